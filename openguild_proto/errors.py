@@ -134,7 +134,8 @@ class Refusal(Exception):
 
     `reason` overrides the counted rejection reason (PROTOCOL 3.6.5, `openguild_messaging_rejections_total`),
     `wait_secs` becomes `Retry-After` and `retry_after_ms`, `details` names the fields. `limit`: the rate limit that was met.
-    `log_cause`: what the log says beyond what the caller is told. `log_user`: whose refused token it was, for the operator.
+    `log_cause`: what the log says beyond what the caller is told. `log_user`: whose token or password was refused, for the
+    operator.
     """
 
     def __init__(

@@ -89,6 +89,8 @@ MAX_SEQUENCE = 2**63 - 1  # ours: PostgreSQL's bigint
 MAX_REQUEST_ID_CHARS = 128  # PROTOCOL 2.5.2
 MAX_METHOD_BYTES = 32  # ours: the longest method that IANA registers, UPDATEREDIRECTREF, has 17
 MAX_WINDOW_KEYS = 100_000  # ours: kept by one rate limit; the one admitted longest ago is dropped
+MAX_LOGIN_BLOCKS = 1_000  # ours: of operators, in force at one time
+MAX_LOGIN_BLOCK_SECS = 7 * 86_400  # ours
 MAX_ACCOUNT_ADDRESSES = 10  # ours: times the limit of one address, login attempts on an account from all addresses
 MAX_REPEATS_PER_MESSAGE = 10  # ours: times the message limits, repeats of posts are not counted
 KEPT_ANSWER_SECS = 86_400  # PROTOCOL 3.8.3: to a creation with a key
@@ -222,7 +224,7 @@ MAX_REMEMBERED_REQUESTS = 8_192  # ours: ordinary ones, and as many that were re
 SLOW_REQUEST_SECS = 0.75  # playbook: HTTP p95
 MAX_REMEMBERED_LINES = 4_096  # ours: of the log, about requests; 0.5 KiB each on average
 MAX_REMEMBERED_LINE_CHARS = 4_096  # ours: of one line, with its traceback
-MAX_COUNTED_USERS = 1_000  # ours: whose requests of a minute are counted
+MAX_COUNTED_KEYS = 1_000  # ours: users whose requests of a minute are counted; addresses and accounts of failing logins
 CLOSED_READER_SECS = 3_600.0  # ours: how long a reader that was closed for slowness stays listed
 MAX_CLOSED_READERS = 200  # ours
 

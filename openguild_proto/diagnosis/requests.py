@@ -6,7 +6,12 @@ from collections import deque
 
 import msgspec
 
+from openguild_proto.diagnosis.busiest import Busiest
+from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REMEMBERED_REQUESTS, SLOW_REQUEST_SECS
+from openguild_proto.policy.addresses import limit_key
+
+FAILED_LOGIN = ErrorCode.INVALID_CREDENTIALS.spec.code
 
 
 class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -19,11 +24,29 @@ class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
     status: int
     secs: float  # from the request's last byte to its response
     client: str  # address
-    user_id: str | None = None  # None: not authenticated
+    user_id: str | None = None  # of a failed login: whose password was wrong; None: not authenticated
     error: str | None = None  # the `error` member of the response
     reason: str | None = None  # as counted in openguild_messaging_rejections_total
     detail: str | None = None  # the rule that was broken, the fields, the limit
     cause: str | None = None  # why, where the client is not told, such as `expired` of a token
+
+
+class FailedLogins:
+    """Counts logins with a wrong password or an unknown name, in all and over a minute by address and by account.
+
+    A name that nobody has is not kept: it may be a password in the wrong field.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0  # since the start
+        self.addresses, self.accounts = Busiest(), Busiest()
+
+    def add(self, request: FinishedRequest) -> None:
+        """Count a failed login, at the time of its end."""
+        self.total += 1
+        self.addresses.count(limit_key(request.client), request.ended_at)
+        if request.user_id is not None:
+            self.accounts.count(request.user_id, request.ended_at)
 
 
 class RequestHistory:
@@ -32,12 +55,15 @@ class RequestHistory:
     def __init__(self, capacity: int = MAX_REMEMBERED_REQUESTS) -> None:
         self._ordinary: deque[FinishedRequest] = deque(maxlen=capacity)
         self._troubled: deque[FinishedRequest] = deque(maxlen=capacity)
+        self.failed_logins = FailedLogins()
         self.answered = self.refused = self.failed = 0  # since the start: all, with 4xx, with 5xx
 
     def add(self, request: FinishedRequest) -> None:
         """Remember a request. The oldest one is forgotten if there is no room."""
         status = request.status
         self.answered += 1
+        if request.error == FAILED_LOGIN:
+            self.failed_logins.add(request)
         if status >= 500:
             self.failed += 1
         elif status >= 400:

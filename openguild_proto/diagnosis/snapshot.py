@@ -59,6 +59,15 @@ class UserLine(Line):
     username: str | None = None
 
 
+class LoginLine(Line):
+    """Logins that failed within the last minute, from an address or for an account."""
+
+    failed: int
+    address: str | None = None  # of IPv6 the /64, as limits count it
+    user_id: str | None = None
+    username: str | None = None
+
+
 class Component(Line):
     """A component of `/ready`."""
 
@@ -77,6 +86,7 @@ class Snapshot(Line):
     requests: int  # answered
     refused: int  # of these, with 4xx
     failed: int  # with 5xx
+    failed_logins: int  # with a wrong password or an unknown name
     cpu_secs: float
     memory_bytes: int
     descriptors: int
@@ -94,12 +104,14 @@ class Snapshot(Line):
     readers: list[ReaderLine]
     closed: list[ClosedLine]
     users: list[UserLine]
+    login_addresses: list[LoginLine]
+    login_accounts: list[LoginLine]  # that exist; those that do not are only counted by address
     workers: int = 1
 
 
 _TOTALS = (
-    "requests", "refused", "failed", "cpu_secs", "memory_bytes", "descriptors", "connections", "streams", "gateway_sockets",
-    "subscriptions", "catching_up", "commit_queue", "pool_size", "pool_idle", "log_lines_dropped", "workers",
+    "requests", "refused", "failed", "failed_logins", "cpu_secs", "memory_bytes", "descriptors", "connections", "streams",
+    "gateway_sockets", "subscriptions", "catching_up", "commit_queue", "pool_size", "pool_idle", "log_lines_dropped", "workers",
 )  # fmt: skip
 _STATUSES = ("ready", "degraded", "draining", "unavailable")  # from the best to the worst
 
@@ -121,6 +133,8 @@ def merged(snapshots: list[Snapshot]) -> Snapshot:
         readers=sorted((line for each in snapshots for line in each.readers), key=lambda line: -line.behind)[:LISTED],
         closed=sorted((line for each in snapshots for line in each.closed), key=attrgetter("secs_ago"))[:LISTED],
         users=_users(line for each in snapshots for line in each.users),
+        login_addresses=_logins(line for each in snapshots for line in each.login_addresses),
+        login_accounts=_logins(line for each in snapshots for line in each.login_accounts),
         **{name: sum(getattr(each, name) for each in snapshots) for name in _TOTALS},
     )
 
@@ -146,3 +160,13 @@ def _users(lines: Iterable[UserLine]) -> list[UserLine]:
         requests = line.requests + (other.requests if other is not None else 0)
         by_id[line.user_id] = msgspec.structs.replace(line, requests=requests)
     return sorted(by_id.values(), key=lambda line: -line.requests)[:LISTED]
+
+
+def _logins(lines: Iterable[LoginLine]) -> list[LoginLine]:
+    by_key: dict[str | None, LoginLine] = {}
+    for line in lines:
+        key = line.address or line.user_id
+        other = by_key.get(key)
+        failed = line.failed + (other.failed if other is not None else 0)
+        by_key[key] = msgspec.structs.replace(line, failed=failed)
+    return sorted(by_key.values(), key=lambda line: -line.failed)[:LISTED]

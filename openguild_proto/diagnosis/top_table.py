@@ -26,9 +26,12 @@ def draw(now: Snapshot, before: Snapshot | None, elapsed_secs: float, *, width: 
     `before`: of `elapsed_secs` ago, for rates; None: rates are those since the start. Each table gets a part of the height.
     """
     lines = [*_summary(now, before, elapsed_secs), Shown("")]
-    tables = [table for table in (_channels(now), _readers(now), _closed(now), _users(now)) if len(table) > 1]
+    found = (_channels(now), _readers(now), _closed(now), *_logins(now), _users(now))
+    tables = [table for table in found if len(table) > 1]
     if not tables:
-        lines.append(Shown("no backlog, no slow reader, no request of a user within the last minute"))
+        lines.append(
+            Shown("no backlog, no slow reader, no failed login and no request of a user within the last minute")
+        )
     room = max(2, (height - len(lines)) // max(1, len(tables)) - 1)  # a blank line behind each
     for table in tables:
         lines += [*table[:room], Shown("")]
@@ -52,6 +55,7 @@ def _summary(now: Snapshot, before: Snapshot | None, elapsed_secs: float) -> lis
         ),
         Shown(
             f"{window}: requests {_rate(rate('requests'))} · 4xx {_rate(rate('refused'))} · 5xx {_rate(failed)} · "
+            f"failed logins {_rate(rate('failed_logins'))} · "
             f"cpu {100 * rate('cpu_secs'):.0f}%",
             failed > 0,
         ),
@@ -115,6 +119,17 @@ def _closed(now: Snapshot) -> list[Shown]:
             for line in now.closed
         ],
     )  # fmt: skip
+
+
+def _logins(now: Snapshot) -> tuple[list[Shown], list[Shown]]:
+    count = "IN THE LAST MINUTE"
+    return (
+        _table(("LOGINS FAIL FROM", count), [(line.address or "", str(line.failed)) for line in now.login_addresses]),
+        _table(
+            ("LOGINS FAIL FOR", count),
+            [(line.username or line.user_id or "", str(line.failed)) for line in now.login_accounts],
+        ),
+    )
 
 
 def _users(now: Snapshot) -> list[Shown]:

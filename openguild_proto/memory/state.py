@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from openguild_proto.effects.attempts import LoginBlock
 from openguild_proto.effects.federation import Peer, PublishedKey
 from openguild_proto.effects.handovers import Move
 from openguild_proto.mirror_records import Handover, HistoricEvent
@@ -157,6 +158,7 @@ class State:
     successions: dict[str, Handover] = field(default_factory=dict)  # guild id
     moves: dict[str, Move] = field(default_factory=dict)  # guild id
     histories: dict[str, list[HistoricEvent]] = field(default_factory=dict)  # log id: kept aside, in order
+    login_blocks: dict[bytes, LoginBlock] = field(default_factory=dict)  # by digest
     attempts: dict[bytes, dict[int, int]] = field(default_factory=dict)  # digest: start of bin, ms: how many
 
     def append(self, entries: Entries, *, sender: str | None, now_ms: int) -> None:

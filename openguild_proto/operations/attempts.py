@@ -16,14 +16,17 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from openguild_proto.effects.accounts import FindUserByName, ListSessionAddresses
-from openguild_proto.effects.attempts import AttemptKey, CountAttempt
+from openguild_proto.effects.attempts import AttemptKey, CountAttempt, LoginBlock
 from openguild_proto.effects.base import Operation
 from openguild_proto.errors import Refusal
 from openguild_proto.limits import MAX_ACCOUNT_ADDRESSES
 from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.ids import new_id
-from openguild_proto.policy.addresses import limit_key
+from openguild_proto.policy.addresses import limit_key, parse_address
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.sessions.passwords import normalise_username
+
+ADDRESS, ACCOUNT = "address", "account"  # kinds of limits that an operator can block
 
 
 class Attempt(NamedTuple):
@@ -89,11 +92,11 @@ def count_attempt(ctx: Context, address: str, username_key: str) -> Operation[No
     """
     service, address = ctx.service, limit_key(address)
     attempts = (
-        Attempt(service.address_logins, "address", address),
+        Attempt(service.address_logins, ADDRESS, address),
         Attempt(service.account_logins, "account at", f"{address} {username_key}"),
     )
     admit(ctx, attempts, Limit.ATTEMPTS)
-    everywhere = _stored(f"account {username_key}", service.account_logins.limit * MAX_ACCOUNT_ADDRESSES)
+    everywhere = _stored(f"{ACCOUNT} {username_key}", service.account_logins.limit * MAX_ACCOUNT_ADDRESSES)
     wait_secs = yield from _count(ctx, attempts, everywhere)
     if wait_secs is not None and (yield from _has_session_at(ctx, address, username_key)):
         wait_secs = yield from _count(ctx, attempts)
@@ -106,3 +109,22 @@ def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[
     user_id = user.user_id if user is not None else new_id(ctx)
     addresses = yield from ListSessionAddresses(user_id=user_id, now_ms=ctx.wall_ms)
     return any(limit_key(one) == address for one in addresses)
+
+
+# --- blocks of operators -----------------------------------------------------------------------------
+
+
+def block_address(address: str, ends_ms: int) -> LoginBlock:
+    """Return the block of logins and registrations from an address, of IPv6 from its /64. Raises ValueError: it is none."""
+    if parse_address(address) is None:
+        raise ValueError("is not an IP address")
+    return _block(ADDRESS, limit_key(address), ends_ms)
+
+
+def block_account(username: str, ends_ms: int) -> LoginBlock:
+    """Return the block of logins to an account, from addresses at which it has no session: its owner is not locked out."""
+    return _block(ACCOUNT, normalise_username(username)[1], ends_ms)
+
+
+def _block(kind: str, name: str, ends_ms: int) -> LoginBlock:
+    return LoginBlock(kind, name, ends_ms, _stored(f"{kind} {name}", 0).digest)

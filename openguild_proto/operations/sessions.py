@@ -53,7 +53,11 @@ def login(call: Call[Login, None]) -> Operation[Response]:
     # an unknown user costs the same as a wrong password (PROTOCOL 4.2.2)
     good = yield from VerifyPassword(password_hash=user.password_hash if user is not None else None, password=secret)
     if user is None or not good:
-        raise Refusal(ErrorCode.INVALID_CREDENTIALS, log_cause="unknown_user" if user is None else "wrong_password")
+        raise Refusal(
+            ErrorCode.INVALID_CREDENTIALS,
+            log_cause="unknown_user" if user is None else "wrong_password",
+            log_user=user.user_id if user is not None else None,
+        )
     tokens = _Tokens(ctx, new_refresh_token(ctx.entropy(TOKEN_BYTES)))
     agent = request.header("user-agent")
     yield from OpenSession(

@@ -30,5 +30,10 @@ def decide_attempt(counted: Iterable[tuple[Mapping[int, int], int]], *, now_ms: 
     return max(waits, default=None)
 
 
+def longest_block(ends_ms: Iterable[int], now_ms: int) -> float | None:
+    """Return the seconds until the last of an attempt's blocks ends; None: none is in force."""
+    return max(((end - now_ms) / 1000 for end in ends_ms if end > now_ms), default=None)
+
+
 def _width_ms(window_secs: int) -> int:
     return window_secs * 1000 // BINS

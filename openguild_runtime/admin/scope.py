@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from openguild_proto.diagnosis.busy_users import BusyUsers
+from openguild_proto.diagnosis.busiest import Busiest
 from openguild_proto.diagnosis.requests import RequestHistory
 from openguild_proto.effects.process import Readiness
 from openguild_runtime.admin.reload import LiveConfig
@@ -35,7 +35,7 @@ class AdminScope(NamedTuple):
     storage: Storage
     metrics: Metrics
     history: RequestHistory
-    busy_users: BusyUsers
+    busy_users: Busiest
     readiness: Callable[[], Awaitable[Readiness]]
     connections: Callable[[], int]  # open ones
     sources: ClocksAndEntropy

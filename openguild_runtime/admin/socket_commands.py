@@ -24,6 +24,7 @@ from openguild_runtime.admin.federation import LOOKS as FEDERATION_LOOKS
 from openguild_runtime.admin.federation import federation
 from openguild_runtime.admin.guilds import LOOKS as GUILD_LOOKS
 from openguild_runtime.admin.guilds import guild
+from openguild_runtime.admin.login_blocks import block, blocks, unblock
 from openguild_runtime.admin.reload import SETTABLE, token_keys, value_of, with_value
 from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response, user_of
 from openguild_runtime.admin.usernames import resolve_user
@@ -97,12 +98,12 @@ def begin_drain(scope: AdminScope, request: Request) -> Response:
 
 VIEWS: dict[str, Callable[[AdminScope, Request], Awaitable[Response]]] = {
     "channels": list_channels, "sessions": list_sessions, "top": snapshot, "why": remembered,
-    "federation": federation, "guild": guild,
+    "federation": federation, "guild": guild, "block": block, "unblock": unblock, "blocks": blocks,
 }  # fmt: skip
 COMMANDS: dict[str, Callable[[AdminScope, Request], Response]] = {
     "show": show, "set": change, "log": change_log, "close": close_sessions, "drain": begin_drain,
 }  # fmt: skip
-CHANGES = frozenset({"set", "log", "close", "drain"})
+CHANGES = frozenset({"set", "log", "close", "drain", "block", "unblock"})
 LOOKS = {"federation": FEDERATION_LOOKS, "guild": GUILD_LOOKS}
 """Actions of commands that change nothing."""
 

@@ -14,6 +14,7 @@ from openguild_proto.diagnosis.snapshot import (
     ChannelLine,
     ClosedLine,
     Component,
+    LoginLine,
     Snapshot,
     UserLine,
 )
@@ -53,7 +54,7 @@ async def snapshot(scope: AdminScope, request: Request) -> Response:
     gateway, depths = replica.gateway_totals(), _depths(scope, LISTED)
     survey = await _survey(scope, depths)
     lines = survey.slowest_first()
-    now = scope.sources.monotonic()
+    now, wall, logins = scope.sources.monotonic(), scope.sources.wall(), history.failed_logins
     found = Snapshot(
         version=openguild_runtime.__version__,
         status=readiness.status,
@@ -64,6 +65,7 @@ async def snapshot(scope: AdminScope, request: Request) -> Response:
         requests=history.answered,
         refused=history.refused,
         failed=history.failed,
+        failed_logins=logins.total,
         cpu_secs=time.process_time(),
         memory_bytes=_memory_bytes(),
         descriptors=_descriptors(),
@@ -81,6 +83,8 @@ async def snapshot(scope: AdminScope, request: Request) -> Response:
         readers=lines[:LISTED],
         closed=_closed(scope, LISTED),
         users=[UserLine(user_id=each, requests=count) for each, count in scope.busy_users.busiest(LISTED, now)],
+        login_addresses=[LoginLine(address=each, failed=n) for each, n in logins.addresses.busiest(LISTED, wall)],
+        login_accounts=[LoginLine(user_id=each, failed=n) for each, n in logins.accounts.busiest(LISTED, wall)],
     )
     response: Response = msgspec.to_builtins(found)
     return await with_usernames(scope.storage, response)

@@ -23,11 +23,11 @@ Answer: TypeAlias = dict[str, Any]
 
 
 def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `admin top|why|channels|sessions|show|set|log|close|federation|guild|drain`."""
+    """Add `admin top|why|channels|sessions|show|set|log|close|block|unblock|blocks|federation|guild|drain`."""
     admin = commands.add_parser("admin", help="inspect or change a running server of this host (admin_socket)")
     asking = admin.add_subparsers(dest="ask", metavar="command", required=True)
     top = asking.add_parser(
-        "top", help="a live view: backlogs, slow readers, busy users, event loop, queue, pool, NATS"
+        "top", help="a live view: backlogs, slow readers, failing logins, busy users, event loop, queue, pool, NATS"
     )
     top.add_argument("--json", action="store_true", help="print one snapshot as JSON, and exit")
     top.add_argument("--once", action="store_true", help="print one table, and exit; so it is without a terminal")
@@ -55,6 +55,17 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "close", help="close a user's streams; clients reconnect; exit status 1 if there is none"
     )
     closing.add_argument("--user", required=True, help="a user name or id")
+    for name, text in (
+        ("block", "refuse logins from an address or to an account for a while, on every replica"),
+        ("unblock", "end such a block"),
+    ):
+        blocking = asking.add_parser(name, help=text)
+        which = blocking.add_mutually_exclusive_group(required=True)
+        which.add_argument("--address", help="of IPv6 its /64; registrations from there are refused too")
+        which.add_argument("--account", help="a user name; its owner still logs in where they have a session")
+        if name == "block":
+            blocking.add_argument("--secs", type=int, default=3_600, help="how long, by default %(default)s")
+    asking.add_parser("blocks", help="the blocks in force")
     add_federation_commands(asking)
     add_guild_commands(asking)
     asking.add_parser("drain", help="drain and exit, with all workers, as at SIGTERM")
@@ -68,7 +79,8 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
     path = config.admin_path
     if path is None:
         raise CommandFailed(
-            "admin_socket: is not set: give the settings that the server runs with, such as --embedded --data-dir .data"
+            "admin_socket: is not set: export OPENGUILD_SERVER__ADMIN_SOCKET as the server has it; "
+            'beside `make run`: "$PWD/.data/admin.sock"'
         )
     request = _request(arguments)
     match request["command"]:
@@ -111,7 +123,7 @@ def _request(arguments: dict[str, Any]) -> dict[str, Any]:
         return federation_request(arguments)
     if command == "guild":
         return guild_request(arguments)
-    names = ("limit", "user", "key", "value", "filter", "request_id")
+    names = ("limit", "user", "key", "value", "filter", "request_id", "address", "account", "secs")
     return {"command": command} | {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 

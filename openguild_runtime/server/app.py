@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 
 import openguild_runtime
 from openguild_proto.connection.timer_wheel import TimerWheel
-from openguild_proto.diagnosis.busy_users import BusyUsers
+from openguild_proto.diagnosis.busiest import Busiest
 from openguild_proto.diagnosis.requests import RequestHistory
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.fanout import ring
@@ -138,7 +138,7 @@ class Server:
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
-        self.history, self.busy_users = RequestHistory(), BusyUsers()
+        self.history, self.busy_users = RequestHistory(), Busiest()
         ring_type = None if native else ring.Ring
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=ring_type)
         feeds = Feeds(Hub(capacity_events=config.messaging.queue_capacity, ring_type=ring_type))

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
-from openguild_proto.diagnosis.busy_users import BusyUsers
+from openguild_proto.diagnosis.busiest import Busiest
 from openguild_proto.diagnosis.requests import FinishedRequest, RequestHistory
 from openguild_proto.effects import Effect, Operation
 from openguild_proto.errors import ErrorCode
@@ -43,7 +43,7 @@ class RequestRunner:
         sources: ClocksAndEntropy,
         timeout_secs: float,
         history: RequestHistory,
-        busy_users: BusyUsers,
+        busy_users: Busiest,
         tracing: Tracing | None = None,
         contacted: Callable[[str], None] = lambda server: None,
     ) -> None:

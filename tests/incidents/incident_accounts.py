@@ -76,11 +76,21 @@ def test_passwords_are_tried_on_200_accounts_from_200_addresses(
         told = incident.fires("OpenGuildLoginsFail")
         assert told["labels"]["severity"] == "page"
         incident.fires("OpenGuildLoginsFailHere", instance=f"127.0.0.1:{server.port}")
-        said = json.loads(incident.ask())
+        top, _, counted = incident.ask().rpartition("\n{\n")
+        said = json.loads("{" + counted)
+        assert "LOGINS FAIL FROM" in top
+        assert "LOGINS FAIL FOR" in top
+        assert re.search(r"^known-\d+ +1$", top, re.MULTILINE)
         assert (said["failed"], said["addresses"]) == (ACCOUNTS, ACCOUNTS)
         assert said["by_cause"] == {"wrong_password": ACCOUNTS}
         assert [line["failed"] for line in said["top"]] == [1] * 5
-        assert '"value": false' in incident.mend()
+        assert "198.51.0.1" in incident.mend(0, address="198.51.0.1")
+        assert names[1] in incident.mend(1, account=names[1])
+        assert [attempt(number) for number in (0, 1, 2)] == [429, 429, 401]
+        assert "198.51.0.1" in incident.try_row("og admin blocks")
+        assert '"was_blocked": true' in incident.try_row("og admin unblock", address="198.51.0.1")
+        assert attempt(0) == 401
+        assert '"value": false' in incident.mend(2)
         closed = chat.http.post("/users/register", json={"username": "bot-1", "password": "correct horse battery"})
         assert closed.json()["error"] == "registration_closed"
         incident.ends("OpenGuildLoginsFail", "OpenGuildLoginsFailHere")

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from openguild_proto.canonical.keys import fingerprint, parse_seed
 from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_runtime.embedded import EmbeddedNats
-from tests.support.chat import User
+from tests.support.chat import PASSWORD, User
 from tests.support.server import SIGNING_KEY, ServerProcess
 from tests.support.waiting import PATIENCE_SECS, wait_until
 
@@ -302,3 +302,36 @@ def test_every_worker_is_asked(
         answers = [json.loads(text + "}") for text in done.stdout.split("}\n") if text]
         assert [(answer["worker"], answer["value"]) for answer in answers] == [(0, 7), (1, 7)]
         assert pair.stop() == 0
+
+
+def test_an_attack_on_logins_is_seen_and_blocked(server: ServerProcess, alice: User) -> None:
+    def login(secret: str) -> httpx.Response:
+        body = {"identifier": alice.name, "secret": secret, "device": {"device_id": "d"}}
+        return httpx.post(f"{server.base_url}/sessions/login", json=body)
+
+    for _ in range(3):
+        assert login("a wrong guess").status_code == 401
+    top = admin(server, "top", "--json")
+    assert top["failed_logins"] >= 3
+    assert [line["address"] for line in top["login_addresses"]] == ["127.0.0.1"]
+    assert {"user_id": alice.user_id, "username": alice.name, "failed": 3} in top["login_accounts"]
+    assert admin(server, "block", "--address", "127.0.0.1", "--secs", "60")["blocked"]["address"] == "127.0.0.1"
+    refused = login(PASSWORD)
+    assert (refused.status_code, refused.json()["error"]) == (429, "login_rate_limit")
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+    assert [each["address"] for each in admin(server, "blocks")["blocks"]] == ["127.0.0.1"]
+    assert admin(server, "unblock", "--address", "127.0.0.1")["was_blocked"]
+    assert login(PASSWORD).status_code == 200
+    assert admin(server, "block", "--account", alice.name)["blocked"]["account"] == alice.name.lower()
+    assert login(PASSWORD).status_code == 200, "alice has a session at this address"
+    assert admin(server, "unblock", "--account", alice.name)["was_blocked"]
+    audited = [record["request"] for record in server.records() if record["target"] == "openguild.audit"][-4:]
+    assert [(each["command"], each.get("secs")) for each in audited] == [
+        ("block", 60), ("unblock", None), ("block", 3_600), ("unblock", None),
+    ]  # fmt: skip
+    for arguments, text in (
+        (("--address", "10.0.0.0/8"), "address: is not an IP address"),
+        (("--account", "nobody-at-all"), "account: there is no 'nobody-at-all'"),
+        (("--address", "127.0.0.1", "--secs", "0"), "secs: expected 1 to 604800"),
+    ):
+        assert admin(server, "block", *arguments, status=1)["error"].startswith(text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from openguild_proto.diagnosis.requests import FinishedRequest, RequestHistory
 from openguild_proto.limits import SLOW_REQUEST_SECS
 
@@ -39,3 +41,15 @@ def test_an_id_that_a_client_repeats_names_all_its_requests_in_order() -> None:
 
 def test_an_empty_history_reaches_back_to_nothing() -> None:
     assert RequestHistory().reaches_back_to() == (None, None)
+
+
+def test_failed_logins_are_counted_by_address_and_account() -> None:
+    history = RequestHistory()
+    for client, user_id in (("192.0.2.1", "bob"), ("2001:db8::1", "bob"), ("2001:db8::2", None)):
+        failed = structs.replace(request(60, status=401), client=client, user_id=user_id, error="invalid_credentials")
+        history.add(failed)
+    history.add(structs.replace(request(60, status=401), error="unauthorized", user_id="carol"))
+    found = history.failed_logins
+    assert (found.total, history.refused) == (3, 4)
+    assert found.addresses.busiest(9, 60.0) == [("2001:db8::/64", 2), ("192.0.2.1", 1)]
+    assert found.accounts.busiest(9, 60.0) == [("bob", 2)], "no names that nobody has"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.diagnosis.snapshot import LISTED, ChannelLine, ClosedLine, ReaderLine, UserLine, merged
+from openguild_proto.diagnosis.snapshot import LISTED, ChannelLine, ClosedLine, LoginLine, ReaderLine, UserLine, merged
 from tests.proto.diagnosis.snapshots import component, snapshot
 
 
@@ -63,6 +63,8 @@ def test_lists_are_sorted_and_bounded() -> None:
             ),
         ]
     )
+    failing = [snapshot(login_addresses=[LoginLine(address=a, failed=n)]) for a, n in (("a", 2), ("b", 3), ("a", 4))]
+    assert [(line.address, line.failed) for line in merged(failing).login_addresses] == [("a", 6), ("b", 3)]
     assert [line.behind for line in both.readers] == [1_000, *range(LISTED - 1, 0, -1)]
     assert [line.secs_ago for line in both.closed] == [1.0, 5.0, 9.0]
     assert [(line.user_id, line.requests) for line in both.users] == [("a", 6), ("b", 3)]

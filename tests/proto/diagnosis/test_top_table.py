@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.diagnosis.snapshot import ChannelLine, ClosedLine, ReaderLine, Snapshot, UserLine
+from openguild_proto.diagnosis.snapshot import ChannelLine, ClosedLine, LoginLine, ReaderLine, Snapshot, UserLine
 from openguild_proto.diagnosis.top_table import MIN_WIDTH, draw, duration
 from tests.proto.diagnosis.snapshots import component, snapshot
 
@@ -38,6 +38,8 @@ def busy(lines: int = 3) -> Snapshot:
             for n in numbers
         ],
         users=[UserLine(user_id=f"id-{n}", requests=100 - n) for n in numbers],
+        login_addresses=[LoginLine(address=f"192.0.2.{n}", failed=60 - n) for n in numbers],
+        login_accounts=[LoginLine(user_id=f"id-{n}", username=f"tried-{n}", failed=9 - n) for n in numbers],
     )
 
 
@@ -59,6 +61,12 @@ def test_the_tables_name_who_is_slow_who_was_and_who_is_busy() -> None:
         "CLOSED FOR SLOWNESS WITHIN AN HOUR  AGO    MISSED  CAUSE          ADDRESS    CHANNEL\n"
         "gone-0                              2 min     300  write timeout  192.0.2.8\n"
         "\n"
+        "LOGINS FAIL FROM  IN THE LAST MINUTE\n"
+        "192.0.2.0                         60\n"
+        "\n"
+        "LOGINS FAIL FOR  IN THE LAST MINUTE\n"
+        "tried-0                           9\n"
+        "\n"
         "BUSIEST USER  REQUESTS IN THE LAST MINUTE\n"
         "id-0                                  100"
     )
@@ -66,8 +74,8 @@ def test_the_tables_name_who_is_slow_who_was_and_who_is_busy() -> None:
 
 def test_rates_are_those_since_the_last_look() -> None:
     before = snapshot(requests=1_000, failed=5, cpu_secs=10.0)
-    now = snapshot(requests=1_200, refused=1, failed=5, cpu_secs=11.0)
-    assert texts(now, before, 2.0)[1] == "last 2 s: requests 100/s · 4xx 0.5/s · 5xx 0/s · cpu 50%"
+    now = snapshot(requests=1_200, refused=1, failed=5, cpu_secs=11.0, failed_logins=40)
+    assert texts(now, before, 2.0)[1] == "last 2 s: requests 100/s · 4xx 0.5/s · 5xx 0/s · failed logins 20/s · cpu 50%"
     assert texts(now)[1].startswith("since the start: requests 12/s")
     assert texts(snapshot(requests=3), now, 2.0)[1].startswith("last 2 s: requests 0/s"), "the server was started again"
 
@@ -110,8 +118,8 @@ def test_it_fits_the_terminal_and_shows_a_line_of_each_table(width: int, height:
     screen = draw(busy(lines), None, 0.0, width=width, height=height)
     assert len(screen) <= height
     assert all(len(line.text) <= max(width, MIN_WIDTH) for line in screen)
-    if lines and height >= 5 + 4 * 3:
-        assert len([line for line in screen if line.is_head]) == 4
+    if lines and height >= 5 + 6 * 3:
+        assert len([line for line in screen if line.is_head]) == 6
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from openguild_proto.effects.attempts import BlockLogins, LoginBlock
 from openguild_proto.http.message import Response
+from openguild_proto.operations.attempts import block_account, block_address
 from openguild_proto.policy.ratelimit import SlidingWindow
 from tests.support.world import PASSWORD, World, decoded, request
 
@@ -91,3 +93,56 @@ def test_an_attempt_is_charged_under_every_key_or_under_none(world: World, alice
     guessing = Guessing(world, 5)
     assert [guessing.login("198.51.100.1") for _ in range(9)] == [401] * 2 + [429] * 7
     assert [guessing.login("198.51.100.1", name=f"n{number}") for number in range(4)] == [401] * 3 + [429]
+
+
+def block(world: World, wanted: LoginBlock) -> None:
+    assert world.perform(BlockLogins(block=wanted, most=10, now_ms=world.wall_ms))
+
+
+@pytest.mark.parametrize(
+    ("blocked", "address", "elsewhere"),
+    [("203.0.113.1", "203.0.113.1", "203.0.113.2"), ("2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1")],
+)
+def test_a_blocked_address_is_refused_until_the_end(
+    world: World, alice: str, blocked: str, address: str, elsewhere: str
+) -> None:
+    guessing = Guessing(world)
+    world.wall_ms += 120_000
+    block(world, block_address(blocked, world.wall_ms + 60_000))
+    assert guessing.login(address, PASSWORD) == 429
+    register = request("POST", "/users/register", {"username": "bob", "password": PASSWORD})
+    refused = world.run(msgspec.structs.replace(register, client_address=address))
+    assert isinstance(refused, Response)
+    assert (refused.status, dict(refused.headers)["retry-after"]) == (429, "60")
+    assert guessing.login(elsewhere, PASSWORD) == 200
+    world.wall_ms += 60_000
+    assert guessing.login(address, PASSWORD) == 200
+
+
+def test_a_blocked_account_is_open_where_its_owner_has_a_session(world: World, alice: str) -> None:
+    """alice has a session at 192.0.2.1."""
+    guessing = Guessing(world)
+    world.wall_ms += 120_000
+    block(world, block_account(" ALICE ", world.wall_ms + 60_000))
+    assert guessing.login("203.0.113.1", PASSWORD) == 429
+    assert guessing.login("192.0.2.1", PASSWORD) == 200
+    assert guessing.login("203.0.113.1", name="bob") == 401, "others are not concerned"
+
+
+def test_only_addresses_can_be_blocked_as_addresses() -> None:
+    for text in ("", "alice", "10.0.0.0/8", "203.0.113.1:80"):
+        with pytest.raises(ValueError, match="is not an IP address"):
+            block_address(text, 0)
+
+
+def test_whose_password_was_wrong_is_told_to_the_operator_only(world: World, alice: str) -> None:
+    answers = {}
+    for name in ("alice", "nobody"):
+        login = {"identifier": name, "secret": "x", "device": {"device_id": "d"}}
+        found = world.run(request("POST", "/sessions/login", login))
+        assert isinstance(found, Response)
+        answers[name] = found
+    assert answers["alice"].user_id is not None
+    assert answers["nobody"].user_id is None
+    assert decoded(answers["alice"])["error"] == decoded(answers["nobody"])["error"]
+    assert answers["alice"].user_id.encode() not in answers["alice"].body

@@ -18,7 +18,7 @@ from msgspec import convert
 
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.connection.timer_wheel import TimerWheel
-from openguild_proto.diagnosis.busy_users import BusyUsers
+from openguild_proto.diagnosis.busiest import Busiest
 from openguild_proto.diagnosis.requests import FinishedRequest, RequestHistory
 from openguild_proto.diagnosis.snapshot import Snapshot
 from openguild_proto.diagnosis.why import Remembered
@@ -92,7 +92,7 @@ class Joined:
             storage=storage,
             metrics=self.metrics,
             history=RequestHistory(),
-            busy_users=BusyUsers(),
+            busy_users=Busiest(),
             readiness=self.ready,
             connections=lambda: 3,
             sources=ClocksAndEntropy(),

@@ -44,9 +44,9 @@ pytestmark = pytest.mark.anyio
 
 # What nobody's right stands behind: reads, an operator's commands, and what a password or a refresh token proves.
 WITHOUT_AUTHOR = {
-    "CountAttempt", "GrantChannelRole", "GrantGuildRole", "GrantServerRole", "IndexMessages", "InsertUser",
+    "BlockLogins", "CountAttempt", "GrantChannelRole", "GrantGuildRole", "GrantServerRole", "IndexMessages", "InsertUser",
     "OpenSession", "PruneExpired",
-    "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh",
+    "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh", "UnblockLogins",
 }  # fmt: skip
 READS = ("Describe", "Find", "List", "Read", "Search")
 _logins = count(1)  # of refresh tokens, which all tests share a database for

@@ -162,6 +162,14 @@ CREATE TABLE login_attempts (
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE login_attempts IS 'admitted attempts, in sixtieths of the window; `key` is a digest of an address or a name';
 CREATE INDEX login_attempts_at ON login_attempts (at);
+
+CREATE TABLE login_blocks (
+    key     bytea PRIMARY KEY,
+    kind    text NOT NULL,
+    name    text NOT NULL,
+    ends_at timestamptz NOT NULL
+);
+COMMENT ON TABLE login_blocks IS 'logins that operators refuse for a while; `key` as in login_attempts';
 """
 
 # The locks make replicas that ask about one key take turns; each statement then sees what the one before committed.
@@ -176,6 +184,12 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hash) FROM (
         SELECT DISTINCT hashtextextended(encode(key, 'hex'), 0) AS hash FROM unnest(keys) AS key ORDER BY hash
     ) AS ordered;
+
+    SELECT max(extract(epoch FROM b.ends_at - moment)) INTO wait FROM login_blocks AS b
+    WHERE b.key = ANY (keys) AND b.ends_at > moment;
+    IF wait IS NOT NULL THEN
+        RETURN wait;
+    END IF;
 
     SELECT max(extract(epoch FROM found.oldest - start)) INTO wait
     FROM unnest(keys, limits) AS asked (key, most), LATERAL (
