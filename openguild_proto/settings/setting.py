@@ -36,3 +36,11 @@ class Contradiction(ValueError):
     def __init__(self, text: str, *keys: str) -> None:
         super().__init__(text)
         self.keys = keys
+
+
+class Contradictions(ValueError):
+    """Several of them, found at once."""
+
+    def __init__(self, found: tuple[Contradiction, ...]) -> None:
+        super().__init__("; ".join(map(str, found)))
+        self.found = found

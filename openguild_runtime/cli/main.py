@@ -30,6 +30,7 @@ from openguild_runtime.cli.probe import Options, probe
 from openguild_runtime.config.declared import keys_of
 from openguild_runtime.config.layers import (
     PREFIX,
+    ConfigError,
     asked_log_format,
     ignored_names,
     overridden_names,
@@ -139,22 +140,29 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     if command == "migrate" and parsed["sql"]:
         sys.stdout.write(migrations.render_sql())
         return 0
-    config = load(flags, os.environ, Path.cwd())
-    set_up_logs(config)
-    if config.embedded and (names := ignored_names(os.environ)):
-        log.warning("ignored: an embedded server runs its own PostgreSQL and NATS", names=names)
+    if command == "config" and parsed["action"] == "check":
+        return _check(flags)
+    config = _load(flags)
     if command is None:
         _serve(config, lambda: load(flags, os.environ, Path.cwd()), parsed["chaos_seed"])
     if command == "admin":
         return run_admin(config, parsed)
     if command == "config":
-        return _config(config, parsed["action"])
+        return _dump(config)
     config = with_running_database(config)
     if command == "migrate" and parsed["wait"]:
         return anyio.run(_wait_for_schema, config)
     if command == "migrate":
         return anyio.run(_migrate, config, parsed["new_epoch"])
     return anyio.run((COMMANDS | {"federation": federation})[command], config, parsed)
+
+
+def _load(flags: dict[str, Any]) -> ServerConfig:
+    config = load(flags, os.environ, Path.cwd())
+    set_up_logs(config)
+    if config.embedded and (names := ignored_names(os.environ)):
+        log.warning("ignored: an embedded server runs its own PostgreSQL and NATS", names=names)
+    return config
 
 
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig], chaos_seed: int | None) -> NoReturn:
@@ -208,13 +216,20 @@ async def _wait_for_schema(config: ServerConfig) -> int:
     return 0
 
 
-def _config(config: ServerConfig, action: str) -> int:
-    if action == "check":
-        require_servable(config)
-        _print_line("The configuration is good")
-    else:
-        for key, value in config.shown().items():
-            _print_line(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+def _check(flags: dict[str, Any]) -> int:
+    """Print every fault, a line for each."""
+    try:
+        require_servable(_load(flags))
+    except ConfigError as problem:
+        sys.stderr.writelines(f"openguild-server: {line}\n" for line in problem.lines)
+        return 1
+    _print_line("The configuration is good")
+    return 0
+
+
+def _dump(config: ServerConfig) -> int:
+    for key, value in config.shown().items():
+        _print_line(f"{key} = {json.dumps(value, ensure_ascii=False)}")
     return 0
 
 

@@ -11,21 +11,22 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from openguild_proto.settings.setting import Contradiction
+from openguild_proto.settings.setting import Contradiction, Contradictions
 from openguild_runtime.config.declared import ConfigKey, model_of, section_of
 from openguild_runtime.config.layers import nearest
+from openguild_runtime.config.values import EXAMPLE
 
 # What is wrong with a value of the wrong kind, and the mend.
 _KINDS = {
     "bool_parsing": "is neither true nor false; write one of the two",
     "bool_type": "is neither true nor false; write one of the two",
-    "int_parsing": "is not a whole number; write one, such as 10",
-    "int_parsing_size": "is not a whole number of a sensible size; write one, such as 10",
-    "int_type": "is not a whole number; write one, such as 10",
-    "int_from_float": "is not a whole number; write one, such as 10",
-    "float_parsing": "is not a number; write one, such as 10 or 0.5",
-    "float_type": "is not a number; write one, such as 10 or 0.5",
-    "finite_number": "is not a finite number; write one, such as 10 or 0.5",
+    "int_parsing": "is not a whole number; write one, such as {example}",
+    "int_parsing_size": "is not a whole number of a sensible size; write one, such as {example}",
+    "int_type": "is not a whole number; write one, such as {example}",
+    "int_from_float": "is not a whole number; write one, such as {example}",
+    "float_parsing": "is not a number; write one, such as {example}",
+    "float_type": "is not a number; write one, such as {example}",
+    "finite_number": "is not a finite number; write one, such as {example}",
     "string_type": "is not a text; put it in quotes",
     "path_type": "is not a path; put it in quotes",
     "tuple_type": 'is not a list; write one, such as ["a", "b"]',
@@ -36,15 +37,22 @@ _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _SECTION = {"model_type", "model_attributes_type", "dict_type"}
 
 
-def one_line(failure: ValidationError, model: type, sources: Mapping[str, str]) -> str:
-    """The first problem. `sources`: where each key that is set was set."""
-    problem = failure.errors(include_url=False, include_input=False)[0]
-    location = ".".join(str(part) for part in problem["loc"])
-    error = problem.get("ctx", {}).get("error")
-    keys = error.keys if isinstance(error, Contradiction) else (location,)
-    text = _words(problem["type"], problem["msg"], problem.get("ctx", {}), location, model)
-    line = text if isinstance(error, Contradiction) else _with_key(problem["type"], location, text)
-    return line + _set_by(keys, sources)
+def lines_of(
+    failure: ValidationError, model: type, sources: Mapping[str, str], *, without_contradictions: bool = False
+) -> list[str]:
+    """A line for each problem. `sources`: where each key that is set was set."""
+    lines = []
+    for problem in failure.errors(include_url=False, include_input=False):
+        location = ".".join(str(part) for part in problem["loc"])
+        error = problem.get("ctx", {}).get("error")
+        if isinstance(error, Contradiction | Contradictions):
+            found = error.found if isinstance(error, Contradictions) else (error,)
+            if not without_contradictions:
+                lines += [str(each) + _set_by(each.keys, sources) for each in found]
+            continue
+        text = _words(problem["type"], problem["msg"], problem.get("ctx", {}), location, model)
+        lines.append(_with_key(problem["type"], location, text) + _set_by((location,), sources))
+    return lines
 
 
 def in_words(failure: ValidationError, model: type) -> str:
@@ -70,7 +78,7 @@ def _with_key(kind: str, location: str, text: str) -> str:
 
 def _words(kind: str, message: str, context: Mapping[str, Any], location: str, model: type) -> str:
     if kind == "value_error":
-        return message.removeprefix("Value error, ")
+        return message.removeprefix("Value error, ").replace(EXAMPLE, _example(_field(location, model)))
     if kind == "extra_forbidden":
         return f"unknown key{nearest(location, model)}"
     if kind == "literal_error":
@@ -83,8 +91,16 @@ def _words(kind: str, message: str, context: Mapping[str, Any], location: str, m
     if kind in _BOUNDS and field is not None:
         return f"must be {_range(field)}"
     text = _KINDS.get(kind, f"is not right ({message}); docs/configuration.md says what it may be")
+    text = text.replace(EXAMPLE, _example(field))
     unit = _UNITS.get(location.rpartition("_")[2])
     return text if unit is None else text.replace("write one, such as", f"write {unit} without a unit, such as")
+
+
+def _example(field: FieldInfo | None) -> str:
+    """A number that the key may have: its default."""
+    default = field.default if field is not None else None
+    is_number = isinstance(default, int | float) and not isinstance(default, bool)
+    return f"{default:g}" if is_number and default else "10"
 
 
 def _field(location: str, model: type) -> FieldInfo | None:

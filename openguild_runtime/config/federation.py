@@ -110,12 +110,12 @@ class FederationSection(FederationSettings):
     )
 
 
-def check_federation(section: FederationSection, server_name: str) -> None:
-    """Raise Contradiction where keys or servers do not fit together."""
+def federation_contradictions(section: FederationSection, server_name: str) -> Iterator[Contradiction]:
+    """Yield where keys or servers do not fit together."""
     for index, server in enumerate(section.trusted_servers):
         for name in ("server_name", "key_id"):
             if not getattr(server, name).strip():
-                raise Contradiction(
+                yield Contradiction(
                     f"invalid federation configuration: trusted server entries require a {name}: "
                     f"set federation.trusted_servers.{index}.{name}",
                     "federation.trusted_servers",
@@ -123,14 +123,14 @@ def check_federation(section: FederationSection, server_name: str) -> None:
     if mode_of(section) is Mode.OFF:
         return
     if section.signing_key is None:
-        raise Contradiction(
+        yield Contradiction(
             "invalid federation configuration: federation.signing_key: is not set, and other servers could not verify this one: "
             "run `openguild-server keygen` and set it, or set federation.mode to off",
             "federation.mode",
             "federation.trusted_servers",
         )
     if section.previous_signing_key is not None and section.previous_key_id in {None, section.key_id}:
-        raise Contradiction(
+        yield Contradiction(
             "invalid federation configuration: federation.previous_key_id: must name the key before, which is not the current one",
             "federation.previous_key_id",
             "federation.key_id",
@@ -139,7 +139,7 @@ def check_federation(section: FederationSection, server_name: str) -> None:
         try:
             check(what)
         except NameFault as fault:
-            raise Contradiction(f"invalid federation configuration: {key}: {fault}: choose another", key) from None
+            yield Contradiction(f"invalid federation configuration: {key}: {fault}: choose another", key)
 
 
 def _names(section: FederationSection, server_name: str) -> Iterator[tuple[str, str, Any]]:

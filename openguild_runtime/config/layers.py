@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,23 +31,54 @@ FALLBACKS = {
 BROUGHT = frozenset({"database_url", "nats.url"})  # by an embedded server
 MAX_INDEX_DIGITS = 4  # of a list in the environment
 MAX_COMPARED_CHARS = 100  # of a misspelt key
+_NUMBER = re.compile(r"\s*[-+]?[0-9_]*\.?[0-9]+\s*")
 STEMS = ("server", "server.local")  # in `config/`, the second over the first
 READ_SUFFIXES = (".toml", ".yaml", ".json")
 REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
 
 
 class ConfigError(Exception):
-    """One line: the key, what is wrong with its value, how to mend it. Never holds a secret."""
+    """A line for each fault: the key, what is wrong with its value, how to mend it. Never holds a secret.
 
-    def __init__(self, line: str) -> None:
+    As a text it is one line, the first.
+    """
+
+    def __init__(self, *lines: str) -> None:
         """What cannot be printed, such as a line's end within a key of a file, is escaped."""
-        super().__init__("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line))
+        self.lines = tuple(
+            "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in lines
+        )
+        more = f" ({len(lines) - 1} more: `openguild-server config check` lists them)" if len(lines) > 1 else ""
+        super().__init__(self.lines[0] + more)
+
+
+class Problems:
+    """Gathers ConfigErrors, so that all faults are told at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note a ConfigError of this block, and go on behind it."""
+        try:
+            yield
+        except ConfigError as problem:
+            self.lines += problem.lines
+
+    def raise_all(self) -> None:
+        """Raise ConfigError, unless there was none."""
+        if self.lines:
+            raise ConfigError(*dict.fromkeys(self.lines))
 
 
 def nearest(key: str, model: type) -> str:
     """A hint for a misspelt key, such as `; did you mean messaging.replay_window?`."""
     known = [key.name for key in keys_of(model)]
     sections = {name.rpartition(".")[0] for name in known} - {""}
+    bare = key.removeprefix("server.")
+    if key == "server" or (bare != key and bare in {*known, *sections}):
+        return "; the keys stand at the top level, without `server` before them"
     if key in known:  # within quotes, as a name with a dot
         return f"; write {key.rpartition('.')[2]} into the section {key.rpartition('.')[0]}"
     close = difflib.get_close_matches(key.lower()[:MAX_COMPARED_CHARS], [*known, *sorted(sections)], n=1)
@@ -60,17 +92,22 @@ class Collected(NamedTuple):
     sources: dict[str, str]
 
 
-def collect(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type) -> Collected:
-    """Merge all layers. Raises ConfigError for unreadable files and unknown environment names."""
+def collect(
+    flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type, problems: Problems
+) -> Collected:
+    """Merge all layers. Notes unreadable files, numbers in quotes and unknown environment names; they are left out."""
     collected = Collected({}, {})
+    plain = {key.name for key in keys_of(model) if key.field.annotation in (int, float)}
     for stem in STEMS:
-        _read_files(collected, directory / "config", stem)
-    _from_environment(collected, environ, model)
+        _read_files(collected, directory / "config", stem, plain, problems)
+    _from_environment(collected, environ, model, problems)
     for key, value in flags.items():
         if value is not None:
             flag = "--" + key.replace(".", "-").replace("_", "-")
-            _put(collected, key, value, flag)
-    _fall_back(collected, environ)
+            with problems.noting():
+                _put(collected, key, value, flag)
+    with problems.noting():
+        _fall_back(collected, environ)
     return collected
 
 
@@ -81,9 +118,8 @@ def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], direc
     )
     collected = Collected({}, {})
     if asked is None:
-        with suppress(ConfigError):
-            for stem in STEMS:
-                _read_files(collected, directory / "config", stem)
+        for stem in STEMS:
+            _read_files(collected, directory / "config", stem, set(), Problems())
         asked = collected.values.get("log_format")
     return asked.lower() if isinstance(asked, str) else None
 
@@ -124,25 +160,48 @@ def _is_on(value: Any) -> bool:
 # --- files -------------------------------------------------------------------------------------------
 
 
-def _read_files(collected: Collected, directory: Path, stem: str) -> None:
+def _read_files(collected: Collected, directory: Path, stem: str, numbers: set[str], problems: Problems) -> None:
     for suffix in REFUSED_SUFFIXES:
         path = directory / f"{stem}{suffix}"
         if os.path.lexists(path):
-            raise ConfigError(
+            problems.lines.append(
                 f"failed to build configuration: {path.name}: this format is not read; use {stem}.toml, .yaml or .json"
             )
     for suffix in READ_SUFFIXES:
         path = directory / f"{stem}{suffix}"
         if not os.path.lexists(path):  # a link that leads nowhere is there, and refused
             continue
-        try:
-            content = read_file(path)
-        except BadFile as problem:
-            raise ConfigError(f"failed to build configuration: {path}{problem}") from None
-        try:
-            _merge(collected, collected.values, content, f"config/{path.name}")
-        except RecursionError:  # a YAML anchor that holds itself
-            raise ConfigError(f"failed to build configuration: {path}: holds a section within itself; cut it") from None
+        with problems.noting():
+            _read(collected, path, numbers, problems)
+
+
+def _read(collected: Collected, path: Path, numbers: set[str], problems: Problems) -> None:
+    source = f"config/{path.name}"
+    try:
+        content = read_file(path)
+    except BadFile as problem:
+        raise ConfigError(f"failed to build configuration: {path}{problem}") from None
+    try:
+        problems.lines += [
+            f"failed to build configuration: {key}: is a number in quotes; write it without them (set by {source})"
+            for key in _take_quoted(content, numbers)
+        ]
+        _merge(collected, collected.values, content, source)
+    except RecursionError:  # a YAML anchor that holds itself
+        raise ConfigError(f"failed to build configuration: {path}: holds a section within itself; cut it") from None
+
+
+def _take_quoted(content: dict[Any, Any], numbers: set[str], prefix: str = "") -> list[str]:
+    """Remove the numbers that are texts, and return their keys. In the environment every value is a text."""
+    found = []
+    for name, value in list(content.items()):
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            found += _take_quoted(value, numbers, f"{key}.")
+        elif isinstance(value, str) and key in numbers and _NUMBER.fullmatch(value):
+            del content[name]
+            found.append(key)
+    return found
 
 
 def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], source: str, prefix: str = "") -> None:
@@ -165,7 +224,7 @@ def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], 
 # --- environment -------------------------------------------------------------------------------------
 
 
-def _from_environment(collected: Collected, environ: Mapping[str, str], model: type) -> None:
+def _from_environment(collected: Collected, environ: Mapping[str, str], model: type, problems: Problems) -> None:
     keys = list(keys_of(model))
     known = {key.name for key in keys}
     lists = {key.name for key in keys if key.is_list}
@@ -174,28 +233,30 @@ def _from_environment(collected: Collected, environ: Mapping[str, str], model: t
     named: dict[str, str] = {}
     spelt = {key.name.replace(".", "_"): key.name for key in keys}
     for name in sorted(environ):
-        if not (name.upper().startswith(PREFIX) and environ[name]):  # an empty one counts as unset
-            _refuse_single_underscores(name, environ[name], spelt)
-            continue
-        key, text = name[len(PREFIX) :].lower().replace("__", "."), environ[name]
-        if key.endswith("_file") and key not in known and key.removesuffix("_file") in secrets:
-            key, text = key.removesuffix("_file"), _from_file(name, text) or ""
-        base = next((listed for listed in lists if key.startswith(listed + ".")), None)
-        other = named.setdefault(key, name)
-        if other != name:
-            raise ConfigError(
-                f"failed to build configuration: {key}: is set by {other} and by {name}; drop one of them"
-            )
-        if base is not None:
-            _put_indexed(indexed.setdefault(base, {}), name, key[len(base) + 1 :], text)
-        elif key in lists:
-            _put(collected, key, [part.strip() for part in text.split(",") if part.strip()], name)
-        elif key in known:
-            _put(collected, key, text, name)
-        else:
-            raise ConfigError(f"failed to build configuration: {name}: unknown key{nearest(key, model)}")
+        with problems.noting():
+            if not (name.upper().startswith(PREFIX) and environ[name]):  # an empty one counts as unset
+                _refuse_single_underscores(name, environ[name], spelt)
+                continue
+            key, text = name[len(PREFIX) :].lower().replace("__", "."), environ[name]
+            if key.endswith("_file") and key not in known and key.removesuffix("_file") in secrets:
+                key, text = key.removesuffix("_file"), _from_file(name, text) or ""
+            base = next((listed for listed in lists if key.startswith(listed + ".")), None)
+            other = named.setdefault(key, name)
+            if other != name:
+                raise ConfigError(
+                    f"failed to build configuration: {key}: is set by {other} and by {name}; drop one of them"
+                )
+            if base is not None:
+                _put_indexed(indexed.setdefault(base, {}), name, key[len(base) + 1 :], text)
+            elif key in lists:
+                _put(collected, key, [part.strip() for part in text.split(",") if part.strip()], name)
+            elif key in known:
+                _put(collected, key, text, name)
+            else:
+                raise ConfigError(f"failed to build configuration: {name}: unknown key{nearest(key, model)}")
     for base, entries in indexed.items():
-        _put_list(collected, base, entries, named.get(base))
+        with problems.noting():
+            _put_list(collected, base, entries, named.get(base))
 
 
 def _refuse_single_underscores(name: str, text: str, spelt: Mapping[str, str]) -> None:

@@ -28,11 +28,11 @@ from openguild_proto.settings.sections import (
     SessionSettings,
     WebSocketSettings,
 )
-from openguild_proto.settings.setting import Contradiction, PositiveSeconds, Seconds, Setting
+from openguild_proto.settings.setting import Contradiction, Contradictions, PositiveSeconds, Seconds, Setting
 from openguild_runtime.config.declared import Declared, Strict, is_section, values_of
-from openguild_runtime.config.faults import one_line
-from openguild_runtime.config.federation import FederationSection, check_federation, federation_policy
-from openguild_runtime.config.layers import ConfigError, collect
+from openguild_runtime.config.faults import lines_of
+from openguild_runtime.config.federation import FederationSection, federation_contradictions, federation_policy
+from openguild_runtime.config.layers import ConfigError, Problems, collect
 from openguild_runtime.config.pool_shares import MIN_POOL_SIZE
 from openguild_runtime.config.values import (
     MAX_STATEMENTS,
@@ -204,66 +204,71 @@ class ServerConfig(Strict):
 
     @model_validator(mode="after")
     def _together(self) -> ServerConfig:
+        found = tuple(self._contradictions())
+        if found:
+            raise Contradictions(found)
+        return self
+
+    def _contradictions(self) -> Iterator[Contradiction]:
         if self.bind_addr is None and self.port == 0:
-            raise Contradiction("invalid bind address: port: port cannot be zero; name one, such as 8080", "port")
-        self._check_parts()
-        self._check_storage()
+            yield Contradiction("invalid bind address: port: port cannot be zero; name one, such as 8080", "port")
+        yield from federation_contradictions(self.federation, self.server_name)
+        yield from self._contradictions_of_parts()
+        yield from self._contradictions_of_storage()
         if self.workers > 1 and self.storage == "memory":
-            raise Contradiction(
+            yield Contradiction(
                 "workers: more than one cannot share memory storage: set workers to 1 or storage to postgres",
                 "workers",
                 "storage",
             )
         if self.workers > 1 and not self.embedded and self.nats.url is None:
-            raise Contradiction(
+            yield Contradiction(
                 "workers: more than one need NATS between them: set nats.url, or workers to 1", "workers"
             )
-        return self
 
-    def _check_parts(self) -> None:
-        check_federation(self.federation, self.server_name)
+    def _contradictions_of_parts(self) -> Iterator[Contradiction]:
         if not self.mls.ciphersuite.strip():
-            raise Contradiction(
+            yield Contradiction(
                 "invalid MLS configuration: mls.ciphersuite must be provided when MLS is enabled: "
                 "name one, or drop the key for the default",
                 "mls.ciphersuite",
             )
         if self.mls.enabled and not self.mls.identities:
-            raise Contradiction(
+            yield Contradiction(
                 "invalid MLS configuration: mls.identities must include at least one identity when MLS is enabled",
                 "mls.enabled",
             )
         if self.admin_path is not None and (problem := path_length_problem(self.admin_path)) is not None:
             key = "data_dir" if self.admin_socket is None else "admin_socket"
-            raise Contradiction(f"{key}: {problem}", key)
+            yield Contradiction(f"{key}: {problem}", key)
 
-    def _check_storage(self) -> None:
+    def _contradictions_of_storage(self) -> Iterator[Contradiction]:
         if self.embedded and (self.storage == "memory" or self.database_url is not None):
-            raise Contradiction(
+            yield Contradiction(
                 "embedded: brings its own database: drop embedded, or drop database_url and storage",
                 "embedded",
                 "database_url",
                 "storage",
             )
         if self.embedded and self.workers * self.database.pool_size > MAX_EMBEDDED_CONNECTIONS:
-            raise Contradiction(
+            yield Contradiction(
                 f"database.pool_size: that of all workers is more than the {MAX_EMBEDDED_CONNECTIONS} connections of an "
                 "embedded database: lower it, or workers",
                 "database.pool_size",
                 "workers",
             )
         if self.embedded and self.nats.url is not None:
-            raise Contradiction(
+            yield Contradiction(
                 "embedded: brings its own NATS: drop embedded, or drop nats.url", "embedded", "nats.url"
             )
         if self.database.replica_urls and self.database_url is None:
-            raise Contradiction(
+            yield Contradiction(
                 "database.replica_urls: are standbys of database_url, which is not set: set it, or drop them",
                 "database.replica_urls",
                 "database_url",
             )
         if self.storage == "memory" and self.database_url is not None:
-            raise Contradiction(
+            yield Contradiction(
                 "storage: memory and database_url contradict each other: drop one of them", "storage", "database_url"
             )
 
@@ -338,9 +343,14 @@ def _shown_item(item: Any) -> Any:
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> ServerConfig:
-    """Collect the layers and check the result. Raises ConfigError: one line, key, problem, mend; never a secret."""
-    collected = collect(flags, environ, directory, ServerConfig)
+    """Collect the layers and check the result. Raises ConfigError: for each fault key, problem, mend; never a secret."""
+    problems = Problems()
+    collected = collect(flags, environ, directory, ServerConfig, problems)
     try:
-        return ServerConfig.model_validate(collected.values)
-    except ValidationError as failure:
-        raise ConfigError(one_line(failure, ServerConfig, collected.sources)) from None
+        config = ServerConfig.model_validate(collected.values)
+    except ValidationError as failure:  # what contradicts a layer that could not be read is not known
+        problems.lines += lines_of(
+            failure, ServerConfig, collected.sources, without_contradictions=bool(problems.lines)
+        )
+    problems.raise_all()
+    return config

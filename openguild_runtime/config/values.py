@@ -20,6 +20,7 @@ from openguild_runtime.config.nats_servers import parse_servers
 
 DATABASE_EXAMPLE = "postgresql://user:password@host:5432/database"
 HTTP_EXAMPLE = "http://host:4318"
+EXAMPLE = "{example}"  # of the key, as faults.py fills it in
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 MAX_SERVER_NAME_CHARS = 255
 
@@ -169,7 +170,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("is not a number; write one without quotes")  # noqa: TRY004 - pydantic takes ValueError
     if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
-        raise ValueError("is not a number of a sensible size; write one, such as 10")
+        raise ValueError(f"is not a number of a sensible size; write one, such as {EXAMPLE}")
     return value
 
 

@@ -1,6 +1,6 @@
 """What only a start needs of the configuration, so that `config check` and the start say the same (PROTOCOL 4.4.1, 11.4.4).
 
-Everything raises ConfigError: one line, the key, what is wrong, the mend.
+Everything raises ConfigError: for each fault the key, what is wrong, the mend.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import ssl
 from pathlib import Path
 
-from openguild_runtime.config.layers import ConfigError
+from openguild_runtime.config.layers import ConfigError, Problems
 from openguild_runtime.config.nats_servers import read_credentials
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.config.values import split_address
@@ -21,6 +21,14 @@ from openguild_runtime.server.descriptors import require_descriptors
 
 def require_servable(config: ServerConfig) -> None:
     """A named store, keys, and files and packages that are there. Looks at the file system and changes nothing."""
+    problems = Problems()
+    for check in (_require_storage, require_descriptors, _require_keys, _require_files, _require_tracing):
+        with problems.noting():
+            check(config)
+    problems.raise_all()
+
+
+def _require_storage(config: ServerConfig) -> None:
     if not config.embedded and config.storage != "memory" and config.database_url is None:
         if config.storage == "postgres":
             raise ConfigError(
@@ -30,17 +38,31 @@ def require_servable(config: ServerConfig) -> None:
             "storage: none is chosen: pass --embedded for a private one, set database_url, "
             "or name --storage memory (everything is lost at a restart)"
         )
-    require_descriptors(config)
+
+
+def _require_keys(config: ServerConfig) -> None:
     if config.embedded:
         _require_usable("data_dir", config.data_dir)
     else:
         config.key_ring()
-    _require_readable("nats.ca_file", config.nats.ca_file)
-    _require_certificates("nats.ca_file", config.nats.ca_file)
-    _require_readable("nats.credentials_file", config.nats.credentials_file)
-    _require_credentials("nats.credentials_file", config.nats.credentials_file)
+
+
+def _require_files(config: ServerConfig) -> None:
+    problems = Problems()
+    for key, path, check in (
+        ("nats.ca_file", config.nats.ca_file, _require_certificates),
+        ("nats.credentials_file", config.nats.credentials_file, _require_credentials),
+    ):
+        with problems.noting():
+            _require_readable(key, path)
+            check(key, path)
     if config.admin_socket is not None:
-        _require_directory("admin_socket", config.admin_socket)
+        with problems.noting():
+            _require_directory("admin_socket", config.admin_socket)
+    problems.raise_all()
+
+
+def _require_tracing(config: ServerConfig) -> None:
     if config.tracing.otlp_endpoint is not None and not _has_opentelemetry():
         raise ConfigError(
             "tracing.otlp_endpoint: OpenTelemetry is not installed: pip install 'openguild[otel]', or drop the key"

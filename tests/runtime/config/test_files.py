@@ -132,7 +132,15 @@ def test_what_is_there_and_no_file_is_refused(tmp_path: Path) -> None:
         ("[Messaging]\nreplay_window = 1", "Messaging: unknown key; did you mean messaging?"),
         ('"port\\n" = 1', "port\\n: unknown key; did you mean port?"),
         ("http.head_timeout_secs = '10s'", "is not a number; write seconds without a unit, such as 10"),
-        ("websocket.max_message_bytes = '64K'", "is not a whole number; write bytes without a unit, such as 10"),
+        ("[server]\nport = 8080", "server: unknown key; the keys stand at the top level, without `server` before them"),
+        ("server.nats.url = 'nats://a'", "server: unknown key; the keys stand at the top level"),
+        ("port = 'x'", "port: is not a whole number; write one, such as 8080"),
+        ("drain.window_secs = 'x'", "is not a number; write seconds without a unit, such as 10"),
+        ("http.body_timeout_secs = []", "is not a number; write seconds without a unit, such as 30"),
+        ("database.pool_size = 1.5", "is not a whole number; write one, such as 10"),
+        ("websocket.max_connections = 'x'", "is not a whole number; write one, such as 20000"),
+        (f"port = {2**70}", "port: is not a number of a sensible size; write one, such as 8080"),
+        ("websocket.max_message_bytes = '64K'", "is not a whole number; write bytes without a unit, such as 65536"),
     ],
 )
 def test_a_misspelt_key_or_a_unit_is_mended(content: str, expected: str, tmp_path: Path) -> None:
@@ -161,3 +169,49 @@ def test_the_file_of_a_secret_may_begin_with_a_mark(tmp_path: Path) -> None:
     config = load({}, {P + "DATABASE_URL_FILE": str(tmp_path / "secret")}, tmp_path)
     assert config.database_url is not None
     assert config.database_url.get_secret_value() == "postgresql://h"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key"),
+    [
+        ("server.toml", 'port = "8080"', "port"),
+        ("server.toml", '[drain]\nwindow_secs = " 1.5 "', "drain.window_secs"),
+        ("server.yaml", "workers: '2'", "workers"),
+        ("server.local.json", '{"messaging": {"replay_window": "-1"}}', "messaging.replay_window"),
+    ],
+)
+def test_a_number_in_quotes_is_refused_in_files_only(name: str, content: str, key: str, tmp_path: Path) -> None:
+    written(tmp_path, name, content)
+    assert f"{key}: is a number in quotes; write it without them (set by config/{name})" in refused(tmp_path)
+    for other in (tmp_path / "config").iterdir():
+        other.unlink()
+    assert load({}, {"OPENGUILD_SERVER__PORT": "8085"}, tmp_path).port == 8_085
+    written(tmp_path, "server.toml", "server_name = '10'")
+    assert load({}, {}, tmp_path).server_name == "10", "a text may look like a number"
+
+
+def test_every_fault_is_told_in_a_line_of_its_own(tmp_path: Path) -> None:
+    written(tmp_path, "server.toml", 'port = "8080"\nworkers = 65\nlog_fromat = "json"\n[http]\nidle_timeout_secs = 0')
+    written(tmp_path, "server.local.yaml", "a: [")
+    environ = {"OPENGUILD_SERVER__NOPE": "1", "OPENGUILD_SERVER_PORT": "1", "OPENGUILD_SERVER__HOST": "x"}
+    with pytest.raises(ConfigError) as failure:
+        load({"storage": "sqlite"}, environ, tmp_path)
+    keys = ("port", "server.local.yaml", "OPENGUILD_SERVER__NOPE", "OPENGUILD_SERVER_PORT", "host", "log_fromat",
+            "workers", "http.idle_timeout_secs", "storage")  # fmt: skip
+    for key in keys:
+        assert len([line for line in failure.value.lines if f"{key}:" in line or f"{key}, line" in line]) == 1, key
+    assert len(failure.value.lines) == len(keys)
+    assert str(failure.value) == f"{failure.value.lines[0]} (8 more: `openguild-server config check` lists them)"
+
+
+def test_all_contradictions_are_told_unless_a_layer_is_missing(tmp_path: Path) -> None:
+    flags = {"workers": "2", "storage": "memory", "database_url": "postgresql://h/d"}
+    with pytest.raises(ConfigError) as failure:
+        load(flags, {}, tmp_path)
+    assert [line.partition(":")[0] for line in failure.value.lines] == ["storage", "workers", "workers"]
+    written(tmp_path, "server.toml", "nats.url =")
+    with pytest.raises(ConfigError) as failure:
+        load(flags, {}, tmp_path)
+    assert [line.partition(", line")[0] for line in failure.value.lines] == [
+        f"failed to build configuration: {tmp_path / 'config/server.toml'}"
+    ]

@@ -253,6 +253,16 @@ def test_what_a_start_needs_is_checked_too(
     assert expected in done.stderr
 
 
+def test_the_check_lists_all_that_a_start_needs(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, STORAGE="postgres", NATS__CA_FILE="/nope", ADMIN_SOCKET="/nope/admin.sock")
+    del server.settings["SESSION__SIGNING_KEY"]
+    done = server.run_command("config", "check")
+    assert (done.returncode, done.stdout) == (1, "")
+    keys = ["storage", "session.signing_key", "nats.ca_file", "admin_socket"]
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == keys
+    assert all(line.startswith("openguild-server: ") for line in done.stderr.splitlines())
+
+
 def test_an_address_that_is_taken_or_foreign_is_named(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
