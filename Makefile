@@ -40,6 +40,13 @@ define install
 	@$(INSTALL) --editable '$(SOURCE)[$(1)]'
 endef
 
+# what an extra needs, where the extension has been built: pip would build it again
+define add
+	@echo "Installing into $(VENV): the packages of $(1)."
+	@$(BIN)/python deploy/requirements.py $(1) >$(VENV)/requirements.txt
+	@$(INSTALL) --requirement $(VENV)/requirements.txt
+endef
+
 $(BIN)/python:
 	@test -w . || { case $(VENV) in /*) mkdir -p $(VENV) 2>/dev/null && test -w $(VENV);; *) false;; esac; } || { \
 	echo "$(CURDIR) cannot be written: name other places for what is built and kept: make run VENV=/path/venv DATA_DIR=/path/data" >&2; exit 1; }
@@ -51,23 +58,19 @@ $(VENV)/.embedded: $(BUILD_INPUTS) | $(BIN)/python
 	$(call install,embedded$(comma)chat)
 	@touch $@
 
-$(VENV)/.dev: $(BUILD_INPUTS) | $(BIN)/python
-	$(call install,dev)
-	@touch $@ $(VENV)/.embedded
-
-$(VENV)/.fuzz: $(VENV)/.dev
-	@$(INSTALL) --editable '.[fuzz]'
+$(VENV)/.dev: $(VENV)/.embedded
+	$(call add,dev)
 	@touch $@
 
-$(VENV)/.docs: $(VENV)/.dev
-	@$(INSTALL) --editable '.[docs]'
+$(VENV)/.fuzz $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: $(VENV)/.dev
+	$(call add,$*)
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.dev
-	@$(INSTALL) --editable '.[bench]'
-	@touch $@
+.PHONY: require-port
+require-port:
+	@test -z "$(PYTHON)" || $(PYTHON) deploy/require_port.py
 
-run: $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data
+run: require-port $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data
 	@exec $(BIN)/openguild-server --embedded --data-dir "$(DATA_DIR)"
 
 FEDERATION_DIR ?= .data-federation

@@ -2,7 +2,7 @@
 #   . deploy/oncall.sh prod                         a namespace of the current kubectl context
 #   . deploy/oncall.sh compose                      deploy/compose.yaml on this host
 #   . deploy/oncall.sh http://127.0.0.1:8080 [LOG]  a server on this host; LOG: its file, else the journal of openguild-server.service
-# It defines: og, ready, logs, metrics, sql. Each asks every replica, except sql.
+# It defines: og, ready, logs, metrics, which ask every replica, and sql and pg_ready, which ask the database.
 # shellcheck shell=bash
 oncall_directory=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/database-url.sh
@@ -54,7 +54,9 @@ og() { oncall_each cat openguild-server "$@"; }
 
 # ready: what each part says of itself, and the problem
 ready() { oncall_get oncall_parts 8080 /ready; }
-oncall_parts() { jq -r '"\(.status)", (.components[] | "  \(.name): \(.status) \(.details // "")")'; }
+oncall_parts() { # `pending` is what is not there, not needed or not known: its details say which
+    jq -r '"\(.status)", (.components[] | "  \(.name): \(if .status == "pending" then "" else .status + " " end)\(.details // "")")'
+}
 
 # logs [MINUTES]: the JSON records of the last 15 minutes; lines that are no JSON are left out
 logs() { oncall_lines "${1:-15}" | jq -Rc 'fromjson?'; }
@@ -68,3 +70,6 @@ oncall_samples() { grep -E "^($oncall_pattern)" | grep -v ' 0\.0$'; }
 
 # sql STATEMENT: in the database of the servers, by this machine's psql
 sql() (url=$(oncall_database) && use_database "$url" && psql --no-psqlrc --dbname="$database" --command="$1")
+
+# pg_ready: whether PostgreSQL takes connections from this machine, at the host and port of database_url
+pg_ready() (url=$(oncall_database) && use_database "$url" && pg_isready --dbname="$database")

@@ -25,7 +25,7 @@ class ComponentState(msgspec.Struct, frozen=True, gc=False):
     """The state of one component. `details` never has a host name or a driver's text (PROTOCOL 11.1.4)."""
 
     name: str  # database, migrations, drain, and that of the bus
-    status: str  # configured, pending, error
+    status: str  # configured; error; pending: not in use, not known or going on, see the details
     details: str
 
 

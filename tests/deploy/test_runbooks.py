@@ -89,7 +89,7 @@ def commands() -> list[str]:
     """Every command of the page, those of tables and sentences too."""
     page = PAGE.read_text()
     blocks = commands_of(page)
-    starts = ("og ", "openguild-server ", "ready", "logs", "metrics ", "sql ", "kubectl ")
+    starts = ("og ", "openguild-server ", "ready", "logs", "metrics ", "sql ", "pg_ready", "kubectl ")
     return blocks + [line for line in inline_code(page) if line.startswith(starts) and "..." not in line]
 
 
@@ -183,4 +183,5 @@ def test_the_commands_of_the_page_are_defined(server: ServerProcess, tmp_path: P
     assert re.match(r"ready\n  database: configured .*\n", run("ready")), run("ready")
     assert json.loads(run("logs | head -1"))["message"]
     assert run("metrics openguild_build_info").startswith("openguild_build_info{")
-    assert run("type -t og ready logs metrics sql").split() == ["function"] * 5
+    assert run("type -t og ready logs metrics sql pg_ready").split() == ["function"] * 6
+    assert "\n  drain: configured not draining\n" in run("ready") + "\n"

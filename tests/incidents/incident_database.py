@@ -61,11 +61,13 @@ def test_postgresql_is_down(tmp_path: Path, walk: Callable[..., Incident]) -> No
                 postgres.kill()
                 incident.fires("OpenGuildDatabaseAway")
                 assert re.search(r"database: error .*\(refused\)", incident.ask())
+                assert "no response" in incident.try_row("pg_ready")
                 refused.fires("OpenGuildUnavailable")
                 refused.fires("OpenGuildUnavailableRaised")
                 (told,) = json.loads(refused.ask())
                 assert told["rejection"] == "database_unavailable"
                 postgres.restart()
+                assert "accepting connections" in incident.try_row("pg_ready")
                 incident.ends("OpenGuildDatabaseAway")
                 wait_until(lambda: "\nready\n" in incident.ask(), what=incident.ask)
             refused.ends("OpenGuildUnavailable", "OpenGuildUnavailableRaised")

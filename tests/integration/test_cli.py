@@ -319,3 +319,23 @@ def test_the_core_alone_says_what_to_install(tmp_path: Path) -> None:
     assert re.fullmatch(
         r"openguild-server: anyio is not installed: pip install 'openguild\[server\]' .*\n", done.stderr
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("config", "dump"), ("migrate", "--sql"), ("completion", "bash"), ("--help",), ("probe", "http://127.0.0.1:1")],
+    ids=" ".join,
+)
+def test_a_reader_that_ends_first_changes_nothing(command: tuple[str, ...], tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, STORAGE="memory")
+    expected = server.run_command(*command)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "openguild_runtime.cli.entry_point", *command], env=server.environment(), cwd=tmp_path,
+            stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (expected.returncode, expected.stderr)
