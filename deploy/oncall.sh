@@ -59,7 +59,16 @@ oncall_parts() { # `pending` is what is not there, not needed or not known: its 
 }
 
 # logs [MINUTES]: the JSON records of the last 15 minutes; lines that are no JSON are left out
-logs() { oncall_lines "${1:-15}" | jq -Rc 'fromjson?'; }
+logs() { oncall_lines "${1:-15}" | jq -Rc 'fromjson?' | oncall_any; }
+oncall_any() { # on a host an empty answer may be that of another log
+    case $oncall_target in
+    http*)
+        awk -v place="${oncall_log:-the journal of openguild-server.service}" '{ print } END {
+            if (!NR) print "logs: no JSON record in " place ": does the server log there, and log_format json?" >"/dev/stderr" }'
+        ;;
+    *) cat ;;
+    esac
+}
 
 # metrics PATTERN: the samples that it matches, without those that are 0
 metrics() {

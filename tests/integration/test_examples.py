@@ -63,6 +63,32 @@ def test_threads() -> None:
         assert ask(port, b"GET / HTTP/1.1\r\n" + HOST + HOST + b"\r\n").status == 400
 
 
+def test_select() -> None:
+    with running("select_server.py") as port, socket.socket() as silent:
+        assert httpx.get(f"http://127.0.0.1:{port}/tea", trust_env=False, verify=False).text == "you asked for /tea\n"
+        silent.connect(("127.0.0.1", port))
+        with (
+            connect(f"ws://127.0.0.1:{port}/", compression=None, proxy=None) as one,
+            connect(f"ws://127.0.0.1:{port}/", compression=None, proxy=None) as other,
+        ):
+            for stream, text in ((one, "one"), (other, "zwölf"), (one, "x" * 60_000)):
+                stream.send(text)
+                assert stream.recv(timeout=10) == text
+        assert ask(port, b"GET / HTTP/1.1\r\n" + HOST + HOST + b"\r\n").status == 400
+
+
+def test_select_keeps_what_a_peer_does_not_take_yet() -> None:
+    """More echoes than a narrow socket holds, and less than an outbox; the client reads when all are sent."""
+    with running("select_server.py") as port, socket.socket() as narrow:
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        narrow.connect(("127.0.0.1", port))
+        texts = [f"{number:02}" * 30_000 for number in range(15)]
+        with connect(f"ws://127.0.0.1:{port}/", sock=narrow, compression=None, proxy=None, max_queue=1) as stream:
+            for text in texts:
+                stream.send(text)
+            assert [stream.recv(timeout=10) for _ in texts] == texts
+
+
 def test_trio() -> None:
     with running("trio_server.py") as port:
         answer = httpx.get(f"http://127.0.0.1:{port}/tea", trust_env=False, verify=False)

@@ -29,7 +29,6 @@ def run_commands(name: str, server: ServerProcess, *more: str) -> list[str]:
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "OPENGUILD_SERVER__PORT": str(server.port),
-            "OPENGUILD_SERVER__ADMIN_SOCKET": str(server.settings["ADMIN_SOCKET"]),
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -40,11 +39,15 @@ def run_commands(name: str, server: ServerProcess, *more: str) -> list[str]:
 def test_a_client_author_and_an_operator_follow_their_tutorials(
     module_database: str, nats_server: EmbeddedNats, tmp_path: Path
 ) -> None:
-    limits = {"SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW": 10, "ADMIN_SOCKET": tmp_path / "admin.sock"}
+    (tmp_path / ".data").mkdir()
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    limits = {"SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW": 10, "ADMIN_SOCKET": tmp_path / ".data/admin.sock"}
     with ServerProcess(tmp_path, DATABASE_URL=module_database, NATS__URL=nats_server.url, **limits).start() as server:
         lines = run_commands("client.md", server, 'echo "$host" "$channel" "$bob"')
         assert '["bob","Hello Alice",2,["👋"]]' in lines
         assert '[3,"message.edited","Hello Alice"]' in lines
+        assert "pongbot: pong, alice" in lines
         follow(lines[-1].split())
 
         lines = run_commands("operator.md", server)
