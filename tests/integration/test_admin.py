@@ -104,7 +104,9 @@ def test_top_refreshes_in_a_terminal_and_gives_it_back(server: ServerProcess, al
     with alice.stream(channel), server.in_terminal("admin", "top", "--interval", "0.2") as terminal:
         first = terminal.read_until("q: quit")
         assert re.search(r"OpenGuild \S+ · ready · up ", first)
-        assert re.search(r"BUSIEST USER.*?user-\S+ +\d", first, re.DOTALL), "by name; who else was busy may precede alice"
+        assert re.search(r"BUSIEST USER.*?user-\S+ +\d", first, re.DOTALL), (
+            "by name; who else was busy may precede alice"
+        )
         alice.say(channel, "hello")
         following = terminal.read_until("requests 0/s")
         assert "streams 1" in following + terminal.read_until("q: quit")
