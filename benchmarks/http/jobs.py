@@ -14,6 +14,7 @@ CHANNELS = 16
 CONNECTIONS = 64
 EVENTS = 100  # in each channel at the beginning
 BEHIND = 5  # events of each channel that a sync has not seen
+EMOJI = tuple(chr(0x1F600 + place) for place in range(20))  # as many as a message may have
 
 
 class Household:
@@ -25,9 +26,12 @@ class Household:
         self.user: User = chat.user()
         guild = self.user.guild()
         self.channels = [self.user.channel(guild, f"c{number}") for number in range(CHANNELS)]
+        self.messages: list[str] = []  # paths, a channel after the other
+        self._turns = 0  # of `reaction`
         for _ in range(EVENTS):
             for channel in self.channels:
-                self.user.ok(self.user.post(f"/channels/{channel}/messages", {"content": "x" * 100}))
+                done = self.user.ok(self.user.post(f"/channels/{channel}/messages", {"content": "x" * 100}))
+                self.messages.append(f"/channels/{channel}/events/{done['event_id']}")
 
     def each(self, method: str, path: str, body: object = None) -> list[bytes]:
         """A request of this user for each channel."""
@@ -35,6 +39,20 @@ class Household:
 
     def post(self, count: int) -> list[bytes]:
         return self.each("POST", "/channels/{}/messages", {"content": "x" * 100})
+
+    def edit(self, count: int) -> list[bytes]:
+        """Another text for each of `count` messages."""
+        return [
+            request("PATCH", path, self.user.token, {"content": secrets.token_hex(50)})
+            for path in self.messages[:count]
+        ]
+
+    def reaction(self, count: int) -> list[bytes]:
+        """Another emoji for each of `count` messages; when they have all, they lose them one by one."""
+        turn, self._turns = self._turns, self._turns + 1
+        action = "remove" if turn // len(EMOJI) % 2 else "add"
+        body = {"emoji": EMOJI[turn % len(EMOJI)], "action": action}
+        return [request("POST", f"{path}/reactions", self.user.token, body) for path in self.messages[:count]]
 
     def page(self, count: int) -> list[bytes]:
         return self.each("GET", "/channels/{}/events?limit=50")
@@ -77,6 +95,8 @@ class Job(NamedTuple):
 JOBS = {
     "version": Job(Household.version, 6_000, servers=("openguild", "fastapi", "bare-asgi")),
     "post": Job(Household.post, 1_200),
+    "edit": Job(Household.edit, 1_200, servers=("openguild",)),
+    "reaction": Job(Household.reaction, 1_200, servers=("openguild",)),
     "page": Job(Household.page, 600),
     "folded page": Job(Household.folded_page, 400),
     "unread": Job(Household.unread, 800),

@@ -9,8 +9,10 @@ from benchmarks.lab.figures import ratio, summary
 from benchmarks.lab.results import RESULTS, remember, stamped, write
 
 GOALS = {
-    "post, CPU: fastapi": 0.4, "page, CPU: fastapi": 0.25, "version, CPU: bare-asgi": 2.0,
+    "post, CPU: fastapi": 0.4, "page, CPU: fastapi": 0.25, "version, CPU: bare-asgi": 2.0, "edit, CPU: our post": 1.2,
+    "reaction, CPU: our post": 1.2,
 }  # fmt: skip
+CHANGES = ("edit", "reaction")  # compared with a post of ours
 SECS = {"p50": "p50_ms", "p99": "p99_ms"}
 
 
@@ -26,6 +28,14 @@ def results_of(found: dict[str, dict[str, list[Window]]], skipped: dict[str, str
                 for key, label in (("cpu_us", "CPU"), ("per_sec", "a second")):
                     pairs = [line[key] for line in ours], [line[key] for line in theirs]
                     ratios[f"{job}, {label}: {name}"] = ratio(*pairs)
+    posts = found.get("post", {}).get("openguild")
+    for job in CHANGES:
+        changes = found.get(job, {}).get("openguild")
+        if posts is not None and changes is not None:
+            for key, label in (("cpu_us", "CPU"), ("p50", "p50")):
+                ratios[f"{job}, {label}: our post"] = ratio(
+                    [line[key] for line in changes], [line[key] for line in posts]
+                )
     return stamped({"jobs": jobs, "ratios": ratios, "skipped": skipped})
 
 
