@@ -57,6 +57,7 @@ MAX_HANDOVER_BODY_BYTES = 1024 * 1024  # ours: the heads of 1,000 logs, and thou
 MAX_COPIED_PAGES = 25  # ours: pages of history that a server reads before it answers how far it is
 HANDOVER_SECS = 30.0  # ours: of one step, in which MAX_COPIED_PAGES are read and verified
 MAX_FOLLOWED_HANDOVERS = 64  # ours: of one guild, in one answer
+MAX_LOST_OWNERS = 100  # ours: servers that are shown as lost
 MAX_ASKED_PEERS = 32  # ours: deliveries of a process under way at a time, each of up to MAX_DELIVERY_BODY_BYTES
 MAX_LOOK_LOGS = 1_000  # ours: logs that are known to be behind, of one peer; the rest is read when these are done
 MAX_WAKING_LOGS = 1_000  # ours: logs that have grown; when there are more, all are looked at

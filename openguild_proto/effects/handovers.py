@@ -30,6 +30,20 @@ class FollowHandover(StorageEffect[bool], frozen=True):
     handover: Handover
 
 
+class SilentOwner(Record, frozen=True):
+    """A server that has not been heard of for long, and how many of its guilds are mirrored here."""
+
+    server: str
+    guilds: int
+
+
+class FindSilentOwners(StorageEffect[tuple[SilentOwner, ...]], frozen=True):
+    """Find owners of mirrored guilds that were last heard of before `before_ms`, those with the most guilds first."""
+
+    before_ms: int
+    limit: int
+
+
 # --- of the owner ----------------------------------------------------------------------------------
 
 
@@ -186,7 +200,8 @@ class StartAbsorbing(Effect[None], frozen=True):
 class TakeGuild(StorageEffect[bool], frozen=True):
     """Own a mirrored guild from now on; its logs go on in the epoch `epoch`, and are delivered to all servers with members.
 
-    `logs`: where they must stand, whole; None: they go on from where they are. Idempotent. False: they do not stand there.
+    Or go on with one that this server owns in an earlier term, which another owner has given up to it. Idempotent.
+    `logs`: where they must stand, whole; None: they go on from where they are. False: they do not stand there.
     `former`: hand-overs from before, to be kept for servers that know an earlier owner.
     """
 

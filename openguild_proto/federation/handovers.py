@@ -16,6 +16,7 @@ MOVE, SUCCESSION = "move", "succession"
 DOMAIN = b"openguild-handover\n"
 MOVE_MS = 3_650 * DAY_MS  # a move is done at once, and followed by whoever was away
 SUCCESSION_MS = 366 * DAY_MS
+REVOKED = "it was revoked"
 MAX_SIGNATURES = 4  # ours: the current key and the one before it
 
 
@@ -51,6 +52,21 @@ def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
     return False
 
 
+def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) -> tuple[Handover, ...]:
+    """Return the statements that lead to `to` as the newest owner, one after the other, from one of `owners` by term; () if none.
+
+    Signatures are not looked at.
+    """
+    by_term = {each.term: each for each in handovers}
+    newest = max((term for term, each in by_term.items() if each.to == to), default=0)
+    chain: tuple[Handover, ...] = ()
+    while (each := by_term.get(newest)) is not None and each.to == (chain[0].owner if chain else to):
+        chain, newest = (each, *chain), newest - 1
+        if owners.get(newest) == each.owner:
+            return chain
+    return ()
+
+
 def handover_problem(handover: Handover, tenure: Tenure, owner: str, now_ms: int) -> str | None:
     """Return why a statement does not count for a guild that `owner` is known to own; None: it does, if it is signed.
 
@@ -65,7 +81,7 @@ def handover_problem(handover: Handover, tenure: Tenure, owner: str, now_ms: int
     if handover.term != tenure.term + 1:
         return "it is of another term"
     if handover.kind == SUCCESSION and handover.serial < tenure.serial:
-        return "it was revoked"
+        return REVOKED
     if now_ms >= handover.expires_at_ms:
         return "it has expired"
     return None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from msgspec.structs import replace
 
+from openguild_proto.effects.federation import Peer
 from openguild_proto.effects.handovers import (
     BeginMove,
     EndMove,
+    FindSilentOwners,
     FindSuccession,
     FindTenure,
     FollowHandover,
@@ -21,6 +25,7 @@ from openguild_proto.effects.handovers import (
     ReadLogHistory,
     ReadPassed,
     SetSuccessor,
+    SilentOwner,
 )
 from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.performs import performs
@@ -42,6 +47,17 @@ def find_tenure(state: State, effect: FindTenure) -> Tenure | None:
         return None
     has_members = any(state.users[user_id].origin is None for user_id in state.members[effect.guild_id])
     return Tenure(effect.guild_id, guild.origin, *state.tenures.get(effect.guild_id, (1, 0)), has_members)
+
+
+@performs(FindSilentOwners)
+def find_silent_owners(state: State, effect: FindSilentOwners) -> tuple[SilentOwner, ...]:
+    guilds = Counter(guild.origin for guild in state.guilds.values() if guild.origin is not None)
+    silent = [
+        SilentOwner(server, count)
+        for server, count in guilds.items()
+        if (state.peers.get(server) or Peer(server)).contacted_ms < effect.before_ms
+    ]
+    return tuple(sorted(silent, key=lambda owner: (-owner.guilds, owner.server))[: effect.limit])
 
 
 @performs(ListHandovers)

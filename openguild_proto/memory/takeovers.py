@@ -33,6 +33,11 @@ def _logs(state: State, guild_id: str) -> list[str]:
     return [guild_id, *(channel.record.channel_id for channel in state.channels_of_guild(guild_id))]
 
 
+def _places(state: State, guild_id: str) -> list[LogPlace]:
+    places = [find_place(state, FindPlace(log_id)) for log_id in _logs(state, guild_id)]
+    return [place for place in places if place is not None]
+
+
 def _copy(state: State, log_id: str) -> LogCopy:
     place, mirror = find_place(state, FindPlace(log_id)) or LogPlace(log_id, 0, 0), state.mirrors[log_id]
     return LogCopy(log_id, place.epoch, place.sequence, mirror.base, _copied(state, log_id))
@@ -125,12 +130,15 @@ def take_guild(state: State, effect: TakeGuild) -> bool:
     guild, term = state.guilds.get(guild_id), state.tenures.get(guild_id, (1, 0))[0]
     if guild is not None and guild.origin is None and term == handover.term:
         return True  # by this statement, because a server makes one for each term
-    if guild is None or guild.origin != handover.owner or term + 1 != handover.term:
+    if guild is None:
         return False
-    copies = [_copy(state, log_id) for log_id in _logs(state, guild_id)]
+    is_owned = guild.origin is None and term < handover.term
+    if not is_owned and (guild.origin != handover.owner or term + 1 != handover.term):
+        return False
+    copies = [_copy(state, log_id) for log_id in _logs(state, guild_id) if log_id in state.mirrors]
     if effect.logs is not None and not _is_whole(copies, effect.logs):
         return False
-    former = [LogPlace(copy.log_id, copy.epoch, 0) for copy in copies]
+    former = [replace(place, sequence=0) for place in _places(state, guild_id)]
     state.guilds[guild_id] = replace(guild, origin=None)
     for copy in copies:
         if copy.base:

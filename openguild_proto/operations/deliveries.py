@@ -9,13 +9,15 @@ from openguild_proto.canonical.verify import UnverifiedEvent
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.handovers import FindTenure
 from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
+from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_DELIVERY_BODY_BYTES, MAX_SAFE_INTEGER, MAX_SEQUENCE
-from openguild_proto.mirror_records import Snapshot
+from openguild_proto.mirror_records import Handover, Snapshot, Tenure
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.giving_up import TWO_OWNERS, has_claim
 from openguild_proto.operations.mirrored_events import read_mirrored
-from openguild_proto.operations.owner_changes import follow_owner, tell_former_owner
+from openguild_proto.operations.owner_changes import follow, handovers_at, tell_former_owner, tell_of_owner
 from openguild_proto.operations.owner_claims import snapshot_problem
 from openguild_proto.operations.owners import ask_owner, is_mirrored
 from openguild_proto.operations.route import route
@@ -146,10 +148,19 @@ def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]
     tenure = (yield from FindTenure(guild_id=guild_id)) if parse_uuid(guild_id) == guild_id else None
     told[guild_id] = False
     if tenure is not None and tenure.origin != sender:
-        told[guild_id] = yield from follow_owner(call.ctx, guild_id, sender)
+        handovers = yield from handovers_at(sender, guild_id)
+        told[guild_id] = yield from follow(call.ctx, guild_id, handovers, sender)
         if not told[guild_id]:
-            yield from tell_former_owner(guild_id, sender)
+            yield from _dispute(call, tenure, handovers)
     return told[guild_id]
+
+
+def _dispute(call: Call[Delivery, None], tenure: Tenure, handovers: tuple[Handover, ...]) -> Operation[None]:
+    """Tell a sender whose guild it was who owns it, and the operator if the sender can show why it goes on nevertheless."""
+    sender, guild_id = call.server.server, tenure.guild_id
+    insists = (yield from tell_former_owner(guild_id, sender)) is False
+    if tenure.origin is None and (insists or (yield from has_claim(call.ctx, tenure, handovers, sender))):
+        yield from WarnOperator(TWO_OWNERS, (("guild_id", guild_id), ("server", sender)))
 
 
 def _answered(log_id: str, status: str, place: LogPlace | None, reason: str | None = None) -> MirrorPlace:
@@ -165,5 +176,11 @@ def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operat
     except Refusal:
         return False
     if snapshot.guild_id != guild_id or snapshot_problem(snapshot) is not None:
+        return False
+    tenure = yield from FindTenure(guild_id=guild_id)
+    if (
+        tenure is not None and snapshot.term < tenure.term
+    ):  # it does not know yet that another owner has given the guild up
+        yield from tell_of_owner(guild_id, owner)
         return False
     return (yield from StoreMirror(origin=owner, guild_id=guild_id, snapshot=snapshot, now_ms=call.ctx.wall_ms))

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 import msgspec
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.federation import AskPeer, Discover, ListOwnKeys, PeerUnavailable
-from openguild_proto.effects.handovers import FindTenure, FollowHandover, ListHandovers
+from openguild_proto.effects.federation import AskPeer, Discover, ListOwnKeys, PeerUnavailable, Standing
+from openguild_proto.effects.handovers import FindSilentOwners, FindTenure, FollowHandover, ListHandovers, SilentOwner
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.federation.handovers import SUCCESSION, handover_problem, is_signed
+from openguild_proto.federation.handovers import REVOKED, SUCCESSION, handover_problem, is_signed
+from openguild_proto.federation.policy import judge
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_FOLLOWED_HANDOVERS
-from openguild_proto.mirror_records import Handover
+from openguild_proto.limits import MAX_FOLLOWED_HANDOVERS, MAX_LOST_OWNERS
+from openguild_proto.mirror_records import Handover, Tenure
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.route import route
@@ -31,17 +32,6 @@ def show_owner(call: Call[None, None], guild_id: str) -> Operation[Response]:
     if not handovers:
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response.json(OwnerProof(list(handovers[-MAX_FOLLOWED_HANDOVERS:])))
-
-
-@route(
-    "POST", "/federation/v1/guilds/{guild_id}/owner", "Another server owns a guild that is here", {204: None},
-    auth="server", client=False, body=OwnerProof, errors=(ErrorCode.NOT_FOUND,),
-)  # fmt: skip
-def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Response]:
-    """Follow the statements that count; idempotent. 404 where none does."""
-    if not (yield from follow(call.ctx, guild_id, call.body.handovers, call.server.server)):
-        raise Refusal(ErrorCode.NOT_FOUND)
-    return Response.empty()
 
 
 def moved(guild_id: str, owner: str) -> Refusal:
@@ -69,28 +59,51 @@ def handovers_at(server: str, guild_id: str) -> Operation[tuple[Handover, ...]]:
 def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: str) -> Operation[bool]:
     """Follow the statements that count, one after the other. False: none does."""
     here = ctx.service.settings.federation.server_name
+    chain = sorted(handovers, key=lambda each: each.term)[:MAX_FOLLOWED_HANDOVERS]
+    if chain and chain[-1].to == here:  # it came back here
+        return False
     is_followed = False
-    for handover in sorted(handovers, key=lambda each: each.term)[:MAX_FOLLOWED_HANDOVERS]:
+    for told in chain:
         tenure = yield from FindTenure(guild_id=guild_id)
         if tenure is None:
             return False
-        if handover.term <= tenure.term:
+        if told.term <= tenure.term:
             continue
-        if handover_problem(handover, tenure, tenure.origin or here, ctx.wall_ms) is not None:
-            break
-        if not (yield from is_authentic(ctx, handover)):
-            break
-        if handover.kind == SUCCESSION and not (yield from _is_lost(ctx, handover, told_by)):
-            break
-        if not (yield from FollowHandover(handover=handover)):
+        handover = yield from _counting(ctx, tenure, told, told_by)
+        if handover is None or not (yield from FollowHandover(handover=handover)):
             break
         is_followed = True
     return is_followed
 
 
+def _counting(ctx: Context, tenure: Tenure, told: Handover, told_by: str) -> Operation[Handover | None]:
+    """Return the statement if it counts, or the one that the owner itself has followed instead; None: none does.
+
+    The word of an owner is enough that it is no longer one: also that it is succeeded by what it had revoked.
+    """
+    owner = tenure.origin or ctx.service.settings.federation.server_name
+    problem = handover_problem(told, tenure, owner, ctx.wall_ms)
+    if problem is not None and (problem != REVOKED or tenure.origin is None):
+        return None
+    if not (yield from is_authentic(ctx, told)):
+        return None
+    if told.kind != SUCCESSION or told_by == owner or tenure.origin is None:
+        return told
+    if problem is None and (yield from heard_secs_ago(ctx, owner)) >= _lost_after_secs(ctx):
+        return told
+    for own in (yield from handovers_at(owner, tenure.guild_id)):
+        if handover_problem(own, tenure, owner, ctx.wall_ms) in {None, REVOKED} and (yield from is_authentic(ctx, own)):
+            return own
+    return None
+
+
+def _lost_after_secs(ctx: Context) -> int:
+    return ctx.service.settings.federation.owner_lost_after_secs
+
+
 def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple[Handover, ...]]:
-    """Return the hand-overs that made `owner` the guild's owner, as far as they are authentic: those that are known here, and
-    those of before the mirror began, which the owner has."""
+    """Return the hand-overs up to the one that made `owner` the guild's owner, as far as they are authentic: those that are known
+    here, and those of before the mirror began, which the owner has. Two servers may have owned the guild in one term (16.10.12)."""
     known = {each.term: each for each in (yield from ListHandovers(guild_id=guild_id))}
     tenure = yield from FindTenure(guild_id=guild_id)
     last = tenure.term if tenure is not None else 1
@@ -98,11 +111,7 @@ def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple
         for each in (yield from handovers_at(owner, guild_id)):
             if each.term not in known and each.guild_id == guild_id and (yield from is_authentic(ctx, each)):
                 known[each.term] = each
-    chain: list[Handover] = []
-    while last in known and known[last].to == owner:
-        chain.insert(0, known[last])
-        owner, last = known[last].owner, last - 1
-    return tuple(chain)
+    return tuple(known[term] for term in sorted(known) if term <= last)
 
 
 def is_authentic(ctx: Context, handover: Handover) -> Operation[bool]:
@@ -122,14 +131,15 @@ def is_authentic(ctx: Context, handover: Handover) -> Operation[bool]:
     return is_signed(handover, keys[handover.owner])
 
 
-def _is_lost(ctx: Context, handover: Handover, told_by: str) -> Operation[bool]:
-    """Return whether the owner may be succeeded: it is lost, or says itself that it was succeeded."""
-    owner = handover.owner
-    if owner in {told_by, ctx.service.settings.federation.server_name}:
-        return True
-    if (yield from heard_secs_ago(ctx, owner)) >= ctx.service.settings.federation.owner_lost_after_secs:
-        return True
-    return handover in (yield from handovers_at(owner, handover.guild_id))
+def lost_owners(ctx: Context) -> Operation[tuple[SilentOwner, ...]]:
+    """Return the owners of mirrored guilds that count as lost, without those that the operator denies."""
+    before_ms, policy = ctx.wall_ms - 1_000 * _lost_after_secs(ctx), ctx.service.settings.federation
+    found: list[SilentOwner] = []
+    for owner in (yield from FindSilentOwners(before_ms=before_ms, limit=MAX_LOST_OWNERS)):
+        peer = yield from known_peer(ctx, owner.server)
+        if judge(policy, owner.server, peer).standing is not Standing.DENY:
+            found.append(owner)
+    return tuple(found)
 
 
 def heard_secs_ago(ctx: Context, server: str) -> Operation[float]:
@@ -138,13 +148,21 @@ def heard_secs_ago(ctx: Context, server: str) -> Operation[float]:
     return (ctx.wall_ms - (peer.contacted_ms if peer is not None else 0)) / 1_000
 
 
-def tell_former_owner(guild_id: str, server: str) -> Operation[None]:
-    """Tell a server that delivers a guild as its owner that another one is, if it has said so itself."""
-    handovers = yield from ListHandovers(guild_id=guild_id)
-    if not any(handover.owner == server for handover in handovers):
-        return
-    body = msgspec.json.encode(OwnerProof(list(handovers[-MAX_FOLLOWED_HANDOVERS:])))
+def tell_former_owner(guild_id: str, server: str) -> Operation[bool | None]:
+    """Tell a server that delivers a guild as its owner that another one is, if it has said so itself. False: it insists."""
+    if any(handover.owner == server for handover in (yield from ListHandovers(guild_id=guild_id))):
+        return (yield from tell_of_owner(guild_id, server))
+    return None
+
+
+def tell_of_owner(guild_id: str, server: str) -> Operation[bool | None]:
+    """Tell a server the hand-overs that this one has followed. False: it follows none; None: it does not answer, and is told
+    again when it delivers."""
+    body = msgspec.json.encode(
+        OwnerProof(list((yield from ListHandovers(guild_id=guild_id))[-MAX_FOLLOWED_HANDOVERS:]))
+    )
     try:
-        yield from AskPeer(server, "POST", f"/federation/v1/guilds/{guild_id}/owner", body)
+        answer = yield from AskPeer(server, "POST", f"/federation/v1/guilds/{guild_id}/owner", body)
     except PeerUnavailable:
-        return  # it is told at its next delivery
+        return None
+    return {204: True, 404: False}.get(answer.status)

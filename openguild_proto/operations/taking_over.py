@@ -75,7 +75,7 @@ def take_step(call: Call[HandoverStep, None], guild_id: str) -> Operation[Respon
         return Response.json(HandoverProgress("copying" if missing else "whole", missing, stands))
     taken = yield from TakeGuild(
         handover=handover,
-        epoch=_new_epoch(ctx),
+        epoch=new_epoch(ctx),
         logs=tuple(call.body.logs),
         invites=tuple(call.body.invites),
         now_ms=ctx.wall_ms,
@@ -96,7 +96,8 @@ def _check(ctx: Context, guild_id: str, owner: str, handover: Handover) -> Opera
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("handover", problem),))
 
 
-def _new_epoch(ctx: Context) -> int:
+def new_epoch(ctx: Context) -> int:
+    """Return an epoch for the logs of a guild that this server goes on with."""
     return 2 + int.from_bytes(ctx.entropy(EPOCH_BYTES), "big") % (MAX_SAFE_INTEGER - 2)
 
 
@@ -209,7 +210,7 @@ def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
             f"{handover.owner} was heard of {silent_secs:.0f} s ago; it counts as lost after "
             f"{policy.owner_lost_after_secs} s (federation.owner_lost_after_secs)"
         )
-    taken = yield from TakeGuild(handover=handover, epoch=_new_epoch(ctx), logs=None, invites=(), now_ms=ctx.wall_ms)
+    taken = yield from TakeGuild(handover=handover, epoch=new_epoch(ctx), logs=None, invites=(), now_ms=ctx.wall_ms)
     return None if taken else "another server owns the guild meanwhile"
 
 

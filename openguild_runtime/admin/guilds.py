@@ -23,6 +23,13 @@ def _guild(request: Request) -> str:
     return guild_id
 
 
+def _server(request: Request) -> str:
+    try:
+        return parse_server_name(str(request.get("server")))
+    except NameFault as fault:
+        raise Refused(f"server: {fault}") from None
+
+
 def _line(move: Move) -> dict[str, Any]:
     return {
         "guild_id": move.guild_id,
@@ -35,11 +42,7 @@ def _line(move: Move) -> dict[str, Any]:
 
 async def begin(scope: AdminScope, request: Request) -> Response:
     """Begin to move a guild; it goes on in the background, also after a restart."""
-    guild_id = _guild(request)
-    try:
-        server = parse_server_name(str(request.get("server")))
-    except NameFault as fault:
-        raise Refused(f"server: {fault}") from None
+    guild_id, server = _guild(request), _server(request)
     now_ms = int(scope.sources.wall() * 1_000)
     problem = await scope.storage.perform(BeginMove(guild_id=guild_id, to=server, now_ms=now_ms))
     if problem is not None:
@@ -74,8 +77,17 @@ async def succeed(scope: AdminScope, request: Request) -> Response:
     return {"guild_id": statement.guild_id, "owner": statement.to, "former": statement.owner}
 
 
+async def give_up(scope: AdminScope, request: Request) -> Response:
+    """Leave a guild of this server to another one, which owns it as well."""
+    guild_id, server = _guild(request), _server(request)
+    problem = await scope.servers.give_up(guild_id, server)
+    if problem is not None:
+        raise Refused(problem)
+    return {"guild_id": guild_id, "owner": server}
+
+
 ACTIONS: dict[str, Callable[[AdminScope, Request], Awaitable[Response]]] = {
-    "move": begin, "moves": list_moves, "cancel": cancel, "succeed": succeed,
+    "move": begin, "moves": list_moves, "cancel": cancel, "succeed": succeed, "give-up": give_up,
 }  # fmt: skip
 LOOKS = frozenset({"moves"})
 

@@ -14,7 +14,7 @@ NAMES = ("action", "guild", "server")
 
 
 def add_guild_commands(asking: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `admin guild move|moves|cancel|succeed`."""
+    """Add `admin guild move|moves|cancel|succeed|give-up`."""
     guild = asking.add_parser("guild", help="move a guild to another server, or go on with one whose server is lost")
     actions = guild.add_subparsers(dest="action", metavar="action", required=True)
     move = actions.add_parser(
@@ -27,8 +27,11 @@ def add_guild_commands(asking: argparse._SubParsersAction[argparse.ArgumentParse
     cancel.add_argument("guild", help="its id")
     succeed = actions.add_parser("succeed", help="own a guild whose server is lost for good")
     succeed.add_argument(
-        "statement", help="a file with what GET /guilds/{guild_id}/succession answered, or - for standard input"
+        "statement", help="what GET /guilds/{guild_id}/succession answered, or a file with it, or - for standard input"
     )
+    give_up = actions.add_parser("give-up", help="leave a guild of this server to another one, which owns it as well")
+    give_up.add_argument("guild", help="its id")
+    give_up.add_argument("--to", dest="server", required=True, metavar="SERVER", help="which goes on with it")
 
 
 def guild_request(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -39,10 +42,13 @@ def guild_request(arguments: dict[str, Any]) -> dict[str, Any]:
     return request
 
 
-def _statement(path: str) -> Any:
+def _statement(given: str) -> Any:
+    """Take it as it is (a file of the operator is not within reach in a container), or read it."""
+    is_text = given.lstrip().startswith("{")
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        text = given if is_text else sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")
         found = json.loads(text)
     except (OSError, ValueError) as problem:
-        raise CommandFailed(f"admin: {path}: cannot be read as JSON: {problem}") from None
+        place = "the statement" if is_text else given
+        raise CommandFailed(f"admin: {place}: cannot be read as JSON: {problem}") from None
     return found.get("statement", found) if isinstance(found, dict) else found

@@ -30,9 +30,12 @@ from openguild_proto.federation.signatures import sign_request
 from openguild_proto.http.message import Headers
 from openguild_proto.mirror_records import Handover
 from openguild_proto.operations.context import Context, Service
+from openguild_proto.operations.giving_up import give_up
+from openguild_proto.operations.owner_changes import lost_owners
 from openguild_proto.operations.taking_over import succeed
 from openguild_runtime.federation.connections import PeerConnections
 from openguild_runtime.federation.guild_moves import GuildMoves
+from openguild_runtime.federation.lost_owners import watch_lost_owners
 from openguild_runtime.observability.federation_metrics import FederationMetrics
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import start_background_task
@@ -114,6 +117,16 @@ class PeerLink:
     async def succeed(self, handover: Handover) -> str | None:
         """Own a guild whose owner is lost. A text: why not. Raises StorageUnavailable."""
         return await self._run(succeed(self.context(), handover))
+
+    async def give_up(self, guild_id: str, to: str) -> str | None:
+        """Leave a guild to another server that owns it as well. A text: why not. Raises StorageUnavailable."""
+        return await self._run(give_up(self.context(), guild_id, to))
+
+    async def watch_owners(self) -> None:
+        """Show lost owners in the metrics, until cancelled."""
+        await watch_lost_owners(
+            lambda: self._run(lost_owners(self.context())), self._metrics.lost, is_on=lambda: self.policy.is_on
+        )
 
     def start_absorbing(self, effect: StartAbsorbing) -> None:
         """Store a log anew with its history, unless this process is at it."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from openguild_proto.effects.federation import PEER_FAILURES
+from openguild_proto.effects.handovers import SilentOwner
 from openguild_runtime.observability.delivery_metrics import DeliveryCollector
 
 SERVER_SERIES = 100
@@ -41,6 +45,11 @@ class FederationMetrics:
             "How far the clock of another server was ahead of ours at its last request; 300 either way are refused",
             ["server"], registry=registry,
         )  # fmt: skip
+        self._lost = Gauge(
+            "openguild_federation_lost_owner_guilds",
+            "Guilds mirrored from a server that has not been heard of for federation.owner_lost_after_secs",
+            ["server"], registry=registry,
+        )  # fmt: skip
 
     def label(self, server: str) -> str:
         """Return the name, or `other` where there are as many as there may be."""
@@ -64,3 +73,12 @@ class FederationMetrics:
         label = self.label(server)
         self._heard.labels(label).inc()
         self._ahead.labels(label).set(ahead_secs)
+
+    def lost(self, owners: Iterable[SilentOwner]) -> None:
+        """Show these owners as lost, and no other."""
+        guilds = Counts[str]()
+        for owner in owners:
+            guilds[self.label(owner.server)] += owner.guilds
+        self._lost.clear()
+        for label, count in guilds.items():
+            self._lost.labels(label).set(count)

@@ -349,6 +349,7 @@ class Server:
         self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
         self.tasks.start_soon(index_forever, self.storage)
         self.tasks.start_soon(self.servers.moves.run_forever)
+        self.tasks.start_soon(self.servers.watch_owners)
         self.tasks.start_soon(record_keys_forever, self.storage, self.service.signers, self.sources)
         self.replica.follow()
         self.deliveries.start()

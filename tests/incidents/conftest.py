@@ -64,10 +64,10 @@ class Incident:
         self._note(f"{alert} fires")
         return dict(told)
 
-    def ask(self, minutes: int | None = None) -> str:
+    def ask(self, minutes: int | None = None, **places: object) -> str:
         """What the one command of the section prints; of the log of the last minutes only, as `logs 5 | ...`."""
         command = self._book.ask if minutes is None else self._book.ask.replace("logs ", f"logs {minutes} ")
-        said = self._oncall.run(command)
+        said = self._oncall.run(command, **places)
         self._note("asked")
         return said
 

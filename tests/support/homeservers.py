@@ -141,11 +141,12 @@ class Homeserver(World):
 
 
 class Federation:
-    """Carries requests between servers. `cut`: pairs whose link is broken."""
+    """Carries requests between servers. `cut`: pairs whose link is broken. `lost`: methods and paths of requests that get lost."""
 
     def __init__(self, *names: str) -> None:
         self.servers = {name: Homeserver(name, self) for name in names}
         self.cut: set[frozenset[str]] = set()
+        self.lost: set[str] = set()
         self.carried: list[tuple[str, str, str]] = []  # from, to, method and path
 
     def __getitem__(self, name: str) -> Homeserver:
@@ -154,6 +155,8 @@ class Federation:
     def carry(self, sender: Homeserver, server: str, request: Request) -> Response:
         if server not in self.servers or frozenset({sender.name, server}) in self.cut:
             raise PeerUnavailable(server, "connect")
+        if f"{request.method} {request.path}" in self.lost:
+            raise PeerUnavailable(server, "timeout")
         self.carried.append((sender.name, server, f"{request.method} {request.path}"))
         answer = self.servers[server].run(request)
         assert isinstance(answer, Response)

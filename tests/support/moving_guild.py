@@ -9,6 +9,7 @@ import msgspec
 from openguild_proto.effects.handovers import BeginMove, ListMoves
 from openguild_proto.http.message import Response
 from openguild_proto.mirror_records import Handover
+from openguild_proto.operations.giving_up import give_up
 from openguild_proto.operations.handing_over import drive_move
 from openguild_proto.operations.taking_over import succeed
 from tests.support.homeservers import Federation, Homeserver
@@ -104,6 +105,11 @@ class MovingGuild:
 
     def succeed(self, server: Homeserver, statement: Handover) -> str | None:
         reason = server.finish(succeed(server.context(), statement))
+        assert reason is None or isinstance(reason, str)
+        return reason
+
+    def give_up(self, server: Homeserver, to: str) -> str | None:
+        reason = server.finish(give_up(server.context(), self.guild, to))
         assert reason is None or isinstance(reason, str)
         return reason
 

@@ -7,6 +7,7 @@ import msgspec
 from openguild_proto.effects.handovers import (
     BeginMove,
     EndMove,
+    FindSilentOwners,
     FindSuccession,
     FindTenure,
     FollowHandover,
@@ -21,6 +22,7 @@ from openguild_proto.effects.handovers import (
     ReadLogHistory,
     ReadPassed,
     SetSuccessor,
+    SilentOwner,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
@@ -38,6 +40,11 @@ OWN_MEMBERS = """
 EXISTS (SELECT FROM guild_memberships AS m JOIN users AS u USING (user_id) WHERE m.guild_id = g.guild_id AND u.origin IS NULL)
 """
 TENURE = f"SELECT origin, term, serial, {OWN_MEMBERS} AS has_members FROM guilds AS g WHERE guild_id = $1"
+SILENT_OWNERS = """
+SELECT g.origin AS server, count(*) AS guilds FROM guilds AS g LEFT JOIN federation_peers AS p ON p.server = g.origin
+WHERE g.origin IS NOT NULL AND (p.contacted_at IS NULL OR p.contacted_at < $1)
+GROUP BY g.origin ORDER BY guilds DESC, g.origin COLLATE "C" LIMIT $2
+"""
 # Whoever adds a member or an invite holds the guild for a while, too (FOR KEY SHARE).
 HOLD_GUILD = "SELECT origin, term FROM guilds WHERE guild_id = $1 FOR UPDATE"
 HOLD_MIRRORS = "SELECT FROM federation_guilds WHERE guild_id = $1 ORDER BY peer FOR UPDATE"
@@ -91,6 +98,12 @@ async def find_tenure(connection: Connection, effect: FindTenure) -> Tenure | No
     if row is None:
         return None
     return Tenure(effect.guild_id, row["origin"], row["term"], row["serial"], row["has_members"])
+
+
+@performs(FindSilentOwners, Mode.QUERY)
+async def find_silent_owners(connection: Connection, effect: FindSilentOwners) -> tuple[SilentOwner, ...]:
+    rows = await connection.fetch(SILENT_OWNERS, moment(effect.before_ms), effect.limit)
+    return tuple(SilentOwner(row["server"], row["guilds"]) for row in rows)
 
 
 @performs(ListHandovers, Mode.QUERY)

@@ -17,7 +17,7 @@ from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import guild_moved
 from openguild_proto.schemas.said import what_is_said
 from openguild_runtime.storage.postgres.changes import judge_and_write
-from openguild_runtime.storage.postgres.handovers import HOLD_GUILD, keep_handover
+from openguild_runtime.storage.postgres.handovers import HOLD_GUILD, LOGS, keep_handover
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, moment_or_none, to_millis
@@ -208,10 +208,10 @@ async def take_guild(tx: Transaction, effect: TakeGuild) -> bool:
         return False
     if row["origin"] is None and row["term"] == handover.term:
         return True  # by this statement, because a server makes one for each term
-    if row["origin"] != handover.owner or row["term"] + 1 != handover.term:
+    is_owned = row["origin"] is None and row["term"] < handover.term
+    if not is_owned and (row["origin"] != handover.owner or row["term"] + 1 != handover.term):
         return False
-    copies = [_copy(found) for found in await connection.fetch(COPIES, handover.owner, guild_id)]
-    await tx.hold_logs([copy.log_id for copy in copies])
+    await tx.hold_logs([str(log["log_id"]) for log in await connection.fetch(LOGS, guild_id)])
     copies = [_copy(found) for found in await connection.fetch(COPIES, handover.owner, guild_id)]
     if effect.logs is not None and not _is_whole(copies, effect.logs):
         return False

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from openguild_proto.effects.federation import AskPeer
-from openguild_proto.effects.handovers import ListHandovers
+from openguild_proto.effects.federation import AskPeer, RuleServer, Standing
+from openguild_proto.effects.handovers import ListHandovers, SilentOwner
 from openguild_proto.federation.handovers import SUCCESSION, SUCCESSION_MS, signed_handover
 from openguild_proto.mirror_records import Handover
+from openguild_proto.operations.owner_changes import lost_owners
 from openguild_proto.schemas.between_servers import OwnerProof
 from tests.support.homeservers import Homeserver
 from tests.support.moving_guild import EAST, LOST_SECS, NORTH, SOUTH, MovingGuild, error
@@ -247,3 +248,27 @@ def test_a_mirror_believes_no_self_made_owner(lost: tuple[MovingGuild, Handover]
         assert guild.east.perform(asked).status == 404
     assert guild.origin(guild.south, guild.bob) == NORTH
     assert guild.south.perform(ListHandovers(guild_id=guild.guild)) == ()
+
+
+# --- what the operator of a mirror sees ------------------------------------------------------------
+
+
+def test_an_owner_is_shown_as_lost_until_its_guild_goes_on(lost: tuple[MovingGuild, Handover]) -> None:
+    guild, statement = lost
+    assert lost_at(guild.east) == lost_at(guild.south) == (SilentOwner(NORTH, 1),)
+    assert lost_at(guild.north) == ()
+    assert guild.succeed(guild.south, statement) is None
+    assert lost_at(guild.south) == ()
+
+
+def test_a_denied_owner_is_not_shown_as_lost(lost: tuple[MovingGuild, Handover]) -> None:
+    guild, _ = lost
+    guild.south.perform(RuleServer(NORTH, None, Standing.DENY, "does not come back", guild.south.wall_ms))
+    guild.pass_time(2)
+    assert lost_at(guild.south) == ()
+
+
+def lost_at(server: Homeserver) -> tuple[SilentOwner, ...]:
+    found = server.finish(lost_owners(server.context()))
+    assert isinstance(found, tuple)
+    return found

@@ -1,0 +1,103 @@
+"""A guild that two servers own, each by its own account: one gives it up, the other goes on (PROTOCOL 16.10.12).
+
+It comes to that where an owner was cut off, its successor went on, and the owner had revoked the statement meanwhile, or handed
+the guild to a third server. Neither may step back by itself: a server whose statement was revoked could else take the guild by
+keeping silent, and a former owner could take a guild back by signing another statement for the same term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from openguild_proto.effects.base import Operation
+from openguild_proto.effects.handovers import FindTenure, FollowHandover, ListHandovers, TakeGuild
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.federation.handovers import MOVE, MOVE_MS, chain_to, signed_handover
+from openguild_proto.federation.policy import Mode
+from openguild_proto.http.message import Response
+from openguild_proto.limits import MAX_FOLLOWED_HANDOVERS
+from openguild_proto.mirror_records import Handover, Tenure
+from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Context
+from openguild_proto.operations.owner_changes import follow, is_authentic, tell_of_owner
+from openguild_proto.operations.owners import is_mirrored
+from openguild_proto.operations.route import route
+from openguild_proto.operations.taking_over import new_epoch
+from openguild_proto.schemas.between_servers import OwnerProof
+
+TWO_OWNERS = "another server goes on with a guild that this one owns: one of them must give it up"
+
+
+@route(
+    "POST", "/federation/v1/guilds/{guild_id}/owner", "Another server owns a guild that is here", {204: None},
+    auth="server", client=False, body=OwnerProof, errors=(ErrorCode.NOT_FOUND,),
+)  # fmt: skip
+def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Response]:
+    """Follow the statements that count, or go on where another owner has given the guild up; idempotent. 404 where none does."""
+    handovers = call.body.handovers
+    is_followed = yield from follow(call.ctx, guild_id, handovers, call.server.server)
+    if not is_followed and not (yield from _go_on(call.ctx, guild_id, handovers)):
+        raise Refusal(ErrorCode.NOT_FOUND)
+    return Response.empty()
+
+
+def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
+    """Leave a guild of this server to another one, which owns it by its own account. Idempotent. A text: why not.
+
+    What was appended here, and not there, is lost.
+    """
+    service = ctx.service
+    here = service.settings.federation.server_name
+    tenure = yield from FindTenure(guild_id=guild_id)
+    if tenure is not None and tenure.origin == to:
+        return None
+    if tenure is None or tenure.origin is not None:
+        return "this server does not own the guild"
+    if service.settings.federation.mode is Mode.OFF or service.signer is None or to == here:
+        return "there is no other server to give it to"
+    if (yield from is_mirrored(to, guild_id)) is not True:
+        return f"{to} does not answer that it owns the guild and delivers it to this server"
+    handover = signed_handover(
+        Handover(MOVE, guild_id, here, to, tenure.term + 1, ctx.wall_ms, ctx.wall_ms + MOVE_MS), service.signers
+    )
+    if not (yield from FollowHandover(handover=handover)):
+        return "another server owns the guild meanwhile"
+    yield from tell_of_owner(guild_id, to)
+    return None
+
+
+def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
+    """Own a guild of this server in a later term, which another owner has given up to it. False: none has."""
+    here = ctx.service.settings.federation.server_name
+    tenure = yield from FindTenure(guild_id=guild_id)
+    if tenure is None or tenure.origin is not None:
+        return False
+    chain = yield from _known_chain(ctx, tenure, handovers, here)
+    if not chain or chain[-1].kind != MOVE or chain[-1].term <= tenure.term or chain[-1].expires_at_ms <= ctx.wall_ms:
+        return chain[-1:] != () and chain[-1] in (yield from ListHandovers(guild_id=guild_id))
+    return (
+        yield from TakeGuild(
+            handover=chain[-1], epoch=new_epoch(ctx), logs=None, invites=(), now_ms=ctx.wall_ms, former=chain[:-1]
+        )
+    )
+
+
+def _known_chain(
+    ctx: Context, tenure: Tenure, handovers: Iterable[Handover], to: str
+) -> Operation[tuple[Handover, ...]]:
+    """Return the authentic statements that lead to `to` from an owner of the guild that is known here; () if none do."""
+    guild_id = tenure.guild_id
+    owners = {tenure.term: ctx.service.settings.federation.server_name}
+    for known in (yield from ListHandovers(guild_id=guild_id)):
+        owners.setdefault(known.term, known.to)
+        owners.setdefault(known.term - 1, known.owner)
+    chain = chain_to(to, [each for each in handovers if each.guild_id == guild_id][-MAX_FOLLOWED_HANDOVERS:], owners)
+    for handover in chain:
+        if not (yield from is_authentic(ctx, handover)):
+            return ()
+    return chain
+
+
+def has_claim(ctx: Context, tenure: Tenure, handovers: Iterable[Handover], server: str) -> Operation[bool]:
+    """Return whether a server can show that it owns a guild of this one: an owner that is known here has signed so."""
+    return bool((yield from _known_chain(ctx, tenure, handovers, server)))
