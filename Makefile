@@ -124,8 +124,8 @@ failover: $(VENV)/.dev  ## 100,000 reads of one's own write from a standby, then
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.failover
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.failover.own_reads
 
-guild-moves: $(VENV)/.dev  ## a guild moves between three real servers while users write, with kills; then its owner is lost
-	PYTHONPATH=. $(BIN)/python -m tests.scenarios.moving
+guild-moves: $(VENV)/.dev  ## a guild moves between three real servers of REPLICAS=1 while users write, with kills; then its owner is lost
+	PYTHONPATH=. $(BIN)/python -m tests.scenarios.moving --replicas $(or $(REPLICAS),1)
 
 rollout: $(VENV)/.dev  ## CLIENTS=300 gateway clients behind nginx and haproxy while two replicas are restarted, as far as these are installed
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.rollout --clients $(or $(CLIENTS),300)

@@ -20,6 +20,8 @@ NAMES = ("north.test", "south.test", "east.test")
 NORTH, SOUTH, EAST = NAMES
 LOST_SECS = 5  # contacts are noted once a minute, so an owner that lives counts as lost at times, too
 
+pytestmark = pytest.mark.timeout(300)  # three servers each
+
 
 class Place(NamedTuple):
     """A guild of the north with a member of each server; `file`: what its owner has kept."""
@@ -128,7 +130,6 @@ def test_an_owner_that_does_not_matter_is_denied(place: Place, walk: Callable[..
     incident.ends("OpenGuildOwnerLost")
 
 
-@pytest.mark.timeout(300)
 def test_a_guild_has_two_owners(place: Place, walk: Callable[..., Incident]) -> None:
     """The owner revoked the statement while the successor was away, and was away itself when it was presented."""
     north, south, _ = place.servers

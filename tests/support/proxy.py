@@ -58,6 +58,10 @@ class Proxy:
         self.delay_secs = 0.0
         self._open.set()
 
+    async def connect(self) -> SocketStream:
+        """Return a connection to the target. Raises OSError."""
+        return await anyio.connect_tcp("127.0.0.1", self._target)
+
     async def _serve(self, near: SocketStream) -> None:
         with anyio.CancelScope() as scope, suppress(*GONE):
             async with near:
@@ -65,7 +69,7 @@ class Proxy:
                     return
                 self._scopes.add(scope)
                 try:
-                    async with await anyio.connect_tcp("127.0.0.1", self._target) as far:
+                    async with await self.connect() as far:
                         await self._both(near, far)
                 finally:
                     self._scopes.discard(scope)

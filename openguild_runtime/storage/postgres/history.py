@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import asyncpg
@@ -24,14 +25,16 @@ END
 """
 # A copy within the cluster (CREATE DATABASE ... TEMPLATE) has the random id of its original, and another oid.
 DATABASE = "database || '-' || (SELECT oid FROM pg_database WHERE datname = current_database())"
-# $1: events stored in the channels $2. An event of a deleted channel is not missing.
+# $1: events stored in the channels $2. Those of deleted channels are not missing, nor those of guilds that another server owns by
+# now: their logs begin anew. `elsewhere`: these channels.
 READ = """
 SELECT renewals, {database} AS database, lineage AS recorded, {lineage} AS lineage, pg_is_in_recovery() AS standby, EXISTS (
     SELECT FROM unnest($1::text[], $2::uuid[]) AS witness (event_id, channel_id) JOIN channels USING (channel_id)
-    WHERE NOT EXISTS (
+    WHERE origin IS NULL AND NOT EXISTS (
         SELECT FROM log_events AS e WHERE e.log_id = witness.channel_id AND e.event_id = witness.event_id
     )
-) AS lacks FROM log_history
+) AS lacks, ARRAY(SELECT channel_id::text FROM channels WHERE channel_id = ANY ($2::uuid[]) AND origin IS NOT NULL) AS elsewhere
+FROM log_history
 """
 READ_ALL = READ.format(database=DATABASE, lineage=LINEAGE)
 READ_WITHOUT_LINEAGE = READ.format(database=DATABASE, lineage="NULL")
@@ -89,6 +92,7 @@ class HistoryReader:
             return None
         if succeeded:
             self._settled = {} if row["lacks"] else asked or self._settled  # a missing event is reported once
+            self._forget(row["elsewhere"])
         return History(
             row["lineage"],
             row["recorded"],
@@ -97,6 +101,10 @@ class HistoryReader:
             standby=row["standby"],
             database=row["database"],
         )
+
+    def _forget(self, channels: Sequence[str]) -> None:
+        """Look for events of these channels no more, also when their guilds come back without them."""
+        self._settled = {key: witness for key, witness in self._settled.items() if witness[1] not in channels}
 
     async def _ask(self, connection: Connection, witnesses: list[tuple[str, str]]) -> Row | None:
         events, channels = [event for event, _ in witnesses], [channel for _, channel in witnesses]

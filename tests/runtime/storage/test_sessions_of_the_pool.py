@@ -159,6 +159,33 @@ async def test_an_event_that_is_missing_is_told_once_and_not_with_its_channel(da
         await store.aclose()
 
 
+async def test_an_event_of_a_guild_that_another_server_owns_is_not_missing(database_url: str) -> None:
+    """Its mirror begins anew, and may come back without the event."""
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        moved, stays = [await add_channel(store, await add_guild(store, owner), owner) for _ in range(2)]
+        await store.perform(append(moved))
+        await execute(
+            database_url,
+            f"UPDATE channels SET origin = 'north.test' WHERE channel_id = '{moved}'",
+            "DELETE FROM log_events",
+        )
+        found = await history(store)
+        await execute(database_url, "UPDATE channels SET origin = NULL")
+        back = await history(store)
+        assert found is not None
+        assert back is not None
+        assert (found.lacks, back.lacks) == (False, False)
+        await store.perform(append(stays))
+        await execute(database_url, "DELETE FROM log_events")
+        lost = await history(store)
+        assert lost is not None
+        assert lost.lacks, "events of this server's guilds are looked for as before"
+        await store.aclose()
+
+
 @pytest.mark.parametrize("later", [False, True], ids=["nothing else", "another session's event"])
 async def test_a_missing_event_is_told_behind_a_first_one_that_is_there(database_url: str, later: bool) -> None:
     """All stored between two readings: the database that took the other's place has the first, and events of its own."""

@@ -1,4 +1,4 @@
-"""`python -m tests.scenarios.moving [--history 3000 --moves 4 --kills 2 --seed 1]` (`make guild-moves`)."""
+"""`python -m tests.scenarios.moving [--history 3000 --replicas 1 --moves 4 --kills 2 --seed 1]` (`make guild-moves`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.scenarios.moving.run import Plan, run_plan
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios.moving")
-    for name in ("history", "moves", "kills", "seed"):
+    for name in ("history", "replicas", "moves", "kills", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Plan, name))
     options = vars(parser.parse_args())
     with tempfile.TemporaryDirectory(prefix="openguild-moving-") as directory:

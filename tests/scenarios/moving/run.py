@@ -1,4 +1,4 @@
-"""Three real servers: a guild moves from one to the next under load, with kills; then its owner is lost, and comes back."""
+"""Three real servers, each of one process or more: a guild moves under load, with kills; then its owner is lost, and comes back."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import asyncpg
+from anyio.abc import TaskGroup
 
-from openguild_proto.canonical.keys import encode_unpadded
 from openguild_runtime.client import ApiError, Client, OutcomeUnknown
-from openguild_runtime.embedded import EmbeddedPostgres
+from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
+from tests.scenarios.moving.homes import Home
 from tests.scenarios.servers.books import Books, read_log
 from tests.support.chat import PASSWORD
-from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
 
 NAMES = ("a.test", "b.test", "c.test")
 RETRIED = (429, 502, 503, 504)
 RETRY_SECS = 0.2
-LOST_SECS = 2  # contacts are noted once a minute, so this is long ago at any time
 MOVE_SECS = 300.0
 
 
 @dataclass
 class Plan:
-    """`history`: messages before the first move."""
+    """`history`: messages before the first move. `replicas`: processes of each server."""
 
     history: int = 3_000
+    replicas: int = 1
     posts_per_sec: float = 30.0
     moves: int = 4
     kills: int = 2
@@ -43,7 +43,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What is counted. `lost`, `repeated`, `unordered`, `different`: nothing of it may be there."""
+    """What is counted. `lost`, `repeated`, `unordered`, `different`, `errors`: nothing of it may be there."""
 
     posts: int = 0
     moves: list[dict[str, Any]] = field(default_factory=list)
@@ -51,13 +51,14 @@ class Outcome:
     repeated: int = 0
     unordered: int = 0
     different: int = 0
+    errors: list[str] = field(default_factory=list)
     longest_post_secs: float = 0.0
     seconds: float = 0.0
     steps: list[str] = field(default_factory=list)
 
     @property
     def is_good(self) -> bool:
-        return not (self.lost or self.repeated or self.unordered or self.different)
+        return not (self.lost or self.repeated or self.unordered or self.different or self.errors)
 
 
 class Moving:
@@ -69,7 +70,8 @@ class Moving:
         self.outcome = Outcome()
         self._say = say
         self.postgres = EmbeddedPostgres(directory / "data")
-        self.servers: list[ServerProcess] = []
+        self.nats = EmbeddedNats(directory / "data")
+        self.servers: list[Home] = []
         self.people: list[Client] = []  # one of each server; the first owns the guild
         self.guild = self.channel = ""
         self.is_over = False
@@ -86,7 +88,9 @@ class Moving:
         async with AsyncExitStack() as stack:
             await anyio.to_thread.run_sync(self.postgres.start)
             stack.push_async_callback(anyio.to_thread.run_sync, self.postgres.stop)
-            await self._start(stack)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(tasks.cancel_scope.cancel)
+            await self._start(stack, tasks)
             await self._populate(stack)
             async with anyio.create_task_group() as busy:
                 for client in self.people:
@@ -96,40 +100,37 @@ class Moving:
                 self.is_over = True
             await self._check("after the moves", range(3))
             await self._lose()
+        for server in self.servers:
+            self.outcome.errors += [f"{server.name}: {line}" for line in server.errors()]
         self.outcome.seconds = round(time.monotonic() - began, 1)
         return self.outcome
 
     # --- set-up --------------------------------------------------------------------------------------
 
-    async def _start(self, stack: AsyncExitStack) -> None:
+    async def _start(self, stack: AsyncExitStack, tasks: TaskGroup) -> None:
+        shared: dict[str, object] = {}
+        if self.plan.replicas > 1:
+            await anyio.to_thread.run_sync(self.nats.start)
+            stack.push_async_callback(anyio.to_thread.run_sync, self.nats.stop)
+            shared["NATS__URL"] = self.nats.url
         for place, name in enumerate(NAMES):
             connection = await asyncpg.connect(self.postgres.url)
             await connection.execute(f'CREATE DATABASE "server_{place}"')
             await connection.close()
-            others = {
-                f"FEDERATION__TAKE_GUILDS_FROM__{at}": other
-                for at, other in enumerate(other for other in NAMES if other != name)
-            }
-            server = ServerProcess(
-                self.directory, DATABASE_URL=self.postgres.database_url(f"server_{place}"), SERVER_NAME=name,
-                FEDERATION__MODE="open", FEDERATION__SIGNING_KEY=encode_unpadded(name.encode().ljust(32, b"k")),
-                FEDERATION__ALLOW_PRIVATE_ADDRESSES="true", FEDERATION__MAX_PROPOSALS_PER_SERVER_PER_WINDOW=1_000_000,
-                FEDERATION__OWNER_LOST_AFTER_SECS=LOST_SECS, MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW=1_000_000,
-                MESSAGING__MAX_MESSAGES_PER_IP_PER_WINDOW=1_000_000, ADMIN_SOCKET=self.directory / f"admin-{place}.sock",
-                **others,
-            )  # fmt: skip
-            self.servers.append(server)
-        for place, server in enumerate(self.servers):
-            for at, other in enumerate(other for other in range(len(NAMES)) if other != place):
-                server.settings[f"FEDERATION__ADDRESSES__{at}"] = f"{NAMES[other]}={self.servers[other].base_url}"
-            migrated = await anyio.to_thread.run_sync(server.run_command, "migrate")
+            url = self.postgres.database_url(f"server_{place}")
+            home = Home(name, self.directory, self.plan.replicas, DATABASE_URL=url, **shared)
+            await home.balancer.start(tasks)
+            self.servers.append(home)
+        for server in self.servers:
+            server.know([other for other in self.servers if other is not server])
+            migrated = await anyio.to_thread.run_sync(server.command, "migrate")
             assert migrated.returncode == 0, migrated.stderr
+            stack.callback(server.stop)
             await anyio.to_thread.run_sync(server.start)
-            stack.callback(server.__exit__, None, None, None)
 
     async def _populate(self, stack: AsyncExitStack) -> None:
         for place, server in enumerate(self.servers):
-            client = Client(server.base_url, retry_secs=60.0)
+            client = Client(server.url, retry_secs=60.0)
             await stack.enter_async_context(client)
             await client.register(f"user {place}", PASSWORD)
             await client.login(f"user {place}", PASSWORD, device_id="d")
@@ -191,8 +192,7 @@ class Moving:
         while await self._origin(target) is not None:
             if kills and len(killed) < 2 and self.rng.random() < 0.3:
                 victim = self.rng.choice((source, target))
-                killed.append(NAMES[victim])
-                await self._kill(victim)
+                killed.append(f"{NAMES[victim]} {await self.servers[victim].kill_one(self.rng)}")
             assert time.monotonic() - began < MOVE_SECS, self.servers[source].tail()
             await anyio.sleep(0.2)
         for place in range(3):
@@ -206,7 +206,7 @@ class Moving:
         self.say(f"moved to {NAMES[target]} in {secs} s, killed {killed}, the longest post took {self.longest:.1f} s")
 
     async def _admin(self, place: int, *arguments: str) -> str:
-        done = await anyio.to_thread.run_sync(self.servers[place].run_command, "admin", *arguments)
+        done = await anyio.to_thread.run_sync(self.servers[place].command, "admin", *arguments)
         assert done.returncode == 0, (done.stdout, done.stderr)
         return str(done.stdout)
 
@@ -219,13 +219,6 @@ class Moving:
 
     async def _is_owned(self, place: int, origin: str | None) -> bool:
         return await self._origin(place) == origin
-
-    async def _kill(self, place: int) -> None:
-        server = self.servers[place]
-        assert server.process is not None
-        server.process.kill()
-        await anyio.to_thread.run_sync(server.process.wait)
-        await anyio.to_thread.run_sync(server.start)
 
     async def _check(self, when: str, places: range) -> None:
         """All servers that are there have the same log, with every acknowledged post once."""
@@ -253,13 +246,11 @@ class Moving:
         )
         text = json.dumps(statement)
         server = self.servers[owner]
-        assert server.process is not None
-        server.process.kill()
-        await anyio.to_thread.run_sync(server.process.wait)
+        await server.kill_all()
         began = time.monotonic()
         while True:
             done = await anyio.to_thread.run_sync(
-                lambda: self.servers[successor].run_command("admin", "guild", "succeed", "-", stdin=text)
+                lambda: self.servers[successor].command("admin", "guild", "succeed", "-", stdin=text)
             )
             if done.returncode == 0:
                 break
