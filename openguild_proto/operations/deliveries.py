@@ -171,16 +171,22 @@ def _answered(log_id: str, status: str, place: LogPlace | None, reason: str | No
 
 def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operation[bool]:
     """Store the guild anew, whose owner counts in another epoch. False: it cannot be read now."""
+    snapshot = yield from _snapshot(owner, guild_id)
+    tenure = yield from FindTenure(guild_id=guild_id)
+    if snapshot is not None and tenure is not None and snapshot.term < tenure.term:
+        told = yield from tell_of_owner(
+            guild_id, owner
+        )  # it may not know yet that another owner has given the guild up
+        snapshot = snapshot if told is False else (yield from _snapshot(owner, guild_id)) if told else None
+    if snapshot is None:
+        return False
+    return (yield from StoreMirror(origin=owner, guild_id=guild_id, snapshot=snapshot, now_ms=call.ctx.wall_ms))
+
+
+def _snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
     try:
         snapshot = yield from ask_owner(owner, "GET", f"/federation/v1/guilds/{guild_id}/snapshot", None, Snapshot)
     except Refusal:
-        return False
-    if snapshot.guild_id != guild_id or snapshot_problem(snapshot) is not None:
-        return False
-    tenure = yield from FindTenure(guild_id=guild_id)
-    if (
-        tenure is not None and snapshot.term < tenure.term
-    ):  # it does not know yet that another owner has given the guild up
-        yield from tell_of_owner(guild_id, owner)
-        return False
-    return (yield from StoreMirror(origin=owner, guild_id=guild_id, snapshot=snapshot, now_ms=call.ctx.wall_ms))
+        return None
+    is_good = snapshot.guild_id == guild_id and snapshot_problem(snapshot) is None
+    return snapshot if is_good else None

@@ -162,6 +162,17 @@ def test_one_that_gave_up_tells_again_at_the_next_delivery(guild: MovingGuild) -
     assert_all_talk(guild, guild.north, "of the north")
 
 
+def test_a_mirror_takes_an_earlier_term_of_an_owner_that_knows_no_better(guild: MovingGuild) -> None:
+    """Its database was restored, and the mirror has no statement that tells of the terms since."""
+    state = guild.east.tables._state
+    state.tenures[guild.guild] = (3, state.tenures[guild.guild][1])
+    guild.north.tables._state.epochs[guild.guild] = 9
+    guild.post(guild.north, guild.alice, "restored")
+    settle(guild, guild.north)
+    assert guild.east.perform(FindTenure(guild_id=guild.guild)).term == 1
+    assert guild.texts(guild.east, guild.carol)[-1] == "restored"
+
+
 def test_a_guild_that_came_back_moves_on(guild: MovingGuild) -> None:
     """With its history, although two servers owned it in one term."""
     assert guild.give_up(guild.south, NORTH) is None
