@@ -47,12 +47,7 @@ from openguild_runtime.federation.own_keys import record_keys_forever
 from openguild_runtime.federation.peer_link import PeerLink
 from openguild_runtime.gateway.sessions import GatewaySessions
 from openguild_runtime.net.connection_server import ConnectionServer
-from openguild_runtime.net.listener import (
-    accept_forever,
-    address_of,
-    close_listener,
-    open_listener,
-)
+from openguild_runtime.net.listener import accept_forever, address_of, close_listener, open_listener
 from openguild_runtime.net.transport import Transport, watch_deadlines
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
