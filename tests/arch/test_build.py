@@ -41,14 +41,15 @@ def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> Non
 
 
 def make(venv: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_")}
+    """As from a shell: that of `make test` passes on what it was told."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENGUILD_", "MAKE", "MFLAGS"))}
     return subprocess.run(
         ["make", f"VENV={venv}", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        env=clean | environment,
+        env=kept | environment,
     )
 
 

@@ -94,7 +94,8 @@ WITH given AS (
 ), held AS (
     SELECT log_id FROM logs WHERE log_id IN (SELECT log_id FROM fresh) ORDER BY log_id FOR KEY SHARE
 ), wanted AS (
-    SELECT fresh.*, coalesce(ch.guild_id, fresh.log_id) AS guild_id FROM fresh JOIN held USING (log_id)
+    SELECT peer, fresh.log_id, epoch, sequence, coalesce(ch.guild_id, fresh.log_id) AS guild_id
+    FROM fresh JOIN held USING (log_id)
     LEFT JOIN channels AS ch ON ch.channel_id = fresh.log_id
 ), mirrored AS (
     SELECT peer, guild_id FROM federation_guilds

@@ -11,8 +11,8 @@ from tests.simulation.runtime.scenario import run_seed
 SEEDS = 4  # `python -m tests.simulation.runtime` runs more of them
 PLANT_SEEDS = 50
 RARE = {
-    "forget_the_rest": 17,
-    "replay_before_subscribe": 2,
+    "forget_the_rest": 37,
+    "replay_before_subscribe": 4,
     "trust_nats_for_control": 5,
 }  # found among the seeds from here on
 
