@@ -172,7 +172,7 @@ MAX_REPLICAS = 1_000  # ours: whose admissions a shared limit counts
 WAVE_SECS = 0.1  # ours: between two waves of a drain
 MIN_WAVE_SOCKETS = 50  # ours: fewer sockets need no waves
 MAX_RECONNECTS_PER_SEC = 1_000  # ours: that the other replicas take without effect on their clients
-MAX_GATEWAY_RECONNECTS_PER_SEC = 400  # ours: the same of gateway sockets, which ask for many logs
+MAX_GATEWAY_RECONNECTS_PER_SEC = 250  # ours: the same of gateway sockets, which ask for many logs
 MIN_SPREAD_MS = 100  # ours: over which the clients of a drained replica reconnect
 MAX_SPREAD_MS = 10_000  # ours: the longest reconnect delay
 

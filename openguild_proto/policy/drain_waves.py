@@ -31,8 +31,8 @@ def plan_waves(sockets: int, window_secs: float) -> Waves:
 
 
 def plan_slots(sockets: int, window_secs: float) -> int:
-    """Return the milliseconds over which the slots of gateway sockets are spread: at most half of the window.
+    """Return the milliseconds over which the slots of gateway sockets are spread: at most two thirds of the window.
 
     The rest is for clients that do not leave in their slot. A socket is served until its slot, so a long spread costs nothing.
     """
-    return min(MIN_SPREAD_MS + 1_000 * sockets // MAX_GATEWAY_RECONNECTS_PER_SEC, int(window_secs * 500))
+    return min(MIN_SPREAD_MS + 1_000 * sockets // MAX_GATEWAY_RECONNECTS_PER_SEC, int(window_secs * 1_000 * 2 / 3))

@@ -341,7 +341,7 @@ class Gateway:
         self._each(self._sockets, expire)
 
     def drain(self, window_secs: float, jitter: Callable[[], float]) -> None:
-        """Send every socket elsewhere, each in its slot, within half of the window."""
+        """Send every socket elsewhere, each in its slot, within two thirds of the window."""
         spread_ms = plan_slots(len(self._sockets), window_secs)
 
         def send_away(socket: GatewaySocket) -> None:
