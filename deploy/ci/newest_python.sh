@@ -21,8 +21,9 @@ unpack() { # Debian's programs and libraries, which find each other wherever the
     command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null || give_up "no apt-get"
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     [ -r $keyring ] || give_up "no keyring of Debian"
+    mirror=$(apt-get indextargets --format '$(SITE)' 2> /dev/null | grep -m 1 '/debian/*$') || give_up "apt knows no mirror of Debian"
     mkdir -p "$base/lists/partial" "$base/archives/partial" && : > "$base/status"
-    echo "deb [signed-by=$keyring] http://deb.debian.org/debian sid main" > "$base/sources.list"
+    echo "deb [signed-by=$keyring] $mirror sid main" > "$base/sources.list"
     cat > "$base/apt.conf" << END
 Dir::State::lists "$base/lists";
 Dir::State::status "$base/status";
