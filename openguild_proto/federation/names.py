@@ -52,10 +52,10 @@ def split_name(name: str) -> tuple[str, int | None]:
 def _check_host(host: str) -> None:
     if host.startswith("["):
         try:
-            canonical = f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
+            address = ipaddress.IPv6Address(host[1:-1])
         except ValueError:
-            canonical = ""
-        if "%" in host or canonical != host:
+            address = None
+        if address is None or "%" in host or f"[{address.compressed}]" != host or address.ipv4_mapped is not None:
             raise NameFault("the address in a server's name is not in its one form (RFC 5952)")
         return
     if _HOST.fullmatch(host) is None:

@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, outer: Parser | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options | {"allow_abbrev": False})
         self._outer = outer
+        self.suggest_on_error = False  # Python 3.15 has suggestions of its own, in other words
 
     def add_subparsers(self, **options: Any) -> Any:
         """Add subcommands, whose parsers are of this class."""

@@ -16,7 +16,8 @@ NAMES = [
 NO_NAMES = [
     "", "Example.org", "example.org.", ".example.org", "a..b", "-a.org", "a-.org", "a_b.org", "exa mple.org", "example.org:0",
     "example.org:65536", "example.org:08", "example.org:443", "example.org:", ":8080", "http://example.org", "example.org/x",
-    "user@example.org", "[::1", "::1", "[0:0::1]", "[2001:DB8::1]", "[fe80::1%eth0]", "[::ffff:1.2.3.4.5]", "1.2.3", "2130706433",
+    "user@example.org", "[::1", "::1", "[0:0::1]", "[2001:DB8::1]", "[fe80::1%eth0]",
+    "[::ffff:1.2.3.4.5]", "[::ffff:7f00:1]", "[::ffff:127.0.0.1]", "1.2.3", "2130706433",
     "0x7f.1", "1.2.3.04", "256.1.1.1", "bücher.example", f"{'a' * 64}.org", f"{'a.' * 128}org", "example.org\n", "a.0x1",
 ]  # fmt: skip
 
