@@ -33,7 +33,11 @@ class JoinFromServer(StorageEffect[RemoteJoin | LimitReached | None], frozen=Tru
 
 
 class ReadSnapshot(StorageEffect[Snapshot | None], frozen=True):
-    """Read a guild for a mirror that begins anew; cursors of `peer` move to its heads. None: `peer` mirrors no such guild."""
+    """Read a guild for a mirror that begins anew. None: `peer` mirrors no such guild.
+
+    Cursors of `peer` that count in another epoch move to the heads. The others stay: the answer may get lost, and what the mirror
+    says at the next delivery moves them.
+    """
 
     peer: str
     guild_id: str

@@ -51,14 +51,9 @@ def begin_mirror(state: State, peer: str, guild_id: str, now_ms: int) -> bool:
         return False
     state.peer_guilds[peer, guild_id] = PeerGuild(now_ms)
     if (peer, guild_id) not in state.peer_cursors:
-        move_to_heads(state, peer, guild_id)
+        for place in _heads(state, guild_id):
+            state.peer_cursors[peer, place.log_id] = place
     return True
-
-
-def move_to_heads(state: State, peer: str, guild_id: str) -> None:
-    """Let the cursors of `peer` stand at the heads of the guild's logs."""
-    for place in _heads(state, guild_id):
-        state.peer_cursors[peer, place.log_id] = place
 
 
 def _heads(state: State, guild_id: str) -> list[LogPlace]:
@@ -72,7 +67,10 @@ def read_snapshot(state: State, effect: ReadSnapshot) -> Snapshot | None:
     followed = state.peer_guilds.get((effect.peer, effect.guild_id))
     if followed is None or followed.ended_at_ms is not None or effect.guild_id not in state.guilds:
         return None
-    move_to_heads(state, effect.peer, effect.guild_id)
+    for place in _heads(state, effect.guild_id):
+        cursor = state.peer_cursors.get((effect.peer, place.log_id))
+        if cursor is not None and cursor.epoch != place.epoch:
+            state.peer_cursors[effect.peer, place.log_id] = place
     return _snapshot(state, effect.guild_id)
 
 

@@ -47,16 +47,18 @@ INSERT INTO federation_guilds AS f (peer, guild_id, since) VALUES ($1, $2, $3)
 ON CONFLICT (peer, guild_id) DO UPDATE SET since = EXCLUDED.since, ended_at = NULL, purged_at = NULL
 WHERE f.ended_at IS NOT NULL
 """
-_HEADS = """
+# A peer that has not purged what it had goes on from there.
+BEGIN_AT_HEADS = """
 INSERT INTO federation_cursors (peer, log_id, epoch, sequence)
 SELECT $1, log_id, epoch, head_sequence FROM logs
 WHERE (log_id = $2 OR log_id IN (SELECT channel_id FROM channels WHERE guild_id = $2))
+AND NOT EXISTS (SELECT FROM federation_cursors WHERE peer = $1 AND log_id = $2) ON CONFLICT DO NOTHING
 """
-# A peer that has not purged what it had goes on from there.
-BEGIN_AT_HEADS = (
-    _HEADS + "AND NOT EXISTS (SELECT FROM federation_cursors WHERE peer = $1 AND log_id = $2) ON CONFLICT DO NOTHING"
-)
-MOVE_TO_HEADS = _HEADS + "ON CONFLICT (peer, log_id) DO UPDATE SET epoch = EXCLUDED.epoch, sequence = EXCLUDED.sequence"
+MOVE_TO_EPOCHS = """
+UPDATE federation_cursors AS c SET epoch = l.epoch, sequence = l.head_sequence FROM logs AS l
+WHERE c.peer = $1 AND c.log_id = l.log_id AND c.epoch <> l.epoch
+AND (l.log_id = $2 OR l.log_id IN (SELECT channel_id FROM channels WHERE guild_id = $2))
+"""
 MEMBERS = """
 SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin
 FROM guild_memberships AS m JOIN users AS u USING (user_id) WHERE m.guild_id = $1
@@ -120,7 +122,7 @@ async def read_snapshot(tx: Transaction, effect: ReadSnapshot) -> Snapshot | Non
         "SELECT channel_id FROM channels WHERE guild_id = $1", effect.guild_id
     )  # so that nothing is appended between the two readings
     await tx.hold_logs([effect.guild_id, *(str(row["channel_id"]) for row in log_ids)])
-    await tx.connection.execute(MOVE_TO_HEADS, effect.peer, effect.guild_id)
+    await tx.connection.execute(MOVE_TO_EPOCHS, effect.peer, effect.guild_id)
     return await _snapshot(tx, effect.guild_id)
 
 

@@ -23,6 +23,7 @@ from openguild_proto.effects.deliveries import (
 )
 from openguild_proto.effects.guilds import DeleteGuild, RemoveMember, RenameGuild
 from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.mirrors import ReadSnapshot
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.records import Author, LogPlace, MemberChange
 from openguild_runtime.storage.base import Storage
@@ -179,6 +180,23 @@ async def test_a_log_of_another_epoch_has_to_be_told(storage: Storage) -> None:
     head = await place(storage, guild)
     await move(storage, peer, LogPlace(guild, head.epoch + 7, head.sequence))
     assert await behind(storage, peer) == (BehindLog(guild, head, head.sequence, head.epoch + 7),)
+
+
+async def test_a_snapshot_whose_answer_is_lost_leaves_the_peer_behind(storage: Storage) -> None:
+    peer = f"{new_id()}.test"
+    owner = await add_user(storage)
+    guild = await add_guild(storage, owner)
+    channel = await add_channel(storage, guild, owner)
+    await join(storage, guild, owner, peer)
+    await level(storage, peer)
+    await storage.perform(append(channel))
+    lacks = await behind(storage, peer)
+    assert [log.head.log_id for log in lacks] == [channel]
+    assert await storage.perform(ReadSnapshot(peer, guild)) is not None
+    assert await behind(storage, peer) == lacks
+    await move(storage, peer, LogPlace(channel, lacks[0].head.epoch + 7, 0))
+    assert await storage.perform(ReadSnapshot(peer, guild)) is not None
+    assert await behind(storage, peer) == (), "what it had in another epoch is replaced"
 
 
 async def test_the_removal_of_the_last_member_is_the_last_event(storage: Storage) -> None:
