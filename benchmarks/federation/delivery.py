@@ -47,15 +47,19 @@ SELECT $1::uuid, n, '$' || md5($1::uuid::text || n::text), 'message', 's', conve
 """
 
 
-class _Part(msgspec.Struct):
+class SentPart(msgspec.Struct):
+    """What a peer of a benchmark reads of a part of a delivery."""
+
     log_id: str
     epoch: int
     after: int
     events: list[msgspec.Raw]
 
 
-class _Delivery(msgspec.Struct):
-    logs: list[_Part] = []
+class SentDelivery(msgspec.Struct):
+    """What a peer of a benchmark reads of a delivery."""
+
+    logs: list[SentPart] = []
 
 
 class Peers:
@@ -66,7 +70,7 @@ class Peers:
         self.events = 0
         self.cpu_secs = 0.0
         self.heard = anyio.Event()
-        self._decoder = msgspec.json.Decoder(_Delivery)
+        self._decoder = msgspec.json.Decoder(SentDelivery)
 
     async def ask(self, effect: AskPeer) -> PeerAnswer:
         began = time.thread_time()

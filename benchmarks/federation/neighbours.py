@@ -24,7 +24,7 @@ import asyncpg
 import httpx
 import msgspec
 
-from benchmarks.federation.delivery import FILL
+from benchmarks.federation.delivery import FILL, SentDelivery
 from benchmarks.federation.latency import person
 from openguild_proto.canonical.keys import EventSigner, encode_unpadded
 from openguild_proto.canonical.signing import SigningKey
@@ -44,17 +44,6 @@ SENDERS = 8
 NORTH = "north.test"
 
 
-class _Part(msgspec.Struct):
-    log_id: str
-    epoch: int
-    after: int
-    events: list[msgspec.Raw]
-
-
-class _Delivery(msgspec.Struct):
-    logs: list[_Part] = []
-
-
 # --- the peers, in their process ---------------------------------------------------------------------
 
 
@@ -67,7 +56,7 @@ class Peers:
 
     def __init__(self) -> None:
         self.events: dict[str, int] = {}
-        self._decoder = msgspec.json.Decoder(_Delivery)
+        self._decoder = msgspec.json.Decoder(SentDelivery)
 
     def answer(self, path: str, headers: Headers, body: bytes) -> bytes:
         server = dict(headers)["host"]
