@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,23 @@ from tests.support.server import ServerProcess
 
 USERS, GUILDS, CHANNELS = 50, 5, 200
 MANY = 1_000_000
+SHOWN = 160  # characters of a statement
+OF_LOGS = ("FROM log_page_v1(", "SELECT log_id, head_sequence, epoch FROM logs ")
+
+
+class CountingPostgres(EmbeddedPostgres):
+    """Counts the statements that it is sent."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir, settings={"shared_preload_libraries": "pg_stat_statements"})
+
+    def _run_statements(self, directory: Path, statements: str) -> None:
+        super()._run_statements(directory, f"{statements}CREATE EXTENSION pg_stat_statements\n")
+
+    @property
+    def counts_url(self) -> str:
+        """The URL of the database that tells the counts, of all databases."""
+        return self.database_url("postgres")
 
 
 class Socket(asyncio.Protocol):
@@ -133,7 +151,7 @@ async def measure(servers: list[ServerProcess], postgres: str, count: int, logs:
         level, cpu = loop.time() - began, _cpu_secs(servers[1]) - cpu
         health.terminate()
         waits = json.loads((await health.communicate())[0])
-        statements = await _statements(postgres) - before
+        calls = Counter(await _statements(postgres)) - Counter(before)
         status = await stopping
         last = resident_bytes(servers[1].process.pid) if servers[1].process is not None else 0
     waits.sort()
@@ -145,8 +163,9 @@ async def measure(servers: list[ServerProcess], postgres: str, count: int, logs:
         "health p50, ms": round(waits[len(waits) // 2] * 1e3, 1),
         "health p99, ms": round(waits[int(len(waits) * 0.99)] * 1e3, 1),
         "CPU of the other one per socket, ms": round(cpu * 1e3 / count, 2),
-        "statements per socket": round(statements / count, 2),
-        "statements per log": round(statements / CHANNELS, 2),
+        "statements per socket": round(calls.total() / count, 2),
+        "statements that read logs, per log": round(_of_logs(calls) / CHANNELS, 2),
+        "most frequent statements": dict(calls.most_common(12)),
         "gaps and repeats": sum(sum(socket.machine.faults) for socket in sockets),
         "connections per socket": round(sum(socket.connections for socket in sockets) / count, 3),
         "memory per socket, bytes": round((last - first) / count),
@@ -198,15 +217,22 @@ async def _until(condition: Any) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _statements(postgres: str) -> int:
-    """Transactions of all connections so far; a statement of the server's is one. They are told a second late."""
+async def _statements(postgres: str) -> dict[str, int]:
+    """How often each statement was sent, by the beginning of its text."""
     connection = await asyncpg.connect(postgres)
     try:
-        await asyncio.sleep(2)
-        query = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-        return int(await connection.fetchval(query))
+        rows = await connection.fetch("SELECT query, calls FROM pg_stat_statements WHERE toplevel")
     finally:
         await connection.close()
+    calls: Counter[str] = Counter()
+    for row in rows:
+        calls[" ".join(row["query"].split())[:SHOWN]] += row["calls"]
+    return dict(calls)
+
+
+def _of_logs(calls: Counter[str]) -> int:
+    """The statements that read events and heads of logs; who may read them is asked once for each socket."""
+    return sum(number for text, number in calls.items() if any(part in text for part in OF_LOGS))
 
 
 def _cpu_secs(server: ServerProcess) -> float:
@@ -222,7 +248,7 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="og-return-") as name:
         directory = Path(name)
-        postgres, nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
+        postgres, nats = CountingPostgres(directory), EmbeddedNats(directory)
         postgres.start()
         nats.start()
         settings = {
@@ -233,7 +259,7 @@ def main() -> int:
         try:
             assert servers[0].run_command("migrate").returncode == 0
             with servers[0].start(), servers[1].start():
-                outcome = asyncio.run(measure(servers, postgres.url, given.sockets, given.logs))
+                outcome = asyncio.run(measure(servers, postgres.counts_url, given.sockets, given.logs))
         finally:
             nats.stop()
             postgres.stop()
