@@ -72,7 +72,8 @@ def place_of(snapshot: Snapshot) -> LogPlace:
 class MirroredEvent(Record, frozen=True):
     """An event as the owner server of its log stored it, checked. `change`, `mentions`: what it says, in a channel's log.
 
-    `by_owner`: the owner server alone has signed it, and so it must not be of a user of this server.
+    `by_owner`: the owner server alone has signed it, and so it must not be of a user of this server. `of_third`: it is said to
+    be of a server that is neither the owner nor this one.
     """
 
     sequence: int
@@ -85,6 +86,7 @@ class MirroredEvent(Record, frozen=True):
     mentions: Mentions = NOBODY
     redacted_by: str | None = None  # its content was taken away before it came
     by_owner: bool = False
+    of_third: bool = False
 
 
 # --- hand-overs ------------------------------------------------------------------------------------

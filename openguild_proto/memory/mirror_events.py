@@ -31,6 +31,7 @@ from openguild_proto.schemas.log_contents import (
 )
 from openguild_proto.schemas.log_entries import left_guild
 from openguild_proto.schemas.payloads import channel_body
+from openguild_proto.schemas.said import as_kept
 
 
 @performs(MirrorEvents)
@@ -50,8 +51,10 @@ def mirror_events(state: State, effect: MirrorEvents) -> MirrorOutcome:
         return MirrorOutcome("ok", place)
     if any(event.event_id in state.event_places for event in fresh):
         return MirrorOutcome("refused", place, reason=REPEATED)
-    if any(event.by_owner and _is_own(state, event.sender_id) for event in fresh):
+    kept = as_kept(fresh, {event.sender_id for event in fresh if _is_own(state, event.sender_id)})
+    if kept is None:
         return MirrorOutcome("refused", place, reason=NOT_OURS)
+    fresh = kept
     if mirror.chain is not None:
         links = ((event.sequence, event.event_id) for event in fresh)
         chain = chain_over(mirror.chain, effect.log_id, epoch, links)

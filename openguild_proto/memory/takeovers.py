@@ -18,7 +18,7 @@ from openguild_proto.mirror_records import MirroredEvent, PassedLog
 from openguild_proto.records import NOBODY, ControlKind, InviteRecord, LogPlace, StoredEvent
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import guild_moved
-from openguild_proto.schemas.said import what_is_said
+from openguild_proto.schemas.said import as_kept, what_is_said
 
 
 @performs(FindCopies)
@@ -59,16 +59,17 @@ def stage_history(state: State, effect: StageHistory) -> str | None:
     if mirror is None:
         return None
     stored = state.events_of(effect.log_id) or []
-    for line in effect.events:
-        event = line.event
-        sender = state.users.get(event.sender_id)
-        if event.by_owner and sender is not None and sender.origin is None:
-            return NOT_OURS
+    senders = {line.event.sender_id for line in effect.events}
+    own = {user_id for user_id in senders if (user := state.users.get(user_id)) is not None and user.origin is None}
+    kept = as_kept((line.event for line in effect.events), own)
+    if kept is None:
+        return NOT_OURS
+    for event in kept:
         if mirror.base < event.sequence <= len(stored) and stored[event.sequence - 1].event_id != event.event_id:
             return FORKED
-    for line in effect.events:
-        if line.event.sequence == _copied(state, effect.log_id) + 1:
-            state.histories.setdefault(effect.log_id, []).append(line)
+    for line, event in zip(effect.events, kept, strict=True):
+        if event.sequence == _copied(state, effect.log_id) + 1:
+            state.histories.setdefault(effect.log_id, []).append(replace(line, event=event))
     return None
 
 

@@ -62,6 +62,7 @@ def read_mirrored(
         said.mentions,
         said.redacted_by if verified is Verified.REDACTED else None,
         by_owner=not (of_guild or of_here or isinstance(content, PinContent)),  # pins are requests (PROTOCOL 16.7)
+        of_third=event.origin_server not in {owner, here},
     )
 
 

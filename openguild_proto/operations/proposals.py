@@ -18,6 +18,7 @@ from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.idempotency import checked_nonce
 from openguild_proto.operations.messages import checked_event_id, checked_text
 from openguild_proto.operations.owner_changes import moved
+from openguild_proto.operations.owner_claims import event_problem
 from openguild_proto.operations.peer_guilds import checked_user
 from openguild_proto.operations.posting import fingerprint_of
 from openguild_proto.operations.route import route
@@ -27,9 +28,18 @@ from openguild_proto.policy.mentions import allowed_mentions, find_mentions
 from openguild_proto.policy.permissions import Permission, effective_role, require_channel
 from openguild_proto.records import Author, Change, ChannelAccess, Edit, LogPlace, MessageState, React, Redact
 from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer
-from openguild_proto.schemas.events import MessageContent, RedactedContent, UnknownContent, parse_content, parse_event
+from openguild_proto.schemas.events import (
+    EditContent,
+    MessageContent,
+    PinContent,
+    ReactionContent,
+    RedactionContent,
+    parse_content,
+    parse_event,
+)
 from openguild_proto.schemas.said import Said, what_is_said
 
+PROPOSED = (MessageContent, EditContent, RedactionContent, ReactionContent, PinContent)  # PROTOCOL 16.6.2
 ERRORS = (
     ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.NONCE_REUSED, ErrorCode.MESSAGE_REDACTED, ErrorCode.LIMIT_REACHED,
     ErrorCode.ID_TAKEN, ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_MOVED, ErrorCode.GUILD_OFFLINE,
@@ -65,13 +75,17 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     if wait_secs is not None:
         raise Limit.MESSAGES.refusal(wait_secs)
     _check_said(event, user, said, access)
+    countersigned = _countersigned(ctx, event, caller.server)
+    problem = event_problem(event, parse_content(event), countersigned, ctx.wall_ms)
+    if problem is not None:  # mirrors would not take it, nor anything behind it
+        raise _problem(problem)
     outcome = yield from AppendEvent(
         author=Author(user.user_id),
         channel_id=log_id,
         sender_id=user.user_id,
         event_id=event.event_id,
         event_type=event.event_type,
-        wire=_countersigned(ctx, event, caller.server),
+        wire=countersigned,
         nonce=nonce,
         fingerprint=fingerprint_of(event.event_type, _target(said.change), *said.said),
         now_ms=ctx.wall_ms,
@@ -125,11 +139,11 @@ def _checked_event(ctx: Context, server: str, user_id: str, log_id: str, wire: b
 def _check_said(event: CanonicalEvent, user: RemoteUser, said: Said, access: ChannelAccess) -> None:
     """Check what the event says as the route of a client would. Raises Refusal."""
     content = parse_content(event)
-    if isinstance(content, UnknownContent | RedactedContent) or "author" not in event.content:
+    if not isinstance(content, PROPOSED):
         raise _problem("events of this type cannot be proposed, or its content is not understood")
-    if event.content["author"].get("id") != event.sender:
+    if content.author.id != event.sender:
         raise _problem("its author is not its sender")
-    if event.content["author"].get("username") not in {user.username, user.user_id}:
+    if content.author.username not in {user.username, user.user_id}:
         raise _problem("its author has another name than its sender")
     if said.change is not None:
         checked_event_id("event.content", said.change.target)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.canonical.redaction import redacted_wire
+from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.records import NOBODY, Change, Edit, Mentions, Pin, React, Redact, Reply
 from openguild_proto.schemas.events import (
     AnyContent,
@@ -50,3 +55,30 @@ def what_is_said(event: CanonicalEvent, content: AnyContent | UnknownContent) ->
             reply = Reply(answered) if answered is not None else None
             return Said(reply, redacted_by=content.redacted_by)
     return Said(None)
+
+
+def as_kept(events: Iterable[MirroredEvent], own: Container[str]) -> list[MirroredEvent] | None:
+    """Return the events of a mirrored log as they are kept; None: the owner says that one of them is of a user of this server,
+    `own`, whose server has not signed it.
+
+    A third server can give the id of such a user to one of its own, which the owner of the log cannot know: its events keep
+    their places, and what they take back, but nothing of their content (PROTOCOL 16.8.2).
+    """
+    kept = []
+    for event in events:
+        if event.by_owner and event.sender_id in own:
+            if not event.of_third:
+                return None
+            event = _without_content(event)
+        kept.append(event)
+    return kept
+
+
+def _without_content(event: MirroredEvent) -> MirroredEvent:
+    return replace(
+        event,
+        wire=redacted_wire(event.wire, event.event_id),
+        change=event.change if isinstance(event.change, Redact) else None,
+        mentions=NOBODY,
+        redacted_by=event.redacted_by or event.event_id,
+    )

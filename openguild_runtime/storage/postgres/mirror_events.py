@@ -14,6 +14,7 @@ from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.records import LogPlace, Redact, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.events import parse_content, parse_event
+from openguild_proto.schemas.said import as_kept
 from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.changes import judge_and_write
 from openguild_runtime.storage.postgres.mentions import mentions_somebody, note_mentions
@@ -92,8 +93,10 @@ async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
     own = {*texts(row["own"])}
     if row["is_repeated"]:
         return MirrorOutcome("refused", place, reason=REPEATED)
-    if any(event.by_owner and event.sender_id in own for event in fresh):
+    kept = as_kept(fresh, own)
+    if kept is None:
         return MirrorOutcome("refused", place, reason=NOT_OURS)
+    fresh = kept
     if row["hash"] is not None:
         links = ((event.sequence, event.event_id) for event in fresh)
         chain = chain_over(row["hash"], effect.log_id, epoch, links)

@@ -128,12 +128,12 @@ async def _store(connection: Connection, effect: MirrorEvents, tip: Tip, chain: 
         [moment(event.at_ms) for event in events],
         list(counts),
         list(counts.values()),
-        _forgeable(events),
+        forgeable(events),
         f"{LOCK_TIMEOUT_MS}ms",
     )
     return rows_changed(status) == 1
 
 
-def _forgeable(events: Sequence[MirroredEvent]) -> list[str]:
+def forgeable(events: Sequence[MirroredEvent]) -> list[str]:
     """Return the senders of events that their owner alone has signed: none may be of this server."""
     return list({event.sender_id for event in events if event.by_owner and parse_uuid(event.sender_id) is not None})

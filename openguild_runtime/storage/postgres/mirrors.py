@@ -11,6 +11,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot, place_of
 from openguild_proto.records import ControlKind, GuildRecord, LogPlace, MemberRecord
+from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import joined_guild, left_guild
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
@@ -77,11 +78,10 @@ WHERE m.guild_id = $1 AND u.origin IS NULL
 """
 NO_PARTING = "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3"
 BEGINS_AFTER = "SELECT base_sequence > $2 FROM logs WHERE log_id = $1"
-HAS_GONE = """
-SELECT EXISTS (
-    SELECT FROM log_events WHERE log_id = $1 AND sequence > $2 AND event_type IN ('member.left', 'member.removed')
-    AND convert_from(wire, 'UTF8')::jsonb -> 'content' ->> 'user_id' = $3::text
-)
+# Those that name the user. They are not read as JSON here: another server may have written what PostgreSQL cannot hold.
+GONE = """
+SELECT wire FROM log_events WHERE log_id = $1 AND sequence > $2 AND event_type IN ('member.left', 'member.removed')
+AND position(convert_to($3::text, 'UTF8') IN wire) > 0
 """
 # Whoever has a log of one of these ids that is not of this guild.
 TAKEN = """
@@ -149,7 +149,9 @@ async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogP
     """Whether the mirror has an event of the user's leaving from after they joined."""
     if stands is None:
         return False
-    return bool(await connection.fetchval(HAS_GONE, *_sequence(stands), joined.user_id))
+    rows = await connection.fetch(GONE, *_sequence(stands), joined.user_id)
+    gone = (parse_content(parse_event(row["wire"])) for row in rows)
+    return any(getattr(content, "user_id", None) == joined.user_id for content in gone)
 
 
 async def _tell_gone(tx: Transaction, guild_id: str, user_ids: Sequence[str], now_ms: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.effects.handovers import AbsorbHistory, FindCopies, LogCopy, StageHistory, TakeGuild
@@ -15,12 +16,14 @@ from openguild_proto.mirror_records import Handover, PassedLog
 from openguild_proto.records import NOBODY, ControlKind
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import guild_moved
-from openguild_proto.schemas.said import what_is_said
+from openguild_proto.schemas.said import as_kept, what_is_said
 from openguild_runtime.storage.postgres.changes import judge_and_write
 from openguild_runtime.storage.postgres.handovers import HOLD_GUILD, LOGS, keep_handover
+from openguild_runtime.storage.postgres.mirror_events import ADD_EVENTS
+from openguild_runtime.storage.postgres.mirror_posts import forgeable
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, moment, moment_or_none, to_millis
+from openguild_runtime.storage.postgres.values import Connection, Row, moment, moment_or_none, texts, to_millis
 
 REBUILT_AT_ONCE = 200  # events: as those of a delivery
 COPIES = """
@@ -37,7 +40,7 @@ FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l US
 WHERE m.log_id = $1 AND g.origin = $2 FOR UPDATE OF l, m
 """
 STAGED = "SELECT max(sequence) FROM federation_history WHERE log_id = $1"
-FORGED = "SELECT EXISTS (SELECT FROM users WHERE user_id::text = ANY ($1::text[]) AND origin IS NULL)"
+OWN_USERS = "SELECT user_id FROM users WHERE user_id = ANY ($1::uuid[]) AND origin IS NULL"
 DIFFERS = """
 SELECT EXISTS (
     SELECT FROM unnest($2::bigint[], $3::text[]) AS given (sequence, event_id)
@@ -65,12 +68,6 @@ CLEAR = (
 )
 READ = """
 SELECT sequence, wire, created_at FROM federation_history WHERE log_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
-"""
-ADD_BELOW = """
-INSERT INTO log_events (log_id, sequence, event_id, event_type, wire, sender_id, created_at, fingerprint, message_number)
-SELECT log_id, sequence, event_id, convert_from(wire, 'UTF8')::jsonb ->> 'event_type', wire,
-    convert_from(wire, 'UTF8')::jsonb ->> 'sender', created_at, '', 0
-FROM federation_history WHERE log_id = $1 AND sequence <= $2
 """
 NOTE_NONCES = """
 UPDATE log_events AS e SET nonce = h.nonce, fingerprint = h.fingerprint FROM federation_history AS h
@@ -128,13 +125,16 @@ async def stage_history(tx: Transaction, effect: StageHistory) -> str | None:
     log = await connection.fetchrow(HOLD_LOG, log_id, effect.owner)
     if log is None:
         return None
-    if await connection.fetchval(FORGED, [line.event.sender_id for line in effect.events if line.event.by_owner]):
+    said = [line.event for line in effect.events]
+    kept = as_kept(said, {*texts(row["user_id"] for row in await connection.fetch(OWN_USERS, forgeable(said)))})
+    if kept is None:
         return NOT_OURS
     columns = list(zip(*((line.event.sequence, line.event.event_id) for line in effect.events), strict=True))
     if columns and await connection.fetchval(DIFFERS, log_id, *columns):
         return FORKED
     copied = max(log["copied"], await connection.fetchval(STAGED, log_id) or 0)
-    fresh = [line for line in effect.events if line.event.sequence > copied]
+    lines = (replace(line, event=event) for line, event in zip(effect.events, kept, strict=True))
+    fresh = [line for line in lines if line.event.sequence > copied]
     if not fresh or fresh[0].event.sequence != copied + 1:
         return None
     await connection.execute(
@@ -163,11 +163,29 @@ async def absorb_history(tx: Transaction, effect: AbsorbHistory) -> None:
         await connection.execute(STAGE_LATER, log_id, copied)
         await _rebuild(tx, log_id)
     elif base:
-        await connection.execute(ADD_BELOW, log_id, base)
+        await _add_below(connection, log_id, base)
     await connection.execute(NOTE_NONCES, log_id)
     await connection.execute(UNSTAGE, log_id)
     await connection.execute(ABSORBED, log_id, copied)
     await connection.execute(IS_WHOLE, log_id)
+
+
+async def _add_below(connection: Connection, log_id: str, base: int) -> None:
+    """Store the history of a guild's log. It is not read as JSON there: it may have what PostgreSQL cannot hold."""
+    after = 0
+    while rows := await connection.fetch(READ, log_id, after, min(REBUILT_AT_ONCE, base - after)):
+        events = [parse_event(row["wire"]) for row in rows]
+        await connection.execute(
+            ADD_EVENTS,
+            log_id,
+            [row["sequence"] for row in rows],
+            [event.event_id for event in events],
+            [event.event_type for event in events],
+            [row["wire"] for row in rows],
+            [event.sender for event in events],
+            [row["created_at"] for row in rows],
+        )
+        after = rows[-1]["sequence"]
 
 
 async def _rebuild(tx: Transaction, log_id: str) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from openguild_proto.effects.channels import FindChannelAccess
+from openguild_proto.canonical.event import build_event
+from openguild_proto.effects.channels import FindChannelAccess, ReadEvents
+from openguild_proto.effects.guilds import FindGuildAccess
+from openguild_proto.effects.handovers import AbsorbHistory, StageHistory
+from openguild_proto.effects.messages import FindMessage
 from openguild_proto.effects.mirrors import FindMirrorPlace, MirrorEvents, StoreMirror
+from openguild_proto.mirror_records import HistoricEvent
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.records import LogPlace
-from openguild_proto.schemas.log_contents import ChannelRoleSetContent
+from openguild_proto.schemas.log_contents import ChannelRoleSetContent, MemberLeftContent
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.base import Storage
 from tests.runtime.storage.test_mirrors import mirrored, register
@@ -55,3 +61,73 @@ async def test_messages_of_own_users_that_the_owner_has_made_are_refused(kept_st
     assert (outcome.status, outcome.place and outcome.place.sequence) == ("refused", 0)
     outcome = await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news[:1]))
     assert (outcome.status, outcome.place and outcome.place.sequence) == ("ok", 1)
+
+
+async def test_an_id_that_a_third_server_gave_out_again_stops_no_mirror(kept_storage: Storage) -> None:
+    storage, owner = kept_storage, Owner()
+    await mirrored(storage, owner)
+    carol = await register(storage, "carol")
+    owner.join(carol)  # the owner takes them for a user of the third server
+    forged = owner.post("as carol", sender=carol, home="third.example")
+    owner.append(
+        "message.edited", {"target": forged.event_id, "content": "as carol"}, sender=carol, home="third.example"
+    )
+    owner.post("hers")
+    outcome = await storage.perform(
+        MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, owner.news(owner.channel_id, 0))
+    )
+    assert (outcome.status, outcome.place and outcome.place.sequence) == ("ok", 3)
+    events = await storage.perform(ReadEvents(owner.channel_id, 10))
+    assert [(event.sequence, b"as carol" in event.wire) for event in events or ()] == [
+        (1, False),
+        (2, False),
+        (3, False),
+    ]
+    found = await storage.perform(FindMessage(owner.channel_id, carol, forged.event_id))
+    assert found is not None
+    (message,) = found.messages
+    assert (message.state.redacted_by, message.state.edited_text) == (forged.event_id, None)
+
+
+async def test_history_of_an_id_that_a_third_server_gave_out_again_is_copied(kept_storage: Storage) -> None:
+    storage, owner = kept_storage, Owner()
+    carol = await register(storage, "carol")
+    owner.join(carol)
+    owner.post("as carol", sender=carol, home="third.example")
+    owner.post("hers")
+    await mirrored(storage, owner)
+    lines = tuple(HistoricEvent(event, None, b"") for event in owner.news(owner.channel_id, 0))
+    assert await storage.perform(StageHistory(OWNER, owner.channel_id, lines)) is None
+    await storage.perform(AbsorbHistory(OWNER, owner.channel_id))
+    events = await storage.perform(ReadEvents(owner.channel_id, 10))
+    assert [b"as carol" in event.wire for event in events or ()] == [False, False]
+
+
+async def test_events_with_nul_in_what_nobody_reads(kept_storage: Storage) -> None:
+    """PostgreSQL's jsonb cannot hold it: joins, and taking the guild over, look into events of the guild's log."""
+    storage, owner = kept_storage, Owner()
+    carol = await register(storage, "carol")
+    joined = owner.join(carol)
+    await mirrored(storage, owner)
+    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    assert place is not None
+    place = LogPlace(place.log_id, place.epoch, place.sequence + 1)
+    left = MemberLeftContent(owner.user_id)
+    content = {**msgspec.to_builtins(left), "more": "\0", "place": {"epoch": place.epoch, "sequence": place.sequence}}
+    wire = build_event(
+        server_name=OWNER, room_id=owner.guild_id, event_type=left.event_type, sender=owner.user_id, content=content,
+        origin_ts_ms=NOW_MS, signer=SIGNER,
+    ).wire  # fmt: skip
+    event = read_mirrored(wire, place, OWNER, HERE, keys_at, at_ms=NOW_MS, of_guild=True)
+    assert (await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.guild_id, 1, (event,)))).place == place
+    stands = LogPlace(owner.guild_id, place.epoch, place.sequence - 1)
+    asked = StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=stands)
+    assert await storage.perform(asked)
+    access = await storage.perform(FindGuildAccess(owner.guild_id, carol))
+    assert access is not None
+    assert access.role == "member"
+    lines = tuple(
+        HistoricEvent(line, None, b"") for line in (*owner.news(owner.guild_id, 0, place.sequence - 1), event)
+    )
+    assert await storage.perform(StageHistory(OWNER, owner.guild_id, lines)) is None
+    await storage.perform(AbsorbHistory(OWNER, owner.guild_id))
