@@ -10,6 +10,7 @@ from openguild_proto.canonical.encode import CanonicalError, canonical_json
 from openguild_proto.canonical.keys import EventSigner, decode_unpadded, encode_unpadded
 from openguild_proto.canonical.signing import verify
 from openguild_proto.federation.keys import DAY_MS
+from openguild_proto.federation.names import NameFault, parse_server_name
 from openguild_proto.mirror_records import Handover, Tenure
 
 MOVE, SUCCESSION = "move", "succession"
@@ -50,6 +51,16 @@ def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
         if public is not None and verify(public, signed, signature):
             return True
     return False
+
+
+def names_servers(handover: Handover) -> bool:
+    """Return whether the owner and the server that is to follow it can be servers."""
+    try:
+        parse_server_name(handover.owner)
+        parse_server_name(handover.to)
+    except NameFault:
+        return False
+    return True
 
 
 def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) -> tuple[Handover, ...]:

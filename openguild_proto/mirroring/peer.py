@@ -291,7 +291,7 @@ class PeerDelivery:
             raise PeerUnavailable(self.server, f"status_{answer.status}")
         try:
             said = _answers.decode(answer.body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise PeerUnavailable(self.server, "malformed_answer") from None
         yield from self._settle(prepared, ended, said, asked_ms)
 

@@ -62,7 +62,8 @@ def deliver(call: Call[Delivery, None]) -> Operation[Response]:
         if not isinstance(outcome, str) and outcome.status == "unknown" and (yield from _is_its(call, part, told)):
             outcome = yield from _take(call, part, keys)
         if isinstance(outcome, str):
-            place = yield from FindMirrorPlace(origin=owner, log_id=part.log_id)
+            known = parse_uuid(part.log_id) == part.log_id
+            place = (yield from FindMirrorPlace(origin=owner, log_id=part.log_id)) if known else None
             places.append(_answered(part.log_id, "refused", place, outcome))
             continue
         if outcome.status == "epoch":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.guilds import (
     AcceptInvite,
@@ -25,18 +23,12 @@ from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_respo
 from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.remote_joining import join_remote, show_remote_invite, split_invite
 from openguild_proto.operations.route import Rights, in_guild, route
-from openguild_proto.policy.invites import is_valid_invite
+from openguild_proto.policy.invites import is_valid_invite, parse_code
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import GuildAccess, InviteRecord, LimitReached, PageCursor
 from openguild_proto.schemas.guilds import Invite, InvitePreview, Member, NewInvite
 
 JOIN_ROLE = "member"
-
-_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")  # ids.new_code
-
-
-def _parse_code(text: str) -> str | None:
-    return text if _CODE.fullmatch(text) is not None else None
 
 
 @route(
@@ -74,7 +66,7 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
 
 @route(
     "GET", "/guilds/{guild_id}/invites", "List invites", {200: list[Invite]}, at_owner=True,
-    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(_parse_code, "[A-Za-z0-9_-]{1,64}"),
+    rights=in_guild(Permission.CREATE_INVITES), query=paged_by(parse_code, "[A-Za-z0-9_-]{1,64}"),
     response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:

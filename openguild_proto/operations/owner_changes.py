@@ -10,7 +10,7 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, Discover, ListOwnKeys, PeerUnavailable, Standing
 from openguild_proto.effects.handovers import FindSilentOwners, FindTenure, FollowHandover, ListHandovers, SilentOwner
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.federation.handovers import REVOKED, SUCCESSION, handover_problem, is_signed
+from openguild_proto.federation.handovers import REVOKED, SUCCESSION, handover_problem, is_signed, names_servers
 from openguild_proto.federation.policy import judge
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_FOLLOWED_HANDOVERS, MAX_LOST_OWNERS
@@ -117,6 +117,8 @@ def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple
 def is_authentic(ctx: Context, handover: Handover) -> Operation[bool]:
     """Return whether the owner that a statement names has signed it, with a key that was good at the time."""
     here = ctx.service.settings.federation.server_name
+    if not names_servers(handover):
+        return False
     if handover.owner == here:
         past = {f"ed25519:{key.key_id}": key.public_key for key in (yield from ListOwnKeys())}
         return is_signed(handover, {**past, **(yield from keys_of(ctx, here))[here]})

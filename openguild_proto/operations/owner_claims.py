@@ -15,6 +15,7 @@ from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.federation.names import NameFault, parse_server_name
 from openguild_proto.limits import (
     MAX_EMOJI_CHARS,
+    MAX_INVITE_USES,
     MAX_MENTIONED_USERS,
     MAX_MESSAGE_CHARS,
     MAX_MIRRORED_EVENT_BYTES,
@@ -28,7 +29,7 @@ from openguild_proto.limits import (
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot
 from openguild_proto.policy.names import text_problem
 from openguild_proto.policy.permissions import ROLES
-from openguild_proto.schemas.between_servers import ProposalAnswer, check_snapshot
+from openguild_proto.schemas.between_servers import ProposalAnswer, RemoteInvite, check_snapshot
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.events import (
     AnyContent,
@@ -82,6 +83,8 @@ def snapshot_problem(snapshot: Snapshot) -> str | None:
         return "the guild is none"
     if not is_place(snapshot.epoch, snapshot.sequence, snapshot.chain):
         return "the guild's log stands nowhere"
+    if not 1 <= snapshot.term <= MAX_SAFE_INTEGER or not _is_count(snapshot.serial):
+        return "the guild is of no term"
     if len({snapshot.guild_id, *channel_ids}) <= len(channel_ids):
         return "an id is there twice"
     problems = (*map(member_problem, snapshot.members), *map(_channel_problem, snapshot.channels))
@@ -96,6 +99,18 @@ def member_problem(member: MirroredMember) -> str | None:
     if not _is_moment(member.joined_at_ms) or not (member.origin is None or _is_server(member.origin)):
         return "a member is of no server, or joined at no time"
     return None
+
+
+def invite_problem(invite: RemoteInvite) -> str | None:
+    """Return why an invite cannot be shown; None: it can."""
+    uses, expires = invite.max_uses, invite.expires_at_ms
+    if not _is_uuid(invite.guild_id) or not _is_name(invite.guild_name) or not _is_uuid(invite.created_by):
+        return "it leads to no guild, or is of nobody"
+    if not all(map(_is_count, (invite.member_count, invite.uses))) or not (
+        uses is None or 1 <= uses <= MAX_INVITE_USES
+    ):
+        return "it has no count of uses or of members"
+    return None if expires is None or _is_moment(expires) else "it ends at no time"
 
 
 def is_answer(answer: ProposalAnswer) -> bool:
@@ -114,7 +129,7 @@ def _channel_problem(channel: MirroredChannel) -> str | None:
         return "a channel is none"
     if not _is_moment(channel.created_at_ms) or not is_place(channel.epoch, channel.sequence, channel.chain):
         return "the log of a channel stands nowhere"
-    if not 0 <= channel.messages <= MAX_SAFE_INTEGER:
+    if not _is_count(channel.messages):
         return "a channel has no count of messages"
     if not all(_is_uuid(user_id) and role in ROLES for user_id, role in channel.roles.items()):
         return "a role in a channel is none"
@@ -154,6 +169,10 @@ def _is_position(position: int) -> bool:
     return 0 <= position <= MAX_POSITION
 
 
+def _is_count(number: int) -> bool:
+    return 0 <= number <= MAX_SAFE_INTEGER
+
+
 def _is_moment(millis: int) -> bool:
     return 0 <= millis <= MAX_MIRRORED_MS
 
@@ -183,6 +202,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "display_name": _is_name,
     "topic": _is_topic,
     "position": _is_position,
+    "serial": _is_count,
     "role": ROLES.__contains__,
     "origin": _is_server,
     "target": lambda text: _EVENT_ID.fullmatch(text) is not None,

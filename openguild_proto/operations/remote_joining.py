@@ -11,11 +11,11 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.names import NameFault, parse_server_name
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.owner_changes import follow_owner
-from openguild_proto.operations.owner_claims import is_place, member_problem, snapshot_problem
+from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
 from openguild_proto.operations.owners import ask_owner, offline, remote_user
+from openguild_proto.policy.invites import parse_code
 from openguild_proto.records import LogPlace, MemberRecord
 from openguild_proto.schemas.between_servers import JoinAnswer, JoinRequest, RemoteInvite, check_snapshot
-from openguild_proto.schemas.decode import parse_uuid
 
 UNDONE_MS = 60_000  # PROTOCOL 16.5.12: after which a join whose answer was lost is undone
 MAX_MOVES = 3  # ours: of a guild, since the invite was made
@@ -26,6 +26,8 @@ def split_invite(call: Call[Any, Any], code: str) -> tuple[str, str | None]:
     code, at, server = code.partition("@")
     if not at or server == call.ctx.service.settings.server_name:
         return code, None
+    if parse_code(code) is None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("code", "must be the code of an invite"),))
     try:
         return code, parse_server_name(server)
     except NameFault as fault:
@@ -42,6 +44,8 @@ def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite, str]]:
     for _ in range(MAX_MOVES):
         try:
             found = yield from ask_owner(server, "GET", f"/federation/v1/invites/{code}", None, RemoteInvite)
+            if invite_problem(found) is not None:
+                raise offline()
             return found, server
         except Refusal as refusal:
             owner = next((each.message for each in refusal.details if each.field == "owner"), None)
@@ -64,8 +68,6 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
     yield from _require_room(call)
     asked = server
     invite, server = yield from _find_invite(code, server)
-    if parse_uuid(invite.guild_id) != invite.guild_id:
-        raise offline()
     if server != asked:
         yield from follow_owner(call.ctx, invite.guild_id, asked)
     place = yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)

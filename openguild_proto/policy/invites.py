@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import Enum
 
@@ -9,6 +10,8 @@ from blake3 import blake3
 
 from openguild_proto.policy.count_limits import check_count
 from openguild_proto.records import InviteRecord, LimitReached
+
+_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)  # new_code
 
 
 class Joining(Enum):
@@ -51,3 +54,8 @@ def decide_new_invite(invites: Sequence[InviteRecord], *, now_ms: int, limit: in
         return full
     spent.sort(key=lambda invite: (-invite.created_at_ms, invite.code))
     return tuple(invite.code for invite in spent[limit:])
+
+
+def parse_code(text: str) -> str | None:
+    """Return `text` if it can be the code of an invite."""
+    return text if _CODE.fullmatch(text) is not None else None

@@ -47,6 +47,7 @@ class ModelPeer:
         self.purged: list[str] = []
         self.order: list[tuple[str, int]] = []  # (log, sequence) of each event that was new, as it came
         self.answer: Callable[[LogDelivery], MirrorPlace | None] = lambda part: None  # instead of taking it
+        self.malformed: bytes | None = None  # the body of its answers
 
     def take(self, body: bytes) -> DeliveryAnswer:
         delivery = msgspec.json.decode(body, type=Delivery)
@@ -157,7 +158,8 @@ class DrivenDeliveries:
         answer = self.peers[effect.server].take(effect.body)
         if self.loses_answer():
             raise PeerUnavailable(effect.server, "timeout", sent=True)
-        return PeerAnswer(200, msgspec.json.encode(answer))
+        malformed = self.peers[effect.server].malformed
+        return PeerAnswer(200, malformed if malformed is not None else msgspec.json.encode(answer))
 
     def run(self, secs: float) -> None:
         """Let time pass."""

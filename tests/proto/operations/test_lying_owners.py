@@ -11,9 +11,11 @@ import pytest
 
 from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
-from openguild_proto.effects.mirrors import ReadSnapshot
+from openguild_proto.effects.handovers import FindTenure
+from openguild_proto.effects.mirrors import FindMirrorPlace, ReadSnapshot
 from openguild_proto.errors import ErrorCode
-from openguild_proto.mirror_records import RemoteUser, Snapshot
+from openguild_proto.federation.handovers import MOVE, MOVE_MS, signed_handover
+from openguild_proto.mirror_records import Handover, Snapshot
 from openguild_proto.operations.owner_claims import snapshot_problem
 from openguild_proto.operations.owners import refusal_of
 from openguild_proto.schemas.between_servers import (
@@ -22,8 +24,9 @@ from openguild_proto.schemas.between_servers import (
     DeliveryAnswer,
     LogDelivery,
     MirrorPlace,
-    Proposal,
+    OwnerProof,
     ProposalAnswer,
+    RemoteInvite,
     UserAnswer,
 )
 from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, shared, user_id
@@ -119,12 +122,59 @@ def test_events_that_are_none(shared: Shared) -> None:
     assert told(shared, shared.channel, 2**63 - 1, event).status == "refused"
 
 
+@pytest.mark.parametrize("log_id", ["x", "a\0b", "{11111111-1111-4111-8111-111111111111}"])
+def test_logs_without_an_id_are_not_looked_for(shared: Shared, log_id: str) -> None:
+    looked_for: list[str] = []
+    perform = shared.south.perform
+
+    def performed(effect: Any) -> Any:
+        if isinstance(effect, FindMirrorPlace):
+            looked_for.append(effect.log_id)
+        return perform(effect)
+
+    shared.south.perform = performed  # type: ignore[method-assign]  # of this one server
+    assert told(shared, log_id, 0).status == "refused"
+    assert looked_for == [], "PostgreSQL takes it for no UUID"
+
+
+INVITES: dict[str, tuple[dict[str, Any], int]] = {
+    "good": ({}, 200),
+    "an end": ({"expires_at_ms": 2_000_000_000_000, "max_uses": 1}, 200),
+    "an end beyond all": ({"expires_at_ms": 10**18}, 503),
+    "an end before all": ({"expires_at_ms": -1}, 503),
+    "a name without a bound": ({"guild_name": LONG}, 503),
+    "a name that turns around": ({"guild_name": "safe\u202egpj.exe"}, 503),
+    "fewer members than none": ({"member_count": -1}, 503),
+    "more members than there are numbers": ({"member_count": 2**70}, 503),
+    "fewer uses than none": ({"uses": -1}, 503),
+    "never to be used": ({"max_uses": 0}, 503),
+    "no guild": ({"guild_id": "x"}, 503),
+    "nobody": ({"created_by": "\0"}, 503),
+}
+
+
+@pytest.mark.parametrize("case", INVITES)
+def test_invites_that_cannot_be_shown(shared: Shared, case: str) -> None:
+    members, status = INVITES[case]
+    good = RemoteInvite(shared.guild, "far away", 2, user_id(shared.north, shared.alice))
+    lie(shared, msgspec.structs.replace(good, **members))
+    assert shared.south.ask("GET", f"/invites/code@{NORTH}", token=shared.bob).status == status
+
+
+@pytest.mark.parametrize("code", ["..%2f..%2fguilds", "a%3fb", "a%20b", "a%0d%0ab", "%C3%A9", "x" * 65])
+@pytest.mark.parametrize(("method", "what"), [("GET", ""), ("POST", "/accept")])
+def test_another_server_is_asked_for_codes_only(shared: Shared, code: str, method: str, what: str) -> None:
+    lie(shared, RemoteInvite(shared.guild, "far away", 2, user_id(shared.north, shared.alice)))
+    assert shared.south.ask(method, f"/invites/{code}@{NORTH}{what}", token=shared.bob).status == 400
+
+
 GUILD_EVENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "a name without a bound": ("guild.updated", {"name": LONG}),
     "a name with NUL": ("guild.updated", {"name": "a\0b"}),
     "a name that turns around": ("guild.updated", {"name": "safe\u202egpj.exe"}),
     "a channel without an id": ("channel.created", {"channel_id": "x", "name": "made"}),
     "a channel far away": ("channel.created", {"channel_id": SOUTH, "name": "made", "position": 2**40}),
+    "a serial below all": ("guild.successor_set", {"serial": -1}),
     "a role that there is not": ("member.role_set", {"user_id": "bob", "role": "god"}),
     "a member of no server": (
         "member.joined", {"user_id": "11111111-1111-4111-8111-111111111111", "username": "x", "role": "member", "origin": "<b>"},
@@ -188,6 +238,10 @@ SNAPSHOTS = {
     "a member without an id": (with_("members.0.user_id", "x"), False),
     "a member who turns around": (with_("members.0.username", "bob\u202e"), False),
     "a member of no server": (with_("members.0.origin", "<b>"), False),
+    "no term": (with_("term", 0), False),
+    "a term beyond all": (with_("term", 2**64), False),
+    "a serial below all": (with_("serial", -1), False),
+    "a serial beyond all": (with_("serial", 2**63), False),
 }
 
 
@@ -202,6 +256,17 @@ def test_snapshots_that_cannot_be_kept(shared: Shared, case: str) -> None:
     except msgspec.ValidationError:
         problem = "not an integer"
     assert (problem is None) is is_kept
+
+
+@pytest.mark.parametrize(("to", "status"), [("east.test", 204), ("a\0b", 404), ("east.test/x", 404), ("E.test", 404)])
+def test_guilds_are_handed_over_to_servers_only(shared: Shared, to: str, status: int) -> None:
+    north, wall_ms = shared.north, shared.north.wall_ms
+    handover = signed_handover(Handover(MOVE, shared.guild, NORTH, to, 2, wall_ms, wall_ms + MOVE_MS), [north.signer])
+    body = msgspec.json.encode(OwnerProof([handover]))
+    assert north.perform(AskPeer(SOUTH, "POST", f"/federation/v1/guilds/{shared.guild}/owner", body)).status == status
+    tenure = shared.south.perform(FindTenure(guild_id=shared.guild))
+    assert tenure is not None
+    assert tenure.origin == (to if status == 204 else NORTH)
 
 
 ANSWERS: dict[str, tuple[int, Any]] = {
@@ -250,19 +315,3 @@ def lie(shared: Shared, answer: msgspec.Struct) -> None:
         return PeerAnswer(200, msgspec.json.encode(answer)) if isinstance(effect, AskPeer) else perform(effect)
 
     shared.south.perform = performed  # type: ignore[method-assign]  # of this one server
-
-
-@pytest.mark.parametrize(
-    ("name", "nonce", "status"), [("bob", "n1", 200), ("alice", "n2", 400), ("x" * 5_000, "n3", 400), ("bob", "a\0b", 400)],
-    ids=["good", "the name of another", "a name without a bound", "a nonce with NUL"],
-)  # fmt: skip
-def test_proposals_are_of_their_user(shared: Shared, name: str, nonce: str, status: int) -> None:
-    bob, south = user_id(shared.south, shared.bob), shared.south
-    content = {"author": {"id": bob, "username": name}, "content": "hello", "nonce": "n"}
-    built = build_event(
-        server_name=SOUTH, room_id=shared.channel, event_type="message", sender=bob, content=content,
-        origin_ts_ms=south.wall_ms, signer=south.signer,
-    )  # fmt: skip
-    body = msgspec.json.encode(Proposal(RemoteUser(bob, "bob"), built.wire.decode(), nonce))
-    target = f"/federation/v1/logs/{shared.channel}/proposals"
-    assert south.perform(AskPeer(NORTH, "POST", target, body)).status == status
