@@ -97,7 +97,12 @@ class FederationSection(FederationSettings):
         tuple[OtherServer, ...], Setting("servers that may move guilds to this one", live=True, settable=False)
     ] = ()
     owner_lost_after_secs: Annotated[
-        Window, Setting("not having heard of a server for so long, its guilds may go on at their successors", live=True)
+        Window,
+        Setting(
+            "not having heard of a server for so long, its guilds may go on at their successors; with less than 180 "
+            "a living one may count as lost, for contacts are noted once a minute",
+            live=True,
+        ),
     ] = OWNER_LOST_SECS
     allow_private_addresses: Annotated[
         bool, Setting("whether other servers may be at loopback, private and link-local addresses")
