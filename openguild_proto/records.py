@@ -145,7 +145,6 @@ class ChannelAccess(Record, frozen=True):
     channel_role: str | None  # None: no explicit role in the channel
     server_roles: tuple[str, ...]
     head: int  # newest sequence, 0 when the channel is empty
-    seen: SeenMessage | None = None  # the target of the change that was asked about, where the store says so
     page: EventPage | None = None  # that was asked for
 
 
@@ -229,7 +228,7 @@ class SeenMessage(Record, frozen=True):
 
     state: MessageState
     revision: int  # sequence of the event that changed it last; 0: none has
-    has_reacted: bool  # the reader, with the emoji that was asked about
+    has_reacted: bool  # the author of the change, with its emoji
 
 
 class Change(Record, frozen=True):

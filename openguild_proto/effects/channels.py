@@ -17,7 +17,6 @@ from openguild_proto.records import (
     MessageState,
     PageCursor,
     ReadState,
-    SeenMessage,
     StoredEvent,
 )
 from openguild_proto.settings.sections import GuildSettings
@@ -58,7 +57,6 @@ class PageBounds(msgspec.Struct, frozen=True, gc=False):
 class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
     """Find a channel with the user's roles; None: no such channel.
 
-    `change`: what the user is about to do there. Then a store may tell about the message that it changes as `seen`.
     `page`: what the user is about to read there, in the same round trip. The caller checks the roles before it shows any of it.
     """
 
@@ -67,7 +65,6 @@ class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
 
     channel_id: str
     user_id: str
-    change: Change | None = None
     page: PageBounds | None = None
 
 
@@ -115,7 +112,6 @@ class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=Tr
     """Assign the channel's next sequence and store the event, in one transaction. A repeat needs the permission, too.
 
     `change`: what it does to an earlier message. `decide_change` decides in the same transaction, and may raise Refusal.
-    `seen`: the message as it was read before. A store may decide on it, if the message is still the same when it stores.
     """
 
     divides_by = "log"
@@ -131,7 +127,6 @@ class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=Tr
     now_ms: int
     change: Change | None = None
     mentions: Mentions = NOBODY  # of a message; of many needs MENTION_MANY
-    seen: SeenMessage | None = None
     redacted_by: str | None = None  # the content was taken away before the event came from another server
 
 

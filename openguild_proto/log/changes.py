@@ -3,9 +3,9 @@
 Appends are decided in order, and each sees what those before it do: a message that is posted, edited and taken back in one
 batch ends as in three.
 
-A store that has read under its locks gives every append with a `Judgement` to `decide`. Before it has locks it may give all of
-them to `foresee`, which decides on the messages as they were `seen`. What comes of that may be stored if, under the locks, those
-messages have the same revisions, every author may post, and nothing is a repeat.
+A store that has read under its locks gives every append with a `Judgement` to `decide`. Without locks it may read the messages
+and give all appends to `foresee`, if they are `foreseeable`. What comes of that may be stored if, under the locks, those messages
+have the same revisions, every author may post, and nothing is a repeat.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class ChangeBatch:
         except (Refusal, LocalProtocolError) as failure:
             return failure
 
-    def foresee(self, append: AppendEvent) -> bool:
-        """Decide on what was seen. False: it may store nothing, or depends on more, and the batch must be thrown away."""
-        change, seen, author = append.change, append.seen, append.author
-        if permission_to_append(change, append.mentions) is not Permission.SEND_MESSAGES:
-            return False
+    def foresee(self, append: AppendEvent, seen: SeenMessage | None) -> bool:
+        """Decide about a `foreseeable` append. `seen`: the message that it changes. False: the batch must be thrown away, for this
+        append may store nothing, or depends on more.
+        """
+        change, author = append.change, append.author
         if change is None:
             self._append(append, _UNREAD, None)
             return True
@@ -202,6 +202,13 @@ class ChangeBatch:
 
 
 _UNREAD = Judgement(head=0, messages=0, living=True, memberships=(None, None), server_roles=())
+
+
+def foreseeable(append: AppendEvent) -> bool:
+    """Whether it can be decided without more than the message that it changes."""
+    if append.change is not None and append.author is None:
+        return False
+    return permission_to_append(append.change, append.mentions) is Permission.SEND_MESSAGES
 
 
 def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Appended | AppendFailure:

@@ -14,7 +14,7 @@ from openguild_proto.operations.context import Context
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.servers import PeerCaller
 from openguild_proto.policy.permissions import require_channel, require_guild
-from openguild_proto.records import Change, ChannelAccess, GuildAccess
+from openguild_proto.records import ChannelAccess, GuildAccess
 from openguild_proto.sessions.tokens import Claims
 
 Body = TypeVar("Body")
@@ -79,17 +79,13 @@ class Call(Generic[Body, Access]):
                 return access.guild.guild_id
         return None
 
-    def permit(self, change: Change | None = None) -> Operation[None]:
-        """Check the route's rights. Raises Refusal 404 or 403. Dispatch calls it, unless the route is `late`.
-
-        `change`: what is to be done to a message of the channel (`FindChannelAccess`).
-        """
+    def permit(self) -> Operation[None]:
+        """Check the route's rights. Raises Refusal 404 or 403. Dispatch calls it, unless the route is `late`."""
         scope, permission, _, _ = self.rights
         if permission is not None and scope == "channel":
-            question = FindChannelAccess(
-                channel_id=self.params["channel_id"], user_id=self.claims.user_id, change=change, page=self.page
+            channel = yield from FindChannelAccess(
+                channel_id=self.params["channel_id"], user_id=self.claims.user_id, page=self.page
             )
-            channel = yield from question
             self.role = require_channel(channel, permission)
             self.access = cast("Access", channel)
         elif permission is not None:

@@ -49,8 +49,8 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
     change = None if reply_to is None else Reply(target=reply_to)
     allowed = _checked_allowance(body.allowed_mentions) if body.allowed_mentions is not None else AllowedMentions()
     mentions = find_mentions(text)
-    if change is not None or mentions != NOBODY:  # the rights decide who is told; else storing decides about them
-        yield from call.permit(change)
+    if mentions != NOBODY:  # the rights decide who is told; else storing decides about them
+        yield from call.permit()
         mentions = allowed_mentions(
             mentions, role=call.role, users=allowed.users, roles=allowed.roles, everyone=allowed.everyone
         )

@@ -35,7 +35,7 @@ def post_event(
     mentions: Mentions = NOBODY,
 ) -> Operation[Response]:
     """Store an event, and respond when it is durable. Where the caller has not checked the permission, the transaction that stores
-    the event decides about it alone; only a plain message may be left to it.
+    the event decides about it alone.
 
     `members`: the event's content; the author and a nonce are added, so that two equal contents are two events.
     `fingerprint`: 32 bytes, a hash of what a repeat must share with the first post.
@@ -88,7 +88,6 @@ def post_event(
         now_ms=ctx.wall_ms,
         change=change,
         mentions=mentions,
-        seen=call.access.seen if call.decided else None,
     )
     outcome = (yield from _append_undecided(call, append)) if not call.decided else None
     if outcome is None:
@@ -111,7 +110,7 @@ def _append_undecided(
     call: Call[Any, ChannelAccess], append: AppendEvent
 ) -> Operation[Appended | Unchanged | AppendFailure | None]:
     """Store an event whose author's rights the storing transaction decides about. None: another server owns the guild, and the
-    rights are known now. Raises Refusal; what was refused does not count as a message.
+    rights are known now. Raises Refusal. A refused message does not count as one; a refused change does.
     """
     try:
         outcome = yield from append
@@ -119,10 +118,11 @@ def _append_undecided(
         if refusal.code is ErrorCode.GUILD_OFFLINE:
             yield from call.permit()
             return None
-        _refund(call.ctx, append.sender_id, call.request.client_address)
+        if append.change is None:
+            _refund(call.ctx, append.sender_id, call.request.client_address)
         raise
     call.decided = True
-    if isinstance(outcome, AppendFailure) and outcome.kind == "no_channel":
+    if append.change is None and isinstance(outcome, AppendFailure) and outcome.kind == "no_channel":
         _refund(call.ctx, append.sender_id, call.request.client_address)
     return outcome
 

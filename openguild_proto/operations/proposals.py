@@ -64,7 +64,7 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     event = yield from _checked_event(ctx, caller.server, user.user_id, log_id, wire)
     yield from KnowRemoteUser(peer=caller.server, user=user, now_ms=ctx.wall_ms)
     said = what_is_said(event, parse_content(event))
-    access = yield from FindChannelAccess(channel_id=log_id, user_id=user.user_id, change=said.change)
+    access = yield from FindChannelAccess(channel_id=log_id, user_id=user.user_id)
     require_channel(access, Permission.READ)
     if access is None:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -91,7 +91,6 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
         now_ms=ctx.wall_ms,
         change=said.change,
         mentions=said.mentions,
-        seen=access.seen,
     )
     if isinstance(outcome, Unchanged):
         return _unchanged(outcome.state)

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from openguild_proto.canonical.event import BuiltEvent, build_event
-from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess
+from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.messages import FindMessage, FoundMessage
 from openguild_proto.policy.reactions import read_reactions, shown_to
 from openguild_proto.records import Author, Change, Edit, MessageState, Pin, React, Redact, Reply, StoredEvent
@@ -48,15 +48,6 @@ def changing(
     return replace(
         effect, event_id=event.event_id, event_type=_type_of(change), wire=event.wire, change=change, now_ms=now_ms
     )
-
-
-async def as_seen(storage: Storage, effect: AppendEvent) -> AppendEvent:
-    """The same, with the message that it changes as it is now."""
-    if effect.change is None or effect.author is None:
-        return effect
-    question = FindChannelAccess(channel_id=effect.channel_id, user_id=effect.author.user_id, change=effect.change)
-    access = await storage.perform(question)
-    return effect if access is None else replace(effect, seen=access.seen)
 
 
 def new_event_id() -> str:

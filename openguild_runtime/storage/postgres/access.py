@@ -15,10 +15,7 @@ from openguild_proto.records import (
     GuildAccess,
     GuildRecord,
     LogPlace,
-    React,
-    SeenMessage,
 )
-from openguild_runtime.storage.postgres.changes import message_state
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, texts
@@ -30,18 +27,10 @@ CHANNEL = Columns(ChannelRecord)
 CHANNELS = (
     f"(SELECT {CHANNEL}, head_sequence FROM channels JOIN logs ON log_id = channel_id) AS c"  # with where its log is
 )
-_ACCESS = """
-SELECT a.place, {channel}, c.head_sequence, a.guild_role, a.channel_role, a.server_roles{seen}
-FROM {function} AS a JOIN {channels} ON c.channel_id = a.channel_id
+ACCESS = f"""
+SELECT a.place, {CHANNEL.of("c")}, c.head_sequence, a.guild_role, a.channel_role, a.server_roles
+FROM channel_access_v1($1, $2) AS a JOIN {CHANNELS} ON c.channel_id = a.channel_id
 """
-PLAIN_ACCESS = _ACCESS.format(channel=CHANNEL.of("c"), channels=CHANNELS, seen="", function="channel_access_v1($1, $2)")
-CHANGE_ACCESS = _ACCESS.format(
-    channel=CHANNEL.of("c"),
-    channels=CHANNELS,
-    seen=""", a.sequence, a.event_id, a.author_id, a.posted_at, a.edited_text, a.edited_at, a.versions, a.redacted_by,
-    a.pinned_at, a.replies, a.reactions, a.revision, a.has_reacted""",
-    function="change_access_v1($1, $2, $3, $4)",
-)
 
 # With a page of the channel's log, in the same statement, in the row of the first reader. The log is named by a value: one
 # partition is read.
@@ -87,17 +76,10 @@ async def find_channel_accesses(
 ) -> list[ChannelAccess | None]:
     """Return one result for each effect, in order."""
     channels, users = [effect.channel_id for effect in effects], [effect.user_id for effect in effects]
-    changes = [effect.change for effect in effects]
-    has_changes = any(change is not None for change in changes)
-    if has_changes:
-        targets = [change.target if change is not None else None for change in changes]
-        emojis = [change.emoji if isinstance(change, React) else None for change in changes]
-        rows = await connection.fetch(CHANGE_ACCESS, channels, users, targets, emojis)
-    else:
-        rows = await connection.fetch(PLAIN_ACCESS, channels, users)
+    rows = await connection.fetch(ACCESS, channels, users)
     found: list[ChannelAccess | None] = [None] * len(effects)
     for row in rows:
-        found[row["place"] - 1] = _channel_access(row, seen=_seen(row) if has_changes else None)
+        found[row["place"] - 1] = _channel_access(row)
     return found
 
 
@@ -122,23 +104,16 @@ async def find_accesses_and_page(
     for row in rows:
         if row["sequences"]:
             events.events = tuple(zip(row["sequences"], row["wires"], strict=True))
-        found[row["place"] - 1] = _channel_access(row, page=events)
+        found[row["place"] - 1] = _channel_access(row, events)
     return found
 
 
-def _channel_access(row: Row, *, seen: SeenMessage | None = None, page: EventPage | None = None) -> ChannelAccess:
+def _channel_access(row: Row, page: EventPage | None = None) -> ChannelAccess:
     return ChannelAccess(
         channel=CHANNEL.record(row),
         guild_role=row["guild_role"],
         channel_role=row["channel_role"],
         server_roles=texts(row["server_roles"]),
         head=row["head_sequence"],
-        seen=seen,
         page=page,
     )
-
-
-def _seen(row: Row) -> SeenMessage | None:
-    if row["sequence"] is None:
-        return None
-    return SeenMessage(message_state(row), row["revision"], row["has_reacted"])

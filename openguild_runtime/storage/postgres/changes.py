@@ -1,7 +1,8 @@
 """A batch of appends of which some change messages.
 
-If all of them can be decided on the messages as they were seen before, one statement stores them, unless a message has changed
-since. Otherwise what they rest on is read under the locks, they are decided, and all is written, in one transaction.
+If all of them can be decided on the messages that they change, those are read, and one statement stores the batch, unless a
+message has changed meanwhile. Otherwise what they rest on is read under the locks, they are decided, and all is written, in one
+transaction.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from openguild_proto.effects.channels import Appended, AppendEvent
-from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent
+from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent, foreseeable
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
 from openguild_proto.policy.reactions import is_crowded
-from openguild_proto.records import NO_REACTIONS, MessageState, Pin, React, Redact, StoredEvent
+from openguild_proto.records import NO_REACTIONS, MessageState, Pin, React, Redact, SeenMessage, StoredEvent
 from openguild_runtime.storage.postgres.search_index import FOLLOW, changed_documents
 from openguild_runtime.storage.postgres.values import (
     Connection,
@@ -26,7 +27,13 @@ from openguild_runtime.storage.postgres.values import (
     to_millis_or_none,
 )
 
-# Names the columns: one that a later release adds changes nothing. The limit of locks is set as in append.py.
+# Names the columns: one that a later release adds changes nothing.
+SEEN = """
+SELECT place, sequence, event_id, author_id, created_at AS posted_at, edited_text, edited_at, versions, redacted_by, pinned_at,
+    replies, reactions, revision, has_reacted
+FROM seen_messages_v1($1, $2, $3, $4) AS seen
+"""
+# The limit of locks is set as in append.py.
 JUDGE = """
 SELECT place, head_sequence, message_count, pins, is_moved, living, guild_role, channel_role, server_roles,
     known_sequence, known_event_id, known_fingerprint, known_wire, known_created_at,
@@ -70,14 +77,31 @@ async def append_changes(connection: Connection, effects: Sequence[AppendEvent],
 async def _append_foreseen(
     connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int
 ) -> list[Outcome]:
-    """Store what is decided on the messages as they were seen. Empty: they are other ones by now, or not all may be stored."""
-    batch = ChangeBatch()
-    if not all(batch.foresee(effect) for effect in effects):
+    """Store what is decided on the messages as they are seen. Empty: they are other ones by now, or not all may be stored."""
+    if not all(map(foreseeable, effects)):
         return []
-    written, documents = _written(batch, seen=True), changed_documents(batch)
+    batch, seen = ChangeBatch(), await find_seen_messages(connection, effects)
+    if not all(map(batch.foresee, effects, seen)):
+        return []
+    written, documents = _written(batch, seen), changed_documents(batch)
     rows = await connection.fetch(CHANGE, *written, PERMITTED, OVERSEERS, f"{lock_timeout_ms}ms", *documents)
     sequences: dict[int, int] = {row["place"]: row["sequence"] for row in rows}
     return [stored_now(effect, sequences[place]) for place, effect in enumerate(effects, start=1) if sequences]
+
+
+async def find_seen_messages(connection: Connection, effects: Sequence[AppendEvent]) -> list[SeenMessage | None]:
+    """Read, without locks, the message that each effect changes; None: there is none."""
+    rows = await connection.fetch(
+        SEEN,
+        [effect.channel_id for effect in effects],
+        [effect.sender_id for effect in effects],
+        [effect.change.target if effect.change is not None else None for effect in effects],
+        [effect.change.emoji if isinstance(effect.change, React) else None for effect in effects],
+    )
+    found: list[SeenMessage | None] = [None] * len(effects)
+    for row in rows:
+        found[row["place"] - 1] = SeenMessage(message_state(row), row["revision"], row["has_reacted"])
+    return found
 
 
 async def append_judged(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
@@ -185,7 +209,8 @@ def message_state(row: Row) -> MessageState:
     )
 
 
-def _written(batch: ChangeBatch, *, seen: bool = False) -> list[Sequence[Any]]:
+def _written(batch: ChangeBatch, seen: Sequence[SeenMessage | None] | None = None) -> list[Sequence[Any]]:
+    """The columns of what becomes of the batch. `seen`: what its decisions rest on, to be looked at again when it is stored."""
     states, reactions = dict(batch.states.values()), dict(batch.reactions.values())
     rows = []
     for place, event in enumerate(batch.events):
@@ -195,7 +220,7 @@ def _written(batch: ChangeBatch, *, seen: bool = False) -> list[Sequence[Any]]:
             *(_state_row(states[place]) if place in states else _NO_STATE),
             change.emoji if isinstance(change, React) else None,
             reactions.get(place),
-            *(_seen_row(event.append) if seen else ()),
+            *(_seen_row(event.append, seen[place]) if seen is not None else ()),
         ))  # fmt: skip
     return list(zip(*rows, strict=True))
 
@@ -231,8 +256,8 @@ def _state_row(state: MessageState) -> tuple[Any, ...]:
     )
 
 
-def _seen_row(effect: AppendEvent) -> tuple[str | None, str | None, int | None]:
+def _seen_row(effect: AppendEvent, seen: SeenMessage | None) -> tuple[str | None, str | None, int | None]:
     session_id = effect.author.session_id if effect.author is not None else None
-    if effect.change is None or effect.seen is None:
+    if effect.change is None or seen is None:
         return session_id, None, None
-    return session_id, effect.change.target, effect.seen.revision
+    return session_id, effect.change.target, seen.revision

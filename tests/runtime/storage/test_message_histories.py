@@ -26,7 +26,7 @@ from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
-from tests.support.messages import as_seen, changing, new_event_id, post, stored
+from tests.support.messages import changing, new_event_id, post, stored
 
 USERS = tuple(f"00000000-0000-4000-8000-00000000000{number}" for number in range(4))
 ROLES = ("owner", "moderator", "member", "viewer")
@@ -40,7 +40,7 @@ STEP = st.tuples(
     st.integers(0, 7),
     st.sampled_from(["+1", "heart", "🎉"]),
 )
-HISTORY = st.lists(st.tuples(st.lists(STEP, min_size=1, max_size=5), st.booleans()), min_size=1, max_size=12)
+HISTORY = st.lists(st.lists(STEP, min_size=1, max_size=5), min_size=1, max_size=12)
 
 
 class Both:
@@ -64,17 +64,6 @@ class Both:
         here, there = [await asyncio.gather(*[_outcome(store, effect) for effect in effects]) for store in self._stores]
         assert here == there
         return here
-
-    def change_as_seen(self, *effects: AppendEvent) -> None:
-        """Read what they change in each store, then perform them at once, in order; every store must answer the same."""
-        self._portal.call(self._see_and_change, effects)
-
-    async def _see_and_change(self, effects: tuple[AppendEvent, ...]) -> None:
-        outcomes = []
-        for store in self._stores:
-            seen = [await as_seen(store, effect) for effect in effects]
-            outcomes.append(await asyncio.gather(*[_outcome(store, effect) for effect in seen]))
-        assert outcomes[0] == outcomes[1]
 
 
 @asynccontextmanager
@@ -109,20 +98,18 @@ def both(module_database: str) -> Iterator[Both]:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(history=HISTORY)
-def test_a_history_ends_the_same_in_both_stores(
-    both: Both, history: list[tuple[list[tuple[str, int, int, str]], bool]]
-) -> None:
+def test_a_history_ends_the_same_in_both_stores(both: Both, history: list[list[tuple[str, int, int, str]]]) -> None:
     channel_id = new_id()
     both.alike(InsertChannel(author=Author(USERS[0]), channel_id=channel_id, guild_id=GUILD, name="c", now_ms=NOW))
     done: list[AppendEvent] = []
-    for moment, (batch, reads) in enumerate(history):
+    for moment, batch in enumerate(history):
         effects: list[AppendEvent] = []
         for kind, user, place, emoji in batch:
             effect = _effect(channel_id, done, kind, USERS[user], place, emoji, NOW + moment)
             if effect.event_id not in {other.event_id for other in effects}:
                 effects.append(effect)
                 done.append(effect)
-        (both.change_as_seen if reads else both.alike)(*effects)
+        both.alike(*effects)
     for reader_id in USERS[:3]:
         both.alike(
             *[ReadMessages(channel_id=channel_id, reader_id=reader_id, limit=limit) for limit in (3, 50)],

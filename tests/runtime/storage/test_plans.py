@@ -137,7 +137,6 @@ def examples(at: Place) -> list[StorageEffect[Any]]:
     changes = [Edit(events[0], "other"), React(events[1], "x", adds=True), Pin(events[2], pins=True), Redact(events[3])]
     return [
         FindChannelAccess(channel_id=channel, user_id=user),
-        FindChannelAccess(channel_id=channel, user_id=user, change=React(events[0], "x", adds=True)),
         *page,
         post(channel, user, "new"),
         post(channel, user, "an answer", reply_to=events[4]),

@@ -1,8 +1,9 @@
-"""Changes of messages that were read before: stored on what was seen, unless anything has changed since (PROTOCOL 6.6)."""
+"""Changes of messages are decided on what is read without locks, unless that has changed when they are stored (PROTOCOL 6.6)."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import anyio
@@ -17,10 +18,16 @@ from openguild_proto.policy.reactions import EmojiUse, write_reactions
 from openguild_proto.records import Author, Edit, MessageState, React, Redact, SeenMessage
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.storage.postgres.changes import find_seen_messages, judge_and_write
+from openguild_runtime.storage.postgres.values import Connection
 from tests.support.deeds import NOW, add_channel, add_guild, add_user
-from tests.support.messages import as_seen, changing, counts, found, new_event_id, post, reacted, stored
+from tests.support.messages import changing, counts, found, new_event_id, post, reacted, stored
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
+
+LOCK_MS = 1_000
+WAITING = "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -31,8 +38,8 @@ def storage(kept_storage: Storage) -> Storage:
 class Place(NamedTuple):
     """A channel that two replicas serve, its owner, a member, and a message of the member's."""
 
-    here: Storage
-    there: Storage
+    here: PostgresStorage
+    there: PostgresStorage
     guild_id: str
     channel_id: str
     owner: str
@@ -68,69 +75,77 @@ async def state_of(place: Place) -> MessageState:
     return (await found(place.here, place.channel_id, place.target)).state
 
 
-def pretend(effect: AppendEvent, **members: Any) -> AppendEvent:
-    """The same, but what was seen is not what is stored: whether it was decided on shows."""
-    assert effect.seen is not None
-    return replace(effect, seen=replace(effect.seen, state=replace(effect.seen.state, **members)))
+@asynccontextmanager
+async def changed_meanwhile(place: Place, effect: AppendEvent) -> AsyncIterator[None]:
+    """Another transaction stores `effect` first: whatever begins within has seen the message as it was before, and waits."""
+
+    async def store_and_wait(connection: Connection) -> None:
+        async with connection.transaction(isolation="read_committed"):
+            (outcome,) = await judge_and_write(connection, [effect], LOCK_MS)
+            assert isinstance(outcome, Appended)
+            stored_there.set()
+            await eventually(lambda: connection.fetchval(WAITING), what="the other change waits")
+
+    stored_there = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: place.there._pool.lend(store_and_wait, writes=True))
+        await stored_there.wait()
+        yield
 
 
-async def test_what_was_seen_tells_the_message_and_its_revision(place: Place) -> None:
-    fresh = await as_seen(place.here, changing(place.channel_id, place.owner, React(place.target, "+1", adds=True)))
+async def test_what_is_seen_tells_the_message_and_its_revision(place: Place) -> None:
+    async def seen(effect: AppendEvent) -> SeenMessage | None:
+        (message,) = await place.here._pool.lend(
+            lambda connection: find_seen_messages(connection, [effect]), writes=False
+        )
+        return message
+
+    react = changing(place.channel_id, place.owner, React(place.target, "+1", adds=True))
     state = MessageState(1, place.target, place.member, NOW)
-    assert fresh.seen == SeenMessage(state, revision=0, has_reacted=False)
-    await stored(place.here, fresh)
-    again = await as_seen(place.here, fresh)
+    assert await seen(react) == SeenMessage(state, revision=0, has_reacted=False)
+    await stored(place.here, react)
     reactions = write_reactions([EmojiUse("+1", 1, me=False, reactors=[place.owner])])
-    assert again.seen == SeenMessage(replace(state, reactions=reactions), revision=2, has_reacted=True)
-    other = await as_seen(place.here, changing(place.channel_id, place.member, React(place.target, "+1", adds=True)))
-    assert other.seen is not None
-    assert not other.seen.has_reacted
-    missing = changing(place.channel_id, place.member, Edit(new_event_id(), "x"))
-    assert (await as_seen(place.here, missing)).seen is None
+    assert await seen(react) == SeenMessage(replace(state, reactions=reactions), revision=2, has_reacted=True)
+    other = await seen(changing(place.channel_id, place.member, React(place.target, "+1", adds=True)))
+    assert other is not None
+    assert not other.has_reacted
+    assert await seen(changing(place.channel_id, place.member, Edit(new_event_id(), "x"))) is None
 
 
 @pytest.mark.parametrize("kind", ["edit", "reply", "reaction"])
-async def test_a_change_is_decided_on_what_was_seen(place: Place, kind: str) -> None:
+async def test_a_message_that_changed_meanwhile_is_read_anew(place: Place, kind: str) -> None:
     channel_id, target = place.channel_id, place.target
-    effect = {
-        "edit": changing(channel_id, place.member, Edit(target, "better")),
-        "reply": post(channel_id, place.member, "indeed", reply_to=target),
-        "reaction": changing(channel_id, place.member, React(target, "+1", adds=True)),
-    }[kind]
-    effect = pretend(await as_seen(place.here, effect), versions=41, replies=51)
-    event = await stored(place.here, effect)
-    assert (event.sequence, event.wire) == (2, effect.wire)
-    state = await state_of(place)
-    assert (state.versions, state.replies) == (41 + (kind == "edit"), 51 + (kind == "reply"))
-
-
-@pytest.mark.parametrize("kind", ["edit", "reply", "reaction"])
-async def test_a_message_that_changed_since_is_read_anew(place: Place, kind: str) -> None:
-    channel_id, target = place.channel_id, place.target
-    effect = pretend(
-        await as_seen(place.here, changing(channel_id, place.member, Edit(target, "mine"))), versions=41, replies=51
-    )
-    since = {
+    meanwhile = {
         "edit": changing(channel_id, place.member, Edit(target, "another")),
         "reply": post(channel_id, place.owner, "indeed", reply_to=target),
         "reaction": changing(channel_id, place.owner, React(target, "+1", adds=True)),
     }[kind]
-    await stored(place.there, since)
-    assert (await stored(place.here, effect)).sequence == 3
+    async with changed_meanwhile(place, meanwhile):
+        event = await stored(place.here, changing(channel_id, place.member, Edit(target, "mine")))
+    assert event.sequence == 3
     state = await state_of(place)
     expected = 2 + (kind == "edit"), int(kind == "reply"), int(kind == "reaction")
     assert (state.versions, state.replies, len(counts(state))) == expected
     assert state.edited_text == "mine"
 
 
+@pytest.mark.parametrize("kind", ["edit", "reply", "reaction"])
+async def test_a_message_that_was_taken_back_meanwhile_is_not_changed(place: Place, kind: str) -> None:
+    channel_id, target = place.channel_id, place.target
+    effect = {
+        "edit": changing(channel_id, place.member, Edit(target, "secret")),
+        "reply": post(channel_id, place.member, "secret", reply_to=target),
+        "reaction": changing(channel_id, place.member, React(target, "+1", adds=True)),
+    }[kind]
+    async with changed_meanwhile(place, changing(channel_id, place.member, Redact(target))):
+        assert await attempt(place.here, effect) is ErrorCode.MESSAGE_REDACTED
+
+
 async def test_what_is_forbidden_by_now_is_refused(place: Place) -> None:
     channel_id, target = place.channel_id, place.target
 
-    async def seen(effect: AppendEvent) -> AppendEvent:
-        return await as_seen(place.here, effect)
-
-    edit = await seen(changing(channel_id, place.member, Edit(target, "x")))
-    reply = await seen(post(channel_id, place.member, "x", reply_to=target))
+    edit = changing(channel_id, place.member, Edit(target, "x"))
+    reply = post(channel_id, place.member, "x", reply_to=target)
     gone = replace(edit, author=Author(place.member, "00000000-0000-4000-8000-000000000009"))
     assert await attempt(place.here, gone) is ErrorCode.UNAUTHORIZED
     demoted = GrantGuildRole(guild_id=place.guild_id, user_id=place.member, role="viewer", now_ms=NOW)
@@ -147,21 +162,16 @@ async def test_what_is_forbidden_by_now_is_refused(place: Place) -> None:
 
 async def test_a_repeat_answers_as_the_first_did(place: Place) -> None:
     react = changing(place.channel_id, place.member, React(place.target, "+1", adds=True), nonce="n")
-    first = await as_seen(place.here, react)
-    event = await stored(place.here, first)
-    for effect in (first, await as_seen(place.here, react)):
-        assert await place.here.perform(effect) == Appended(event, repeated=True)
-    other = await as_seen(place.here, changing(place.channel_id, place.member, Edit(place.target, "x"), nonce="n"))
+    event = await stored(place.here, react)
+    assert await place.here.perform(react) == Appended(event, repeated=True)
+    other = changing(place.channel_id, place.member, Edit(place.target, "x"), nonce="n")
     assert await place.here.perform(other) == AppendFailure("nonce_reused")
-    again = await as_seen(place.here, changing(place.channel_id, place.member, React(place.target, "+1", adds=True)))
+    again = changing(place.channel_id, place.member, React(place.target, "+1", adds=True))
     assert isinstance(await place.here.perform(again), Unchanged)
 
 
 async def test_two_edits_on_two_replicas_at_once_are_two_versions(place: Place) -> None:
-    edits = [
-        await as_seen(store, changing(place.channel_id, place.member, Edit(place.target, text)))
-        for store, text in ((place.here, "one"), (place.there, "two"))
-    ]
+    edits = [changing(place.channel_id, place.member, Edit(place.target, text)) for text in ("one", "two")]
     events = await on_both(place, *edits)
     assert sorted(outcome.event.sequence for outcome in events) == [2, 3]
     state = await state_of(place)
@@ -171,10 +181,8 @@ async def test_two_edits_on_two_replicas_at_once_are_two_versions(place: Place) 
 async def test_an_edit_and_a_redaction_on_two_replicas_leave_no_text(place: Place) -> None:
     for _ in range(10):
         message = await stored(place.here, post(place.channel_id, place.member, "hello-secret"))
-        edit = await as_seen(
-            place.here, changing(place.channel_id, place.member, Edit(message.event_id, "edit-secret"))
-        )
-        redact = await as_seen(place.there, changing(place.channel_id, place.member, Redact(message.event_id)))
+        edit = changing(place.channel_id, place.member, Edit(message.event_id, "edit-secret"))
+        redact = changing(place.channel_id, place.member, Redact(message.event_id))
         edited, redacted = await on_both(place, edit, redact)
         assert isinstance(redacted, Appended)
         assert edited is ErrorCode.MESSAGE_REDACTED or edited.event.sequence < redacted.event.sequence
@@ -187,8 +195,7 @@ async def test_the_last_place_for_an_emoji_is_given_once_on_two_replicas(place: 
     for number in range(MAX_MESSAGE_EMOJI - 1):
         await stored(place.here, changing(place.channel_id, place.owner, React(place.target, f"e{number}", adds=True)))
     reactions = [
-        await as_seen(store, changing(place.channel_id, place.member, React(place.target, emoji, adds=True)))
-        for store, emoji in ((place.here, "one"), (place.there, "two"))
+        changing(place.channel_id, place.member, React(place.target, emoji, adds=True)) for emoji in ("one", "two")
     ]
     outcomes = await on_both(place, *reactions)
     assert sorted(isinstance(outcome, Appended) for outcome in outcomes) == [False, True]
@@ -210,17 +217,14 @@ async def test_changes_and_posts_that_wait_together_are_stored_in_their_order(pl
         changing(channel_id, place.member, React(target, "heart", adds=True)),
         changing(channel_id, place.member, React(target, "heart", adds=False)),
     ]
-    seen = [await as_seen(place.here, effect) for effect in effects]
-    outcomes = await place_together(place.here, seen)
+    outcomes = await place_together(place.here, effects)
     assert [outcome.event.sequence for outcome in outcomes] == list(range(3, 12))
     message = await found(place.here, channel_id, target, place.member)
     state = message.state
     assert (state.edited_text, state.versions, state.replies) == ("second", 3, 1)
     assert counts(state) == (("+1", 2),)
     assert reacted(message, place.member) == ("+1",)
-    await stored(
-        place.here, await as_seen(place.here, changing(channel_id, place.member, React(target, "+1", adds=False)))
-    )
+    await stored(place.here, changing(channel_id, place.member, React(target, "+1", adds=False)))
     message = await found(place.here, channel_id, target, place.member)
     assert (counts(message.state), reacted(message, place.member)) == ((("+1", 1),), ())
 
@@ -229,7 +233,7 @@ async def test_many_edits_at_once_keep_the_bound_of_versions(place: Place) -> No
     async def edit(number: int) -> Any:
         store = (place.here, place.there)[number % 2]
         effect = changing(place.channel_id, place.member, Edit(place.target, f"text {number}"))
-        return await attempt(store, await as_seen(store, effect))
+        return await attempt(store, effect)
 
     outcomes = await gathered([lambda number=number: edit(number) for number in range(MAX_MESSAGE_VERSIONS + 5)])
     stored_ones = [outcome.event.sequence for outcome in outcomes if isinstance(outcome, Appended)]

@@ -46,7 +46,7 @@ FUNCTIONS = (
     changes.CHANGE,
     changes.WRITE,
     access.ACCESS,
-    access.CHANGE_ACCESS,
+    access.SEEN,
     reading.EVENTS,
     reading.MESSAGE_PAGE,
     reading.MESSAGES,
