@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.budget.counted import CountedServer
@@ -14,6 +15,7 @@ WARM, TURNS, WINDOWS = 30, 20, 8
 PAGE_EVENTS = 50
 SUBSCRIBERS = 400
 RELEASED = 10
+CHANGED = 20  # messages
 
 Counts = dict[str, float]
 
@@ -29,26 +31,30 @@ def measure(directory: Path, progress: Callable[[str], None]) -> tuple[Counts, i
         with Connection(server.server.port) as connection:
             post = request("POST", f"/channels/{channel}/messages", user.token, {"content": "x" * 100})
             connection.ask(post)
+            for _ in range(PAGE_EVENTS):
+                connection.ask(post)
             requests = {
-                "version": request("GET", "/version"),
-                "post": post,
-                "page of 50": request("GET", f"/channels/{channel}/events?limit={PAGE_EVENTS}", user.token),
-                "folded page of 50": request("GET", f"/channels/{channel}/messages?limit={PAGE_EVENTS}", user.token),
-                "unread": request("GET", "/channels/unread", user.token),
-                "sync of one log": request("POST", "/sync", user.token, _positions(user, channel)),
+                "version": [request("GET", "/version")],
+                "post": [post],
+                "edit": _edits(user, channel),
+                "reaction": _reactions(user, channel),
+                "page of 50": [request("GET", f"/channels/{channel}/events?limit={PAGE_EVENTS}", user.token)],
+                "folded page of 50": [request("GET", f"/channels/{channel}/messages?limit={PAGE_EVENTS}", user.token)],
+                "unread": [request("GET", "/channels/unread", user.token)],
+                "sync of one log": [request("POST", "/sync", user.token, _positions(user, channel))],
             }
 
-            def repeat(data: bytes, turns: int) -> None:
-                for _ in range(turns):
+            def ask(turns: Iterator[bytes], count: int) -> None:
+                for data in itertools.islice(turns, count):
                     connection.ask(data)
 
-            repeat(post, PAGE_EVENTS)
             found: Counts = {}
-            for name, data in requests.items():
+            for name, different in requests.items():
                 progress(name)
-                repeat(data, WARM)
+                turns = itertools.cycle(different)
+                ask(turns, WARM)
                 found[name] = (
-                    least(lambda name=name, data=data: server.count(name, lambda: repeat(data, TURNS))) / TURNS
+                    least(lambda name=name, turns=turns: server.count(name, lambda: ask(turns, TURNS))) / TURNS
                 )
             progress("delivery")
             found["delivery"] = _delivery(server, channel, user)
@@ -75,6 +81,34 @@ def _delivery(server: CountedServer, channel: str, user: User) -> float:
     if heard["frames"] != [RELEASED * WINDOWS] or not heard["even"]:
         raise RuntimeError(f"messages were lost: {heard['frames']}")
     return found / RELEASED / SUBSCRIBERS
+
+
+def _edits(user: User, channel: str) -> list[bytes]:
+    """Edits that change something each time, of so many messages that none gets too many versions."""
+    return [
+        request("PATCH", f"/channels/{channel}/events/{event_id}", user.token, {"content": text})
+        for text in ("y" * 100, "z" * 100)
+        for event_id in _newest(user, channel)
+    ]
+
+
+def _reactions(user: User, channel: str) -> list[bytes]:
+    """An emoji that comes and goes."""
+    return [
+        request(
+            "POST",
+            f"/channels/{channel}/events/{event_id}/reactions",
+            user.token,
+            {"emoji": "\N{ROCKET}", "action": action},
+        )
+        for action in ("add", "remove")
+        for event_id in _newest(user, channel)
+    ]
+
+
+def _newest(user: User, channel: str) -> list[str]:
+    """The ids of the newest messages."""
+    return [event["event_id"] for event in user.history(channel, before=1 << 53, limit=CHANGED)]
 
 
 def _positions(user: User, channel: str) -> dict[str, object]:
