@@ -26,10 +26,19 @@ def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
         return wire
     kept = {name: members[name] for name in _KEPT if name in members}
     left = canonical_json({**kept, "content": "", "redacted_by": redacted_by})
-    former, present = (b',"content":' + part + b',"prev_events":' for part in (content, left))
+    former = _member(content)
     if former not in wire:
         raise ValueError("an event without a canonical form cannot be redacted")
-    return wire.replace(former, present, 1)
+    return wire.replace(former, _member(left), 1)
+
+
+def is_redactable(wire: bytes) -> bool:
+    """Return whether `redacted_wire` finds the content of an event."""
+    return _member(bytes(_decoder.decode(wire).content)) in wire
+
+
+def _member(content: bytes) -> bytes:
+    return b',"content":' + content + b',"prev_events":'
 
 
 def is_redacted(content: object) -> bool:

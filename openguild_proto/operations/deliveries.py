@@ -8,7 +8,7 @@ from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.canonical.verify import UnverifiedEvent
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.handovers import FindTenure
-from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
+from openguild_proto.effects.mirrors import REPEATED, DropMirror, FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
 from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
@@ -128,6 +128,8 @@ def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Ope
         receipt = decode_unpadded(part.receipt) if part.receipt is not None else None
     except (UnverifiedEvent, ValueError) as fault:
         return str(fault)
+    if len({event.event_id for event in events}) < len(events):
+        return REPEATED
     return (
         yield from MirrorEvents(
             origin=owner,

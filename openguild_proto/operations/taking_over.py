@@ -148,6 +148,8 @@ def _read(
         if event is None:
             raise offline()
         found.append(event)
+    if len({line.event.event_id for line in found}) < len(found):
+        raise offline()
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ import pytest
 from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
 from openguild_proto.effects.handovers import FindTenure
-from openguild_proto.effects.mirrors import FindMirrorPlace, ReadSnapshot
+from openguild_proto.effects.mirrors import REPEATED, FindMirrorPlace, MirrorEvents, ReadSnapshot
 from openguild_proto.errors import ErrorCode
 from openguild_proto.federation.handovers import MOVE, MOVE_MS, signed_handover
 from openguild_proto.mirror_records import Handover, Snapshot
@@ -122,19 +122,40 @@ def test_events_that_are_none(shared: Shared) -> None:
     assert told(shared, shared.channel, 2**63 - 1, event).status == "refused"
 
 
+def test_events_are_in_the_form_in_which_they_can_be_redacted(shared: Shared) -> None:
+    event = said(shared, "message", {"content": "hi"}, sender=user_id(shared.north, shared.alice))
+    for text in (json.dumps(json.loads(event)), json.dumps(json.loads(event), sort_keys=True, separators=(",", ":"))):
+        assert told(shared, shared.channel, 1, text).status == "refused"
+    assert told(shared, shared.channel, 1, event).status == "ok"
+
+
+def test_an_event_that_is_there_twice_is_refused(shared: Shared) -> None:
+    """Before the store is asked: PostgreSQL would refuse the whole delivery."""
+    event = said(shared, "message", {"content": "hi"}, sender=user_id(shared.north, shared.alice))
+    asked = noted(shared, MirrorEvents)
+    place = told(shared, shared.channel, 1, event, event)
+    assert (place.status, place.sequence, place.reason, asked) == ("refused", 1, REPEATED, [])
+
+
 @pytest.mark.parametrize("log_id", ["x", "a\0b", "{11111111-1111-4111-8111-111111111111}"])
 def test_logs_without_an_id_are_not_looked_for(shared: Shared, log_id: str) -> None:
-    looked_for: list[str] = []
+    looked_for = noted(shared, FindMirrorPlace)
+    assert told(shared, log_id, 0).status == "refused"
+    assert looked_for == [], "PostgreSQL takes it for no UUID"
+
+
+def noted(shared: Shared, kind: type[Any]) -> list[Any]:
+    """The effects of this kind that the south asks for from now on."""
+    found: list[Any] = []
     perform = shared.south.perform
 
     def performed(effect: Any) -> Any:
-        if isinstance(effect, FindMirrorPlace):
-            looked_for.append(effect.log_id)
+        if isinstance(effect, kind):
+            found.append(effect)
         return perform(effect)
 
     shared.south.perform = performed  # type: ignore[method-assign]  # of this one server
-    assert told(shared, log_id, 0).status == "refused"
-    assert looked_for == [], "PostgreSQL takes it for no UUID"
+    return found
 
 
 INVITES: dict[str, tuple[dict[str, Any], int]] = {
