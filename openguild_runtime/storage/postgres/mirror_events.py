@@ -23,6 +23,7 @@ from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, texts
 
+STRAYS_AT_ONCE = 20
 # With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, and which of the users $6
 # are of this server. Both rows are locked: whoever waits for another delivery reads the newest of what is locked, and of other
 # tables what was there before the wait.
@@ -59,8 +60,10 @@ DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
     SELECT sequence FROM federation_history WHERE log_id = $1 AND event_id = $2
 )
 """
+# Edits of a message that is not here, some at a time: its owner decides how many there are.
 STRAY_EDITS = """
 SELECT sequence, wire FROM log_events WHERE log_id = $1 AND event_type = 'message.edited' AND target IS NULL
+AND sequence > $3 AND position(convert_to($2::text, 'UTF8') IN wire) > 0 ORDER BY sequence LIMIT $4
 """
 REPLACE_WIRE = "UPDATE log_events SET wire = $3 WHERE log_id = $1 AND sequence = $2"
 
@@ -173,7 +176,10 @@ async def _channel_events(
 
 async def _redact_strays(tx: Transaction, log_id: str, target: str, redacted_by: str) -> None:
     """Take away the texts of edits of a message that is not here."""
-    for row in await tx.connection.fetch(STRAY_EDITS, log_id):
-        if parse_event(row["wire"]).content.get("target") == target:
-            wire = redacted_wire(row["wire"], redacted_by)
-            await tx.connection.execute(REPLACE_WIRE, log_id, row["sequence"], wire)
+    after = 0
+    while rows := await tx.connection.fetch(STRAY_EDITS, log_id, target, after, STRAYS_AT_ONCE):
+        for row in rows:
+            if parse_event(row["wire"]).content.get("target") == target:
+                wire = redacted_wire(row["wire"], redacted_by)
+                await tx.connection.execute(REPLACE_WIRE, log_id, row["sequence"], wire)
+        after = rows[-1]["sequence"]

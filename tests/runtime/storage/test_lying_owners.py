@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import asyncpg
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -11,13 +14,14 @@ from openguild_proto.effects.channels import FindChannelAccess, ReadEvents
 from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.handovers import AbsorbHistory, StageHistory
 from openguild_proto.effects.messages import FindMessage
-from openguild_proto.effects.mirrors import FindMirrorPlace, MirrorEvents, StoreMirror
+from openguild_proto.effects.mirrors import FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
 from openguild_proto.mirror_records import HistoricEvent
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.records import LogPlace
 from openguild_proto.schemas.log_contents import ChannelRoleSetContent, MemberLeftContent
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.storage.postgres.mirror_events import STRAYS_AT_ONCE
 from tests.runtime.storage.test_mirrors import mirrored, register
 from tests.support.owner_server import HERE, NOW_MS, OWNER, SIGNER, Owner, keys_at
 
@@ -61,6 +65,39 @@ async def test_messages_of_own_users_that_the_owner_has_made_are_refused(kept_st
     assert (outcome.status, outcome.place and outcome.place.sequence) == ("refused", 0)
     outcome = await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news[:1]))
     assert (outcome.status, outcome.place and outcome.place.sequence) == ("ok", 1)
+
+
+async def test_edits_of_a_message_that_is_not_here_are_read_some_at_a_time(
+    kept_storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, owner = kept_storage, Owner()
+    before = owner.post("before the mirror")
+    await mirrored(storage, owner)
+    for number in range(2 * STRAYS_AT_ONCE):
+        owner.append("message.edited", {"target": before.event_id, "content": f"stray {number}"})
+
+    async def mirror() -> MirrorOutcome:
+        place = await storage.perform(FindMirrorPlace(OWNER, owner.channel_id))
+        assert place is not None
+        news = owner.news(owner.channel_id, place.sequence, 2 * STRAYS_AT_ONCE)
+        return await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news))
+
+    assert (await mirror()).status == "ok"
+    owner.append("message.redacted", {"target": before.event_id})
+    fetch, counts = asyncpg.Connection.fetch, [0]
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        rows = await fetch(*arguments, **options)
+        counts.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", counted)
+    assert (await mirror()).status == "ok"
+    monkeypatch.undo()
+    assert max(counts) <= STRAYS_AT_ONCE
+    events = await storage.perform(ReadEvents(owner.channel_id, 3 * STRAYS_AT_ONCE))
+    assert len(events or ()) == 2 * STRAYS_AT_ONCE + 1
+    assert not any(b"stray" in event.wire for event in events or ())
 
 
 async def test_an_id_that_a_third_server_gave_out_again_stops_no_mirror(kept_storage: Storage) -> None:
