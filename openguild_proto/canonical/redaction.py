@@ -32,9 +32,10 @@ def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
     return wire.replace(former, _member(left), 1)
 
 
-def is_redactable(wire: bytes) -> bool:
-    """Return whether `redacted_wire` finds the content of an event."""
-    return _member(bytes(_decoder.decode(wire).content)) in wire
+def has_canonical_content(wire: bytes, content: object) -> bool:
+    """Return whether an event, which has this content, has it in canonical form: it can be redacted, and its numbers are those
+    that every encoding has. Raises CanonicalError."""
+    return _member(canonical_json(content, strict=False)) in wire
 
 
 def _member(content: bytes) -> bytes:

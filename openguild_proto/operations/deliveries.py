@@ -8,7 +8,14 @@ from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.canonical.verify import UnverifiedEvent
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.handovers import FindTenure
-from openguild_proto.effects.mirrors import REPEATED, DropMirror, FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
+from openguild_proto.effects.mirrors import (
+    REPEATED,
+    DropMirror,
+    FindMirrorPlace,
+    MirrorEvents,
+    MirrorOutcome,
+    StoreMirror,
+)
 from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
-from openguild_proto.canonical.redaction import is_redactable
+from openguild_proto.canonical.redaction import has_canonical_content
 from openguild_proto.canonical.verify import ServerKeys, UnverifiedEvent, Verified, verify_event
 from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.operations.owner_claims import event_problem
@@ -43,7 +43,7 @@ def read_mirrored(
         verify_event(wire, known, here)
     if event.room_id != place.log_id:
         raise UnverifiedEvent("it is of another log")
-    if not is_redactable(wire):
+    if not has_canonical_content(wire, event.content):
         raise UnverifiedEvent("it is not in the form that is sent")
     content = parse_content(event)
     problem = event_problem(event, content, wire, at_ms)

@@ -55,6 +55,8 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
         return "it is too large"
     if not _is_moment(at_ms):
         return "it was stored at no time"
+    if not _is_moment(event.origin_ts) or not _is_count(event.schema_version):
+        return "it is of no time or version"
     if _TYPE.fullmatch(event.event_type) is None or _SENDER.fullmatch(event.sender) is None:
         return "its type or its sender is none"
     if not _is_server(event.origin_server):

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from openguild_proto.canonical.event import build_event
+from openguild_proto.canonical.event import (
+    CanonicalEvent,
+    build_event,
+    canonical_bytes,
+    event_hash,
+    event_id,
+    wire_bytes,
+)
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
 from openguild_proto.effects.handovers import FindTenure
 from openguild_proto.effects.mirrors import REPEATED, FindMirrorPlace, MirrorEvents, ReadSnapshot
@@ -127,6 +135,39 @@ def test_events_are_in_the_form_in_which_they_can_be_redacted(shared: Shared) ->
     for text in (json.dumps(json.loads(event)), json.dumps(json.loads(event), sort_keys=True, separators=(",", ":"))):
         assert told(shared, shared.channel, 1, text).status == "refused"
     assert told(shared, shared.channel, 1, event).status == "ok"
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**40])
+def test_numbers_are_those_that_every_encoding_has(shared: Shared, number: int) -> None:
+    """MessagePack has no larger ones, and a feed in it could not go on behind the event."""
+    sender = user_id(shared.north, shared.alice)
+    canonical = canonical_bytes(
+        CanonicalEvent(
+            event_id="", origin_server=NORTH, room_id=shared.channel, event_type="message", sender=sender,
+            origin_ts=shared.north.wall_ms,
+            content={"author": {"id": sender, "username": "x"}, "content": "hi", "more": number},
+        ),
+        strict=False,
+    )  # fmt: skip
+    digest = event_hash(canonical)
+    good = wire_bytes(canonical, event_id(digest), shared.north.signer.sign(digest)).decode()
+    bad = re.sub('"more":[^}]*', f'"more":{number}', good)
+    assert bad != good
+    assert told(shared, shared.channel, 1, bad).status == "refused"
+    assert told(shared, shared.channel, 1, good).status == "ok"
+
+
+def test_versions_are_numbers_that_every_encoding_has(shared: Shared) -> None:
+    sender = user_id(shared.north, shared.alice)
+    canonical = canonical_bytes(
+        CanonicalEvent(
+            schema_version=2**64, event_id="", origin_server=NORTH, room_id=shared.channel, event_type="message",
+            sender=sender, origin_ts=shared.north.wall_ms, content={},
+        )
+    )  # fmt: skip
+    digest = event_hash(canonical)
+    wire = wire_bytes(canonical, event_id(digest), shared.north.signer.sign(digest)).decode()
+    assert told(shared, shared.channel, 1, wire).status == "refused"
 
 
 def test_an_event_that_is_there_twice_is_refused(shared: Shared) -> None:
