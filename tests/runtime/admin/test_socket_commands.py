@@ -170,6 +170,14 @@ async def test_a_user_is_named_by_a_string(joined: Joined, user: object) -> None
         assert await joined.ask(command=command, user=user) == {"error": "user: expected a user name or id"}
 
 
+@pytest.mark.parametrize("command", ["block", "unblock", "close", "log", "why"])
+async def test_bytes_that_are_no_text_are_no_request(joined: Joined, command: str) -> None:
+    """What the command line makes of them are lone surrogates."""
+    for member in ("account", "user", "filter", "request_id"):
+        answer = await joined.ask(command=command, **{member: os.fsdecode(b"\xff")})
+        assert answer["error"].startswith("expected a command, in a line of UTF-8")
+
+
 async def test_users_are_taken_and_shown_by_name(joined: Joined) -> None:
     alice = await add_user(joined.storage, "Alice")
     joined.join(alice, "general")
