@@ -48,11 +48,15 @@ class HttpClient:
         return self._connection.our_state is h11.IDLE and self._connection.their_state is h11.IDLE
 
     def send_request(
-        self, method: str, target: str, headers: tuple[tuple[str, str], ...] = (), body: bytes = b""
-    ) -> bytes:
-        """Return the bytes of a request. Raises LocalProtocolError while another request is in progress."""
+        self, method: str, target: str, headers: tuple[tuple[str, str], ...] = (), body: bytes = b"",
+        max_body_bytes: int | None = None,
+    ) -> bytes:  # fmt: skip
+        """Return the bytes of a request. `max_body_bytes`: of the response, and those after it. Raises LocalProtocolError while
+        another request is in progress."""
         if not self.reusable:
             raise LocalProtocolError("the connection cannot take a request now")
+        if max_body_bytes is not None:
+            self._max_body_bytes = max_body_bytes
         fields = [("host", self._host), ("accept-encoding", "identity"), *headers, ("content-length", str(len(body)))]
         sent = self._connection.send(h11.Request(method=method, target=target, headers=fields)) or b""
         if body:

@@ -7,6 +7,7 @@ from enum import Enum
 import msgspec
 
 from openguild_proto.effects.base import Effect, StorageEffect
+from openguild_proto.limits import MAX_PEER_ANSWER_BYTES
 
 
 class PublishedKey(msgspec.Struct, frozen=True, gc=False):
@@ -204,6 +205,7 @@ class AskPeer(Effect[PeerAnswer], frozen=True):
     target: str  # path and query
     body: bytes = b""
     timeout_secs: float = 10.0
+    max_bytes: int = MAX_PEER_ANSWER_BYTES  # of the answer
 
 
 class Fetched(msgspec.Struct, frozen=True, gc=False):
@@ -244,3 +246,4 @@ class Exchange(Effect[Exchanged], frozen=True):
     target: str
     body: bytes
     timeout_secs: float
+    max_bytes: int = MAX_PEER_ANSWER_BYTES  # of the answer

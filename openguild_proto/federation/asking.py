@@ -60,6 +60,7 @@ def ask_peer(
         target=asked.target,
         body=asked.body,
         timeout_secs=asked.timeout_secs,
+        max_bytes=asked.max_bytes,
     )
     fault = _fault(policy, peer, answer, now_ms)
     if fault in {Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY} and known.may_try(server, now):

@@ -21,6 +21,7 @@ from openguild_proto.limits import (
     MAX_LOOK_LOGS,
     MAX_PEER_BACKOFF_SECS,
     MAX_SEQUENCE,
+    MAX_SHORT_ANSWER_BYTES,
     MIN_PEER_BACKOFF_SECS,
     PEER_HEADS_SECS,
 )
@@ -286,7 +287,7 @@ class PeerDelivery:
             self._event_bytes += (prepared.nbytes / prepared.events - self._event_bytes) / 4
         asked_ms = self._host.wall_ms
         self.counters.requests += 1
-        answer = yield from AskPeer(self.server, "POST", TARGET, prepared.body, ANSWER_SECS)
+        answer = yield from AskPeer(self.server, "POST", TARGET, prepared.body, ANSWER_SECS, MAX_SHORT_ANSWER_BYTES)
         if answer.status != 200:
             raise PeerUnavailable(self.server, f"status_{answer.status}")
         try:

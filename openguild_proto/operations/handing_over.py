@@ -12,7 +12,7 @@ from openguild_proto.effects.mirrors import DropMirror
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.federation.handovers import MOVE, MOVE_MS, signed_handover
 from openguild_proto.http.message import Response
-from openguild_proto.limits import HANDOVER_SECS, MAX_DELIVERED_BYTES, MAX_DELIVERED_EVENTS
+from openguild_proto.limits import HANDOVER_SECS, MAX_DELIVERED_BYTES, MAX_DELIVERED_EVENTS, MAX_SHORT_ANSWER_BYTES
 from openguild_proto.mirror_records import Handover
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
@@ -85,7 +85,9 @@ def _ask(move: Move, step: HandoverStep) -> Operation[HandoverProgress | None]:
     target = f"/federation/v1/guilds/{move.guild_id}/handover"
     progress = None
     try:
-        answer = yield from AskPeer(move.to, "POST", target, msgspec.json.encode(step), HANDOVER_SECS)
+        answer = yield from AskPeer(
+            move.to, "POST", target, msgspec.json.encode(step), HANDOVER_SECS, MAX_SHORT_ANSWER_BYTES
+        )
         if answer.status == 200:
             progress = msgspec.json.decode(answer.body, type=HandoverProgress)
             note = f"{progress.phase}, {progress.missing} events are missing" if progress.missing else progress.phase

@@ -13,7 +13,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.handovers import REVOKED, SUCCESSION, handover_problem, is_signed, names_servers
 from openguild_proto.federation.policy import judge
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_FOLLOWED_HANDOVERS, MAX_LOST_OWNERS
+from openguild_proto.limits import MAX_FOLLOWED_HANDOVERS, MAX_LOST_OWNERS, MAX_SHORT_ANSWER_BYTES
 from openguild_proto.mirror_records import Handover, Tenure
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
@@ -49,7 +49,9 @@ def follow_owner(ctx: Context, guild_id: str, told_by: str) -> Operation[bool]:
 def handovers_at(server: str, guild_id: str) -> Operation[tuple[Handover, ...]]:
     """Return the hand-overs of a guild that another server has made or followed; none where it does not answer."""
     try:
-        answer = yield from AskPeer(server, "GET", f"/federation/v1/guilds/{guild_id}/owner")
+        answer = yield from AskPeer(
+            server, "GET", f"/federation/v1/guilds/{guild_id}/owner", max_bytes=MAX_SHORT_ANSWER_BYTES
+        )
         proof = msgspec.json.decode(answer.body, type=OwnerProof) if answer.status == 200 else OwnerProof()
     except (PeerUnavailable, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ()
@@ -164,7 +166,9 @@ def tell_of_owner(guild_id: str, server: str) -> Operation[bool | None]:
         OwnerProof(list((yield from ListHandovers(guild_id=guild_id))[-MAX_FOLLOWED_HANDOVERS:]))
     )
     try:
-        answer = yield from AskPeer(server, "POST", f"/federation/v1/guilds/{guild_id}/owner", body)
+        answer = yield from AskPeer(
+            server, "POST", f"/federation/v1/guilds/{guild_id}/owner", body, max_bytes=MAX_SHORT_ANSWER_BYTES
+        )
     except PeerUnavailable:
         return None
     return {204: True, 404: False}.get(answer.status)

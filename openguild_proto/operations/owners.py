@@ -17,7 +17,7 @@ from openguild_proto.effects.mirrors import MirrorEvents
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.policy import Verdict
 from openguild_proto.http.message import JSON, Response
-from openguild_proto.limits import MAX_REASON_CHARS, MAX_SAFE_INTEGER, OWNER_RETRY_SECS
+from openguild_proto.limits import MAX_REASON_CHARS, MAX_SAFE_INTEGER, MAX_SHORT_ANSWER_BYTES, OWNER_RETRY_SECS
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
@@ -77,7 +77,7 @@ def is_mirrored(server: str, log_id: str) -> Operation[bool | None]:
     """Return whether a server says that this one mirrors a log of its. None: it does not say."""
     target = f"/federation/v1/logs/{log_id}/events?since={MAX_SAFE_INTEGER}&limit=1"
     try:
-        answer = yield from AskPeer(server=server, method="GET", target=target, timeout_secs=CHECK_SECS)
+        answer = yield from AskPeer(server, "GET", target, b"", CHECK_SECS, MAX_SHORT_ANSWER_BYTES)
     except PeerUnavailable:
         return None
     return True if answer.status == 200 else False if answer.status == 404 else None

@@ -16,6 +16,7 @@ from openguild_proto.effects.mirrors import DropMirror, EndParting, FindNextMirr
 from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
+from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.owners import CHECK_SECS, is_mirrored, offline, pass_to_owner
@@ -80,7 +81,7 @@ def _tell(owner: str, parting: Parting) -> Operation[bool]:
     target = f"/guilds/{parting.guild_id}/members/@me"
     asked = msgspec.json.encode(UserRequest(parting.user, "DELETE", target))
     try:
-        answer = yield from AskPeer(owner, "POST", "/federation/v1/requests", asked, CHECK_SECS)
+        answer = yield from AskPeer(owner, "POST", "/federation/v1/requests", asked, CHECK_SECS, MAX_SHORT_ANSWER_BYTES)
     except PeerUnavailable:
         return False
     if answer.status == 404 or (answer.status == 200 and _status(answer.body) in SETTLED):

@@ -13,6 +13,7 @@ from anyio.abc import ByteStream
 from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient
 from openguild_proto.effects.federation import PeerUnavailable
 from openguild_proto.http.message import Headers
+from openguild_proto.limits import MAX_PEER_ANSWER_BYTES
 from openguild_runtime.federation.dialer import Dialer
 
 IDLE_SECS = 30.0  # below what servers and proxies close after
@@ -20,7 +21,6 @@ MAX_IDLE = 256  # of all servers together
 MAX_IDLE_PER_SERVER = 8
 MAX_AT_ONCE = 64
 MAX_AT_ONCE_PER_SERVER = 8
-MAX_BODY_BYTES = 32 * 1024 * 1024  # of an answer
 RECEIVE_BYTES = 65_536
 TRANSPORT_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
@@ -63,10 +63,12 @@ class PeerConnections:
         target: str,
         headers: Callable[[], Headers],
         body: bytes = b"",
-        max_bytes: int = MAX_BODY_BYTES,
+        max_bytes: int = MAX_PEER_ANSWER_BYTES,
+        reuses: bool = True,
         timeout_secs: float,
     ) -> ClientResponse:
-        """Send a request and return its answer. `headers` is called when it is sent. Raises PeerUnavailable.
+        """Send a request and return its answer. `headers` is called when it is sent. `max_bytes`: of the answer. Raises
+        PeerUnavailable.
 
         A request on a kept connection that ends before a byte of the answer is sent again, once, on a new one: requests
         between servers may be repeated.
@@ -77,16 +79,16 @@ class PeerConnections:
                 async with self._place(server):
                     waiting = False
                     key = (base_url, authority)
-                    kept = self._take(key) if max_bytes == MAX_BODY_BYTES else None
+                    kept = self._take(key) if reuses else None
                     if kept is not None:
                         started = True
-                        answer = await self._exchange(kept, key, server, method, target, headers, body)
+                        answer = await self._exchange(kept, key, server, method, target, headers, body, max_bytes)
                         if answer is not None:
                             return answer
                     stream = await self._dialer.connect(server, base_url)
-                    fresh = _Connection(stream, HttpClient(authority, max_bytes))
+                    fresh = _Connection(stream, HttpClient(authority))
                     started = True
-                    answer = await self._exchange(fresh, key, server, method, target, headers, body)
+                    answer = await self._exchange(fresh, key, server, method, target, headers, body, max_bytes)
                     if answer is None:
                         raise PeerUnavailable(server, "broken", "the connection ended", sent=True)
                     return answer
@@ -116,11 +118,12 @@ class PeerConnections:
         target: str,
         headers: Callable[[], Headers],
         body: bytes,
+        max_bytes: int,
     ) -> ClientResponse | None:
         """Send and receive; None: the connection ended before a byte came."""
         received = done = False
         try:
-            await connection.stream.send(connection.http.send_request(method, target, headers(), body))
+            await connection.stream.send(connection.http.send_request(method, target, headers(), body, max_bytes))
             while True:
                 try:
                     part = await connection.stream.receive(RECEIVE_BYTES)

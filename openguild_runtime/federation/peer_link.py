@@ -194,6 +194,7 @@ class PeerLink:
             target=effect.target,
             headers=lambda: (("accept", "application/json"), ("connection", "close")),
             max_bytes=effect.max_bytes,
+            reuses=False,
             timeout_secs=effect.timeout_secs,
         )
         return Fetched(answer.status, answer.header("location"), answer.body)
@@ -226,6 +227,7 @@ class PeerLink:
             target=effect.target,
             headers=sign,
             body=effect.body,
+            max_bytes=effect.max_bytes,
             timeout_secs=effect.timeout_secs,
         )
         return Exchanged(answer.status, answer.headers, answer.body, signature)

@@ -98,6 +98,13 @@ async def test_a_connection_is_kept_for_the_next_request(peer: Peer) -> None:
     assert peer.connections == 2
 
 
+async def test_each_answer_has_a_bound_of_its_own(peer: Peer) -> None:
+    assert await peer.ask(max_bytes=2) == b"ok"
+    assert await peer.reason(max_bytes=1) == "broken"
+    assert await peer.ask(max_bytes=2) == b"ok"
+    assert peer.connections == 2
+
+
 async def test_a_kept_connection_that_has_ended_is_replaced_and_the_request_signed_again(peer: Peer) -> None:
     signed: list[int] = []
 

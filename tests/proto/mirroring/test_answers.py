@@ -1,0 +1,33 @@
+"""What peers answer to deliveries that is none, or too much (PROTOCOL 16.8)."""
+
+from __future__ import annotations
+
+import pytest
+
+from openguild_proto.effects.federation import AskPeer
+from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
+from tests.support.mirrored_guild import World
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b'{"purged":["\xff"]}', b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
+    ids=["cut", "text", "deep"],
+)
+def test_answers_that_are_none_put_the_peer_off(body: bytes) -> None:
+    world = World()
+    world.peer.malformed = body
+    world.post()
+    (line,) = world.driven.lines
+    assert line.fields["reason"] == "malformed_answer"
+    world.peer.malformed = None
+    world.driven.run(60)
+    world.assert_level()
+
+
+def test_a_peer_cannot_answer_with_more_than_is_soon_read() -> None:
+    world = World()
+    asked: list[AskPeer] = []
+    world.driven.fails = lambda effect: asked.append(effect) if isinstance(effect, AskPeer) else None
+    world.post()
+    assert [effect.max_bytes for effect in asked] == [MAX_SHORT_ANSWER_BYTES]
