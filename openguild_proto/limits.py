@@ -57,9 +57,11 @@ MAX_HANDOVER_BODY_BYTES = 1024 * 1024  # ours: the heads of 1,000 logs, and thou
 MAX_COPIED_PAGES = 25  # ours: pages of history that a server reads before it answers how far it is
 HANDOVER_SECS = 30.0  # ours: of one step, in which MAX_COPIED_PAGES are read and verified
 MAX_PEER_ANSWER_BYTES = 32 * 1024 * 1024  # ours: of an answer of another server: a snapshot with 50,000 members
-MAX_SHORT_ANSWER_BYTES = (
-    256 * 1024
-)  # ours: of one that is asked for unasked by a user: 200 places in logs, 64 hand-overs
+MAX_SHORT_ANSWER_BYTES = 256 * 1024  # ours: of most others: 200 places in logs, 64 hand-overs
+MAX_DECISION_BYTES = 512 * 1024  # ours: of the answer to a proposal: an event of MAX_MIRRORED_EVENT_BYTES, escaped
+MAX_PAGE_ANSWER_BYTES = (
+    8 * 1024 * 1024
+)  # ours: of one with a page: 200 messages of 4,000 characters, and what they reply to
 MAX_FOLLOWED_HANDOVERS = 64  # ours: of one guild, in one answer
 MAX_LOST_OWNERS = 100  # ours: servers that are shown as lost
 MAX_ASKED_PEERS = 32  # ours: deliveries of a process under way at a time, each of up to MAX_DELIVERY_BODY_BYTES

@@ -17,7 +17,15 @@ from openguild_proto.effects.mirrors import MirrorEvents
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.policy import Verdict
 from openguild_proto.http.message import JSON, Response
-from openguild_proto.limits import MAX_REASON_CHARS, MAX_SAFE_INTEGER, MAX_SHORT_ANSWER_BYTES, OWNER_RETRY_SECS
+from openguild_proto.limits import (
+    MAX_DECISION_BYTES,
+    MAX_PAGE_ANSWER_BYTES,
+    MAX_PEER_ANSWER_BYTES,
+    MAX_REASON_CHARS,
+    MAX_SAFE_INTEGER,
+    MAX_SHORT_ANSWER_BYTES,
+    OWNER_RETRY_SECS,
+)
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
@@ -56,11 +64,18 @@ class _ErrorBody(msgspec.Struct):
     retry_after_ms: int | None = None
 
 
-def ask_owner(server: str, method: str, target: str, body: msgspec.Struct | None, kind: type[T]) -> Operation[T]:
+def ask_owner(
+    server: str,
+    method: str,
+    target: str,
+    body: msgspec.Struct | None,
+    kind: type[T],
+    max_bytes: int = MAX_PEER_ANSWER_BYTES,
+) -> Operation[T]:
     """Return the answer of an owner. Raises Refusal: 503 `guild_offline` where there is none, or what the owner refuses with."""
     sent = msgspec.json.encode(body) if body is not None else b""
     try:
-        answer = yield from AskPeer(server=server, method=method, target=target, body=sent)
+        answer = yield from AskPeer(server=server, method=method, target=target, body=sent, max_bytes=max_bytes)
     except PeerUnavailable as failure:
         if failure.reason == "denied":
             raise denied(Verdict(Standing.DENY, failure.detail)) from None
@@ -143,7 +158,7 @@ def pass_to_owner(call: Call[Any, Any], server: str, guild_id: str | None = None
         request.body.decode("utf-8", "replace") if request.body else None,
         keys[0] if len(keys) == 1 else None,
     )
-    answer = yield from ask_owner(server, "POST", "/federation/v1/requests", asked, UserAnswer)
+    answer = yield from ask_owner(server, "POST", "/federation/v1/requests", asked, UserAnswer, MAX_PAGE_ANSWER_BYTES)
     if answer.status >= 400:
         refusal = refusal_of(answer.status, (answer.body or "").encode())
         yield from _follow_moved(call, refusal, server, guild_id)
@@ -208,7 +223,7 @@ def propose(
     channel_id = access.channel.channel_id
     target = f"/federation/v1/logs/{channel_id}/proposals"
     try:
-        answer = yield from ask_owner(server, "POST", target, proposal, ProposalAnswer)
+        answer = yield from ask_owner(server, "POST", target, proposal, ProposalAnswer, MAX_DECISION_BYTES)
     except Refusal as refusal:
         yield from _follow_moved(call, refusal, server, access.channel.guild_id)
         raise

@@ -9,6 +9,7 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.mirrors import EndParting, FindMirrorPlace, NoteParting, Parting, StoreMirror
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.names import NameFault, parse_server_name
+from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
@@ -43,7 +44,8 @@ def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite, str]]:
     """Return an invite, and the server that owns its guild now: the one it was made on says so."""
     for _ in range(MAX_MOVES):
         try:
-            found = yield from ask_owner(server, "GET", f"/federation/v1/invites/{code}", None, RemoteInvite)
+            target = f"/federation/v1/invites/{code}"
+            found = yield from ask_owner(server, "GET", target, None, RemoteInvite, MAX_SHORT_ANSWER_BYTES)
             if invite_problem(found) is not None:
                 raise offline()
             return found, server

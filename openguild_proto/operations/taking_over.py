@@ -28,6 +28,7 @@ from openguild_proto.limits import (
     MAX_DELIVERED_EVENTS,
     MAX_HANDOVER_BODY_BYTES,
     MAX_NONCE_CHARS,
+    MAX_PAGE_ANSWER_BYTES,
     MAX_SAFE_INTEGER,
 )
 from openguild_proto.mirror_records import Handover, HistoricEvent
@@ -120,7 +121,12 @@ def _copy(
         while copied < head and left:
             left -= 1
             page = yield from ask_owner(
-                owner, "GET", f"/federation/v1/logs/{copy.log_id}/history?since={copied}", None, HistoryPage
+                owner,
+                "GET",
+                f"/federation/v1/logs/{copy.log_id}/history?since={copied}",
+                None,
+                HistoryPage,
+                MAX_PAGE_ANSWER_BYTES,
             )
             lines = _read(page, copy, copied, guild_id, owners, here, keys)
             yield from _keep(owner, guild_id, copy, page.epoch, lines)

@@ -23,6 +23,7 @@ from openguild_proto.effects.handovers import FindTenure
 from openguild_proto.effects.mirrors import REPEATED, FindMirrorPlace, MirrorEvents, ReadSnapshot
 from openguild_proto.errors import ErrorCode
 from openguild_proto.federation.handovers import MOVE, MOVE_MS, signed_handover
+from openguild_proto.limits import MAX_DECISION_BYTES, MAX_PAGE_ANSWER_BYTES, MAX_SHORT_ANSWER_BYTES
 from openguild_proto.mirror_records import Handover, Snapshot
 from openguild_proto.operations.owner_claims import snapshot_problem
 from openguild_proto.operations.owners import refusal_of
@@ -377,3 +378,13 @@ def lie(shared: Shared, answer: msgspec.Struct) -> None:
         return PeerAnswer(200, msgspec.json.encode(answer)) if isinstance(effect, AskPeer) else perform(effect)
 
     shared.south.perform = performed  # type: ignore[method-assign]  # of this one server
+
+
+def test_an_owner_cannot_answer_with_more_than_a_route_has(shared: Shared) -> None:
+    asked: list[AskPeer] = noted(shared, AskPeer)
+    path = f"/channels/{shared.channel}/messages"
+    shared.south.ask_for(shared.bob, "GET", path)
+    shared.south.ask_for(shared.bob, "POST", path, {"content": "hello"})
+    shared.south.ask_for(shared.bob, "GET", f"/invites/{shared.code}@{NORTH}")
+    bounds = [effect.max_bytes for effect in asked]
+    assert bounds == [MAX_PAGE_ANSWER_BYTES, MAX_DECISION_BYTES, MAX_SHORT_ANSWER_BYTES]
