@@ -26,7 +26,8 @@ from openguild_proto.limits import (
     MAX_SAFE_INTEGER,
     MAX_TOPIC_CHARS,
 )
-from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot
+from openguild_proto.mirror_records import MirroredChannel, MirroredMember, PassedInvite, Snapshot
+from openguild_proto.policy.invites import parse_code
 from openguild_proto.policy.names import text_problem
 from openguild_proto.policy.permissions import ROLES
 from openguild_proto.schemas.between_servers import ProposalAnswer, RemoteInvite, check_snapshot
@@ -47,6 +48,7 @@ _TYPE = re.compile(r"[!-~]{1,64}", re.ASCII)
 _SENDER = re.compile(r"[!-~]{1,255}", re.ASCII)  # a user, or the server
 _MISLEADING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")  # line breaks, directions
 _CHAIN_BYTES = 32
+_MAX_USES = 2**31 - 1  # PostgreSQL's integer; an invite without a bound may be used so often
 
 
 def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, wire: bytes, at_ms: int) -> str | None:
@@ -105,14 +107,25 @@ def member_problem(member: MirroredMember) -> str | None:
 
 def invite_problem(invite: RemoteInvite) -> str | None:
     """Return why an invite cannot be shown; None: it can."""
-    uses, expires = invite.max_uses, invite.expires_at_ms
-    if not _is_uuid(invite.guild_id) or not _is_name(invite.guild_name) or not _is_uuid(invite.created_by):
-        return "it leads to no guild, or is of nobody"
-    if not all(map(_is_count, (invite.member_count, invite.uses))) or not (
-        uses is None or 1 <= uses <= MAX_INVITE_USES
-    ):
-        return "it has no count of uses or of members"
-    return None if expires is None or _is_moment(expires) else "it ends at no time"
+    if not _is_uuid(invite.guild_id) or not _is_name(invite.guild_name) or not _is_count(invite.member_count):
+        return "it leads to no guild"
+    return _bounds_problem(invite)
+
+
+def passed_problem(invite: PassedInvite) -> str | None:
+    """Return why an invite of a guild that is handed over cannot be kept; None: it can."""
+    if parse_code(invite.code) is None or not _is_moment(invite.created_at_ms):
+        return "an invite has no code, or is of no time"
+    return _bounds_problem(invite)
+
+
+def _bounds_problem(invite: RemoteInvite | PassedInvite) -> str | None:
+    most, expires = invite.max_uses, invite.expires_at_ms
+    if not _is_uuid(invite.created_by):
+        return "an invite is of nobody"
+    if not 0 <= invite.uses <= _MAX_USES or not (most is None or 1 <= most <= MAX_INVITE_USES):
+        return "an invite has no count of uses"
+    return None if expires is None or _is_moment(expires) else "an invite ends at no time"
 
 
 def is_answer(answer: ProposalAnswer) -> bool:

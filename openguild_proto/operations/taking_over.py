@@ -36,6 +36,7 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.operations.owner_changes import former_handovers, heard_secs_ago, is_authentic
+from openguild_proto.operations.owner_claims import passed_problem
 from openguild_proto.operations.owners import ask_owner, offline
 from openguild_proto.operations.route import route
 from openguild_proto.operations.servers import EventKeys, keys_for_events, require_unrestricted, with_own_past
@@ -64,6 +65,9 @@ def take_step(call: Call[HandoverStep, None], guild_id: str) -> Operation[Respon
     copies = yield from FindCopies(owner=owner, guild_id=guild_id)
     if copies is None:
         raise Refusal(ErrorCode.NOT_FOUND)
+    problem = next(filter(None, map(passed_problem, call.body.invites)), None)
+    if problem is not None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("invites", problem),))
     if handover is not None:
         yield from _check(ctx, guild_id, owner, handover)
     heads = {log.log_id: log.sequence for log in call.body.logs}

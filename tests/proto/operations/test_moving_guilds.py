@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.effects.handovers import EndMove, ListHandovers, ListMoves
+from openguild_proto.mirror_records import PassedInvite
 from openguild_proto.policy.moves import MOVING, NO_GUILD, NO_MEMBER
+from openguild_proto.schemas.between_servers import HandoverStep
 from tests.support.moving_guild import EAST, NORTH, SOUTH, MovingGuild, error
 
 
@@ -157,6 +161,23 @@ def test_the_other_operator_must_agree(guild: MovingGuild) -> None:
     assert guild.begin(guild.north, SOUTH) is None
     assert "federation.take_guilds_from" in (guild.drive(guild.north) or "")
     assert guild.origin(guild.north, guild.alice) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code": "a b"}, {"code": "x" * 65}, {"created_by": "alice"}, {"created_at_ms": 2**60}, {"uses": 2**31},
+        {"uses": -1}, {"max_uses": 0}, {"max_uses": 2**40}, {"expires_at_ms": -1}, {"expires_at_ms": 2**62},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_invites_that_cannot_be_kept_are_not_taken(guild: MovingGuild, change: dict[str, Any]) -> None:
+    assert guild.begin(guild.north, SOUTH) is None
+    good = PassedInvite("code", guild.user_id(guild.north, guild.alice), guild.north.wall_ms, 2**31 - 1, 1, 1)
+    target = f"/federation/v1/guilds/{guild.guild}/handover"
+    for invite, status in ((good, 200), (msgspec.structs.replace(good, **change), 400)):
+        body = msgspec.json.encode(HandoverStep(invites=[invite]))
+        assert guild.north.perform(AskPeer(SOUTH, "POST", target, body)).status == status
 
 
 def test_a_server_that_is_behind_reads_what_it_lacks(guild: MovingGuild) -> None:
