@@ -18,7 +18,7 @@ from openguild_proto.client import Backoff, is_temporary
 from openguild_runtime.chat.commands import HELP, Commands, NoCommand
 from openguild_runtime.chat.login import LoginScreen
 from openguild_runtime.chat.model import ChatModel
-from openguild_runtime.chat.render import channel_label, message_lines, problem_text
+from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
 from openguild_runtime.client import ApiError, Client, OutcomeUnknown, StreamEnded
 
 
@@ -156,9 +156,10 @@ class ChatScreen(Screen[None]):
         self._refresh_channels()
         lines = message_lines(model, self.query_one("#messages").size.height or 30)
         self.query_one("#messages", Static).update(Text("\n").join(lines) if lines else Text("no messages"))
-        self.query_one("#typing", Static).update(Text(self._note or model.typing))  # Text: brackets are no markup
+        note = Text(plain(self._note or model.typing))  # Text: brackets are no markup
+        self.query_one("#typing", Static).update(note)
         online = f", {len(model.online)} online" if model.online else ""
-        self.query_one("#status", Static).update(Text(f" {model.username}: {model.status}{online}"))
+        self.query_one("#status", Static).update(Text(plain(f" {model.username}: {model.status}{online}")))
 
     def _refresh_channels(self) -> None:
         tree = self.query_one("#channels", Tree)
@@ -168,7 +169,7 @@ class ChatScreen(Screen[None]):
         ]
         tree.clear()
         for _, name, channels in wanted:
-            node = tree.root.add(Text(name), expand=True)
+            node = tree.root.add(Text(plain(name)), expand=True)
             for channel in channels:
                 node.add_leaf(channel_label(channel, channel.channel_id == self.model.open_channel), channel.channel_id)
 

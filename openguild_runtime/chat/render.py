@@ -9,20 +9,27 @@ from openguild_runtime.chat.model import ChatModel, ShownChannel
 from openguild_runtime.client import ApiError
 
 EXCERPT_CHARS = 40
+# C0 and C1, which may be in a text: a terminal takes them for commands, such as to write to the clipboard.
+_COMMANDS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def plain(text: str) -> str:
+    """Return a text of somebody else as it may be written to a terminal."""
+    return text.translate(_COMMANDS)
 
 
 def problem_text(failure: Exception) -> str:
     """Return a refusal in a line, with the fields that were refused."""
     if not isinstance(failure, ApiError):
-        return str(failure)
+        return plain(str(failure))
     details = "; ".join(f"{problem.field} {problem.message}".strip() for problem in failure.details)
-    return failure.message + (f": {details}" if details else "")
+    return plain(failure.message + (f": {details}" if details else ""))
 
 
 def channel_label(channel: ShownChannel, is_open: bool) -> Text:
     """Return the line of a channel, with its unread count."""
     unread = f" ({channel.unread})" if channel.unread else ""
-    return Text(f"# {channel.name}{unread}", style="bold" if channel.unread or is_open else "")
+    return Text(plain(f"# {channel.name}{unread}"), style="bold" if channel.unread or is_open else "")
 
 
 def message_lines(model: ChatModel, count: int) -> list[Text]:
@@ -42,21 +49,22 @@ def _lines(model: ChatModel, message: ShownMessage) -> list[Text]:
     if answered is not None:
         found.append(
             Text(
-                f"  > {answered.author}: {model.shown_text(answered.text or 'taken back')[:EXCERPT_CHARS]}", style="dim"
+                plain(f"  > {answered.author}: {model.shown_text(answered.text or 'taken back')[:EXCERPT_CHARS]}"),
+                style="dim",
             )
         )
     author = model.names.get(message.author_id, message.author)
     line = Text(f"{message.sequence:>4} ", style="dim")
-    line.append(author, style="bold" if message.author_id == model.user_id else "bold cyan")
+    line.append(plain(author), style="bold" if message.author_id == model.user_id else "bold cyan")
     if message.text is None:
         line.append("  taken back", style="dim italic")
     else:
-        line.append(f"  {model.shown_text(message.text)}")
+        line.append(plain(f"  {model.shown_text(message.text)}"))
     for shown_if, mark in ((message.edited, " (edited)"), (message.pinned, " (pinned)")):
         if shown_if:
             line.append(mark, style="dim")
     found.append(line)
     if message.reactions:
         marks = "  ".join(f"{emoji} {reaction.count}" for emoji, reaction in message.reactions.items())
-        found.append(Text(f"       {marks}", style="yellow"))
+        found.append(Text(plain(f"       {marks}"), style="yellow"))
     return found

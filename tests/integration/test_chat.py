@@ -145,3 +145,23 @@ async def spend_reads(url: str, client: Client) -> None:
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, verify=False) as http:
         while (await http.post(f"/client/v1/channels/{uuid.uuid4()}/read")).status_code != 429:
             pass
+
+
+async def test_texts_are_no_commands_to_the_terminal(terminals: tuple[Terminal, Terminal]) -> None:
+    alice, bob = terminals
+    name = uuid.uuid4().hex[:8]
+    await alice.register(f"alice-{name}")
+    await bob.register(f"bob-{name}")
+    await alice.write("/guild Tea")
+    await alice.sees("/join ", "#typing")
+    await bob.write(alice.text("#typing").partition(": ")[2])
+    await bob.sees("no messages")
+    await alice.app.client.post(alice.channel(), "to the clipboard\x1b]52;c;eA==\x07, and clear\x9b2J")
+    await bob.sees("to the clipboard.*clear")
+    await bob.write("/reply 1 noted")
+    await alice.sees("> .*clipboard")
+    await alice.write("/search clipboard")
+    await alice.sees("clipboard", "#typing")
+    for terminal in (alice, bob):
+        for where in ("#messages", "#typing"):
+            assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", terminal.text(where)) is None
