@@ -23,6 +23,7 @@ from openguild_proto.schemas.accounts import RefreshToken
 from tests.support.deeds import append
 from tests.support.world import PASSWORD, World, decoded, request
 
+Roles = tuple[str | None, ...]
 RANK = ["guest", "viewer", "contributor", "member", "maintainer", "moderator", "admin", "owner"]
 LOWEST = {
     "READ": "guest", "SEND_MESSAGES": "contributor", "MANAGE_MESSAGES": "moderator",
@@ -72,7 +73,7 @@ class Scene:
     asking: str
     asking_id: str
     message: str  # in the channel, by the one who asks
-    tables: bytes  # the world's, pickled
+    tables: dict[Roles, bytes]  # the world's, pickled, by the server, guild and channel role of the one who asks
 
     def answer(self, route: Route, token: str | None, prefix: str = "") -> int:
         """The status, 101 for a stream that opens. It may change the scene's tables, so a scene is for one answer."""
@@ -103,20 +104,29 @@ def stage() -> Scene:
         setattr(world.service, window, SlidingWindow(1_000_000, 60))
     message = append(channel, ids[2])
     world.perform(message)
-    return Scene(world, guild, channel, code, ids[1], asking, ids[2], message.event_id, pickle.dumps(world.tables))
+    tables = {(None, None, None): pickle.dumps(world.tables)}
+    return Scene(world, guild, channel, code, ids[1], asking, ids[2], message.event_id, tables)
 
 
-def with_roles(stage: Scene, server: str | None, guild: str | None, channel: str | None) -> Scene:
+def with_roles(stage: Scene, *roles: str | None) -> Scene:
+    """`roles`: on the server, in the guild and in the channel."""
     scene = copy.copy(stage)
     scene.world = copy.copy(stage.world)
-    scene.world.tables = pickle.loads(stage.tables)
+    made = roles in stage.tables
+    scene.world.tables = pickle.loads(stage.tables[roles if made else (None, None, None)])
+    if not made:
+        grant(scene, *roles)
+        stage.tables[roles] = pickle.dumps(scene.world.tables)
+    return scene
+
+
+def grant(scene: Scene, server: str | None, guild: str | None, channel: str | None) -> None:
     if server is not None:
         scene.world.perform(GrantServerRole(user_id=scene.asking_id, role=server, now_ms=0))
     if guild is not None:
         scene.world.perform(GrantGuildRole(guild_id=scene.guild, user_id=scene.asking_id, role=guild, now_ms=0))
     if channel is not None:
         scene.world.perform(GrantChannelRole(channel_id=scene.channel, user_id=scene.asking_id, role=channel, now_ms=0))
-    return scene
 
 
 def name_of(route: Route) -> str:
