@@ -7,6 +7,7 @@ import sys
 from openguild_runtime.process.missing_descriptors import open_missing_descriptors
 from openguild_runtime.process.output import outlive_reader
 from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm
+from openguild_runtime.system.imports import without_collector
 
 
 def main() -> int:
@@ -15,7 +16,8 @@ def main() -> int:
     open_missing_descriptors()
     outlive_reader()
     try:
-        from openguild_runtime.cli.main import main as run
+        with without_collector():
+            from openguild_runtime.cli.main import main as run
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.startswith("openguild"):
             raise  # a bug

@@ -17,17 +17,20 @@ import threading
 from io import FileIO
 from typing import NoReturn
 
-import structlog
+from openguild_runtime.system.imports import without_collector
 
-from openguild_runtime.admin.reload import with_value
-from openguild_runtime.config.server_config import ServerConfig
-from openguild_runtime.observability.log_context import process_fields
-from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
-from openguild_runtime.process.standard_streams import redirect_stderr_to_log
-from openguild_runtime.process.watchdog import exit_process
-from openguild_runtime.server.failures import answer_failures
-from openguild_runtime.server.serving import serve_here, set_up_logs
-from openguild_runtime.server.siblings import SiblingLink, WorkerSlot
+with without_collector():
+    import structlog
+
+    from openguild_runtime.admin.reload import with_value
+    from openguild_runtime.config.server_config import ServerConfig
+    from openguild_runtime.observability.log_context import process_fields
+    from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
+    from openguild_runtime.process.standard_streams import redirect_stderr_to_log
+    from openguild_runtime.process.watchdog import exit_process
+    from openguild_runtime.server.failures import answer_failures
+    from openguild_runtime.server.serving import serve_here, set_up_logs
+    from openguild_runtime.server.siblings import SiblingLink, WorkerSlot
 
 log = structlog.get_logger("openguild.workers")
 

@@ -245,8 +245,10 @@ def _cheap(real: Callable[..., object], **given: object) -> object:
 
 
 def main() -> NoReturn:
+    gc.disable()
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.enable()
     hash_cheaply()
     from openguild_runtime.cli.main import main as run
 
