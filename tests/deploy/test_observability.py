@@ -19,8 +19,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboar
 
 from openguild_runtime.cli.probe_slo import SERVER_FAULTS
 from openguild_runtime.embedded import EmbeddedNats
-from tests.support.chat import Chat
 from tests.support.prometheus import OBSERVABILITY, RULES, Prometheus
+from tests.support.raw import UPGRADE, RawClient
 from tests.support.runbooks import runbooks
 from tests.support.scripts import script
 from tests.support.server import ROOT, ServerProcess
@@ -204,22 +204,22 @@ def test_real_prometheus_fires_for_a_stopped_reader_and_resolves(
             prometheus.wait_scrapes()
             loaded = prometheus.get("/api/v1/rules")["groups"]
             assert sum(len(group["rules"]) for group in loaded) == len(rules())
-            _stop_reading_until_it_fires(server.chat(), prometheus)
+            _stop_reading_until_it_fires(server, prometheus)
         finally:
             prometheus.stop()
         assert server.stop() == 0, server.tail()
 
 
-def _stop_reading_until_it_fires(chat: Chat, prometheus: Prometheus) -> None:
-    alice = chat.user()
+def _stop_reading_until_it_fires(server: ServerProcess, prometheus: Prometheus) -> None:
+    alice = server.chat().user()
     channel = alice.channel(alice.guild())
-    with alice.stream(channel):  # nobody asks it for anything
-        path = f"/channels/{channel}/messages"
-        behind = 0.0
-        while behind <= 196:  # the kernel and the client's queue take the first ones
-            alice.post(path, {"content": "y" * 4_000})
-            if alice.history(channel, limit=1)[0]["sequence"] % 10 == 0:
-                behind = _depth(prometheus, channel)
+    with RawClient(server.port, receive_bytes=4_096) as reader:  # of which its kernel takes little
+        reader.send(f"GET /channels/{channel}/ws HTTP/1.1\r\nAuthorization: Bearer {alice.token}\r\n".encode())
+        reader.send(UPGRADE + b"\r\n")
+        assert reader.answer().status == 101
+        while _depth(prometheus, channel) <= 196:
+            for _ in range(25):
+                alice.say(channel, "y" * 4_000)
         wait_until(lambda: prometheus.alert("OpenGuildQueueDepthHigh") == "firing", secs=30, what="the alert")
     wait_until(lambda: prometheus.alert("OpenGuildQueueDepthHigh") == "", secs=30, what="its end")
 

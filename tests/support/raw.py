@@ -25,8 +25,12 @@ class RawAnswer(NamedTuple):
 
 
 class RawClient:
-    def __init__(self, port: int, timeout_secs: float = PATIENCE_SECS) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout_secs)
+    def __init__(self, port: int, timeout_secs: float = PATIENCE_SECS, receive_bytes: int | None = None) -> None:
+        self.sock = socket.socket()
+        if receive_bytes is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.sock.settimeout(timeout_secs)
+        self.sock.connect(("127.0.0.1", port))
         self._buffer = b""
 
     def __enter__(self) -> RawClient:
