@@ -8,6 +8,7 @@ are read from there, and listed nowhere else.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -115,12 +116,17 @@ def is_section(value: Any) -> bool:
     return isinstance(value, BaseModel) or dataclasses.is_dataclass(value)
 
 
-def keys_of(section: type[Any], prefix: str = "") -> Iterator[ConfigKey]:
+@functools.cache
+def keys_of(section: type[Any]) -> tuple[ConfigKey, ...]:
     """Every key below a section or the whole."""
+    return tuple(_keys_of(section, ""))
+
+
+def _keys_of(section: type[Any], prefix: str) -> Iterator[ConfigKey]:
     for name, field in model_of(section).model_fields.items():
         inner = section_of(field)
         if inner is not None and inner is field.annotation:  # and no list of them
-            yield from keys_of(inner, f"{prefix}{name}.")
+            yield from _keys_of(inner, f"{prefix}{name}.")
         else:
             yield ConfigKey(prefix + name, field)
 
