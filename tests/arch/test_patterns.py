@@ -59,7 +59,13 @@ def is_searched(pattern: re.Pattern[Any]) -> bool:
     return f"{name}.fullmatch(" not in inspect.getsource(sys.modules[module])
 
 
-def texts(size: int) -> Iterator[str]:
+@functools.cache
+def texts(size: int) -> list[tuple[str, bytes]]:
+    """What peers may send, for patterns of text and for those of bytes."""
+    return [(text, text.encode("latin-1", "replace")) for text in (all_texts if size == SIZES[0] else texts_at)(size)]
+
+
+def all_texts(size: int) -> Iterator[str]:
     for beginning in BEGINNINGS:
         for unit in UNITS:
             for end in ENDS:
@@ -97,8 +103,8 @@ def test_a_pattern_is_linear(pattern: re.Pattern[Any]) -> None:
     looks = (pattern.fullmatch, pattern.search)[: 1 + is_searched(pattern)]
     for size in SIZES:
         bound = PATIENCE * secs(functools.partial(whole.match, "x" * size))
-        for text in texts(size) if size == SIZES[0] else texts_at(size):
-            given = text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
+        for text, encoded in texts(size):
+            given = text if isinstance(pattern.pattern, str) else encoded
             for look in looks:
                 work = functools.partial(look, given)
                 if wall_secs(work) > bound:
