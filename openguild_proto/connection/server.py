@@ -211,7 +211,7 @@ class ServerConnection:
     def _next_request(self, http: HttpConnection, now: float) -> list[Event]:
         """Return at most one request: the next one waits for its response."""
         item = http.reader.next_item(now)
-        if isinstance(item, Request) and http.reader.exchange is PLAIN:  # the fast path takes no Upgrade
+        if isinstance(item, Request) and http.reader.exchange is PLAIN:  # it asks for no upgrade
             self._move(Input.REQUEST, now)
             return [steps.received(item)]
         if item is not None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from openguild_proto.errors import LocalProtocolError, Refusal
 from openguild_proto.http import strictness
-from openguild_proto.http.fast_path import PLAIN
+from openguild_proto.http.fast_path import HANDSHAKE, PlainExchange
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Headers, Response
 from openguild_proto.http.reader import RequestReader
@@ -49,7 +49,7 @@ class HttpConnection:
         head_only = request is not None and request.method == "HEAD"
         body = b"" if head_only or status in {204, 304} else response.body
         has_length = status >= 200 and status not in {204, 304}
-        if exchange is PLAIN:
+        if isinstance(exchange, PlainExchange):
             head = _status_line(status) + self._policy.lines(response, request, request_id)
             length = b"content-length: %d\r\n" % len(response.body) if has_length else b""
             return b"%b%b%b\r\n%b" % (head, length, b"connection: close\r\n" if response.close else b"", body)
@@ -66,13 +66,22 @@ class HttpConnection:
 
     def switch(self, accept_token: bytes, subprotocol: str | None, more: Headers = ()) -> bytes:
         """Return the bytes of 101 Switching Protocols (RFC 6455 4.2.2), with `more` headers."""
-        request = self.reader.request
+        reader = self.reader
+        request, response = reader.request, Response(status=101, headers=more)
+        request_id = request.request_id if request is not None else ""
+        if reader.exchange is HANDSHAKE:
+            protocol = b"" if subprotocol is None else b"sec-websocket-protocol: %b\r\n" % _token(subprotocol)
+            return _SWITCHED % (accept_token, protocol, self._policy.lines(response, request, request_id))
         headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_token)]
         if subprotocol is not None:
             headers.append((b"sec-websocket-protocol", _token(subprotocol)))
-        request_id = request.request_id if request is not None else ""
-        headers += self._policy.apply(Response(status=101, headers=more), request, request_id)
-        return self.reader.exchange.interim(101, "Switching Protocols", headers)
+        headers += self._policy.apply(response, request, request_id)
+        return reader.exchange.interim(101, "Switching Protocols", headers)
+
+
+_SWITCHED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: %b\r\n%b%b\r\n"
+)
 
 
 def _token(value: str) -> bytes:

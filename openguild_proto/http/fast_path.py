@@ -1,8 +1,8 @@
-"""The fast path for common requests: a complete HTTP/1.1 head, with a body of known length or none.
+"""The fast path for common requests: a complete HTTP/1.1 head, with a body of known length or none, or a WebSocket handshake.
 
 One pattern has the grammar that strictness.py checks line by line, so a second parse by h11 is not needed. All other
-requests (an incomplete head, HTTP/1.0, chunks, Expect, Upgrade, Connection: close, anything malformed) take the slow path
-(lines.py), which has a response for each rule. A test feeds the same bytes to both paths and compares the results.
+requests (an incomplete head, HTTP/1.0, chunks, Expect, other upgrades, Connection: close, anything malformed) take the slow
+path (lines.py), which has a response for each rule. A test feeds the same bytes to both paths and compares the results.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from openguild_proto.http.strictness import HOST, TOKEN, Framing, Rule
 from openguild_proto.limits import MAX_METHOD_BYTES, Limits
 
 _HEAD = re.compile(rb"(" + TOKEN + rb") (/[!-\"$-~]*) HTTP/1\.1\r\n((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
-_SLOW_PATH = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
+_SLOW_PATH = frozenset({"transfer-encoding", "expect", "te", "trailer"})
+_UPGRADES = frozenset({"upgrade", "keep-alive, upgrade"})  # of Connection, as clients and browsers send it
 NO_BODY = Framing(0, chunked=False, expects_continue=False)
 
 
@@ -42,6 +43,7 @@ class PatternHeads:
             return None
         headers: list[tuple[str, str]] = []
         hosts, length = 0, -1
+        upgrades, can_upgrade = 0, False
         for line in lines[:-1]:
             name, _, value = line.partition(":")
             name, value = name.lower(), value.strip(" \t")
@@ -54,18 +56,33 @@ class PatternHeads:
                 if length >= 0 or not (value.isascii() and value.isdigit() and len(value) <= 18):
                     return None
                 length = int(value)
-            elif name in _SLOW_PATH or (name == "connection" and value.lower() != "keep-alive"):
+            elif name == "connection":
+                option = value.lower()
+                if option in _UPGRADES:
+                    can_upgrade = True
+                elif option != "keep-alive":
+                    return None
+            elif name == "upgrade":
+                upgrades += 1
+                if value.lower() != "websocket":
+                    return None
+            elif name in _SLOW_PATH:
                 return None
         if hosts != 1 or length > limits.max_body_bytes:
             return None
+        exchange = PLAIN
+        if upgrades or can_upgrade:
+            if upgrades != 1 or not can_upgrade or method != b"GET" or length >= 0:
+                return None
+            exchange = HANDSHAKE
         path, _, query = target.decode("ascii").partition("?")
         framing = Framing(length, chunked=False, expects_continue=False) if length > 0 else NO_BODY
         del matched, buffer[:end]
-        return Head(method.decode("ascii"), path, query, tuple(headers), "1.1", framing, PLAIN)
+        return Head(method.decode("ascii"), path, query, tuple(headers), "1.1", framing, exchange)
 
 
 class PlainExchange:
-    """The exchange of the fast path. It has no state, so all connections share one."""
+    """The exchange of the fast path. It has no state, so all connections share two: `PLAIN` and `HANDSHAKE`."""
 
     __slots__ = ()
 
@@ -84,7 +101,7 @@ class PlainExchange:
         return None
 
     def interim(self, status: int, reason: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Raise LocalProtocolError: requests with an interim response take the slow path."""
+        """Raise LocalProtocolError: requests with 100 Continue take the slow path, and 101 has lines of its own."""
         raise LocalProtocolError("the request asks for no interim response")
 
     def response(self, status: int, reason: str, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
@@ -101,3 +118,4 @@ class PlainExchange:
 
 
 PLAIN = PlainExchange()
+HANDSHAKE = PlainExchange()  # of a request that may be an opening handshake of WebSocket, which is not checked yet

@@ -23,16 +23,18 @@ def wants_upgrade(request: Request) -> bool:
 
 def check(request: Request, policy: HeaderPolicy) -> Refusal | None:
     """Return the refusal of an invalid handshake or a forbidden origin; None: it is valid."""
-    connection = [token for value in request.all_headers("connection") for token in _tokens(value)]
-    versions = request.all_headers("sec-websocket-version")
-    keys = request.all_headers("sec-websocket-key")
+    given: dict[str, list[str]] = {"connection": [], "sec-websocket-version": [], "sec-websocket-key": []}
+    for name, value in request.headers:
+        if name in given:
+            given[name].append(value)
+    connection, versions, keys = given.values()
     if request.method != "GET":
         return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake is a GET request")
     if request.http_version != "1.1":
         return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake needs HTTP/1.1")
     if request.body or request.header("transfer-encoding") is not None:
         return Refusal(ErrorCode.INVALID_HANDSHAKE, "RFC 6455 4.1: the handshake has no body")
-    if "upgrade" not in connection:
+    if not any("upgrade" in _tokens(value) for value in connection):
         return Refusal(ErrorCode.INVALID_HANDSHAKE, "Connection header did not include 'upgrade'")
     if versions != ["13"]:
         return Refusal(ErrorCode.UPGRADE_REQUIRED, headers=(("sec-websocket-version", "13"), ("upgrade", "websocket")))

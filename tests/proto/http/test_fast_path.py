@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import h11
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import event, given, settings
 
+from openguild_proto.connection.phases import Phase
+from openguild_proto.connection.server import ServerConnection
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.events import RequestReceived
-from openguild_proto.http.fast_path import PLAIN, PatternHeads
+from openguild_proto.events import Event, RequestReceived, WebSocketRequested
+from openguild_proto.http.fast_path import HANDSHAKE, PLAIN, PatternHeads
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
-from tests.support.wire import connection, drive
+from tests.support.wire import connection, drive, masked
 
 PIECES = [
     b"GET", b"POST", b"DELETE", b"get", b"G@T", b"CONNECT", b" ", b"  ", b"\t", b"/", b"/api/v1/me?x=1&y=%20", b"*", b"http://x/",
@@ -74,6 +79,73 @@ def test_byte_by_byte_which_is_the_long_way_gives_the_same_requests_and_answers(
     slowly, sent_slowly = drive(connection(), [data[place : place + 1] for place in range(len(data))])
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"  # only sent while the body has not begun to come
     assert (slowly, sent_slowly.replace(interim, b"")) == (facts, sent.replace(interim, b""))
+
+
+HANDSHAKE_LINES = [
+    b"Upgrade: websocket", b"upgrade: WebSocket", b"Upgrade: websocket, x", b"Upgrade: h2c", b"Connection: Upgrade",
+    b"Connection: keep-alive, Upgrade", b"Connection: upgrade, close", b"Connection: keep-alive", b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Version: 12", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Key: short",
+    b"Sec-WebSocket-Protocol: openguild.v1, bearer.x", b"Content-Length: 0", b"Content-Length: 2", b"Origin: null", b"A: b",
+    b"X-Request-Id: r1",
+]  # fmt: skip
+VALID_LINES = [HANDSHAKE_LINES[place] for place in (0, 5, 8, 10)]
+HANDSHAKES = st.builds(
+    lambda method, lines, rest: b"\r\n".join([method + b" /ws?a=b HTTP/1.1", b"Host: x", *lines, b"", rest]),
+    st.sampled_from([b"GET", b"GET", b"GET", b"POST", b"HEAD"]),
+    st.one_of(
+        st.permutations(VALID_LINES),
+        st.tuples(st.permutations(VALID_LINES), st.lists(st.sampled_from(HANDSHAKE_LINES), max_size=3)).map(
+            lambda both: [*both[0], *both[1]]
+        ),
+        st.lists(st.sampled_from(HANDSHAKE_LINES), max_size=7),
+    ),
+    st.sampled_from([b"", b"ab", masked(0x81, b"hello"), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]),
+)
+ANSWERS: dict[str, Callable[[ServerConnection], None]] = {
+    "accept": lambda conn: conn.accept(0.0, subprotocol="openguild.v1", headers=(("x-a", "b"), ("x-frame-options", "c"))),
+    "accept plainly": lambda conn: conn.accept(0.0),
+    "refuse": lambda conn: conn.respond(Response.text("no", status=403), 0.0),
+    "refuse and close": lambda conn: conn.respond(
+        msgspec.structs.replace(Response.text("no", status=403), close=True), 0.0
+    ),
+}
+
+
+def answered(chunks: list[bytes], answer: str) -> tuple[list[Event], bytes, Phase]:
+    """Feed the chunks, and answer upgrades so; events, bytes to send and the phase at the end."""
+    conn = connection()
+    events: list[Event] = []
+    for chunk in chunks:
+        new = conn.receive_data(chunk, 0.0)
+        while new:
+            for each in new:
+                if isinstance(each, WebSocketRequested):
+                    ANSWERS[answer](conn)
+                elif isinstance(each, RequestReceived):
+                    conn.respond(Response.text("ok"), 0.0)
+            events += new
+            new = conn.next_events(0.0)
+    return events, b"".join(conn.data_to_send()), conn.phase
+
+
+@given(HANDSHAKES, st.sampled_from(sorted(ANSWERS)))
+@settings(deadline=None, max_examples=500)
+def test_a_handshake_byte_by_byte_gives_the_same_events_and_answers(data: bytes, answer: str) -> None:
+    quick = PatternHeads(Limits()).read_head(bytearray(data))
+    taken = quick is not None and quick.exchange is HANDSHAKE
+    found = answered([data], answer)
+    opens = any(isinstance(each, WebSocketRequested) for each in found[0])
+    event(f"{'taken' if taken else 'left to the long way'}, {'a handshake' if opens else 'none'}")
+    events, sent, phase = answered([data[place : place + 1] for place in range(len(data))], answer)
+    assert (events, sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""), phase) == found
+
+
+@pytest.mark.parametrize("connection_line", [b"Upgrade", b"keep-alive, Upgrade", b"Keep-Alive, upgrade"])
+def test_what_browsers_and_clients_send_is_taken(connection_line: bytes) -> None:
+    lines = [b"Host: x", b"Upgrade: websocket", b"Connection: " + connection_line, *VALID_LINES[2:]]
+    head = PatternHeads(Limits()).read_head(bytearray(b"\r\n".join([b"GET /ws HTTP/1.1", *lines, b"", b""])))
+    assert head is not None
+    assert head.exchange is HANDSHAKE
 
 
 HEADER_VALUES = st.text(st.sampled_from("\0\n\r\t az;,\x80\xff"), max_size=20).map(lambda text: text.encode("latin-1"))
