@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+MAX_PIECES = 16  # of one call of `sendmsg`: POSIX guarantees as many (IOV_MAX)
+
 
 class Outbox:
     """A queue of bytes. It accepts bytes beyond `max_bytes` but then is `overflowed`, and the connection ends."""
@@ -29,6 +31,18 @@ class Outbox:
         if self._parts is None:
             return memoryview(b"")
         return memoryview(self._parts[0])[self._offset : self._offset + max_bytes]
+
+    def parts(self, max_bytes: int) -> list[memoryview]:
+        """Return the first bytes in the pieces that they were queued in, at most `max_bytes`, for one call of `sendmsg`."""
+        found: list[memoryview] = []
+        offset, left = self._offset, max_bytes
+        for part in self._parts or ():
+            piece = memoryview(part)[offset : offset + left]
+            found.append(piece)
+            offset, left = 0, left - len(piece)
+            if not left or len(found) == MAX_PIECES:
+                break
+        return found
 
     def consume(self, nbytes: int) -> int:
         """Remove `nbytes` that were sent, and return how many are left. Raises ValueError if fewer are queued."""

@@ -79,9 +79,7 @@ class HttpConnection:
         return reader.exchange.interim(101, "Switching Protocols", headers)
 
 
-_SWITCHED = (
-    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: %b\r\n%b%b\r\n"
-)
+_SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: %b\r\n%b%b\r\n"
 
 
 def _token(value: str) -> bytes:

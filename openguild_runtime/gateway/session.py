@@ -21,7 +21,7 @@ from openguild_proto.limits import Limits
 from openguild_proto.operations.gateway import Authenticated
 from openguild_proto.policy.clock_watch import deadline_of
 from openguild_proto.sessions.tokens import Claims
-from openguild_runtime.net.transport import SEND_BYTES, Transport
+from openguild_runtime.net.transport import SEND_BYTES, Fed, Transport
 
 log = structlog.get_logger("openguild.gateway")
 
@@ -198,11 +198,11 @@ class GatewaySession:
         if nbytes < len(data):
             self._transport.park()
 
-    async def feed(self, transport: Transport) -> bool:
+    def feed(self, transport: Transport) -> Fed:
         """One step of the pump."""
         data = b"" if self._is_shut else self.server.next_write(SEND_BYTES)
         if not data:
-            return False
+            return Fed.DONE
         nbytes = transport.send(data)
         rest = self.server.sent(max(nbytes, 0))
         if rest:
@@ -210,8 +210,8 @@ class GatewaySession:
         if nbytes > 0:
             self.server.took_bytes(self._sessions.clock())
         elif not transport.closing:
-            await transport.socket.writable()
-        return True
+            return Fed.BLOCKED
+        return Fed.MORE
 
     def write_elsewhere(self) -> None:
         """Something else writes to the socket, or it is closing: events wait."""

@@ -1,8 +1,8 @@
 """The one loop that drives a connection: bytes in, events out, responses by the handler, bytes to send.
 
 A callback of the loop reads. What it can respond to at once needs no task; the rest of an HTTP request, which waits for
-something, is left to the connection's task. That ends with the upgrade to a WebSocket, because a waiting task costs several
-KiB and an idle stream needs none.
+something, is left to the connection's task, which begins with the first such rest. It ends with the upgrade to a WebSocket,
+because a waiting task costs several KiB and an idle stream needs none.
 
 It holds no rule: the core decides what is read and when a connection ends, the handler how to respond. A failure that
 escapes is contained here, so that it never cancels the listener's task group.
@@ -75,7 +75,7 @@ class ConnectionServer:
         self.waiting: UnsentResponses[Transport] = UnsentResponses(MAX_UNSENT_RESPONSE_BYTES)
         self.admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
-        self._scopes: set[anyio.CancelScope] = set()  # of the tasks that drive connections
+        self._driving: set[asyncio.Task[None]] = set()  # tasks of connections
         self._handler = handler
         self._limits = limits
         self._policy = policy
@@ -99,23 +99,23 @@ class ConnectionServer:
 
     # --- coming and going --------------------------------------------------------------------------
 
-    async def serve(self, sock: socket.socket, address: str) -> None:
-        """Drive one socket to its end; never raises.
+    def serve(self, sock: socket.socket, address: str) -> None:
+        """Own an accepted socket to its end; never raises.
 
-        It is not cancelled either: a request ends by its response or at its deadline. `end_all` ends connections, `give_up`
-        waits for no request.
+        Its task is not cancelled with the group: a request ends by its response or at its deadline. `end_all` ends connections,
+        `give_up` waits for no request.
         """
         refused = self.admission.check(address, is_trusted=self._policy.is_trusted(address))
         if refused is not None and not (refused is Refused.SERVER_FULL and self.shed()):
             self._refuse(address, refused)
             sock.close()
             return
-        with anyio.CancelScope(shield=True) as scope:
-            self._scopes.add(scope)
-            try:
-                await self._serve(sock, address)
-            finally:
-                self._scopes.discard(scope)
+        transport = self._transport(sock, address)
+        self.admission.opened(transport, address)
+        self._metrics.connection_opened()
+        transport.socket.call_when_readable(transport)
+        self.readable(transport)  # its first request has mostly come with the connection
+        self._timers.arm(transport)
 
     def _refuse(self, address: str, refused: Refused) -> None:
         self._metrics.rejected("connection_limit")
@@ -124,7 +124,7 @@ class ConnectionServer:
             count = len(self.transports)
             log.warning(f"connections are refused: {reason}", peer=address, connections=count, since_last=before + 1)
 
-    async def _serve(self, sock: socket.socket, address: str) -> None:
+    def _transport(self, sock: socket.socket, address: str) -> Transport:
         connection = ServerConnection(
             now=self._clock(),
             random_bytes=self._sources.random_bytes,
@@ -133,7 +133,7 @@ class ConnectionServer:
             peer_address=address,
             max_body_of=self._max_body_of,
         )
-        transport = Transport(
+        return Transport(
             NonblockingSocket(sock),
             address,
             connection,
@@ -142,16 +142,6 @@ class ConnectionServer:
             tasks=self._tasks,
             handler=self,
         )
-        self.admission.opened(transport, address)
-        self._metrics.connection_opened()
-        became_stream = False
-        try:
-            became_stream = await self._drive(transport)
-        except Exception:  # contained: one connection's failure must not end the listener's task group
-            log.exception("connection failed", peer=address)
-        finally:
-            if not became_stream:
-                self._end(transport)
 
     def _end(self, transport: Transport) -> None:
         """The handler lets go of the socket before its descriptor is closed, so that nothing writes to a reused one."""
@@ -179,8 +169,8 @@ class ConnectionServer:
 
     def give_up(self) -> None:
         """Whatever a request still waits for is left: the process ends, and its time is over."""
-        for scope in list(self._scopes):
-            scope.cancel()
+        for task in list(self._driving):
+            task.cancel()
 
     async def wait_empty(self) -> None:
         """Return when no connection is open."""
@@ -190,20 +180,35 @@ class ConnectionServer:
 
     # --- HTTP: what a task does --------------------------------------------------------------------
 
-    async def _drive(self, transport: Transport) -> bool:
+    def _leave_to_task(self, transport: Transport, work: Work) -> None:
+        """Have the connection's task do `work`; it begins now if there is none."""
+        waiting, loop = transport.work, asyncio.get_running_loop()
+        if waiting is None:
+            waiting = transport.work = loop.create_future()
+            task = loop.create_task(self._drive(transport))
+            self._driving.add(task)
+            task.add_done_callback(self._driving.discard)
+        waiting.set_result(work)
+
+    async def _drive(self, transport: Transport) -> None:
+        became_stream = False
+        try:
+            became_stream = await self._work(transport)
+        except Exception:  # contained: one connection's failure must not end the others
+            log.exception("connection failed", peer=transport.address)
+        finally:
+            if not became_stream:
+                self._end(transport)
+
+    async def _work(self, transport: Transport) -> bool:
         """Until the connection ends, or until only callbacks drive it: True then."""
         connection = transport.connection
-        transport.work = asyncio.get_running_loop().create_future()
-        transport.settle()
-        self.readable(transport)  # its first request has mostly come with the connection
-        if not transport.work.done():
-            transport.socket.call_when_readable(transport)
-        while True:
+        while transport.work is not None:
             rest, events, peer_is_gone = await transport.work
             if rest is not None:
                 await rest()
             if not events:
-                if not transport.flushed():
+                if not connection.is_websocket and not transport.flushed():
                     await self._flush(transport)
                 events = connection.next_events(self._clock())
             await self._take(transport, events)
@@ -219,6 +224,7 @@ class ConnectionServer:
                 return True
             transport.work = asyncio.get_running_loop().create_future()
             transport.socket.call_when_readable(transport)
+        return False
 
     async def _take(self, transport: Transport, events: list[Event]) -> None:
         """Have the handler respond to these events, and to those behind them."""
@@ -257,12 +263,12 @@ class ConnectionServer:
         """Called by the transport."""
         work = transport.work
         try:
-            if work is None:
-                self._read_stream(transport)
-            elif work.done():
+            if work is not None and work.done():
                 transport.socket.read_on(False)  # the peer sends while its request is under way: it is read after that
+            elif transport.connection.is_websocket:
+                self._read_stream(transport)
             elif (left := self._read_requests(transport)) is not None:
-                work.set_result(left)
+                self._leave_to_task(transport, left)
         except Exception as failure:  # contained: one connection's failure must not end the others
             if work is not None and not work.done():
                 work.set_exception(failure)
@@ -281,7 +287,7 @@ class ConnectionServer:
         events = connection.receive_data(data, self._clock())
         if events:
             event = events[0]
-            if not isinstance(event, RequestReceived) or transport.socket.ended:
+            if not isinstance(event, RequestReceived | WebSocketRequested) or transport.socket.ended:
                 return Work(None, events)
             rest = self._handler.begin(transport, event.request)
             if rest is not None or not transport.flushed():

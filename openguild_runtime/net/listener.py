@@ -1,19 +1,19 @@
-"""The accept loop: raw non-blocking listening sockets, one task per accepted connection."""
+"""The accept loop: raw non-blocking listening sockets."""
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
+
+from openguild_runtime.system.turns import Turn
 
 BACKLOG = 4_096  # capped by net.core.somaxconn; a reconnect storm arrives in one burst
 UNSENT_BYTES = 131_072
-ACCEPT_BATCH = 64  # connections between two turns of the loop
+ACCEPT_BATCH = 8  # connections between two looks at the clock
 RAN_OUT_PAUSE_SECS = 0.05  # until connections that were told to end have ended
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -56,14 +56,16 @@ def _set_for_accepted(listener: socket.socket) -> None:
 
 async def accept_forever(
     listener: socket.socket,
-    tasks: TaskGroup,
-    serve: Callable[[socket.socket, str], Coroutine[Any, Any, None]],
+    serve: Callable[[socket.socket, str], None],
     ran_out: Callable[[OSError], None],
+    clock: Callable[[], float],
 ) -> None:
     """Accept until the listener is closed or the task cancelled; `serve(sock, peer_address)` owns each socket.
 
-    `ran_out` of descriptors: makes room if it can, and says so.
+    `ran_out` of descriptors: makes room if it can, and says so. `clock`: monotonic seconds; a storm of connections leaves the
+    loop time for the others.
     """
+    turn = Turn(clock)
     while True:
         if listener.fileno() < 0:
             return
@@ -71,20 +73,35 @@ async def accept_forever(
             await anyio.wait_readable(listener)
         except anyio.ClosedResourceError:
             return
-        for _ in range(ACCEPT_BATCH):
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+        while turn.left() > 0:
+            accepted, failure = _accept_some(listener)
+            if failure is not None and failure.errno in OUT_OF_DESCRIPTORS:
+                ran_out(failure)  # before those are served, which have not had the time to send anything
+            for sock, address in accepted:
+                serve(sock, address)
+            if failure is not None and failure.errno in OUT_OF_DESCRIPTORS:
+                await anyio.sleep(RAN_OUT_PAUSE_SECS)  # the backlog holds the waiting ones
+            elif (
+                failure is not None
+            ):  # accept(2): an error of the new connection, such as EPROTO or EPERM, is to be passed over
+                log.warning("a connection was lost before it was accepted", errno=failure.errno)
+            if len(accepted) < ACCEPT_BATCH:
                 break
-            except OSError as failure:
-                if failure.errno in OUT_OF_DESCRIPTORS:
-                    ran_out(failure)
-                    await anyio.sleep(RAN_OUT_PAUSE_SECS)  # the backlog holds the waiting ones
-                else:  # accept(2): an error of the new connection, such as EPROTO or EPERM, is to be passed over
-                    log.warning("a connection was lost before it was accepted", errno=failure.errno)
-                break
-            sock.setblocking(False)
-            tasks.start_soon(serve, sock, _plain(address[0]))
+
+
+def _accept_some(listener: socket.socket) -> tuple[list[tuple[socket.socket, str]], OSError | None]:
+    """Return up to ACCEPT_BATCH sockets with their addresses, and the failure that ended it; None: none has."""
+    accepted: list[tuple[socket.socket, str]] = []
+    while len(accepted) < ACCEPT_BATCH:
+        try:
+            sock, address = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            break
+        except OSError as failure:
+            return accepted, failure
+        sock.setblocking(False)
+        accepted.append((sock, _plain(address[0])))
+    return accepted, None
 
 
 def close_listener(listener: socket.socket) -> None:

@@ -72,6 +72,18 @@ class NonblockingSocket:
             self.end()
             return None
 
+    def send_parts(self, parts: list[memoryview]) -> int | None:
+        """`send` of several pieces in one call."""
+        if self.ended:
+            return None
+        try:
+            return self._sock.sendmsg(parts)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.end()
+            return None
+
     def end_writing(self) -> None:
         """Tell the peer that nothing follows."""
         try:

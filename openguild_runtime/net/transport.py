@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias
 
 import anyio
@@ -29,11 +30,19 @@ SEND_BYTES = 65_536
 log = structlog.get_logger("openguild.peer")
 
 
+class Fed(Enum):
+    """How it went."""
+
+    MORE = "more"  # something was given, and more may follow
+    BLOCKED = "blocked"  # the socket takes nothing at the moment
+    DONE = "done"  # nothing is left, or the stream is over
+
+
 class Feeder(Protocol):
     """What the pump of a subscribed socket gets its bytes from."""
 
-    async def feed(self, transport: Transport) -> bool:
-        """Put what comes next into the outbox; False: nothing is left, or the stream is over."""
+    def feed(self, transport: Transport) -> Fed:
+        """Put what comes next into the outbox, or send it."""
 
 
 class GatewayDriver(Protocol):
@@ -155,7 +164,10 @@ class Transport:
         """Have the stream closed at `deadline`, and at once where that has passed."""
         if self.connection.is_open:
             self.connection.expire_at(deadline, code, reason)
-            self.deadline_passed()
+            if deadline <= self._clock():
+                self.deadline_passed()
+            else:
+                self._timers.arm(self)
 
     # --- reading, once no task does --------------------------------------------------------------------
 
@@ -208,12 +220,12 @@ class Transport:
     def push(self) -> bool:
         """Send the outbox as far as the kernel takes it; False when bytes are left."""
         outbox = self.connection.outbox
-        part: memoryview | None = outbox.peek(SEND_BYTES)
-        while part:
-            sent = self.send(part)
+        while outbox:
+            parts = outbox.parts(SEND_BYTES)
+            sent = self._taken(self.socket.send(parts[0]) if len(parts) == 1 else self.socket.send_parts(parts))
             if sent < 0:
                 return self.socket.ended
-            part = outbox.peek(SEND_BYTES) if outbox.consume(sent) else None
+            outbox.consume(sent)
         if self._was_blocked:
             self._was_blocked = False
             self.connection.write_idle(self._clock())
@@ -221,7 +233,9 @@ class Transport:
 
     def send(self, data: bytes | memoryview) -> int:
         """One send(2): bytes taken, or -1 when the kernel takes none or the peer is gone."""
-        sent = self.socket.send(data)
+        return self._taken(self.socket.send(data))
+
+    def _taken(self, sent: int | None) -> int:
         if sent is None:
             self.abort()
             return -1
@@ -244,32 +258,69 @@ class Transport:
         if not self._pumping and not self.socket.ended:
             self._start_pump()
 
+    def replay(self) -> None:
+        """The log has something for the subscriber: send it now as far as the socket takes it; the pump sends the rest.
+
+        What waits, such as the head of the upgrade's response, leaves with the first page.
+        """
+        if self._pumping or self.socket.ended:
+            return
+        self._own_write_side()
+        if self._pumped(has_pushed=not self._was_blocked):
+            self._give_up_write_side()
+        else:
+            self._tasks.start_soon(self._pump)
+
     def _start_pump(self) -> None:
-        self._pumping = True
-        if self.subscriber is not None:
-            self.subscriber.parked = True
-        if self.gateway is not None:
-            self.gateway.write_elsewhere()
+        self._own_write_side()
         self._tasks.start_soon(self._pump)
 
     async def _pump(self) -> None:
         """Own the write side until nothing is left: outbox, then replay pages, then the ring."""
         try:
-            while not self.socket.ended:
-                if not self.push():
-                    await self.socket.writable()
-                elif self.connection.is_over or self.feeder is None or not await self.feeder.feed(self):
-                    break
+            while not self._pumped():
+                await self.socket.writable()
         except Exception:
-            log.exception("a socket's pump failed", peer=self.address)
-            self.abort()
-        finally:
+            self._pump_failed()
+        except BaseException:
             self._pumping = False
-            if self._idle is not None:
-                self._idle.set()
-            if self.subscriber is not None and not self.socket.ended:
-                self.subscriber.parked = False
+            raise
+        self._give_up_write_side()
+
+    def _pumped(self, *, has_pushed: bool = False) -> bool:
+        """Send as far as the socket takes it; whether nothing is left. `has_pushed`: the outbox comes later. Never raises."""
+        try:
+            while not self.socket.ended:
+                if not has_pushed and not self.push():
+                    return False
+                has_pushed = False
+                if self.connection.is_over or self.feeder is None:
+                    break
+                fed = self.feeder.feed(self)
+                if fed is not Fed.MORE:
+                    return fed is Fed.DONE
+        except Exception:
+            self._pump_failed()
+        return True
+
+    def _pump_failed(self) -> None:
+        log.exception("a socket's pump failed", peer=self.address)
+        self.abort()
+
+    def _own_write_side(self) -> None:
+        self._pumping = True
+        if self.subscriber is not None:
+            self.subscriber.parked = True
+        if self.gateway is not None:
+            self.gateway.write_elsewhere()
+
+    def _give_up_write_side(self) -> None:
+        self._pumping = False
+        if self._idle is not None:
+            self._idle.set()
         if not self.socket.ended:
+            if self.subscriber is not None:
+                self.subscriber.parked = False
             self.settle()
 
     def flushed(self) -> bool:

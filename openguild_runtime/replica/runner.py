@@ -50,6 +50,7 @@ from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
 from openguild_runtime.replica.feeding import ReplicaFeeder
+from openguild_runtime.replica.stream_tickets import StreamTickets
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -88,7 +89,7 @@ class ReplicaRunner:
         self._tracing = tracing
         self._loop = asyncio.get_running_loop()
         self._feeder = ReplicaFeeder(replica, sources.monotonic, self.carry_out)
-        self._tickets: dict[int, asyncio.Future[ErrorCode | None]] = {}  # of streams that are being prepared
+        self._tickets = StreamTickets(replica, sources.monotonic, self.carry_out)
         self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
         self._timer_deadline = 0.0
         self._turn = Turn(sources.monotonic)
@@ -195,23 +196,10 @@ class ReplicaRunner:
 
     # --- streams -------------------------------------------------------------------------------------
 
-    async def prepare(self, stream: OpenStream) -> ErrorCode | None:
-        """Make this replica hear what the stream needs. Returns why it is refused, None: `join` or `abandon` it."""
-        ticket = self.replica.prepare(stream, now=self._clock())
-        future = self._tickets[ticket] = self._loop.create_future()
-        self.carry_out()
-        try:
-            refusal: ErrorCode | None = await asyncio.shield(future)  # else a cancellation hides what comes in its turn
-            return refusal
-        except BaseException:
-            if future.done() and future.result() is None:
-                self.abandon(stream)
-            else:
-                self.replica.cancel(ticket, now=self._clock())
-                self.carry_out()
-            raise
-        finally:
-            self._tickets.pop(ticket, None)
+    async def prepare(self, stream: OpenStream, deadline: float) -> ErrorCode | None:
+        """Make this replica hear what the stream needs, by `deadline` on the loop's clock. Returns why it is refused, None:
+        `join` or `abandon` it."""
+        return await self._tickets.prepare(stream, deadline)
 
     def abandon(self, stream: OpenStream) -> None:
         """A prepared stream is not joined."""
@@ -223,6 +211,8 @@ class ReplicaRunner:
         transport.feeder = self._feeder
         handle = transport.socket.fileno()
         self.replica.join(transport, stream, handle=handle, changes=changes, wall=self._wall(), now=self._clock())
+        if transport.subscriber is None or not transport.subscriber.replaying:
+            transport.settle()  # the response goes first; with a replay it leaves with the first page
         self.carry_out()
 
     def leave(self, transport: Transport) -> None:
@@ -318,11 +308,9 @@ class ReplicaRunner:
             case ExpireAt(socket=socket, deadline=deadline, code=code, reason=reason):
                 socket.expire_at(deadline, code, reason)
             case Replay(socket=socket):
-                socket.park()
+                socket.replay()
             case Prepared(ticket=ticket, refusal=refusal):
-                future = self._tickets.pop(ticket, None)
-                if future is not None and not future.done():
-                    future.set_result(refusal)
+                self._tickets.prepared(ticket, refusal)
             case Log(level=level, message=message, fields=fields, failure=failure):
                 getattr(log, level.value)(message, **fields, exc_info=failure)
 

@@ -265,9 +265,7 @@ class Server:
             self.tasks.start_soon(self._reload_at_hangup, hangups)
             self._start_admin(config.admin_path)
             self.tasks.start_soon(self.descriptors.watch)
-            self.tasks.start_soon(
-                accept_forever, listeners[0], self.tasks, self.connection_server.serve, self.descriptors.ran_out
-            )
+            self._accept(listeners[0], self.connection_server)
             if config.metrics.enabled and config.metrics.bind_addr is not None:
                 listeners.append(open_listener(*split_address(config.metrics.bind_addr), shared=shared))
                 self._start_metrics(listeners[1])
@@ -294,12 +292,17 @@ class Server:
             if self.tracing is not None:
                 closing.start_soon(shutdown.close, "tracing", self.tracing.aclose)
 
+    def _accept(self, listener: socket.socket, connection_server: ConnectionServer) -> None:
+        self.tasks.start_soon(
+            accept_forever, listener, connection_server.serve, self.descriptors.ran_out, self.sources.monotonic
+        )
+
     def _start_metrics(self, listener: socket.socket) -> None:
         connection_server = self._connection_server(
             self._performer(metrics_shown=True), max_connections=SCRAPES, metrics_only=True
         )
         self._connection_servers.append(connection_server)
-        self.tasks.start_soon(accept_forever, listener, self.tasks, connection_server.serve, self.descriptors.ran_out)
+        self._accept(listener, connection_server)
         log.info(f"metrics listening on {address_of(listener)}")
 
     def _start_admin(self, path: Path | None) -> None:

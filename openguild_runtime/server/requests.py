@@ -6,10 +6,8 @@ It holds no rule: how to respond is the core's decision.
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
 from functools import partial
 
-import anyio
 import structlog
 
 from openguild_proto.diagnosis.requests import FinishedRequest
@@ -114,19 +112,21 @@ class Requests:
         self, transport: Transport, request: Request, stream: OpenStream, changes: int, deadline: float
     ) -> OpenStream | Response:
         """Accept the upgrade and join the stream, or respond why not; the reserved place is given back then."""
-        refusal: ErrorCode | None = ErrorCode.DATABASE_UNAVAILABLE  # what it is when the deadline passes
-        with ExitStack() as undo:
-            undo.callback(self._give_back, stream)
-            with anyio.CancelScope(deadline=deadline):
-                refusal = await self._streams.prepare(stream)
-                if refusal is None:
-                    undo.callback(self._streams.abandon, stream)
+        is_prepared = is_accepted = False
+        try:
+            refusal = await self._streams.prepare(stream, deadline)
+            is_prepared = refusal is None
             if transport.draining:  # looked at after the wait: from then on the drain closes every stream there is
                 refusal = ErrorCode.DRAINING
             if refusal is not None:
                 return error_response(refusal, request.request_id, route=stream.route)
             transport.connection.accept(self._runner.clock(), subprotocol=stream.subprotocol, headers=stream.headers)
-            undo.pop_all()  # from here on the peer has the stream, and gives it back when it ends
+            is_accepted = True  # from here on the peer has the stream, and gives it back when it ends
+        finally:
+            if is_prepared and not is_accepted:
+                self._streams.abandon(stream)
+            if not is_accepted:
+                self._give_back(stream)
         self._streams.join(transport, stream, changes)
         self._metrics.socket_opened()
         return stream
@@ -154,7 +154,9 @@ class Requests:
             self._streams.leave(transport)
             self._give_back(stream)
             self._metrics.socket_closed()
-            log.debug("stream ended", channel_id=stream.channel_id, user_id=stream.user_id)
+            log.debug(
+                "stream ended", request_id=stream.request_id, channel_id=stream.channel_id, user_id=stream.user_id
+            )
         elif self._gateway.left(transport):
             self._metrics.socket_closed()
 

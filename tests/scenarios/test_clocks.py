@@ -66,7 +66,7 @@ async def replicas(url: str, *skews: float) -> AsyncIterator[list[Replica]]:
                 await server.start_parts()
                 listener = listeners.enter_context(open_listener("127.0.0.1", 0))
                 tasks.start_soon(
-                    accept_forever, listener, tasks, server.connection_server.serve, server.descriptors.ran_out
+                    accept_forever, listener, server.connection_server.serve, server.descriptors.ran_out, time.monotonic
                 )
                 port = listener.getsockname()[1]
                 http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=10)

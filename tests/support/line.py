@@ -93,7 +93,7 @@ async def connected(
             now_us = int(server.sources.wall() * 1_000_000)
             token = server.service.tokens.issue(Claims(session.session_id, user, "name", now_us, now_us + 10**9))
             tasks.start_soon(server.replica.run)
-            tasks.start_soon(server.connection_server.serve, ours, "192.0.2.1")
+            server.connection_server.serve(ours, "192.0.2.1")
             yield Line(server, token, user, theirs)
             tasks.cancel_scope.cancel()
             server.connection_server.end_all()

@@ -102,7 +102,9 @@ HANDSHAKES = st.builds(
     st.sampled_from([b"", b"ab", masked(0x81, b"hello"), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]),
 )
 ANSWERS: dict[str, Callable[[ServerConnection], None]] = {
-    "accept": lambda conn: conn.accept(0.0, subprotocol="openguild.v1", headers=(("x-a", "b"), ("x-frame-options", "c"))),
+    "accept": lambda conn: conn.accept(
+        0.0, subprotocol="openguild.v1", headers=(("x-a", "b"), ("x-frame-options", "c"))
+    ),
     "accept plainly": lambda conn: conn.accept(0.0),
     "refuse": lambda conn: conn.respond(Response.text("no", status=403), 0.0),
     "refuse and close": lambda conn: conn.respond(

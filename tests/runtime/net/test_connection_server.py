@@ -70,14 +70,14 @@ class Handler:
 class Served:
     """A connection server without a replica, and its clients."""
 
-    def __init__(self, server: ConnectionServer, handler: Handler, tasks: anyio.abc.TaskGroup) -> None:
-        self.server, self.handler, self._tasks = server, handler, tasks
+    def __init__(self, server: ConnectionServer, handler: Handler) -> None:
+        self.server, self.handler = server, handler
 
     def connect(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        self._tasks.start_soon(self.server.serve, ours, "192.0.2.1")
+        self.server.serve(ours, "192.0.2.1")
         return theirs
 
 
@@ -92,7 +92,7 @@ async def served(limits: Limits | None = None, max_per_address: int = 10) -> Asy
                 handler, limits=limits or Limits(), policy=HeaderPolicy(), metrics=Metrics("0", native_ring=False),
                 timers=timers, tasks=tasks, sources=sources, max_connections=10, max_per_address=max_per_address,
             )  # fmt: skip
-            yield Served(server, handler, tasks)
+            yield Served(server, handler)
             server.end_all()
             await server.wait_empty()
             tasks.cancel_scope.cancel()
@@ -203,7 +203,7 @@ async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_u
     channel = await add_channel(storage, await add_guild(storage, owner), owner)
     for _ in range(100):
         await storage.perform(append(channel, text="x" * 10_000))
-    async with connected(storage) as line, anyio.create_task_group() as tasks:
+    async with connected(storage) as line:
         server, path = line.server, f"/channels/{channel}/events?limit=200"
         await storage.perform(GrantServerRole(user_id=line.user, role="moderator", now_ms=NOW))
         server.connection_server.waiting = UnsentResponses(1_200_000)
@@ -212,7 +212,7 @@ async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_u
             ours, theirs = socket.socketpair()
             for end in (ours, theirs):
                 end.setblocking(False)
-            tasks.start_soon(server.connection_server.serve, ours, "192.0.2.1")
+            server.connection_server.serve(ours, "192.0.2.1")
             ends.append(theirs)
         for end in ends:
             await Line(server, line.token, line.user, end).ask("GET", path)  # and reads no more than the beginning

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 import resource
 import socket
 import sys
@@ -76,7 +77,7 @@ class Crowd:
             if watchers.update(stream.user_id, {self.guild}, {self.channel})[0]:
                 server.replica.replica.channels.follow_new(self.channel)
         else:
-            assert await server.replica.prepare(stream) is None
+            assert await server.replica.prepare(stream, math.inf) is None
         server.replica.join(transport, stream, server.replica.replica.changes)
         transport.settle()
         self.ends.append(theirs)

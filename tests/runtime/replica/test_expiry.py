@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 import structlog
-from anyio.abc import TaskGroup
 
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.net.transport import watch_deadlines
@@ -50,17 +49,16 @@ class Marker:
 class Opened:
     """A stream, and requests with the same token, each over a connection that has not idled while clocks were set."""
 
-    def __init__(self, stream: Line, tasks: TaskGroup, noticed: Callable[[], int]) -> None:
+    def __init__(self, stream: Line, noticed: Callable[[], int]) -> None:
         self.stream = stream
         self.noticed = noticed
-        self._tasks = tasks
 
     async def status(self) -> str:
         line = self.stream
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        self._tasks.start_soon(line.server.connection_server.serve, ours, "192.0.2.1")
+        line.server.connection_server.serve(ours, "192.0.2.1")
         with theirs:
             return (await Line(line.server, line.token, line.user, theirs).ask("GET", "/users/me")).split()[1]
 
@@ -96,7 +94,7 @@ async def opened(clocks: Clocks) -> AsyncIterator[Opened]:
             def noticed() -> int:
                 return sum("wall clock was moved" in record["event"] for record in records)
 
-            yield Opened(line, tasks, noticed)
+            yield Opened(line, noticed)
             server.connection_server.end_all()
             tasks.cancel_scope.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
@@ -65,7 +66,7 @@ async def stream(storage: Slow) -> OpenStream:
 
 async def prepared_by(storage: Slow, runner: ReplicaRunner, stream: OpenStream) -> asyncio.Task[object]:
     """A stream that waits for the store."""
-    waiter = asyncio.create_task(runner.prepare(stream))
+    waiter = asyncio.create_task(runner.prepare(stream, math.inf))
     await storage.asked.wait()
     return waiter
 

@@ -129,9 +129,7 @@ class Replica:
                     hasher=_hasher, native=False,
                 )  # fmt: skip
                 cluster.plant(self)
-                cluster.network.listeners[self.port] = lambda sock, address: tasks.start_soon(
-                    server.connection_server.serve, sock, address
-                )
+                cluster.network.listeners[self.port] = server.connection_server.serve
                 try:
                     await server.start_parts()
                     await anyio.sleep_forever()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -117,6 +117,9 @@ class SimSocket:
         if not sent:
             raise BlockingIOError
         return sent
+
+    def sendmsg(self, parts: Iterable[bytes | memoryview]) -> int:
+        return self.send(b"".join(parts))
 
     def getsockopt(self, level: int, option: int) -> int:
         """SO_ERROR is all that the runtime asks for."""

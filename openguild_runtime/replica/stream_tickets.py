@@ -1,0 +1,57 @@
+"""Streams that are being prepared: the task that waits for each, until the replica says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from openguild_proto.errors import ErrorCode
+from openguild_proto.http.message import OpenStream
+from openguild_proto.replica.replica import Replica
+from openguild_runtime.system.deadlines import Deadlines
+
+
+class StreamTickets:
+    """`carry_out` is called after each input of the replica; `clock`: monotonic seconds."""
+
+    def __init__(self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None]) -> None:
+        self._replica = replica
+        self._clock = clock
+        self._carry_out = carry_out
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines()
+        self._waiting: dict[int, asyncio.Future[ErrorCode | None]] = {}
+
+    async def prepare(self, stream: OpenStream, deadline: float) -> ErrorCode | None:
+        """Make the replica hear what the stream needs, by `deadline` on the loop's clock. Return why it is refused; None: it is
+        to be joined or abandoned."""
+        ticket = self._replica.prepare(stream, now=self._clock())
+        future = self._waiting[ticket] = self._loop.create_future()
+        self._carry_out()
+        if future.done():  # as for every channel that is followed already
+            refusal: ErrorCode | None = future.result()
+            return refusal
+        with self._deadlines.at(deadline):
+            return await self._wait(ticket, future, stream)
+        return ErrorCode.DATABASE_UNAVAILABLE
+
+    async def _wait(
+        self, ticket: int, future: asyncio.Future[ErrorCode | None], stream: OpenStream
+    ) -> ErrorCode | None:
+        try:
+            return await asyncio.shield(future)  # else a cancellation hides what comes in its turn
+        except BaseException:
+            if future.done() and future.result() is None:
+                self._replica.abandon(stream, now=self._clock())
+            else:
+                self._replica.cancel(ticket, now=self._clock())
+            self._carry_out()
+            raise
+        finally:
+            self._waiting.pop(ticket, None)
+
+    def prepared(self, ticket: int, refusal: ErrorCode | None) -> None:
+        """The replica has ended a preparation: whoever waits for it goes on."""
+        future = self._waiting.pop(ticket, None)
+        if future is not None and not future.done():
+            future.set_result(refusal)
