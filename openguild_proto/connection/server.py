@@ -48,6 +48,7 @@ from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, pon
 
 DEFAULT_LIMITS = Limits()
 DEFAULT_POLICY = HeaderPolicy()
+EXPIRED: tuple[int, str] = (CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 _SECS: dict[Deadline, Callable[[Limits], float]] = {
     Deadline.HEAD: attrgetter("head_timeout_secs"),
     Deadline.BODY: attrgetter("body_timeout_secs"),
@@ -104,7 +105,7 @@ class ServerConnection:
         self._deadlines: Deadlines[Deadline] = Deadlines()
         self._deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)
         self._codes = steps.USUAL_CODES
-        self._lifetime_close: tuple[int, str] = (CloseCode.TOKEN_ENDED, reasons.EXPIRED)
+        self._lifetime_close = EXPIRED
 
     def _require(self, step: Input) -> Phase:
         """Return the phase that `step` leads to. Raises LocalProtocolError if it is not allowed now."""
@@ -323,7 +324,7 @@ class ServerConnection:
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
         """Close the WebSocket with `code` at `deadline` (monotonic seconds), when its credentials expire."""
         self._require(Input.EXPIRE_AT)
-        self._lifetime_close = (code, reason)
+        self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
         self._deadlines.set(Deadline.LIFETIME, deadline)
 
     def close(self, code: int, reason: str, now: float) -> None:

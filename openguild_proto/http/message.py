@@ -125,3 +125,7 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()  # of the 101
     request_id: str = ""  # of the upgrade; in every log record of this stream
     route: str = "unmatched"
+
+    def accepted(self) -> OpenStream:
+        """Return what is kept of it for as long as the stream is open: not the headers of the 101, which is sent."""
+        return msgspec.structs.replace(self, headers=())

@@ -39,7 +39,15 @@ class WebSocketDecoder:
     """
 
     __slots__ = (
-        "_ahead", "_cutter", "_data_parts", "_decoder", "_frame_secs", "_heard", "_paid_until", "_text_parts", "missed_pongs",
+        "_ahead",
+        "_cutter",
+        "_data_parts",
+        "_decoder",
+        "_frame_secs",
+        "_heard",
+        "_paid_until",
+        "_text_parts",
+        "missed_pongs",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -47,8 +55,8 @@ class WebSocketDecoder:
         self._frame_secs = 60.0 / limits.max_frames_per_minute if limits.max_frames_per_minute else 0.0
         self._paid_until = 0.0  # each frame adds `_frame_secs`; the limit is a minute ahead
         self._decoder: Connection | None = None  # kept only inside a fragmented message
-        self._text_parts: list[str] = []
-        self._data_parts: list[bytes] = []
+        self._text_parts: list[str] | None = None  # of a message in fragments
+        self._data_parts: list[bytes] | None = None
         self._heard = False
         self._ahead: Decoded | None = None  # put back by the caller
         self.missed_pongs = 0
@@ -109,16 +117,18 @@ class WebSocketDecoder:
     def _decode(self, event: wsproto_events.Event) -> Decoded | None:
         match event:
             case wsproto_events.TextMessage(data=text, message_finished=finished):
-                self._text_parts.append(text)
+                parts = self._text_parts if self._text_parts is not None else []
+                parts.append(text)
+                self._text_parts = None if finished else parts
                 if not finished:
                     return None
-                parts, self._text_parts = self._text_parts, []
                 return TextReceived("".join(parts))
             case wsproto_events.BytesMessage(data=data, message_finished=finished):
-                self._data_parts.append(bytes(data))
+                chunks = self._data_parts if self._data_parts is not None else []
+                chunks.append(bytes(data))
+                self._data_parts = None if finished else chunks
                 if not finished:
                     return None
-                chunks, self._data_parts = self._data_parts, []
                 return BytesReceived(b"".join(chunks))
             case wsproto_events.Ping(payload=payload):
                 return PingReceived(bytes(payload))

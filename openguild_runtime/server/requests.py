@@ -6,6 +6,7 @@ It holds no rule: how to respond is the core's decision.
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from functools import partial
 
 import structlog
@@ -75,17 +76,17 @@ class Requests:
 
     def begin(self, transport: Transport, request: Request) -> Rest | None:
         """Respond at once where the operation asks for nothing; else return what performs it."""
+        return copy_context().run(self._begin, transport, request)  # which is not left behind in that of the reader
+
+    def _begin(self, transport: Transport, request: Request) -> Rest | None:
         runner, connection = self._runner, transport.connection
         started, changes = runner.clock(), self._streams.replica.changes
         current_request_id.set(request.request_id)
-        try:
-            begun = runner.begin(request)
-            if not isinstance(begun, Response):
-                return partial(self._finish, transport, request, begun, started, changes)
-            connection.respond(begun, runner.clock())
-            runner.completed(request, begun, started)
-        finally:
-            current_request_id.set(None)
+        begun = runner.begin(request)
+        if not isinstance(begun, Response):
+            return partial(self._finish, transport, request, begun, started, changes)
+        connection.respond(begun, runner.clock())
+        runner.completed(request, begun, started)
         return None
 
     async def _finish(self, transport: Transport, request: Request, begun: Begun, started: float, changes: int) -> None:
@@ -127,7 +128,7 @@ class Requests:
                 self._streams.abandon(stream)
             if not is_accepted:
                 self._give_back(stream)
-        self._streams.join(transport, stream, changes)
+        self._streams.join(transport, stream.accepted(), changes)
         self._metrics.socket_opened()
         return stream
 
