@@ -268,7 +268,8 @@ class ServerConnection:
         self.outbox.append(http.switch(handshake.accept_token(request), subprotocol, headers))
         self._limits = self._limits if limits is None else limits
         self._decoder = self._ws = WebSocketDecoder(self._limits)
-        self._decoder.feed(http.reader.take_rest())
+        if rest := http.reader.take_rest():
+            self._decoder.feed(rest)
         self._codes = codes
         self._http = None  # an idle socket keeps neither h11 nor its request
         self._move(Input.ACCEPT, now)

@@ -25,11 +25,20 @@ class Timed(Protocol):
 T = TypeVar("T", bound=Timed)
 
 
+class _Bucket(dict[T, None]):
+    """Those to look at in one tick. They share its number."""
+
+    __slots__ = ("tick",)
+
+    def __init__(self, tick: int) -> None:
+        self.tick = tick
+
+
 class TimerWheel(Generic[T]):
     """Buckets of `TICK_SECS`. `now`: monotonic seconds."""
 
     def __init__(self, now: float) -> None:
-        self._buckets: dict[int, dict[T, None]] = {}
+        self._buckets: dict[int, _Bucket[T]] = {}
         self._done = int(now / TICK_SECS)
 
     def arm(self, timed: T) -> None:
@@ -40,8 +49,11 @@ class TimerWheel(Generic[T]):
         tick = max(int(deadline / TICK_SECS) + 1, self._done + 1)
         if timed.timer_tick == -1 or tick < timed.timer_tick:
             self.disarm(timed)
-            timed.timer_tick = tick
-            self._buckets.setdefault(tick, {})[timed] = None
+            bucket = self._buckets.get(tick)
+            if bucket is None:
+                bucket = self._buckets[tick] = _Bucket(tick)
+            timed.timer_tick = bucket.tick
+            bucket[timed] = None
 
     def disarm(self, timed: T) -> None:
         """Forget `timed`; safe to repeat."""

@@ -1,4 +1,4 @@
-"""Decodes the frames of an open WebSocket. The wsproto object exists only while a burst is decoded."""
+"""Decodes the frames of an open WebSocket. The cutter of frames and the wsproto object exist only while a burst is decoded."""
 
 from __future__ import annotations
 
@@ -39,21 +39,13 @@ class WebSocketDecoder:
     """
 
     __slots__ = (
-        "_ahead",
-        "_cutter",
-        "_data_parts",
-        "_decoder",
-        "_frame_secs",
-        "_heard",
-        "_paid_until",
-        "_text_parts",
-        "missed_pongs",
+        "_ahead", "_cutter", "_data_parts", "_decoder", "_heard", "_limits", "_paid_until", "_text_parts", "missed_pongs",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
-        self._cutter = FrameCutter(limits.max_message_bytes, limits.max_message_fragments)
-        self._frame_secs = 60.0 / limits.max_frames_per_minute if limits.max_frames_per_minute else 0.0
-        self._paid_until = 0.0  # each frame adds `_frame_secs`; the limit is a minute ahead
+        self._limits = limits
+        self._cutter: FrameCutter | None = None  # kept only inside a frame or a message
+        self._paid_until = 0.0  # each frame adds its part of a minute; the limit is a minute ahead
         self._decoder: Connection | None = None  # kept only inside a fragmented message
         self._text_parts: list[str] | None = None  # of a message in fragments
         self._data_parts: list[bytes] | None = None
@@ -63,12 +55,14 @@ class WebSocketDecoder:
 
     def feed(self, data: bytes) -> None:
         """Buffer `data`, any piece of the byte stream."""
+        if self._cutter is None:
+            self._cutter = FrameCutter(self._limits.max_message_bytes, self._limits.max_message_fragments)
         self._cutter.feed(data)
 
     @property
     def in_frame(self) -> bool:
         """Whether a frame has begun and is incomplete."""
-        return self._cutter.in_frame
+        return self._cutter is not None and self._cutter.in_frame
 
     def take_heard(self) -> bool:
         """Return whether a whole frame has arrived since the last call."""
@@ -84,19 +78,24 @@ class WebSocketDecoder:
         if self._ahead is not None:
             item, self._ahead = self._ahead, None
             return item
-        while (frame := self._cutter.next_frame()) is not None:
+        cutter = self._cutter
+        if cutter is None:
+            return None
+        while (frame := cutter.next_frame()) is not None:
             if isinstance(frame, WsRule):
                 return frame
             self._heard = True
-            if self._frame_secs and self._is_over_rate(now):
+            if self._limits.max_frames_per_minute and self._is_over_rate(now):
                 return FRAME_RATE
             if frame[0] & 0x0F == 0x8 and len(frame) > 6:
                 return _closed(frame)
             decoded = self._by_wsproto(frame)
             if decoded is not None:
                 return decoded
-        if not self._cutter.in_message:
+        if not cutter.in_message:
             self._decoder = None
+            if not cutter.in_frame:
+                self._cutter = None
         return None
 
     def _by_wsproto(self, frame: bytes) -> Decoded | None:
@@ -111,8 +110,9 @@ class WebSocketDecoder:
 
     def _is_over_rate(self, now: float) -> bool:
         """Count one frame, and return whether the rate is over the limit."""
-        self._paid_until = max(self._paid_until, now) + self._frame_secs
-        return self._paid_until - now > 60.0 + self._frame_secs / 2
+        frame_secs = 60.0 / self._limits.max_frames_per_minute
+        self._paid_until = max(self._paid_until, now) + frame_secs
+        return self._paid_until - now > 60.0 + frame_secs / 2
 
     def _decode(self, event: wsproto_events.Event) -> Decoded | None:
         match event:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from sys import intern
 
 import anyio
 import structlog
@@ -118,5 +119,5 @@ def address_of(listener: socket.socket) -> str:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 peer of a dual-stack listener is shown as IPv4."""
-    return address.removeprefix("::ffff:")
+    """An IPv4 peer of a dual-stack listener is shown as IPv4. The connections of one address share its text."""
+    return intern(address.removeprefix("::ffff:"))

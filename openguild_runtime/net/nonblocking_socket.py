@@ -9,19 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 _BUFFER = memoryview(
     bytearray(65_536)
 )  # of the loop's thread: a new one for each read costs more than the copy out of it
-
-
-class Reader(Protocol):
-    """Reads a transport by callback instead of by a task."""
-
-    def readable(self) -> None:
-        """`Transport.receive` is worth a try."""
 
 
 class NonblockingSocket:
@@ -35,7 +28,7 @@ class NonblockingSocket:
         self._loop = asyncio.get_running_loop()
         self._over = False  # the loop may never report this socket again
         self._watched = False  # the loop calls `_readable`
-        self._reader: Reader | None = None
+        self._reader: Callable[[], None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
     def fileno(self) -> int:
@@ -106,8 +99,8 @@ class NonblockingSocket:
             if self._sock.fileno() >= 0:
                 self._loop.remove_writer(self._sock)
 
-    def call_when_readable(self, reader: Reader) -> None:
-        """From now on the loop calls `reader.readable` whenever there is something to read, and once when there will be no more."""
+    def call_when_readable(self, reader: Callable[[], None]) -> None:
+        """From now on the loop calls `reader` whenever there is something to read, and once when there will be no more."""
         self._reader = reader
         self.read_on(True)
 
@@ -131,7 +124,7 @@ class NonblockingSocket:
 
     def _watch(self) -> None:
         if self._reader is not None:
-            self._loop.add_reader(self._sock, self._reader.readable)
+            self._loop.add_reader(self._sock, self._reader)
         self._watched = True
 
     def _unwatch(self) -> None:
@@ -140,7 +133,7 @@ class NonblockingSocket:
 
     def _readable(self) -> None:
         if self._reader is not None:
-            self._reader.readable()
+            self._reader()
 
     def _wake_reader(self) -> None:
         if self._reader is not None:

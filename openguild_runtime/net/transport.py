@@ -171,8 +171,8 @@ class Transport:
 
     # --- reading, once no task does --------------------------------------------------------------------
 
-    def readable(self) -> None:
-        """Called by the transport."""
+    def __call__(self) -> None:
+        """There is something to read: called by the loop, for which a bound method would be one more object to keep."""
         self._handler.readable(self)
 
     # --- writing -----------------------------------------------------------------------------------

@@ -268,7 +268,7 @@ async def received(transport: NonblockingSocket, size: int) -> bytes:
     """Up to `size` bytes once there are some, b"" when there will be no more."""
     while (data := transport.receive(size)) is None:
         waiting = Waiting()
-        transport.call_when_readable(waiting)
+        transport.call_when_readable(waiting.readable)
         await waiting.ready.wait()
     return data
 
@@ -320,7 +320,7 @@ async def test_an_ended_socket_that_nobody_wants_to_read_is_not_reported_again()
     server, client = tcp_pair()
     with client:
         transport, reader = NonblockingSocket(server), Busy()
-        transport.call_when_readable(reader)
+        transport.call_when_readable(reader.readable)
         transport.end()
         for _ in range(100):
             await asyncio.sleep(0)
