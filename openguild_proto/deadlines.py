@@ -3,52 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
 
-class Deadlines(Generic[K]):
-    """The deadlines that are set. `next` only reads."""
+class Deadlines(dict[K, float]):
+    """The deadlines that are set, by name. `next` only reads. A dict itself: every idle connection keeps one."""
 
-    __slots__ = ("times",)
-
-    def __init__(self) -> None:
-        self.times: dict[K, float] = {}
+    __slots__ = ()
 
     def set(self, name: K, at: float) -> None:
         """Set or move the deadline `name` to `at`, monotonic seconds."""
-        self.times[name] = at
+        self[name] = at
 
-    def clear(self, name: K) -> None:
+    def stop(self, name: K) -> None:
         """Stop this deadline, if it is set."""
-        self.times.pop(name, None)
+        self.pop(name, None)
 
-    def clear_all_but(self, kept: Collection[K]) -> None:
+    def stop_all_but(self, kept: Collection[K]) -> None:
         """Stop every deadline except `kept`, which stay as they are."""
-        for name in tuple(self.times):
+        for name in tuple(self):
             if name not in kept:
-                del self.times[name]
-
-    def __contains__(self, name: K) -> bool:
-        return name in self.times
+                del self[name]
 
     def next(self) -> float | None:
         """Return the earliest deadline; None: none is set."""
-        times = self.times
-        return min(times.values()) if times else None
+        return min(self.values()) if self else None
 
     def take_expired(self, now: float) -> K | None:
         """Remove and return the earliest deadline that has passed; None: none has.
 
         Returns one at a time, because acting on it may stop others.
         """
-        name = min(self.times, key=self.times.__getitem__, default=None)
-        if name is None or self.times[name] > now:
+        name = min(self, key=self.__getitem__, default=None)
+        if name is None or self[name] > now:
             return None
-        del self.times[name]
+        del self[name]
         return name
-
-    def __getitem__(self, name: K) -> float:
-        """Return the time of a deadline. Raises KeyError if it is not set."""
-        return self.times[name]

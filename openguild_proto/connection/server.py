@@ -121,10 +121,10 @@ class ServerConnection:
             return
         self.phase = target
         row, deadlines = PHASES[target], self._deadlines
-        deadlines.clear_all_but(MAY_RUN[target])
+        deadlines.stop_all_but(MAY_RUN[target])
         own = row.own
-        if own is not None and own not in deadlines.times:
-            deadlines.times[own] = now + _SECS[own](self._limits)
+        if own is not None and own not in deadlines:
+            deadlines[own] = now + _SECS[own](self._limits)
         if row.reading is Reading.DROPPED and self._http is not None:
             self._http.reader.take_rest()
 
@@ -303,7 +303,7 @@ class ServerConnection:
         if self.phase is not Phase.OPEN:
             return
         if ws.take_heard():
-            self._deadlines.clear(Deadline.FRAME)
+            self._deadlines.stop(Deadline.FRAME)
             self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
         if ws.in_frame and Deadline.FRAME not in self._deadlines:
             self._deadlines.set(Deadline.FRAME, now + self._limits.frame_timeout_secs)
@@ -389,7 +389,7 @@ class ServerConnection:
 
     def write_idle(self, now: float) -> None:
         """Note that nothing is queued any more."""
-        self._deadlines.clear(Deadline.WRITE)
+        self._deadlines.stop(Deadline.WRITE)
 
     def write_ended(self, now: float) -> None:
         """Note that the write side is shut, as `wants` required, and wait briefly for the peer's end.

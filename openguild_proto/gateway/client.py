@@ -182,7 +182,7 @@ class GatewayClient:
             return False
         if target is not self.phase:
             self.phase = target
-            self._deadlines.clear_all_but(CLIENT_PHASES[target].deadlines)
+            self._deadlines.stop_all_but(CLIENT_PHASES[target].deadlines)
         return True
 
     def _say(self, frame: ClientFrame) -> bool:

@@ -156,7 +156,7 @@ class GatewayServer:
             return False
         if target is not self.phase:
             self.phase = target
-            self._deadlines.clear_all_but(MAY_RUN[target])
+            self._deadlines.stop_all_but(MAY_RUN[target])
         return True
 
     def _end(self, step: Input, code: GatewayClose, reason: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import AnyStr, TypeAlias, cast
 
 from wsproto import events as wsproto_events
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -39,7 +39,7 @@ class WebSocketDecoder:
     """
 
     __slots__ = (
-        "_ahead", "_cutter", "_data_parts", "_decoder", "_heard", "_limits", "_paid_until", "_text_parts", "missed_pongs",
+        "_ahead", "_cutter", "_decoder", "_heard", "_limits", "_paid_until", "_parts", "missed_pongs",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -47,8 +47,7 @@ class WebSocketDecoder:
         self._cutter: FrameCutter | None = None  # kept only inside a frame or a message
         self._paid_until = 0.0  # each frame adds its part of a minute; the limit is a minute ahead
         self._decoder: Connection | None = None  # kept only inside a fragmented message
-        self._text_parts: list[str] | None = None  # of a message in fragments
-        self._data_parts: list[bytes] | None = None
+        self._parts: list[str] | list[bytes] | None = None  # of a message in fragments
         self._heard = False
         self._ahead: Decoded | None = None  # put back by the caller
         self.missed_pongs = 0
@@ -117,19 +116,15 @@ class WebSocketDecoder:
     def _decode(self, event: wsproto_events.Event) -> Decoded | None:
         match event:
             case wsproto_events.TextMessage(data=text, message_finished=finished):
-                parts = self._text_parts if self._text_parts is not None else []
-                parts.append(text)
-                self._text_parts = None if finished else parts
-                if not finished:
-                    return None
-                return TextReceived("".join(parts))
+                texts = self._with(text)
+                if finished:
+                    return TextReceived("".join(texts))
+                self._parts = texts
             case wsproto_events.BytesMessage(data=data, message_finished=finished):
-                chunks = self._data_parts if self._data_parts is not None else []
-                chunks.append(bytes(data))
-                self._data_parts = None if finished else chunks
-                if not finished:
-                    return None
-                return BytesReceived(b"".join(chunks))
+                chunks = self._with(bytes(data))
+                if finished:
+                    return BytesReceived(b"".join(chunks))
+                self._parts = chunks
             case wsproto_events.Ping(payload=payload):
                 return PingReceived(bytes(payload))
             case wsproto_events.Pong():
@@ -140,6 +135,15 @@ class WebSocketDecoder:
                     return _FAULTS.get(code, MALFORMED)
                 return PeerClosed(None if code == 1005 else int(code), reason or "")
         return None
+
+    def _with(self, part: AnyStr) -> list[AnyStr]:
+        """Return the parts of the message so far, which are of one kind (RFC 6455 5.4), and this one."""
+        parts = cast("list[AnyStr] | None", self._parts)
+        self._parts = None
+        if parts is None:
+            return [part]
+        parts.append(part)
+        return parts
 
 
 def _closed(frame: bytes) -> PeerClosed | WsRule:

@@ -20,12 +20,11 @@ _BUFFER = memoryview(
 class NonblockingSocket:
     """Owned by one connection, and read by callback; at most one task waits to write. Must be made while the loop runs."""
 
-    __slots__ = ("_loop", "_over", "_reader", "_sock", "_watched", "_writer", "ended")
+    __slots__ = ("_over", "_reader", "_sock", "_watched", "_writer", "ended")
 
     def __init__(self, sock: socket.socket) -> None:
         self.ended = False  # by `end`: nothing is sent or received any more
         self._sock = sock
-        self._loop = asyncio.get_running_loop()
         self._over = False  # the loop may never report this socket again
         self._watched = False  # the loop calls `_readable`
         self._reader: Callable[[], None] | None = None
@@ -90,14 +89,14 @@ class NonblockingSocket:
         """Return when `send` is worth a try."""
         if self._over:
             return
-        self._writer = self._loop.create_future()
-        self._loop.add_writer(self._sock, self._wake_writer)
+        self._writer = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_writer(self._sock, self._wake_writer)
         try:
             await self._writer
         finally:
             self._writer = None
             if self._sock.fileno() >= 0:
-                self._loop.remove_writer(self._sock)
+                asyncio.get_running_loop().remove_writer(self._sock)
 
     def call_when_readable(self, reader: Callable[[], None]) -> None:
         """From now on the loop calls `reader` whenever there is something to read, and once when there will be no more."""
@@ -124,11 +123,11 @@ class NonblockingSocket:
 
     def _watch(self) -> None:
         if self._reader is not None:
-            self._loop.add_reader(self._sock, self._reader)
+            asyncio.get_running_loop().add_reader(self._sock, self._reader)
         self._watched = True
 
     def _unwatch(self) -> None:
-        self._loop.remove_reader(self._sock)
+        asyncio.get_running_loop().remove_reader(self._sock)
         self._watched = False
 
     def _readable(self) -> None:
@@ -137,7 +136,7 @@ class NonblockingSocket:
 
     def _wake_reader(self) -> None:
         if self._reader is not None:
-            self._loop.call_soon(self._readable)  # later: the caller may be in the middle of a flush
+            asyncio.get_running_loop().call_soon(self._readable)  # later: the caller may be in the middle of a flush
 
     def _wake_writer(self) -> None:
         if self._writer is not None and not self._writer.done():
@@ -161,5 +160,5 @@ class NonblockingSocket:
         self._reader = None
         if self._sock.fileno() >= 0:
             self._unwatch()
-            self._loop.remove_writer(self._sock)
+            asyncio.get_running_loop().remove_writer(self._sock)
             self._sock.close()

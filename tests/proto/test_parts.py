@@ -24,10 +24,10 @@ def test_deadlines_come_in_order_and_once() -> None:
     assert deadlines.take_expired(2.9) is None
     assert [deadlines.take_expired(5.0) for _ in range(3)] == [Deadline.HEAD, Deadline.PING, None]
     deadlines.set(Deadline.WRITE, 7.0)
-    deadlines.clear_all_but((Deadline.WRITE,))
+    deadlines.stop_all_but((Deadline.WRITE,))
     assert deadlines.next() == deadlines[Deadline.WRITE] == 7.0
-    deadlines.clear(Deadline.IDLE)
-    deadlines.clear(Deadline.WRITE)
+    deadlines.stop(Deadline.IDLE)
+    deadlines.stop(Deadline.WRITE)
     assert deadlines.next() is None
 
 
