@@ -24,7 +24,7 @@ export OPENGUILD_SERVER__HOST ?= 127.0.0.1
 
 comma := ,
 
-.PHONY: help run run-federation federation-chaos guild-moves web test test-pure test-native simulate simulate-federation chaos client-chaos failover rollout incidents races conformance fuzz ci lint docs descriptions validate dist-test image-test compose-test pods-test container-tests predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-http bench-cluster bench-search bench-gateway bench-hostile bench-endurance budget clean
+.PHONY: help run run-federation federation-chaos guild-moves web test test-pure test-native simulate simulate-federation chaos client-chaos failover rollout incidents races conformance fuzz ci lint docs descriptions validate dist-test image-test compose-test pods-test container-tests predeploy dashboard-picture image-layout fmt bench bench-core bench-load bench-http bench-cluster bench-search bench-gateway bench-idle bench-hostile bench-endurance budget clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ \
@@ -219,6 +219,9 @@ bench-search: $(VENV)/.dev  ## searches in a million messages: about half an hou
 
 bench-gateway: $(VENV)/.dev  ## gateway sockets in one process: memory of a subscription, CPU of a delivery, a reader that stops
 	PYTHONPATH=. $(BIN)/python -m benchmarks.gateway
+
+bench-idle: $(VENV)/.dev  ## very many idle subscribers of one process: their memory, and one message to all of them
+	PYTHONPATH=. $(BIN)/python -m benchmarks.idle
 
 bench-core: $(VENV)/.dev  ## ring, hub, framing, canonical events and parsing: pure Python and Cython side by side
 	$(PYTEST) -o python_files="bench_*.py" benchmarks/core --benchmark-only --benchmark-columns=min,median,mean --benchmark-disable-gc --benchmark-timer=time.thread_time --benchmark-sort=name -p no:randomly

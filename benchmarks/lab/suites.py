@@ -40,6 +40,10 @@ SUITES = {
     "budget": Suite("instructions of a post, a page, a delivery", command=(sys.executable, "-m", "benchmarks.budget")),
     "cluster": Suite("appends, replicas, storms, outages", command=(sys.executable, "-m", "benchmarks.cluster")),
     "gateway": Suite("gateway sockets in one process", command=(sys.executable, "-m", "benchmarks.gateway")),
+    "idle": Suite(
+        "very many idle subscribers of one process, and one message to all of them: two minutes",
+        command=(sys.executable, "-m", "benchmarks.idle"),
+    ),
     "search": Suite(
         "searches in a million messages: half an hour", command=(sys.executable, "-m", "benchmarks.search")
     ),

@@ -266,10 +266,12 @@ class Transport:
         if self._pumping or self.socket.ended:
             return
         self._own_write_side()
-        if self._pumped(has_pushed=not self._was_blocked):
-            self._give_up_write_side()
-        else:
+        if not self._pumped(has_pushed=not self._was_blocked):
             self._tasks.start_soon(self._pump)
+            return
+        self._let_go()
+        if not self.socket.ended:
+            self.settle()
 
     def _start_pump(self) -> None:
         self._own_write_side()
@@ -282,10 +284,10 @@ class Transport:
                 await self.socket.writable()
         except Exception:
             self._pump_failed()
-        except BaseException:
-            self._pumping = False
-            raise
-        self._give_up_write_side()
+        finally:
+            self._let_go()
+        if not self.socket.ended:
+            self.settle()
 
     def _pumped(self, *, has_pushed: bool = False) -> bool:
         """Send as far as the socket takes it; whether nothing is left. `has_pushed`: the outbox comes later. Never raises."""
@@ -314,14 +316,12 @@ class Transport:
         if self.gateway is not None:
             self.gateway.write_elsewhere()
 
-    def _give_up_write_side(self) -> None:
+    def _let_go(self) -> None:
         self._pumping = False
         if self._idle is not None:
             self._idle.set()
-        if not self.socket.ended:
-            if self.subscriber is not None:
-                self.subscriber.parked = False
-            self.settle()
+        if self.subscriber is not None and not self.socket.ended:
+            self.subscriber.parked = False
 
     def flushed(self) -> bool:
         """Send what the kernel takes at once; whether nothing is left that anybody waits for."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from openguild_proto.connection.deadlines import Deadline
-from openguild_proto.connection.outbox import Outbox
+from openguild_proto.connection.outbox import MAX_PIECES, Outbox
 from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.timestamps import from_micros, from_millis
@@ -38,9 +38,12 @@ def test_the_outbox_gives_what_was_appended(parts: list[bytes], takes: list[int]
         outbox.append(part)
     sent = bytearray()
     for size in takes:
-        piece = bytes(outbox.peek(size))
-        assert len(piece) <= size
-        assert bool(piece) == bool(outbox)
+        first, several = bytes(outbox.peek(size)), outbox.parts(size)
+        piece = b"".join(several)
+        assert len(several) <= MAX_PIECES
+        assert len(first) <= len(piece) <= size
+        assert piece.startswith(first)
+        assert bool(piece) == bool(first) == bool(outbox)
         sent += piece
         outbox.consume(len(piece))
     sent += b"".join(outbox.take())

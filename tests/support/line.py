@@ -46,10 +46,10 @@ class Line:
         self.end.sendall("\r\n".join(lines).encode())
         return await self.read()
 
-    async def upgrade(self) -> str:
+    async def upgrade(self, path: str = "/notifications/ws") -> str:
         key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
         return await self.ask(
-            "GET", "/notifications/ws", "upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13", key,
+            "GET", path, "upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13", key,
             "x-request-id: the-upgrade",
         )  # fmt: skip
 

@@ -224,3 +224,29 @@ async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_u
         for end in ends[1:]:
             end.close()
         await eventually(lambda: server.connection_server.waiting.total_bytes == 0)
+
+
+async def test_a_replay_from_memory_leaves_with_the_response_to_the_upgrade() -> None:
+    """One call for both, and no task: a reconnect storm asks for the same page thousands of times."""
+    storage = MemoryStorage()
+    owner = await add_user(storage)
+    channel = await add_channel(storage, await add_guild(storage, owner), owner)
+    for _ in range(50):
+        await storage.perform(append(channel, text="x"))
+    async with connected(storage) as line:
+        server, path = line.server, f"/channels/{channel}/ws"
+        await storage.perform(GrantServerRole(user_id=line.user, role="moderator", now_ms=NOW))
+        await server.replica.start()
+        got = await line.upgrade(path)
+        while got.count("\x81") < 50:
+            got += await line.read()
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        server.connection_server.serve(ours, "192.0.2.1")
+        with theirs:
+            again = await Line(server, line.token, line.user, theirs).upgrade(path)
+        assert again.startswith("HTTP/1.1 101 ")
+        assert again.count('"sequence":') == got.count('"sequence":') >= 50
+        line.end.close()
+        await eventually(lambda: not server.connection_server.transports)
