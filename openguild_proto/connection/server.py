@@ -204,8 +204,7 @@ class ServerConnection:
         """Note that the peer has shut its side (`recv` returned nothing). Whole requests before that are still processed."""
         events = self.next_events(now)
         self._move(Input.EOF, now)
-        events.append(PeerGone())
-        return events
+        return [*events, PeerGone()]
 
     # --- requests ----------------------------------------------------------------------------------
 

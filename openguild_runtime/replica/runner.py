@@ -211,7 +211,7 @@ class ReplicaRunner:
         transport.feeder = self._feeder
         handle = transport.socket.fileno()
         self.replica.join(transport, stream, handle=handle, changes=changes, wall=self._wall(), now=self._clock())
-        if transport.subscriber is None or not transport.subscriber.replaying:
+        if transport.connection.is_open and (transport.subscriber is None or not transport.subscriber.replaying):
             transport.settle()  # the response goes first; with a replay it leaves with the first page
         self.carry_out()
 
