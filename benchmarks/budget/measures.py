@@ -108,7 +108,7 @@ def _reactions(user: User, channel: str) -> list[bytes]:
 
 def _newest(user: User, channel: str) -> list[str]:
     """The ids of the newest messages."""
-    return [event["event_id"] for event in user.history(channel, before=1 << 53, limit=CHANGED)]
+    return [line["event"]["event_id"] for line in user.history(channel, before=1 << 53, limit=CHANGED)]
 
 
 def _positions(user: User, channel: str) -> dict[str, object]:
