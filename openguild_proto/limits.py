@@ -43,6 +43,9 @@ MAX_MIRRORED_CHANNELS = 1_000  # PROTOCOL 16.5
 MAX_SNAPSHOT_BYTES = 16 * 1024 * 1024  # ours: 50,000 members of 300 bytes
 MAX_MIRRORED_EVENT_BYTES = 2 * 65_536  # ours: a proposal of MAX_PROPOSAL_BODY_BYTES, and the owner's signature
 MAX_MIRRORED_MS = 253_402_300_799_999  # ours: the last moment that a timestamptz of Python has, in the year 9999
+REMOTE_JOIN_WRITES = (
+    12  # PROTOCOL 9.2.4: as so many changes counts a join at another server, which may answer with a snapshot
+)
 OWNER_RETRY_SECS = 5  # ours: told to users while the owner of their guild cannot be reached
 MAX_PROPOSAL_SKEW_MS = 600_000  # PROTOCOL 16.6: between the time of a proposed event and the owner's clock
 MAX_PROPOSAL_BODY_BYTES = 65_536  # ours: a message of 4,000 characters, escaped, with its members

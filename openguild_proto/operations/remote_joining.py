@@ -9,8 +9,9 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.mirrors import EndParting, FindMirrorPlace, NoteParting, Parting, StoreMirror
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.names import NameFault, parse_server_name
-from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
+from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES, REMOTE_JOIN_WRITES
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
 from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
 from openguild_proto.operations.owners import ask_owner, offline, remote_user
@@ -68,6 +69,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
     """Make the caller a member of a guild of another server, and mirror the guild here. Raises Refusal."""
     user = yield from remote_user(call)
     yield from _require_room(call)
+    _charge(call)
     asked = server
     invite, server = yield from _find_invite(code, server)
     if server != asked:
@@ -109,6 +111,15 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
         if snapshot is not None or not has_mirror:
             raise offline()
         has_mirror = False  # the mirror went meanwhile, or does not tell whether they are a member
+
+
+def _charge(call: Call[Any, Any]) -> None:
+    """Count the join as REMOTE_JOIN_WRITES changes, of which dispatch has counted one. Raises Refusal."""
+    writes = call.ctx.service.user_writes
+    more = min(REMOTE_JOIN_WRITES, writes.limit) - 1
+    wait_secs = writes.hit(call.claims.user_id, call.ctx.now, more)
+    if wait_secs is not None:
+        raise Limit.WRITES.refusal(wait_secs)
 
 
 def _require_room(call: Call[Any, Any]) -> Operation[None]:

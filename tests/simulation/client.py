@@ -99,8 +99,8 @@ class Client:
     def _check_end(self) -> None:
         """The answer to a renewal may be lost, and a refresh token is taken once more and within ten seconds.
 
-        So a session ends when it was revoked, or when this side does not know its newest token. A restored database may know neither
-        that token nor the revocation.
+        So a session ends when it was revoked, or when this side does not know its newest token. A restored database may know
+        neither that token nor the revocation.
         """
         if self._cluster.database.restores:
             return

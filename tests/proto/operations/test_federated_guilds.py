@@ -9,7 +9,9 @@ import pytest
 
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.http.message import Response
+from openguild_proto.limits import REMOTE_JOIN_WRITES
 from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.between_servers import UserRequest
 from tests.support.homeservers import Federation, Homeserver
 from tests.support.world import decoded
@@ -63,6 +65,15 @@ def test_an_invite_of_another_server_is_previewed(shared: Shared) -> None:
     assert error(shared.south.ask("GET", f"/invites/none@{NORTH}", token=shared.bob)) == (404, "not_found")
     assert error(shared.south.ask("GET", "/invites/x@-no-", token=shared.bob)) == (400, "validation_error")
     assert error(shared.south.ask("GET", "/invites/x@nowhere.test", token=shared.bob)) == (503, "guild_offline")
+
+
+@pytest.mark.parametrize("limit", [3 * REMOTE_JOIN_WRITES, 5], ids=["three joins", "less than a join"])
+def test_joins_at_other_servers_count_as_twelve_changes_each(shared: Shared, limit: int) -> None:
+    shared.south.service.user_writes = SlidingWindow(limit, 60)
+    eve, joins = shared.south.user("eve"), max(1, limit // REMOTE_JOIN_WRITES)
+    answers = [shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=eve) for _ in range(joins + 1)]
+    assert [answer.status for answer in answers] == [200] * joins + [429]
+    assert error(answers[-1]) == (429, "write_rate_limit")
 
 
 def test_a_guild_of_another_server_is_one_of_the_users(shared: Shared) -> None:
