@@ -41,6 +41,7 @@ class Books:
         self.run = run
         self.events: dict[Place, str] = {}
         self.readers: dict[Place, Readers] = {}
+        self._stored_at: dict[Place, float] = {}
         self.posted: list[Posted] = []
         self.asked_once: list[tuple[str, str]] = []  # guild and name of channels that were asked for once
         self._left: dict[tuple[str, str], float] = {}  # (guild, server): when its last member went
@@ -105,6 +106,7 @@ class Books:
         place = (event.log_id, epoch, event.sequence)
         self._is_the_one(server, place, event.event_id)
         self.readers[place] = readers
+        self._stored_at.setdefault(place, self.run.clock.now)
 
     def _is_the_one(self, server: Server, place: Place, event_id: str) -> None:
         known = self.events.setdefault(place, event_id)
@@ -142,8 +144,11 @@ class Books:
             if part.log_id != part.guild_id and now > left + LEFT_SECS:
                 self.run.violation(f"{server} is sent events of {part.log_id}, and has no reader since {left}")
             for sequence in range(part.after + 1, part.after + 1 + len(part.events)):
-                readers = self.readers.get((part.log_id, part.epoch, sequence), frozenset())
-                if server not in readers:
+                place = (part.log_id, part.epoch, sequence)
+                was_read = (
+                    self._stored_at.get(place, now) <= left
+                )  # whoever joined and left since might read what was before
+                if not was_read and server not in self.readers.get(place, frozenset()):
                     self.run.violation(f"{server} is sent {part.log_id} {sequence}, and has no reader of it")
 
     def _check_cursor(self, sender: Server, server: str, log_id: str) -> None:
