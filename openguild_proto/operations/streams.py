@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sys import intern
 from typing import Any
 
 from openguild_proto.effects.accounts import FindSession
@@ -19,6 +18,7 @@ from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import Permission, require_channel
 from openguild_proto.records import ChannelAccess
 from openguild_proto.schemas.frames import NotificationFrame, StreamFrame
+from openguild_proto.shared_texts import shared
 from openguild_proto.ws.close_codes import CloseCode
 
 
@@ -34,8 +34,8 @@ def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Ope
     check_start(since, call.query.get("epoch"), newest_place(access), access.channel.base_sequence)
     return OpenStream(
         **_of_the_caller(call),
-        channel_id=intern(channel_id),  # the subscribers of a channel share its name
-        guild_id=intern(access.channel.guild_id),
+        channel_id=shared(channel_id),
+        guild_id=shared(access.channel.guild_id),
         since=since,
         replay_window=call.ctx.service.settings.messaging.replay_window,
         head=access.head,

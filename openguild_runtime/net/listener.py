@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from sys import intern
 
 import anyio
 import structlog
 
+from openguild_proto.shared_texts import shared
 from openguild_runtime.system.turns import Turn
 
 BACKLOG = 4_096  # capped by net.core.somaxconn; a reconnect storm arrives in one burst
@@ -82,9 +82,7 @@ async def accept_forever(
                 serve(sock, address)
             if failure is not None and failure.errno in OUT_OF_DESCRIPTORS:
                 await anyio.sleep(RAN_OUT_PAUSE_SECS)  # the backlog holds the waiting ones
-            elif (
-                failure is not None
-            ):  # accept(2): an error of the new connection, such as EPROTO or EPERM, is to be passed over
+            elif failure is not None:  # accept(2): an error of the new connection, such as EPERM, is to be passed over
                 log.warning("a connection was lost before it was accepted", errno=failure.errno)
             if len(accepted) < ACCEPT_BATCH:
                 break
@@ -120,4 +118,4 @@ def address_of(listener: socket.socket) -> str:
 
 def _plain(address: str) -> str:
     """An IPv4 peer of a dual-stack listener is shown as IPv4. The connections of one address share its text."""
-    return intern(address.removeprefix("::ffff:"))
+    return shared(address.removeprefix("::ffff:"))
