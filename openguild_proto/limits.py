@@ -44,7 +44,7 @@ MAX_SNAPSHOT_BYTES = 16 * 1024 * 1024  # ours: 50,000 members of 300 bytes
 MAX_MIRRORED_EVENT_BYTES = 2 * 65_536  # ours: a proposal of MAX_PROPOSAL_BODY_BYTES, and the owner's signature
 MAX_MIRRORED_MS = 253_402_300_799_999  # ours: the last moment that a timestamptz of Python has, in the year 9999
 REMOTE_JOIN_WRITES = (
-    12  # PROTOCOL 9.2.4: as so many changes counts a join at another server, which may answer with a snapshot
+    12  # PROTOCOL 9.2.4: changes as which a join at another server counts: it may answer with a snapshot
 )
 OWNER_RETRY_SECS = 5  # ours: told to users while the owner of their guild cannot be reached
 MAX_PROPOSAL_SKEW_MS = 600_000  # PROTOCOL 16.6: between the time of a proposed event and the owner's clock
@@ -62,9 +62,7 @@ HANDOVER_SECS = 30.0  # ours: of one step, in which MAX_COPIED_PAGES are read an
 MAX_PEER_ANSWER_BYTES = 32 * 1024 * 1024  # ours: of an answer of another server: a snapshot with 50,000 members
 MAX_SHORT_ANSWER_BYTES = 256 * 1024  # ours: of most others: 200 places in logs, 64 hand-overs
 MAX_DECISION_BYTES = 512 * 1024  # ours: of the answer to a proposal: an event of MAX_MIRRORED_EVENT_BYTES, escaped
-MAX_PAGE_ANSWER_BYTES = (
-    8 * 1024 * 1024
-)  # ours: of one with a page: 200 messages of 4,000 characters, and what they reply to
+MAX_PAGE_ANSWER_BYTES = 8 * 1024 * 1024  # ours: of a page: 200 messages of 4,000 characters, and what they reply to
 MAX_FOLLOWED_HANDOVERS = 64  # ours: of one guild, in one answer
 MAX_LOST_OWNERS = 100  # ours: servers that are shown as lost
 MAX_ASKED_PEERS = 32  # ours: deliveries of a process under way at a time, each of up to MAX_DELIVERY_BODY_BYTES

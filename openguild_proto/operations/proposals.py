@@ -29,11 +29,13 @@ from openguild_proto.policy.permissions import Permission, effective_role, requi
 from openguild_proto.records import Author, Change, ChannelAccess, Edit, LogPlace, MessageState, React, Redact
 from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer
 from openguild_proto.schemas.events import (
+    AnyContent,
     EditContent,
     MessageContent,
     PinContent,
     ReactionContent,
     RedactionContent,
+    UnknownContent,
     parse_content,
     parse_event,
 )
@@ -63,7 +65,8 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     nonce, wire = checked_nonce(body.nonce), body.event.encode()
     event = yield from _checked_event(ctx, caller.server, user.user_id, log_id, wire)
     yield from KnowRemoteUser(peer=caller.server, user=user, now_ms=ctx.wall_ms)
-    said = what_is_said(event, parse_content(event))
+    content = parse_content(event)
+    said = what_is_said(event, content)
     access = yield from FindChannelAccess(channel_id=log_id, user_id=user.user_id)
     require_channel(access, Permission.READ)
     if access is None:
@@ -74,9 +77,9 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     wait_secs = ctx.service.user_messages.hit(user.user_id, ctx.now)
     if wait_secs is not None:
         raise Limit.MESSAGES.refusal(wait_secs)
-    _check_said(event, user, said, access)
+    _check_said(event, content, user, said, access)
     countersigned = _countersigned(ctx, event, caller.server)
-    problem = event_problem(event, parse_content(event), countersigned, ctx.wall_ms)
+    problem = event_problem(event, content, countersigned, ctx.wall_ms)
     if problem is not None:  # mirrors would not take it, nor anything behind it
         raise _problem(problem)
     outcome = yield from AppendEvent(
@@ -135,9 +138,10 @@ def _checked_event(ctx: Context, server: str, user_id: str, log_id: str, wire: b
     return event
 
 
-def _check_said(event: CanonicalEvent, user: RemoteUser, said: Said, access: ChannelAccess) -> None:
+def _check_said(
+    event: CanonicalEvent, content: AnyContent | UnknownContent, user: RemoteUser, said: Said, access: ChannelAccess
+) -> None:
     """Check what the event says as the route of a client would. Raises Refusal."""
-    content = parse_content(event)
     if not isinstance(content, PROPOSED):
         raise _problem("events of this type cannot be proposed, or its content is not understood")
     if content.author.id != event.sender:

@@ -113,7 +113,12 @@ class ConnectionServer:
         transport = self._transport(sock, address)
         self.admission.opened(transport, address)
         self._metrics.connection_opened()
-        transport.socket.call_when_readable(transport)
+        try:
+            transport.socket.call_when_readable(transport)
+        except Exception:  # contained, as in `readable`: the kernel may have no room to watch it
+            log.exception("connection failed", peer=address)
+            self._end(transport)
+            return
         self.readable(transport)  # its first request has mostly come with the connection
         self._timers.arm(transport)
 

@@ -114,9 +114,7 @@ class Transport:
         self.feeder: Feeder | None = None
         self.gateway: GatewayDriver | None = None
         self.subscriber: Subscriber | None = None
-        self.work: asyncio.Future[Work] | None = (
-            None  # what the task of an HTTP connection waits for, or does if it is done
-        )
+        self.work: asyncio.Future[Work] | None = None  # what the connection's task waits for, or does if it is done
         self.timer_tick = -1
         self._clock = clock
         self._timers = timers

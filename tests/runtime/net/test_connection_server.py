@@ -137,6 +137,19 @@ async def test_a_handler_that_fails_ends_its_connection_alone() -> None:
     assert [record["event"] for record in records] == ["connection failed"]
 
 
+async def test_a_socket_that_cannot_be_watched_is_let_go_of() -> None:
+    async with served() as them:
+        closed = socket.socket()
+        closed.close()
+        with structlog.testing.capture_logs() as logs:
+            them.server.serve(closed, "192.0.2.1")
+        assert [line["event"] for line in logs] == ["connection failed"]
+        assert not them.server.transports
+        with them.connect() as end:
+            end.sendall(get("/1"))
+            assert b"200 OK" in await read(end, b"/1")
+
+
 async def test_the_handler_lets_go_of_a_socket_before_it_is_closed_and_once() -> None:
     async with served() as them:
         with them.connect() as request, them.connect() as stream:
