@@ -53,9 +53,8 @@ class Openings:
         """Begin with a `sub`. `room`: how many more logs the socket may follow; those that it `follows` need none."""
         asked: dict[str, SubLog] = {}
         refused: list[Refused] = []
-        for log in sub.logs:
-            if log.log in asked:
-                continue  # it counts once, as it was named first
+        named = {log.log: log for log in reversed(sub.logs)}  # each counts once, as it was named first
+        for log in (log for log in sub.logs if named[log.log] is log):
             if log.after is not None and log.tail is not None:
                 refused.append(Refused(log.log, ErrorCode.VALIDATION, "after cannot be combined with tail"))
             elif log.epoch is not None and log.after is None:

@@ -108,7 +108,7 @@ class Gateway:
         former, self._sockets[socket] = self._sockets[socket], session_id
         if self._presence is not None and former != session_id:
             if session_id is not None:
-                self._presence.opened(user_id, session_id)
+                self._presence.opened(user_id, session_id, former)
             if former is not None:
                 self._presence.closed(user_id, former)
 
@@ -157,6 +157,9 @@ class Gateway:
                 code = ErrorCode.OVERLOADED
             except StorageUnavailable:
                 code = ErrorCode.DATABASE_UNAVAILABLE
+            except Exception as failure:  # a defect of ours: unanswered, it would hold up what the client asks for next
+                self._outputs.defect("following logs for a socket", failure)
+                code = ErrorCode.SERVER_ERROR
             for name in some:
                 feed = self._open(name, socket.server) if name in held else None
                 if feed is not None:

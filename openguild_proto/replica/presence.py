@@ -49,9 +49,9 @@ def _pop_until(times: OrderedDict[K, float], end: float) -> Iterator[K]:
 class _Session:
     __slots__ = ("sockets", "status")
 
-    def __init__(self) -> None:
+    def __init__(self, status: PresenceStatus) -> None:
         self.sockets = 0
-        self.status = PresenceStatus.ONLINE
+        self.status = status
 
 
 class Presence:
@@ -89,9 +89,13 @@ class Presence:
 
     # --- inputs --------------------------------------------------------------------------------------
 
-    def opened(self, user_id: str, session_id: str) -> None:
-        """A stream was opened here."""
-        self._sessions.setdefault(user_id, {}).setdefault(session_id, _Session()).sockets += 1
+    def opened(self, user_id: str, session_id: str, former: str | None = None) -> None:
+        """A stream was opened here, or goes on with another session than the `former` one: with what that one has chosen."""
+        sessions = self._sessions.setdefault(user_id, {})
+        if session_id not in sessions:
+            renewed = sessions.get(former) if former is not None else None
+            sessions[session_id] = _Session(renewed.status if renewed is not None else PresenceStatus.ONLINE)
+        sessions[session_id].sockets += 1
         self._leaving.pop(user_id, None)
         self._look_at(user_id)
 

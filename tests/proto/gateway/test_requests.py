@@ -65,13 +65,21 @@ class TestLogs:
         socket = opened(replica)
         other, third = log_name(2), log_name(3)
         guild = "guild:00000009-0000-4000-8000-000000000000"
-        logs = [{"log": LOG}, {"log": guild}, {"log": LOG}, {"log": other, "after": 0, "tail": 1}, {"log": third}]
+        invalid = {"log": other, "after": 0, "tail": 1}
+        logs = [{"log": LOG}, {"log": guild}, {"log": LOG}, invalid, {"log": third}, {"log": other}, invalid]
         socket.tell({"type": "sub", "ref": 9, "logs": logs})
         frames = socket.heard()
         answered = [line.log for frame in frames if isinstance(frame, SubOk) for line in frame.logs]
         refused = [(frame.log, frame.code) for frame in frames if isinstance(frame, Err)]
         assert answered == [LOG, third]
         assert refused == [(other, "validation_error"), (guild, "not_found")]
+
+    def test_a_name_with_a_line_break_behind_it_names_no_log(self, replica: Replica) -> None:
+        socket = opened(replica)
+        socket.tell({"type": "sub", "ref": 1, "logs": [{"log": f"guild:{CHANNEL}\n"}]})
+        (err,) = socket.heard()
+        assert isinstance(err, Err)
+        assert (err.ref, err.code) == (1, "validation_error")
 
     def test_a_socket_follows_so_many_logs(self, replica: Replica) -> None:
         socket = opened(replica)

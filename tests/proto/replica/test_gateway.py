@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.accounts import FindSession
@@ -13,7 +14,7 @@ from openguild_proto.effects.guilds import DeleteGuild, RemoveMember, RenameGuil
 from openguild_proto.effects.logs import FindLogs
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.gateway.close_codes import GatewayClose
-from openguild_proto.hints import PresenceStatus, TypingHint
+from openguild_proto.hints import PresenceChoice, PresenceStatus, TypingHint
 from openguild_proto.memory import MemoryTables
 from openguild_proto.records import Author, ControlKind, ControlRecord, Redact
 from tests.support.deeds import NOW
@@ -304,6 +305,34 @@ def test_changes_of_others_hold_up_no_subscription(scene: Scene) -> None:
     scene.driven.commit(scene.channel)
     client.attend()
     assert client.events(scene.logs[0]) == [1]
+
+
+def test_a_defect_holds_up_no_later_subscription(scene: Scene) -> None:
+    client = scene.client()
+    held = scene.driven.hold(FindLogs)
+    client.follow(scene.logs[0])
+    held.fail(ValueError("what the store makes of it"))
+    scene.driven.let_pass(FindLogs)
+    client.follow(scene.logs[1])
+    assert [(frame["log"], frame["code"]) for frame in client.of("err")] == [(scene.logs[0], "server_error")]
+    assert [line["log"] for frame in client.of("sub_ok") for line in frame["logs"]] == [scene.logs[1]]
+    assert len(scene.driven.defects) == 1
+
+
+def test_a_renewed_session_appears_as_the_one_before_has_chosen(scene: Scene) -> None:
+    his, hers = scene.client(session="first"), scene.client(scene.alice, session="hers")
+    hers.follow(scene.logs[1])
+    scene.driven.replica.announce(PresenceChoice(scene.bob, "first", PresenceStatus.OFFLINE), now=scene.driven.now)
+    assert his.claims is not None
+    his.claims = replace(his.claims, session_id="second")
+    his.say(type="auth", token="another", ref=1)
+    scene.driven.sleep(5)
+    hers.attend()
+    assert his.of("ok") == [{"type": "ok", "ref": 1}]
+    assert scene.driven.replica.presence_of([scene.bob]) == {}
+    assert hers.of("eph") == []
+    scene.driven.replica.announce(PresenceChoice(scene.bob, "second", PresenceStatus.IDLE), now=scene.driven.now)
+    assert scene.driven.replica.presence_of([scene.bob]) == {scene.bob: PresenceStatus.IDLE}
 
 
 def test_a_socket_that_leaves_while_all_are_checked_hides_nobody(scene: Scene) -> None:
