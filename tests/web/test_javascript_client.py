@@ -29,6 +29,12 @@ def test_the_client_in_node(node: str, module_database: str, module_directory: P
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
 
 
+def test_loops_over_one_log(node: str) -> None:
+    command = [node, "--no-warnings", "--test", "--test-reporter=spec", HERE / "loops.test.mjs"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
+
+
 def test_the_bot_of_the_documentation(node: str, alice: User) -> None:
     bot = DOCS / "examples/bot.mjs"
     assert f"```js\n{bot.read_text()}```" in (DOCS / "client-js.md").read_text()

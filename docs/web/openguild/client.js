@@ -6,7 +6,7 @@ import { Everything } from "./everything.js";
 import { CLOCK, Gateway } from "./gateway.js";
 import { closedReason, Http } from "./http.js";
 import { randomKey } from "./keys.js";
-import { EventQueue, endOf } from "./queues.js";
+import { EventQueue, endOf, Loops } from "./queues.js";
 import { ReadMarker } from "./reads.js";
 import { sendUntilAnswered } from "./retries.js";
 import { SessionKeeper } from "./session.js";
@@ -48,8 +48,7 @@ export class Client extends Actions {
   #closing = new AbortController();
   /** @type {Map<string, Set<(told: any) => void>>} */
   #listeners = new Map();
-  /** @type {Map<string, Set<EventQueue>>} the loops over each log */
-  #queues = new Map();
+  #loops = new Loops();
   /** @type {Set<string>} logs that are followed whether or not a loop reads them */
   #subscribed = new Set();
   /** @type {Map<string, Place>} from storage, of logs that are not followed yet */
@@ -141,10 +140,7 @@ export class Client extends Actions {
    * @returns {StoredClient}
    */
   toJSON() {
-    const places = new Map([...this.#kept, ...this.#gateway.machine.logs.places()]);
-    for (const [log, queues] of this.#queues) {
-      for (const { place } of queues) if (place !== null) places.set(log, place);
-    }
+    const places = new Map([...this.#kept, ...this.#gateway.machine.logs.places(), ...this.#loops.places()]);
     const positions = Object.fromEntries([...places].map(([log, { epoch, sequence }]) => [log, /** @type {[number, number]} */ ([epoch, sequence])]));
     return { url: this.url, device_id: this.deviceId, session: this.#session.stored, positions };
   }
@@ -237,18 +233,17 @@ export class Client extends Actions {
   /** @param {MachineEvent} told */
   #told(told) {
     const end = endOf(told);
-    if (end !== undefined) {
-      const ended = "log" in told ? [told.log] : [...this.#queues.keys()];
-      for (const log of ended) for (const queue of this.#queues.get(log) ?? []) queue.end(end);
-    }
+    if (end !== undefined) this.#loops.end(end, "log" in told ? told.log : undefined);
     switch (told.type) {
       case "event":
         this.#deliver({ log: told.log, epoch: told.epoch, sequence: told.sequence, event: told.event });
         break;
-      case "followed":
-        for (const queue of this.#queues.get(told.log) ?? []) queue.followed(told);
+      case "followed": {
+        const place = this.#loops.followed(told);
+        if (place !== undefined) this.#gateway.follow(told.log, place);
         this.#emit("followed", told);
         break;
+      }
       case "ephemeral": {
         const of = told.log.slice(told.log.indexOf(":") + 1);
         const { user_id: userId, preview = null, status } = told.data;
@@ -287,12 +282,7 @@ export class Client extends Actions {
 
   /** @param {LogEvent} event */
   #deliver(event) {
-    for (const queue of this.#queues.get(event.log) ?? []) {
-      if (queue.push(event)) {
-        queue.isPaused = true;
-        this.#gateway.unfollow(event.log); // until the loop has taken what waits: then from the last of them
-      }
-    }
+    if (this.#loops.push(event)) this.#gateway.unfollow(event.log);
     this.#emit(event.event.event_type, event);
     this.#emit("event", event);
   }
@@ -319,13 +309,17 @@ export class Client extends Actions {
   /** Follow a log no longer. Safe to repeat. @param {string} log */
   unsubscribe(log) {
     this.#subscribed.delete(log);
-    this.#gateway.unfollow(log);
+    if (!this.#loops.has(log)) this.#gateway.unfollow(log);
   }
 
   /** @param {string} log @param {Beginning} beginning */
   #follow(log, beginning) {
     const place = this.#placeOf(log, beginning);
-    if (!this.#gateway.machine.logs.has(log) || place !== null || beginning.tail !== undefined) this.#gateway.follow(log, place, beginning.tail);
+    const goesOn = this.#gateway.machine.logs.has(log) || this.#loops.heldAt(log) !== undefined;
+    if (!goesOn || place !== null || beginning.tail !== undefined) {
+      this.#loops.forget(log);
+      this.#gateway.follow(log, place, beginning.tail);
+    }
     this.#kept.delete(log);
     if (this.isLoggedIn) this.#gateway.start();
   }
@@ -345,27 +339,23 @@ export class Client extends Actions {
    * @returns {AsyncGenerator<LogEvent, void, void>}
    */
   async *events(log, beginning = {}) {
-    const queue = new EventQueue(log, this.#placeOf(log, beginning) ?? this.#gateway.machine.logs.places().get(log) ?? null);
-    const queues = this.#queues.get(log) ?? new Set();
-    this.#queues.set(log, queues.add(queue));
+    const place = this.#placeOf(log, beginning) ?? (beginning.tail === undefined ? this.#loops.heldAt(log) ?? this.#gateway.machine.logs.places().get(log) : undefined);
+    const queue = new EventQueue(log, place ?? null);
+    this.#loops.add(queue);
     this.#follow(log, beginning);
     const goOn = () => {
-      if (!queue.isPaused) return;
-      queue.isPaused = false;
-      this.#gateway.follow(log, queue.last);
+      const place = this.#loops.release(log);
+      if (place !== undefined) this.#gateway.follow(log, place);
     };
     try {
       for (let event = await queue.next(goOn); event !== undefined; event = await queue.next(goOn)) yield event;
     } finally {
       queue.handled();
-      queues.delete(queue);
-      if (queues.size === 0) {
-        this.#queues.delete(log);
-        if (this.#subscribed.has(log)) goOn();
-        else {
-          this.#gateway.unfollow(log);
-          if (queue.place !== null) this.#kept.set(log, queue.place);
-        }
+      if (!this.#loops.remove(queue) || this.#subscribed.has(log)) goOn();
+      else {
+        this.#loops.forget(log);
+        this.#gateway.unfollow(log);
+        if (queue.place !== null && !queue.isLost) this.#kept.set(log, queue.place);
       }
     }
   }
