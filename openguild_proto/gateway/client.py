@@ -140,9 +140,10 @@ class GatewayClient:
         self._ask()
 
     def unfollow(self, log: str) -> None:
-        """Follow a log no longer. Safe to repeat."""
+        """Follow a log no longer, and tell nothing more of it. Safe to repeat."""
         if self._logs.remove(log) and self.phase.is_asking:
             self._say(Unsub([log]))
+        self._events = deque(event for event in self._events if getattr(event, "log", None) != log)
 
     def send(self, command: AnyCommand) -> int:
         """Send a command, now or with the next connection, until it is answered. Return its ref; that of `command` is replaced.
@@ -263,6 +264,11 @@ class GatewayClient:
         self._logs.disconnected()
         self._events.extend(told.Dropped(ref) for ref in self._commands.disconnected())
 
+    def put_off_silence(self, now: float) -> None:
+        """Call it where the connection is not read, because the program takes no events: the silence is not the server's."""
+        if ClientDeadline.SILENCE in self._deadlines:
+            self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+
     def handle_deadline(self, now: float) -> None:
         """Act on the deadlines that have passed; early calls do nothing."""
         while (name := self._deadlines.take_expired(now)) is not None:
@@ -293,8 +299,7 @@ class GatewayClient:
         """Take a message: text as `str`, binary as `bytes`."""
         if not self.phase.has_socket:
             return
-        if ClientDeadline.SILENCE in self._deadlines:
-            self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+        self.put_off_silence(now)
         try:
             frame = self.encoding.decode_server(payload)
         except (MalformedFrame, WrongKind) as fault:

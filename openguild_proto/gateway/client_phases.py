@@ -30,6 +30,11 @@ class ClientPhase(StrEnum):
         return self in _SENT_AUTH
 
     @property
+    def brings_events(self) -> bool:
+        """Return whether events of logs may come."""
+        return self in _WITH_EVENTS
+
+    @property
     def is_asking(self) -> bool:
         """Return whether something new may be asked for."""
         return self in _ASKING
@@ -103,5 +108,6 @@ CLIENT_TRANSITIONS: dict[ClientPhase, dict[ClientInput, ClientPhase]] = {
 """phase -> input -> phase."""
 
 _ASKING = frozenset({_P.AUTHENTICATING, _P.OPEN})
+_WITH_EVENTS = frozenset({_P.OPEN, _P.DRAINING})
 _SENT_AUTH = _ASKING | {_P.DRAINING}
 _WITH_SOCKET = _SENT_AUTH | {_P.CONNECTING, _P.GREETING}

@@ -219,13 +219,23 @@ class Gateway:
     # --- which logs ----------------------------------------------------------------------------------
 
     def follow(self, log: str, *, tail: int | None = None) -> None:
-        """Follow a log, such as "channel:<id>": behind its position, else with its newest `tail` events, else from now on."""
-        self._machine.follow(log, self._positions.get(log), tail=tail)
+        """Follow a log, such as "channel:<id>": behind its position, else with its newest `tail` events, else from now on.
+
+        One that is followed goes on.
+        """
+        if self._machine.follows(log):
+            return
+        place, taken = self._positions.get(log), self._taken
+        if isinstance(taken, LogEvent) and taken.log == log:  # the program is busy with it
+            place = Place(taken.epoch, taken.sequence)
+        self._machine.follow(log, place, tail=tail)
         self._driver.wake()
 
     def unfollow(self, log: str) -> None:
-        """Follow a log no longer. Safe to repeat."""
+        """Follow a log no longer: its events that are not taken come when it is followed again. Safe to repeat."""
         self._machine.unfollow(log)
+        about = (LogEvent, LogFollowed, LogGone)
+        self._waiting = deque(event for event in self._waiting if not (isinstance(event, about) and event.log == log))
         self._driver.wake()
 
     def _follow_account(self, logs: AccountLogs, event: told.ClientEvent) -> None:

@@ -55,6 +55,7 @@ class GatewayDriver:
         self._address: Address | None = None
         self._woken = anyio.Event()
         self._more_room = anyio.Event()
+        self._is_reading = True
 
     def wake(self) -> None:
         """The machine has something to do: a command was given, or it was closed."""
@@ -75,6 +76,8 @@ class GatewayDriver:
                 while await self._carry_out(tasks):
                     await self._send()
                     await self._wait()
+                    if not self._is_reading:
+                        self._machine.put_off_silence(self._clock())
                     self._machine.handle_deadline(self._clock())
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
@@ -126,10 +129,7 @@ class GatewayDriver:
             tasks.start_soon(self._read, self._transport)
 
     async def _read(self, transport: ByteStream) -> None:
-        while self._transport is transport:
-            while not self._has_room():
-                self._more_room = anyio.Event()
-                await self._more_room.wait()
+        while await self._may_read(transport):
             try:
                 data = await receive(transport)
             except TRANSPORT_ERRORS as failure:
@@ -144,6 +144,15 @@ class GatewayDriver:
             if not data:
                 return
             await anyio.lowlevel.checkpoint()  # the program has its turn even if the network is faster
+
+    async def _may_read(self, transport: ByteStream) -> bool:
+        """Wait until there is room for events. False: the connection is another one by now."""
+        while self._transport is transport and self._machine.phase.brings_events and not self._has_room():
+            self._is_reading = False
+            self._more_room = anyio.Event()
+            await self._more_room.wait()
+        self._is_reading = True
+        return self._transport is transport
 
     async def _send(self) -> None:
         transport, data = self._transport, self._link.data_to_send()
@@ -166,6 +175,7 @@ class GatewayDriver:
 
     async def _close_transport(self) -> None:
         transport, self._transport = self._transport, None
+        self.made_room()  # whoever waits to read it gives up
         if transport is not None:
             await close(transport)
 

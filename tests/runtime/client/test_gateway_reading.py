@@ -1,0 +1,133 @@
+"""Programs that take no events for a while, and logs that are followed again: nothing is lost, repeated or cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from openguild_proto.client import Session
+from openguild_proto.ws.frames import text_frame
+from openguild_runtime.client import Client, Connected, Gateway, Interrupted, LogFollowed, MessagePosted, Place
+from openguild_runtime.client.gateway import MAX_WAITING_EVENTS
+from tests.support.scripted import Scripted, scripted
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+LOG = "channel:0198c0de-0000-4000-8000-000000000001"
+HEARTBEAT_MS = 40
+READY = {"user": {"user_id": "u", "username": "u"}, "session": {"session_id": "s", "expires_at": ""}, "guilds": [], "heads": []}
+HELLO = {
+    "heartbeat_ms": HEARTBEAT_MS, "auth_ms": 1_000, "server_time": "", "capabilities": [],
+    "limits": {"logs": 1_000, "frame_bytes": 65_536, "frames_per_minute": 0, "held_frames": 64},
+}  # fmt: skip
+
+
+class Server:
+    """Says what a gateway does about one log, to each connection; `beats` counts its heartbeats."""
+
+    def __init__(self, server: Scripted) -> None:
+        self.server = server
+        self.beats = 0
+
+    async def say(self, kind: str, **members: Any) -> None:
+        await self.server.sockets[-1].send(text_frame(json.dumps({"type": kind, **members}).encode()))
+
+    async def begin(self, ref: int, after: int) -> None:
+        """A connection is there: what it is told until it follows the log."""
+        await self.say("hello", **HELLO)
+        await self.say("ready", **READY)
+        await self.sub_ok(ref, after)
+
+    async def sub_ok(self, ref: int, after: int) -> None:
+        line = {"log": LOG, "epoch": 1, "after": after, "head": after, "recovered": True}
+        await self.say("sub_ok", ref=ref, logs=[line])
+
+    async def events(self, first: int, last: int) -> None:
+        for sequence in range(first, last + 1):
+            event = {
+                "schema_version": 1, "event_id": f"${sequence}", "origin_server": "s", "room_id": LOG[8:], "sender": "u",
+                "event_type": "message", "origin_ts": 1, "prev_events": [], "auth_events": [], "signatures": {},
+                "content": {"author": {"id": "u", "username": "u"}, "content": "hi", "nonce": "n"},
+            }  # fmt: skip
+            await self.say("ev", log=LOG, epoch=1, seq=sequence, event=event)
+
+    async def beat(self) -> None:
+        while True:
+            await self.say("hb")
+            self.beats += 1
+            await anyio.sleep(HEARTBEAT_MS / 1_000)
+
+
+@asynccontextmanager
+async def following() -> AsyncIterator[tuple[Server, Gateway]]:
+    """A program that follows the log, on its first connection."""
+    async with (
+        scripted(lambda request: None) as scripts,
+        Client(scripts.url, session=Session("t", "r"), jitter=lambda: 0.0) as client,
+        client.gateway(everything=False) as events,
+    ):
+        server = Server(scripts)
+        events.follow(LOG)
+        await eventually(lambda: len(scripts.sockets) == 1)
+        await server.begin(ref=1, after=0)
+        yield server, events
+
+
+async def sequences(events: Gateway, last: int) -> list[int]:
+    found: list[int] = []
+    with anyio.fail_after(20):
+        async for event in events:
+            assert not isinstance(event, Interrupted), event.reason
+            if isinstance(event, MessagePosted):
+                found.append(event.sequence)
+                if event.sequence == last:
+                    break
+    return found
+
+
+async def test_a_program_that_takes_nothing_keeps_its_connection() -> None:
+    count = MAX_WAITING_EVENTS + 50
+    async with following() as (server, events), anyio.create_task_group() as tasks:
+        assert isinstance(await anext(events), Connected)
+        assert isinstance(await anext(events), LogFollowed)
+        await server.events(1, count)
+        tasks.start_soon(server.beat)
+        await eventually(lambda: server.beats > 15)  # silence of three heartbeats would end it
+        assert len(server.server.sockets) == 1
+        assert await sequences(events, count) == list(range(1, count + 1))
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_server_that_is_silent_while_it_is_read_is_left() -> None:
+    async with following() as (server, events):
+        with anyio.fail_after(20):
+            reasons = [event.reason async for event in _until_interrupted(events)]
+        assert reasons == ["the server is silent"]
+        assert len(server.server.sockets) >= 1
+
+
+async def test_a_log_that_is_followed_again_repeats_and_loses_nothing() -> None:
+    async with following() as (server, events):
+        await server.events(1, 9)
+        assert await sequences(events, 2) == [1, 2]
+        events.follow(LOG)  # goes on
+        assert await sequences(events, 4) == [3, 4]
+        events.unfollow(LOG)
+        events.follow(LOG)  # behind the event that the program is busy with
+        assert events._machine.places == {LOG: Place(1, 4)}
+        await server.sub_ok(ref=2, after=4)
+        await server.events(5, 9)
+        assert await sequences(events, 9) == [5, 6, 7, 8, 9]
+
+
+async def _until_interrupted(events: Gateway) -> AsyncIterator[Interrupted]:
+    async for event in events:
+        if isinstance(event, Interrupted):
+            yield event
+            return
