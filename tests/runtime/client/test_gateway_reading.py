@@ -21,7 +21,12 @@ pytestmark = pytest.mark.anyio
 
 LOG = "channel:0198c0de-0000-4000-8000-000000000001"
 HEARTBEAT_MS = 40
-READY = {"user": {"user_id": "u", "username": "u"}, "session": {"session_id": "s", "expires_at": ""}, "guilds": [], "heads": []}
+READY = {
+    "user": {"user_id": "u", "username": "u"},
+    "session": {"session_id": "s", "expires_at": ""},
+    "guilds": [],
+    "heads": [],
+}
 HELLO = {
     "heartbeat_ms": HEARTBEAT_MS, "auth_ms": 1_000, "server_time": "", "capabilities": [],
     "limits": {"logs": 1_000, "frame_bytes": 65_536, "frames_per_minute": 0, "held_frames": 64},
