@@ -48,6 +48,7 @@ class Books:
         self._heads: dict[tuple[str, str], tuple[int, int]] = {}  # (server, log): epoch, sequence
         self._epochs: dict[tuple[str, str], set[int]] = {}  # (server, log): those it had before
         self._nonces: dict[tuple[str, str, str], float] = {}
+        self._snapshots: dict[tuple[str, str, str], Any] = {}  # (owner, mirror, log): the cursor as a snapshot left it
         self._grown: dict[str, list[StoredEvent]] = {}
         for server in run.servers.values():
             self.adopt(server)
@@ -74,6 +75,9 @@ class Books:
             case ReadSnapshot(peer=peer, guild_id=guild_id) if result is not None:
                 if peer not in self._readers(server, guild_id):
                     self.run.violation(f"{peer} has got a snapshot without a member")
+                for (name, log_id), cursor in server.state.peer_cursors.items():
+                    if name == peer:
+                        self._snapshots[server.name, peer, log_id] = cursor
         for event in server.tables.take_grown():
             self._grown.setdefault(server.name, []).append(event)
             guild = server.state.guilds.get(event.log_id)
@@ -152,8 +156,10 @@ class Books:
                     self.run.violation(f"{server} is sent {part.log_id} {sequence}, and has no reader of it")
 
     def _check_cursor(self, sender: Server, server: str, log_id: str) -> None:
-        """A cursor stands where the mirror is, or behind it."""
+        """A cursor stands where the mirror is, or behind it; or where a snapshot ends whose answer may be lost."""
         cursor, mirror = sender.state.peer_cursors.get((server, log_id)), self.run.servers[server]
+        if cursor == self._snapshots.get((sender.name, server, log_id)):
+            return
         here = mirror.tables.perform(FindMirrorPlace(sender.name, log_id))
         if cursor is None or here is None or here.epoch != cursor.epoch or mirror.restored_at >= 0:
             return
