@@ -129,6 +129,14 @@ class ErrorCode(Enum):
         return self.value
 
 
+# Of what gets one of these, nobody knows whether it was done (PROTOCOL 3.6.3).
+LEAVES_OPEN = frozenset(
+    code.spec.code
+    for code in ErrorCode
+    if code.spec.status >= 500 and code not in {ErrorCode.OVERLOADED, ErrorCode.DRAINING}
+)
+
+
 class Refusal(Exception):
     """Raised inside an operation to answer with a typed error; nothing has been done when it is raised.
 

@@ -155,6 +155,10 @@ class GatewayClient:
         self._ask()
         return ref
 
+    def withdraw(self, ref: int) -> bool:
+        """Give a command up. It is not sent again, and its answer is not told. Return whether it was ever sent."""
+        return self._commands.withdraw(ref)
+
     def close(self) -> None:
         """End it. Safe to repeat."""
         if self.phase is ClientPhase.ENDED:
@@ -381,8 +385,9 @@ class GatewayClient:
                 self._rest(now)
             elif not self._renewed(now):
                 self._events.append(told.TokenNeeded(None))
-        elif self._commands.answered(err.ref):
-            self._events.append(told.Refused(err.ref, err.code, err.message, err.retry_after_ms, tuple(err.details)))
+        elif (may_be_done := self._commands.refused(err.ref, err.code)) is not None:
+            details = tuple(err.details)
+            self._events.append(told.Refused(err.ref, err.code, err.message, err.retry_after_ms, details, may_be_done))
             self._ask()
 
     def _renewed(self, now: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from openguild_proto.errors import LocalProtocolError
+from openguild_proto.errors import LEAVES_OPEN, LocalProtocolError
 from openguild_proto.gateway.frames import AnyCommand, Read, Typing
 from openguild_proto.limits import MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 
@@ -28,6 +28,7 @@ class PendingCommands:
         self._random_bytes = random_bytes
         self._commands: dict[int, AnyCommand] = {}  # by ref, in order
         self._unsent: deque[int] = deque()  # refs
+        self._lost: set[int] = set()  # refs of those that were sent over a connection that has ended
 
     def __len__(self) -> int:
         return len(self._commands)
@@ -46,7 +47,29 @@ class PendingCommands:
 
     def answered(self, ref: int) -> bool:
         """A command has its answer. Return False if it was not one that waits for it."""
-        return ref not in self._unsent and self._commands.pop(ref, None) is not None
+        if ref in self._unsent or self._commands.pop(ref, None) is None:
+            return False
+        self._lost.discard(ref)
+        return True
+
+    def refused(self, ref: int, code: str) -> bool | None:
+        """A command was refused. Return whether it may be done all the same: this attempt, or one on an earlier connection.
+
+        None: it was none that waits for an answer.
+        """
+        may_be_done = code in LEAVES_OPEN or ref in self._lost
+        return may_be_done if self.answered(ref) else None
+
+    def withdraw(self, ref: int) -> bool:
+        """Give a command up: it is not sent again, and an answer is not told. Return whether it was ever sent."""
+        was_sent = ref in self._lost
+        if ref in self._unsent:
+            self._unsent.remove(ref)
+        else:
+            was_sent = ref in self._commands
+        self._commands.pop(ref, None)
+        self._lost.discard(ref)
+        return was_sent
 
     def disconnected(self) -> list[int]:
         """What was sent may not have arrived: all of it is sent again, under its keys. Return the refs of what is not.
@@ -55,6 +78,7 @@ class PendingCommands:
         """
         dropped = [ref for ref, command in self._commands.items() if isinstance(command, (Read, Typing))]
         for ref in dropped:
-            del self._commands[ref]
+            self.withdraw(ref)
+        self._lost.update(self._commands.keys() - set(self._unsent))
         self._unsent = deque(self._commands)
         return dropped

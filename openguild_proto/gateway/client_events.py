@@ -105,6 +105,7 @@ class Refused(Told, frozen=True):
     message: str
     retry_after_ms: int | None
     details: tuple[Problem, ...]
+    may_be_done: bool = False  # by this attempt, or by one on an earlier connection (PROTOCOL 3.6.3)
 
 
 class Dropped(Told, frozen=True):

@@ -308,6 +308,7 @@ class Gateway:
         """Do a command exactly once, across connections, and return its result. Raises ApiError, OutcomeUnknown."""
         command = keyed(command, self._random_bytes)
         backoff, deadline = Backoff(self._jitter), self._clock() + self._retry_secs
+        may_be_done = False
         while True:
             outcome = await self._answer_to(command, deadline)
             if isinstance(outcome, told.Answered):
@@ -315,12 +316,14 @@ class Gateway:
             if isinstance(outcome, told.Dropped):  # a sign of typing, which may be missed
                 return None
             refusal = refused_command(outcome)
+            may_be_done = may_be_done or outcome.may_be_done
             delay = backoff.next_delay(refusal.retry_after_secs)
             if isinstance(refusal, Unauthorized):  # it came as the token ended: the next one is on its way
                 self._driver.renew_token()
-            elif not is_temporary(refusal.status):
-                raise refusal
-            if self._clock() + delay > deadline:
+            is_final = not (isinstance(refusal, Unauthorized) or is_temporary(refusal.status))
+            if is_final or self._clock() + delay > deadline:
+                if may_be_done:
+                    raise OutcomeUnknown(str(refusal), key_of(command)) from refusal
                 raise refusal
             await anyio.sleep(delay)
 
@@ -336,7 +339,9 @@ class Gateway:
                 await answer.arrived.wait()
         finally:
             del self._answers[ref]
+            was_sent = self._machine.withdraw(ref)
         if answer.outcome is None:
-            reason = "the gateway was closed" if self._over.is_set() else "no answer in time"
+            in_time = "no answer in time" if was_sent else "no connection in time"
+            reason = "the gateway was closed" if self._over.is_set() else in_time
             raise OutcomeUnknown(reason, key_of(command))
         return answer.outcome

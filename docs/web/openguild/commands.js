@@ -1,6 +1,6 @@
 /** The commands of a client that are not answered yet, in order, across connections (PROTOCOL 15.9.3). */
 
-import { OpenGuildError } from "./errors.js";
+import { leavesOpen, OpenGuildError } from "./errors.js";
 import { MAX_HELD_FRAMES, MAX_PENDING_COMMANDS } from "./policy.js";
 
 /** A frame of PROTOCOL 15.1.5 without its `ref`.
@@ -13,6 +13,8 @@ export class PendingCommands {
   #unsent = new Set();
   /** @type {Set<number>} refs of those that were sent at least once */
   #tried = new Set();
+  /** @type {Set<number>} refs of those that were sent over a connection that has ended */
+  #lost = new Set();
 
   /**
    * Keep a command until it is answered. Throws when too many wait.
@@ -47,7 +49,19 @@ export class PendingCommands {
   answered(ref) {
     if (this.#unsent.has(ref) || !this.#commands.delete(ref)) return false;
     this.#tried.delete(ref);
+    this.#lost.delete(ref);
     return true;
+  }
+
+  /**
+   * A command was refused. Return whether it may be done all the same: this attempt, or one on an earlier connection. Undefined: it was
+   * none that waits for an answer.
+   * @param {number} ref
+   * @param {string} code
+   */
+  refused(ref, code) {
+    const mayBeDone = leavesOpen(code) || this.#lost.has(ref);
+    return this.answered(ref) ? mayBeDone : undefined;
   }
 
   /**
@@ -57,6 +71,7 @@ export class PendingCommands {
   withdraw(ref) {
     this.#unsent.delete(ref);
     this.#commands.delete(ref);
+    this.#lost.delete(ref);
     return this.#tried.delete(ref);
   }
 
@@ -67,6 +82,7 @@ export class PendingCommands {
   disconnected() {
     const dropped = [...this.#commands.values()].filter(({ type }) => type === "typing" || type === "read").map(({ ref }) => ref);
     for (const ref of dropped) this.withdraw(ref);
+    for (const ref of this.#commands.keys()) if (!this.#unsent.has(ref)) this.#lost.add(ref);
     this.#unsent = new Set(this.#commands.keys());
     return dropped;
   }

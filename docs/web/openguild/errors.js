@@ -18,9 +18,9 @@ export class ApiError extends OpenGuildError {
    * @param {number} status HTTP's status; over the gateway, that of the code
    * @param {string} code one of docs/api.md's table of errors
    * @param {string} text one sentence for people
-   * @param {{retryAfter?: number, requestId?: string, details?: Problem[]}} [more]
+   * @param {{retryAfter?: number, requestId?: string, details?: Problem[], mayBeDone?: boolean}} [more]
    */
-  constructor(status, code, text, { retryAfter, requestId = "", details = [] } = {}) {
+  constructor(status, code, text, { retryAfter, requestId = "", details = [], mayBeDone = false } = {}) {
     const problems = details.map((problem) => `${problem.field} ${problem.message}`.trim()).join("; ");
     super(`${status} ${code}: ${text}${problems && ` (${problems})`}`);
     this.status = status;
@@ -29,6 +29,7 @@ export class ApiError extends OpenGuildError {
     this.retryAfter = retryAfter; // seconds that the server advises to wait, if it does
     this.requestId = requestId;
     this.details = details;
+    this.mayBeDone = mayBeDone; // of one attempt; whoever has no attempt left gets OutcomeUnknown instead
   }
 }
 
@@ -90,6 +91,11 @@ export const STATUS_OF_CODE = {
   signature_invalid: 401, server_denied: 403, server_quarantined: 403, id_taken: 409, server_rate_limit: 429,
   guild_moved: 421, guild_offline: 503, keys_unreadable: 503,
 };
+
+/** Whether a change that got this code may have been made all the same (PROTOCOL 3.6.3). @param {string} code */
+export function leavesOpen(code) {
+  return STATUS_OF_CODE[code] >= 500 && code !== "overloaded" && code !== "draining";
+}
 
 /**
  * Whether a status is due to overload, an outage or a drain, and not to the request itself.

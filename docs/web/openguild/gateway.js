@@ -172,9 +172,9 @@ export class Gateway {
       case "dropped": // a sign of typing, which may be missed, or a read position: `null` is no answer to it
         return this.#take(event.ref)?.resolve(null);
       case "failed": {
-        const { code, message, retryAfterMs, details } = event;
+        const { code, message, retryAfterMs, details, mayBeDone } = event;
         const retryAfter = retryAfterMs === undefined ? {} : { retryAfter: retryAfterMs / 1_000 };
-        return this.#take(event.ref)?.reject(new ApiError(STATUS_OF_CODE[code] ?? 400, code, message, { ...retryAfter, details }));
+        return this.#take(event.ref)?.reject(new ApiError(STATUS_OF_CODE[code] ?? 400, code, message, { ...retryAfter, details, mayBeDone }));
       }
       case "ended":
         this.#disconnect();

@@ -174,7 +174,7 @@ export class GatewayMachine {
     for (const sub of this.logs.subs(() => this.#nextRef(), this.#frameBytes)) this.#say(sub);
     for (const command of this.#commands.toSend()) {
       if (!this.#say(command) && this.#commands.answered(command.ref)) {
-        const refused = { code: "payload_too_large", message: "the request body is too large", retryAfterMs: undefined, details: [] };
+        const refused = { code: "payload_too_large", message: "the request body is too large", retryAfterMs: undefined, details: [], mayBeDone: false };
         this.#events.push({ type: "failed", ref: command.ref, ...refused });
       }
     }
@@ -398,9 +398,11 @@ export class GatewayMachine {
       } else {
         if (!this.#renewed(now)) this.#events.push({ type: "token_needed", expiresInMs: null });
       }
-    } else if (this.#commands.answered(err.ref)) {
+    } else {
       const { ref, code, message, retry_after_ms: retryAfterMs, details = [] } = err;
-      this.#events.push({ type: "failed", ref, code, message, retryAfterMs: retryAfterMs ?? undefined, details });
+      const mayBeDone = this.#commands.refused(ref, code);
+      if (mayBeDone === undefined) return;
+      this.#events.push({ type: "failed", ref, code, message, retryAfterMs: retryAfterMs ?? undefined, details, mayBeDone });
       this.#ask();
     }
   }

@@ -51,7 +51,8 @@ export const WITH_SOCKET = new Set(/** @type {Phase[]} */ (["connecting", "greet
  *   | {type: "lagging", log: string, head: number}
  *   | {type: "live", log: string}
  *   | {type: "answered", ref: number, result: any}
- *   | {type: "failed", ref: number, code: string, message: string, retryAfterMs: number | undefined, details: Problem[]}
+ *   | {type: "failed", ref: number, code: string, message: string, retryAfterMs: number | undefined, details: Problem[],
+ *   mayBeDone: boolean}
  *   | {type: "dropped", ref: number}
  *   | {type: "draining", afterMs: number}
  *   | {type: "interrupted", reason: string, retryMs: number | null}

@@ -21,7 +21,7 @@ export async function sendUntilAnswered(gateway, command, retryMs, random) {
       return await gateway.send(command, deadline - performance.now());
     } catch (refusal) {
       if (!(refusal instanceof ApiError)) throw isUnknown ? new OutcomeUnknown(String(refusal), key) : refusal;
-      isUnknown ||= refusal.status >= 500 && refusal.code !== "overloaded" && refusal.code !== "draining"; // PROTOCOL 3.6.3
+      isUnknown ||= refusal.mayBeDone;
       const isTokenOver = refusal.status === 401; // a moment before the socket is told so
       if (isTokenOver) void gateway.renew();
       const advisedMs = refusal.retryAfter === undefined ? undefined : refusal.retryAfter * 1_000;

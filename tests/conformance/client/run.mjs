@@ -90,7 +90,7 @@ class Script {
     else if (what === "send") {
       gateway.send(command, 1e9).then(
         (result) => command.type !== "typing" && (command.type !== "read" || result !== null) && this.#told.push({ answered: { as, result } }),
-        (failure) => failure instanceof ApiError && this.#told.push({ failed: { as, code: failure.code, retry_after_ms: failure.retryAfter === undefined ? null : failure.retryAfter * 1_000 } }),
+        (failure) => failure instanceof ApiError && this.#told.push({ failed: { as, code: failure.code, retry_after_ms: failure.retryAfter === undefined ? null : failure.retryAfter * 1_000, may_be_done: failure.mayBeDone } }),
       );
     } else throw new Error(`unknown: ${what}`);
   }

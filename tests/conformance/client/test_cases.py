@@ -172,7 +172,8 @@ def shown(event: told.ClientEvent, names: dict[int, str]) -> list[dict[str, Any]
         case told.Answered():
             return [{"answered": {"as": names[event.ref], "result": event.result}}]
         case told.Refused():
-            return [{"failed": {"as": names[event.ref], "code": event.code, "retry_after_ms": event.retry_after_ms}}]
+            told_of = {"code": event.code, "retry_after_ms": event.retry_after_ms, "may_be_done": event.may_be_done}
+            return [{"failed": {"as": names[event.ref], **told_of}}]
         case told.Interrupted():
             return [
                 {"interrupted": {"retry_ms": None if event.retry_secs is None else round(event.retry_secs * 1_000)}}

@@ -173,6 +173,25 @@ class TestCommands:
         assert server.say(err) == [told.Refused(two, "c", "m", 5, ())]
         assert server.client.pending == 0
 
+    def test_what_is_withdrawn_is_not_sent_again_and_has_no_answer(self) -> None:
+        server = Scripted().followed()
+        sent, unsent = server.client.send(Post(0, CHANNEL, content="a")), 7_777
+        assert len(server.sent()) == 1
+        assert server.client.withdraw(sent)
+        assert not server.client.withdraw(unsent)
+        assert server.say({"type": "ok", "ref": sent}) == []
+        server.client.disconnected(None, "gone", 0.0)
+        waiting = server.client.send(Post(0, CHANNEL, content="b"))
+        assert not server.client.withdraw(waiting)
+        assert server.client.pending == 0
+
+    def test_what_was_sent_on_an_earlier_connection_was_sent(self) -> None:
+        server = Scripted().followed()
+        ref = server.client.send(Post(0, CHANNEL, content="a"))
+        server.sent()
+        server.client.disconnected(None, "gone", 0.0)
+        assert server.client.withdraw(ref)
+
     def test_no_more_is_sent_ahead_than_the_server_holds(self) -> None:
         server = Scripted().followed()
         refs = [server.client.send(Read(0, CHANNEL)) for _ in range(MAX_PENDING_COMMANDS)]

@@ -1,10 +1,11 @@
 // run.py's story with docs/web/openguild.js: two people and a bot that restarts, through a server that causes faults by a seed.
 // node --experimental-websocket client.mjs URL SEED POSTS; prints the outcome as JSON.
-import { ApiError, Client, OutcomeUnknown } from "../../../docs/web/openguild.js";
+import { ApiError, Client, ConnectionEnded, OutcomeUnknown } from "../../../docs/web/openguild.js";
+import { isTemporary } from "../../../docs/web/openguild/errors.js";
 
 const [url, seed, posts] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
 const PASSWORD = "correct horse battery";
-const LEVEL_MS = 90_000;
+const LEVEL_MS = 240_000;
 
 /** Numbers in [0, 1) by a seed (mulberry32). */
 function chances(state) {
@@ -55,15 +56,29 @@ async function enter(client, name) {
   }
 }
 
+/** Repeat with the key of an attempt whose outcome is unknown, as docs/client-js.md says. */
+async function known(client, send) {
+  let key;
+  for (;;) {
+    try {
+      return await send(key);
+    } catch (failure) {
+      if (failure instanceof OutcomeUnknown) key = failure.key;
+      else if (failure instanceof ApiError ? !isTemporary(failure.status) : !(failure instanceof ConnectionEnded) || client.status.state === "ended") throw failure;
+    }
+  }
+}
+
 async function write(client, name, channels, chance) {
   const mine = [];
   const oneOf = (things) => things[Math.floor(chance() * things.length)];
   for (let number = 0; number < posts; number += 1) {
     const channel = oneOf(channels);
-    mine.push([channel, await client.post(channel, `${name} ${number}`)]);
+    mine.push([channel, await known(client, (key) => client.post(channel, `${name} ${number}`, { key }))]);
     const [where, post] = oneOf(mine);
-    if (chance() < 0.3) await client.edit(where, post.event_id, `${name} edits ${number}`);
-    if (chance() < 0.3) await client.react(where, post.event_id, oneOf(["👍", "🎉", "🫖"]));
+    if (chance() < 0.3) await known(client, (key) => client.edit(where, post.event_id, `${name} edits ${number}`, { key }));
+    const emoji = oneOf(["👍", "🎉", "🫖"]);
+    if (chance() < 0.3) await known(client, (key) => client.react(where, post.event_id, emoji, { key }));
     await pause(chance() * 400);
   }
 }
