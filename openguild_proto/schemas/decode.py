@@ -54,6 +54,9 @@ def _check_media_type(request: Request) -> None:
 
 def parse_json(body: bytes) -> Any:
     """Parse strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, at most 128 deep. Raises Refusal."""
+    texts = _parse_texts(body)
+    if texts is not None:
+        return texts
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:  # counts strings too, so check exactly
         _check_depth(body)
     try:
@@ -65,6 +68,18 @@ def parse_json(body: bytes) -> Any:
     if b"\\u" in body:
         _check_surrogates(value)
     return value
+
+
+def _parse_texts(body: bytes) -> dict[str, str | bool | None] | None:
+    """Parse an object without numbers and other containers, as most bodies are, in a fraction of the time.
+
+    None: it is another value, or no strict JSON, or has a colon beside those behind its names, which may stand for a repeated name.
+    """
+    try:
+        value = _TEXTS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return value if len(value) == body.count(b":") else None
 
 
 def _check_depth(body: bytes) -> None:
@@ -103,9 +118,12 @@ def _number(text: str) -> float | int:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_number)
 
 
+_TEXTS = msgspec.json.Decoder(dict[str, str | bool | None])
+
+
 def _check_surrogates(value: Any) -> None:
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        msgspec.json.encode(value)
     except UnicodeEncodeError:
         raise Refusal(ErrorCode.INVALID_JSON, "the body holds a lone surrogate") from None
 

@@ -164,7 +164,7 @@ def test_an_owner_that_is_heard_of_is_not_lost(guild: MovingGuild) -> None:
         (NORTH, {"term": 3}, "another term"),
         (NORTH, {"expires_at_ms": 1}, "expired"),
         (NORTH, {"serial": 0}, "revoked"),
-        (NORTH, {"issued_at_ms": 1}, "has signed it"),
+        (NORTH, {"issued_at_ms": 2**50}, "has signed it"),
         (NORTH, {"term": 2**60}, "another term"),
         (NORTH, {"guild_id": "00000000-0000-4000-8000-000000000000"}, "does not mirror"),
     ],
