@@ -49,7 +49,7 @@ class SearchMessages(StorageEffect[tuple[SearchHit, ...] | SearchTooWide], froze
 
 
 class IndexMessages(StorageEffect[bool], frozen=True):
-    """Index some messages that are not yet, where the store has an index. True: there may be more.
+    """Index some messages that are not yet, where the store has an index. True: there is more, enough not to wait for others.
 
     `everywhere`: look through all logs, not only through those of which this replica knows that they grew.
     """

@@ -79,29 +79,30 @@ class SearchIndexer:
         self.behind = sum(row["missing"] for row in rows)
 
     async def index(self, connection: Connection) -> bool:
-        """Index about CLAIM_MESSAGES messages in a transaction. True: there may be more."""
+        """Index about CLAIM_MESSAGES messages in a transaction. True: there is so much to do that the next one is due at once.
+
+        A few messages wait for others: a transaction costs as much as a dozen of them.
+        """
         asked = list(self._grown)[:CLAIM_LOGS]
+        is_more = len(self._grown) > len(asked)
         for log_id in asked:  # it may grow again from here on
             del self._grown[log_id]
         try:
             async with connection.transaction(isolation="read_committed"):
                 await connection.execute("SET LOCAL synchronous_commit = off")  # what a crash loses is indexed again
-                done = await self._index(connection, asked)
+                rows = await connection.fetch(CLAIM, asked, CLAIM_MESSAGES)
+                done = await self._index(connection, rows) if rows else None
         except BaseException:
             self._grown = {**dict.fromkeys(asked), **self._grown}
             raise
         if (
-            done is None
-        ):  # the others are indexed or locked; of locked ones a later look through all logs finds the rest
-            return not self.is_idle
-        self._grown.update(dict.fromkeys(log_id for log_id in asked if log_id not in done))
-        return True
+            done is not None
+        ):  # else they are indexed or locked; of locked ones a later look through all logs finds the rest
+            self._grown.update(dict.fromkeys(log_id for log_id in asked if log_id not in done))
+        return is_more or len(rows) >= CLAIM_MESSAGES
 
-    async def _index(self, connection: Connection, asked: Sequence[str]) -> set[str] | None:
-        """Return the logs that are indexed to their head; None: nothing was to do."""
-        rows = await connection.fetch(CLAIM, asked, CLAIM_MESSAGES)
-        if not rows:
-            return None
+    async def _index(self, connection: Connection, rows: Sequence[Row]) -> set[str]:
+        """Return the logs that are indexed to their head."""
         documents = [row for row in rows if not row["is_redacted"]]
         texts: list[str] = []
         size = 0
