@@ -134,10 +134,10 @@ class RecordOwnKey(StorageEffect[bool], frozen=True):
 
 
 class RevokeOwnKey(StorageEffect[bool], frozen=True):
-    """Revoke a key of this server from now on. False: there is none of this id, or it is revoked already."""
+    """Revoke a key of this server. False: there is none of this id, or it is revoked already."""
 
     key_id: str
-    now_ms: int
+    revoked_at: int  # UTC milliseconds
 
 
 class ListOwnKeys(StorageEffect[tuple[PublishedKey, ...]], frozen=True):

@@ -75,6 +75,13 @@ def event_keys(keys: Iterable[PublishedKey], at_ms: int) -> dict[str, bytes]:
     }
 
 
+def revocation_ms(key: PublishedKey, now_ms: int) -> int:
+    """Return from when on a key of this server is revoked: not before its last use, for what it has signed stands in logs, and this
+    clock may have been set back since.
+    """
+    return max(now_ms, key.not_after - OVERLAP_MS + 1)
+
+
 def pinned_key(key_id: str, public_key: bytes) -> PublishedKey:
     """Return a key of the configuration, which is good at any time."""
     return PublishedKey(key_id, public_key, not_before=0, not_after=MAX_TIME_MS)

@@ -108,7 +108,7 @@ def revoke_own_key(state: State, effect: RevokeOwnKey) -> bool:
     known = state.own_keys.get(effect.key_id)
     if known is None or known.revoked_at is not None:
         return False
-    state.own_keys[effect.key_id] = msgspec.structs.replace(known, revoked_at=effect.now_ms)
+    state.own_keys[effect.key_id] = msgspec.structs.replace(known, revoked_at=effect.revoked_at)
     return True
 
 

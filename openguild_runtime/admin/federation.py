@@ -22,6 +22,7 @@ from openguild_proto.effects.federation import (
     RuleServer,
     Standing,
 )
+from openguild_proto.federation.keys import revocation_ms
 from openguild_proto.federation.names import NameFault, parse_server_name
 from openguild_proto.federation.policy import judge
 from openguild_proto.limits import MAX_REASON_CHARS
@@ -152,11 +153,13 @@ async def keys(scope: AdminScope, request: Request) -> Response:
             raise Refused(
                 f"{key_id} is the current key: set another federation.signing_key and key_id first, and restart"
             )
-        if await scope.storage.perform(RevokeOwnKey(key_id=str(key_id), now_ms=_now_ms(scope))):
+        key = next((key for key in await scope.storage.perform(ListOwnKeys()) if key.key_id == key_id), None)
+        if key is None:
+            raise Refused(f"{key_id}: there is no such key")
+        revoke = RevokeOwnKey(key_id=key.key_id, revoked_at=revocation_ms(key, _now_ms(scope)))
+        if await scope.storage.perform(revoke):
             scope.servers.in_background(_tell_of_keys, scope)
     found = await scope.storage.perform(ListOwnKeys())
-    if key_id is not None and key_id not in {key.key_id for key in found}:
-        raise Refused(f"{key_id}: there is no such key")
     return {"keys": [_key_line(key) for key in found]}
 
 

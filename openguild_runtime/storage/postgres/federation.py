@@ -170,7 +170,7 @@ async def revoke_own_key(connection: Connection, effect: RevokeOwnKey) -> bool:
     status = await connection.execute(
         "UPDATE federation_keys SET revoked_at = $2 WHERE key_id = $1 AND revoked_at IS NULL",
         effect.key_id,
-        moment(effect.now_ms),
+        moment(effect.revoked_at),
     )
     return rows_changed(status) > 0
 

@@ -17,10 +17,12 @@ from openguild_proto.federation.faults import KeysFault
 from openguild_proto.federation.keys import (
     DAY_MS,
     MAX_AHEAD_MS,
+    OVERLAP_MS,
     TOLERANCE_MS,
     event_keys,
     pinned_key,
     read_keys_document,
+    revocation_ms,
     with_pinned,
     write_keys_document,
 )
@@ -127,6 +129,15 @@ def test_keys_of_an_event_are_those_of_its_time() -> None:
 def test_a_key_verifies_events_from_before_it_began() -> None:
     """Of a server whose clock was ahead when it took the key, and was set back."""
     assert "ed25519:new" in event_keys(BOTH, NEW_KEY.not_before - TOLERANCE_MS - 1)
+
+
+def test_what_a_key_signed_before_it_was_revoked_stays_verified() -> None:
+    """Also where the clock was ahead at the key's last use, and was set back before it was revoked."""
+    last_use = OLD_KEY.not_after - OVERLAP_MS
+    for now_ms in (last_use - 600_000, last_use, last_use + 5):
+        revoked = msgspec.structs.replace(OLD_KEY, revoked_at=revocation_ms(OLD_KEY, now_ms))
+        assert set(event_keys((revoked,), last_use)) == {"ed25519:old"}
+        assert event_keys((revoked,), max(last_use, now_ms) + 1) == {}
 
 
 def test_a_pinned_key_counts_beside_the_known_ones() -> None:

@@ -250,7 +250,7 @@ def test_a_revocation_is_pushed(network: Network, a: ServerWorld, b: ServerWorld
     a.ask_server("b.example", "GET", PING)
     for world in (a, b):
         world.wall_ms += 61_000
-    a.tables.perform(RevokeOwnKey(key_id="1", now_ms=a.wall_ms))
+    a.tables.perform(RevokeOwnKey(key_id="1", revoked_at=a.wall_ms))
     assert a.ask_server("b.example", "POST", "/federation/v1/keys/changed").status == 204
     fetched = len(network.fetched)
     assert a.ask_server("b.example", "POST", "/federation/v1/keys/changed").status == 204

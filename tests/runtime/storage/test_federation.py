@@ -148,10 +148,10 @@ async def test_peers_are_listed_by_name(storage: Storage) -> None:
 
 async def test_a_revoked_key_of_ones_own_is_not_used_again(storage: Storage) -> None:
     assert await record(storage, "r", b"r" * 32, NOW)
-    revoke = RevokeOwnKey(key_id="r", now_ms=NOW + 1)
+    revoke = RevokeOwnKey(key_id="r", revoked_at=NOW + 1)
     assert [await storage.perform(revoke) for _ in range(2)] == [True, False]
     assert not await record(storage, "r", b"r" * 32, NOW + 2)
-    assert not await storage.perform(RevokeOwnKey(key_id="unknown", now_ms=NOW))
+    assert not await storage.perform(RevokeOwnKey(key_id="unknown", revoked_at=NOW))
     (key,) = [key for key in await storage.perform(ListOwnKeys()) if key.key_id == "r"]
     assert key == PublishedKey("r", b"r" * 32, NOW, NOW + 100, NOW + 1)
 
