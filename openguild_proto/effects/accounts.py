@@ -49,6 +49,8 @@ class FindUsernames(StorageEffect[dict[str, str]], frozen=True):
 class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
     """Read the profile for /users/me; None: no such account. `limit`: of the channels, by joining time."""
 
+    divides_by = "user"
+
     user_id: str
     limit: int = MAX_PAGE_LINES
 

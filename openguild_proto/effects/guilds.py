@@ -37,6 +37,8 @@ class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
     `after`: the cursor of the last line of the previous page.
     """
 
+    divides_by = "user"
+
     user_id: str | None  # None: all guilds of the server
     limit: int | None = None
     after: PageCursor | None = None

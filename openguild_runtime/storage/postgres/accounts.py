@@ -15,12 +15,22 @@ from openguild_proto.schemas.log_entries import invites_ended, profile_updated
 from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.logs import find_place
+from openguild_runtime.storage.postgres.mentions import CHANNELS_OF_USER
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts, to_millis
 
 USERS = Columns(UserRecord)
 USER = f"SELECT {USERS} FROM users"
+CHANNELS = f"""
+SELECT c.channel_id, c.guild_id, n.name, coalesce(m.role, g.role) AS role,
+    coalesce(m.joined_at, greatest(g.joined_at, c.created_at)) AS joined_at
+FROM ({CHANNELS_OF_USER}) AS c
+CROSS JOIN LATERAL (SELECT name FROM channels WHERE channel_id = c.channel_id LIMIT 1) AS n
+LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = $1
+LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = $1
+ORDER BY joined_at, c.channel_id LIMIT $2
+"""
 
 
 @performs(InsertUser, Mode.CHANGE)
@@ -93,20 +103,7 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
         """,
         effect.user_id,
     )
-    channels = await connection.fetch(
-        """
-        SELECT c.channel_id, c.guild_id, c.name, coalesce(m.role, g.role) AS role,
-            coalesce(m.joined_at, greatest(g.joined_at, c.created_at)) AS joined_at
-        FROM channels AS c
-        LEFT JOIN guild_memberships AS g ON g.guild_id = c.guild_id AND g.user_id = $1
-        LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id = $1
-        WHERE c.guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = $1)
-           OR c.channel_id IN (SELECT channel_id FROM channel_memberships WHERE user_id = $1)
-        ORDER BY 5, c.channel_id LIMIT $2
-        """,
-        effect.user_id,
-        effect.limit,
-    )
+    channels = await connection.fetch(CHANNELS, effect.user_id, effect.limit)
     place = await find_place(connection, FindPlace(log_id=effect.user_id))
     if place is None:
         return None

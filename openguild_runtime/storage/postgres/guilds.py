@@ -80,19 +80,24 @@ async def _guilds_owned(tx: Transaction, user_id: str) -> int:
     return owned
 
 
+# Looked up one by one: beside the order PostgreSQL would read every guild of the server for those of one user.
+GUILDS_OF_USER = f"""
+(SELECT g.* FROM guild_memberships AS m, LATERAL (SELECT {GUILD} FROM guilds WHERE guild_id = m.guild_id LIMIT 1) AS g
+WHERE m.user_id = $4)
+"""
+LIST_GUILDS = f"""
+SELECT {GUILD} FROM {{source}} AS g WHERE ($2::timestamptz IS NULL OR (created_at, guild_id) > ($2, $3::uuid))
+ORDER BY created_at, guild_id LIMIT $1
+"""
+LIST_ALL, LIST_OWN = (LIST_GUILDS.format(source=source) for source in ("guilds", GUILDS_OF_USER))
+
+
 @performs(ListGuilds, Mode.QUERY)
 async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[GuildRecord, ...]:
-    rows = await connection.fetch(
-        f"""
-        SELECT {GUILD} FROM guilds AS g
-        WHERE ($1::uuid IS NULL OR EXISTS (SELECT FROM guild_memberships AS m WHERE m.guild_id = g.guild_id AND m.user_id = $1))
-          AND ($3::timestamptz IS NULL OR (created_at, guild_id) > ($3, $4::uuid))
-        ORDER BY created_at, guild_id LIMIT $2
-        """,
-        effect.user_id,
-        effect.limit,
-        *bound(effect.after),
-    )
+    if effect.user_id is None:
+        rows = await connection.fetch(LIST_ALL, effect.limit, *bound(effect.after))
+    else:
+        rows = await connection.fetch(LIST_OWN, effect.limit, *bound(effect.after), effect.user_id)
     return tuple(GUILD.record(row) for row in rows)
 
 

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from openguild_proto.effects import Effect, StorageEffect
+from openguild_proto.effects.accounts import DescribeUser
 from openguild_proto.effects.channels import (
     AppendEvent,
     FindChannelAccess,
@@ -23,7 +24,7 @@ from openguild_proto.effects.channels import (
     PageBounds,
     ReadEvents,
 )
-from openguild_proto.effects.guilds import FindGuildAccess
+from openguild_proto.effects.guilds import FindGuildAccess, ListGuilds
 from openguild_proto.effects.logs import FindAccountPlaces, FindLogs, FindPlace, ReadLogs
 from openguild_proto.effects.mentions import ListMentions
 from openguild_proto.effects.messages import FindMessage, ListPins, ReadMessages, ReadVersions
@@ -147,6 +148,8 @@ def examples(at: Place) -> list[StorageEffect[Any]]:
         MarkRead(author=Author(user), channel_id=channel, sequence=None, now_ms=NOW),
         ListUnread(user_id=user, limit=50),
         FindGuildAccess(guild_id=guild, user_id=user),
+        ListGuilds(user_id=user, limit=5),
+        DescribeUser(user_id=user),
         FindPlace(log_id=channel),
         FindLogs(user_id=user, log_ids=(channel, guild, user)),
         FindAccountPlaces(user_id=user),
@@ -166,9 +169,10 @@ PAGES: tuple[tuple[int | None, int | None], ...] = ((None, None), (2, None), (No
 
 
 @asynccontextmanager
-async def rolled_back(connection: Connection) -> AsyncIterator[None]:
-    """Whatever is done within is undone."""
-    transaction = connection.transaction(isolation="read_committed")
+async def rolled_back(connection: Connection, effect: StorageEffect[Any]) -> AsyncIterator[None]:
+    """Whatever the effect does within is undone."""
+    snapshot = PERFORMERS[type(effect)][1] is Mode.SNAPSHOT
+    transaction = connection.transaction(isolation="repeatable_read" if snapshot else "read_committed")
     await transaction.start()
     try:
         yield
@@ -221,7 +225,7 @@ async def test_hot_statements_find_rows_of_one_partition(
         await reader.taken()
         found: list[str] = []
         for effect in examples(places[0]):
-            async with rolled_back(reader.connection):
+            async with rolled_back(reader.connection, effect):
                 await perform(reader.connection, effect)
             statements = await reader.taken()
             assert any(statement.touched for statement in statements), effect
@@ -238,7 +242,7 @@ async def test_hot_statements_wait_for_nobody_in_another_channel(
         PlanReader.connected(module_database, generic=True) as other,
     ):
         for here, there in zip(*(examples(place) for place in places), strict=True):
-            async with rolled_back(one.connection), rolled_back(other.connection):
+            async with rolled_back(one.connection, here), rolled_back(other.connection, there):
                 await perform(one.connection, here)
                 await perform(other.connection, there)  # raises LockNotAvailableError, if it had to wait
 
