@@ -19,3 +19,9 @@ class PruneExpired(StorageEffect[bool], frozen=True):
     attempts_before_ms: int
     answers_before_ms: int
     limit: int
+
+
+class PurgeDeleted(StorageEffect[bool], frozen=True):
+    """Delete about `limit` rows of what is left of large logs that were deleted. False: nothing is left, or others are at it."""
+
+    limit: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from openguild_proto.effects.performs import performs
-from openguild_proto.effects.retention import PruneExpired
+from openguild_proto.effects.retention import PruneExpired, PurgeDeleted
 from openguild_proto.memory.accounts import prune_user
 from openguild_proto.memory.state import State
 
@@ -48,3 +48,9 @@ def _prune_answers(state: State, effect: PruneExpired) -> bool:
     for user_id, key in dropped:
         del state.answers[user_id][key]
     return len(dropped) == effect.limit
+
+
+@performs(PurgeDeleted)
+def purge_deleted(state: State, effect: PurgeDeleted) -> bool:
+    del state, effect
+    return False  # a log goes as a whole here

@@ -8,7 +8,7 @@ import uuid
 import anyio
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
-from openguild_proto.effects.retention import PruneExpired
+from openguild_proto.effects.retention import PruneExpired, PurgeDeleted
 from openguild_proto.policy.repeats import forgotten_until
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import log_exceptions
@@ -17,6 +17,7 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 PRUNE_SECS = 300.0
 BATCH_ROWS = 200
 MAX_BATCHES = 50  # each time: what is left waits for the next
+PURGED_ROWS, MAX_PURGES = 5_000, 1_000  # of deleted logs, about 20 ms each; so many batches each time
 CONTROL_KEPT_SECS = 7 * 86_400  # a replica that was away for longer checks every stream again
 
 
@@ -43,4 +44,7 @@ async def prune(storage: Storage, sources: ClocksAndEntropy, login_window_secs: 
             )
         )
         if not more:
+            break
+    for _ in range(MAX_PURGES):
+        if not await storage.perform(PurgeDeleted(PURGED_ROWS)):
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from openguild_proto.effects.channels import (
@@ -43,6 +41,7 @@ from openguild_proto.schemas.log_entries import (
 from openguild_proto.schemas.payloads import channel_body
 from openguild_runtime.storage.postgres.access import CHANNEL, CHANNELS
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_in_channel, require_in_guild
+from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.mentions import OWN_CHANNELS, UNREAD_MENTIONS, count_unread_mentions
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer
@@ -52,16 +51,6 @@ from openguild_runtime.storage.postgres.values import Connection, Row, bound, mo
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = "SELECT sequence, event_id, wire, created_at FROM log_page_v1($1, $2, $3, $4)"
 MARK_READ = "SELECT channel_id, last_read, head_sequence, unread, moved FROM mark_read_v1($1, $2, $3, $4)"
-# Whoever appends holds the log's row: it is taken before everything that is deleted with it, in the order of appends.
-HOLD_LOGS = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY log_id FOR UPDATE"
-# The logs' rows last: until then nobody can append.
-LOG_TABLES = (
-    "search_documents", "search_progress", "mentions", "mentions_of_many", "reactions", "message_states", "log_events", "logs",
-)  # fmt: skip
-DELETE_LOGS = (
-    "SELECT search_hold_v1($1::uuid[])",  # nobody indexes them either
-    *(f"DELETE FROM {table} WHERE log_id = ANY ($1::uuid[])" for table in LOG_TABLES),
-)
 
 
 @performs(InsertChannel, Mode.TRANSACTION)
@@ -153,7 +142,7 @@ async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
     channel = await _hold_channel(tx, effect.author, effect.channel_id, Permission.DELETE)
     await tx.connection.execute(HOLD_LOGS, [effect.channel_id])
     await tx.connection.execute("DELETE FROM channels WHERE channel_id = $1", effect.channel_id)
-    await delete_logs(tx, [effect.channel_id])
+    await end_logs(tx, [effect.channel_id])
     await tx.append(channel_deleted(channel, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)
     await tx.log(ControlKind.CHANNEL_DELETED, guild_id=channel.guild_id, channel_id=effect.channel_id)
 
@@ -170,12 +159,6 @@ async def _hold_channel(tx: Transaction, author: Author, channel_id: str, permis
     channel = CHANNEL.record(row)
     require_owned(channel.origin)
     return channel
-
-
-async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
-    """Delete logs whose rows are held, with their events and what has become of messages."""
-    for statement in DELETE_LOGS:
-        await tx.connection.execute(statement, log_ids)
 
 
 # Whether the user is of another server, and no member of the channel's guild: they have no mirror of it.

@@ -25,8 +25,8 @@ from openguild_proto.schemas.log_entries import guild_created, guild_renamed, me
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
-from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
 from openguild_runtime.storage.postgres.columns import Columns
+from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.ended_mirrors import end_mirror, end_mirrors, holds_last_member
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer
@@ -122,7 +122,7 @@ async def delete_guild(tx: Transaction, effect: DeleteGuild) -> None:
     await tx.connection.execute(HOLD_LOGS, log_ids)
     await tx.connection.execute("DELETE FROM guilds WHERE guild_id = $1", effect.guild_id)
     await end_mirrors(tx, effect.guild_id)
-    await delete_logs(tx, log_ids)
+    await end_logs(tx, log_ids)
     body = channel_ids_body(channel_ids)
     await tx.log(ControlKind.GUILD_DELETED, guild_id=effect.guild_id, body=body)
 

@@ -23,7 +23,7 @@ from openguild_proto.schemas.log_contents import (
 )
 from openguild_proto.schemas.log_entries import Entries, left_guild
 from openguild_proto.schemas.payloads import channel_body
-from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
+from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, delete_logs
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users
 from openguild_runtime.storage.postgres.transaction import Transaction

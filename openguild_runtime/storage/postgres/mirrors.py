@@ -15,7 +15,7 @@ from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import joined_guild, left_guild
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
-from openguild_runtime.storage.postgres.channels import HOLD_LOGS, delete_logs
+from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, delete_logs
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.remote_members import KNOW_USERS
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -88,7 +88,7 @@ TAKEN = """
 SELECT EXISTS (
     SELECT FROM unnest($1::uuid[]) AS id JOIN logs ON log_id = id LEFT JOIN channels ON channel_id = id
     WHERE guild_id IS DISTINCT FROM $2
-)
+) OR EXISTS (SELECT FROM deleted_logs WHERE log_id = ANY ($1))
 """
 
 

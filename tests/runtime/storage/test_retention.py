@@ -5,16 +5,25 @@ from __future__ import annotations
 import time
 import uuid
 
+import anyio
+import asyncpg
 import msgspec
 import pytest
 
 from openguild_proto.effects.accounts import FindSession, ListDevices
 from openguild_proto.effects.attempts import AttemptKey, CountAttempt
-from openguild_proto.effects.retention import PruneExpired
+from openguild_proto.effects.channels import DeleteChannel, ReadEvents
+from openguild_proto.effects.guilds import DeleteGuild
+from openguild_proto.effects.retention import PruneExpired, PurgeDeleted
+from openguild_proto.effects.roles import GrantGuildRole
+from openguild_proto.effects.search import IndexMessages
+from openguild_proto.records import Author, Mentions, React
 from openguild_runtime.server.retention import prune
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.storage.postgres import PostgresStorage, deleted_logs
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, control_head, controls, heads, login
+from tests.support.messages import changing, post, stored
 
 pytestmark = pytest.mark.anyio
 
@@ -85,3 +94,57 @@ async def test_the_job_keeps_what_the_clock_says(storage: Storage) -> None:
     assert await storage.perform(FindSession(session_id=old.session_id)) is None
     assert await storage.perform(FindSession(session_id=living.session_id)) is not None
     assert len(await controls(storage, 0, 10)) == await control_head(storage)
+
+
+@pytest.mark.parametrize("whole_guild", [False, True], ids=["channel", "guild"])
+async def test_large_logs_go_behind_their_deletion(
+    whole_guild: bool, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once nothing finds them; their rows go a little at a time, and those of other logs stay."""
+    monkeypatch.setattr(deleted_logs, "MAX_EVENTS_AT_ONCE", 25)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        user, mentioned = await add_user(store), await add_user(store)
+        guild, other = await add_guild(store, user), await add_guild(store, user)
+        for joined in (guild, other):
+            await store.perform(GrantGuildRole(guild_id=joined, user_id=mentioned, role="member", now_ms=NOW))
+        large, kept = await add_channel(store, guild, user), await add_channel(store, other, user)
+        for channel in (large, kept):
+            for number in range(30):
+                mentions = Mentions((mentioned,), (), everyone=True)
+                message = await stored(
+                    store, msgspec.structs.replace(post(channel, user, f"{number}"), mentions=mentions)
+                )
+                await store.perform(changing(channel, user, React(message.event_id, "x", adds=True)))
+        while await store.perform(IndexMessages(everywhere=True)):
+            pass
+        connection = await asyncpg.connect(database_url)
+
+        async def rows(log_id: str) -> dict[str, int]:
+            counts = {
+                table: await connection.fetchval(f"SELECT count(*) FROM {table} WHERE log_id = $1", log_id)
+                for table in (*deleted_logs.CONTENTS, "logs")
+            }
+            return {table: count for table, count in counts.items() if count}
+
+        before = await rows(kept)
+        assert before.keys() == {*deleted_logs.CONTENTS, "logs"}
+        assert not await store.perform(PurgeDeleted(10))
+        author = Author(user)
+        if whole_guild:
+            await store.perform(DeleteGuild(author=author, guild_id=guild))
+        else:
+            await store.perform(DeleteChannel(author=author, channel_id=large, now_ms=NOW))
+        assert await store.perform(ReadEvents(log_id=large, limit=5, after=0)) is None
+        assert (await rows(large))["log_events"] == 60
+        batches = 0
+        while await store.perform(PurgeDeleted(25)):
+            batches += 1
+        assert batches > 5
+        assert await rows(large) == {}
+        assert await rows(kept) == before
+        assert await rows(guild) == {} or not whole_guild
+        assert await connection.fetchval("SELECT count(*) FROM deleted_logs") == 0
+        await connection.close()
+        await store.aclose()

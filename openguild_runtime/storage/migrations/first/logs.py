@@ -56,6 +56,11 @@ COMMENT ON TABLE logs IS 'one for each channel, guild and user, under its id; no
 COMMENT ON COLUMN logs.epoch IS 'which log the sequences count in: 1 to 2^53 - 1, another one after each restore';
 COMMENT ON COLUMN logs.head_sequence IS 'sequence of the newest event; raised under the lock of this row';
 
+CREATE TABLE deleted_logs (
+    log_id uuid PRIMARY KEY
+);
+COMMENT ON TABLE deleted_logs IS 'large logs whose row is gone, and whose events and what belongs to them are being deleted';
+
 CREATE TABLE log_events (
     log_id         uuid NOT NULL,
     sequence       bigint NOT NULL,
