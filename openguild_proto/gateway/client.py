@@ -292,10 +292,8 @@ class GatewayClient:
                 case ClientDeadline.SLOT:
                     self._deadlines.set(name, now)  # it comes back at once
                     self._give_up("the server stops", now)
-                case ClientDeadline.ANSWER:
-                    self._give_up("no answer in time", now)
-                case ClientDeadline.SILENCE:
-                    self._give_up("the server is silent", now)
+                case ClientDeadline.ANSWER | ClientDeadline.SILENCE as waited:
+                    self._give_up("no answer in time" if waited is ClientDeadline.ANSWER else "the server is silent", now)
 
     # --- the server's messages -------------------------------------------------------------------------
 
