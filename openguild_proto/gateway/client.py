@@ -54,6 +54,7 @@ from openguild_proto.gateway.frames import (
 from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SILENT_HEARTBEATS
 from openguild_proto.policy.backoff import Backoff
 
+_GIVEN_UP = {ClientDeadline.ANSWER: "no answer in time", ClientDeadline.SILENCE: "the server is silent"}
 _AGAIN = -1  # in place of the ref of an `auth` that is sent again
 
 
@@ -74,8 +75,7 @@ class GatewayClient:
         self._refs: Iterator[int] = count(1)
         self._token = ""
         self._renewal, self._renews_again = 0, False  # ref of an unanswered `auth` or 0; a token waits for that
-        self._heartbeat_secs = 0.0  # told by the server
-        self._frame_bytes = 0  # the same: at most, of one message
+        self._heartbeat_secs, self._frame_bytes = 0.0, 0  # told by the server; bytes at most, of one message
         self._opened_at = 0.0
 
     # --- getters -------------------------------------------------------------------------------------
@@ -292,8 +292,8 @@ class GatewayClient:
                 case ClientDeadline.SLOT:
                     self._deadlines.set(name, now)  # it comes back at once
                     self._give_up("the server stops", now)
-                case ClientDeadline.ANSWER | ClientDeadline.SILENCE as waited:
-                    self._give_up("no answer in time" if waited is ClientDeadline.ANSWER else "the server is silent", now)
+                case ClientDeadline.ANSWER | ClientDeadline.SILENCE:
+                    self._give_up(_GIVEN_UP[name], now)
 
     # --- the server's messages -------------------------------------------------------------------------
 
