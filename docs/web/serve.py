@@ -121,8 +121,14 @@ def main() -> int:
     given = options.parse_args()
     try:
         server = web_server(given.host, given.port, given.api)
-    except (OSError, ValueError) as problem:
+    except ValueError as problem:
         sys.stderr.write(f"{problem}\n")
+        return 1
+    except OSError as problem:
+        sys.stderr.write(
+            f"cannot listen on {given.host}:{given.port} ({problem.strerror}): end what listens there, "
+            "or choose another port, such as: make web WEB_PORT=8082\n"
+        )
         return 1
     with server:
         host, port = server.server_address[:2]

@@ -7,6 +7,7 @@ configuration.
 
 from __future__ import annotations
 
+import difflib
 import json
 import socket
 import struct
@@ -53,7 +54,8 @@ def change(scope: AdminScope, request: Request) -> Response:
     """Set one live key."""
     key, value = str(request.get("key")), request.get("value")
     if key not in SETTABLE:
-        raise Refused(f"{key} cannot be changed while serving; what can: {', '.join(sorted(SETTABLE))}")
+        hint = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(key, SETTABLE, n=1))
+        raise Refused(f"{key} cannot be changed while serving: {hint}`admin show` lists what can")
     try:
         scope.live.apply(with_value(scope.live.config, key, value))
     except ValidationError as problem:

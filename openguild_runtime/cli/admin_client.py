@@ -40,29 +40,35 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         ("sessions", "open streams and gateway sockets"),
     ):
         listing = asking.add_parser(name, help=text)
-        listing.add_argument("--limit", type=int, default=20)
+        listing.add_argument("--limit", type=int, default=20, help="how many, by default %(default)s")
         if name == "sessions":
             listing.add_argument("--user", help="a user name or id; exit status 1 if there is no such session")
     asking.add_parser("show", help="show the settings that can change at run time, and the log filter")
     setting = asking.add_parser("set", help="change a setting until the next start or SIGHUP")
-    setting.add_argument("key")
-    setting.add_argument("value")
+    setting.add_argument("key", help="such as messaging.replay_window; `admin show` lists them")
+    setting.add_argument("value", help="as in the configuration")
     window = asking.add_parser("replay-window", help="short for: set messaging.replay_window")
-    window.add_argument("value")
+    window.add_argument("value", help="events that a stream without `since` begins with")
     level = asking.add_parser("log", help="set the log filter, such as info,openguild=debug")
-    level.add_argument("filter")
+    level.add_argument(
+        "filter", help="level, or target=level, comma-separated; levels: trace, debug, info, warn, error, off"
+    )
     closing = asking.add_parser(
         "close", help="close a user's streams; clients reconnect; exit status 1 if there is none"
     )
     closing.add_argument("--user", required=True, help="a user name or id")
-    for name, text in (
-        ("block", "refuse logins from an address or to an account for a while, on every replica"),
-        ("unblock", "end such a block"),
-    ):
+    for name, text, of_address, of_account in (
+        (
+            "block", "refuse logins from an address or to an account for a while, on every replica",
+            "of IPv6 its /64; registrations from there are refused too",
+            "a user name; its owner still logs in where they have a session",
+        ),
+        ("unblock", "end such a block", "as it was blocked", "a user name"),
+    ):  # fmt: skip
         blocking = asking.add_parser(name, help=text)
         which = blocking.add_mutually_exclusive_group(required=True)
-        which.add_argument("--address", help="of IPv6 its /64; registrations from there are refused too")
-        which.add_argument("--account", help="a user name; its owner still logs in where they have a session")
+        which.add_argument("--address", help=of_address)
+        which.add_argument("--account", help=of_account)
         if name == "block":
             blocking.add_argument("--secs", type=int, default=3_600, help="how long, by default %(default)s")
     asking.add_parser("blocks", help="the blocks in force")
@@ -111,7 +117,9 @@ def ask_all(path: Path, request: dict[str, Any]) -> list[Answer]:
         if said and "draining" in said:
             return [{"worker": number} | said]
     if not any(workers.values()):  # the sockets are left from killed processes
-        raise CommandFailed(f"admin: no server listens at {path}")
+        raise CommandFailed(
+            f"admin: no server listens at {path}: start it, or export OPENGUILD_SERVER__ADMIN_SOCKET as the server has it"
+        )
     return [{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()]
 
 

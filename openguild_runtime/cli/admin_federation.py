@@ -18,12 +18,12 @@ def add_federation_commands(asking: argparse._SubParsersAction[argparse.Argument
     guilds = actions.add_parser("guilds", help="guilds with members on several servers")
     guilds.add_argument("--limit", type=int, default=200)
     for action, text in (
-        ("allow", "hear and ask a server, in the mode pinned too"),
-        ("deny", "have nothing to do with a server"),
-        ("quarantine", "take nothing new of a server: no posts, no joins, no invites"),
-        ("clear", "take back what was decided"),
+        ("allow", "trust a server, in the mode pinned too; lasting"),
+        ("deny", "refuse a server, and do not contact it; lasting"),
+        ("quarantine", "accept nothing new from a server: no posts, no joins, no invites; lasting"),
+        ("clear", "undo allow, deny or quarantine"),
     ):
-        ruling = actions.add_parser(action, help=f"{text}; at once, on every replica, and it stays")
+        ruling = actions.add_parser(action, help=f"{text}; at once, on every replica")
         ruling.add_argument("server")
         ruling.add_argument("--guild", metavar="ID", help="only in this guild")
         if action != "clear":

@@ -6,15 +6,30 @@ import sys
 
 from openguild_runtime.process.missing_descriptors import open_missing_descriptors
 from openguild_runtime.process.output import outlive_reader
-from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm
+from openguild_runtime.process.signals import SIGINT_STATUS, SIGTERM_STATUS, exit_on_sigterm
 from openguild_runtime.system.imports import without_collector
 
 
-def main() -> int:
-    """Run one command and return the exit status."""
+def main() -> int | str | None:
+    """Run one command and return the exit status: its own, or 1 if its output could not be written."""
     exit_on_sigterm(SIGTERM_STATUS)
     open_missing_descriptors()
-    outlive_reader()
+    output = outlive_reader()
+    status: int | str | None
+    try:
+        status = _run()
+    except KeyboardInterrupt:  # during the imports, which take a second or more
+        status = SIGINT_STATUS
+    except SystemExit as ended:  # of --help, or SIGTERM
+        status = ended.code
+    sys.stdout.flush()
+    if output is not None and output.failure is not None:
+        sys.stderr.write(f"openguild-server: standard output: {output.failure.strerror}\n")
+        return 1
+    return status
+
+
+def _run() -> int:
     try:
         with without_collector():
             from openguild_runtime.cli.main import main as run

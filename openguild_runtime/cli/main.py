@@ -27,7 +27,7 @@ from openguild_runtime.cli.arguments import Parser
 from openguild_runtime.cli.completion import SHELLS, script
 from openguild_runtime.cli.federation import add_federation_commands, federation
 from openguild_runtime.cli.probe import Options, probe
-from openguild_runtime.config.declared import keys_of
+from openguild_runtime.config.declared import ConfigKey, keys_of
 from openguild_runtime.config.layers import (
     PREFIX,
     ConfigError,
@@ -62,11 +62,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Every key can also be set in the environment (OPENGUILD_SERVER__...) or in a file: docs/configuration.md",
     )
     parser.add_argument("--version", action="version", version=f"openguild-server {openguild_runtime.__version__}")
-    for key in PLAIN_FLAGS:
-        flag = f"--{key.replace('.', '-').replace('_', '-')}"
-        parser.add_argument(flag, dest=key, metavar="VALUE", help=_flag_help(key))
-    parser.add_argument("--session-fallback-verifying-key", dest="session.fallback_verifying_keys", action="append",
-                        metavar="KEY", help="may be repeated; replaces the list")  # fmt: skip
+    known = {key.name: key for key in keys_of(ServerConfig)}
+    for name in PLAIN_FLAGS:
+        parser.add_argument(known[name].flag, dest=name, metavar="VALUE", help=_flag_help(known[name]))
+    fallback = known["session.fallback_verifying_keys"]
+    parser.add_argument(fallback.flag, dest=fallback.name, action="append", metavar="KEY",
+                        help="a former public key whose tokens are still valid; may be repeated")  # fmt: skip
     parser.add_argument("--embedded", dest="embedded", action="store_const", const=True,
                         help="run a private PostgreSQL and NATS under --data-dir")  # fmt: skip
     parser.add_argument("--chaos-seed", dest="chaos_seed", type=int, metavar="N",
@@ -103,11 +104,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _flag_help(key: str) -> str:
-    name = PREFIX + key.upper().replace(".", "__")
-    if any(known.name == key and known.is_secret for known in keys_of(ServerConfig)):
-        return f"secret and visible in process lists: prefer {name}_FILE (the name of a file) or {name}"
-    return f"also {name}"
+def _flag_help(key: ConfigKey) -> str:
+    name = PREFIX + key.name.upper().replace(".", "__")
+    if key.is_secret:
+        where = f"secret and visible in process lists: prefer {name}_FILE (the name of a file) or {name}"
+    else:
+        where = f"also {name}"
+    return f"{key.setting.meaning}; {where}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -234,6 +237,8 @@ def _dump(config: ServerConfig) -> int:
 
 
 def _chat(url: str, session_file: str | None) -> int:
+    if not (os.isatty(0) and os.isatty(2)):  # textual reads standard input and draws on standard error
+        raise CommandFailed("chat: needs a terminal; a program uses the client of docs/client.md")
     try:
         from openguild_runtime.chat.run import chat
     except ModuleNotFoundError as missing:

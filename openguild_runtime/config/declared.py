@@ -61,6 +61,12 @@ class ConfigKey(NamedTuple):
         return get_origin(self.field.annotation) is tuple
 
     @property
+    def flag(self) -> str:
+        """Its flag on the command line; that of a list takes one entry."""
+        name = self.name.removesuffix("s") if self.is_list else self.name
+        return "--" + name.replace(".", "-").replace("_", "-")
+
+    @property
     def is_secret(self) -> bool:
         """Whether its value is never shown."""
         return _mentions(self.field.annotation, SecretStr)

@@ -101,11 +101,11 @@ def collect(
     for stem in STEMS:
         _read_files(collected, directory / "config", stem, plain, problems)
     _from_environment(collected, environ, model, problems)
-    for key, value in flags.items():
+    for known in keys_of(model):
+        value = flags.get(known.name)
         if value is not None:
-            flag = "--" + key.replace(".", "-").replace("_", "-")
             with problems.noting():
-                _put(collected, key, value, flag)
+                _put(collected, known.name, value, known.flag)
     with problems.noting():
         _fall_back(collected, environ)
     return collected

@@ -76,9 +76,9 @@ def _pool_size(value: int) -> int:
 class MetricsSection:
     """`metrics.*`: whether there are any, a listener of their own, and how long a rendered text serves whoever asks."""
 
-    enabled: Annotated[bool, Setting("whether there are metrics")] = True
-    bind_addr: Annotated[Address | None, Setting("a listener of their own; else `/metrics` of the main one")] = None
-    max_age_secs: Annotated[Seconds, Setting("a rendered text serves everyone who asks meanwhile")] = 1
+    enabled: Annotated[bool, Setting("whether to serve `/metrics`")] = True
+    bind_addr: Annotated[Address | None, Setting("address and port of a separate listener for `/metrics`")] = None
+    max_age_secs: Annotated[Seconds, Setting("how long a rendered page of metrics is served again")] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,8 @@ class MlsSection:
     """`mls.*`: checked, and not served yet (PROTOCOL 13.3)."""
 
     enabled: Annotated[bool, Setting("checked, and not served yet")] = False
-    ciphersuite: Annotated[str, Setting("the suite of groups")] = MLS_CIPHERSUITE
-    identities: Annotated[tuple[Text, ...], Setting("who takes part")] = ()
+    ciphersuite: Annotated[str, Setting("the cipher suite of groups")] = MLS_CIPHERSUITE
+    identities: Annotated[tuple[Text, ...], Setting("the identities that take part")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class SessionSection(SessionSettings):
         Setting("the seed of the key that signs tokens, the same on every replica", live=True, settable=False),
     ] = None
     fallback_verifying_keys: Annotated[
-        tuple[PublicKey, ...], Setting("former keys whose tokens are still good", live=True, settable=False)
+        tuple[PublicKey, ...], Setting("former public keys whose tokens are still valid", live=True, settable=False)
     ] = ()
 
 
@@ -115,10 +115,11 @@ class NatsSection:
     """`nats.*`: the wire to the other replicas."""
 
     url: Annotated[
-        NatsUrl | None, Setting("the wire to the other replicas; without it this process serves alone", by_start=True)
+        NatsUrl | None,
+        Setting("NATS, which connects the replicas; without it this process serves alone", by_start=True),
     ] = None
     credentials_file: Annotated[FilePath | None, Setting("a .creds file of NATS")] = None
-    ca_file: Annotated[FilePath | None, Setting("a PEM bundle that vouches for its servers")] = None
+    ca_file: Annotated[FilePath | None, Setting("PEM file with the authorities of its certificates")] = None
     min_replicas: Annotated[
         int, Meta(gt=0, le=MAX_REPLICAS), Setting("replicas that share limits before they have heard of each other")
     ] = 1
@@ -128,8 +129,8 @@ class NatsSection:
 class DrainSection:
     """`drain.*`: the end (PROTOCOL 12)."""
 
-    delay_secs: Annotated[Seconds, Setting("from unready to the first close")] = 0
-    window_secs: Annotated[Seconds, Setting("from the first close to the end")] = 10
+    delay_secs: Annotated[Seconds, Setting("from `/ready` 503 to the first closed stream")] = 0
+    window_secs: Annotated[Seconds, Setting("from the first closed stream to the last")] = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +138,9 @@ class DatabaseSection:
     """`database.*`: connections to PostgreSQL, and how long a statement may take."""
 
     pool_size: Annotated[
-        int, Meta(le=500), AfterValidator(_pool_size), Setting("connections at most, of one process")
+        int, Meta(le=500), AfterValidator(_pool_size), Setting("maximum of connections of one process")
     ] = 10
-    statement_timeout_secs: Annotated[PositiveSeconds, Setting("a statement may take")] = 10
+    statement_timeout_secs: Annotated[PositiveSeconds, Setting("maximum time of a statement")] = 10
     statement_cache_size: Annotated[
         int, Meta(ge=0, le=MAX_STATEMENTS), Setting("prepared statements of a connection; 0 behind PgBouncer")
     ] = 100
@@ -148,7 +149,7 @@ class DatabaseSection:
     ] = ()
     replica_wait_secs: Annotated[
         PositiveSeconds,
-        Setting("a read waits for a standby to have all that was acknowledged; then the primary serves it"),
+        Setting("how long a read waits for a standby that is behind; then the primary serves it"),
     ] = 0.25
 
 
@@ -172,17 +173,21 @@ class MediaSection:
 class ServerConfig(Strict):
     """The whole. `storage` None until `--embedded` or `database_url` or `storage: memory` decides it (PROTOCOL 11.4.4)."""
 
-    bind_addr: Annotated[Address | None, Setting("where to listen; wins over host and port")] = None
-    host: Annotated[Ip, Setting("where to listen")] = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
-    port: Annotated[int, Number, Field(ge=0, le=65_535), Setting("where to listen")] = 8080
+    bind_addr: Annotated[Address | None, Setting("address and port to listen on; wins over `host` and `port`")] = None
+    host: Annotated[Ip, Setting("IP address to listen on")] = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
+    port: Annotated[int, Number, Field(ge=0, le=65_535), Setting("port to listen on; 0: any free one")] = 8080
     server_name: Annotated[ServerName, Setting("the name by which users and other servers know this one")] = "localhost"
-    log_format: Annotated[Literal["compact", "json"], Lower, Setting("of the log")] = "compact"
-    database_url: Annotated[DatabaseUrl | None, Setting("PostgreSQL", by_start=True)] = None
-    storage: Annotated[Literal["postgres", "memory"] | None, Setting("`memory`: everything is lost at the end")] = None
-    embedded: Annotated[bool, Setting("a private PostgreSQL and NATS", by_start=True)] = False
-    data_dir: Annotated[FilePath, Setting("what the private servers keep")] = Path("data")
-    admin_socket: Annotated[FilePath | None, Setting("where operators ask a running server", by_start=True)] = None
-    workers: Annotated[int, Number, Field(gt=0, le=64), Setting("processes that serve", by_start=True)] = 1
+    log_format: Annotated[Literal["compact", "json"], Lower, Setting("format of the log: `compact` or `json`")] = (
+        "compact"
+    )
+    database_url: Annotated[DatabaseUrl | None, Setting("URL of the PostgreSQL database", by_start=True)] = None
+    storage: Annotated[
+        Literal["postgres", "memory"] | None, Setting("`postgres`, or `memory`: everything is lost at the end")
+    ] = None
+    embedded: Annotated[bool, Setting("run a private PostgreSQL and NATS under `data_dir`", by_start=True)] = False
+    data_dir: Annotated[FilePath, Setting("directory with the data of the private servers")] = Path("data")
+    admin_socket: Annotated[FilePath | None, Setting("Unix socket for `openguild-server admin`", by_start=True)] = None
+    workers: Annotated[int, Number, Field(gt=0, le=64), Setting("number of processes that serve", by_start=True)] = 1
     trusted_proxies: Annotated[tuple[Network, ...], Setting("whose `X-Forwarded-For` is believed")] = ()
     metrics: Annotated[MetricsSection, Declared()] = MetricsSection()
     cors: Annotated[CorsSection, Declared()] = CorsSection()

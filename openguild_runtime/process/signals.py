@@ -6,6 +6,7 @@ import signal
 from typing import NoReturn
 
 SIGTERM_STATUS = 128 + signal.SIGTERM  # the status a shell reports for a command that SIGTERM ended
+SIGINT_STATUS = 128 + signal.SIGINT
 
 
 def ignore(*numbers: signal.Signals) -> None:

@@ -105,7 +105,7 @@ class Descriptors:
         self._apply()
         if sockets.max_total < wanted:
             log.warning(
-                "the limit of open files leaves room for fewer streams than websocket.max_connections; raise it",
+                "the limit of open files (ulimit -n) leaves room for fewer streams than websocket.max_connections; raise it",
                 limit=budget.limit, streams=sockets.max_total, connections=connection_server.admission.max_connections,
             )  # fmt: skip
 

@@ -11,6 +11,7 @@ from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.embedded import EmbeddedError
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.database_causes import CAUSES, REFUSALS, Cause
+from openguild_runtime.process.signals import SIGINT_STATUS
 from openguild_runtime.storage.fitness import DatabaseUnfit
 from openguild_runtime.storage.postgres.faults import cause_of
 
@@ -33,7 +34,7 @@ def answer_failures(run: Callable[[], int], command: str | None, log_format: Cal
     try:
         return run()
     except KeyboardInterrupt:
-        return 130
+        return SIGINT_STATUS
     except BaseExceptionGroup as group:
         failure = _first(group.subgroup(EmbeddedError) or group)  # the cause, where others followed
         line = _one_line(failure, command)

@@ -251,7 +251,9 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert "subcommand" in usage
     for flag, name in (("--database-url", "DATABASE_URL"), ("--nats-url", "NATS__URL"),
                        ("--session-signing-key", "SESSION__SIGNING_KEY")):  # fmt: skip
-        assert f"{flag} VALUE secret and visible in process lists: prefer OPENGUILD_SERVER__{name}_FILE" in usage
+        secret = f"secret and visible in process lists: prefer OPENGUILD_SERVER__{name}_FILE"
+        assert re.search(f"{flag} VALUE [^-]+; {re.escape(secret)}", usage)
+    assert "--workers VALUE number of processes that serve; also OPENGUILD_SERVER__WORKERS" in usage
 
 
 def test_nothing_is_written_into_the_working_directory(tmp_path: Path) -> None:
@@ -339,3 +341,41 @@ def test_a_reader_that_ends_first_changes_nothing(command: tuple[str, ...], tmp_
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (expected.returncode, expected.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("command", [("config", "dump"), ("keygen",), ("--help",)], ids=" ".join)
+def test_output_that_cannot_be_written_fails_in_one_line(command: tuple[str, ...], tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, STORAGE="memory")
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "openguild_runtime.cli.entry_point", *command], env=server.environment(), cwd=tmp_path,
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "openguild-server: standard output: No space left on device\n")
+
+
+INTERRUPTED = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "openguild_runtime.cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from openguild_runtime.cli.entry_point import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_during_the_imports_prints_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_chat_needs_a_terminal(tmp_path: Path) -> None:
+    done = ServerProcess(tmp_path, STORAGE="memory").run_command("chat")
+    assert done.returncode == 1
+    assert done.stderr == "openguild-server: chat: needs a terminal; a program uses the client of docs/client.md\n"

@@ -237,6 +237,12 @@ test("a post whose answer is lost is stored once", async (t) => {
   assert.deepEqual(types, ["message", "message.edited", "reaction.added", "message"]);
 });
 
+test("a wrong address of the server is refused in words", () => {
+  for (const wrong of ["", "127.0.0.1:8080", "localhost:8080", "ftp://localhost"]) {
+    assert.throws(() => new Client(wrong), { message: `not a server's address: '${wrong}': expected http://host:port` });
+  }
+});
+
 test("an outcome that nobody knows is told with its key", async (t) => {
   const { alice, channelId } = await owner(t, { retryMs: 1_000 });
   await alice.connect();

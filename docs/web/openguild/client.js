@@ -4,7 +4,7 @@ import { Actions } from "./actions.js";
 import { ApiError, ConnectionEnded, isTemporary, OpenGuildError } from "./errors.js";
 import { Everything } from "./everything.js";
 import { CLOCK, Gateway } from "./gateway.js";
-import { closedReason, Http } from "./http.js";
+import { closedReason, Http, originOf } from "./http.js";
 import { randomKey } from "./keys.js";
 import { EventQueue, endOf, Loops } from "./queues.js";
 import { ReadMarker } from "./reads.js";
@@ -66,7 +66,7 @@ export class Client extends Actions {
    */
   constructor(url, { WebSocket, fetch = globalThis.fetch, deviceId, retryMs = 60_000, clock = CLOCK, random = Math.random } = {}) {
     super();
-    this.url = new URL(url).origin;
+    this.url = originOf(url);
     this.deviceId = deviceId ?? `web-${randomKey()}`;
     this.#random = random;
     this.#retryMs = retryMs;

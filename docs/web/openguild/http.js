@@ -1,6 +1,6 @@
 /** Requests with retries, by the rules of the Python client (docs/client.md, Retries). */
 
-import { ApiError, ConnectionEnded, isTemporary, OutcomeUnknown } from "./errors.js";
+import { ApiError, ConnectionEnded, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
 
 const ATTEMPT_MS = 20_000;
@@ -25,6 +25,16 @@ const ATTEMPT_MS = 20_000;
  * @property {(refused?: string) => Promise<string>} freshToken
  * @property {AbortSignal} closed
  */
+
+/**
+ * Return `http://host:port` of a server's address. Throws OpenGuildError.
+ * @param {string} url
+ */
+export function originOf(url) {
+  const parsed = URL.canParse(url) ? new URL(url) : null;
+  if (!["http:", "https:"].includes(parsed?.protocol ?? "")) throw new OpenGuildError(`not a server's address: '${url}': expected http://host:port`);
+  return /** @type {URL} */ (parsed).origin;
+}
 
 export class Http {
   /** @type {HttpParts} */

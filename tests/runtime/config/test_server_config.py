@@ -256,3 +256,8 @@ def test_dump_hides_secrets(tmp_path: Path) -> None:
 
 def test_the_names_of_overrides_are_known(tmp_path: Path) -> None:
     assert overridden_names({P + "PORT": "1", "DATABASE_URL": "x", "HOME": "/"}) == ["DATABASE_URL", P + "PORT"]
+
+
+def test_the_flag_of_a_list_is_named_as_it_is_typed(tmp_path: Path) -> None:
+    line = refused(tmp_path, {"session.fallback_verifying_keys": ["short"]})
+    assert line.endswith("(set by --session-fallback-verifying-key)")
