@@ -36,7 +36,9 @@ compose)
             -o jsonpath='{range .items[*]}{.metadata.name}={.status.podIP}{"\n"}{end}'
     }
     oncall_each() { # before each answer the pod's name, and the address that alerts call `instance`
-        for oncall_pod in $(oncall_pods); do
+        oncall_found=$(oncall_pods) || return
+        [ -n "$oncall_found" ] || { echo "no pod of the server in namespace $oncall_target: check the name, and kubectl config current-context" >&2; return 1; }
+        for oncall_pod in $oncall_found; do
             echo "# pod/${oncall_pod%%=*} at ${oncall_pod#*=}"
             oncall_filter "$1" kubectl exec -n "$oncall_target" "pod/${oncall_pod%%=*}" -c server -- "${@:2}"
         done

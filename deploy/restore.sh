@@ -2,6 +2,8 @@
 # `deploy/restore.sh FILE URL`: into an empty database, in one transaction. Stop the servers of that database first.
 # `URL` may be a file that holds the URL; then no process's arguments show the password.
 set -eu
+[ $# = 2 ] || { echo "usage: deploy/restore.sh FILE URL" >&2; exit 2; }
+[ -r "$1" ] || { echo "restore.sh: no backup can be read at $1 (usage: deploy/restore.sh FILE URL)" >&2; exit 2; }
 . "$(dirname "$0")/database-url.sh"
 use_database "$2"
 tables=$(psql --no-psqlrc --quiet --tuples-only --no-align --dbname="$database" --command="SELECT count(*) FROM pg_catalog.pg_class

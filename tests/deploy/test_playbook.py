@@ -22,6 +22,7 @@ from openguild_runtime.embedded.postgres import postgres_programs
 from tests.conftest import run_apart
 from tests.deploy.test_manifests import DEPLOY
 from tests.support.chat import Chat, User, texts
+from tests.support.oncall import OnCall
 from tests.support.raw import HOST, UPGRADE, RawClient, ask
 from tests.support.scripts import script
 from tests.support.server import ROOT, ServerProcess
@@ -234,13 +235,38 @@ def test_a_restore_whose_channels_keep_their_epochs_says_so(tmp_path: Path) -> N
     for name, body in (("pg_restore", "exit 0"), ("psql", 'case "$*" in *--command=*) echo 0 ;; *) exit 3 ;; esac')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "backup").touch()
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(
-        [DEPLOY / "restore.sh", "backup", "postgresql://db/chat"],
+        [DEPLOY / "restore.sh", tmp_path / "backup", "postgresql://db/chat"],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "openguild-server migrate --new-epoch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("backup.sh",), "usage: deploy/backup.sh URL FILE"),
+        (("backup.sh", "backup", "postgresql://db/chat"), "usage: deploy/backup.sh URL FILE"),
+        (("restore.sh", "backup"), "usage: deploy/restore.sh FILE URL"),
+        (
+            ("restore.sh", "postgresql://db/chat", "backup"),
+            "restore.sh: no backup can be read at postgresql://db/chat (usage: deploy/restore.sh FILE URL)",
+        ),
+    ],
+)
+def test_swapped_or_missing_arguments_are_told_in_one_line(command: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    name, *arguments = command
+    done = subprocess.run([DEPLOY / name, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, told + "\n")
+
+
+def test_on_call_a_namespace_without_servers_is_an_error(tmp_path: Path) -> None:
+    oncall = OnCall(tmp_path, {})
+    assert oncall.run("og admin set registration.enabled false").startswith("no pod of the server in namespace prod: ")
+    assert oncall.status == 1
 
 
 def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
