@@ -6,14 +6,15 @@ VENV ?= .venv
 ifneq ($(words $(VENV)),1)
 $(error VENV: the path of the virtual environment cannot have spaces: name another)
 endif
-# one whose Python is gone is made anew
-$(shell test ! -e $(VENV)/pyvenv.cfg || $(VENV)/bin/python -c '' 2>/dev/null || rm -rf $(VENV))
+# one whose Python is gone is made anew; that of another user stays
+$(shell test ! -e $(VENV)/pyvenv.cfg || $(VENV)/bin/python -c '' 2>/dev/null || { test -w $(VENV) && rm -rf $(VENV); })
 # a checkout that cannot be written is built and tested in a copy of it, beside the virtual environment
 SOURCE := $(shell test -w . && echo . || echo $(VENV)/source)
 BIN := $(VENV)/bin
+IS_RECENT := -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1
 PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
-	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' 2>/dev/null \
-	&& { echo $$p; break; }; done)
+	$$p $(IS_RECENT) && { echo $$p; break; }; done)
+NEEDS_PYTHON = Python 3.11 or newer is needed$(if $(PYTHON),$(comma) and PYTHON=$(PYTHON) is none): install one or name it with make PYTHON=...
 BUILD_INPUTS := pyproject.toml setup.py $(wildcard ext/*.pyx openguild_proto/fanout/*.pxd)
 INSTALL := deploy/install.sh $(BIN)/python $(VENV)/install.log
 DATA_DIR ?= .data
@@ -50,7 +51,7 @@ endef
 $(BIN)/python:
 	@test -w . || { case $(VENV) in /*) mkdir -p $(VENV) 2>/dev/null && test -w $(VENV);; *) false;; esac; } || { \
 	echo "$(CURDIR) cannot be written: name other places for what is built and kept: make run VENV=/path/venv DATA_DIR=/path/data" >&2; exit 1; }
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install one or name it with make PYTHON=..." >&2; exit 1; }
+	@$(or $(PYTHON),false) $(IS_RECENT) || { echo "$(NEEDS_PYTHON)" >&2; exit 1; }
 	@echo "Making a virtual environment with $$($(PYTHON) --version)."
 	@$(PYTHON) -m venv $(VENV)
 
@@ -68,6 +69,7 @@ $(VENV)/.fuzz $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: $(VENV)/.dev
 
 .PHONY: require-port
 require-port:
+	@test -z "$(PYTHON)" || $(PYTHON) $(IS_RECENT) || { echo "$(NEEDS_PYTHON)" >&2; exit 1; }
 	@test -z "$(PYTHON)" || $(PYTHON) deploy/require_port.py
 
 run: require-port $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data
