@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ PAGE = Path("docs/web/serve.py")  # in a checkout
 
 def first_steps(port: int, data_dir: Path) -> list[str]:
     """Return the lines that follow `serving`: the URL, and what to try."""
-    program = _program()
+    program = shlex.quote(_program())
     url = f"http://127.0.0.1:{port}"
     is_usual = port == USUAL_PORT
     steps = [
@@ -23,7 +24,7 @@ def first_steps(port: int, data_dir: Path) -> list[str]:
             ("in a browser", f"make web{'' if is_usual else ' API=' + url}", "and open the address that it prints")
         )
     steps += [
-        ("look inside", f"{program} --embedded --data-dir {data_dir} admin top", ""),
+        ("look inside", f"{program} --embedded --data-dir {shlex.quote(str(data_dir))} admin top", ""),
         ("the API", f"{url}/openapi.json", ""),
         ("stop", "Ctrl-C", f"what was said stays in {data_dir}"),
     ]

@@ -43,3 +43,11 @@ def test_another_port_is_in_the_commands(monkeypatch: pytest.MonkeyPatch) -> Non
     assert lines[0] == "serving on http://127.0.0.1:8090"
     assert lines[1].startswith("  chat here:    openguild-server chat http://127.0.0.1:8090  (")
     assert lines[2].startswith("  in a browser: make web API=http://127.0.0.1:8090  (")
+
+
+def test_a_path_with_spaces_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["my bin/openguild-server"])
+    lines = first_steps(8080, Path("my data"))
+    assert lines[1].startswith("  chat here:    'my bin/openguild-server' chat  (")
+    assert lines[2] == "  look inside:  'my bin/openguild-server' --embedded --data-dir 'my data' admin top"
