@@ -27,6 +27,7 @@ A `Hub` distributes the frames of a log to many subscribers, and a `FanoutWriter
 Operations, which answer a request by effects, are in `openguild_proto.operations.dispatch`.
 """
 
+from openguild_proto.canonical.encode import CanonicalError
 from openguild_proto.canonical.event import BuiltEvent, build_event
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
@@ -55,9 +56,9 @@ from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
 from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_frame
 
 __all__ = [
-    "CLOSE_CODES", "BuiltEvent", "BytesReceived", "CloseCode", "DeadlineExpired", "ErrorCode", "Event", "EventSigner",
-    "FanoutWriter", "FieldProblem", "HeaderPolicy", "Hub", "Lagged", "Limits", "LocalProtocolError", "OpenStream", "PeerClosed",
-    "PeerGone", "PeerViolated", "Phase", "Refusal", "Request", "RequestReceived", "Response", "Sequencer", "ServerConnection",
-    "SigningKey", "Subscriber", "SubscriberState", "TextReceived", "UnverifiedEvent", "Verified", "Wants", "WebSocketRequested",
-    "build_event", "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
+    "CLOSE_CODES", "BuiltEvent", "BytesReceived", "CanonicalError", "CloseCode", "DeadlineExpired", "ErrorCode", "Event",
+    "EventSigner", "FanoutWriter", "FieldProblem", "HeaderPolicy", "Hub", "Lagged", "Limits", "LocalProtocolError", "OpenStream",
+    "PeerClosed", "PeerGone", "PeerViolated", "Phase", "Refusal", "Request", "RequestReceived", "Response", "Sequencer",
+    "ServerConnection", "SigningKey", "Subscriber", "SubscriberState", "TextReceived", "UnverifiedEvent", "Verified", "Wants",
+    "WebSocketRequested", "build_event", "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
 ]  # fmt: skip

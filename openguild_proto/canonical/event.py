@@ -33,7 +33,10 @@ class CanonicalEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuiltEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event ready to store: its id, the hashed bytes, and the bytes sent to clients."""
+    """An event ready to store.
+
+    `event_id`: `$` and the hash in base58. `canonical`: the hashed bytes. `wire`: the JSON for clients and `verify_event`.
+    """
 
     event_id: str
     canonical: bytes
@@ -112,9 +115,15 @@ def build_event(
     origin_ts_ms: int,
     signer: EventSigner | None,
 ) -> BuiltEvent:
-    """Build a local event. `room_id`: the channel, guild or user in whose log it stands.
+    """Build and sign a local event.
 
-    Raises CanonicalError for content without a canonical form.
+    - `server_name`: the origin; `verify_event` checks with its keys, so `signer` has the same name.
+    - `room_id`: the id of the channel, guild or user in whose log it stands; `sender`: the id of its user.
+    - `content`: JSON without floats, of the type (`openguild_proto.schemas.events`), which is not checked here.
+    - `origin_ts_ms`: UTC milliseconds.
+    - `signer`: None leaves the event without a signature.
+
+    Raises CanonicalError (a ValueError) for content without a canonical form, such as a float.
     """
     canonical = canonical_bytes(
         CanonicalEvent(

@@ -10,11 +10,16 @@ SIGNATURE_BYTES = 64
 
 
 class SigningKey:
-    """A signing key made from a 32-byte seed. Its repr shows only the public key."""
+    """A signing key made from a seed, 32 random bytes. Raises ValueError for another length.
+
+    `public`: the public key, 32 bytes. Its repr shows only that.
+    """
 
     __slots__ = ("_secret", "public")
 
     def __init__(self, seed: bytes) -> None:
+        if len(seed) != SEED_BYTES:
+            raise ValueError(f"a seed has {SEED_BYTES} bytes, and not {len(seed)}")
         self.public, self._secret = crypto_sign_seed_keypair(seed)
 
     def sign(self, message: bytes) -> bytes:

@@ -20,7 +20,7 @@ ServerKeys = Mapping[str, Mapping[str, bytes]]
 
 
 class Verified(Enum):
-    """The result of `verify_event`."""
+    """The result of `verify_event`: WHOLE, or REDACTED, whose content nobody can compare any more."""
 
     WHOLE = "whole"  # the event is what its server signed
     REDACTED = "redacted"  # the server signed an event of this id; its content was taken away, so nobody can compare it
@@ -45,7 +45,8 @@ _decoder = msgspec.json.Decoder(_SentEvent)
 def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = None) -> Verified:
     """Verify one event with the keys of the server `signed_by`; None: of the one that it names as its origin.
 
-    `wire`: the JSON of the event, as a stream or a page has it. Raises UnverifiedEvent.
+    `wire`: the JSON of the event, as a stream or a page has it. `keys`: public keys of 32 bytes by server and key name, such as
+    `{"chat.example": {"ed25519:2026": key}}`. Raises UnverifiedEvent.
     """
     try:
         event = _decoder.decode(wire)

@@ -69,20 +69,13 @@ class ServerConnection:
     - `max_body_of(method, path)`: the body limit of a route, in addition to `limits.max_body_bytes`.
 
     Attributes: `phase`; `outbox`, the queued bytes: `append(data)` (prepared frames), `peek(max_bytes)`, `consume(nbytes)`, `len`.
+
+    Commands that the phase does not allow, and values that cannot be sent, raise LocalProtocolError and change nothing.
     """
 
     __slots__ = (
-        "_codes",
-        "_deadlines",
-        "_decoder",
-        "_http",
-        "_lifetime_close",
-        "_limits",
-        "_policy",
-        "_ws",
-        "outbox",
-        "phase",
-    )
+        "_codes", "_deadlines", "_decoder", "_http", "_lifetime_close", "_limits", "_policy", "_ws", "outbox", "phase",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -228,7 +221,10 @@ class ServerConnection:
         return [] if step.event is None else [step.event]
 
     def respond(self, response: Response, now: float) -> None:
-        """Queue the response to the current request, or refuse its upgrade. Does nothing if the connection has ended."""
+        """Queue the response to the current request, or refuse its upgrade. Does nothing if the connection has ended.
+
+        Raises LocalProtocolError: no request awaits a response, or its status or a header cannot be sent.
+        """
         http, row = self._http, PHASES[self.phase]
         if row.reading is Reading.DROPPED:
             return
@@ -257,14 +253,16 @@ class ServerConnection:
 
         `codes`: close codes of the subprotocol for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, where it has others.
         `limits`: from now on, where the subprotocol has others.
-        Raises LocalProtocolError also if the connection has ended or the peer has shut its side.
+        Raises LocalProtocolError: there is no upgrade, its peer has shut its side, or it did not offer `subprotocol`.
         """
         self._require(Input.ACCEPT)
         http = self._http
         request: Request | None = http.reader.request if http is not None else None
         if http is None or request is None:
             raise LocalProtocolError("there is no upgrade to accept")
-        self.outbox.append(http.switch(handshake.accept_token(request), subprotocol, headers))
+        self.outbox.append(
+            http.switch(handshake.accept_token(request), handshake.chosen(subprotocol, request), headers)
+        )
         self._limits = self._limits if limits is None else limits
         self._decoder = self._ws = WebSocketDecoder(self._limits)
         if rest := http.reader.take_rest():
@@ -308,7 +306,7 @@ class ServerConnection:
             self._deadlines.set(Deadline.FRAME, now + self._limits.frame_timeout_secs)
 
     def send_text(self, payload: str | bytes, now: float) -> None:
-        """Queue one text message; bytes must be UTF-8."""
+        """Queue one text message; bytes must be UTF-8, which is not checked. Raises UnicodeEncodeError for a lone surrogate."""
         self._send(text_frame(payload.encode() if isinstance(payload, str) else payload), now)
 
     def send_bytes(self, payload: bytes, now: float) -> None:
@@ -330,8 +328,8 @@ class ServerConnection:
     def close(self, code: int, reason: str, now: float) -> None:
         """Begin an orderly close. Safe to repeat.
 
-        A WebSocket gets a close frame with `code` and `reason`. On HTTP a request that has begun is still processed, as the
-        last one; without one the connection ends when the queued bytes are sent.
+        A WebSocket gets a close frame with `code` and `reason`, at most 123 bytes of UTF-8. On HTTP a request that has begun
+        is still processed, as the last one; without one the connection ends when the queued bytes are sent.
         """
         if self.phase is Phase.OPEN:
             self.outbox.append(close_frame(code, reason))

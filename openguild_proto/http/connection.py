@@ -46,6 +46,8 @@ class HttpConnection:
 
     def _response_bytes(self, response: Response, request_id: str) -> bytes:
         request, exchange, status = self.reader.request, self.reader.exchange, response.status
+        if not 200 <= status <= 599:  # RFC 9110 15: an interim one is no response
+            raise LocalProtocolError(f"status {status}: a response has one of 200 to 599")
         head_only = request is not None and request.method == "HEAD"
         body = b"" if head_only or status in {204, 304} else response.body
         has_length = status >= 200 and status not in {204, 304}

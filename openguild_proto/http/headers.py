@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from openguild_proto.http.fields import field_line
+from openguild_proto.errors import LocalProtocolError
+from openguild_proto.http.fields import field_line, field_name
 from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
 from openguild_proto.policy.addresses import parse_address
@@ -42,21 +43,25 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    """Raises LocalProtocolError for a name or value that cannot be sent."""
+    try:
+        return [(field_name(name), value.encode("latin-1")) for name, value in headers]
+    except UnicodeEncodeError as misuse:
+        raise LocalProtocolError(f"the value of a header is not Latin-1: {misuse.object!r}") from None
 
 
 _SECURITY = _encoded(SECURITY_HEADERS)
-SECURITY_NAMES = frozenset(name for name, _ in SECURITY_HEADERS)
-NO_NAMES: frozenset[str] = frozenset()
+SECURITY_NAMES = frozenset(name for name, _ in _SECURITY)
+NO_NAMES: frozenset[bytes] = frozenset()
 
 
 @lru_cache(maxsize=256)  # for each response, mostly with the same few origins of the configuration
 def _prepared_lines(
-    content_type: str | None, replaced: frozenset[str], admitted: str | None, is_preflight: bool
+    content_type: str | None, replaced: frozenset[bytes], admitted: str | None, is_preflight: bool
 ) -> tuple[bytes, bytes]:
     """Return the lines of the content type and of the security headers but `replaced`, and those of CORS."""
     headers = [] if content_type is None else [(b"content-type", content_type.encode("latin-1"))]
-    headers += [header for header in _SECURITY if header[0].decode() not in replaced]
+    headers += [header for header in _SECURITY if header[0] not in replaced]
     return _joined(headers), _joined(_cors_headers(admitted, is_preflight))
 
 
@@ -115,8 +120,9 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         """Return the headers of `apply` as lines, most of them prepared. Raises LocalProtocolError for an invalid value."""
         own, replaced = b"", NO_NAMES
         if response.headers:
-            own = b"".join([field_line(name, value) for name, value in _encoded(response.headers)])
-            replaced = SECURITY_NAMES.intersection([name for name, _ in response.headers])
+            encoded = _encoded(response.headers)
+            own = _joined(encoded)
+            replaced = SECURITY_NAMES.intersection([name for name, _ in encoded])
         before, after = _prepared_lines(response.content_type, replaced, *self._admitted(request))
         if _REQUEST_ID.fullmatch(request_id) is None:
             return b"%b%b%b%b" % (own, before, field_line(b"x-request-id", request_id.encode("latin-1")), after)

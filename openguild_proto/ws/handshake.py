@@ -7,7 +7,7 @@ import re
 
 from wsproto.utilities import generate_accept_token
 
-from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
 
@@ -63,6 +63,13 @@ def accept_token(request: Request) -> bytes:
 def offered_subprotocols(request: Request) -> list[str]:
     """Return the subprotocols that the client offers, in the order of its preference (RFC 6455 11.3.4)."""
     return [item.strip() for value in request.all_headers("sec-websocket-protocol") for item in value.split(",")]
+
+
+def chosen(subprotocol: str | None, request: Request) -> str | None:
+    """Return `subprotocol`. Raises LocalProtocolError if the client did not offer it, and so would close (RFC 6455 4.1)."""
+    if subprotocol is not None and subprotocol not in offered_subprotocols(request):
+        raise LocalProtocolError(f"the client did not offer the subprotocol {subprotocol!r}")
+    return subprotocol
 
 
 def bearer_subprotocol(request: Request) -> tuple[str | None, str | None]:

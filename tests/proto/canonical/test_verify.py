@@ -135,3 +135,9 @@ def test_an_event_with_two_readings_is_none(former: str, repeated: str) -> None:
     assert former in wire
     with pytest.raises(UnverifiedEvent, match="a member is repeated"):
         verify_event(wire.replace(former, repeated, 1), KEYS)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_seed_of_another_length_is_refused_in_words(size: int) -> None:
+    with pytest.raises(ValueError, match=f"a seed has 32 bytes, and not {size}"):
+        SigningKey(bytes(size))

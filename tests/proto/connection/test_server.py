@@ -283,13 +283,22 @@ def test_commands_in_the_wrong_phase_change_nothing() -> None:
     assert socket.phase is Phase.OPEN
 
 
-@pytest.mark.parametrize("bad", ["\r\n", "a\0", " a"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        *(Response(200, headers=(("x-bad", value),)) for value in ("\r\n", "a\0", " a", "€")),
+        *(Response(200, headers=((name, "a"),)) for name in ("", "x bad", "x\r\nset-cookie: a", "é")),
+        *(Response(200, headers=((name, "7"),)) for name in ("content-length", "Transfer-Encoding", "connection")),
+        *(Response(status) for status in (0, 99, 101, 199, 600, 1000)),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"HTTP/1.1", b"HTTP/1.0")], ids=["quick", "through h11"])
-def test_a_header_that_cannot_be_sent_is_misuse(head: bytes, bad: str) -> None:
+def test_a_response_that_cannot_be_sent_is_misuse(head: bytes, response: Response) -> None:
     conn = connection()
     list(conn.receive_data(head + b"\r\n", 0.0))
     with pytest.raises(LocalProtocolError):
-        conn.respond(Response(200, headers=(("x-bad", bad),)), 0.0)
+        conn.respond(response, 0.0)
     assert len(conn.outbox) == 0
     conn.respond(Response.empty(), 0.0)
     assert b"".join(conn.data_to_send()).startswith(b"HTTP/1.1 204")
@@ -305,10 +314,11 @@ def test_a_body_is_held_to_its_route_from_its_declaration(path: bytes, taken: bo
     assert b"".join(conn.data_to_send()).startswith(b"" if taken else b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize("subprotocol", ["é", "a b", ""])
-def test_a_subprotocol_that_is_no_token_is_misuse(subprotocol: str) -> None:
+@pytest.mark.parametrize("subprotocol", ["é", "a b", "", "chat.v2"])
+def test_a_subprotocol_that_is_no_token_or_was_not_offered_is_misuse(subprotocol: str) -> None:
     conn = connection()
-    list(conn.receive_data(HANDSHAKE, 0.0))
+    offered = "é, a b, , chat.v1".encode("latin-1")
+    list(conn.receive_data(HANDSHAKE[:-2] + b"Sec-WebSocket-Protocol: " + offered + b"\r\n\r\n", 0.0))
     with pytest.raises(LocalProtocolError):
         conn.accept(0.0, subprotocol)
     assert conn.phase is Phase.UPGRADING

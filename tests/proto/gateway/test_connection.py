@@ -10,7 +10,7 @@ from openguild_proto.limits import Limits
 
 UPGRADE = (
     b"GET /gateway HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
-    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: openguild.v2\r\n\r\n"
 )
 LIMITS = Limits(max_frames_per_minute=5)
 PING = b"\x89\x80\0\0\0\0"

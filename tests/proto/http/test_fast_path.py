@@ -18,6 +18,7 @@ from openguild_proto.http.fast_path import HANDSHAKE, PLAIN, PatternHeads
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
+from openguild_proto.ws.handshake import bearer_subprotocol
 from tests.support.wire import connection, drive, masked
 
 PIECES = [
@@ -101,13 +102,13 @@ HANDSHAKES = st.builds(
     ),
     st.sampled_from([b"", b"ab", masked(0x81, b"hello"), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]),
 )
-ANSWERS: dict[str, Callable[[ServerConnection], None]] = {
-    "accept": lambda conn: conn.accept(
-        0.0, subprotocol="openguild.v1", headers=(("x-a", "b"), ("x-frame-options", "c"))
+ANSWERS: dict[str, Callable[[ServerConnection, Request], None]] = {
+    "accept": lambda conn, request: conn.accept(
+        0.0, subprotocol=bearer_subprotocol(request)[1], headers=(("x-a", "b"), ("x-frame-options", "c"))
     ),
-    "accept plainly": lambda conn: conn.accept(0.0),
-    "refuse": lambda conn: conn.respond(Response.text("no", status=403), 0.0),
-    "refuse and close": lambda conn: conn.respond(
+    "accept plainly": lambda conn, request: conn.accept(0.0),
+    "refuse": lambda conn, request: conn.respond(Response.text("no", status=403), 0.0),
+    "refuse and close": lambda conn, request: conn.respond(
         msgspec.structs.replace(Response.text("no", status=403), close=True), 0.0
     ),
 }
@@ -122,7 +123,7 @@ def answered(chunks: list[bytes], answer: str) -> tuple[list[Event], bytes, Phas
         while new:
             for each in new:
                 if isinstance(each, WebSocketRequested):
-                    ANSWERS[answer](conn)
+                    ANSWERS[answer](conn, each.request)
                 elif isinstance(each, RequestReceived):
                     conn.respond(Response.text("ok"), 0.0)
             events += new

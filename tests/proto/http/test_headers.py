@@ -26,6 +26,14 @@ def test_only_listed_origins_are_admitted() -> None:
     assert "access-control-allow-credentials" not in applied(anyone, "OPTIONS", origin="https://a.example")
 
 
+def test_a_header_of_the_response_replaces_that_of_the_policy_in_any_case() -> None:
+    page = Response(200, headers=(("Content-Security-Policy", "default-src 'self'"),))
+    names = [name for name, _ in HeaderPolicy.create().apply(page, None, "id")]
+    assert names.count(b"content-security-policy") == 1
+    lines = HeaderPolicy.create().lines(page, None, "id")
+    assert lines.lower().count(b"content-security-policy") == 1
+
+
 @pytest.mark.parametrize(
     ("allowed", "origins", "admitted"),
     [
