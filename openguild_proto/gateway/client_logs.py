@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
+import msgspec
+
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.gateway.frames import Ev, Sub, SubbedLog, SubLog
 from openguild_proto.limits import MAX_GATEWAY_LOGS
@@ -81,7 +83,14 @@ class FollowedLogs:
         return {name: log.place for name, log in self._logs.items() if log.place is not None}
 
     def add(self, name: str, place: Place | None, tail: int | None) -> None:
-        """Follow a log behind `place`, or with its newest `tail` events. Raises LocalProtocolError beyond the bound."""
+        """Follow a log behind `place`, or with its newest `tail` events. Raises LocalProtocolError beyond the bound, and for what
+        no server takes: it would refuse the whole `sub`, without naming the log.
+        """
+        after, epoch = (place.sequence, place.epoch or None) if place is not None else (None, None)
+        try:
+            msgspec.convert({"log": name, "epoch": epoch, "after": after, "tail": tail}, SubLog)
+        except msgspec.ValidationError as fault:
+            raise LocalProtocolError(f"{name!r} cannot be followed so: {fault}") from fault
         if name not in self._logs and len(self._logs) >= MAX_GATEWAY_LOGS:
             raise LocalProtocolError(f"a socket follows at most {MAX_GATEWAY_LOGS} logs")
         self._logs[name] = FollowedLog(place, None if place is not None else tail)

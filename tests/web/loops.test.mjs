@@ -1,7 +1,7 @@
 // Loops and listeners over one log, with a server made up here: node --test, called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Client, LogGone } from "../../docs/web/openguild.js";
+import { Client, LogGone, OpenGuildError } from "../../docs/web/openguild.js";
 
 const LOG = "channel:0198c0de-0000-4000-8000-000000000001";
 const FULL = 1_000; // events that wait for a loop
@@ -184,4 +184,17 @@ test("a loop goes on where only the subscription was ended", async (t) => {
   client.unsubscribe(LOG);
   await server.grow(3);
   assert.deepEqual(found, upTo(3));
+});
+
+test("what no server takes is refused at once, and costs other logs nothing", async (t) => {
+  const { server, client } = start(t);
+  const wrong = [[LOG.toUpperCase(), {}], [LOG.slice(8), {}], [LOG, { tail: 201 }], [LOG, { tail: 1.5 }], [LOG, { after: -1 }], [LOG, { after: 1, epoch: 2 ** 53 }]];
+  for (const [log, beginning] of wrong) {
+    assert.throws(() => client.subscribe(log, beginning), OpenGuildError);
+    await assert.rejects(client.events(log, beginning).next(), OpenGuildError);
+  }
+  const found = taken(client.events(LOG));
+  await server.grow(2);
+  assert.deepEqual(found, [1, 2]);
+  assert.deepEqual(Object.keys(client.toJSON().positions), [LOG]);
 });

@@ -297,8 +297,8 @@ export class Client extends Actions {
    * @param {Beginning} [beginning]
    */
   subscribe(log, beginning = {}) {
-    this.#subscribed.add(log);
     this.#follow(log, beginning);
+    this.#subscribed.add(log);
   }
 
   /** Whether the events of a log come now, or it is not followed at all. @param {string} log */
@@ -341,8 +341,8 @@ export class Client extends Actions {
   async *events(log, beginning = {}) {
     const place = this.#placeOf(log, beginning) ?? (beginning.tail === undefined ? this.#loops.heldAt(log) ?? this.#gateway.machine.logs.places().get(log) : undefined);
     const queue = new EventQueue(log, place ?? null);
-    this.#loops.add(queue);
     this.#follow(log, beginning);
+    this.#loops.add(queue);
     const goOn = () => {
       const place = this.#loops.release(log);
       if (place !== undefined) this.#gateway.follow(log, place);

@@ -1,7 +1,10 @@
 /** The logs that a client follows, and how far it has got in each, across connections (PROTOCOL 15.9). */
 
 import { OpenGuildError } from "./errors.js";
-import { LINE_BYTES, MAX_LOGS, TEMPORARY_CODES } from "./policy.js";
+import { LINE_BYTES, MAX_LOGS, MAX_TAIL, TEMPORARY_CODES } from "./policy.js";
+
+const LOG_NAME = /^(channel|guild|user):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const MAX_NUMBER = Number.MAX_SAFE_INTEGER;
 
 /** @typedef {import("./types.js").Place} Place */
 
@@ -33,12 +36,17 @@ export class FollowedLogs {
   }
 
   /**
-   * Follow a log behind `place`, or with its newest `tail` events. Throws beyond the bound of a socket.
+   * Follow a log behind `place`, or with its newest `tail` events. Throws beyond the bound of a socket, and for what no server takes: it
+   * would refuse the whole `sub`, without naming the log.
    * @param {string} name
    * @param {Place | null} place
    * @param {number} [tail]
    */
   add(name, place, tail) {
+    if (!LOG_NAME.test(name)) throw new OpenGuildError(`${name} names no log: channel:, guild: or user: and an id in lower case`);
+    for (const [what, number, most] of [["tail", tail, MAX_TAIL], ["epoch", place?.epoch, MAX_NUMBER], ["after", place?.sequence, MAX_NUMBER]]) {
+      if (number != null && !(Number.isInteger(number) && number >= 0 && number <= most)) throw new OpenGuildError(`${what} must be an integer from 0 to ${most}`);
+    }
     if (!this.#logs.has(name) && this.#logs.size >= MAX_LOGS) throw new OpenGuildError(`a socket follows at most ${MAX_LOGS} logs`);
     this.#logs.set(name, { state: "wanted", place, tail: place === null ? tail : undefined, ref: 0 });
   }

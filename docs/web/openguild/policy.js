@@ -6,6 +6,7 @@ export const HANDSHAKE_MS = 10_000; // from each step of a connection to the ser
 export const SILENT_HEARTBEATS = 3; // PROTOCOL 15.6.3
 export const LOG_RETRY_MS = 2_000; // after a log could not be followed for a while
 export const MAX_LOGS = 1_000; // PROTOCOL 15.3.1
+export const MAX_TAIL = 200; // PROTOCOL 15.3.2
 export const LINE_BYTES = 218; // of a log in a `sub`, at most: 300 logs in a frame of 64 KiB
 export const MAX_HELD_FRAMES = 64; // commands ahead of their answers (PROTOCOL 15.4.4)
 export const MAX_PENDING_COMMANDS = 1_000;

@@ -11,6 +11,7 @@ from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import Ready, ReadySession, ReadyUser
 from openguild_proto.limits import MAX_GATEWAY_LOGS
 from openguild_proto.schemas.guilds import Guild
+from tests.support.gateway import log_name
 
 ME, TEA, COFFEE, GENERAL, NEWS = (f"0198c0de-0000-7000-8000-{number:012}" for number in range(5))
 
@@ -148,6 +149,6 @@ def test_a_known_guild_is_listed_again_only_if_its_log_could_not_go_on() -> None
 
 
 def test_logs_beyond_the_bound_are_named() -> None:
-    account = Account({f"channel:{number}": Place(1, 1) for number in range(MAX_GATEWAY_LOGS - 1)})
+    account = Account({log_name(number): Place(1, 1) for number in range(MAX_GATEWAY_LOGS - 1)})
     account.open(TEA)
     assert account.logs.skipped == {f"guild:{TEA}"}

@@ -130,6 +130,20 @@ class TestLogs:
         assert server.sent() == [{"type": "unsub", "logs": [LOG]}]
         assert server.event(5) == []
 
+    @pytest.mark.parametrize(
+        ("log", "place", "tail"),
+        [
+            (LOG.upper(), None, None), (LOG[8:], None, None), (f"{LOG}\n", None, None), (LOG, None, 201), (LOG, None, -1),
+            (LOG, Place(-1, 5), None), (LOG, Place(1, -5), None), (LOG, Place(2**53, 5), None),
+        ],
+    )  # fmt: skip
+    def test_what_no_server_takes_is_not_followed(self, log: str, place: Place | None, tail: int | None) -> None:
+        """It would be refused together with the other logs of its frame."""
+        server = Scripted()
+        with pytest.raises(LocalProtocolError, match="cannot be followed so"):
+            server.client.follow(log, place, tail=tail)
+        assert not server.client.follows(log)
+
     def test_many_logs_are_asked_for_in_frames_that_fit(self) -> None:
         server = Scripted()
         for number in range(MAX_GATEWAY_LOGS):
