@@ -35,6 +35,13 @@ from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
 MEMBERS = Columns(MemberRecord)
 MEMBER = f"SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id)"
+# The label of owners stands in the text: only then their own index is used, and not every member of the guild is looked at.
+MEMBERSHIP_COUNTS = f"""
+SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,
+    (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = '{OWNER}') AS owners,
+    (SELECT count(*) FROM guild_memberships WHERE user_id = $2 AND role = '{OWNER}') AS owned,
+    (SELECT origin FROM users WHERE user_id = $2) AS origin
+"""
 
 
 @performs(InsertGuild, Mode.TRANSACTION)
@@ -220,17 +227,7 @@ async def _membership_counts(tx: Transaction, guild_id: str, user_id: str) -> tu
 
     The caller has locked both.
     """
-    row = await tx.connection.fetchrow(
-        """
-        SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,
-            (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $3) AS owners,
-            (SELECT count(*) FROM guild_memberships WHERE user_id = $2 AND role = $3) AS owned,
-            (SELECT origin FROM users WHERE user_id = $2) AS origin
-        """,
-        guild_id,
-        user_id,
-        OWNER,
-    )
+    row = await tx.connection.fetchrow(MEMBERSHIP_COUNTS, guild_id, user_id)
     return (row["role"], row["owners"], row["owned"], row["origin"]) if row is not None else (None, 0, 0, None)
 
 

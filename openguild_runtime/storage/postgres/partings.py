@@ -17,10 +17,10 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, to_millis
 
 HOLD = "SELECT FROM guilds WHERE guild_id = $1 AND origin = $2 FOR UPDATE"
-ROLES = """
+ROLES = f"""
 SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,
-    (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = $3) AS owners
-FROM guilds WHERE guild_id = $1 AND origin = $4
+    (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = '{OWNER}') AS owners
+FROM guilds WHERE guild_id = $1 AND origin = $3
 """
 # Those of owners that are never heard of again go after a month.
 NOTE = """
@@ -39,7 +39,7 @@ async def leave_mirror(tx: Transaction, effect: LeaveMirror) -> MemberChange:
     guild_id, user_id = effect.guild_id, effect.user_id
     await hold_users(tx, [user_id])
     await tx.connection.execute(HOLD, guild_id, effect.origin)
-    row = await tx.connection.fetchrow(ROLES, guild_id, user_id, OWNER, effect.origin)
+    row = await tx.connection.fetchrow(ROLES, guild_id, user_id, effect.origin)
     if row is None:
         return MemberChange.NOT_MEMBER
     change = decide_removal(author_role=None, held=row["role"], owners=row["owners"])

@@ -32,6 +32,7 @@ from openguild_proto.effects.replica import ReadHeads, ReadVisible
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.records import Author, Edit, LogPart, Pin, React, Redact
 from openguild_proto.schemas.log_writer import LogWriter
+from openguild_runtime.storage.postgres import guilds, partings
 from openguild_runtime.storage.postgres.access import find_access_and_page, find_channel_accesses
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.mode import Mode
@@ -245,6 +246,17 @@ async def test_hot_statements_wait_for_nobody_in_another_channel(
             async with rolled_back(one.connection, here), rolled_back(other.connection, there):
                 await perform(one.connection, here)
                 await perform(other.connection, there)  # raises LockNotAvailableError, if it had to wait
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])
+@pytest.mark.parametrize("statement", [guilds.MEMBERSHIP_COUNTS, partings.ROLES], ids=["removal", "parting"])
+async def test_owners_are_counted_without_the_other_members(
+    module_database: str, places: tuple[Place, Place], statement: str, generic: bool
+) -> None:
+    async with PlanReader.connected(module_database, generic=generic) as reader:
+        given = [places[0].guild, places[0].user, "o"][: statement.count("$3") + 2]
+        plan = await reader.connection.fetch(f"EXPLAIN {statement}", *given)
+    assert "guild_memberships_owners" in "".join(line[0] for line in plan)
 
 
 def test_the_plan_reader_sees_what_is_wrong() -> None:

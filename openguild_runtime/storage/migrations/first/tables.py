@@ -84,6 +84,7 @@ CREATE TABLE guild_memberships (
 );
 CREATE INDEX guild_memberships_user ON guild_memberships (user_id);
 CREATE INDEX guild_memberships_joined ON guild_memberships (guild_id, joined_at, user_id);
+CREATE INDEX guild_memberships_owners ON guild_memberships (guild_id) WHERE role = 'owner';
 
 CREATE TABLE invites (
     code       text PRIMARY KEY,
