@@ -67,7 +67,7 @@ from openguild_runtime.server.parts import (
 from openguild_runtime.server.readiness import ReadinessProbe
 from openguild_runtime.server.request_runner import RequestRunner
 from openguild_runtime.server.requests import Requests
-from openguild_runtime.server.retention import prune_forever
+from openguild_runtime.server.retention import prune_forever, purge_forever
 from openguild_runtime.server.scrape import Scrape
 from openguild_runtime.server.search_indexing import index_forever
 from openguild_runtime.server.shutdown import DrainRequest, drain, end_scrapes
@@ -345,6 +345,7 @@ class Server:
         self._started.set()
         await self._tell_serving()
         self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
+        self.tasks.start_soon(purge_forever, self.storage)
         self.tasks.start_soon(index_forever, self.storage)
         self.tasks.start_soon(self.servers.moves.run_forever)
         self.tasks.start_soon(self.servers.watch_owners)

@@ -17,7 +17,8 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 PRUNE_SECS = 300.0
 BATCH_ROWS = 200
 MAX_BATCHES = 50  # each time: what is left waits for the next
-PURGED_ROWS, MAX_PURGES = 5_000, 1_000  # of deleted logs, about 20 ms each; so many batches each time
+PURGE_SECS = 30.0  # between two looks for what is left of deleted logs
+PURGED_ROWS = 5_000  # of them in a batch: about 20 ms
 CONTROL_KEPT_SECS = 7 * 86_400  # a replica that was away for longer checks every stream again
 
 
@@ -44,7 +45,13 @@ async def prune(storage: Storage, sources: ClocksAndEntropy, login_window_secs: 
             )
         )
         if not more:
-            break
-    for _ in range(MAX_PURGES):
-        if not await storage.perform(PurgeDeleted(PURGED_ROWS)):
             return
+
+
+async def purge_forever(storage: Storage) -> None:
+    """Until cancelled. Replicas take turns: each has a log that no other one is at."""
+    while True:
+        await anyio.sleep(PURGE_SECS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        with log_exceptions("deleting what is left of logs", StorageUnavailable, Overloaded):
+            while await storage.perform(PurgeDeleted(PURGED_ROWS)):
+                pass

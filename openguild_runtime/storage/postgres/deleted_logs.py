@@ -5,13 +5,16 @@ Reads and appends begin at the row of the log, or of its channel: once that is g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.retention import PurgeDeleted
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import rows_changed
+
+DeleteLogs: TypeAlias = Callable[[Transaction, Sequence[str]], Awaitable[None]]
 
 MAX_EVENTS_AT_ONCE = 100_000  # of all logs of a deletion: about a second, for which the guild waits
 
@@ -29,7 +32,10 @@ CONTENTS = (
 )
 # The logs' rows last: until then nobody can append.
 DELETE_LOGS = tuple(f"DELETE FROM {table} WHERE log_id = ANY ($1::uuid[])" for table in (*CONTENTS, "logs"))
-SIZES = "SELECT log_id::text, head_sequence FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY head_sequence, log_id"
+SIZES = """
+SELECT log_id::text, head_sequence - coalesce(base_sequence, 0) AS events FROM logs WHERE log_id = ANY ($1::uuid[])
+ORDER BY events, log_id
+"""
 DELETE_LATER = """
 WITH gone AS (DELETE FROM logs WHERE log_id = ANY ($1::uuid[]) RETURNING log_id)
 INSERT INTO deleted_logs (log_id) SELECT log_id FROM gone

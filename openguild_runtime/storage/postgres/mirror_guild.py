@@ -23,7 +23,7 @@ from openguild_proto.schemas.log_contents import (
 )
 from openguild_proto.schemas.log_entries import Entries, left_guild
 from openguild_proto.schemas.payloads import channel_body
-from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, delete_logs
+from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -119,7 +119,7 @@ class GuildMirror:
         await self._connection.execute(HOLD_LOGS, [channel_id])
         await self._connection.execute("DELETE FROM channels WHERE channel_id = $1", channel_id)
         await self._connection.execute("DELETE FROM federation_mirrors WHERE log_id = $1", channel_id)
-        await delete_logs(self._tx, [channel_id])
+        await end_logs(self._tx, [channel_id])
         self._record(ControlKind.CHANNEL_DELETED, channel_id=channel_id)
 
     async def _join(self, event: MirroredEvent, joined: MemberJoinedContent) -> None:

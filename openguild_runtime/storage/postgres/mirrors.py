@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from openguild_proto.canonical.keys import decode_unpadded
+from openguild_proto.effects import Overloaded
 from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, StoreMirror, is_behind
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
@@ -15,7 +16,7 @@ from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import joined_guild, left_guild
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
-from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, delete_logs
+from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLogs, delete_logs, end_logs
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.remote_members import KNOW_USERS
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -88,8 +89,9 @@ TAKEN = """
 SELECT EXISTS (
     SELECT FROM unnest($1::uuid[]) AS id JOIN logs ON log_id = id LEFT JOIN channels ON channel_id = id
     WHERE guild_id IS DISTINCT FROM $2
-) OR EXISTS (SELECT FROM deleted_logs WHERE log_id = ANY ($1))
+)
 """
+BEING_DELETED = "SELECT EXISTS (SELECT FROM deleted_logs WHERE log_id = ANY ($1::uuid[]))"
 
 
 @performs(StoreMirror, Mode.TRANSACTION)
@@ -169,9 +171,11 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
     ids = channel_ids if anew else [guild_id, *channel_ids]
     if await connection.fetchval(TAKEN, ids, guild_id):
         raise Refusal(ErrorCode.ID_TAKEN)
+    if await connection.fetchval(BEING_DELETED, ids):
+        raise Overloaded
     own = await connection.fetch(OWN_MEMBERS, guild_id) if anew else []
     if anew:
-        await clear(tx, guild_id)
+        await clear(tx, guild_id, delete=delete_logs)
     await connection.execute(
         ADD_GUILD,
         guild_id,
@@ -292,8 +296,11 @@ async def tell_dropped(tx: Transaction, guild_id: str, channel_ids: Sequence[str
     await tx.log(ControlKind.GUILD_DELETED, guild_id=guild_id, body=channel_ids_body(channel_ids))
 
 
-async def clear(tx: Transaction, guild_id: str) -> list[str]:
-    """Delete a mirrored guild, whose row is held, with everything in it. Return the ids of its channels."""
+async def clear(tx: Transaction, guild_id: str, *, delete: DeleteLogs = end_logs) -> list[str]:
+    """Delete a mirrored guild, whose row is held, with everything in it. Return the ids of its channels.
+
+    `delete`: `delete_logs` where its logs are stored anew at once.
+    """
     rows = await tx.connection.fetch(
         "SELECT channel_id FROM channels WHERE guild_id = $1 ORDER BY channel_id", guild_id
     )
@@ -301,7 +308,7 @@ async def clear(tx: Transaction, guild_id: str) -> list[str]:
     log_ids = [guild_id, *channel_ids]
     await tx.connection.execute(HOLD_LOGS, log_ids)
     await tx.connection.execute("DELETE FROM guilds WHERE guild_id = $1", guild_id)
-    await delete_logs(tx, log_ids)
+    await delete(tx, log_ids)
     return channel_ids
 
 

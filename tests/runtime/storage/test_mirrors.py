@@ -12,6 +12,7 @@ import pytest
 
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.canonical.receipts import chain_over, first_link
+from openguild_proto.effects import Overloaded
 from openguild_proto.effects.accounts import DescribeUser, FindUserByName, InsertUser
 from openguild_proto.effects.channels import (
     DeleteChannel,
@@ -44,11 +45,14 @@ from openguild_proto.effects.mirrors import (
     RemoteJoin,
     StoreMirror,
 )
+from openguild_proto.effects.retention import PurgeDeleted
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredEvent, MirroredMember, RemoteUser, Snapshot
 from openguild_proto.records import Author, LogPart, LogPlace
 from openguild_proto.schemas.events import parse_event
 from openguild_runtime.storage.base import Storage
+from openguild_runtime.storage.memory import MemoryStorage
+from openguild_runtime.storage.postgres import deleted_logs
 from tests.support.owner_server import HERE, NOW_MS, OWNER, Owner, new_id, numbers
 
 pytestmark = pytest.mark.anyio
@@ -297,6 +301,23 @@ async def test_a_fork_of_the_chain_is_refused(storage: Storage) -> None:
     again = msg_again(news[0], 3)
     repeated = await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, (again,)))
     assert repeated.status == "refused"
+
+
+async def test_a_mirror_comes_back_when_nothing_is_left_of_it(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a large one leaves behind goes a little at a time."""
+    owner = Owner()
+    monkeypatch.setattr(deleted_logs, "MAX_EVENTS_AT_ONCE", -1)
+    user_id = await mirrored(storage, owner)
+    await storage.perform(DropMirror(OWNER, owner.guild_id, NOW_MS))
+    assert await storage.perform(FindGuildAccess(owner.guild_id, user_id)) is None
+    if not isinstance(storage, MemoryStorage):
+        with pytest.raises(Overloaded):
+            await mirrored(storage, owner)
+    while await storage.perform(PurgeDeleted(100)):
+        pass
+    assert await storage.perform(FindGuildAccess(owner.guild_id, await mirrored(storage, owner))) is not None
 
 
 def msg_again(event: MirroredEvent, sequence: int) -> MirroredEvent:
