@@ -96,7 +96,13 @@ class _RingEntry:
 
 
 class Hub:
-    """All rings of a process. `capacity_events` and `capacity_bytes` bound each; `ring_type` selects the class."""
+    """All rings of a process: each holds the newest frames of one log, for any number of subscribers.
+
+    - `capacity_events`, `capacity_bytes`: what one ring holds at most.
+    - `ring_type`: its class; None: the compiled one where it was built, else PureRing.
+
+    A ring that is not open, a sequence out of order, and a subscriber in the wrong state raise LocalProtocolError.
+    """
 
     def __init__(
         self,
@@ -115,7 +121,7 @@ class Hub:
     # --- rings -------------------------------------------------------------------------------------
 
     def open(self, ring: str, head: int) -> None:
-        """Create the ring, empty. The next event published must have the sequence `head + 1`."""
+        """Create the ring, empty. The next event published has the sequence `head + 1`. Raises LocalProtocolError if it is open."""
         if ring in self._rings:
             raise LocalProtocolError(f"ring {ring} is open")
         self._rings[ring] = _RingEntry(self.ring_type(head, self._capacity_events, self._capacity_bytes))
@@ -151,6 +157,7 @@ class Hub:
     def publish(self, ring: str, frame: bytes, sequence: int) -> bool:
         """Append the prepared `frame`, in O(1) for any number of subscribers.
 
+        Raises LocalProtocolError unless `sequence` is `head + 1`.
         Return True if unflushed frames fill half of the ring; for a stretched ring, if less than one ring's room is left.
         Then flush or `stretch` it before the next publish, or the burst overruns readers that keep up.
         """

@@ -10,6 +10,7 @@ import anyio
 from rich.text import Text
 from textual import on, work
 from textual.app import App, ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static, Tree
@@ -182,7 +183,10 @@ class ChatApp(App[None]):
     #login { width: 60; height: auto; margin: 2 4; }
     #login Horizontal { height: auto; }
     """
-    BINDINGS: ClassVar = [("ctrl+q", "quit", "quit")]
+    BINDINGS: ClassVar = [
+        ("ctrl+q", "quit", "quit"),
+        Binding("ctrl+c", "quit", "quit", show=False, priority=True),  # before a field copies its selection
+    ]
 
     def __init__(self, client: Client) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
-from textual.widgets import Button, Input, Label, Static
+from textual.widgets import Button, Footer, Input, Label, Static
 
 from openguild_proto.limits import MIN_PASSWORD_CHARS
 from openguild_runtime.chat.render import problem_text
@@ -32,6 +32,7 @@ class LoginScreen(Screen[None]):
                 yield Button("Log in", id="enter", variant="primary")
                 yield Button("Register", id="register")
             yield Static("", id="problem")
+        yield Footer()
 
     @on(Input.Submitted, "#name")
     def name_given(self) -> None:

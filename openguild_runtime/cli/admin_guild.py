@@ -48,7 +48,9 @@ def _statement(given: str) -> Any:
     try:
         text = given if is_text else sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")
         found = json.loads(text)
-    except (OSError, ValueError) as problem:
+    except OSError as problem:
+        raise CommandFailed(f"admin: {given}: cannot be read ({problem.strerror})") from None
+    except ValueError as problem:
         place = "the statement" if is_text else given
-        raise CommandFailed(f"admin: {place}: cannot be read as JSON: {problem}") from None
+        raise CommandFailed(f"admin: {place}: is no JSON: {problem}") from None
     return found.get("statement", found) if isinstance(found, dict) else found

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Button, Input, Static, Tree
+from textual.widgets import Button, Footer, Input, Static, Tree
 
 from openguild_runtime.chat.app import ChatApp, ChatScreen
 from openguild_runtime.client import Client
@@ -165,3 +165,14 @@ async def test_texts_are_no_commands_to_the_terminal(terminals: tuple[Terminal, 
     for terminal in (alice, bob):
         for where in ("#messages", "#typing"):
             assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", terminal.text(where)) is None
+
+
+@pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
+async def test_a_key_that_the_first_screen_names_and_ctrl_c_end_the_chat(key: str) -> None:
+    async with Client("http://127.0.0.1:9") as client:
+        app = ChatApp(client)
+        async with app.run_test() as pilot:
+            await eventually(lambda: bool(app.screen.query(Footer)))
+            assert app.return_code is None
+            await pilot.press(key)
+            await eventually(lambda: app.return_code == 0)

@@ -28,9 +28,15 @@ def test_a_statement_from_a_file_from_standard_input_or_as_it_is(
     assert [asked("succeed", given) for given in (str(file), "-", STATEMENT, '{"term": 2}')] == [wanted] * 4
 
 
-@pytest.mark.parametrize("given", ["/nowhere", '{"term": 2'])
-def test_what_is_no_statement(given: str) -> None:
-    with pytest.raises(CommandFailed, match="cannot be read as JSON"):
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("/nowhere", r"admin: /nowhere: cannot be read \(No such file or directory\)$"),
+        ('{"term": 2', "admin: the statement: is no JSON: "),
+    ],
+)
+def test_what_is_no_statement(given: str, told: str) -> None:
+    with pytest.raises(CommandFailed, match=told):
         asked("succeed", given)
 
 
