@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 
-from openguild_runtime.client import Client, MessagePosted
+from openguild_runtime.client import Client, MessagePosted, OutcomeUnknown
 
 
 @asynccontextmanager
@@ -26,7 +27,7 @@ async def person(name: str, url: str) -> AsyncIterator[Client]:
 
 
 async def next_message(client: Client, whose: str) -> None:
-    """Print the next message of somebody else."""
+    """Print the next message, of whoever wrote it."""
     async with client.gateway() as gateway:
         async for event in gateway:
             if isinstance(event, MessagePosted):
@@ -61,4 +62,8 @@ async def main(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8090, help="of north.test, as make run-federation was given")
-    anyio.run(main, parser.parse_args().port)
+    port: int = parser.parse_args().port
+    try:
+        anyio.run(main, port)
+    except OutcomeUnknown as failure:
+        sys.exit(f"no answer on 127.0.0.1, port {port} or {port + 1} ({failure}): start `make run-federation` first")

@@ -54,10 +54,13 @@ def main() -> int:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+    problem = None
     try:
         for name in NAMES:
             if not wait_until_ready(urls[name], servers[name], stopping):
-                return 1 if not stopping.is_set() else 0
+                if not stopping.is_set():
+                    problem = f"{name} does not serve on {urls[name]}: the first of its lines above say why"
+                return 0 if problem is None else 1
         print(
             NEXT.format(python=sys.executable, port=options.port, north=urls[NAMES[0]], south=urls[NAMES[1]]),
             flush=True,
@@ -86,6 +89,8 @@ def main() -> int:
                 server.wait(STOP_SECS)
             except subprocess.TimeoutExpired:
                 server.kill()
+        if problem is not None:
+            print(problem, file=sys.stderr)
 
 
 def start(name: str, urls: dict[str, str], data_dir: Path) -> subprocess.Popen[str]:
@@ -149,7 +154,6 @@ def wait_until_ready(url: str, server: subprocess.Popen[str], stopping: threadin
     give_up = time.monotonic() + START_SECS
     while not stopping.wait(0.2):
         if server.poll() is not None or time.monotonic() > give_up:
-            print(f"{url} does not serve", file=sys.stderr)
             return False
         try:
             with urlopen(f"{url}/ready", timeout=2) as answer:
