@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
-from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.base import Overloaded, StorageUnavailable
 from openguild_proto.effects.logs import FindLogs
@@ -34,7 +33,7 @@ from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.feed_pages import FeedPages
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.presence import Presence
-from openguild_proto.replica.redactions import Redaction, event_in, redacts
+from openguild_proto.replica.redactions import Redaction, event_in, redacted_event
 from openguild_proto.replica.streams import Streams
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 
@@ -79,6 +78,7 @@ class Gateway:
         self._tokens = tokens
         self._sockets: dict[GatewaySocket, str | None] = {}  # the session that counts as present
         self._of_user: dict[str, dict[GatewaySocket, None]] = {}
+        self._doubted: dict[GatewaySocket, None] = {}  # with tokens that may have been checked before `recheck_all`
         self._names: dict[str, str] = {}  # log id -> name, of logs with feeds
         self._to_flush: set[str] = set()  # rings whose FlushFeed has not been taken
 
@@ -96,6 +96,8 @@ class Gateway:
         self._of_user.setdefault(claims.user_id, {})[socket] = None
         self._set_present(socket, claims.user_id, claims.session_id)
         self._end_if_revoked(socket, claims)
+        if socket in self._doubted:
+            self._outputs.procedures.start(self._recheck_session(socket), "checking a gateway socket's session again")
 
     def _end_if_revoked(self, socket: GatewaySocket, claims: Claims) -> None:
         """The session or the key may have ended while the token was checked."""
@@ -124,6 +126,7 @@ class Gateway:
             if not sockets:
                 del self._of_user[claims.user_id]
         del self._sockets[socket]
+        self._doubted.pop(socket, None)
         socket.server.left()
 
     def _close(self, socket: GatewaySocket, code: GatewayClose) -> None:
@@ -251,7 +254,7 @@ class Gateway:
         """A text was taken away: nothing keeps it."""
         name = self._names.get(log_id)
         if name is not None:
-            self.feeds.rewrite(name, partial(_redacted, redaction=redaction))
+            self.feeds.rewrite(name, partial(redacted_event, redaction=redaction))
             for feed in self.feeds.feeds_of(name):
                 self.pages.drop(feed)
 
@@ -306,22 +309,26 @@ class Gateway:
 
     def recheck_all(self) -> None:
         """Anything may have changed."""
+        self._doubted = dict.fromkeys(self._sockets)
         self._outputs.procedures.start(self._recheck_everyone(), "checking every gateway socket again")
 
     def _recheck_everyone(self) -> Procedure[None]:
         for user_id in list(self._of_user):
             for socket in list(self._of_user.get(user_id, ())):
-                session_id = self._sockets.get(socket)
-                if session_id is None:  # it left meanwhile
-                    continue
-                try:
-                    session = yield from FindSession(session_id=str(session_id))
-                except StorageUnavailable:
-                    self._close(socket, GatewayClose.TRY_LATER)
-                    continue
-                if (session is None or session.revoked) and self._sockets.get(socket) == session_id:
-                    self._close(socket, GatewayClose.SESSION_ENDED)
+                yield from self._recheck_session(socket)
             yield from self._recheck(user_id)
+
+    def _recheck_session(self, socket: GatewaySocket) -> Procedure[None]:
+        session_id = self._sockets.get(socket)
+        if session_id is None:  # it left meanwhile
+            return
+        try:
+            session = yield from FindSession(session_id=session_id)
+        except StorageUnavailable:
+            self._close(socket, GatewayClose.TRY_LATER)
+            return
+        if (session is None or session.revoked) and self._sockets.get(socket) == session_id:
+            self._close(socket, GatewayClose.SESSION_ENDED)
 
     def keys_replaced(self) -> None:
         """The key ring has changed: sockets whose token was signed by a key that has left it end."""
@@ -386,10 +393,6 @@ def _tell_gone(socket: GatewaySocket, *, feeds: Sequence[Feed], code: GoneCode) 
         if feed in socket.server.subscriptions:
             socket.server.gone(feed, code)
             socket.wake()
-
-
-def _redacted(wire: bytes, redaction: Redaction) -> bytes | None:
-    return redacted_wire(wire, redaction.event_id) if redacts(wire, redaction) else None
 
 
 def _pass(_: object) -> None:

@@ -62,7 +62,13 @@ def redacted_payload(payload: bytes, redaction: Redaction) -> bytes | None:
         wire = event_in(payload)
     except msgspec.DecodeError:
         return None
-    return payload.replace(wire, redacted_wire(wire, redaction.event_id), 1) if redacts(wire, redaction) else None
+    redacted = redacted_event(wire, redaction)
+    return payload.replace(wire, redacted, 1) if redacted is not None else None
+
+
+def redacted_event(wire: bytes, redaction: Redaction) -> bytes | None:
+    """Return an event without the text, as `redacted_frame` does."""
+    return redacted_wire(wire, redaction.event_id) if redacts(wire, redaction) else None
 
 
 def redacts(wire: bytes, redaction: Redaction) -> bool:

@@ -345,3 +345,26 @@ def test_a_socket_that_leaves_while_all_are_checked_hides_nobody(scene: Scene) -
     first.attend()
     assert scene.driven.count(FindSession) >= 2, "the others are asked for all the same"
     assert other.closed == first.closed == GatewayClose.SESSION_ENDED, "the store knows neither session"
+
+
+class Late(GatewayClient):
+    """Its token is being checked until `is_checked`."""
+
+    is_checked = False
+
+    def _act(self) -> None:
+        if self.is_checked:
+            super()._act()
+        self._is_awake = False
+
+
+def test_a_token_that_was_being_checked_when_all_are_is_checked_again(scene: Scene) -> None:
+    client = Late(scene.driven, scene.bob)
+    scene.driven.replica.gateway_at(scene.driven.now).recheck_all()
+    client.attend()
+    assert scene.driven.count(FindSession) == 0, "nobody is authenticated"
+    client.is_checked = True
+    client.wake()
+    client.attend()
+    assert scene.driven.count(FindSession) == 1
+    assert client.closed == GatewayClose.SESSION_ENDED, "the store does not know the session"
