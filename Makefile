@@ -51,9 +51,9 @@ endef
 $(BIN)/python:
 	@test -w . || { case $(VENV) in /*) mkdir -p $(VENV) 2>/dev/null && test -w $(VENV);; *) false;; esac; } || { \
 	echo "$(CURDIR) cannot be written: name other places for what is built and kept: make run VENV=/path/venv DATA_DIR=/path/data" >&2; exit 1; }
-	@$(or $(PYTHON),false) $(IS_RECENT) || { echo "$(NEEDS_PYTHON)" >&2; exit 1; }
+	@trap 'exit 130' INT; $(or $(PYTHON),false) $(IS_RECENT) || { echo "$(NEEDS_PYTHON)" >&2; exit 1; }
 	@echo "Making a virtual environment with $$($(PYTHON) --version)."
-	@$(PYTHON) -m venv $(VENV)
+	@trap '' INT; $(PYTHON) -m venv $(VENV)  # Ctrl-C takes effect behind it: half of an environment would stay
 
 $(VENV)/.embedded: $(BUILD_INPUTS) | $(BIN)/python
 	$(call install,embedded$(comma)chat)
@@ -69,7 +69,7 @@ $(VENV)/.fuzz $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: $(VENV)/.dev
 
 .PHONY: require-port
 require-port:
-	@test -z "$(PYTHON)" || $(PYTHON) $(IS_RECENT) || { echo "$(NEEDS_PYTHON)" >&2; exit 1; }
+	@trap 'exit 130' INT; test -z "$(PYTHON)" || $(PYTHON) $(IS_RECENT) || { echo "$(NEEDS_PYTHON)" >&2; exit 1; }
 	@test -z "$(PYTHON)" || $(PYTHON) deploy/require_port.py
 
 run: require-port $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private PostgreSQL and NATS; data is kept in .data

@@ -40,8 +40,13 @@ follow() { # pip's output, as one line of a terminal, or a line for each step
 
 # the build's warnings are for the authors of packages
 export PYTHONWARNINGS=ignore PYTHONUNBUFFERED=1
+interrupted=
+trap 'interrupted=yes' INT
 if "$python" -m pip --disable-pip-version-check --no-input install --progress-bar off "$@" 2>&1 | tee "$log" | follow; then
     echo "  installed in $SECONDS s"
+elif [ -n "$interrupted" ]; then
+    echo "  interrupted: the same command begins the installation again" >&2
+    exit 130
 else
     tail -n 30 "$log" >&2
     echo "the installation failed; its whole output is in $log" >&2
