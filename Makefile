@@ -22,6 +22,8 @@ PYTEST := $(BIN)/python -m pytest
 # by module, in the order of tests/conftest.py: each worker has a PostgreSQL and a NATS of its own; they wait more than they work
 PARALLEL := -n 5 --dist loadscope --no-loadscope-reorder
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
+# tests start hundreds of processes: where no bytecode is kept, each of them compiles everything anew
+unexport PYTHONDONTWRITEBYTECODE
 
 comma := ,
 

@@ -7,7 +7,7 @@ import sys
 from openguild_runtime.process.missing_descriptors import open_missing_descriptors
 from openguild_runtime.process.output import outlive_reader
 from openguild_runtime.process.signals import SIGINT_STATUS, SIGTERM_STATUS, exit_on_sigterm
-from openguild_runtime.system.imports import without_collector
+from openguild_runtime.system.imports import lean_imports
 
 
 def main() -> int | str | None:
@@ -31,7 +31,7 @@ def main() -> int | str | None:
 
 def _run() -> int:
     try:
-        with without_collector():
+        with lean_imports():
             from openguild_runtime.cli.main import main as run
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.startswith("openguild"):

@@ -12,7 +12,7 @@ from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.observability import logs
 from openguild_runtime.server.siblings import WorkerSlot
-from openguild_runtime.system.imports import without_collector
+from openguild_runtime.system.imports import lean_imports
 
 
 def set_up_logs(config: ServerConfig) -> None:
@@ -25,7 +25,7 @@ def set_up_logs(config: ServerConfig) -> None:
 
 def serve_here(config: ServerConfig, reread: Callable[[], ServerConfig], slot: WorkerSlot | None = None) -> int:
     """Serve in this process; `slot`: as one of several workers."""
-    with without_collector():
+    with lean_imports():
         from openguild_runtime.server import run  # the other commands do without the server's parts
 
     fast = importlib.util.find_spec("uvloop") is not None

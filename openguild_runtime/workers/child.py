@@ -17,9 +17,9 @@ import threading
 from io import FileIO
 from typing import NoReturn
 
-from openguild_runtime.system.imports import without_collector
+from openguild_runtime.system.imports import lean_imports
 
-with without_collector():
+with lean_imports():
     import structlog
 
     from openguild_runtime.admin.reload import with_value

@@ -111,7 +111,11 @@ async def run_seed(seed: int, url: str, directory: Path, posts: int = POSTS) -> 
                     writing.start_soon(_write, client, names[client], channels, random.Random(chance.random()), posts)
             stored = {one: [event async for event in alice.history(one)] for one in channels}
             heads = {f"channel:{one}": len(events) for one, events in stored.items()}
-            await eventually(lambda: all(_is_level(reader, heads) for reader in readers), secs=LEVEL_SECS)
+            try:
+                await eventually(lambda: all(_is_level(reader, heads) for reader in readers), secs=LEVEL_SECS)
+            except TimeoutError:
+                heard = [{log: max(reader.heard.get(log, [0])) for log in heads} for reader in readers]
+                raise AssertionError(f"seed {seed}: not level: {heard} of {heads}") from None
             tasks.cancel_scope.cancel()
     texts = [event.text for events in stored.values() for event in events if event.event["event_type"] == "message"]
     return Outcome(
