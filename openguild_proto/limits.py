@@ -36,6 +36,7 @@ MAX_DELIVERED_EVENTS = 200  # PROTOCOL 16.8
 MAX_DELIVERED_BYTES = 1024 * 1024  # PROTOCOL 16.8: of the events of one delivery, but at least one event
 MAX_DELIVERED_LOGS = 200  # PROTOCOL 16.8
 BULK_EVENTS_PER_SEC = 10_000  # ours: that a process sends to peers that have missed many, all together
+BUSY_BULK_EVENTS_PER_SEC = 2_500  # ours: the same, while its own users post
 MAX_ENDED_GUILDS = 1_000  # PROTOCOL 16.8: in one delivery
 MAX_DELIVERY_BODY_BYTES = 2 * 1024 * 1024  # ours: such a delivery with its members
 MAX_MIRRORED_MEMBERS = 50_000  # PROTOCOL 16.5: of a guild that other servers mirror

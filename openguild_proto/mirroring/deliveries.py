@@ -22,7 +22,13 @@ from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.deliveries import CursorMove, FindMirroring, FindWoken, LeaveLeases, TakeLeases, Woken
 from openguild_proto.hints import AnyHint, ContactHint, GrownHint
-from openguild_proto.limits import BULK_EVENTS_PER_SEC, MAX_ASKED_PEERS, MAX_WAKING_LOGS, PEER_LEASE_SECS
+from openguild_proto.limits import (
+    BULK_EVENTS_PER_SEC,
+    BUSY_BULK_EVENTS_PER_SEC,
+    MAX_ASKED_PEERS,
+    MAX_WAKING_LOGS,
+    PEER_LEASE_SECS,
+)
 from openguild_proto.mirroring.actions import AnyAction, Level, Log, Query, Tell
 from openguild_proto.mirroring.alarms import Alarms
 from openguild_proto.mirroring.batches import Prepared, Wanted
@@ -41,6 +47,7 @@ UNLEASED_SECS = 1.0  # between two rounds out of turn
 WAKE_SECS = 0.002  # between two questions whom growth concerns
 UNMIRRORED_SECS = 1.0  # for which a log that nobody mirrors is not asked about again
 BULK_EVENTS = 50  # of a delivery that is no news, but what a peer has missed
+BUSY_SECS = 1.0  # after an event of this process
 CONTACT_SECS = 1.0  # between two hints of contact with a peer
 
 
@@ -60,6 +67,7 @@ class Deliveries:
         self._is_ended = False
         self._lease_until = 0.0
         self._bulk_at = 0.0  # when the next large delivery may be put together
+        self._busy_until = 0.0
         self._holders = 1  # processes that deliver, as far as is known
         self._lease_signal: Signal | None = None
         self._hurried = 0.0  # when leases were taken out of turn
@@ -86,6 +94,7 @@ class Deliveries:
 
     def grew(self, log_id: str, event: StoredEvent | None = None) -> None:
         """This process has stored an event; given where it is at hand."""
+        self._busy_until = self.procedures.now + BUSY_SECS
         if log_id in self._unmirrored:
             self._passed_over.add(log_id)
             return
@@ -289,8 +298,9 @@ class Deliveries:
         """Wait before a large delivery, so that all of this process together leave its users their share of it."""
         if events < BULK_EVENTS:
             return
+        is_busy = self.procedures.now < self._busy_until
         at = max(self.procedures.now, self._bulk_at)
-        self._bulk_at = at + events / BULK_EVENTS_PER_SEC
+        self._bulk_at = at + events / (BUSY_BULK_EVENTS_PER_SEC if is_busy else BULK_EVENTS_PER_SEC)
         if at > self.procedures.now:
             yield from Sleep(at - self.procedures.now).wait()
 

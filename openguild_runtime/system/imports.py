@@ -13,8 +13,8 @@ UNUSED = ("aiohttp", "rich")
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Import without UNUSED, and without the garbage collector: what imports make stays, and to look at it again and again is a fifth
-    of them.
+    """Import without UNUSED, and without the garbage collector: what imports make stays, and to look at it again and again takes a
+    fifth of their time.
     """
     hidden = [name for name in UNUSED if name not in sys.modules]
     for name in hidden:
