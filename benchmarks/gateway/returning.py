@@ -168,6 +168,7 @@ async def measure(servers: list[ServerProcess], postgres: str, count: int, logs:
         "most frequent statements": dict(calls.most_common(12)),
         "gaps and repeats": sum(sum(socket.machine.faults) for socket in sockets),
         "connections per socket": round(sum(socket.connections for socket in sockets) / count, 3),
+        "why connections ended": dict(Counter(code for socket in sockets for code in socket.codes).most_common(6)),
         "memory per socket, bytes": round((last - first) / count),
         "exit status of the stopped one": status,
     }

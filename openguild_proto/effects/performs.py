@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +27,18 @@ def performs(effect: type[E], mode: object = None) -> Callable[[Callable[[Of, E]
     """Register the decorated function or method as the performer of `effect`."""
 
     def mark(function: Callable[[Of, E], R]) -> Callable[[Of, E], R]:
+        setattr(function, MARK, (effect, mode))
+        return function
+
+    return mark
+
+
+def performs_many(
+    effect: type[E], mode: object
+) -> Callable[[Callable[[Of, Sequence[E]], R]], Callable[[Of, Sequence[E]], R]]:
+    """Register the decorated function as the performer of several of `effect` at once."""
+
+    def mark(function: Callable[[Of, Sequence[E]], R]) -> Callable[[Of, Sequence[E]], R]:
         setattr(function, MARK, (effect, mode))
         return function
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from openguild_proto.effects.logs import AccountPlaces, FindAccountPlaces, FindLogs, FindPlace, ReadLogs
-from openguild_proto.effects.performs import performs
+from openguild_proto.effects.performs import performs, performs_many
 from openguild_proto.records import LogAccess, LogPlace, StoredEvent
 from openguild_runtime.storage.postgres.access import GUILD, SERVER_ROLES
 from openguild_runtime.storage.postgres.mode import Mode
@@ -34,23 +37,32 @@ async def find_logs(connection: Connection, effect: FindLogs) -> tuple[LogAccess
     return tuple(_access(row) for row in rows)
 
 
-@performs(FindAccountPlaces, Mode.QUERY)
-async def find_account_places(connection: Connection, effect: FindAccountPlaces) -> AccountPlaces | None:
+@performs_many(FindAccountPlaces, Mode.GROUPED)
+async def find_account_places(
+    connection: Connection, effects: Sequence[FindAccountPlaces]
+) -> list[AccountPlaces | None]:
     rows = await connection.fetch(
         f"""
-        SELECT own.epoch AS own_epoch, own.head_sequence AS own_head, {GUILD}, theirs.epoch, theirs.head_sequence
+        SELECT own.log_id, own.epoch AS own_epoch, own.head_sequence AS own_head, {GUILD}, theirs.epoch, theirs.head_sequence
         FROM logs AS own LEFT JOIN LATERAL (
             SELECT {GUILD}, l.epoch, l.head_sequence FROM guilds JOIN logs AS l ON l.log_id = guild_id
             WHERE guild_id IN (SELECT guild_id FROM guild_memberships WHERE user_id = own.log_id)
         ) AS theirs ON true
-        WHERE own.log_id = $1 ORDER BY created_at, guild_id
+        WHERE own.log_id = ANY ($1::uuid[]) ORDER BY own.log_id, created_at, guild_id
         """,
-        effect.user_id,
+        list({effect.user_id for effect in effects}),
     )
-    if not rows:
-        return None
+    found = {user_id: _account(user_id, list(of_user)) for user_id, of_user in groupby(rows, _log_id)}
+    return [found.get(effect.user_id) for effect in effects]
+
+
+def _log_id(row: Row) -> str:
+    return str(row["log_id"])
+
+
+def _account(user_id: str, rows: Sequence[Row]) -> AccountPlaces:
     return AccountPlaces(
-        LogPlace(effect.user_id, rows[0]["own_epoch"], rows[0]["own_head"]),
+        LogPlace(user_id, rows[0]["own_epoch"], rows[0]["own_head"]),
         tuple(
             (GUILD.record(row), LogPlace(str(row["guild_id"]), row["epoch"], row["head_sequence"]))
             for row in rows

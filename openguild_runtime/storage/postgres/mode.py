@@ -9,6 +9,7 @@ class Mode(Enum):
     """The second argument of `performs`. A single statement needs no BEGIN and COMMIT."""
 
     QUERY = "one statement that reads, given a connection"
+    GROUPED = "one statement that reads for all who wait with such an effect, given a connection and these"
     CHANGE = "one statement that writes, given a connection"
     SNAPSHOT = "several statements that read one snapshot, given a transaction"
     TRANSACTION = "several statements, perhaps with a control record, given a transaction"

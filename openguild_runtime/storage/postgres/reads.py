@@ -8,6 +8,7 @@ from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.performs import collect
 from openguild_proto.effects.search import SearchMessages
 from openguild_runtime.storage.postgres import search
+from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.performers import MODULES
 from openguild_runtime.storage.postgres.values import Connection
 
@@ -19,4 +20,8 @@ async def read(connection: Connection, effect: StorageEffect[Any]) -> Any:
     match effect:
         case SearchMessages():
             return await search.search_messages(connection, effect)
-    return await READERS[type(effect)].function(connection, effect)
+    function, mode = READERS[type(effect)]
+    if mode is Mode.GROUPED:
+        (found,) = await function(connection, [effect])
+        return found
+    return await function(connection, effect)

@@ -46,6 +46,7 @@ from openguild_runtime.storage.postgres.page_groups import PageGroups
 from openguild_runtime.storage.postgres.performers import MODULES
 from openguild_runtime.storage.postgres.places import lend_in_turn, wait_for_place
 from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
+from openguild_runtime.storage.postgres.read_groups import ReadGroups
 from openguild_runtime.storage.postgres.search_index import SearchIndexer
 from openguild_runtime.storage.postgres.session_settings import session_settings
 from openguild_runtime.storage.postgres.standbys import StandbyReaders, read_primary
@@ -57,10 +58,9 @@ T = TypeVar("T")
 
 FINISH_LIMIT_SECS = 1.0  # for running batches at shutdown
 MAX_BACKOFF_SECS = 2.0
+LONG_SECS = 600.0  # of Mode.LONG: some million events
 
 log = structlog.get_logger("openguild.storage")
-
-LONG_SECS = 600.0  # of Mode.LONG: some million events
 
 
 class PostgresStorage(Storage):
@@ -111,6 +111,7 @@ class PostgresStorage(Storage):
         self._history = history.HistoryReader()
         self._committers = Committers(self._store, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
+        self._groups = ReadGroups(lambda use: self._with_connection(self._alone(use)))
         self._pages = PageGroups(lambda use: self._with_connection(self._alone(use)))
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
@@ -201,6 +202,8 @@ class PostgresStorage(Storage):
             case Mode.QUERY | Mode.CHANGE:
                 alone = self._alone(lambda connection: function(connection, effect))
                 result = await self._with_connection(alone, writes=mode is Mode.CHANGE)
+            case Mode.GROUPED:
+                result = await self._groups.find(function, effect, function)
             case Mode.LONG:
                 result = await self._transact(function, effect, snapshot=False, limit_secs=LONG_SECS)
             case _:
@@ -329,9 +332,7 @@ class PostgresStorage(Storage):
         self.handler.batch_committed(events, secs)
 
     async def _find_accesses(self, questions: Sequence[FindChannelAccess]) -> Sequence[ChannelAccess | None]:
-        return await self._pool.lend(
-            lambda connection: access.find_channel_accesses(connection, questions), writes=False
-        )
+        return await self._pool.lend(lambda using: access.find_channel_accesses(using, questions), writes=False)
 
     async def wall_ms(self) -> float | None:
         wall: float = await lend_in_turn(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from openguild_proto.effects.guilds import ListGuilds
@@ -36,3 +38,16 @@ async def test_a_user_without_guilds_has_a_place_and_nobody_has_none(storage: St
     assert found is not None
     assert found.guilds == ()
     assert await storage.perform(FindAccountPlaces(user_id=new_id())) is None
+
+
+async def test_many_who_ask_at_once_get_their_own(storage: Storage) -> None:
+    """More than there are connections, one of them twice, and one whom nobody knows."""
+    users = [await add_user(storage) for _ in range(30)]
+    owned = {user: [await add_guild(storage, user) for _ in range(number % 3)] for number, user in enumerate(users)}
+    asked = [*users, users[2], new_id()]
+    found = await asyncio.gather(*(storage.perform(FindAccountPlaces(user_id=user)) for user in asked))
+    assert found[-1] is None
+    for user, places in zip(asked[:-1], found, strict=False):
+        assert places is not None
+        assert places.place.log_id == user
+        assert {guild.guild_id for guild, _ in places.guilds} == set(owned[user])

@@ -191,6 +191,8 @@ async def perform(connection: Connection, effect: StorageEffect[Any]) -> object:
             return await find_channel_accesses(connection, [effect])
         case FindChannelAccess(page=PageBounds() as page), _:
             return await find_access_and_page(connection, effect, page)
+        case _, Mode.GROUPED:
+            return await function(connection, [effect])
         case _, Mode.TRANSACTION | Mode.SNAPSHOT:
             snapshot = mode is Mode.SNAPSHOT
             return await run_transaction(connection, function, effect, writer=WRITER, snapshot=snapshot)
