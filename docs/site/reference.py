@@ -26,7 +26,9 @@ FRONT = {  # what openguild_proto itself exports, in the order in which an embed
     "Limits": ["Limits"],
     "Frames and close codes": ["text_frame", "ping_frame", "pong_frame", "close_frame", "CloseCode", "CLOSE_CODES"],
     "Fan-out": ["Hub", "Subscriber", "SubscriberState", "Lagged", "FanoutWriter", "Sequencer"],
-    "Signed events": ["build_event", "BuiltEvent", "EventSigner", "SigningKey", "verify_event", "Verified", "UnverifiedEvent"],
+    "Signed events": [
+        "build_event", "BuiltEvent", "CanonicalError", "EventSigner", "SigningKey", "verify_event", "Verified", "UnverifiedEvent",
+    ],
     "Refusals": ["ErrorCode", "Refusal", "FieldProblem"],
 }  # fmt: skip
 EXPORTING = ("openguild_proto.client", "openguild_runtime.client")  # packages with a page of what they export
