@@ -28,6 +28,7 @@ from openguild_proto.schemas.accounts import Body
 from openguild_proto.schemas.fields import (
     EVENT,
     EVENT_ID_PATTERN,
+    LAST,
     LOG_NAME_PATTERN,
     NONCE_PATTERN,
     Count,
@@ -38,15 +39,14 @@ from openguild_proto.schemas.fields import (
 from openguild_proto.schemas.guilds import Guild
 from openguild_proto.schemas.messages import AllowedMentions, ReactionAction
 
-_LAST = r"(?!\n)"  # behind `$`, which in Python also matches before a line break at the end
-_ID = rf"^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}${_LAST}"
+_ID = rf"^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}${LAST}"
 _LOG_CHARS = len("channel:") + 36
 
 Ref: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_REF)]
-Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NONCE_CHARS, pattern=NONCE_PATTERN + _LAST)]
+Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NONCE_CHARS, pattern=NONCE_PATTERN + LAST)]
 ChannelId: TypeAlias = Annotated[str, Meta(max_length=36, pattern=_ID)]
-MessageId: TypeAlias = Annotated[str, Meta(max_length=45, pattern=EVENT_ID_PATTERN + _LAST)]
-Log: TypeAlias = Annotated[str, Meta(max_length=_LOG_CHARS, pattern=LOG_NAME_PATTERN + _LAST)]
+MessageId: TypeAlias = Annotated[str, Meta(max_length=45, pattern=EVENT_ID_PATTERN + LAST)]
+Log: TypeAlias = Annotated[str, Meta(max_length=_LOG_CHARS, pattern=LOG_NAME_PATTERN + LAST)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 
 # --- from the client -------------------------------------------------------------------------------

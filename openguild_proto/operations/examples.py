@@ -10,6 +10,7 @@ from openguild_proto.schemas.fields import (
     EVENT_ID_EXAMPLE,
     EVENT_ID_PATTERN,
     ID_EXAMPLE,
+    LAST,
     LOG_NAME_PATTERN,
     SCHEMA_PREFIX,
     UUID_PATTERN,
@@ -50,4 +51,4 @@ def example_of(schema: Schema, schemas: Mapping[str, Schema]) -> Any:
             return True
         case "number":
             return 1.5
-    return BY_PATTERN.get(schema.get("pattern", ""), TEXT)
+    return BY_PATTERN.get(schema.get("pattern", "").removesuffix(LAST), TEXT)

@@ -37,6 +37,7 @@ EVENT_ID_PATTERN = r"^\$[1-9A-HJ-NP-Za-km-z]{1,44}$"
 
 UUID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 LOG_NAME_PATTERN = rf"^(channel|guild|user):{UUID_PATTERN}$"
+LAST = r"(?!\n)"  # behind `$`, which in Python also matches before a line break at the end
 
 # White space that is trimmed from texts, and control characters, as classes of a pattern (PROTOCOL 1.2.4, 1.3). They are
 # spelled out: engines differ in what `\\s` is.

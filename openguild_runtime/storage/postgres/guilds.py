@@ -89,7 +89,7 @@ async def _guilds_owned(tx: Transaction, user_id: str) -> int:
 
 # Looked up one by one: beside the order PostgreSQL would read every guild of the server for those of one user.
 GUILDS_OF_USER = f"""
-(SELECT g.* FROM guild_memberships AS m, LATERAL (SELECT {GUILD} FROM guilds WHERE guild_id = m.guild_id LIMIT 1) AS g
+(SELECT {GUILD.of("g")} FROM guild_memberships AS m, LATERAL (SELECT {GUILD} FROM guilds WHERE guild_id = m.guild_id LIMIT 1) AS g
 WHERE m.user_id = $4)
 """
 LIST_GUILDS = f"""

@@ -61,6 +61,9 @@ def test_a_performer_gives_what_its_effect_says(
         (base,) = kind.__orig_bases__
         (result,) = typing.get_args(base)
         said = performed.function.__annotations__
-        given, asked = (eval(said[name], performed.function.__globals__) for name in ("return", "effect"))
+        names = ("return", "effects" if "effects" in said else "effect")
+        given, asked = (eval(said[name], performed.function.__globals__) for name in names)
+        if "effects" in said:  # a result for each
+            ((given,), (asked,)) = typing.get_args(given), typing.get_args(asked)
         assert (given if given is not None else type(None)) == result, kind.__name__
         assert asked is kind

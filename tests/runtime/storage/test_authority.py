@@ -45,7 +45,7 @@ pytestmark = pytest.mark.anyio
 # What nobody's right stands behind: reads, an operator's commands, and what a password or a refresh token proves.
 WITHOUT_AUTHOR = {
     "BlockLogins", "CountAttempt", "GrantChannelRole", "GrantGuildRole", "GrantServerRole", "IndexMessages", "InsertUser",
-    "OpenSession", "PruneExpired",
+    "OpenSession", "PruneExpired", "PurgeDeleted",
     "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh", "UnblockLogins",
 }  # fmt: skip
 READS = ("Describe", "Find", "List", "Read", "Search")
