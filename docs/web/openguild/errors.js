@@ -94,7 +94,7 @@ export const STATUS_OF_CODE = {
 
 /** Whether a change that got this code may have been made all the same (PROTOCOL 3.6.3). @param {string} code */
 export function leavesOpen(code) {
-  return STATUS_OF_CODE[code] >= 500 && code !== "overloaded" && code !== "draining";
+  return (STATUS_OF_CODE[code] ?? 400) >= 500 && code !== "overloaded" && code !== "draining";
 }
 
 /**

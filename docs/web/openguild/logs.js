@@ -44,7 +44,9 @@ export class FollowedLogs {
    */
   add(name, place, tail) {
     if (!LOG_NAME.test(name)) throw new OpenGuildError(`${name} names no log: channel:, guild: or user: and an id in lower case`);
-    for (const [what, number, most] of [["tail", tail, MAX_TAIL], ["epoch", place?.epoch, MAX_NUMBER], ["after", place?.sequence, MAX_NUMBER]]) {
+    /** @type {[string, number | undefined, number][]} */
+    const bounds = [["tail", tail, MAX_TAIL], ["epoch", place?.epoch, MAX_NUMBER], ["after", place?.sequence, MAX_NUMBER]];
+    for (const [what, number, most] of bounds) {
       if (number != null && !(Number.isInteger(number) && number >= 0 && number <= most)) throw new OpenGuildError(`${what} must be an integer from 0 to ${most}`);
     }
     if (!this.#logs.has(name) && this.#logs.size >= MAX_LOGS) throw new OpenGuildError(`a socket follows at most ${MAX_LOGS} logs`);
