@@ -71,7 +71,7 @@ async def end_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
 @performs(PurgeDeleted, Mode.TRANSACTION)
 async def purge_deleted(tx: Transaction, effect: PurgeDeleted) -> bool:
     if not await tx.connection.fetchval("SELECT EXISTS (SELECT FROM deleted_logs)"):
-        return False  # and a database that takes no writes is not reported for it
+        return False  # before anything is locked, which a database that takes no writes would refuse, and count
     log_id = await tx.connection.fetchval(NEXT)
     if log_id is None:
         return False

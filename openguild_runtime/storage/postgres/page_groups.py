@@ -6,12 +6,12 @@ One page that many ask for at once, such as that of a channel where everyone was
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from openguild_proto.effects.channels import FindChannelAccess, PageBounds
 from openguild_proto.records import ChannelAccess
 from openguild_runtime.storage.postgres.access import find_accesses_and_page
-from openguild_runtime.storage.postgres.read_groups import ReadGroups, Use
+from openguild_runtime.storage.postgres.read_groups import ReadGroups
 from openguild_runtime.storage.postgres.values import Connection
 
 Found: TypeAlias = ChannelAccess | None
@@ -19,13 +19,10 @@ Read: TypeAlias = Callable[[Connection, str, PageBounds, Sequence[str]], Awaitab
 
 
 class PageGroups:
-    """`borrow(use)` runs `use(connection)` once there is a connection.
+    """`read(connection, channel_id, page, user_ids)` returns one result for each user, in order."""
 
-    `read(connection, channel_id, page, user_ids)` returns one result for each user, in order.
-    """
-
-    def __init__(self, borrow: Callable[[Use], Awaitable[Any]], read: Read = find_accesses_and_page) -> None:
-        self._groups = ReadGroups(borrow)
+    def __init__(self, groups: ReadGroups, read: Read = find_accesses_and_page) -> None:
+        self._groups = groups
         self._read = read
 
     async def find(self, effect: FindChannelAccess, page: PageBounds) -> Found:

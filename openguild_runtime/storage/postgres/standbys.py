@@ -22,6 +22,7 @@ from openguild_runtime.storage.postgres.batcher import Batcher
 from openguild_runtime.storage.postgres.history import LINEAGE, UNSUPPORTED
 from openguild_runtime.storage.postgres.page_groups import PageGroups
 from openguild_runtime.storage.postgres.pool import Pool
+from openguild_runtime.storage.postgres.read_groups import ReadGroups
 from openguild_runtime.storage.postgres.reads import read
 from openguild_runtime.storage.postgres.values import Connection
 from openguild_runtime.system.background import log_exceptions
@@ -81,7 +82,7 @@ class _Standby:
 
         self.pool = pool
         self._alone = alone
-        self._pages = PageGroups(self._borrow)
+        self._pages = PageGroups(ReadGroups(self._borrow))
         self._places = anyio.Semaphore(places, fast_acquire=True)
         self.questions: Batcher[None, StandbyState] = Batcher(
             ArrivalQueue(max_items=MAX_QUEUED_ACCESS_CHECKS, item_bytes=ACCESS_CHECK_BYTES), ask_for_all

@@ -112,7 +112,7 @@ class PostgresStorage(Storage):
         self._committers = Committers(self._store, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
         self._groups = ReadGroups(lambda use: self._with_connection(self._alone(use)))
-        self._pages = PageGroups(lambda use: self._with_connection(self._alone(use)))
+        self._pages = PageGroups(self._groups)
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
         reserved = committers + ACCESS_READERS + WATCHERS  # each worker uses one connection at a time

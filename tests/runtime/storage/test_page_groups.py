@@ -15,6 +15,7 @@ from openguild_proto.effects.channels import FindChannelAccess, PageBounds
 from openguild_proto.event_page import EventPage
 from openguild_proto.records import ChannelAccess, ChannelRecord
 from openguild_runtime.storage.postgres.page_groups import PageGroups
+from openguild_runtime.storage.postgres.read_groups import ReadGroups
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ class Database:
         self.statements: list[tuple[str, ...]] = []
         self.go_on = anyio.Semaphore(0)
         self.failure: Exception | None = None
-        self.pages = PageGroups(self.borrow, self.read)
+        self.pages = PageGroups(ReadGroups(self.borrow), self.read)
 
     async def borrow(self, use: Callable[[Any], Awaitable[T]]) -> T:
         async with self.places:
