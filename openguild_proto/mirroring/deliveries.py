@@ -161,13 +161,13 @@ class Deliveries:
     def _keep_leases(self) -> Procedure[None]:
         while not self._is_ended:
             secs = RENEW_SECS
+            self._lease_signal = Signal(self.procedures)  # what happens meanwhile is looked at as well
             try:
                 if (yield from self._take_leases()):
                     secs = MORE_SECS
             except StorageUnavailable:
                 if self._lease_until <= self.procedures.now:  # another one may deliver now
                     self._keep_only(())
-            self._lease_signal = Signal(self.procedures)
             self._alarms.set(LEASES, self.procedures.now + secs * (0.5 + 0.5 * self.jitter()))
             yield from self._lease_signal.wait()
 

@@ -37,6 +37,8 @@ from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPlace
 TARGET = "/federation/v1/deliveries"
 ANSWER_SECS = 30.0  # a peer may have to read a whole guild anew before it answers
 HEADS_AT_ONCE = 50  # logs whose heads are compared each minute, of those that are level
+UNKNOWN_SECS = 0.5  # within which a peer that is just joining knows the guild
+UNWARNED = 2  # looks at which it does not
 STORAGE_SECS = 1.0  # about so long after the store could not be reached
 STATUSES = frozenset({"unknown", "epoch", "refused"})  # of a log whose events the peer has not stored
 MAX_REASON_CHARS = 200  # in the log
@@ -47,9 +49,9 @@ class PeerDelivery:
     """Inputs: `woken`, `look`, `contacted`, `rang` (at `due`), `end`. `run` is the procedure."""
 
     __slots__ = (
-        "_backoff", "_behind", "_ended", "_event_bytes", "_failed_ms", "_fell_back", "_greet_at", "_greeted", "_has_warned",
-        "_held", "_host", "_look_at", "_past", "_retry_at", "_signal", "_stands", "_storing", "counters", "due", "phase",
-        "reason", "server",
+        "_backoff", "_behind", "_ended", "_event_bytes", "_failed_ms", "_fell_back", "_greet_at", "_greeted",
+        "_has_warned", "_held", "_host", "_is_soon", "_look_at", "_past", "_retry_at", "_signal", "_stands", "_storing",
+        "_unknown", "counters", "due", "phase", "reason", "server",
     )  # fmt: skip
 
     def __init__(self, server: str, host: Host) -> None:
@@ -72,7 +74,9 @@ class PeerDelivery:
         self._retry_at = 0.0
         self._failed_ms = 0
         self._has_warned = False  # since the last look
+        self._is_soon = False  # the next look comes early; since the last one
         self._backoff = Backoff(host.jitter, base_secs=MIN_PEER_BACKOFF_SECS, max_secs=MAX_PEER_BACKOFF_SECS)
+        self._unknown = 0  # looks one after the other with logs that the peer did not know
         self._event_bytes = float(GUESSED_BYTES)
         self._signal: Signal | None = None
 
@@ -228,10 +232,12 @@ class PeerDelivery:
         self._turn(Phase.LOOKING)
         past = self._past
         if past is None:
+            if not self._held:
+                self._unknown = 0
             self._held.clear()
             self._fell_back.clear()
             self._behind.clear()
-            self._has_warned = False
+            self._has_warned = self._is_soon = False
             self._look_at = self._host.procedures.now + PEER_HEADS_SECS * (0.75 + 0.5 * self._host.jitter())
             yield from self._have_stored()
             self._ended = {place.log_id: place for place in (yield from FindEnded(peer=self.server))}
@@ -362,8 +368,16 @@ class PeerDelivery:
         return self._hold(log, status if status in STATUSES else "malformed", place)
 
     def _hold(self, log: BehindLog, status: str, place: MirrorPlace | None) -> LogPlace | None:
-        """Leave a log alone until the next look, and with a guild's own log all of the guild. Its cursor stays."""
-        if not self._has_warned:
+        """Leave a log alone until the next look, and with a guild's own log all of the guild. Its cursor stays.
+
+        A peer that has just joined may not have stored the answer yet: it is looked at again soon, and twice without a warning.
+        """
+        if status == "unknown" and not self._is_soon:
+            self._is_soon = True
+            secs = UNKNOWN_SECS * float(1 << min(self._unknown, 16)) * (0.5 + 0.5 * self._host.jitter())
+            self._look_at = min(self._look_at, self._host.procedures.now + secs)
+            self._unknown += 1
+        if not self._has_warned and not (status == "unknown" and self._unknown <= UNWARNED):
             self._has_warned = True
             reason = (place.reason or "")[:MAX_REASON_CHARS] if place is not None else ""
             self._host.log(

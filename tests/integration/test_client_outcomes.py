@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -18,7 +19,7 @@ from openguild_runtime.client import (
     OutcomeUnknown,
 )
 from tests.support.chat import PASSWORD
-from tests.support.proxy import Proxy
+from tests.support.proxy import GONE, Proxy
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
@@ -33,8 +34,9 @@ class OneWay(Proxy):
             tasks.start_soon(self._pass, far, near, tasks.cancel_scope)
 
     async def _say(self, near: SocketStream, far: SocketStream, both: anyio.CancelScope) -> None:
-        async for data in near:
-            await far.send(data)
+        with suppress(*GONE):
+            async for data in near:
+                await far.send(data)
         both.cancel()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
+from openguild_proto.schemas.between_servers import MirrorPlace
 from tests.support.mirrored_guild import World
 
 
@@ -42,3 +43,20 @@ def test_a_peer_cannot_answer_with_more_than_is_soon_read() -> None:
     world.driven.fails = lambda effect: asked.append(effect) if isinstance(effect, AskPeer) else None
     world.post()
     assert [effect.max_bytes for effect in asked] == [MAX_SHORT_ANSWER_BYTES]
+
+
+def test_a_delivery_that_overtakes_the_answer_to_a_join_is_made_again_soon() -> None:
+    world = World()
+    world.peer.answer = lambda part: MirrorPlace(part.log_id, "unknown")
+    world.post()
+    world.peer.answer = lambda part: None
+    world.driven.run(1)
+    world.assert_level()
+
+
+def test_a_peer_that_never_knows_a_guild_is_asked_ever_more_seldom() -> None:
+    world = World()
+    world.peer.answer = lambda part: MirrorPlace(part.log_id, "unknown")
+    world.post()
+    world.driven.run(240)
+    assert 8 <= len(world.peer.requests) <= 25

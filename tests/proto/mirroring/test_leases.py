@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from openguild_proto.limits import PEER_LEASE_SECS
+from openguild_proto.mirroring.actions import Query
+from openguild_proto.mirroring.deliveries import Deliveries
+from tests.support.driven_deliveries import SIGNER, ModelPeer
 from tests.support.mirrored_guild import World
 
 
@@ -37,3 +40,19 @@ def test_the_others_take_over_from_one_that_was_killed() -> None:
     world.driven.run(2 * PEER_LEASE_SECS + 10)
     held = [len(process.peers) for process in others]
     assert (sum(held), max(held)) == (9, 5)
+
+
+def test_a_peer_that_joins_while_leases_are_taken_does_not_wait_for_the_next_round() -> None:
+    world = World(peers=0)
+    joining = world.peers["late.test"] = ModelPeer("late.test")
+    process = Deliveries("two", SIGNER, lambda: 0.5)
+    world.driven.processes[:] = [process]
+    world.driven.at(process).start()
+    asked = process.next_action()
+    assert isinstance(asked, Query)
+    nobody = world.driven.tables.perform(asked.effect)
+    world.owner.join(world.guild, joining)
+    world.driven.grew()
+    process.answered(asked.number, nobody)
+    world.driven.run(0.1)
+    assert list(process.peers) == [joining.server]
