@@ -221,6 +221,7 @@ class MessageState(Record, frozen=True):
     pinned_at_ms: int | None = None
     replies: int = 0
     reactions: str = NO_REACTIONS  # JSON, by the first use (policy/reactions.py)
+    is_crowded: bool = False  # more users have used one of the emoji than `reactions` names
 
 
 class SeenMessage(Record, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_EMOJI_CHARS
@@ -16,7 +17,12 @@ _NEWER = range(0x1F000, 0x1FB00)  # pictographs of a newer Unicode than this Pyt
 
 def checked_emoji(text: str) -> str:
     """Return the emoji in NFC, so that two spellings of one count together. Raises Refusal 400."""
-    emoji = unicodedata.normalize("NFC", text.strip())
+    return _checked(text.strip())
+
+
+@lru_cache(maxsize=1_024)  # most reactions are with few of them; what is refused is not kept
+def _checked(text: str) -> str:
+    emoji = unicodedata.normalize("NFC", text)
     if not 1 <= len(emoji) <= MAX_EMOJI_CHARS:
         raise _problem(f"must be 1 to {MAX_EMOJI_CHARS} characters long")
     if unicodedata.category(emoji[0]) in _MARKS:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS
 from openguild_proto.policy.permissions import ROLES, Permission, allows
-from openguild_proto.policy.reactions import EmojiUse, count_use, read_reactions, write_reactions
+from openguild_proto.policy.reactions import add_use, has_emoji, take_use_back, uses_of
 from openguild_proto.records import NO_REACTIONS, Change, Edit, Mentions, MessageState, Pin, React, Redact, Reply
 
 
@@ -67,6 +67,7 @@ def decide_change(
                 redacted_by=event_id,
                 pinned_at_ms=None,
                 reactions=NO_REACTIONS,
+                is_crowded=False,
             )
         case React():
             return _react(message, change, asker)
@@ -102,15 +103,12 @@ def _require_right(message: MessageState, change: Change, asker: Asker) -> None:
 def _react(message: MessageState, change: React, asker: Asker) -> MessageState | None:
     if change.adds is asker.has_reacted:
         return None
-    uses = read_reactions(message.reactions)
-    use = next((use for use in uses if use.emoji == change.emoji), None)
-    if use is None:
-        if change.adds and len(uses) >= MAX_MESSAGE_EMOJI:
-            raise Refusal(ErrorCode.LIMIT_REACHED, f"a message has {MAX_MESSAGE_EMOJI} different emoji at most")
-        use = EmojiUse(change.emoji, 0, me=False)
-        uses.append(use)
-    count_use(use, asker.user_id, adds=change.adds)
-    return replace(message, reactions=write_reactions([use for use in uses if use.count > 0]))
+    before, emoji = message.reactions, change.emoji
+    if change.adds and uses_of(before) >= MAX_MESSAGE_EMOJI and not has_emoji(before, emoji):
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"a message has {MAX_MESSAGE_EMOJI} different emoji at most")
+    count = add_use if change.adds else take_use_back
+    reactions, is_crowded = count(before, emoji, asker.user_id, is_crowded=message.is_crowded)
+    return replace(message, reactions=reactions, is_crowded=is_crowded)
 
 
 def _pin(message: MessageState, asker: Asker, pinned_at_ms: int | None) -> MessageState | None:

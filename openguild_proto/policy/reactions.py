@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from openguild_proto.limits import MAX_SHOWN_REACTORS
+from openguild_proto.records import NO_REACTIONS
 
 
 class EmojiUse(msgspec.Struct, omit_defaults=True, gc=False):
@@ -45,18 +46,57 @@ def write_reactions(uses: Sequence[EmojiUse]) -> str:
     return _encode(uses).decode()
 
 
-def count_use(use: EmojiUse, user_id: str, *, adds: bool) -> None:
-    """Count a user who has used the emoji now, or who takes it back."""
-    use.count += 1 if adds else -1
-    if not adds:
-        use.reactors = [kept for kept in use.reactors if kept != user_id]
-    elif len(use.reactors) < MAX_SHOWN_REACTORS:
-        use.reactors = [*use.reactors, user_id]
+def uses_of(reactions: str) -> int:
+    """Return how many emoji there are."""
+    return reactions.count(_NOT_MINE)
 
 
-def is_crowded(reactions: str) -> bool:
-    """Return whether there is an emoji that more users have used than are kept."""
-    return any(use.count > len(use.reactors) for use in read_reactions(reactions))
+def has_emoji(reactions: str, emoji: str) -> bool:
+    """Return whether somebody has used this emoji."""
+    return _beginning(emoji) in reactions
+
+
+def add_use(reactions: str, emoji: str, user_id: str, *, is_crowded: bool) -> tuple[str, bool]:
+    """Count a user who has used the emoji now. Returns what is kept then, and whether it is crowded: whether more users have used
+    one of the emoji than are kept.
+    """
+    if has_emoji(reactions, emoji):
+        return _counted(reactions, emoji, user_id, adds=True)
+    comma = "," if len(reactions) > len(NO_REACTIONS) else ""
+    return f"{reactions[:-1]}{comma}{_alone(emoji, user_id)}]", is_crowded
+
+
+def take_use_back(reactions: str, emoji: str, user_id: str, *, is_crowded: bool) -> tuple[str, bool]:
+    """Count a user who has taken the emoji back, as `add_use` does."""
+    before, found, behind = reactions.partition(_alone(emoji, user_id))
+    if not found:
+        return _counted(reactions, emoji, user_id, adds=False)
+    if behind.startswith(","):
+        return before + behind[1:], is_crowded
+    return before.removesuffix(",") + behind, is_crowded
+
+
+def _counted(reactions: str, emoji: str, user_id: str, *, adds: bool) -> tuple[str, bool]:
+    uses = read_reactions(reactions)
+    for use in uses:
+        if use.emoji == emoji:
+            use.count += 1 if adds else -1
+            if not adds:
+                use.reactors = [kept for kept in use.reactors if kept != user_id]
+            elif len(use.reactors) < MAX_SHOWN_REACTORS:
+                use.reactors = [*use.reactors, user_id]
+    uses = [use for use in uses if use.count > 0]
+    return write_reactions(uses), any(use.count > len(use.reactors) for use in uses)
+
+
+def _beginning(emoji: str) -> str:
+    """How the JSON of an emoji's use begins. A quote within an emoji is escaped, so that no emoji looks like it."""
+    return f'{{"emoji":{_encode(emoji).decode()},'
+
+
+def _alone(emoji: str, user_id: str) -> str:
+    """The JSON of an emoji that this user alone has used."""
+    return f'{_beginning(emoji)}"count":1,{_NOT_MINE},"reactors":["{user_id}"]}}'
 
 
 def shown_to(reader_id: str, reactions: str, crowds: Sequence[Crowd]) -> str:

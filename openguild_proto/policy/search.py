@@ -145,7 +145,7 @@ def terms_of(text: str) -> dict[str, list[int]]:
 
 def has_link(text: str) -> bool:
     """Return whether the text has a web address in it."""
-    return _LINK.search(text) is not None
+    return "://" in text and _LINK.search(text) is not None
 
 
 class Wanted(NamedTuple):

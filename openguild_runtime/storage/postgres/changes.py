@@ -14,7 +14,6 @@ from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent, foreseeable
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
-from openguild_proto.policy.reactions import is_crowded
 from openguild_proto.records import NO_REACTIONS, MessageState, Pin, React, Redact, SeenMessage, StoredEvent
 from openguild_runtime.storage.postgres.search_index import FOLLOW, changed_documents
 from openguild_runtime.storage.postgres.values import (
@@ -30,7 +29,7 @@ from openguild_runtime.storage.postgres.values import (
 # Names the columns: one that a later release adds changes nothing.
 SEEN = """
 SELECT place, sequence, event_id, author_id, created_at AS posted_at, edited_text, edited_at, versions, redacted_by, pinned_at,
-    replies, reactions, revision, has_reacted
+    replies, reactions, crowded, revision, has_reacted
 FROM seen_messages_v1($1, $2, $3, $4) AS seen
 """
 # The limit of locks is set as in append.py.
@@ -38,7 +37,7 @@ JUDGE = """
 SELECT place, head_sequence, message_count, pins, is_moved, living, guild_role, channel_role, server_roles,
     known_sequence, known_event_id, known_fingerprint, known_wire, known_created_at,
     sequence, event_id, author_id, created_at AS posted_at, edited_text, edited_at, versions, redacted_by, pinned_at, replies,
-    reactions, has_reacted, text_sequences, text_wires
+    reactions, crowded, has_reacted, text_sequences, text_wires
 FROM set_config('lock_timeout', $11, true) AS lock_timeout, LATERAL judge_changes_v1(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN lock_timeout IS NOT NULL THEN $10::boolean[] END
 ) AS judged
@@ -206,6 +205,7 @@ def message_state(row: Row) -> MessageState:
         pinned_at_ms=to_millis_or_none(row["pinned_at"]),
         replies=row["replies"],
         reactions=row["reactions"],
+        is_crowded=row["crowded"],
     )
 
 
@@ -252,7 +252,7 @@ def _state_row(state: MessageState) -> tuple[Any, ...]:
         moment_or_none(state.pinned_at_ms),
         state.replies,
         state.reactions,
-        is_crowded(state.reactions),
+        state.is_crowded,
     )
 
 

@@ -32,7 +32,7 @@ OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 SEARCH = """
 SELECT channel_id, name, guild_id, is_indexed, sequence, event_id, author_id, created_at AS posted_at, wire, edited_text,
-    edited_at, versions, redacted_by, pinned_at, replies, reactions
+    edited_at, versions, redacted_by, pinned_at, replies, reactions, crowded
 FROM search_messages_v1($1, $2, $3, $4, $5::text::tsquery, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 """
 

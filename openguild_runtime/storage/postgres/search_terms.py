@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
 from openguild_proto.policy.search import Has, Phrase, Wanted, has_link, terms_of
 from openguild_runtime.storage.migrations.first.search import LEVELS
@@ -18,7 +19,7 @@ def document_of(text: str, *, author_id: str, created_at_ms: int, posted: Collec
         for term, places in terms_of(text).items()
     ]
     parts.append(_author(author_id))
-    parts += [f"'/{level}:{created_at_ms >> level}'" for level in LEVELS]
+    parts.append(_spans(created_at_ms >> LEVELS[0]))
     if has_link(text):
         parts.append(MARKS[Has.LINK])
     parts += [MARKS[has] for has in posted]
@@ -41,6 +42,12 @@ def _phrase(phrase: Phrase) -> str:
         text += f"'{part.term}'" + (":*" if part.is_beginning else "")
         place = part.offset
     return f"({text})"
+
+
+@lru_cache(maxsize=256)
+def _spans(shortest: int) -> str:
+    """The spans of time that hold the given one of the shortest level, which is one of them."""
+    return " ".join(f"'/{level}:{shortest >> level - LEVELS[0]}'" for level in LEVELS)
 
 
 def _author(author_id: str) -> str:

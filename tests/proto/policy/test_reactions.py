@@ -12,10 +12,12 @@ from openguild_proto.limits import MAX_SHOWN_REACTORS
 from openguild_proto.policy.reactions import (
     Crowd,
     EmojiUse,
-    count_use,
-    is_crowded,
+    add_use,
+    has_emoji,
     read_reactions,
     shown_to,
+    take_use_back,
+    uses_of,
     write_reactions,
 )
 from openguild_proto.records import NO_REACTIONS
@@ -56,17 +58,43 @@ def test_they_are_what_the_api_describes() -> None:
 
 
 def test_the_first_users_are_kept_and_all_are_counted() -> None:
-    use = EmojiUse("+1", 0, me=False)
+    reactions, is_crowded = NO_REACTIONS, False
     for user_id in USERS:
-        count_use(use, user_id, adds=True)
-    assert (use.count, use.reactors) == (len(USERS), USERS[:MAX_SHOWN_REACTORS])
-    assert is_crowded(write_reactions([use]))
+        reactions, is_crowded = add_use(reactions, "+1", user_id, is_crowded=is_crowded)
+    (use,) = read_reactions(reactions)
+    assert (use.count, use.reactors, is_crowded) == (len(USERS), USERS[:MAX_SHOWN_REACTORS], True)
     for user_id in USERS[MAX_SHOWN_REACTORS:]:
-        count_use(use, user_id, adds=False)
-    assert not is_crowded(write_reactions([use]))
-    count_use(use, USERS[0], adds=False)
-    (again,) = read_reactions(write_reactions([use]))
-    assert (again.count, again.reactors) == (MAX_SHOWN_REACTORS - 1, USERS[1:MAX_SHOWN_REACTORS])
+        reactions, is_crowded = take_use_back(reactions, "+1", user_id, is_crowded=is_crowded)
+    assert not is_crowded
+    reactions, is_crowded = take_use_back(reactions, "+1", USERS[0], is_crowded=is_crowded)
+    (use,) = read_reactions(reactions)
+    assert (use.count, use.reactors) == (MAX_SHOWN_REACTORS - 1, USERS[1:MAX_SHOWN_REACTORS])
+
+
+@given(turns=st.lists(st.tuples(st.sampled_from(EMOJI), st.sampled_from(USERS)), max_size=60))
+def test_uses_are_counted_whatever_the_emoji_look_like(turns: list[tuple[str, str]]) -> None:
+    """Each turn is a user who uses an emoji, or takes it back if they have used it."""
+    users: dict[str, list[str]] = {}
+    named: dict[str, list[str]] = {}
+    reactions, is_crowded = NO_REACTIONS, False
+    for emoji, user_id in turns:
+        adds = user_id not in users.get(emoji, ())
+        count = add_use if adds else take_use_back
+        reactions, is_crowded = count(reactions, emoji, user_id, is_crowded=is_crowded)
+        if adds:
+            users.setdefault(emoji, []).append(user_id)
+            if len(named.setdefault(emoji, [])) < MAX_SHOWN_REACTORS:
+                named[emoji].append(user_id)
+        else:
+            users[emoji].remove(user_id)
+            named[emoji] = [name for name in named[emoji] if name != user_id]
+            if not users[emoji]:
+                del users[emoji], named[emoji]
+        uses = [EmojiUse(emoji, len(users[emoji]), me=False, reactors=named[emoji]) for emoji in users]
+        assert reactions == write_reactions(uses)
+        assert is_crowded is any(use.count > len(use.reactors) for use in uses)
+        assert uses_of(reactions) == len(uses)
+        assert [has_emoji(reactions, emoji) for emoji in EMOJI] == [emoji in users for emoji in EMOJI]
 
 
 def test_of_a_crowd_the_store_tells_what_is_not_kept() -> None:

@@ -24,15 +24,15 @@ $function$
 
 _SEEN = """
 RETURN QUERY SELECT given.place, t.sequence, t.event_id, t.sender_id, t.created_at, s.edited_text, s.edited_at, s.versions,
-    s.redacted_by, s.pinned_at, s.replies, s.reactions, coalesce(s.revision, 0), own.reacted IS NOT NULL
+    s.redacted_by, s.pinned_at, s.replies, s.reactions, s.crowded, coalesce(s.revision, 0), own.reacted IS NOT NULL
 FROM unnest(log_ids, sender_ids, targets, emojis) WITH ORDINALITY AS given (log_id, sender_id, target, emoji, place)
 JOIN LATERAL (
     SELECT e.sequence, e.event_id, e.event_type, e.sender_id, e.created_at FROM log_events AS e
     WHERE e.log_id = {log} AND e.event_id = given.target LIMIT 1
 ) AS t ON t.event_type = 'message'
 LEFT JOIN LATERAL (
-    SELECT p.edited_text, p.edited_at, p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions, p.revision
-    FROM message_states AS p WHERE p.log_id = given.log_id AND p.sequence = t.sequence LIMIT 1
+    SELECT p.edited_text, p.edited_at, p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions, p.crowded,
+        p.revision FROM message_states AS p WHERE p.log_id = given.log_id AND p.sequence = t.sequence LIMIT 1
 ) AS s ON true
 LEFT JOIN LATERAL (
     SELECT true AS reacted FROM reactions AS r WHERE r.log_id = given.log_id AND r.message = t.sequence
@@ -46,7 +46,7 @@ SEEN = filled(
 CREATE FUNCTION seen_messages_v1(log_ids uuid[], sender_ids text[], targets text[], emojis text[]) RETURNS TABLE (
     place bigint, sequence bigint, event_id text, author_id text, created_at timestamptz, edited_text text,
     edited_at timestamptz, versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions text,
-    revision bigint, has_reacted boolean
+    crowded boolean, revision bigint, has_reacted boolean
 ) LANGUAGE plpgsql STABLE ROWS 1 AS $function$
 #variable_conflict use_column
 BEGIN

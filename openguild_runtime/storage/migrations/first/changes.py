@@ -19,7 +19,7 @@ SELECT given.place, l.head_sequence, l.message_count, CASE WHEN given.pinning TH
     ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = given.author),
     known.sequence, known.event_id, known.fingerprint, known.wire, known.created_at,
     t.sequence, t.event_id, t.sender_id, t.created_at, s.edited_text, s.edited_at,
-    s.versions, s.redacted_by, s.pinned_at, s.replies, s.reactions,
+    s.versions, s.redacted_by, s.pinned_at, s.replies, s.reactions, s.crowded,
     own.reacted IS NOT NULL,
     CASE WHEN given.redacts THEN t.sequence || ARRAY(
         SELECT e.sequence FROM log_events AS e
@@ -35,8 +35,8 @@ LEFT JOIN LATERAL (
     WHERE e.log_id = {log} AND e.event_id = given.target LIMIT 1
 ) AS t ON t.event_type = 'message'
 LEFT JOIN LATERAL (
-    SELECT p.edited_text, p.edited_at, p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions FROM message_states AS p
-    WHERE p.log_id = given.log_id AND p.sequence = t.sequence LIMIT 1
+    SELECT p.edited_text, p.edited_at, p.versions, p.redacted_by, p.pinned_at, p.replies, p.reactions, p.crowded
+    FROM message_states AS p WHERE p.log_id = given.log_id AND p.sequence = t.sequence LIMIT 1
 ) AS s ON true
 LEFT JOIN LATERAL (
     SELECT true AS reacted FROM reactions AS r WHERE r.log_id = given.log_id AND r.message = t.sequence
@@ -57,7 +57,7 @@ CREATE FUNCTION judge_changes_v1(
     is_moved boolean, living boolean, guild_role text, channel_role text, server_roles text[],
     known_sequence bigint, known_event_id text, known_fingerprint bytea, known_wire bytea, known_created_at timestamptz,
     sequence bigint, event_id text, author_id text, created_at timestamptz, edited_text text, edited_at timestamptz,
-    versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions text,
+    versions integer, redacted_by text, pinned_at timestamptz, replies bigint, reactions text, crowded boolean,
     has_reacted boolean, text_sequences bigint[], text_wires bytea[]
 ) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column

@@ -202,7 +202,7 @@ CREATE FUNCTION search_messages_v1(
 ) RETURNS TABLE (
     channel_id uuid, name text, guild_id uuid, is_indexed boolean, sequence bigint, event_id text, author_id text,
     created_at timestamptz, wire bytea, edited_text text, edited_at timestamptz, versions integer, redacted_by text,
-    pinned_at timestamptz, replies bigint, reactions text
+    pinned_at timestamptz, replies bigint, reactions text, crowded boolean
 ) LANGUAGE plpgsql STABLE AS $function$
 #variable_conflict use_column
 DECLARE
@@ -226,7 +226,7 @@ INTO log_ids, tail_logs, tail_sinces, tail_messages, total, newest
 FROM search_scope_v1(reader, places, permitted, overseers);
 IF tail_messages > tail_most THEN
     RETURN QUERY SELECT NULL::uuid, NULL::text, NULL::uuid, false, NULL::bigint, NULL::text, NULL::text, NULL::timestamptz,
-        NULL::bytea, NULL::text, NULL::timestamptz, NULL::integer, NULL::text, NULL::timestamptz, NULL::bigint, NULL::text;
+        NULL::bytea, NULL::text, NULL::timestamptz, NULL::integer, NULL::text, NULL::timestamptz, NULL::bigint, NULL::text, NULL::boolean;
     RETURN;
 END IF;
 IF newest IS NULL THEN
@@ -277,9 +277,9 @@ RETURN QUERY WITH picked AS (
     ) AS e
 )
 SELECT c.channel_id, c.name, c.guild_id, p.is_indexed, p.sequence, p.event_id, p.sender_id, p.created_at, p.wire,
-    s.edited_text, s.edited_at, s.versions, s.redacted_by, s.pinned_at, s.replies, s.reactions
+    s.edited_text, s.edited_at, s.versions, s.redacted_by, s.pinned_at, s.replies, s.reactions, s.crowded
 FROM picked AS p JOIN channels AS c ON c.channel_id = p.log_id LEFT JOIN LATERAL (
-    SELECT x.edited_text, x.edited_at, x.versions, x.redacted_by, x.pinned_at, x.replies, x.reactions
+    SELECT x.edited_text, x.edited_at, x.versions, x.redacted_by, x.pinned_at, x.replies, x.reactions, x.crowded
     FROM message_states AS x WHERE x.log_id = p.log_id AND x.sequence = p.sequence LIMIT 1
 ) AS s ON true;
 END
