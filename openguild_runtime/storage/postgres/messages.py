@@ -130,7 +130,7 @@ def _page(rows: Sequence[Row]) -> MessagePage | None:
         if changed[_VERSIONS] is None:  # nothing has happened to the message
             state = MessageState(sequence, event_id, author_id, created_ms)
         else:
-            state = MessageState(sequence, event_id, author_id, created_ms, *changed, crowds is not None)
+            state = MessageState(*(sequence, event_id, author_id, created_ms, *changed, crowds is not None))
         found[sequence] = FoundMessage(state, wire, () if crowds is None else _crowds.decode(crowds))
         if in_page:
             places.append((sequence, target))

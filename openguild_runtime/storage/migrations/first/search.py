@@ -226,7 +226,8 @@ INTO log_ids, tail_logs, tail_sinces, tail_messages, total, newest
 FROM search_scope_v1(reader, places, permitted, overseers);
 IF tail_messages > tail_most THEN
     RETURN QUERY SELECT NULL::uuid, NULL::text, NULL::uuid, false, NULL::bigint, NULL::text, NULL::text, NULL::timestamptz,
-        NULL::bytea, NULL::text, NULL::timestamptz, NULL::integer, NULL::text, NULL::timestamptz, NULL::bigint, NULL::text, NULL::boolean;
+        NULL::bytea, NULL::text, NULL::timestamptz, NULL::integer, NULL::text, NULL::timestamptz, NULL::bigint, NULL::text,
+        NULL::boolean;
     RETURN;
 END IF;
 IF newest IS NULL THEN
