@@ -70,7 +70,7 @@ class Deliveries:
         self._busy_until = 0.0
         self._holders = 1  # processes that deliver, as far as is known
         self._lease_signal: Signal | None = None
-        self._hurried = 0.0  # when leases were taken out of turn
+        self._hurried = 0.0  # when leases are taken out of turn, or were
         self._places = MAX_ASKED_PEERS
         self._waiting: deque[Signal] = deque()  # for a place
         self._grown: dict[str, bool] = {}  # logs to ask about: whether the others must hear of it
@@ -256,15 +256,19 @@ class Deliveries:
 
     def _hear(self, woken: Woken, asked: dict[str, bool]) -> None:
         self._unmirrored.update(asked.keys() - set(woken.mirrored))
-        if woken.free and self.procedures.now >= self._hurried + UNLEASED_SECS:  # a peer has just begun to mirror
-            self._hurried = self.procedures.now
-            self._wake_leases()
+        if woken.free and self._hurried <= self.procedures.now:  # a peer has just begun to mirror
+            self._hurried = max(self.procedures.now, self._hurried + UNLEASED_SECS)
+            self.procedures.start(self._hurry(), "leases out of turn")
         told = tuple(log_id for log_id in woken.mirrored if asked[log_id])
         if woken.elsewhere and told:
             self._actions.append(Tell(GrownHint(told)))
         for server, log in woken.behind:
             if server in self.peers:
                 self.peers[server].woken(log)
+
+    def _hurry(self) -> Procedure[None]:
+        yield from Sleep(max(0.0, self._hurried - self.procedures.now)).wait()
+        self._wake_leases()
 
     def _ask_again(self) -> Procedure[None]:
         """A guild that is mirrored from now on is noticed within `UNMIRRORED_SECS`."""

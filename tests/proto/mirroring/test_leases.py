@@ -56,3 +56,15 @@ def test_a_peer_that_joins_while_leases_are_taken_does_not_wait_for_the_next_rou
     process.answered(asked.number, nobody)
     world.driven.run(0.1)
     assert list(process.peers) == [joining.server]
+
+
+def test_peers_that_join_at_once_are_all_delivered_to_within_a_second() -> None:
+    world = World(peers=0)
+    world.driven.run(60)
+    for name in ("one.test", "two.test", "three.test"):
+        joining = world.peers[name] = ModelPeer(name)
+        world.owner.join(world.guild, joining)
+        world.driven.grew()
+        world.driven.run(0.2)
+    world.driven.run(1)
+    assert sorted(world.process.peers) == ["one.test", "three.test", "two.test"]
