@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 
 from openguild_proto.gateway.frames import AnyFrame, ClientFrame, Ref, ServerFrame
+from openguild_proto.schemas.shapes import MAX_PROBLEM_CHARS
 from openguild_proto.ws.frames import binary_frame, frame_payload, text_frame
 
 
@@ -17,7 +18,7 @@ class WrongKind(Exception):
 
 
 class MalformedFrame(Exception):
-    """A message is no frame. `ref`: of what it may have been meant for, None where it has none."""
+    """A message is no frame. `problem`: as msgspec words it. `ref`: of what it may have been meant for, None where it has none."""
 
     def __init__(self, problem: str, ref: int | None = None) -> None:
         super().__init__(problem)
@@ -68,7 +69,6 @@ _FORMATS = (
         binary_frame,
     ),
 )
-MAX_PROBLEM_CHARS = 200
 SERVER_TYPES = frozenset(frame.__struct_config__.tag for frame in get_args(ServerFrame))
 
 
@@ -104,7 +104,7 @@ class Encoding(Enum):
         try:
             return self._format.of_client(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
-            problem = str(fault)[:MAX_PROBLEM_CHARS]
+            problem = str(fault)
         raise MalformedFrame(problem, self._find_ref(data))
 
     def decode_server(self, payload: str | bytes) -> ServerFrame | None:

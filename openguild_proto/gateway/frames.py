@@ -38,13 +38,13 @@ from openguild_proto.schemas.fields import (
 )
 from openguild_proto.schemas.guilds import Guild
 from openguild_proto.schemas.messages import AllowedMentions, ReactionAction
+from openguild_proto.schemas.shapes import UUID_FIELD_PATTERN
 
-_ID = rf"^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}${LAST}"
 _LOG_CHARS = len("channel:") + 36
 
 Ref: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_REF)]
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NONCE_CHARS, pattern=NONCE_PATTERN + LAST)]
-ChannelId: TypeAlias = Annotated[str, Meta(max_length=36, pattern=_ID)]
+ChannelId: TypeAlias = Annotated[str, Meta(max_length=36, pattern=UUID_FIELD_PATTERN)]
 MessageId: TypeAlias = Annotated[str, Meta(max_length=45, pattern=EVENT_ID_PATTERN + LAST)]
 Log: TypeAlias = Annotated[str, Meta(max_length=_LOG_CHARS, pattern=LOG_NAME_PATTERN + LAST)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]

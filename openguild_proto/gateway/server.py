@@ -56,6 +56,7 @@ from openguild_proto.limits import (
     TOKEN_NOTICE_SECS,
     Limits,
 )
+from openguild_proto.schemas.shapes import shape_problem
 from openguild_proto.timestamps import from_millis
 
 CAPABILITIES = ("logs", "commands", "typing", "presence")
@@ -195,7 +196,8 @@ class GatewayServer:
             return
         self._move(Input.REQUEST)
         spec = ErrorCode.VALIDATION.spec
-        self._outputs.say(Err(fault.ref, spec.code, spec.message, details=[Problem("frame", fault.problem)]))
+        problem = Problem(*shape_problem(fault.problem, "frame"))
+        self._outputs.say(Err(fault.ref, spec.code, spec.message, details=[problem]))
 
     def _take(self, frame: ClientFrame, nbytes: int) -> None:
         match frame:

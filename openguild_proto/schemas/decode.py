@@ -12,6 +12,7 @@ import msgspec
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import JSON, Request
 from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SAFE_INTEGER, MAX_SEQUENCE
+from openguild_proto.schemas.shapes import shape_problem
 
 T = TypeVar("T")
 
@@ -22,8 +23,6 @@ _HYPHENATED = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA
 # Possessive, and an unterminated string extends to the end, so matching is linear.
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _INTEGER = re.compile(r"(-?)([0-9]+)", re.ASCII)
-_PATH = re.compile(r" - at `\$(?:\.)?(?P<path>[^`]*)`$")
-_NAMED = re.compile(r"(?:missing required field|unknown field) `(?P<name>[^`]+)`")
 
 
 def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
@@ -40,7 +39,7 @@ def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as fault:
-        _refuse_shape(str(fault))
+        raise Refusal(ErrorCode.VALIDATION, details=(shape_problem(str(fault), "body"),)) from None
 
 
 def _check_media_type(request: Request) -> None:
@@ -126,18 +125,6 @@ def _check_surrogates(value: Any) -> None:
         msgspec.json.encode(value)
     except UnicodeEncodeError:
         raise Refusal(ErrorCode.INVALID_JSON, "the body holds a lone surrogate") from None
-
-
-def _refuse_shape(message: str) -> NoReturn:
-    """Raise the Refusal for a message of msgspec, with the path at its end as `details`."""
-    at = _PATH.search(message)
-    named = _NAMED.search(message)
-    path = at["path"] if at else ""
-    text = _PATH.sub("", message)
-    if named is not None:
-        path = f"{path}.{named['name']}" if path else named["name"]
-        text = "must be provided"
-    raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(path or "body", text[:200]),))
 
 
 def parse_uuid(text: str) -> str | None:

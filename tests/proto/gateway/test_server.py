@@ -16,6 +16,7 @@ from openguild_proto.gateway.frames import (
     Heartbeat,
     Hello,
     Ok,
+    Problem,
     Ready,
     SubOk,
 )
@@ -148,6 +149,13 @@ class TestFaults:
         assert isinstance(err, Err)
         assert (err.ref, err.code) == (5, "validation_error")
         assert socket.closed is None
+
+    def test_a_bad_frame_is_told_which_member_is_wrong(self, replica: Replica) -> None:
+        socket = opened(replica)
+        socket.tell({"type": "sub", "ref": 5, "logs": [{"log": LOG}, {"log": LOG, "tail": -1}]})
+        (err,) = socket.heard()
+        assert isinstance(err, Err)
+        assert err.details == [Problem("logs[1].tail", "must be at least 0")]
 
     @pytest.mark.parametrize("frame", [{"type": "post"}, {"ref": -1}, {"type": "unsub", "logs": ["x"]}, {}, [], 7])
     def test_a_bad_frame_without_a_ref_closes(self, replica: Replica, frame: Any) -> None:
