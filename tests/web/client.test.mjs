@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ApiError, Client, ConnectionEnded, foldMessages, LogGone, OutcomeUnknown } from "../../docs/web/openguild.js";
+import { sendUntilAnswered } from "../../docs/web/openguild/retries.js";
 
 const { URL_OF_SERVER: url, DIRECT: direct, CONTROL: control } = process.env;
 const PASSWORD = "correct horse battery";
@@ -240,6 +241,16 @@ test("a post whose answer is lost is stored once", async (t) => {
 test("a wrong address of the server is refused in words", () => {
   for (const wrong of ["", "127.0.0.1:8080", "localhost:8080", "ftp://localhost"]) {
     assert.throws(() => new Client(wrong), { message: `not a server's address: '${wrong}': expected http://host:port` });
+  }
+});
+
+test("closing ends the wait of a command that was refused for a while", { timeout: 5_000 }, async () => {
+  for (const [mayBeDone, kind] of [[false, ConnectionEnded], [true, OutcomeUnknown]]) {
+    const closing = new AbortController();
+    const gateway = { send: () => Promise.reject(new ApiError(429, "message_rate_limit", "too fast", { retryAfter: 30, mayBeDone })) };
+    const sent = sendUntilAnswered(gateway, { type: "post", key: "k" }, 60_000, Math.random, closing.signal);
+    setImmediate(() => closing.abort(new ConnectionEnded(null, "closed")));
+    await assert.rejects(sent, kind);
   }
 });
 

@@ -383,7 +383,7 @@ export class Client extends Actions {
     if (command.type === "read") {
       return await this.#reads.mark(command.channel_id, /** @type {number | undefined} */ (command["sequence"]), this.#retryMs);
     }
-    return await sendUntilAnswered(this.#gateway, command, this.#retryMs, this.#random);
+    return await sendUntilAnswered(this.#gateway, command, this.#retryMs, this.#random, this.#closing.signal);
   }
 
   /** Choose how one appears. The choice holds with the connection, and is made again with the next one. @param {import("./types.js").PresenceStatus} status */

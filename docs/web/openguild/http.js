@@ -2,6 +2,7 @@
 
 import { ApiError, ConnectionEnded, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
+import { pause } from "./retries.js";
 
 const ATTEMPT_MS = 20_000;
 
@@ -93,7 +94,7 @@ export class Http {
       if (performance.now() + delay > deadline) {
         throw refusal === undefined || (key !== undefined && isUnknown) ? new OutcomeUnknown(reason, key) : refusal;
       }
-      await this.#pause(delay);
+      await pause(delay, this.#parts.closed);
     }
   }
 
@@ -125,16 +126,6 @@ export class Http {
       if (response.status < 400) return { reason: `HTTP ${response.status} without valid JSON` };
     }
     return { answer: { status: response.status, headers: response.headers, body }, reason: `HTTP ${response.status}` };
-  }
-
-  /** @param {number} ms */
-  #pause(ms) {
-    const { closed } = this.#parts;
-    return new Promise((resolve, reject) => {
-      const stop = () => (clearTimeout(timer), reject(closed.reason));
-      const timer = setTimeout(() => (closed.removeEventListener("abort", stop), resolve(undefined)), ms);
-      closed.addEventListener("abort", stop, { once: true });
-    });
   }
 }
 

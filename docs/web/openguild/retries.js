@@ -4,14 +4,29 @@ import { ApiError, isTemporary, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
 
 /**
- * Send a command until it is answered for good, or `retryMs` have passed. Every attempt has the same key.
+ * Wait before another attempt. Rejects at once when the client is closed, so that a program can end.
+ * @param {number} ms
+ * @param {AbortSignal} closed
+ */
+export function pause(ms, closed) {
+  return new Promise((resolve, reject) => {
+    if (closed.aborted) return reject(closed.reason);
+    const stop = () => (clearTimeout(timer), reject(closed.reason));
+    const timer = setTimeout(() => (closed.removeEventListener("abort", stop), resolve(undefined)), ms);
+    closed.addEventListener("abort", stop, { once: true });
+  });
+}
+
+/**
+ * Send a command until it is answered for good, `retryMs` have passed, or the client is closed. Every attempt has the same key.
  * @param {import("./gateway.js").Gateway} gateway
  * @param {import("./commands.js").Command} command
  * @param {number} retryMs
  * @param {() => number} random
+ * @param {AbortSignal} closed
  * @returns {Promise<any>}
  */
-export async function sendUntilAnswered(gateway, command, retryMs, random) {
+export async function sendUntilAnswered(gateway, command, retryMs, random, closed) {
   const { key } = command;
   const backoff = new Backoff(random);
   const deadline = performance.now() + retryMs;
@@ -30,7 +45,9 @@ export async function sendUntilAnswered(gateway, command, retryMs, random) {
       if (!again || command.type === "typing" || performance.now() + delay > deadline) {
         throw isUnknown ? new OutcomeUnknown(refusal.message, key) : refusal;
       }
-      await new Promise((resolve) => setTimeout(resolve, delay));
+      await pause(delay, closed).catch((end) => {
+        throw isUnknown ? new OutcomeUnknown(String(end), key) : end;
+      });
     }
   }
 }
