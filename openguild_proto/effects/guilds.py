@@ -144,6 +144,7 @@ class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
     """Find an invite, also a used-up or expired one: the operation responds with 410. None: there is none."""
 
     code: str
+    counted: int = 0  # members of its guild at most, as `member_count`
 
 
 class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=True):

@@ -321,7 +321,7 @@ def find_invite(state: State, effect: FindInvite) -> InviteRecord | None:
     return msgspec.structs.replace(
         invite,
         guild_name=state.guilds[invite.guild_id].name,
-        member_count=len(state.members[invite.guild_id]),
+        member_count=min(len(state.members[invite.guild_id]), effect.counted),
         origin=state.guilds[invite.guild_id].origin,
     )
 

@@ -13,7 +13,7 @@ from openguild_proto.effects.guilds import (
 )
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_INVITE_TTL_SECS, MAX_INVITE_USES
+from openguild_proto.limits import MAX_COUNTED_MEMBERS, MAX_INVITE_TTL_SECS, MAX_INVITE_USES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.epochs import LOG_PLACE, place_headers
 from openguild_proto.operations.idempotency import CREATION_KEY, asked_once
@@ -86,8 +86,8 @@ def _cursor_of(invite: InviteRecord) -> PageCursor:
     return PageCursor(invite.created_at_ms, invite.code)
 
 
-def _find(code: str) -> Operation[InviteRecord]:
-    invite = yield from FindInvite(code=code)
+def _find(code: str, *, counted: int = 0) -> Operation[InviteRecord]:
+    invite = yield from FindInvite(code=code, counted=counted)
     if invite is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     return invite
@@ -103,7 +103,7 @@ def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
     if server is not None:
         remote = yield from show_remote_invite(code, server)
         return Response.json(InvitePreview.of_remote(f"{code}@{server}", server, remote))
-    invite = yield from _find(code)
+    invite = yield from _find(code, counted=MAX_COUNTED_MEMBERS)
     if invite.origin is not None:  # its guild was handed over
         remote = yield from show_remote_invite(code, invite.origin)
         return Response.json(InvitePreview.of_remote(f"{code}@{invite.origin}", invite.origin, remote))

@@ -10,7 +10,7 @@ from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, Read
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.names import NameFault, parse_user_id
 from openguild_proto.http.message import Request, Response
-from openguild_proto.limits import MAX_MIRRORED_MEMBERS, MAX_USER_REQUEST_BODY_BYTES
+from openguild_proto.limits import MAX_COUNTED_MEMBERS, MAX_MIRRORED_MEMBERS, MAX_USER_REQUEST_BODY_BYTES
 from openguild_proto.log.chains import with_chains
 from openguild_proto.mirror_records import RemoteUser, Snapshot
 from openguild_proto.operations.call import Call
@@ -43,11 +43,11 @@ def checked_user(user: RemoteUser) -> RemoteUser:
     return RemoteUser(user.user_id, name, shown)
 
 
-def _invite(call: Call[Any, Any], code: str) -> Operation[InviteRecord]:
-    """Return a valid invite to a guild of this server. Raises Refusal."""
+def _invite(call: Call[Any, Any], code: str, *, counted: int) -> Operation[InviteRecord]:
+    """Return a valid invite to a guild of this server, with a count of up to `counted` members. Raises Refusal."""
     require_unrestricted(call.ctx, call.server)
     spend(call.ctx, call.ctx.service.peer_invites, call.server.server)
-    invite = yield from FindInvite(code=code)
+    invite = yield from FindInvite(code=code, counted=counted)
     if invite is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     if invite.origin is not None:
@@ -65,7 +65,7 @@ def _invite(call: Call[Any, Any], code: str) -> Operation[InviteRecord]:
 )  # fmt: skip
 def show_invite(call: Call[None, None], code: str) -> Operation[Response]:
     """Show a valid invite."""
-    invite = yield from _invite(call, code)
+    invite = yield from _invite(call, code, counted=MAX_COUNTED_MEMBERS)
     return Response.json(
         RemoteInvite(
             invite.guild_id,
@@ -91,7 +91,7 @@ def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
     """Let a user of the server join; idempotent for members. The guild's logs are delivered from the answer on."""
     ctx, server = call.ctx, call.server.server
     user = checked_user(call.body.user)
-    invite = yield from _invite(call, code)
+    invite = yield from _invite(call, code, counted=MAX_MIRRORED_MEMBERS)
     if invite.member_count >= MAX_MIRRORED_MEMBERS:
         raise Refusal(ErrorCode.LIMIT_REACHED, "this guild is too large to be mirrored")
     spend(ctx, ctx.service.peer_joins, server)

@@ -8,6 +8,7 @@ import { App } from "./app.js";
 const KEPT = "openguild.session"; // of this tab: it survives a reload, and another tab can be another person
 const VISITED = "openguild.visited"; // of this browser: somebody has logged in here
 const INVITE = /^#invite=([A-Za-z0-9_-]{1,64})$/;
+const MAX_COUNTED_MEMBERS = 10_000; // PROTOCOL 5.6.7
 
 /** The session alone is kept: after a reload the page reads folded messages, and follows the logs behind them. @param {Client} client */
 function keep(client) {
@@ -129,7 +130,8 @@ async function acceptInvite(client) {
   history.replaceState(null, "", location.pathname);
   const preview = await shown(() => client.previewInvite(code));
   if (preview === undefined) return undefined;
-  const people = preview.member_count === 1 ? "1 member" : `${preview.member_count} members`;
+  const count = preview.member_count;
+  const people = count === 1 ? "1 member" : `${count}${count === MAX_COUNTED_MEMBERS ? " or more" : ""} members`;
   const accepted = await ask({ title: `Join ${preview.guild_name}?`, text: people, submit: "Join" });
   return accepted !== null ? await shown(() => client.acceptInvite(code)) : undefined;
 }

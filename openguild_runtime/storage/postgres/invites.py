@@ -97,10 +97,13 @@ async def list_invites(connection: Connection, effect: ListInvites) -> tuple[Inv
 async def find_invite(connection: Connection, effect: FindInvite) -> InviteRecord | None:
     row = await connection.fetchrow(
         f"""
-        SELECT {INVITE}, (SELECT count(*) FROM guild_memberships AS m WHERE m.guild_id = i.guild_id) AS members
+        SELECT {INVITE}, (
+          SELECT count(*) FROM (SELECT FROM guild_memberships AS m WHERE m.guild_id = i.guild_id LIMIT $2) AS counted
+        ) AS members
         FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE code = $1
         """,
         effect.code,
+        effect.counted,
     )
     return _invite(row) if row is not None else None
 

@@ -11,6 +11,7 @@ from openguild_proto.effects.federation import AskPeer
 from openguild_proto.http.message import Response
 from openguild_proto.limits import REMOTE_JOIN_WRITES
 from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.operations import peer_guilds
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.between_servers import UserRequest
 from tests.support.homeservers import Federation, Homeserver
@@ -65,6 +66,16 @@ def test_an_invite_of_another_server_is_previewed(shared: Shared) -> None:
     assert error(shared.south.ask("GET", f"/invites/none@{NORTH}", token=shared.bob)) == (404, "not_found")
     assert error(shared.south.ask("GET", "/invites/x@-no-", token=shared.bob)) == (400, "validation_error")
     assert error(shared.south.ask("GET", "/invites/x@nowhere.test", token=shared.bob)) == (503, "guild_offline")
+
+
+def test_members_are_counted_as_far_as_a_join_needs(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_guilds, "MAX_COUNTED_MEMBERS", 1)
+    shown = shared.south.ask_for(shared.bob, "GET", f"/invites/{shared.code}@{NORTH}")
+    assert shown["member_count"] == 1, "of two"
+    carol = shared.south.user("carol")
+    monkeypatch.setattr(peer_guilds, "MAX_MIRRORED_MEMBERS", 2)
+    refused = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
+    assert error(refused) == (409, "limit_reached")
 
 
 @pytest.mark.parametrize("limit", [3 * REMOTE_JOIN_WRITES, 5], ids=["three joins", "less than a join"])

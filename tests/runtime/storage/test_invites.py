@@ -38,7 +38,11 @@ async def test_an_invite_counts_each_user_once(storage: Storage) -> None:
         member = await storage.perform(accept(code, bob))
         assert member is not None
         assert (member.user_id, member.role) == (bob, "member")
-    record = await storage.perform(FindInvite(code=code))
+    for counted in (0, 1):
+        found = await storage.perform(FindInvite(code=code, counted=counted))
+        assert found is not None
+        assert found.member_count == counted, "of two"
+    record = await storage.perform(FindInvite(code=code, counted=10))
     assert record is not None
     assert (record.uses, record.max_uses, record.member_count, record.guild_name) == (1, 1, 2, "guild")
     assert await storage.perform(accept(code, await add_user(storage))) is None, "used up"
