@@ -28,8 +28,8 @@ _INTEGER = re.compile(r"(-?)([0-9]+)", re.ASCII)
 def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
     """Decode the JSON body as `kind`, a msgspec Struct. Unknown members are ignored (PROTOCOL 3.3.4).
 
-    Raises Refusal: 415 for another media type; 400 `invalid_json` for invalid JSON, nesting beyond 128 and lone surrogates;
-    400 `validation_error` with the field for a wrong type or a repeated member.
+    Raises Refusal: 415 for another media type or a content coding; 400 `invalid_json` for invalid JSON, nesting beyond 128 and
+    lone surrogates; 400 `validation_error` with the field for a wrong type or a repeated member.
     `required` False: an empty body stands for `{}`.
     """
     if not request.body and not required:
@@ -43,6 +43,8 @@ def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
 
 
 def _check_media_type(request: Request) -> None:
+    if (request.header("content-encoding") or "identity").lower() != "identity":
+        raise Refusal(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without a content coding")
     values = request.all_headers("content-type")
     if values == [JSON]:
         return

@@ -54,6 +54,17 @@ def test_json_media_types(kind: str) -> None:
     assert decode_body(request(b'{"name":"x","unknown":1}', content_type=kind), Body) == Body("x")
 
 
+@pytest.mark.parametrize(("coding", "is_taken"), [("identity", True), ("gzip", False), ("br", False), ("", True)])
+def test_content_codings(coding: str, is_taken: bool) -> None:
+    coded = msgspec.structs.replace(
+        request(b'{"name":"x"}'), headers=(("content-type", "application/json"), ("content-encoding", coding))
+    )
+    if is_taken:
+        assert decode_body(coded, Body) == Body("x")
+    else:
+        assert refusal(decode_body, coded, Body).code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
+
+
 @pytest.mark.parametrize("kind", [None, "", "text/json", "application/jsonp", "application/x-www-form-urlencoded"])
 def test_other_media_types(kind: str | None) -> None:
     assert refusal(decode_body, request(b"{}", content_type=kind), Body).code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
