@@ -89,7 +89,7 @@ def _cursor_of(invite: InviteRecord) -> PageCursor:
 def _find(code: str, *, counted: int = 0) -> Operation[InviteRecord]:
     invite = yield from FindInvite(code=code, counted=counted)
     if invite is None:
-        raise Refusal(ErrorCode.NOT_FOUND)
+        raise Refusal(ErrorCode.NOT_FOUND, "there is no such invite")
     return invite
 
 
@@ -155,7 +155,9 @@ def delete_invite(call: Call[None, None], code: str) -> Operation[Response]:
     code, server = split_invite(call, code)
     if server is not None:
         return (yield from pass_to_owner(call, server))
-    invite = yield from _find(code)
+    invite = yield from FindInvite(code=code)
+    if invite is None:  # as for who does not reach its guild (PROTOCOL 5.3.2)
+        raise Refusal(ErrorCode.NOT_FOUND)
     if invite.origin is not None:  # its guild was handed over
         return (yield from pass_to_owner(call, invite.origin, invite.guild_id))
     access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=call.claims.user_id)
