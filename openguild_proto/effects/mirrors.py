@@ -158,13 +158,29 @@ class LeaveMirror(StorageEffect[MemberChange], frozen=True):
     now_ms: int
 
 
-class NoteParting(StorageEffect[None], frozen=True):
-    """Note before a join that its answer may be lost: from `due_ms` on it is undone, unless the user is a member here."""
+class NoteParting(StorageEffect[bool], frozen=True):
+    """Note before a join that its answer may be lost: from `due_ms` on it is undone, unless the user is a member here.
+
+    False: it was noted before, of an earlier join perhaps, which the owner may still admit.
+    """
 
     origin: str
     guild_id: str
     user_id: str
     due_ms: int
+
+
+class NoteMistaken(StorageEffect[None], frozen=True):
+    """Note whom of `user_ids`, its members by the word of the owner, a guild does not have as members here.
+
+    Others than users of this server are left out. `MirrorEvents` does the same for the events of joins. A join under way goes
+    on: what was noted before it stays due when it was.
+    """
+
+    origin: str
+    guild_id: str
+    user_ids: tuple[str, ...]
+    now_ms: int
 
 
 class FindPartings(StorageEffect[tuple[Parting, ...]], frozen=True):

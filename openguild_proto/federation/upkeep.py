@@ -11,13 +11,14 @@ MAX_KNOWN = 1_024  # ours: of owners, and of guilds that were denied
 class Upkeep:
     """One per process. `now`: monotonic seconds."""
 
-    __slots__ = ("_denied", "_rounds", "past")
+    __slots__ = ("_denied", "_rounds", "_unmirrored", "past")
 
     def __init__(self) -> None:
         self._rounds: OrderedDict[str, float] = OrderedDict()  # by owner: when the last one began
         self._denied: OrderedDict[str, float] = (
             OrderedDict()
         )  # by guild: when the owner first said that it is not mirrored
+        self._unmirrored: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by owner: a guild, and since when
         self.past: dict[str, str | None] = {}  # by owner: the guild that was asked about last
 
     def begin(self, owner: str, now: float) -> bool:
@@ -40,3 +41,17 @@ class Upkeep:
         if len(self._denied) > MAX_KNOWN:
             self._denied.popitem(last=False)
         return first + UPKEEP_SECS / 2 <= now
+
+    def unmirrored(self, owner: str, guild_id: str, now: float) -> None:
+        """The owner delivers a guild that is not mirrored here."""
+        self._unmirrored.setdefault(owner, (guild_id, now))
+        if len(self._unmirrored) > MAX_KNOWN:
+            self._unmirrored.popitem(last=False)
+
+    def take_unmirrored(self, owner: str, now: float) -> str | None:
+        """Return a guild that the owner delivered in vain a while ago: longer than an answer to a join takes."""
+        guild_id, since = self._unmirrored.get(owner, (None, now))
+        if since + UPKEEP_SECS / 2 > now:
+            return None
+        del self._unmirrored[owner]
+        return guild_id

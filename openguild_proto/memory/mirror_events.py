@@ -11,7 +11,15 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.appends import append_event
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.guilds import end_lost_rights
-from openguild_proto.memory.mirrors import add_channel, add_roles, drop, home_of, know_user, may_have_role
+from openguild_proto.memory.mirrors import (
+    add_channel,
+    add_roles,
+    drop,
+    home_of,
+    know_user,
+    may_have_role,
+    note_mistaken,
+)
 from openguild_proto.memory.state import Channel, Membership, State
 from openguild_proto.mirror_records import MirroredChannel, MirroredEvent, MirroredMember
 from openguild_proto.policy.channels import creator_role
@@ -165,7 +173,9 @@ def _apply(state: State, origin: str, guild_id: str, event: MirroredEvent) -> bo
                 joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin
             )
             home = home_of(state, origin, joined.origin)
-            if home is not None and know_user(state, member, home, origin, event.at_ms):
+            if home is None:
+                note_mistaken(state, origin, guild_id, joined.user_id, event.at_ms)
+            elif know_user(state, member, home, origin, event.at_ms):
                 members[joined.user_id] = Membership(joined.role, event.at_ms)
                 state.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=joined.user_id)
         case MemberRoleSetContent(user_id=user_id, role=role) if user_id in members:

@@ -43,9 +43,8 @@ def store_mirror(state: State, effect: StoreMirror) -> bool:
         _tell_gone(state, effect.guild_id, gone, effect.now_ms)
         if guild is not None:
             state.log(ControlKind.LOGS_RENEWED, guild_id=effect.guild_id)
-    if effect.joined is not None:
-        state.partings.pop((effect.origin, effect.guild_id, effect.joined.user_id), None)
     if effect.joined is not None and not _has_gone(state, effect):
+        state.partings.pop((effect.origin, effect.guild_id, effect.joined.user_id), None)
         admit(state, effect.guild_id, effect.joined, effect.now_ms)
     for line in snapshot.channels if snapshot is not None and begins else ():
         add_roles(state, line)
@@ -165,6 +164,14 @@ def may_have_role(state: State, guild_id: str, user_id: str) -> bool:
     """Whether the owner may give a user a role in a channel: users of this server must be members (PROTOCOL 16.5.5)."""
     known = state.users.get(user_id)
     return known is not None and (known.origin is not None or user_id in state.members[guild_id])
+
+
+def note_mistaken(state: State, origin: str, guild_id: str, user_id: str, now_ms: int) -> None:
+    """Note that the owner takes a user of this server for a member, unless they are one."""
+    known = state.users.get(user_id)
+    if known is not None and known.origin is None and user_id not in state.members.get(guild_id, {}):
+        key = origin, guild_id, user_id
+        state.partings[key] = max(state.partings[key], now_ms) + 1 if key in state.partings else now_ms
 
 
 def admit(state: State, guild_id: str, member: MirroredMember, now_ms: int) -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects.mirrors import EndParting, FindNextMirror, FindPartings, LeaveMirror, NoteParting, Parting
+from openguild_proto.effects.mirrors import (
+    EndParting,
+    FindNextMirror,
+    FindPartings,
+    LeaveMirror,
+    NoteMistaken,
+    NoteParting,
+    Parting,
+)
 from openguild_proto.effects.performs import performs
 from openguild_proto.memory.guilds import end_lost_rights
-from openguild_proto.memory.mirrors import drop
+from openguild_proto.memory.mirrors import drop, note_mistaken
 from openguild_proto.memory.state import State
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.policy.members import OWNER, decide_removal
@@ -37,8 +45,17 @@ def leave_mirror(state: State, effect: LeaveMirror) -> MemberChange:
 
 
 @performs(NoteParting)
-def note_parting(state: State, effect: NoteParting) -> None:
-    state.partings[effect.origin, effect.guild_id, effect.user_id] = effect.due_ms
+def note_parting(state: State, effect: NoteParting) -> bool:
+    key = effect.origin, effect.guild_id, effect.user_id
+    is_new = key not in state.partings
+    state.partings[key] = effect.due_ms
+    return is_new
+
+
+@performs(NoteMistaken)
+def note_each_mistaken(state: State, effect: NoteMistaken) -> None:
+    for user_id in effect.user_ids:
+        note_mistaken(state, effect.origin, effect.guild_id, user_id, effect.now_ms)
 
 
 @performs(FindPartings)

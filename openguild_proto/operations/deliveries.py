@@ -20,16 +20,15 @@ from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_DELIVERY_BODY_BYTES, MAX_SAFE_INTEGER, MAX_SEQUENCE
-from openguild_proto.mirror_records import Handover, Snapshot, Tenure
+from openguild_proto.mirror_records import Handover, Tenure
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.giving_up import TWO_OWNERS, has_claim
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.operations.owner_changes import follow, handovers_at, tell_former_owner, tell_of_owner
-from openguild_proto.operations.owner_claims import snapshot_problem
-from openguild_proto.operations.owners import ask_owner, is_mirrored
+from openguild_proto.operations.owners import is_mirrored
 from openguild_proto.operations.route import route
 from openguild_proto.operations.servers import EventKeys, keys_for_events, require_unrestricted, with_own_past
-from openguild_proto.operations.upkeep import keep_up
+from openguild_proto.operations.upkeep import keep_up, note_mistaken, read_snapshot
 from openguild_proto.records import LogPlace
 from openguild_proto.schemas.between_servers import (
     Delivery,
@@ -79,6 +78,8 @@ def deliver(call: Call[Delivery, None]) -> Operation[Response]:
             elif (yield from _begin_anew(call, owner, part.guild_id)):
                 place = yield from FindMirrorPlace(origin=owner, log_id=part.log_id)
                 outcome = MirrorOutcome("ok" if place is not None else "unknown", place)
+        if outcome.status == "unknown":
+            call.ctx.service.upkeep.unmirrored(owner, part.guild_id, call.ctx.now)
         if outcome.ended:
             purged.append(part.guild_id)
         places.append(_answered(part.log_id, outcome.status, outcome.place, outcome.reason))
@@ -181,22 +182,14 @@ def _answered(log_id: str, status: str, place: LogPlace | None, reason: str | No
 
 def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operation[bool]:
     """Store the guild anew, whose owner counts in another epoch. False: it cannot be read now."""
-    snapshot = yield from _snapshot(owner, guild_id)
+    snapshot = yield from read_snapshot(owner, guild_id)
     tenure = yield from FindTenure(guild_id=guild_id)
     if snapshot is not None and tenure is not None and snapshot.term < tenure.term:
         told = yield from tell_of_owner(
             guild_id, owner
         )  # it may not know yet that another owner has given the guild up
-        snapshot = snapshot if told is False else (yield from _snapshot(owner, guild_id)) if told else None
+        snapshot = snapshot if told is False else (yield from read_snapshot(owner, guild_id)) if told else None
     if snapshot is None:
         return False
+    yield from note_mistaken(call.ctx, owner, snapshot)
     return (yield from StoreMirror(origin=owner, guild_id=guild_id, snapshot=snapshot, now_ms=call.ctx.wall_ms))
-
-
-def _snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
-    try:
-        snapshot = yield from ask_owner(owner, "GET", f"/federation/v1/guilds/{guild_id}/snapshot", None, Snapshot)
-    except Refusal:
-        return None
-    is_good = snapshot.guild_id == guild_id and snapshot_problem(snapshot) is None
-    return snapshot if is_good else None

@@ -15,6 +15,7 @@ from openguild_proto.operations.context import Limit
 from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
 from openguild_proto.operations.owners import ask_owner, offline, remote_user
+from openguild_proto.operations.upkeep import note_mistaken
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.records import LogPlace, MemberRecord
 from openguild_proto.schemas.between_servers import JoinAnswer, JoinRequest, RemoteInvite, check_snapshot
@@ -77,13 +78,13 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
     place = yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)
     has_mirror = place is not None
     due_ms = call.ctx.wall_ms + UNDONE_MS
-    yield from NoteParting(origin=server, guild_id=invite.guild_id, user_id=user.user_id, due_ms=due_ms)
+    is_new = yield from NoteParting(origin=server, guild_id=invite.guild_id, user_id=user.user_id, due_ms=due_ms)
     while True:
         target = f"/federation/v1/invites/{code}/join"
         try:
             answer = yield from ask_owner(server, "POST", target, JoinRequest(user, has_mirror), JoinAnswer)
         except Refusal as refusal:
-            if refusal.code is not ErrorCode.GUILD_OFFLINE:
+            if is_new and refusal.code is not ErrorCode.GUILD_OFFLINE:  # an earlier join may still be admitted
                 yield from EndParting(origin=server, parting=Parting(invite.guild_id, user, due_ms))
             raise
         member, snapshot = answer.member, answer.snapshot
@@ -95,6 +96,8 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             raise offline()
         if not is_place(answer.epoch, answer.sequence):
             raise offline()
+        if snapshot is not None:
+            yield from note_mistaken(call.ctx, server, snapshot, joining=user.user_id)
         stands = LogPlace(answer.guild_id, answer.epoch, answer.sequence)
         stored = yield from StoreMirror(
             origin=server,

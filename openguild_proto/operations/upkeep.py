@@ -12,14 +12,24 @@ import msgspec
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.handovers import FindCopies, FindTenure
-from openguild_proto.effects.mirrors import DropMirror, EndParting, FindNextMirror, FindPartings, LeaveMirror, Parting
+from openguild_proto.effects.mirrors import (
+    DropMirror,
+    EndParting,
+    FindNextMirror,
+    FindPartings,
+    LeaveMirror,
+    NoteMistaken,
+    Parting,
+)
 from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
+from openguild_proto.mirror_records import Snapshot
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
-from openguild_proto.operations.owners import CHECK_SECS, is_mirrored, offline, pass_to_owner
+from openguild_proto.operations.owner_claims import snapshot_problem
+from openguild_proto.operations.owners import CHECK_SECS, ask_owner, is_mirrored, offline, pass_to_owner
 from openguild_proto.records import MemberChange
 from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 
@@ -61,6 +71,7 @@ def keep_up(ctx: Context, owner: str) -> Operation[None]:
     for parting in (yield from FindPartings(origin=owner, now_ms=ctx.wall_ms, limit=MAX_PARTINGS)):
         if not (yield from _tell(owner, parting)):
             return
+    yield from _look_at_unmirrored(ctx, owner)
     guild_id = yield from FindNextMirror(origin=owner, past=upkeep.past.get(owner))
     upkeep.past[owner] = guild_id
     if guild_id is None:
@@ -74,6 +85,34 @@ def keep_up(ctx: Context, owner: str) -> Operation[None]:
             (("guild_id", guild_id), ("owner", owner)),
         )
         yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=ctx.wall_ms)
+
+
+def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
+    """Read a guild at its owner. None: it cannot be read now, or is not as an honest owner would show it."""
+    try:
+        snapshot = yield from ask_owner(owner, "GET", f"/federation/v1/guilds/{guild_id}/snapshot", None, Snapshot)
+    except Refusal:
+        return None
+    is_good = snapshot.guild_id == guild_id and snapshot_problem(snapshot) is None
+    return snapshot if is_good else None
+
+
+def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str | None = None) -> Operation[None]:
+    """Note whom the owner takes for members who are none here: it is told. `joining`: a user who is becoming one."""
+    here = ctx.service.settings.federation.server_name
+    own = tuple(member.user_id for member in snapshot.members if member.origin == here and member.user_id != joining)
+    if own:
+        yield from NoteMistaken(origin=owner, guild_id=snapshot.guild_id, user_ids=own, now_ms=ctx.wall_ms)
+
+
+def _look_at_unmirrored(ctx: Context, owner: str) -> Operation[None]:
+    """Where an owner delivers a guild that is not here, one of this server's users is a member by its account alone."""
+    guild_id = ctx.service.upkeep.take_unmirrored(owner, ctx.now)
+    if guild_id is None or (yield from FindTenure(guild_id=guild_id)) is not None:
+        return
+    snapshot = yield from read_snapshot(owner, guild_id)
+    if snapshot is not None:
+        yield from note_mistaken(ctx, owner, snapshot)
 
 
 def _tell(owner: str, parting: Parting) -> Operation[bool]:

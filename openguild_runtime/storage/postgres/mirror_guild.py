@@ -42,6 +42,15 @@ SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2 AND origin = $5 ON CONF
 """
 SET_ROLE = "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2"
 LEAVE = "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2 RETURNING role"
+# What was noted before is noted anew: whoever has told the owner of that forgets only that.
+NOTE_MISTAKEN = """
+INSERT INTO federation_partings AS p (origin, guild_id, user_id, due_at)
+SELECT $1, $2, u.user_id, $4 FROM users AS u WHERE u.user_id = ANY ($3::uuid[]) AND u.origin IS NULL AND NOT EXISTS (
+    SELECT FROM guild_memberships AS m WHERE m.guild_id = $2 AND m.user_id = u.user_id
+) ORDER BY u.user_id
+ON CONFLICT (origin, guild_id, user_id)
+DO UPDATE SET due_at = greatest(p.due_at, EXCLUDED.due_at) + interval '1 millisecond'
+"""
 UPDATE_CHANNEL = "UPDATE channels SET name = $3, topic = $4, position = $5 WHERE channel_id = $1 AND guild_id = $2"
 OF_GUILD = "SELECT EXISTS (SELECT FROM channels WHERE channel_id = $1 AND guild_id = $2)"
 EXISTS = "SELECT EXISTS (SELECT FROM logs WHERE log_id = $1)"
@@ -123,9 +132,12 @@ class GuildMirror:
         self._record(ControlKind.CHANNEL_DELETED, channel_id=channel_id)
 
     async def _join(self, event: MirroredEvent, joined: MemberJoinedContent) -> None:
-        """Users of this server are admitted by their own request only (`StoreMirror`)."""
+        """Users of this server are admitted by their own request only (`StoreMirror`). Of others the owner is to hear."""
         home = home_of(self._tx.server_name, self._origin, joined.origin)
         if home is None:
+            await self._connection.execute(
+                NOTE_MISTAKEN, self._origin, self._guild_id, [joined.user_id], moment(event.at_ms)
+            )
             return
         member = MirroredMember(
             joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin

@@ -121,9 +121,8 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
             renews = guild is not None
             gone = await _store(tx, effect.origin, snapshot, anew=renews)
         guild = GuildRecord(effect.guild_id, snapshot.name, snapshot.created_at_ms, effect.origin)
-    if joined is not None:
-        await tx.connection.execute(NO_PARTING, effect.origin, effect.guild_id, joined.user_id)
     if joined is not None and guild is not None and not await _has_gone(tx.connection, joined, effect.stands):
+        await tx.connection.execute(NO_PARTING, effect.origin, effect.guild_id, joined.user_id)
         await _admit(tx, guild, joined, effect.now_ms)
     if snapshot is not None and begins:
         await add_roles(tx, snapshot.channels)

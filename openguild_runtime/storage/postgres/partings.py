@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects.mirrors import EndParting, FindNextMirror, FindPartings, LeaveMirror, NoteParting, Parting
+from openguild_proto.effects.mirrors import (
+    EndParting,
+    FindNextMirror,
+    FindPartings,
+    LeaveMirror,
+    NoteMistaken,
+    NoteParting,
+    Parting,
+)
 from openguild_proto.effects.performs import performs
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.policy.members import OWNER, decide_removal
@@ -10,7 +18,7 @@ from openguild_proto.records import ControlKind, MemberChange
 from openguild_proto.schemas.log_entries import left_guild
 from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
-from openguild_runtime.storage.postgres.mirror_guild import HAS_OWN_MEMBERS, LEAVE
+from openguild_runtime.storage.postgres.mirror_guild import HAS_OWN_MEMBERS, LEAVE, NOTE_MISTAKEN
 from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -30,7 +38,7 @@ WITH gone AS (
     ))
 )
 INSERT INTO federation_partings (origin, guild_id, user_id, due_at) VALUES ($1, $2, $3, $4)
-ON CONFLICT (origin, guild_id, user_id) DO UPDATE SET due_at = EXCLUDED.due_at
+ON CONFLICT (origin, guild_id, user_id) DO UPDATE SET due_at = EXCLUDED.due_at RETURNING xmax = 0
 """
 
 
@@ -60,8 +68,18 @@ async def leave_mirror(tx: Transaction, effect: LeaveMirror) -> MemberChange:
 
 
 @performs(NoteParting, Mode.CHANGE)
-async def note_parting(connection: Connection, effect: NoteParting) -> None:
-    await connection.execute(NOTE, effect.origin, effect.guild_id, effect.user_id, moment(effect.due_ms))
+async def note_parting(connection: Connection, effect: NoteParting) -> bool:
+    is_new: bool = await connection.fetchval(
+        NOTE, effect.origin, effect.guild_id, effect.user_id, moment(effect.due_ms)
+    )
+    return is_new
+
+
+@performs(NoteMistaken, Mode.CHANGE)
+async def note_mistaken(connection: Connection, effect: NoteMistaken) -> None:
+    await connection.execute(
+        NOTE_MISTAKEN, effect.origin, effect.guild_id, sorted(effect.user_ids), moment(effect.now_ms)
+    )
 
 
 @performs(FindPartings, Mode.QUERY)

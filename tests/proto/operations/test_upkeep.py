@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from openguild_proto.effects.federation import AskPeer
+from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.effects.mirrors import FindMirrorPlace
 from openguild_proto.federation.upkeep import MAX_KNOWN, UPKEEP_SECS, Upkeep
@@ -112,6 +112,80 @@ def test_a_join_whose_answer_is_lost_is_undone(shared: Shared, monkeypatch: pyte
     assert len(shared.south.ask_for(carol, "GET", "/guilds")) == again
 
 
+def hold_join(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Request]:
+    """Carol asks to join, and gives up. Return her token, and the request, which is under way for a while."""
+    held, carry = [], type(shared.federation).carry
+
+    def holding(self: Any, sender: Any, server: str, request: Request) -> Response:
+        if not request.path.endswith("/join"):
+            return carry(self, sender, server, request)
+        held.append(request)
+        raise PeerUnavailable(server, "timeout", sent=True)
+
+    with monkeypatch.context() as late:
+        late.setattr(type(shared.federation), "carry", holding)
+        carol = shared.south.user("carol")
+        answer = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
+        assert error(answer) == (503, "guild_offline")
+    greet(shared)
+    assert not shared.south.tables._state.partings, "the owner has heard that she has left"
+    (request,) = held
+    return carol, request
+
+
+def hear_of_the_join(shared: Shared, how: str) -> None:
+    if how == "without a mirror":
+        shared.north.ask_for(shared.alice, "POST", f"/channels/{shared.channel}/messages", {"content": "anybody?"})
+    elif how == "by a snapshot":
+        shared.north.tables._state.epochs[shared.guild] = 7
+    shared.level()
+
+
+@pytest.mark.parametrize("how", ["by its event", "by a snapshot", "without a mirror"])
+def test_a_join_that_arrives_when_it_was_given_up_is_undone(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "without a mirror":
+        leave(shared, shared.bob)
+        shared.level()
+    others = members(shared)
+    _, request = hold_join(shared, monkeypatch)
+    assert shared.north.run(request).status == 200
+    assert members(shared) == others | {"carol"}
+    hear_of_the_join(shared, how)
+    greet(shared)
+    greet(shared)
+    assert members(shared) == others
+    shared.level()
+    assert not shared.south.tables._state.partings
+    assert has_mirror(shared) == (how != "without a mirror")
+
+
+def test_a_join_that_is_asked_again_outlives_the_one_that_was_given_up(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carol, request = hold_join(shared, monkeypatch)
+    assert shared.north.run(request).status == 200
+    shared.level()
+    shared.south.ask_for(carol, "POST", f"/invites/{shared.code}@{NORTH}/accept")
+    assert not shared.south.tables._state.partings
+    greet(shared)
+    assert members(shared) == {"alice", "bob", "carol"}
+
+
+def test_a_refused_join_does_not_forget_the_one_before(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    carol = shared.south.user("carol")
+    with monkeypatch.context() as losing:
+        lose_answers(shared, losing, "/join")
+        shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
+    with monkeypatch.context() as full:
+        full.setattr("openguild_proto.operations.peer_guilds.MAX_MIRRORED_MEMBERS", 0)
+        answer = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
+        assert error(answer) == (409, "limit_reached")
+    greet(shared)
+    assert members(shared) == {"alice", "bob"}
+
+
 def test_a_join_that_is_refused_is_not_undone(shared: Shared) -> None:
     shared.north.ask_for(shared.alice, "DELETE", f"/guilds/{shared.guild}")
     carol = shared.south.user("carol")
@@ -153,4 +227,11 @@ def test_rounds_are_a_minute_apart_and_bounded() -> None:
     assert not upkeep.denied("0", 1.0), "forgotten"
     assert upkeep.denied("0", 1.0 + UPKEEP_SECS)
     upkeep.confirmed("0")
+    for number in range(2 * MAX_KNOWN):
+        upkeep.unmirrored(f"{number}.test", "guild", 0.0)
+    last = f"{2 * MAX_KNOWN - 1}.test"
+    assert upkeep.take_unmirrored(last, 1.0) is None, "a join may be under way"
+    assert upkeep.take_unmirrored("0.test", UPKEEP_SECS) is None, "forgotten"
+    assert upkeep.take_unmirrored(last, UPKEEP_SECS) == "guild"
+    assert upkeep.take_unmirrored(last, UPKEEP_SECS) is None, "taken"
     assert not upkeep.denied("0", UPKEEP_SECS)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.effects.guilds import FindGuildAccess, ListMembers
+from openguild_proto.effects.guilds import FindGuildAccess, ListMembers, RemoveMember
 from openguild_proto.effects.mirrors import (
     EndParting,
     FindMirrorPlace,
     FindNextMirror,
     FindPartings,
     LeaveMirror,
+    NoteMistaken,
     NoteParting,
     Parting,
     StoreMirror,
 )
 from openguild_proto.mirror_records import RemoteUser
-from openguild_proto.records import MemberChange
+from openguild_proto.records import Author, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.runtime.storage.test_gone_members import left
-from tests.runtime.storage.test_mirrors import mirrored, register
+from tests.runtime.storage.test_mirrors import level, mirrored, register
 from tests.support.owner_server import NOW_MS, OWNER, Owner, new_id
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +66,50 @@ async def test_a_join_is_undone_unless_the_user_is_a_member(kept_storage: Storag
     assert await partings(storage, owner, NOW_MS + 90_000) == []
     await storage.perform(NoteParting(OWNER, owner.guild_id, bob, NOW_MS))
     assert await partings(storage, owner) == [], "a member"
+
+
+async def test_whom_the_owner_takes_for_members_is_noted(kept_storage: Storage) -> None:
+    """By its word, or by the event of a join. Members are not, nor users of other servers."""
+    storage, owner = kept_storage, Owner()
+    bob, carol, dave = await mirrored(storage, owner), await register(storage, "carol"), await register(storage, "dave")
+    asked = (bob, dave, carol, owner.user_id, new_id())
+    await storage.perform(NoteMistaken(OWNER, owner.guild_id, asked, NOW_MS))
+    assert {(each.user.user_id, each.due_ms) for each in await partings(storage, owner)} == {
+        (carol, NOW_MS), (dave, NOW_MS)
+    }  # fmt: skip
+    for parting in await partings(storage, owner):
+        await storage.perform(EndParting(OWNER, parting))
+    owner.join(carol, "carol")
+    await level(storage, owner, owner.guild_id)
+    (told,) = await partings(storage, owner)
+    assert told.user.user_id == carol
+
+
+async def test_what_is_noted_again_is_another_parting_and_not_due_before(kept_storage: Storage) -> None:
+    storage, owner = kept_storage, Owner()
+    await mirrored(storage, owner)
+    carol = await register(storage, "carol")
+    asked = NoteParting(OWNER, owner.guild_id, carol, NOW_MS + 60_000)
+    assert await storage.perform(asked) is True
+    assert await storage.perform(asked) is False
+    await storage.perform(NoteMistaken(OWNER, owner.guild_id, (carol,), NOW_MS))
+    assert await partings(storage, owner, NOW_MS + 60_000) == [], "the join may be under way"
+    await storage.perform(EndParting(OWNER, Parting(owner.guild_id, RemoteUser(carol, "carol"), asked.due_ms)))
+    (noted,) = await partings(storage, owner, NOW_MS + 60_001)
+    assert noted.due_ms == NOW_MS + 60_001
+
+
+async def test_a_join_that_came_to_nothing_leaves_what_the_owner_is_to_hear(kept_storage: Storage) -> None:
+    """She joined, was removed, and joined by a request that was given up, before the answer to the first one came."""
+    storage, owner = kept_storage, Owner()
+    await mirrored(storage, owner)
+    carol = await register(storage, "carol")
+    joined = owner.join(carol, "carol")
+    owner.do(RemoveMember(Author(owner.user_id), owner.guild_id, carol, NOW_MS))
+    owner.join(carol, "carol")
+    await level(storage, owner, owner.guild_id)
+    await storage.perform(StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=joined.place))
+    assert [each.user.user_id for each in await partings(storage, owner, NOW_MS + 1)] == [carol]
 
 
 async def test_mirrors_are_found_in_turn(kept_storage: Storage) -> None:
