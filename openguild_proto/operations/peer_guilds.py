@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.guilds import FindInvite
+from openguild_proto.effects.guilds import FindInvite, FindMember
 from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, ReadSnapshot
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.names import NameFault, parse_user_id
@@ -43,8 +43,10 @@ def checked_user(user: RemoteUser) -> RemoteUser:
     return RemoteUser(user.user_id, name, shown)
 
 
-def _invite(call: Call[Any, Any], code: str, *, counted: int) -> Operation[InviteRecord]:
-    """Return a valid invite to a guild of this server, with a count of up to `counted` members. Raises Refusal."""
+def _invite(call: Call[Any, Any], code: str, user_id: str | None = None, *, counted: int) -> Operation[InviteRecord]:
+    """Return an invite to a guild of this server that is valid, or leads the user where they are a member, with a count of up to
+    `counted` members. Raises Refusal.
+    """
     require_unrestricted(call.ctx, call.server)
     spend(call.ctx, call.ctx.service.peer_invites, call.server.server)
     invite = yield from FindInvite(code=code, counted=counted)
@@ -52,7 +54,8 @@ def _invite(call: Call[Any, Any], code: str, *, counted: int) -> Operation[Invit
         raise Refusal(ErrorCode.NOT_FOUND)
     if invite.origin is not None:
         raise moved(invite.guild_id, invite.origin)
-    if not is_valid_invite(invite, call.ctx.wall_ms):
+    is_valid = is_valid_invite(invite, call.ctx.wall_ms)
+    if not is_valid and (user_id is None or (yield from FindMember(invite.guild_id, user_id)) is None):
         raise Refusal(ErrorCode.INVITE_EXPIRED)
     require_unrestricted(call.ctx, call.server, invite.guild_id)
     return invite
@@ -91,7 +94,7 @@ def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
     """Let a user of the server join; idempotent for members. The guild's logs are delivered from the answer on."""
     ctx, server = call.ctx, call.server.server
     user = checked_user(call.body.user)
-    invite = yield from _invite(call, code, counted=MAX_MIRRORED_MEMBERS)
+    invite = yield from _invite(call, code, user.user_id, counted=MAX_MIRRORED_MEMBERS)
     if invite.member_count >= MAX_MIRRORED_MEMBERS:
         raise Refusal(ErrorCode.LIMIT_REACHED, "this guild is too large to be mirrored")
     spend(ctx, ctx.service.peer_joins, server)

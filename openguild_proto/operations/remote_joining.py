@@ -6,7 +6,14 @@ from typing import Any
 
 from openguild_proto.effects.accounts import DescribeUser
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.mirrors import EndParting, FindMirrorPlace, NoteParting, Parting, StoreMirror
+from openguild_proto.effects.mirrors import (
+    DropMirror,
+    EndParting,
+    FindMirrorPlace,
+    NoteParting,
+    Parting,
+    StoreMirror,
+)
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.names import NameFault, parse_server_name
 from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES, REMOTE_JOIN_WRITES
@@ -14,7 +21,7 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
-from openguild_proto.operations.owners import ask_owner, offline, remote_user
+from openguild_proto.operations.owners import ask_owner, is_mirrored, offline, remote_user
 from openguild_proto.operations.upkeep import note_mistaken
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.records import LogPlace, MemberRecord
@@ -39,11 +46,14 @@ def split_invite(call: Call[Any, Any], code: str) -> tuple[str, str | None]:
 
 def show_remote_invite(code: str, server: str) -> Operation[RemoteInvite]:
     """Return where an invite of another server leads. Raises Refusal."""
-    return (yield from _find_invite(code, server))[0]
+    invite, _ = yield from _find_invite(code, server)
+    if invite is None:
+        raise Refusal(ErrorCode.INVITE_EXPIRED)
+    return invite
 
 
-def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite, str]]:
-    """Return an invite, and the server that owns its guild now: the one it was made on says so."""
+def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite | None, str]]:
+    """Return an invite, and the server that owns its guild now: the one it was made on says so. None: it has expired."""
     for _ in range(MAX_MOVES):
         try:
             target = f"/federation/v1/invites/{code}"
@@ -52,6 +62,8 @@ def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite, str]]:
                 raise offline()
             return found, server
         except Refusal as refusal:
+            if refusal.code is ErrorCode.INVITE_EXPIRED:
+                return None, server
             owner = next((each.message for each in refusal.details if each.field == "owner"), None)
             if refusal.code is not ErrorCode.GUILD_MOVED or owner is None:
                 raise
@@ -73,22 +85,25 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
     _charge(call)
     asked = server
     invite, server = yield from _find_invite(code, server)
-    if server != asked:
-        yield from follow_owner(call.ctx, invite.guild_id, asked)
-    place = yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)
-    has_mirror = place is not None
+    has_mirror = is_new = False
     due_ms = call.ctx.wall_ms + UNDONE_MS
-    is_new = yield from NoteParting(origin=server, guild_id=invite.guild_id, user_id=user.user_id, due_ms=due_ms)
+    if invite is not None:  # one that has expired admits nobody, and shows members that they are
+        if server != asked:
+            yield from follow_owner(call.ctx, invite.guild_id, asked)
+        has_mirror = (yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)) is not None
+        is_new = yield from NoteParting(origin=server, guild_id=invite.guild_id, user_id=user.user_id, due_ms=due_ms)
     while True:
         target = f"/federation/v1/invites/{code}/join"
         try:
             answer = yield from ask_owner(server, "POST", target, JoinRequest(user, has_mirror), JoinAnswer)
         except Refusal as refusal:
-            if is_new and refusal.code is not ErrorCode.GUILD_OFFLINE:  # an earlier join may still be admitted
+            is_refused = refusal.code is not ErrorCode.GUILD_OFFLINE
+            if invite is not None and is_new and is_refused:  # else an earlier join may still be admitted
                 yield from EndParting(origin=server, parting=Parting(invite.guild_id, user, due_ms))
             raise
         member, snapshot = answer.member, answer.snapshot
-        if member.user_id != user.user_id or answer.guild_id != invite.guild_id or member_problem(member) is not None:
+        is_other = invite is not None and answer.guild_id != invite.guild_id
+        if member.user_id != user.user_id or is_other or member_problem(member) is not None:
             raise offline()  # an answer to another question
         if snapshot is not None and check_snapshot(snapshot) is not None:
             raise Refusal(ErrorCode.LIMIT_REACHED, "this guild is too large to be mirrored")
@@ -107,6 +122,10 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             joined=member,
             stands=stands,
         )
+        if stored and snapshot is not None and (yield from is_mirrored(server, answer.guild_id)) is False:
+            # it ended before it was here: nobody who was told of that knows this mirror
+            yield from DropMirror(origin=server, guild_id=answer.guild_id, now_ms=call.ctx.wall_ms)
+            raise Refusal(ErrorCode.NOT_FOUND)
         if stored:
             return MemberRecord(
                 answer.guild_id, user.user_id, user.username, member.role, member.joined_at_ms, user.display_name
