@@ -48,10 +48,14 @@ class Woken(Record, frozen=True):
     mirrored: tuple[str, ...]  # of the logs asked about, those that some peer mirrors
     elsewhere: bool  # a peer mirrors one of them whose lease the asker does not hold
     free: bool = False  # nobody holds it
+    ended: tuple[str, ...] = ()  # peers whose lease the asker holds, and which have to purge a deleted guild of these
 
 
 class FindWoken(StorageEffect[Woken], frozen=True):
-    """Find what peers lack of these logs, and of the logs of their guilds, in one query. `holder`: of leases, the asker."""
+    """Find what peers lack of these logs, and of the logs of their guilds, in one query. `holder`: of leases, the asker.
+
+    Of deleted guilds: who has to hear of it.
+    """
 
     log_ids: tuple[str, ...]
     holder: str

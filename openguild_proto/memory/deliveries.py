@@ -80,17 +80,22 @@ def find_woken(state: State, effect: FindWoken) -> Woken:
             guild_of[log_id] = channel.record.guild_id if channel is not None else log_id
     behind: list[tuple[str, BehindLog]] = []
     mirrored: set[str] = set()
+    ended: set[str] = set()
     elsewhere = free = False
     for (peer, guild_id), row in sorted(state.peer_guilds.items()):
         grown = sorted(log_id for log_id, of in guild_of.items() if of == guild_id and log_id != guild_id)
-        if guild_id not in guild_of.values() or row.purged_at_ms is not None:
+        is_gone = guild_id in effect.log_ids and guild_id not in state.guilds and row.ended_at_ms is not None
+        if not (is_gone or guild_id in guild_of.values()) or row.purged_at_ms is not None:
             continue
-        mirrored.update(log_id for log_id, of in guild_of.items() if of == guild_id)
+        mirrored.update({guild_id} if is_gone else (log_id for log_id, of in guild_of.items() if of == guild_id))
         if state.leases.get(peer, ("", 0))[0] != effect.holder:
             elsewhere, free = True, free or peer not in state.leases
             continue
+        if is_gone:
+            ended.add(peer)
+            continue
         behind += [(peer, log) for log in _behind(state, peer, guild_id, row, (guild_id, *grown))]
-    return Woken(tuple(behind), tuple(sorted(mirrored)), elsewhere, free)
+    return Woken(tuple(behind), tuple(sorted(mirrored)), elsewhere, free, tuple(sorted(ended)))
 
 
 @performs(MoveCursors)

@@ -8,8 +8,8 @@ The call contract: before each input give the time, then take actions until ther
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = deliveries.next_deadline()
 
-Inputs: `start`, `grew`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all processes one delivers to
-a peer: the one that holds its lease.
+Inputs: `start`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all processes one
+delivers to a peer: the one that holds its lease.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from openguild_proto.mirroring.cursors import CursorBatch, Cursors
 from openguild_proto.mirroring.peer import STORAGE_SECS, PeerDelivery
 from openguild_proto.mirroring.preparing import Preparing
 from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
-from openguild_proto.records import LogPlace, StoredEvent
+from openguild_proto.records import ControlKind, ControlRecord, LogPlace, StoredEvent
 
 RENEW_SECS = PEER_LEASE_SECS / 3
 TAKEN_AT_ONCE = 50  # leases in one round, so that processes that start together share them
@@ -101,6 +101,11 @@ class Deliveries:
         if event is not None:
             self._preparing.recent.add(event, self.procedures.now)
         self._ask({log_id: True})
+
+    def recorded(self, record: ControlRecord) -> None:
+        """This process has stored a record of the control log: peers hear of a deleted guild at once."""
+        if record.kind is ControlKind.GUILD_DELETED and record.guild_id is not None:
+            self.grew(record.guild_id)
 
     def heard(self, hint: AnyHint) -> None:
         """Another process tells something."""
@@ -265,6 +270,9 @@ class Deliveries:
         for server, log in woken.behind:
             if server in self.peers:
                 self.peers[server].woken(log)
+        for server in woken.ended:
+            if server in self.peers:
+                self.peers[server].look()
 
     def _hurry(self) -> Procedure[None]:
         yield from Sleep(max(0.0, self._hurried - self.procedures.now)).wait()

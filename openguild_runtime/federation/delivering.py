@@ -18,7 +18,7 @@ from openguild_proto.mirroring.actions import AnyAction, Log, Query, Tell
 from openguild_proto.mirroring.deliveries import Deliveries
 from openguild_proto.mirroring.host import Counters
 from openguild_proto.mirroring.peer import PeerDelivery
-from openguild_proto.records import StoredEvent
+from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_runtime.bus.base import Bus, BusHandler
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import start_background_task
@@ -66,6 +66,12 @@ class DeliveryRunner:
         """This process has stored an event; given where it is at hand."""
         if self._runs():
             self._at_now().grew(log_id, event)
+            self._carry_out()
+
+    def recorded(self, record: ControlRecord) -> None:
+        """This process has stored a record of the control log."""
+        if self._runs():
+            self._at_now().recorded(record)
             self._carry_out()
 
     def after(self, committed: Callable[[StoredEvent, str], None]) -> Callable[[StoredEvent, str], None]:

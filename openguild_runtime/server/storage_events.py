@@ -23,6 +23,7 @@ class StorageEvents(StorageHandler):
 
     def control_stored(self, record: ControlRecord) -> None:
         self._replica.stored(record)
+        self._deliveries.recorded(record)
 
     def log_grew(self, event: StoredEvent) -> None:
         self._replica.log_grew(event)

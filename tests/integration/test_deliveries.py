@@ -152,3 +152,8 @@ def test_the_removal_is_the_last_event_and_the_mirror_is_purged(pair: Pair) -> N
     cursors = "SELECT count(*) FROM federation_cursors WHERE log_id = ANY ($1::uuid[])"
     assert pair.row(NORTH, cursors, [pair.guild, pair.channel]) == 0
     assert pair.bob.get(f"/guilds/{pair.guild}").status_code == 404
+
+
+def test_a_guild_that_is_deleted_goes_from_the_mirror_at_once(pair: Pair) -> None:
+    pair.alice.ok(pair.alice.request("DELETE", f"/guilds/{pair.guild}"))
+    wait_until(lambda: pair.bob.get(f"/guilds/{pair.guild}").status_code == 404, secs=20, what=lambda: "the guild goes")

@@ -54,7 +54,7 @@ WITH grown AS (
     LEFT JOIN channels AS c ON c.channel_id = l.log_id WHERE l.log_id = ANY ($1::uuid[]) AND l.kind <> 'user'
 )
 """
-# First a line for each log that somebody mirrors, without a peer; then what each peer lacks.
+# First a line for each log that somebody mirrors, without a peer; then what each peer lacks. One without a log: a deleted guild.
 FIND_WOKEN = (
     _GROWN
     + """, mirrored AS MATERIALIZED (
@@ -69,13 +69,22 @@ FIND_WOKEN = (
         JOIN federation_guilds AS m ON m.guild_id = own.guild_id
         JOIN federation_leases AS lease ON lease.peer = m.peer AND lease.holder = $2""",
     )
-    + """)
+    + """), gone AS (
+    SELECT m.peer, m.guild_id, lease.holder FROM federation_guilds AS m LEFT JOIN federation_leases AS lease USING (peer)
+    WHERE m.guild_id = ANY ($1::uuid[]) AND m.ended_at IS NOT NULL AND m.purged_at IS NULL
+    AND NOT EXISTS (SELECT FROM logs WHERE log_id = m.guild_id)
+)
 SELECT peer, guild_id, log_id, epoch, ends, head, after, cursor_epoch, free FROM (
 SELECT NULL AS peer, NULL::uuid AS guild_id, log_id, NULL::bigint AS epoch, elsewhere AS ends, NULL::bigint AS head,
     NULL::bigint AS after, NULL::bigint AS cursor_epoch, free
 FROM mirrored
 UNION ALL
 SELECT peer, guild_id, log_id, epoch, ends, head, after, cursor_epoch, false FROM behind
+UNION ALL
+SELECT NULL, NULL, guild_id, NULL, bool_or(holder IS DISTINCT FROM $2), NULL, NULL, NULL, bool_or(holder IS NULL)
+FROM gone GROUP BY guild_id
+UNION ALL
+SELECT peer, guild_id, NULL, 0, true, 0, 0, 0, false FROM gone WHERE holder = $2
 ) AS found ORDER BY peer COLLATE "C" NULLS FIRST, guild_id, guild_id <> log_id, log_id
 """
 )
@@ -149,10 +158,11 @@ async def find_woken(connection: Connection, effect: FindWoken) -> Woken:
     rows = await connection.fetch(FIND_WOKEN, effect.log_ids, effect.holder)
     mirrored = [row for row in rows if row["peer"] is None]
     return Woken(
-        tuple((row["peer"], _behind(row)) for row in rows if row["peer"] is not None),
+        tuple((row["peer"], _behind(row)) for row in rows if row["peer"] is not None and row["log_id"] is not None),
         tuple(sorted(str(row["log_id"]) for row in mirrored)),
         elsewhere=any(row["ends"] for row in mirrored),
         free=any(row["free"] for row in mirrored),
+        ended=tuple(sorted({row["peer"] for row in rows if row["log_id"] is None})),
     )
 
 

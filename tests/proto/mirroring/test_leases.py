@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from openguild_proto.effects.deliveries import FindEnded
 from openguild_proto.limits import PEER_LEASE_SECS
 from openguild_proto.mirroring.actions import Query
 from openguild_proto.mirroring.deliveries import Deliveries
@@ -68,3 +69,18 @@ def test_peers_that_join_at_once_are_all_delivered_to_within_a_second() -> None:
         world.driven.run(0.2)
     world.driven.run(1)
     assert sorted(world.process.peers) == ["one.test", "three.test", "two.test"]
+
+
+@pytest.mark.parametrize("holds", [True, False], ids=["which delivers", "beside the one that delivers"])
+def test_peers_hear_at_once_of_a_guild_that_a_process_deletes(holds: bool) -> None:
+    world = World()
+    other = world.driven.add("two")
+    world.driven.run(10)
+    head = world.owner.tables.control_head()
+    world.owner.drop_guild(world.guild)
+    deletes = world.process if holds else other
+    for record in world.owner.tables.control_since(head, 10):
+        world.driven.at(deletes).recorded(record)
+    world.driven.run(0.5)
+    assert world.guild not in world.peer.logs
+    assert world.owner.tables.perform(FindEnded(world.peer.server)) == ()

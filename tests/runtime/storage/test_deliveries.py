@@ -291,6 +291,11 @@ async def test_mirrors_of_a_deleted_guild_are_to_be_purged(storage: Storage) -> 
     users = [await join(storage, guild, owner, peer) for peer in peers]
     await leave(storage, guild, users[0])
     await storage.perform(DeleteGuild(author=Author(owner), guild_id=guild))
+    holder, asked = new_id(), (guild, new_id())
+    assert await storage.perform(FindWoken(asked, holder)) == Woken((), (guild,), elsewhere=True, free=True)
+    await storage.perform(TakeLeases(peers=(peers[1],), holder=holder, now_ms=NOW, until_ms=NOW + 1))
+    woken = await storage.perform(FindWoken(asked, holder))
+    assert woken == Woken((), (guild,), elsewhere=True, free=True, ended=(peers[1],))
     for peer in peers:
         assert await behind(storage, peer) == ()
         assert await storage.perform(FindEnded(peer=peer)) == (LogPlace(guild, 0, 0),)

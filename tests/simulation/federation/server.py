@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Done: TypeAlias = Callable[[Any, "Exception | None"], None]
 
+ALL_RECORDS = 1_000  # of one change
 RECORD_SECS = 3_600.0  # between two records of the key in use
 SLOW_SHARE = 0.3  # of the effects take time
 SLOW_SECS = 0.02
@@ -93,6 +94,7 @@ class Server:
             self._record(signer)
         self.clock.later(RECORD_SECS, self._record_again, self.incarnation)
         self.deliveries = Deliveries(f"{self.name}/{self.incarnation}", self.signers[0], self.rng.random)
+        self._control_head = self.tables.control_head()
         self.run.plant(self)
         self._at().start()
         self.carry_out()
@@ -220,6 +222,9 @@ class Server:
             return
         for event in self.run.books.take_grown(self):
             self._at().grew(event.log_id, event)
+        for record in self.tables.control_since(self._control_head, ALL_RECORDS):
+            self._control_head = record.sequence
+            self._at().recorded(record)
         done(result, None)
         self.carry_out()
 
