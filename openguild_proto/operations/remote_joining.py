@@ -28,6 +28,7 @@ from openguild_proto.records import LogPlace, MemberRecord
 from openguild_proto.schemas.between_servers import JoinAnswer, JoinRequest, RemoteInvite, check_snapshot
 
 UNDONE_MS = 60_000  # PROTOCOL 16.5.12: after which a join whose answer was lost is undone
+MAX_ASKED = 4  # ours: times that the owner is asked to admit a user, while others join and leave
 MAX_MOVES = 3  # ours: of a guild, since the invite was made
 
 
@@ -92,7 +93,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             yield from follow_owner(call.ctx, invite.guild_id, asked)
         has_mirror = (yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)) is not None
         is_new = yield from NoteParting(origin=server, guild_id=invite.guild_id, user_id=user.user_id, due_ms=due_ms)
-    while True:
+    for _ in range(MAX_ASKED):
         target = f"/federation/v1/invites/{code}/join"
         try:
             answer = yield from ask_owner(server, "POST", target, JoinRequest(user, has_mirror), JoinAnswer)
@@ -101,6 +102,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             if invite is not None and is_new and is_refused:  # else an earlier join may still be admitted
                 yield from EndParting(origin=server, parting=Parting(invite.guild_id, user, due_ms))
             raise
+        is_new = False  # they are admitted
         member, snapshot = answer.member, answer.snapshot
         is_other = invite is not None and answer.guild_id != invite.guild_id
         if member.user_id != user.user_id or is_other or member_problem(member) is not None:
@@ -130,9 +132,9 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             return MemberRecord(
                 answer.guild_id, user.user_id, user.username, member.role, member.joined_at_ms, user.display_name
             )
-        if snapshot is not None or not has_mirror:
-            raise offline()
-        has_mirror = False  # the mirror went meanwhile, or does not tell whether they are a member
+        # the mirror went meanwhile, or does not tell whether they are a member: it lacks events, or it began after the answer
+        has_mirror = snapshot is not None
+    raise offline()
 
 
 def _charge(call: Call[Any, Any]) -> None:

@@ -38,7 +38,12 @@ WITH renamed AS (
 )
 SELECT origin FROM users WHERE user_id = $1
 """
-# Before the guild's log is held, as where a removal ends the mirror.
+# Joins of a peer to a guild take turns: before the first one there is no line of the mirror that the others could wait for.
+TAKE_TURN = """
+SELECT pg_advisory_xact_lock(hashtextextended('join ' || $1::text || ' ' || guild_id, 0)) FROM invites WHERE code = $2
+"""
+HOLD_USER = "SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE"
+# After the user, and before the guild's log is held, as where a removal ends the mirror.
 HOLD_MIRROR = """
 SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = (SELECT guild_id FROM invites WHERE code = $2) FOR UPDATE
 """
@@ -81,8 +86,10 @@ WHERE g.guild_id = $1
 async def join_from_server(tx: Transaction, effect: JoinFromServer) -> RemoteJoin | LimitReached | None:
     if not await tx.connection.fetchval("SELECT EXISTS (SELECT FROM invites WHERE code = $1)", effect.code):
         return None
-    await tx.connection.execute(HOLD_MIRROR, effect.peer, effect.code)
+    await tx.connection.execute(TAKE_TURN, effect.peer, effect.code)
     await _know(tx, effect.peer, effect.user, effect.now_ms)
+    await tx.connection.execute(HOLD_USER, effect.user.user_id)
+    await tx.connection.execute(HOLD_MIRROR, effect.peer, effect.code)
     member = await accept_invite(
         tx,
         AcceptInvite(

@@ -77,3 +77,23 @@ def test_an_expired_invite_admits_nobody_else(shared: Shared) -> None:
     assert members(shared) == {"alice", "bob", "carol"}
     assert user_id(shared.south, dave) not in shared.north.tables._state.users
     assert not shared.south.tables._state.partings
+
+
+def test_two_first_members_of_a_server_may_join_at_once(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mirror begins with the later one, before the answer to the earlier one is stored."""
+    east, carry = shared.federation[EAST], type(shared.federation).carry
+    carol, dave, path = east.user("carol"), east.user("dave"), f"/invites/{shared.code}@{NORTH}/accept"
+
+    def meanwhile(self: Any, sender: Any, server: str, request: Request) -> Response:
+        answer: Response = carry(self, sender, server, request)
+        if request.path.endswith("/join"):
+            monkeypatch.setattr(type(shared.federation), "carry", carry)
+            east.ask_for(dave, "POST", path)
+        return answer
+
+    monkeypatch.setattr(type(shared.federation), "carry", meanwhile)
+    assert east.ask_for(carol, "POST", path)["user_id"] == user_id(east, carol)
+    for token in (carol, dave):
+        assert len(east.ask_for(token, "GET", "/guilds")) == 1
+    assert members(shared) == {"alice", "bob", "carol", "dave"}
+    assert not east.tables._state.partings

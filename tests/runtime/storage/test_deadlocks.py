@@ -6,11 +6,13 @@ import anyio
 import asyncpg
 import pytest
 
-from openguild_proto.effects.guilds import RemoveMember
+from openguild_proto.effects.guilds import InsertInvite, RemoveMember
+from openguild_proto.effects.mirrors import JoinFromServer, RemoteJoin
+from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.records import Author, MemberChange
 from openguild_runtime.storage.postgres import PostgresStorage
-from tests.support.deeds import NOW, add_guild, add_user
-from tests.support.peers import join
+from tests.support.deeds import NOW, add_guild, add_user, new_id
+from tests.support.peers import PEER, join
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -44,3 +46,36 @@ async def test_a_change_that_was_chosen_to_end_a_deadlock_is_made(database_url: 
         await other.close()
         await looker.close()
         await store.aclose()
+
+
+async def deadlocks(database_url: str) -> int:
+    """Return how many there were, as far as the sessions that have ended know."""
+    looker = await asyncpg.connect(database_url)
+    count: int = await looker.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    await looker.close()
+    return count
+
+
+async def test_first_members_of_a_server_who_join_at_once_do_not_wait_for_each_other(database_url: str) -> None:
+    """Nor do those who leave meanwhile, and join again."""
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        for _ in range(6):
+            guild, code, users = await add_guild(store, owner), new_id()[:12], [new_id() for _ in range(4)]
+            await store.perform(InsertInvite(Author(owner), code, guild, None, None, NOW))
+
+            async def come_and_go(user_id: str, code: str = code, guild: str = guild) -> None:
+                user = RemoteUser(user_id, f"u{user_id[:8]}")
+                for _ in range(2):
+                    joined = await store.perform(JoinFromServer(PEER, user, code, "member", NOW, 1_000, True))
+                    assert isinstance(joined, RemoteJoin)
+                    await store.perform(RemoveMember(Author(user_id), guild, user_id, NOW))
+
+            async with anyio.create_task_group() as joins:
+                for user_id in [*users, *users]:
+                    joins.start_soon(come_and_go, user_id)
+        await store.aclose()
+    assert await deadlocks(database_url) == before
