@@ -305,7 +305,9 @@ def handshake(
         sock.sendall(f"GET /channels/{channel}/ws{query} HTTP/1.1\r\n".encode() + UPGRADE + token)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += sock.recv(1)
+            data = sock.recv(1)
+            assert data, (head, "closed")
+            head += data
         assert head.startswith(b"HTTP/1.1 101"), head
         yield sock
 

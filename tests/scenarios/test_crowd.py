@@ -41,15 +41,22 @@ def crowd(server: ServerProcess, user: User, channel: str, count: int) -> Iterat
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     request = f"GET /channels/{channel}/ws HTTP/1.1\r\n".encode() + UPGRADE
     request += f"Authorization: Bearer {user.token}\r\n\r\n".encode()
-    sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(count)]
+    sockets: list[socket.socket] = []
     try:
-        for first in range(0, count, AT_ONCE):
-            for sock in sockets[first : first + AT_ONCE]:
+        while len(sockets) < count:  # one that says nothing for long is closed
+            new = [
+                socket.create_connection(("127.0.0.1", server.port), timeout=20)
+                for _ in range(min(AT_ONCE, count - len(sockets)))
+            ]
+            sockets += new
+            for sock in new:
                 sock.sendall(request)
-            for sock in sockets[first : first + AT_ONCE]:
+            for sock in new:
                 head = b""
                 while not head.endswith(b"\r\n\r\n"):
-                    head += sock.recv(1)
+                    data = sock.recv(1)
+                    assert data, (head, "closed")
+                    head += data
                 assert head.startswith(b"HTTP/1.1 101"), head
         yield sockets
     finally:
