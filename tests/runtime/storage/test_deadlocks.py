@@ -7,11 +7,12 @@ import asyncpg
 import pytest
 
 from openguild_proto.effects.guilds import InsertInvite, RemoveMember
-from openguild_proto.effects.mirrors import JoinFromServer, RemoteJoin
+from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, RemoteJoin, StoreMirror
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.records import Author, MemberChange
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_guild, add_user, new_id
+from tests.support.owner_server import OWNER, Owner
 from tests.support.peers import PEER, join
 from tests.support.waiting import eventually
 
@@ -77,5 +78,30 @@ async def test_first_members_of_a_server_who_join_at_once_do_not_wait_for_each_o
             async with anyio.create_task_group() as joins:
                 for user_id in [*users, *users]:
                     joins.start_soon(come_and_go, user_id)
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+async def test_mirrors_that_begin_anew_do_not_wait_for_their_events_and_joins(database_url: str) -> None:
+    """Each of several users who join at once gets a newer snapshot, and the events of the joins come meanwhile."""
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        for _ in range(8):
+            owner, users = Owner(), [await add_user(store) for _ in range(6)]
+
+            async def become(joined: RemoteJoin, guild: str = owner.guild_id) -> None:
+                await store.perform(StoreMirror(OWNER, guild, joined.snapshot, NOW, joined.member, joined.place))
+
+            async def hear(after: int, owner: Owner = owner) -> None:
+                news = owner.news(owner.guild_id, after)
+                await store.perform(MirrorEvents(OWNER, owner.guild_id, owner.guild_id, 1, news))
+
+            joins = [owner.join(user_id, f"u{user_id[:8]}") for user_id in users]
+            async with anyio.create_task_group() as at_once:
+                for joined in joins:
+                    at_once.start_soon(become, joined)
+                    at_once.start_soon(hear, joined.place.sequence - 1)
         await store.aclose()
     assert await deadlocks(database_url) == before
