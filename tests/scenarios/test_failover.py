@@ -19,6 +19,7 @@ from tests.support.server import ServerProcess
 from tests.support.stale import StalePostgres
 from tests.support.waiting import wait_until
 
+WENT_BACK = "the log of this channel went back; begin anew"
 RENEWED = "the database may have lost its newest commits: every channel has a new epoch, its streams begin anew"
 
 
@@ -97,7 +98,8 @@ def test_a_stale_standby_is_promoted(
     with here.stream(channels[0], since=10) as one, there.stream(channels[1], since=9) as two:
         assert texts(receive(two, 1)) == ["lost 4"]
         postgres_of_two.promote(timeline=timeline)
-        assert close_code(one) == close_code(two) == (1012, "the log of this channel went back; begin anew")
+        ends = {close_code(one), close_code(two)}  # a check of access may meet the promotion first
+        assert ends <= {(1012, WENT_BACK), (1012, "access cannot be checked; reconnect")}
     after = epochs(alice, channels)
     assert not set(after) & set(before)
     for channel in channels:
