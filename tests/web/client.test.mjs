@@ -30,10 +30,11 @@ async function owner(t, options) {
   return { alice, guildId, channelId, log: `channel:${channelId}` };
 }
 
-/** The next `told` of this name that passes the check. */
+/** The next `told` of this name that passes the check; a failure that names it where it does not come. */
 function next(client, name, check = () => true) {
-  return new Promise((resolve) => {
-    const stop = client.on(name, (told) => check(told) && (stop(), resolve(told)));
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error(`${client.username} was told no such ${name} within a minute`)), 60_000).unref();
+    const stop = client.on(name, (told) => check(told) && (stop(), clearTimeout(late), resolve(told)));
   });
 }
 
@@ -163,9 +164,9 @@ test("guilds and channels that come later are followed", async (t) => {
   const { alice, guildId } = await owner(t);
   const bob = await user(t);
   assert.deepEqual(await bob.followAll(), []);
-  const joined = next(bob, "guild.joined");
+  const followed = next(bob, "guild");
   await bob.acceptInvite((await alice.createInvite(guildId)).code);
-  await joined;
+  assert.equal((await followed).guild_id, guildId); // a channel of before this begins now, a later one at its beginning
   const hello = next(bob, "message", ({ event }) => event.content.content === "in a new channel");
   const { channel_id: later } = await alice.createChannel(guildId, "later");
   await alice.post(later, "in a new channel");

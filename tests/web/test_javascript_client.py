@@ -20,7 +20,7 @@ DOCS = HERE.parents[1] / "docs"
 def test_the_client_in_node(node: str, module_database: str, module_directory: Path) -> None:
     with controlled_server(module_database, module_directory) as controlled, control_port(controlled) as port:
         done = subprocess.run(
-            [node, "--experimental-websocket", "--no-warnings", "--test", "--test-reporter=spec", HERE / "client.test.mjs"],
+            [node, "--experimental-websocket", "--no-warnings", "--test-reporter=spec", HERE / "client.test.mjs"],
             env=os.environ | {
                 "URL_OF_SERVER": controlled.url, "DIRECT": controlled.server.base_url, "CONTROL": f"http://127.0.0.1:{port}",
             },
@@ -30,7 +30,7 @@ def test_the_client_in_node(node: str, module_database: str, module_directory: P
 
 
 def test_loops_over_one_log(node: str) -> None:
-    command = [node, "--no-warnings", "--test", "--test-reporter=spec", HERE / "loops.test.mjs"]
+    command = [node, "--no-warnings", "--test-reporter=spec", HERE / "loops.test.mjs"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
 
