@@ -84,7 +84,7 @@ def close_sessions(scope: AdminScope, request: Request) -> Response:
         raise Refused("name the user")
     found = [
         transport
-        for transport in scope.replica.transports()
+        for transport in scope.replica.streams.transports()
         if transport.stream is not None and transport.stream.user_id == user
     ]
     for transport in found:

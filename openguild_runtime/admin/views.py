@@ -118,7 +118,7 @@ async def _survey(scope: AdminScope, depths: list[tuple[str, int]], user: str | 
     """Look at all sockets, in as many turns of the loop as it takes."""
     replica, turn = scope.replica.replica, Turn(scope.sources.monotonic)
     survey = Survey(replica.hub, (channel_id for channel_id, _ in depths), user)
-    await turn.each(scope.replica.transports(), lambda transport: survey.stream(transport, transport.address))
+    await turn.each(scope.replica.streams.transports(), lambda transport: survey.stream(transport, transport.address))
     await turn.each(replica.gateway.sockets(), survey.gateway)
     return survey
 

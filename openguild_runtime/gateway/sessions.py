@@ -82,7 +82,7 @@ class GatewaySessions:
         session = GatewaySession(self, transport, opened, client_address)
         self._sessions[transport] = session
         transport.gateway = transport.feeder = session
-        self._replica.open_gateway(transport, session)
+        self._replica.gateway.open(transport, session)
         session.wake()
 
     def received(self, transport: Transport, event: TextReceived | BytesReceived) -> None:
@@ -103,7 +103,7 @@ class GatewaySessions:
         session = self._sessions.pop(transport, None)
         if session is None:
             return False
-        self._replica.leave_gateway(transport, session)
+        self._replica.gateway.leave(transport, session)
         session.left()
         self._runner.service.sockets.release(session.claimed_by, session.opened.address)
         log.debug("gateway socket ended", **session.described)
@@ -117,7 +117,7 @@ class GatewaySessions:
 
     def do(self, session: GatewaySession, action: AnyAction) -> None:
         """Carry out an action that is about logs."""
-        self._replica.for_gateway(session, action)
+        self._replica.gateway.do(session, action)
 
     async def authenticate(self, session: GatewaySession, token: str) -> Authenticated:
         """Return whose token it is. Raises Refusal, StorageUnavailable."""
@@ -137,7 +137,7 @@ class GatewaySessions:
 
     def authenticated(self, session: GatewaySession) -> None:
         """The session has a token."""
-        self._replica.gateway_authenticated(session)
+        self._replica.gateway.authenticated(session)
 
     async def run(self, request: Request) -> Response:
         """Return the response of a command's operation."""

@@ -7,50 +7,30 @@ that what concerns very many sockets holds nobody up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any, cast
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.base import StorageEffect, StorageUnavailable
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.replica import SubscribeChannels, UnsubscribeChannels
-from openguild_proto.errors import ErrorCode
-from openguild_proto.gateway.actions import AnyAction as SocketAction
 from openguild_proto.hints import AnyHint
-from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import FEW_AT_ONCE
 from openguild_proto.records import ControlRecord, StoredEvent
-from openguild_proto.replica.actions import (
-    AnyAction,
-    Broadcast,
-    Close,
-    ExpireAt,
-    Flush,
-    FlushFeed,
-    Haste,
-    Join,
-    Log,
-    Prepared,
-    Publish,
-    Query,
-    Replay,
-)
-from openguild_proto.replica.gateway import GatewaySocket
-from openguild_proto.replica.notifications import USER_RING
+from openguild_proto.replica.actions import AnyAction, Query
 from openguild_proto.replica.replica import Replica
-from openguild_runtime.bus.base import REQUEST_ID, Bus
+from openguild_runtime.bus.base import Bus
 from openguild_runtime.net.flusher import Flusher
 from openguild_runtime.net.ring_flush import GatewayRings, StreamRings
-from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
-from openguild_runtime.replica.feeding import ReplicaFeeder
-from openguild_runtime.replica.stream_tickets import StreamTickets
+from openguild_runtime.replica.action_performer import ActionPerformer
+from openguild_runtime.replica.from_bus import FromBus
+from openguild_runtime.replica.gateway_sockets import GatewaySockets
+from openguild_runtime.replica.stream_sockets import StreamSockets
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -78,18 +58,19 @@ class ReplicaRunner:
     ) -> None:
         self.replica = replica
         self.flusher = Flusher(metrics, sources.monotonic, self.flush_ended, tracing)
-        self.gateway_transports: dict[int, Transport] = {}  # by descriptor
-        self._stream_rings = StreamRings(replica.hub)
-        self._gateway_rings = GatewayRings(replica.gateway.feeds, self.gateway_transports)
+        self.gateway = GatewaySockets(replica, sources.monotonic, self.carry_out)
+        self.from_bus = FromBus(replica, sources.monotonic, self.carry_out, tracing)
+        self.streams = StreamSockets(replica, sources, self.carry_out)
+        gateway_rings = GatewayRings(replica.gateway.feeds, self.gateway.transports)
+        self.actions = ActionPerformer(
+            self.flusher, StreamRings(replica.hub), gateway_rings, bus, self.streams, tracing
+        )
         self._storage = storage
         self._bus = bus
         self._tasks = tasks
         self._clock = sources.monotonic
         self._wall = sources.wall
-        self._tracing = tracing
         self._loop = asyncio.get_running_loop()
-        self._feeder = ReplicaFeeder(replica, sources.monotonic, self.carry_out)
-        self._tickets = StreamTickets(replica, sources.monotonic, self.carry_out)
         self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
         self._timer_deadline = 0.0
         self._turn = Turn(sources.monotonic)
@@ -158,89 +139,9 @@ class ReplicaRunner:
         self.replica.drain(window_secs, now=self._clock())
         self.carry_out()
 
-    def flush_streams(self, ring: str, haste: Haste) -> None:
-        """A ring of streams has frames that some subscriber has not got."""
-        self.flusher.flush(ring, haste, self._stream_rings)
-
     def flush_ended(self) -> None:
         """A round of flushes: the rings may have overrun some readers."""
         self.replica.flushed(now=self._clock())
-        self.carry_out()
-
-    # --- what the bus brings -------------------------------------------------------------------------
-
-    def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Another replica stored an event; its request's id finds both logs."""
-        log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
-        with self._tracing.continue_trace(headers) if self._tracing is not None else nullcontext():
-            self.replica.heard(channel_id, payload, now=self._clock())
-            self.carry_out()
-
-    def broadcast_message(self, topic: Topic, payload: bytes) -> None:
-        """What another replica tells all."""
-        self.replica.heard_broadcast(topic, payload, now=self._clock())
-        self.carry_out()
-
-    def probe(self, topic: Topic) -> bytes:
-        """A message without effect."""
-        return self.replica.probe(topic)
-
-    def bus_answered(self) -> None:
-        """The wire has taken what was published before."""
-        self.replica.wire_answered(now=self._clock())
-
-    def bus_reconnected(self) -> None:
-        """The wire was away: whatever it lost is in the log."""
-        self.replica.catch_up(now=self._clock())
-        self.carry_out()
-
-    # --- streams -------------------------------------------------------------------------------------
-
-    async def prepare(self, stream: OpenStream, deadline: float) -> ErrorCode | None:
-        """Make this replica hear what the stream needs, by `deadline` on the loop's clock. Returns why it is refused, None:
-        `join` or `abandon` it."""
-        return await self._tickets.prepare(stream, deadline)
-
-    def abandon(self, stream: OpenStream) -> None:
-        """A prepared stream is not joined."""
-        self.replica.abandon(stream, now=self._clock())
-        self.carry_out()
-
-    def join(self, transport: Transport, stream: OpenStream, changes: int) -> None:
-        """The upgrade was accepted; `changes`: the count when access was checked."""
-        transport.feeder = self._feeder
-        handle = transport.socket.fileno()
-        self.replica.join(transport, stream, handle=handle, changes=changes, wall=self._wall(), now=self._clock())
-        if transport.connection.is_open and (transport.subscriber is None or not transport.subscriber.replaying):
-            transport.settle()  # the response goes first; with a replay it leaves with the first page
-        self.carry_out()
-
-    def leave(self, transport: Transport) -> None:
-        """The socket is going."""
-        self.replica.leave(transport, now=self._clock())
-        self.carry_out()
-
-    # --- the gateway ---------------------------------------------------------------------------------
-
-    def for_gateway(self, socket: GatewaySocket, action: SocketAction) -> None:
-        """Carry out an action of a gateway socket that is about logs."""
-        self.replica.gateway_at(self._clock()).do(socket, action)
-        self.carry_out()
-
-    def open_gateway(self, transport: Transport, socket: GatewaySocket) -> None:
-        """The upgrade was accepted."""
-        self.gateway_transports[transport.socket.fileno()] = transport
-        self.replica.gateway.opened(socket)
-
-    def gateway_authenticated(self, socket: GatewaySocket) -> None:
-        """The socket has a token."""
-        self.replica.gateway_at(self._clock()).authenticated(socket)
-        self.carry_out()
-
-    def leave_gateway(self, transport: Transport, socket: GatewaySocket) -> None:
-        """The socket is going."""
-        del self.gateway_transports[transport.socket.fileno()]
-        self.replica.gateway_at(self._clock()).left(socket)
         self.carry_out()
 
     # --- actions -------------------------------------------------------------------------------------
@@ -281,46 +182,14 @@ class ReplicaRunner:
 
     def _do(self, action: AnyAction) -> None:
         """Carry it out, or begin to; never waits."""
-        match action:
-            case Flush(ring=ring, haste=haste):
-                if self._tracing is not None and not ring.startswith(USER_RING):
-                    self._tracing.flush_started(ring)
-                self.flush_streams(ring, haste)
-            case FlushFeed(key=key, haste=haste):
-                self.flusher.flush(key, haste, self._gateway_rings)
-            case Publish():
-                self._publish(action)
-            case Broadcast(topic=topic, payload=payload):
-                self._bus.broadcast(topic, payload)
-            case Join(database=database):
-                self._bus.join(database)
-            case Query() if self._has_ended:
-                self.replica.failed(action.number, StorageUnavailable(), now=self._clock())
-            case Query(number=number, effect=effect) if (performed := PERFORMERS.get(type(effect))) is not None:
-                self.replica.answered(number, performed.function(self, effect), now=self._clock())
-            case Query():
-                start_background_task(self._tasks, self._answer, action)
-            case Close(socket=socket, code=code, reason=reason, missed=missed):
-                transport = cast("Transport", socket)
-                if missed is not None:
-                    log.info("stream lagged", missed=missed, **transport.described)
-                transport.close(code, reason)
-            case ExpireAt(socket=socket, deadline=deadline, code=code, reason=reason):
-                socket.expire_at(deadline, code, reason)
-            case Replay(socket=socket):
-                socket.replay()
-            case Prepared(ticket=ticket, refusal=refusal):
-                self._tickets.prepared(ticket, refusal)
-            case Log(level=level, message=message, fields=fields, failure=failure):
-                getattr(log, level.value)(message, **fields, exc_info=failure)
-
-    def _publish(self, action: Publish) -> None:
-        headers = {REQUEST_ID: action.request_id} if action.request_id else {}
-        if self._tracing is None:
-            self._bus.publish_channel(action.channel_id, action.payload, headers)
-            return
-        with self._tracing.step("publish"):
-            self._bus.publish_channel(action.channel_id, action.payload, headers | self._tracing.carrier())
+        if not isinstance(action, Query):
+            self.actions.perform(action)
+        elif self._has_ended:
+            self.replica.failed(action.number, StorageUnavailable(), now=self._clock())
+        elif (performed := PERFORMERS.get(type(action.effect))) is not None:
+            self.replica.answered(action.number, performed.function(self, action.effect), now=self._clock())
+        else:
+            start_background_task(self._tasks, self._answer, action)
 
     # --- queries -------------------------------------------------------------------------------------
 
@@ -378,10 +247,6 @@ class ReplicaRunner:
     def busy(self) -> bool:
         """Some action or ring waits for its turn of the loop."""
         return self._goes_on or self.flusher.busy
-
-    def transports(self) -> list[Transport]:
-        """Every stream socket of this replica."""
-        return cast("list[Transport]", self.replica.streams.sockets())
 
 
 PERFORMERS = collect(ReplicaRunner)

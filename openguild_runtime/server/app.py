@@ -246,7 +246,7 @@ class Server:
         self.tasks.start_soon(self._watch_loop)
         self.tasks.start_soon(self.replica.watch_wall_clock)
         self.tasks.start_soon(self.replica.run)
-        await self.bus.start(PeerHints(self.replica, self.deliveries.heard))
+        await self.bus.start(PeerHints(self.replica.from_bus, self.deliveries.heard))
         self.tasks.start_soon(self._start_storage)
 
     async def run(self, shutdown: Shutdown, hangups: AsyncIterator[signal.Signals]) -> None:

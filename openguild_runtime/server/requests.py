@@ -31,10 +31,11 @@ class Requests:
     """The `RequestHandler` of a replica."""
 
     def __init__(
-        self, runner: RequestRunner, streams: ReplicaRunner, gateway: GatewaySessions, metrics: Metrics
+        self, runner: RequestRunner, replica: ReplicaRunner, gateway: GatewaySessions, metrics: Metrics
     ) -> None:
         self._runner = runner
-        self._streams = streams
+        self._replica = replica.replica
+        self._streams = replica.streams
         self._gateway = gateway
         self._metrics = metrics
 
@@ -51,7 +52,7 @@ class Requests:
             case DeadlineExpired(name=name, status_hint=status, reason=reason):
                 log.info("deadline passed", deadline=name, **_described(transport, event))
                 self._remember(transport, event, f"deadline passed: {name}")
-                self._streams.replica.streams.count_missed(transport, reason)
+                self._replica.streams.count_missed(transport, reason)
                 self._gateway.timed_out(transport, reason)
         if reason is not None:
             self._metrics.rejected(reason)
@@ -80,7 +81,7 @@ class Requests:
 
     def _begin(self, transport: Transport, request: Request) -> Rest | None:
         runner, connection = self._runner, transport.connection
-        started, changes = runner.clock(), self._streams.replica.changes
+        started, changes = runner.clock(), self._replica.changes
         current_request_id.set(request.request_id)
         begun = runner.begin(request)
         if not isinstance(begun, Response):

@@ -72,7 +72,7 @@ class Joined:
         self.metrics = Metrics("0", native_ring=True)
         self.hub = Hub(capacity_events=CAPACITY)
         config = ServerConfig.model_validate({"session": {"signing_key": SIGNING_KEY}})
-        self.streams = ReplicaRunner(
+        self.runner = ReplicaRunner(
             Replica(self.hub, Feeds(Hub()), make_service(config).tokens, random.random, replica_id="here"),
             storage=storage,
             bus=LocalBus(),
@@ -86,8 +86,8 @@ class Joined:
             sources=ClocksAndEntropy(), tasks=tasks, metrics=self.metrics.federation,
         )  # fmt: skip
         self.replica = AdminScope(
-            live=LiveConfig(config, service, self.streams, lambda: config),
-            replica=self.streams,
+            live=LiveConfig(config, service, self.runner, lambda: config),
+            replica=self.runner,
             drain=lambda: None,
             storage=storage,
             metrics=self.metrics,
@@ -112,7 +112,7 @@ class Joined:
             tasks=self.tasks, handler=NoDriver(),
         )  # fmt: skip
         stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id, verified_by=b"")
-        self.streams.join(transport, stream, self.streams.replica.changes)
+        self.runner.streams.join(transport, stream, self.runner.replica.changes)
 
     def publish(self, ring: str, count: int) -> None:
         for _ in range(count):
@@ -156,7 +156,7 @@ async def test_notification_streams_are_no_channels(joined: Joined) -> None:
     channels = (await joined.ask(command="channels"))["channels"]
     assert [(line["channel_id"], line["depth"], line["slowest_user"]) for line in channels] == [("general", 2, "bob")]
     assert [line["behind"] for line in (await joined.ask(command="sessions"))["sessions"]] == [5, 2]
-    joined.metrics.depths(Depths(*joined.streams.replica.depths()))
+    joined.metrics.depths(Depths(*joined.runner.replica.depths()))
     shown = joined.metrics.render().decode()
     assert 'openguild_websocket_queue_depth{channel_id="general"} 2.0' in shown
     assert "openguild_websocket_queue_depth_max 2.0" in shown
@@ -205,7 +205,7 @@ async def test_closed_readers_stay_listed(joined: Joined) -> None:
     alice = await add_user(joined.storage, "alice")
     joined.join(alice, "general")
     joined.publish("general", 2 * CAPACITY)
-    joined.streams.flush_ended()
+    joined.runner.flush_ended()
     (line,) = (await joined.ask(command="channels"))["closed"]
     assert (line["username"], line["channel_id"], line["cause"]) == ("alice", "general", "lagged")
     assert line["missed"] >= CAPACITY

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openguild_proto.replica.actions import Haste
+from openguild_proto.replica.actions import Flush, Haste
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.transport import SEND_BYTES
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 def publish(line: Line, count: int, size: int) -> bytes:
     """`count` events of `size` bytes within one turn of the loop; their frames."""
-    (transport,) = line.server.replica.transports()
+    (transport,) = line.server.replica.streams.transports()
     assert transport.stream is not None
     ring = user_ring(transport.stream.user_id)
     frames = [text_frame(b"%d" % (number % 10) * size) for number in range(count)]
@@ -39,15 +39,15 @@ async def test_more_than_one_send_takes_arrives_without_another_event() -> None:
 
 async def test_an_event_at_the_moment_of_the_upgrade_comes_behind_its_response() -> None:
     async with connected() as line:
-        join = line.server.replica.join
+        join = line.server.replica.streams.join
 
         def join_and_publish(*arguments: Any) -> None:
             join(*arguments)
             publish(line, 16, 1_000)
-            line.server.replica.flush_streams(user_ring(line.user), Haste.NOW)
+            line.server.replica.actions.perform(Flush(user_ring(line.user), Haste.NOW))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(line.server.replica, "join", join_and_publish)
+            patch.setattr(line.server.replica.streams, "join", join_and_publish)
             assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
 
 
@@ -59,4 +59,4 @@ async def test_a_burst_overruns_nobody_who_keeps_up(size: int) -> None:
         for _ in range(2):
             frames = publish(line, 160, size)
             assert await line.read_exactly(len(frames)) == frames
-        assert line.server.replica.transports()
+        assert line.server.replica.streams.transports()

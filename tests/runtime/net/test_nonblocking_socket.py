@@ -19,7 +19,7 @@ import structlog
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.replica import ReadVisible
-from openguild_proto.replica.actions import Haste
+from openguild_proto.replica.actions import Flush, Haste
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.storage.memory import MemoryStorage
@@ -147,7 +147,7 @@ async def upgrade_on_its_way(line: Line) -> None:
 
 async def upgraded(line: Line) -> None:
     await upgrade_on_its_way(line)
-    await eventually(line.server.replica.transports)
+    await eventually(line.server.replica.streams.transports)
 
 
 async def stream_with_its_101_read(line: Line) -> None:
@@ -166,25 +166,25 @@ async def ping_and_half_a_frame(line: Line) -> None:
 
 async def closed_by_us(line: Line) -> None:
     await upgraded(line)
-    (transport,) = line.server.replica.transports()
+    (transport,) = line.server.replica.streams.transports()
     transport.close(1012, "going")
 
 
 async def events_are_published(line: Line) -> None:
     """The flush meets the reset before the reader does."""
     await stream_with_its_101_read(line)
-    (transport,) = line.server.replica.transports()
+    (transport,) = line.server.replica.streams.transports()
     assert transport.subscriber is not None
     ring = transport.subscriber.ring
     line.server.replica.replica.hub.publish(ring, text_frame(b"x" * 100), 1)
-    line.server.replica.flush_streams(ring, Haste.SOON)
+    line.server.replica.actions.perform(Flush(ring, Haste.SOON))
 
 
 async def reading_none_of_a_replay(line: Line) -> None:
     channel = await a_channel_of(line, events=200)
     line.end.sendall(handshake(line, f"/channels/{channel}/ws?since=0"))
-    await eventually(line.server.replica.transports)
-    (transport,) = line.server.replica.transports()
+    await eventually(line.server.replica.streams.transports)
+    (transport,) = line.server.replica.streams.transports()
     await eventually(lambda: len(transport.connection.outbox) > 0)
 
 

@@ -23,7 +23,7 @@ from openguild_proto.connection.server import ServerConnection
 from openguild_proto.effects.channels import Appended
 from openguild_proto.http.message import OpenStream
 from openguild_proto.records import ControlKind, ControlRecord, StoredEvent
-from openguild_proto.replica.actions import Haste
+from openguild_proto.replica.actions import Flush, Haste
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
@@ -77,8 +77,8 @@ class Crowd:
             if watchers.update(stream.user_id, {self.guild}, {self.channel})[0]:
                 server.replica.replica.channels.follow_new(self.channel)
         else:
-            assert await server.replica.prepare(stream, math.inf) is None
-        server.replica.join(transport, stream, server.replica.replica.changes)
+            assert await server.replica.streams.prepare(stream, math.inf) is None
+        server.replica.streams.join(transport, stream, server.replica.replica.changes)
         transport.settle()
         self.ends.append(theirs)
         self.transports.append(transport)
@@ -147,7 +147,7 @@ async def crowd(count: int = CROWD, *, notifications: bool = False, native: bool
             yield gathered
             tasks.cancel_scope.cancel()
             for transport in gathered.transports:
-                server.replica.leave(transport)
+                server.replica.streams.leave(transport)
                 transport.socket.close()
 
 
@@ -242,7 +242,7 @@ async def test_a_burst_to_a_crowd_loses_nobody_and_holds_nobody_up(native: bool 
                 replica.committed(event, "")
             await everything_is_flushed(them.server)
         await them.everybody_has(b'"n199"')
-        assert len(replica.transports()) == len(them.ends)
+        assert len(replica.streams.transports()) == len(them.ends)
         assert all(transport.connection.is_open for transport in them.transports)
 
 
@@ -275,7 +275,7 @@ async def test_readers_who_lag_together_end_in_turns() -> None:
         for number in range(1, 200):
             hub.publish(them.channel, b"\x81\x01x", number)
         async with turns_are_short():
-            them.server.replica.flush_streams(them.channel, Haste.SOON)
+            them.server.replica.actions.perform(Flush(them.channel, Haste.SOON))
             await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
         await them.everybody_has(b"lagged by")
 

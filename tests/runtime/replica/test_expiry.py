@@ -64,7 +64,7 @@ class Opened:
 
     @property
     def is_open(self) -> bool:
-        (transport,) = self.stream.server.replica.transports()
+        (transport,) = self.stream.server.replica.streams.transports()
         return transport.connection.is_open
 
     async def timers_turn(self) -> None:

@@ -66,7 +66,7 @@ async def stream(storage: Slow) -> OpenStream:
 
 async def prepared_by(storage: Slow, runner: ReplicaRunner, stream: OpenStream) -> asyncio.Task[object]:
     """A stream that waits for the store."""
-    waiter = asyncio.create_task(runner.prepare(stream, math.inf))
+    waiter = asyncio.create_task(runner.streams.prepare(stream, math.inf))
     await storage.asked.wait()
     return waiter
 

@@ -9,7 +9,7 @@ import structlog
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.replica import ReadVisible
-from openguild_proto.replica.actions import Haste
+from openguild_proto.replica.actions import Flush, Haste
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.storage.memory import MemoryStorage
@@ -58,7 +58,7 @@ async def test_a_browser_s_preflight_is_not_counted() -> None:
 async def test_records_about_a_stream_name_its_request_its_user_and_its_channel() -> None:
     async with connected(queue_capacity=CAPACITY) as line:
         assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
-        (transport,) = line.server.replica.transports()
+        (transport,) = line.server.replica.streams.transports()
         assert transport.stream is not None
         expected = {
             "peer": "192.0.2.1", "request_id": "the-upgrade", "user_id": transport.stream.user_id, "channel_id": None,
@@ -67,7 +67,7 @@ async def test_records_about_a_stream_name_its_request_its_user_and_its_channel(
             hub, ring = line.server.replica.replica.hub, user_ring(transport.stream.user_id)
             for number in range(2 * CAPACITY):
                 hub.publish(ring, text_frame(b"x"), number + 1)
-            line.server.replica.flush_streams(ring, Haste.SOON)
+            line.server.replica.actions.perform(Flush(ring, Haste.SOON))
             assert "lagged by" in await line.read()
             deadline = transport.connection.next_deadline()  # for the answer to the close
             assert deadline is not None

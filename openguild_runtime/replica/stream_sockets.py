@@ -1,23 +1,29 @@
-"""Streams that are being prepared: the task that waits for each, until the replica says how it ended."""
+"""The sockets of a replica's streams: how each is prepared, joins and leaves, and the task that waits for its preparation."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import OpenStream
 from openguild_proto.replica.replica import Replica
+from openguild_runtime.net.transport import Transport
+from openguild_runtime.replica.feeding import ReplicaFeeder
+from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from openguild_runtime.system.deadlines import Deadlines
 
 
-class StreamTickets:
-    """`carry_out` is called after each input of the replica; `clock`: monotonic seconds."""
+class StreamSockets:
+    """`carry_out` is called after each input of the replica."""
 
-    def __init__(self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None]) -> None:
+    def __init__(self, replica: Replica, sources: ClocksAndEntropy, carry_out: Callable[[], None]) -> None:
         self._replica = replica
-        self._clock = clock
+        self._clock = sources.monotonic
+        self._wall = sources.wall
         self._carry_out = carry_out
+        self._feeder = ReplicaFeeder(replica, sources.monotonic, carry_out)
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines()
         self._waiting: dict[int, asyncio.Future[ErrorCode | None]] = {}
@@ -55,3 +61,26 @@ class StreamTickets:
         future = self._waiting.pop(ticket, None)
         if future is not None and not future.done():
             future.set_result(refusal)
+
+    def abandon(self, stream: OpenStream) -> None:
+        """A prepared stream is not joined."""
+        self._replica.abandon(stream, now=self._clock())
+        self._carry_out()
+
+    def join(self, transport: Transport, stream: OpenStream, changes: int) -> None:
+        """The upgrade was accepted; `changes`: the count when access was checked."""
+        transport.feeder = self._feeder
+        handle = transport.socket.fileno()
+        self._replica.join(transport, stream, handle=handle, changes=changes, wall=self._wall(), now=self._clock())
+        if transport.connection.is_open and (transport.subscriber is None or not transport.subscriber.replaying):
+            transport.settle()  # the response goes first; with a replay it leaves with the first page
+        self._carry_out()
+
+    def leave(self, transport: Transport) -> None:
+        """The socket is going."""
+        self._replica.leave(transport, now=self._clock())
+        self._carry_out()
+
+    def transports(self) -> list[Transport]:
+        """Every stream socket of this replica."""
+        return cast("list[Transport]", self._replica.streams.sockets())

@@ -1,0 +1,52 @@
+"""What the bus brings to a replica: events and messages of other replicas, and whether the wire answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import structlog
+
+from openguild_proto.bus.topics import Topic
+from openguild_proto.replica.replica import Replica
+from openguild_runtime.bus.base import REQUEST_ID
+from openguild_runtime.observability.tracing import Tracing
+
+log = structlog.get_logger("openguild.replica")
+
+
+class FromBus:
+    """The `BusHandler` of a replica. `carry_out` is called after each input of the replica; `clock`: monotonic seconds."""
+
+    def __init__(
+        self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None], tracing: Tracing | None
+    ) -> None:
+        self._replica = replica
+        self._clock = clock
+        self._carry_out = carry_out
+        self._tracing = tracing
+
+    def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Another replica stored an event; its request's id finds both logs."""
+        log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
+        with self._tracing.continue_trace(headers) if self._tracing is not None else nullcontext():
+            self._replica.heard(channel_id, payload, now=self._clock())
+            self._carry_out()
+
+    def broadcast_message(self, topic: Topic, payload: bytes) -> None:
+        """What another replica tells all."""
+        self._replica.heard_broadcast(topic, payload, now=self._clock())
+        self._carry_out()
+
+    def probe(self, topic: Topic) -> bytes:
+        """A message without effect."""
+        return self._replica.probe(topic)
+
+    def bus_answered(self) -> None:
+        """The wire has taken what was published before."""
+        self._replica.wire_answered(now=self._clock())
+
+    def bus_reconnected(self) -> None:
+        """The wire was away: whatever it lost is in the log."""
+        self._replica.catch_up(now=self._clock())
+        self._carry_out()
