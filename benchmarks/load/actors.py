@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -107,13 +108,14 @@ class Talker:
     """A child that is told things on stdin and answers with one line of JSON each."""
 
     def __init__(self, command: list[str], variables: dict[str, str] | None = None) -> None:
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # until `close`
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=ENVIRONMENT | (variables or {}),
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
         )
 
     def tell(self, line: str) -> None:
@@ -125,7 +127,9 @@ class Talker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args} ended with {self.process.wait()}")
+            status = self.process.wait()
+            self._errors.seek(0)
+            raise RuntimeError(f"{self.process.args} ended with {status}: {self._errors.read()[-2_000:]}")
         return line
 
     def ask(self, line: str) -> Any:
@@ -135,7 +139,7 @@ class Talker:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.process.stdin, self.process.stdout, self._errors):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()

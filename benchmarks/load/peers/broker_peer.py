@@ -41,8 +41,9 @@ NATS = 'listen: "127.0.0.1:{inner}"\nwebsocket {{ listen: "127.0.0.1:{port}", no
 
 
 def free_port() -> int:
+    """Of all addresses: mosquitto wants all of them, also while ended connections of the peer before still hold many ports."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
 
@@ -137,8 +138,7 @@ def main() -> None:
         command, port, make = start(sys.argv[1], Path(name))
         server = subprocess.Popen(
             command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=sys.stderr,
             preexec_fn=end_with_parent,  # noqa: PLW1509  # this process has no threads
         )
         try:
