@@ -33,6 +33,7 @@ from openguild_proto.policy.permissions import ROLES
 from openguild_proto.schemas.between_servers import ProposalAnswer, RemoteInvite, check_snapshot
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.events import (
+    SAID_BY_USERS,
     AnyContent,
     EditContent,
     MentionedParties,
@@ -66,7 +67,11 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
     members = _members(content)
     if not all(_FIELDS[name](value) for name, value in members.items() if name in _FIELDS and value is not None):
         return "its content is not of its type"
+    if event.event_type in SAID_BY_USERS and not _is_of_its_sender(event, content):
+        return "it is not of its sender"
     match content:
+        case UnknownContent():  # readers of a page would look into it
+            well_formed = event.event_type not in SAID_BY_USERS
         case MessageContent(content=text, mentions=named):
             well_formed = _is_text(text) and (named is None or _may_be_mentioned(named))
         case EditContent(content=text):
@@ -153,6 +158,13 @@ def _channel_problem(channel: MirroredChannel) -> str | None:
 
 def _members(content: Any) -> dict[str, Any]:
     return {name: getattr(content, name) for name in getattr(content, "__struct_fields__", ()) if name != "content"}
+
+
+def _is_of_its_sender(event: CanonicalEvent, content: AnyContent | UnknownContent) -> bool:
+    """Whether the sender is a user, and the one whom readers see as the author."""
+    author = getattr(content, "author", None)
+    is_author = author is None or (author.id == event.sender and _is_name(author.username))
+    return _is_uuid(event.sender) and is_author
 
 
 def _may_be_mentioned(named: MentionedParties) -> bool:

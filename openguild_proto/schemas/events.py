@@ -82,7 +82,7 @@ class RedactedContent(Body, frozen=True):
     reply_to: EventId | None = None
 
 
-CONTENTS: dict[str, type[Body]] = {
+SAID_BY_USERS: dict[str, type[Body]] = {
     "message": MessageContent,
     "message.edited": EditContent,
     "message.redacted": RedactionContent,
@@ -90,9 +90,10 @@ CONTENTS: dict[str, type[Body]] = {
     "reaction.removed": ReactionContent,
     "message.pinned": PinContent,
     "message.unpinned": PinContent,
-    **GUILD_CONTENTS,
-    **USER_CONTENTS,
 }
+"""`content` by the `event_type` of an event of a channel's log; each is of a user."""
+
+CONTENTS: dict[str, type[Body]] = {**SAID_BY_USERS, **GUILD_CONTENTS, **USER_CONTENTS}
 """`content` by the `event_type` of an event."""
 
 AnyContent: TypeAlias = (
