@@ -127,12 +127,15 @@ class FindNextMirror(StorageEffect[str | None], frozen=True):
     past: str | None
 
 
-class DropMirror(StorageEffect[None], frozen=True):
-    """Delete the mirror of a guild of `origin`, with everything in it, if there is one. Its members of this server are told."""
+class DropMirror(StorageEffect[bool], frozen=True):
+    """Delete the mirror of a guild of `origin`, with everything in it, if there is one. Its members of this server are told.
+    False: it stays, for it stands at another place than `place`: it has begun anew for somebody who has joined meanwhile.
+    """
 
     origin: str
     guild_id: str
     now_ms: int
+    place: LogPlace | None = None  # where its guild's log stood when it was found to have ended; None: anywhere
 
 
 # --- partings: whom an owner may hold for a member ---------------------------------------------------

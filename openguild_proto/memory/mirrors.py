@@ -199,12 +199,15 @@ def find_mirror_place(state: State, effect: FindMirrorPlace) -> LogPlace | None:
 
 
 @performs(DropMirror)
-def drop_mirror(state: State, effect: DropMirror) -> None:
+def drop_mirror(state: State, effect: DropMirror) -> bool:
     guild = state.guilds.get(effect.guild_id)
     if guild is not None and guild.origin == effect.origin:
+        if effect.place not in {None, state.place_of(effect.guild_id)}:
+            return False
         own = sorted(user for user in state.members[effect.guild_id] if state.users[user].origin is None)
         _tell_gone(state, effect.guild_id, own, effect.now_ms)
         drop(state, effect.guild_id)
+    return True
 
 
 def drop(state: State, guild_id: str) -> None:

@@ -104,8 +104,8 @@ def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, .
     is_later = ended.epoch and (place.epoch != ended.epoch or place.sequence > ended.sequence)
     if is_later and (yield from is_mirrored(owner, guild_id)) is not False:
         return ()
-    yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=now_ms)
-    return (guild_id,)
+    is_gone = yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=now_ms, place=place)
+    return (guild_id,) if is_gone else ()
 
 
 def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Operation[MirrorOutcome | str]:

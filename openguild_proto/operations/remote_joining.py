@@ -124,10 +124,12 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             joined=member,
             stands=stands,
         )
-        if stored and snapshot is not None and (yield from is_mirrored(server, answer.guild_id)) is False:
-            # it ended before it was here: nobody who was told of that knows this mirror
-            yield from DropMirror(origin=server, guild_id=answer.guild_id, now_ms=call.ctx.wall_ms)
-            raise Refusal(ErrorCode.NOT_FOUND)
+        if stored and snapshot is not None:
+            place = yield from FindMirrorPlace(origin=server, log_id=answer.guild_id)
+            if (yield from is_mirrored(server, answer.guild_id)) is False:
+                # it ended before it was here: nobody who was told of that knows this mirror
+                yield from DropMirror(origin=server, guild_id=answer.guild_id, now_ms=call.ctx.wall_ms, place=place)
+                raise Refusal(ErrorCode.NOT_FOUND)
         if stored:
             return MemberRecord(
                 answer.guild_id, user.user_id, user.username, member.role, member.joined_at_ms, user.display_name

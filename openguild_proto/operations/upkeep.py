@@ -15,6 +15,7 @@ from openguild_proto.effects.handovers import FindCopies, FindTenure
 from openguild_proto.effects.mirrors import (
     DropMirror,
     EndParting,
+    FindMirrorPlace,
     FindNextMirror,
     FindPartings,
     LeaveMirror,
@@ -76,15 +77,19 @@ def keep_up(ctx: Context, owner: str) -> Operation[None]:
     upkeep.past[owner] = guild_id
     if guild_id is None:
         return
+    place = yield from FindMirrorPlace(origin=owner, log_id=guild_id)
     mirrored = yield from is_mirrored(owner, guild_id)
     if mirrored:
         upkeep.confirmed(guild_id)
-    elif mirrored is False and upkeep.denied(guild_id, ctx.now):
+    elif (
+        mirrored is False
+        and upkeep.denied(guild_id, ctx.now)
+        and (yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=ctx.wall_ms, place=place))
+    ):
         yield from WarnOperator(
             "the owner of a guild does not know this mirror, which is deleted: was the database restored?",
             (("guild_id", guild_id), ("owner", owner)),
         )
-        yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=ctx.wall_ms)
 
 
 def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:

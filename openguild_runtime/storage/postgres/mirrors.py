@@ -283,14 +283,17 @@ async def find_mirror_place(connection: Connection, effect: FindMirrorPlace) -> 
 
 
 @performs(DropMirror, Mode.TRANSACTION)
-async def drop_mirror(tx: Transaction, effect: DropMirror) -> None:
+async def drop_mirror(tx: Transaction, effect: DropMirror) -> bool:
     guild = await _hold(tx, effect.guild_id)
     if guild is None or guild.origin != effect.origin:
-        return
+        return True
+    if effect.place not in {None, await _place(tx.connection, effect.guild_id)}:
+        return False
     own = sorted(texts(row["user_id"] for row in await tx.connection.fetch(OWN_MEMBERS, effect.guild_id)))
     channel_ids = await clear(tx, effect.guild_id)
     await _tell_gone(tx, effect.guild_id, own, effect.now_ms)
     await tell_dropped(tx, effect.guild_id, channel_ids)
+    return True
 
 
 async def tell_dropped(tx: Transaction, guild_id: str, channel_ids: Sequence[str]) -> None:

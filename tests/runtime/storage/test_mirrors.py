@@ -303,6 +303,21 @@ async def test_a_fork_of_the_chain_is_refused(storage: Storage) -> None:
     assert repeated.status == "refused"
 
 
+async def test_a_mirror_that_has_begun_anew_stays(storage: Storage) -> None:
+    owner = Owner()
+    user_id = await mirrored(storage, owner)
+    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    owner.join(await register(storage, "dave"))
+    joined = owner.join(await register(storage, "carol"))
+    await storage.perform(StoreMirror(OWNER, owner.guild_id, joined.snapshot, NOW_MS, joined=joined.member))
+    assert await storage.perform(DropMirror(OWNER, owner.guild_id, NOW_MS, place)) is False
+    assert await storage.perform(FindGuildAccess(owner.guild_id, user_id)) is not None
+    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    for _ in range(2):
+        assert await storage.perform(DropMirror(OWNER, owner.guild_id, NOW_MS, place)) is True
+    assert await storage.perform(FindGuildAccess(owner.guild_id, user_id)) is None
+
+
 async def test_a_mirror_comes_back_when_nothing_is_left_of_it(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
