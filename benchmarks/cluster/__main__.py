@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import tempfile
@@ -13,9 +12,9 @@ from typing import Any
 import anyio
 
 from benchmarks.cluster import appends, replicas
-from benchmarks.load.__main__ import Progress
+from benchmarks.lab.progress import Progress
+from benchmarks.lab.results import RESULTS, stamped, write
 from benchmarks.load.actors import RealServer
-from benchmarks.load.report import RESULTS, machine
 from tests.scenarios.chaos.plan import Plan
 from tests.scenarios.chaos.run import run_plan
 
@@ -24,7 +23,7 @@ LIMIT_SECS = 900
 
 def run() -> dict[str, Any]:
     progress = Progress(6)
-    results: dict[str, Any] = {"machine": machine()}
+    results: dict[str, Any] = stamped({})
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         server = RealServer(directory)
@@ -46,7 +45,7 @@ def run() -> dict[str, Any]:
         progress.step("rolling restart")
         plan = Plan(replicas=3, clients=300, posts=2_500, posts_per_sec=100, faults=("rolling restart",))
         results["rolling"] = asdict(anyio.run(run_plan, plan, Path(name)))
-    progress.step("done\n")
+    progress.end()
     return results
 
 
@@ -89,7 +88,7 @@ def markdown(results: dict[str, Any]) -> str:
 def main() -> int:
     signal.alarm(LIMIT_SECS)
     results = run()
-    (RESULTS / "cluster.json").write_text(json.dumps(results, indent=2) + "\n")
+    write("cluster", results)
     (RESULTS / "cluster.md").write_text(markdown(results))
     sys.stdout.write(markdown(results))
     return 0

@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
+from benchmarks.lab.results import RESULTS, stamped, write
 from benchmarks.load.actors import RealServer, resident_bytes
-from benchmarks.load.report import RESULTS, machine
 from tests.support.chat import PASSWORD
 from tests.support.waiting import wait_until
 
@@ -143,12 +143,13 @@ def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         server = RealServer(Path(name), SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW=100_000)
         try:
-            return {
-                "machine": machine(),
-                "login": login_times(server),
-                "others": [alone(server, kind) for kind in OTHERS],
-                "crowd": crowd(server),
-            }
+            return stamped(
+                {
+                    "login": login_times(server),
+                    "others": [alone(server, kind) for kind in OTHERS],
+                    "crowd": crowd(server),
+                }
+            )
         finally:
             server.close()
 
@@ -189,7 +190,7 @@ def rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def main() -> int:
     results = run()
-    (RESULTS / "hostile.json").write_text(json.dumps(results, indent=2) + "\n")
+    write("hostile", results)
     lines = [
         "| measure | value | asked for |",
         "| --- | --- | --- |",

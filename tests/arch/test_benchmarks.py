@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -17,6 +18,19 @@ ROOT = Path(__file__).resolve().parents[2]
 STAMPED = [
     path for path in sorted(RESULTS.glob("*.json")) if path != SCHEMA and "stamp" in json.loads(path.read_text())
 ]
+
+
+SUITES = sorted(path.parent.name for path in (ROOT / "benchmarks").glob("*/__main__.py"))
+OF_THE_EXTRA = {"matplotlib"}  # `make bench-...` installs them
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_benchmark_begins(suite: str) -> None:
+    """What it imports is there: nobody runs all of them at each change."""
+    try:
+        importlib.import_module(f"benchmarks.{suite}.__main__")
+    except ModuleNotFoundError as missing:
+        assert missing.name in OF_THE_EXTRA  # noqa: PT017  # another one is a fault
 
 
 @pytest.mark.parametrize("path", STAMPED, ids=lambda path: path.name)
