@@ -183,7 +183,7 @@ def test_an_event_that_is_there_twice_is_refused(shared: Shared) -> None:
 def test_logs_without_an_id_are_not_looked_for(shared: Shared, log_id: str) -> None:
     looked_for = noted(shared, FindMirrorPlace)
     assert told(shared, log_id, 0).status == "refused"
-    assert looked_for == [], "PostgreSQL takes it for no UUID"
+    assert log_id not in {effect.log_id for effect in looked_for}, "PostgreSQL takes it for no UUID"
 
 
 def noted(shared: Shared, kind: type[Any]) -> list[Any]:
