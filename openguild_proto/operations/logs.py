@@ -74,7 +74,7 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
     """Read a page of a channel's log, oldest first, of about a MiB at most."""
     channel = call.access.channel
     if channel.origin is not None and _begins_below(call.query, call.access.head, channel.base_sequence or 0):
-        older = yield from read_at_owner(call, channel.origin)
+        older = yield from read_at_owner(call, channel.origin, newest_place(call.access))
         if older is not None:
             return older
     _check_page(call.query, newest_place(call.access))
@@ -93,7 +93,7 @@ def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
     """Read what happened to a guild, its channels, members and invites, who did it and why: a page, oldest first."""
     place, origin = call.access.place, call.access.guild.origin
     if origin is not None and _begins_below(call.query, place.sequence, call.access.base):
-        older = yield from read_at_owner(call, origin)
+        older = yield from read_at_owner(call, origin, place)
         if older is not None:
             return older
     page = yield from _read_page(call.query, place)

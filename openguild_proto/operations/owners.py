@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, TypeVar, get_args
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
@@ -16,7 +17,7 @@ from openguild_proto.effects.federation import AskPeer, PeerUnavailable, Standin
 from openguild_proto.effects.mirrors import MirrorEvents
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.policy import Verdict
-from openguild_proto.http.message import JSON, Response
+from openguild_proto.http.message import EPOCH_HEADER, JSON, Response
 from openguild_proto.limits import (
     MAX_DECISION_BYTES,
     MAX_PAGE_ANSWER_BYTES,
@@ -29,6 +30,7 @@ from openguild_proto.limits import (
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
+from openguild_proto.operations.epochs import LOG_HEAD
 from openguild_proto.operations.idempotency import KEY_HEADER
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.operations.owner_changes import follow_owner, moved
@@ -140,10 +142,13 @@ def _follow_moved(call: Call[Any, Any], refusal: Refusal, server: str, guild_id:
 # --- requests of users -----------------------------------------------------------------------------
 
 
-def pass_to_owner(call: Call[Any, Any], server: str, guild_id: str | None = None) -> Operation[Response]:
+def pass_to_owner(
+    call: Call[Any, Any], server: str, guild_id: str | None = None, *, query: str | None = None
+) -> Operation[Response]:
     """Let the owner answer the caller's request as if they were there (PROTOCOL 16.7). Raises Refusal.
 
     `guild_id`: where the call does not know it. A guild has one owner, whom other servers ask directly: they get 421.
+    `query`: instead of the caller's.
     """
     guild_id = call.guild_id or guild_id
     if call.is_remote:
@@ -151,10 +156,11 @@ def pass_to_owner(call: Call[Any, Any], server: str, guild_id: str | None = None
     request = call.request
     keys = request.all_headers(KEY_HEADER)
     user = yield from remote_user(call)
+    query = request.query if query is None else query
     asked = UserRequest(
         user,
         request.method,
-        f"{request.path}?{request.query}" if request.query else request.path,
+        f"{request.path}?{query}" if query else request.path,
         request.body.decode("utf-8", "replace") if request.body else None,
         keys[0] if len(keys) == 1 else None,
     )
@@ -200,14 +206,47 @@ def seen_from(here: str, body: bytes, owner: str, kind: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def read_at_owner(call: Call[Any, Any], server: str) -> Operation[Response | None]:
-    """Read what is only at the owner; None: it cannot be reached, and what is here has to do."""
+class _Line(msgspec.Struct):
+    sequence: int = 0
+
+
+def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | None]:
+    """Read what is only at the owner, up to where the mirror stands, `here`: the reader goes on from there at this server. None:
+    the owner cannot be reached, or counts in another epoch, and what is here has to do.
+    """
     try:
-        return (yield from pass_to_owner(call, server))
+        answer = yield from pass_to_owner(call, server, query=_up_to(call, here.sequence))
     except Refusal as refusal:
         if refusal.code is ErrorCode.GUILD_OFFLINE:
             return None
         raise
+    headers = {name.lower(): value for name, value in answer.headers}
+    epoch, head = headers.get(EPOCH_HEADER), headers.get(LOG_HEAD.lower())
+    if epoch is None:  # no page of the log
+        return answer
+    if epoch != str(here.epoch):
+        return None
+    if head is not None:
+        headers[LOG_HEAD.lower()] = str(here.sequence)
+    return msgspec.structs.replace(answer, headers=tuple(headers.items()), body=_cut(answer.body, here.sequence))
+
+
+def _up_to(call: Call[Any, Any], head: int) -> str:
+    """Return the query, which asks for no newer part of the log than a mirror has that stands at `head`."""
+    bounds, given = {each.name for each in call.route.query or ()}, call.query
+    if "before" not in bounds or "since" in given or "after" in given:
+        return call.request.query
+    name, most = ("around", head) if "around" in given else ("before", head + 1)
+    others = [pair for pair in parse_qsl(call.request.query) if pair[0] != name]
+    return urlencode([*others, (name, min(given.get(name, most), most))])
+
+
+def _cut(body: bytes, head: int) -> bytes:
+    """Return a list without its lines from behind `head`."""
+    if not body.startswith(b"["):
+        return body
+    lines = msgspec.json.decode(body, type=list[msgspec.Raw])
+    return b"[%b]" % b",".join(bytes(line) for line in lines if msgspec.json.decode(line, type=_Line).sequence <= head)
 
 
 # --- proposals -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import JSON, Response
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_CHANNEL_PINS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_SEQUENCE
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header
+from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header, newest_place
 from openguild_proto.operations.messages import checked_event_id
 from openguild_proto.operations.owners import read_at_owner
 from openguild_proto.operations.paging import NEXT_CURSOR, parse_cursor
@@ -144,7 +144,7 @@ def _lacks_older(channel: ChannelRecord, page: MessagePage, given: Mapping[str, 
 def _read_older(call: Call[None, ChannelAccess], lacks: bool) -> Operation[Response | None]:
     """Read a page at the owner of a mirrored channel, which begins here where the mirror began (PROTOCOL 16.7.4)."""
     origin = call.access.channel.origin
-    return (yield from read_at_owner(call, origin)) if lacks and origin is not None else None
+    return (yield from read_at_owner(call, origin, newest_place(call.access))) if lacks and origin is not None else None
 
 
 def _page_response(
