@@ -98,10 +98,10 @@ def _decided_elsewhere(channel: Channel, state: State, effect: AppendEvent) -> M
     change = effect.change
     if change is None:
         return None
-    sequence = state.event_places.get(change.target, ("", 0))[1]
+    channel_id, sequence = state.event_places.get(change.target, ("", 0))
     emoji = change.emoji if isinstance(change, React) else ""
     return apply_decided(
-        channel.messages.get(sequence),
+        channel.messages.get(sequence) if channel_id == effect.channel_id else None,
         change,
         effect.sender_id,
         has_reacted=effect.sender_id in channel.reactions.get((sequence, emoji), ()),

@@ -140,6 +140,35 @@ async def test_history_of_an_id_that_a_third_server_gave_out_again_is_copied(kep
     assert [b"as carol" in event.wire for event in events or ()] == [False, False]
 
 
+async def test_changes_of_messages_of_other_channels_change_nothing(kept_storage: Storage) -> None:
+    storage, owner, other = kept_storage, Owner(), Owner()
+    bob = await mirrored(storage, owner)
+    await mirrored(storage, other)
+    (mine, theirs) = (owner.post("mine"), other.post("theirs"))
+    for each in (owner, other):
+        news = each.news(each.channel_id, 0)
+        assert (await storage.perform(MirrorEvents(OWNER, each.guild_id, each.channel_id, 1, news))).status == "ok"
+    content = {"author": {"id": owner.user_id, "username": "x"}, "nonce": "n", "target": theirs.event_id}
+    for sequence, event_type, more in (
+        (2, "message.edited", {"content": "forged"}),
+        (3, "reaction.added", {"emoji": "x"}),
+        (4, "message.redacted", {}),
+    ):
+        wire = build_event(
+            server_name=OWNER, room_id=owner.channel_id, event_type=event_type, sender=owner.user_id,
+            content={**content, **more}, origin_ts_ms=NOW_MS, signer=SIGNER,
+        ).wire  # fmt: skip
+        place = LogPlace(owner.channel_id, 1, sequence)
+        event = read_mirrored(wire, place, OWNER, HERE, keys_at, at_ms=NOW_MS, of_guild=False)
+        outcome = await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, (event,)))
+        assert (outcome.status, outcome.place) == ("ok", place)
+    for each, message in ((owner, mine), (other, theirs)):
+        found = await storage.perform(FindMessage(each.channel_id, bob, message.event_id))
+        assert found is not None
+        (line,) = found.messages
+        assert (line.state.versions, line.state.redacted_by, line.state.reactions) == (1, None, "[]")
+
+
 async def test_events_with_nul_in_what_nobody_reads(kept_storage: Storage) -> None:
     """PostgreSQL's jsonb cannot hold it: joins, and taking the guild over, look into events of the guild's log."""
     storage, owner = kept_storage, Owner()
