@@ -140,6 +140,8 @@ class DropMirror(StorageEffect[bool], frozen=True):
 
 # --- partings: whom an owner may hold for a member ---------------------------------------------------
 
+TOLD_MS = 10_000  # ours: in which a request that tells an owner of a parting has come to an end
+
 
 class Parting(Record, frozen=True):
     """A user of this server who is no member of a mirrored guild, while its owner may think so since `due_ms` or before."""
@@ -161,16 +163,26 @@ class LeaveMirror(StorageEffect[MemberChange], frozen=True):
     now_ms: int
 
 
-class NoteParting(StorageEffect[bool], frozen=True):
+class NoteParting(StorageEffect[bool | None], frozen=True):
     """Note before a join that its answer may be lost: from `due_ms` on it is undone, unless the user is a member here.
 
-    False: it was noted before, of an earlier join perhaps, which the owner may still admit.
+    False: it was noted before, of an earlier join perhaps, which the owner may still admit. None: nothing is noted, for at
+    `now_ms` the owner is just being told of an earlier parting (`ClaimParting`), and would undo the join.
     """
 
     origin: str
     guild_id: str
     user_id: str
     due_ms: int
+    now_ms: int | None = None
+
+
+class ClaimParting(StorageEffect[bool], frozen=True):
+    """Make a parting due again in TOLD_MS, before the owner is told. False: it was noted again since, or is no more."""
+
+    origin: str
+    parting: Parting
+    now_ms: int
 
 
 class NoteMistaken(StorageEffect[None], frozen=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from openguild_proto.effects.mirrors import (
+    TOLD_MS,
+    ClaimParting,
     EndParting,
     FindNextMirror,
     FindPartings,
@@ -45,11 +47,22 @@ def leave_mirror(state: State, effect: LeaveMirror) -> MemberChange:
 
 
 @performs(NoteParting)
-def note_parting(state: State, effect: NoteParting) -> bool:
+def note_parting(state: State, effect: NoteParting) -> bool | None:
     key = effect.origin, effect.guild_id, effect.user_id
-    is_new = key not in state.partings
+    known_ms = state.partings.get(key)
+    if known_ms is not None and effect.now_ms is not None and 0 < known_ms - effect.now_ms <= TOLD_MS:
+        return None
     state.partings[key] = effect.due_ms
-    return is_new
+    return known_ms is None
+
+
+@performs(ClaimParting)
+def claim_parting(state: State, effect: ClaimParting) -> bool:
+    key = effect.origin, effect.parting.guild_id, effect.parting.user.user_id
+    if state.partings.get(key) != effect.parting.due_ms:
+        return False
+    state.partings[key] = effect.now_ms + TOLD_MS
+    return True
 
 
 @performs(NoteMistaken)

@@ -92,7 +92,10 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
         if server != asked:
             yield from follow_owner(call.ctx, invite.guild_id, asked)
         has_mirror = (yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)) is not None
-        is_new = yield from NoteParting(origin=server, guild_id=invite.guild_id, user_id=user.user_id, due_ms=due_ms)
+        noted = yield from NoteParting(server, invite.guild_id, user.user_id, due_ms, call.ctx.wall_ms)
+        if noted is None:
+            raise offline()
+        is_new = noted
     for _ in range(MAX_ASKED):
         target = f"/federation/v1/invites/{code}/join"
         try:

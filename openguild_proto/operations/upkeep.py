@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.handovers import FindCopies, FindTenure
 from openguild_proto.effects.mirrors import (
+    TOLD_MS,
+    ClaimParting,
     DropMirror,
     EndParting,
     FindMirrorPlace,
@@ -70,7 +73,7 @@ def keep_up(ctx: Context, owner: str) -> Operation[None]:
     if not upkeep.begin(owner, ctx.now):
         return
     for parting in (yield from FindPartings(origin=owner, now_ms=ctx.wall_ms, limit=MAX_PARTINGS)):
-        if not (yield from _tell(owner, parting)):
+        if not (yield from _tell(owner, parting, ctx.wall_ms)):
             return
     yield from _look_at_unmirrored(ctx, owner)
     guild_id = yield from FindNextMirror(origin=owner, past=upkeep.past.get(owner))
@@ -120,8 +123,11 @@ def _look_at_unmirrored(ctx: Context, owner: str) -> Operation[None]:
         yield from note_mistaken(ctx, owner, snapshot)
 
 
-def _tell(owner: str, parting: Parting) -> Operation[bool]:
-    """Tell an owner that a user is no member. False: it cannot be reached."""
+def _tell(owner: str, parting: Parting, now_ms: int) -> Operation[bool]:
+    """Tell an owner that a user is no member, unless they are just joining. False: it cannot be reached."""
+    if not (yield from ClaimParting(origin=owner, parting=parting, now_ms=now_ms)):
+        return True
+    parting = replace(parting, due_ms=now_ms + TOLD_MS)
     target = f"/guilds/{parting.guild_id}/members/@me"
     asked = msgspec.json.encode(UserRequest(parting.user, "DELETE", target))
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from openguild_proto.mirror_records import MirroredChannel, MirroredEvent, MirroredMember
 from openguild_proto.policy.channels import creator_role
 from openguild_proto.records import ChannelRecord, ControlKind
+from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import (
     ChannelCreatedContent,
@@ -112,7 +113,9 @@ class GuildMirror:
     async def _add_channel(self, event: MirroredEvent, made: ChannelCreatedContent) -> None:
         if await self._connection.fetchval(EXISTS, made.channel_id):
             return
-        role = creator_role(await self._connection.fetchval(ROLE, self._guild_id, event.sender_id))
+        is_user = parse_uuid(event.sender_id) == event.sender_id
+        held = await self._connection.fetchval(ROLE, self._guild_id, event.sender_id) if is_user else None
+        role = creator_role(held)
         roles = {event.sender_id: role} if role is not None else {}
         line = MirroredChannel(made.channel_id, made.name, event.at_ms, 1, 0, 0, made.topic, made.position, roles)
         await add_channels(self._tx, self._origin, self._guild_id, [line])

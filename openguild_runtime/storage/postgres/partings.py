@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from openguild_proto.effects.mirrors import (
+    TOLD_MS,
+    ClaimParting,
     EndParting,
     FindNextMirror,
     FindPartings,
@@ -22,7 +24,7 @@ from openguild_runtime.storage.postgres.mirror_guild import HAS_OWN_MEMBERS, LEA
 from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, moment, to_millis
+from openguild_runtime.storage.postgres.values import Connection, moment, moment_or_none, rows_changed, to_millis
 
 HOLD = "SELECT FROM guilds WHERE guild_id = $1 AND origin = $2 FOR UPDATE"
 ROLES = f"""
@@ -37,8 +39,13 @@ WITH gone AS (
         SELECT ctid FROM federation_partings WHERE user_id = $3 AND due_at < $4::timestamptz - interval '30 days' LIMIT 10
     ))
 )
-INSERT INTO federation_partings (origin, guild_id, user_id, due_at) VALUES ($1, $2, $3, $4)
-ON CONFLICT (origin, guild_id, user_id) DO UPDATE SET due_at = EXCLUDED.due_at RETURNING xmax = 0
+INSERT INTO federation_partings AS p (origin, guild_id, user_id, due_at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (origin, guild_id, user_id) DO UPDATE SET due_at = EXCLUDED.due_at
+WHERE $5::timestamptz IS NULL OR p.due_at <= $5 OR p.due_at > $5 + $6::bigint * interval '1 millisecond'
+RETURNING xmax = 0
+"""
+CLAIM = """
+UPDATE federation_partings SET due_at = $5 WHERE origin = $1 AND guild_id = $2 AND user_id = $3 AND due_at = $4
 """
 
 
@@ -55,7 +62,7 @@ async def leave_mirror(tx: Transaction, effect: LeaveMirror) -> MemberChange:
         return change
     await tx.connection.execute(LEAVE, guild_id, user_id)
     await end_lost_rights(tx, guild_id, user_id, row["role"], None)
-    await tx.connection.execute(NOTE, effect.origin, guild_id, user_id, moment(effect.now_ms))
+    await tx.connection.execute(NOTE, effect.origin, guild_id, user_id, moment(effect.now_ms), None, TOLD_MS)
     left = left_guild(guild_id, user_id, removed=False, reason=None)
     if await tx.connection.fetchval(HAS_OWN_MEMBERS, guild_id):
         await tx.append(left, sender=user_id, now_ms=effect.now_ms)
@@ -68,11 +75,26 @@ async def leave_mirror(tx: Transaction, effect: LeaveMirror) -> MemberChange:
 
 
 @performs(NoteParting, Mode.CHANGE)
-async def note_parting(connection: Connection, effect: NoteParting) -> bool:
-    is_new: bool = await connection.fetchval(
-        NOTE, effect.origin, effect.guild_id, effect.user_id, moment(effect.due_ms)
+async def note_parting(connection: Connection, effect: NoteParting) -> bool | None:
+    now, due = moment_or_none(effect.now_ms), moment(effect.due_ms)
+    is_new: bool | None = await connection.fetchval(
+        NOTE, effect.origin, effect.guild_id, effect.user_id, due, now, TOLD_MS
     )
     return is_new
+
+
+@performs(ClaimParting, Mode.CHANGE)
+async def claim_parting(connection: Connection, effect: ClaimParting) -> bool:
+    parting = effect.parting
+    status = await connection.execute(
+        CLAIM,
+        effect.origin,
+        parting.guild_id,
+        parting.user.user_id,
+        moment(parting.due_ms),
+        moment(effect.now_ms + TOLD_MS),
+    )
+    return rows_changed(status) == 1
 
 
 @performs(NoteMistaken, Mode.CHANGE)

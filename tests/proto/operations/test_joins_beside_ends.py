@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from openguild_proto.effects.federation import AskPeer
-from openguild_proto.effects.mirrors import DropMirror
+from openguild_proto.effects.mirrors import TOLD_MS, DropMirror
 from openguild_proto.federation.upkeep import UPKEEP_SECS
 from openguild_proto.http.message import Request, Response
 from openguild_proto.schemas.between_servers import Delivery, DeliveryAnswer, EndedGuild
-from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, shared, user_id
-from tests.proto.operations.test_upkeep import members
+from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, error, shared, user_id
+from tests.proto.operations.test_upkeep import greet, leave, members
 
 __all__ = ["shared"]
 
@@ -111,3 +111,33 @@ def test_the_upkeep_leaves_the_mirror_of_a_later_join(shared: Shared, monkeypatc
     greet()
     assert was_asked()
     assert [len(south.ask_for(bob, "GET", "/guilds")), members(shared)] == [1, {"alice", "bob"}]
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["told", "timeout"])
+def test_a_join_waits_while_the_owner_is_told_of_the_leaving(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """Else the owner, where they are a member still, would remove them after it has admitted them again."""
+    south, bob, carry, answers = shared.south, shared.bob, type(shared.federation).carry, list[Response]()
+    join(shared, south, south.user("carol"))
+    shared.federation.cut.add(frozenset({NORTH, SOUTH}))
+    assert leave(shared, bob).status == 204
+    shared.federation.cut.clear()
+
+    def meanwhile(self: Any, sender: Any, server: str, request: Request) -> Response:
+        if b"DELETE" not in request.body:
+            return carry(self, sender, server, request)
+        answers.append(south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=bob))
+        answer = carry(self, sender, server, request)
+        return Response(status=502) if is_lost else answer
+
+    monkeypatch.setattr(type(shared.federation), "carry", meanwhile)
+    greet(shared)
+    monkeypatch.undo()
+    assert [error(answer) for answer in answers] == [(503, "guild_offline")]
+    assert members(shared) == {"alice", "carol"}
+    south.wall_ms += TOLD_MS * is_lost
+    join(shared, south, bob)
+    shared.level()
+    assert [len(south.ask_for(bob, "GET", "/guilds")), members(shared)] == [1, {"alice", "bob", "carol"}]
+    assert not south.tables._state.partings

@@ -18,12 +18,12 @@ from openguild_proto.effects.mirrors import FindMirrorPlace, MirrorEvents, Mirro
 from openguild_proto.mirror_records import HistoricEvent
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.records import LogPlace
-from openguild_proto.schemas.log_contents import ChannelRoleSetContent, MemberLeftContent
+from openguild_proto.schemas.log_contents import ChannelCreatedContent, ChannelRoleSetContent, MemberLeftContent
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.postgres.mirror_events import STRAYS_AT_ONCE
 from tests.runtime.storage.test_mirrors import mirrored, register
-from tests.support.owner_server import HERE, NOW_MS, OWNER, SIGNER, Owner, keys_at
+from tests.support.owner_server import HERE, NOW_MS, OWNER, SIGNER, Owner, keys_at, new_id
 
 pytestmark = pytest.mark.anyio
 
@@ -138,6 +138,21 @@ async def test_history_of_an_id_that_a_third_server_gave_out_again_is_copied(kep
     await storage.perform(AbsorbHistory(OWNER, owner.channel_id))
     events = await storage.perform(ReadEvents(owner.channel_id, 10))
     assert [b"as carol" in event.wire for event in events or ()] == [False, False]
+
+
+async def test_channels_made_by_nobody_who_could_be_a_member(kept_storage: Storage) -> None:
+    storage, owner = kept_storage, Owner()
+    bob = await mirrored(storage, owner)
+    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    for sender in (OWNER, "nobody", "11111111-1111-4111-8111-1111111111FF"):
+        assert place is not None
+        place, channel_id = LogPlace(place.log_id, place.epoch, place.sequence + 1), new_id()
+        built = LogWriter(OWNER, SIGNER).write(
+            place, ChannelCreatedContent(channel_id, "made", None, 0), sender=sender, now_ms=NOW_MS
+        )
+        event = read_mirrored(built.wire, place, OWNER, HERE, keys_at, at_ms=NOW_MS, of_guild=True)
+        assert (await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.guild_id, 1, (event,)))).place == place
+        assert await storage.perform(FindChannelAccess(channel_id, bob)) is not None
 
 
 async def test_changes_of_messages_of_other_channels_change_nothing(kept_storage: Storage) -> None:

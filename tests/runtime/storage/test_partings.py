@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from openguild_proto.effects.guilds import FindGuildAccess, ListMembers, RemoveMember
 from openguild_proto.effects.mirrors import (
+    TOLD_MS,
+    ClaimParting,
     EndParting,
     FindMirrorPlace,
     FindNextMirror,
@@ -122,3 +125,22 @@ async def test_mirrors_are_found_in_turn(kept_storage: Storage) -> None:
     assert found == sorted(found)
     assert {owner.guild_id for owner in owners} <= set(found)
     assert await storage.perform(FindNextMirror("nobody.example", None)) is None
+
+
+async def test_a_join_is_not_noted_while_the_owner_is_told(kept_storage: Storage) -> None:
+    storage, owner = kept_storage, Owner()
+    bob = await mirrored(storage, owner)
+    await storage.perform(LeaveMirror(OWNER, owner.guild_id, bob, NOW_MS))
+    (parting,) = await partings(storage, owner)
+    asked = NoteParting(OWNER, owner.guild_id, bob, NOW_MS + 60_000, NOW_MS)
+    claim = ClaimParting(OWNER, parting, NOW_MS)
+    assert await storage.perform(claim)
+    assert not await storage.perform(claim)
+    assert await storage.perform(asked) is None
+    assert await partings(storage, owner, NOW_MS + TOLD_MS - 1) == []
+    (again,) = await partings(storage, owner, NOW_MS + TOLD_MS)
+    asked = replace(asked, now_ms=NOW_MS + TOLD_MS)
+    assert await storage.perform(asked) is False
+    assert not await storage.perform(replace(claim, parting=again))
+    await storage.perform(EndParting(OWNER, replace(again, due_ms=asked.due_ms)))
+    assert await storage.perform(asked) is True
