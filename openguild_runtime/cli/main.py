@@ -21,7 +21,7 @@ import structlog
 import openguild_runtime
 from openguild_proto.canonical.keys import encode_unpadded, fingerprint, parse_seed
 from openguild_proto.canonical.signing import SEED_BYTES
-from openguild_runtime.cli.accounts import COMMANDS, add_role_commands
+from openguild_runtime.cli.accounts import COMMANDS, MAX_SECRET_BYTES, add_role_commands
 from openguild_runtime.cli.admin_client import add_admin_commands, run_admin
 from openguild_runtime.cli.arguments import Parser
 from openguild_runtime.cli.completion import SHELLS, script
@@ -84,7 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
                      help="also give every channel a new epoch: after a restore, before the servers start")  # fmt: skip
     config = commands.add_parser("config", help="check or show the configuration")
     config.add_argument("action", choices=("check", "dump"))
-    commands.add_parser("keygen", help="print a new signing key and its public key")
+    keygen = commands.add_parser("keygen", help="print a new signing key and its public key")
+    keygen.add_argument("--public", action="store_true",
+                        help="make none: print the public key of the signing key on standard input, for a rotation")  # fmt: skip
     chatting = commands.add_parser("chat", help="chat in this terminal; needs 'openguild[chat]'")
     chatting.add_argument("url", nargs="?", default=f"http://127.0.0.1:{os.environ.get(PREFIX + 'PORT', '8080')}",
                           help="of the server, by default %(default)s")  # fmt: skip
@@ -132,7 +134,7 @@ def _log_format(flags: dict[str, Any]) -> str | None:
 def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     command = parsed["command"]
     if command == "keygen":
-        return _keygen()
+        return _keygen(from_stdin=parsed["public"])
     if command == "completion":
         sys.stdout.write(script(build_parser(), parsed["shell"]))
         return 0
@@ -251,10 +253,16 @@ def _chat(url: str, session_file: str | None) -> int:
         raise CommandFailed(f"chat: {problem}") from None
 
 
-def _keygen() -> int:
-    key = encode_unpadded(secrets.token_bytes(SEED_BYTES))
-    _print_line(f"signing_key = {key}")
-    public = parse_seed(key).public
+def _keygen(*, from_stdin: bool) -> int:
+    if from_stdin:
+        try:
+            public = parse_seed(sys.stdin.read(MAX_SECRET_BYTES)).public
+        except ValueError as problem:
+            raise CommandFailed(f"keygen: standard input: {problem}") from None
+    else:
+        key = encode_unpadded(secrets.token_bytes(SEED_BYTES))
+        _print_line(f"signing_key = {key}")
+        public = parse_seed(key).public
     _print_line(f"verifying_key = {encode_unpadded(public)}")
     _print_line(f"fingerprint = {fingerprint(public)}")
     return 0

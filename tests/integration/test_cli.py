@@ -216,6 +216,18 @@ def test_keygen_makes_a_usable_key(tmp_path: Path) -> None:
     assert ServerProcess(tmp_path).run_command("keygen").stdout != done.stdout
 
 
+def test_keygen_prints_the_public_key_of_a_signing_key(tmp_path: Path) -> None:
+    command = ServerProcess(tmp_path)
+    signing, *public = command.run_command("keygen").stdout.splitlines()
+    done = command.run_command("keygen", "--public", stdin=signing.removeprefix("signing_key = ") + "\n")
+    assert done.stdout.splitlines() == public
+    wrong = command.run_command("keygen", "--public", stdin=signing)
+    assert wrong.returncode == 1
+    assert (
+        wrong.stderr == "openguild-server: keygen: standard input: a signing key must be base64url without padding\n"
+    )
+
+
 def test_probe(server: ServerProcess, tmp_path: Path) -> None:
     done = server.run_command("probe", server.base_url)
     assert done.returncode == 0, done.stdout
