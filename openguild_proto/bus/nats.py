@@ -58,9 +58,9 @@ SLOW_SUBSCRIBER = Fault(
 )
 WAITING = Fault("waiting", "is not contacted before the database, whose id its subjects name", "see the database")
 MOVED = Fault(
-    "moved", "is contacted again, because the database has a new id", "nothing, it is renewed with the epochs"
+    "moved", "is contacted again, because the database has a new id", "nothing to do, it comes back by itself"
 )
-SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing, if it or another server of nats.url comes back")
+SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing to do, if it or another server of nats.url comes back")
 
 # Parts of nats-server's error texts (its errors.go) in lower case. The first match counts.
 _ERROR_TEXTS = (

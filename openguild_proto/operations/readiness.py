@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from openguild_proto.effects.process import ComponentState, Readiness, StorageHealth
 from openguild_proto.policy.lifecycle import Lifecycle
+from openguild_proto.policy.standbys import StandbyState
 
 NOTHING_KNOWN = StorageHealth(database=False, migrations=False, writable=False)
 NO_RESPONSE = StorageHealth(database=False, migrations=False, writable=False, cause="timeout")
@@ -25,9 +26,9 @@ def describe_readiness(
     is_memory: bool,
     descriptors_short: bool,
     uptime_seconds: int,
-    standbys: Sequence[bool] = (),
+    standbys: Sequence[StandbyState | None] = (),
 ) -> Readiness:
-    """Return the state now. `standbys`: of each whether it serves reads.
+    """Return the state now. `standbys`: the state of each; None: not looked at yet.
 
     Degraded: it serves, but the bus has a problem, a standby is left out, or descriptors are short.
     """
@@ -35,7 +36,7 @@ def describe_readiness(
         status = "draining"
     elif not (health.usable and lifecycle.has_started):
         status = "unavailable"
-    elif bus.status == "error" or descriptors_short or not all(standbys):
+    elif bus.status == "error" or descriptors_short or any(state is not StandbyState.SERVING for state in standbys):
         status = "degraded"
     else:
         status = "ready"
@@ -68,10 +69,11 @@ def _migrations(health: StorageHealth) -> ComponentState:
     return _component("migrations", health.migrations, "schema is current", "schema is not current")
 
 
-def _standbys(serving: Sequence[bool]) -> ComponentState:
-    left_out = len(serving) - sum(serving)
-    problem = f"{left_out} of {len(serving)} left out: late, away, or of another history"
-    return _component("standbys", left_out == 0, f"{len(serving)} serve reads", problem)
+def _standbys(states: Sequence[StandbyState | None]) -> ComponentState:
+    left_out = [(number, state) for number, state in enumerate(states) if state is not StandbyState.SERVING]
+    which = ", ".join(f"{number} is {state.name if state else 'not looked at yet'}" for number, state in left_out)
+    problem = f"{len(left_out)} of {len(states)} left out: {which}"
+    return _component("standbys", not left_out, f"{len(states)} serve reads", problem)
 
 
 def _component(name: str, good: bool, yes: str, no: str) -> ComponentState:

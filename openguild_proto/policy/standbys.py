@@ -33,12 +33,17 @@ class WalPlace(Record, frozen=True):
 
 
 class StandbyStats(Record, frozen=True):
-    """Of one standby. `reads` and `missed`: since the start, reads that it has answered, and those that it was to answer and the
-    primary had to."""
+    """Of one standby. `state` is None before the first look. `reads` and `missed`: since the start, reads that it has answered,
+    and those that it was to answer and the primary had to."""
 
-    serving: bool
+    state: StandbyState | None
     reads: int
     missed: int
+
+    @property
+    def serving(self) -> bool:
+        """Whether reads go to it."""
+        return self.state is StandbyState.SERVING
 
 
 def compare(primary: WalPlace, standby: WalPlace) -> StandbyState:
@@ -64,7 +69,7 @@ class Standbys:
     """The standbys of a primary, by number. They take turns; one that does not serve is left out until a look finds it good."""
 
     def __init__(self, count: int) -> None:
-        self.states = [StandbyState.BEHIND] * count  # until the first look
+        self.states: list[StandbyState | None] = [None] * count  # None until the first look
         self._next = 0
 
     def choose(self) -> int | None:

@@ -66,7 +66,7 @@ class ReadinessProbe:
             self._bus.component,
             self._lifecycle,
             is_memory=self._is_memory,
-            standbys=[standby.serving for standby in self._storage.stats().standbys],
+            standbys=[standby.state for standby in self._storage.stats().standbys],
             descriptors_short=self._budget.is_short(now),
             uptime_seconds=int(now - self._started),
         )

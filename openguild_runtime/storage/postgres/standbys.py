@@ -154,7 +154,7 @@ class StandbyReaders:
 
     def stats(self) -> tuple[StandbyStats, ...]:
         return tuple(
-            StandbyStats(state is StandbyState.SERVING, standby.reads, standby.missed)
+            StandbyStats(state, standby.reads, standby.missed)
             for state, standby in zip(self._rules.states, self._standbys, strict=True)
         )
 

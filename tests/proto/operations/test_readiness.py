@@ -13,6 +13,7 @@ from openguild_proto.operations.readiness import (
     describe_readiness,
 )
 from openguild_proto.policy.lifecycle import Lifecycle
+from openguild_proto.policy.standbys import StandbyState
 
 GOOD = StorageHealth(database=True, migrations=True)
 READ_ONLY = StorageHealth(database=True, migrations=True, writable=False, cause="read_only")
@@ -28,7 +29,7 @@ def readiness(
     draining: bool = False,
     is_memory: bool = False,
     descriptors_short: bool = False,
-    standbys: tuple[bool, ...] = (),
+    standbys: tuple[StandbyState | None, ...] = (),
 ) -> Readiness:
     lifecycle = Lifecycle()
     if started:
@@ -58,8 +59,8 @@ def readiness(
         (readiness(bus=describe_bus("nats", "NATS", "cannot be reached")), "degraded"),
         (readiness(bus=ComponentState("nats", "pending", "not configured")), "ready"),
         (readiness(descriptors_short=True), "degraded"),
-        (readiness(standbys=(True, True)), "ready"),
-        (readiness(standbys=(True, False)), "degraded"),
+        (readiness(standbys=(StandbyState.SERVING, StandbyState.SERVING)), "ready"),
+        (readiness(standbys=(StandbyState.SERVING, StandbyState.APART)), "degraded"),
         (readiness(AWAY, draining=True), "draining"),
         (readiness(draining=True), "draining"),
     ],
@@ -99,11 +100,13 @@ def test_a_change_of_the_store_is_one_line(
     assert describe_change(before, now) == line
 
 
-def test_standbys_that_are_left_out_are_counted() -> None:
-    def shown(*standbys: bool) -> list[tuple[str, str]]:
+def test_standbys_that_are_left_out_are_named() -> None:
+    def shown(*standbys: StandbyState | None) -> list[tuple[str, str]]:
         components = readiness(standbys=standbys).components
         return [(each.status, each.details) for each in components if each.name == "standbys"]
 
     assert shown() == []
-    assert shown(True, True) == [("configured", "2 serve reads")]
-    assert shown(True, False) == [("error", "1 of 2 left out: late, away, or of another history")]
+    serving, failed = StandbyState.SERVING, StandbyState.FAILED
+    assert shown(serving, serving) == [("configured", "2 serve reads")]
+    assert shown(serving, failed) == [("error", "1 of 2 left out: 1 is FAILED")]
+    assert shown(None, failed) == [("error", "2 of 2 left out: 0 is not looked at yet, 1 is FAILED")]

@@ -52,6 +52,7 @@ def test_pauses_grow_and_end_with_the_limit(limit: float) -> None:
 def test_standbys_that_serve_take_turns() -> None:
     standbys = Standbys(3)
     assert standbys.choose() is None
+    assert standbys.found(1, StandbyState.BEHIND), "the first look is news, whatever it finds"
     assert standbys.found(0, StandbyState.SERVING)
     assert not standbys.found(0, StandbyState.SERVING)
     standbys.found(2, StandbyState.SERVING)
