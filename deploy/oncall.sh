@@ -19,9 +19,21 @@ case $oncall_target in
 http*://*)
     oncall_each() { oncall_filter "$@"; }
     oncall_get() { oncall_each "$1" curl -sS --max-time 9 "$oncall_target$3"; }
+    oncall_metrics() { # of a listener of its own, where the server has one
+        oncall_bound=${OPENGUILD_SERVER__METRICS__BIND_ADDR:-}
+        oncall_text=$(curl -sS --fail --max-time 9 "${oncall_bound:+http://}${oncall_bound:-$oncall_target}/metrics") || {
+            echo "metrics: where the server has metrics.bind_addr: export OPENGUILD_SERVER__METRICS__BIND_ADDR as it has it" >&2
+            return 1
+        }
+        oncall_samples <<<"$oncall_text"
+    }
     oncall_lines() { if [ -n "$oncall_log" ]; then oncall_since "$1" <"$oncall_log"; else journalctl --unit openguild-server --output cat --since "-$1 min"; fi; }
     oncall_since() { jq -Rr --argjson minutes "$1" '(now - 60 * $minutes | todate[:19]) as $since | select((fromjson? | .timestamp? // "") >= $since)'; }
-    oncall_database() { printf '%s\n' "${OPENGUILD_SERVER__DATABASE_URL:?set it as the server has it}"; }
+    oncall_database() {
+        if [ -n "${OPENGUILD_SERVER__DATABASE_URL_FILE:-}" ]; then cat -- "$OPENGUILD_SERVER__DATABASE_URL_FILE"; else
+            printf '%s\n' "${OPENGUILD_SERVER__DATABASE_URL:?set it, or OPENGUILD_SERVER__DATABASE_URL_FILE, as the server has it}"
+        fi
+    }
     ;;
 compose)
     oncall_compose() { docker compose --file "$oncall_directory/compose.yaml" "$@"; }
@@ -75,7 +87,7 @@ oncall_any() { # on a host an empty answer may be that of another log
 # metrics PATTERN: the samples that it matches, without those that are 0
 metrics() {
     oncall_pattern=$1
-    case $oncall_target in http*) oncall_get oncall_samples 8080 /metrics ;; *) oncall_get oncall_samples 9100 /metrics ;; esac
+    case $oncall_target in http*) oncall_metrics ;; *) oncall_get oncall_samples 9100 /metrics ;; esac
 }
 oncall_samples() { grep -E "^($oncall_pattern)" | grep -v ' 0\.0$'; }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.observability.metric_labels import NATS_FAULTS, NOT_AUTHENTICATED, REASONS
 from tests.support.runbooks import PAGE, PARTS, Runbook, anchor_of, commands_of, inline_code, runbooks
 from tests.support.server import ROOT, ServerProcess
+from tests.support.waiting import free_port
 
 RULES = ROOT / "deploy/observability/alerts/openguild.rules.yaml"
 ONCALL = ROOT / "deploy/oncall.sh"
@@ -181,3 +183,23 @@ def test_the_commands_of_the_page_are_defined(server: ServerProcess, tmp_path: P
     assert run("metrics openguild_build_info").startswith("openguild_build_info{")
     assert run("type -t og ready logs metrics sql pg_ready").split() == ["function"] * 6
     assert "\n  drain: configured not draining\n" in run("ready") + "\n"
+
+
+def test_commands_on_a_host_look_where_the_server_does(tmp_path: Path) -> None:
+    """A metrics listener of its own, and a URL in a file; what is not found is said, and not taken for nothing."""
+    (tmp_path / "database-url").write_text("postgresql://file.invalid/openguild")
+    metrics_at = f"127.0.0.1:{free_port()}"
+    with ServerProcess(tmp_path, STORAGE="memory", METRICS__BIND_ADDR=metrics_at).start() as server:
+
+        def run(command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+            environment = os.environ | {f"OPENGUILD_SERVER__{name}": value for name, value in settings.items()}
+            script = f". {ONCALL} {server.base_url}; {command}"
+            return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
+
+        found = run("metrics openguild_build_info", METRICS__BIND_ADDR=metrics_at)
+        assert found.stdout.startswith("openguild_build_info{")
+        missing = run("metrics openguild_build_info")
+        assert (missing.returncode, missing.stdout) == (1, "")
+        assert "export OPENGUILD_SERVER__METRICS__BIND_ADDR" in missing.stderr
+    named = run("oncall_database", DATABASE_URL_FILE=str(tmp_path / "database-url"))
+    assert named.stdout == "postgresql://file.invalid/openguild"

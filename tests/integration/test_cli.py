@@ -223,9 +223,7 @@ def test_keygen_prints_the_public_key_of_a_signing_key(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == public
     wrong = command.run_command("keygen", "--public", stdin=signing)
     assert wrong.returncode == 1
-    assert (
-        wrong.stderr == "openguild-server: keygen: standard input: a signing key must be base64url without padding\n"
-    )
+    assert wrong.stderr == "openguild-server: keygen: standard input: a signing key must be base64url without padding\n"
 
 
 def test_probe(server: ServerProcess, tmp_path: Path) -> None:
