@@ -192,7 +192,8 @@ def test_commands_on_a_host_look_where_the_server_does(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, STORAGE="memory", METRICS__BIND_ADDR=metrics_at).start() as server:
 
         def run(command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-            environment = os.environ | {f"OPENGUILD_SERVER__{name}": value for name, value in settings.items()}
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENGUILD_")}
+            environment |= {f"OPENGUILD_SERVER__{name}": value for name, value in settings.items()}
             script = f". {ONCALL} {server.base_url}; {command}"
             return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
 
