@@ -136,6 +136,24 @@ def policies() -> None:
         run(sys.executable, DEPLOY / "policies.py", *sorted(Path(directory).glob("*.yaml")))
 
 
+def systemd_unit() -> None:
+    name = "openguild-server.service"
+    unit = (DEPLOY / "systemd" / name).read_text()
+    unit = unit.replace("/opt/openguild/.venv/bin", str(Path(sys.executable).parent)).replace(
+        "/opt/openguild", str(ROOT)
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / name).write_text(unit)
+        done = subprocess.run(
+            [tool("systemd-analyze"), "verify", Path(directory) / name], capture_output=True, text=True, check=False
+        )
+    told = [
+        line for line in done.stderr.splitlines() if name in line
+    ]  # a warning too: a key it does not know has no effect
+    if done.returncode != 0 or told:
+        raise RuntimeError("\n".join(told) or done.stderr)
+
+
 def custom_resources() -> None:
     python = ROOT / "build/python_tools/bin/python"
     if not python.exists():
@@ -161,7 +179,7 @@ def compose() -> None:
 
 CHECKS: tuple[Callable[[], None], ...] = (
     dockerfile, yaml_files, shell_scripts, alert_rules, prometheus_configuration, alertmanager_configuration, migration_steps,
-    manifests, policies, custom_resources, compose, javascript_types,
+    manifests, policies, systemd_unit, custom_resources, compose, javascript_types,
 )  # fmt: skip
 
 
