@@ -3,7 +3,9 @@
 # shellcheck shell=sh
 
 use_database() { # sets `database`, the URL without its password, and PGPASSWORD where it had one
-    case $1 in *://*) database=$1 ;; *) database=$(cat -- "$1") ;; esac
+    case $1 in '' | *://*) database=$1 ;; *) database=$(cat -- "$1") ;; esac
+    # without one, libpq would use whatever database this machine has
+    [ -n "$database" ] || { echo "no URL of a database: is it set, or in its file or secret?" >&2; exit 2; }
     case $database in *[?\&]password=*) echo "put the password before the @ of the URL, not behind its ?" >&2; exit 2 ;; esac
     secret=$(printf '%s\n' "$database" | sed -n 's|^[a-z]*://[^:@/?]*:\([^@/?]*\)@.*|\1|p')
     [ -n "$secret" ] || return 0

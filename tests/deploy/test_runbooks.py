@@ -204,3 +204,26 @@ def test_commands_on_a_host_look_where_the_server_does(tmp_path: Path) -> None:
         assert "export OPENGUILD_SERVER__METRICS__BIND_ADDR" in missing.stderr
     named = run("oncall_database", DATABASE_URL_FILE=str(tmp_path / "database-url"))
     assert named.stdout == "postgresql://file.invalid/openguild"
+
+
+def test_without_a_url_no_database_is_asked(tmp_path: Path) -> None:
+    """A secret that cannot be read gives an empty URL, with which libpq would use the database of this machine."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("kubectl", "psql", "pg_dump", "pg_isready"):
+        (programs / name).write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/called\n")
+        (programs / name).chmod(0o755)
+    (tmp_path / "backup").touch()
+    (tmp_path / "empty-url").touch()
+    oncall = ["bash", "-c", f'. {ONCALL} prod; "$@"', "bash"]
+    for command in (
+        [*oncall, "sql", "SELECT 1"],
+        [*oncall, "pg_ready"],
+        [ROOT / "deploy/restore.sh", tmp_path / "backup", tmp_path / "empty-url"],
+        [ROOT / "deploy/backup.sh", tmp_path / "empty-url", tmp_path / "another"],
+    ):
+        environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        told = "no URL of a database: is it set, or in its file or secret?\n"
+        assert (done.returncode, done.stderr) == (2, told), command
+    assert set((tmp_path / "called").read_text().split()) == {"kubectl"}
