@@ -209,7 +209,7 @@ ci: lint budget docs descriptions validate dist-test container-tests test test-p
 
 bench: bench-core bench-load bench-http bench-cluster  ## all benchmarks
 
-bench-load: $(VENV)/.bench  ## the fan-out against its peers, alternating, in one run: about eight minutes
+bench-load: $(VENV)/.bench  ## the fan-out against its peers, alternating, in one run: a quarter of an hour with all of them
 	PYTHONPATH=. $(BIN)/python -m benchmarks run load --save
 
 bench-http: $(VENV)/.bench  ## posts, pages, logins and more: CPU of the server against FastAPI's, side by side: about six minutes

@@ -31,7 +31,8 @@ class Suite(NamedTuple):
 
 SUITES = {
     "load": Suite(
-        "fan-out to WebSocket subscribers, against its peers; then the whole server: 8 minutes", "benchmarks.load.suite"
+        "fan-out to WebSocket subscribers, against its peers; then the whole server: 15 minutes with all",
+        "benchmarks.load.suite",
     ),
     "http": Suite(
         "register, login, post, pages, unread, sync: CPU of the server against FastAPI's", "benchmarks.http.suite"
