@@ -22,12 +22,12 @@ ALL = 1_000_000
 
 
 def is_level(run: Run) -> bool:
-    """Whether every server has everything that it is owed."""
+    """Whether every server has everything that it is owed, and every owner has been told who has left."""
     return all(
         not server.tables.perform(FindBehind(peer=peer, limit=1)) and not server.tables.perform(FindEnded(peer=peer))
         for server in run.servers.values()
         for peer in run.servers
-    )
+    ) and not any(server.state.partings for server in run.servers.values())
 
 
 def check(run: Run) -> None:
