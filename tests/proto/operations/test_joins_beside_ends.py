@@ -69,7 +69,7 @@ def test_a_purge_that_asks_nobody_leaves_it_too(shared: Shared) -> None:
             join(shared, south, bob)
         return perform(effect)
 
-    south.perform = performed  # type: ignore[method-assign]
+    south.perform = performed  # type: ignore[method-assign]  # of this one server
     assert tell(shared, SOUTH, EndedGuild(shared.guild, 1, 1_000)) == []
     assert [len(south.ask_for(bob, "GET", "/guilds")), members(shared)] == [1, {"alice", "bob"}]
 
