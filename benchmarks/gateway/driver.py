@@ -16,9 +16,9 @@ from openguild_proto.gateway.feeds import Feed, Feeds
 from openguild_proto.gateway.frames import Ready, ReadySession, ReadyUser
 from openguild_proto.gateway.server import GatewayServer
 from openguild_runtime.net._flush import flush
+from openguild_runtime.net.ring_flush import CHUNK_SENDS
 
 SEND_BYTES = 65_536
-CHUNK_SENDS = 128
 GRANT = Grant(Ready(ReadyUser("u", "alice"), ReadySession("s", ""), [], []), 1e9)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lab.figures import rounded
+from benchmarks.lab.figures import ratio, rounded
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import stamped
 from benchmarks.load import measures, report
@@ -48,6 +48,12 @@ def middle(lines: list[Result]) -> Result:
     return found
 
 
+def middle_ratio(ours: list[Result], theirs: list[Result], key: str) -> float:
+    """Of pairs that were measured in turn."""
+    found: float = ratio([line[key] for line in ours], [line[key] for line in theirs])["ratio"]
+    return found
+
+
 def percentiles(secs: list[float]) -> dict[str, float]:
     """Milliseconds by percentile: what the plot of latencies shows."""
     ordered = sorted(secs)
@@ -62,7 +68,7 @@ def run(quick: bool) -> Result:
     rounds, subscribers = (1, 300) if quick else (3, 1_000)
     idle, crowd = (1_000, 2_000) if quick else (10_000, 15_000)
     scales = (10, 100, 1_000) if quick else (10, 100, 1_000, 5_000)
-    progress = Progress(2 * rounds * len(names) + 2 * len(scales) + rounds + 8 + 5)
+    progress = Progress(2 * rounds * len(names) + 2 * len(scales) + 4 * rounds + 7 + 5)
 
     def fanout(name: str) -> Result:
         progress.step(f"fan-out: {name}")
@@ -99,16 +105,19 @@ def run(quick: bool) -> Result:
         try:
             progress.step("memory: openguild")
             results["memory"]["server"] = measures.memory_of_server(server, idle)
-            wholes = []
-            for _ in range(rounds):
+            floors, wholes, bares, setups = [], [], [], []
+            for _ in range(
+                rounds
+            ):  # in turn with what they are compared with: the machine's speed changes by the minute
+                floors.append(fanout("floor"))
                 progress.step("whole server")
                 wholes.append(measures.whole_server(server, subscribers, 40, 40 if quick else 120))
+                bares.append(fanout("websockets"))
+                progress.step("set-up")
+                setups.append(measures.setup_with_replay(server, subscribers))
             results["whole"] = middle(wholes)
-            results["whole_ratio"] = results["whole"]["cpu_us"] / results["fanout"]["floor"]["cpu_us"]
-            progress.step("set-up")
-            setup = measures.setup_with_replay(server, subscribers)
-            setup["ratio"] = setup["connects_per_sec"] / results["fanout"]["websockets"]["connects_per_sec"]
-            results["setup"] = setup
+            results["whole_ratio"] = middle_ratio(wholes, floors, "cpu_us")
+            results["setup"] = middle(setups) | {"ratio": middle_ratio(setups, bares, "connects_per_sec")}
             progress.step("stall")
             results["stall"] = measures.stall(server, crowd)
             slow = []

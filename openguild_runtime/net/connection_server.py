@@ -30,6 +30,7 @@ from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
+from openguild_runtime.net.socket_watch import SocketWatch
 from openguild_runtime.net.transport import Rest, Transport, Work
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -66,6 +67,7 @@ class ConnectionServer:
         policy: HeaderPolicy,
         metrics: Metrics,
         timers: TimerWheel[Transport],
+        watch: SocketWatch,
         tasks: TaskGroup,
         sources: ClocksAndEntropy,
         max_connections: int,
@@ -81,6 +83,7 @@ class ConnectionServer:
         self._policy = policy
         self._metrics = metrics
         self._timers = timers
+        self._watch = watch
         self._tasks = tasks
         self._refusals = LogThrottle()  # lines of the log about them
         self._max_body_of = max_body_of
@@ -139,7 +142,7 @@ class ConnectionServer:
             max_body_of=self._max_body_of,
         )
         return Transport(
-            NonblockingSocket(sock),
+            NonblockingSocket(sock, self._watch),
             address,
             connection,
             clock=self._clock,

@@ -9,11 +9,12 @@ the turn's time allows; then the ring stretches until the burst has left, so tha
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 
 import anyio
-import anyio.lowlevel
 import structlog
 
 from openguild_proto.replica.actions import Haste
@@ -62,15 +63,18 @@ class Flusher:
             await self._wake.wait()
             self._wake = anyio.Event()
             while self._dirty:
-                await self._turn.each(list(self._dirty), self._serve_in_turn)
-                self._ended()
-                await anyio.lowlevel.checkpoint()  # what is published in this turn shares the sends of the next round
+                await self._round(list(self._dirty))
 
-    def _serve_in_turn(self, ring: str) -> None:
-        if ring in self._dirty:  # else a burst has been flushed meanwhile
-            self._serve(ring)
-            if self._turn.left() <= 0:
-                self._ended()
+    async def _round(self, rings: list[str]) -> None:
+        """Serve each of `rings`, in as many turns of the loop as it takes. What comes meanwhile shares the sends of the next."""
+        waiting = deque(rings)
+        while waiting:
+            while waiting and self._turn.left() > 0:
+                ring = waiting.popleft()
+                if ring in self._dirty:  # else a burst has been flushed meanwhile
+                    self._serve(ring)
+            self._ended()
+            await asyncio.sleep(0)
 
     def _serve(self, ring: str, *, completely: bool = False) -> None:
         """Chunks of a dirty ring while the turn has time, or all of them."""

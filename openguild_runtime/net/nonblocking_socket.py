@@ -1,9 +1,4 @@
-"""One non-blocking socket and the waits for it, on uvloop and on asyncio's own loop.
-
-A wait ends when the socket is ready, when it has broken, or at `end`. None relies on the loop to report a broken socket:
-libuv stops a poll after its first EPOLLERR, so uvloop reports data and a reset that arrive together once, and the reset
-alone never. After each read the socket is therefore asked for its error (SO_ERROR, socket(7)).
-"""
+"""One non-blocking socket and the waits for it. A wait ends when the socket is ready, when it has broken, or at `end`."""
 
 from __future__ import annotations
 
@@ -11,6 +6,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+
+from openguild_runtime.net.socket_watch import READ, WRITE, SocketWatch
 
 _BUFFER = memoryview(
     bytearray(65_536)
@@ -20,13 +17,13 @@ _BUFFER = memoryview(
 class NonblockingSocket:
     """Owned by one connection, and read by callback; at most one task waits to write. Must be made while the loop runs."""
 
-    __slots__ = ("_over", "_reader", "_sock", "_watched", "_writer", "ended")
+    __slots__ = ("_events", "_reader", "_sock", "_watch", "_writer", "ended")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, watch: SocketWatch) -> None:
         self.ended = False  # by `end`: nothing is sent or received any more
         self._sock = sock
-        self._over = False  # the loop may never report this socket again
-        self._watched = False  # the loop calls `_readable`
+        self._watch = watch
+        self._events = 0  # what the watch reports
         self._reader: Callable[[], None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
@@ -38,19 +35,15 @@ class NonblockingSocket:
 
     def receive(self, size: int) -> bytes | None:
         """Up to `size` bytes without waiting, b"" when there will be no more; None: nothing has come."""
-        if self._over:
+        if self.ended:
             return b""
         try:
-            data = bytes(_BUFFER[: self._sock.recv_into(_BUFFER, size)])
-            if data and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self._over = True
-                self._wake_reader()
+            return bytes(_BUFFER[: self._sock.recv_into(_BUFFER, size)])
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:
             self.end()
             return b""
-        return data
 
     def send(self, data: bytes | memoryview) -> int | None:
         """One send(2): bytes taken, 0 where the kernel takes none; None: the socket has ended."""
@@ -87,48 +80,45 @@ class NonblockingSocket:
 
     async def writable(self) -> None:
         """Return when `send` is worth a try."""
-        if self._over:
+        if self.ended:
             return
         self._writer = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().add_writer(self._sock, self._wake_writer)
+        self._want(self._events | WRITE)
         try:
             await self._writer
         finally:
             self._writer = None
-            if self._sock.fileno() >= 0:
-                asyncio.get_running_loop().remove_writer(self._sock)
+            self._want(self._events & ~WRITE)
 
     def call_when_readable(self, reader: Callable[[], None]) -> None:
-        """From now on the loop calls `reader` whenever there is something to read, and once when there will be no more."""
+        """From now on call `reader` whenever there is something to read, and when there will be no more."""
         self._reader = reader
         self.read_on(True)
 
     def read_on(self, wanted: bool) -> None:
-        """Go on reading, or leave in the network what comes. A socket that is over is told of in any case.
+        """Go on reading, or leave in the network what comes. A socket that has ended is told of in any case.
 
-        The loop goes on watching between two reads, so that a request needs no new watch.
+        It is watched between two reads as well, so that a request needs no new watch.
         """
         if self._reader is None:
             return
-        if self._over:
-            if wanted:
-                self._wake_reader()
-            elif self._watched:  # the loop would report it again and again
-                self._unwatch()
-        elif wanted is not self._watched:
-            if wanted:
-                self._watch()
-            else:
-                self._unwatch()
+        if wanted and self.ended:
+            self._wake_reader()
+        else:
+            self._want(self._events | READ if wanted else self._events & ~READ)
 
-    def _watch(self) -> None:
-        if self._reader is not None:
-            asyncio.get_running_loop().add_reader(self._sock, self._reader)
-        self._watched = True
+    def _want(self, events: int) -> None:
+        if events != self._events:
+            self._watch.want(self._sock.fileno(), self, events)
+            self._events = events
 
-    def _unwatch(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._sock)
-        self._watched = False
+    def ready(self, events: int) -> None:
+        """Called by the watch."""
+        if events & WRITE and self._events & WRITE:
+            self._want(self._events & ~WRITE)
+            self._wake_writer()
+        if events & READ and self._events & READ:
+            self._readable()
 
     def _readable(self) -> None:
         if self._reader is not None:
@@ -148,7 +138,7 @@ class NonblockingSocket:
         """End both directions now and wake whoever waits; safe to repeat."""
         if self.ended:
             return
-        self.ended = self._over = True
+        self.ended = True
         with suppress(OSError):  # the peer was quicker
             self._sock.shutdown(socket.SHUT_RDWR)
         self._wake_reader()
@@ -159,6 +149,5 @@ class NonblockingSocket:
         self.end()
         self._reader = None
         if self._sock.fileno() >= 0:
-            self._unwatch()
-            asyncio.get_running_loop().remove_writer(self._sock)
+            self._want(0)
             self._sock.close()

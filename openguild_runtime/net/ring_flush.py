@@ -17,7 +17,7 @@ from openguild_runtime.net.transport import SEND_BYTES, Transport
 
 NativeFlush = Callable[..., tuple[int, int, list[tuple[int, bytes, int]]]]
 
-CHUNK_SENDS = 128  # of one call of the native flush; who has to be looked after is looked after between two of them
+CHUNK_SENDS = 1_024  # of one call of the native flush, if its time lets it; then who has to be is looked after
 PURE_SENDS = 8  # sends between two looks at the clock, without it
 
 

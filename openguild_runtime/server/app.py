@@ -6,6 +6,7 @@ database (waited for), the control log, and only then requests that need storage
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -48,6 +49,7 @@ from openguild_runtime.federation.peer_link import PeerLink
 from openguild_runtime.gateway.sessions import GatewaySessions
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.listener import accept_forever, address_of, close_listener, open_listener
+from openguild_runtime.net.socket_watch import SocketWatch, make_watch
 from openguild_runtime.net.transport import Transport, watch_deadlines
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
@@ -56,6 +58,7 @@ from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.descriptors import SCRAPES, Descriptors, make_budget
 from openguild_runtime.server.exposition import Exposition
 from openguild_runtime.server.first_steps import first_steps
+from openguild_runtime.server.loop_stalls import measure_stalls
 from openguild_runtime.server.parts import (
     make_connections,
     make_deliveries,
@@ -80,7 +83,6 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from openguild_runtime.system.unix_socket import remove_stale_sockets, worker_path
 
 SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
-STALL_PROBE_SECS = 0.05
 SLOT_PATIENCE_SECS = 3.0
 
 log = structlog.get_logger("openguild.server")
@@ -108,6 +110,7 @@ class Server:
         sources: ClocksAndEntropy | None = None,
         hasher: PasswordHasher | None = None,
         native: bool | None = None,
+        watch: SocketWatch | None = None,
         slot: WorkerSlot | None = None,
         reread: Callable[[], ServerConfig] | None = None,
     ) -> None:
@@ -181,6 +184,7 @@ class Server:
         on_main = config.metrics.enabled and config.metrics.bind_addr is None
         self.performer = self._performer(metrics_shown=on_main)
         self.timers: TimerWheel[Transport] = TimerWheel(clock())
+        self.watch = watch or make_watch(asyncio.get_running_loop())
         self.connection_server = self._connection_server(self.performer, max_connections=budget.max_connections)
         self.descriptors = Descriptors(budget, self.connection_server, self.service.sockets, self.metrics, clock)
         self._connection_servers = [self.connection_server]  # whose connections end with the process
@@ -227,6 +231,7 @@ class Server:
             ),
             metrics=self.metrics,
             timers=self.timers,
+            watch=self.watch,
             tasks=self.tasks,
             sources=self.sources,
             max_connections=max_connections,
@@ -243,7 +248,7 @@ class Server:
         """Begin everything but listening; returns at once, `readiness` tells when requests are served."""
         self.tasks.start_soon(watch_deadlines, self.timers, self.sources.monotonic)
         self.tasks.start_soon(self.readiness.watch)
-        self.tasks.start_soon(self._watch_loop)
+        self.tasks.start_soon(measure_stalls, self.metrics, self.sources.monotonic)
         self.tasks.start_soon(self.replica.watch_wall_clock)
         self.tasks.start_soon(self.replica.run)
         await self.bus.start(PeerHints(self.replica.from_bus, self.deliveries.heard))
@@ -285,6 +290,7 @@ class Server:
 
     async def aclose(self, shutdown: Shutdown) -> None:
         """Let go of what is outside, all at the same time."""
+        self.watch.close()
         async with anyio.create_task_group() as closing:
             closing.start_soon(shutdown.close, self.bus.title, self.bus.aclose)
             closing.start_soon(shutdown.close, "other servers", self.servers.aclose)
@@ -377,13 +383,6 @@ class Server:
             window_secs=self.live.config.drain.window_secs,
             clock=self.sources.monotonic,
         )
-
-    async def _watch_loop(self) -> None:
-        """How late the loop wakes a timer: whatever holds it shows here."""
-        while True:
-            due = self.sources.monotonic() + STALL_PROBE_SECS
-            await anyio.sleep(STALL_PROBE_SECS)
-            self.metrics.loop_stall(max(0.0, self.sources.monotonic() - due))
 
 
 async def _no_metrics() -> None:

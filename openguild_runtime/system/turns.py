@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-import anyio.lowlevel
-
 from openguild_proto.limits import TURN_SECS
 
 T = TypeVar("T")
@@ -37,5 +35,5 @@ class Turn:
         for item in items:
             action(item)
             if self.left() <= 0:
-                await anyio.lowlevel.checkpoint()
+                await asyncio.sleep(0)
                 self.left()

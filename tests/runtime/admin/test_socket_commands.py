@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -36,6 +37,7 @@ from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.federation.peer_link import PeerLink
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
+from openguild_runtime.net.socket_watch import LoopWatch
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.metrics import Depths, Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
@@ -68,6 +70,7 @@ class Joined:
 
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
         self.tasks = tasks
+        self.watch = LoopWatch(asyncio.get_running_loop())
         self.storage = storage = AwayAtTimes()
         self.metrics = Metrics("0", native_ring=True)
         self.hub = Hub(capacity_events=CAPACITY)
@@ -108,7 +111,7 @@ class Joined:
         self.sockets += ours, theirs
         connection = ServerConnection(now=0.0, random_bytes=os.urandom)
         transport = Transport(
-            NonblockingSocket(ours), "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic()),
+            NonblockingSocket(ours, self.watch), "127.0.0.1", connection, clock=time.monotonic, timers=TimerWheel(time.monotonic()),
             tasks=self.tasks, handler=NoDriver(),
         )  # fmt: skip
         stream = OpenStream(user_id=user_id, session_id="s", expires_ms=0, channel_id=channel_id, verified_by=b"")

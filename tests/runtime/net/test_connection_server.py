@@ -20,6 +20,7 @@ from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
 from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.connection_server import ConnectionServer
+from openguild_runtime.net.socket_watch import LoopWatch
 from openguild_runtime.net.transport import Rest, Transport, watch_deadlines
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.storage.memory import MemoryStorage
@@ -90,7 +91,8 @@ async def served(limits: Limits | None = None, max_per_address: int = 10) -> Asy
             tasks.start_soon(watch_deadlines, timers, sources.monotonic)
             server = ConnectionServer(
                 handler, limits=limits or Limits(), policy=HeaderPolicy(), metrics=Metrics("0", native_ring=False),
-                timers=timers, tasks=tasks, sources=sources, max_connections=10, max_per_address=max_per_address,
+                timers=timers, watch=LoopWatch(asyncio.get_running_loop()), tasks=tasks, sources=sources,
+                max_connections=10, max_per_address=max_per_address,
             )  # fmt: skip
             yield Served(server, handler)
             server.end_all()

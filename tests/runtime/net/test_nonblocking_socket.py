@@ -22,6 +22,7 @@ from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.replica.actions import Flush, Haste
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
+from openguild_runtime.net.socket_watch import LoopWatch, SocketWatch, make_watch
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_channel, add_guild, append
 from tests.support.line import Line, connected
@@ -254,6 +255,16 @@ async def test_a_request_under_way_is_finished_and_nothing_is_left(end: Callable
         storage.go.set()
 
 
+@pytest.fixture(params=["the system's", "the loop's"])
+def watch(request: pytest.FixtureRequest, anyio_backend: tuple[str, dict[str, Any]]) -> Callable[[], SocketWatch]:
+    """Makes a watch while the loop runs."""
+    if request.param == "the system's":
+        return lambda: make_watch(asyncio.get_running_loop())
+    if anyio_backend[1]["use_uvloop"]:
+        pytest.skip("on Linux libuv stops after one report of a broken socket")
+    return lambda: LoopWatch(asyncio.get_running_loop())
+
+
 class Waiting:
     """Is told that there is something to read."""
 
@@ -275,11 +286,11 @@ async def received(transport: NonblockingSocket, size: int) -> bytes:
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_reset_that_comes_with_data_ends_the_stream_after_the_data(
-    end: Callable[[socket.socket], None],
+    end: Callable[[socket.socket], None], watch: Callable[[], SocketWatch]
 ) -> None:
     server, client = tcp_pair()
     with server:
-        transport = NonblockingSocket(server)
+        transport = NonblockingSocket(server, watch())
         server.send(b"unread")
         client.send(b"last words")
         end(client)
@@ -290,10 +301,10 @@ async def test_a_reset_that_comes_with_data_ends_the_stream_after_the_data(
         transport.close()
 
 
-async def test_whoever_waits_to_read_or_to_write_wakes_at_the_end() -> None:
+async def test_whoever_waits_to_read_or_to_write_wakes_at_the_end(watch: Callable[[], SocketWatch]) -> None:
     server, client = tcp_pair()
     with client:
-        transport = NonblockingSocket(server)
+        transport = NonblockingSocket(server, watch())
         while transport.send(b"x" * 65_536):
             pass  # until the kernel takes no more
         async with anyio.create_task_group() as tasks:
@@ -307,7 +318,9 @@ async def test_whoever_waits_to_read_or_to_write_wakes_at_the_end() -> None:
         transport.close()
 
 
-async def test_an_ended_socket_that_nobody_wants_to_read_is_not_reported_again() -> None:
+async def test_an_ended_socket_that_nobody_wants_to_read_is_not_reported_again(
+    watch: Callable[[], SocketWatch],
+) -> None:
     """As while a request is under way whose peer is gone: the loop would be busy until it ends."""
 
     class Busy:
@@ -319,7 +332,7 @@ async def test_an_ended_socket_that_nobody_wants_to_read_is_not_reported_again()
 
     server, client = tcp_pair()
     with client:
-        transport, reader = NonblockingSocket(server), Busy()
+        transport, reader = NonblockingSocket(server, watch()), Busy()
         transport.call_when_readable(reader.readable)
         transport.end()
         for _ in range(100):
@@ -328,11 +341,11 @@ async def test_an_ended_socket_that_nobody_wants_to_read_is_not_reported_again()
         transport.close()
 
 
-async def test_a_descriptor_is_free_for_its_next_owner() -> None:
+async def test_a_descriptor_is_free_for_its_next_owner(watch: Callable[[], SocketWatch]) -> None:
     """uvloop remembers by number what it watches."""
     for _ in range(3):
         server, client = tcp_pair()
-        transport = NonblockingSocket(server)
+        transport = NonblockingSocket(server, watch())
         client.send(b"x")
         reset(client)
         with anyio.fail_after(5):

@@ -63,7 +63,7 @@ class Crowd:
         list(connection.receive_data(REQUEST, clock()))
         connection.accept(clock(), subprotocol=None, headers=())
         transport = Transport(
-            NonblockingSocket(ours), "192.0.2.1", connection, clock=clock, timers=server.timers, tasks=server.tasks,
+            NonblockingSocket(ours, server.watch), "192.0.2.1", connection, clock=clock, timers=server.timers, tasks=server.tasks,
             handler=server.connection_server,
         )  # fmt: skip
         number = len(self.transports)

@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.effects.passwords import PasswordHasher
+from openguild_runtime.net.socket_watch import LoopWatch
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.shutdown import drain
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -126,7 +127,7 @@ class Replica:
                 self.bus = bus = SimBus(cluster.nats)
                 self.server = server = Server(
                     cluster.config, tasks, DESCRIPTORS, storage=self.storage, bus=self.bus, sources=cluster.sources,
-                    hasher=_hasher, native=False,
+                    hasher=_hasher, native=False, watch=LoopWatch(cluster.loop),
                 )  # fmt: skip
                 cluster.plant(self)
                 cluster.network.listeners[self.port] = server.connection_server.serve

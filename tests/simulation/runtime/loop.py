@@ -38,7 +38,6 @@ class SimLoop(base_events.BaseEventLoop):
         self._clock_resolution = 1e-9
         self._callbacks: dict[tuple[str, int], tuple[Callable[..., None], tuple[Any, ...]]] = {}
         self.is_ready: Callable[[str, int], bool] = lambda kind, descriptor: False
-        self.is_broken: Callable[[int], bool] = lambda descriptor: False
 
     def time(self) -> float:
         return self._selector.now
@@ -76,13 +75,11 @@ class SimLoop(base_events.BaseEventLoop):
             self.call_soon(self._fire, key)
 
     def _fire(self, key: tuple[str, int]) -> None:
-        """Level-triggered, as a selector is: asked again while it stays ready. Of a reset it tells once, as libuv does."""
+        """Level-triggered, as a selector is: asked again while it stays ready."""
         entry = self._callbacks.get(key)
         if entry is None or not self.is_ready(*key):
             return
         callback, args = entry
-        if self.is_broken(key[1]):
-            del self._callbacks[key]
         callback(*args)
         if self._callbacks.get(key) is entry and self.is_ready(*key):
             self.call_soon(self._fire, key)

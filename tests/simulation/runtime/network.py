@@ -121,10 +121,6 @@ class SimSocket:
     def sendmsg(self, parts: Iterable[bytes | memoryview]) -> int:
         return self.send(b"".join(parts))
 
-    def getsockopt(self, level: int, option: int) -> int:
-        """SO_ERROR is all that the runtime asks for."""
-        return errno.ECONNRESET if self.incoming.reset else 0
-
     def shutdown(self, how: int) -> None:
         if self.incoming.reset:
             raise OSError(errno.ENOTCONN, "not connected")
@@ -206,7 +202,6 @@ class Network:
         self._sockets: dict[int, tuple[int, SimSocket]] = {}  # descriptor -> (port, socket)
         self.listeners: dict[int, Accept] = {}
         loop.is_ready = self._is_ready
-        loop.is_broken = self._is_broken
 
     def delay(self) -> float:
         return self._rng.choice((0.0002, 0.001, 0.001, 0.003, 0.03))
@@ -217,10 +212,6 @@ class Network:
     def _is_ready(self, kind: str, descriptor: int) -> bool:
         entry = self._sockets.get(descriptor)
         return entry is not None and entry[1].can(kind)
-
-    def _is_broken(self, descriptor: int) -> bool:
-        entry = self._sockets.get(descriptor)
-        return entry is not None and entry[1].incoming.reset
 
     def broken(self) -> int:
         """Connections that were reset and that their server has not closed."""

@@ -1,0 +1,105 @@
+"""Which sockets are ready to be read or written.
+
+On Linux one epoll(7) of our own serves all sockets, and the loop watches that. An idle socket is one place in a list then,
+where the loop would keep about 600 bytes. A socket that has broken is reported for as long as something is wanted of it:
+libuv stops after the first report, which uvloop passes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import sys
+from typing import Protocol
+
+READ = 1  # EPOLLIN
+WRITE = 4  # EPOLLOUT
+AT_A_TIME = 32  # sockets in a turn of the loop: the others have theirs in the next
+
+
+class Watched(Protocol):
+    """What is told that its socket is ready."""
+
+    def ready(self, events: int) -> None:
+        """`events`: READ, WRITE or both. A socket that has ended or broken counts as ready for what is wanted."""
+
+
+class SocketWatch(Protocol):
+    """Tells sockets that they are ready, until they want nothing more."""
+
+    def want(self, descriptor: int, watched: Watched, events: int) -> None:
+        """From now on report these `events`; 0: none. Raises OSError where the kernel has no room."""
+
+    def close(self) -> None:
+        """Report nothing more; safe to repeat."""
+
+
+class LoopWatch:
+    """The loop itself watches each socket, where there is no epoll."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def want(self, descriptor: int, watched: Watched, events: int) -> None:
+        """Implement `SocketWatch`."""
+        if events & READ:
+            self._loop.add_reader(descriptor, watched.ready, READ)
+        else:
+            self._loop.remove_reader(descriptor)
+        if events & WRITE:
+            self._loop.add_writer(descriptor, watched.ready, WRITE)
+        else:
+            self._loop.remove_writer(descriptor)
+
+    def close(self) -> None:
+        """Implement `SocketWatch`: each socket stops by itself."""
+
+
+if sys.platform == "linux":
+    _BROKEN = select.EPOLLERR | select.EPOLLHUP
+
+    class EpollWatch:
+        """An epoll of our own under the loop."""
+
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self._loop = loop
+            self._epoll = select.epoll()
+            self._watched: list[Watched | None] = []  # by descriptor
+            loop.add_reader(self._epoll.fileno(), self._some_are_ready)
+
+        def want(self, descriptor: int, watched: Watched, events: int) -> None:
+            """Implement `SocketWatch`."""
+            if self._epoll.closed:
+                return
+            known = self._watched
+            if descriptor >= len(known):
+                known.extend([None] * (descriptor + 1 - len(known)))
+            if known[descriptor] is None:
+                if events:
+                    self._epoll.register(descriptor, events)
+                    known[descriptor] = watched
+            elif events:
+                self._epoll.modify(descriptor, events)
+            else:
+                known[descriptor] = None
+                self._epoll.unregister(descriptor)
+
+        def _some_are_ready(self) -> None:
+            known = self._watched
+            for descriptor, events in self._epoll.poll(0, AT_A_TIME):
+                watched = known[descriptor]
+                if watched is not None:  # else one before it has ended it; nothing is accepted meanwhile
+                    watched.ready(READ | WRITE if events & _BROKEN else events)
+
+        def close(self) -> None:
+            """Implement `SocketWatch`."""
+            if not self._epoll.closed:
+                self._loop.remove_reader(self._epoll.fileno())
+                self._epoll.close()
+
+
+def make_watch(loop: asyncio.AbstractEventLoop) -> SocketWatch:
+    """The best that this system has."""
+    if sys.platform != "linux":
+        return LoopWatch(loop)
+    return EpollWatch(loop)

@@ -1,0 +1,158 @@
+"""Sockets are told that they are ready, a share of them in each turn of the loop, and a broken one until it wants nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from openguild_runtime.net.socket_watch import AT_A_TIME, READ, WRITE, LoopWatch, SocketWatch, make_watch
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as until:
+        yield until
+
+
+class End:
+    """One end of a pair, and what it was told."""
+
+    def __init__(self, stack: ExitStack, watch: SocketWatch) -> None:
+        self.watch = watch
+        self.sock, self.other = socket.socketpair()
+        for end in (self.sock, self.other):
+            end.setblocking(False)
+            stack.enter_context(end)
+        self.told: list[int] = []
+
+    def want(self, events: int) -> None:
+        self.watch.want(self.sock.fileno(), self, events)
+
+    def ready(self, events: int) -> None:
+        self.told.append(events)
+
+
+async def turns(count: int = 5) -> None:
+    """Of the loop, each of which has looked for what is ready."""
+    for _ in range(count):
+        await asyncio.sleep(0.001)
+
+
+def watches() -> list[SocketWatch]:
+    loop = asyncio.get_running_loop()
+    return [make_watch(loop), LoopWatch(loop)]
+
+
+async def test_a_socket_is_told_of_what_it_wants_and_of_nothing_else(stack: ExitStack) -> None:
+    for watch in watches():
+        end = End(stack, watch)
+        end.want(READ)
+        await turns()
+        assert end.told == []
+        end.other.send(b"x")
+        await turns()
+        assert set(end.told) == {READ}
+        end.want(WRITE)
+        end.told.clear()
+        await turns()
+        assert set(end.told) == {WRITE}
+        end.want(READ | WRITE)
+        end.told.clear()
+        await turns()
+        assert {READ, WRITE} == {bit for events in end.told for bit in (READ, WRITE) if events & bit}
+        end.want(0)
+        end.told.clear()
+        await turns()
+        assert end.told == []
+        watch.close()
+
+
+async def test_a_broken_socket_is_reported_until_nothing_is_wanted(stack: ExitStack) -> None:
+    end = End(stack, watch := make_watch(asyncio.get_running_loop()))
+    end.want(READ)
+    end.other.close()
+    await turns()
+    assert len(end.told) > 1
+    end.want(0)
+    end.told.clear()
+    await turns()
+    assert end.told == []
+    watch.close()
+
+
+async def test_many_that_are_ready_leave_the_loop_to_others_in_between(stack: ExitStack) -> None:
+    loop = asyncio.get_running_loop()
+    if not hasattr(select, "epoll"):
+        pytest.skip("the loop itself decides how many")
+    watch = make_watch(loop)
+    told: list[str] = []
+
+    class Once(End):
+        def ready(self, events: int) -> None:
+            self.want(0)
+            told.append("socket")
+
+    for _ in range(3 * AT_A_TIME):
+        end = Once(stack, watch)
+        end.other.send(b"x")
+        end.want(READ)
+
+    def other() -> None:
+        if told.count("socket") < 3 * AT_A_TIME:
+            told.append("other")
+            loop.call_soon(other)
+
+    other()
+    await eventually(lambda: told.count("socket") == 3 * AT_A_TIME)
+    runs = [len(run) for run in "".join("s" if name == "socket" else " " for name in told).split()]
+    assert max(runs) <= AT_A_TIME
+    watch.close()
+
+
+async def test_one_that_ends_another_in_its_turn_is_the_last_that_is_told(stack: ExitStack) -> None:
+    watch = make_watch(asyncio.get_running_loop())
+    told: list[End] = []
+
+    class Ending(End):
+        def ready(self, events: int) -> None:
+            told.append(self)
+            for end in (first, second):
+                end.want(0)
+
+    first, second = Ending(stack, watch), Ending(stack, watch)
+    for end in (first, second):
+        end.other.send(b"x")
+        end.want(READ)
+    await turns()
+    assert len(told) == 1
+    watch.close()
+
+
+async def test_nothing_is_told_after_the_end(stack: ExitStack) -> None:
+    watch = make_watch(asyncio.get_running_loop())
+    end = End(stack, watch)
+    end.want(READ)
+    watch.close()
+    watch.close()
+    end.other.send(b"x")
+    await turns()
+    end.want(0)
+    end.want(READ)
+    await turns()
+    assert end.told == []
