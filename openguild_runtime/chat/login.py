@@ -13,7 +13,7 @@ from textual.widgets import Button, Footer, Input, Label, Static
 
 from openguild_proto.limits import MIN_PASSWORD_CHARS
 from openguild_runtime.chat.render import problem_text
-from openguild_runtime.client import ApiError, Client, Conflict, OutcomeUnknown, Unauthorized
+from openguild_runtime.client import ApiError, Client, Conflict, OutcomeUnknown, TlsFailed, Unauthorized
 
 
 class LoginScreen(Screen[None]):
@@ -66,7 +66,7 @@ class LoginScreen(Screen[None]):
             problem.update("this name is taken: log in, or choose another one")
         except Unauthorized as failure:
             problem.update(Text(f"{problem_text(failure)}: no account yet? Press Register"))
-        except (ApiError, OutcomeUnknown) as failure:
+        except (ApiError, OutcomeUnknown, TlsFailed) as failure:
             problem.update(Text(problem_text(failure)))
         else:
             self.dismiss(None)

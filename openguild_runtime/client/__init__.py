@@ -84,7 +84,7 @@ from openguild_runtime.client.messages import Posted
 from openguild_runtime.client.notifications import Notification, UnknownNotification
 from openguild_runtime.client.session import Client
 from openguild_runtime.client.subscription import ChannelEvent, StreamEnded, Subscription
-from openguild_runtime.client.transport import Address, OutcomeUnknown
+from openguild_runtime.client.transport import Address, OutcomeUnknown, TlsFailed
 
 __all__ = [
     "Address",
@@ -152,6 +152,7 @@ __all__ = [
     "Subscription",
     "TextTakenBack",
     "TextVersion",
+    "TlsFailed",
     "Unauthorized",
     "UnknownEvent",
     "UnknownNotification",

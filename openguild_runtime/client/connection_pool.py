@@ -14,6 +14,7 @@ from openguild_runtime.client.transport import (
     TRANSPORT_ERRORS,
     Address,
     Connect,
+    TlsFailed,
     close,
     describe_failure,
     is_stale_connection,
@@ -73,7 +74,7 @@ class ConnectionPool:
     async def attempt(
         self, method: str, path: str, data: bytes, token: str | None, key: str | None = None, *, fresh: bool
     ) -> AttemptResult:
-        """Send one request and return its response, or why the transport failed.
+        """Send one request and return its response, or why the transport failed. Raises TlsFailed if there is no other address.
 
         `key`: its idempotency key, if it has one.
         `fresh`: use a new connection, because a kept one may just be closing and the request cannot be repeated.
@@ -98,6 +99,8 @@ class ConnectionPool:
                     answered = answered or part != b""
                     response = connection.http.receive_data(part)
         except (*TRANSPORT_ERRORS, ConnectionBroken) as failure:
+            if isinstance(failure, TlsFailed) and len(self._addresses) == 1:
+                raise
             if connection is not None:
                 await close(connection.stream)
             await self._close_idle(lambda idle: idle.address == address)  # they are probably broken too

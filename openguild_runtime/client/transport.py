@@ -32,6 +32,10 @@ class OutcomeUnknown(Exception):
         self.nonce = nonce
 
 
+class TlsFailed(OSError):
+    """TLS does not begin: the port does not speak it, or the certificate is not trusted. To try again would not help."""
+
+
 T = TypeVar("T")
 
 
@@ -45,6 +49,9 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
 
 RECEIVE_BYTES = 65_536
 ATTEMPT_SECS = 20.0
+NO_TLS = frozenset(
+    {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
+)  # OpenSSL's names for an answer in plain text
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +84,17 @@ TRANSPORT_ERRORS = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.Clos
 
 
 async def connect_tcp(address: Address) -> ByteStream:
-    """Connect with TCP, and TLS if the address requires it. Raises OSError."""
-    if address.tls:
+    """Connect with TCP, and TLS if the address requires it. Raises OSError, TlsFailed."""
+    if not address.tls:
+        return await anyio.connect_tcp(address.host, address.port)
+    try:
         return await anyio.connect_tcp(address.host, address.port, ssl_context=ssl.create_default_context())
-    return await anyio.connect_tcp(address.host, address.port)
+    except ssl.SSLCertVerificationError as failure:
+        raise TlsFailed(f"the certificate of {address.authority} is not trusted: {failure.verify_message}") from failure
+    except ssl.SSLError as failure:
+        if failure.reason in NO_TLS:
+            raise TlsFailed(f"{address.authority} does not speak TLS: is its address http://?") from failure
+        raise
 
 
 async def receive(stream: ByteStream) -> bytes:
@@ -113,6 +127,8 @@ def describe_failure(failure: BaseException) -> str:
     cause: BaseException | None = failure.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
+    if isinstance(failure, TlsFailed):
+        return str(failure)
     hidden = isinstance(cause, OSError) and (not isinstance(failure, OSError) or failure.errno is None)
     shown = cause if hidden else failure
     if isinstance(shown, ConnectionBroken):

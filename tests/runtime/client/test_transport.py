@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
+from contextlib import suppress
+
 import anyio
 import pytest
+import trustme
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSStream
 
 from openguild_proto import Response
-from openguild_runtime.client.transport import TRANSPORT_ERRORS, Address, close, connect_tcp, receive
+from openguild_runtime.client import Client
+from openguild_runtime.client.transport import TRANSPORT_ERRORS, Address, TlsFailed, close, connect_tcp, receive
 from tests.support.scripted import scripted
 from tests.support.waiting import eventually, free_port
 
@@ -25,6 +32,36 @@ def test_addresses() -> None:
 async def test_a_refused_connection_is_reported() -> None:
     with pytest.raises(TRANSPORT_ERRORS):
         await connect_tcp(Address("127.0.0.1", free_port(), tls=False))
+
+
+async def test_a_port_without_tls_is_told_at_once() -> None:
+    async with scripted(lambda request: Response.text("ok")) as server:
+        address = server.url.replace("http://", "https://")
+        with anyio.fail_after(10), pytest.raises(TlsFailed, match=r"127.0.0.1:\d+ does not speak TLS"):
+            await Client(address, retry_secs=60).login("alice", "a long password")
+
+
+async def test_a_certificate_of_nobody_is_told_at_once() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+
+    async def shake_hands(stream: ByteStream) -> None:
+        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):  # the client does not like it
+            await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+        await stream.aclose()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, shake_hands)
+        port = listener.extra(SocketAttribute.local_port)
+        one = Client(f"https://localhost:{port}", retry_secs=60)
+        with anyio.fail_after(10), pytest.raises(TlsFailed, match=r"certificate of localhost:\d+ is not trusted"):
+            await one.login("alice", "a long password")
+        async with scripted(lambda request: Response.json({"status": "live"})) as other:
+            two = Client((f"https://localhost:{port}", other.url))
+            assert await two.request("GET", "/live", authorized=False) == {"status": "live"}
+            await two.aclose()
+        await one.aclose()
+        tasks.cancel_scope.cancel()
 
 
 async def test_receive_returns_no_bytes_at_the_end() -> None:
