@@ -176,7 +176,8 @@ class EmbeddedPostgres(EmbeddedServer):
                 f"data_dir: {self._directory} belongs to another user: run as that user, or name another with --data-dir"
             )
         found = "".join(read_lines(self._directory / "PG_VERSION")[:1])
-        if not found.isdecimal() or not (self._directory / "global" / "pg_control").exists():
+        parts = (self._directory / "global" / "pg_control", self._directory / "base", self._directory / "pg_wal")
+        if not found.isdecimal() or not all(part.exists() for part in parts):
             raise EmbeddedError(
                 f"data_dir: {self._directory} is not a complete PostgreSQL cluster: restore it from a backup, "
                 "move it away to start with an empty one, or name another with --data-dir"

@@ -149,6 +149,14 @@ def without_control(data: Path) -> None:
     (data / "postgres/global/pg_control").unlink()
 
 
+def without_databases(data: Path) -> None:
+    shutil.rmtree(data / "postgres/base")
+
+
+def without_log(data: Path) -> None:
+    shutil.rmtree(data / "postgres/pg_wal")
+
+
 def of_another_version(data: Path) -> None:
     (data / "postgres/PG_VERSION").write_text("12\n")
 
@@ -177,6 +185,8 @@ def control_of_zeros(data: Path) -> None:
     [
         (without_version, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
         (without_control, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
+        (without_databases, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
+        (without_log, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
         (of_another_version, "was made by PostgreSQL 12, this is 18: dump it with that version"),
         (a_file, "postgres: not a directory): fix that, or name another with --data-dir"),
         (password_directory, "postgres.password: is a directory): fix that"),
