@@ -15,7 +15,7 @@ from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from openguild_runtime.embedded.postgres import installed_programs
 from openguild_runtime.embedded.programs import COPY_DIRECTORIES, PREFIX, Account
 from tests.support.server import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import free_port, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to another account")
 NOBODY = Account(65534, 65534)
@@ -121,7 +121,7 @@ def test_accessible_programs_are_run_in_place(tmp_path: Path) -> None:
 def test_root_without_capabilities_is_reported_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "openguild_runtime.cli.main",
-         "--embedded", "--data-dir", str(tmp_path / "data")],
+         "--embedded", "--data-dir", str(tmp_path / "data"), "--port", str(free_port())],
         capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 1
