@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
 from openguild_proto.client.message_list import ShownMessage
@@ -12,7 +13,8 @@ HELP = """/guild NAME      make a guild      /channel NAME   make a channel
 /reply N TEXT    answer            /react [N] EMOJI
 /edit TEXT       your last one     /delete [N]     take back
 /pin N           pin, or unpin     /search WORDS   /members
-@NAME mentions. N: the number before a message, else the last one"""
+@NAME mentions. N: the number before a message; [N]: or the last one"""
+_USAGE = {found[1]: found[0] for found in re.finditer(r"/(\w+)(?: (?:[A-Z]+|\[[A-Z]+\]))*", HELP)}
 
 
 class NoCommand(Exception):
@@ -41,6 +43,9 @@ class Commands:
         command = self._commands.get(name)
         if command is None:
             raise NoCommand(f"/{name} is no command: /help lists them")
+        usage = _USAGE.get(name, "")
+        if len(argument.split()) < sum(word.isalpha() for word in usage.split()):
+            raise NoCommand(f"write {usage}")
         await command(argument.strip())
 
     def _open(self) -> str:

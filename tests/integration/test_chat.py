@@ -104,6 +104,9 @@ async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:
     await bob.sees("taken back")
     await bob.write("/nonsense")
     await bob.sees("is no command", "#typing")
+    for line, usage in (("/reply hey", r"/reply N TEXT"), ("/react", r"/react \[N\] EMOJI"), ("/guild", "/guild NAME")):
+        await bob.write(line)
+        await bob.sees(f"^write {usage}$", "#typing")
     await alice.write("/members")
     await alice.sees(rf"bob-{name}", "#typing")
     await alice.write("/channel news")
