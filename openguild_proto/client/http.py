@@ -52,13 +52,18 @@ class HttpClient:
         max_body_bytes: int | None = None,
     ) -> bytes:  # fmt: skip
         """Return the bytes of a request. `max_body_bytes`: of the response, and those after it. Raises LocalProtocolError while
-        another request is in progress."""
+        another request is in progress, and for a method, target or header that cannot be sent, such as one that is not ASCII."""
         if not self.reusable:
             raise LocalProtocolError("the connection cannot take a request now")
+        fields = [("host", self._host), ("accept-encoding", "identity"), *headers, ("content-length", str(len(body)))]
+        try:
+            request = h11.Request(method=method, target=target, headers=fields)
+        except (h11.LocalProtocolError, UnicodeEncodeError) as misuse:
+            fault = str(misuse).partition(" b'")[0].partition(' b"')[0]  # without the value, which may be a token
+            raise LocalProtocolError(f"the request cannot be sent: {fault}") from None
         if max_body_bytes is not None:
             self._max_body_bytes = max_body_bytes
-        fields = [("host", self._host), ("accept-encoding", "identity"), *headers, ("content-length", str(len(body)))]
-        sent = self._connection.send(h11.Request(method=method, target=target, headers=fields)) or b""
+        sent = self._connection.send(request) or b""
         if body:
             sent += self._connection.send(h11.Data(data=body)) or b""
         return sent + (self._connection.send(h11.EndOfMessage()) or b"")

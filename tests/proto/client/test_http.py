@@ -51,6 +51,27 @@ def test_a_connection_that_ends_early_is_broken() -> None:
         http.receive_data(b"")
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "fault"),
+    [
+        ("GET", "/x", (("authorization", "Bearer secret\n"),), "Illegal header value"),
+        ("GET", "/x", (("authorization", "Bearer it's secret\n"),), "Illegal header value"),
+        ("GET", "/x", (("a b", "c"),), "Illegal header name"),
+        ("GET", "/x y", (), "Illegal target characters"),
+        ("GET", "/tee?q=größe", (), "'ascii' codec can't encode"),
+        ("G T", "/x", (), "Illegal method characters"),
+    ],
+)
+def test_a_request_that_cannot_be_sent_changes_nothing(
+    method: str, target: str, headers: tuple[tuple[str, str], ...], fault: str
+) -> None:
+    http = HttpClient("h")
+    with pytest.raises(LocalProtocolError, match=f"^the request cannot be sent: {fault}") as misuse:
+        http.send_request(method, target, headers)
+    assert "secret" not in str(misuse.value)
+    assert http.send_request("GET", "/y").startswith(b"GET /y HTTP/1.1\r\n")
+
+
 def test_a_closing_response_ends_the_connection() -> None:
     http = HttpClient("h")
     http.send_request("POST", "/x", (("content-type", "application/json"),), b"{}")
