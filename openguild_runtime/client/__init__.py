@@ -15,6 +15,13 @@ A bot that answers:
 service and moves to the next when one fails.
 """
 
+try:
+    import anyio as _anyio  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "openguild_runtime.client needs anyio: pip install 'openguild[server]'", name=missing.name
+    ) from None
+
 from openguild_proto.client import (
     ApiError,
     Conflict,

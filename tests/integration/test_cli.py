@@ -333,6 +333,14 @@ def test_the_core_alone_says_what_to_install(tmp_path: Path) -> None:
     )
 
 
+def test_the_client_without_anyio_says_what_to_install() -> None:
+    script = "import sys; sys.modules['anyio'] = None; import openguild_runtime.client"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
+    )
+    assert done.stderr.endswith("openguild_runtime.client needs anyio: pip install 'openguild[server]'\n")
+
+
 @pytest.mark.parametrize(
     "command",
     [("config", "dump"), ("migrate", "--sql"), ("completion", "bash"), ("--help",), ("probe", "http://127.0.0.1:1")],
