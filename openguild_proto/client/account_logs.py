@@ -51,7 +51,7 @@ class AccountLogs:
         self._listings: deque[str] = deque()
 
     def next_listing(self) -> str | None:
-        """Remove and return the guild whose channels are to be listed next; None: none."""
+        """Remove and return the id of the guild to read `GET /guilds/{id}/channels` of, all pages; None: none."""
         return self._listings.popleft() if self._listings else None
 
     # --- input ---------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class AccountLogs:
             self._guilds.pop(log_id, None)
 
     def listed(self, guild_id: str, head: int, channel_ids: Iterable[str]) -> None:
-        """The guild has these channels, or had when its log ended at `head`."""
+        """The guild has these channels, or had when its log ended at `head`: `X-OpenGuild-Head` of the first page."""
         guild = self._guilds.get(guild_id)
         if guild is not None:
             guild.listing = head, tuple(channel_ids)

@@ -31,7 +31,7 @@ class GatewayLink:
         return self._ws is not None
 
     def connect(self, host: str, now: float) -> None:
-        """Begin the handshake on a new transport."""
+        """Begin the handshake on a new transport. `host`: the Host header's value, such as `chat.example.org:8080`."""
         self._ws, self._open = ClientWebSocket(host, TARGET, subprotocols=(self.client.encoding.value,)), False
 
     def data_to_send(self) -> bytes:

@@ -59,7 +59,7 @@ _AGAIN = -1  # in place of the ref of an `auth` that is sent again
 
 
 class GatewayClient:
-    """`jitter()`: a number in [0, 1). `random_bytes(n)`: for the keys of commands."""
+    """`jitter()`: in [0, 1). `random_bytes(n)`: for keys. `now`: monotonic seconds. `log`: `channel:ID`, `guild:ID`, `user:ID`."""
 
     def __init__(
         self, encoding: Encoding, *, jitter: Callable[[], float], random_bytes: Callable[[int], bytes]

@@ -82,7 +82,10 @@ class Unsub(Body, frozen=True, tag_field="type", tag="unsub"):
 
 
 class Command(Body, frozen=True):
-    """Base of frames that are answered by `ok` or `err`. `key`: a repeat with it has no further effect (PROTOCOL 7.5)."""
+    """Base of frames that are answered by `ok` or `err`. `key`: a repeat with it has no further effect (PROTOCOL 7.5).
+
+    `GatewayClient.send` chooses `ref`; pass 0.
+    """
 
     ref: Ref
     channel_id: ChannelId

@@ -173,6 +173,34 @@ def test_the_bot_answers_once_also_what_it_missed(server: ServerProcess, chat: C
     assert len(set(answered())) == len(answered())
 
 
+def test_the_bot_on_a_socket_answers_also_in_channels_made_meanwhile(server: ServerProcess, chat: Chat) -> None:
+    owner, bot = chat.user(), chat.user()
+    guild = owner.guild()
+    channel = owner.channel(guild)
+    bot.join(owner.invite(guild))
+    command = [
+        sys.executable,
+        str(EXAMPLES / "socket_bot.py"),
+        server.base_url.removeprefix("http://"),
+        bot.name,
+        PASSWORD,
+    ]
+
+    def answers(channel: str) -> bool:
+        owner.say(channel, "ping")
+        return any(
+            line["content"] == "pong" and line["reply_to"] is not None
+            for line in owner.ok(owner.get(f"/channels/{channel}/messages"))
+        )
+
+    with subprocess.Popen(command, env=ENVIRONMENT) as process:
+        try:
+            wait_until(partial(answers, channel))
+            wait_until(partial(answers, owner.channel(guild)))
+        finally:
+            process.kill()
+
+
 def test_the_guides_show_the_examples() -> None:
     assert (EXAMPLES / "fanout_server.py").read_text() in (ROOT / "docs/fan-out.md").read_text()
     assert (EXAMPLES / "bot.py").read_text() in (ROOT / "docs/client.md").read_text()
