@@ -115,8 +115,8 @@ class GatewayClient:
     # --- commands of the caller ------------------------------------------------------------------------
 
     def start(self, token: str, now: float) -> None:
-        """Begin with the first connection. Raises LocalProtocolError if it has begun."""
-        if self.phase is not ClientPhase.IDLE:
+        """Begin with the first connection; after `close` do nothing. Raises LocalProtocolError if it has begun."""
+        if self.phase not in {ClientPhase.IDLE, ClientPhase.ENDED}:
             raise LocalProtocolError("the client has begun")
         self._token = token
         self._connect(ClientInput.START, now)

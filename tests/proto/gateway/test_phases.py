@@ -8,6 +8,8 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from openguild_proto.gateway.actions import Authenticate, Close, Run, Subscribe
+from openguild_proto.gateway.client import GatewayClient
+from openguild_proto.gateway.client_events import Ended
 from openguild_proto.gateway.client_phases import CLIENT_PHASES, CLIENT_TRANSITIONS, ClientDeadline, ClientPhase
 from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.gateway.encoding import Encoding
@@ -29,6 +31,14 @@ def test_the_tables_are_whole() -> None:
     assert set(TRANSITIONS[Phase.CLOSED].values()) == {Phase.CLOSED}
     assert set(CLIENT_TRANSITIONS) == set(CLIENT_PHASES) == set(ClientPhase)
     assert {name for row in CLIENT_PHASES.values() for name in row.deadlines} == set(ClientDeadline)
+
+
+def test_a_client_that_is_closed_before_its_start_begins_nothing() -> None:
+    client = GatewayClient(Encoding.JSON, jitter=lambda: 0.0, random_bytes=bytes)
+    client.close()
+    client.start("token", now=0.0)
+    assert list(iter(client.next_event, None)) == [Ended(None, "closed")]
+    assert client.phase is ClientPhase.ENDED
 
 
 def test_every_frame_is_tried() -> None:

@@ -96,6 +96,19 @@ async def sequences(events: Gateway, last: int) -> list[int]:
     return found
 
 
+async def test_a_program_that_leaves_at_once_gets_its_own_failure() -> None:
+    async with (
+        scripted(lambda request: None) as scripts,
+        Client(scripts.url, session=Session("t", "r"), jitter=lambda: 0.0) as client,
+    ):
+        async with client.gateway():
+            pass
+        with pytest.raises(LookupError, match="on purpose"):
+            async with client.gateway():
+                raise LookupError("on purpose")
+        assert scripts.connections == 0
+
+
 async def test_a_program_that_takes_nothing_keeps_its_connection() -> None:
     count = MAX_WAITING_EVENTS + 50
     async with following() as (server, events), anyio.create_task_group() as tasks:
