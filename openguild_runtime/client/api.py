@@ -65,11 +65,13 @@ class Api(ABC):
         return decode_answer((await self.send("GET", f"/guilds/{guild_id}/presence")).body, GuildPresence)
 
     async def create_channel(self, guild_id: str, name: str) -> Channel:
+        """Create a channel in a guild, as a maintainer of it or above."""
         return await self._post_for(Channel, f"/guilds/{guild_id}/channels", {"name": name})
 
     async def create_invite(
         self, guild_id: str, *, max_uses: int | None = None, expires_in_secs: int | None = None
     ) -> Invite:
+        """Create an invite to a guild: its `code` is for `accept_invite`. None: any number of uses, and no end."""
         body = {"max_uses": max_uses, "expires_in_secs": expires_in_secs}
         return await self._post_for(Invite, f"/guilds/{guild_id}/invites", body)
 

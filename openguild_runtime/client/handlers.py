@@ -21,7 +21,10 @@ class Handlers:
         self._handlers: list[tuple[type[Event], Handler[Any]]] = []
 
     def on(self, kind: type[E]) -> Callable[[Handler[E]], Handler[E]]:
-        """Return a decorator that registers a handler for `kind`."""
+        """Return a decorator that registers a handler for `kind`. Raises TypeError for what is no kind of event."""
+        given: object = kind
+        if not (isinstance(given, type) and issubclass(given, Event)):
+            raise TypeError(f"not a kind of event: {given!r}: write @client.on(MessagePosted)")
 
         def register(handler: Handler[E]) -> Handler[E]:
             self._handlers.append((kind, handler))
@@ -33,8 +36,11 @@ class Handlers:
         """Call the handlers of an event, in the order of registration. What one raises is logged; the others are called."""
         for kind, handler in self._handlers:
             if isinstance(event, kind):
+                name = getattr(handler, "__name__", repr(handler))
                 try:
-                    await handler(event)
+                    work = handler(event)
+                    if not isinstance(work, Awaitable):
+                        raise TypeError(f"the handler {name} is not async: write async def {name}")
+                    await work
                 except Exception:
-                    name = getattr(handler, "__name__", repr(handler))
                     log.exception("the handler %s failed on %r", name, event)

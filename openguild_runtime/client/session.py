@@ -169,7 +169,10 @@ class Client(Messages):
     # --- requests ------------------------------------------------------------------------------------
 
     async def request(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
-        """Send one request and return its JSON response, None if it is empty. Retries GET. Raises ApiError, OutcomeUnknown."""
+        """Send one request and return its JSON response, None if it is empty. Retries GET. Raises ApiError, OutcomeUnknown.
+
+        `path`: as in docs/api.md, such as `/guilds`, percent-encoded. `body`: JSON's types or Structs.
+        """
         answer = await self.send(method, path, body, authorized=authorized)
         return decode_answer(answer.body, object) if answer.body else None
 
