@@ -12,9 +12,13 @@ import select
 import sys
 from typing import Protocol
 
+import structlog
+
 READ = 1  # EPOLLIN
 WRITE = 4  # EPOLLOUT
 AT_A_TIME = 32  # sockets in a turn of the loop: the others have theirs in the next
+
+log = structlog.get_logger("openguild.peer")
 
 
 class Watched(Protocol):
@@ -89,7 +93,10 @@ if sys.platform == "linux":
             for descriptor, events in self._epoll.poll(0, AT_A_TIME):
                 watched = known[descriptor]
                 if watched is not None:  # else one before it has ended it; nothing is accepted meanwhile
-                    watched.ready(READ | WRITE if events & _BROKEN else events)
+                    try:
+                        watched.ready(READ | WRITE if events & _BROKEN else events)
+                    except Exception:  # contained, as by the loop: those behind it would wait for as long as it fails
+                        log.exception("a socket could not be served")
 
         def close(self) -> None:
             """Implement `SocketWatch`."""

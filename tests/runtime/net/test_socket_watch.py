@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import structlog
 
 from openguild_runtime.net.socket_watch import AT_A_TIME, READ, WRITE, LoopWatch, SocketWatch, make_watch
 from tests.support.waiting import eventually
@@ -141,6 +142,25 @@ async def test_one_that_ends_another_in_its_turn_is_the_last_that_is_told(stack:
         end.want(READ)
     await turns()
     assert len(told) == 1
+    watch.close()
+
+
+@pytest.mark.parametrize("failing_is_first", [True, False])
+async def test_one_that_fails_holds_up_no_other(stack: ExitStack, failing_is_first: bool) -> None:
+    class Failing(End):
+        def ready(self, events: int) -> None:
+            raise RuntimeError("a defect")
+
+    watch = make_watch(asyncio.get_running_loop())
+    ends = [Failing(stack, watch), End(stack, watch)]
+    well = ends[1]
+    for end in ends if failing_is_first else reversed(ends):
+        end.other.send(b"x")
+        end.want(READ)
+    with structlog.testing.capture_logs() as records:
+        await turns()
+    assert len(well.told) > 1
+    assert {record["event"] for record in records} == {"a socket could not be served"}
     watch.close()
 
 
