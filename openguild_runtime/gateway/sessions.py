@@ -124,7 +124,8 @@ class GatewaySessions:
         deadline = anyio.current_time() + self._runner.timeout_secs
         request_id = session.opened.request_id
         try:
-            return await self._runner.perform(lambda ctx: authenticate_gateway(ctx, token), request_id, deadline)
+            with bound_request(request_id):
+                return await self._runner.perform(lambda ctx: authenticate_gateway(ctx, token), request_id, deadline)
         except Refusal as refusal:
             if refusal.log_cause is not None:
                 self._runner.not_authenticated(refusal.log_cause)

@@ -203,7 +203,7 @@ class ConnectionServer:
         try:
             became_stream = await self._work(transport)
         except Exception:  # contained: one connection's failure must not end the others
-            log.exception("connection failed", peer=transport.address)
+            log.exception("connection failed", **transport.described)
         finally:
             if not became_stream:
                 self._end(transport)
@@ -281,7 +281,7 @@ class ConnectionServer:
             if work is not None and not work.done():
                 work.set_exception(failure)
             else:
-                log.exception("connection failed", peer=transport.address)
+                log.exception("connection failed", **transport.described)
                 self._end(transport)
 
     def _read_requests(self, transport: Transport) -> Work | None:

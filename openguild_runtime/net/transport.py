@@ -126,7 +126,7 @@ class Transport:
 
     @property
     def described(self) -> dict[str, str | None]:
-        """What a record of the log says of it: timers and flushes run in no request's context."""
+        """What a record of the log says of it: timers, flushes and readers run in no request's context."""
         stream = self.stream
         if stream is None:
             return {"peer": self.address} if self.gateway is None else {"peer": self.address, **self.gateway.described}
@@ -155,7 +155,7 @@ class Transport:
                 self.gateway.deadline_passed()
             self.settle()
         except Exception:  # contained: one connection's failure must not end the others
-            log.exception("a deadline failed", peer=self.address)
+            log.exception("a deadline failed", **self.described)
             self.abort()
 
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
@@ -304,7 +304,7 @@ class Transport:
         return True
 
     def _pump_failed(self) -> None:
-        log.exception("a socket's pump failed", peer=self.address)
+        log.exception("a socket's pump failed", **self.described)
         self.abort()
 
     def _own_write_side(self) -> None:

@@ -105,7 +105,7 @@ class Requests:
                 transport.connection.respond(result, runner.clock())
             runner.completed(request, result, started)
         finally:
-            if not transport.connection.is_websocket:  # a stream's records carry the id of its upgrade
+            if not transport.connection.is_websocket:  # its task goes on for the upgrade; later records are `described`
                 current_request_id.set(None)
 
     # --- streams -----------------------------------------------------------------------------------

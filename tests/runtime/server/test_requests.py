@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TypeVar
 
 import pytest
@@ -9,11 +10,16 @@ import structlog
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.replica import ReadVisible
+from openguild_proto.events import Event
 from openguild_proto.replica.actions import Flush, Haste
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
+from openguild_runtime.net.transport import Transport
+from openguild_runtime.observability.log_context import request_id as current_request_id
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.line import connected
+from tests.support.waiting import eventually
+from tests.support.wire import masked
 
 pytestmark = pytest.mark.anyio
 CAPACITY = 4
@@ -76,3 +82,46 @@ async def test_records_about_a_stream_name_its_request_its_user_and_its_channel(
         lagged, passed = (record for record in records if record["event"] in {"stream lagged", "deadline passed"})
         assert lagged == expected | {"event": "stream lagged", "log_level": "info", "missed": 2 * CAPACITY}
         assert passed == expected | {"event": "deadline passed", "log_level": "info", "deadline": passed["deadline"]}
+
+
+async def test_a_stream_that_fails_is_named_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader runs in no request's context."""
+
+    def fail(transport: Transport, event: Event) -> None:
+        raise RuntimeError("a defect")
+
+    async with connected() as line:
+        await line.upgrade()
+        (transport,) = line.server.replica.streams.transports()
+        expected = transport.described
+        assert expected["request_id"] == "the-upgrade"
+        monkeypatch.setattr(line.server.connection_server._handler, "report", fail)
+        with structlog.testing.capture_logs() as records:
+            line.end.sendall(masked(0x81, b"hello"))
+            await eventually(lambda: not line.server.connection_server.transports)
+        (failed,) = (record for record in records if record["event"] == "connection failed")
+        assert failed.items() >= expected.items()
+
+
+class Noting(MemoryStorage):
+    """Keeps the id that records about its calls carry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[str | None] = []
+
+    async def perform(self, effect: StorageEffect[T]) -> T:
+        self.noted.append(current_request_id.get())
+        return await super().perform(effect)
+
+
+async def test_a_token_that_a_gateway_socket_sends_is_checked_under_the_id_of_its_upgrade() -> None:
+    storage = Noting()
+    async with connected(storage) as line:
+        await line.upgrade("/gateway")
+        while '"type":"ready"' not in await line.read():
+            pass
+        storage.noted.clear()
+        line.end.sendall(masked(0x81, json.dumps({"type": "auth", "token": line.token, "ref": 1}).encode()))
+        await eventually(lambda: storage.noted)
+        assert set(storage.noted) == {"the-upgrade"}
