@@ -282,6 +282,9 @@ class Transport:
                 await self.socket.writable()
         except Exception:
             self._pump_failed()
+        except asyncio.CancelledError:  # no pump can follow, and whoever waits for one would start it again and again
+            self.abort()
+            raise
         finally:
             self._let_go()
         if not self.socket.ended:

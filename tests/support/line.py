@@ -94,6 +94,9 @@ async def connected(
             token = server.service.tokens.issue(Claims(session.session_id, user, "name", now_us, now_us + 10**9))
             tasks.start_soon(server.replica.run)
             server.connection_server.serve(ours, "192.0.2.1")
-            yield Line(server, token, user, theirs)
-            tasks.cancel_scope.cancel()
-            server.connection_server.end_all()
+            try:
+                yield Line(server, token, user, theirs)
+            finally:
+                tasks.cancel_scope.cancel()
+                server.connection_server.end_all()
+                server.watch.close()

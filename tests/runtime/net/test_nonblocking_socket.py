@@ -243,6 +243,17 @@ async def test_nothing_is_left_when_the_server_gives_a_peer_up(phase: Phase) -> 
         line.server.connection_server.end_all()
 
 
+async def test_a_pump_that_is_cancelled_ends_its_connection() -> None:
+    """Whoever waits for the pump could only start it again, in a group of tasks that takes none."""
+    async with line_of() as line:
+        await reading_none_of_a_large_answer(line)
+        (transport,) = line.server.connection_server.transports
+        await eventually(lambda: transport.is_pumping)
+        line.server.tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await eventually(lambda: not line.server.connection_server.transports)
+
+
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_request_under_way_is_finished_and_nothing_is_left(end: Callable[[socket.socket], None]) -> None:
     storage = Blocking()
