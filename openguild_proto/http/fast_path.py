@@ -16,7 +16,9 @@ from openguild_proto.http.strictness import HOST, TOKEN, Framing, Rule
 from openguild_proto.limits import MAX_METHOD_BYTES, Limits
 
 _HEAD = re.compile(rb"(" + TOKEN + rb") (/[!-\"$-~]*) HTTP/1\.1\r\n((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
-_SLOW_PATH = frozenset({"transfer-encoding", "expect", "te", "trailer"})
+_CHECKED = frozenset(
+    {"host", "content-length", "connection", "upgrade"} | {"transfer-encoding", "expect", "te", "trailer"}
+)  # the last four take the slow path
 _UPGRADES = frozenset({"upgrade", "keep-alive, upgrade"})  # of Connection, as clients and browsers send it
 NO_BODY = Framing(0, chunked=False, expects_continue=False)
 
@@ -48,6 +50,8 @@ class PatternHeads:
             name, _, value = line.partition(":")
             name, value = name.lower(), value.strip(" \t")
             headers.append((name, value))
+            if name not in _CHECKED:
+                continue
             if name == "host":
                 hosts += 1
                 if HOST.fullmatch(value) is None:
@@ -66,7 +70,7 @@ class PatternHeads:
                 upgrades += 1
                 if value.lower() != "websocket":
                     return None
-            elif name in _SLOW_PATH:
+            else:
                 return None
         if hosts != 1 or length > limits.max_body_bytes:
             return None
