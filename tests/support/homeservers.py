@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -36,6 +39,8 @@ from openguild_proto.schemas.between_servers import DeliveredEvent, Delivery, De
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_proto.sessions.tokens import TokenAuthority
 from tests.support.world import START_MS, World, decoded
+
+Handler = Callable[[Request, Callable[[], Response]], Response]  # the second argument carries the request on
 
 
 class Homeserver(World):
@@ -148,11 +153,27 @@ class Federation:
         self.cut: set[frozenset[str]] = set()
         self.lost: set[str] = set()
         self.carried: list[tuple[str, str, str]] = []  # from, to, method and path
+        self._handlers: list[Handler] = []  # the last one is asked first
 
     def __getitem__(self, name: str) -> Homeserver:
         return self.servers[name]
 
+    @contextmanager
+    def on_the_way(self, handler: Handler) -> Iterator[None]:
+        """Let `handler` answer all requests between servers. The `client_address` of a signed one is its sender's name."""
+        self._handlers.append(handler)
+        try:
+            yield
+        finally:
+            self._handlers.pop()
+
     def carry(self, sender: Homeserver, server: str, request: Request) -> Response:
+        carry_on: Callable[[], Response] = partial(self._deliver, sender, server, request)
+        for handler in self._handlers:
+            carry_on = partial(handler, request, carry_on)
+        return carry_on()
+
+    def _deliver(self, sender: Homeserver, server: str, request: Request) -> Response:
         if server not in self.servers or frozenset({sender.name, server}) in self.cut:
             raise PeerUnavailable(server, "connect")
         if f"{request.method} {request.path}" in self.lost:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -19,21 +20,22 @@ from tests.proto.operations.test_upkeep import greet, leave, members
 __all__ = ["shared"]
 
 
-def before_the_answer(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch, server: str, do: Callable[[], object]
-) -> Callable[[], bool]:
-    """Before a server hears for the first time that the north does not know its mirror. Returns whether that was."""
-    carry, done = type(shared.federation).carry, []
+@contextmanager
+def before_the_answer(shared: Shared, server: str, do: Callable[[], object]) -> Iterator[list[bool]]:
+    """Call `do` once, before `server` hears that the north does not know its mirror, and check that it was called."""
+    done: list[bool] = []
 
-    def meanwhile(self: Any, sender: Any, peer: str, request: Request) -> Response:
-        answer: Response = carry(self, sender, peer, request)
-        if not done and request.path.endswith("/events") and sender.name == server and answer.status == 404:
+    def meanwhile(request: Request, carry_on: Callable[[], Response]) -> Response:
+        answer = carry_on()
+        is_asked = request.path.endswith("/events") and request.client_address == server
+        if not done and is_asked and answer.status == 404:
             done.append(True)
             do()
         return answer
 
-    monkeypatch.setattr(type(shared.federation), "carry", meanwhile)
-    return lambda: bool(done)
+    with shared.federation.on_the_way(meanwhile):
+        yield done
+    assert done
 
 
 def removes(shared: Shared, member: str) -> None:
@@ -50,12 +52,11 @@ def join(shared: Shared, server: Any, token: str) -> None:
     server.ask_for(token, "POST", f"/invites/{shared.code}@{NORTH}/accept")
 
 
-def test_a_purge_leaves_the_mirror_of_a_later_join(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_purge_leaves_the_mirror_of_a_later_join(shared: Shared) -> None:
     south, bob = shared.south, shared.bob
     removes(shared, user_id(south, bob))
-    was_asked = before_the_answer(shared, monkeypatch, SOUTH, lambda: join(shared, south, bob))
-    assert tell(shared, SOUTH, EndedGuild(shared.guild, 1, 1)) == []
-    assert was_asked()
+    with before_the_answer(shared, SOUTH, lambda: join(shared, south, bob)):
+        assert tell(shared, SOUTH, EndedGuild(shared.guild, 1, 1)) == []
     assert [len(south.ask_for(bob, "GET", "/guilds")), members(shared)] == [1, {"alice", "bob"}]
 
 
@@ -74,29 +75,24 @@ def test_a_purge_that_asks_nobody_leaves_it_too(shared: Shared) -> None:
     assert [len(south.ask_for(bob, "GET", "/guilds")), members(shared)] == [1, {"alice", "bob"}]
 
 
-def test_a_join_that_came_to_nothing_leaves_that_of_another_user(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    east, carry = shared.federation["east.test"], type(shared.federation).carry
+def test_a_join_that_came_to_nothing_leaves_that_of_another_user(shared: Shared) -> None:
+    east = shared.federation["east.test"]
     carol, dave = east.user("carol"), east.user("dave")
-    was_asked = before_the_answer(shared, monkeypatch, east.name, lambda: join(shared, east, dave))
-    asked = type(shared.federation).carry
 
-    def ending(self: Any, sender: Any, server: str, request: Request) -> Response:
-        answer: Response = asked(self, sender, server, request)
-        if request.path.endswith("/join") and not was_asked():
+    def ending(request: Request, carry_on: Callable[[], Response]) -> Response:
+        answer = carry_on()
+        if request.path.endswith("/join") and not done:
             removes(shared, user_id(east, carol))
         return answer
 
-    monkeypatch.setattr(type(shared.federation), "carry", ending)
-    assert east.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol).status == 404
-    assert was_asked()
-    monkeypatch.setattr(type(shared.federation), "carry", carry)
+    answering = before_the_answer(shared, east.name, lambda: join(shared, east, dave))
+    with answering as done, shared.federation.on_the_way(ending):
+        assert east.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol).status == 404
     assert [len(east.ask_for(token, "GET", "/guilds")) for token in (carol, dave)] == [0, 1]
     assert members(shared) == {"alice", "bob", "dave"}
 
 
-def test_the_upkeep_leaves_the_mirror_of_a_later_join(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_upkeep_leaves_the_mirror_of_a_later_join(shared: Shared) -> None:
     south, bob = shared.south, shared.bob
     removes(shared, user_id(south, bob))
 
@@ -106,34 +102,30 @@ def test_the_upkeep_leaves_the_mirror_of_a_later_join(shared: Shared, monkeypatc
         tell(shared, SOUTH)
 
     greet()
-    was_asked = before_the_answer(shared, monkeypatch, SOUTH, lambda: join(shared, south, bob))
-    greet()  # behind its last guild
-    greet()
-    assert was_asked()
+    with before_the_answer(shared, SOUTH, lambda: join(shared, south, bob)):
+        greet()  # behind its last guild
+        greet()
     assert [len(south.ask_for(bob, "GET", "/guilds")), members(shared)] == [1, {"alice", "bob"}]
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["told", "timeout"])
-def test_a_join_waits_while_the_owner_is_told_of_the_leaving(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch, is_lost: bool
-) -> None:
+def test_a_join_waits_while_the_owner_is_told_of_the_leaving(shared: Shared, is_lost: bool) -> None:
     """Else the owner, where they are a member still, would remove them after it has admitted them again."""
-    south, bob, carry, answers = shared.south, shared.bob, type(shared.federation).carry, list[Response]()
+    south, bob, answers = shared.south, shared.bob, list[Response]()
     join(shared, south, south.user("carol"))
     shared.federation.cut.add(frozenset({NORTH, SOUTH}))
     assert leave(shared, bob).status == 204
     shared.federation.cut.clear()
 
-    def meanwhile(self: Any, sender: Any, server: str, request: Request) -> Response:
+    def meanwhile(request: Request, carry_on: Callable[[], Response]) -> Response:
         if b"DELETE" not in request.body:
-            return carry(self, sender, server, request)
+            return carry_on()
         answers.append(south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=bob))
-        answer = carry(self, sender, server, request)
+        answer = carry_on()
         return Response(status=502) if is_lost else answer
 
-    monkeypatch.setattr(type(shared.federation), "carry", meanwhile)
-    greet(shared)
-    monkeypatch.undo()
+    with shared.federation.on_the_way(meanwhile):
+        greet(shared)
     assert [error(answer) for answer in answers] == [(503, "guild_offline")]
     assert members(shared) == {"alice", "carol"}
     south.wall_ms += TOLD_MS * is_lost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -21,16 +21,14 @@ EAST = "east.test"
 
 
 @pytest.mark.parametrize("removes", ["the guild", "the member"])
-def test_a_guild_that_ends_before_the_answer_to_a_join_is_not_mirrored(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch, removes: str
-) -> None:
+def test_a_guild_that_ends_before_the_answer_to_a_join_is_not_mirrored(shared: Shared, removes: str) -> None:
     """Its owner hears from the mirroring server that nothing is left, for nothing is there yet."""
     north, east = shared.north, shared.federation[EAST]
-    carol, carry = east.user("carol"), type(shared.federation).carry
+    carol = east.user("carol")
     carol_id = user_id(east, carol)
 
-    def ending(self: Any, sender: Any, server: str, request: Request) -> Response:
-        answer: Response = carry(self, sender, server, request)
+    def ending(request: Request, carry_on: Callable[[], Response]) -> Response:
+        answer = carry_on()
         if request.path.endswith("/join"):
             member = f"/members/{carol_id}" if removes == "the member" else ""
             north.ask_for(shared.alice, "DELETE", f"/guilds/{shared.guild}{member}")
@@ -40,22 +38,19 @@ def test_a_guild_that_ends_before_the_answer_to_a_join_is_not_mirrored(
             assert msgspec.json.decode(told.body)["purged"] == [shared.guild]
         return answer
 
-    monkeypatch.setattr(type(shared.federation), "carry", ending)
-    answer = east.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
+    with shared.federation.on_the_way(ending):
+        answer = east.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
     assert error(answer) == (404, "not_found")
     assert east.perform(FindMirrorPlace(NORTH, shared.guild)) is None
     assert east.ask_for(carol, "GET", "/guilds") == []
 
 
 @pytest.mark.parametrize("has_mirror", [True, False])
-def test_the_last_use_of_an_invite_whose_answer_is_lost_is_repeated(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch, has_mirror: bool
-) -> None:
+def test_the_last_use_of_an_invite_whose_answer_is_lost_is_repeated(shared: Shared, has_mirror: bool) -> None:
     code = shared.north.ask_for(shared.alice, "POST", f"/guilds/{shared.guild}/invites", {"max_uses": 1})["code"]
     server = shared.south if has_mirror else shared.federation[EAST]
     carol, path = server.user("carol"), f"/invites/{code}@{NORTH}/accept"
-    with monkeypatch.context() as losing:
-        lose_answers(shared, losing, "/join")
+    with lose_answers(shared, "/join"):
         assert error(server.ask("POST", path, token=carol)) == (503, "guild_offline")
     for _ in range(2):
         joined = server.ask_for(carol, "POST", path)
@@ -79,20 +74,20 @@ def test_an_expired_invite_admits_nobody_else(shared: Shared) -> None:
     assert not shared.south.tables._state.partings
 
 
-def test_two_first_members_of_a_server_may_join_at_once(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_first_members_of_a_server_may_join_at_once(shared: Shared) -> None:
     """The mirror begins with the later one, before the answer to the earlier one is stored."""
-    east, carry = shared.federation[EAST], type(shared.federation).carry
+    east = shared.federation[EAST]
     carol, dave, path = east.user("carol"), east.user("dave"), f"/invites/{shared.code}@{NORTH}/accept"
+    carol_id = user_id(east, carol)
 
-    def meanwhile(self: Any, sender: Any, server: str, request: Request) -> Response:
-        answer: Response = carry(self, sender, server, request)
-        if request.path.endswith("/join"):
-            monkeypatch.setattr(type(shared.federation), "carry", carry)
+    def meanwhile(request: Request, carry_on: Callable[[], Response]) -> Response:
+        answer = carry_on()
+        if request.path.endswith("/join") and carol_id.encode() in request.body:
             east.ask_for(dave, "POST", path)
         return answer
 
-    monkeypatch.setattr(type(shared.federation), "carry", meanwhile)
-    assert east.ask_for(carol, "POST", path)["user_id"] == user_id(east, carol)
+    with shared.federation.on_the_way(meanwhile):
+        assert east.ask_for(carol, "POST", path)["user_id"] == carol_id
     for token in (carol, dave):
         assert len(east.ask_for(token, "GET", "/guilds")) == 1
     assert members(shared) == {"alice", "bob", "carol", "dave"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 import pytest
@@ -86,22 +87,20 @@ def test_the_only_owner_of_a_guild_does_not_leave_it(shared: Shared) -> None:
         assert error(leave(shared, shared.bob)) == (409, "last_owner")
 
 
-def lose_answers(shared: Shared, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """The north carries requests out, but its answers to those with `what` in their path are lost."""
-    carry = type(shared.federation).carry
+def lose_answers(shared: Shared, what: str) -> AbstractContextManager[None]:
+    """Lose the answers to requests with `what` in their path, which are carried out."""
 
-    def losing(self: Any, sender: Any, server: str, request: Request) -> Response:
-        answer = carry(self, sender, server, request)
+    def losing(request: Request, carry_on: Callable[[], Response]) -> Response:
+        answer = carry_on()
         return Response(status=502) if what in request.path else answer
 
-    monkeypatch.setattr(type(shared.federation), "carry", losing)
+    return shared.federation.on_the_way(losing)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["gives up", "tries again"])
-def test_a_join_whose_answer_is_lost_is_undone(shared: Shared, monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+def test_a_join_whose_answer_is_lost_is_undone(shared: Shared, again: bool) -> None:
     carol = shared.south.user("carol")
-    with monkeypatch.context() as losing:
-        lose_answers(shared, losing, "/join")
+    with lose_answers(shared, "/join"):
         answer = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
         assert error(answer) == (503, "guild_offline")
     assert members(shared) == {"alice", "bob", "carol"}
@@ -112,18 +111,17 @@ def test_a_join_whose_answer_is_lost_is_undone(shared: Shared, monkeypatch: pyte
     assert len(shared.south.ask_for(carol, "GET", "/guilds")) == again
 
 
-def hold_join(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Request]:
+def hold_join(shared: Shared) -> tuple[str, Request]:
     """Carol asks to join, and gives up. Return her token, and the request, which is under way for a while."""
-    held, carry = [], type(shared.federation).carry
+    held = []
 
-    def holding(self: Any, sender: Any, server: str, request: Request) -> Response:
+    def holding(request: Request, carry_on: Callable[[], Response]) -> Response:
         if not request.path.endswith("/join"):
-            return carry(self, sender, server, request)
+            return carry_on()
         held.append(request)
-        raise PeerUnavailable(server, "timeout", sent=True)
+        raise PeerUnavailable(NORTH, "timeout", sent=True)
 
-    with monkeypatch.context() as late:
-        late.setattr(type(shared.federation), "carry", holding)
+    with shared.federation.on_the_way(holding):
         carol = shared.south.user("carol")
         answer = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
         assert error(answer) == (503, "guild_offline")
@@ -142,14 +140,12 @@ def hear_of_the_join(shared: Shared, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["by its event", "by a snapshot", "without a mirror"])
-def test_a_join_that_arrives_when_it_was_given_up_is_undone(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_a_join_that_arrives_when_it_was_given_up_is_undone(shared: Shared, how: str) -> None:
     if how == "without a mirror":
         leave(shared, shared.bob)
         shared.level()
     others = members(shared)
-    _, request = hold_join(shared, monkeypatch)
+    _, request = hold_join(shared)
     assert shared.north.run(request).status == 200
     assert members(shared) == others | {"carol"}
     hear_of_the_join(shared, how)
@@ -161,10 +157,8 @@ def test_a_join_that_arrives_when_it_was_given_up_is_undone(
     assert has_mirror(shared) == (how != "without a mirror")
 
 
-def test_a_join_that_is_asked_again_outlives_the_one_that_was_given_up(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    carol, request = hold_join(shared, monkeypatch)
+def test_a_join_that_is_asked_again_outlives_the_one_that_was_given_up(shared: Shared) -> None:
+    carol, request = hold_join(shared)
     assert shared.north.run(request).status == 200
     shared.level()
     shared.south.ask_for(carol, "POST", f"/invites/{shared.code}@{NORTH}/accept")
@@ -175,8 +169,7 @@ def test_a_join_that_is_asked_again_outlives_the_one_that_was_given_up(
 
 def test_a_refused_join_does_not_forget_the_one_before(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     carol = shared.south.user("carol")
-    with monkeypatch.context() as losing:
-        lose_answers(shared, losing, "/join")
+    with lose_answers(shared, "/join"):
         shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
     with monkeypatch.context() as full:
         full.setattr("openguild_proto.operations.peer_guilds.MAX_MIRRORED_MEMBERS", 0)
