@@ -150,9 +150,11 @@ REFUSED = Response.json(
 )  # fmt: skip
 async def test_a_post_reports_what_is_known(answers: list[int | None], stored: bool | None) -> None:
     """None: the connection ends without a response. Only a refusal of every attempt means that nothing was stored."""
-    left = list(answers)
+    left, now = list(answers), 1_000.0
 
     def answer(request: Request) -> Response | None:
+        nonlocal now
+        now += 0.05
         status = left.pop(0) if len(left) > 1 else left[0]
         if status == 200:
             return Response.json({"sequence": 7, "event_id": "e", "created_at": "t"})
@@ -160,7 +162,13 @@ async def test_a_post_reports_what_is_known(answers: list[int | None], stored: b
 
     async with (
         scripted(answer, Hanging) as server,
-        Client(server.url, retry_secs=0.2, session=Session("t", "r"), jitter=lambda: 0.1) as client,
+        Client(
+            server.url,
+            retry_secs=0.2,
+            session=Session("t", "r"),
+            jitter=lambda: 0.1,
+            sources=ClocksAndEntropy(monotonic=lambda: now),
+        ) as client,
     ):
         if stored:
             assert (await client.post("c", "text", nonce="n")).sequence == 7
