@@ -32,8 +32,17 @@ def owner_of(url: str) -> Iterator[Run]:
     with start_blocking_portal() as portal:
         connection = portal.call(partial(asyncpg.connect, url))
         portal.call(connection.execute, "SET default_transaction_read_only = off")
+
+        def run(statement: str, attempts: int = 5) -> None:
+            try:
+                portal.call(connection.execute, statement)
+            except asyncpg.DeadlockDetectedError:  # with the server: a lock of all partitions is not taken at once
+                if attempts == 1:
+                    raise
+                run(statement, attempts - 1)
+
         try:
-            yield lambda statement: portal.call(connection.execute, statement)
+            yield run
         finally:
             portal.call(connection.close)
 
