@@ -6,13 +6,16 @@ label, never a path that a client chose (PROTOCOL 3.1.6).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from openguild_proto.operations.route import Route
 from openguild_proto.schemas.decode import decode_component, parse_uuid
 
 CLIENT_PREFIX = "/client/v1"
+MAX_REMEMBERED = 4_096  # matches of paths with parameters, which a few channels have most of
+MAX_REMEMBERED_CHARS = 200  # of a path
 UUID_PARAMETERS = frozenset({"guild_id", "channel_id", "user_id", "log_id"})
 
 
@@ -21,7 +24,7 @@ class Matched(NamedTuple):
 
     route: Route
     template: str
-    params: dict[str, str]
+    params: Mapping[str, str]
 
 
 class BadParameter(NamedTuple):
@@ -46,6 +49,7 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
         self._fixed: dict[tuple[str, str], Matched] = {}  # by method and path, for templates without parameters
+        self._remembered: dict[tuple[str, str], Matched] = {}  # by method and path
         self._parameters: dict[str, list[tuple[int, str]]] = {}  # by template: the index and name of each
         for route in routes:
             node = self._root
@@ -65,13 +69,21 @@ class Router:
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
             for prefix in ("", CLIENT_PREFIX) if route.client else ("",):
                 path = prefix + route.template
-                self._fixed[method, path] = Matched(route, path, {})
+                self._fixed[method, path] = Matched(route, path, MappingProxyType({}))
 
     def match(self, method: str, path: str) -> Matched | BadParameter | WrongMethod | None:
         """Return the route for `method` and the raw `path`; None: no such path. HEAD matches as GET."""
-        fixed = self._fixed.get((method, path))
-        if fixed is not None:
-            return fixed
+        known = self._fixed.get((method, path)) or self._remembered.get((method, path))
+        if known is not None:
+            return known
+        found = self._match(method, path)
+        if isinstance(found, Matched) and len(path) <= MAX_REMEMBERED_CHARS:
+            if len(self._remembered) == MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[method, path] = found
+        return found
+
+    def _match(self, method: str, path: str) -> Matched | BadParameter | WrongMethod | None:
         client = path.startswith(CLIENT_PREFIX + "/")
         segments = (path.removeprefix(CLIENT_PREFIX) if client else path).split("/")[1:]
         routes = self._find(segments, client)
@@ -94,7 +106,7 @@ class Router:
                 if value is None:
                     return BadParameter(route, template, name, "must be a UUID")
             params[name] = value
-        return Matched(route, template, params)
+        return Matched(route, template, MappingProxyType(params))
 
     def _find(self, segments: list[str], client: bool) -> list[Route]:
         """Return the routes of the most literal matching template: `@me` and `unread` win over a parameter."""

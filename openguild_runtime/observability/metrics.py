@@ -15,7 +15,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     disable_created_metrics,
     generate_latest,
@@ -26,6 +25,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from openguild_proto.replica.readers import Depths, GatewayTotals
+from openguild_runtime.observability.buckets import Histogram
 from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.observability.federation_metrics import FederationMetrics
 from openguild_runtime.observability.metric_labels import NATS_SERIES, NOT_AUTHENTICATED, OUTCOMES, REASONS, BusSeries
@@ -223,7 +223,9 @@ class Metrics:
         return Gauge(name, text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, buckets=buckets, registry=self.registry)
+        histogram = Histogram(name, text, buckets)
+        self.registry.register(histogram)
+        return histogram
 
     # --- HTTP and messaging --------------------------------------------------------------------------
 

@@ -1,31 +1,30 @@
 """Counts answered requests by route and status.
 
-The library's counter and histogram take locks and walk all buckets for each request. These are plain numbers of the loop's
-thread, which become samples when they are scraped.
+They are plain numbers of the loop's thread, which become samples when they are scraped.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from openguild_runtime.observability.buckets import Buckets
+
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds; PROTOCOL 11.2.3
 LABELS = ("route", "status")
 
 
 class _Series:
-    """The numbers of a route and status. `counts`: of each bucket alone, the last one without a bound."""
+    """The numbers of a route and status."""
 
-    __slots__ = ("counts", "labels", "secs")
+    __slots__ = ("labels", "secs")
 
     def __init__(self, route: str, status: int) -> None:
         self.labels = {"route": route, "status": str(status)}
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.secs = 0.0
+        self.secs = Buckets(BUCKETS)
 
 
 class RequestMetrics(Collector):
@@ -39,8 +38,7 @@ class RequestMetrics(Collector):
         series = self._series.get((route, status))
         if series is None:
             series = self._series[route, status] = _Series(route, status)
-        series.counts[bisect_left(BUCKETS, secs)] += 1
-        series.secs += secs
+        series.secs.observe(secs)
 
     def families(self) -> Iterator[tuple[Metric, Iterator[Sample]]]:
         """Yield each family, empty, and its samples."""
@@ -61,14 +59,8 @@ class RequestMetrics(Collector):
 
     def _totals(self, name: str) -> Iterator[Sample]:
         for series in list(self._series.values()):
-            yield Sample(f"{name}_total", series.labels, sum(series.counts))
+            yield Sample(f"{name}_total", series.labels, series.secs.count)
 
     def _buckets(self, name: str) -> Iterator[Sample]:
         for series in list(self._series.values()):
-            counts, secs = series.counts.copy(), series.secs
-            total = 0
-            for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
-                total += count
-                yield Sample(f"{name}_bucket", {**series.labels, "le": bound}, total)
-            yield Sample(f"{name}_count", series.labels, total)
-            yield Sample(f"{name}_sum", series.labels, secs)
+            yield from series.secs.samples(name, series.labels)

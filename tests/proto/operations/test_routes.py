@@ -9,7 +9,14 @@ import pytest
 
 from openguild_proto.operations import members, reads
 from openguild_proto.operations.openapi import build_openapi, documented_path
-from openguild_proto.operations.router import BadParameter, Matched, WrongMethod
+from openguild_proto.operations.router import (
+    MAX_REMEMBERED,
+    MAX_REMEMBERED_CHARS,
+    BadParameter,
+    Matched,
+    Router,
+    WrongMethod,
+)
 from openguild_proto.operations.routes import ROUTES, match
 
 UUID = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
@@ -89,3 +96,23 @@ def walk(node: object) -> Iterator[object]:
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in children:
         yield from walk(child)
+
+
+def test_a_path_is_matched_again_as_before_and_few_are_remembered() -> None:
+    router = Router(ROUTES)
+    paths = [f"/channels/{number:08x}-ee1a-4112-95ef-e53514b670c2/messages" for number in range(MAX_REMEMBERED + 10)]
+    first = [router.match("POST", path) for path in paths]
+    assert len(router._remembered) <= MAX_REMEMBERED
+    assert [router.match("POST", path) for path in paths] == first
+    assert all(
+        isinstance(found, Matched) and found.params["channel_id"] in path
+        for found, path in zip(first, paths, strict=True)
+    )
+    for path in ("/channels/no-uuid/messages", f"/users/{UUID}/" + "x" * MAX_REMEMBERED_CHARS, "/nothing"):
+        before = len(router._remembered)
+        assert router.match("POST", path) == router.match("POST", path)
+        assert len(router._remembered) == before
+    found = router.match("POST", paths[0])
+    assert isinstance(found, Matched)
+    with pytest.raises(TypeError):
+        found.params["channel_id"] = UUID  # type: ignore[index]  # which is what is tried
