@@ -23,7 +23,7 @@ import anyio
 from openguild_proto.http.headers import SECURITY_HEADERS
 from openguild_runtime.cli.probe_certificate import certificate_end, describe_end
 from openguild_runtime.cli.probe_slo import Finding, Restarted, check_slo
-from openguild_runtime.client import ApiError, Client, OutcomeUnknown, StreamEnded
+from openguild_runtime.client import ApiError, Client, OutcomeUnknown, StreamEnded, TlsFailed
 from openguild_runtime.observability.logs import redact
 from openguild_runtime.server.failures import WrongUsage
 from openguild_runtime.system.atomic_file import write_atomically
@@ -336,7 +336,7 @@ def _write_for_prometheus(path: Path, results: list[tuple[str, float, str | None
 def _describe_failure(failure: BaseException) -> str:
     if isinstance(failure, ApiError):
         return f"{failure.status} {failure.code}"
-    if isinstance(failure, OutcomeUnknown):  # its text is the reason of the last attempt
+    if isinstance(failure, OutcomeUnknown | TlsFailed):  # its text is the reason
         return redact(" ".join(str(failure).split()))[:MAX_CAUSE_CHARS] or type(failure).__name__
     return getattr(failure, "strerror", None) or type(failure).__name__
 
