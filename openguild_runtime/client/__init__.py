@@ -17,10 +17,8 @@ service and moves to the next when one fails.
 
 try:
     import anyio as _anyio  # noqa: F401
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        "openguild_runtime.client needs anyio: pip install 'openguild[server]'", name=missing.name
-    ) from None
+except ModuleNotFoundError:  # without the name: Python 3.15 would add which other module is meant
+    raise ModuleNotFoundError("openguild_runtime.client needs anyio: pip install 'openguild[server]'") from None
 
 from openguild_proto.client import (
     ApiError,
