@@ -16,9 +16,10 @@ from openguild_proto.http.strictness import HOST, TOKEN, Framing, Rule
 from openguild_proto.limits import MAX_METHOD_BYTES, Limits
 
 _HEAD = re.compile(rb"(" + TOKEN + rb") (/[!-\"$-~]*) HTTP/1\.1\r\n((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
+# the last four take the slow path
 _CHECKED = frozenset(
-    {"host", "content-length", "connection", "upgrade"} | {"transfer-encoding", "expect", "te", "trailer"}
-)  # the last four take the slow path
+    {"host", "content-length", "connection", "upgrade", "transfer-encoding", "expect", "te", "trailer"}
+)
 _UPGRADES = frozenset({"upgrade", "keep-alive, upgrade"})  # of Connection, as clients and browsers send it
 NO_BODY = Framing(0, chunked=False, expects_continue=False)
 

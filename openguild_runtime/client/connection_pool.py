@@ -54,6 +54,7 @@ class ConnectionPool:
         self._addresses = tuple(Address.of(url) for url in urls)
         self._preferred = 0
         self._idle: list[_Connection] = []  # newest last
+        self._was_answered = False  # by any address: what fails later may pass, such as the end of a certificate
         if not self._addresses:
             raise ValueError("at least one address is needed")
 
@@ -74,7 +75,9 @@ class ConnectionPool:
     async def attempt(
         self, method: str, path: str, data: bytes, token: str | None, key: str | None = None, *, fresh: bool
     ) -> AttemptResult:
-        """Send one request and return its response, or why the transport failed. Raises TlsFailed if there is no other address.
+        """Send one request and return its response, or why the transport failed.
+
+        Raises TlsFailed before the first answer if there is no other address.
 
         `key`: its idempotency key, if it has one.
         `fresh`: use a new connection, because a kept one may just be closing and the request cannot be repeated.
@@ -99,7 +102,7 @@ class ConnectionPool:
                     answered = answered or part != b""
                     response = connection.http.receive_data(part)
         except (*TRANSPORT_ERRORS, ConnectionBroken) as failure:
-            if isinstance(failure, TlsFailed) and len(self._addresses) == 1:
+            if isinstance(failure, TlsFailed) and len(self._addresses) == 1 and not self._was_answered:
                 raise
             if connection is not None:
                 await close(connection.stream)
@@ -113,6 +116,7 @@ class ConnectionPool:
             if connection is not None:
                 await close(connection.stream)
             raise
+        self._was_answered = True
         await self._keep_idle(connection)
         foreign = proxy_answer_reason(response)
         if foreign is not None:  # counts as no response

@@ -33,7 +33,7 @@ class OutcomeUnknown(Exception):
 
 
 class TlsFailed(OSError):
-    """TLS does not begin: the port does not speak it, or the certificate is not trusted. To try again would not help."""
+    """TLS does not begin: the port does not speak it, or the certificate is not trusted."""
 
 
 T = TypeVar("T")
@@ -49,9 +49,8 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
 
 RECEIVE_BYTES = 65_536
 ATTEMPT_SECS = 20.0
-NO_TLS = frozenset(
-    {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
-)  # OpenSSL's names for an answer in plain text
+# OpenSSL's names for an answer in plain text
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 
 
 @dataclass(frozen=True, slots=True)

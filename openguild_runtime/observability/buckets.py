@@ -37,7 +37,7 @@ class Buckets:
         total = 0
         for bound, count in zip((*self._bounds, float("inf")), counts, strict=True):
             total += count
-            le: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
+            le: str = floatToGoString(bound)  # type: ignore[no-untyped-call]  # the library annotates only some
             yield Sample(f"{name}_bucket", {**labels, "le": le}, total)
         yield Sample(f"{name}_count", dict(labels), total)
         yield Sample(f"{name}_sum", dict(labels), whole)

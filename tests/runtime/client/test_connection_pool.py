@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 
 from openguild_proto import Response, ServerConnection
 from openguild_runtime.client.connection_pool import IDLE_CONNECTIONS, IDLE_SECS, ConnectionPool
-from openguild_runtime.client.transport import connect_tcp
+from openguild_runtime.client.transport import Address, TlsFailed, connect_tcp
 from tests.support.scripted import Answer, Scripted, scripted
 from tests.support.waiting import eventually, free_port
 
@@ -63,6 +63,29 @@ async def test_a_connection_is_reused_unless_fresh_is_set() -> None:
         assert server.connections == 2
         await replicas.aclose()
         await eventually(lambda: server.ended == 2)
+
+
+async def test_tls_that_fails_later_is_an_outage() -> None:
+    """As when a certificate has run out: the client of a running program goes on trying."""
+    fails = False
+
+    async def connect(address: Address) -> ByteStream:
+        if fails:
+            raise TlsFailed("the certificate is not trusted")
+        return await connect_tcp(address)
+
+    async with scripted(lambda request: Response.text("ok")) as server:
+        replicas = ConnectionPool((server.url,), connect, time.monotonic)
+        assert await get(replicas) == 200
+        fails = True
+        result = await replicas.attempt("GET", "/x", b"", None, fresh=True)
+        assert (result.response, result.reason) == (None, "the certificate is not trusted")
+        fails = False
+        assert await get(replicas) == 200
+        fails = True
+        with pytest.raises(TlsFailed):
+            await get(ConnectionPool((server.url,), connect, time.monotonic))
+        await replicas.aclose()
 
 
 async def test_a_cancelled_request_leaves_no_connection() -> None:
