@@ -49,21 +49,27 @@ class ChatScreen(Screen[None]):
         self.model = ChatModel(client)
         self._commands = Commands(self.model, self.show_note)
         self._note = ""
+        # Held, not looked for: an event may still be drawn while the screen is taken down.
+        self._channels: Tree[str] = Tree("guilds", id="channels")
+        self._messages = Static("", id="messages")
+        self._typing = Static("", id="typing")
+        self._line = Input(placeholder="write, or /help", id="line")
+        self._status = Static("", id="status")
 
     def compose(self) -> ComposeResult:
         with Horizontal():
-            yield Tree("guilds", id="channels")
+            yield self._channels
             with Vertical():
-                yield Static("", id="messages")
-                yield Static("", id="typing")
-                yield Input(placeholder="write, or /help", id="line")
-        yield Static("", id="status")
+                yield self._messages
+                yield self._typing
+                yield self._line
+        yield self._status
         yield Footer()
 
     def on_mount(self) -> None:
         """Chat until the session ends."""
-        self.query_one("#channels", Tree).show_root = False
-        self.query_one("#line", Input).focus()
+        self._channels.show_root = False
+        self._line.focus()
         self._chat()
 
     @work(exclusive=True, group="chat")
@@ -101,7 +107,7 @@ class ChatScreen(Screen[None]):
         """Open the channel."""
         if event.node.data is not None:
             self._do(self.model.open, event.node.data)
-            self.query_one("#line", Input).focus()
+            self._line.focus()
 
     @on(Input.Submitted, "#line")
     def line_given(self, event: Input.Submitted) -> None:
@@ -139,11 +145,11 @@ class ChatScreen(Screen[None]):
 
     def action_focus_channels(self) -> None:
         """Choose a channel."""
-        self.query_one("#channels", Tree).focus()
+        self._channels.focus()
 
     def action_focus_input(self) -> None:
         """Write."""
-        self.query_one("#line", Input).focus()
+        self._line.focus()
 
     # --- what is shown -------------------------------------------------------------------------------
 
@@ -155,22 +161,21 @@ class ChatScreen(Screen[None]):
     def _refresh(self) -> None:
         model = self.model
         self._refresh_channels()
-        lines = message_lines(model, self.query_one("#messages").size.height or 30)
-        self.query_one("#messages", Static).update(Text("\n").join(lines) if lines else Text("no messages"))
+        lines = message_lines(model, self._messages.size.height or 30)
+        self._messages.update(Text("\n").join(lines) if lines else Text("no messages"))
         note = Text(plain(self._note or model.typing))  # Text: brackets are no markup
-        self.query_one("#typing", Static).update(note)
+        self._typing.update(note)
         online = f", {len(model.online)} online" if model.online else ""
-        self.query_one("#status", Static).update(Text(plain(f" {model.username}: {model.status}{online}")))
+        self._status.update(Text(plain(f" {model.username}: {model.status}{online}")))
 
     def _refresh_channels(self) -> None:
-        tree = self.query_one("#channels", Tree)
         wanted = [
-            (guild_id, name, [channel for channel in self.model.channels.values() if channel.guild_id == guild_id])
+            (name, [channel for channel in self.model.channels.values() if channel.guild_id == guild_id])
             for guild_id, name in self.model.guilds.items()
         ]
-        tree.clear()
-        for _, name, channels in wanted:
-            node = tree.root.add(Text(plain(name)), expand=True)
+        self._channels.clear()
+        for name, channels in wanted:
+            node = self._channels.root.add(Text(plain(name)), expand=True)
             for channel in channels:
                 node.add_leaf(channel_label(channel, channel.channel_id == self.model.open_channel), channel.channel_id)
 

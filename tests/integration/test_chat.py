@@ -170,6 +170,21 @@ async def test_texts_are_no_commands_to_the_terminal(terminals: tuple[Terminal, 
             assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", terminal.text(where)) is None
 
 
+async def test_what_comes_while_the_screen_is_taken_down_is_drawn_without_failure(
+    terminals: tuple[Terminal, Terminal],
+) -> None:
+    alice, _ = terminals
+    await alice.register(f"alice-{uuid.uuid4().hex[:8]}")
+    await alice.write("/guild Tea")
+    await alice.sees("/join ", "#typing")
+    screen = alice.app.screen
+    assert isinstance(screen, ChatScreen)
+    await screen.query("*").remove()
+    screen.show_note("late")
+    await alice.app.client.post(alice.channel(), "later still")
+    await eventually(lambda: screen.model.shown is not None and len(screen.model.shown.messages) == 1)
+
+
 @pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
 async def test_a_key_that_the_first_screen_names_and_ctrl_c_end_the_chat(key: str) -> None:
     async with Client("http://127.0.0.1:9") as client:

@@ -103,6 +103,7 @@ export class App {
     const chat = this.#chat;
     if (this.#dirty.size === 0 || chat === null || document.getElementById("app") === null) return;
     const dirty = new Set(this.#dirty);
+    const focused = document.activeElement;
     this.#dirty.clear();
     const all = dirty.has("guilds");
     if (dirty.has("status")) this.#showStatus();
@@ -110,6 +111,7 @@ export class App {
     if (all || dirty.has("members")) this.#sidebar?.drawMembers();
     if (all || dirty.has("messages")) this.#timeline?.draw();
     if (all || dirty.has("typing") || dirty.has("messages")) this.#composer?.draw();
+    if (focused !== null && !focused.isConnected && document.activeElement === document.body) byId("channel-title").focus();
     if (all) this.#drawHead(chat); // last: it gives the focus to what is shown by now
     const unread = [...chat.unread.values()].reduce((sum, counts) => sum + counts.unread, 0);
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${chat.channel ? `#${chat.channel.name} – ` : ""}OpenGuild`;

@@ -1,6 +1,7 @@
 /** Writing: new messages, replies, edits, and who else is writing. */
 
 import { h, shown } from "./dom.js";
+import { redraw } from "./redraw.js";
 
 /** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("../openguild/types.js").Message} Message */
@@ -45,7 +46,7 @@ export class Composer {
     if (of === null) this.context.replaceChildren();
     else {
       const what = this.#editing !== null ? "Editing: " : `Reply to ${chat.nameOf(of.author)}: `;
-      this.context.replaceChildren(h("span", {}, what, chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
+      redraw(this.context, h("span", {}, what, chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
     }
     const names = [...chat.typing].map(([id, { preview }]) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
     const text = names.length > 3 ? "Several people are typing…" : names.join(" · ");

@@ -1,6 +1,7 @@
 /** Guilds, channels and members. */
 
 import { ask, byId, h, shown } from "./dom.js";
+import { redraw } from "./redraw.js";
 
 /** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("./dom.js").Child} Child */
@@ -29,14 +30,14 @@ export class Sidebar {
     redraw(this.lists,
       h("h2", {}, "Guilds"),
       h("ul", {}, ...guilds),
-      h("p", { class: "buttons" }, h("button", { type: "button", id: "new-guild", onclick: () => void shown(() => this.#newGuild()) }, "New guild"),
-        h("button", { type: "button", id: "join", onclick: () => void shown(() => this.#join()) }, "Join")),
+      h("p", { class: "buttons" }, h("button", { type: "button", id: "new-guild", "data-key": "new-guild", onclick: () => void shown(() => this.#newGuild()) }, "New guild"),
+        h("button", { type: "button", id: "join", "data-key": "join", onclick: () => void shown(() => this.#join()) }, "Join")),
       chat.guild && h("h2", {}, "Channels"),
       chat.guild && h("ul", {}, ...channels),
       chat.guild && h("p", { class: "buttons" },
-        chat.mayMaintain && h("button", { type: "button", id: "new-channel", onclick: () => void shown(() => this.#newChannel()) }, "New channel"),
-        chat.mayMaintain && h("button", { type: "button", id: "invite", onclick: () => void shown(() => this.#invite()) }, "Invite"),
-        h("button", { type: "button", id: "leave", onclick: () => void shown(() => this.#leave()) }, "Leave")));
+        chat.mayMaintain && h("button", { type: "button", id: "new-channel", "data-key": "new-channel", onclick: () => void shown(() => this.#newChannel()) }, "New channel"),
+        chat.mayMaintain && h("button", { type: "button", id: "invite", "data-key": "invite", onclick: () => void shown(() => this.#invite()) }, "Invite"),
+        h("button", { type: "button", id: "leave", "data-key": "leave", onclick: () => void shown(() => this.#leave()) }, "Leave")));
   }
 
   /**
@@ -46,8 +47,8 @@ export class Sidebar {
   #item(kind, id, name, isCurrent, unread, mentions, open) {
     const badge = unread > 0 && h("span", { class: mentions > 0 ? "badge mentions" : "badge" }, mentions > 0 ? `@${mentions}` : String(unread),
       h("span", { class: "hidden" }, mentions > 0 ? " mentions" : " unread"));
-    return h("li", {}, h("button", {
-      type: "button", class: "item", "data-key": `${kind}-${id}`, "aria-current": isCurrent && "true", onclick: () => (hideDrawers(), void shown(open)),
+    return h("li", { "data-key": `${kind}-${id}` }, h("button", {
+      type: "button", class: "item", "aria-current": isCurrent && "true", onclick: () => (hideDrawers(), void shown(open)),
     }, h("span", { class: "name" }, name), badge));
   }
 
@@ -62,7 +63,7 @@ export class Sidebar {
       || shownName(a.member).localeCompare(shownName(b.member)));
     redraw(this.members,
       h("h2", { id: "members-title" }, "Members"),
-      h("ul", {}, ...members.map(({ member, status }) => h("li", { class: `member ${status}`, "data-user": member.username },
+      h("ul", {}, ...members.map(({ member, status }) => h("li", { class: `member ${status}`, "data-key": member.user_id, "data-user": member.username },
         h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, shownName(member)),
         h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role" }, member.role),
         this.#mayRemove(member) && h("button", {
@@ -127,17 +128,6 @@ export function hideDrawers() {
   byId("app").classList.remove("shows-channels", "shows-members");
   for (const button of document.querySelectorAll(".only-narrow")) button.setAttribute("aria-expanded", "false");
   return opener instanceof HTMLElement ? opener : null;
-}
-
-/** Replace the children, and keep the focus on what has the same key or id. @param {HTMLElement} parent @param {...Child} children */
-export function redraw(parent, ...children) {
-  const active = document.activeElement;
-  const key = active instanceof HTMLElement && parent.contains(active) ? (active.dataset["key"] ?? active.id) : "";
-  parent.replaceChildren(...children.filter((child) => child !== null && child !== undefined && child !== false));
-  if (key === "") return;
-  const again = [...parent.querySelectorAll("button, [tabindex]")].find((element) => element instanceof HTMLElement && (element.dataset["key"] ?? element.id) === key);
-  if (again instanceof HTMLElement) again.focus();
-  else byId("channel-title").focus();
 }
 
 /** Ask for a name. @param {string} title @param {string} label @param {string} submit */

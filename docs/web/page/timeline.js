@@ -1,6 +1,7 @@
 /** The messages of the open channel. */
 
 import { ask, h, shown, timeElement } from "./dom.js";
+import { place, redraw, redrawn } from "./redraw.js";
 
 /** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("./composer.js").Composer} Composer */
@@ -39,25 +40,22 @@ export class Timeline {
     const messages = chat.messages ?? [];
     const drawn = this.#drawn;
     this.#drawn = new Map();
-    const active = document.activeElement instanceof HTMLElement ? document.activeElement : null;
-    const focused = active !== null && list.contains(active) ? { id: active.closest("li")?.id ?? "", key: active.dataset["key"] } : null;
+    const focused = document.activeElement;
+    const item = focused?.closest(".message");
     const elements = messages.map((message) => {
       const name = `${chat.nameOf(message.author)} ${message.reply_preview ? chat.nameOf(message.reply_preview.author) : ""} ${chat.role}`;
       const former = drawn.get(message.event_id);
-      const element = former?.message === message && former.name === name ? former.element : this.#element(message);
+      const isLevel = former?.message === message && former.name === name;
+      const element = isLevel ? former.element : redrawn(former?.element, this.#element(message));
       this.#drawn.set(message.event_id, { message, name, element });
       return element;
     });
-    if (elements.length !== list.childElementCount || elements.some((element, place) => list.children[place] !== element)) list.replaceChildren(...elements);
+    place(list, elements);
     const last = this.#last();
     for (const element of list.children) if (element instanceof HTMLElement) element.tabIndex = element === last ? 0 : -1;
-    if (focused !== null && !list.contains(document.activeElement)) {
-      const item = document.getElementById(focused.id);
-      const again = item?.querySelector(`[data-key="${CSS.escape(focused.key ?? "")}"]`) ?? item;
-      if (again instanceof HTMLElement) again.focus();
-    }
+    if (item instanceof HTMLElement && item.isConnected && !focused?.isConnected) item.focus(); // what may be done with it has changed
     const pending = chat.pending.filter(({ channelId }) => channelId === chat.channelId);
-    this.pending.replaceChildren(...pending.map(({ content }) => h("li", { class: "message pending" },
+    redraw(this.pending, ...pending.map(({ content }) => h("li", { class: "message pending" },
       h("p", { class: "head" }, h("span", { class: "author" }, chat.nameOf({ id: chat.me.user_id })), " ", h("span", { class: "edited" }, "sending…")), h("p", { class: "text" }, chat.shownText(content)))));
     this.pending.hidden = pending.length === 0;
     this.older.hidden = !chat.hasOlder || messages.length === 0;
@@ -141,7 +139,7 @@ export class Timeline {
     return h("ul", { class: "reactions", "aria-label": "Reactions" }, ...message.reactions.map(({ emoji, count, me, reactors = [] }) => {
       const names = reactors.map((id) => this.chat.nameOf({ id })).join(", ");
       const toggle = () => void shown(() => client.react(message.channel_id, message.event_id, emoji, { action: me ? "remove" : "add" }));
-      return h("li", {}, h("button", { type: "button", "aria-pressed": String(me), title: names, "data-key": `emoji-${emoji}`, onclick: toggle }, `${emoji} ${count}`));
+      return h("li", { "data-key": emoji }, h("button", { type: "button", "aria-pressed": String(me), title: names, onclick: toggle }, `${emoji} ${count}`));
     }));
   }
 
@@ -152,13 +150,12 @@ export class Timeline {
     const isMine = message.author.id === chat.me.user_id;
     /** @param {string} key @param {string} label @param {() => unknown} act */
     const button = (key, label, act) => {
-      /** @param {MouseEvent} event */
-      const onclick = (event) => {
-        if (event.detail > 0) element.blur(); // by a pointer: then the actions do not stay open; by keyboard the focus comes back
+      /** @param {MouseEvent & {currentTarget: HTMLElement}} event */
+      const onclick = ({ detail, currentTarget }) => {
+        if (detail > 0) currentTarget.blur(); // by a pointer: then the actions do not stay open; by keyboard the focus comes back
         void shown(async () => act());
       };
-      const element = h("button", { type: "button", class: "quiet", "data-key": key, onclick }, label);
-      return element;
+      return h("button", { type: "button", class: "quiet", "data-key": key, onclick }, label);
     };
     const { channel_id: channelId, event_id: eventId } = message;
     return h("div", { class: "actions", role: "group", "aria-label": `Message of ${name}` },
