@@ -23,7 +23,7 @@ class Problem(msgspec.Struct, frozen=True):
 class ApiError(Exception):
     """A refusal (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`. Nothing was changed, unless status >= 500.
 
-    `retry_after_secs`: the server's advice, None without one.
+    `reason`: what the code, the message and the details say, in one line. `retry_after_secs`: the server's advice, None without one.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class ApiError(Exception):
         retry_after_secs: float | None = None,
     ) -> None:
         problems = "; ".join(f"{problem.field} {problem.message}".strip() for problem in details)
-        super().__init__(f"{status} {code}: {message}" + (f" ({problems})" if problems else ""))
+        self.reason = (f"{code}: {message}" if message else code) + (f" ({problems})" if problems else "")
+        super().__init__(f"{status} {self.reason}")
         self.status = status
         self.code = code
         self.message = message

@@ -7,6 +7,7 @@ For every `Connect` of the client: `connect`, then send `data_to_send()` after e
 from __future__ import annotations
 
 from openguild_proto.client import websocket
+from openguild_proto.client.errors import api_error
 from openguild_proto.client.proxy_answers import proxy_answer_reason
 from openguild_proto.client.retry_advice import is_temporary
 from openguild_proto.client.websocket import ClientWebSocket, WebSocketEvent
@@ -89,7 +90,8 @@ class GatewayLink:
                 if temporary:
                     self.client.disconnected(None, foreign or f"HTTP {response.status}", now)
                 else:
-                    self.client.refused(response.status, response.body.decode(errors="replace"), now)
+                    refusal = api_error(response)
+                    self.client.refused(response.status, refusal.reason, now, refusal.code)
 
     def _end(self, code: int | None, reason: str, now: float) -> None:
         self._ws = None

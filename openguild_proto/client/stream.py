@@ -58,10 +58,14 @@ class Disconnected(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """The stream ended for good. `code`: an HTTP status or a terminal close code (PROTOCOL 8.9.2)."""
+    """The stream ended for good. `code`: an HTTP status or a terminal close code (PROTOCOL 8.9.2).
+
+    `reason`: of the close frame, or what the refusal says. `error`: the code of a refusal (PROTOCOL 3.6), such as "forbidden".
+    """
 
     code: int
     reason: str
+    error: str | None = None
 
 
 StreamEvent: TypeAlias = Opened | Delivered | Notified | Disconnected | Ended
@@ -220,7 +224,8 @@ class StreamClient:
             self.epoch = None
             return self._disconnect("a server of the release before knows no epoch")
         self._reset_connection()
-        return Ended(status, refusal.body.decode(errors="replace"))
+        refused = api_error(refusal)
+        return Ended(status, refused.reason, refused.code)
 
     def _handle_close(self, code: int, reason: str) -> StreamEvent:
         if code == CloseCode.TOKEN_ENDED and not self._refused_token:

@@ -237,11 +237,11 @@ class GatewayClient:
         else:
             self._lost(f"{code} {reason}" if code is not None else reason, now)
 
-    def refused(self, code: int | None, reason: str, now: float) -> None:
+    def refused(self, code: int | None, reason: str, now: float, error: str | None = None) -> None:
         """The server will not have this client: `code` is a final close code, or the HTTP status in place of the upgrade."""
         self._forget_connection(now)
         if self._move(ClientInput.FINAL):
-            self._events.append(told.Ended(code, reason))
+            self._events.append(told.Ended(code, reason, error))
 
     def _lost(self, reason: str, now: float) -> None:
         """Come back: in the slot that the server gave, else with backoff."""

@@ -122,10 +122,14 @@ class Interrupted(Told, frozen=True):
 
 
 class Ended(Told, frozen=True):
-    """It is over for good. `code`: the close code, or the HTTP status that refused the upgrade; None: the caller closed it."""
+    """It is over for good. `code`: the close code, or the HTTP status that refused the upgrade; None: the caller closed it.
+
+    `error`: the code of such a refusal (PROTOCOL 3.6).
+    """
 
     code: int | None
     reason: str
+    error: str | None = None
 
 
 ClientEvent: TypeAlias = (

@@ -183,9 +183,9 @@ class Gateway:
                     answer.outcome = event
                     answer.arrived.set()
                 return
-            case told.Ended(code=code, reason=reason):
+            case told.Ended(code=code, reason=reason, error=error):
                 if code is not None:
-                    self._end = StreamEnded(code, reason)
+                    self._end = StreamEnded(code, reason, error)
                 return
             case told.Opened():
                 self._opened.set()

@@ -40,16 +40,20 @@ EMPTY_CHECK_SECS = 5.0  # timeout of that request; the stream is not read meanwh
 
 
 class StreamEnded(Exception):
-    """The stream has ended and reconnecting would not help. `code`: a close code (PROTOCOL 8.9) or an HTTP status."""
+    """The stream has ended and reconnecting would not help. `code`: a close code (PROTOCOL 8.9) or an HTTP status.
 
-    def __init__(self, code: int, reason: str) -> None:
+    `error`: with a status, the code of the refusal (PROTOCOL 3.6), such as "invalid_since".
+    """
+
+    def __init__(self, code: int, reason: str, error: str | None = None) -> None:
         super().__init__(f"{code} {reason}".strip())
         self.code = code
         self.reason = reason
+        self.error = error
 
     def __reduce__(self) -> tuple[type[StreamEnded], tuple[object, ...]]:
         """Let it pass between processes."""
-        return type(self), (self.code, self.reason)
+        return type(self), (self.code, self.reason, self.error)
 
 
 class ChannelEvent(msgspec.Struct, frozen=True):
@@ -142,7 +146,7 @@ class Subscription:
             await self._close_transport()
         elif isinstance(event, Ended):
             await self._close_transport()
-            raise StreamEnded(event.code, event.reason)
+            raise StreamEnded(event.code, event.reason, event.error)
         elif isinstance(event, Opened) and not self._checked_empty:
             self._check_empty_at = self._clock() + QUIET_SECS
         return event

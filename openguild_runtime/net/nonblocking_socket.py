@@ -9,9 +9,8 @@ from contextlib import suppress
 
 from openguild_runtime.net.socket_watch import READ, WRITE, SocketWatch
 
-_BUFFER = memoryview(
-    bytearray(65_536)
-)  # of the loop's thread: a new one for each read costs more than the copy out of it
+# Of the loop's thread: a new one for each read would cost more than the copy out of it.
+_BUFFER = memoryview(bytearray(65_536))
 
 
 class NonblockingSocket:

@@ -113,7 +113,8 @@ async def test_refusals_are_typed(client: Client, chat: Chat) -> None:
     assert unknown.value.status == 404
     with pytest.raises(StreamEnded) as ended:
         await anext(client.subscribe("00000000-0000-4000-8000-000000000000"))
-    assert ended.value.code == 404
+    assert (ended.value.code, ended.value.error) == (404, "not_found")
+    assert ended.value.reason.startswith("not_found: ")
 
 
 async def test_who_is_removed_is_told_so(client: Client, chat: Chat, server: ServerProcess) -> None:

@@ -189,14 +189,14 @@ def test_a_refused_upgrade(status: int, final: bool) -> None:
     head = f"HTTP/1.1 {status} X\r\nContent-Length: 2\r\nRetry-After: 7\r\n\r\n{{}}".encode()
     (event,) = stream.receive_data(head, 0.0)
     if final:
-        assert event == Ended(status, "{}")
+        assert event == Ended(status, "unknown", "unknown")
         return
     assert isinstance(event, Disconnected)
     assert event.needs_token == (status == 401)
     assert event.retry_secs >= (0 if status == 401 else 7)
     if status == 401:  # and once more with the new token: now it is final
         stream.connect("server:80", "new", 0.0)
-        assert stream.receive_data(head, 0.0) == [Ended(401, "{}")]
+        assert stream.receive_data(head, 0.0) == [Ended(401, "unknown", "unknown")]
 
 
 def ends_of(stream: StreamClient, code: CloseCode, open_secs: float) -> list[float]:
@@ -315,9 +315,13 @@ def test_responses_of_proxies_do_not_end_a_stream(answer: bytes, why: str) -> No
 
 
 def test_an_error_of_the_server_ends_a_stream() -> None:
-    body = b'{"error":"not_found"}'
+    body = (
+        b'{"error":"not_found","message":"no such channel","details":[{"field":"channel_id","message":"is unknown"}]}'
+    )
     head = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-    assert with_answer(HINTS, head, body) == [Ended(404, body.decode())]
+    assert with_answer(HINTS, head, body) == [
+        Ended(404, "not_found: no such channel (channel_id is unknown)", "not_found")
+    ]
 
 
 @given(
