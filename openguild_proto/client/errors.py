@@ -23,7 +23,7 @@ class Problem(msgspec.Struct, frozen=True):
 class ApiError(Exception):
     """A refusal (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`. Nothing was changed, unless status >= 500.
 
-    `reason`: what the code, the message and the details say, in one line. `retry_after_secs`: the server's advice, None without one.
+    `reason`: what the code, the message and the details say, in one line. `retry_after_secs`: the server's advice, or None.
     """
 
     def __init__(
