@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
 _TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 _MOMENT = re.compile(
     r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d))?", re.ASCII
@@ -39,13 +40,13 @@ def _day(days: int) -> str:
 def to_millis(text: str) -> int | None:
     """Return UTC milliseconds, rounded up, of an RFC 3339 timestamp or of the beginning of a date; None: it is neither.
 
-    Times before 1970 count as 1970.
+    Times before 1970 count as 1970, and those after 9999 as its last millisecond: an offset or rounding may lead there.
     """
     if _MOMENT.fullmatch(text) is None:
         return None
     try:
         moment = datetime.fromisoformat(text.upper())
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        return max(0, -((_EPOCH - moment) // timedelta(milliseconds=1)))
+        return max(0, -((_EPOCH - min(moment, _LAST)) // timedelta(milliseconds=1)))
     except (ValueError, OverflowError):
         return None

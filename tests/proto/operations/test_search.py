@@ -148,6 +148,7 @@ def test_pages(scene: Scene) -> None:
         ({"q": "x", "before": "tomorrow"}, "before"),
         ({"q": "x", "after": "2026-02-30"}, "after"), ({"q": "x", "after": "1"}, "after"),
         ({"q": "x", "has": "x"}, "has"), ({"q": "x", "has": ""}, "has"), ({"q": "x", "limit": "x"}, "limit"),
+        ({"q": "x", "cursor": f"1.00000000-0000-4000-8000-000000000000:{'9' * 19}"}, "cursor"),
         ({"q": "x", "cursor": "1.x"}, "cursor"), ({"q": "x", "cursor": "x"}, "cursor"), ({"q": "x", "sort": "new"}, "sort"),
         ({"in_": "00000000-0000-4000-8000-000000000000"}, "q"),
     ],
