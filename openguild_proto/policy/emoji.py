@@ -6,7 +6,7 @@ import unicodedata
 from functools import lru_cache
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.limits import MAX_EMOJI_CHARS
+from openguild_proto.limits import MAX_EMOJI_CHARS, MAX_RAW_EMOJI_CHARS
 from openguild_proto.policy.invisible_characters import BLANK, is_needed
 
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zs", "Zl", "Zp"})
@@ -16,15 +16,21 @@ _NEWER = range(0x1F000, 0x1FB00)  # pictographs of a newer Unicode than this Pyt
 
 
 def checked_emoji(text: str) -> str:
-    """Return the emoji in NFC, so that two spellings of one count together. Raises Refusal 400."""
-    return _checked(text.strip())
+    """Return the emoji in NFC, so that two spellings of one count together. Raises Refusal 400.
+
+    A text that is too long for any emoji is refused first: normalisation takes quadratic time in the number of combining marks.
+    """
+    emoji = text.strip()
+    if len(emoji) > MAX_RAW_EMOJI_CHARS:
+        raise _too_long()
+    return _checked(emoji)
 
 
 @lru_cache(maxsize=1_024)  # most reactions are with few of them; what is refused is not kept
 def _checked(text: str) -> str:
     emoji = unicodedata.normalize("NFC", text)
     if not 1 <= len(emoji) <= MAX_EMOJI_CHARS:
-        raise _problem(f"must be 1 to {MAX_EMOJI_CHARS} characters long")
+        raise _too_long()
     if unicodedata.category(emoji[0]) in _MARKS:
         raise _problem("must not begin with a combining mark")
     for at, character in enumerate(emoji):
@@ -41,6 +47,10 @@ def _belongs(emoji: str, at: int) -> bool:
     if 0xE0020 <= ord(emoji[at]) <= 0xE007F:  # a flag's tags stand behind a black flag (UTS 51)
         return emoji[:at].rstrip(_TAGS).endswith("\N{WAVING BLACK FLAG}")
     return is_needed(emoji, at)
+
+
+def _too_long() -> Refusal:
+    return _problem(f"must be 1 to {MAX_EMOJI_CHARS} characters long")
 
 
 def _problem(message: str) -> Refusal:

@@ -101,10 +101,8 @@ def check_name(text: str, kind: str) -> str:
 def check_display_name(text: str) -> str | None:
     """Return the trimmed name that a user is shown by; None for an empty one. Raises Refusal."""
     name = text.strip()
-    problem = title_problem(name)
-    if len(name) > MAX_NAME_CHARS:
-        problem = f"must be at most {MAX_NAME_CHARS} characters long"
-    elif name and _is_blank(name):
+    problem = _shown_problem(name, MAX_NAME_CHARS)
+    if name and _is_blank(name):
         problem = "must not be invisible"
     if problem is not None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("display_name", problem),))
@@ -114,15 +112,18 @@ def check_display_name(text: str) -> str | None:
 def check_place(topic: str, position: int) -> None:
     """Check what a channel is shown with. Raises Refusal with every problem."""
     problems = []
-    problem = title_problem(topic.strip()) if topic.strip() else None
-    if len(topic.strip()) > MAX_TOPIC_CHARS:
-        problem = f"must be at most {MAX_TOPIC_CHARS} characters long"
+    problem = _shown_problem(topic.strip(), MAX_TOPIC_CHARS)
     if problem is not None:
         problems.append(FieldProblem("topic", problem))
     if not 0 <= position <= MAX_POSITION:
         problems.append(FieldProblem("position", f"must be between 0 and {MAX_POSITION}"))
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=tuple(problems))
+
+
+def _shown_problem(text: str, max_chars: int) -> str | None:
+    """Return why a text that may be empty is refused. The length comes first: the other checks take quadratic time."""
+    return f"must be at most {max_chars} characters long" if len(text) > max_chars else title_problem(text)
 
 
 def _refusal(message: str, reason: str) -> Refusal:

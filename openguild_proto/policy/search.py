@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 from openguild_proto.limits import (
     MAX_EXCERPT_CHARS,
     MAX_KNOWN_CHARACTERS,
+    MAX_MARKS_IN_A_ROW,
     MAX_TERM_CHARS,
     MAX_TERM_PLACES,
     MAX_TEXT_PLACES,
@@ -66,8 +67,10 @@ _SCRIPTS = (
 _SKIN_TONES = range(0x1F3FB, 0x1F400)  # of emoji
 
 
-WORD, UNSPACED, SYMBOL, NONE = "w", "u", "s", " "
+WORD, UNSPACED, SYMBOL, MARK, NONE = "w", "u", "s", "m", " "
 _PIECE = re.compile("w+|u+|s")
+_LONG_RUN = re.compile(f"{MARK}{{{MAX_MARKS_IN_A_ROW}}}")
+_JOINER = "\u034f"  # the combining grapheme joiner, which is among BLANK
 
 
 class _Kinds(dict[int, str]):
@@ -99,15 +102,37 @@ class _Compared(dict[int, "int | None"]):
         return compared
 
 
-_kinds, _compared = _Kinds(), _Compared()
+class _Marks(dict[int, str]):
+    """MARK for each character that begins with a mark when it is decomposed, for `str.translate`; found when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        kind = MARK if unicodedata.combining(unicodedata.normalize("NFKD", chr(code))[0]) else NONE
+        if len(self) < MAX_KNOWN_CHARACTERS:
+            self[code] = kind
+        return kind
+
+
+_kinds, _compared, _marks = _Kinds(), _Compared(), _Marks()
 
 
 def normalise(text: str) -> str:
     """Return the text as it is compared: NFKC, case folded, without invisible characters and unwritten marks."""
     if text.isascii():
         return text.lower()
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _stream_safe(text)).casefold())
     return folded.translate(_compared)
+
+
+def _stream_safe(text: str) -> str:
+    """Part long runs of marks (UAX 15 13), with what is not compared: sorting a run takes quadratic time."""
+    if len(text) <= MAX_MARKS_IN_A_ROW:
+        return text
+    begin = 0
+    parts: list[str] = []
+    for run in _LONG_RUN.finditer(text.translate(_marks)):
+        parts += (text[begin : run.end()], _JOINER)
+        begin = run.end()
+    return "".join((*parts, text[begin:])) if parts else text
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:

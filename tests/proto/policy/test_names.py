@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.limits import MAX_MARKS
-from openguild_proto.policy.names import check_name, title_problem
+from openguild_proto.limits import MAX_MARKS, MAX_TOPIC_CHARS
+from openguild_proto.policy.emoji import checked_emoji
+from openguild_proto.policy.names import check_display_name, check_name, check_place, title_problem
 from openguild_proto.sessions.passwords import normalise_username, username_problems
 
 UNSEEN = [
@@ -164,6 +165,22 @@ def test_a_title_of_which_nothing_is_seen_is_none(name: str) -> None:
 
 def test_control_characters_are_named_first() -> None:
     assert problem_of("a\x1b\u202e") == ("must not contain control characters", "validation")
+
+
+def test_long_texts_are_refused_before_they_are_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes quadratic time in the number of combining marks: half a second for 30 KB."""
+
+    def normalise(form: str, text: str) -> str:
+        assert len(text) <= MAX_TOPIC_CHARS, f"{len(text)} characters are normalised to {form}"
+        return text
+
+    monkeypatch.setattr("unicodedata.normalize", normalise)
+    pile = "a" + "\u0301" * 7_000 + "\u0316" * 7_000
+    for refuse in (lambda: checked_emoji(pile), lambda: check_display_name(pile), lambda: check_place(pile, 0)):
+        with pytest.raises(Refusal) as refused:
+            refuse()
+        (problem,) = refused.value.details
+        assert "characters long" in problem.message
 
 
 def test_the_length_is_looked_at_before_the_characters() -> None:

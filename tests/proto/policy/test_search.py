@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from openguild_proto.limits import (
     MAX_TERM_PLACES,
     MAX_TEXT_PLACES,
 )
-from openguild_proto.policy.search import Part, excerpt, has_link, matches, parse_phrases, terms_of
+from openguild_proto.policy.search import Part, excerpt, has_link, matches, normalise, parse_phrases, terms_of
 
 
 def finds(query: str, text: str) -> bool:
@@ -122,6 +124,27 @@ def test_a_text_has_bounds() -> None:
     assert max(place for places in longest.values() for place in places) <= MAX_TEXT_PLACES
     many = terms_of("".join(chr(0x4E00 + number % 20_000) for number in range(MAX_MESSAGE_CHARS)))
     assert max(place for places in many.values() for place in places) == MAX_MESSAGE_CHARS
+
+
+# U+0F73 is no mark, but two of them; so is U+FF9E.
+@pytest.mark.parametrize("pile", ["\u0301" * 1_999 + "\u0316" * 1_999, "\u0f73" * 3_999, "\u0301\uff9e" * 1_999])
+def test_piles_of_marks_are_compared_in_linear_time(pile: str) -> None:
+    def thread_secs(text: str) -> float:
+        taken = []
+        for _ in range(5):
+            started = time.thread_time()
+            normalise(text)
+            taken.append(time.thread_time() - started)
+        return min(taken)
+
+    assert thread_secs("a" + pile) < 20 * thread_secs("\u00e9" * MAX_MESSAGE_CHARS)
+
+
+def test_a_text_with_a_pile_of_marks_is_found() -> None:
+    pile = "tea t\u0301\u0316" + "\u0301\u0316" * 40
+    assert finds("tea", pile)
+    assert finds(pile, pile)
+    assert finds("t\u0316\u0301", "tea t\u0301\u0316"), "short runs are compared in their one order"
 
 
 @pytest.mark.parametrize(
