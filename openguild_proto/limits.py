@@ -241,7 +241,8 @@ CLOSED_READER_SECS = 3_600.0  # ours: how long a reader that was closed for slow
 MAX_CLOSED_READERS = 200  # ours
 
 
-# Slow readers
+# Slow peers
+MAX_UNFINISHED_BODY_BYTES = 128 * 1024 * 1024  # ours: of all request bodies of a process that have come in part
 MAX_UNSENT_RESPONSE_BYTES = 256 * 1024 * 1024  # ours: of all HTTP responses of a process that wait for their readers
 
 

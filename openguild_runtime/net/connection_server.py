@@ -25,9 +25,10 @@ from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.events import Event, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
-from openguild_proto.limits import MAX_UNSENT_RESPONSE_BYTES, Limits
+from openguild_proto.limits import MAX_UNFINISHED_BODY_BYTES, MAX_UNSENT_RESPONSE_BYTES, Limits
 from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.log_throttle import LogThrottle
+from openguild_proto.policy.unfinished_bodies import UnfinishedBodies
 from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.socket_watch import SocketWatch
@@ -74,6 +75,7 @@ class ConnectionServer:
         max_per_address: int,
         max_body_of: Callable[[str, str], int] | None = None,
     ) -> None:
+        self.bodies: UnfinishedBodies[Transport] = UnfinishedBodies(MAX_UNFINISHED_BODY_BYTES)
         self.waiting: UnsentResponses[Transport] = UnsentResponses(MAX_UNSENT_RESPONSE_BYTES)
         self.admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
@@ -155,6 +157,7 @@ class ConnectionServer:
         """The handler lets go of the socket before its descriptor is closed, so that nothing writes to a reused one."""
         if not self.admission.closed(transport):
             return
+        self.bodies.end(transport)
         self._handler.gone(transport)
         transport.abort()
         transport.socket.close()
@@ -293,6 +296,11 @@ class ConnectionServer:
         if not data:
             return Work(None, connection.receive_eof(self._clock()), peer_is_gone=True)
         events = connection.receive_data(data, self._clock())
+        phase = connection.phase
+        if phase is Phase.BODY or phase is Phase.LAST_BODY:
+            self._keep_body(transport, len(data))
+        elif self.bodies.total_bytes:
+            self.bodies.end(transport)
         if events:
             event = events[0]
             if not isinstance(event, RequestReceived | WebSocketRequested) or transport.socket.ended:
@@ -307,6 +315,13 @@ class ConnectionServer:
                 return Work(None, events)
         transport.settle()
         return None
+
+    def _keep_body(self, transport: Transport, nbytes: int) -> None:
+        """A part of a body has come; the one that began first is given up where too much is kept in all."""
+        for slow in self.bodies.received(transport, nbytes):
+            log.info("a body came too slowly while many did", **slow.described)
+            self._metrics.rejected("slow_body")
+            slow.abort()
 
     def _read_stream(self, transport: Transport) -> None:
         data = transport.socket.receive(RECEIVE_BYTES)

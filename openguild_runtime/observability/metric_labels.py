@@ -11,7 +11,7 @@ from openguild_proto.sessions.tokens import TokenProblem
 OUTCOMES = ("delivered", "no_subscribers", "dropped")
 REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason is not None) | {
     "channel_name_empty", "channel_name_length", "guild_name_empty", "guild_name_length", "message_empty", "message_length",
-    "refresh_token_reused", "connection_limit", "malformed_frame", "frame_rate_limit", "slow_reader", "ping_timeout",
+    "refresh_token_reused", "connection_limit", "malformed_frame", "frame_rate_limit", "slow_reader", "slow_body", "ping_timeout",
     "write_timeout", "frame_timeout", *(f"signature_{fault.value}" for fault in Fault),
 }  # exported as 0 from the start, because `increase()` misses the first value of a series  # fmt: skip
 

@@ -18,6 +18,7 @@ from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
+from openguild_proto.policy.unfinished_bodies import UnfinishedBodies
 from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.socket_watch import LoopWatch
@@ -239,6 +240,27 @@ async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_u
         for end in ends[1:]:
             end.close()
         await eventually(lambda: server.connection_server.waiting.total_bytes == 0)
+
+
+async def test_of_too_many_unfinished_bodies_the_first_is_given_up() -> None:
+    """Each body is bounded; those that do not end are bounded together, also before anybody has authenticated."""
+    async with served() as them:
+        bodies = them.server.bodies = UnfinishedBodies(100_000)
+        head, part = b"POST /1 HTTP/1.1\r\nhost: x\r\ncontent-length: 40000\r\n\r\n", b"x" * 30_000
+        with them.connect() as first, them.connect() as second, them.connect() as third, them.connect() as fourth:
+            for count, end in enumerate((first, second, third), start=1):
+                end.sendall(head + part)
+                await eventually(lambda count=count: bodies.total_bytes >= count * len(part))
+            second.sendall(b"x" * 10_000)
+            assert await read(second, b"/1"), "whole: its bytes no longer count"
+            assert bodies.total_bytes < 3 * len(part)
+            fourth.sendall(head + part)
+            await eventually(lambda: bodies.total_bytes >= 3 * len(part))
+            second.sendall(head + part)
+            assert await read(first, b"") == b""
+            third.sendall(b"x" * 10_000)
+            assert await read(third, b"/1")
+        await eventually(lambda: bodies.total_bytes == 0)
 
 
 async def test_a_replay_from_memory_leaves_with_the_response_to_the_upgrade() -> None:
