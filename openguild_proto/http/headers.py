@@ -20,7 +20,9 @@ from openguild_proto.limits import MAX_REQUEST_ID_CHARS
 from openguild_proto.policy.addresses import parse_address
 from openguild_proto.uuids import new_uuid
 
+# no-store: a cache that keys by the address alone would give one user's answer to others.
 SECURITY_HEADERS: Headers = (
+    ("cache-control", "no-store"),
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
     ("referrer-policy", "no-referrer"),
     ("x-content-type-options", "nosniff"),

@@ -30,8 +30,6 @@ from openguild_proto.sessions.refresh import SECRET_BYTES, TOKEN_BYTES, hash_ref
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.timestamps import from_millis
 
-NO_STORE = (("cache-control", "no-store"),)  # PROTOCOL 2.5.3
-
 
 @route(
     "POST", "/sessions/login", "Log in on a device", {200: TokenPair},
@@ -122,7 +120,7 @@ class _Tokens:
         pair = TokenPair(
             access_token, from_millis(self.access_expires_ms), self._refresh_token, from_millis(self.refresh_expires_ms)
         )
-        return Response.json(pair, headers=NO_STORE)
+        return Response.json(pair)
 
 
 def _presented(body: RefreshToken) -> tuple[str, bytes | None]:

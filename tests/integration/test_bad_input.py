@@ -17,6 +17,7 @@ from tests.support.raw import HOST, UPGRADE, RawClient, ask
 from tests.support.server import ServerProcess
 
 SECURITY = {
+    "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",

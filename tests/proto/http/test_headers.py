@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openguild_proto.http.headers import HeaderPolicy, request_id_for
-from openguild_proto.http.message import Request, Response
+from openguild_proto.http.message import Headers, Request, Response
 from tests.support.wire import fixed_bytes
 
 
@@ -62,6 +62,16 @@ def test_streams_are_opened_from_listed_origins_only(
 def test_a_bad_origin_stops_the_start(entry: str) -> None:
     with pytest.raises(ValueError):
         HeaderPolicy.create(cors_allowed_origins=(entry,))
+
+
+@pytest.mark.parametrize(
+    ("own", "sent"), [((), b"no-store"), ((("cache-control", "public, max-age=60"),), b"public, max-age=60")]
+)
+def test_a_response_is_not_stored_unless_it_says_so(own: Headers, sent: bytes) -> None:
+    response = Response(status=200, headers=own)
+    headers = HeaderPolicy().apply(response, None, "id")
+    assert [value for name, value in headers if name == b"cache-control"] == [sent]
+    assert HeaderPolicy().lines(response, None, "id").count(b"cache-control: " + sent + b"\r\n") == 1
 
 
 @pytest.mark.parametrize("allowed", [(), ("https://a.example",)])
