@@ -1,13 +1,15 @@
-"""Places of a semaphore, for which callers wait a limited time."""
+"""Places for which callers wait a limited time: those of a semaphore, and those that users share."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
 
 from openguild_proto.effects import Overloaded
+from openguild_proto.policy.fair_turns import FairTurns
 from openguild_runtime.storage.postgres.pool import Pool
 from openguild_runtime.storage.postgres.values import Connection
 from openguild_runtime.system.deadlines import Deadlines
@@ -42,3 +44,39 @@ async def lend_in_turn(
         return await pool.lend(use, writes=writes, limit_secs=limit_secs)
     finally:
         places.release()
+
+
+class FairPlaces:
+    """`count` places, of which each user has one at a time."""
+
+    def __init__(self, count: int) -> None:
+        self._turns: FairTurns[asyncio.Future[None]] = FairTurns(count)
+
+    async def run(self, user_id: str, use: Callable[[], Awaitable[T]], deadlines: Deadlines) -> T:
+        """Run `use` within a place of the user. Raises Overloaded if none is free in time."""
+        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._turns.enter(user_id, ticket):
+            await self._wait(user_id, ticket, deadlines)
+        try:
+            return await use()
+        finally:
+            self._leave(user_id)
+
+    async def _wait(self, user_id: str, ticket: asyncio.Future[None], deadlines: Deadlines) -> None:
+        try:
+            with deadlines.after(PLACE_LIMIT_SECS):
+                await ticket
+                return
+            raise Overloaded
+        except BaseException:
+            if ticket.done() and not ticket.cancelled():  # the turn began at the moment of the cancellation
+                self._leave(user_id)
+            self._turns.give_up(ticket)
+            raise
+
+    def _leave(self, user_id: str) -> None:
+        turn = self._turns.leave(user_id)
+        while turn is not None and turn.ticket.done():  # cancelled, and its task has not run since
+            turn = self._turns.leave(turn.user_id)
+        if turn is not None:
+            turn.ticket.set_result(None)

@@ -44,7 +44,7 @@ from openguild_runtime.storage.postgres.mirror_posts import MirrorPosts
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.page_groups import PageGroups
 from openguild_runtime.storage.postgres.performers import MODULES
-from openguild_runtime.storage.postgres.places import lend_in_turn, wait_for_place
+from openguild_runtime.storage.postgres.places import FairPlaces, lend_in_turn
 from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
 from openguild_runtime.storage.postgres.read_groups import ReadGroups
 from openguild_runtime.storage.postgres.search_index import SearchIndexer
@@ -118,7 +118,7 @@ class PostgresStorage(Storage):
         reserved = committers + ACCESS_READERS + WATCHERS  # each worker uses one connection at a time
         self._shared = anyio.Semaphore(max(1, pool_size - reserved), fast_acquire=True)
         self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
-        self._searching = anyio.Semaphore(SEARCHERS, fast_acquire=True)
+        self._searching = FairPlaces(SEARCHERS)
         self._indexer = SearchIndexer()
         self._mirror_posts = MirrorPosts()
 
@@ -245,11 +245,10 @@ class PostgresStorage(Storage):
 
     @performs(SearchMessages, Mode.STORE)
     async def _search(self, effect: SearchMessages) -> tuple[SearchHit, ...] | SearchTooWide:
-        await wait_for_place(self._searching, self._pool.deadlines)
-        try:
-            return await self._with_connection(lambda connection: search.search_messages(connection, effect))
-        finally:
-            self._searching.release()
+        def run() -> Awaitable[tuple[SearchHit, ...] | SearchTooWide]:
+            return self._with_connection(lambda connection: search.search_messages(connection, effect))
+
+        return await self._searching.run(effect.reader_id, run, self._pool.deadlines)
 
     @performs(IndexMessages, Mode.STORE)
     async def _index(self, effect: IndexMessages) -> bool:
