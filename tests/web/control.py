@@ -119,6 +119,8 @@ def control_port(controlled: Controlled) -> Iterator[int]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as control:
         thread = threading.Thread(target=control.serve_forever)
         thread.start()
-        yield control.server_port
-        control.shutdown()
-        thread.join()
+        try:
+            yield control.server_port
+        finally:
+            control.shutdown()
+            thread.join()

@@ -17,9 +17,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.chat import User
 from tests.web.control import control_port, controlled_server
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 NPM = ROOT / "build/npm"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -39,9 +41,11 @@ def page_server(api: str) -> Iterator[str]:
     with serve_module().web_server("127.0.0.1", 0, api) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_taken_port_is_told_in_one_line() -> None:
@@ -110,25 +114,39 @@ def playwright() -> Path:
     return NPM
 
 
+def run(script: str, node_modules: Path, home: Path, **environment: str) -> None:
+    """Run a script that drives browsers, to its end."""
+    chromium = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    done = subprocess.run(
+        ["node", "--experimental-websocket", "--no-warnings", HERE / script],
+        env=os.environ | environment | {"NODE_MODULES": str(node_modules), "CHROMIUM": chromium, "HOME": str(home)},
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-4_000:]
+
+
 @pytest.mark.timeout(240)
 def test_two_people_chat_in_two_browsers(
     playwright: Path, module_database: str, module_directory: Path, tmp_path: Path
 ) -> None:
     """Set SCREENSHOTS to a directory to keep pictures of it."""
-    chromium = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
     with (
         controlled_server(module_database, module_directory) as controlled,
         control_port(controlled) as port,
         page_server(controlled.server.base_url) as page,
     ):
-        done = subprocess.run(
-            ["node", Path(__file__).parent / "two_browsers.mjs"],
-            env=os.environ | {
-                "NODE_MODULES": str(playwright), "CHROMIUM": chromium, "PAGE": page, "CONTROL": f"http://127.0.0.1:{port}",
-                "HOME": str(tmp_path),
-            },
-            capture_output=True, text=True, check=False, timeout=200,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-4_000:]
+        run("two_browsers.mjs", playwright, tmp_path, PAGE=page, CONTROL=f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.timeout(120)
+def test_what_people_meet_on_the_page(node: str, playwright: Path, alice: User, tmp_path: Path) -> None:
+    with page_server(alice.chat.base_url) as page:
+        run("everyday.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
+
+
+def test_the_messages_of_the_open_channel(node: str) -> None:
+    command = [node, "--no-warnings", "--test-reporter=spec", HERE / "history.test.mjs"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]

@@ -1,48 +1,10 @@
 // Two people in two browsers: they meet by an invite, chat, and the server restarts between them. Called by test_page.py.
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
+import { act, complaints, fill, message, open, PASSWORD, register, write } from "./browsers.mjs";
 
-const { NODE_MODULES, CHROMIUM, PAGE, CONTROL, SCREENSHOTS } = process.env;
-const { chromium } = createRequire(`${NODE_MODULES}/`)("playwright-core");
+const { PAGE, CONTROL, SCREENSHOTS } = process.env;
 const [ALICE, BOB] = ["alice", "bob"].map((name) => name + (process.env.SUFFIX ?? ""));
-const PASSWORD = "correct horse battery";
-const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-background-networking", "--no-proxy-server"];
-const EXPECTED = /net::ERR_CONNECTION|status of 503|WebSocket connection to .* failed/; // while the server restarts
-const complaints = [];
 
-async function open(name, options = {}) {
-  const browser = await chromium.launch({ executablePath: CHROMIUM, args });
-  const page = await browser.newPage({ viewport: { width: 1180, height: 720 }, ...options });
-  page.setDefaultTimeout(30_000);
-  page.on("pageerror", (error) => complaints.push(`${name}: ${error}`));
-  page.on("console", (message) => message.type() === "error" && !EXPECTED.test(message.text()) && complaints.push(`${name}: ${message.text()}`));
-  return { browser, page };
-}
-
-/** On a first visit, or with an invite, Enter registers. */
-async function register(page, name) {
-  await page.getByLabel("Username").fill(name);
-  await page.getByLabel("Password").fill(PASSWORD);
-  await page.keyboard.press("Enter");
-  await page.getByRole("status").filter({ hasText: /^Connected$/ }).waitFor();
-}
-
-const message = (page, text) => page.locator("#messages > li").filter({ hasText: text });
-async function write(page, text) {
-  await page.getByLabel("Message", { exact: true }).fill(text);
-  await page.keyboard.press("Enter");
-}
-/** Choose what is to be done with a message, by keyboard. */
-async function act(page, text, name) {
-  await message(page, text).last().focus();
-  await message(page, text).last().getByRole("button", { name, exact: true }).click();
-}
-async function fill(page, label, text, button) {
-  const dialog = page.getByRole("dialog");
-  if (label) await dialog.getByLabel(label).fill(text);
-  await dialog.getByRole("button", { name: button, exact: true }).click();
-  await dialog.waitFor({ state: "detached" });
-}
 const texts = (page) => page.locator("#messages .text").allTextContents();
 const shot = async (page, name) => SCREENSHOTS && (await page.screenshot({ path: `${SCREENSHOTS}/${name}.png` }));
 
@@ -170,6 +132,7 @@ try {
   await two.getByText("Create a guild, or join one by an invite.").waitFor();
   await one.getByRole("button", { name: "Log out" }).click();
   await one.getByLabel("Username").fill(`${ALICE}-else`);
+  assert.deepEqual([await one.title(), await one.locator("#announcer").textContent()], ["OpenGuild", ""], "nothing of the session is left");
   await one.getByLabel("Password").fill(PASSWORD);
   await one.keyboard.press("Enter"); // not the first visit: it logs in
   await one.getByText("If you have none yet, press Register").waitFor();

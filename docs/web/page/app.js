@@ -22,6 +22,8 @@ export class App {
   /** @type {Composer | null} */
   #composer = null;
   #shownChannel = "";
+  /** @type {HTMLElement | null} */
+  #root = null;
 
   /** @param {Client} client @param {() => void} leave */
   constructor(client, leave) {
@@ -55,7 +57,7 @@ export class App {
         h("button", { type: "button", id: "connect-now", hidden: true, onclick: () => this.client.wake() }, "Connect now"),
         h("button", { type: "button", class: "only-narrow", id: "open-members", "aria-controls": "members", "aria-expanded": "false", onclick: () => this.#toggle("members") }, "Members")),
       sidebar.navigation,
-      h("main", { id: "main", "aria-labelledby": "channel-title" },
+      h("main", { id: "main", "aria-labelledby": "channel-title", onclick: () => hideDrawers() },
         h("div", { class: "channel-head" },
           h("div", {}, h("h1", { id: "channel-title", tabindex: "-1" }), h("p", { id: "topic" })),
           h("form", { role: "search", onsubmit: find }, search),
@@ -66,8 +68,8 @@ export class App {
     addEventListener("keydown", (event) => {
       if (event.key === "Escape" && document.getElementById("app") !== null) hideDrawers()?.focus();
     });
+    const root = (this.#root = byId("app"));
     for (const part of /** @type {Part[]} */ (["status", "guilds", "messages"])) this.changed(part);
-    const root = byId("app");
     const timer = setInterval(() => (root.isConnected ? this.#showStatus() : clearInterval(timer)), 500);
   }
 
@@ -89,8 +91,8 @@ export class App {
 
   /** A part of what is shown has changed; it is drawn once for many changes. @param {Part} part */
   changed(part) {
-    if (this.#dirty.size === 0) requestAnimationFrame(() => this.#draw());
-    if (this.#dirty.size === 0 && document.hidden) setTimeout(() => this.#draw()); // a hidden page is given no frames
+    if (this.#dirty.size === 0) requestAnimationFrame(() => this.draw());
+    if (this.#dirty.size === 0 && document.hidden) setTimeout(() => this.draw()); // a hidden page is given no frames
     this.#dirty.add(part);
   }
 
@@ -99,9 +101,10 @@ export class App {
     announce(message === null ? null : `${this.#chat?.nameOf(message.author)}: ${this.#chat?.shownText(message.content)}`);
   }
 
-  #draw() {
+  /** Draw what has changed. */
+  draw() {
     const chat = this.#chat;
-    if (this.#dirty.size === 0 || chat === null || document.getElementById("app") === null) return;
+    if (this.#dirty.size === 0 || chat === null || !this.#root?.isConnected) return; // else somebody else has logged in
     const dirty = new Set(this.#dirty);
     const focused = document.activeElement;
     this.#dirty.clear();
@@ -111,7 +114,8 @@ export class App {
     if (all || dirty.has("members")) this.#sidebar?.drawMembers();
     if (all || dirty.has("messages")) this.#timeline?.draw();
     if (all || dirty.has("typing") || dirty.has("messages")) this.#composer?.draw();
-    if (focused !== null && !focused.isConnected && document.activeElement === document.body) byId("channel-title").focus();
+    const isElsewhere = document.activeElement !== focused && document.activeElement !== document.body;
+    if (focused instanceof HTMLElement && !focused.checkVisibility() && !isElsewhere) byId("channel-title").focus();
     if (all) this.#drawHead(chat); // last: it gives the focus to what is shown by now
     const unread = [...chat.unread.values()].reduce((sum, counts) => sum + counts.unread, 0);
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${chat.channel ? `#${chat.channel.name} – ` : ""}OpenGuild`;

@@ -1,6 +1,8 @@
 /** What the page knows: guilds, channels, members, unread counts, and the messages of the channel that is open. No elements. */
 
-import { ApiError, foldMessages } from "../openguild.js";
+import { ApiError } from "../openguild.js";
+import { History } from "./history.js";
+import { Outbox } from "./outbox.js";
 
 /** @typedef {import("../openguild.js").Client} Client */
 /** @typedef {import("../openguild/types.js").Channel} Channel */
@@ -9,11 +11,9 @@ import { ApiError, foldMessages } from "../openguild.js";
 /** @typedef {import("../openguild/types.js").Message} Message */
 /** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
 
-/** @typedef {{guild: Guild, channels: Map<string, Channel>, members: Map<string, Member>, presence: Map<string, string>, isLoaded: boolean}} GuildState */
+/** @typedef {{guild: Guild, channels: Map<string, Channel>, members: Map<string, Member>, presence: Map<string, string>, isLoaded: boolean, isAsking: boolean}} GuildState */
 /** @typedef {"guilds" | "channels" | "members" | "messages" | "typing" | "status"} Part */
 
-export const PAGE = 50;
-const MOST = 1_000; // messages that are kept; older ones are read again
 const TYPING_MS = 5_000; // PROTOCOL 7.12.2
 const MODERATORS = ["owner", "admin", "moderator"];
 const MAINTAINERS = [...MODERATORS, "maintainer"];
@@ -23,21 +23,11 @@ export class Chat {
   guilds = new Map();
   guildId = "";
   channelId = "";
-  /** @type {Message[] | null} null: they are being read */
-  messages = null;
-  isNewest = true; // the list ends with the newest message
-  hasOlder = false;
-  /** @type {{channelId: string, content: string}[]} what was written and is not stored yet */
-  pending = [];
   /** @type {Map<string, {unread: number, mentions: number, latest: number}>} */
   unread = new Map();
   /** @type {Map<string, {until: number, preview: string | null}>} who is typing in the open channel */
   typing = new Map();
   me = { user_id: "", username: "" };
-  #head = 0;
-  /** @type {LogEvent[]} of the open channel, that came while its page was being read */
-  #early = [];
-  #opening = 0;
   #read = 0;
 
   /**
@@ -51,6 +41,8 @@ export class Chat {
     this.changed = changed;
     this.heard = heard;
     this.failed = failed;
+    this.history = new History(client, () => this.me.user_id, () => changed("messages"));
+    this.outbox = new Outbox(client, () => changed("messages"));
     client.on("event", (event) => this.#apply(event));
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
     client.on("status", () => changed("status"));
@@ -143,13 +135,11 @@ export class Chat {
   async openGuild(guildId) {
     this.guildId = guildId;
     this.channelId = "";
-    this.messages = null;
+    this.history.close();
     this.changed("guilds");
-    const state = this.guild;
-    if (state === undefined) return;
-    await this.#load(state);
     const first = this.channels[0];
-    if (this.guildId === guildId && this.channelId === "" && first !== undefined) await this.open(first.channel_id);
+    if (first !== undefined) await this.open(first.channel_id);
+    else if (this.guild !== undefined) await this.#load(this.guild);
   }
 
   /** Open a guild that was made or joined a moment ago, when it is there. @param {string} guildId */
@@ -167,9 +157,24 @@ export class Chat {
     if (state.isLoaded) return;
     state.isLoaded = true;
     const { guild_id: guildId } = state.guild;
-    const [members] = await Promise.all([this.client.members(guildId), this.#readPresence(state)]);
-    for (const member of members) state.members.set(member.user_id, member);
+    try {
+      const [members] = await Promise.all([this.client.members(guildId), this.#readPresence(state)]);
+      for (const member of members) state.members.set(member.user_id, member);
+    } catch (failure) {
+      state.isLoaded = false; // it is read again when it is opened again
+      throw failure;
+    }
     if (guildId === this.guildId) this.changed("guilds");
+  }
+
+  /** Members who come may have been online before. Many may come at once. @param {GuildState} state */
+  #readPresenceSoon(state) {
+    if (state.isAsking || !state.isLoaded) return;
+    state.isAsking = true;
+    setTimeout(() => {
+      state.isAsking = false;
+      void this.#later(() => this.#readPresence(state));
+    }, 500);
   }
 
   /** @param {GuildState} state */
@@ -188,67 +193,26 @@ export class Chat {
   async open(channelId, around) {
     const guild = [...this.guilds.values()].find(({ channels }) => channels.has(channelId));
     if (guild === undefined) return;
-    if (guild.guild.guild_id !== this.guildId) {
-      this.guildId = guild.guild.guild_id;
-      await this.#load(guild);
-    }
-    const opening = ++this.#opening;
+    this.guildId = guild.guild.guild_id;
+    void this.#later(() => this.#load(guild)); // names are drawn when they come
     this.channelId = channelId;
-    this.messages = null;
-    this.#early = [];
     this.typing.clear();
     this.changed("guilds");
-    const page = await this.client.messages(channelId, around === undefined ? { limit: PAGE } : { limit: PAGE, around });
-    if (opening !== this.#opening) return;
-    this.#head = page.head;
-    this.isNewest = around === undefined || page.messages.filter(({ sequence }) => sequence > around).length < PAGE / 2;
-    this.hasOlder = (page.messages[0]?.sequence ?? 1) > 1;
-    this.messages = page.messages;
-    for (const event of this.#early.splice(0)) this.#fold(event);
-    this.changed("messages");
-    this.markRead();
-  }
-
-  /** Read the messages before the first one. */
-  async older() {
-    const first = this.messages?.[0];
-    const opening = this.#opening;
-    if (first === undefined) return;
-    const page = await this.client.messages(this.channelId, { before: first.sequence, limit: PAGE });
-    if (opening !== this.#opening || this.messages === null) return;
-    this.hasOlder = (page.messages[0]?.sequence ?? 1) > 1;
-    this.messages = [...page.messages.filter(({ sequence }) => sequence < (this.messages?.[0]?.sequence ?? 0)), ...this.messages];
-    this.changed("messages");
+    if (await this.history.open(channelId, around)) this.markRead();
   }
 
   /** What is shown has been read, if it is the newest and the page is looked at. */
   markRead() {
-    const last = this.messages?.at(-1)?.sequence ?? 0;
+    const { isNewest, messages } = this.history;
+    const last = messages?.at(-1)?.sequence ?? 0;
     const counts = this.unread.get(this.channelId);
-    if (!this.isNewest || document.hidden || this.client.status.state === "ended" || last <= this.#read && !counts?.unread) return;
+    if (messages === null || !isNewest || document.hidden || this.client.status.state === "ended" || last <= this.#read && !counts?.unread) return;
     this.#read = last;
     const { channelId } = this;
     if (!counts?.unread) return;
     this.unread.set(channelId, { ...counts, unread: 0, mentions: 0 });
     this.changed("channels");
     this.client.read(channelId, counts.latest).catch(() => {}); // of no concern to the reader: the next message is read again
-  }
-
-  /**
-   * Post to the open channel; shown as pending until it is stored.
-   * @param {string} content
-   * @param {string | undefined} replyTo
-   */
-  async post(content, replyTo) {
-    const written = { channelId: this.channelId, content };
-    this.pending.push(written);
-    this.changed("messages");
-    try {
-      await this.client.post(written.channelId, content, { replyTo });
-    } finally {
-      this.pending.splice(this.pending.indexOf(written), 1);
-      this.changed("messages");
-    }
   }
 
   // --- events --------------------------------------------------------------------------------------------
@@ -275,28 +239,11 @@ export class Chat {
     }
     if (channelId !== this.channelId) return;
     if (event.event_type === "message" && this.typing.delete(event.sender)) this.changed("typing");
-    if (this.messages === null) {
-      this.#early.push(told);
-      return;
-    }
-    this.#fold(told);
-    this.changed("messages");
-    const last = this.messages.at(-1);
+    this.history.apply(told);
+    const last = this.history.messages?.at(-1);
     if (event.event_type === "message" && !isMine && last?.event_id === event.event_id) this.heard(last);
     if (event.event_type === "message.redacted") this.heard(null);
     this.markRead();
-  }
-
-  /** @param {LogEvent} told */
-  #fold(told) {
-    if (this.messages === null || told.sequence <= this.#head) return;
-    this.#head = told.sequence;
-    if (told.event.event_type === "message" && !this.isNewest) return; // there is a gap before it
-    this.messages = foldMessages(this.messages, [told], { me: this.me.user_id });
-    if (this.messages.length > MOST) {
-      this.messages = this.messages.slice(-MOST / 2);
-      this.hasOlder = true;
-    }
   }
 
   /** @param {string} guildId @param {LogEvent} told */
@@ -324,7 +271,7 @@ export class Chat {
           guild_id: guildId, user_id: content["user_id"], username: content["username"], role: content["role"],
           display_name: content["display_name"] ?? null, joined_at: new Date(event.origin_ts).toISOString(),
         });
-        void this.#later(() => this.#readPresence(state)); // they may have been online before
+        this.#readPresenceSoon(state);
         break;
       case "member.role_set": {
         const member = state.members.get(content["user_id"]);
@@ -336,7 +283,9 @@ export class Chat {
         state.members.delete(content["user_id"]);
     }
     this.changed("guilds");
-    if (guildId === this.guildId && this.channelId === "" && state.channels.size > 0) void this.#later(() => this.open(this.channels[0]?.channel_id ?? ""));
+    if (event.event_type === "channel.created" && guildId === this.guildId && this.channelId === "" && state.channels.size === 1) {
+      void this.#later(() => this.open(content["channel_id"])); // the first one; where others are there, the reader chooses
+    }
   }
 
   /** @param {LogEvent} told */
@@ -355,7 +304,7 @@ export class Chat {
   /** @param {Guild} guild @param {Channel[]} channels */
   #add(guild, channels) {
     const known = this.guilds.get(guild.guild_id);
-    const state = known ?? { guild, channels: new Map(), members: new Map(), presence: new Map(), isLoaded: false };
+    const state = known ?? { guild, channels: new Map(), members: new Map(), presence: new Map(), isLoaded: false, isAsking: false };
     for (const channel of channels) state.channels.set(channel.channel_id, channel);
     this.guilds.set(guild.guild_id, state);
     this.changed("guilds");
@@ -368,6 +317,7 @@ export class Chat {
     if (kind === "channel") for (const { channels } of this.guilds.values()) channels.delete(of);
     if (this.guildId === of) this.guildId = this.channelId = "";
     if (this.channelId === of) this.channelId = "";
+    if (this.channelId === "") this.history.close();
     this.changed("guilds");
   }
 

@@ -1,27 +1,36 @@
 /** Writing: new messages, replies, edits, and who else is writing. */
 
 import { h, shown } from "./dom.js";
+import { randomKey } from "../openguild/keys.js";
 import { redraw } from "./redraw.js";
 
 /** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("../openguild/types.js").Message} Message */
 
 const TYPING_EVERY_MS = 3_000;
+const MAX_CHARS = 4_000; // PROTOCOL 1.3.6
+
+/** What is being written in a channel; `before`: the text that an edit has interrupted.
+ * @typedef {{text: string, replyTo: Message | null, editing: Message | null, before: string}} Draft */
+
+/** @returns {Draft} */
+const nothing = () => ({ text: "", replyTo: null, editing: null, before: "" });
 
 export class Composer {
-  /** @type {Message | null} */
-  #replyTo = null;
-  /** @type {Message | null} */
-  #editing = null;
+  #draft = nothing(); // its text is that of the element
+  /** @type {Map<string, Draft>} by channel, of those that are not open */
+  #drafts = new Map();
   #toldAt = 0;
   #channelId = "";
   /** @type {() => void} called with the arrow key that leaves an empty composer upwards */
   onUp = () => {};
+  /** @type {() => void} called when something was written */
+  onSend = () => {};
 
   /** @param {Chat} chat */
   constructor(chat) {
     this.chat = chat;
-    this.text = h("textarea", { id: "composer-text", rows: 1, maxlength: 4_000, "aria-describedby": "composer-context", onkeydown: this.#keydown.bind(this), oninput: this.#input.bind(this) });
+    this.text = h("textarea", { id: "composer-text", rows: 1, dir: "auto", "aria-describedby": "composer-context", onkeydown: this.#keydown.bind(this), oninput: this.#input.bind(this) });
     this.label = h("label", { for: "composer-text", class: "hidden" }, "Message");
     this.context = h("p", { id: "composer-context" });
     this.typing = h("p", { id: "typing", "aria-live": "polite" });
@@ -37,16 +46,21 @@ export class Composer {
   draw() {
     const { chat } = this;
     if (chat.channelId !== this.#channelId) {
+      this.#drafts.set(this.#channelId, { ...this.#draft, text: this.text.value });
       this.#channelId = chat.channelId;
-      this.#replyTo = this.#editing = null;
+      this.#draft = this.#drafts.get(chat.channelId) ?? nothing();
+      this.#drafts.delete(chat.channelId);
+      this.#write(this.#draft.text);
     }
     this.element.hidden = chat.channel === undefined;
     this.text.placeholder = `Message #${chat.channel?.name ?? ""}`;
-    const of = this.#editing ?? this.#replyTo;
-    if (of === null) this.context.replaceChildren();
+    const { editing, replyTo } = this.#draft;
+    const chosen = editing ?? replyTo;
+    if (chosen === null) this.context.replaceChildren();
     else {
-      const what = this.#editing !== null ? "Editing: " : `Reply to ${chat.nameOf(of.author)}: `;
-      redraw(this.context, h("span", {}, what, chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
+      const of = chat.history.messages?.find(({ event_id: id }) => id === chosen.event_id) ?? chosen; // it may have been taken back meanwhile
+      const what = editing !== null ? "Editing: " : `Reply to ${chat.nameOf(of.author)}: `;
+      redraw(this.context, h("span", {}, what, of.redacted_by != null ? "taken back" : chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
     }
     const names = [...chat.typing].map(([id, { preview }]) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
     const text = names.length > 3 ? "Several people are typing…" : names.join(" · ");
@@ -56,7 +70,7 @@ export class Composer {
   /** @param {Message} message */
   reply(message) {
     this.cancel();
-    this.#replyTo = message;
+    this.#draft.replyTo = message;
     this.draw();
     this.text.focus();
   }
@@ -64,50 +78,58 @@ export class Composer {
   /** @param {Message} message */
   edit(message) {
     this.cancel();
-    this.#editing = message;
-    this.text.value = this.chat.shownText(message.content);
+    Object.assign(this.#draft, { editing: message, before: this.text.value });
+    this.#write(this.chat.shownText(message.content));
     this.draw();
     this.text.focus();
-    this.#grow();
   }
 
   /** Leave the reply or the edit. */
   cancel() {
-    if (this.#editing !== null) this.text.value = "";
-    this.#replyTo = this.#editing = null;
+    if (this.#draft.editing !== null) this.#write(this.#draft.before);
+    this.#draft = nothing();
     this.draw();
-    this.#grow();
+  }
+
+  /** Write what was not sent once more. @param {import("./outbox.js").Outgoing} outgoing */
+  takeBack(outgoing) {
+    this.cancel();
+    const { content, edits, replyTo } = outgoing;
+    const message = this.chat.history.messages?.find(({ event_id: id }) => id === (edits ?? replyTo));
+    if (message !== undefined && edits !== undefined) this.edit(message);
+    else if (message !== undefined) this.reply(message);
+    const text = this.chat.shownText(content);
+    this.#write(this.#draft.editing !== null || this.text.value === "" ? text : `${text}\n${this.text.value}`);
+    this.chat.outbox.discard(outgoing);
+    this.text.focus();
   }
 
   async #send() {
     const { chat, text } = this;
-    const written = text.value.trim();
-    const content = chat.storedText(written);
-    const { channelId } = chat;
+    const channelId = this.#channelId; // for which it was written: another one may be open by now
+    const content = chat.storedText(text.value.trim());
     if (content === "" || channelId === "") return;
-    const [replyTo, editing] = [this.#replyTo, this.#editing];
-    this.#replyTo = this.#editing = null;
-    text.value = "";
+    const count = [...content].length;
+    if (count > MAX_CHARS) throw new Error(`A message has at most ${MAX_CHARS} characters, and this one ${count}.`);
+    const { replyTo, editing, before } = this.#draft;
+    this.#draft = nothing();
+    this.#write(before);
     this.#toldAt = 0;
     this.draw();
+    if (editing === null) this.onSend();
+    await chat.outbox.send({ channelId, content, replyTo: replyTo?.event_id, edits: editing?.event_id, key: randomKey(), failure: null });
+  }
+
+  /** @param {string} text */
+  #write(text) {
+    this.text.value = text;
     this.#grow();
-    try {
-      if (editing !== null) await chat.client.edit(channelId, editing.event_id, content);
-      else {
-        if (!chat.isNewest) void shown(() => chat.open(channelId));
-        await chat.post(content, replyTo?.event_id);
-      }
-    } catch (failure) {
-      if (text.value === "") text.value = written; // nothing that was written is lost
-      [this.#replyTo, this.#editing] = [replyTo, editing];
-      this.draw();
-      throw failure;
-    }
   }
 
   /** @param {KeyboardEvent} event */
   #keydown(event) {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    if (event.isComposing || event.keyCode === 229) return; // the key is the input method's; Safari says so by the code alone
+    if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
       this.element.requestSubmit();
     } else if (event.key === "Escape") this.cancel();
@@ -119,10 +141,9 @@ export class Composer {
 
   #input() {
     this.#grow();
-    if (this.#editing !== null || this.text.value.trim() === "" || Date.now() - this.#toldAt < TYPING_EVERY_MS) return;
+    if (this.#draft.editing !== null || this.text.value.trim() === "" || Date.now() - this.#toldAt < TYPING_EVERY_MS) return;
     this.#toldAt = Date.now();
-    const { channelId, client } = this.chat;
-    client.typing(channelId).catch((failure) => console.debug("typing was not told:", failure)); // it may be missed
+    this.chat.client.typing(this.#channelId).catch((failure) => console.debug("typing was not told:", failure)); // it may be missed
   }
 
   #grow() {

@@ -31,10 +31,14 @@ export function byId(id) {
   return element;
 }
 
+/** @param {unknown} failure */
+export function failureText(failure) {
+  return failure instanceof Error ? (/** @type {{text?: string}} */ (failure).text ?? failure.message) : String(failure);
+}
+
 /** Show a problem until another one comes, or for a while. @param {unknown} failure */
 export function showProblem(failure) {
-  const text = failure instanceof Error ? (/** @type {{text?: string}} */ (failure).text ?? failure.message) : String(failure);
-  const alert = h("p", {}, text, h("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => alert.remove() }, "✕"));
+  const alert = h("p", {}, failureText(failure), h("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => alert.remove() }, "✕"));
   byId("alerts").replaceChildren(alert);
   setTimeout(() => alert.remove(), 30_000);
 }

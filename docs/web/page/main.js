@@ -2,12 +2,13 @@
 
 import { ApiError, Client } from "../openguild.js";
 import { Chat } from "./chat.js";
-import { ask, byId, h, showProblem, shown } from "./dom.js";
+import { announce, ask, byId, h, showProblem, shown } from "./dom.js";
 import { App } from "./app.js";
 
 const KEPT = "openguild.session"; // of this tab: it survives a reload, and another tab can be another person
 const VISITED = "openguild.visited"; // of this browser: somebody has logged in here
 const INVITE = /^#invite=([A-Za-z0-9_-]{1,64})$/;
+const LOCK_MS = 1_000; // for which a tab that is loaded again may still have its session
 const MAX_COUNTED_MEMBERS = 10_000; // PROTOCOL 5.6.7
 
 /** The session alone is kept: after a reload the page reads folded messages, and follows the logs behind them. @param {Client} client */
@@ -59,6 +60,9 @@ function advice({ code, text, details }) {
  * @param {string} [notice]
  */
 function showSignIn(api, notice) {
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close(); // of the session that has ended
+  announce(null);
+  document.title = "OpenGuild";
   const isInvited = INVITE.test(location.hash);
   const isNew = isInvited || localStorage.getItem(VISITED) === null;
   const name = h("input", { id: "username", name: "username", required: true, autocomplete: "username", autocapitalize: "none", maxlength: 64 });
@@ -75,6 +79,7 @@ function showSignIn(api, notice) {
       if (registers) await register(client, name.value, password.value);
       else await client.login(name.value, password.value);
       localStorage.setItem(VISITED, "yes");
+      await isOurs(client);
       await showChat(api, Client.fromJSON(client.toJSON())); // with more patience from here on
     } catch (failure) {
       problem.textContent = failure instanceof ApiError ? advice(failure)
@@ -111,7 +116,10 @@ async function showChat(api, client) {
     if (state === "ended" && !client.isLoggedIn) showSignIn(api, reason === "closed" ? "" : "Your session has ended. Log in again.");
   });
   addEventListener("online", () => client.wake());
-  document.addEventListener("visibilitychange", () => chat.markRead());
+  document.addEventListener("visibilitychange", () => {
+    app.draw(); // what a hidden page was given no frame for
+    chat.markRead();
+  });
   app.show(chat);
   await shown(async () => {
     await chat.start();
@@ -136,7 +144,26 @@ async function acceptInvite(client) {
   return accepted !== null ? await shown(() => client.acceptInvite(code)) : undefined;
 }
 
+/**
+ * Claim the session for this tab. False: another tab has it. A duplicated tab begins with a copy, and the second of two to refresh the tokens
+ * would end the session for both.
+ * @param {Client} client
+ */
+async function isOurs(client) {
+  if (!("locks" in navigator)) return true; // a page without TLS of another machine cannot know
+  return await new Promise((resolve, reject) => {
+    const held = () => new Promise(() => resolve(true)); // until the tab is closed or loaded again
+    navigator.locks.request(`${KEPT}.${client.deviceId}`, { signal: AbortSignal.timeout(LOCK_MS) }, held)
+      .catch((failure) => (failure.name === "TimeoutError" ? resolve(false) : reject(failure)));
+  });
+}
+
+addEventListener("hashchange", () => INVITE.test(location.hash) && location.reload()); // an invite that is opened where the page is open already
 const { api } = await (await fetch("settings.json")).json();
 const client = keptClient(api);
 if (client === null) showSignIn(api);
-else await showChat(api, client);
+else if (await isOurs(client)) await showChat(api, client);
+else {
+  sessionStorage.removeItem(KEPT);
+  showSignIn(api, "Another tab uses this session. Log in to have one here, too.");
+}

@@ -28,9 +28,15 @@ function show(title, ifEmpty, items) {
   heading.focus();
 }
 
+/** Where the panel is over the messages, what was chosen is to be seen. */
+function uncover() {
+  const panel = byId("panel");
+  if (getComputedStyle(panel).position === "fixed") panel.hidden = true;
+}
+
 /** @param {string} author @param {string} at @param {string} text @param {() => Promise<void>} go */
 function line(author, at, text, go) {
-  return h("li", {}, h("button", { type: "button", onclick: () => void shown(go) }, h("span", { class: "head" }, h("span", { class: "author" }, author), " ", timeElement(at)), h("span", { class: "snippet" }, text)));
+  return h("li", {}, h("button", { type: "button", onclick: () => void shown(() => (uncover(), go())) }, h("span", { class: "head" }, h("span", { class: "author" }, author), " ", timeElement(at)), h("span", { class: "snippet" }, text)));
 }
 
 /** @param {Chat} chat @param {string} q */

@@ -1,9 +1,12 @@
 /**
  * Draw again in place. What is shown already stays where it can: with the focus, a selection, and a press of the mouse
- * that began on it. An element that is replaced between the press and the release hears no click.
+ * that began on it. An element that is replaced or moved between the press and the release hears no click.
  */
 
 /** @typedef {import("./dom.js").Child} Child */
+
+/** @param {Node} node */
+const key = (node) => (node instanceof HTMLElement ? (node.dataset["key"] ?? "") : "");
 
 /**
  * Show `children` in `parent`. Each takes the place of a former child with its tag and `data-key`, if there is one; without a key, of the next.
@@ -12,8 +15,6 @@
  */
 export function redraw(parent, ...children) {
   const former = [...parent.childNodes];
-  /** @param {Node} node */
-  const key = (node) => (node instanceof HTMLElement ? (node.dataset["key"] ?? "") : "");
   place(parent, children.filter((child) => child !== null && child !== undefined && child !== false).map((child) => {
     const wanted = typeof child === "string" ? document.createTextNode(child) : child;
     const found = former.findIndex((node) => node.nodeName === wanted.nodeName && key(node) === key(wanted));
@@ -22,7 +23,8 @@ export function redraw(parent, ...children) {
 }
 
 /**
- * Let `nodes` be all children of `parent`. Those that are children already are moved only where their order has changed.
+ * Let `nodes` be all children of `parent`. Those that are children already are moved only where their order has changed: of many and one
+ * that change places, the one.
  * @param {Element} parent
  * @param {Node[]} nodes
  */
@@ -30,11 +32,16 @@ export function place(parent, nodes) {
   const focused = document.activeElement;
   const kept = new Set(nodes);
   for (const node of [...parent.childNodes]) if (!kept.has(node)) node.remove();
-  nodes.forEach((node, index) => {
-    const here = parent.childNodes[index] ?? null;
-    if (here !== node) parent.insertBefore(node, here);
-  });
-  if (focused instanceof HTMLElement && focused !== document.activeElement && parent.contains(focused)) focused.focus(); // it was moved
+  let here = parent.firstChild;
+  for (const node of nodes) {
+    if (here !== null && here !== node && here.nextSibling === node) {
+      here.remove(); // its place is further on
+      here = /** @type {ChildNode} */ (node);
+    }
+    if (here === node) here = here.nextSibling;
+    else parent.insertBefore(node, here);
+  }
+  if (focused instanceof HTMLElement && focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // it was moved
 }
 
 /**
@@ -53,11 +60,38 @@ function like(former, wanted) {
   return former;
 }
 
-/**
- * The same for one element. Return the one that is shown.
- * @param {HTMLElement | undefined} former
- * @param {HTMLElement} wanted
- */
-export function redrawn(former, wanted) {
-  return former === undefined ? wanted : /** @type {HTMLElement} */ (like(former, wanted));
+/** A child of a long list: `make` is called again only where `state`, all that it shows, has changed.
+ * @typedef {{key: string, state: readonly unknown[], make: () => HTMLElement}} Row */
+
+/** The children of a list that is long and drawn often. */
+export class Rows {
+  /** @type {Map<string, {state: readonly unknown[], element: HTMLElement}>} */
+  #drawn = new Map();
+
+  /** @param {Element} parent */
+  constructor(parent) {
+    this.parent = parent;
+  }
+
+  /** Return the element with a key, if it is drawn. @param {string} key */
+  get(key) {
+    return this.#drawn.get(key)?.element;
+  }
+
+  /** Make all anew when they are drawn next. */
+  forget() {
+    this.#drawn.clear();
+  }
+
+  /** @param {Row[]} rows */
+  draw(rows) {
+    const drawn = this.#drawn;
+    this.#drawn = new Map(rows.map(({ key, state, make }) => {
+      const former = drawn.get(key);
+      if (former?.state.every((part, index) => part === state[index])) return [key, former];
+      const element = make();
+      return [key, { state, element: former === undefined ? element : /** @type {HTMLElement} */ (like(former.element, element)) }];
+    }));
+    place(this.parent, [...this.#drawn.values()].map(({ element }) => element));
+  }
 }

@@ -1,11 +1,12 @@
 /** Guilds, channels and members. */
 
 import { ask, byId, h, shown } from "./dom.js";
-import { redraw } from "./redraw.js";
+import { redraw, Rows } from "./redraw.js";
 
 /** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("./dom.js").Child} Child */
 
+const { compare: compareNames } = new Intl.Collator();
 const RANKS = ["owner", "admin", "moderator", "maintainer", "member", "contributor", "viewer", "guest"];
 
 export class Sidebar {
@@ -15,25 +16,28 @@ export class Sidebar {
     this.lists = h("div", { class: "lists" });
     this.navigation = h("nav", { id: "channels", "aria-label": "Guilds and channels" }, this.lists);
     this.members = h("aside", { id: "members", "aria-labelledby": "members-title" });
+    this.guilds = new Rows(h("ul", { "data-key": "guilds" }));
+    this.channels = new Rows(h("ul", { "data-key": "channels" }));
+    this.people = new Rows(h("ul"));
   }
 
   drawNavigation() {
     const { chat } = this;
-    const guilds = chat.sortedGuilds.map(({ guild: { guild_id: id, name } }) => {
+    this.guilds.draw(chat.sortedGuilds.map(({ guild: { guild_id: id, name } }) => {
       const unread = id === chat.guildId ? 0 : chat.unreadOf(id);
       return this.#item("guild", id, name, id === chat.guildId, unread, 0, () => chat.openGuild(id));
-    });
-    const channels = chat.channels.map(({ channel_id: id, name }) => {
+    }));
+    this.channels.draw(chat.channels.map(({ channel_id: id, name }) => {
       const { unread = 0, mentions = 0 } = chat.unread.get(id) ?? {};
       return this.#item("channel", id, `# ${name}`, id === chat.channelId, unread, mentions, () => chat.open(id));
-    });
+    }));
     redraw(this.lists,
       h("h2", {}, "Guilds"),
-      h("ul", {}, ...guilds),
+      this.guilds.parent,
       h("p", { class: "buttons" }, h("button", { type: "button", id: "new-guild", "data-key": "new-guild", onclick: () => void shown(() => this.#newGuild()) }, "New guild"),
         h("button", { type: "button", id: "join", "data-key": "join", onclick: () => void shown(() => this.#join()) }, "Join")),
       chat.guild && h("h2", {}, "Channels"),
-      chat.guild && h("ul", {}, ...channels),
+      chat.guild && this.channels.parent,
       chat.guild && h("p", { class: "buttons" },
         chat.mayMaintain && h("button", { type: "button", id: "new-channel", "data-key": "new-channel", onclick: () => void shown(() => this.#newChannel()) }, "New channel"),
         chat.mayMaintain && h("button", { type: "button", id: "invite", "data-key": "invite", onclick: () => void shown(() => this.#invite()) }, "Invite"),
@@ -43,32 +47,36 @@ export class Sidebar {
   /**
    * @param {string} kind @param {string} id @param {string} name @param {boolean} isCurrent @param {number} unread @param {number} mentions
    * @param {() => Promise<unknown>} open
+   * @returns {import("./redraw.js").Row}
    */
   #item(kind, id, name, isCurrent, unread, mentions, open) {
-    const badge = unread > 0 && h("span", { class: mentions > 0 ? "badge mentions" : "badge" }, mentions > 0 ? `@${mentions}` : String(unread),
-      h("span", { class: "hidden" }, mentions > 0 ? " mentions" : " unread"));
-    return h("li", { "data-key": `${kind}-${id}` }, h("button", {
-      type: "button", class: "item", "aria-current": isCurrent && "true", onclick: () => (hideDrawers(), void shown(open)),
-    }, h("span", { class: "name" }, name), badge));
+    const make = () => {
+      const badge = unread > 0 && h("span", { class: mentions > 0 ? "badge mentions" : "badge" }, mentions > 0 ? `@${mentions}` : String(unread),
+        h("span", { class: "hidden" }, mentions > 0 ? " mentions" : " unread"));
+      return h("li", { "data-key": `${kind}-${id}` }, h("button", {
+        type: "button", class: "item", "aria-current": isCurrent && "true", onclick: () => (hideDrawers(), void shown(open)),
+      }, h("span", { class: "name" }, name), badge));
+    };
+    return { key: id, state: [name, isCurrent, unread, mentions], make };
   }
 
   drawMembers() {
     const { chat } = this;
-    const shownName = (/** @type {import("../openguild/types.js").Member} */ member) => member.display_name ?? member.username;
     const members = [...(chat.guild?.members.values() ?? [])].map((member) => {
       const isMe = member.user_id === chat.me.user_id;
-      return { member, status: isMe ? "online" : (chat.guild?.presence.get(member.user_id) ?? "offline") };
+      const status = isMe ? "online" : (chat.guild?.presence.get(member.user_id) ?? "offline");
+      return { member, status, name: member.display_name ?? member.username, rank: RANKS.indexOf(member.role) + (status === "offline" ? RANKS.length : 0) };
     });
-    members.sort((a, b) => Number(a.status === "offline") - Number(b.status === "offline") || RANKS.indexOf(a.member.role) - RANKS.indexOf(b.member.role)
-      || shownName(a.member).localeCompare(shownName(b.member)));
-    redraw(this.members,
-      h("h2", { id: "members-title" }, "Members"),
-      h("ul", {}, ...members.map(({ member, status }) => h("li", { class: `member ${status}`, "data-key": member.user_id, "data-user": member.username },
-        h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, shownName(member)),
+    members.sort((a, b) => a.rank - b.rank || compareNames(a.name, b.name));
+    this.people.draw(members.map(({ member, status, name }) => {
+      const mayRemove = this.#mayRemove(member);
+      const make = () => h("li", { class: `member ${status}`, "data-user": member.username },
+        h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, name),
         h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role" }, member.role),
-        this.#mayRemove(member) && h("button", {
-          type: "button", class: "quiet", "aria-label": `Remove ${shownName(member)}`, onclick: () => void shown(() => this.#remove(member)),
-        }, "✕")))));
+        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => void shown(() => this.#remove(member)) }, "✕"));
+      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, member.role, mayRemove], make };
+    }));
+    redraw(this.members, h("h2", { id: "members-title" }, "Members"), this.people.parent);
   }
 
   /** @param {import("../openguild/types.js").Member} member */
@@ -101,10 +109,11 @@ export class Sidebar {
     const link = `${location.origin}${location.pathname}#invite=${code}`;
     const input = h("input", { id: "invite-link", readonly: true, "aria-label": "Link", onfocus: () => input.select() });
     input.value = link;
+    const mayCopy = "clipboard" in navigator; // not on a page without TLS of another machine
     const answer = await ask({
-      title: `Invite to ${this.chat.guild?.guild.name}`, text: "Whoever has this link can join, for a week.", submit: "Copy", extra: h("p", {}, input),
+      title: `Invite to ${this.chat.guild?.guild.name}`, text: "Whoever has this link can join, for a week.", submit: mayCopy ? "Copy" : "Close", extra: h("p", {}, input),
     });
-    if (answer !== null) await navigator.clipboard.writeText(link);
+    if (answer !== null && mayCopy) await navigator.clipboard.writeText(link);
   }
 
   async #join() {

@@ -1,7 +1,7 @@
 /** The messages of the open channel. */
 
 import { ask, h, shown, timeElement } from "./dom.js";
-import { place, redraw, redrawn } from "./redraw.js";
+import { redraw, Rows } from "./redraw.js";
 
 /** @typedef {import("./chat.js").Chat} Chat */
 /** @typedef {import("./composer.js").Composer} Composer */
@@ -10,11 +10,20 @@ import { place, redraw, redrawn } from "./redraw.js";
 const EMOJI = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏", "👀"];
 const NEAR_PX = 80; // this far from the end the list stays at the end
 
+/**
+ * Let Tab reach the buttons of a message (0), or pass them (-1): there are hundreds, and only those of the message with the focus are wanted.
+ * @param {EventTarget | null} within
+ * @param {0 | -1} tabIndex
+ */
+function reach(within, tabIndex) {
+  const message = within instanceof Element ? within.closest(".message") : null;
+  for (const button of message?.querySelectorAll("button") ?? []) button.tabIndex = tabIndex;
+}
+
 export class Timeline {
-  /** @type {Map<string, {message: Message, name: string, element: HTMLElement}>} what is drawn */
-  #drawn = new Map();
   #channelId = "";
-  #isAtEnd = true;
+  /** The newest message that was in view at the end. */
+  #seen = 0;
 
   /** @param {Chat} chat @param {Composer} composer */
   constructor(chat, composer) {
@@ -22,48 +31,100 @@ export class Timeline {
     this.composer = composer;
     this.older = h("button", { type: "button", id: "older", onclick: () => void shown(() => this.#showOlder()) }, "Older messages");
     this.list = h("ol", { id: "messages", "aria-label": "Messages", onkeydown: this.#keydown.bind(this) });
+    this.rows = new Rows(this.list);
+    this.list.addEventListener("focusin", ({ target }) => reach(target, 0));
+    this.list.addEventListener("focusout", ({ target }) => reach(target, -1));
     this.pending = h("ul", { id: "pending", "aria-label": "Not sent yet" });
     this.empty = h("p", { class: "empty" });
-    this.newest = h("button", { type: "button", id: "newest", class: "primary", onclick: () => void shown(() => chat.open(chat.channelId)) }, "To the newest messages");
-    this.element = h("div", { class: "timeline", tabindex: "-1", onscroll: () => (this.#isAtEnd = this.#distance() < NEAR_PX) }, this.older, this.empty, this.list, this.pending, this.newest);
+    this.newest = h("button", { type: "button", id: "newest", class: "primary", onclick: () => void shown(() => this.toNewest()) }, "To the newest messages");
+    this.element = h("div", { class: "timeline", tabindex: "-1", onscroll: () => this.#scrolled() }, this.older, this.empty, this.list, this.pending, this.newest);
     composer.onUp = () => this.#last()?.focus();
-    new ResizeObserver(() => this.#isAtEnd && this.#toEnd()).observe(this.element);
+    composer.onSend = () => void shown(() => this.toNewest());
+    new ResizeObserver(() => chat.history.isAtEnd && this.#toEnd()).observe(this.element);
   }
 
   draw() {
     const { chat, list } = this;
     if (chat.channelId !== this.#channelId) {
       this.#channelId = chat.channelId;
-      this.#drawn.clear();
-      this.#isAtEnd = true;
+      this.rows.forget();
+      chat.history.isAtEnd = true;
     }
-    const messages = chat.messages ?? [];
-    const drawn = this.#drawn;
-    this.#drawn = new Map();
+    const messages = chat.history.messages ?? [];
     const focused = document.activeElement;
     const item = focused?.closest(".message");
-    const elements = messages.map((message) => {
-      const name = `${chat.nameOf(message.author)} ${message.reply_preview ? chat.nameOf(message.reply_preview.author) : ""} ${chat.role}`;
-      const former = drawn.get(message.event_id);
-      const isLevel = former?.message === message && former.name === name;
-      const element = isLevel ? former.element : redrawn(former?.element, this.#element(message));
-      this.#drawn.set(message.event_id, { message, name, element });
-      return element;
-    });
-    place(list, elements);
+    const { role } = chat;
+    this.rows.draw(messages.map((message) => ({ key: message.event_id, state: [message, role, ...this.#names(message)], make: () => this.#element(message) })));
     const last = this.#last();
-    for (const element of list.children) if (element instanceof HTMLElement) element.tabIndex = element === last ? 0 : -1;
-    if (item instanceof HTMLElement && item.isConnected && !focused?.isConnected) item.focus(); // what may be done with it has changed
-    const pending = chat.pending.filter(({ channelId }) => channelId === chat.channelId);
-    redraw(this.pending, ...pending.map(({ content }) => h("li", { class: "message pending" },
-      h("p", { class: "head" }, h("span", { class: "author" }, chat.nameOf({ id: chat.me.user_id })), " ", h("span", { class: "edited" }, "sending…")), h("p", { class: "text" }, chat.shownText(content)))));
+    for (const element of list.querySelectorAll(':scope > [tabindex="0"]')) if (element !== last) element.setAttribute("tabindex", "-1");
+    last?.setAttribute("tabindex", "0");
+    if (item instanceof HTMLElement && item.isConnected) {
+      if (!focused?.isConnected) item.focus(); // what may be done with it has changed
+      reach(item, 0);
+    }
+    const pending = chat.outbox.items.filter(({ channelId, edits, failure }) => channelId === chat.channelId && (edits === undefined || failure !== null));
+    redraw(this.pending, ...pending.map((outgoing) => this.#pending(outgoing)));
     this.pending.hidden = pending.length === 0;
-    this.older.hidden = !chat.hasOlder || messages.length === 0;
-    this.newest.hidden = chat.isNewest || messages.length === 0;
-    this.empty.textContent = chat.channel === undefined ? (chat.guild ? "This guild has no channel." : "Create a guild, or join one by an invite.")
-      : chat.messages === null ? "Reading…" : messages.length === 0 ? "Nobody has written here yet." : "";
+    this.older.hidden = !chat.history.hasOlder || messages.length === 0;
+    this.empty.textContent = this.#emptyText();
     this.empty.hidden = this.empty.textContent === "";
-    if (this.#isAtEnd && chat.isNewest) this.#toEnd();
+    if (chat.history.isAtEnd && chat.history.isNewest) this.#toEnd();
+    this.#drawNewest();
+  }
+
+  /** What stands in place of messages. */
+  #emptyText() {
+    const { channel, channels, guild, guilds, history } = this.chat;
+    if (guild === undefined) return guilds.size > 0 ? "Choose a guild." : "Create a guild, or join one by an invite.";
+    if (channel === undefined) return channels.length > 0 ? "Choose a channel." : "This guild has no channel.";
+    if (history.hasFailed) return "The messages could not be read. Choose the channel to try again.";
+    if (history.messages === null) return "Reading…";
+    return history.messages.length === 0 ? "Nobody has written here yet." : "";
+  }
+
+  #drawNewest() {
+    const { isAtEnd, isNewest, messages } = this.chat.history;
+    const last = messages?.at(-1)?.sequence ?? 0;
+    if (isAtEnd) this.#seen = last;
+    this.newest.hidden = last === 0 || (isNewest && last <= this.#seen);
+  }
+
+  #scrolled() {
+    this.chat.history.isAtEnd = this.#distance() < NEAR_PX;
+    this.#drawNewest();
+  }
+
+  /** Go to the end, as after one has written. */
+  async toNewest() {
+    const { chat } = this;
+    chat.history.isAtEnd = true;
+    if (chat.history.isNewest) this.draw();
+    else await chat.open(chat.channelId);
+  }
+
+  /** The names that are shown in a message: they may come after it. @param {Message} message */
+  #names({ author, content, reactions, reply_preview: preview }) {
+    const { chat } = this;
+    /** @param {string | null | undefined} text */
+    const mentions = (text) => (text?.includes("<@") ? chat.shownText(text) : "");
+    return [
+      chat.nameOf(author), mentions(content), preview ? chat.nameOf(preview.author) : "", mentions(preview?.content),
+      reactions?.map(({ reactors = [] }) => reactors.map((id) => chat.nameOf({ id })).join(", ")).join("\n"),
+    ];
+  }
+
+  /** @param {import("./outbox.js").Outgoing} outgoing */
+  #pending(outgoing) {
+    const { chat, composer } = this;
+    const { content, failure, key } = outgoing;
+    /** @param {string} label @param {() => unknown} act */
+    const button = (label, act) => h("button", { type: "button", "data-key": label, onclick: () => void shown(async () => act()) }, label);
+    return h("li", { class: failure === null ? "message pending" : "message", "data-key": key },
+      h("p", { class: "head" }, h("span", { class: "author" }, chat.nameOf({ id: chat.me.user_id })), " ",
+        failure === null ? h("span", { class: "edited" }, "sending…") : h("span", { class: "problem" }, `not sent: ${failure}`)),
+      h("p", { class: "text" }, chat.shownText(content)),
+      failure !== null && h("p", { class: "buttons" }, button("Send again", () => chat.outbox.send(outgoing)),
+        button("Edit", () => composer.takeBack(outgoing)), button("Discard", () => chat.outbox.discard(outgoing))));
   }
 
   #last() {
@@ -79,23 +140,23 @@ export class Timeline {
   }
 
   async #showOlder() {
-    const before = this.element.scrollHeight;
     const first = this.list.firstElementChild;
-    await this.chat.older();
+    await this.chat.history.older();
+    const before = first?.getBoundingClientRect().top ?? 0;
     this.draw();
-    this.element.scrollTop += this.element.scrollHeight - before;
-    if (first instanceof HTMLElement) first.focus();
+    if (!(first instanceof HTMLElement) || !first.isConnected) return; // another channel is open
+    this.element.scrollTop += first.getBoundingClientRect().top - before;
+    first.focus({ preventScroll: true });
   }
 
   /** Show a message, of wherever it is. @param {string} channelId @param {number} sequence @param {string} eventId */
   async goTo(channelId, sequence, eventId) {
-    if (this.chat.channelId !== channelId || !this.#drawn.has(eventId)) {
+    if (this.chat.channelId !== channelId || this.rows.get(eventId) === undefined) {
       await this.chat.open(channelId, sequence);
-      this.#isAtEnd = false;
       this.draw();
     }
-    const element = this.#drawn.get(eventId)?.element;
-    this.#isAtEnd = false;
+    const element = this.rows.get(eventId);
+    this.chat.history.isAtEnd = false;
     element?.scrollIntoView({ block: "center" });
     element?.focus();
   }
@@ -122,10 +183,10 @@ export class Timeline {
     const preview = message.reply_preview;
     return h("li", { class: "message", id: `m${message.event_id.replace("$", "-")}`, tabindex: "-1", "data-sequence": message.sequence },
       preview && h("button", {
-        type: "button", class: "quote", "data-key": "quote", onclick: () => void shown(() => this.goTo(message.channel_id, preview.sequence, preview.event_id)),
+        type: "button", class: "quote", tabindex: "-1", "data-key": "quote", onclick: () => void shown(() => this.goTo(message.channel_id, preview.sequence, preview.event_id)),
       }, h("span", { class: "hidden" }, "Answers "), `↪ ${chat.nameOf(preview.author)}: `, preview.content == null ? "taken back" : chat.shownText(preview.content)),
       h("p", { class: "head" }, h("span", { class: "author" }, name), " ", timeElement(message.created_at),
-        message.edited_at && h("button", { type: "button", class: "quiet edited", "data-key": "versions", onclick: () => void shown(() => this.#versions(message)) }, "edited"),
+        message.edited_at && h("button", { type: "button", class: "quiet edited", tabindex: "-1", "data-key": "versions", onclick: () => void shown(() => this.#versions(message)) }, "edited"),
         message.pinned_at && h("span", { class: "pinned" }, "pinned")),
       h("p", { class: isRedacted ? "text redacted" : "text" }, isRedacted ? "This message was taken back." : chat.shownText(message.content)),
       this.#reactions(message),
@@ -139,7 +200,7 @@ export class Timeline {
     return h("ul", { class: "reactions", "aria-label": "Reactions" }, ...message.reactions.map(({ emoji, count, me, reactors = [] }) => {
       const names = reactors.map((id) => this.chat.nameOf({ id })).join(", ");
       const toggle = () => void shown(() => client.react(message.channel_id, message.event_id, emoji, { action: me ? "remove" : "add" }));
-      return h("li", { "data-key": emoji }, h("button", { type: "button", "aria-pressed": String(me), title: names, onclick: toggle }, `${emoji} ${count}`));
+      return h("li", { "data-key": emoji }, h("button", { type: "button", tabindex: "-1", "aria-pressed": String(me), title: names, onclick: toggle }, `${emoji} ${count}`));
     }));
   }
 
@@ -155,7 +216,7 @@ export class Timeline {
         if (detail > 0) currentTarget.blur(); // by a pointer: then the actions do not stay open; by keyboard the focus comes back
         void shown(async () => act());
       };
-      return h("button", { type: "button", class: "quiet", "data-key": key, onclick }, label);
+      return h("button", { type: "button", class: "quiet", tabindex: "-1", "data-key": key, onclick }, label);
     };
     const { channel_id: channelId, event_id: eventId } = message;
     return h("div", { class: "actions", role: "group", "aria-label": `Message of ${name}` },

@@ -1,0 +1,118 @@
+/** The messages of the open channel: a stretch of its log, folded, and kept level with what comes. No elements. */
+
+import { foldMessages } from "../openguild.js";
+
+/** @typedef {import("../openguild.js").Client} Client */
+/** @typedef {import("../openguild/types.js").Message} Message */
+/** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
+
+const PAGE = 50;
+const MOST = 1_000; // messages that are kept; others are read again
+
+export class History {
+  /** @type {Message[] | null} null: they are being read */
+  messages = null;
+  isNewest = true; // the list ends with the newest message
+  isAtEnd = true; // and its end is in view
+  hasOlder = false;
+  hasFailed = false; // they could not be read
+  #channelId = "";
+  #head = 0; // of the log: up to here `messages` has all
+  #opening = 0;
+  /** @type {LogEvent[]} that came while a page was being read */
+  #meanwhile = [];
+  #isReading = false;
+  /** @type {{head: number, go: () => void} | null} who waits until the log has come to a place */
+  #waiting = null;
+
+  /** @param {Client} client @param {() => string} me @param {() => void} changed */
+  constructor(client, me, changed) {
+    this.client = client;
+    this.me = me;
+    this.changed = changed;
+  }
+
+  /** Show nothing. */
+  close() {
+    this.#opening += 1; // what is being read is of no use any more
+    this.messages = null;
+    this.#meanwhile = [];
+    this.hasFailed = this.#isReading = false;
+    this.#waiting?.go();
+    this.#waiting = null;
+  }
+
+  /**
+   * Read the newest messages, or those around one. Return false where another channel was opened meanwhile.
+   * @param {string} channelId
+   * @param {number} [around] a sequence
+   */
+  async open(channelId, around) {
+    this.close();
+    this.#channelId = channelId;
+    const opening = this.#opening;
+    this.#isReading = true;
+    const page = await this.client.messages(channelId, around === undefined ? { limit: PAGE } : { limit: PAGE, around }).catch((failure) => {
+      if (opening === this.#opening) [this.hasFailed, this.#isReading] = [true, false];
+      this.changed();
+      throw failure;
+    });
+    if (opening !== this.#opening) return false;
+    this.#isReading = false;
+    this.#head = page.head;
+    this.isNewest = around === undefined || page.messages.filter(({ sequence }) => sequence > around).length < PAGE / 2;
+    this.hasOlder = (page.messages[0]?.sequence ?? 1) > 1;
+    this.messages = page.messages;
+    for (const event of this.#meanwhile.splice(0)) this.#fold(event);
+    this.changed();
+    return true;
+  }
+
+  /** Read the messages before the first one. */
+  async older() {
+    const opening = this.#opening;
+    const before = this.messages?.[0]?.sequence;
+    if (before === undefined || this.#isReading) return;
+    this.#isReading = true;
+    try {
+      const page = await this.client.messages(this.#channelId, { before, limit: PAGE });
+      if (opening === this.#opening && page.head > this.#head) await new Promise((resolve) => (this.#waiting = { head: page.head, go: () => resolve(undefined) }));
+      if (opening !== this.#opening || this.messages === null) return;
+      const changes = this.#meanwhile.filter(({ sequence, event }) => sequence > page.head && event.event_type !== "message");
+      this.hasOlder = (page.messages[0]?.sequence ?? 1) > 1;
+      this.messages = [...foldMessages(page.messages, changes, { me: this.me() }), ...this.messages];
+      this.#bound();
+      this.changed();
+    } finally {
+      if (opening === this.#opening) [this.#isReading, this.#meanwhile] = [false, []];
+    }
+  }
+
+  /** Take an event of the channel. @param {LogEvent} told */
+  apply(told) {
+    if (this.#isReading) this.#meanwhile.push(told);
+    if (this.messages === null) return;
+    this.#fold(told);
+    this.changed();
+    if (this.#waiting === null || this.#head < this.#waiting.head) return;
+    this.#waiting.go();
+    this.#waiting = null;
+  }
+
+  /** @param {LogEvent} told */
+  #fold(told) {
+    if (this.messages === null || told.sequence <= this.#head) return;
+    this.#head = told.sequence;
+    if (told.event.event_type === "message" && !this.isNewest) return; // there is a gap before it
+    this.messages = foldMessages(this.messages, [told], { me: this.me() });
+    this.#bound();
+  }
+
+  /** Keep what is being read: at the end the newest messages, else those before. */
+  #bound() {
+    const { messages } = this;
+    if (messages === null || messages.length <= MOST) return;
+    if (this.isAtEnd && this.isNewest) [this.messages, this.hasOlder] = [messages.slice(-MOST / 2), true];
+    else [this.messages, this.isNewest] = [messages.slice(0, MOST), false];
+  }
+}

@@ -1,0 +1,174 @@
+// What people meet on the page, one person in a browser and the others by the client: called by test_page.py.
+import assert from "node:assert/strict";
+import { Client } from "../../docs/web/openguild.js";
+import { act, complaints, message, open, PASSWORD, write } from "./browsers.mjs";
+
+const { API, PAGE } = process.env;
+const [OLGA, GUSTAV] = ["olga", "gustav"].map((name) => name + (process.env.SUFFIX ?? ""));
+
+async function user(name) {
+  const client = new Client(API);
+  await client.register(name, PASSWORD);
+  await client.login(name, PASSWORD);
+  await client.connect();
+  return client;
+}
+const [owner, guest, { browser, page }] = await Promise.all([user(OLGA), user(GUSTAV), open(GUSTAV)]);
+async function guildOf(name, ...channels) {
+  const { guild_id: id } = await owner.createGuild(name);
+  const ids = [];
+  for (const channel of channels) ids.push((await owner.createChannel(id, channel)).channel_id);
+  const { code } = await owner.createInvite(id, { maxUses: 5, expiresInSecs: 3_600 });
+  return { id, code, ids };
+}
+const [garden, cellar] = await Promise.all([guildOf("Garden", "roses", "tulips", "weeds"), guildOf("Cellar", "wine")]);
+const [roses, tulips, weeds] = garden.ids;
+await guest.acceptInvite(garden.code);
+await owner.post(roses, "Which colour?");
+await guest.post(roses, "Red ones");
+await Promise.all(Array.from({ length: 60 }, (_, number) => owner.post(tulips, `bulb ${number}.`)));
+
+const text = page.locator("#composer-text");
+const context = page.locator("#composer-context");
+const alerts = page.locator("#alerts");
+/** Evaluate until it is so. */
+const until = (condition, argument) => page.waitForFunction(condition, argument);
+async function go(name) {
+  await page.getByRole("button", { name: `# ${name}` }).click();
+  await page.getByRole("heading", { name: `#${name}` }).waitFor();
+}
+async function role(name) {
+  await owner.setRole(garden.id, guest.userId, name);
+  await page.locator(`.member[data-user="${GUSTAV}"] .role`, { hasText: name }).waitFor();
+}
+
+try {
+  await page.goto(PAGE);
+  await page.getByLabel("Username").fill(GUSTAV);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Log in" }).click();
+  await message(page, "Red ones").waitFor();
+
+  // what is being written belongs to its channel, and an edit does not take its place
+  await text.fill("thorns, and");
+  await act(page, "Red ones", "Edit");
+  await go("tulips");
+  assert.equal(await text.inputValue(), "", "the edit stays with its message");
+  await text.fill("on bulbs");
+  await go("roses");
+  assert.equal(await text.inputValue(), "Red ones");
+  await page.keyboard.press("Escape");
+  assert.equal(await text.inputValue(), "thorns, and");
+  await text.fill("");
+
+  // a message is taken back while it is being answered
+  await act(page, "Which colour?", "Reply");
+  const [question] = (await owner.messages(roses)).messages;
+  await owner.redact(roses, question.event_id);
+  await context.getByText("taken back").waitFor();
+  assert.ok(!(await page.content()).includes("Which colour?"));
+  await page.keyboard.press("Escape");
+
+  // the key that ends the work of an input method sends nothing
+  await text.fill("日本");
+  const isSent = await text.evaluate((element) => !element.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true })));
+  assert.equal(isSent, false);
+  await text.fill("");
+
+  // what was not sent stays, with its channel, and is stored once
+  await role("guest");
+  await write(page, "first of two");
+  await write(page, "second of two");
+  await go("tulips");
+  await message(page, "bulb 59.").waitFor();
+  assert.deepEqual([await text.inputValue(), await page.locator("#pending li").count()], ["on bulbs", 0]);
+  await go("roses");
+  await role("member");
+  await page.locator("#pending li", { hasText: "first of two" }).getByRole("button", { name: "Send again" }).click();
+  await message(page, "first of two").waitFor();
+  await page.locator("#pending").getByRole("button", { name: "Edit" }).click();
+  assert.equal(await text.inputValue(), "second of two");
+  await text.fill("x".repeat(4_001));
+  await page.keyboard.press("Enter");
+  await alerts.getByText("at most 4000 characters, and this one 4001").waitFor();
+  assert.equal((await text.inputValue()).length, 4_001, "nothing is cut off");
+  await text.fill("");
+
+  // reading what was before
+  await go("tulips");
+  await message(page, "bulb 59.").waitFor();
+  await page.locator("#show-pins").focus();
+  let stops = 1;
+  for (; stops < 20 && !(await text.evaluate((element) => element === document.activeElement)); stops += 1) await page.keyboard.press("Tab");
+  assert.ok(stops < 20, "the keyboard passes the buttons of all messages but one");
+  await page.locator(".timeline").evaluate((element) => (element.scrollTop = 0));
+  await page.route("**/messages?*", async (route) => {
+    const answer = await route.fetch(); // slow: others write meanwhile
+    for (let number = 0; number < 5; number += 1) await owner.post(tulips, `meanwhile ${number}.`);
+    await message(page, "meanwhile 4.").waitFor();
+    await route.fulfill({ response: answer });
+  });
+  const top = () => message(page, "bulb 10.").evaluate((element) => element.getBoundingClientRect().top);
+  const before = await top();
+  await page.locator("#older").click();
+  await message(page, "bulb 0.").waitFor();
+  assert.ok(Math.abs((await top()) - before) < 20, "what is being read stays where it is");
+  await page.unroute("**/messages?*");
+  await page.getByRole("button", { name: "To the newest messages" }).waitFor();
+  await write(page, "my own");
+  await message(page, "my own").waitFor();
+  await until(() => {
+    const { scrollHeight, scrollTop, clientHeight } = document.querySelector(".timeline");
+    return scrollHeight - scrollTop - clientHeight < 2;
+  });
+
+  // one that changes places with many is moved alone
+  const moved = await page.evaluate(async () => {
+    const { place } = await import("/page/redraw.js");
+    const list = document.createElement("ol");
+    const items = Array.from({ length: 9 }, () => document.createElement("li"));
+    place(list, items);
+    const watching = new MutationObserver(() => {});
+    watching.observe(list, { childList: true });
+    place(list, [...items.slice(1), items[0]]);
+    place(list, items);
+    return new Set(watching.takeRecords().flatMap(({ removedNodes }) => [...removedNodes])).size;
+  });
+  assert.equal(moved, 1);
+
+  // an invite is opened in the tab that has the page
+  await page.goto(`${PAGE}#invite=${cellar.code}`);
+  await page.getByRole("heading", { name: "Join Cellar?" }).waitFor();
+  await page.getByRole("button", { name: "Cancel" }).click();
+
+  // the tab is duplicated
+  const kept = await page.evaluate(() => sessionStorage.getItem("openguild.session"));
+  const other = await page.context().newPage();
+  await other.addInitScript((session) => sessionStorage.setItem("openguild.session", session), kept);
+  await other.goto(PAGE);
+  await other.getByText("Another tab uses this session.").waitFor();
+  await other.close();
+
+  // what is open goes away while one writes
+  await go("weeds");
+  await text.fill("for weeds only");
+  await owner.deleteChannel(weeds);
+  await page.getByText("Choose a channel.").waitFor();
+  assert.equal(await text.isVisible(), false, "nothing is sent elsewhere");
+  await until(() => document.activeElement.id === "channel-title");
+  await go("roses");
+  assert.equal(await text.inputValue(), "");
+  await message(page, "Red ones").waitFor();
+  await owner.removeMember(garden.id, guest.userId);
+  await page.getByText("Create a guild, or join one by an invite.").waitFor();
+  assert.equal(await page.locator("#messages > li").count(), 0, "nothing of it is shown any more");
+  assert.deepEqual(complaints, []);
+} catch (failure) {
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/failed-everyday.png` });
+  console.error(await alerts.allTextContents(), complaints.join("\n"));
+  throw failure;
+} finally {
+  owner.close();
+  guest.close();
+  await browser.close();
+}

@@ -1,0 +1,79 @@
+// The messages of the open channel, without a browser and a server: called by test_page.py.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { History } from "../../docs/web/page/history.js";
+
+const message = (sequence) => ({ event_id: `$${sequence}`, sequence, channel_id: "c", author: { id: "a" }, created_at: "2026-01-01T00:00:00Z", content: `text ${sequence}` });
+const pageOf = (from, to, head) => ({ epoch: 1, head, messages: Array.from({ length: to - from + 1 }, (_, index) => message(from + index)) });
+const event = (sequence, event_type, content) => ({ log: "channel:c", epoch: 1, sequence, event: { event_id: `$${sequence}`, room_id: "c", sender: "a", origin_ts: 0, event_type, content } });
+const written = (sequence) => event(sequence, "message", { author: { id: "a" }, content: `text ${sequence}` });
+
+/** A history, and what answers its requests, in their order. */
+function begin() {
+  const answers = [];
+  const client = { messages: () => new Promise((resolve, reject) => answers.push({ resolve, reject })) };
+  const history = new History(client, () => "me", () => {});
+  return { history, answer: (page) => answers.shift().resolve(page), fail: (failure) => answers.shift().reject(failure) };
+}
+async function opened(page) {
+  const begun = begin();
+  const opening = begun.history.open("c");
+  begun.answer(page);
+  await opening;
+  return begun;
+}
+const sequences = ({ messages }) => [messages[0].sequence, messages.at(-1).sequence];
+
+test("what is being read stays, however much comes", async () => {
+  const { history } = await opened(pageOf(1, 50, 50));
+  history.isAtEnd = false;
+  for (let sequence = 51; sequence <= 1_200; sequence += 1) history.apply(written(sequence));
+  assert.deepEqual([...sequences(history), history.isNewest], [1, 1_000, false]);
+});
+
+test("at the end the oldest ones are dropped", async () => {
+  const { history } = await opened(pageOf(1, 50, 50));
+  for (let sequence = 51; sequence <= 1_200; sequence += 1) history.apply(written(sequence));
+  const [first, last] = sequences(history);
+  assert.deepEqual([last, first > 1, history.isNewest, history.hasOlder], [1_200, true, true, true]);
+});
+
+test("a message that is taken back while its page is on its way is not shown", async () => {
+  const { history, answer } = await opened(pageOf(51, 100, 100));
+  const reading = history.older();
+  history.apply(event(101, "message.redacted", { target: "$7" }));
+  answer(pageOf(1, 50, 100)); // as it was before
+  await reading;
+  assert.equal(history.messages[6].content, undefined);
+});
+
+test("a reaction that is in a page is not counted again when it comes", async () => {
+  const { history, answer } = await opened(pageOf(51, 100, 100));
+  const reading = history.older();
+  const page = pageOf(1, 50, 101);
+  page.messages[6].reactions = [{ emoji: "x", count: 1, me: false, reactors: ["a"] }];
+  answer(page);
+  await new Promise(setImmediate);
+  history.apply(event(101, "reaction.added", { target: "$7", emoji: "x" }));
+  await reading;
+  assert.equal(history.messages[6].reactions[0].count, 1);
+});
+
+test("of two channels the one that was opened last is shown", async () => {
+  const { history, answer } = begin();
+  const [first, second] = [history.open("b"), history.open("c")];
+  answer(pageOf(1, 1, 1));
+  answer(pageOf(2, 3, 3));
+  assert.deepEqual([await first, await second, ...sequences(history)], [false, true, 2, 3]);
+});
+
+test("a page that cannot be read is told, and can be read again", async () => {
+  const { history, answer, fail } = begin();
+  const opening = history.open("c");
+  fail(new Error("no"));
+  await assert.rejects(opening, /no/);
+  assert.equal(history.hasFailed, true);
+  const again = history.open("c");
+  answer(pageOf(1, 1, 1));
+  assert.deepEqual([await again, history.hasFailed], [true, false]);
+});
