@@ -49,6 +49,7 @@ MAX_MIRRORED_MS = 253_402_300_799_999  # ours: the last moment that a timestampt
 REMOTE_JOIN_WRITES = (
     12  # PROTOCOL 9.2.4: changes as which a join at another server counts: it may answer with a snapshot
 )
+REMOTE_PREVIEW_WRITES = REMOTE_JOIN_WRITES // 2  # PROTOCOL 9.2.4: a join looks at the invite, and then uses it
 OWNER_RETRY_SECS = 5  # ours: told to users while the owner of their guild cannot be reached
 MAX_PROPOSAL_SKEW_MS = 600_000  # PROTOCOL 16.6: between the time of a proposed event and the owner's clock
 MAX_PROPOSAL_BODY_BYTES = 65_536  # ours: a message of 4,000 characters, escaped, with its members

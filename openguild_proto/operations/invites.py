@@ -15,6 +15,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_COUNTED_MEMBERS, MAX_INVITE_TTL_SECS, MAX_INVITE_USES
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
 from openguild_proto.operations.epochs import LOG_PLACE, place_headers
 from openguild_proto.operations.idempotency import CREATION_KEY, asked_once
 from openguild_proto.operations.ids import new_code
@@ -94,18 +95,18 @@ def _find(code: str, *, counted: int = 0) -> Operation[InviteRecord]:
 
 
 @route(
-    "GET", "/invites/{code}", "Preview an invite", {200: InvitePreview},
+    "GET", "/invites/{code}", "Preview an invite", {200: InvitePreview}, limits=(Limit.WRITES,),
     errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
     """Show where an invite leads; 410 if it is used up or expired. Of another server: `code@server` (PROTOCOL 16.5.1)."""
     code, server = split_invite(call, code)
     if server is not None:
-        remote = yield from show_remote_invite(code, server)
+        remote = yield from show_remote_invite(call, code, server)
         return Response.json(InvitePreview.of_remote(f"{code}@{server}", server, remote))
     invite = yield from _find(code, counted=MAX_COUNTED_MEMBERS)
     if invite.origin is not None:  # its guild was handed over
-        remote = yield from show_remote_invite(code, invite.origin)
+        remote = yield from show_remote_invite(call, code, invite.origin)
         return Response.json(InvitePreview.of_remote(f"{code}@{invite.origin}", invite.origin, remote))
     if not is_valid_invite(invite, call.ctx.wall_ms):
         raise Refusal(ErrorCode.INVITE_EXPIRED)

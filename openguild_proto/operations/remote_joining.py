@@ -16,7 +16,7 @@ from openguild_proto.effects.mirrors import (
 )
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.names import NameFault, parse_server_name
-from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES, REMOTE_JOIN_WRITES
+from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES, REMOTE_JOIN_WRITES, REMOTE_PREVIEW_WRITES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.owner_changes import follow_owner
@@ -45,8 +45,9 @@ def split_invite(call: Call[Any, Any], code: str) -> tuple[str, str | None]:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("code", str(fault)),)) from None
 
 
-def show_remote_invite(code: str, server: str) -> Operation[RemoteInvite]:
+def show_remote_invite(call: Call[Any, Any], code: str, server: str) -> Operation[RemoteInvite]:
     """Return where an invite of another server leads. Raises Refusal."""
+    _charge(call, REMOTE_PREVIEW_WRITES)
     invite, _ = yield from _find_invite(code, server)
     if invite is None:
         raise Refusal(ErrorCode.INVITE_EXPIRED)
@@ -83,7 +84,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
     """Make the caller a member of a guild of another server, and mirror the guild here. Raises Refusal."""
     user = yield from remote_user(call)
     yield from _require_room(call)
-    _charge(call)
+    _charge(call, REMOTE_JOIN_WRITES)
     asked = server
     invite, server = yield from _find_invite(code, server)
     has_mirror = is_new = False
@@ -142,10 +143,10 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
     raise offline()
 
 
-def _charge(call: Call[Any, Any]) -> None:
-    """Count the join as REMOTE_JOIN_WRITES changes, of which dispatch has counted one. Raises Refusal."""
+def _charge(call: Call[Any, Any], count: int) -> None:
+    """Count the request as so many changes, of which dispatch has counted one. Raises Refusal."""
     writes = call.ctx.service.user_writes
-    more = min(REMOTE_JOIN_WRITES, writes.limit) - 1
+    more = min(count, writes.limit) - 1
     wait_secs = writes.hit(call.claims.user_id, call.ctx.now, more)
     if wait_secs is not None:
         raise Limit.WRITES.refusal(wait_secs)

@@ -9,7 +9,7 @@ import pytest
 
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.http.message import Response
-from openguild_proto.limits import REMOTE_JOIN_WRITES
+from openguild_proto.limits import REMOTE_JOIN_WRITES, REMOTE_PREVIEW_WRITES
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations import peer_guilds
 from openguild_proto.policy.ratelimit import SlidingWindow
@@ -85,6 +85,16 @@ def test_joins_at_other_servers_count_as_twelve_changes_each(shared: Shared, lim
     answers = [shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=eve) for _ in range(joins + 1)]
     assert [answer.status for answer in answers] == [200] * joins + [429]
     assert error(answers[-1]) == (429, "write_rate_limit")
+
+
+def test_previews_of_other_servers_count_as_six_changes_each(shared: Shared) -> None:
+    """All users of south share what north answers it in a minute: none of them may use it up."""
+    shared.south.service.user_writes = SlidingWindow(2 * REMOTE_PREVIEW_WRITES, 60)
+    eve, path = shared.south.user("eve"), f"/invites/{shared.code}@{NORTH}"
+    answers = [shared.south.ask("GET", path, token=eve) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert error(answers[-1]) == (429, "write_rate_limit")
+    assert shared.south.ask("GET", path, token=shared.bob).status == 200
 
 
 def test_a_guild_of_another_server_is_one_of_the_users(shared: Shared) -> None:
