@@ -61,7 +61,10 @@ try {
   assert.equal(await text.inputValue(), "thorns, and");
   await text.fill("");
 
-  // a message is taken back while it is being answered
+  // a message is taken back while it is being answered, and among the results of a search
+  await page.getByRole("searchbox").fill("colour");
+  await page.keyboard.press("Enter");
+  await page.locator("#panel").getByText("Which colour?").waitFor();
   await act(page, "Which colour?", "Reply");
   const [question] = (await owner.messages(roses)).messages;
   await owner.redact(roses, question.event_id);
@@ -115,8 +118,10 @@ try {
   assert.ok(Math.abs((await top()) - before) < 20, "what is being read stays where it is");
   await page.unroute("**/messages?*");
   await page.getByRole("button", { name: "To the newest messages" }).waitFor();
+  await page.getByRole("button", { name: "# tulips 5 unread" }).waitFor(); // they are not in view
   await write(page, "my own");
   await message(page, "my own").waitFor();
+  await page.getByRole("button", { name: "# tulips", exact: true }).waitFor(); // read
   await until(() => {
     const { scrollHeight, scrollTop, clientHeight } = document.querySelector(".timeline");
     return scrollHeight - scrollTop - clientHeight < 2;

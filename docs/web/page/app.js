@@ -2,7 +2,7 @@
 
 import { announce, byId, h, shown } from "./dom.js";
 import { Composer } from "./composer.js";
-import { setGoTo, showPins, showResults } from "./panel.js";
+import { forget, setGoTo, showPins, showResults } from "./panel.js";
 import { hideDrawers, Sidebar } from "./sidebar.js";
 import { Timeline } from "./timeline.js";
 
@@ -96,9 +96,15 @@ export class App {
     this.#dirty.add(part);
   }
 
-  /** Tell of a message of somebody else; null: one was taken back, and is not to be found any more. @param {import("../openguild/types.js").Message | null} message */
+  /** Tell of a message of somebody else. @param {import("../openguild/types.js").Message} message */
   heard(message) {
-    announce(message === null ? null : `${this.#chat?.nameOf(message.author)}: ${this.#chat?.shownText(message.content)}`);
+    announce(`${this.#chat?.nameOf(message.author)}: ${this.#chat?.shownText(message.content)}`);
+  }
+
+  /** A message was taken back, and is not to be found any more. @param {string} eventId */
+  takenBack(eventId) {
+    announce(null);
+    forget(eventId);
   }
 
   /** Draw what has changed. */

@@ -33,13 +33,15 @@ export class Chat {
   /**
    * @param {Client} client
    * @param {(part: Part) => void} changed
-   * @param {(message: Message | null) => void} heard a new message of somebody else; null: one was taken back
+   * @param {(message: Message) => void} heard a new message of somebody else
+   * @param {(eventId: string) => void} takenBack
    * @param {(failure: unknown) => void} failed
    */
-  constructor(client, changed, heard, failed) {
+  constructor(client, changed, heard, takenBack, failed) {
     this.client = client;
     this.changed = changed;
     this.heard = heard;
+    this.takenBack = takenBack;
     this.failed = failed;
     this.history = new History(client, () => this.me.user_id, () => changed("messages"));
     this.outbox = new Outbox(client, () => changed("messages"));
@@ -201,12 +203,12 @@ export class Chat {
     if (await this.history.open(channelId, around)) this.markRead();
   }
 
-  /** What is shown has been read, if it is the newest and the page is looked at. */
+  /** What is shown has been read, if its newest is in view and the page is looked at. */
   markRead() {
-    const { isNewest, messages } = this.history;
+    const { isAtEnd, isNewest, messages } = this.history;
     const last = messages?.at(-1)?.sequence ?? 0;
     const counts = this.unread.get(this.channelId);
-    if (messages === null || !isNewest || document.hidden || this.client.status.state === "ended" || last <= this.#read && !counts?.unread) return;
+    if (messages === null || !isNewest || !isAtEnd || document.hidden || this.client.status.state === "ended" || last <= this.#read && !counts?.unread) return;
     this.#read = last;
     const { channelId } = this;
     if (!counts?.unread) return;
@@ -237,12 +239,12 @@ export class Chat {
       this.unread.set(channelId, { unread: counts.unread + (counted ? 1 : 0), mentions, latest: sequence });
       if (counted) this.changed("channels");
     }
+    if (event.event_type === "message.redacted") this.takenBack(event.content["target"]);
     if (channelId !== this.channelId) return;
     if (event.event_type === "message" && this.typing.delete(event.sender)) this.changed("typing");
     this.history.apply(told);
     const last = this.history.messages?.at(-1);
     if (event.event_type === "message" && !isMine && last?.event_id === event.event_id) this.heard(last);
-    if (event.event_type === "message.redacted") this.heard(null);
     this.markRead();
   }
 

@@ -50,6 +50,7 @@ export class History {
   async open(channelId, around) {
     this.close();
     this.#channelId = channelId;
+    this.isAtEnd = true;
     const opening = this.#opening;
     this.#isReading = true;
     const page = await this.client.messages(channelId, around === undefined ? { limit: PAGE } : { limit: PAGE, around }).catch((failure) => {

@@ -34,21 +34,26 @@ function uncover() {
   if (getComputedStyle(panel).position === "fixed") panel.hidden = true;
 }
 
-/** @param {string} author @param {string} at @param {string} text @param {() => Promise<void>} go */
-function line(author, at, text, go) {
-  return h("li", {}, h("button", { type: "button", onclick: () => void shown(() => (uncover(), go())) }, h("span", { class: "head" }, h("span", { class: "author" }, author), " ", timeElement(at)), h("span", { class: "snippet" }, text)));
+/** Show a message no longer. @param {string} eventId */
+export function forget(eventId) {
+  for (const line of byId("panel").querySelectorAll("li")) if (line.dataset["event"] === eventId) line.remove();
+}
+
+/** @param {string} eventId @param {string} author @param {string} at @param {string} text @param {() => Promise<void>} go */
+function line(eventId, author, at, text, go) {
+  return h("li", { "data-event": eventId }, h("button", { type: "button", onclick: () => void shown(() => (uncover(), go())) }, h("span", { class: "head" }, h("span", { class: "author" }, author), " ", timeElement(at)), h("span", { class: "snippet" }, text)));
 }
 
 /** @param {Chat} chat @param {string} q */
 export async function showResults(chat, q) {
   const { results } = await chat.client.search({ q, in: [chat.guildId] });
   show(`Found: ${q}`, "Nothing was found.", results.map(({ author, created_at: at, subtitle, snippet, channel_id: channel, sequence, event_id: id }) =>
-    line(`${chat.nameOf(author)} in #${subtitle}`, at, chat.shownText(snippet), () => goTo(channel, sequence, id))));
+    line(id, `${chat.nameOf(author)} in #${subtitle}`, at, chat.shownText(snippet), () => goTo(channel, sequence, id))));
 }
 
 /** @param {Chat} chat */
 export async function showPins(chat) {
   const pins = await chat.client.pins(chat.channelId);
   show("Pinned messages", "Nothing is pinned here.", pins.map(({ author, created_at: at, content, channel_id: channel, sequence, event_id: id }) =>
-    line(chat.nameOf(author), at, chat.shownText(content), () => goTo(channel, sequence, id))));
+    line(id, chat.nameOf(author), at, chat.shownText(content), () => goTo(channel, sequence, id))));
 }

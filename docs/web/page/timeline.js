@@ -48,7 +48,6 @@ export class Timeline {
     if (chat.channelId !== this.#channelId) {
       this.#channelId = chat.channelId;
       this.rows.forget();
-      chat.history.isAtEnd = true;
     }
     const messages = chat.history.messages ?? [];
     const focused = document.activeElement;
@@ -90,8 +89,10 @@ export class Timeline {
   }
 
   #scrolled() {
-    this.chat.history.isAtEnd = this.#distance() < NEAR_PX;
+    const { chat } = this;
+    chat.history.isAtEnd = this.#distance() < NEAR_PX;
     this.#drawNewest();
+    if (chat.history.isAtEnd) chat.markRead();
   }
 
   /** Go to the end, as after one has written. */
@@ -156,9 +157,9 @@ export class Timeline {
       this.draw();
     }
     const element = this.rows.get(eventId);
-    this.chat.history.isAtEnd = false;
     element?.scrollIntoView({ block: "center" });
     element?.focus();
+    this.#scrolled();
   }
 
   /** @param {KeyboardEvent} event */
