@@ -1,7 +1,7 @@
 """The commands of the admin socket, a unix socket that only the server's user may open (`admin_socket`).
 
 A request and a response are one JSON line each. Changes are written to the audit log (`openguild.audit`) with the uid of
-the caller. They last until the next start or SIGHUP, also for replaced workers; permanent changes belong in the
+the caller before they are answered. They last until the next start or SIGHUP, also for replaced workers; permanent changes belong in the
 configuration.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 import structlog
 from anyio.abc import SocketStream
@@ -37,6 +38,7 @@ from openguild_runtime.observability import logs
 from openguild_runtime.system.unix_socket import serve_unix_socket
 
 REQUEST_TIMEOUT_SECS = 5.0
+AUDIT_SECS = 1.0  # the longest wait for the audit record: a log that nobody reads must not stop administrators
 MAX_REQUEST_BYTES = 4_096
 
 log = structlog.get_logger("openguild.server")
@@ -132,6 +134,7 @@ async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
         response = {"error": "internal error"}
     if name in CHANGES or (name in LOOKS and request.get("action") not in LOOKS[name]):
         audit.warning("admin action", uid=uid, request=request, answer=response)
+        await anyio.to_thread.run_sync(logs.flush, AUDIT_SECS)  # whoever has the answer finds the record
     return response
 
 
