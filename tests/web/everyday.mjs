@@ -37,6 +37,12 @@ async function go(name) {
   await page.getByRole("button", { name: `# ${name}` }).click();
   await page.getByRole("heading", { name: `#${name}` }).waitFor();
 }
+async function logIn() {
+  await page.getByLabel("Username").fill(GUSTAV);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Log in" }).click();
+  await message(page, "Red ones").waitFor();
+}
 async function role(name) {
   await owner.setRole(garden.id, guest.userId, name);
   await page.locator(`.member[data-user="${GUSTAV}"] .role`, { hasText: name }).waitFor();
@@ -44,10 +50,7 @@ async function role(name) {
 
 try {
   await page.goto(PAGE);
-  await page.getByLabel("Username").fill(GUSTAV);
-  await page.getByLabel("Password").fill(PASSWORD);
-  await page.getByRole("button", { name: "Log in" }).click();
-  await message(page, "Red ones").waitFor();
+  await logIn();
 
   // what is being written belongs to its channel, and an edit does not take its place
   await text.fill("thorns, and");
@@ -158,12 +161,16 @@ try {
   await go("weeds");
   await text.fill("for weeds only");
   await owner.deleteChannel(weeds);
-  await page.getByText("Choose a channel.").waitFor();
+  await page.getByText("Choose a channel.", { exact: true }).waitFor();
   assert.equal(await text.isVisible(), false, "nothing is sent elsewhere");
   await until(() => document.activeElement.id === "channel-title");
   await go("roses");
   assert.equal(await text.inputValue(), "");
-  await message(page, "Red ones").waitFor();
+  await text.fill("not lost");
+  await guest.request("POST", "/sessions/revoke", { body: { refresh_token: JSON.parse(kept).session.refresh_token } });
+  await page.getByText("Your session has ended.").waitFor();
+  await logIn();
+  assert.equal(await text.inputValue(), "not lost");
   await owner.removeMember(garden.id, guest.userId);
   await page.getByText("Create a guild, or join one by an invite.").waitFor();
   assert.equal(await page.locator("#messages > li").count(), 0, "nothing of it is shown any more");

@@ -1,7 +1,7 @@
 /** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
 
 import { announce, byId, h, shown } from "./dom.js";
-import { Composer } from "./composer.js";
+import { Composer, forgetDrafts } from "./composer.js";
 import { forget, setGoTo, showPins, showResults } from "./panel.js";
 import { hideDrawers, Sidebar } from "./sidebar.js";
 import { Timeline } from "./timeline.js";
@@ -48,7 +48,7 @@ export class App {
     const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(() => this.client.setPresence(/** @type {any} */ (presence.value))) },
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
-      h("button", { type: "button", id: "log-out", onclick: () => void shown(async () => (await this.client.logout(), this.leave())) }, "Log out")));
+      h("button", { type: "button", id: "log-out", onclick: () => void shown(async () => (await this.client.logout(), forgetDrafts(), this.leave())) }, "Log out")));
     byId("view").replaceChildren(h("div", { class: "app", id: "app" },
       h("header", { class: "top" },
         h("button", { type: "button", class: "only-narrow", id: "open-channels", "aria-controls": "channels", "aria-expanded": "false", onclick: () => this.#toggle("channels") }, "☰", h("span", { class: "hidden" }, "Guilds and channels")),
@@ -87,6 +87,11 @@ export class App {
     byId("app").classList.add(`shows-${which}`);
     byId(`open-${which}`).setAttribute("aria-expanded", "true");
     byId(which).querySelector("button")?.focus();
+  }
+
+  /** The session has ended: the user did not leave. */
+  ended() {
+    this.#composer?.keep();
   }
 
   /** A part of what is shown has changed; it is drawn once for many changes. @param {Part} part */

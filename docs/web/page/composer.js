@@ -16,10 +16,16 @@ const MAX_CHARS = 4_000; // PROTOCOL 1.3.6
 /** @returns {Draft} */
 const nothing = () => ({ text: "", replyTo: null, editing: null, before: "" });
 
+/** @type {Map<string, Map<string, Draft>>} by user and channel; they outlast a session that ends while one writes */
+const written = new Map();
+
+/** The user has logged out. */
+export function forgetDrafts() {
+  written.clear();
+}
+
 export class Composer {
   #draft = nothing(); // its text is that of the element
-  /** @type {Map<string, Draft>} by channel, of those that are not open */
-  #drafts = new Map();
   #toldAt = 0;
   #channelId = "";
   /** @type {() => void} called with the arrow key that leaves an empty composer upwards */
@@ -46,10 +52,9 @@ export class Composer {
   draw() {
     const { chat } = this;
     if (chat.channelId !== this.#channelId) {
-      this.#drafts.set(this.#channelId, { ...this.#draft, text: this.text.value });
+      this.keep();
       this.#channelId = chat.channelId;
-      this.#draft = this.#drafts.get(chat.channelId) ?? nothing();
-      this.#drafts.delete(chat.channelId);
+      this.#draft = written.get(chat.me.user_id)?.get(chat.channelId) ?? nothing();
       this.#write(this.#draft.text);
     }
     this.element.hidden = chat.channel === undefined;
@@ -65,6 +70,13 @@ export class Composer {
     const names = [...chat.typing].map(([id, { preview }]) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
     const text = names.length > 3 ? "Several people are typing…" : names.join(" · ");
     if (this.typing.textContent !== text) this.typing.textContent = text;
+  }
+
+  /** Keep what is being written for when its channel is opened again. */
+  keep() {
+    const { user_id: id } = this.chat.me;
+    const drafts = written.get(id) ?? new Map();
+    written.set(id, drafts.set(this.#channelId, { ...this.#draft, text: this.text.value }));
   }
 
   /** @param {Message} message */

@@ -113,7 +113,9 @@ async function showChat(api, client) {
   });
   const chat = new Chat(client, (part) => app.changed(part), (message) => app.heard(message), (eventId) => app.takenBack(eventId), showProblem);
   client.on("status", ({ state, reason }) => {
-    if (state === "ended" && !client.isLoggedIn) showSignIn(api, reason === "closed" ? "" : "Your session has ended. Log in again.");
+    if (state !== "ended" || client.isLoggedIn) return;
+    app.ended();
+    showSignIn(api, reason === "closed" ? "" : "Your session has ended. Log in again.");
   });
   addEventListener("online", () => client.wake());
   document.addEventListener("visibilitychange", () => {
