@@ -1,8 +1,8 @@
 """The commands of the admin socket, a unix socket that only the server's user may open (`admin_socket`).
 
-A request and a response are one JSON line each. Changes are written to the audit log (`openguild.audit`) with the uid of
-the caller before they are answered. They last until the next start or SIGHUP, also for replaced workers; permanent changes belong in the
-configuration.
+A request and a response are one JSON line each. Changes are written to the audit log (`openguild.audit`) with the uid of the
+caller before they are answered. They last until the next start or SIGHUP, also for replaced workers; permanent changes belong in
+the configuration.
 """
 
 from __future__ import annotations
