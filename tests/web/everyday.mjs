@@ -85,6 +85,8 @@ try {
   await role("guest");
   await write(page, "first of two");
   await write(page, "second of two");
+  await page.locator("#pending li", { hasText: "second of two" }).getByText("not sent: ").waitFor();
+  assert.equal(await alerts.textContent(), "", "nothing covers the buttons");
   await go("tulips");
   await message(page, "bulb 59.").waitFor();
   assert.deepEqual([await text.inputValue(), await page.locator("#pending li").count()], ["on bulbs", 0]);

@@ -44,7 +44,7 @@ export class Chat {
     this.takenBack = takenBack;
     this.failed = failed;
     this.history = new History(client, () => this.me.user_id, () => changed("messages"));
-    this.outbox = new Outbox(client, () => changed("messages"));
+    this.outbox = new Outbox(client, (channelId) => channelId === this.channelId, () => changed("messages"));
     client.on("event", (event) => this.#apply(event));
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
     client.on("status", () => changed("status"));

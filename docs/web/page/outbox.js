@@ -11,13 +11,14 @@ export class Outbox {
   /** @type {Outgoing[]} */
   items = [];
 
-  /** @param {Client} client @param {() => void} changed */
-  constructor(client, changed) {
+  /** @param {Client} client @param {(channelId: string) => boolean} isOpen @param {() => void} changed */
+  constructor(client, isOpen, changed) {
     this.client = client;
+    this.isOpen = isOpen;
     this.changed = changed;
   }
 
-  /** Send; again with the same key, so that it is stored once. @param {Outgoing} outgoing */
+  /** Send; again with the same key, so that it is stored once. Rejects where its failure is not in view. @param {Outgoing} outgoing */
   async send(outgoing) {
     const { channelId, content, replyTo, edits, key } = outgoing;
     outgoing.failure = null;
@@ -29,7 +30,8 @@ export class Outbox {
     } catch (failure) {
       outgoing.failure = failureText(failure);
       this.changed();
-      throw failure;
+      if (!this.isOpen(channelId)) throw failure;
+      return;
     }
     this.discard(outgoing);
   }

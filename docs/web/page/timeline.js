@@ -36,7 +36,12 @@ export class Timeline {
     this.list.addEventListener("focusout", ({ target }) => reach(target, -1));
     this.pending = h("ul", { id: "pending", "aria-label": "Not sent yet" });
     this.empty = h("p", { class: "empty" });
-    this.newest = h("button", { type: "button", id: "newest", class: "primary", onclick: () => void shown(() => this.toNewest()) }, "To the newest messages");
+    /** @param {MouseEvent} event */
+    const onclick = ({ detail }) => {
+      void shown(() => this.toNewest());
+      if (detail === 0) composer.text.focus(); // by keyboard: the button is hidden now
+    };
+    this.newest = h("button", { type: "button", id: "newest", class: "primary", onclick }, "To the newest messages");
     this.element = h("div", { class: "timeline", tabindex: "-1", onscroll: () => this.#scrolled() }, this.older, this.empty, this.list, this.pending, this.newest);
     composer.onUp = () => this.#last()?.focus();
     composer.onSend = () => void shown(() => this.toNewest());
@@ -122,7 +127,7 @@ export class Timeline {
     const button = (label, act) => h("button", { type: "button", "data-key": label, onclick: () => void shown(async () => act()) }, label);
     return h("li", { class: failure === null ? "message pending" : "message", "data-key": key },
       h("p", { class: "head" }, h("span", { class: "author" }, chat.nameOf({ id: chat.me.user_id })), " ",
-        failure === null ? h("span", { class: "edited" }, "sending…") : h("span", { class: "problem" }, `not sent: ${failure}`)),
+        failure === null ? h("span", { class: "edited" }, "sending…") : h("span", { class: "problem", role: "alert" }, `not sent: ${failure}`)),
       h("p", { class: "text" }, chat.shownText(content)),
       failure !== null && h("p", { class: "buttons" }, button("Send again", () => chat.outbox.send(outgoing)),
         button("Edit", () => composer.takeBack(outgoing)), button("Discard", () => chat.outbox.discard(outgoing))));
