@@ -21,7 +21,7 @@ def peers() -> dict[str, str | None]:
 def run(asked: Asked) -> int:
     """With `only`: the fan-out of those peers, in a table. Else everything that `make bench-load` measures."""
     if not asked.only:
-        from benchmarks.load import __main__ as whole
+        from benchmarks.load import whole
         from benchmarks.load import report
 
         results = whole.run(asked.quick)

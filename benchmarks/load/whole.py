@@ -1,14 +1,8 @@
-"""`make bench-load`: the fan-out against its peers, alternating, in one run; about six minutes, stops by itself.
-
-`python -m benchmarks.load [--quick]`. Results: benchmarks/results/load.json, load.md and the plots.
-"""
+"""`make bench-load`: the fan-out against its peers, alternating, then the whole server, in one run."""
 
 from __future__ import annotations
 
-import argparse
-import signal
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +11,9 @@ from typing import Any
 from benchmarks.lab.figures import ratio, rounded
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import stamped
-from benchmarks.load import measures, report
+from benchmarks.load import measures
 from benchmarks.load.actors import RealServer, build, skipped
 
-LIMIT_SECS = 1_500
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9)
 Result = dict[str, Any]
 
@@ -135,16 +128,3 @@ def run(quick: bool) -> Result:
     progress.end()
     return results
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small crowds, one round: does it run at all?")
-    signal.alarm(LIMIT_SECS)
-    results = run(parser.parse_args().quick)
-    report.write(results)
-    sys.stdout.write(report.markdown(results))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
