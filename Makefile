@@ -149,15 +149,15 @@ fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS=300 over all targets
 	PYTHONPATH=. $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench-hostile: $(VENV)/.bench  ## slow, hostile and guessing peers: what other clients notice, and whether login times tell names
-	PYTHONPATH=. $(BIN)/python -m benchmarks.hostile
+	PYTHONPATH=. $(BIN)/python -m benchmarks.hostile --save
 
 CONNECTIONS ?= 1000000
 MINUTES ?= 20
 
 bench-endurance: $(VENV)/.bench  ## what is left after CONNECTIONS=1000000, each tenth cut, also through nginx and haproxy; MINUTES=20 of abuse
-	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance resets --connections $(CONNECTIONS)
-	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance resets --connections $$(($(CONNECTIONS) / 10)) --loop asyncio
-	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance soak --minutes $(MINUTES)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance resets --save --connections $(CONNECTIONS)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance resets --save --connections $$(($(CONNECTIONS) / 10)) --loop asyncio
+	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance soak --save --minutes $(MINUTES)
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
 	$(BIN)/ruff check .
@@ -216,7 +216,7 @@ bench-http: $(VENV)/.bench  ## posts, pages, logins and more: CPU of the server 
 	PYTHONPATH=. $(BIN)/python -m benchmarks run http --save
 
 bench-cluster: $(VENV)/.bench  ## appends, replicas, workers, storms and outages: about five minutes
-	PYTHONPATH=. $(BIN)/python -m benchmarks.cluster
+	PYTHONPATH=. $(BIN)/python -m benchmarks.cluster --save
 
 bench-search: $(VENV)/.dev  ## searches in a million messages: about half an hour
 	PYTHONPATH=. $(BIN)/python -m benchmarks.search --save

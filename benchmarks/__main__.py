@@ -2,7 +2,7 @@
 
   python -m benchmarks list
   python -m benchmarks run load --only openguild,picows --quick
-  python -m benchmarks run http --only post,page --rounds 10 --save
+  python -m benchmarks run http --only post,page --rounds 10
   python -m benchmarks compare main HEAD --only post,page
 
 What is not installed is named and skipped: pip install -e '.[bench]' installs the Python peers.
@@ -11,8 +11,8 @@ What is not installed is named and skipped: pip install -e '.[bench]' installs t
 from __future__ import annotations
 
 import argparse
-import sys
 
+from benchmarks.lab.program import RefusedError, positive, program
 from benchmarks.lab.suites import SUITES, Asked, peers, run
 
 
@@ -39,16 +39,16 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="the suites, their peers, and which of them cannot run here")
     running = commands.add_parser("run", help="run a suite")
     running.add_argument("suite", choices=SUITES)
-    running.add_argument("--save", action="store_true", help="keep the results in benchmarks/results, and their ratios")
+    running.add_argument("--save", action="store_true", help="keep the results in benchmarks/results")
     comparing = commands.add_parser(
         "compare", help="two commits side by side, alternating, each in a work tree of its own"
     )
-    comparing.add_argument("before")
-    comparing.add_argument("after")
+    comparing.add_argument("before", help="a commit, a branch or a tag")
+    comparing.add_argument("after", help="another one")
     for command in (running, comparing):
         command.add_argument("--only", default="", help="names of peers or jobs, with commas")
         command.add_argument("--quick", action="store_true", help="small windows, few rounds: does it run at all?")
-        command.add_argument("--rounds", type=int, help="how often each takes its turn")
+        command.add_argument("--rounds", type=positive, help="how often each takes its turn")
     return parser
 
 
@@ -60,15 +60,14 @@ def main() -> int:
             case "list":
                 return _list()
             case "run":
-                return run(SUITES[given.suite], _asked(given))
+                return run(given.suite, _asked(given))
             case _:
                 from benchmarks.lab.compare import compare
 
                 return compare(given.before, given.after, _asked(given))
     except ModuleNotFoundError as missing:
-        sys.stderr.write(f"{missing.name} is not installed: pip install -e '.[bench]'\n")
-        return 1
+        raise RefusedError(f"{missing.name} is not installed: pip install -e '.[bench]'") from missing
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program(main)

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.budget.counted import missing
+from benchmarks.lab.program import program
 
 RESULTS = Path(__file__).parents[1] / "results/budget.json"
 TOLERANCE = 0.05
@@ -36,7 +37,7 @@ def compared(found: dict[str, float], allowed: dict[str, float]) -> tuple[list[s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__)
     parser.add_argument("--save", action="store_true", help="keep these counts as the budget")
     given = parser.parse_args()
     lacking = missing()
@@ -67,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program(main)

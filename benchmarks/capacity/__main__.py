@@ -23,8 +23,10 @@ from benchmarks.capacity.check import Checked, check
 from benchmarks.capacity.model import Machines, Needs, Profile, needs
 from benchmarks.capacity.units import Units, measure, staged
 from benchmarks.lab import results
+from benchmarks.lab.program import positive, program
 
 USERS = (10_000, 1_000_000, 100_000_000)
+MAX_USERS = 10**10  # all people
 REPLICAS = (3, 10, 30, 100)
 SECS = 6.0  # of each operation
 S = TypeVar("S", bound=msgspec.Struct)
@@ -44,8 +46,8 @@ def fixed() -> dict[str, float]:
 
 
 def changed(assumed: S, given: Sequence[str]) -> S:
-    """Return the assumptions with those of `name=value` that are its own."""
-    values = dict(pair.split("=", 1) for pair in given)
+    """Return the assumptions with those of `name=value` that are its own. Raises msgspec.ValidationError beyond its bounds."""
+    values = {name: value for name, _, value in (pair.partition("=") for pair in given)}
     own = {name: value for name, value in values.items() if name in assumed.__struct_fields__}
     return msgspec.convert({**msgspec.structs.asdict(assumed), **own}, type(assumed), strict=False)
 
@@ -59,35 +61,70 @@ def table(found: Sequence[Needs]) -> str:
     return "\n".join([lines[0], "| --- |" + " ---: |" * len(found), *lines[1:]])
 
 
+def users(text: str) -> int:
+    number = positive(text)
+    if number > MAX_USERS:
+        raise argparse.ArgumentTypeError(f"{text}: at most {MAX_USERS:,}")
+    return number
+
+
+def secs(text: str) -> float:
+    number = float(text)
+    if not 0.1 <= number <= 600:
+        raise argparse.ArgumentTypeError(f"{text}: from 0.1 to 600")
+    return number
+
+
 def _shown(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.2g}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:,.2g}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--users", type=int, action="append")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an assumption")
-    parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--secs", type=float, default=SECS, help="of each operation that is measured")
+    parser.add_argument(
+        "--users",
+        type=users,
+        action="append",
+        help="instead of 10 thousand, 1 million and 100 million; may be repeated",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an assumption, of Profile or Machines in benchmarks/capacity/model.py; may be repeated",
+    )
+    parser.add_argument("--measure", action="store_true", help="the unit costs, anew")
+    parser.add_argument("--secs", type=secs, default=SECS, help="of each operation that is measured")
     parser.add_argument("--save", action="store_true", help="keep the unit costs in benchmarks/results/capacity.json")
-    parser.add_argument("--replicas", action="store_true")
+    parser.add_argument("--replicas", action="store_true", help="count messages and queries among 3 to 100, simulated")
     given = parser.parse_args()
-    profile, machines = changed(Profile(), given.set), changed(Machines(), given.set)
+    if given.save and not given.measure:
+        parser.error("--save keeps what --measure measures")
+    if not all("=" in pair for pair in given.set):
+        parser.error("--set takes NAME=VALUE")
     unknown = {pair.partition("=")[0] for pair in given.set} - {*Profile.__struct_fields__, *Machines.__struct_fields__}
     if unknown:
-        parser.error(f"no assumption: {', '.join(sorted(unknown))}")
+        known = ", ".join((*Profile.__struct_fields__, *Machines.__struct_fields__))
+        parser.error(f"no assumption: {', '.join(sorted(unknown))}; there are {known}")
+    try:
+        profile, machines = changed(Profile(), given.set), changed(Machines(), given.set)
+    except msgspec.ValidationError as wrong:
+        parser.error(str(wrong).replace("`$.", "`"))
     if given.replicas:
         from benchmarks.capacity.many_replicas import measure as among
 
+        sys.stdout.write("| replicas | messages of logs | queries | told to all |\n| ---: | ---: | ---: | ---: |\n")
         for count in REPLICAS:
-            sys.stdout.write(f"{among(count)}\n")
+            each = among(count)
+            sys.stdout.write(f"| {count} | {each.messages:.1f} | {each.queries:.1f} | {each.broadcasts:.1f} |\n")
         return 0
     units, checked = _measured(given.secs) if given.measure else (_kept(), None)
     if checked is not None:
         sys.stdout.write(f"{units}\n{checked}\n")
-    if given.save and checked is not None:
+    if given.save:
         kept: dict[str, Any] = {"units": msgspec.to_builtins(units), "check": msgspec.to_builtins(checked)}
         results.write("capacity", results.stamped(kept))
     sys.stdout.write(table([needs(users, units, profile, machines) for users in given.users or USERS]) + "\n")
@@ -107,4 +144,4 @@ def _measured(secs: float) -> tuple[Units, Checked]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program(main)

@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from benchmarks.capacity.units import Units
 from openguild_proto.limits import MAX_LEASES
 
 YEAR_SECS = 365 * 86_400
+Share = Annotated[float, Meta(gt=0, le=1)]
+Amount = Annotated[float, Meta(ge=0, le=1e9)]
+Size = Annotated[float, Meta(ge=1, le=1e12)]
+Count = Annotated[int, Meta(ge=1, le=10**9)]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What users do at the busiest hour. Assumptions: change them with `--set name=value`."""
 
-    online: float = 0.1  # of all users, at the busiest moment
-    posts_an_hour: float = 4.0  # of each user that is online
-    readers: float = 40.0  # that follow the log of a post at its moment
-    logs: float = 50.0  # that a connection follows
-    opens_an_hour: float = 2.0  # connections that a user opens, with a sync and the unread counts
-    pages_an_hour: float = 20.0  # folded pages of a user that is online
-    logins_a_day: float = 0.05  # of each user
-    mean_share: float = 0.4  # of the busiest hour's posts, over a day
+    online: Share = 0.1  # of all users, at the busiest moment
+    posts_an_hour: Amount = 4.0  # of each user that is online
+    readers: Amount = 40.0  # that follow the log of a post at its moment
+    logs: Amount = 50.0  # that a connection follows
+    opens_an_hour: Amount = 2.0  # connections that a user opens, with a sync and the unread counts
+    pages_an_hour: Amount = 20.0  # folded pages of a user that is online
+    logins_a_day: Amount = 0.05  # of each user
+    mean_share: Share = 0.4  # of the busiest hour's posts, over a day
 
 
 class Machines(msgspec.Struct, frozen=True, kw_only=True):
     """What machines hold, and list prices in dollars a month. Assumptions, too."""
 
-    busy: float = 0.5  # of a core that is planned with: bursts and a lost replica need the rest
-    sockets: int = 15_000  # of one process
-    database_cores: int = 32  # of one node
-    partition_events: float = 100e6
-    kept_years: float = 2.0
-    bus_messages: float = 500_000.0  # a second, of one NATS server
-    max_replicas: int = 200  # of one cluster: what is told to all replicas grows with their number
-    max_nodes: int = 8  # of one cluster
-    max_online: int = MAX_LEASES  # users of one cluster whose presence its replicas know
-    core_price: float = 25.0
-    gib_price: float = 3.5
-    disk_gib_price: float = 0.12
-    egress_gib_price: float = 0.02
-    message_bytes: float = 450.0  # on the wire to a reader
+    busy: Share = 0.5  # of a core that is planned with: bursts and a lost replica need the rest
+    sockets: Count = 15_000  # of one process
+    database_cores: Count = 32  # of one node
+    partition_events: Size = 100e6
+    kept_years: Amount = 2.0
+    bus_messages: Size = 500_000.0  # a second, of one NATS server
+    max_replicas: Annotated[int, Meta(ge=2)] = 200  # of one cluster: what is told to all grows with it
+    max_nodes: Count = 8  # of one cluster
+    max_online: Count = MAX_LEASES  # users of one cluster whose presence its replicas know
+    core_price: Amount = 25.0
+    gib_price: Amount = 3.5
+    disk_gib_price: Amount = 0.12
+    egress_gib_price: Amount = 0.02
+    message_bytes: Amount = 450.0  # on the wire to a reader
 
 
 class Needs(msgspec.Struct, frozen=True):

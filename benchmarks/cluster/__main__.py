@@ -1,7 +1,8 @@
-"""`python -m benchmarks.cluster`: about five minutes. Results: benchmarks/results/cluster.json and cluster.md."""
+"""Appends, replicas, workers, reconnect storms and outages: about five minutes. Results: benchmarks/results/cluster.md."""
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 import anyio
 
 from benchmarks.cluster import appends, replicas
+from benchmarks.lab.program import program
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import RESULTS, stamped, write
 from benchmarks.load.actors import RealServer
@@ -86,13 +88,17 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
+    parser.add_argument("--save", action="store_true", help="keep the results in cluster.json and cluster.md")
+    given = parser.parse_args()
     signal.alarm(LIMIT_SECS)
     results = run()
-    write("cluster", results)
-    (RESULTS / "cluster.md").write_text(markdown(results))
     sys.stdout.write(markdown(results))
+    if given.save:
+        write("cluster", results)
+        (RESULTS / "cluster.md").write_text(markdown(results))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program(main)

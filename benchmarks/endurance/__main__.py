@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.endurance.abuse import KINDS, Abuse
 from benchmarks.endurance.stack import Held, WatchedServer, lives, proxies, serving
+from benchmarks.lab.program import positive, program
 from tests.support.waiting import wait_until
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -117,22 +118,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance", description=__doc__)
     parser.add_argument("what", choices=("resets", "soak"))
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
-    parser.add_argument("--connections", type=int, default=1_000_000, help="of `resets`")
+    parser.add_argument("--connections", type=positive, default=1_000_000, help="of `resets`")
     parser.add_argument("--minutes", type=float, default=20.0, help="of `soak`")
+    parser.add_argument("--save", action="store_true", help="keep what is found in benchmarks/results")
     options = parser.parse_args()
     if options.what == "resets":
         found = resets(options.loop, options.connections)
     else:
         found = soak(options.loop, options.minutes * 60)
-    RESULTS.mkdir(exist_ok=True)
     text = json.dumps(found, indent=1)
-    (RESULTS / f"endurance-{options.what}-{options.loop}.json").write_text(text + "\n")
     print(text)
+    if options.save:
+        (RESULTS / f"endurance-{options.what}-{options.loop}.json").write_text(text + "\n")
     return 0 if found["passed"] else 1
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        program(main)
     except subprocess.SubprocessError as failure:
         sys.exit(str(failure))

@@ -11,13 +11,14 @@ import json
 from pathlib import Path
 
 from benchmarks.gateway.measures import apart, delivery, memory, stopped_reader
+from benchmarks.lab.program import positive, program
 
 RESULTS = Path(__file__).parents[1] / "results" / "gateway.json"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sockets", type=int, default=200, help="of the measures with socket pairs")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
+    parser.add_argument("--sockets", type=positive, default=200, help="of the measures with socket pairs")
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
     results = {
@@ -37,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

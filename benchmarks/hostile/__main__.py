@@ -1,7 +1,8 @@
-"""`python -m benchmarks.hostile`: about two minutes. Results: benchmarks/results/hostile.json and hostile.md."""
+"""Slow, hostile and guessing peers: about two minutes. Results: benchmarks/results/hostile.md."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.lab.program import program
 from benchmarks.lab.results import RESULTS, stamped, write
 from benchmarks.load.actors import RealServer, resident_bytes
 from tests.support.chat import PASSWORD
@@ -188,18 +190,26 @@ def rows(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     return lines
 
 
-def main() -> int:
-    results = run()
-    write("hostile", results)
+def markdown(results: dict[str, Any]) -> str:
     lines = [
         "| measure | value | asked for |",
         "| --- | --- | --- |",
         *(f"| {' | '.join(row)} |" for row in rows(results)),
     ]
-    (RESULTS / "hostile.md").write_text("\n".join(lines) + "\n")
-    sys.stdout.write("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=__doc__)
+    parser.add_argument("--save", action="store_true", help="keep the results in hostile.json and hostile.md")
+    given = parser.parse_args()
+    results = run()
+    sys.stdout.write(markdown(results))
+    if given.save:
+        write("hostile", results)
+        (RESULTS / "hostile.md").write_text(markdown(results))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program(main)

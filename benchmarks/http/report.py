@@ -56,12 +56,13 @@ def markdown(results: dict[str, Any]) -> str:
             against = [_shown(results["ratios"].get(f"{job}, {label}: {name}")) for label in ("CPU", "a second")]
             figures = [f"{line[key]['median']:,.4g}" for key in ("cpu_us", "per_sec", "p99_ms")]
             rows.append(f"| {' | '.join([job, name, *figures, *against])} |")
-    rows += ["", "| goal | asked for | found | reached |", "| --- | --- | --- | --- |"]
-    for measure, bound in GOALS.items():
-        found = results["ratios"].get(measure)
-        if found is not None:
-            reached = found["ratio"] <= bound
-            rows.append(f"| {measure} | <= {bound:g} | {_shown(found)} | {'yes' if reached else '**no**'} |")
+    goals = {measure: bound for measure, bound in GOALS.items() if measure in results["ratios"]}
+    if goals:
+        rows += ["", "| goal | asked for | found | reached |", "| --- | --- | --- | --- |"]
+    for measure, bound in goals.items():
+        found = results["ratios"][measure]
+        reached = found["ratio"] <= bound
+        rows.append(f"| {measure} | <= {bound:g} | {_shown(found)} | {'yes' if reached else '**no**'} |")
     made = results["stamp"]
     rows += [
         "",
@@ -75,8 +76,9 @@ def _shown(found: dict[str, Any] | None) -> str:
     return "" if found is None else f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
 
 
-def save(results: dict[str, Any]) -> None:
-    """Write results/http.json and http.md, and the history."""
-    write("http", results)
-    (RESULTS / "http.md").write_text(markdown(results))
+def save(results: dict[str, Any], *, whole: bool) -> None:
+    """Write results/http.json and http.md, if it was the whole suite, and the history."""
+    if whole:
+        write("http", results)
+        (RESULTS / "http.md").write_text(markdown(results))
     remember("http", results, results["ratios"])

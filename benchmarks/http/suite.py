@@ -10,8 +10,9 @@ from benchmarks.http import report
 from benchmarks.http.jobs import JOBS
 from benchmarks.http.measure import measure
 from benchmarks.http.servers import NAMES, missing
+from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
-from benchmarks.lab.suites import Asked, chosen
+from benchmarks.lab.suites import Asked, chosen, require
 
 ROUNDS = 5
 
@@ -22,10 +23,14 @@ def peers() -> dict[str, str | None]:
 
 
 def run(asked: Asked) -> int:
-    """Measure the jobs and servers that are asked for, and write the results."""
+    """Measure the jobs and servers that are asked for, and keep the results: of some of them, only the ratios."""
+    require(asked.only, (*NAMES, *JOBS))
     lacking = {name: why for name, why in peers().items() if why is not None}
     wanted = chosen(NAMES, asked.only)
     names, jobs = [name for name in wanted if name not in lacking], chosen(tuple(JOBS), asked.only)
+    if not any(name in JOBS[job].servers for name in names for job in jobs):
+        why = [f"{name}, {lacking.get(name, 'which does not do these jobs')}" for name in wanted]
+        raise RefusedError(f"nothing to run: {'; '.join(why)}")
     rounds = asked.rounds or (2 if asked.quick else ROUNDS)
     windows = sum(len([name for name in names if name in JOBS[job].servers]) for job in jobs)
     progress = Progress(len(names) + (rounds + 1) * windows)
@@ -35,5 +40,5 @@ def run(asked: Asked) -> int:
     results = report.results_of(found, {name: why for name, why in lacking.items() if name in wanted})
     sys.stdout.write(report.markdown(results))
     if asked.save:
-        report.save(results)
+        report.save(results, whole=not asked.only)
     return 0

@@ -14,13 +14,14 @@ from typing import Any
 from benchmarks.idle import ring, server
 from benchmarks.lab import results as store
 from benchmarks.lab.figures import rounded
+from benchmarks.lab.program import positive, program
 
 LIMIT_SECS = 600
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--subscribers", type=int, default=100_000)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.idle", description=__doc__)
+    parser.add_argument("--subscribers", type=positive, default=100_000)
     parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results/idle.json")
     given = parser.parse_args()
     signal.alarm(LIMIT_SECS)
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def _shown(what: str, figures: dict[str, Any]) -> dict[str, Any]:
-    found = {name: rounded(figure) for name, figure in figures.items()}
+    found = {name: rounded(figure) if isinstance(figure, float) else figure for name, figure in figures.items()}
     print(what)
     for name, figure in found.items():
         print(f"  {name}: {figure:,g}", flush=True)
@@ -44,4 +45,4 @@ def _shown(what: str, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

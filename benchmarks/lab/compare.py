@@ -1,7 +1,7 @@
-"""Two commits side by side: a server of each, on one PostgreSQL, take turns with each job of the HTTP suite.
+"""Two commits side by side: a server of each takes its turn with each job of the HTTP suite.
 
-Each commit is checked out into a work tree under build/compare, with its compiled parts built there. Both are driven by this
-checkout's benchmark, so that only the server differs.
+Each commit is checked out into a work tree under build/compare, with its compiled parts built there, and stays for
+the next time. Both are driven by this checkout's benchmark, so that only the server differs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from benchmarks.http.jobs import JOBS, Household
 from benchmarks.http.measure import QUICK, window
 from benchmarks.http.servers import Target
 from benchmarks.lab.figures import ratio
+from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
-from benchmarks.lab.suites import Asked, chosen
+from benchmarks.lab.suites import Asked, chosen, require
 from benchmarks.load.actors import RealServer
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +27,14 @@ ROUNDS = 10
 
 def checked_out(revision: str) -> tuple[str, Path]:
     """Return the short hash of a revision and its work tree, which is made and built where it is not there."""
-    name = _git("rev-parse", "--short=12", f"{revision}^{{commit}}")
+    try:
+        name = _git("rev-parse", "--short=12", "--verify", f"{revision}^{{commit}}")
+    except RuntimeError as unknown:
+        raise RefusedError(f"no commit: {revision}") from unknown
     tree = TREES / name
     if not tree.exists():
         TREES.mkdir(parents=True, exist_ok=True)
-        _git("worktree", "add", "--quiet", "--detach", str(tree), name)
+        _git("worktree", "add", "--force", "--quiet", "--detach", str(tree), name)  # it may have been removed by hand
     build = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, capture_output=True, text=True, check=False
     )  # fmt: skip
@@ -56,6 +60,7 @@ class CommitServer(RealServer):
 
 def compare(before: str, after: str, asked: Asked) -> int:
     """Print the ratio of the CPU per request of `after` to that of `before`, for each job."""
+    require(asked.only, tuple(JOBS))
     jobs = chosen(tuple(JOBS), asked.only)
     rounds = asked.rounds or (3 if asked.quick else ROUNDS)
     trees = [checked_out(revision) for revision in (before, after)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+
+MARKS = 30
 
 
 class Progress:
@@ -13,17 +16,23 @@ class Progress:
         self.steps = steps
         self.done = 0
         self.started = time.monotonic()
+        self._in_place = sys.stderr.isatty()
 
     def step(self, what: str) -> None:
         """Begin the next step."""
-        if sys.stderr.isatty():
-            filled = min(30, int(30 * self.done / self.steps))
-            spent = time.monotonic() - self.started
-            line = f"[{'#' * filled}{'.' * (30 - filled)}] {self.done}/{self.steps} {spent:4.0f} s  {what:<40}"
-            sys.stderr.write(f"\r{line}")
-            sys.stderr.flush()
+        if self._in_place:
+            filled = min(MARKS, MARKS * self.done // self.steps)
+            bar = "#" * filled + "." * (MARKS - filled)
+            self._write(f"{self.done}/{self.steps} {time.monotonic() - self.started:4.0f} s  {what}  [{bar}]")
         self.done += 1
 
     def end(self) -> None:
         """Finish the line."""
-        sys.stderr.write(f"\r{self.done} steps, {time.monotonic() - self.started:.0f} s{'':70}\n")
+        self._write(f"{self.done} steps, {time.monotonic() - self.started:.0f} s")
+        sys.stderr.write("\n")
+
+    def _write(self, text: str) -> None:
+        """In a terminal in place of the line before, as wide as the terminal: a longer one would wrap."""
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write(f"\r{text[:width]:<{width}}" if self._in_place else text)
+        sys.stderr.flush()

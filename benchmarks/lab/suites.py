@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.lab.program import RefusedError
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,11 +24,16 @@ class Asked(NamedTuple):
 
 
 class Suite(NamedTuple):
-    """`module`: has `peers()`, the peers with what each lacks to run here, and `run(asked)`. None: `command` alone."""
+    """`module`: has `peers()`, the peers with what each lacks to run here, and `run(asked)`.
+
+    Without one, `command` runs alone: `saves` if it takes --save, `quick`, what makes it quick.
+    """
 
     text: str
     module: str | None = None
     command: tuple[str, ...] = ()
+    saves: bool = False
+    quick: tuple[str, ...] = ()
 
 
 SUITES = {
@@ -38,21 +45,46 @@ SUITES = {
         "register, login, post, pages, unread, sync: CPU of the server against FastAPI's", "benchmarks.http.suite"
     ),
     "core": Suite("ring, hub, framing, parsing: pure Python and Cython", command=("make", "bench-core")),
-    "budget": Suite("instructions of a post, a page, a delivery", command=(sys.executable, "-m", "benchmarks.budget")),
-    "cluster": Suite("appends, replicas, storms, outages", command=(sys.executable, "-m", "benchmarks.cluster")),
-    "gateway": Suite("gateway sockets in one process", command=(sys.executable, "-m", "benchmarks.gateway")),
+    "budget": Suite(
+        "instructions of a post, a page, a delivery",
+        command=(sys.executable, "-m", "benchmarks.budget"),
+        saves=True,
+    ),
+    "cluster": Suite(
+        "appends, replicas, storms, outages: five minutes",
+        command=(sys.executable, "-m", "benchmarks.cluster"),
+        saves=True,
+    ),
+    "gateway": Suite(
+        "gateway sockets in one process",
+        command=(sys.executable, "-m", "benchmarks.gateway"),
+        saves=True,
+        quick=("--sockets", "20"),
+    ),
     "idle": Suite(
         "very many idle subscribers of one process, and one message to all of them: two minutes",
         command=(sys.executable, "-m", "benchmarks.idle"),
+        saves=True,
+        quick=("--subscribers", "2000"),
     ),
     "search": Suite(
-        "searches in a million messages: half an hour", command=(sys.executable, "-m", "benchmarks.search")
+        "searches in a million messages: half an hour",
+        command=(sys.executable, "-m", "benchmarks.search"),
+        saves=True,
+        quick=("--messages", "10000"),
     ),
     "capacity": Suite(
         "what numbers of users need, from unit costs: two minutes to measure them",
         command=(sys.executable, "-m", "benchmarks.capacity", "--measure"),
+        saves=True,
+        quick=("--secs", "1"),
     ),
-    "hostile": Suite("slow and hostile peers", command=(sys.executable, "-m", "benchmarks.hostile")),
+    "hostile": Suite(
+        "slow and hostile peers: two minutes", command=(sys.executable, "-m", "benchmarks.hostile"), saves=True
+    ),
+    "endurance": Suite(
+        "what is left after a million connections and minutes of abuse", command=("make", "bench-endurance")
+    ),
 }
 
 
@@ -61,12 +93,34 @@ def peers(suite: Suite) -> dict[str, str | None]:
     return {} if suite.module is None else dict(importlib.import_module(suite.module).peers())
 
 
-def run(suite: Suite, asked: Asked, more: Sequence[str] = ()) -> int:
-    """Run a suite; the exit status."""
+def run(name: str, asked: Asked) -> int:
+    """Run a suite; the exit status. Raises RefusedError for what it cannot do."""
+    if asked.quick and asked.save:
+        raise RefusedError("--save keeps figures, and those of --quick are too rough to keep: leave one out")
+    suite = SUITES[name]
     if suite.module is None:
-        return subprocess.run([*suite.command, *more], cwd=ROOT, check=False).returncode
+        return subprocess.run([*suite.command, *_options(name, suite, asked)], cwd=ROOT, check=False).returncode
     module: Any = importlib.import_module(suite.module)
     return int(module.run(asked))
+
+
+def _options(name: str, suite: Suite, asked: Asked) -> list[str]:
+    """Return what the command of a suite is told."""
+    given = {
+        "--only": bool(asked.only), "--rounds": asked.rounds is not None,
+        "--quick": asked.quick and not suite.quick, "--save": asked.save and not suite.saves,
+    }  # fmt: skip
+    refused = [option for option, cannot in given.items() if cannot]
+    if refused:
+        raise RefusedError(f"{name} takes no {', '.join(refused)}: it runs {' '.join(suite.command)}")
+    return [*(suite.quick if asked.quick else ()), *(["--save"] if asked.save else [])]
+
+
+def require(only: Sequence[str], known: Sequence[str]) -> None:
+    """Raise RefusedError where `only` has a name that is not known."""
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise RefusedError(f"there is no {', '.join(unknown)}; --only takes: {', '.join(known)}")
 
 
 def chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from benchmarks.lab import results as store
 from benchmarks.lab.figures import rounded
-from benchmarks.load import plots
 
 OTHERS = frozenset({"floor", "openguild", "node-ws", "nchan", "mosquitto", "nats-server"})  # no Python, or ours
 Results = dict[str, Any]
@@ -77,22 +76,22 @@ def markdown(results: Results) -> str:
 
 def write(results: Results) -> None:
     """Write load.json, load.md, the plots and the ratios of the history."""
-    floor = results["fanout"]["floor"]["cpu_us"]
+    from benchmarks.load import plots  # matplotlib, which only this needs
+
     ratios = {
-        f"fan-out, CPU: {name}": _with_spread(results["fanout"]["openguild"], line)
+        f"fan-out, CPU: {name}": _with_spread(results["fanout"]["openguild"], line, results["rounds"])
         for name, line in results["fanout"].items()
         if name != "openguild"
     }
-    ratios["whole server, CPU: floor"] = _with_spread(results["whole"], {"cpu_us": floor, "spread": [floor, floor]})
     store.write("load", results)
     (store.RESULTS / "load.md").write_text(markdown(results))
-    store.remember("load", results, ratios)
+    store.remember("load", results, ratios | results["ratios"])
     plots.draw(results)
 
 
-def _with_spread(ours: Results, theirs: Results) -> dict[str, float]:
+def _with_spread(ours: Results, theirs: Results, rounds: int) -> dict[str, float]:
     """The ratio of medians; the furthest ratios that the rounds allow."""
     return {
         "ratio": rounded(ours["cpu_us"] / theirs["cpu_us"]), "low": rounded(ours["spread"][0] / theirs["spread"][1]),
-        "high": rounded(ours["spread"][1] / theirs["spread"][0]), "runs": 3,
+        "high": rounded(ours["spread"][1] / theirs["spread"][0]), "runs": rounds,
     }  # fmt: skip

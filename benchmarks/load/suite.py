@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.lab.figures import rounded, summary
+from benchmarks.lab.figures import ratio, rounded, summary
+from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
-from benchmarks.lab.suites import Asked, chosen
+from benchmarks.lab.suites import Asked, require
 from benchmarks.load.actors import COMMANDS, build, missing
 
 KEYS = ("cpu_us", "p50", "p99")
+OURS = "openguild"
+
+Windows = dict[str, list[dict[str, Any]]]
 
 
 def peers() -> dict[str, str | None]:
@@ -20,31 +25,47 @@ def peers() -> dict[str, str | None]:
 
 def run(asked: Asked) -> int:
     """With `only`: the fan-out of those peers, in a table. Else everything that `make bench-load` measures."""
-    if not asked.only:
-        from benchmarks.load import whole
-        from benchmarks.load import report
+    require(asked.only, tuple(COMMANDS))
+    return _run_part(asked) if asked.only else _run_whole(asked)
 
-        results = whole.run(asked.quick)
-        sys.stdout.write(report.markdown(results))
-        if asked.save:
-            report.write(results)
-        return 0
-    sys.stdout.write(_table(_fanout(asked)))
-    for name in asked.only:
-        if (lacking := peers().get(name, "no such peer")) is not None:
-            print(f"not run: {name}, {lacking}")
+
+def _run_whole(asked: Asked) -> int:
+    from benchmarks.load import report, whole
+
+    if (lacking := missing("floor")) is not None:
+        raise RefusedError(f"all is measured against the floor: {lacking}; --only openguild,websockets runs without it")
+    if asked.save and find_spec("matplotlib") is None:
+        raise RefusedError("--save draws plots, and matplotlib is not installed: pip install -e '.[bench]'")
+    results = whole.run(asked.quick, asked.rounds)
+    sys.stdout.write(report.markdown(results))
+    for name, lacking in results["skipped"].items():
+        print(f"not run: {name}, {lacking}")
+    if asked.save:
+        report.write(results)
     return 0
 
 
-def _fanout(asked: Asked) -> dict[str, list[dict[str, Any]]]:
+def _run_part(asked: Asked) -> int:
+    if asked.save:
+        raise RefusedError("--save keeps a run of all peers: leave --only out")
+    lacking = {name: why for name, why in peers().items() if name in asked.only and why is not None}
+    names = [name for name in build() if name in asked.only]
+    if names:
+        sys.stdout.write(table(_fanout(names, asked)))
+    for name in asked.only:
+        if name not in names:
+            print(f"not run: {name}, {lacking.get(name, 'it cannot be built')}")
+    return 0 if names else 1
+
+
+def _fanout(names: list[str], asked: Asked) -> Windows:
     """The windows of each peer, taking turns."""
     from benchmarks.load import measures
 
-    names = chosen(build(), asked.only)
     rounds = asked.rounds or (2 if asked.quick else 5)
     subscribers, messages = (300, 40) if asked.quick else (1_000, 120)
     progress = Progress(rounds * len(names))
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    found: Windows = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
             progress.step(name)
@@ -53,13 +74,22 @@ def _fanout(asked: Asked) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """CPU per delivery and latencies, each with its lowest and highest."""
-    rows = ["| peer | CPU per delivery, us | p50 ms | p99 ms |", "| --- | --- | --- | --- |"]
+def table(found: Windows) -> str:
+    """CPU per delivery and latencies, each with its lowest and highest, and the ratio of ours to it with its interval."""
+    rows = [
+        "| peer | CPU per delivery, us | p50 ms | p99 ms | CPU, ours against it |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for name, windows in found.items():
         cells = []
         for key in KEYS:
             line = summary([window[key] * (1 if key == "cpu_us" else 1e3) for window in windows])
             cells.append(f"{rounded(line['median']):g} ({line['low']:g} to {line['high']:g})")
-        rows.append(f"| {' | '.join([name, *cells])} |")
+        against = None if name == OURS or OURS not in found else _ratio(found[OURS], windows)
+        rows.append(f"| {' | '.join([name, *cells, against or ''])} |")
     return "\n".join(rows) + "\n"
+
+
+def _ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    found = ratio([line["cpu_us"] for line in ours], [line["cpu_us"] for line in theirs])
+    return f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})"

@@ -41,10 +41,9 @@ def middle(lines: list[Result]) -> Result:
     return found
 
 
-def middle_ratio(ours: list[Result], theirs: list[Result], key: str) -> float:
-    """Of pairs that were measured in turn."""
-    found: float = ratio([line[key] for line in ours], [line[key] for line in theirs])["ratio"]
-    return found
+def paired(ours: list[Result], theirs: list[Result], key: str) -> Result:
+    """The ratio of pairs that were measured in turn, with its interval."""
+    return ratio([line[key] for line in ours], [line[key] for line in theirs])
 
 
 def percentiles(secs: list[float]) -> dict[str, float]:
@@ -56,9 +55,10 @@ def percentiles(secs: list[float]) -> dict[str, float]:
     }
 
 
-def run(quick: bool) -> Result:
+def run(quick: bool, rounds: int | None) -> Result:
+    """Measure everything. `rounds`: how often each takes its turn, as many as usual with None."""
     names = build()
-    rounds, subscribers = (1, 300) if quick else (3, 1_000)
+    rounds, subscribers = rounds or (1 if quick else 3), 300 if quick else 1_000
     idle, crowd = (1_000, 2_000) if quick else (10_000, 15_000)
     scales = (10, 100, 1_000) if quick else (10, 100, 1_000, 5_000)
     progress = Progress(2 * rounds * len(names) + 2 * len(scales) + 5 * rounds + 6 + 5)
@@ -71,7 +71,7 @@ def run(quick: bool) -> Result:
         progress.step(f"burst: {name}")
         return measures.broadcast(name, subscribers, 2, 3, 200)
 
-    results: Result = stamped({"subscribers": subscribers, "skipped": skipped()})
+    results: Result = stamped({"subscribers": subscribers, "rounds": rounds, "skipped": skipped()})
     results["fanout"] = alternating(names, rounds, fanout)
     results["burst"] = alternating(names, rounds, burst)
     results["scaling"] = {}
@@ -109,8 +109,12 @@ def run(quick: bool) -> Result:
                 progress.step("set-up")
                 setups.append(measures.setup_with_replay(server, subscribers))
             results["whole"] = middle(wholes)
-            results["whole_ratio"] = middle_ratio(wholes, floors, "cpu_us")
-            results["setup"] = middle(setups) | {"ratio": middle_ratio(setups, bares, "connects_per_sec")}
+            against_floor = paired(wholes, floors, "cpu_us")
+            results["whole_ratio"], results["ratios"] = (
+                against_floor["ratio"],
+                {"whole server, CPU: floor": against_floor},
+            )
+            results["setup"] = middle(setups) | {"ratio": paired(setups, bares, "connects_per_sec")["ratio"]}
             stalls = []
             for _ in range(rounds):
                 progress.step("stall")
@@ -127,4 +131,3 @@ def run(quick: bool) -> Result:
             server.close()
     progress.end()
     return results
-

@@ -16,6 +16,7 @@ import anyio
 import asyncpg
 import msgspec
 
+from benchmarks.lab.program import positive, program
 from benchmarks.search.fill import Place, fill, index, people_and_channels
 from benchmarks.search.talk import Talk
 from openguild_proto.effects.search import SearchMessages, SearchTooWide
@@ -158,8 +159,8 @@ async def run(url: str, directory: Path, messages: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
+    parser.add_argument("--messages", type=positive, default=1_000_000)
     parser.add_argument("--data-dir", type=Path, help="kept for the next run")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/search.json")
     options = parser.parse_args()
@@ -179,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,10 @@ import jsonschema
 import pytest
 
 from benchmarks.lab.figures import ratio
+from benchmarks.lab.program import RefusedError
+from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import HISTORY, MAX_BYTES, RESULTS, SCHEMA, history
+from benchmarks.lab.suites import Asked, run
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMPED = [
@@ -56,3 +60,83 @@ def test_help_needs_no_extra() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "python -m benchmarks compare main HEAD" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("suite", "asked", "told"),
+    [
+        ("load", Asked(("picovs",), quick=True, rounds=None, save=False), "there is no picovs"),
+        ("http", Asked(("post", "posts"), quick=True, rounds=None, save=False), "there is no posts"),
+        ("http", Asked(("bare-asgi", "login"), quick=True, rounds=None, save=False), "nothing to run: bare-asgi"),
+        ("load", Asked((), quick=True, rounds=None, save=True), "--quick are too rough to keep"),
+        ("load", Asked(("floor",), quick=False, rounds=None, save=True), "leave --only out"),
+        ("cluster", Asked((), quick=True, rounds=3, save=False), "cluster takes no --rounds, --quick"),
+        ("core", Asked((), quick=False, rounds=None, save=True), "core takes no --save"),
+    ],
+)
+def test_what_a_suite_cannot_do_is_refused_before_it_runs(suite: str, asked: Asked, told: str) -> None:
+    with pytest.raises(RefusedError, match=told):
+        run(suite, asked)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGALRM, 142)])
+def test_a_run_that_is_ended_leaves_no_directory(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    program = """
+import signal, tempfile
+from benchmarks.lab.program import program
+def main():
+    with tempfile.TemporaryDirectory() as name:
+        print(name, flush=True)
+        signal.pause()
+program(main)
+"""
+    variables = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    directory = Path(process.stdout.readline().strip())
+    assert directory.is_dir()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert not directory.exists()
+    assert errors.strip().startswith("stopped")
+
+
+def test_progress_in_a_file_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(2)
+    progress.step("one")
+    progress.step("two")
+    progress.end()
+    assert capsys.readouterr().err == "2 steps, 0 s\n"
+
+
+def test_progress_fits_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that wraps would stay."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress(2)
+    progress.step("folded page: openguild")
+    written = capsys.readouterr().err
+    assert written.startswith("\r0/2    0 s  folded page: openguild")
+    assert len(written) == 40
+
+
+def test_tables_are_what_their_results_say() -> None:
+    from benchmarks.cluster import __main__ as cluster
+    from benchmarks.hostile import __main__ as hostile
+    from benchmarks.http import report as http
+    from benchmarks.load import report as load
+
+    for name, table in {
+        "cluster": cluster.markdown, "hostile": hostile.markdown, "http": http.markdown, "load": load.markdown
+    }.items():  # fmt: skip
+        drawn = table(json.loads((RESULTS / f"{name}.json").read_text()))
+        assert sorted((RESULTS / f"{name}.md").read_text().splitlines()) == sorted(drawn.splitlines()), name
+
+
+def test_the_document_has_the_table_of_the_capacity_model() -> None:
+    command = [sys.executable, "-m", "benchmarks.capacity"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout in (ROOT / "docs/scaling.md").read_text()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
+from benchmarks.capacity.__main__ import changed
 from benchmarks.capacity.many_replicas import POSTS_PER_SEC, STREAMS, measure
 from benchmarks.capacity.model import Machines, Profile, needs
 from benchmarks.capacity.units import Cost, Units
@@ -48,3 +50,10 @@ def test_a_replica_does_no_more_among_many() -> None:
     assert many.messages <= 1.15 * few.messages
     assert many.queries <= 1.1 * few.queries
     assert many.broadcasts <= 0.11 * 18
+
+
+@pytest.mark.parametrize("wrong", ["readers=nan", "readers=many", "busy=0", "online=2", "sockets=0", "max_replicas=1"])
+def test_an_assumption_beyond_its_bounds_is_refused(wrong: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=wrong.partition("=")[0]):
+        changed(Machines(), [wrong])
+        changed(Profile(), [wrong])

@@ -1,0 +1,41 @@
+"""How a benchmark runs as a program: what ends it, and what it says instead of a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class RefusedError(Exception):
+    """What is asked for cannot be run; the message says why, in a line."""
+
+
+def program(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main` and exit with its status. SIGTERM and an alarm end it as Ctrl-C does: servers stop, directories go."""
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _end)
+    try:
+        status = main()
+    except RefusedError as refused:
+        sys.stderr.write(f"{refused}\n")
+        status = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        status = 128 + signal.SIGINT
+    raise SystemExit(status)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    sys.stderr.write(f"\nstopped by {signal.Signals(number).name}\n")
+    raise SystemExit(128 + number)
+
+
+def positive(text: str) -> int:
+    """Return the number of an option that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return number
