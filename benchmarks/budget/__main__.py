@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -64,6 +65,11 @@ def main() -> int:
     )
     if over:
         print(f"budget: too much above it: {', '.join(over)}. If it is meant: make budget SAVE=--save")
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        if load > cores:
+            print(
+                f"budget: the load is {load:.1f} on {cores} cores, which alone adds 5 to 12% to some. Count again on a calm one"
+            )
     return 1 if over else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -37,10 +38,17 @@ class CountedServer:
         self._directory = directory
         counter = directory / "counter.so"
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", counter, HERE / "counter.c"], check=True)
-        self._postgres, self._nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
-        self._postgres.start()
-        self._nats.start()
-        self.server = ServerProcess(directory, DATABASE_URL=self._postgres.url, NATS__URL=self._nats.url, **LIMITS)
+        with contextlib.ExitStack() as stack:  # what has begun ends, also if the rest does not begin
+            self._start(directory, counter, stack)
+            self._running = stack.pop_all()
+
+    def _start(self, directory: Path, counter: Path, stack: contextlib.ExitStack) -> None:
+        postgres, nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
+        stack.callback(postgres.stop)
+        postgres.start()
+        stack.callback(nats.stop)
+        nats.start()
+        self.server = ServerProcess(directory, DATABASE_URL=postgres.url, NATS__URL=nats.url, **LIMITS)
         environment = self.server.environment() | {
             "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT), "BUDGET_COUNTER": str(counter), "MALLOC_ARENA_MAX": "1",
         }  # fmt: skip
@@ -48,13 +56,15 @@ class CountedServer:
         if migrated.returncode:
             raise RuntimeError(migrated.stderr)
         command = [
-            "valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=count", sys.executable,
+            "valgrind", "-q", "--vgdb=no", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=count", sys.executable,
             str(HERE / "server.py"),
         ]  # fmt: skip
         with self.server.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
+        stack.push(self._process)
+        stack.callback(self._process.kill)
         self.server.process = self._process
         self.server.wait_ready(START_SECS)
 
@@ -64,13 +74,7 @@ class CountedServer:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self._nats.stop()
-        self._postgres.stop()
+        self._running.close()
 
     @property
     def user(self) -> User:

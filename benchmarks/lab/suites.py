@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +99,9 @@ def run(name: str, asked: Asked) -> int:
         raise RefusedError("--save keeps figures, and those of --quick are too rough to keep: leave one out")
     suite = SUITES[name]
     if suite.module is None:
-        return subprocess.run([*suite.command, *_options(name, suite, asked)], cwd=ROOT, check=False).returncode
+        command = [*suite.command, *_options(name, suite, asked)]
+        os.chdir(ROOT)
+        os.execvp(command[0], command)  # in place of this process, so that it gets the signals that are meant for it
     module: Any = importlib.import_module(suite.module)
     return int(module.run(asked))
 

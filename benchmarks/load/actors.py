@@ -199,18 +199,23 @@ class RealServer:
 
     def __init__(self, directory: Path, variables: dict[str, str] | None = None, **settings: object) -> None:
         self.postgres, self.nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
-        self.postgres.start()
-        self.nats.start()
-        limits = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 1_000_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
-        self.server = ServerProcess(
-            directory, DATABASE_URL=self.postgres.url, NATS__URL=self.nats.url, **limits, **settings
-        )
-        self.server.variables = variables or {}
-        migrated = self.server.run_command("migrate")
-        if migrated.returncode:
-            raise RuntimeError(migrated.stderr)
-        self.server.start()
-        self.user, self.channel = prepared(self.server.base_url)
+        with contextlib.ExitStack() as stack:  # what has begun ends, also if the rest does not begin
+            stack.callback(self.postgres.stop)
+            self.postgres.start()
+            stack.callback(self.nats.stop)
+            self.nats.start()
+            limits = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 1_000_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
+            self.server = ServerProcess(
+                directory, DATABASE_URL=self.postgres.url, NATS__URL=self.nats.url, **limits, **settings
+            )
+            self.server.variables = variables or {}
+            migrated = self.server.run_command("migrate")
+            if migrated.returncode:
+                raise RuntimeError(migrated.stderr)
+            stack.push(self.server)
+            self.server.start()
+            self.user, self.channel = prepared(self.server.base_url)
+            self._running = stack.pop_all()
 
     @property
     def pid(self) -> int:
@@ -235,9 +240,7 @@ class RealServer:
             time.sleep(max(0.0, due - time.monotonic()))
 
     def close(self) -> None:
-        self.server.__exit__(None, None, None)
-        self.nats.stop()
-        self.postgres.stop()
+        self._running.close()
 
 
 def cpu_secs(pid: int) -> float:

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 
 OURS, OTHERS, FLOOR = "#d1495b", "#7c98b3", "#444444"
 STYLE = {"svg.hashsalt": "openguild", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+SHADES = ("#1f77b4", "#d1495b", "#2a9d5c", "#8a5a00", "#7b4fb5")  # of TRACKED
 SHOWN_PERCENTILES = ("50", "75", "90", "95", "99", "99.9")
 TRACKED = (
     "fan-out, CPU: floor",
@@ -77,7 +78,11 @@ def _cpu(results: Results) -> None:
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
         lines, floor = dict(results[key]), results[key]["floor"]["cpu_us"]
         if key == "fanout" and "whole" in results:
-            lines["openguild, whole server"] = results["whole"]
+            whole = results["whole"]  # its floor is the one that it took turns with
+            own_floor = whole["cpu_us"] / results["whole_ratio"]
+            lines["openguild, whole server"] = {
+                "cpu_us": results["whole_ratio"] * floor, "spread": [edge / own_floor * floor for edge in whole["spread"]]
+            }  # fmt: skip
         if key == "burst":
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -86,7 +91,7 @@ def _cpu(results: Results) -> None:
             axis,
             {name: line["cpu_us"] / floor for name, line in lines.items()},
             spreads,
-            "multiples of a bare send(2) loop",
+            f"multiples of a bare send(2) loop{' (logarithmic)' if key == 'burst' else ''}",
         )
         axis.axvline(1, color=FLOOR, linewidth=0.8, linestyle=":")
         axis.set_title(f"CPU per delivery, {title}", fontsize=10)
@@ -107,7 +112,7 @@ def _latency(results: Results) -> None:
     figure, axis = plt.subplots(figsize=(8, 4.4))
     lines = {**results["fanout"], "openguild, whole server": results["whole"]}
     ends = []
-    for name, line in lines.items():
+    for name, line in sorted(lines.items()):
         values = [line["percentiles_ms"][part] for part in SHOWN_PERCENTILES]
         ours = name.startswith("openguild")
         style = "--" if "whole" in name else "-"
@@ -120,11 +125,11 @@ def _latency(results: Results) -> None:
             linewidth=2.2 if ours else 1.1,
             zorder=3 if ours else 2,
         )
-        ends.append((values[-1], name))
+        ends.append((values[-1], name, colour(name)))
     axis.set_yscale("log")
     axis.set_xticks(range(len(SHOWN_PERCENTILES)), [f"p{part}" for part in SHOWN_PERCENTILES])
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    _label_ends(axis, ends)
+    _label_ends(axis, len(SHOWN_PERCENTILES) - 1, ends)
     axis.set_ylabel("milliseconds (logarithmic)\n◀ better")
     axis.set_xlabel("percentile of deliveries")
     axis.grid(axis="y", which="both", linewidth=0.3)
@@ -132,36 +137,54 @@ def _latency(results: Results) -> None:
     _save(figure, "latency")
 
 
-def _label_ends(axis: Axes, ends: list[tuple[float, str]]) -> None:
-    """Names at the right ends of the lines, moved apart where they would meet."""
-    figure_height = axis.get_window_extent().height
-    bottom, top = axis.get_ylim()
-    previous = -1e9
-    for value, name in sorted(ends):
-        at = axis.transData.transform((0, value))[1]
-        at = max(at, previous + figure_height / 28)
-        previous = at
+def _label_ends(axis: Axes, last: float, ends: list[tuple[float, str, str]]) -> None:
+    """Names (value, name, colour) at the right ends of the lines, moved apart where they would meet, each with a thin line."""
+    gap = axis.get_window_extent().height / 26
+    ordered = sorted(ends)
+    wanted = [float(axis.transData.transform((0, value))[1]) for value, *_ in ordered]
+    begin, width = axis.get_xlim()[0], last - axis.get_xlim()[0]
+    for (value, name, shade), at in zip(ordered, apart(wanted, gap), strict=True):
         y = axis.transData.inverted().transform((0, at))[1]
+        axis.plot([last + 0.01 * width, last + 0.06 * width], [value, y], color=shade, linewidth=0.6)
         weight = "bold" if name.startswith("openguild") else "normal"
-        place = len(SHOWN_PERCENTILES) - 0.9
-        axis.text(place, y, name, color=colour(name), va="center", fontsize=8, fontweight=weight)
-        top = max(top, y * 1.1)
-    axis.set_ylim(bottom, top)
-    axis.set_xlim(-0.2, len(SHOWN_PERCENTILES) + 0.9)
+        axis.text(last + 0.07 * width, y, name, color=shade, va="center", fontsize=8, fontweight=weight)
+    axis.set_xlim(begin, last + 0.4 * width)
+
+
+def apart(wanted: Sequence[float], gap: float) -> list[float]:
+    """Return places for an ascending row, `gap` between each two at least; those that meet stay around their middle."""
+    groups: list[list[float]] = []
+    for place in wanted:
+        groups.append([place])
+        while len(groups) > 1 and _top(groups[-2], gap) + gap > _bottom(groups[-1], gap):
+            last = groups.pop()
+            groups[-1] += last
+    return [_bottom(group, gap) + gap * number for group in groups for number in range(len(group))]
+
+
+def _bottom(group: Sequence[float], gap: float) -> float:
+    return sum(group) / len(group) - gap * (len(group) - 1) / 2
+
+
+def _top(group: Sequence[float], gap: float) -> float:
+    return sum(group) / len(group) + gap * (len(group) - 1) / 2
 
 
 def _scaling(results: Results) -> None:
     figure, axis = plt.subplots(figsize=(6, 3.2))
-    for name, line in results["scaling"].items():
+    highest = {count: max(line[count] for line in results["scaling"].values()) for count in results["scaling"]["floor"]}
+    for name, line in sorted(results["scaling"].items()):
         counts, costs = [int(count) for count in line], list(line.values())
         axis.plot(
             counts, costs, marker="o", label=name, color=colour(name), linewidth=2 if name == "openguild" else 1.2
         )
         for count, cost in zip(counts, costs, strict=True):
-            above = 6 if name == "openguild" else -12
+            above = 7 if cost == highest[str(count)] else -13
+            place = {"xytext": (4 if above > 0 else 0, above), "textcoords": "offset points"}
             axis.annotate(
-                f"{cost:.3g}", (count, cost), xytext=(0, above), textcoords="offset points", ha="center", fontsize=8
-            )
+                f"{cost:.3g}", (count, cost), ha="center", fontsize=8, color=colour(name), **place,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+            )  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlabel("subscribers (logarithmic)")
     axis.set_ylabel("microseconds\n◀ better")
@@ -172,25 +195,29 @@ def _scaling(results: Results) -> None:
 
 
 def _history() -> None:
-    """The ratios of each commit, oldest first."""
+    """The ratios of each commit, oldest first; the newest in numbers."""
     lines = history()
     commits = list(dict.fromkeys(line["commit"] for line in lines))
     figure, axis = plt.subplots(figsize=(8, 3.4))
-    for measure in TRACKED:
+    ends = []
+    for measure, shade in zip(TRACKED, SHADES, strict=True):
         found = {line["commit"]: line for line in lines if line["measure"] == measure}
         if found:
             places = [commits.index(commit) for commit in found]
             ratios = [float(line["ratio"]) for line in found.values()]
             below = [ratio - float(line["low"]) for ratio, line in zip(ratios, found.values(), strict=True)]
             above = [float(line["high"]) - ratio for ratio, line in zip(ratios, found.values(), strict=True)]
-            axis.errorbar(places, ratios, yerr=[below, above], marker="o", capsize=3, label=measure)
-    axis.set_xticks(range(len(commits)), [commit[:7] for commit in commits], rotation=30)
+            axis.errorbar(places, ratios, yerr=[below, above], marker="o", markersize=4, capsize=3, color=shade)
+            ends.append((ratios[-1], f"{ratios[-1]:.2f}  {measure}", shade))
+    axis.set_xticks(range(len(commits)), [commit[:7] for commit in commits])
+    axis.tick_params(axis="x", labelrotation=0 if len(commits) < 7 else 90)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
+    axis.axhline(1, color=FLOOR, linewidth=0.8, linestyle=":")
+    _label_ends(axis, len(commits) - 1, ends)
     axis.set_ylabel("ours against theirs (logarithmic)\n◀ better")
     axis.set_title("Ratios by commit")
-    axis.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
     _save(figure, "history")
 
 
