@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.http.jobs import JOBS, Household
 from benchmarks.http.measure import QUICK, window
 from benchmarks.http.servers import Target
-from benchmarks.lab.figures import ratio
+from benchmarks.lab.figures import ratio, verdict
 from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.suites import Asked, chosen, require
@@ -90,6 +90,6 @@ def compare(before: str, after: str, asked: Asked) -> int:
     print(f"CPU of the server per request, {trees[1][0]} against {trees[0][0]}, {rounds} rounds; 95% confidence")
     for job, (old, new) in costs.items():
         found = ratio(new, old)
-        sure = "" if found["low"] <= 1 <= found["high"] else "  less" if found["high"] < 1 else "  MORE"
-        print(f"{job:14} {found['ratio']:.3f}  ({found['low']:.3f} to {found['high']:.3f}){sure}")
+        interval = f"({found['low']:.3f} to {found['high']:.3f})" if rounds > 1 else "(no interval of one round)"
+        print(f"{job:14} {found['ratio']:.3f}  {interval}  {verdict(found)}".rstrip())
     return 0
