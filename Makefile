@@ -234,9 +234,9 @@ budget: $(VENV)/.dev  ## instructions of a post, a page, a delivery, under valgr
 	PYTHONPATH=. $(BIN)/python -m benchmarks.budget $(SAVE)
 
 .PHONY: flame
-flame: $(VENV)/.bench  ## build/flame.svg, a flame graph of all Python processes of SUITE=http, of its part ONLY=post
+flame: $(VENV)/.bench  ## build/flame.svg, a flame graph of all Python processes of SUITE=http, of its part ONLY=openguild,post
 	mkdir -p build
-	PYTHONPATH=. $(BIN)/py-spy record --subprocesses --rate 250 --output build/flame.svg -- $(BIN)/python -m benchmarks run $(or $(SUITE),http) --only $(or $(ONLY),post) --quick
+	PYTHONPATH=. $(BIN)/py-spy record --subprocesses --rate 250 --output build/flame.svg -- $(BIN)/python -m benchmarks run $(or $(SUITE),http) --quick --only $(or $(ONLY),openguild$(if $(filter load,$(SUITE)),,$(comma)post))
 
 clean:  ## remove what was built; keeps .data
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage .coverage.*

@@ -22,8 +22,8 @@ def stamped(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(name: str, results: dict[str, Any]) -> None:
-    """Write `results/<name>.json`. Raises ValueError beyond MAX_BYTES, and what jsonschema raises, where it is installed."""
-    text = json.dumps(results, indent=1, sort_keys=True) + "\n"
+    """Write `results/<name>.json`. Raises ValueError beyond MAX_BYTES and for what is no number, and what `check` raises."""
+    text = json.dumps(results, indent=1, sort_keys=True, allow_nan=False) + "\n"
     if len(text) > MAX_BYTES:
         raise ValueError(f"{name}.json would have {len(text):,} bytes: at most {MAX_BYTES:,} are checked in")
     check(results)
@@ -31,7 +31,10 @@ def write(name: str, results: dict[str, Any]) -> None:
 
 
 def check(results: dict[str, Any]) -> None:
-    """Check against the schema."""
+    """Check against the schema, where jsonschema is installed. Raises ValueError for a ratio outside of its interval."""
+    for measure, found in results.get("ratios", {}).items():
+        if not found["low"] <= found["ratio"] <= found["high"]:
+            raise ValueError(f"{measure}: {found}")
     try:
         import jsonschema
     except ModuleNotFoundError:

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.lab.figures import ratio, verdict
 from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
-from benchmarks.lab.results import HISTORY, MAX_BYTES, RESULTS, SCHEMA, history
+from benchmarks.lab.results import HISTORY, MAX_BYTES, RESULTS, SCHEMA, check, history
 from benchmarks.lab.suites import Asked, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +43,33 @@ def test_every_benchmark_begins(suite: str) -> None:
 def test_results_follow_the_schema_and_are_small(path: Path) -> None:
     jsonschema.validate(json.loads(path.read_text()), json.loads(SCHEMA.read_text()))
     assert path.stat().st_size <= MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("http", ("stamp",), None),
+        ("http", ("stamp", "date"), "yesterday"),
+        ("http", ("jobs", "post", "openguild", "cpu_us"), None),
+        ("http", ("ratios", "post, CPU: fastapi", "low"), 9.0),
+        ("load", ("fanout", "floor"), None),
+        ("load", ("fanout", "picows", "cpu_us"), -1.0),
+        ("load", ("burst", "openguild", "spread"), [1.0]),
+        ("load", ("scaling", "floor", "10"), "9"),
+    ],
+)
+def test_a_broken_result_is_refused(name: str, place: tuple[str, ...], value: object) -> None:
+    whole = json.loads((RESULTS / f"{name}.json").read_text())
+    check(whole)
+    part = whole
+    for key in place[:-1]:
+        part = part[key]
+    if value is None:
+        del part[place[-1]]
+    else:
+        part[place[-1]] = value
+    with pytest.raises((ValueError, jsonschema.ValidationError)):
+        check(whole)
 
 
 def test_the_history_holds_one_ratio_for_each_commit_and_measure() -> None:
