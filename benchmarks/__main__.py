@@ -11,19 +11,22 @@ What is not installed is named and skipped: pip install -e '.[bench]' installs t
 from __future__ import annotations
 
 import argparse
+import sys
 
 from benchmarks.lab.program import RefusedError, positive, program
 from benchmarks.lab.suites import SUITES, Asked, peers, run
 
 
 def _list() -> int:
+    lines = []
     for name, suite in SUITES.items():
-        print(f"{name:9} {suite.text}")
+        lines.append(f"{name:9} {suite.text}")
         try:
             for peer, lacking in peers(suite).items():
-                print(f"{'':11}{peer}{'' if lacking is None else f' (skipped here: {lacking})'}")
+                lines.append(f"{'':11}{peer}{'' if lacking is None else f' (skipped here: {lacking})'}")
         except ModuleNotFoundError as missing:
-            print(f"{'':11}its peers: {missing.name} is not installed: pip install -e '.[bench]'")
+            lines.append(f"{'':11}its peers: {missing.name} is not installed: pip install -e '.[bench]'")
+    sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,8 @@ def program(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status. SIGTERM and an alarm end it as Ctrl-C does: servers stop, directories go."""
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a locale without a sign of a table is no reason to lose its figures
     try:
         status = main()
     except RefusedError as refused:
@@ -25,6 +28,13 @@ def program(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         status = 128 + signal.SIGINT
+    except Exception as failure:
+        from openguild_runtime.embedded import EmbeddedError  # here, as --help needs no extra
+
+        if not isinstance(failure, EmbeddedError):
+            raise
+        sys.stderr.write(f"{failure}\n")
+        status = 1
     raise SystemExit(status)
 
 

@@ -61,6 +61,7 @@ PASSWORD_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")  # as `new_password` makes t
 LOG_ERROR = re.compile(
     r"\b(FATAL|PANIC|ERROR|error): |\[(FTL|ERR)\] "
 )  # the part of a log line from here on is the reason
+SHARED_MEMORY_FULL = re.compile(r"shared memory segment .*No space left on device")
 DISK_FULL = re.compile(r"No space left on device|[Cc]heck free disk space|: wrote only \d")
 DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
 
@@ -277,8 +278,10 @@ class EmbeddedServer(ABC):
                 guard.kill()
 
     def _failure_from_log(self) -> str:
-        """Return in one line why the program exited, from its log, with the mend for a full disk."""
+        """Return in one line why the program exited, from its log, with the mend for what is full."""
         said = [line.strip() for line in read_lines(self._log, since=self._log_offset) if line.strip()]
+        if any(SHARED_MEMORY_FULL.search(line) for line in said):
+            return "the shared memory of /dev/shm is full: free some there, or give the container more (--shm-size)"
         if (not said and is_full(self._root)) or any(DISK_FULL.search(line) for line in said):
             return f"the disk of {self._root} is full: free some space, or name another directory with --data-dir"
         faults = [line[found.start() :] for line in said if (found := LOG_ERROR.search(line))]

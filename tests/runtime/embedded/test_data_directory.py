@@ -250,3 +250,22 @@ def test_a_full_disk_is_reported_and_the_next_start_works(tmp_path: Path) -> Non
         lines = done.stdout.splitlines()
         assert lines[1:] == ["served"], done.stderr
         assert "is full: free some space" in lines[0] or "(no space left on device): fix that" in lines[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounts a small disk")
+def test_full_shared_memory_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom openguild_runtime.embedded import EmbeddedError, EmbeddedPostgres\n"
+        "try: EmbeddedPostgres(sys.argv[1]).start()\nexcept EmbeddedError as failure: print(failure)\n"
+    )
+    # the directory itself may be below /dev/shm
+    shell = (
+        'mount --bind "$3" /mnt && mount -t tmpfs -o size=512k none /dev/shm || exit 77; exec "$1" -c "$2" /mnt/data'
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", shell, "sh", sys.executable, script, str(tmp_path)],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("no right to mount")
+    assert "the shared memory of /dev/shm is full: free some there" in done.stdout, done.stderr
