@@ -21,7 +21,7 @@ QUIET_SECS = 2.0
 
 def possible(wanted: int) -> int:
     """Return how many streams of `wanted` the limit of open files leaves room for, in one process."""
-    return min(wanted, DescriptorBudget(raise_limit(), SET_ASIDE, wanted).streams - SET_ASIDE)
+    return min(wanted, DescriptorBudget(raise_limit(), SET_ASIDE, wanted + SET_ASIDE).streams - SET_ASIDE)
 
 
 def measure(subscribers: int) -> dict[str, Any]:
