@@ -34,6 +34,11 @@ def window(target: Target, household: Household | None, name: str, count: int, d
     return {"cpu_us": (cpu_secs(target.pid) - before) / count * 1e6, **json.loads(done.stdout)}
 
 
+def has_users(server: str) -> bool:
+    """Whether it does any job but the one that needs none."""
+    return any(server in job.servers for name, job in JOBS.items() if name != "version")
+
+
 def measure(
     names: Sequence[str], jobs: Sequence[str], rounds: int, quick: bool, directory: Path, step: Callable[[str], None]
 ) -> dict[str, dict[str, list[Window]]]:
@@ -43,7 +48,7 @@ def measure(
         households: dict[str, Any] = {}
         for name, target in targets.items():
             step(f"{name}: users, channels, messages")
-            households[name] = Household(target) if name != "bare-asgi" else None
+            households[name] = Household(target) if has_users(name) else None
         for turn in range(rounds + 1):
             for job in jobs:
                 for name, target in targets.items():

@@ -20,7 +20,7 @@ from tests.support.waiting import free_port, wait_until
 
 HERE = Path(__file__).parent
 UVICORN_PEERS = {"fastapi": ("fastapi_app:app",), "bare-asgi": ("bare_asgi:app", "--no-access-log")}
-"""What uvicorn is told. To add a peer: a module in peers/ with the paths of its jobs (jobs.py), and a line here."""
+"""What uvicorn is told. To add a peer: a module in peers/ with the paths of its jobs, its name at them in jobs.py, a line here."""
 NEEDS = {
     "fastapi": ("fastapi", "uvicorn", "httptools", "uvloop", "asyncpg"),
     "bare-asgi": ("uvicorn", "httptools", "uvloop"),
