@@ -16,6 +16,7 @@ from benchmarks.cluster import appends, replicas
 from benchmarks.lab.program import program
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import RESULTS, stamped, write
+from benchmarks.lab.stamp import told
 from benchmarks.load.actors import RealServer
 from tests.scenarios.chaos.plan import Plan
 from tests.scenarios.chaos.run import run_plan
@@ -84,7 +85,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = ["| measure | value | asked for | reached |", "| --- | --- | --- | --- |"]
     for name, value, wanted, reached in rows(results):
         lines.append(f"| {name} | {value} | {wanted} | {'' if reached is None else 'yes' if reached else '**no**'} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", told(results["stamp"])]) + "\n"
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ import httpx
 
 from benchmarks.lab.program import program
 from benchmarks.lab.results import RESULTS, stamped, write
+from benchmarks.lab.stamp import told
 from benchmarks.load.actors import RealServer, resident_bytes
 from tests.support.chat import PASSWORD
 from tests.support.waiting import wait_until
@@ -196,7 +197,7 @@ def markdown(results: dict[str, Any]) -> str:
         "| --- | --- | --- |",
         *(f"| {' | '.join(row)} |" for row in rows(results)),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", told(results["stamp"])]) + "\n"
 
 
 def main() -> int:

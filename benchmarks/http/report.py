@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.http.measure import Window
 from benchmarks.lab.figures import ratio, summary
 from benchmarks.lab.results import RESULTS, remember, stamped, write
+from benchmarks.lab.stamp import told
 
 GOALS = {
     "post, CPU: fastapi": 0.4, "page, CPU: fastapi": 0.25, "version, CPU: bare-asgi": 2.0, "edit, CPU: our post": 1.2,
@@ -63,11 +64,7 @@ def markdown(results: dict[str, Any]) -> str:
         found = results["ratios"][measure]
         reached = found["ratio"] <= bound
         rows.append(f"| {measure} | <= {bound:g} | {_shown(found)} | {'yes' if reached else '**no**'} |")
-    made = results["stamp"]
-    rows += [
-        "",
-        f"Commit {made['commit']}, {made['date'][:10]}, {made['cpu']}, {made['cores']} cores, load {made['load']}.",
-    ]
+    rows += ["", told(results["stamp"])]
     rows += [f"Not run: {name}, {why}." for name, why in results["skipped"].items()]
     return "\n".join(rows) + "\n"
 

@@ -27,6 +27,11 @@ def stamp() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def told(made: dict[str, Any]) -> str:
+    """Return the line of a stamp in a table's document."""
+    return f"Commit {made['commit']}, {made['date'][:10]}, {made['cpu']}, {made['cores']} cores, load {made['load']}."
+
+
 def commit(root: Path = ROOT) -> str:
     """Return the short hash of the commit, with a + where the work tree differs from it."""
     name = _said("git", "-C", str(root), "rev-parse", "--short=12", "HEAD") or "unknown"

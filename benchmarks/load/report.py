@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.lab import results as store
 from benchmarks.lab.figures import rounded
+from benchmarks.lab.stamp import told
 
 OTHERS = frozenset({"floor", "openguild", "node-ws", "nchan", "mosquitto", "nats-server"})  # no Python, or ours
 Results = dict[str, Any]
@@ -70,7 +71,8 @@ def markdown(results: Results) -> str:
         "",
         f"5,000 channels with 3 subscribers each: {many:.2f} times the CPU per delivery of one channel with 1,000.",
     ]
-    rows += ["", "CPU as multiples of the bare send(2) loop in the same run."]
+    rows += ["", f"CPU as multiples of the bare send(2) loop in the same run. {told(results['stamp'])}"]
+    rows += [f"Not run: {name}, {why}." for name, why in results["skipped"].items()]
     return "\n".join(rows) + "\n"
 
 

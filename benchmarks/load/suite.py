@@ -38,8 +38,6 @@ def _run_whole(asked: Asked) -> int:
         raise RefusedError("--save draws plots, and matplotlib is not installed: pip install -e '.[bench]'")
     results = whole.run(asked.quick, asked.rounds)
     sys.stdout.write(report.markdown(results))
-    for name, lacking in results["skipped"].items():
-        print(f"not run: {name}, {lacking}")
     if asked.save:
         report.write(results)
     return 0
