@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.lab.program import RefusedError
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.chat import Chat, User
 from tests.support.server import ServerProcess
@@ -34,6 +36,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build/bench"
 FRAME_BYTES = 300
+READY_SECS = 60.0  # for a peer to begin, on a busy machine
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
 ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": f"{ROOT}:{HERE / 'peers'}", "WS_ROOT": str(BUILD / "node")}
 COMMANDS = {
@@ -170,7 +173,7 @@ def peer(name: str) -> Iterator[tuple[Talker, int, str, str]]:
     """A peer that is ready: (itself, port, target, token)."""
     talker = Talker(COMMANDS[name])
     try:
-        port = int(talker.hear().split()[1])
+        port = _ready_port(name, talker)
         if name == "openguild":
             user, channel = prepared(f"http://127.0.0.1:{port}")
             yield talker, port, f"/channels/{channel}/ws", user.token
@@ -178,6 +181,17 @@ def peer(name: str) -> Iterator[tuple[Talker, int, str, str]]:
             yield talker, port, "/", ""
     finally:
         talker.close()
+
+
+def _ready_port(name: str, talker: Talker) -> int:
+    """Return the port that a peer tells in its first line. Raises RefusedError where it tells none in time."""
+    if not select.select([talker.process.stdout], [], [], READY_SECS)[0]:
+        raise RefusedError(f"{name} has not said `ready PORT` within {READY_SECS:g} s")
+    line = talker.hear().strip()
+    word, _, port = line.partition(" ")
+    if word != "ready" or not port.isdigit():
+        raise RefusedError(f"{name} has said {line!r} instead of `ready PORT`")
+    return int(port)
 
 
 def prepared(url: str) -> tuple[User, str]:

@@ -19,6 +19,7 @@ from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import HISTORY, MAX_BYTES, RESULTS, SCHEMA, check, history
 from benchmarks.lab.suites import Asked, run
+from benchmarks.load import actors
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMPED = [
@@ -26,15 +27,15 @@ STAMPED = [
 ]
 
 
-SUITES = sorted(path.parent.name for path in (ROOT / "benchmarks").glob("*/__main__.py"))
+SUITES = sorted(f"{path.parent.name}.__main__" for path in (ROOT / "benchmarks").glob("*/__main__.py"))
 OPTIONAL = {"matplotlib", "openguild_runtime.net._flush"}  # of the extra; made where a compiler is
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", [*SUITES, "load.whole", "load.plots", "lab.compare"])
 def test_every_benchmark_begins(suite: str) -> None:
     """What it imports is there: nobody runs all of them at each change."""
     try:
-        importlib.import_module(f"benchmarks.{suite}.__main__")
+        importlib.import_module(f"benchmarks.{suite}")
     except ModuleNotFoundError as missing:
         assert missing.name in OPTIONAL  # noqa: PT017  # another one is a fault
 
@@ -148,6 +149,18 @@ program(main)
     assert process.returncode == status
     assert not directory.exists()
     assert errors.strip().startswith("stopped")
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [("print('no')", "x has said 'no' instead of"), ("input()", "x has not said `ready PORT` within 0.1 s")],
+)
+def test_a_peer_that_is_not_ready_is_named(says: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(actors.COMMANDS, "x", [sys.executable, "-c", says])
+    if says == "input()":
+        monkeypatch.setattr(actors, "READY_SECS", 0.1)
+    with pytest.raises(RefusedError, match=told), actors.peer("x"):
+        pass
 
 
 def test_progress_in_a_file_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
