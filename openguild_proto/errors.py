@@ -96,6 +96,9 @@ class ErrorCode(Enum):
         "typing_rate_limit", 429, "you tell too often that you are typing", "typing_rate_limit"
     )
     SEARCH_RATE_LIMIT = ErrorSpec("search_rate_limit", 429, "you are searching too fast", "search_rate_limit")
+    OWNER_READ_RATE_LIMIT = ErrorSpec(
+        "owner_read_rate_limit", 429, "you are reading too fast from another server", "owner_read_rate_limit"
+    )
     LOGIN_RATE_LIMIT = ErrorSpec(
         "login_rate_limit", 429, "too many attempts; wait before trying again", "login_rate_limit"
     )

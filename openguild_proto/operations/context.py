@@ -76,6 +76,7 @@ class Limit(Enum):
     SEARCHES = (
         "searches of an account", (ErrorCode.SEARCH_RATE_LIMIT,), (Policy("searches", "user_searches"),), True,
     )  # fmt: skip
+    OWNER_READS = ("reads of an account at other servers", (ErrorCode.OWNER_READ_RATE_LIMIT,), ())
     ATTEMPTS = (
         "attempts of an address and on an account",
         (ErrorCode.LOGIN_RATE_LIMIT,),
@@ -136,6 +137,7 @@ def rates(settings: Settings) -> dict[str, tuple[int, float]]:
         "user_reads": (messages.max_reads_per_user_per_window, messages.rate_limit_window_secs),
         "user_typing": (messages.max_typing_per_user_per_window, messages.rate_limit_window_secs),
         "user_searches": (search.max_searches_per_user_per_window, search.window_secs),
+        "user_owner_reads": (servers.max_owner_reads_per_user_per_window, servers.window_secs),
         "address_logins": (session.max_logins_per_address_per_window, session.login_window_secs),
         "account_logins": (session.max_logins_per_account_per_window, session.login_window_secs),
         "address_refreshes": (session.max_refreshes_per_address_per_window, session.login_window_secs),
@@ -166,6 +168,7 @@ class Service:
     user_reads: SlidingWindow  # key: user id; read positions
     user_typing: SlidingWindow  # key: user id
     user_searches: SlidingWindow  # key: user id
+    user_owner_reads: SlidingWindow  # key: user id; reads that are passed on to the owner of a mirrored guild
     address_logins: SlidingWindow  # key: limit_key of the client's address; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
     address_refreshes: SlidingWindow  # key: limit_key of the client's address

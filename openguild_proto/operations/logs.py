@@ -26,6 +26,7 @@ from openguild_proto.log.names import LogKind, log_name
 from openguild_proto.log.sync import Followed, News, plan_sync
 from openguild_proto.operations.auth import unauthorized
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.context import Limit
 from openguild_proto.operations.epochs import (
     LOG_EPOCH,
     LOG_PLACE,
@@ -68,7 +69,7 @@ def _page_of(query: Mapping[str, Any]) -> PageBounds | None:
 @route(
     "GET", "/channels/{channel_id}/events", "Read the log", {200: list[ListedEvent]},
     rights=in_channel(Permission.READ), query=LOG_PAGE, response_headers=(LOG_EPOCH,), errors=(ErrorCode.INVALID_SINCE,),
-    page_of=_page_of,
+    page_of=_page_of, limits=(Limit.OWNER_READS,),
 )  # fmt: skip
 def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Read a page of a channel's log, oldest first, of about a MiB at most."""
@@ -88,6 +89,7 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
 @route(
     "GET", "/guilds/{guild_id}/log", "Read a guild's log", {200: list[LogLine]},
     rights=in_guild(Permission.READ), query=LOG_PAGE, response_headers=LOG_PLACE, errors=(ErrorCode.INVALID_SINCE,),
+    limits=(Limit.OWNER_READS,),
 )  # fmt: skip
 def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Read what happened to a guild, its channels, members and invites, who did it and why: a page, oldest first."""

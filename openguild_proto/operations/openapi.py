@@ -201,7 +201,7 @@ def _operation(route: Route, schemas: Mapping[str, Schema]) -> dict[str, Any]:
 
 
 def _responses(route: Route, schemas: Mapping[str, Schema]) -> dict[str, Any]:
-    limited = _LIMITED if route.limits else ()
+    limited = _LIMITED if any(limit.policies for limit in route.limits) else ()
     responses: dict[str, Any] = {}
     error = {"$ref": "#/components/responses/Error"}
     if route.status == 501:

@@ -29,7 +29,7 @@ from openguild_proto.limits import (
 )
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.context import Context
+from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.epochs import LOG_HEAD
 from openguild_proto.operations.idempotency import KEY_HEADER
 from openguild_proto.operations.mirrored_events import read_mirrored
@@ -212,8 +212,12 @@ class _Line(msgspec.Struct):
 
 def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | None]:
     """Read what is only at the owner, up to where the mirror stands, `here`: the reader goes on from there at this server. None:
-    the owner cannot be reached, or counts in another epoch, and what is here has to do.
+    the owner cannot be reached, or counts in another epoch, and what is here has to do. Raises Refusal, also where the user reads
+    too fast: all users of this server share what it may ask of the owner.
     """
+    wait_secs = call.ctx.service.user_owner_reads.hit(call.claims.user_id, call.ctx.now)
+    if wait_secs is not None:
+        raise Limit.OWNER_READS.refusal(wait_secs)
     try:
         answer = yield from pass_to_owner(call, server, query=_up_to(call, here.sequence))
     except Refusal as refusal:

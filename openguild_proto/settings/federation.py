@@ -20,6 +20,9 @@ class FederationSettings:
         Count, Setting("posts, changes and forwarded requests of the users of one server", live=True)
     ] = 12_000
     max_joins_per_server_per_window: Annotated[Count, Setting("joins of users of one server", live=True)] = 600
+    max_owner_reads_per_user_per_window: Annotated[
+        Count, Setting("reads of one user that are passed on to owners of mirrored guilds", live=True)
+    ] = 600
     max_invites_per_server_per_window: Annotated[Count, Setting("invites that one server looks at", live=True)] = 600
     max_discoveries_per_window: Annotated[
         Count, Setting("servers whose keys are read because they, or somebody in their name, asked", live=True)

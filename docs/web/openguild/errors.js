@@ -85,7 +85,7 @@ export const STATUS_OF_CODE = {
   method_not_allowed: 405, request_timeout: 408, username_taken: 409, nonce_reused: 409, last_owner: 409,
   message_redacted: 409, limit_reached: 409, invite_expired: 410, payload_too_large: 413, uri_too_long: 414,
   unsupported_media_type: 415, expectation_failed: 417, upgrade_required: 426, message_rate_limit: 429,
-  ip_rate_limit: 429, write_rate_limit: 429, typing_rate_limit: 429, read_rate_limit: 429, search_rate_limit: 429, login_rate_limit: 429,
+  ip_rate_limit: 429, write_rate_limit: 429, typing_rate_limit: 429, read_rate_limit: 429, search_rate_limit: 429, owner_read_rate_limit: 429, login_rate_limit: 429,
   refresh_rate_limit: 429, connection_limit: 429, headers_too_large: 431, server_error: 500, not_implemented: 501,
   database_unavailable: 503, overloaded: 503, draining: 503, http_version_not_supported: 505,
   signature_invalid: 401, server_denied: 403, server_quarantined: 403, id_taken: 409, server_rate_limit: 429,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from openguild_proto.http.message import Response
 from tests.proto.operations.test_federated_guilds import Shared, error, shared
@@ -101,3 +103,17 @@ def _in_epoch(shared: Shared, epoch: int) -> Any:
     return type(record)(
         record.channel_id, record.guild_id, record.name, record.created_at_ms, record.topic, record.position, epoch
     )
+
+
+@pytest.mark.parametrize("what", ["pins", "messages?before=1", "events?before=1"])
+def test_reads_at_the_owner_are_counted_of_each_user(ahead: Shared, what: str) -> None:
+    service = ahead.south.service
+    federation = service.settings.federation
+    budgets = dataclasses.replace(federation.budgets, max_owner_reads_per_user_per_window=2)
+    service.apply(replace(service.settings, federation=replace(federation, budgets=budgets)))
+    for _ in range(2):
+        ask(ahead, what)
+    refused = ahead.south.ask("GET", f"/channels/{ahead.channel}/{what}", token=ahead.bob)
+    assert error(refused) == (429, "owner_read_rate_limit")
+    assert int(dict(refused.headers)["retry-after"]) >= 1
+    assert texts(ahead, "events?since=1") == ["brought"], "what is here is read as before"

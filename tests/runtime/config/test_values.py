@@ -70,6 +70,7 @@ BAD = {
     "federation.max_proposals_per_server_per_window": NUMBER,
     "federation.max_joins_per_server_per_window": NUMBER,
     "federation.max_invites_per_server_per_window": "0",
+    "federation.max_owner_reads_per_user_per_window": "0",
     "federation.max_discoveries_per_window": "0",
     "federation.window_secs": "0",
     "mls.enabled": "2",
