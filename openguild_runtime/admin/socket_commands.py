@@ -38,6 +38,7 @@ from openguild_runtime.observability import logs
 from openguild_runtime.system.unix_socket import serve_unix_socket
 
 REQUEST_TIMEOUT_SECS = 5.0
+ANSWER_SECS = 1.0
 AUDIT_SECS = 1.0  # the longest wait for the audit record: a log that nobody reads must not stop administrators
 MAX_REQUEST_BYTES = 4_096
 
@@ -134,7 +135,8 @@ async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
         response = {"error": "internal error"}
     if name in CHANGES or (name in LOOKS and request.get("action") not in LOOKS[name]):
         audit.warning("admin action", uid=uid, request=request, answer=response)
-        await anyio.to_thread.run_sync(logs.flush, AUDIT_SECS)  # whoever has the answer finds the record
+        with anyio.CancelScope(shield=True):  # a drain ends this task
+            await anyio.to_thread.run_sync(logs.flush, AUDIT_SECS)  # whoever has the answer finds the record
     return response
 
 
@@ -146,7 +148,9 @@ async def serve_admin(scope: AdminScope, path: Path) -> None:
             line = b""
             while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
                 line += await stream.receive(MAX_REQUEST_BYTES)
-            await stream.send(json.dumps(await respond(scope, line, _uid_of(stream))).encode() + b"\n")
+            response = await respond(scope, line, _uid_of(stream))
+            with anyio.move_on_after(ANSWER_SECS, shield=True):  # as above
+                await stream.send(json.dumps(response).encode() + b"\n")
 
     await serve_unix_socket(path, serve)
 

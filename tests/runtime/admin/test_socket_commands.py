@@ -32,7 +32,7 @@ from openguild_proto.replica.notifications import user_ring
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.reload import LiveConfig
 from openguild_runtime.admin.scope import AdminScope, Response
-from openguild_runtime.admin.socket_commands import respond
+from openguild_runtime.admin.socket_commands import respond, serve_admin
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.federation.peer_link import PeerLink
@@ -255,13 +255,32 @@ async def test_a_failing_request_ends_alone() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve_unix_socket, path, fail)
             for _ in range(3):
-                with anyio.fail_after(5):
+                with anyio.fail_after(30):
                     await eventually(path.exists)
                     async with await anyio.connect_unix(path) as stream:
                         await stream.send(b"x")
                         with pytest.raises(anyio.EndOfStream):
                             await stream.receive()
             tasks.cancel_scope.cancel()
+        assert not path.exists()
+
+
+async def test_a_drain_is_answered_though_it_ends_the_socket(joined: Joined) -> None:
+    serving = anyio.CancelScope()
+
+    async def serve(path: Path) -> None:
+        with serving:
+            await serve_admin(joined.replica._replace(drain=serving.cancel), path)
+
+    with TemporaryDirectory(prefix="og-") as directory:
+        path = Path(directory) / "local.sock"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve, path)
+            with anyio.fail_after(30):
+                await eventually(path.exists)
+                async with await anyio.connect_unix(path) as stream:
+                    await stream.send(b'{"command": "drain"}\n')
+                    assert json.loads(await stream.receive()) == {"draining": True}
         assert not path.exists()
 
 
