@@ -149,7 +149,7 @@ async def serve_admin(scope: AdminScope, path: Path) -> None:
             while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
                 line += await stream.receive(MAX_REQUEST_BYTES)
             response = await respond(scope, line, _uid_of(stream))
-            with anyio.move_on_after(ANSWER_SECS, shield=True):  # as above
+            with anyio.move_on_after(ANSWER_SECS, shield=True):  # whoever asks for a drain is answered
                 await stream.send(json.dumps(response).encode() + b"\n")
 
     await serve_unix_socket(path, serve)
