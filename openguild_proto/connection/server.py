@@ -11,11 +11,11 @@ The call contract, for every driver:
 
 If `next_events` is not called, the next `receive_data` or `receive_eof` reads the rest; nothing is lost. No deadline of
 the peer runs while the caller has a request to respond to, or events to take from `next_events`. Commands in the wrong
-phase raise LocalProtocolError and change nothing.
+phase, and values that cannot be sent, raise LocalProtocolError and change nothing.
 
-Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `wants`, `next_deadline`.
-Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`, `write_blocked`, `write_idle`,
-`write_ended`. The state machine is two tables (phases.py).
+Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `unfinished_body_bytes`,
+`wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
+`write_blocked`, `write_idle`, `write_ended`. The state machine is two tables (phases.py).
 """
 
 from __future__ import annotations
@@ -69,8 +69,6 @@ class ServerConnection:
     - `max_body_of(method, path)`: the body limit of a route, in addition to `limits.max_body_bytes`.
 
     Attributes: `phase`; `outbox`, the queued bytes: `append(data)` (prepared frames), `peek(max_bytes)`, `consume(nbytes)`, `len`.
-
-    Commands that the phase does not allow, and values that cannot be sent, raise LocalProtocolError and change nothing.
     """
 
     __slots__ = (
@@ -147,6 +145,11 @@ class ServerConnection:
     def is_write_blocked(self) -> bool:
         """Whether `write_blocked` was called and the peer has not taken everything since."""
         return Deadline.WRITE in self._deadlines
+
+    @property
+    def unfinished_body_bytes(self) -> int:
+        """The bytes that are kept of a request body that is not whole."""
+        return 0 if self._http is None else self._http.reader.body_bytes
 
     @property
     def wants(self) -> Wants:
@@ -365,8 +368,7 @@ class ServerConnection:
     def wrote(self, nbytes: int, now: float) -> None:
         """Extend the write deadline after a blocked write made progress.
 
-        On HTTP in proportion to the bytes, so that a slow reader cannot hold a large response. The queue of a WebSocket is
-        bounded by its ring.
+        On HTTP in proportion to the bytes, so that a slow reader cannot hold a large response; a WebSocket's queue is bounded.
         """
         if nbytes <= 0 or Deadline.WRITE not in self._deadlines:
             return

@@ -39,7 +39,7 @@ class RequestReader:
 
     __slots__ = (
         "_body", "_buffer", "_chunk_left", "_chunked_bytes", "_chunks", "_limits", "_lines", "_max_body_of", "_part", "_patterns",
-        "_peer", "_policy", "_trailer_bytes", "exchange", "expects_continue", "random_bytes", "request",
+        "_peer", "_policy", "_trailer_bytes", "body_bytes", "exchange", "expects_continue", "random_bytes", "request",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,7 @@ class RequestReader:
         self._patterns: HeadReader = PatternHeads(limits)
         self._lines: LineExchange | None = None  # created for the first head that needs it
         self._body: list[bytes] = []
+        self.body_bytes = 0  # of a body that is not whole, its buffered end not among them
         self._chunk_left = self._chunked_bytes = self._chunks = self._trailer_bytes = 0
         self.expects_continue = False
         self.begin_next()
@@ -157,6 +158,7 @@ class RequestReader:
         data = self._take_data()
         if data:
             self._body.append(self.exchange.pass_body(data))
+            self.body_bytes += len(data)
         return None if self._chunk_left else self._finish(self.request)
 
     def _step_chunk_line(self) -> Request | Rule | bool | None:
@@ -185,6 +187,7 @@ class RequestReader:
         data = self._take_data()
         if data:
             self._body.append(data)
+            self.body_bytes += len(data)
         if self._chunk_left:
             return None
         self._part = Part.CHUNK_END
@@ -221,7 +224,7 @@ class RequestReader:
             return rule or strictness.LIBRARY
         self._part = Part.HEAD
         if self._body:
-            body, self._body = b"".join(self._body), []
+            body, self._body, self.body_bytes = b"".join(self._body), [], 0
             request = Request(
                 method=request.method, path=request.path, query=request.query, headers=request.headers, body=body,
                 http_version=request.http_version, request_id=request.request_id, client_address=request.client_address,
@@ -230,9 +233,10 @@ class RequestReader:
         return request
 
     def take_rest(self) -> bytes:
-        """Remove and return all buffered bytes."""
+        """Remove and return all buffered bytes; what there is of a body is given up."""
         rest = bytes(self._buffer)
         self._buffer.clear()
+        self._body, self.body_bytes = [], 0
         return rest
 
 

@@ -27,9 +27,8 @@ from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
 from openguild_proto.limits import MAX_UNFINISHED_BODY_BYTES, MAX_UNSENT_RESPONSE_BYTES, Limits
 from openguild_proto.policy.admission import Admission, Refused
+from openguild_proto.policy.held_bytes import HeldBytes
 from openguild_proto.policy.log_throttle import LogThrottle
-from openguild_proto.policy.unfinished_bodies import UnfinishedBodies
-from openguild_proto.policy.unsent_responses import UnsentResponses
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.socket_watch import SocketWatch
 from openguild_runtime.net.transport import Rest, Transport, Work
@@ -75,8 +74,8 @@ class ConnectionServer:
         max_per_address: int,
         max_body_of: Callable[[str, str], int] | None = None,
     ) -> None:
-        self.bodies: UnfinishedBodies[Transport] = UnfinishedBodies(MAX_UNFINISHED_BODY_BYTES)
-        self.waiting: UnsentResponses[Transport] = UnsentResponses(MAX_UNSENT_RESPONSE_BYTES)
+        self.unfinished_bodies: HeldBytes[Transport] = HeldBytes(MAX_UNFINISHED_BODY_BYTES)
+        self.unsent_responses: HeldBytes[Transport] = HeldBytes(MAX_UNSENT_RESPONSE_BYTES)
         self.admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
         self._driving: set[asyncio.Task[None]] = set()  # tasks of connections
@@ -157,7 +156,7 @@ class ConnectionServer:
         """The handler lets go of the socket before its descriptor is closed, so that nothing writes to a reused one."""
         if not self.admission.closed(transport):
             return
-        self.bodies.end(transport)
+        self.unfinished_bodies.hold(transport, 0)
         self._handler.gone(transport)
         transport.abort()
         transport.socket.close()
@@ -259,14 +258,18 @@ class ConnectionServer:
 
     async def _flush(self, transport: Transport) -> None:
         """Wait until the response has left; the one that waits longest is given up where too much waits in all."""
-        for slow in self.waiting.begin(transport, len(transport.connection.outbox)):
-            log.info("a reader was too slow while many were", **slow.described)
-            self._metrics.rejected("slow_reader")
-            slow.abort()
+        slow = self.unsent_responses.hold(transport, len(transport.connection.outbox))
+        self._abort_slow(slow, "slow_reader", "a reader was too slow while many were")
         try:
             await transport.flush()
         finally:
-            self.waiting.end(transport)
+            self.unsent_responses.hold(transport, 0)
+
+    def _abort_slow(self, transports: list[Transport], reason: str, line: str) -> None:
+        for transport in transports:
+            log.info(line, **transport.described)
+            self._metrics.rejected(reason)
+            transport.abort()
 
     # --- what callbacks do -------------------------------------------------------------------------
 
@@ -296,11 +299,10 @@ class ConnectionServer:
         if not data:
             return Work(None, connection.receive_eof(self._clock()), peer_is_gone=True)
         events = connection.receive_data(data, self._clock())
-        phase = connection.phase
-        if phase is Phase.BODY or phase is Phase.LAST_BODY:
-            self._keep_body(transport, len(data))
-        elif self.bodies.total_bytes:
-            self.bodies.end(transport)
+        nbytes = connection.unfinished_body_bytes
+        if nbytes or self.unfinished_bodies.total_bytes:
+            slow = self.unfinished_bodies.hold(transport, nbytes)
+            self._abort_slow(slow, "slow_body", "a body came too slowly while many did")
         if events:
             event = events[0]
             if not isinstance(event, RequestReceived | WebSocketRequested) or transport.socket.ended:
@@ -315,13 +317,6 @@ class ConnectionServer:
                 return Work(None, events)
         transport.settle()
         return None
-
-    def _keep_body(self, transport: Transport, nbytes: int) -> None:
-        """A part of a body has come; the one that began first is given up where too much is kept in all."""
-        for slow in self.bodies.received(transport, nbytes):
-            log.info("a body came too slowly while many did", **slow.described)
-            self._metrics.rejected("slow_body")
-            slow.abort()
 
     def _read_stream(self, transport: Transport) -> None:
         data = transport.socket.receive(RECEIVE_BYTES)

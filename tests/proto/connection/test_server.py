@@ -82,6 +82,23 @@ def test_continue_is_sent_once_before_the_body() -> None:
     assert sent.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize(
+    ("head", "pieces"),
+    [
+        (b"Content-Length: 6\r\n\r\n", [(b"", 0), (b"ab", 2), (b"cde", 5), (b"f", 0)]),
+        (b"Transfer-Encoding: chunked\r\n\r\n", [(b"4\r\nab", 2), (b"cd\r\n2\r\nef\r\n", 6), (b"0\r\n\r\n", 0)]),
+        (b"Transfer-Encoding: chunked\r\n\r\n", [(b"4\r\nabcd\r\n", 4), (b"x\r\n", 0)]),
+    ],
+    ids=["of known length", "in chunks", "broken"],
+)
+def test_an_unfinished_body_is_counted_as_it_comes(head: bytes, pieces: list[tuple[bytes, int]]) -> None:
+    conn = connection()
+    assert conn.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\n" + head, 0.0) == []
+    for piece, nbytes in pieces:
+        conn.receive_data(piece, 0.0)
+        assert conn.unfinished_body_bytes == nbytes
+
+
 def test_head_has_no_body_but_its_length() -> None:
     _, sent = drive(connection(), [b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"])
     assert sent.endswith(b"content-length: 2\r\n\r\n")
@@ -363,9 +380,9 @@ def test_a_flood_of_tiny_frames_costs_linear_time() -> None:
 
     def cost(count: int) -> float:
         data = masked(0x8A, b"") * count
-        started = time.perf_counter()
+        started = time.process_time()
         assert drive(conn, [data])[0] == []
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     cost(1_000)
     assert cost(40_000) < 40 * cost(4_000)

@@ -18,8 +18,7 @@ from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
-from openguild_proto.policy.unfinished_bodies import UnfinishedBodies
-from openguild_proto.policy.unsent_responses import UnsentResponses
+from openguild_proto.policy.held_bytes import HeldBytes
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.socket_watch import LoopWatch
 from openguild_runtime.net.transport import Rest, Transport, watch_deadlines
@@ -222,7 +221,7 @@ async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_u
     async with connected(storage) as line:
         server, path = line.server, f"/channels/{channel}/events?limit=200"
         await storage.perform(GrantServerRole(user_id=line.user, role="moderator", now_ms=NOW))
-        server.connection_server.waiting = UnsentResponses(1_200_000)
+        server.connection_server.unsent_responses = HeldBytes(1_200_000)
         ends = [line.end]
         for _ in range(2):
             ours, theirs = socket.socketpair()
@@ -233,19 +232,19 @@ async def test_of_too_many_waiting_answers_the_one_that_waits_longest_is_given_u
         for end in ends:
             await Line(server, line.token, line.user, end).ask("GET", path)  # and reads no more than the beginning
         await eventually(lambda: len(server.connection_server.transports) == 1)
-        total = server.connection_server.waiting.total_bytes
+        total = server.connection_server.unsent_responses.total_bytes
         assert 0 < total <= 1_200_000
         rejected = server.metrics.render().decode()
         assert 'openguild_messaging_rejections_total{reason="slow_reader"} 2.0' in rejected
         for end in ends[1:]:
             end.close()
-        await eventually(lambda: server.connection_server.waiting.total_bytes == 0)
+        await eventually(lambda: server.connection_server.unsent_responses.total_bytes == 0)
 
 
 async def test_of_too_many_unfinished_bodies_the_first_is_given_up() -> None:
     """Each body is bounded; those that do not end are bounded together, also before anybody has authenticated."""
     async with served() as them:
-        bodies = them.server.bodies = UnfinishedBodies(100_000)
+        bodies = them.server.unfinished_bodies = HeldBytes(100_000)
         head, part = b"POST /1 HTTP/1.1\r\nhost: x\r\ncontent-length: 40000\r\n\r\n", b"x" * 30_000
         with them.connect() as first, them.connect() as second, them.connect() as third, them.connect() as fourth:
             for count, end in enumerate((first, second, third), start=1):
