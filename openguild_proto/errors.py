@@ -96,6 +96,7 @@ class ErrorCode(Enum):
         "typing_rate_limit", 429, "you tell too often that you are typing", "typing_rate_limit"
     )
     SEARCH_RATE_LIMIT = ErrorSpec("search_rate_limit", 429, "you are searching too fast", "search_rate_limit")
+    QUERY_RATE_LIMIT = ErrorSpec("query_rate_limit", 429, "you are reading too fast", "query_rate_limit")
     OWNER_READ_RATE_LIMIT = ErrorSpec(
         "owner_read_rate_limit", 429, "you are reading too fast from another server", "owner_read_rate_limit"
     )

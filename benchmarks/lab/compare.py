@@ -50,12 +50,21 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+NEWER = ("MESSAGING__MAX_QUERIES_PER_USER_PER_WINDOW",)  # settings of the benchmarks that older commits do not know
+
+
 class CommitServer(RealServer):
     """A server of another work tree, with a PostgreSQL and a nats-server of its own: commits may differ in their schema."""
 
     def __init__(self, directory: Path, tree: Path) -> None:
         directory.mkdir()
-        super().__init__(directory, {"PYTHONPATH": str(tree)}, SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW=1_000_000)
+        known = (tree / "docs/configuration.md").read_text()
+        super().__init__(
+            directory,
+            {"PYTHONPATH": str(tree)},
+            tuple(name for name in NEWER if name not in known),
+            SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW=1_000_000,
+        )
 
 
 def compare(before: str, after: str, asked: Asked) -> int:

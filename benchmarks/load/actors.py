@@ -211,7 +211,13 @@ def prepared(url: str) -> tuple[User, str]:
 class RealServer:
     """openguild-server with real PostgreSQL (fsync on) and NATS of its own."""
 
-    def __init__(self, directory: Path, variables: dict[str, str] | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        variables: dict[str, str] | None = None,
+        without: tuple[str, ...] = (),
+        **settings: object,
+    ) -> None:
         self.postgres, self.nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
         with contextlib.ExitStack() as stack:  # what has begun ends, also if the rest does not begin
             stack.callback(self.postgres.stop)
@@ -220,7 +226,12 @@ class RealServer:
             self.nats.start()
             limits = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 1_000_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
             self.server = ServerProcess(
-                directory, DATABASE_URL=self.postgres.url, NATS__URL=self.nats.url, **limits, **settings
+                directory,
+                without=without,
+                DATABASE_URL=self.postgres.url,
+                NATS__URL=self.nats.url,
+                **limits,
+                **settings,
             )
             self.server.variables = variables or {}
             migrated = self.server.run_command("migrate")

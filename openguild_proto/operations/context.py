@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,7 @@ from openguild_proto.federation.upkeep import Upkeep
 from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE, RENEWAL_SECS
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.policy.token_bucket import TokenBucket
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import (
     GuildSettings,
@@ -57,25 +58,27 @@ class Policy(NamedTuple):
 class Limit(Enum):
     """A rate limit of routes: its text, its 429 codes, its policies that are told in headers, and who counts.
 
-    `by_dispatch`: dispatch counts the account. Otherwise the operation does, because the count depends on the request.
-    Policies that depend on the body, those of one account's logins and refreshes, are not told in headers.
+    `by_dispatch`: the window in which dispatch counts the account. None: the operation counts, as it depends on the request.
+    Policies that depend on the body, those of one account's logins and refreshes, are not told in headers; nor are
+    those that a client meets by a fault alone.
     """
 
-    WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), (Policy("writes", "user_writes"),), True)
+    WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), (Policy("writes", "user_writes"),), "user_writes")
     MESSAGES = (
         "messages of an account and of an address",
         (ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.IP_RATE_LIMIT),
         (Policy("messages", "user_messages"), Policy("messages-of-address", "address_messages", of_address=True)),
     )
     READS = (
-        "moves of the read positions of an account", (ErrorCode.READ_RATE_LIMIT,), (Policy("reads", "user_reads"),), True,
+        "moves of the read positions of an account", (ErrorCode.READ_RATE_LIMIT,), (Policy("reads", "user_reads"),), "user_reads",
     )  # fmt: skip
     TYPING = (
-        "signals of typing of an account", (ErrorCode.TYPING_RATE_LIMIT,), (Policy("typing", "user_typing"),), True,
+        "signals of typing of an account", (ErrorCode.TYPING_RATE_LIMIT,), (Policy("typing", "user_typing"),), "user_typing",
     )  # fmt: skip
     SEARCHES = (
-        "searches of an account", (ErrorCode.SEARCH_RATE_LIMIT,), (Policy("searches", "user_searches"),), True,
+        "searches of an account", (ErrorCode.SEARCH_RATE_LIMIT,), (Policy("searches", "user_searches"),), "user_searches",
     )  # fmt: skip
+    QUERIES = ("reads of an account", (ErrorCode.QUERY_RATE_LIMIT,), (), "user_queries")
     OWNER_READS = ("reads of an account at other servers", (ErrorCode.OWNER_READ_RATE_LIMIT,), ())
     ATTEMPTS = (
         "attempts of an address and on an account",
@@ -95,7 +98,7 @@ class Limit(Enum):
     )
 
     def __init__(
-        self, text: str, codes: tuple[ErrorCode, ...], policies: tuple[Policy, ...], by_dispatch: bool = False
+        self, text: str, codes: tuple[ErrorCode, ...], policies: tuple[Policy, ...], by_dispatch: str | None = None
     ) -> None:
         self.text = text
         self.codes = codes
@@ -135,6 +138,7 @@ def rates(settings: Settings) -> dict[str, tuple[int, float]]:
         "address_repeats": (of_address * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
         "user_writes": (guilds.max_writes_per_user_per_window, guilds.write_window_secs),
         "user_reads": (messages.max_reads_per_user_per_window, messages.rate_limit_window_secs),
+        "user_queries": (messages.max_queries_per_user_per_window, messages.rate_limit_window_secs),
         "user_typing": (messages.max_typing_per_user_per_window, messages.rate_limit_window_secs),
         "user_searches": (search.max_searches_per_user_per_window, search.window_secs),
         "user_owner_reads": (servers.max_owner_reads_per_user_per_window, servers.window_secs),
@@ -166,6 +170,7 @@ class Service:
     address_repeats: SlidingWindow  # key: limit_key of the client's address; repeated posts
     user_writes: SlidingWindow  # key: user id; changes other than messages
     user_reads: SlidingWindow  # key: user id; read positions
+    user_queries: TokenBucket  # key: user id; reads of what is stored
     user_typing: SlidingWindow  # key: user id
     user_searches: SlidingWindow  # key: user id
     user_owner_reads: SlidingWindow  # key: user id; reads that are passed on to the owner of a mirrored guild
@@ -204,7 +209,7 @@ class Service:
             websocket.max_connections_per_user,
             websocket.max_connections_per_address,
         )
-        windows = {name: SlidingWindow(limit, secs) for name, (limit, secs) in rates(settings).items()}
+        windows: dict[str, Any] = {name: _counter(name)(limit, secs) for name, (limit, secs) in rates(settings).items()}
         return cls(
             settings=settings,
             tokens=tokens,
@@ -230,8 +235,12 @@ class Service:
         """Replace the settings; earlier admissions still count."""
         self.settings = settings
         for name, (limit, secs) in rates(settings).items():
-            window: SlidingWindow = getattr(self, name)
+            window: SlidingWindow | TokenBucket = getattr(self, name)
             window.change(limit, secs)
+
+
+def _counter(name: str) -> type[SlidingWindow | TokenBucket]:
+    return TokenBucket if name == "user_queries" else SlidingWindow  # thousands of times of each user are not kept
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):

@@ -30,6 +30,7 @@ from openguild_proto.operations.router import BadParameter, Matched, WrongMethod
 from openguild_proto.operations.servers import require_admitted, signed_answer, verified_server
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.policy.token_bucket import TokenBucket
 from openguild_proto.schemas.between_servers import UserAnswer
 from openguild_proto.schemas.decode import decode_body, parse_query
 from openguild_proto.sessions.tokens import Claims
@@ -85,8 +86,8 @@ def dispatch(
             user_id = call.claims.user_id
         limits = route.limits
         for limit in limits:
-            if limit.by_dispatch:
-                _count(call, limit)
+            if limit.by_dispatch is not None:
+                _count(call, limit, limit.by_dispatch)
         if needs_token and good and not route.rights.late:
             if route.page_of is not None:
                 _prepare_page(call, route.page_of)
@@ -168,8 +169,8 @@ def _authenticate(call: Call[Any, Any], route: Route) -> Operation[None]:
         call.claims = yield from authenticate(call.ctx, call.request)
 
 
-def _count(call: Call[Any, Any], limit: Limit) -> None:
-    window: SlidingWindow = getattr(call.ctx.service, limit.policies[0].window)
+def _count(call: Call[Any, Any], limit: Limit, name: str) -> None:
+    window: SlidingWindow | TokenBucket = getattr(call.ctx.service, name)
     wait_secs = window.hit(call.claims.user_id, call.ctx.now)
     if wait_secs is not None:
         raise limit.refusal(wait_secs)

@@ -69,7 +69,7 @@ def _page_of(query: Mapping[str, Any]) -> PageBounds | None:
 @route(
     "GET", "/channels/{channel_id}/events", "Read the log", {200: list[ListedEvent]},
     rights=in_channel(Permission.READ), query=LOG_PAGE, response_headers=(LOG_EPOCH,), errors=(ErrorCode.INVALID_SINCE,),
-    page_of=_page_of, limits=(Limit.OWNER_READS,),
+    page_of=_page_of, limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Read a page of a channel's log, oldest first, of about a MiB at most."""
@@ -89,7 +89,7 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
 @route(
     "GET", "/guilds/{guild_id}/log", "Read a guild's log", {200: list[LogLine]},
     rights=in_guild(Permission.READ), query=LOG_PAGE, response_headers=LOG_PLACE, errors=(ErrorCode.INVALID_SINCE,),
-    limits=(Limit.OWNER_READS,),
+    limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Read what happened to a guild, its channels, members and invites, who did it and why: a page, oldest first."""
@@ -171,7 +171,7 @@ def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[Sto
 
 @route(
     "POST", "/sync", "What is new in many logs", {200: SyncResponse},
-    body=SyncRequest, max_body_bytes=MAX_SYNC_BODY_BYTES, limits=(),
+    body=SyncRequest, max_body_bytes=MAX_SYNC_BODY_BYTES, limits=(Limit.QUERIES,),
 )  # fmt: skip
 def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
     """Tell what is new in the logs that a client follows, in one response of about a MiB at most."""

@@ -185,13 +185,13 @@ class Route(NamedTuple):
 def route(method: str, template: str, summary: str, responses: Mapping[int, Any], **known: Any) -> Callable[[F], F]:
     """Register the decorated operation for `method` at `template`. `known`: further fields of `Route`.
 
-    Methods other than GET with a bearer token have the limit WRITES, routes of servers SERVERS, unless `limits` is given.
+    Unless `limits` is given, routes of servers have the limit SERVERS, those with a bearer token QUERIES for GET and else WRITES.
     """
     auth = known.get("auth", "bearer")
     if auth == "server":
         known.setdefault("limits", (Limit.SERVERS,))
-    elif method != "GET" and auth == "bearer":
-        known.setdefault("limits", (Limit.WRITES,))
+    elif auth == "bearer":
+        known.setdefault("limits", (Limit.QUERIES if method == "GET" else Limit.WRITES,))
 
     def mark(operation: F) -> F:
         more = getattr(operation, MARK, ())

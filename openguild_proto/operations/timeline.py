@@ -56,7 +56,8 @@ PIN_PAGE = (
 
 @route(
     "GET", "/channels/{channel_id}/messages", "Read messages as they are now", {200: list[Message]},
-    rights=in_channel(Permission.READ), query=MESSAGE_PAGE, response_headers=(LOG_EPOCH, LOG_HEAD), limits=(Limit.OWNER_READS,),
+    rights=in_channel(Permission.READ), query=MESSAGE_PAGE, response_headers=(LOG_EPOCH, LOG_HEAD),
+    limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """A page of messages, oldest first, of about a MiB at most, true of the log up to the head that the answer names."""
@@ -79,7 +80,7 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
 @route(
     "GET", "/channels/{channel_id}/pins", "Read the pinned messages", {200: list[Message]},
     rights=in_channel(Permission.READ), query=PIN_PAGE, response_headers=(LOG_EPOCH, LOG_HEAD, NEXT_CURSOR),
-    limits=(Limit.OWNER_READS,),
+    limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """The newest pin first, about a MiB at most; the header names the rest."""
@@ -101,7 +102,7 @@ def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Res
 
 @route(
     "GET", "/channels/{channel_id}/messages/{event_id}", "Read one message as it is now", {200: Message},
-    rights=in_channel(Permission.READ), response_headers=(LOG_EPOCH, LOG_HEAD), limits=(Limit.OWNER_READS,),
+    rights=in_channel(Permission.READ), response_headers=(LOG_EPOCH, LOG_HEAD), limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
     """One message, as a page has it."""
@@ -120,7 +121,7 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
 
 @route(
     "GET", "/channels/{channel_id}/messages/{event_id}/versions", "Read the texts that a message had",
-    {200: list[TextVersion]}, rights=in_channel(Permission.READ), limits=(Limit.OWNER_READS,),
+    {200: list[TextVersion]}, rights=in_channel(Permission.READ), limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
     """Oldest first; the last one is its text now."""

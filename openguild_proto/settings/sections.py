@@ -25,8 +25,9 @@ class MessagingSettings:
     max_reads_per_user_per_window: Annotated[
         Count, Setting("moves of one user's read positions; a client makes one in a second at most", live=True)
     ] = 120
+    max_queries_per_user_per_window: Annotated[Count, Setting("reads of one user, of all routes", live=True)] = 3_000
     rate_limit_window_secs: Annotated[
-        Window, Setting("the window of the limits of posts, typing and read positions", live=True)
+        Window, Setting("the window of the limits of posts, typing, read positions and reads", live=True)
     ] = 60
     replay_window: Annotated[
         int, Meta(ge=0, le=10_000), Setting("events replayed to a stream without `since`", live=True)

@@ -100,7 +100,7 @@ def stage() -> Scene:
     channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, owner))["channel_id"]
     code = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner))["code"]
     world.perform(GrantGuildRole(guild_id=guild, user_id=ids[1], role="guest", now_ms=0))
-    for window in ("user_messages", "address_messages", "user_typing"):
+    for window in ("user_messages", "address_messages", "user_typing", "user_queries"):
         setattr(world.service, window, SlidingWindow(1_000_000, 60))
     message = append(channel, ids[2])
     world.perform(message)

@@ -13,6 +13,7 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.limits import DEFAULT_CAPACITY_EVENTS, Limits
 from openguild_proto.operations.context import Service, Settings, rates
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.policy.token_bucket import TokenBucket
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import (
     GuildSettings,
@@ -84,7 +85,7 @@ def test_every_window_of_a_service_has_a_rate_and_follows_it() -> None:
     windows: dict[str, Any] = {
         field.name: getattr(made, field.name)
         for field in fields(made)
-        if isinstance(getattr(made, field.name), SlidingWindow)
+        if isinstance(getattr(made, field.name), SlidingWindow | TokenBucket)
     }
     assert windows.keys() == rates(first).keys()
     assert {name: (window.limit, window.window_secs) for name, window in windows.items()} == rates(first)
@@ -96,7 +97,7 @@ def test_every_window_of_a_service_has_a_rate_and_follows_it() -> None:
         "user_messages": (1, 3), "address_messages": (2, 3), "user_repeats": (10, 3), "address_repeats": (20, 3),
         "address_logins": (4, 8), "account_logins": (5, 8), "address_refreshes": (6, 8), "account_refreshes": (7, 8),
         "user_writes": (9, 10), "user_searches": (11, 12), "user_typing": (120, 3), "user_reads": (120, 3),
-        "address_discoveries": (30, 60), "user_owner_reads": (600, 60),
+        "address_discoveries": (30, 60), "user_owner_reads": (600, 60), "user_queries": (3_000, 3),
     }  # fmt: skip
 
 

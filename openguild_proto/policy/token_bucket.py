@@ -1,0 +1,51 @@
+"""A rate limit for what is frequent: one number for each key, where a sliding window keeps a time for each admission."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from openguild_proto.limits import MAX_WINDOW_KEYS
+
+
+class TokenBucket:
+    """At most `limit` admissions per key at once, which come back evenly in `window_secs`: in any such span at most twice as many.
+
+    Keys whose bucket is full again are dropped, and beyond `max_keys` keys the one admitted longest ago.
+    """
+
+    def __init__(self, limit: int, window_secs: float, max_keys: int = MAX_WINDOW_KEYS) -> None:
+        self.limit = limit
+        self.window_secs = window_secs
+        self._max_keys = max_keys
+        self._full_at: OrderedDict[str, float] = (
+            OrderedDict()
+        )  # when each bucket is full again, the key admitted longest ago first
+
+    def change(self, limit: int, window_secs: float) -> None:
+        """Set other bounds; earlier admissions still count, for as long as they did."""
+        self.limit = limit
+        self.window_secs = window_secs
+
+    def hit(self, key: str, now: float) -> float | None:
+        """Admit one more. None: admitted; otherwise the seconds to wait. A refusal is not counted."""
+        found = self._full_at.get(key)
+        if found is None:
+            self._expire(now)
+        full_at = (now if found is None or found < now else found) + self.window_secs / self.limit
+        wait = full_at - now - self.window_secs
+        if wait > 1e-6:  # what adding thousands of fractions may be off by
+            return wait
+        self._full_at[key] = full_at
+        self._full_at.move_to_end(key)
+        return None
+
+    def _expire(self, now: float) -> None:
+        while self._full_at:
+            key, full_at = next(iter(self._full_at.items()))
+            if len(self._full_at) < self._max_keys and full_at > now:
+                break
+            del self._full_at[key]
+
+    def __len__(self) -> int:
+        """Return the number of keys that are kept."""
+        return len(self._full_at)
