@@ -156,7 +156,7 @@ class ConnectionServer:
         """The handler lets go of the socket before its descriptor is closed, so that nothing writes to a reused one."""
         if not self.admission.closed(transport):
             return
-        self.unfinished_bodies.hold(transport, 0)
+        self.unfinished_bodies.hold(transport, transport.address, 0)
         self._handler.gone(transport)
         transport.abort()
         transport.socket.close()
@@ -257,13 +257,13 @@ class ConnectionServer:
                 await asyncio.sleep(0)  # everybody else has a turn before what was pipelined
 
     async def _flush(self, transport: Transport) -> None:
-        """Wait until the response has left; the one that waits longest is given up where too much waits in all."""
-        slow = self.unsent_responses.hold(transport, len(transport.connection.outbox))
+        """Wait until the response has left; one that waits long is given up where too much waits in all."""
+        slow = self.unsent_responses.hold(transport, transport.address, len(transport.connection.outbox))
         self._abort_slow(slow, "slow_reader", "a reader was too slow while many were")
         try:
             await transport.flush()
         finally:
-            self.unsent_responses.hold(transport, 0)
+            self.unsent_responses.hold(transport, transport.address, 0)
 
     def _abort_slow(self, transports: list[Transport], reason: str, line: str) -> None:
         for transport in transports:
@@ -301,7 +301,7 @@ class ConnectionServer:
         events = connection.receive_data(data, self._clock())
         nbytes = connection.unfinished_body_bytes
         if nbytes or self.unfinished_bodies.total_bytes:
-            slow = self.unfinished_bodies.hold(transport, nbytes)
+            slow = self.unfinished_bodies.hold(transport, transport.address, nbytes)
             self._abort_slow(slow, "slow_body", "a body came too slowly while many did")
         if events:
             event = events[0]
