@@ -59,7 +59,14 @@ def test_a_reader_that_stops_gets_everything_later(database_url: str, tmp_path: 
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
         sock.connect(address)
         url = server.base_url.replace("http", "ws") + "/gateway"
-        with connect(url, sock=sock, subprotocols=["openguild.v2"], compression=None, max_queue=1) as stream:  # type: ignore[list-item]  # a NewType
+        with connect(
+            url,
+            sock=sock,
+            subprotocols=["openguild.v2"],  # type: ignore[list-item]  # a NewType
+            compression=None,
+            max_queue=1,
+            ping_interval=None,  # it does not read meanwhile, not even pongs
+        ) as stream:
             stream.send(json.dumps({"type": "auth", "token": alice.token}))
             stream.send(json.dumps({"type": "sub", "ref": 1, "logs": [{"log": f"channel:{channel}"}]}))
             while json.loads(stream.recv(timeout=PATIENCE_SECS))["type"] != "sub_ok":

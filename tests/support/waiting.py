@@ -7,9 +7,11 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
+from anyio.abc import UNIXSocketStream
 
 T = TypeVar("T")
 PATIENCE_SECS = 30.0  # only a failure takes it; a machine that others use needs more than it seems
@@ -49,6 +51,15 @@ async def eventually(
                 value = await value
             if value:
                 return value
+            await anyio.sleep(POLL_SECS)
+
+
+async def connect_unix(path: Path, *, secs: float = PATIENCE_SECS) -> UNIXSocketStream:
+    """A connection to the server at `path`, once it listens: the file is there a moment before that."""
+    with anyio.fail_after(secs):
+        while True:
+            with suppress(FileNotFoundError, ConnectionRefusedError):
+                return await anyio.connect_unix(path)
             await anyio.sleep(POLL_SECS)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -30,29 +29,27 @@ from openguild_proto.records import ChannelAccess, History
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, SEARCHERS, WATCHERS
 from openguild_runtime.config.server_config import DatabaseSection
-from openguild_runtime.observability.database_causes import CAUSES, PASSING, REFUSALS, explain
+from openguild_runtime.observability.database_causes import CAUSES, explain
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import Storage, StorageStats
-from openguild_runtime.storage.migrations import schema
-from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.postgres import access, history, search
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.committer import Committers
+from openguild_runtime.storage.postgres.health import DatabaseHealth
 from openguild_runtime.storage.postgres.mirror_events import mirror_events
 from openguild_runtime.storage.postgres.mirror_posts import MirrorPosts
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.page_groups import PageGroups
 from openguild_runtime.storage.postgres.performers import MODULES
 from openguild_runtime.storage.postgres.places import FairPlaces, lend_in_turn
-from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
+from openguild_runtime.storage.postgres.pool import Pool
 from openguild_runtime.storage.postgres.read_groups import ReadGroups
 from openguild_runtime.storage.postgres.search_index import SearchIndexer
 from openguild_runtime.storage.postgres.session_settings import session_settings
 from openguild_runtime.storage.postgres.standbys import StandbyReaders, read_primary
 from openguild_runtime.storage.postgres.transaction import Transaction, run_transaction
 from openguild_runtime.storage.postgres.values import Connection
-from openguild_runtime.storage.postgres.write_probe import check_writable, probe_writes
 
 T = TypeVar("T")
 
@@ -104,10 +101,7 @@ class PostgresStorage(Storage):
             ask_primary=lambda: lend_in_turn(self._pool, self._watching, read_primary),
             alone=self._alone,
         )
-        self._needs_write_probe = True  # something failed since the last successful check
-        self._writable = True
         self._sets_isolation = False  # single statements need a transaction to set their isolation
-        self._schema: Schema | None = None  # at the last check
         self._history = history.HistoryReader()
         self._committers = Committers(self._store, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
@@ -118,6 +112,7 @@ class PostgresStorage(Storage):
         reserved = committers + ACCESS_READERS + WATCHERS  # each worker uses one connection at a time
         self._shared = anyio.Semaphore(max(1, pool_size - reserved), fast_acquire=True)
         self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
+        self._health = DatabaseHealth(self._pool, self._watching)
         self._searching = FairPlaces(SEARCHERS)
         self._indexer = SearchIndexer()
         self._mirror_posts = MirrorPosts()
@@ -131,7 +126,7 @@ class PostgresStorage(Storage):
         while True:
             health = await self.check()
             fit = fit or (health.database and await self._is_fit())
-            found = self._schema
+            found = self._health.schema
             if health.usable and fit:
                 if found is not None and found.is_later:
                     log.warning("the schema is of a later release: this one serves with it", revision=found.revision)
@@ -252,9 +247,9 @@ class PostgresStorage(Storage):
 
     @performs(IndexMessages, Mode.STORE)
     async def _index(self, effect: IndexMessages) -> bool:
-        if effect.everywhere and not self._needs_write_probe:
+        if effect.everywhere and not self._health.in_doubt:
             await self._with_connection(self._indexer.find_behind)
-        if self._indexer.is_idle or self._needs_write_probe:  # what fails is to be known by what users wait for
+        if self._indexer.is_idle or self._health.in_doubt:  # what fails is to be known by what users wait for
             return False
         return await self._with_connection(self._indexer.index)
 
@@ -303,13 +298,12 @@ class PostgresStorage(Storage):
         return await self._pool.lend(within, writes=True)
 
     def _failed(self, writes: bool, cause: str) -> None:
-        if cause not in PASSING:
-            self._needs_write_probe = True
+        self._health.failed(cause)
         self.handler.storage_failed(writes, cause)
 
     def _refuse_waiting(self) -> None:
         """Fail the queued effects: the database has stopped responding."""
-        self._needs_write_probe = True
+        self._health.in_doubt = True
         self._committers.refuse_waiting()
         self._accesses.refuse_waiting()
 
@@ -344,49 +338,7 @@ class PostgresStorage(Storage):
     # --- health ------------------------------------------------------------------------------------
 
     async def check(self) -> StorageHealth:
-        """Check with a query in a session of the pool; at the start and after a failure with test writes in a new session."""
-        self._pool.follow_primary()
-        schema.steps()  # the first call is slow, so it comes before the time limit
-        try:
-            if not self._needs_write_probe:
-                with suppress(StorageUnavailable):  # the write probe finds the cause
-                    return self._found(await self._pool.probe(self._check))
-            self._needs_write_probe = False  # a failure from here on sets it again
-            current = await self._pool.probe(self._probe_writes)
-        except Exception as failure:
-            self._needs_write_probe = True
-            cause = self._pool.cause_of(failure)
-            if cause is None:
-                raise
-            return self._found(False, cause)
-        if not self._writable:
-            self._writable = True
-            await self._pool.renew()  # sessions from before may still be read-only
-        return self._found(current)
-
-    def _found(self, current: bool, cause: str | None = None) -> StorageHealth:
-        if cause is None or cause in PASSING:
-            return StorageHealth(
-                database=True, migrations=current, writable=self._writable, cause=None if current else "migrations"
-            )
-        self._writable = False
-        if cause in REFUSALS:
-            return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
-        return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
-
-    async def _check(self, timer: ProbeTimer) -> bool:
-        async def check(connection: Connection) -> Schema:
-            await check_writable(connection)
-            timer.restart()
-            return await schema.read(connection)
-
-        self._schema = await lend_in_turn(self._pool, self._watching, check)
-        return self._schema.serves
-
-    async def _probe_writes(self, timer: ProbeTimer) -> bool:
-        del timer  # connecting and writing have one time limit
-        self._schema = await self._pool.connected(probe_writes)
-        return self._schema.serves
+        return await self._health.check()
 
     def stats(self) -> StorageStats:
         size, idle = self._pool.sizes

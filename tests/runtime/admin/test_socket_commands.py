@@ -48,7 +48,7 @@ from openguild_runtime.system.unix_socket import remove_stale_sockets, serve_uni
 from tests.support.deeds import add_user
 from tests.support.line import NoDriver
 from tests.support.server import SIGNING_KEY
-from tests.support.waiting import eventually
+from tests.support.waiting import connect_unix
 
 pytestmark = pytest.mark.anyio
 CAPACITY = 8
@@ -256,8 +256,7 @@ async def test_a_failing_request_ends_alone() -> None:
             tasks.start_soon(serve_unix_socket, path, fail)
             for _ in range(3):
                 with anyio.fail_after(30):
-                    await eventually(path.exists)
-                    async with await anyio.connect_unix(path) as stream:
+                    async with await connect_unix(path) as stream:
                         await stream.send(b"x")
                         with pytest.raises(anyio.EndOfStream):
                             await stream.receive()
@@ -277,8 +276,7 @@ async def test_a_drain_is_answered_though_it_ends_the_socket(joined: Joined) -> 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve, path)
             with anyio.fail_after(30):
-                await eventually(path.exists)
-                async with await anyio.connect_unix(path) as stream:
+                async with await connect_unix(path) as stream:
                     await stream.send(b'{"command": "drain"}\n')
                     assert json.loads(await stream.receive()) == {"draining": True}
         assert not path.exists()

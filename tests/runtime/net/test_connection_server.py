@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -56,9 +57,9 @@ class Handler:
         if request.path == "/fail":
             raise RuntimeError("a defect")
         if request.is_upgrade:
-            transport.connection.accept(0.0)
+            transport.connection.accept(time.monotonic())
         else:
-            transport.connection.respond(Response.text(request.path), 0.0)
+            transport.connection.respond(Response.text(request.path), time.monotonic())
         self.turns.append(f"end {request.path}")
 
     def report(self, transport: Transport, event: Event) -> None:

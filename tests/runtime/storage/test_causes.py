@@ -102,6 +102,16 @@ async def test_no_connection_left_is_named(database_url: str) -> None:
         await add_user(store)
 
 
+@pytest.mark.parametrize("table", ["users", "control_head"])
+async def test_a_lock_in_the_way_of_test_writes_says_nothing(database_url: str, table: str) -> None:
+    holder = await asyncpg.connect(database_url)
+    async with opened(database_url) as store, holder.transaction():
+        await holder.execute(f"LOCK TABLE {table} IN SHARE MODE")
+        health = await store.check()
+        assert (health.usable, health.cause) == (True, None)
+    await holder.close()
+
+
 async def test_sessions_that_became_read_only_leave_the_pool(database_url: str) -> None:
     """They were made while the database took no writes, and would say so for ever."""
     name = urlsplit(database_url).path[1:]

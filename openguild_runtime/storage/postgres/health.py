@@ -1,0 +1,84 @@
+"""Whether the database can be used: a query tells while nothing has failed, test writes tell at the start and after a failure."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import anyio
+
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.process import StorageHealth
+from openguild_runtime.observability.database_causes import PASSING, REFUSALS
+from openguild_runtime.storage.migrations import schema
+from openguild_runtime.storage.migrations.schema import Schema
+from openguild_runtime.storage.postgres.places import lend_in_turn
+from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
+from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.storage.postgres.write_probe import check_writable, probe_writes
+
+
+class DatabaseHealth:
+    """What the last check found, and whether something failed since. `watching`: the places that the pool has for checks."""
+
+    def __init__(self, pool: Pool, watching: anyio.Semaphore) -> None:
+        self._pool = pool
+        self._watching = watching
+        self._writable = True
+        self.schema: Schema | None = None  # at the last check
+        self.in_doubt = True
+
+    def failed(self, cause: str) -> None:
+        """Something failed: the next check writes. Causes that pass by themselves say nothing about the next write."""
+        if cause not in PASSING:
+            self.in_doubt = True
+
+    async def check(self) -> StorageHealth:
+        """Check with a query in a session of the pool; at the start and after a failure with test writes in a new session."""
+        self._pool.follow_primary()
+        schema.steps()  # the first call is slow, so it comes before the time limit
+        try:
+            if not self.in_doubt:
+                with suppress(StorageUnavailable):  # the test writes find the cause
+                    await self._pool.probe(self._query)
+                    return self._found()
+            self.in_doubt = False  # a failure from here on sets it again
+            await self._pool.probe(self._write)
+        except Exception as failure:
+            self.in_doubt = True
+            cause = self._pool.cause_of(failure)
+            if cause is None:
+                raise
+            return self._found(cause)
+        if not self._writable:
+            self._writable = True
+            await self._pool.renew()  # sessions from before may still be read-only
+        return self._found()
+
+    def _found(self, cause: str | None = None) -> StorageHealth:
+        if cause is None or cause in PASSING:
+            current = self.schema is not None and self.schema.serves
+            return StorageHealth(
+                database=True, migrations=current, writable=self._writable, cause=None if current else "migrations"
+            )
+        self._writable = False
+        if cause in REFUSALS:
+            return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
+        return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
+
+    async def _query(self, timer: ProbeTimer) -> None:
+        async def query(connection: Connection) -> Schema:
+            await check_writable(connection)
+            timer.restart()
+            return await schema.read(connection)
+
+        self.schema = await lend_in_turn(self._pool, self._watching, query)
+
+    async def _write(self, timer: ProbeTimer) -> None:
+        async def write(connection: Connection) -> None:
+            await check_writable(connection)
+            self.schema = await schema.read(connection)  # known also if something is in the way of the writes
+            if self.schema.serves:
+                await probe_writes(connection)
+
+        del timer  # connecting and writing have one time limit
+        await self._pool.connected(write)
