@@ -68,7 +68,7 @@ async def test_every_subscriber_of_both_replicas_gets_every_event_once(replicas:
     alice = await anyio.to_thread.run_sync(replicas[0].chat().user)
     channel = alice.channel(alice.guild())
     send, ready = anyio.create_memory_object_stream[None](2 * SUBSCRIBERS)
-    with anyio.fail_after(60):
+    with anyio.fail_after(240):
         async with send, ready, anyio.create_task_group() as streams:
             for number in range(2 * SUBSCRIBERS):
                 url = f"ws://127.0.0.1:{replicas[number % 2].port}/channels/{channel}/ws?since=0"
