@@ -14,7 +14,7 @@ the peer runs while the caller has a request to respond to, or events to take fr
 phase, and values that cannot be sent, raise LocalProtocolError and change nothing.
 
 Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `unfinished_body_bytes`,
-`wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
+`client_address`, `wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
 `write_blocked`, `write_idle`, `write_ended`. The state machine is two tables (phases.py).
 """
 
@@ -152,12 +152,15 @@ class ServerConnection:
         return 0 if self._http is None else self._http.reader.body_bytes
 
     @property
+    def client_address(self) -> str:
+        """Of the client of the last request, who may be behind a trusted proxy; before one, of the peer. WebSocket: ""."""
+        return "" if self._http is None else self._http.reader.client_address
+
+    @property
     def wants(self) -> Wants:
         """What the owner of the socket must do now."""
         wants = PHASES[self.phase].wants
-        if wants is Wants.KEEP or wants is Wants.ABORT or not self.outbox:
-            return wants
-        return Wants.KEEP
+        return Wants.KEEP if self.outbox and wants is not Wants.ABORT else wants
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time at which to call `handle_deadline`; None: no deadline runs."""
@@ -233,15 +236,12 @@ class ServerConnection:
             return
         if http is None or row.reading is not Reading.KEPT:
             raise LocalProtocolError("there is no request to respond to")
-        goes_on = Input.RESPOND in TRANSITIONS[self.phase]
-        if not (goes_on or response.close):
+        if not (response.close or Input.RESPOND in TRANSITIONS[self.phase]):
             response = msgspec.structs.replace(response, close=True)
         data, alive = http.respond(response)
         self.outbox.append(data)
-        if not alive:
-            self._move(Input.RESPOND_LAST, now)
-        else:
-            self._move(Input.RESPOND_UNREAD if http.reader.unread else Input.RESPOND, now)
+        goes_to = Input.RESPOND_UNREAD if http.reader.unread else Input.RESPOND
+        self._move(goes_to if alive else Input.RESPOND_LAST, now)
 
     def accept(
         self,

@@ -38,8 +38,9 @@ class RequestReader:
     """A `Decoder` of requests. `request` and `exchange` belong to the last one until `begin_next`."""
 
     __slots__ = (
-        "_body", "_buffer", "_chunk_left", "_chunked_bytes", "_chunks", "_limits", "_lines", "_max_body_of", "_part", "_patterns",
-        "_peer", "_policy", "_trailer_bytes", "body_bytes", "exchange", "expects_continue", "random_bytes", "request",
+        "_body", "_buffer", "_chunk_left", "_chunked_bytes", "_chunks", "_limits", "_lines", "_max_body_of", "_part",
+        "_patterns", "_peer", "_policy", "_trailer_bytes", "body_bytes", "client_address", "exchange", "expects_continue",
+        "random_bytes", "request",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class RequestReader:
         self._patterns: HeadReader = PatternHeads(limits)
         self._lines: LineExchange | None = None  # created for the first head that needs it
         self._body: list[bytes] = []
+        self.client_address = peer  # of the last head; the peer's until there is one
         self.body_bytes = 0  # of a body that is not whole, its buffered end not among them
         self._chunk_left = self._chunked_bytes = self._chunks = self._trailer_bytes = 0
         self.expects_continue = False
@@ -111,6 +113,7 @@ class RequestReader:
             return head
         self.exchange = head.exchange
         policy, peer = self._policy, self._peer
+        self.client_address = policy.client_address(peer, head.headers) if policy.trusted_proxies else peer
         self.request = Request(
             method=head.method,
             path=head.path,
@@ -118,7 +121,7 @@ class RequestReader:
             headers=head.headers,
             http_version=head.http_version,
             request_id=request_id_for(head.headers, self.random_bytes),
-            client_address=policy.client_address(peer, head.headers) if policy.trusted_proxies else peer,
+            client_address=self.client_address,
         )
         if head.framing is NO_BODY:
             self.expects_continue = False
@@ -233,7 +236,7 @@ class RequestReader:
         return request
 
     def take_rest(self) -> bytes:
-        """Remove and return all buffered bytes; what there is of a body is given up."""
+        """Remove and return all buffered bytes; drop an unfinished body."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._body, self.body_bytes = [], 0

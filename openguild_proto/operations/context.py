@@ -60,7 +60,7 @@ class Limit(Enum):
 
     `by_dispatch`: the window in which dispatch counts the account. None: the operation counts, as it depends on the request.
     Policies that depend on the body, those of one account's logins and refreshes, are not told in headers; nor are
-    those that a client meets by a fault alone.
+    those that only a faulty client reaches.
     """
 
     WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), (Policy("writes", "user_writes"),), "user_writes")
@@ -138,7 +138,7 @@ def rates(settings: Settings) -> dict[str, tuple[int, float]]:
         "address_repeats": (of_address * MAX_REPEATS_PER_MESSAGE, messages.rate_limit_window_secs),
         "user_writes": (guilds.max_writes_per_user_per_window, guilds.write_window_secs),
         "user_reads": (messages.max_reads_per_user_per_window, messages.rate_limit_window_secs),
-        "user_queries": (messages.max_queries_per_user_per_window, messages.rate_limit_window_secs),
+        "user_queries": (messages.max_queries_per_user_per_window, messages.query_window_secs),
         "user_typing": (messages.max_typing_per_user_per_window, messages.rate_limit_window_secs),
         "user_searches": (search.max_searches_per_user_per_window, search.window_secs),
         "user_owner_reads": (servers.max_owner_reads_per_user_per_window, servers.window_secs),

@@ -5,55 +5,70 @@ Each of these is bounded by itself, but there may be many.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from openguild_proto.policy.addresses import limit_key
 
 T = TypeVar("T")
 
 
+class _Held(NamedTuple):
+    address: str  # its limit key
+    nbytes: int
+
+
 class HeldBytes(Generic[T]):
     """The bytes that are held for each peer, at most `max_bytes` in all.
 
-    Beyond that the peers of the address with the most bytes are given up, so that a flood from one address costs no other.
+    Beyond that the peers that began first are given up, but only those of addresses that hold at least half as much as an
+    address does on average. So neither a flood from one address nor one from very many costs those who hold little or are quick.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held: dict[T, int] = {}  # by peer, the one that began first at the beginning
-        self._of_address: dict[str, dict[T, None]] = {}  # its peers, in the same order, by the limit key of the address
-        self._totals: dict[str, int] = {}  # of the address
+        self._held: dict[T, _Held] = {}  # the peer that began first at the beginning
+        self._of_address: dict[str, int] = {}  # by limit key
         self._total = 0
 
     def hold(self, peer: T, address: str, nbytes: int) -> list[T]:
-        """Note that `nbytes` are held for `peer` now; 0 forgets it.
+        """Note that `nbytes` are held for `peer` now, which began with `address`; 0 forgets it.
 
-        Return the peers to close, so that the total stays within its bound, of each address the first to begin first. They
-        are forgotten.
+        Return the peers to close, so that the total stays within its bound. They are forgotten.
         """
-        if not nbytes and peer not in self._held:
+        held = self._held.get(peer)
+        if held is None and not nbytes:
             return []
-        self._set(peer, limit_key(address), nbytes)
-        closing = []
-        while self._total > self._max_bytes:
-            heaviest = max(self._totals, key=self._totals.__getitem__)
-            oldest = next(iter(self._of_address[heaviest]))
-            self._set(oldest, heaviest, 0)
-            closing.append(oldest)
-        return closing
+        self._set(peer, limit_key(address) if held is None else held.address, nbytes)
+        return self._over() if self._total > self._max_bytes else []
+
+    def forget(self, peer: T) -> None:
+        """Nothing is held for `peer` any more. Idempotent."""
+        self.hold(peer, "", 0)
 
     def _set(self, peer: T, key: str, nbytes: int) -> None:
-        more = nbytes - self._held.get(peer, 0)
-        self._total += more
-        self._totals[key] = self._totals.get(key, 0) + more
+        before = self._held.get(peer, _Held(key, 0)).nbytes
+        self._total += nbytes - before
+        of_address = self._of_address.get(key, 0) + nbytes - before
+        if of_address:
+            self._of_address[key] = of_address
+        else:
+            del self._of_address[key]
         if nbytes:
-            self._held[peer] = nbytes
-            self._of_address.setdefault(key, {})[peer] = None
-            return
-        del self._held[peer]
-        del self._of_address[key][peer]
-        if not self._of_address[key]:
-            del self._of_address[key], self._totals[key]
+            self._held[peer] = _Held(key, nbytes)
+        else:
+            del self._held[peer]
+
+    def _over(self) -> list[T]:
+        """Remove and return peers in one pass, oldest first. It suffices: what is spared is less than half of the total."""
+        closing = []
+        share = self._total / len(self._of_address) / 2
+        for peer, held in list(self._held.items()):
+            if self._of_address[held.address] >= share:
+                self._set(peer, held.address, 0)
+                closing.append(peer)
+                if self._total <= self._max_bytes:
+                    break
+        return closing
 
     @property
     def total_bytes(self) -> int:

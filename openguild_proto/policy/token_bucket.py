@@ -17,9 +17,8 @@ class TokenBucket:
         self.limit = limit
         self.window_secs = window_secs
         self._max_keys = max_keys
-        self._full_at: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # when each bucket is full again, the key admitted longest ago first
+        # When each bucket is full again, the key admitted longest ago first.
+        self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def change(self, limit: int, window_secs: float) -> None:
         """Set other bounds; earlier admissions still count, for as long as they did."""

@@ -25,10 +25,13 @@ class MessagingSettings:
     max_reads_per_user_per_window: Annotated[
         Count, Setting("moves of one user's read positions; a client makes one in a second at most", live=True)
     ] = 120
-    max_queries_per_user_per_window: Annotated[Count, Setting("reads of one user, of all routes", live=True)] = 3_000
     rate_limit_window_secs: Annotated[
-        Window, Setting("the window of the limits of posts, typing, read positions and reads", live=True)
+        Window, Setting("the window of the limits of posts, typing and read positions", live=True)
     ] = 60
+    max_queries_per_user_per_window: Annotated[
+        Count, Setting("reads of one user at once, in each process, without searches", live=True)
+    ] = 3_000
+    query_window_secs: Annotated[Window, Setting("in which they come back, evenly", live=True)] = 60
     replay_window: Annotated[
         int, Meta(ge=0, le=10_000), Setting("events replayed to a stream without `since`", live=True)
     ] = 50  # PROTOCOL 8.3.2

@@ -156,7 +156,7 @@ class ConnectionServer:
         """The handler lets go of the socket before its descriptor is closed, so that nothing writes to a reused one."""
         if not self.admission.closed(transport):
             return
-        self.unfinished_bodies.hold(transport, transport.address, 0)
+        self.unfinished_bodies.forget(transport)
         self._handler.gone(transport)
         transport.abort()
         transport.socket.close()
@@ -226,6 +226,7 @@ class ConnectionServer:
                 if not transport.flushed():
                     await self._flush(transport)
                 return False
+            self._count_body(transport)
             transport.settle()
             if connection.is_websocket:
                 self.admission.became_stream(transport)
@@ -257,17 +258,19 @@ class ConnectionServer:
                 await asyncio.sleep(0)  # everybody else has a turn before what was pipelined
 
     async def _flush(self, transport: Transport) -> None:
-        """Wait until the response has left; one that waits long is given up where too much waits in all."""
-        slow = self.unsent_responses.hold(transport, transport.address, len(transport.connection.outbox))
+        """Wait until the response has left. Where too many bytes wait in all, some responses are dropped."""
+        connection = transport.connection
+        slow = self.unsent_responses.hold(transport, connection.client_address, len(connection.outbox))
         self._abort_slow(slow, "slow_reader", "a reader was too slow while many were")
         try:
             await transport.flush()
         finally:
-            self.unsent_responses.hold(transport, transport.address, 0)
+            self.unsent_responses.forget(transport)
 
     def _abort_slow(self, transports: list[Transport], reason: str, line: str) -> None:
         for transport in transports:
-            log.info(line, **transport.described)
+            if (before := self._refusals.due(reason, self._clock())) is not None:
+                log.info(line, **transport.described, since_last=before + 1)
             self._metrics.rejected(reason)
             transport.abort()
 
@@ -299,10 +302,7 @@ class ConnectionServer:
         if not data:
             return Work(None, connection.receive_eof(self._clock()), peer_is_gone=True)
         events = connection.receive_data(data, self._clock())
-        nbytes = connection.unfinished_body_bytes
-        if nbytes or self.unfinished_bodies.total_bytes:
-            slow = self.unfinished_bodies.hold(transport, transport.address, nbytes)
-            self._abort_slow(slow, "slow_body", "a body came too slowly while many did")
+        self._count_body(transport)
         if events:
             event = events[0]
             if not isinstance(event, RequestReceived | WebSocketRequested) or transport.socket.ended:
@@ -315,8 +315,16 @@ class ConnectionServer:
                 return None
             if events := connection.next_events(self._clock()):
                 return Work(None, events)
+            self._count_body(transport)
         transport.settle()
         return None
+
+    def _count_body(self, transport: Transport) -> None:
+        """Whatever may have read a body calls this. Where too many bytes of bodies are held in all, some are dropped."""
+        nbytes = transport.connection.unfinished_body_bytes
+        if nbytes or self.unfinished_bodies.total_bytes:
+            slow = self.unfinished_bodies.hold(transport, transport.connection.client_address, nbytes)
+            self._abort_slow(slow, "slow_body", "a body came too slowly while many did")
 
     def _read_stream(self, transport: Transport) -> None:
         data = transport.socket.receive(RECEIVE_BYTES)
@@ -336,6 +344,7 @@ class ConnectionServer:
 
     def report(self, transport: Transport, event: Event) -> None:
         """Called by a transport at a deadline."""
+        self._count_body(transport)
         self._handler.report(transport, event)
 
 

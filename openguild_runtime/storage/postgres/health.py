@@ -24,6 +24,7 @@ class DatabaseHealth:
         self._pool = pool
         self._watching = watching
         self._writable = True
+        self._refusal: str | None = None  # why writes were refused when that was last known
         self.schema: Schema | None = None  # at the last check
         self.in_doubt = True
 
@@ -55,10 +56,14 @@ class DatabaseHealth:
         return self._found()
 
     def _found(self, cause: str | None = None) -> StorageHealth:
-        if cause is None or cause in PASSING:
+        if cause in PASSING and self.schema is not None:
+            cause = self._refusal  # it says nothing about the next write
+        else:
+            self._refusal = cause if cause in REFUSALS else None
+        if cause is None:
             current = self.schema is not None and self.schema.serves
             return StorageHealth(
-                database=True, migrations=current, writable=self._writable, cause=None if current else "migrations"
+                database=True, migrations=current, writable=True, cause=None if current else "migrations"
             )
         self._writable = False
         if cause in REFUSALS:

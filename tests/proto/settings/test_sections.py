@@ -97,7 +97,7 @@ def test_every_window_of_a_service_has_a_rate_and_follows_it() -> None:
         "user_messages": (1, 3), "address_messages": (2, 3), "user_repeats": (10, 3), "address_repeats": (20, 3),
         "address_logins": (4, 8), "account_logins": (5, 8), "address_refreshes": (6, 8), "account_refreshes": (7, 8),
         "user_writes": (9, 10), "user_searches": (11, 12), "user_typing": (120, 3), "user_reads": (120, 3),
-        "address_discoveries": (30, 60), "user_owner_reads": (600, 60), "user_queries": (3_000, 3),
+        "address_discoveries": (30, 60), "user_owner_reads": (600, 60), "user_queries": (3_000, 60),
     }  # fmt: skip
 
 

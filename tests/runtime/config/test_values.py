@@ -95,6 +95,7 @@ BAD = {
     "search.window_secs": "1.5",
     "messaging.max_typing_per_user_per_window": "0",
     "messaging.max_queries_per_user_per_window": "0",
+    "messaging.query_window_secs": "0",
     "messaging.max_reads_per_user_per_window": "0",
     "presence.enabled": "maybe",
     "presence.max_guild_members": "0",

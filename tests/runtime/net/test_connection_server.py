@@ -263,6 +263,16 @@ async def test_of_too_many_unfinished_bodies_the_first_is_given_up() -> None:
         await eventually(lambda: bodies.total_bytes == 0)
 
 
+async def test_an_unfinished_body_behind_a_request_counts_until_its_deadline() -> None:
+    async with served(Limits(body_timeout_secs=0.5)) as them:
+        with them.connect() as end:
+            end.sendall(get("/1") + b"POST /2 HTTP/1.1\r\nhost: x\r\ncontent-length: 40000\r\n\r\n" + b"x" * 30_000)
+            assert await read(end, b"/1")
+            await eventually(lambda: them.server.unfinished_bodies.total_bytes == 30_000)
+            assert b" 408 " in await read(end, b"}")
+            assert them.server.unfinished_bodies.total_bytes == 0
+
+
 async def test_a_replay_from_memory_leaves_with_the_response_to_the_upgrade() -> None:
     """One call for both, and no task: a reconnect storm asks for the same page thousands of times."""
     storage = MemoryStorage()

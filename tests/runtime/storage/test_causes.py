@@ -112,6 +112,36 @@ async def test_a_lock_in_the_way_of_test_writes_says_nothing(database_url: str, 
     await holder.close()
 
 
+async def test_a_refusal_stands_until_writes_succeed(database_url: str) -> None:
+    owner, holder = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    async with opened(database_url) as store:
+        assert (await store.check()).usable
+        await owner.execute("ALTER TABLE users RENAME COLUMN username TO renamed")
+        with pytest.raises(StorageUnavailable):
+            await add_user(store)
+        refused = await store.check()
+        assert (refused.writable, refused.cause) == (False, "schema")
+        await owner.execute("ALTER TABLE users RENAME COLUMN renamed TO username")
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE users IN SHARE MODE")
+            assert await store.check() == refused, "a lock says nothing"
+        assert (await store.check()).usable
+    for connection in (owner, holder):
+        await connection.close()
+
+
+async def test_what_is_in_the_way_of_the_first_look_is_named(database_url: str) -> None:
+    holder = await asyncpg.connect(database_url)
+    async with anyio.create_task_group() as tasks, holder.transaction():
+        await holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        store = PostgresStorage(database_url, tasks, statement_timeout_secs=0.2)
+        await store.open()
+        health = await store.check()
+        assert (health.usable, health.cause) == (False, "slow"), "not a schema that is not current"
+        await store.aclose()
+    await holder.close()
+
+
 async def test_sessions_that_became_read_only_leave_the_pool(database_url: str) -> None:
     """They were made while the database took no writes, and would say so for ever."""
     name = urlsplit(database_url).path[1:]
