@@ -84,8 +84,9 @@ def dispatch(
             else:
                 call.claims = claims
             user_id = call.claims.user_id
-        limits = route.limits
-        for limit in limits:
+        for limit in route.limits:
+            if limit.policies:
+                limits = route.limits
             if limit.by_dispatch is not None:
                 _count(call, limit, limit.by_dispatch)
         if needs_token and good and not route.rights.late:
