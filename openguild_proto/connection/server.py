@@ -153,7 +153,7 @@ class ServerConnection:
 
     @property
     def client_address(self) -> str:
-        """Of the client of the last request, who may be behind a trusted proxy; before one, of the peer. WebSocket: ""."""
+        """Who sent the last request, also through a trusted proxy; before it the peer's address, and "" for a WebSocket."""
         return "" if self._http is None else self._http.reader.client_address
 
     @property

@@ -29,9 +29,12 @@ class MessagingSettings:
         Window, Setting("the window of the limits of posts, typing and read positions", live=True)
     ] = 60
     max_queries_per_user_per_window: Annotated[
-        Count, Setting("reads of one user at once, in each process, without searches", live=True)
+        Count,
+        Setting("reads that one user may make at once, in each process; searches have a limit of their own", live=True),
     ] = 3_000
-    query_window_secs: Annotated[Window, Setting("in which they come back, evenly", live=True)] = 60
+    query_window_secs: Annotated[
+        Window, Setting("the time in which the reads of a user who has made all of them come back, evenly", live=True)
+    ] = 60
     replay_window: Annotated[
         int, Meta(ge=0, le=10_000), Setting("events replayed to a stream without `since`", live=True)
     ] = 50  # PROTOCOL 8.3.2
