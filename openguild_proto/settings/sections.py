@@ -30,7 +30,7 @@ class MessagingSettings:
     ] = 60
     max_queries_per_user_per_window: Annotated[
         Count,
-        Setting("reads that one user may make at once, in each process; searches have a limit of their own", live=True),
+        Setting("reads of one user at once, in each process; searches have a limit of their own", live=True),
     ] = 3_000
     query_window_secs: Annotated[
         Window, Setting("the time in which the reads of a user who has made all of them come back, evenly", live=True)
