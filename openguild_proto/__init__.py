@@ -53,12 +53,12 @@ from openguild_proto.http.message import OpenStream, Request, Response
 from openguild_proto.limits import Limits
 from openguild_proto.log.sequencer import Sequencer
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
-from openguild_proto.ws.frames import close_frame, ping_frame, pong_frame, text_frame
+from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, pong_frame, text_frame
 
 __all__ = [
     "CLOSE_CODES", "BuiltEvent", "BytesReceived", "CanonicalError", "CloseCode", "DeadlineExpired", "ErrorCode", "Event",
     "EventSigner", "FanoutWriter", "FieldProblem", "HeaderPolicy", "Hub", "Lagged", "Limits", "LocalProtocolError", "OpenStream",
     "PeerClosed", "PeerGone", "PeerViolated", "Phase", "Refusal", "Request", "RequestReceived", "Response", "Sequencer",
     "ServerConnection", "SigningKey", "Subscriber", "SubscriberState", "TextReceived", "UnverifiedEvent", "Verified", "Wants",
-    "WebSocketRequested", "build_event", "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
+    "WebSocketRequested", "binary_frame", "build_event", "close_frame", "ping_frame", "pong_frame", "text_frame", "verify_event",
 ]  # fmt: skip

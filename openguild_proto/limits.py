@@ -256,12 +256,14 @@ class Limits(HttpLimits, WebSocketLimits):
     max_header_count: int = 100  # of one request
     max_header_line_bytes: int = 8_192  # one header
     max_body_bytes: int = MAX_BODY_BYTES  # of any request
-    unquestioned_body_bytes: int = MAX_SMALL_BODY_BYTES  # a longer one is checked against its route's limit
+    unquestioned_body_bytes: int = (
+        MAX_SMALL_BODY_BYTES  # a longer one is also checked against its route's limit, `max_body_of`
+    )
     max_chunk_line_bytes: int = 256  # chunk size and extensions, RFC 9112 7.1.1
     max_body_chunks: int = 4_096  # of one body, ours: small chunks cost more work than their bytes
     max_pipelined_bytes: int = 65_536  # kept unparsed until the response to the current request
     max_message_fragments: int = 1_024  # frames of an unfinished message, ours
-    max_outbox_bytes: int = 1_048_576  # queued for one peer; beyond it the connection is closed
+    max_outbox_bytes: int = 1_048_576  # queued for one peer; a message or a pong beyond it ends the connection
     frame_timeout_secs: float = 30.0  # ours: from a WebSocket frame's first byte to its last; as for a body
     min_write_bytes_per_sec: int = 8_192  # ours: of a blocked HTTP response, on average
     close_timeout_secs: float = 5.0  # from our close frame to the peer's

@@ -44,12 +44,12 @@ class BuiltEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 def canonical_bytes(event: CanonicalEvent, *, strict: bool = True) -> bytes:
-    """Return the bytes to hash, in which event_id and signatures are empty. Raises CanonicalError."""
+    """Return the bytes to hash, in which event_id and signatures are empty. Raises ValueError, also as CanonicalError."""
     text = encode_text
     parts = [
-        f'{{"schema_version":{event.schema_version},"event_id":"","origin_server":{text(event.origin_server)}'
+        f'{{"schema_version":{event.schema_version:d},"event_id":"","origin_server":{text(event.origin_server)}'
         f',"room_id":{text(event.room_id)},"event_type":{text(event.event_type)},"sender":{text(event.sender)}'
-        f',"origin_ts":{event.origin_ts},"content":'
+        f',"origin_ts":{event.origin_ts:d},"content":'
     ]
     write_canonical(event.content, parts, strict=strict)
     if event.prev_events or event.auth_events:
@@ -123,7 +123,8 @@ def build_event(
     - `origin_ts_ms`: UTC milliseconds.
     - `signer`: None leaves the event without a signature.
 
-    Raises CanonicalError (a ValueError) for content without a canonical form, such as a float.
+    Raises CanonicalError (a ValueError) for content without a canonical form, such as a float, and ValueError for a time that is
+    no integer.
     """
     canonical = canonical_bytes(
         CanonicalEvent(

@@ -31,17 +31,28 @@ from openguild_proto.client.stream import (
     StreamClient,
     StreamEvent,
 )
-from openguild_proto.client.websocket import ClientWebSocket
+from openguild_proto.client.websocket import (
+    Accepted,
+    Broken,
+    ClientWebSocket,
+    Closed,
+    Message,
+    Refused,
+    WebSocketEvent,
+)
 from openguild_proto.gateway.client import GatewayClient
 from openguild_proto.gateway.client_logs import Place
 from openguild_proto.policy.backoff import Backoff
 
 __all__ = [
+    "Accepted",
     "AccountLogs",
     "ApiError",
     "Backoff",
+    "Broken",
     "ClientResponse",
     "ClientWebSocket",
+    "Closed",
     "Conflict",
     "ConnectionBroken",
     "Delivered",
@@ -51,6 +62,7 @@ __all__ = [
     "GatewayClient",
     "GatewayLink",
     "HttpClient",
+    "Message",
     "NotFound",
     "Notified",
     "Opened",
@@ -59,11 +71,13 @@ __all__ = [
     "RateLimited",
     "ReadMark",
     "ReadMarks",
+    "Refused",
     "Session",
     "Step",
     "StreamClient",
     "StreamEvent",
     "Unauthorized",
+    "WebSocketEvent",
     "api_error",
     "invite_code",
     "is_temporary",

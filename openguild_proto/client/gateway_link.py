@@ -32,7 +32,10 @@ class GatewayLink:
         return self._ws is not None
 
     def connect(self, host: str, now: float) -> None:
-        """Begin the handshake on a new transport. `host`: the Host header's value, such as `chat.example.org:8080`."""
+        """Begin the handshake on a new transport. `host`: the Host header's value, such as `chat.example.org:8080`.
+
+        Raises LocalProtocolError for one that cannot be sent.
+        """
         self._ws, self._open = ClientWebSocket(host, TARGET, subprotocols=(self.client.encoding.value,)), False
 
     def data_to_send(self) -> bytes:
@@ -49,10 +52,7 @@ class GatewayLink:
         ws = self._ws
         if ws is None:
             return
-        if not data:
-            self.failed("the connection ended", now)
-            return
-        for event in ws.receive_data(data):
+        for event in ws.receive_data(data) if data else ws.receive_eof():
             self._take(event, now)
             if self._ws is not ws:
                 return

@@ -25,13 +25,22 @@ class ConnectionBroken(Exception):
     """The connection ended, or failed, before the response was complete. The request may have been carried out."""
 
 
+def cannot_be_sent(misuse: Exception) -> LocalProtocolError:
+    """Return what to raise instead of `misuse`, a fault that h11 or Python found: without the value, which may be a token."""
+    fault = "not ASCII" if isinstance(misuse, UnicodeError) else str(misuse).partition(" b'")[0].partition(' b"')[0]
+    return LocalProtocolError(f"the request cannot be sent: {fault}")
+
+
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
+
+
 class HttpClient:
     """Call `send_request`, send the bytes it returns, and feed `receive_data` until it returns the response.
 
     `host` is the Host header's value. Handles one request at a time. A body longer than `max_body_bytes` breaks the connection.
     """
 
-    __slots__ = ("_body", "_connection", "_head", "_host", "_interim", "_max_body_bytes", "_size")
+    __slots__ = ("_answer_has_body", "_body", "_connection", "_head", "_host", "_interim", "_max_body_bytes", "_size")
 
     def __init__(self, host: str, max_body_bytes: int = MAX_RESPONSE_BODY_BYTES) -> None:
         self._host = host
@@ -40,6 +49,7 @@ class HttpClient:
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
         self._size = 0
+        self._answer_has_body = True
         self._interim = 0  # interim responses: 100 Continue, 103 Early Hints
 
     @property
@@ -51,16 +61,21 @@ class HttpClient:
         self, method: str, target: str, headers: tuple[tuple[str, str], ...] = (), body: bytes = b"",
         max_body_bytes: int | None = None,
     ) -> bytes:  # fmt: skip
-        """Return the bytes of a request. `max_body_bytes`: of the response, and those after it. Raises LocalProtocolError while
-        another request is in progress, and for a method, target or header that cannot be sent, such as one that is not ASCII."""
+        """Return the bytes of a request. `max_body_bytes`: of the response, and those after it.
+
+        Raises LocalProtocolError while another request is in progress, and for a method, target or header that cannot be sent, such
+        as one that is not ASCII, or of the framing, which is the connection's.
+        """
         if not self.reusable:
             raise LocalProtocolError("the connection cannot take a request now")
+        if framing := _FRAMING.intersection([name.lower() for name, _ in headers]):
+            raise LocalProtocolError(f"the request cannot be sent: the header {min(framing)} is the connection's own")
         fields = [("host", self._host), ("accept-encoding", "identity"), *headers, ("content-length", str(len(body)))]
         try:
             request = h11.Request(method=method, target=target, headers=fields)
         except (h11.LocalProtocolError, UnicodeEncodeError) as misuse:
-            fault = str(misuse).partition(" b'")[0].partition(' b"')[0]  # without the value, which may be a token
-            raise LocalProtocolError(f"the request cannot be sent: {fault}") from None
+            raise cannot_be_sent(misuse) from None
+        self._answer_has_body = method != "HEAD"
         if max_body_bytes is not None:
             self._max_body_bytes = max_body_bytes
         sent = self._connection.send(request) or b""
@@ -79,7 +94,7 @@ class HttpClient:
                 match event:
                     case h11.Response(headers=headers):
                         self._head = event
-                        if any(
+                        if self._answer_has_body and any(
                             name == b"content-length" and int(value) > self._max_body_bytes for name, value in headers
                         ):
                             raise ConnectionBroken("the answer is too large")

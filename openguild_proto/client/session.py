@@ -13,7 +13,7 @@ import msgspec
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.client.proxy_answers import proxy_answer_reason
 from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import Place, read_places
 from openguild_proto.limits import REFRESH_AHEAD_SECS
 from openguild_proto.schemas.accounts import TokenPair
 from openguild_proto.sessions.tokens import unverified_issue_us
@@ -56,7 +56,7 @@ class Session:
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> Session:
         """Return the session that `to_dict` stored. Raises KeyError, ValueError."""
-        positions = {log: Place(*map(int, place)) for log, place in kept.get("positions", {}).items()}
+        positions = read_places(kept.get("positions", {}))
         return cls(kept["access_token"], kept["refresh_token"], positions=positions)
 
     def is_stale(self, now: float) -> bool:

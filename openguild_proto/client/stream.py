@@ -102,7 +102,7 @@ class StreamClient:
         return self._ws is not None
 
     def connect(self, host: str, token: str, now: float) -> None:
-        """Begin a handshake on a new transport. Raises LocalProtocolError while connected."""
+        """Begin a handshake on a new transport. Raises LocalProtocolError while connected, and for what cannot be sent."""
         if self._ws is not None:
             raise LocalProtocolError("the stream is connected")
         if self.channel_id is None:
@@ -133,12 +133,10 @@ class StreamClient:
         ws = self._ws
         if ws is None:
             return []
-        if not data:
-            return [self._disconnect("the connection ended")]
         found: list[StreamEvent] = []
         if self._open:
             self._deadline = now + CLIENT_SILENCE_SECS
-        for event in ws.receive_data(data):
+        for event in ws.receive_data(data) if data else ws.receive_eof():
             outcome = self._handle_event(event, now)
             if outcome is not None:
                 found.append(outcome)

@@ -1,7 +1,7 @@
 """One WebSocket from the client's side, without I/O: handshake, messages, close. For a single connection.
 
 Send `data_to_send()` after every call, feed `receive_data`, and take the events. `Accepted` comes first; the last event is
-`Refused`, `Closed` or `Broken`, after which nothing more is read.
+`Refused`, `Closed` or `Broken`, after which nothing more is read. At the end of the transport call `receive_eof`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from typing import TypeAlias
 
+import h11
 import msgspec
 from wsproto import ConnectionType, WSConnection, events
+from wsproto.connection import ConnectionState
 from wsproto.utilities import LocalProtocolError as WsprotoMisuse
 from wsproto.utilities import RemoteProtocolError
 
-from openguild_proto.client.http import ClientResponse
+from openguild_proto.client.http import ClientResponse, cannot_be_sent
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http.message import Headers
 from openguild_proto.limits import (
     MAX_INTERIM_RESPONSES,
@@ -22,7 +25,7 @@ from openguild_proto.limits import (
     MAX_RESPONSE_HEAD_BYTES,
     MAX_STREAM_MESSAGE_CHARS,
 )
-from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.close_codes import CloseCode, is_sendable
 
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
@@ -65,7 +68,10 @@ WebSocketEvent: TypeAlias = Accepted | Message | Refused | Closed | Broken
 
 
 class ClientWebSocket:
-    """Begins with the handshake for `target` (path and query) on `host`; `token` is sent as a bearer token."""
+    """Begins with the handshake for `target` (path and query) on `host`; `token` is sent as a bearer token.
+
+    Raises LocalProtocolError for a host, target, token or subprotocol that cannot be sent.
+    """
 
     def __init__(self, host: str, target: str, *, token: str | None = None, subprotocols: tuple[str, ...] = ()) -> None:
         self._ws = WSConnection(ConnectionType.CLIENT)
@@ -76,9 +82,12 @@ class ClientWebSocket:
         self._head: bytes | None = b""  # of the handshake response, until it is complete
         self._interim = 0
         self._refusal = ClientResponse(0, (), b"")
-        headers = [(b"authorization", b"Bearer " + token.encode("ascii"))] if token is not None else []
-        request = events.Request(host=host, target=target, subprotocols=list(subprotocols), extra_headers=headers)
-        self._out = [self._ws.send(request)]
+        try:
+            headers = [(b"authorization", b"Bearer " + token.encode("ascii"))] if token is not None else []
+            request = events.Request(host=host, target=target, subprotocols=list(subprotocols), extra_headers=headers)
+            self._out = [self._ws.send(request)]
+        except (h11.LocalProtocolError, UnicodeEncodeError) as misuse:
+            raise cannot_be_sent(misuse) from None
 
     @property
     def is_over(self) -> bool:
@@ -91,14 +100,18 @@ class ClientWebSocket:
         return b"".join(parts)
 
     def send(self, payload: str | bytes) -> None:
-        """Queue a message. Does nothing once either side has sent its close frame."""
+        """Queue a message. Does nothing once either side has sent its close frame. Raises LocalProtocolError before `Accepted`."""
+        if not self._open and not self._over:
+            raise LocalProtocolError("the WebSocket is not open yet")
         if isinstance(payload, str):
             self._send(events.TextMessage(data=payload))
         else:
             self._send(events.BytesMessage(data=payload))
 
     def close(self, code: int = CloseCode.NORMAL) -> None:
-        """Queue a close frame, if the WebSocket is open. Nothing more is read."""
+        """Queue a close frame, if the WebSocket is open; nothing more is read. Raises LocalProtocolError for an invalid code."""
+        if not is_sendable(code):
+            raise LocalProtocolError(f"close code {code} must not be sent")
         if self._open:
             self._send(events.CloseConnection(code=code))
         self._over = True
@@ -121,6 +134,12 @@ class ClientWebSocket:
         except (RemoteProtocolError, UnicodeDecodeError, ValueError) as failure:  # header values that are not ASCII
             found.append(self._break(f"not a WebSocket answer: {failure}"))
         return found
+
+    def receive_eof(self) -> list[WebSocketEvent]:
+        """Note the end of the transport. It may be that of a refusal's body (RFC 9112 6.3)."""
+        if self._over:
+            return []
+        return [self._refused() if self._refusal.status else self._break("the connection ended")]
 
     def _skip_interim_answers(self, data: bytes) -> bytes:
         """Drop interim responses, which wsproto takes for the response (RFC 9110 15.2); b"" until the head is complete."""
@@ -159,9 +178,12 @@ class ClientWebSocket:
                 self._send(event.response())
                 return None
             case events.CloseConnection(code=code, reason=reason):
+                broken = (
+                    self._ws.state is ConnectionState.OPEN
+                )  # no close frame has come: wsproto reports a fault of the server's
                 self._send(event.response())
                 self._over = True
-                return Closed(code, reason or "")
+                return Broken(f"the server broke RFC 6455: close code {code}") if broken else Closed(code, reason or "")
         return None
 
     def _whole(self, part: str | bytes, finished: bool, empty: str | bytes) -> WebSocketEvent | None:

@@ -5,7 +5,11 @@ Their lengths are configured (`http.*` and `websocket.*` in settings/sections.py
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from operator import attrgetter
+
+from openguild_proto.limits import Limits
 
 
 class Deadline(StrEnum):
@@ -20,3 +24,14 @@ class Deadline(StrEnum):
     CLOSE = "close"  # the peer has answered our close frame (RFC 6455 7.1.1)
     LIFETIME = "lifetime"  # the credentials of the connection expire
     LINGER = "linger"  # the peer has shut its side after ours (RFC 9112 9.6)
+
+
+SECS: dict[Deadline, Callable[[Limits], float]] = {
+    Deadline.HEAD: attrgetter("head_timeout_secs"),
+    Deadline.BODY: attrgetter("body_timeout_secs"),
+    Deadline.IDLE: attrgetter("idle_timeout_secs"),
+    Deadline.PING: attrgetter("ping_interval_secs"),
+    Deadline.CLOSE: attrgetter("close_timeout_secs"),
+    Deadline.LINGER: attrgetter("linger_timeout_secs"),
+}
+"""The lengths of those that a phase sets, of the connection's limits."""

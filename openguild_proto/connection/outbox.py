@@ -8,7 +8,10 @@ MAX_PIECES = 16  # of one call of `sendmsg`: POSIX guarantees as many (IOV_MAX)
 
 
 class Outbox:
-    """A queue of bytes. It accepts bytes beyond `max_bytes` but then is `overflowed`, and the connection ends."""
+    """A queue of bytes. It accepts bytes beyond `max_bytes`, but is `overflowed` then.
+
+    The connection looks after messages and pongs, and ends; whoever calls `append` looks themselves.
+    """
 
     __slots__ = ("_max_bytes", "_offset", "_parts", "_size")
 
@@ -45,9 +48,9 @@ class Outbox:
         return found
 
     def consume(self, nbytes: int) -> int:
-        """Remove `nbytes` that were sent, and return how many are left. Raises ValueError if fewer are queued."""
-        if nbytes > self._size:
-            raise ValueError("more was consumed than is queued")
+        """Remove `nbytes` that were sent, and return how many are left. Raises ValueError if fewer are queued, or below 0."""
+        if not 0 <= nbytes <= self._size:
+            raise ValueError(f"{nbytes} bytes cannot be consumed of {self._size} that are queued")
         self._size -= nbytes
         self._offset += nbytes
         parts = self._parts

@@ -9,9 +9,9 @@ The call contract, for every driver:
 3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes);
 4. check `wants` and `next_deadline`, and continue.
 
-If `next_events` is not called, the next `receive_data` or `receive_eof` reads the rest; nothing is lost. No deadline of
+If `next_events` is not called, the next `receive_data` reads on, and `receive_eof` reads the rest; nothing is lost. No deadline of
 the peer runs while the caller has a request to respond to, or events to take from `next_events`. Commands in the wrong
-phase, and values that cannot be sent, raise LocalProtocolError and change nothing.
+phase, and values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection.
 
 Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `unfinished_body_bytes`,
 `client_address`, `wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
@@ -21,12 +21,11 @@ Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_w
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 
 import msgspec
 
 from openguild_proto.connection import steps
-from openguild_proto.connection.deadlines import Deadline
+from openguild_proto.connection.deadlines import SECS, Deadline
 from openguild_proto.connection.decoder import Decoder
 from openguild_proto.connection.outbox import Outbox
 from openguild_proto.connection.phases import MAY_RUN, PHASES, TRANSITIONS, Input, Phase, Reading, Wants
@@ -49,14 +48,6 @@ from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, pon
 DEFAULT_LIMITS = Limits()
 DEFAULT_POLICY = HeaderPolicy()
 EXPIRED: tuple[int, str] = (CloseCode.TOKEN_ENDED, reasons.EXPIRED)
-_SECS: dict[Deadline, Callable[[Limits], float]] = {
-    Deadline.HEAD: attrgetter("head_timeout_secs"),
-    Deadline.BODY: attrgetter("body_timeout_secs"),
-    Deadline.IDLE: attrgetter("idle_timeout_secs"),
-    Deadline.PING: attrgetter("ping_interval_secs"),
-    Deadline.CLOSE: attrgetter("close_timeout_secs"),
-    Deadline.LINGER: attrgetter("linger_timeout_secs"),
-}  # of the deadlines that a phase sets
 
 
 class ServerConnection:
@@ -66,7 +57,7 @@ class ServerConnection:
     - `random_bytes(n)`: returns n random bytes, such as `secrets.token_bytes`; for request ids.
     - `limits`, `policy`: bounds, and the headers of responses.
     - `peer_address`: of the socket, without port.
-    - `max_body_of(method, path)`: the body limit of a route, in addition to `limits.max_body_bytes`.
+    - `max_body_of(method, path)`: the limit of a route, asked for a body over `limits.unquestioned_body_bytes`, 32 KiB by default.
 
     Attributes: `phase`; `outbox`, the queued bytes: `append(data)` (prepared frames), `peek(max_bytes)`, `consume(nbytes)`, `len`.
     """
@@ -115,7 +106,7 @@ class ServerConnection:
         deadlines.stop_all_but(MAY_RUN[target])
         own = row.own
         if own is not None and own not in deadlines:
-            deadlines[own] = now + _SECS[own](self._limits)
+            deadlines[own] = now + SECS[own](self._limits)
         if row.reading is Reading.DROPPED and self._http is not None:
             self._http.reader.take_rest()
 
@@ -201,7 +192,10 @@ class ServerConnection:
 
     def receive_eof(self, now: float) -> list[Event]:
         """Note that the peer has shut its side (`recv` returned nothing). Whole requests before that are still processed."""
-        events = self.next_events(now)
+        events = more = self.next_events(now)
+        while more and self._ws is not None:
+            more = self.next_events(now)
+            events += more
         self._move(Input.EOF, now)
         return [*events, PeerGone()]
 
@@ -209,7 +203,11 @@ class ServerConnection:
 
     def _next_request(self, http: HttpConnection, now: float) -> list[Event]:
         """Return at most one request: the next one waits for its response."""
-        item = http.reader.next_item(now)
+        try:
+            item = http.reader.next_item(now)
+        except BaseException:  # of a callback: the body would be read as the next request
+            self._move(Input.CALLBACK_FAILED, now)
+            raise
         if isinstance(item, Request) and http.reader.exchange is PLAIN:  # it asks for no upgrade
             self._move(Input.REQUEST, now)
             return [steps.received(item)]
@@ -325,6 +323,7 @@ class ServerConnection:
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
         """Close the WebSocket with `code` at `deadline` (monotonic seconds), when its credentials expire."""
         self._require(Input.EXPIRE_AT)
+        close_frame(code, reason)  # raises for one that cannot be sent
         self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
         self._deadlines.set(Deadline.LIFETIME, deadline)
 
@@ -334,8 +333,9 @@ class ServerConnection:
         A WebSocket gets a close frame with `code` and `reason`, at most 123 bytes of UTF-8. On HTTP a request that has begun
         is still processed, as the last one; without one the connection ends when the queued bytes are sent.
         """
+        frame = close_frame(code, reason)
         if self.phase is Phase.OPEN:
-            self.outbox.append(close_frame(code, reason))
+            self.outbox.append(frame)
         self._move(Input.CLOSE, now)
 
     # --- deadlines and the write side --------------------------------------------------------------

@@ -12,6 +12,8 @@ from collections import deque
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS, MAX_RING_INDEX
 
+MAX_INT = 2**31 - 1  # of C, as the compiled ring has it
+
 
 class Ring:
     """A ring bounded by `capacity_events` and `capacity_bytes`. It always keeps one frame, of any size.
@@ -55,8 +57,7 @@ class Ring:
 
     def publish(self, frame: bytes) -> int:
         """Append one frame and return its index. Drops the oldest frames when a bound is exceeded."""
-        if not frame:
-            raise LocalProtocolError("a frame is never empty")
+        _check(frame)
         frames = self._frames
         frames.append(frame)
         self._bytes += len(frame)
@@ -73,9 +74,9 @@ class Ring:
 
     def replace(self, index: int, frame: bytes) -> None:
         """Put another frame in the place of one that the ring holds: its content was taken away."""
-        if not frame:
-            raise LocalProtocolError("a frame is never empty")
-        self._bytes += len(frame) - len(self.frame(index))
+        old = self.frame(index)
+        _check(frame)
+        self._bytes += len(frame) - len(old)
         self._frames[index - self.tail] = frame
 
     def resize(self, capacity_events: int, capacity_bytes: int) -> None:
@@ -143,8 +144,10 @@ class Ring:
         return bool(self._parked[slot])
 
     def bind(self, slot: int, handle: int) -> None:
-        """Store a number with the slot until it is detached: the file descriptor for the native flush."""
+        """Store a number with the slot until it is detached: the file descriptor for the native flush. Raises OverflowError."""
         self.cursor(slot)
+        if not -MAX_INT - 1 <= handle <= MAX_INT:
+            raise OverflowError("value too large to convert to int")
         self._handles[slot] = handle
 
     def handle(self, slot: int) -> int:
@@ -247,3 +250,10 @@ class Ring:
         """Return how many frames the deepest slot is behind; 0 without slots."""
         lowest = min((cursor for cursor in self._cursors if cursor >= 0), default=self.head)
         return self.head - lowest
+
+
+def _check(frame: bytes) -> None:
+    if not isinstance(frame, bytes):
+        raise TypeError("a frame is bytes")
+    if not frame:
+        raise LocalProtocolError("a frame is never empty")

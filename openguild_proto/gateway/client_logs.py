@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,14 @@ class Place(NamedTuple):
 
 BEGINNING = Place(0, 0)
 """Before the first event of a log, whatever its epoch."""
+
+
+def read_places(kept: Mapping[str, Any]) -> dict[str, Place]:
+    """Return the places by log that were stored as pairs. Raises ValueError."""
+    try:
+        return {log: Place(*map(int, place)) for log, place in kept.items()}
+    except (AttributeError, TypeError):
+        raise ValueError("places are pairs of an epoch and a sequence by log") from None
 
 
 class Faults(NamedTuple):
@@ -186,5 +194,5 @@ class FollowedLogs:
 
     def restore(self, kept: Mapping[str, list[int]]) -> None:
         """Follow the logs that `to_dict` stored, from there. Raises ValueError, LocalProtocolError."""
-        for name, (epoch, sequence) in kept.items():
-            self.add(name, Place(epoch, sequence), None)
+        for name, place in read_places(kept).items():
+            self.add(name, place, None)

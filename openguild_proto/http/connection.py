@@ -67,7 +67,13 @@ class HttpConnection:
         return self.reader.exchange.interim(100, "Continue", []) if self.reader.expects_continue else b""
 
     def switch(self, accept_token: bytes, subprotocol: str | None, more: Headers = ()) -> bytes:
-        """Return the bytes of 101 Switching Protocols (RFC 6455 4.2.2), with `more` headers."""
+        """Return the bytes of 101 Switching Protocols (RFC 6455 4.2.2), with `more` headers.
+
+        Raises LocalProtocolError for those of the handshake among them.
+        """
+        for name, _ in more:
+            if name.lower() == "upgrade" or name.lower().startswith("sec-websocket-"):
+                raise LocalProtocolError(f"the header {name} is the handshake's own")
         reader = self.reader
         request, response = reader.request, Response(status=101, headers=more)
         request_id = request.request_id if request is not None else ""

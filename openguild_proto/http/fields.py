@@ -8,7 +8,7 @@ from functools import lru_cache
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http import strictness
 
-_OF_CONNECTION = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+_OF_CONNECTION = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding", "x-request-id"})
 _VALUE = re.compile(rb"(?:[!-~\x80-\xff]+(?:[\t ]+[!-~\x80-\xff]+)*)?")
 
 
@@ -16,13 +16,15 @@ _VALUE = re.compile(rb"(?:[!-~\x80-\xff]+(?:[\t ]+[!-~\x80-\xff]+)*)?")
 def field_name(name: str) -> bytes:
     """Return the name of a header of a response, in lower case.
 
-    Raises LocalProtocolError for an invalid name, and for the framing, which is the connection's (RFC 9112 6).
+    Raises LocalProtocolError for an invalid name, and for the framing and the request id, which are the connection's (RFC 9112 6).
     """
     lower = name.lower()
     if not name.isascii() or strictness.WHOLE_TOKEN.fullmatch(name.encode()) is None:
         raise LocalProtocolError(f"{name!r} is not the name of a header")
     if lower in _OF_CONNECTION:
-        raise LocalProtocolError(f"the header {lower} is the connection's own: a Response with close=True ends it")
+        raise LocalProtocolError(
+            f"the header {lower} is the connection's own; close=True of a Response sends connection: close"
+        )
     return lower.encode()
 
 

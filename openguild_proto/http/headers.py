@@ -53,7 +53,10 @@ def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 
 _SECURITY = _encoded(SECURITY_HEADERS)
-SECURITY_NAMES = frozenset(name for name, _ in _SECURITY)
+_CORS_NAMES = ("allow-origin", "allow-methods", "allow-headers", "expose-headers", "max-age")
+_REPLACEABLE = frozenset(
+    [b"content-type", *(name for name, _ in _SECURITY), *(f"access-control-{name}".encode() for name in _CORS_NAMES)]
+)
 NO_NAMES: frozenset[bytes] = frozenset()
 
 
@@ -61,14 +64,17 @@ NO_NAMES: frozenset[bytes] = frozenset()
 def _prepared_lines(
     content_type: str | None, replaced: frozenset[bytes], admitted: str | None, is_preflight: bool
 ) -> tuple[bytes, bytes]:
-    """Return the lines of the content type and of the security headers but `replaced`, and those of CORS."""
-    headers = [] if content_type is None else [(b"content-type", content_type.encode("latin-1"))]
-    headers += [header for header in _SECURITY if header[0] not in replaced]
-    return _joined(headers), _joined(_cors_headers(admitted, is_preflight))
+    """Return the lines of the content type and of the security headers, and those of CORS, without what is `replaced`."""
+    before = [*_content_type(content_type), *_SECURITY]
+    return _joined(before, replaced), _joined(_cors_headers(admitted, is_preflight), replaced)
 
 
-def _joined(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([field_line(name, value) for name, value in headers])
+def _content_type(content_type: str | None) -> list[tuple[bytes, bytes]]:
+    return [] if content_type is None else _encoded((("content-type", content_type),))
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]], but: frozenset[bytes] = NO_NAMES) -> bytes:
+    return b"".join([field_line(name, value) for name, value in headers if name not in but])
 
 
 @lru_cache(maxsize=64)
@@ -91,7 +97,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     - `cors_allowed_origins`: compared exactly, for requests and for WebSocket upgrades; empty or "*" admits any.
     - `trusted_proxies`: networks whose X-Forwarded-For is believed.
 
-    A response that names a security header, such as content-security-policy, replaces that of the policy.
+    A response that names a header of the policy, such as content-security-policy or access-control-allow-origin, replaces it.
     """
 
     cors_allowed_origins: tuple[str, ...] = ()
@@ -109,14 +115,16 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
 
     def apply(self, response: Response, request: Request | None, request_id: str) -> list[tuple[bytes, bytes]]:
         """Return all headers of `response` except framing; those set by the operation are not set again."""
-        headers = _encoded(response.headers)
-        if response.content_type is not None:
-            headers.append((b"content-type", response.content_type.encode("latin-1")))
-        present = {name for name, _ in headers}
-        headers.extend(header for header in _SECURITY if header[0] not in present)
-        headers.append((b"x-request-id", request_id.encode("latin-1")))
-        headers.extend(_cors_headers(*self._admitted(request)))
-        return headers
+        own = _encoded(response.headers)
+        replaced = _REPLACEABLE.intersection([name for name, _ in own])
+        request_line = (b"x-request-id", request_id.encode("latin-1"))
+        policy = (
+            *_content_type(response.content_type),
+            *_SECURITY,
+            request_line,
+            *_cors_headers(*self._admitted(request)),
+        )
+        return [*own, *(header for header in policy if header[0] not in replaced)]
 
     def lines(self, response: Response, request: Request | None, request_id: str) -> bytes:
         """Return the headers of `apply` as lines, most of them prepared. Raises LocalProtocolError for an invalid value."""
@@ -124,7 +132,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         if response.headers:
             encoded = _encoded(response.headers)
             own = _joined(encoded)
-            replaced = SECURITY_NAMES.intersection([name for name, _ in encoded])
+            replaced = _REPLACEABLE.intersection([name for name, _ in encoded])
         before, after = _prepared_lines(response.content_type, replaced, *self._admitted(request))
         if _REQUEST_ID.fullmatch(request_id) is None:
             return b"%b%b%b%b" % (own, before, field_line(b"x-request-id", request_id.encode("latin-1")), after)

@@ -144,11 +144,11 @@ class RequestReader:
 
     def _is_too_large(self, request: Request, length: int) -> bool:
         limits = self._limits
-        if length <= limits.unquestioned_body_bytes:
+        if length > limits.max_body_bytes:
+            return True
+        if self._max_body_of is None or length <= limits.unquestioned_body_bytes:
             return False
-        return length > limits.max_body_bytes or (
-            self._max_body_of is not None and length > self._max_body_of(request.method, request.path)
-        )
+        return length > self._max_body_of(request.method, request.path)
 
     def _take_data(self) -> bytes:
         """Remove and return buffered bytes of the current body or chunk."""

@@ -42,7 +42,8 @@ class LogSource(Protocol[T]):
         """Read a page of items with after < sequence < before, in order; later ones may follow. Raises StorageUnavailable."""
 
     def release(self, sequence: int, item: T) -> None:
-        """Take the next item, in order and once."""
+        """Take the next item, in order and once. It must not raise, nor call the follower: the head has moved past the items that
+        it releases next."""
 
     def has_room(self) -> bool:
         """Return whether items can be taken now; the rest is read from the log later."""
@@ -114,7 +115,7 @@ class LogFollower(Generic[T]):
     # --- items ---------------------------------------------------------------------------------------
 
     def begin(self, head: int) -> None:
-        """Set the head, and release the items already offered that follow it."""
+        """Set the head, and release the items already offered that follow it. Raises LocalProtocolError the second time."""
         self._release(self._sequencer.begin(head))
 
     def restart(self, head: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_HELD_BYTES, MAX_HELD_ITEMS
 
 T = TypeVar("T")
@@ -31,7 +32,9 @@ class Sequencer(Generic[T]):
         self._max_held_bytes = max_held_bytes
 
     def begin(self, head: int) -> list[tuple[int, T]]:
-        """Set the head; return the items already offered that follow it."""
+        """Set the head; return the items already offered that follow it. Raises LocalProtocolError the second time."""
+        if self.begun:
+            raise LocalProtocolError("the head is known: restart begins anew")
         self.begun = True
         self.head = head
         self._seen = max(self._seen, head)
@@ -66,9 +69,10 @@ class Sequencer(Generic[T]):
             self._held_bytes += nbytes
 
     def _take(self, sequence: int) -> list[tuple[int, T]]:
-        item, nbytes = self._held.pop(sequence, (None, 0))
-        if item is None:
+        held = self._held.pop(sequence, None)
+        if held is None:
             return []
+        item, nbytes = held
         self._held_bytes -= nbytes
         return [(sequence, item)]
 

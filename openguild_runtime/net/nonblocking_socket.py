@@ -37,7 +37,10 @@ class NonblockingSocket:
         if self.ended:
             return b""
         try:
-            return bytes(_BUFFER[: self._sock.recv_into(_BUFFER, size)])
+            nbytes = self._sock.recv_into(_BUFFER, size)
+            data = bytes(_BUFFER[:nbytes])
+            _BUFFER[:nbytes] = bytes(nbytes)  # else passwords and redacted texts stay until a longer piece comes
+            return data
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:

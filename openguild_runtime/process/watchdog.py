@@ -15,7 +15,7 @@ import structlog
 from openguild_runtime.observability import logs
 
 TIMED_OUT = 3  # exit status
-FLUSH_SECS = 0.1  # for the last lines of the log
+FLUSH_SECS = 0.3  # for the last lines of the log; of WATCHDOG_SECS
 MAX_LISTED_TASKS = 5
 
 log = structlog.get_logger("openguild.shutdown")

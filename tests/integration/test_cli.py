@@ -284,7 +284,6 @@ def test_probe_with_an_account_posts_and_hears_it(server: ServerProcess, chat: C
         lines = [line.split() for line in done.stdout.splitlines()]
         steps, failed = [step for _, step, *_ in lines], [line[1:3] for line in lines if line[0] == "FAIL"]
         assert failed in ([], [["slo", "latency"]]), done.stdout + done.stderr  # a busy machine may be slow
-        assert done.returncode == len(failed)
         assert steps[:10] == [
             "live", "health", "ready", "version", "authentication", "headers", "login", "channel", "post", "stream",
         ]  # fmt: skip

@@ -115,6 +115,8 @@ class TestRing:
         slot = ring.attach(0)
         assert ring.handle(slot) == -1
         ring.bind(slot, 17)
+        with pytest.raises(OverflowError):
+            ring.bind(slot, 2**31)
         assert ring.handle(slot) == 17
         ring.detach(slot)
         with pytest.raises(LocalProtocolError):
@@ -138,11 +140,20 @@ class TestRing:
         assert ring.deliver(0, 100) == []
         assert [ring.cursor(slot) for slot in slots] == [3, 0, 3]
 
-    def test_an_empty_frame_is_refused(self, ring_type: type[PureRing]) -> None:
+    @pytest.mark.parametrize(
+        ("frame", "error"), [(b"", LocalProtocolError), ("text", TypeError), (bytearray(b"x"), TypeError)]
+    )
+    def test_what_is_no_frame_is_refused(self, ring_type: type[PureRing], frame: bytes, error: type[Exception]) -> None:
         ring = ring_type(0)
-        with pytest.raises(LocalProtocolError):
-            ring.publish(b"")
+        with pytest.raises(error):
+            ring.publish(frame)
         assert ring.head == 0
+        ring.publish(b"a")
+        with pytest.raises(error):
+            ring.replace(1, frame)
+        with pytest.raises(LocalProtocolError, match="does not hold"):
+            ring.replace(2, b"")
+        assert ring.frame(1) == b"a"
 
     def test_pending_takes_turns_and_skips_parked(self, ring_type: type[PureRing]) -> None:
         ring = ring_type(0)

@@ -188,3 +188,17 @@ def test_verification_is_strict() -> None:
     order = 2**252 + 27742317777372353535851937790883648493
     malleated = signature[:32] + (int.from_bytes(signature[32:], "little") + order).to_bytes(32, "little")
     assert not verify(key.public, b"m", malleated)
+
+
+@pytest.mark.parametrize("origin_ts_ms", [1_700_000_000_000.0, '0,"x":1', None])
+def test_a_time_that_is_no_integer_is_refused(origin_ts_ms: int) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        build_event(
+            server_name="a.test",
+            room_id="r",
+            event_type="message",
+            sender="s",
+            content={},
+            origin_ts_ms=origin_ts_ms,
+            signer=None,
+        )

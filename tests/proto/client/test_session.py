@@ -82,3 +82,9 @@ def test_positions_are_stored_with_the_pair_and_go_to_the_next_session() -> None
     kept = Session.from_dict(json.loads(json.dumps(session.to_dict())))
     assert kept.positions == session.positions
     assert Session.from_dict({"access_token": "a", "refresh_token": "r"}).positions == {}
+
+
+@pytest.mark.parametrize("positions", [[1], {"x": [1]}, {"x": 5}, {"x": [1, "seven"]}])
+def test_positions_that_are_none_are_refused(positions: object) -> None:
+    with pytest.raises(ValueError):
+        Session.from_dict({"access_token": "a", "refresh_token": "r", "positions": positions})

@@ -199,6 +199,22 @@ def test_a_refused_upgrade(status: int, final: bool) -> None:
         assert stream.receive_data(head, 0.0) == [Ended(401, "unknown", "unknown")]
 
 
+@pytest.mark.parametrize(("status", "final"), [(403, True), (401, False)])
+def test_a_refusal_that_ends_with_the_connection_is_one(status: int, final: bool) -> None:
+    stream = StreamClient("c", 0, lambda: 0.5)
+    stream.connect("server:80", "token", 0.0)
+    assert stream.receive_data(f"HTTP/1.1 {status} X\r\nConnection: close\r\n\r\n{{}}".encode(), 0.0) == []
+    (event,) = stream.receive_data(b"", 0.0)
+    assert isinstance(event, Ended if final else Disconnected)
+    assert final or getattr(event, "needs_token", False)
+
+
+def test_a_broken_frame_is_not_the_end_of_the_stream() -> None:
+    stream = opened()
+    (event,) = stream.receive_data(b"\x81\x02\xff\xff", 1.0)
+    assert isinstance(event, Disconnected)
+
+
 def ends_of(stream: StreamClient, code: CloseCode, open_secs: float) -> list[float]:
     """The waits after eight connections that the server accepts, leaves quiet for so long and closes."""
     waits = []

@@ -16,6 +16,7 @@ from openguild_proto.client.websocket import (
     Refused,
     WebSocketEvent,
 )
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_INTERIM_RESPONSES, MAX_RESPONSE_HEAD_BYTES
 from openguild_proto.ws.frames import binary_frame, close_frame, ping_frame, text_frame
 from tests.support.wire import connection, cut
@@ -98,3 +99,57 @@ def test_what_it_sends_is_read_by_a_server() -> None:
     client.receive_data(b"".join(bytes(part) for part in server.data_to_send()))
     client.send("words")
     assert [getattr(event, "text", None) for event in server.receive_data(client.data_to_send(), 0.0)] == ["words"]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x81\x02\xff\xff", 1007),
+        (b"\xc1\x00", 1002),
+        (b"\x83\x00", 1002),
+        (b"\x80\x00", 1002),
+        (b"\x81\x80\x01\x02\x03\x04", 1002),
+        (close_frame(1014, "a proxy's"), 1002),  # which wsproto does not know
+    ],
+    ids=["no UTF-8", "reserved bit", "opcode", "lone continuation", "masked", "1014"],
+)
+def test_a_fault_of_the_server_is_no_close_of_its_own(data: bytes, code: int) -> None:
+    client, answer = accepted()
+    client.receive_data(answer)
+    client.data_to_send()
+    assert client.receive_data(data) == [Broken(f"the server broke RFC 6455: close code {code}")]
+    assert client.data_to_send()[:1] == b"\x88", "the server is told"
+
+
+@pytest.mark.parametrize("framing", [b"Connection: close\r\n\r\n", b"Content-Length: 900\r\n\r\n"])
+def test_a_refusal_may_end_with_the_transport(framing: bytes) -> None:
+    client = ClientWebSocket("server:80", "/")
+    assert client.receive_data(b"HTTP/1.1 401 X\r\n" + framing + b"{}") == []
+    [refused] = client.receive_eof()
+    assert isinstance(refused, Refused)
+    assert (refused.response.status, refused.response.body) == (401, b"{}")
+    assert client.receive_eof() == []
+    early = ClientWebSocket("server:80", "/")
+    assert early.receive_eof() == [Broken("the connection ended")]
+
+
+@pytest.mark.parametrize(
+    ("host", "target", "token"),
+    [("h", "/", "secret\r\nx: y"), ("h", "/", "secreté"), ("h\n", "/", "secret"), ("h", "/a b", "secret")],
+)
+def test_a_handshake_that_cannot_be_sent_is_misuse_and_keeps_its_token(host: str, target: str, token: str) -> None:
+    with pytest.raises(LocalProtocolError, match=r"^the request cannot be sent: ") as misuse:
+        ClientWebSocket(host, target, token=token)
+    assert "secret" not in str(misuse.value)
+    assert misuse.value.__suppress_context__
+
+
+@pytest.mark.parametrize("code", [999, 1005, 1006, 70_000])
+def test_a_message_before_the_upgrade_and_a_code_that_is_none_are_misuse(code: int) -> None:
+    client, answer = accepted()
+    with pytest.raises(LocalProtocolError):
+        client.send("too early")
+    client.receive_data(answer)
+    with pytest.raises(LocalProtocolError):
+        client.close(code)
+    assert not client.is_over

@@ -129,7 +129,7 @@ def aborted() -> ServerConnection:
 def in_phase(phase: Phase, step: Input) -> ServerConnection:
     """A connection in `phase` whose next bytes can be `step`."""
     coming = BYTES.get(step, REQUEST)
-    post = CHUNKED if step is Input.VIOLATION else POST
+    post = CHUNKED if step in {Input.VIOLATION, Input.CALLBACK_FAILED} else POST
     behind = REQUEST if step is Input.RESPOND_UNREAD else b""
     match phase:
         case Phase.NEW:
@@ -205,6 +205,21 @@ def pass_deadline(conn: ServerConnection, name: Deadline) -> None:
     conn.handle_deadline(conn._deadlines[name])
 
 
+def fail_in_callback(conn: ServerConnection, phase: Phase) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError("no entropy")
+
+    assert conn._http is not None
+    conn._http.reader.random_bytes = conn._http.reader._max_body_of = fail  # type: ignore[assignment]
+    rest = REQUEST[1:] if phase in {Phase.HEAD, Phase.LAST_HEAD} else REQUEST
+    rest = b"9000\r\n" if PHASES[phase].own is Deadline.BODY else rest
+    with pytest.raises(OSError, match="no entropy"):
+        if phase in {Phase.UNREAD, Phase.HALF_CLOSED}:
+            conn.next_events(0.0)
+        else:
+            conn.receive_data(rest, 0.0)
+
+
 COMMANDS: dict[Input, Callable[[ServerConnection], None]] = {
     Input.RESPOND: lambda conn: conn.respond(Response.text("ok"), 0.0),
     Input.RESPOND_UNREAD: lambda conn: conn.respond(Response.text("ok"), 0.0),
@@ -251,6 +266,11 @@ def test_each_input_leads_to_the_phase_of_the_table_or_nowhere(phase: Phase, ste
                 pass_deadline(conn, name)
             return
         pass_deadline(conn, name)
+    elif step is Input.CALLBACK_FAILED:
+        assert (target is None) is (PHASES[phase].reading is not Reading.REQUESTS), "no callback is called"
+        if target is None:
+            return
+        fail_in_callback(conn, phase)
     elif step is Input.EOF:
         conn.receive_eof(0.0)
         if target is None:  # what waits to be read is read first

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.log.sequencer import Sequencer
 
 
@@ -76,3 +78,19 @@ def test_what_waits_is_bounded_in_bytes_and_still_missed() -> None:
     assert sequencer.missing() == (2, 4)
     sequencer.offer(4, b"d", 100)
     assert sequencer.held == 1, "what was released gives its place back"
+
+
+def test_nothing_is_an_item_as_any() -> None:
+    sequencer: Sequencer[None] = Sequencer(0)
+    sequencer.offer(2, None, 9)
+    assert sequencer.offer(1, None) == [(1, None), (2, None)]
+    assert (sequencer.held, sequencer.missing()) == (0, None)
+
+
+def test_a_head_is_set_once() -> None:
+    sequencer: Sequencer[str] = Sequencer()
+    sequencer.begin(0)
+    assert sequencer.offer(1, "a") == [(1, "a")]
+    with pytest.raises(LocalProtocolError, match="restart"):
+        sequencer.begin(0)
+    assert sequencer.head == 1

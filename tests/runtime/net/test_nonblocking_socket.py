@@ -21,6 +21,7 @@ from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.replica.actions import Flush, Haste
 from openguild_proto.ws.frames import text_frame
+from openguild_runtime.net import nonblocking_socket
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.socket_watch import LoopWatch, SocketWatch, make_watch
 from openguild_runtime.storage.memory import MemoryStorage
@@ -363,3 +364,22 @@ async def test_a_descriptor_is_free_for_its_next_owner(watch: Callable[[], Socke
             while await received(transport, 1):
                 pass
         transport.close()
+
+
+@pytest.mark.parametrize("size", [1, 4_000, 65_536])
+async def test_nothing_that_was_received_stays_in_the_buffer_that_all_share(
+    size: int, watch: Callable[[], SocketWatch]
+) -> None:
+    server, client = tcp_pair()
+    received = NonblockingSocket(server, watch())
+    client.sendall(b"p" * size)
+    left = size
+    while left:
+        await anyio.wait_readable(server)
+        data = received.receive(65_536)
+        assert data
+        assert data == b"p" * len(data)
+        left -= len(data)
+    assert not any(nonblocking_socket._BUFFER)
+    received.close()
+    client.close()

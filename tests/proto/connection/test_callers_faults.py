@@ -1,0 +1,143 @@
+"""What a caller does wrong raises at once and changes nothing; what its callbacks raise ends the connection."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from openguild_proto import Limits, LocalProtocolError, Phase, Response, ServerConnection, TextReceived, Wants
+from openguild_proto.events import PeerClosed, PeerGone, PeerViolated
+from openguild_proto.http.message import Headers
+from tests.support.wire import HANDSHAKE, HEAD, connection, drive, fixed_bytes, masked
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def opened() -> ServerConnection:
+    conn = connection()
+    drive(conn, [HANDSHAKE])
+    conn.data_to_send()
+    return conn
+
+
+@pytest.mark.parametrize(("code", "reason"), [(4401, "é" * 70), (99_999, "x"), (1005, ""), (1006, "")])
+def test_a_close_that_cannot_be_sent_is_refused_when_it_is_planned(code: int, reason: str) -> None:
+    conn = opened()
+    with pytest.raises(LocalProtocolError):
+        conn.expire_at(60.0, code, reason)
+    conn.expire_at(50.0, 4401, "token expired")
+    conn.handle_deadline(50.0)
+    assert b"token expired" in b"".join(conn.data_to_send())
+    request = connection()
+    with pytest.raises(LocalProtocolError):
+        request.close(code, reason, 0.0)
+    assert request.phase is Phase.NEW
+
+
+def failing(*_: object) -> int:
+    raise KeyError("the caller's own fault")
+
+
+@pytest.mark.parametrize("declared", [b"Content-Length: 40000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n9c40\r\n"])
+def test_a_callback_that_raises_ends_the_connection_before_the_body_is_taken_for_a_request(declared: bytes) -> None:
+    conn = ServerConnection(now=0.0, random_bytes=fixed_bytes, max_body_of=failing)
+    with pytest.raises(KeyError):
+        conn.receive_data(HEAD.replace(b"GET", b"POST") + declared + SMUGGLED, 0.0)
+    assert (conn.phase, conn.wants, conn.next_events(0.0)) == (Phase.ABORTED, Wants.ABORT, [])
+
+
+def test_no_request_id_no_request() -> None:
+    conn = ServerConnection(now=0.0, random_bytes=failing)  # type: ignore[arg-type]
+    with pytest.raises(KeyError):
+        conn.receive_data(HEAD + b"Content-Length: 37\r\n\r\n" + SMUGGLED, 0.0)
+    assert (conn.phase, conn.next_events(0.0)) == (Phase.ABORTED, [])
+
+
+@pytest.mark.parametrize("limit", [0, 100, 32_768])
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+def test_no_body_is_longer_than_the_limit_of_the_connection(limit: int, framing: str) -> None:
+    def fed(size: int) -> list[object]:
+        conn = connection(Limits(max_body_bytes=limit))
+        head = HEAD.replace(b"GET", b"POST")
+        if framing == "chunked":
+            body = (b"%x\r\n%b\r\n" % (size, b"x" * size) if size else b"") + b"0\r\n\r\n"
+            return [*conn.receive_data(head + b"Transfer-Encoding: chunked\r\n\r\n" + body, 0.0)]
+        return [*conn.receive_data(head + b"Content-Length: %d\r\n\r\n" % size + b"x" * size, 0.0)]
+
+    assert not isinstance(fed(limit)[0], PeerViolated)
+    [refused] = fed(limit + 1)
+    assert isinstance(refused, PeerViolated)
+    assert refused.status_hint == 413
+
+
+def test_the_end_of_the_stream_reads_all_that_came_before_it() -> None:
+    conn = opened()
+    ping = masked(0x89, b"")
+    pieces = [masked(0x81, text) + ping for text in (b"a", b"b", b"c")]
+    events = conn.receive_data(b"".join(pieces) + masked(0x81, b"d") + masked(0x88, b"\x03\xe8"), 0.0)
+    events += conn.receive_eof(1.0)
+    assert events == [*(TextReceived(text) for text in "abcd"), PeerClosed(1000, ""), PeerGone()]
+    assert conn.next_events(1.0) == []
+
+
+def test_what_is_no_bytes_is_refused_and_nothing_breaks() -> None:
+    conn = opened()
+    with pytest.raises(TypeError):
+        conn.receive_data("text", 0.0)  # type: ignore[arg-type]
+    assert conn.receive_data(masked(0x81, b"still open"), 0.0) == [TextReceived("still open")]
+
+
+@pytest.mark.parametrize("nbytes", [-1, 4])
+def test_no_more_is_consumed_than_is_queued(nbytes: int) -> None:
+    conn = connection()
+    conn.outbox.append(b"abc")
+    with pytest.raises(ValueError):
+        conn.outbox.consume(nbytes)
+    assert conn.data_to_send() == [b"abc"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (("sec-websocket-protocol", "never-offered"),),
+        (("Sec-WebSocket-Accept", "zz"),),
+        (("sec-websocket-extensions", "permessage-deflate"),),
+        (("upgrade", "h2c"),),
+    ],
+)
+def test_the_headers_of_the_handshake_are_the_connection_s(headers: Headers) -> None:
+    conn = ServerConnection(now=0.0, random_bytes=secrets.token_bytes)
+    conn.receive_data(HANDSHAKE, 0.0)
+    with pytest.raises(LocalProtocolError):
+        conn.accept(0.0, None, headers)
+    assert len(conn.outbox) == 0
+    conn.accept(0.0)
+    assert conn.is_open
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"HTTP/1.1", b"HTTP/1.0")], ids=["quick", "through h11"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("content-type", "application/problem+json"), ("Access-Control-Allow-Origin", "https://a.test")],
+)
+def test_a_header_is_sent_once_and_the_response_s_own_one_counts(head: bytes, name: str, value: str) -> None:
+    conn = connection()
+    conn.receive_data(head + b"\r\n", 0.0)
+    conn.respond(Response(200, b"{}", ((name, value),), "application/json"), 0.0)
+    lines = b"".join(conn.data_to_send()).split(b"\r\n")
+    line = f"{name.lower()}: ".encode()
+    assert [sent for sent in lines if sent.lower().startswith(line)] == [line + value.encode()]
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: Response(200, b"", (), "text/€"), lambda: Response(200, b"", (("X-Request-Id", "mine"),))]
+)
+def test_what_cannot_be_sent_is_the_caller_s_fault(build: Callable[[], Response]) -> None:
+    conn = connection()
+    conn.receive_data(HEAD + b"\r\n", 0.0)
+    with pytest.raises(LocalProtocolError):
+        conn.respond(build(), 0.0)
+    conn.respond(Response.empty(), 0.0)
+    assert b"".join(conn.data_to_send()).startswith(b"HTTP/1.1 204")
