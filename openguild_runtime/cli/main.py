@@ -37,7 +37,7 @@ from openguild_runtime.config.layers import (
 )
 from openguild_runtime.config.server_config import ServerConfig, load
 from openguild_runtime.embedded.private import private_servers, with_running_database
-from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm, ignore_sighup
+from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm, ignore_sighup, restore_sighup
 from openguild_runtime.process.standard_streams import redirect_stderr_to_log
 from openguild_runtime.process.watchdog import exit_process
 from openguild_runtime.server.failures import CommandFailed, answer_failures
@@ -119,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     exit_on_sigterm(SIGTERM_STATUS)
     parsed = vars(build_parser().parse_args(arguments))
+    if parsed["command"] is not None:
+        restore_sighup()
     known = {key.name for key in keys_of(ServerConfig)}
     flags = {key: value for key, value in parsed.items() if key in known}
     return answer_failures(lambda: _run(parsed, flags), parsed["command"], lambda: _log_format(flags))

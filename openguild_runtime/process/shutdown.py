@@ -70,16 +70,14 @@ class Shutdown:
             self._set_exit_in(self._forced_secs)
         else:
             self.begin()
+            if not self._serving:
+                self.scope.cancel()
 
     def begin(self) -> None:
-        """Begin the shutdown. Idempotent."""
+        """Begin the shutdown. Idempotent. Cancels nothing: what failed, and so began it, is to be told."""
         if not self.requested.is_set():
             self.requested.set()
-            if self._serving:
-                self._set_exit_in(self._drain_secs + self._shutdown_secs)
-            else:
-                self._set_exit_in(self._shutdown_secs)
-                self.scope.cancel()
+            self._set_exit_in(self._shutdown_secs + (self._drain_secs if self._serving else 0.0))
 
     async def wait_requested(self) -> None:
         """Wait for a request. The caller serves connections and drains them when this returns."""

@@ -15,9 +15,17 @@ def ignore(*numbers: signal.Signals) -> None:
         signal.signal(number, lambda number, frame: None)
 
 
+_SIGHUP_AT_START = signal.getsignal(signal.SIGHUP)  # ignored under nohup
+
+
 def ignore_sighup() -> None:
     """Ignore SIGHUP until the server can reload its configuration; the default would end the process."""
     ignore(signal.SIGHUP)
+
+
+def restore_sighup() -> None:
+    """Handle SIGHUP as when the process began: a command that does not serve ends with its terminal."""
+    signal.signal(signal.SIGHUP, _SIGHUP_AT_START)
 
 
 def exit_on_sigterm(status: int) -> None:

@@ -18,11 +18,21 @@ from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.config.values import split_address
 from openguild_runtime.server.descriptors import require_descriptors
 
+ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
 
 def require_servable(config: ServerConfig) -> None:
     """A named store, keys, and files and packages that are there. Looks at the file system and changes nothing."""
     problems = Problems()
-    for check in (_require_storage, require_descriptors, _require_keys, _require_files, _require_tracing):
+    checks = (
+        _require_storage,
+        require_descriptors,
+        _require_keys,
+        _require_files,
+        _require_tracing,
+        _require_own_address,
+    )
+    for check in checks:
         with problems.noting():
             check(config)
     problems.raise_all()
@@ -66,6 +76,18 @@ def _require_tracing(config: ServerConfig) -> None:
     if config.tracing.otlp_endpoint is not None and not _has_opentelemetry():
         raise ConfigError(
             "tracing.otlp_endpoint: OpenTelemetry is not installed: pip install 'openguild[otel]', or drop the key"
+        )
+
+
+def _require_own_address(config: ServerConfig) -> None:
+    """The metrics do not listen where the server does: with several workers both would, and each get some of the requests."""
+    if not config.metrics.enabled or config.metrics.bind_addr is None:
+        return
+    (host, port), (metrics_host, metrics_port) = config.listen, split_address(config.metrics.bind_addr)
+    if port and port == metrics_port and (host == metrics_host or not {host, metrics_host}.isdisjoint(ANY_ADDRESS)):
+        raise ConfigError(
+            f"metrics.bind_addr: the server itself listens on port {port}: choose another port, or drop the key: "
+            "the server answers GET /metrics too"
         )
 
 

@@ -17,7 +17,10 @@ import threading
 from io import FileIO
 from typing import NoReturn
 
+from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
 from openguild_runtime.system.imports import lean_imports
+
+ignore_sighup()  # during the imports
 
 with lean_imports():
     import structlog
@@ -25,7 +28,6 @@ with lean_imports():
     from openguild_runtime.admin.reload import with_value
     from openguild_runtime.config.server_config import ServerConfig
     from openguild_runtime.observability.log_context import process_fields
-    from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
     from openguild_runtime.process.standard_streams import redirect_stderr_to_log
     from openguild_runtime.process.watchdog import exit_process
     from openguild_runtime.server.failures import answer_failures
@@ -38,7 +40,6 @@ log = structlog.get_logger("openguild.workers")
 def main() -> NoReturn:
     """Serve, then exit."""
     exit_on_sigterm(0)
-    ignore_sighup()
     lifeline = FileIO(0, closefd=False)  # unbuffered: at exit a reading thread would hold a buffer's lock
     start_parameters = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(start_parameters["config"])

@@ -126,3 +126,20 @@ def test_every_worker_gets_the_new_key(
             assert not works(fresh)
         assert works(server.chat().user())
         assert server.stop() == 0, server.tail()
+
+
+def test_a_hangup_during_the_imports_ends_nothing(rotating: Rotating) -> None:
+    server = rotating.process
+    server.launched = False  # an interpreter that has to import
+    with server.start(ready=False):
+        assert server.process is not None
+        caught = Path(f"/proc/{server.process.pid}/status")
+        wait_until(lambda: _catches(caught.read_text(), signal.SIGHUP), what="the program's first lines")
+        assert not server.log_path.read_text(), "the imports have not ended"
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_ready()
+
+
+def _catches(status: str, number: signal.Signals) -> bool:
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)

@@ -238,6 +238,32 @@ def test_a9_a_start_needs_a_named_store(tmp_path: Path) -> None:
     require_servable(configured(tmp_path, {"storage": "memory"}, **{P + "SESSION__SIGNING_KEY": SEED}))
 
 
+@pytest.mark.parametrize(
+    ("own", "metrics", "fits"),
+    [
+        ({"HOST": "127.0.0.1", "PORT": "9211"}, "127.0.0.1:9211", False),
+        ({"HOST": "0.0.0.0", "PORT": "9211"}, "127.0.0.1:9211", False),
+        ({"BIND_ADDR": "127.0.0.1:9211"}, "[::]:9211", False),
+        ({"HOST": "127.0.0.1", "PORT": "9211"}, "127.0.0.2:9211", True),
+        ({"HOST": "127.0.0.1", "PORT": "9211"}, "127.0.0.1:9212", True),
+        ({"HOST": "127.0.0.1", "PORT": "0"}, "127.0.0.1:9211", True),
+    ],
+)
+def test_the_metrics_do_not_listen_where_the_server_does(
+    tmp_path: Path, own: dict[str, str], metrics: str, fits: bool
+) -> None:
+    names = {P + key: value for key, value in own.items()} | {
+        P + "METRICS__BIND_ADDR": metrics,
+        P + "SESSION__SIGNING_KEY": SEED,
+    }
+    config = configured(tmp_path, {"storage": "memory"}, **names)
+    if fits:
+        require_servable(config)
+    else:
+        with pytest.raises(ConfigError, match=r"metrics\.bind_addr: the server itself listens on port 9211"):
+            require_servable(config)
+
+
 def test_dump_hides_secrets(tmp_path: Path) -> None:
     config = configured(
         tmp_path,
