@@ -115,7 +115,7 @@ class ErrorCode(Enum):
     SERVER_ERROR = ErrorSpec("server_error", 500, "something went wrong here; quote the request id")
     NOT_IMPLEMENTED = ErrorSpec("not_implemented", 501, "this server does not offer this yet")
     DATABASE_UNAVAILABLE = ErrorSpec(
-        "database_unavailable", 503, "the database cannot be reached; retry later", "database_unavailable"
+        "database_unavailable", 503, "the database cannot be used now; retry later", "database_unavailable"
     )
     GUILD_OFFLINE = ErrorSpec(
         "guild_offline", 503, "the server that owns this guild cannot be reached; retry later", "guild_offline"

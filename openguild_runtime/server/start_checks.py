@@ -84,7 +84,7 @@ def _require_own_address(config: ServerConfig) -> None:
     if not config.metrics.enabled or config.metrics.bind_addr is None:
         return
     (host, port), (metrics_host, metrics_port) = config.listen, split_address(config.metrics.bind_addr)
-    if port and port == metrics_port and (host == metrics_host or not {host, metrics_host}.isdisjoint(ANY_ADDRESS)):
+    if port == metrics_port and (host == metrics_host or not {host, metrics_host}.isdisjoint(ANY_ADDRESS)):
         raise ConfigError(
             f"metrics.bind_addr: the server itself listens on port {port}: choose another port, or drop the key: "
             "the server answers GET /metrics too"

@@ -146,6 +146,17 @@ def test_the_disk_of_postgresql_is_full(disk: Path, tmp_path: Path, walk: Callab
         postgres.stop()
 
 
+def test_a_table_was_renamed(site: Site, walk: Callable[..., Incident]) -> None:
+    incident = walk("writes-fail", site.server)
+    run_statements(site.database_url, "ALTER TABLE message_states RENAME TO renamed")
+    with repeated(lambda: site.alice.get(f"/channels/{site.channel}/messages")):
+        incident.fires("OpenGuildReadsFail", cause="schema")
+        assert '"says": "relation \\"message_states\\" does not exist"' in incident.ask()
+        run_statements(site.database_url, "ALTER TABLE renamed RENAME TO message_states")
+        incident.ends("OpenGuildReadsFail")
+    wait_until(lambda: site.post() == 200)
+
+
 def test_one_table_is_slow(site: Site, walk: Callable[..., Incident]) -> None:
     """As if its index were gone."""
     latency = walk("high-http-latency", site.server)

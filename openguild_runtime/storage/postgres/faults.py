@@ -115,6 +115,20 @@ def _errno(failure: OSError) -> int:
     return int(found[1]) if found is not None else 0
 
 
+def _said(failure: BaseException | None) -> str | None:
+    """Return what PostgreSQL says where it names a table, a column or a function, and no data."""
+    if isinstance(
+        failure,
+        asyncpg.UndefinedObjectError
+        | asyncpg.InsufficientPrivilegeError
+        | asyncpg.UndefinedTableError
+        | asyncpg.UndefinedColumnError
+        | asyncpg.UndefinedFunctionError,
+    ):
+        return str(failure).partition("\n")[0]
+    return None
+
+
 class FaultLog:
     """Logs failures, each cause once in `REPEAT_SECS` with the number of suppressed lines. Calls `on_fault(writes, cause)`."""
 
@@ -133,12 +147,14 @@ class FaultLog:
     def note(self, cause: str, failure: BaseException | None, *, writes: bool) -> StorageUnavailable:
         """Log the failure, and return the exception to raise instead. Its text is dropped: it may quote data and addresses."""
         self._on_fault(writes, cause)
-        suppressed = self._lines.due(cause, self._clock())
+        says = _said(failure)
+        suppressed = self._lines.due(f"{cause} {says}", self._clock())
         if suppressed is not None:
             log.warning(
                 f"{self._title} failed: {CAUSES[cause]}",
                 cause=cause,
                 sqlstate=getattr(failure, "sqlstate", None),
+                **({} if says is None else {"says": says}),
                 kind=type(failure).__name__ if failure is not None else None,
                 operation="write" if writes else "read",
                 suppressed=suppressed,

@@ -1,7 +1,7 @@
 """Tests whether the database accepts the writes of a login and a post, in a transaction that is rolled back.
 
-It runs at the start and after a failed write, and finds revoked rights, a full disk and a read-only server. Its rows are
-new, so it blocks no other transaction; only the counter of the control log, locked last, is shared.
+It runs at the start and after a failure, and finds revoked rights, a missing table, a full disk and a read-only server. Its rows
+are new, so it blocks no other transaction; only the counter of the control log, locked last, is shared.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.attempts import count_attempt
 from openguild_runtime.storage.postgres.faults import Unusable
+from openguild_runtime.storage.postgres.tables import LOOK_AT_EACH
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment
 
@@ -45,6 +46,7 @@ async def probe_writes(connection: Connection) -> None:
     """Test the writes, on a schema that this release serves with. Raises what asyncpg raises."""
     transaction = connection.transaction()
     await transaction.start()
+    await connection.execute(LOOK_AT_EACH)
     await connection.execute("SELECT set_config('lock_timeout', $1, true)", f"{LOCK_TIMEOUT_MS}ms")
     await _write(connection)
     await transaction.rollback()  # after a failure the end of the session rolls back

@@ -18,6 +18,7 @@ from openguild_proto.effects.accounts import InsertUser
 from openguild_runtime.observability.database_causes import CAUSES, explain
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
+from openguild_runtime.storage.postgres.tables import TABLES
 from tests.support.busy import fair_secs
 from tests.support.deeds import NOW, add_user, heads, new_id
 from tests.support.storage_handler import HeardFromStorage
@@ -128,6 +129,60 @@ async def test_a_refusal_stands_until_writes_succeed(database_url: str) -> None:
         assert (await store.check()).usable
     for connection in (owner, holder):
         await connection.close()
+
+
+RENAMED = ("ALTER TABLE message_states RENAME TO other", "ALTER TABLE other RENAME TO message_states")
+REVOKED = ("REVOKE SELECT ON reactions FROM CURRENT_USER", "GRANT SELECT ON reactions TO CURRENT_USER")
+
+
+@pytest.mark.parametrize(("broken", "mended", "cause"), [(*RENAMED, "schema"), (*REVOKED, "rights")])
+async def test_a_table_that_no_test_write_uses_is_looked_at_too(
+    database_url: str, broken: str, mended: str, cause: str
+) -> None:
+    owner = await asyncpg.connect(database_url)
+    async with opened(database_url) as store:
+        assert (await store.check()).usable
+        await owner.execute(broken)
+        store._failed(False, cause)  # a read tells
+        refused = await store.check()
+        assert (refused.usable, refused.cause) == (False, cause)
+        await owner.execute(mended)
+        assert (await store.check()).usable
+    await owner.close()
+
+
+async def test_every_table_of_the_schema_is_looked_at(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    rows = await connection.fetch(
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
+        " AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'"
+    )
+    await connection.close()
+    assert sorted(row["relname"] for row in rows) == sorted(TABLES)
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("SELECT FROM no_such_table", 'relation "no_such_table" does not exist'),
+        ("SELECT no_such_column FROM users", 'column "no_such_column" does not exist'),
+        ("SELECT no_such_function()", "function no_such_function() does not exist"),
+        ("SELECT FROM reactions", "permission denied for table reactions"),
+        ("INSERT INTO logs (log_id, kind) VALUES (NULL, 'secret')", None),
+    ],
+)
+async def test_the_log_names_what_is_not_there_and_no_data(database_url: str, statement: str, says: str | None) -> None:
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute(REVOKED[0])
+        with pytest.raises(asyncpg.PostgresError) as failure:
+            async with connection.transaction():
+                await connection.execute(statement)
+        with capture_logs() as lines:
+            FaultLog(lambda writes, cause: None).note("schema", failure.value, writes=False)
+        await connection.execute(REVOKED[1])
+    await connection.close()
+    assert [line.get("says") for line in lines] == [says]
 
 
 async def test_what_is_in_the_way_of_the_first_look_is_named(database_url: str) -> None:
