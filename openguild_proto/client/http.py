@@ -31,7 +31,7 @@ def cannot_be_sent(misuse: Exception) -> LocalProtocolError:
     return LocalProtocolError(f"the request cannot be sent: {fault}")
 
 
-_FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade"})
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
 class HttpClient:

@@ -19,6 +19,16 @@ SELECT current_setting('server_version_num')::integer / 10000 AS version, curren
 """
 
 
+PROGRAM = "openguild"
+# Of replicas that serve now, whose sessions tell their name.
+OTHER_NAMES = f"""
+SELECT DISTINCT substr(application_name, {len(PROGRAM) + 2}) AS name FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE '{PROGRAM} %'
+    AND application_name <> current_setting('application_name')
+ORDER BY 1 LIMIT 3
+"""  # noqa: S608 - a constant
+
+
 class DatabaseUnfit(Exception):
     """This program cannot work with the database. The text is one line for the operator, with the mend and without secrets."""
 
@@ -54,3 +64,15 @@ async def read_fitness(connection: Connection) -> Fitness:
     if fitness.problem is not None:
         raise DatabaseUnfit(fitness.problem)
     return fitness
+
+
+async def require_one_name(connection: Connection, server_name: str) -> None:
+    """Raise DatabaseUnfit if replicas of another name serve from this database: they would not hear each other, and events
+    would have the name of a server that is none.
+    """
+    others = [row["name"] for row in await connection.fetch(OTHER_NAMES)]
+    if others:
+        raise DatabaseUnfit(
+            f"server_name: this replica is {server_name!r}, and those that serve from this database now are {', '.join(others)}: "
+            "give all of one database the same name, or end the others first"
+        )

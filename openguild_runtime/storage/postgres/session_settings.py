@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from openguild_runtime.storage.fitness import PROGRAM
 
-def session_settings(timeout_secs: float, *, pooled: bool) -> dict[str, str]:
+MAX_NAME_BYTES = 63  # of PostgreSQL's identifiers
+
+
+def session_settings(timeout_secs: float, *, pooled: bool, server_name: str | None = None) -> dict[str, str]:
     """Return the settings. `pooled`: a pooler shares sessions and refuses most settings.
+
+    `server_name`: told in `application_name`, by which replicas of another name are noticed.
 
     Not set: `default_transaction_read_only`, with which operators and hosts stop writes on purpose, and `search_path`,
     with which an operator selects the schema.
     """
+    name = {"application_name": f"{PROGRAM} {server_name or ''}".strip()[:MAX_NAME_BYTES]}
     if pooled:
-        return {"application_name": "openguild"}
+        return name
     millis = str(int(timeout_secs * 1000))
-    return {
-        "application_name": "openguild",
+    return name | {
         "statement_timeout": millis,
         # A stalled process holds the locks of its transaction no longer than a statement may take.
         "idle_in_transaction_session_timeout": millis,

@@ -83,6 +83,7 @@ class PostgresStorage(Storage):
     ) -> None:
         super().__init__()
         self._writer = writer or LogWriter()
+        self._server_name = None if writer is None else writer.server_name  # of one that serves
         self._tasks = tasks
         pool = partial(
             Pool,
@@ -90,7 +91,9 @@ class PostgresStorage(Storage):
             size=pool_size,
             limit_secs=statement_timeout_secs + 1,  # the server times out first, with a reason
             cache_size=statement_cache_size,
-            settings=session_settings(statement_timeout_secs, pooled=statement_cache_size == 0),
+            settings=session_settings(
+                statement_timeout_secs, pooled=statement_cache_size == 0, server_name=self._server_name
+            ),
         )
         self._pool = pool(database_url, on_fault=self._failed, on_silence=self._refuse_waiting)
         self._standbys = StandbyReaders(
@@ -144,6 +147,8 @@ class PostgresStorage(Storage):
         """Check the requirements; False: the database did not respond. Raises DatabaseUnfit."""
         try:
             found = await lend_in_turn(self._pool, self._watching, fitness.read_fitness)
+            if (name := self._server_name) is not None:
+                await lend_in_turn(self._pool, self._watching, partial(fitness.require_one_name, server_name=name))
         except StorageUnavailable:
             return False
         self._sets_isolation = found.isolation != "read committed"  # behind a pooler; otherwise the session sets it

@@ -147,6 +147,19 @@ async def test_an_encoding_that_cannot_hold_every_message(
         assert "Traceback" not in done.stderr
 
 
+def test_replicas_of_one_database_have_one_name(database_url: str, tmp_path: Path) -> None:
+    first, second = (
+        ServerProcess(tmp_path, DATABASE_URL=database_url, SERVER_NAME=name) for name in ("a.test", "b.test")
+    )
+    with first.start(), ServerProcess(tmp_path, DATABASE_URL=database_url, SERVER_NAME="a.test").start():
+        done = second.run_command()
+        assert done.returncode == 1
+        assert "server_name: this replica is 'b.test'" in done.stderr.splitlines()[-1]
+        assert "serve from this database now are a.test" in done.stderr.splitlines()[-1]
+    with second.start():
+        pass  # where none of another name serves, the name may change
+
+
 def test_a_postgresql_that_is_too_old() -> None:
     assert Fitness(version=fitness.MIN_VERSION, encoding="UTF8").problem is None
     assert "14 or newer is needed" in (Fitness(version=13, encoding="UTF8").problem or "")
