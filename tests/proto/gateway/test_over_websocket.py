@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from wsproto import ConnectionType, WSConnection, events
 
+from openguild_proto.client.gateway_link import GatewayLink
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.events import BytesReceived, PeerClosed, TextReceived, WebSocketRequested
 from openguild_proto.gateway import client_events as told
@@ -175,3 +176,15 @@ def test_the_clients_first_choice_is_spoken(
 ) -> None:
     headers = tuple(("sec-websocket-protocol", value) for value in offered)
     assert negotiate(Request("GET", "/", "", headers)) == (encoding, subprotocol, None)
+
+
+@pytest.mark.parametrize(("status", "final"), [(403, True), (503, False)])
+def test_a_refusal_that_ends_with_the_connection_is_one(status: int, final: bool) -> None:
+    client = GatewayClient(Encoding.JSON, jitter=lambda: 0.5, random_bytes=bytes)
+    link = GatewayLink(client)
+    client.start("good", 0.0)
+    link.connect("server:80", 0.0)
+    link.receive_data(f"HTTP/1.1 {status} X\r\nConnection: close\r\n\r\n{{}}".encode(), 0.0)
+    link.receive_data(b"", 0.0)
+    assert not link.is_connected
+    assert (client.phase is ClientPhase.ENDED) is final
