@@ -14,7 +14,7 @@ LOG_PLACE = (LOG_EPOCH, LOG_HEAD)
 def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: int | None = None) -> None:
     """Raise Refusal 400 unless a page or a stream may begin after `since` of `epoch` (PROTOCOL 7.2.6). None is not checked.
 
-    `newest`: the place at which the log ends now. `base`: behind which a mirrored log begins here.
+    `newest`: the place at which the log ends now. `base`: of a stream, behind which a mirrored log begins here.
     """
     if epoch is not None and since is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "says nothing without since"),))

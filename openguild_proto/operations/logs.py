@@ -73,13 +73,13 @@ def _page_of(query: Mapping[str, Any]) -> PageBounds | None:
 )  # fmt: skip
 def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Read a page of a channel's log, oldest first, of about a MiB at most."""
-    channel = call.access.channel
-    if channel.origin is not None and _begins_below(call.query, call.access.head, channel.base_sequence or 0):
-        older = yield from read_at_owner(call, channel.origin, newest_place(call.access))
-        if older is not None:
-            return older
-    _check_page(call.query, newest_place(call.access))
+    channel, place = call.access.channel, newest_place(call.access)
+    older = yield from _read_older(call, channel.origin, place, channel.base_sequence or 0)
+    if isinstance(older, Response):
+        return older
+    _check_page(call.query, place)
     page = call.access.page or EventPage()
+    _require_no_hole(older, call.query, is_empty=not page.events)
     if page.body is None:
         events = _within_bytes(page.events, keep_newest="since" not in call.query)
         page.body = listed_events(channel.channel_id, events)
@@ -93,12 +93,12 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
 )  # fmt: skip
 def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Read what happened to a guild, its channels, members and invites, who did it and why: a page, oldest first."""
-    place, origin = call.access.place, call.access.guild.origin
-    if origin is not None and _begins_below(call.query, place.sequence, call.access.base):
-        older = yield from read_at_owner(call, origin, place)
-        if older is not None:
-            return older
+    place = call.access.place
+    older = yield from _read_older(call, call.access.guild.origin, place, call.access.base)
+    if isinstance(older, Response):
+        return older
     page = yield from _read_page(call.query, place)
+    _require_no_hole(older, call.query, is_empty=not page)
     return Response.json(_lines(LogKind.GUILD, page), headers=place_headers(place))
 
 
@@ -117,6 +117,24 @@ def list_own_log(call: Call[None, None]) -> Operation[Response]:
 
 def _lines(kind: LogKind, page: tuple[StoredEvent, ...]) -> list[LogLine]:
     return [LogLine(log_name(kind, event.log_id), event.sequence, msgspec.Raw(event.wire)) for event in page]
+
+
+def _read_older(
+    call: Call[None, Any], owner: str | None, newest: LogPlace, base: int
+) -> Operation[Response | Refusal | None]:
+    """Read a page of a mirrored log at its owner, as `read_at_owner`. None: what it asks for is here."""
+    if owner is None or not _begins_below(call.query, newest.sequence, base):
+        return None
+    return (yield from read_at_owner(call, owner, newest))
+
+
+def _require_no_hole(away: Refusal | None, query: Mapping[str, Any], *, is_empty: bool) -> None:
+    """Raise the refusal of an owner that is away where a page from here would skip events or seem to be the end (PROTOCOL 16.7.4).
+
+    A page backwards ends with the first event that is here. The reader asks for those before it, and is refused then.
+    """
+    if away is not None and ("since" in query or is_empty):
+        raise away
 
 
 def _begins_below(query: Mapping[str, Any], head: int, base: int) -> bool:

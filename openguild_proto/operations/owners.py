@@ -210,10 +210,12 @@ class _Line(msgspec.Struct):
     sequence: int = 0
 
 
-def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | None]:
-    """Read what is only at the owner, up to where the mirror stands, `here`: the reader goes on from there at this server. None:
-    the owner cannot be reached, or counts in another epoch, and what is here has to do. Raises Refusal, also where the user reads
-    too fast: all users of this server share what it may ask of the owner.
+def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | Refusal]:
+    """Read what is only at the owner, up to where the mirror stands, `here`: the reader goes on from there at this server.
+
+    Return the refusal 503 `guild_offline` where the owner cannot be reached, or counts in another epoch: the caller raises it
+    unless what is here answers the request. Raises Refusal, also where the user reads too fast: all users of this server share what
+    it may ask of the owner.
     """
     wait_secs = call.ctx.service.user_owner_reads.hit(call.claims.user_id, call.ctx.now)
     if wait_secs is not None:
@@ -222,14 +224,14 @@ def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operatio
         answer = yield from pass_to_owner(call, server, query=_up_to(call, here.sequence))
     except Refusal as refusal:
         if refusal.code is ErrorCode.GUILD_OFFLINE:
-            return None
+            return refusal
         raise
     headers = {name.lower(): value for name, value in answer.headers}
     epoch, head = headers.get(EPOCH_HEADER), headers.get(LOG_HEAD.lower())
     if epoch is None:  # no page of the log
         return answer
     if epoch != str(here.epoch):
-        return None
+        return offline()
     if head is not None:
         headers[LOG_HEAD.lower()] = str(here.sequence)
     return msgspec.structs.replace(answer, headers=tuple(headers.items()), body=_cut(answer.body, here.sequence))

@@ -167,7 +167,7 @@ class Route(NamedTuple):
             codes.append(ErrorCode.UPGRADE_REQUIRED)
         if self.rights.scope is not None:
             codes += [ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN]
-        if self.is_answered_by_owner or self.rights.late:
+        if self.is_answered_by_owner or self.rights.late or Limit.OWNER_READS in self.limits:
             codes.append(ErrorCode.GUILD_OFFLINE)
         if ErrorCode.GUILD_OFFLINE in codes:  # the operator of either server may have decided against the other
             codes += [ErrorCode.SERVER_DENIED, ErrorCode.SERVER_QUARANTINED]

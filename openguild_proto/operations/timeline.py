@@ -22,7 +22,7 @@ from openguild_proto.operations.paging import NEXT_CURSOR, parse_cursor
 from openguild_proto.operations.parameters import CURSOR_TIME, EVENT_LIMIT, SEQUENCE, page_limit, parse_sequence
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import ChannelAccess, ChannelRecord
+from openguild_proto.records import ChannelAccess
 from openguild_proto.schemas.folded import folded_messages, folded_version
 from openguild_proto.schemas.messages import Message, TextVersion
 
@@ -70,9 +70,14 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
     page = yield from ReadMessages(channel_id=channel_id, reader_id=call.claims.user_id, limit=limit, **given)
     if page is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    older = yield from _read_older(call, _lacks_older(call.access.channel, page, given, limit))
-    if older is not None:
+    base = call.access.channel.base_sequence or 0
+    older = yield from _read_older(call, _lacks_older(base, page, given, limit))
+    if isinstance(older, Response):
         return older
+    if older is not None and (
+        not page.messages or _begins_below(base, given)
+    ):  # it would skip messages, or seem to be the end
+        raise older
     lines = _bounded(_lines(call, page), _nearest_first(page, given))
     return _page_response(call, page, lines)
 
@@ -84,9 +89,8 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
 )  # fmt: skip
 def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
     """The newest pin first, about a MiB at most; the header names the rest."""
-    older = yield from _read_older(call, bool(call.access.channel.base_sequence))
-    if older is not None:
-        return older
+    if call.access.channel.origin is not None and call.access.channel.base_sequence:
+        return (yield from _read_missing(call))
     limit = min(max(call.query.get("limit", MAX_CHANNEL_PINS), 1), MAX_CHANNEL_PINS)
     page = yield from ListPins(
         channel_id=channel_id, reader_id=call.claims.user_id, limit=limit + 1, behind=call.query.get("cursor")
@@ -111,10 +115,7 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
     )
     page = yield from question
     if page is None or not page.messages:
-        older = yield from _read_older(call, bool(call.access.channel.base_sequence))
-        if older is not None:
-            return older
-        raise Refusal(ErrorCode.NOT_FOUND)
+        return (yield from _read_missing(call))
     (line,) = _lines(call, page)
     return Response(status=200, body=line, headers=_headers(call, page), content_type=JSON)
 
@@ -127,27 +128,34 @@ def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: st
     """Oldest first; the last one is its text now."""
     versions = yield from ReadVersions(channel_id=channel_id, event_id=checked_event_id("event_id", event_id))
     if versions is None:
-        older = yield from _read_older(call, bool(call.access.channel.base_sequence))
-        if older is not None:
-            return older
-        raise Refusal(ErrorCode.NOT_FOUND)
+        return (yield from _read_missing(call))
     return Response.json([folded_version(version) for version in versions])
 
 
-def _lacks_older(channel: ChannelRecord, page: MessagePage, given: Mapping[str, int], limit: int) -> bool:
-    """Whether the page of a mirrored channel has room for messages that are only at the owner, or answers one of them."""
-    base = channel.base_sequence or 0
+def _lacks_older(base: int, page: MessagePage, given: Mapping[str, int], limit: int) -> bool:
+    """Whether the page has room for messages that are not here, which begin behind `base`, or answers one of them."""
     if base == 0:
         return False
-    if "after" in given:
-        return given["after"] < base
-    return len(page.messages) < limit or given.get("around", base + 1) <= base
+    return _begins_below(base, given) or ("after" not in given and len(page.messages) < limit)
 
 
-def _read_older(call: Call[None, ChannelAccess], lacks: bool) -> Operation[Response | None]:
-    """Read a page at the owner of a mirrored channel, which begins here where the mirror began (PROTOCOL 16.7.4)."""
+def _begins_below(base: int, given: Mapping[str, int]) -> bool:
+    """Whether the page is to begin with messages that are not here, whatever it has behind them."""
+    return given.get("after", base) < base or given.get("around", base + 1) <= base
+
+
+def _read_older(call: Call[None, ChannelAccess], lacks: bool) -> Operation[Response | Refusal | None]:
+    """Read a page at the owner of a mirrored channel, as `read_at_owner` (PROTOCOL 16.7.4). None: what it asks for is here."""
     origin = call.access.channel.origin
     return (yield from read_at_owner(call, origin, newest_place(call.access))) if lacks and origin is not None else None
+
+
+def _read_missing(call: Call[None, ChannelAccess]) -> Operation[Response]:
+    """Read at the owner what is not here. Raises Refusal: 404, or 503 where only the owner could tell."""
+    older = yield from _read_older(call, bool(call.access.channel.base_sequence))
+    if isinstance(older, Response):
+        return older
+    raise older or Refusal(ErrorCode.NOT_FOUND)
 
 
 def _page_response(

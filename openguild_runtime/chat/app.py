@@ -93,12 +93,20 @@ class ChatScreen(Screen[None]):
         async with self.client.gateway() as events:  # first: what happens while the lists are read comes behind them
             await self.model.load()
             if self.model.channels and self.model.open_channel is None:
-                await self.model.open(next(iter(self.model.channels)))
+                await self._open_first(next(iter(self.model.channels)))
             self._refresh()
             async for event in events:
                 self.model.hear(event)
                 self.model.read()
                 self._refresh()
+
+    async def _open_first(self, channel_id: str) -> None:
+        try:
+            await self.model.open(channel_id)
+        except ApiError as failure:
+            if failure.code != "guild_offline":
+                raise
+            self.show_note(problem_text(failure))  # only this channel's server is away
 
     # --- what the user does --------------------------------------------------------------------------
 

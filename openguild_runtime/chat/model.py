@@ -103,7 +103,7 @@ class ChatModel:
 
     async def open(self, channel_id: str) -> None:
         """Show a channel: its newest messages, which are read by that. Raises ApiError, OutcomeUnknown."""
-        self.open_channel, self.typing, self._read_up_to = channel_id, "", 0
+        self.open_channel, self.shown, self.typing, self._read_up_to = channel_id, None, "", 0
         self.shown = await self.client.message_list(channel_id, self.user_id)
         self.read()
 

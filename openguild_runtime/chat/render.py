@@ -34,6 +34,8 @@ def channel_label(channel: ShownChannel, is_open: bool) -> Text:
 
 def message_lines(model: ChatModel, count: int) -> list[Text]:
     """Return the newest messages, one to three lines each, `count` lines at most."""
+    if model.shown is None and model.open_channel is not None:
+        return [Text("the messages are not read yet: choose the channel to read them")]
     if model.shown is None:
         return [Text("no channel is open: /guild NAME makes a guild, /join CODE joins one")]
     lines: list[Text] = []

@@ -93,7 +93,8 @@ class Api(ABC):
         """Return one page, oldest first: the events after `since`, or the newest before `before`.
 
         Both bounds are exclusive, and only one may be given. `epoch`: the log's epoch that `since` belongs to
-        (`Channel.epoch`); 400 `invalid_since` if the channel has another one by now.
+        (`Channel.epoch`); 400 `invalid_since` if the channel has another one by now. 503 `guild_offline`: only the owner server
+        of the guild has these events, and it cannot be reached.
         """
         bounds = {"since": since, "epoch": epoch, "before": before, "limit": limit}
         query = urlencode({name: value for name, value in bounds.items() if value is not None})
@@ -101,7 +102,10 @@ class Api(ABC):
         return decode_answer(answer.body, list[ChannelEvent])
 
     async def history(self, channel_id: str, since: int = 0) -> AsyncIterator[ChannelEvent]:
-        """Iterate over the log after `since`, page by page, to its current end."""
+        """Iterate over the log after `since`, page by page, to its current end.
+
+        Raises ApiError as `events`, in the midst of it, too: go on then with `since` of the last event that came.
+        """
         while page := await self.events(channel_id, since=since, limit=MAX_PAGE_EVENTS):
             for event in page:
                 yield event

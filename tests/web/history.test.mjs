@@ -47,6 +47,18 @@ test("a message that is taken back while its page is on its way is not shown", a
   assert.equal(history.messages[6].content, undefined);
 });
 
+test("older messages that cannot be read now are asked for again", async () => {
+  const { history, answer, fail } = await opened(pageOf(51, 100, 100));
+  const reading = history.older();
+  fail(new Error("guild_offline"));
+  await assert.rejects(reading, /guild_offline/);
+  assert.deepEqual([...sequences(history), history.hasOlder, history.hasFailed], [51, 100, true, false]);
+  const again = history.older();
+  answer(pageOf(1, 50, 100));
+  await again;
+  assert.deepEqual([...sequences(history), history.hasOlder], [1, 100, false]);
+});
+
 test("a reaction that is in a page is not counted again when it comes", async () => {
   const { history, answer } = await opened(pageOf(51, 100, 100));
   const reading = history.older();
