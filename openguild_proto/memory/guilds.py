@@ -31,6 +31,7 @@ from openguild_proto.memory.repeats import find_repeat, keep_answer
 from openguild_proto.memory.state import Membership, State
 from openguild_proto.policy.channels import decide_read_position
 from openguild_proto.policy.count_limits import check_count
+from openguild_proto.policy.guilds import decide_guild
 from openguild_proto.policy.invites import Joining, decide_joining, decide_new_invite
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_owned
@@ -111,7 +112,10 @@ def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | No
 @performs(RenameGuild)
 def rename_guild(state: State, effect: RenameGuild) -> GuildRecord:
     require_in_guild(state, effect.author, effect.guild_id, Permission.RENAME)
-    renamed = msgspec.structs.replace(state.guilds[effect.guild_id], name=effect.name)
+    guild = state.guilds[effect.guild_id]
+    renamed = decide_guild(guild, name=effect.name)
+    if renamed is None:
+        return guild
     state.guilds[effect.guild_id] = renamed
     state.append(guild_renamed(renamed, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)
     return renamed

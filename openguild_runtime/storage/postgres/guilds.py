@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from openguild_proto.effects.guilds import (
     DeleteGuild,
     FindMember,
@@ -18,6 +16,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.policy.count_limits import check_count
+from openguild_proto.policy.guilds import decide_guild
 from openguild_proto.policy.members import OWNER, decide_ended, decide_grant, decide_removal, decide_role_change
 from openguild_proto.policy.permissions import Permission, require_owned
 from openguild_proto.records import ControlKind, GuildRecord, LimitReached, MemberChange, MemberRecord
@@ -111,8 +110,10 @@ async def list_guilds(connection: Connection, effect: ListGuilds) -> tuple[Guild
 @performs(RenameGuild, Mode.TRANSACTION)
 async def rename_guild(tx: Transaction, effect: RenameGuild) -> GuildRecord:
     access, _ = await require_in_guild(tx, effect.author, effect.guild_id, Permission.RENAME)
+    renamed = decide_guild(access.guild, name=effect.name)
+    if renamed is None:
+        return access.guild
     await tx.connection.execute("UPDATE guilds SET name = $2 WHERE guild_id = $1", effect.guild_id, effect.name)
-    renamed = msgspec.structs.replace(access.guild, name=effect.name)
     await tx.append(guild_renamed(renamed, effect.reason), sender=effect.author.user_id, now_ms=effect.now_ms)
     return renamed
 

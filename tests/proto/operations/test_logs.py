@@ -96,6 +96,8 @@ def test_what_changes_nothing_is_not_told(place: Place) -> None:
     before = len(place.events(f"/guilds/{place.guild}/log"))
     place.ask("PATCH", f"/channels/{place.channel}", {"name": "c", "topic": " "})
     place.ask("PUT", f"/guilds/{place.guild}/members/{place.alice_id}", {"role": "owner"})
+    for name in ("g", " g "):
+        assert place.ask("PATCH", f"/guilds/{place.guild}?reason=again", {"name": name})["name"] == "g"
     assert len(place.events(f"/guilds/{place.guild}/log")) == before
     own = len(place.events("/users/@me/log"))
     place.ask("PATCH", "/users/@me", {"display_name": ""})

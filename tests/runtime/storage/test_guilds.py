@@ -26,6 +26,7 @@ from openguild_proto.effects.guilds import (
     RenameGuild,
     SetMemberRole,
 )
+from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.replica import FindAudience
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.errors import ErrorCode, Refusal
@@ -233,6 +234,18 @@ async def test_who_creates_a_channel_by_a_server_role_gets_no_role_in_it(storage
         assert access is not None
         assert access.channel_role == role
     assert (await visible(storage, admin)).channel_ids == ()
+
+
+async def test_a_name_that_a_guild_has_already_is_no_event(storage: Storage) -> None:
+    owner = await add_user(storage)
+    guild = await add_guild(storage, owner, "old")
+    for name, head in (("old", 2), ("new", 3), ("new", 3), ("old", 4)):
+        rename = RenameGuild(author=Author(owner), guild_id=guild, name=name, now_ms=NOW)
+        assert (await storage.perform(rename)).name == name
+        place = await storage.perform(FindPlace(log_id=guild))
+        assert place is not None
+        assert place.sequence == head
+    await refused(storage, RenameGuild(author=Author(await add_user(storage)), guild_id=guild, name="old", now_ms=NOW))
 
 
 async def test_renaming_and_deleting(storage: Storage) -> None:
