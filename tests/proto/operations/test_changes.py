@@ -264,6 +264,20 @@ def test_a_change_with_a_nonce_happens_once(room: Room) -> None:
     assert len(room.log()) == 2
 
 
+def test_a_change_that_changed_nothing_is_decided_anew(room: Room) -> None:
+    """It has stored nothing, its nonce neither (PROTOCOL 6.6.3, 7.5.3)."""
+    posted = room.post()
+    reactions = f"/events/{posted}/reactions"
+    room.ask("POST", reactions, {"emoji": THUMB})
+    again = {"emoji": THUMB, "nonce": "n"}
+    assert room.ask("POST", reactions, again) == {"message_id": posted}
+    room.ask("POST", reactions, {"emoji": THUMB, "action": "remove"})
+    stored = room.ask("POST", reactions, again)
+    assert stored["sequence"] == len(room.log()) == 4
+    room.ask("POST", reactions, {"emoji": THUMB, "action": "remove"})
+    assert room.ask("POST", reactions, again) == stored, "now it is a repeat"
+
+
 def test_a_repeat_after_a_redaction_is_still_a_repeat(room: Room) -> None:
     posted = room.post("secret", nonce="n")
     room.ask("DELETE", f"/events/{posted}")
