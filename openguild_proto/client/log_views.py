@@ -78,7 +78,8 @@ class GuildView(LogView):
     """A guild with its channels and members by their ids, and the names of its invites.
 
     Begin with `start` and the answers of `GET /guilds/{id}`, `.../channels` and `.../members`, in any order, and with the
-    lowest place that they name; or with an empty view and the log's first event.
+    lowest place that they name; or with an empty view and the log's first event. Display names are those of the answers or of the
+    joins: the guild's log does not tell of a changed one (PROTOCOL 7.9.6).
     """
 
     def __init__(self) -> None:
