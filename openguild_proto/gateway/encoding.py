@@ -8,7 +8,9 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
+from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway.frames import AnyFrame, ClientFrame, Ref, ServerFrame
+from openguild_proto.gateway.readable_json import without_depth, without_lone_surrogates
 from openguild_proto.schemas.shapes import MAX_PROBLEM_CHARS
 from openguild_proto.ws.frames import binary_frame, frame_payload, text_frame
 
@@ -18,12 +20,16 @@ class WrongKind(Exception):
 
 
 class MalformedFrame(Exception):
-    """A message is no frame. `problem`: as msgspec words it. `ref`: of what it may have been meant for, None where it has none."""
+    """A message is no frame. `ref`: of what it may have been meant for, None where it has none.
 
-    def __init__(self, problem: str, ref: int | None = None) -> None:
+    `code` VALIDATION: `problem` is as msgspec words it. INVALID_JSON: `problem` is a sentence.
+    """
+
+    def __init__(self, problem: str, ref: int | None = None, code: ErrorCode = ErrorCode.VALIDATION) -> None:
         super().__init__(problem)
         self.problem = problem
         self.ref = ref
+        self.code = code
 
 
 class _Referred(msgspec.Struct):
@@ -49,6 +55,7 @@ class _Format(NamedTuple):
     framed: Callable[[bytes], bytes]
 
 
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _json_encode, _msgpack_encode = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 _msgpack_any = msgspec.msgpack.Decoder().decode
 _FORMATS = (
@@ -103,16 +110,20 @@ class Encoding(Enum):
         data = self._checked(payload)
         try:
             return self._format.of_client(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        except msgspec.ValidationError as fault:
             problem = str(fault)
-        raise MalformedFrame(problem, self._find_ref(data))
+        except _FAULTS:
+            problem = None
+        if problem is not None and (ref := self._find_ref(data)) is not None:
+            raise MalformedFrame(problem, ref)
+        raise self._unparsed(data)
 
     def decode_server(self, payload: str | bytes) -> ServerFrame | None:
         """Parse a message of a server; None: a frame of a newer release (PROTOCOL 13.1.1). Raises WrongKind, MalformedFrame."""
         data = self._checked(payload)
         try:
             return self._format.of_server(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        except _FAULTS as fault:
             problem = str(fault)[:MAX_PROBLEM_CHARS]
         if self._is_unknown(data):
             return None
@@ -121,7 +132,7 @@ class Encoding(Enum):
     def _is_unknown(self, data: bytes) -> bool:
         try:
             return self._format.typed(data).type not in SERVER_TYPES
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except _FAULTS:
             return False
 
     def _checked(self, payload: str | bytes) -> bytes:
@@ -132,8 +143,25 @@ class Encoding(Enum):
     def _find_ref(self, data: bytes) -> int | None:
         try:
             return self._format.referred(data).ref
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except _FAULTS:
             return None
+
+    def _unparsed(self, data: bytes) -> MalformedFrame:
+        """Return the fault of a message that HTTP answers with `invalid_json`. Without a `ref` it may be anything."""
+        if self is Encoding.MSGPACK:
+            ref, problem = self._find_ref(data), "the frame holds a string that is not UTF-8"
+        else:
+            ref, problem = self._find_ref_in_unparsed_json(data)
+        return MalformedFrame(problem, ref, ErrorCode.INVALID_JSON)
+
+    def _find_ref_in_unparsed_json(self, data: bytes) -> tuple[int | None, str]:
+        readable = without_lone_surrogates(data)
+        try:
+            return self._format.referred(readable).ref, "the frame holds a lone surrogate"
+        except RecursionError:
+            return self._find_ref(without_depth(readable)), "the frame is nested too deep"
+        except msgspec.DecodeError:
+            return None, "the frame is not valid JSON"
 
     # --- values inside frames, which are JSON in the log and in HTTP's answers -------------------------
 

@@ -195,9 +195,11 @@ class GatewayServer:
             self._end(Input.VIOLATION, GatewayClose.MALFORMED_FRAME)
             return
         self._move(Input.REQUEST)
-        spec = ErrorCode.VALIDATION.spec
-        problem = Problem(*shape_problem(fault.problem, "frame"))
-        self._outputs.say(Err(fault.ref, spec.code, spec.message, details=[problem]))
+        if fault.code is ErrorCode.VALIDATION:
+            problem = Problem(*shape_problem(fault.problem, "frame"))
+            self._outputs.say(Err(fault.ref, fault.code.spec.code, fault.code.spec.message, details=[problem]))
+        else:
+            self._outputs.refuse(fault.ref, fault.code, fault.problem)
 
     def _take(self, frame: ClientFrame, nbytes: int) -> None:
         match frame:

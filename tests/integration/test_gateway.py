@@ -134,6 +134,17 @@ def test_the_socket_says_what_is_wrong_with_a_token(chat: Chat) -> None:
         assert socket.closed_with() == GatewayClose.SESSION_ENDED
 
 
+def test_half_an_emoji_is_refused_as_over_http(chat: Chat, alice: User, channel: str) -> None:
+    headers = {**alice.auth, "content-type": "application/json"}
+    over_http = chat.http.post(f"/channels/{channel}/messages", content=rb'{"content":"\ud83d"}', headers=headers)
+    with gateway(alice) as socket:
+        socket.hear("ready")
+        socket.say(type="post", ref=1, channel_id=channel, content="\ud83d")
+        assert socket.hear("err", ref=1)["code"] == over_http.json()["error"] == "invalid_json"
+        socket.say(type="post", ref=2, channel_id=channel, content="\N{THUMBS UP SIGN}")
+        socket.hear("ok", ref=2)
+
+
 def test_a_client_without_subprotocols_speaks_json(chat: Chat) -> None:
     user = chat.user()
     with connect(chat.base_url.replace("http", "ws") + "/gateway", proxy=None) as socket:

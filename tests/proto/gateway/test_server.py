@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, GatewayClose
@@ -156,6 +157,54 @@ class TestFaults:
         (err,) = socket.heard()
         assert isinstance(err, Err)
         assert err.details == [Problem("logs[1].tail", "must be at least 0")]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            rf'{{"type":"post","ref":5,"channel_id":"{CHANNEL}","content":"half: \ud83d"}}',
+            rf'{{"type":"post","channel_id":"{CHANNEL}","content":"\\\\\udc4d\ud83d\ud83d\udc4d","ref":5}}',
+            r'{"type":"post","ref":5,"channel_id":7,"content":"\uD83D\u0041"}',
+            r'{"\udfff":1,"type":"hb","ref":5}',
+            r'{"type":"\ud800","ref":5}',
+            '{"type":"hb","ref":5,"x":' + "[" * 20_000 + "]" * 20_000 + "}",
+            r'{"x":"\ud800","y":' + '[{"z":' * 20_000 + '"]}\\""' + "}]" * 20_000 + ',"type":"hb","ref":5}',
+        ],
+    )
+    def test_json_that_cannot_be_taken_is_answered_as_over_http(self, text: str) -> None:
+        socket = opened(Replica(encoding=Encoding.JSON))
+        socket.server.receive(text, 0.0)
+        socket.pump()
+        (err,) = socket.heard()
+        assert isinstance(err, Err)
+        assert (err.ref, err.code) == (5, "invalid_json")
+        assert socket.closed is None
+        socket.tell({"type": "read", "ref": 6, "channel_id": CHANNEL})
+        assert kinds(socket) == [Ok]
+
+    def test_a_string_that_is_not_utf8_is_told_in_plain_words(self) -> None:
+        socket = opened(Replica(encoding=Encoding.MSGPACK))
+        frame = msgspec.msgpack.encode({"type": "post", "ref": 5, "channel_id": CHANNEL, "content": "????"})
+        socket.server.receive(frame.replace(b"????", b"\xed\xa0\x80?"), 0.0)
+        socket.pump()
+        assert socket.heard() == [Err(5, "invalid_json", "the frame holds a string that is not UTF-8")]
+        assert socket.closed is None
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            r'{"type":"post","ref":5,"content":"\ud800"',
+            r'{"type":"post","ref":5,"content":"\ud80"}',
+            r'{"type":"post","content":"\ud800"}',
+            r'{"type":"post","ref":5,"content":"\ud800","x":[NaN]}',
+            '{"type":"post","ref":5,"x":[NaN]}',
+            '{"type":"hb","ref":5,"x":' + "[" * 20_000 + "]" * 19_999 + "}",
+        ],
+    )
+    def test_text_that_is_no_json_closes(self, text: str) -> None:
+        socket = opened(Replica(encoding=Encoding.JSON))
+        socket.server.receive(text, 0.0)
+        socket.pump()
+        assert closed(socket) is GatewayClose.MALFORMED_FRAME
 
     @pytest.mark.parametrize("frame", [{"type": "post"}, {"ref": -1}, {"type": "unsub", "logs": ["x"]}, {}, [], 7])
     def test_a_bad_frame_without_a_ref_closes(self, replica: Replica, frame: Any) -> None:

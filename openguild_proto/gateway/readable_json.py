@@ -1,0 +1,38 @@
+"""Valid JSON text that msgspec does not parse, changed so that it does: only to find the `ref` of a refused message.
+
+Both functions take one pass over the text. Text that is no JSON stays none.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+# Possessive, and an unterminated string extends to the end, so matching is linear.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def without_lone_surrogates(data: bytes) -> bytes:
+    """Return JSON text with U+FFFD for each escape of half a surrogate pair (RFC 8259 8.2)."""
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], data)
+
+
+def without_depth(data: bytes) -> bytes:
+    """Return JSON text with null for each array and object within the outermost one."""
+    parts: list[bytes] = []
+    depth = kept = 0
+    for found in _STRUCTURE.finditer(data):
+        token = found[0]
+        if token in (b"[", b"{"):
+            depth += 1
+            if depth == 2:
+                parts += data[kept : found.start()], b"null"
+                kept = len(data)
+        elif token in (b"]", b"}"):
+            if depth == 2:
+                kept = found.end()
+            depth -= 1
+    return b"".join((*parts, data[kept:]))
