@@ -6,6 +6,15 @@ import { MAX_HELD_FRAMES, MAX_PENDING_COMMANDS } from "./policy.js";
 /** A frame of PROTOCOL 15.1.5 without its `ref`.
  * @typedef {{type: "post" | "edit" | "redact" | "react" | "read" | "typing", channel_id: string, key?: string, [member: string]: unknown}} Command */
 
+/**
+ * The event of a command that is not sent, as the server would refuse it.
+ * @param {number} ref
+ * @param {string} code
+ * @param {string} message
+ * @returns {import("./phases.js").MachineEvent}
+ */
+export const notSent = (ref, code, message) => ({ type: "failed", ref, code, message, retryAfterMs: undefined, details: [], mayBeDone: false });
+
 export class PendingCommands {
   /** @type {Map<number, Command & {ref: number}>} */
   #commands = new Map();

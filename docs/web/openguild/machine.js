@@ -11,20 +11,20 @@
  * tests/conformance/client/ has the cases that both pass.
  */
 
-import { PendingCommands } from "./commands.js";
+import { notSent, PendingCommands } from "./commands.js";
 import { Deadlines } from "./deadlines.js";
 import { OpenGuildError } from "./errors.js";
 import { parseFrame } from "./frames.js";
 import { FollowedLogs } from "./logs.js";
+import { Outbox } from "./outbox.js";
 import { DEADLINES, TRANSITIONS, WITH_SOCKET } from "./phases.js";
 import { Backoff, comebackOf, HANDSHAKE_MS, LOG_RETRY_MS, SILENT_HEARTBEATS, TEMPORARY_CODES } from "./policy.js";
+import { Renewal } from "./renewal.js";
 
 /** @typedef {import("./types.js").Place} Place */
 /** @typedef {import("./phases.js").Phase} Phase */
 /** @typedef {import("./phases.js").Input} Input */
 /** @typedef {import("./phases.js").MachineEvent} MachineEvent */
-
-const AGAIN = -1; // in place of the ref of an `auth` that is sent again
 
 export class GatewayMachine {
   /** @type {Phase} */
@@ -35,14 +35,11 @@ export class GatewayMachine {
   #deadlines = new Deadlines();
   /** @type {MachineEvent[]} */
   #events = [];
-  /** @type {string[]} */
-  #messages = [];
+  #outbox = new Outbox();
   #lastRef = 0;
   #token = "";
-  #renewal = 0; // ref of an `auth` that is not answered, 0 for none
-  #renewsAgain = false; // another token has come meanwhile: one `auth` at a time (PROTOCOL 15.2.4)
+  #renewal = new Renewal();
   #heartbeatMs = 0;
-  #frameBytes = 0; // at most, of one message, as the server says
   #openedAt = 0;
 
   /** @param {() => number} random a number in [0, 1) */
@@ -59,7 +56,7 @@ export class GatewayMachine {
 
   /** Remove and return all messages to send. */
   takeMessages() {
-    return this.#messages.splice(0);
+    return this.#outbox.take();
   }
 
   /** Return when to call `handleDeadline`; Infinity: no deadline runs. */
@@ -80,12 +77,8 @@ export class GatewayMachine {
   setToken(token, now) {
     this.#token = token;
     if (this.phase === "open") {
-      if (this.#renewal > 0) {
-        this.#renewsAgain = true;
-        return;
-      }
-      this.#renewal = this.#nextRef();
-      this.#say({ type: "auth", token, ref: this.#renewal });
+      const ref = this.#renewal.begin(() => this.#nextRef());
+      if (ref > 0) this.#outbox.add({ type: "auth", token, ref });
     } else if (this.phase === "tokenless") {
       this.#move("token");
       if (this.#deadlines.get("reconnect") === undefined) this.#deadlines.set("reconnect", now);
@@ -105,7 +98,7 @@ export class GatewayMachine {
 
   /** Follow a log no longer. Safe to repeat. @param {string} log */
   unfollow(log) {
-    if (this.logs.remove(log) && this.#isConnected()) this.#say({ type: "unsub", logs: [log] });
+    if (this.logs.remove(log) && this.#isConnected()) this.#outbox.add({ type: "unsub", logs: [log] });
   }
 
   /**
@@ -134,7 +127,7 @@ export class GatewayMachine {
     if (this.phase === "ended") return;
     if (WITH_SOCKET.has(this.phase)) this.#events.push({ type: "disconnect" });
     this.#move("close");
-    this.#messages = [];
+    this.#outbox.take();
     this.#events.push({ type: "ended", code: null, reason });
   }
 
@@ -160,22 +153,13 @@ export class GatewayMachine {
     return this.phase === "authenticating" || this.phase === "open";
   }
 
-  /** Queue a frame. False: it is larger than the server takes, and is not sent. @param {object} frame */
-  #say(frame) {
-    const text = JSON.stringify(frame);
-    const fits = new TextEncoder().encode(text).length <= this.#frameBytes;
-    if (fits) this.#messages.push(text);
-    return fits;
-  }
-
   /** Send what waits, unless the server stops or there is none. */
   #ask() {
     if (!this.#isConnected()) return;
-    for (const sub of this.logs.subs(() => this.#nextRef(), this.#frameBytes)) this.#say(sub);
+    for (const sub of this.logs.subs(() => this.#nextRef(), this.#outbox.frameBytes)) this.#outbox.add(sub);
     for (const command of this.#commands.toSend()) {
-      if (!this.#say(command) && this.#commands.answered(command.ref)) {
-        const refused = { code: "payload_too_large", message: "the request body is too large", retryAfterMs: undefined, details: [], mayBeDone: false };
-        this.#events.push({ type: "failed", ref: command.ref, ...refused });
+      if (!this.#outbox.add(command) && this.#commands.answered(command.ref)) {
+        this.#events.push(notSent(command.ref, "payload_too_large", "the request body is too large"));
       }
     }
   }
@@ -246,9 +230,8 @@ export class GatewayMachine {
   #forgetConnection(now) {
     if (this.phase === "open" || this.phase === "draining") this.backoff.lasted(now - this.#openedAt);
     if (this.phase === "draining") this.backoff.reset(); // the server stops in order: nothing has failed
-    this.#messages = [];
-    this.#renewal = 0;
-    this.#renewsAgain = false;
+    this.#outbox.take();
+    this.#renewal.end();
     this.logs.disconnected();
     for (const ref of this.#commands.disconnected()) this.#events.push({ type: "dropped", ref });
   }
@@ -263,12 +246,12 @@ export class GatewayMachine {
           break;
         case "heartbeat":
           this.#deadlines.set(name, now + this.#heartbeatMs);
-          this.#say({ type: "hb" });
+          this.#outbox.add({ type: "hb" });
           break;
         case "retry":
           this.logs.wake();
           this.#ask();
-          if (this.#renewal === AGAIN) this.setToken(this.#token, now);
+          if (this.#renewal.isResting) this.setToken(this.#token, now);
           break;
         case "slot":
           this.#deadlines.set(name, now); // it comes back at once
@@ -308,9 +291,9 @@ export class GatewayMachine {
       case "hello":
         if (!this.#move("hello")) return;
         this.#heartbeatMs = Math.max(frame.heartbeat_ms, 1);
-        this.#frameBytes = frame.limits.frame_bytes;
+        this.#outbox.frameBytes = frame.limits.frame_bytes;
         this.#deadlines.set("answer", now + HANDSHAKE_MS);
-        this.#say({ type: "auth", token: this.#token });
+        this.#outbox.add({ type: "auth", token: this.#token });
         return this.#ask(); // the server does it when it has authenticated
       case "ready":
         if (!this.#move("ready")) return;
@@ -342,7 +325,7 @@ export class GatewayMachine {
   #takeAnswer(frame, now) {
     switch (frame.type) {
       case "ok":
-        if (frame.ref === this.#renewal && frame.ref !== 0) this.#renewed(now);
+        if (this.#renewal.isAnsweredBy(frame.ref)) this.#renewed(now);
         else if (this.#commands.answered(frame.ref)) {
           this.backoff.reset();
           this.#events.push({ type: "answered", ref: frame.ref, result: frame.result ?? null });
@@ -378,9 +361,7 @@ export class GatewayMachine {
 
   /** The renewal is answered. Return whether another one follows. @param {number} now */
   #renewed(now) {
-    const again = this.#renewsAgain;
-    this.#renewal = 0;
-    this.#renewsAgain = false;
+    const again = this.#renewal.end();
     if (again) this.setToken(this.#token, now);
     return again;
   }
@@ -391,9 +372,9 @@ export class GatewayMachine {
       const again = this.logs.refused(err.ref, err.log, err.code);
       if (again) this.#rest(now);
       else if (again === false) this.#events.push({ type: "refused", log: err.log, code: err.code, message: err.message });
-    } else if (this.#renewal !== 0 && err.ref === this.#renewal) {
+    } else if (this.#renewal.isAnsweredBy(err.ref)) {
       if (TEMPORARY_CODES.has(err.code)) {
-        this.#renewal = AGAIN;
+        this.#renewal.rest();
         this.#rest(now);
       } else {
         if (!this.#renewed(now)) this.#events.push({ type: "token_needed", expiresInMs: null });
