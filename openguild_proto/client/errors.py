@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.client.proxy_answers import media_type, proxy_answer_reason
 from openguild_proto.client.retry_advice import parse_retry_after
 from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.client_commands import LONE_SURROGATE
 from openguild_proto.gateway.client_events import Refused
 
 STATUS_BY_CODE: dict[str, int] = {code.spec.code: code.spec.status for code in ErrorCode}
@@ -104,6 +107,15 @@ def api_error(response: ClientResponse) -> ApiError:
         body.details,
         parse_retry_after(response.header("retry-after")),
     )
+
+
+def encoded(body: Any) -> bytes:
+    """Return a body as JSON. Raises ApiError for one with a lone surrogate, as the server would refuse it."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        spec = ErrorCode.INVALID_JSON.spec
+        raise ApiError(spec.status, spec.code, LONE_SURROGATE) from None
 
 
 def refused_command(refused: Refused) -> ApiError:

@@ -20,7 +20,7 @@ from itertools import count
 from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.gateway import client_events as told
-from openguild_proto.gateway.client_commands import PendingCommands
+from openguild_proto.gateway.client_commands import LONE_SURROGATE, PendingCommands
 from openguild_proto.gateway.client_logs import TEMPORARY, Arrival, Faults, FollowedLogs, Place
 from openguild_proto.gateway.client_phases import (
     CLIENT_PHASES,
@@ -73,10 +73,9 @@ class GatewayClient:
         self._events: deque[told.ClientEvent] = deque()
         self._messages: list[str | bytes] = []
         self._refs: Iterator[int] = count(1)
-        self._token = ""
+        self._token, self._opened_at = "", 0.0
         self._renewal, self._renews_again = 0, False  # ref of an unanswered `auth` or 0; a token waits for that
         self._heartbeat_secs, self._frame_bytes = 0.0, 0  # told by the server; bytes at most, of one message
-        self._opened_at = 0.0
 
     # --- getters -------------------------------------------------------------------------------------
 
@@ -148,10 +147,11 @@ class GatewayClient:
     def send(self, command: AnyCommand) -> int:
         """Send a command, now or with the next connection, until it is answered. Return its ref; that of `command` is replaced.
 
-        Without a key it gets a random one. Raises LocalProtocolError when too many wait.
+        Without a key it gets a random one. Text that is not Unicode is refused. Raises LocalProtocolError when too many wait.
         """
         ref = next(self._refs)
-        self._commands.add(ref, command)
+        if not self._commands.add(ref, command):
+            self._events.append(told.not_sent(ref, ErrorCode.INVALID_JSON, LONE_SURROGATE))
         self._ask()
         return ref
 
@@ -205,8 +205,7 @@ class GatewayClient:
                 self._say(sub)
             for command in self._commands.to_send():
                 if not self._say(command) and self._commands.answered(command.ref):
-                    spec = ErrorCode.TOO_LARGE.spec
-                    self._events.append(told.Refused(command.ref, spec.code, spec.message, None, ()))
+                    self._events.append(told.not_sent(command.ref, ErrorCode.TOO_LARGE))
 
     # --- the connection --------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from openguild_proto.gateway.frames import AnyCommand, Read, Typing
 from openguild_proto.limits import MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 
 KEY_BYTES = 16
+LONE_SURROGATE = "a text holds a lone surrogate"
 
 
 def keyed(command: AnyCommand, random_bytes: Callable[[int], bytes]) -> AnyCommand:
@@ -19,6 +20,15 @@ def keyed(command: AnyCommand, random_bytes: Callable[[int], bytes]) -> AnyComma
     if isinstance(command, (Read, Typing)) or command.key is not None:
         return command
     return msgspec.structs.replace(command, key=random_bytes(KEY_BYTES).hex())
+
+
+def is_well_formed(command: AnyCommand) -> bool:
+    """Return whether all texts of a command are Unicode; a lone surrogate is not, and no message can carry it."""
+    try:
+        msgspec.json.encode(command)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class PendingCommands:
@@ -33,12 +43,18 @@ class PendingCommands:
     def __len__(self) -> int:
         return len(self._commands)
 
-    def add(self, ref: int, command: AnyCommand) -> None:
-        """Keep a command until it is answered, with a key. Raises LocalProtocolError when too many wait."""
+    def add(self, ref: int, command: AnyCommand) -> bool:
+        """Keep a command until it is answered, with a key. Return False for text that cannot be sent.
+
+        Raises LocalProtocolError when too many wait.
+        """
         if len(self._commands) >= MAX_PENDING_COMMANDS:
             raise LocalProtocolError(f"{MAX_PENDING_COMMANDS} commands are not answered yet")
+        if not is_well_formed(command):
+            return False
         self._commands[ref] = msgspec.structs.replace(keyed(command, self._random_bytes), ref=ref)
         self._unsent.append(ref)
+        return True
 
     def to_send(self) -> Iterator[AnyCommand]:
         """Yield what is to be sent now, in order: only so much that the server holds it."""

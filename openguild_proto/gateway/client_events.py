@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway.frames import GoneCode, Problem, Ready
 
 
@@ -106,6 +107,11 @@ class Refused(Told, frozen=True):
     retry_after_ms: int | None
     details: tuple[Problem, ...]
     may_be_done: bool = False  # by this attempt, or by one on an earlier connection (PROTOCOL 3.6.3)
+
+
+def not_sent(ref: int, code: ErrorCode, message: str | None = None) -> Refused:
+    """Return the refusal of a command that the client does not send, as the server would refuse it."""
+    return Refused(ref, code.spec.code, message or code.spec.message, None, ())
 
 
 class Dropped(Told, frozen=True):

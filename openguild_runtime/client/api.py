@@ -77,7 +77,9 @@ class Api(ABC):
 
     async def accept_invite(self, invite: str) -> Member:
         """Join a guild by the code or the link of an invite. A member keeps their role."""
-        return await self._post_for(Member, f"/invites/{quote(invite_code(invite), safe='@')}/accept", None)
+        return await self._post_for(
+            Member, f"/invites/{quote(invite_code(invite), safe='@', errors='surrogatepass')}/accept", None
+        )
 
     # --- the log -----------------------------------------------------------------------------------
 

@@ -150,7 +150,8 @@ class MessageEvent(LogEvent[Said]):
 
     def _nonce(self, *parts: str) -> str:
         """Return the nonce of what is done because of this event: the same one whenever it is done."""
-        return sha256("\0".join((self.event.event_id, *parts)).encode()).hexdigest()
+        said = "\0".join((self.event.event_id, *parts))
+        return sha256(said.encode("utf-8", "surrogatepass")).hexdigest()  # text that cannot be sent is refused later
 
     async def react(self, emoji: str) -> ChangedMessage:
         """Add an emoji to the message. Raises ApiError, OutcomeUnknown."""

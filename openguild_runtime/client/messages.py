@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from openguild_proto.client.errors import encoded
 from openguild_proto.client.message_list import MessageList
 from openguild_proto.gateway.frames import AnyCommand, Edit, Post, React, Read, Redact, Typing
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS
@@ -174,7 +175,9 @@ class Messages(Api):
 
 
 def _query(members: dict[str, Any]) -> str:
-    return urlencode({name: value for name, value in members.items() if value is not None})
+    given = {name: value for name, value in members.items() if value is not None}
+    encoded(given)  # refuses text that cannot be sent
+    return urlencode(given)
 
 
 def _converted(result: Any, kind: type[T]) -> T:

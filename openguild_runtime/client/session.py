@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-import msgspec
 
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.client import (
@@ -26,6 +25,7 @@ from openguild_proto.client import (
     is_temporary,
     next_step,
 )
+from openguild_proto.client.errors import encoded
 from openguild_proto.gateway.client_commands import KEY_BYTES, keyed
 from openguild_proto.gateway.commands import key_of, request_of
 from openguild_proto.gateway.frames import AnyCommand, Read
@@ -190,7 +190,7 @@ class Client(Messages):
 
         `key`: all attempts carry it, so that it is done exactly once; the route must take one (docs/api.md).
         """
-        data = b"" if body is None else msgspec.json.encode(body)
+        data = b"" if body is None else encoded(body)
         if key is not None:
             return await self._send_once(method, path, data, key)
         repeatable = method == "GET" if repeatable is None else repeatable
@@ -208,6 +208,7 @@ class Client(Messages):
         """
         if isinstance(command, Read):
             return await self._reads.mark(command.channel_id, command.sequence, self.retry_secs)
+        encoded(command)  # refuses text that cannot be sent
         command = keyed(command, self.sources.random_bytes)
         gateway = self._open_gateway
         if gateway is not None:

@@ -65,6 +65,22 @@ test("a user registers, logs in, posts and reads", async (t) => {
   await assert.rejects(alice.post("00000000-0000-4000-8000-000000000000", "x"), { code: "not_found", status: 404 });
 });
 
+test("half an emoji is refused and ends nothing", async (t) => {
+  const { alice, guildId, channelId } = await owner(t);
+  const { event_id: eventId } = await alice.post(channelId, "hello");
+  const half = "👍".slice(0, 1);
+  const calls = [
+    () => alice.post(channelId, half), () => alice.edit(channelId, eventId, `${half}!`), () => alice.redact(channelId, eventId, { reason: half }),
+    () => alice.react(channelId, eventId, half), () => alice.typing(channelId, half), () => alice.post(channelId, "x", { allowedMentions: { users: [half] } }),
+    () => alice.createChannel(guildId, half), () => alice.search({ q: half }),
+  ];
+  for (const call of calls) {
+    await assert.rejects(call(), (refusal) => refusal instanceof ApiError && refusal.status === 400 && refusal.code === "invalid_json", String(call));
+  }
+  assert.equal((await alice.post(channelId, "👍")).sequence, 2);
+  assert.equal(alice.status.state, "online");
+});
+
 test("folded times have the server's form: no fraction at whole seconds", () => {
   /** @param {number} milliseconds */
   const created = (milliseconds) => {

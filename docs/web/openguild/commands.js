@@ -2,6 +2,7 @@
 
 import { leavesOpen, OpenGuildError } from "./errors.js";
 import { MAX_HELD_FRAMES, MAX_PENDING_COMMANDS } from "./policy.js";
+import { isWellFormed } from "./texts.js";
 
 /** A frame of PROTOCOL 15.1.5 without its `ref`.
  * @typedef {{type: "post" | "edit" | "redact" | "react" | "read" | "typing", channel_id: string, key?: string, [member: string]: unknown}} Command */
@@ -26,7 +27,7 @@ export class PendingCommands {
   #lost = new Set();
 
   /**
-   * Keep a command until it is answered. Throws when too many wait.
+   * Keep a command until it is answered. False: a text in it is not Unicode, and cannot be sent. Throws when too many wait.
    * @param {number} ref
    * @param {Command} command with its key
    */
@@ -34,9 +35,11 @@ export class PendingCommands {
     if (this.#commands.size >= MAX_PENDING_COMMANDS) {
       throw new OpenGuildError(`${MAX_PENDING_COMMANDS} commands are not answered yet`);
     }
+    if (!isWellFormed(command)) return false;
     const { type, ...members } = command;
     this.#commands.set(ref, { type, ref, ...members });
     this.#unsent.add(ref);
+    return true;
   }
 
   /** Return what is to be sent now, in order: only so much that the server holds it. */

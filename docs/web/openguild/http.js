@@ -3,6 +3,7 @@
 import { ApiError, ConnectionEnded, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
 import { pause } from "./retries.js";
+import { isWellFormed, LONE_SURROGATE } from "./texts.js";
 
 const ATTEMPT_MS = 20_000;
 
@@ -56,6 +57,7 @@ export class Http {
    */
   async send(method, path, { body, query = {}, authorized = true, key, repeatable = method === "GET" || key !== undefined } = {}) {
     const { base, freshToken, random, retryMs } = this.#parts;
+    if (!isWellFormed([body, query])) throw new ApiError(400, "invalid_json", LONE_SURROGATE);
     const wanted = Object.entries(query).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
     const url = `${base}${path}${wanted.length > 0 ? `?${new URLSearchParams(wanted)}` : ""}`;
     /** @type {Record<string, string>} */

@@ -20,6 +20,7 @@ import { Outbox } from "./outbox.js";
 import { DEADLINES, TRANSITIONS, WITH_SOCKET } from "./phases.js";
 import { Backoff, comebackOf, HANDSHAKE_MS, LOG_RETRY_MS, SILENT_HEARTBEATS, TEMPORARY_CODES } from "./policy.js";
 import { Renewal } from "./renewal.js";
+import { LONE_SURROGATE } from "./texts.js";
 
 /** @typedef {import("./types.js").Place} Place */
 /** @typedef {import("./phases.js").Phase} Phase */
@@ -102,12 +103,12 @@ export class GatewayMachine {
   }
 
   /**
-   * Send a command, now or with the next connection, until it is answered. Return its ref.
+   * Send a command, now or with the next connection, until it is answered. Return its ref. Text that is not Unicode is refused.
    * @param {import("./commands.js").Command} command with a key, unless repeating it does no harm
    */
   send(command) {
     const ref = this.#nextRef();
-    this.#commands.add(ref, command);
+    if (!this.#commands.add(ref, command)) this.#events.push(notSent(ref, "invalid_json", LONE_SURROGATE));
     this.#ask();
     return ref;
   }

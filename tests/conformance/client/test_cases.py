@@ -20,7 +20,7 @@ from openguild_proto.gateway.client_logs import LINE_BYTES, TEMPORARY, Place
 from openguild_proto.gateway.client_phases import CLIENT_PHASES, CLIENT_TRANSITIONS
 from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, Comeback
 from openguild_proto.gateway.encoding import Encoding
-from openguild_proto.gateway.frames import AnyCommand, Typing
+from openguild_proto.gateway.frames import AnyCommand
 
 HERE = Path(__file__).parent
 CASES: dict[str, dict[str, Any]] = {
@@ -88,9 +88,7 @@ class Script:
                 client.set_token(step["token"], self._now)
             case "send":
                 command = msgspec.convert(step["command"] | {"ref": 0}, AnyCommand)
-                ref = client.send(command)
-                if not isinstance(command, Typing):
-                    self._names[ref] = step["as"]
+                self._names[client.send(command)] = step["as"]
             case other:
                 pytest.fail(f"unknown: {other}")
 
