@@ -1,7 +1,7 @@
 """The frames of the gateway, as one tagged union for each direction (PROTOCOL 15.1).
 
-A frame is one object with the member `type`. Bounds of members are checked where a frame is decoded; what a command's text may
-be is decided by its operation, as over HTTP. Members that are not known are ignored.
+A frame is one object with the member `type`. Ids and what the gateway itself uses are checked where a frame is decoded; what a
+command's texts and numbers may be is decided by its operation, as over HTTP. Members that are not known are ignored.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ from msgspec import Meta
 
 from openguild_proto.limits import (
     MAX_DEVICE_FIELD_CHARS,
-    MAX_EMOJI_CHARS,
     MAX_GATEWAY_LOGS,
     MAX_NONCE_CHARS,
-    MAX_REASON_CHARS,
     MAX_REF,
     MAX_SAFE_INTEGER,
     MAX_SEQUENCE,
     MAX_TAIL_EVENTS,
     MAX_TOKEN_CHARS,
-    MAX_TYPING_CHARS,
 )
 from openguild_proto.schemas.accounts import Body
 from openguild_proto.schemas.fields import (
@@ -31,8 +28,12 @@ from openguild_proto.schemas.fields import (
     LAST,
     LOG_NAME_PATTERN,
     NONCE_PATTERN,
+    AnyInteger,
     Count,
+    Emoji,
     LogName,
+    PreviewText,
+    ReasonText,
     Timestamp,
     Uuid,
 )
@@ -112,7 +113,7 @@ class Redact(Command, frozen=True, kw_only=True, tag_field="type", tag="redact")
     """Redact a message."""
 
     event_id: MessageId
-    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)] | None = None
+    reason: ReasonText | None = None
     key: Key | None = None
 
 
@@ -120,7 +121,7 @@ class React(Command, frozen=True, kw_only=True, tag_field="type", tag="react"):
     """Add a reaction to a message, or remove it."""
 
     event_id: MessageId
-    emoji: Annotated[str, Meta(max_length=MAX_EMOJI_CHARS)]
+    emoji: Emoji
     action: ReactionAction = "add"
     key: Key | None = None
 
@@ -128,13 +129,13 @@ class React(Command, frozen=True, kw_only=True, tag_field="type", tag="react"):
 class Read(Command, frozen=True, kw_only=True, tag_field="type", tag="read"):
     """Move the read position to `sequence`, or to the newest event if it is absent. A repeat has no effect."""
 
-    sequence: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)] | None = None
+    sequence: AnyInteger | None = None
 
 
 class Typing(Command, frozen=True, kw_only=True, tag_field="type", tag="typing"):
     """Show others that one is typing, with an optional preview of the text. An empty preview withdraws it."""
 
-    preview: Annotated[str, Meta(max_length=MAX_TYPING_CHARS)] | None = None
+    preview: PreviewText | None = None
 
 
 class Heartbeat(Body, frozen=True, tag_field="type", tag="hb"):

@@ -145,6 +145,15 @@ def test_half_an_emoji_is_refused_as_over_http(chat: Chat, alice: User, channel:
         socket.hear("ok", ref=2)
 
 
+def test_a_read_position_is_clamped_as_over_http(chat: Chat, alice: User, channel: str) -> None:
+    alice.say(channel, "hi")
+    with gateway(alice) as socket:
+        for ref, sequence in enumerate((-1, 10**30), start=1):
+            over_http = alice.ok(alice.post(f"/channels/{channel}/read", {"sequence": sequence}))
+            socket.say(type="read", ref=ref, channel_id=channel, sequence=sequence)
+            assert socket.hear("ok", ref=ref)["result"] == over_http
+
+
 def test_a_client_without_subprotocols_speaks_json(chat: Chat) -> None:
     user = chat.user()
     with connect(chat.base_url.replace("http", "ws") + "/gateway", proxy=None) as socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -83,6 +84,46 @@ def test_codes_are_those_of_http() -> None:
     assert [msgspec.to_builtins(problem) for problem in empty.details] == wanted["details"]
     assert code_of(talk.command("edit", event_id="$abc", content="x")) == "not_found"
     assert code_of(talk.command("post", content="x", channel_id="10000000-0000-4000-8000-000000000000")) == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("kind", "members", "method", "path"),
+    [
+        *(("read", {"sequence": sequence}, "POST", "read") for sequence in (-1, -(10**30), 0, 10**30, None, 1.5, "1")),
+        *(("typing", {"preview": text}, "POST", "typing-preview") for text in ("", "x" * 120, "x" * 121, "\0")),
+        *(
+            ("react", {"emoji": text}, "POST", "events/{event}/reactions")
+            for text in ("", " " * 99, " \N{THUMBS UP SIGN}" + " " * 99, "e\u0301" * 64, "x" * 65, "x" * 257, "a b")
+        ),
+        *(
+            ("redact", {"reason": text}, "DELETE", "events/{event}?reason=" + quote(text))
+            for text in ("", " spam" + " " * 999, "x" * 512, "x" * 513, "a\nb")
+        ),
+        *(("post", {"content": text}, "POST", "messages") for text in ("", " x" + " " * 9_000, "x" * 4_001, "\0")),
+        ("edit", {"content": "x" * 4_001}, "PATCH", "events/{event}"),
+        *(
+            ("post", {"content": "<@&admin>", "allowed_mentions": allowed}, "POST", "messages")
+            for allowed in ({}, {"users": ["x"]}, {"roles": ["x"]}, {"roles": "admin"}, {"everyone": 1})
+        ),
+        *(("post", {"content": "x", "reply_to": target}, "POST", "messages") for target in ("$abc", "abc", "", None)),
+    ],
+)
+def test_what_a_member_may_be_is_as_over_http(kind: str, members: dict[str, Any], method: str, path: str) -> None:
+    talk = Talk()
+    one, other = (result_of(talk.command("post", content=text))["event_id"] for text in ("one", "other"))
+    body = None if method == "DELETE" else members
+    over_http = talk.world.ask(method, f"/channels/{talk.channel_id}/{path.format(event=one)}", body, talk.token)
+    target = {} if kind in {"post", "read", "typing"} else {"event_id": other}
+    answer = talk.command(kind, **target, **members)
+    if over_http.status < 400:
+        assert isinstance(answer, Ok)
+        return
+    wanted = decoded(over_http)
+    assert isinstance(answer, Err)
+    assert (answer.code, [problem.field for problem in answer.details]) == (
+        wanted["error"],
+        [problem["field"] for problem in wanted.get("details", [])],
+    )
 
 
 def test_limits_are_those_of_http() -> None:

@@ -133,8 +133,8 @@ class TestFaults:
         [
             {"type": "post", "ref": 5, "channel_id": CHANNEL},
             {"type": "post", "ref": 5, "channel_id": "../x", "content": ""},
-            {"type": "read", "ref": 5, "channel_id": CHANNEL, "sequence": -1},
-            {"type": "react", "ref": 5, "channel_id": CHANNEL, "event_id": "$a", "emoji": "x" * 65},
+            {"type": "read", "ref": 5, "channel_id": CHANNEL, "sequence": "1"},
+            {"type": "react", "ref": 5, "channel_id": CHANNEL, "event_id": "$a", "emoji": None},
             {"type": "edit", "ref": 5, "channel_id": CHANNEL, "event_id": "$a/..", "content": ""},
             {"type": "sub", "ref": 5, "logs": []},
             {"type": "sub", "ref": 5, "logs": [{"log": "channel:x"}]},
