@@ -56,7 +56,9 @@ Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 class Auth(Body, frozen=True, tag_field="type", tag="auth"):
     """Authenticate the socket, or renew its token before it expires."""
 
-    token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN_CHARS)]
+    token: Annotated[
+        str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_TOKEN_CHARS})
+    ]  # another one is invalid
     ref: Ref = 0  # of the answer to a renewal
 
 

@@ -50,6 +50,7 @@ from openguild_proto.limits import (
     GATEWAY_HEARTBEAT_SECS,
     MAX_GATEWAY_LOGS,
     MAX_HELD_FRAMES,
+    MAX_TOKEN_CHARS,
     PAGE_RETRY_SECS,
     SILENT_HEARTBEATS,
     SLOT_GRACE_SECS,
@@ -228,6 +229,8 @@ class GatewayServer:
         if self.phase is Phase.DRAINING:
             self._outputs.refuse(auth.ref, ErrorCode.DRAINING)
             return
+        if len(auth.token) > MAX_TOKEN_CHARS:
+            auth = Auth("", auth.ref)  # which is as invalid, and needs no memory
         self._renewal = self._outputs.next_number(), auth
         self._outputs.act(Authenticate(self._outputs.number, auth.token))
 

@@ -116,8 +116,11 @@ def test_a_client_resumes_where_it_was(chat: Chat, alice: User, channel: str) ->
 
 def test_the_socket_says_what_is_wrong_with_a_token(chat: Chat) -> None:
     user = chat.user()
-    with gateway(user, token="nonsense") as socket:
-        assert socket.closed_with() == GatewayClose.TOKEN_REFUSED
+    for token in ("nonsense", "", "x" * 3_000):
+        with gateway(user, token=None) as socket:
+            socket.say(type="auth", token=token, ref=7)
+            assert socket.hear("err", ref=7)["code"] == "unauthorized"
+            assert socket.closed_with() == GatewayClose.TOKEN_REFUSED
     with gateway(user, token=None) as socket:
         socket.say(type="sub", ref=1, logs=[{"log": "user:" + "0" * 36}])
         assert socket.closed_with() == GatewayClose.MALFORMED_FRAME

@@ -57,6 +57,21 @@ class TestAuthentication:
         assert err.code == "unauthorized"
         assert closed(socket) is GatewayClose.TOKEN_REFUSED
 
+    @pytest.mark.parametrize("token", ["", "good" + "0" * 3_000])
+    def test_a_token_of_no_possible_length_is_a_bad_token(self, replica: Replica, token: str) -> None:
+        socket = Socket(replica)
+        socket.tell({"type": "auth", "token": token, "ref": 4})
+        _, err = socket.heard()
+        assert isinstance(err, Err)
+        assert (err.ref, err.code) == (4, "unauthorized")
+        assert closed(socket) is GatewayClose.TOKEN_REFUSED
+        socket = opened(replica)
+        socket.tell({"type": "auth", "token": token, "ref": 5})
+        (err,) = socket.heard()
+        assert isinstance(err, Err)
+        assert (err.ref, err.code) == (5, "unauthorized")
+        assert socket.closed is None
+
     def test_a_token_that_cannot_be_checked_is_no_bad_token(self, replica: Replica) -> None:
         socket = Socket(replica, token="away")
         _, err = socket.heard()
