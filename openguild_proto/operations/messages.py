@@ -43,7 +43,7 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
     text = checked_text(body.content)
     nonce = asked_nonce(call.request, body.nonce)
     sender = (body.sender or "").strip()
-    if sender and sender != claims.user_id:
+    if sender and parse_uuid(sender) != claims.user_id:
         raise Refusal(ErrorCode.SENDER_MISMATCH)
     reply_to = None if body.reply_to is None else checked_event_id("reply_to", body.reply_to)
     change = None if reply_to is None else Reply(target=reply_to)

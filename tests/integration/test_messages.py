@@ -87,10 +87,13 @@ def test_the_stored_read_position_is_answered_and_other_devices_hear(alice: User
 
 
 def test_sender_is_me_or_refused(chat: Chat, alice: User, channel: str) -> None:
-    for sender in ({}, {"sender": ""}, {"sender": "  "}, {"sender": alice.user_id}):
+    mine = alice.user_id
+    forms = (mine, mine.upper(), mine.replace("-", ""), f"{{{mine}}}", f"urn:uuid:{mine}", f" {mine} ", "", "  ")
+    for sender in ({}, *({"sender": form} for form in forms)):
         alice.say(channel, "x", **sender)
-    answer = alice.post(f"/channels/{channel}/messages", {"content": "x", "sender": chat.user().user_id})
-    assert (answer.status_code, answer.json()["error"]) == (403, "sender_mismatch")
+    for form in (chat.user().user_id, alice.name, mine[:-1]):
+        answer = alice.post(f"/channels/{channel}/messages", {"content": "x", "sender": form})
+        assert (answer.status_code, answer.json()["error"]) == (403, "sender_mismatch")
 
 
 def test_the_longest_message_and_every_character_come_back(alice: User, channel: str) -> None:
