@@ -9,6 +9,7 @@ import msgspec
 
 from openguild_proto import limits
 from openguild_proto.effects.base import Operation
+from openguild_proto.federation.policy import Mode
 from openguild_proto.gateway.encoding import SUBPROTOCOLS
 from openguild_proto.gateway.server import CAPABILITIES
 from openguild_proto.http.message import JSON, Response
@@ -76,7 +77,7 @@ def _described(settings: Settings) -> bytes:
         server_name=settings.server_name,
         version=settings.version,
         api_versions=[CLIENT_PREFIX.rpartition("/")[2]],
-        features=[*FEATURES, *(["presence"] if settings.presence.enabled else [])],
+        features=[*FEATURES, *_optional_features(settings)],
         registration_open=settings.registration.enabled,
         gateway=OfferedGateway(
             path=f"{CLIENT_PREFIX}/gateway",
@@ -118,6 +119,13 @@ def _described(settings: Settings) -> bytes:
         rate_limits=list(_policies(settings)),
     )
     return msgspec.json.encode(offered)
+
+
+def _optional_features(settings: Settings) -> Iterator[str]:
+    if settings.presence.enabled:
+        yield "presence"
+    if settings.federation.mode is not Mode.OFF:
+        yield "federation"
 
 
 def _policies(settings: Settings) -> Iterator[RateLimitPolicy]:

@@ -74,13 +74,18 @@ def ask_owner(
     kind: type[T],
     max_bytes: int = MAX_PEER_ANSWER_BYTES,
 ) -> Operation[T]:
-    """Return the answer of an owner. Raises Refusal: 503 `guild_offline` where there is none, or what the owner refuses with."""
+    """Return the answer of an owner. Raises Refusal: 503 `guild_offline` where there is none, or what the owner refuses with.
+
+    501 `not_implemented` where federation is off here: nobody is asked, now or later (PROTOCOL 16.4.1).
+    """
     sent = msgspec.json.encode(body) if body is not None else b""
     try:
         answer = yield from AskPeer(server=server, method=method, target=target, body=sent, max_bytes=max_bytes)
     except PeerUnavailable as failure:
         if failure.reason == "denied":
             raise denied(Verdict(Standing.DENY, failure.detail)) from None
+        if failure.reason == "off":
+            raise Refusal(ErrorCode.NOT_IMPLEMENTED, "federation is off on this server") from None
         raise offline(failure.wait_secs) from None
     if answer.status >= 400:
         raise refusal_of(answer.status, answer.body)
@@ -213,7 +218,7 @@ class _Line(msgspec.Struct):
 def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | Refusal]:
     """Read what is only at the owner, up to where the mirror stands, `here`: the reader goes on from there at this server.
 
-    Return the refusal 503 `guild_offline` where the owner cannot be reached, or counts in another epoch: the caller raises it
+    Return the refusal where the owner cannot be reached, is not asked (501), or counts in another epoch: the caller raises it
     unless what is here answers the request. Raises Refusal, also where the user reads too fast: all users of this server share what
     it may ask of the owner.
     """
@@ -223,7 +228,7 @@ def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operatio
     try:
         answer = yield from pass_to_owner(call, server, query=_up_to(call, here.sequence))
     except Refusal as refusal:
-        if refusal.code is ErrorCode.GUILD_OFFLINE:
+        if refusal.code in {ErrorCode.GUILD_OFFLINE, ErrorCode.NOT_IMPLEMENTED}:
             return refusal
         raise
     headers = {name.lower(): value for name, value in answer.headers}

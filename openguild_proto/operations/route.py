@@ -169,8 +169,10 @@ class Route(NamedTuple):
             codes += [ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN]
         if self.is_answered_by_owner or self.rights.late or Limit.OWNER_READS in self.limits:
             codes.append(ErrorCode.GUILD_OFFLINE)
-        if ErrorCode.GUILD_OFFLINE in codes:  # the operator of either server may have decided against the other
-            codes += [ErrorCode.SERVER_DENIED, ErrorCode.SERVER_QUARANTINED]
+        if (
+            ErrorCode.GUILD_OFFLINE in codes
+        ):  # or federation is off, or an operator has decided against the other server
+            codes += [ErrorCode.NOT_IMPLEMENTED, ErrorCode.SERVER_DENIED, ErrorCode.SERVER_QUARANTINED]
         if self.query is not None or "{" in self.template:
             codes.append(ErrorCode.VALIDATION)
         if self.body is not None:

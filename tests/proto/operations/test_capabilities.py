@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from openguild_proto.federation.policy import FederationPolicy, Mode
 from openguild_proto.gateway.frames import Hello
 from openguild_proto.http.message import Response
 from openguild_proto.operations.context import Service, Settings
@@ -47,6 +48,13 @@ def test_settings_are_told_as_they_are_now() -> None:
     assert now["streams"]["replay_events"] == 7
     [messages] = [policy for policy in now["rate_limits"] if policy["name"] == "messages"]
     assert messages == {"name": "messages", "limit": "messages", "of": "account", "quota": 3, "window_secs": 60}
+
+
+def test_federation_is_a_feature_where_it_is_on() -> None:
+    assert "federation" not in decoded(ask(World()))["features"]
+    for mode in (Mode.PINNED, Mode.OPEN):
+        world = World(Settings(federation=FederationPolicy(mode=mode)))
+        assert "federation" in decoded(ask(world))["features"]
 
 
 def test_policies_are_those_of_the_headers() -> None:

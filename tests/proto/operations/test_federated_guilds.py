@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from openguild_proto.effects.federation import AskPeer
+from openguild_proto.federation.policy import Mode
 from openguild_proto.http.message import Response
 from openguild_proto.limits import REMOTE_JOIN_WRITES, REMOTE_PREVIEW_WRITES
 from openguild_proto.mirror_records import RemoteUser
@@ -66,6 +67,25 @@ def test_an_invite_of_another_server_is_previewed(shared: Shared) -> None:
     assert error(shared.south.ask("GET", f"/invites/none@{NORTH}", token=shared.bob)) == (404, "not_found")
     assert error(shared.south.ask("GET", "/invites/x@-no-", token=shared.bob)) == (400, "validation_error")
     assert error(shared.south.ask("GET", "/invites/x@nowhere.test", token=shared.bob)) == (503, "guild_offline")
+
+
+def turn_off(server: Homeserver) -> None:
+    settings = server.service.settings
+    off = msgspec.structs.replace(settings.federation, mode=Mode.OFF)
+    server.service.apply(msgspec.structs.replace(settings, federation=off))
+
+
+def test_where_federation_is_off_no_owner_is_asked(shared: Shared) -> None:
+    south, carol = shared.south, shared.south.user("carol")
+    turn_off(south)
+    asked = [
+        south.ask("GET", f"/invites/{shared.code}@{NORTH}", token=carol),
+        south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol),
+        south.ask("POST", f"/channels/{shared.channel}/messages", {"content": "x"}, shared.bob),
+    ]
+    assert [error(answer) for answer in asked] == [(501, "not_implemented")] * len(asked)
+    assert not any(name == "retry-after" for answer in asked for name, _ in answer.headers)
+    assert south.ask("DELETE", f"/guilds/{shared.guild}/members/@me", token=shared.bob).status == 204
 
 
 def test_members_are_counted_as_far_as_a_join_needs(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:

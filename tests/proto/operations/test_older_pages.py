@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from openguild_proto.http.message import Response
-from tests.proto.operations.test_federated_guilds import Shared, error, shared
+from tests.proto.operations.test_federated_guilds import Shared, error, shared, turn_off
 from tests.support.world import decoded
 
 __all__ = ["shared"]
@@ -96,6 +96,12 @@ def test_a_page_of_another_epoch_is_not_mixed_with_what_is_here(ahead: Shared) -
     assert ([line["content"] for line in lines], dict(answer.headers)["x-openguild-epoch"]) == (["brought"], "1")
     gone = ahead.south.ask("GET", f"/channels/{ahead.channel}/events?since=9", token=ahead.bob)
     assert error(gone) == (400, "invalid_since")
+
+
+def test_where_federation_is_off_what_is_here_has_to_do(ahead: Shared) -> None:
+    turn_off(ahead.south)
+    assert texts(ahead, "messages") == ["brought"]
+    assert texts(ahead, "messages?before=2") == []
 
 
 def _in_epoch(shared: Shared, epoch: int) -> Any:
