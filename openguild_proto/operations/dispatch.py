@@ -74,7 +74,7 @@ def dispatch(
                 call.peer = yield from verified_server(ctx, request)
             except Refusal as refusal:
                 if refusal.code is ErrorCode.NOT_IMPLEMENTED and route.when_off is not None:
-                    refusal.members = route.when_off(request, params)
+                    refusal.members = route.when_off(request, params, ctx.service.settings.server_name)
                 raise
             require_admitted(ctx, call.peer, request)
         elif needs_token:

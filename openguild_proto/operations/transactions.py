@@ -76,9 +76,9 @@ class GuildContext(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     updated_at: str
 
 
-def _transaction_off(request: Request, params: Mapping[str, str]) -> dict[str, object]:
+def _transaction_off(request: Request, params: Mapping[str, str], here: str) -> dict[str, object]:
     """Members that the first implementation's answer has where federation is off."""
-    del params
+    del params, here
     try:
         origin = msgspec.json.decode(request.body, type=Transaction).origin
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -86,9 +86,9 @@ def _transaction_off(request: Request, params: Mapping[str, str]) -> dict[str, o
     return {"origin": origin, "accepted": [], "rejected": [], "disabled": True}
 
 
-def _events_off(request: Request, params: Mapping[str, str]) -> dict[str, object]:
+def _events_off(request: Request, params: Mapping[str, str], here: str) -> dict[str, object]:
     del request
-    return {"channel_id": params.get("channel_id", ""), "events": []}
+    return {"origin": here, "channel_id": params.get("channel_id", ""), "events": []}
 
 
 @route(

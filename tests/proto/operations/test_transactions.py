@@ -166,7 +166,9 @@ def test_where_federation_is_off(scene: Scene) -> None:
     assert answer.status == 501
     assert body | {"origin": SOUTH, "accepted": [], "rejected": [], "disabled": True} == body
     answer = scene.north.ask("GET", f"/federation/channels/{scene.channel}/events")
-    assert (answer.status, decoded(answer)["events"]) == (501, [])
+    body = decoded(answer)
+    assert (answer.status, body["error"]) == (501, "not_implemented")
+    assert body | {"origin": NORTH, "channel_id": scene.channel, "events": []} == body
 
 
 # --- reading -----------------------------------------------------------------------------------------
