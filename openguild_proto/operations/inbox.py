@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.mentions import ListMentions
 from openguild_proto.http.message import Response
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.messages import checked_event_id
 from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by, start_of
 from openguild_proto.operations.parameters import switch
 from openguild_proto.operations.route import route
@@ -18,8 +19,11 @@ from openguild_proto.schemas.messages import Mention
 UNREAD = switch("unread", "true: only those that are not read yet")
 
 
+_EVENT_ID = re.compile(EVENT_ID_PATTERN)
+
+
 def _parse_event_id(text: str) -> str | None:
-    return checked_event_id("after", text)
+    return text if _EVENT_ID.fullmatch(text) else None
 
 
 @route(

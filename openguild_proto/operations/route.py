@@ -114,9 +114,7 @@ class Route(NamedTuple):
     at_owner: bool | None = None  # of a mirrored guild, its owner answers (PROTOCOL 16.7); None: changes, unless late
     for_remote: bool | None = None  # other servers may ask it for their users; None: what needs rights, unless late
     max_body_bytes: int = MAX_SMALL_BODY_BYTES
-    when_off: Callable[[Request, Mapping[str, str], str], dict[str, object]] | None = (
-        None  # members of the 501
-    )
+    when_off: Callable[[Request, Mapping[str, str], str], dict[str, object]] | None = None  # members of the 501
     page_of: Callable[[Mapping[str, Any]], PageBounds | None] | None = None  # of a query: what to read with the rights
 
     @property

@@ -31,8 +31,8 @@ def signal_typing(call: Call[None, ChannelAccess], channel_id: str) -> Operation
     rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), body=TypingPreview, at_owner=False, for_remote=False,
 )  # fmt: skip
 def preview_typing(call: Call[TypingPreview, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Tell those who watch the channel what the caller is writing; an empty preview: nothing any more."""
-    preview = call.body.preview
+    """Tell those who watch the channel what the caller is writing, trimmed; an empty preview: nothing any more."""
+    preview = call.body.preview.strip()
     problem = "must not contain NUL" if "\0" in preview else None
     if len(preview) > MAX_TYPING_CHARS:
         problem = f"must be at most {MAX_TYPING_CHARS} characters long"

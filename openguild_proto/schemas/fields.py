@@ -96,10 +96,7 @@ Emoji: TypeAlias = Annotated[str, _text(1, MAX_EMOJI_CHARS, "\N{WAVING HAND SIGN
 ReasonText: TypeAlias = Annotated[str, _text(1, MAX_REASON_CHARS, "spam")]
 TopicText: TypeAlias = Annotated[str, _text(0, MAX_TOPIC_CHARS, "Tea and biscuits", format="title")]
 Position: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_POSITION})]
-PreviewText: TypeAlias = Annotated[
-    str,
-    Meta(extra_json_schema={"maxLength": MAX_TYPING_CHARS, "pattern": f"^[^{_NUL}]*$", "examples": ["I was just"]}),
-]
+PreviewText: TypeAlias = Annotated[str, _text(0, MAX_TYPING_CHARS, "I was just", _NUL)]
 Nonce: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": NONCE_PATTERN, "examples": ["5f1c"]})]
 Role: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
 ServerName: TypeAlias = Annotated[str, Meta(extra_json_schema={"examples": ["chat.example.org"]})]

@@ -90,7 +90,10 @@ def test_codes_are_those_of_http() -> None:
     ("kind", "members", "method", "path"),
     [
         *(("read", {"sequence": sequence}, "POST", "read") for sequence in (-1, -(10**30), 0, 10**30, None, 1.5, "1")),
-        *(("typing", {"preview": text}, "POST", "typing-preview") for text in ("", "x" * 120, "x" * 121, "\0")),
+        *(
+            ("typing", {"preview": text}, "POST", "typing-preview")
+            for text in ("", "x" * 120, "x" * 121, " x" + " " * 120, "\0")
+        ),
         *(
             ("react", {"emoji": text}, "POST", "events/{event}/reactions")
             for text in ("", " " * 99, " \N{THUMBS UP SIGN}" + " " * 99, "e\u0301" * 64, "x" * 65, "x" * 257, "a b")

@@ -250,3 +250,10 @@ def test_a_role_in_the_channel_or_on_the_server_counts(place: Place) -> None:
     assert place.inbox("stranger") == [second], "the effective role is the highest"
     world.perform(RevokeServerRole(user_id=place.ids["stranger"], role="admin", now_ms=3))
     assert place.inbox("stranger") == [first]
+
+
+@pytest.mark.parametrize("after", ["zz", "0.zz", "0.$0", f"%24{'1' * 44}", "9" * 20 + ".%241"])
+def test_only_what_a_page_named_leads_to_the_next_one(place: Place, after: str) -> None:
+    answer = place.world.ask("GET", f"/inbox?after={after}", token=place.tokens["mod"])
+    assert answer.status == 400
+    assert decoded(answer)["details"] == [{"field": "after", "message": "must be the X-Next-After of a page"}]
