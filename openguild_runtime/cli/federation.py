@@ -17,6 +17,7 @@ from openguild_proto.records import LogPlace
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.server.failures import CommandFailed
+from openguild_runtime.storage.connecting import connect
 
 READ_IDS = 10_000
 POINTS = """
@@ -68,7 +69,7 @@ async def federation(config: ServerConfig, arguments: dict[str, Any]) -> int:
 
 async def verify_receipts(url: str) -> Verified:
     """Compute all receipt chains anew, and verify the receipts that owners have given for mirrored logs."""
-    connection = await asyncpg.connect(url)
+    connection = await connect(url)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             chains, events, problems = await _verify_chains(connection)

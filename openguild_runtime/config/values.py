@@ -9,19 +9,18 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qs
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from openguild_proto.canonical.keys import parse_public, parse_seed
 from openguild_proto.http.headers import HeaderPolicy
+from openguild_runtime.config.database_parameters import driver_query
 from openguild_runtime.config.nats_servers import EXAMPLE as NATS_EXAMPLE
 from openguild_runtime.config.nats_servers import parse_servers
 
 DATABASE_EXAMPLE = "postgresql://user:password@host:5432/database"
 HTTP_EXAMPLE = "http://host:4318"
 EXAMPLE = "{example}"  # of the key, as faults.py fills it in
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 MAX_SERVER_NAME_CHARS = 255
 
 MAX_STATEMENTS = 10_000  # prepared ones that one connection remembers
@@ -66,11 +65,10 @@ def without_userinfo(text: str) -> str:
 
 
 def _database_url(value: SecretStr) -> SecretStr:
-    query = check_url(value.get_secret_value(), ("postgresql", "postgres"), DATABASE_EXAMPLE, many_hosts=True)
-    for mode in parse_qs(query, keep_blank_values=True).get("sslmode", ()):
-        if mode not in SSL_MODES:
-            raise ValueError(f"its sslmode is not known; write one of {', '.join(SSL_MODES)}")
-    return value
+    """The URL as the driver takes it."""
+    text = value.get_secret_value()
+    query = driver_query(check_url(text, ("postgresql", "postgres"), DATABASE_EXAMPLE, many_hosts=True))
+    return SecretStr(text.partition("?")[0] + (f"?{query}" if query else ""))
 
 
 def _nats_urls(value: Any) -> Any:

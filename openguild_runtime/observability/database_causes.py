@@ -20,6 +20,13 @@ class Cause(NamedTuple):
 
 CAUSES: dict[str, Cause] = {
     # the connection fails
+    "url": Cause(
+        "its URL names what is not there or contradicts itself", "`openguild-server config check` names what is wrong"
+    ),
+    "setting": Cause(
+        "it refuses a setting of the session",
+        "its log names it: drop it behind the ? of database_url, or mend its name or value",
+    ),
     "dns": Cause("its host name cannot be resolved", "check the host in database_url, and DNS"),
     "refused": Cause("nothing listens at its address", "check that PostgreSQL runs, and host and port in database_url"),
     "unreachable": Cause("its host cannot be reached", "check the network and the firewalls on the way"),

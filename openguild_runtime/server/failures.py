@@ -12,6 +12,7 @@ from openguild_runtime.embedded import EmbeddedError
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.database_causes import CAUSES, REFUSALS, Cause
 from openguild_runtime.process.signals import SIGINT_STATUS
+from openguild_runtime.storage.connecting import Unusable
 from openguild_runtime.storage.fitness import DatabaseUnfit
 from openguild_runtime.storage.postgres.faults import cause_of
 
@@ -65,6 +66,8 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
             return str(failure)
         case StorageUnavailable():
             return f"the database cannot be used: {failure}" if str(failure) else "the database cannot be used now"
+        case Unusable():
+            return f"{command or 'serve'}: the database cannot be used: {_told(failure)}"
         case OSError() | asyncpg.PostgresError() | asyncpg.InterfaceError() if command == "migrate" and (
             unreached := _unreached(failure)
         ):
@@ -77,6 +80,12 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
         case _:
             original = getattr(failure, "orig", None)  # of SQLAlchemy's wrapper
             return _one_line(original, command) if isinstance(original, Exception) else None
+
+
+def _told(failure: Unusable) -> str:
+    parameter = f" ({failure.parameter})" if failure.parameter is not None else ""
+    cause = CAUSES[failure.cause]
+    return f"{cause.meaning}{parameter}: {cause.mend}"
 
 
 def _unreached(failure: BaseException) -> Cause | None:

@@ -10,8 +10,10 @@ import importlib.util
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
+from openguild_runtime.config.database_parameters import VERIFYING, files_of, parameters_of
 from openguild_runtime.config.layers import ConfigError, Problems
 from openguild_runtime.config.nats_servers import read_credentials
 from openguild_runtime.config.server_config import ServerConfig
@@ -66,10 +68,55 @@ def _require_files(config: ServerConfig) -> None:
         with problems.noting():
             _require_readable(key, path)
             check(key, path)
+    for key, url in _database_urls(config):
+        with problems.noting():
+            _require_tls_files(key, url)
     if config.admin_socket is not None:
         with problems.noting():
             _require_directory("admin_socket", config.admin_socket)
     problems.raise_all()
+
+
+def _database_urls(config: ServerConfig) -> Iterator[tuple[str, str]]:
+    if config.database_url is not None:
+        yield "database_url", config.database_url.get_secret_value()
+    for url in config.database.replica_urls:
+        yield "database.replica_urls", url.get_secret_value()
+
+
+def _require_tls_files(key: str, url: str) -> None:
+    """The files of a database URL, as the driver reads them."""
+    parameters = parameters_of(url)
+    for name, path in files_of(url):
+        _require_readable(f"{key}: {name}", path)
+        if name == "sslrootcert":
+            _require_certificates(f"{key}: {name}", path)
+    mode = parameters.get("sslmode")
+    if mode in VERIFYING and "sslrootcert" not in parameters and not _has_authorities():
+        raise ConfigError(
+            f"{key}: its sslmode={mode} needs the authorities of the server's certificate: write sslrootcert and a PEM file "
+            "beside it (that of the system is often /etc/ssl/certs/ca-certificates.crt)"
+        )
+    if parameters.keys() >= {"sslcert", "sslkey"} and mode != "disable":
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
+                parameters["sslcert"], parameters["sslkey"], lambda: parameters.get("sslpassword", "")
+            )
+        except OSError:
+            raise ConfigError(
+                f"{key}: its sslcert and sslkey are no certificate with its key, or its sslpassword does not open the key: "
+                "write the PEM files of a certificate and of its key, or drop them"
+            ) from None
+
+
+def _has_authorities() -> bool:
+    """Whether the driver finds some without being told of a file."""
+    if os.environ.get("PGSSLROOTCERT"):
+        return True
+    try:
+        return os.access(Path.home() / ".postgresql" / "root.crt", os.R_OK)
+    except RuntimeError:  # no home
+        return False
 
 
 def _require_tracing(config: ServerConfig) -> None:

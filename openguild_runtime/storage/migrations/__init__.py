@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from openguild_runtime.storage import fitness
+from openguild_runtime.storage.connecting import connect
 from openguild_runtime.storage.fitness import Connection
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
@@ -67,7 +68,7 @@ async def upgrade(database_url: str, revision: str = "head") -> Schema:
 
 
 async def _read(database_url: str) -> Schema:
-    connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
+    connection = await connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
         await fitness.read_fitness(connection)
         return await schema.read(connection)
@@ -79,12 +80,12 @@ async def _apply(database_url: str, revision: str) -> None:
     from sqlalchemy import pool
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    async def connect() -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
+    async def session() -> asyncpg.Connection[asyncpg.Record]:
+        return await connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,  # asyncpg parses the URL: SQLAlchemy does not know all options of libpq
+        async_creator=session,  # asyncpg parses the URL: SQLAlchemy does not know all options of libpq
         poolclass=pool.NullPool,
         isolation_level="READ COMMITTED",  # each statement sees what others committed while this waited for the lock
         connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": _statement_name},
@@ -102,7 +103,7 @@ async def renew_epochs(database_url: str) -> None:
     Running replicas notice it and close their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed
     then.
     """
-    connection = await asyncpg.connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
+    connection = await connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
         async with connection.transaction(isolation="read_committed"):
             await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")

@@ -15,6 +15,7 @@ import structlog
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_runtime.observability.database_causes import CAUSES
+from openguild_runtime.storage.connecting import Unusable
 
 REPEAT_SECS = 30.0  # between two log lines of one cause
 ERRNO = re.compile(r"\[Errno (\d+)\]")  # in an OSError that combines several, one per address
@@ -69,14 +70,6 @@ class Locked(Overloaded):
     """A lock timed out; nothing was done."""
 
 
-class Unusable(Exception):
-    """Our own checks found that the database cannot be used, although it responds."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
 def cause_of(failure: BaseException) -> str | None:
     """Return the name of the cause; None: a failure of the effect itself, or a bug."""
     match failure:
@@ -96,9 +89,21 @@ def cause_of(failure: BaseException) -> str | None:
             return "read_only"
         case asyncpg.PostgresError():
             return _by_state(failure.sqlstate)
+        case asyncpg.ClientConfigurationError():
+            return "url"
         case asyncpg.InterfaceError() | asyncpg.InternalClientError():
             return "lost"
     return None
+
+
+def parameter_of(failure: BaseException) -> str | None:
+    """Return the name of the parameter of the URL that PostgreSQL refuses."""
+    return failure.parameter if isinstance(failure, Unusable) else None
+
+
+def is_answer(failure: BaseException) -> bool:
+    """Whether PostgreSQL said so: it responds."""
+    return isinstance(failure.__cause__ if isinstance(failure, Unusable) else failure, asyncpg.PostgresError)
 
 
 def _by_state(state: str | None) -> str | None:
@@ -150,12 +155,16 @@ class FaultLog:
         says = _said(failure)
         suppressed = self._lines.due(f"{cause} {says}", self._clock())
         if suppressed is not None:
+            parameter = parameter_of(failure) if failure is not None else None
+            if isinstance(failure, Unusable):
+                failure = failure.__cause__ or failure
             log.warning(
                 f"{self._title} failed: {CAUSES[cause]}",
                 cause=cause,
                 sqlstate=getattr(failure, "sqlstate", None),
                 **({} if says is None else {"says": says}),
                 kind=type(failure).__name__ if failure is not None else None,
+                **({"parameter": parameter} if parameter is not None else {}),
                 operation="write" if writes else "read",
                 suppressed=suppressed,
             )

@@ -11,6 +11,7 @@ from openguild_proto.effects.process import StorageHealth
 from openguild_runtime.observability.database_causes import PASSING, REFUSALS
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
+from openguild_runtime.storage.postgres.faults import parameter_of
 from openguild_runtime.storage.postgres.places import lend_in_turn
 from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
 from openguild_runtime.storage.postgres.values import Connection
@@ -26,6 +27,7 @@ class DatabaseHealth:
         self._writable = True
         self._refusal: str | None = None  # why writes were refused when that was last known
         self.schema: Schema | None = None  # at the last check
+        self.parameter: str | None = None  # of the URL, that PostgreSQL refused at the last check
         self.in_doubt = True
 
     def failed(self, cause: str) -> None:
@@ -49,6 +51,7 @@ class DatabaseHealth:
             cause = self._pool.cause_of(failure)
             if cause is None:
                 raise
+            self.parameter = parameter_of(failure)
             return self._found(cause)
         if not self._writable:
             self._writable = True

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.policy.silence import SilenceDetector
 from openguild_runtime.observability.database_causes import CAUSES
-from openguild_runtime.storage.postgres.faults import FaultLog, Unusable, cause_of
+from openguild_runtime.storage.postgres.faults import FaultLog, cause_of, is_answer
 from openguild_runtime.storage.postgres.kept_sessions import KeptSessions, Session
 from openguild_runtime.storage.postgres.primary import FAILURES, PrimaryConnector
 from openguild_runtime.storage.postgres.values import Connection
@@ -118,7 +118,7 @@ class Pool:
     async def open(self) -> None:
         """Create the pool, without connecting. Raises ValueError for a bad URL."""
         if self._pool is None:
-            chosen: dict[str, Any] = {"connect": self._primary.connect} if self._primary.has_several else {}
+            chosen: dict[str, Any] = {"connect": self._primary.connect}
             self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=0,
@@ -204,7 +204,7 @@ class Pool:
                 result = await use(connection)
         except BaseException as failure:
             cause = self.cause_of(failure) if isinstance(failure, Exception) else None
-            if isinstance(failure, asyncpg.PostgresError) and cause != "lost":
+            if is_answer(failure) and cause != "lost":
                 self._silence.heard(time.monotonic())
             self._tasks.start_soon(_return, pool, connection, cause in UNRECOVERABLE)
             raise
@@ -251,8 +251,8 @@ class Pool:
                 await connection.close(timeout=CANCEL_SECS)
             finally:
                 connection.terminate()  # no effect if it is closed
-        except asyncpg.PostgresError as failure:
-            if self.cause_of(failure) != "lost":
+        except Exception as failure:
+            if is_answer(failure) and self.cause_of(failure) != "lost":
                 self._silence.heard(time.monotonic())
             raise
         return result
@@ -277,7 +277,7 @@ class Pool:
             self._tasks.start_soon(self._look)
 
     async def _look(self) -> None:
-        with suppress(*FAILURES, Unusable):  # who needs a session will be told
+        with suppress(*FAILURES):  # who needs a session will be told
             if await self._primary.look(self._session):
                 await self.renew()
 

@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 
 from openguild_proto.policy.primaries import PrimaryChoice
-from openguild_runtime.storage.postgres.faults import Unusable
+from openguild_runtime.storage.connecting import Unusable, connect
 
 FRESH_SECS = 1.0  # for which a look at all hosts holds
 LATE_SECS = 1.0  # after which hosts that do not answer are not waited for, if another one has
@@ -23,7 +23,7 @@ END
 """
 
 # What a host that is away or not the primary raises.
-FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, Unusable)
 
 log = structlog.get_logger("openguild.storage")
 
@@ -52,14 +52,14 @@ class PrimaryConnector:
         return len(self._hosts) > 1
 
     async def connect(self, _url: str | None = None, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
-        """Return a new session. Raises what asyncpg raises, and Unusable if only former primaries are there."""
+        """Return a new session. Raises what asyncpg raises, and Unusable, also if only former primaries are there."""
         if not self.has_several:
-            return await asyncpg.connect(self._url, **options)
+            return await connect(self._url, **options)
         await self.look(options)
         if self._chosen is None:
             raise Unusable("read_only")
         try:
-            return await asyncpg.connect(self._hosts[self._chosen], **options)
+            return await connect(self._hosts[self._chosen], **options)
         except BaseException:
             self._looked_at = float("-inf")  # it may have ended since
             raise
@@ -117,7 +117,7 @@ class PrimaryConnector:
         return found
 
     async def _timeline(self, host: str, options: dict[str, Any]) -> int | None:
-        connection = await asyncpg.connect(host, **options)
+        connection = await connect(host, **options)
         try:
             timeline: int | None = await connection.fetchval(TIMELINE)
         finally:

@@ -139,7 +139,8 @@ class PostgresStorage(Storage):
             )
             if why != logged:
                 logged = why
-                log.warning(f"waiting for the database: {why}", cause=health.cause)
+                parameter = {"parameter": self._health.parameter} if health.cause == "setting" else {}
+                log.warning(f"waiting for the database: {why}", cause=health.cause, **parameter)
             attempt += 1
             await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
 

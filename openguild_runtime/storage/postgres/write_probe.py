@@ -15,9 +15,9 @@ from openguild_proto.effects.attempts import AttemptKey, CountAttempt
 from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.records import ControlKind
 from openguild_proto.schemas.log_writer import LogWriter
+from openguild_runtime.storage.connecting import Unusable
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.attempts import count_attempt
-from openguild_runtime.storage.postgres.faults import Unusable
 from openguild_runtime.storage.postgres.tables import LOOK_AT_EACH
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -21,8 +23,9 @@ from openguild_runtime.storage.postgres.faults import FaultLog, cause_of
 from openguild_runtime.storage.postgres.tables import TABLES
 from tests.support.busy import fair_secs
 from tests.support.deeds import NOW, add_user, heads, new_id
+from tests.support.server import ServerProcess
 from tests.support.storage_handler import HeardFromStorage
-from tests.support.waiting import free_port
+from tests.support.waiting import free_port, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -56,6 +59,8 @@ WRONG: dict[str, Callable[[str], str]] = {
     "tls": lambda url: f"{url}?sslmode=require",
     "password": lambda url: at(url, password="wrong"),
     "no_database": lambda url: url + "_gone",
+    "url": lambda url: f"{url}?sslmode=require&sslcert=/no/such/certificate",
+    "setting": lambda url: f"{url}?no_such_setting=1",
 }
 
 
@@ -65,6 +70,59 @@ async def test_why_it_cannot_be_connected_to_is_named(database_url: str, cause: 
         health = await store.check()
         assert (health.database, health.cause) == (False, cause)
         assert explain(health.cause) == str(CAUSES[cause])
+
+
+REFUSED = {"no_such_setting": "1", "work_mem": "much", "max_connections": "5", "options": "-cno_such_setting%3D1"}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_setting_that_is_refused_is_named(database_url: str, name: str, tmp_path: Path) -> None:
+    url = f"{database_url}?{name}={REFUSED[name]}"
+    named = name if name != "options" else None  # several settings: PostgreSQL's log names it
+    async with opened(url) as store:
+        with capture_logs() as lines, pytest.raises(StorageUnavailable):
+            await add_user(store)
+        assert (await store.check()).cause == "setting"
+    place = urlsplit(url).netloc.rpartition("@")[2]
+    async with opened(url.replace(place, f"{place},{place}")) as store:
+        assert (await store.check()).cause == "setting"
+    (line,) = (line for line in lines if line.get("cause") == "setting")
+    assert (line.get("parameter"), line["operation"]) == (named, "write")
+    assert line["sqlstate"] in {"42704", "22023", "55P02"}
+    done = ServerProcess(tmp_path, DATABASE_URL=url, LOG_FORMAT="compact").run_command("migrate")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    shown = f" ({named})" if named else ""
+    assert f"migrate: the database cannot be used: it refuses a setting of the session{shown}: " in done.stderr
+
+
+async def test_a_start_names_the_setting_that_is_refused(database_url: str, tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, DATABASE_URL=f"{database_url}?no_such_setting=1")
+    with server.start(ready=False):
+        await anyio.to_thread.run_sync(
+            lambda: wait_until(lambda: "waiting for the database" in server.tail(), what="the word of the log")
+        )
+    (line,) = (json.loads(line) for line in server.log_path.read_text().splitlines() if "waiting for the da" in line)
+    assert (line["cause"], line["parameter"]) == ("setting", "no_such_setting")
+
+
+async def test_a_certificate_that_nobody_has_is_a_fault_of_the_url(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PGSSLROOTCERT", raising=False)
+    async with opened(f"{database_url}?sslmode=verify-full") as store:
+        assert (await store.check()).cause == "url"
+    async with opened(f"postgresql:///d?host={tmp_path}") as store:
+        assert (await store.check()).cause == "refused", "a Unix socket that is not there"
+
+
+async def test_parameters_of_libpq_connect(database_url: str, tmp_path: Path) -> None:
+    url = f"{database_url}?connect_timeout=3&keepalives=1&channel_binding=prefer&gssencmode=disable&application_name=x"
+    server = ServerProcess(tmp_path, DATABASE_URL=url, LOG_FORMAT="compact")
+    done = server.run_command("migrate")
+    assert (done.returncode, done.stderr) == (0, "")
+    with server.start():
+        assert server.status("/ready") == 200
 
 
 async def test_a_server_that_says_nothing_is_given_up_in_time(database_url: str, mute: str) -> None:

@@ -1,0 +1,141 @@
+"""The parameters of a database URL, behind its `?`. Errors are ValueError and never repeat a value.
+
+libpq (pg_dump, psql) and the driver read the same URL, and libpq knows more parameters. Those that change nothing here are
+left out for the driver, which would send them to PostgreSQL as settings; those that cannot be kept to are refused.
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote_plus
+
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+VERIFYING = frozenset({"verify-ca", "verify-full"})
+FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+
+_TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_PROVE = "drop it, and let sslmode=verify-full with sslrootcert prove the server"
+
+# What the driver reads, and the values that it takes where they are few.
+_DRIVER: dict[str, tuple[str, ...]] = {
+    "host": (), "port": (), "dbname": (), "database": (), "user": (), "password": (), "passfile": (), "service": (),
+    "sslcert": (), "sslkey": (), "sslrootcert": (), "sslcrl": (), "sslpassword": (), "krbsrvname": (),
+    "sslmode": SSL_MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "ssl_min_protocol_version": _TLS_VERSIONS,
+    "ssl_max_protocol_version": _TLS_VERSIONS,
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+    "gsslib": ("gssapi", "sspi"),
+}  # fmt: skip
+
+# What only libpq reads and what changes nothing here: timeouts and the primary are the server's own matter, texts are UTF-8.
+_WITHOUT_EFFECT = frozenset({
+    "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+    "client_encoding", "fallback_application_name", "load_balance_hosts", "sslcompression", "sslsni",
+    "max_protocol_version",
+})  # fmt: skip
+
+# What the driver cannot keep to: the values that ask for nothing, and the mend for others.
+_NOT_KEPT: dict[str, tuple[tuple[str, ...], str]] = {
+    "channel_binding": (("disable", "prefer"), _PROVE),
+    "require_auth": ((), _PROVE),
+    "requirepeer": ((), "drop it"),
+    "gssencmode": (("disable", "prefer"), "drop it, and write sslmode=require: TLS is the only encryption here"),
+    "gssdelegation": (("0",), "drop it"),
+    "requiressl": (("0",), "write sslmode=require"),
+    "sslcertmode": (("disable", "allow"), "drop it: the certificate of sslcert is shown to a server that asks for one"),
+    "sslcrldir": ((), "name one file in sslcrl"),
+    "sslkeylogfile": ((), "drop it"),
+    "hostaddr": ((), "write the address in the place of the host"),
+    "replication": (("false", "off", "no", "0"), "drop it"),
+    "min_protocol_version": (("3.0",), "drop it"),
+    "servicefile": ((), "name the file in the variable PGSERVICEFILE"),
+    "scram_client_key": ((), "write a password"),
+    "scram_server_key": ((), "write a password"),
+    "oauth_issuer": ((), "write a password"),
+    "oauth_client_id": ((), "write a password"),
+    "oauth_client_secret": ((), "write a password"),
+    "oauth_scope": ((), "write a password"),
+    # of other programs, in URLs that hosts of databases show
+    "ssl": (("false", "0"), "write sslmode=require"),
+    "pgbouncer": (("false",), "drop it, and set database.statement_cache_size to 0"),
+    "schema": ((), "write options=-csearch_path%3D and the schema"),
+}
+
+_KNOWN = (*_DRIVER, *_WITHOUT_EFFECT, *_NOT_KEPT, "application_name", "options")
+_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(?:\.[A-Za-z_][A-Za-z0-9_$]*)*")
+_CLOSE = 0.85  # of a name that is a typing error
+# Settings of PostgreSQL whose names are close to parameters of libpq.
+_NO_TYPING_ERRORS = frozenset({"tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count"})
+
+
+def driver_query(query: str) -> str:
+    """Return the query of a database URL as the driver takes it. Raises ValueError."""
+    kept, found = [], dict[str, str]()
+    for field in filter(None, query.split("&")):
+        name, equals, value = (unquote_plus(part) for part in field.partition("="))
+        if not equals or _SETTING.fullmatch(name) is None:
+            raise ValueError("has behind its ? what is no name=value (in a password, ? is written as %3F)")
+        if _is_kept(name, value):
+            kept.append(field)
+            found[name] = value
+    if found.get("sslnegotiation") == "direct" and found.get("sslmode") not in (*VERIFYING, "require"):
+        raise ValueError("its sslnegotiation=direct needs TLS: write sslmode=require beside it, or drop it")
+    return "&".join(kept)
+
+
+def _is_kept(name: str, value: str) -> bool:
+    if name in _WITHOUT_EFFECT:
+        return False
+    if name in _NOT_KEPT:
+        nothing, mend = _NOT_KEPT[name]
+        if value not in nothing:
+            raise ValueError(f"its {name} cannot be kept to by this server; {mend}")
+        return False
+    if name not in _KNOWN:
+        _check_setting(name)
+    elif name in _DRIVER:
+        _check(name, value)
+    return True
+
+
+def _check(name: str, value: str) -> None:
+    values = _DRIVER[name]
+    if values and value not in values:
+        raise ValueError(f"its {name} is not known; write one of {', '.join(values)}")
+    if name == "port" and not all(port.isascii() and port.isdigit() for port in value.split(",")):
+        raise ValueError("its port behind the ? is not a number; write it behind the host")
+    if name == "sslrootcert" and value == "system":
+        raise ValueError(
+            "its sslrootcert=system is not known here; name the file with the authorities of the system, such as "
+            "/etc/ssl/certs/ca-certificates.crt"
+        )
+
+
+def _check_setting(name: str) -> None:
+    """Refuse a misspelt parameter. Whether a setting of that name exists PostgreSQL alone knows."""
+    close = difflib.get_close_matches(name.lower(), _KNOWN, n=1, cutoff=_CLOSE)
+    if close and name.lower() not in _NO_TYPING_ERRORS:
+        raise ValueError(f"has a parameter behind its ? that is not known; did you mean {close[0]}?")
+
+
+def parameters_of(url: str) -> dict[str, str]:
+    """Return the parameters of a database URL. The driver takes the last of several with one name, and no empty one."""
+    fields = (field.partition("=") for field in url.partition("?")[2].split("&"))
+    return {unquote_plus(name): unquote_plus(value) for name, _, value in fields if value}
+
+
+def settings_of(url: str) -> list[str]:
+    """Return the names of the parameters that go to PostgreSQL as settings of the session."""
+    return [name for name in parameters_of(url) if name not in _DRIVER]
+
+
+def files_of(url: str) -> Iterator[tuple[str, Path]]:
+    """Give the parameters that name files for TLS, and the files; none if the URL forbids TLS."""
+    parameters = parameters_of(url)
+    if parameters.get("sslmode") != "disable":
+        yield from ((name, Path(parameters[name])) for name in FILES if name in parameters)
