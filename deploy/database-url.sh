@@ -7,6 +7,12 @@ use_database() { # sets `database`, the URL without its password, and PGPASSWORD
     # without one, libpq would use whatever database this machine has
     [ -n "$database" ] || { echo "no URL of a database: is it set, or in its file or secret?" >&2; exit 2; }
     case $database in *[?\&]password=*) echo "put the password before the @ of the URL, not behind its ?" >&2; exit 2 ;; esac
+    rest=${database#*://}
+    case ${rest%%\?*} in # libpq would take a part of the password for the host
+    *@*@* | */*@*) refuse_unencoded ;;
+    *[/@]*) ;;
+    *) case $rest in *@*) refuse_unencoded ;; esac ;; # a ? in the password
+    esac
     secret=$(printf '%s\n' "$database" | sed -n 's|^[a-z]*://[^:@/?]*:\([^@/?]*\)@.*|\1|p')
     [ -n "$secret" ] || return 0
     database=$(printf '%s\n' "$database" | sed 's|^\([a-z]*://[^:@/?]*\):[^@/?]*@|\1@|')
@@ -20,4 +26,9 @@ use_database() { # sets `database`, the URL without its password, and PGPASSWORD
         print
     }')
     export PGPASSWORD
+}
+
+refuse_unencoded() {
+    echo "in the user name and the password of the URL, @ is written as %40, / as %2F and ? as %3F" >&2
+    exit 2
 }

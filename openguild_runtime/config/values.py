@@ -28,6 +28,7 @@ MAX_NUMBER_BITS = 64
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%~-]*)(?::(?P<port>[0-9]{1,5}))?")
 _SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?")
+ENCODED = "in a user name or password, @ is written as %40, / as %2F, # as %23, ? as %3F"
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 
 
@@ -46,13 +47,14 @@ def check_url(text: str, schemes: tuple[str, ...], example: str, *, many_hosts: 
         known = " or ".join(f"{known}://" for known in schemes)
         raise ValueError(f"is not a URL that begins with {known}; write it as {example}")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if authority.count("@") > 1:
+        raise ValueError(f"has a second @; write it as {example} ({ENCODED})")
     named = authority.rpartition("@")[2]
     for part in named.split(",") if many_hosts else (named,):
         found = _HOST_AND_PORT.fullmatch(part)
         if found is None or (found["port"] is not None and not 0 < int(found["port"]) < 65_536):
             raise ValueError(
-                f"its host is not a name, or its port is not within 1 and 65535; write it as {example} "
-                "(in a password, / is written as %2F and @ as %40)"
+                f"its host is not a name, or its port is not within 1 and 65535; write it as {example} ({ENCODED})"
             )
         if not found["host"] and not many_hosts:
             raise ValueError(f"names no host; write it as {example}")
@@ -67,8 +69,12 @@ def without_userinfo(text: str) -> str:
 def _database_url(value: SecretStr) -> SecretStr:
     """The URL as the driver takes it."""
     text = value.get_secret_value()
-    query = driver_query(check_url(text, ("postgresql", "postgres"), DATABASE_EXAMPLE, many_hosts=True))
-    return SecretStr(text.partition("?")[0] + (f"?{query}" if query else ""))
+    query = check_url(text, ("postgresql", "postgres"), DATABASE_EXAMPLE, many_hosts=True)
+    address = text.partition("?")[0]
+    if "#" in text or "@" in address.partition("://")[2].partition("/")[2]:  # a host that is the begin of a password
+        raise ValueError(f"has # or, behind its host, @; write it as {DATABASE_EXAMPLE} ({ENCODED})")
+    query = driver_query(query)
+    return SecretStr(address + (f"?{query}" if query else ""))
 
 
 def _nats_urls(value: Any) -> Any:

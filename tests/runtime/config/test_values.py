@@ -150,6 +150,13 @@ def test_a_bad_value_stops_with_one_line(
         ("database_url", "garbage"),
         ("database_url", "postgresql://u:hunter2@h:99999/d"),
         ("database_url", "postgresql://u:hun/ter2@h/d"),
+        ("database_url", "postgresql://u:hunter2@hunter2@h/d"),
+        ("database_url", "postgresql://u:hunter2@hunter2@a,b:5433/d"),
+        ("database_url", "postgresql://u:12/hunter2@h/d"),
+        ("database_url", "postgresql://u:hunter2@hun/ter2@h/d"),
+        ("database_url", "postgresql://u:12#hunter2@h/d"),
+        ("database_url", "postgresql://u:12?hunter2@h/d"),
+        ("media.endpoint", "http://u:hunter2@hunter2@h/d"),
         ("database_url", "postgresql://h/d?sslmode=perhaps"),
         ("nats.url", "garbage"),
         ("nats.url", "nats://h:99999"),
@@ -169,6 +176,17 @@ def test_more_bad_texts(key: str, value: str, tmp_path: Path) -> None:
     assert f"{key}: " in line
     assert "\n" not in line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("password", ["a@b7", "a/b7", "1/b7", "a#b7", "1#b7", "1?b7", "a@b/7", "a@b@7"])
+def test_a_password_that_must_be_encoded_is_told_how(password: str, tmp_path: Path) -> None:
+    for key in ("DATABASE_URL", "DATABASE__REPLICA_URLS__0"):
+        urls = {P + "DATABASE_URL": "postgresql://h/d", P + key: f"postgresql://u:{password}@h/d"}
+        with pytest.raises(ConfigError) as failure:
+            load({}, urls, tmp_path)
+        line = str(failure.value)
+        assert "is written as %" in line
+        assert not any(part in line for part in ("a@", "b7", "b@", "a/b"))
 
 
 @pytest.mark.parametrize(
