@@ -27,7 +27,6 @@ class Setting:
     meaning: str  # one line
     live: bool = False  # a change applies without a restart
     settable: bool = True  # if live: by `admin set` too; otherwise only by SIGHUP
-    by_start: bool = False  # the start may replace the configured value
 
 
 class Contradiction(ValueError):

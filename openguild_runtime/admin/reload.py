@@ -16,7 +16,7 @@ import structlog
 from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.operations.context import Service
 from openguild_runtime.config.declared import checked, is_section, keys_of, values_of
-from openguild_runtime.config.layers import ConfigError
+from openguild_runtime.config.layers import BROUGHT, ConfigError
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.replica.runner import ReplicaRunner
 
@@ -42,10 +42,9 @@ def with_value(config: ServerConfig, key: str, value: Any) -> ServerConfig:
 
 
 def changed(before: ServerConfig, after: ServerConfig) -> list[str]:
-    """Return the dotted keys whose values differ, without those that the start replaces."""
-    return [
-        key for key, setting in KEYS.items() if not setting.by_start and value_of(before, key) != value_of(after, key)
-    ]
+    """Return the dotted keys whose values differ, without those that an embedded server has brought itself."""
+    brought = BROUGHT if before.embedded and after.embedded else frozenset[str]()
+    return [key for key in KEYS if key not in brought and value_of(before, key) != value_of(after, key)]
 
 
 def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:

@@ -116,7 +116,7 @@ class NatsSection:
 
     url: Annotated[
         NatsUrl | None,
-        Setting("NATS, which connects the replicas; without it this process serves alone", by_start=True),
+        Setting("NATS, which connects the replicas; without it this process serves alone"),
     ] = None
     credentials_file: Annotated[FilePath | None, Setting("a .creds file of NATS")] = None
     ca_file: Annotated[FilePath | None, Setting("PEM file with the authorities of its certificates")] = None
@@ -180,14 +180,14 @@ class ServerConfig(Strict):
     log_format: Annotated[Literal["compact", "json"], Lower, Setting("format of the log: `compact` or `json`")] = (
         "compact"
     )
-    database_url: Annotated[DatabaseUrl | None, Setting("URL of the PostgreSQL database", by_start=True)] = None
+    database_url: Annotated[DatabaseUrl | None, Setting("URL of the PostgreSQL database")] = None
     storage: Annotated[
         Literal["postgres", "memory"] | None, Setting("`postgres`, or `memory`: everything is lost at the end")
     ] = None
-    embedded: Annotated[bool, Setting("run a private PostgreSQL and NATS under `data_dir`", by_start=True)] = False
+    embedded: Annotated[bool, Setting("run a private PostgreSQL and NATS under `data_dir`")] = False
     data_dir: Annotated[FilePath, Setting("directory with the data of the private servers")] = Path("data")
-    admin_socket: Annotated[FilePath | None, Setting("Unix socket for `openguild-server admin`", by_start=True)] = None
-    workers: Annotated[int, Number, Field(gt=0, le=64), Setting("number of processes that serve", by_start=True)] = 1
+    admin_socket: Annotated[FilePath | None, Setting("Unix socket for `openguild-server admin`")] = None
+    workers: Annotated[int, Number, Field(gt=0, le=64), Setting("number of processes that serve")] = 1
     trusted_proxies: Annotated[tuple[Network, ...], Setting("whose `X-Forwarded-For` is believed")] = ()
     metrics: Annotated[MetricsSection, Declared()] = MetricsSection()
     cors: Annotated[CorsSection, Declared()] = CorsSection()

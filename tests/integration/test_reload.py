@@ -109,6 +109,18 @@ def test_a_bad_configuration_changes_nothing(rotating: Rotating) -> None:
         assert works(server.chat().user())
 
 
+def test_another_database_waits_for_the_next_start(tmp_path: Path, database_url: str) -> None:
+    url = tmp_path / "database-url"
+    url.write_text(database_url)
+    rotating = Rotating(tmp_path, DATABASE_URL_FILE=str(url))
+    with rotating.process.start() as server:
+        url.write_text(database_url.replace("@", "hunter2@"))
+        rotating.hang_up("some changes wait for the next start")
+        assert '"keys":["database_url"]' in server.log_path.read_text()
+        assert "hunter2" not in server.log_path.read_text()
+        assert works(server.chat().user())
+
+
 def test_every_worker_gets_the_new_key(
     tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -18,6 +18,7 @@ from openguild_proto.replica.replica import Replica
 from openguild_runtime.admin.reload import KEYS, SETTABLE, LiveConfig, value_of, with_value
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
+from openguild_runtime.embedded.private import complete_config
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.server.parts import make_service
@@ -36,8 +37,8 @@ SEED = encode_unpadded(bytes(range(32, 64)))
 class Live:
     """A configuration in force, and what its changes reach."""
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, **given: Any) -> None:
-        self.stands = ServerConfig.model_validate(GIVEN | given)
+    def __init__(self, tasks: anyio.abc.TaskGroup, start: Callable[[ServerConfig], ServerConfig], **given: Any) -> None:
+        self.stands = start(ServerConfig.model_validate(GIVEN | given))
         self.service = make_service(self.stands)
         self.replica = Replica(Hub(), Feeds(Hub()), self.service.tokens, random.random, replica_id="here")
         runner = ReplicaRunner(
@@ -59,7 +60,7 @@ class Live:
 @pytest.fixture
 async def live() -> AsyncIterator[Live]:
     async with anyio.create_task_group() as tasks:
-        yield Live(tasks)
+        yield Live(tasks, lambda read: read)
         tasks.cancel_scope.cancel()
 
 
@@ -115,13 +116,38 @@ async def test_keys_are_replaced_only_when_they_change(live: Live, monkeypatch: 
     assert [ring.signing.public for ring in replaced] == [live.stands.key_ring().signing.public]
 
 
-async def test_what_a_start_brought_itself_is_no_change() -> None:
+BROUGHT = {"database_url": "postgresql://u:hunter2@own/db", "nats": {"url": "nats://u:hunter2@own"}}
+
+
+async def test_what_an_embedded_server_brought_itself_is_no_change() -> None:
     async with anyio.create_task_group() as tasks:
-        live = Live(tasks, database_url="postgresql://own/db", nats={"url": "nats://own"}, workers=2)
+        live = Live(tasks, lambda read: complete_config(read, "postgresql://own/db", "nats://own"), embedded=True)
         live.stands = ServerConfig.model_validate({"embedded": True})
         with structlog.testing.capture_logs() as logged:
             live.live.reload()
         assert live.in_force().session.signing_key is not None, "it made its own, once"
         assert [record["event"] for record in logged] == ["configuration applied"]
         assert logged[0]["applied"] == []
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({"database_url": "postgresql://u:hunter3@own/db"}, ["database_url"]),
+        ({"nats": {"url": "nats://u:hunter3@own"}}, ["nats.url"]),
+        ({"workers": 2, "admin_socket": "/run/a"}, ["admin_socket", "workers"]),
+        ({"database_url": None, "nats": {}, "embedded": True}, ["database_url", "embedded", "nats.url"]),
+    ],
+)
+async def test_addresses_that_changed_are_named_without_their_values(changes: dict[str, Any], keys: list[str]) -> None:
+    async with anyio.create_task_group() as tasks:
+        live = Live(tasks, lambda read: read, **BROUGHT)
+        before = live.in_force()
+        live.stands = ServerConfig.model_validate(GIVEN | BROUGHT | changes)
+        with structlog.testing.capture_logs() as logged:
+            live.live.reload()
+        assert live.in_force() == before
+        assert [sorted(record["keys"]) for record in logged if "next start" in record["event"]] == [keys]
+        assert "hunter" not in str(logged)
         tasks.cancel_scope.cancel()
