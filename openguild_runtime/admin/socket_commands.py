@@ -28,7 +28,7 @@ from openguild_runtime.admin.federation import federation
 from openguild_runtime.admin.guilds import LOOKS as GUILD_LOOKS
 from openguild_runtime.admin.guilds import guild
 from openguild_runtime.admin.login_blocks import block, blocks, unblock
-from openguild_runtime.admin.reload import SETTABLE, token_keys, value_of, with_value
+from openguild_runtime.admin.reload import KEYS, SETTABLE, token_keys, value_of, with_value
 from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response, user_of
 from openguild_runtime.admin.usernames import resolve_user
 from openguild_runtime.admin.views import list_channels, list_sessions, remembered, snapshot
@@ -57,8 +57,7 @@ def change(scope: AdminScope, request: Request) -> Response:
     """Set one live key."""
     key, value = str(request.get("key")), request.get("value")
     if key not in SETTABLE:
-        hint = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(key, SETTABLE, n=1))
-        raise Refused(f"{key} cannot be changed while serving: {hint}`admin show` lists what can")
+        raise Refused(_why_not(key))
     try:
         scope.live.apply(with_value(scope.live.config, key, value))
     except ValidationError as problem:
@@ -67,6 +66,17 @@ def change(scope: AdminScope, request: Request) -> Response:
     except ConfigError as problem:
         raise Refused(str(problem)) from None
     return {"changed": key, "value": value_of(scope.live.config, key)}
+
+
+def _why_not(key: str) -> str:
+    """Tell when a change of a key applies; a guess is for unknown keys only."""
+    if key in KEYS:
+        applies = "at SIGHUP" if KEYS[key].live else "at the next start"
+        why = f"{key} cannot be set while serving: set it in the configuration, which applies {applies}; "
+    else:
+        close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(key, KEYS, n=1))
+        why = f"{key} is no key: {close}"
+    return f"{why}`admin show` lists what can be set"
 
 
 def change_log(scope: AdminScope, request: Request) -> Response:

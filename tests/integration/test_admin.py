@@ -235,9 +235,17 @@ def test_the_log_filter_reaches_loggers_in_use(server: ServerProcess, alice: Use
     [
         (("set", "messaging.replay_window", "-1"), "must be at least 0"),
         (("set", "messaging.replay_window", "many"), "is not a whole number"),
-        (("set", "session.signing_key", "x"), "cannot be changed while serving"),
-        (("set", "port", "1"), "cannot be changed while serving: `admin show` lists what can"),
-        (("set", "messaging.replay_windo", "1"), "serving: did you mean messaging.replay_window? `admin show`"),
+        (
+            ("set", "session.signing_key", "x"),
+            "set it in the configuration, which applies at SIGHUP; `admin show` lists",
+        ),
+        (
+            ("set", "port", "1"),
+            "port cannot be set while serving: set it in the configuration, which applies at the next s",
+        ),
+        (("set", "drain.window_secs", "3"), "which applies at the next start; `admin show` lists what can be set"),
+        (("set", "messaging.replay_windo", "1"), "is no key: did you mean messaging.replay_window? `admin show` lists"),
+        (("set", "x", "1"), "x is no key: `admin show` lists what can be set"),
         (("log", "loud"), "is not a level"),
         (("channels", "--limit", "0"), "expected 1 to 1000"),
     ],
