@@ -35,7 +35,9 @@ CAUSES: dict[str, Cause] = {
     "tls": Cause(
         "TLS to it fails", "check sslmode and sslrootcert in database_url, and the certificate and clock of its host"
     ),
-    "password": Cause("it refuses the password", "check the password in database_url and that of the role"),
+    "password": Cause(
+        "it refuses the password", "check that of the role and that in database_url, which is read at the start"
+    ),
     "role": Cause("it does not let this role in", "check the role in database_url, its LOGIN, and pg_hba.conf"),
     "no_database": Cause("this database does not exist", "check the name in database_url; it may have been renamed"),
     "too_many_connections": Cause(
