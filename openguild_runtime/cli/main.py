@@ -199,12 +199,16 @@ async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
             raise CommandFailed("database_url must be configured to migrate")
         url = completed.database_url.get_secret_value()
         schema = await migrations.upgrade(url)
+        if schema.origin is migrations.Origin.ANOTHER:
+            raise CommandFailed(f"migrate: {schema.origin.value}")
         if new_epoch:
             await migrations.renew_epochs(url)
     if schema.is_later:
         _print_line(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
     else:
         _print_line(f"The schema is at revision {schema.revision}")
+    if schema.origin is migrations.Origin.UNKNOWN:
+        _print_line(f"Note: {schema.origin.value}")
     if new_epoch:
         _print_line("Every channel has a new epoch: clients start again from the newest events")
     return 0

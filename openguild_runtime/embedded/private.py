@@ -176,4 +176,6 @@ async def _migrate(postgres: EmbeddedPostgres) -> None:
     except asyncpg.InvalidPasswordError:
         log.warning("PostgreSQL refuses the password in the data directory: it gets a new one")
         await anyio.to_thread.run_sync(postgres.restart_with_new_password)
-    await migrations.upgrade(postgres.url + NO_TLS)
+    schema = await migrations.upgrade(postgres.url + NO_TLS)
+    if schema.origin is not migrations.Origin.THIS:
+        log.warning(schema.origin.value)

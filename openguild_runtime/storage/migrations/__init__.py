@@ -10,18 +10,20 @@ import uuid
 from typing import TYPE_CHECKING
 
 import asyncpg
+import msgspec
 
 from openguild_runtime.storage import fitness
 from openguild_runtime.storage.connecting import connect
 from openguild_runtime.storage.fitness import Connection
 from openguild_runtime.storage.migrations import schema
+from openguild_runtime.storage.migrations.origin import Origin, read_origin
 from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.migrations.script import config
 
 if TYPE_CHECKING:  # importing alembic and SQLAlchemy takes a third of a second: done on use
     from sqlalchemy import Connection as SyncConnection
 
-__all__ = ["Schema", "current", "expected", "render_sql", "renew_epochs", "serves", "upgrade"]
+__all__ = ["Origin", "Schema", "current", "expected", "render_sql", "renew_epochs", "serves", "upgrade"]
 
 LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint, to be unique
 CONNECT_LIMIT_SECS = 10.0
@@ -71,7 +73,10 @@ async def _read(database_url: str) -> Schema:
     connection = await connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
         await fitness.read_fitness(connection)
-        return await schema.read(connection)
+        found = await schema.read(connection)
+        if found.revision not in found.known:
+            return found
+        return msgspec.structs.replace(found, origin=await read_origin(connection))
     finally:
         await connection.close()
 

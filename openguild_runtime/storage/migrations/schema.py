@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from openguild_runtime.storage.fitness import Connection, DatabaseUnfit
+from openguild_runtime.storage.migrations.origin import Origin
 
 OUTDATED = "its schema is not current: run `openguild-server migrate`"
 STEPS = Path(__file__).parent / "versions"
@@ -34,6 +35,7 @@ class Schema(msgspec.Struct, frozen=True, gc=False):
     serves_from: str | None = None  # of a later schema: the newest step of the oldest release that works with it
     home: str | None = None  # without a version: the PostgreSQL schema that has the tables
     on_path: bool = False  # it is in the search path
+    origin: Origin = Origin.THIS  # as `migrate` reads it; nothing else looks
 
     @property
     def revision(self) -> str | None:

@@ -11,6 +11,7 @@ import pytest
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.storage import fitness, migrations
 from openguild_runtime.storage.fitness import DatabaseUnfit, Fitness
+from openguild_runtime.storage.migrations.origin import fingerprint
 from openguild_runtime.storage.migrations.schema import Schema
 from tests.support.server import ServerProcess
 
@@ -170,3 +171,31 @@ def test_nobody_has_migrated_yet() -> None:
         Schema("0005", frozenset({"0004", "0005"})).problem
         == Schema("0005", frozenset({"0004", "0005"}), revisions=("0004",)).problem
     )
+
+
+async def test_a_database_of_a_development_version_is_told(database_url: str, tmp_path: Path) -> None:
+    """Its first step has the same number. A server serves with what it finds, as before."""
+    server = ServerProcess(tmp_path, DATABASE_URL=database_url, LOG_FORMAT="compact")
+    for comment, status, told in (
+        ("'first step 0123456789abcdef'", 1, "development version with another first step: create a new database"),
+        ("'of an operator'", 0, "Note: the schema does not tell which version made it"),
+        ("NULL", 0, "Note: the schema does not tell which version made it"),
+    ):
+        await execute(database_url, f"COMMENT ON TABLE alembic_version IS {comment}")
+        done = server.run_command("migrate")
+        assert (done.returncode, told in done.stdout + done.stderr) == (status, True), done
+        assert (done.stdout + done.stderr).count("\n") == (1 if status else 2)
+    with server.start():
+        assert server.status("/ready") == 200
+
+
+async def test_a_new_database_keeps_the_fingerprint_of_its_first_step(empty_url: str) -> None:
+    assert (await migrations.upgrade(empty_url)).origin is migrations.Origin.THIS
+    await execute(empty_url, "UPDATE alembic_version SET version_num = '0099_later'")
+    assert (await migrations.upgrade(empty_url)).origin is migrations.Origin.THIS, "nothing is said of a later release"
+
+
+def test_the_fingerprint_is_of_what_the_step_does() -> None:
+    one = ["CREATE TABLE a (\n    b int\n)", "CREATE TABLE c (d int)"]
+    assert fingerprint(one) == fingerprint(["CREATE TABLE a ( b int )", "CREATE TABLE c (d  int)"])
+    assert len({fingerprint(one), fingerprint(one[:1]), fingerprint(["".join(one)]), fingerprint([])}) == 4

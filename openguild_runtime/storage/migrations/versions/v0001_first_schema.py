@@ -1,5 +1,7 @@
 """The first schema: accounts, sessions, guilds, channels, logs with messages, read positions, the control log."""
 
+from collections.abc import Iterator
+
 from alembic import op
 
 from openguild_runtime.storage.migrations.first import (
@@ -16,6 +18,7 @@ from openguild_runtime.storage.migrations.first import (
     search,
     tables,
 )
+from openguild_runtime.storage.migrations.origin import leave_fingerprint
 
 revision = "0001"
 down_revision = None
@@ -62,12 +65,16 @@ FUNCTIONS = (
 )
 
 
-def upgrade() -> None:
+def statements() -> Iterator[str]:
     for part in TABLES:
-        for statement in part.split(";\n"):
-            if statement.strip():
-                op.execute(statement.strip())
-    op.execute(tables.COUNT.strip())
+        yield from (statement.strip() for statement in part.split(";\n") if statement.strip())
+    yield tables.COUNT.strip()
     for function in FUNCTIONS:
-        op.execute(f"{function.strip()} {LOOKUPS}")
-    op.execute(f"{search.FIND.strip()} {search.FIND_SETTINGS}")
+        yield f"{function.strip()} {LOOKUPS}"
+    yield f"{search.FIND.strip()} {search.FIND_SETTINGS}"
+
+
+def upgrade() -> None:
+    for statement in statements():
+        op.execute(statement)
+    op.execute(leave_fingerprint(statements()))

@@ -1,0 +1,45 @@
+"""Whether a database began with the first step of this release: before 0.1.0 that step was edited and kept its number.
+
+The first step leaves its fingerprint as the comment of the table of versions, which backups keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from enum import Enum
+
+from openguild_runtime.storage.fitness import Connection
+
+READ = "SELECT obj_description(to_regclass('alembic_version'), 'pg_class')"
+COMMENT = re.compile(r"first step ([0-9a-f]{16})")
+ADVICE = "no upgrade is promised before 0.1.0 (docs/operations.md, Migrations)"
+
+
+class Origin(Enum):
+    """Which first step a database began with; the value tells it to the operator."""
+
+    THIS = ""
+    ANOTHER = f"the schema was made by a development version with another first step: create a new database; {ADVICE}"
+    UNKNOWN = f"the schema does not tell which version made it; if one before this, create a new database: {ADVICE}"
+
+
+def fingerprint(statements: Iterable[str]) -> str:
+    """Return the fingerprint of the first step. Line breaks and indents do not count."""
+    return hashlib.sha256("\0".join(" ".join(text.split()) for text in statements).encode()).hexdigest()[:16]
+
+
+def leave_fingerprint(statements: Iterable[str]) -> str:
+    """Return the statement that leaves the fingerprint of `statements`."""
+    return f"COMMENT ON TABLE alembic_version IS 'first step {fingerprint(statements)}'"
+
+
+async def read_origin(connection: Connection) -> Origin:
+    """Return which first step a migrated database began with. Raises what asyncpg raises."""
+    from openguild_runtime.storage.migrations.versions import v0001_first_schema  # alembic is slow to import
+
+    found = COMMENT.fullmatch(await connection.fetchval(READ) or "")
+    if found is None:
+        return Origin.UNKNOWN
+    return Origin.THIS if found[1] == fingerprint(v0001_first_schema.statements()) else Origin.ANOTHER
