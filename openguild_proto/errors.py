@@ -137,7 +137,7 @@ class ErrorCode(Enum):
 LEAVES_OPEN = frozenset(
     code.spec.code
     for code in ErrorCode
-    if code.spec.status >= 500 and code not in {ErrorCode.OVERLOADED, ErrorCode.DRAINING}
+    if code.spec.status >= 500 and code not in {ErrorCode.NOT_IMPLEMENTED, ErrorCode.OVERLOADED, ErrorCode.DRAINING}
 )
 
 

@@ -95,13 +95,13 @@ export const STATUS_OF_CODE = {
 
 /** Whether a change that got this code may have been made all the same (PROTOCOL 3.6.3). @param {string} code */
 export function leavesOpen(code) {
-  return (STATUS_OF_CODE[code] ?? 400) >= 500 && code !== "overloaded" && code !== "draining";
+  return (STATUS_OF_CODE[code] ?? 400) >= 500 && !["not_implemented", "overloaded", "draining"].includes(code);
 }
 
 /**
- * Whether a status is due to overload, an outage or a drain, and not to the request itself.
+ * Whether a status is due to overload, an outage or a drain, and not to the request itself, nor to what a server does not offer.
  * @param {number} status
  */
 export function isTemporary(status) {
-  return status === 408 || status === 429 || status >= 500;
+  return status === 408 || status === 429 || (status >= 500 && status !== 501);
 }

@@ -30,6 +30,6 @@ def test_retry_after_is_seconds(value: str | None, secs: float | None) -> None:
 
 
 def test_temporary_statuses() -> None:
-    assert [status for status in (200, 400, 401, 403, 404, 408, 409, 429, 500, 503, 520) if is_temporary(status)] == [
+    assert [status for status in (200, 400, 401, 403, 404, 408, 409, 429, 500, 501, 503, 520) if is_temporary(status)] == [
         408, 429, 500, 503, 520,
     ]  # fmt: skip
