@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from openguild_proto.effects.accounts import InsertUser
 from openguild_proto.effects.channels import DeleteChannel, InsertChannel, ReadEvents
 from openguild_proto.effects.guilds import DeleteGuild, InsertGuild, InsertInvite, RemoveMember, RenameGuild
@@ -20,6 +22,7 @@ class Owner:
         self.tables = MemoryTables()
         self.user = new_id()
         self.guilds: dict[str, list[str]] = {}  # with their channels
+        self._names = count(1)
         self.tables.perform(
             InsertUser(user_id=self.user, username="owner", username_key="owner", password_hash="", now_ms=NOW)
         )
@@ -40,12 +43,13 @@ class Owner:
         self.guilds[guild_id].append(channel_id)
         return channel_id
 
-    def post(self, channel_id: str, count: int = 1, text: str = "hi") -> None:
-        for _ in range(count):
+    def post(self, channel_id: str, times: int = 1, text: str = "hi") -> None:
+        for _ in range(times):
             self.tables.perform(append(channel_id, text=text))
 
     def rename(self, guild_id: str) -> None:
-        self.tables.perform(RenameGuild(author=Author(self.user), guild_id=guild_id, name="n", now_ms=NOW))
+        name = f"name {next(self._names)}"
+        self.tables.perform(RenameGuild(author=Author(self.user), guild_id=guild_id, name=name, now_ms=NOW))
 
     def drop_channel(self, guild_id: str, channel_id: str) -> None:
         self.guilds[guild_id].remove(channel_id)
