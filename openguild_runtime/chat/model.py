@@ -59,6 +59,7 @@ class ChatModel:
         self.online: set[str] = set()
         self.open_channel: str | None = None
         self.shown: MessageList | None = None
+        self._early: list[LogEvent[Any]] | None = None  # of the open channel, while its messages are read
         self._read_up_to = 0  # in the open channel
 
     async def load(self) -> None:
@@ -102,16 +103,30 @@ class ChatModel:
         return AT_NAME.sub(mention, written)
 
     async def open(self, channel_id: str) -> None:
-        """Show a channel: its newest messages, which are read by that. Raises ApiError, OutcomeUnknown."""
+        """Show a channel: its newest messages, which are read by that; of several that are opened at once the last one.
+
+        Raises ApiError, OutcomeUnknown.
+        """
         self.open_channel, self.shown, self.typing, self._read_up_to = channel_id, None, "", 0
-        self.shown = await self.client.message_list(channel_id, self.user_id)
-        self.read()
+        early = self._early = []
+        try:
+            shown = await self.client.message_list(channel_id, self.user_id)
+        finally:
+            is_last = self._early is early
+            if is_last:
+                self._early = None
+        if is_last and self.open_channel == channel_id:
+            for event in early:
+                shown.apply(event.sequence, event.wire)
+            self.shown = shown
+            self.read()
 
     def read(self) -> None:
         """The user has read the open channel; the server is told of it soon."""
         if self.open_channel is None or self.shown is None or self.shown.head <= self._read_up_to:
             return
-        self.channels[self.open_channel].unread = 0
+        if self.open_channel in self.channels:  # else it was deleted
+            self.channels[self.open_channel].unread = 0
         self._read_up_to = self.shown.head
         self.client.note_read(self.open_channel, self.shown.head)
 
@@ -170,10 +185,14 @@ class ChatModel:
                     heard.unread += event.channel_id != self.open_channel and event.author.id != self.user_id
             case MemberJoined(content=content):
                 self._know(content.user_id, content.username, content.display_name)
-        if event.log == f"channel:{self.open_channel}" and self.shown is not None:
+        if event.log != f"channel:{self.open_channel}":
+            return
+        if self.shown is not None:
             self.shown.apply(event.sequence, event.wire)
-            if isinstance(event, MessagePosted):
-                self.typing = ""
+        elif self._early is not None:
+            self._early.append(event)
+        if isinstance(event, MessagePosted):
+            self.typing = ""
 
     def _forget(self, log: str) -> None:
         kind, _, log_id = log.partition(":")

@@ -1,0 +1,81 @@
+"""The model of the terminal chat: what happens while a channel is read is shown, and the channel that was opened last."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+from openguild_proto.client.message_list import MessageList
+from openguild_proto.gateway.client_events import Delivered
+from openguild_runtime.chat.model import ChatModel
+from openguild_runtime.client import Client
+from openguild_runtime.client.log_events import log_event
+
+pytestmark = pytest.mark.anyio
+USER = "0198c0de-0000-7000-8000-000000000001"
+
+
+class Slow(Client):
+    """Answers with an empty page, when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.asked: list[str] = []
+        self.go: dict[str, anyio.Event] = {}
+        self.told: list[tuple[str, int]] = []
+
+    async def message_list(self, channel_id: str, user_id: str, *, limit: int = 50) -> MessageList:
+        self.asked.append(channel_id)
+        await self.go.setdefault(channel_id, anyio.Event()).wait()
+        return MessageList(user_id, [], 1)
+
+    def note_read(self, channel_id: str, sequence: int) -> None:
+        self.told.append((channel_id, sequence))
+
+
+def posted(client: Client, channel_id: str, sequence: int) -> Any:
+    event = {
+        "schema_version": 1, "event_id": f"${sequence:044}".replace("0", "a"), "origin_server": "s", "room_id": channel_id,
+        "event_type": "message", "sender": USER, "origin_ts": 0, "prev_events": [], "auth_events": [], "signatures": {},
+        "content": {"author": {"id": USER, "username": "alice"}, "content": f"text {sequence}", "nonce": "n"},
+    }  # fmt: skip
+    return log_event(client, Delivered(f"channel:{channel_id}", 1, sequence, json.dumps(event).encode()))
+
+
+def texts(model: ChatModel) -> list[str | None]:
+    assert model.shown is not None
+    return [message.text for message in model.shown.messages.values()]
+
+
+async def test_what_comes_while_a_channel_is_read_is_shown() -> None:
+    client = Slow()
+    model = ChatModel(client)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(model.open, "c")
+        await anyio.wait_all_tasks_blocked()
+        for sequence in (1, 2, 3):  # the page has the first of them
+            model.hear(posted(client, "c", sequence))
+        model.hear(posted(client, "another", 9))
+        client.go["c"].set()
+    assert texts(model) == ["text 2", "text 3"]
+    model.hear(posted(client, "c", 4))
+    assert texts(model) == ["text 2", "text 3", "text 4"]
+
+
+@pytest.mark.parametrize("first", ["b", "c"])
+async def test_the_channel_that_was_opened_last_is_shown(first: str) -> None:
+    client = Slow()
+    model = ChatModel(client)
+    async with anyio.create_task_group() as tasks:
+        for channel_id in ("b", "c"):
+            tasks.start_soon(model.open, channel_id)
+            await anyio.wait_all_tasks_blocked()
+        model.hear(posted(client, "c", 2))
+        client.go[first].set()
+        await anyio.wait_all_tasks_blocked()
+        client.go["b" if first == "c" else "c"].set()
+    assert client.asked == ["b", "c"]
+    assert (model.open_channel, texts(model)) == ("c", ["text 2"])
