@@ -38,8 +38,9 @@ class NonblockingSocket:
             return b""
         try:
             nbytes = self._sock.recv_into(_BUFFER, size)
-            data = bytes(_BUFFER[:nbytes])
-            _BUFFER[:nbytes] = bytes(nbytes)  # else passwords and redacted texts stay until a longer piece comes
+            received = _BUFFER[:nbytes]
+            data = received.tobytes()
+            received[:] = bytes(nbytes)  # else passwords and redacted texts stay until a longer piece comes
             return data
         except (BlockingIOError, InterruptedError):
             return None
