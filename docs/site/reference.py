@@ -24,7 +24,9 @@ FRONT = {  # what openguild_proto itself exports, in the order in which an embed
     ],
     "Requests and responses": ["Request", "Response", "OpenStream", "HeaderPolicy"],
     "Limits": ["Limits"],
-    "Frames and close codes": ["text_frame", "ping_frame", "pong_frame", "close_frame", "CloseCode", "CLOSE_CODES"],
+    "Frames and close codes": [
+        "text_frame", "binary_frame", "ping_frame", "pong_frame", "close_frame", "CloseCode", "CLOSE_CODES",
+    ],
     "Fan-out": ["Hub", "Subscriber", "SubscriberState", "Lagged", "FanoutWriter", "Sequencer"],
     "Signed events": [
         "build_event", "BuiltEvent", "CanonicalError", "EventSigner", "SigningKey", "verify_event", "Verified", "UnverifiedEvent",

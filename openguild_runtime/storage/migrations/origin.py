@@ -5,12 +5,11 @@ The first step leaves its fingerprint as the comment of the table of versions, w
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable
 from enum import Enum
 
 from openguild_runtime.storage.fitness import Connection
+from openguild_runtime.storage.migrations.fingerprint import fingerprint
 
 READ = "SELECT obj_description(to_regclass('alembic_version'), 'pg_class')"
 COMMENT = re.compile(r"first step ([0-9a-f]{16})")
@@ -23,16 +22,6 @@ class Origin(Enum):
     THIS = ""
     ANOTHER = f"the schema was made by a development version with another first step: create a new database; {ADVICE}"
     UNKNOWN = f"the schema does not tell which version made it; if one before this, create a new database: {ADVICE}"
-
-
-def fingerprint(statements: Iterable[str]) -> str:
-    """Return the fingerprint of the first step. Line breaks and indents do not count."""
-    return hashlib.sha256("\0".join(" ".join(text.split()) for text in statements).encode()).hexdigest()[:16]
-
-
-def leave_fingerprint(statements: Iterable[str]) -> str:
-    """Return the statement that leaves the fingerprint of `statements`."""
-    return f"COMMENT ON TABLE alembic_version IS 'first step {fingerprint(statements)}'"
 
 
 async def read_origin(connection: Connection) -> Origin:

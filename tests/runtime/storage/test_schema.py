@@ -11,7 +11,7 @@ import pytest
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.storage import fitness, migrations
 from openguild_runtime.storage.fitness import DatabaseUnfit, Fitness
-from openguild_runtime.storage.migrations.origin import fingerprint
+from openguild_runtime.storage.migrations.fingerprint import fingerprint
 from openguild_runtime.storage.migrations.schema import Schema
 from tests.support.server import ServerProcess
 

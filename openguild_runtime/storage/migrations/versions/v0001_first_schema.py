@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from alembic import op
 
+from openguild_runtime.storage.migrations.fingerprint import leave_fingerprint
 from openguild_runtime.storage.migrations.first import (
     LOOKUPS,
     access,
@@ -18,7 +19,6 @@ from openguild_runtime.storage.migrations.first import (
     search,
     tables,
 )
-from openguild_runtime.storage.migrations.origin import leave_fingerprint
 
 revision = "0001"
 down_revision = None
