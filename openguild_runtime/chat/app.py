@@ -97,6 +97,8 @@ class ChatScreen(Screen[None]):
             self._refresh()
             async for event in events:
                 self.model.hear(event)
+                if self.model.lacks(event) and self.model.open_channel is not None:
+                    self._do(self.model.open, self.model.open_channel)
                 self.model.read()
                 self._refresh()
 

@@ -22,6 +22,7 @@ from openguild_runtime.client import (
     GuildUpdated,
     Interrupted,
     LogEvent,
+    LogFollowed,
     LogGone,
     MemberJoined,
     MessagePosted,
@@ -60,6 +61,9 @@ class ChatModel:
         self.open_channel: str | None = None
         self.shown: MessageList | None = None
         self._early: list[LogEvent[Any]] | None = None  # of the open channel, while its messages are read
+        self._heard_behind: dict[
+            str, tuple[int, int]
+        ] = {}  # log -> epoch and sequence, behind which its events are heard
         self._read_up_to = 0  # in the open channel
 
     async def load(self) -> None:
@@ -111,6 +115,10 @@ class ChatModel:
         early = self._early = []
         try:
             shown = await self.client.message_list(channel_id, self.user_id)
+            if shown.head < self._heard_behind.get(f"channel:{channel_id}", (0, 0))[1]:
+                shown = await self.client.message_list(
+                    channel_id, self.user_id
+                )  # it was read before its events were heard
         finally:
             is_last = self._early is early
             if is_last:
@@ -120,6 +128,16 @@ class ChatModel:
                 shown.apply(event.sequence, event.wire)
             self.shown = shown
             self.read()
+
+    def lacks(self, event: Event) -> bool:
+        """Whether the event says that some of the open channel will not be heard, so that it is to be opened again."""
+        if not isinstance(event, LogFollowed):
+            return False
+        before = self._heard_behind.get(event.log)
+        self._heard_behind[event.log] = event.epoch, event.after
+        if event.log != f"channel:{self.open_channel}" or self.shown is None:
+            return False
+        return event.after > self.shown.head or (before is not None and before[0] != event.epoch)
 
     def read(self) -> None:
         """The user has read the open channel; the server is told of it soon."""

@@ -11,7 +11,7 @@ import pytest
 from openguild_proto.client.message_list import MessageList
 from openguild_proto.gateway.client_events import Delivered
 from openguild_runtime.chat.model import ChatModel
-from openguild_runtime.client import Client
+from openguild_runtime.client import Client, LogFollowed
 from openguild_runtime.client.log_events import log_event
 
 pytestmark = pytest.mark.anyio
@@ -26,11 +26,12 @@ class Slow(Client):
         self.asked: list[str] = []
         self.go: dict[str, anyio.Event] = {}
         self.told: list[tuple[str, int]] = []
+        self.heads = [1, 1, 1]  # of the pages, one after the other
 
     async def message_list(self, channel_id: str, user_id: str, *, limit: int = 50) -> MessageList:
         self.asked.append(channel_id)
         await self.go.setdefault(channel_id, anyio.Event()).wait()
-        return MessageList(user_id, [], 1)
+        return MessageList(user_id, [], self.heads.pop(0))
 
     def note_read(self, channel_id: str, sequence: int) -> None:
         self.told.append((channel_id, sequence))
@@ -79,3 +80,31 @@ async def test_the_channel_that_was_opened_last_is_shown(first: str) -> None:
         client.go["b" if first == "c" else "c"].set()
     assert client.asked == ["b", "c"]
     assert (model.open_channel, texts(model)) == ("c", ["text 2"])
+
+
+def followed(after: int, *, epoch: int = 1) -> LogFollowed:
+    return LogFollowed("channel:c", epoch, after, after, False)
+
+
+async def test_a_channel_that_is_heard_from_behind_its_page_on_is_read_again() -> None:
+    client = Slow()
+    model = ChatModel(client)
+    client.go["c"] = anyio.Event()
+    client.go["c"].set()
+    await model.open("c")
+    assert not model.lacks(followed(1))
+    assert model.lacks(followed(2)), "event 2 comes in no page and from nobody"
+    assert model.lacks(followed(1, epoch=7)), "it is another log"
+    assert not model.lacks(followed(1, epoch=7))
+
+
+async def test_a_page_from_before_the_channel_was_heard_is_read_again() -> None:
+    client = Slow()
+    client.heads = [1, 3]
+    model = ChatModel(client)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(model.open, "c")
+        await anyio.wait_all_tasks_blocked()
+        assert not model.lacks(followed(2))
+        client.go["c"].set()
+    assert (client.asked, model.shown is not None and model.shown.head) == (["c", "c"], 3)
