@@ -20,7 +20,7 @@ from openguild_runtime.chat.commands import HELP, Commands, NoCommand
 from openguild_runtime.chat.login import LoginScreen
 from openguild_runtime.chat.model import ChatModel
 from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
-from openguild_runtime.client import ApiError, Client, OutcomeUnknown, StreamEnded
+from openguild_runtime.client import ApiError, Client, LogFollowed, OutcomeUnknown, StreamEnded
 
 
 def is_passing(failure: Exception) -> bool:
@@ -97,8 +97,8 @@ class ChatScreen(Screen[None]):
             self._refresh()
             async for event in events:
                 self.model.hear(event)
-                if self.model.lacks(event) and self.model.open_channel is not None:
-                    self._do(self.model.open, self.model.open_channel)
+                if isinstance(event, LogFollowed) and self.model.note_followed(event):
+                    self._do(self.model.open, event.log.partition(":")[2])
                 self.model.read()
                 self._refresh()
 

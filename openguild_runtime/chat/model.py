@@ -129,10 +129,8 @@ class ChatModel:
             self.shown = shown
             self.read()
 
-    def lacks(self, event: Event) -> bool:
-        """Whether the event says that some of the open channel will not be heard, so that it is to be opened again."""
-        if not isinstance(event, LogFollowed):
-            return False
+    def note_followed(self, event: LogFollowed) -> bool:
+        """Note from where on a log is heard. Return whether the open channel lacks events by that, and is to be opened again."""
         before = self._heard_behind.get(event.log)
         self._heard_behind[event.log] = event.epoch, event.after
         if event.log != f"channel:{self.open_channel}" or self.shown is None:

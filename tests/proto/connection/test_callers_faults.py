@@ -49,7 +49,7 @@ def test_a_callback_that_raises_ends_the_connection_before_the_body_is_taken_for
 
 
 def test_no_request_id_no_request() -> None:
-    conn = ServerConnection(now=0.0, random_bytes=failing)  # type: ignore[arg-type]
+    conn = ServerConnection(now=0.0, random_bytes=failing)  # type: ignore[arg-type]  # it never returns
     with pytest.raises(KeyError):
         conn.receive_data(HEAD + b"Content-Length: 37\r\n\r\n" + SMUGGLED, 0.0)
     assert (conn.phase, conn.next_events(0.0)) == (Phase.ABORTED, [])
@@ -85,7 +85,7 @@ def test_the_end_of_the_stream_reads_all_that_came_before_it() -> None:
 def test_what_is_no_bytes_is_refused_and_nothing_breaks() -> None:
     conn = opened()
     with pytest.raises(TypeError):
-        conn.receive_data("text", 0.0)  # type: ignore[arg-type]
+        conn.receive_data("text", 0.0)  # type: ignore[arg-type]  # the fault itself
     assert conn.receive_data(masked(0x81, b"still open"), 0.0) == [TextReceived("still open")]
 
 

@@ -210,7 +210,7 @@ def fail_in_callback(conn: ServerConnection, phase: Phase) -> None:
         raise OSError("no entropy")
 
     assert conn._http is not None
-    conn._http.reader.random_bytes = conn._http.reader._max_body_of = fail  # type: ignore[assignment]
+    conn._http.reader.random_bytes = conn._http.reader._max_body_of = fail  # type: ignore[assignment]  # it never returns
     rest = REQUEST[1:] if phase in {Phase.HEAD, Phase.LAST_HEAD} else REQUEST
     rest = b"9000\r\n" if PHASES[phase].own is Deadline.BODY else rest
     with pytest.raises(OSError, match="no entropy"):

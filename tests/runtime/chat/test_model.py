@@ -92,10 +92,10 @@ async def test_a_channel_that_is_heard_from_behind_its_page_on_is_read_again() -
     client.go["c"] = anyio.Event()
     client.go["c"].set()
     await model.open("c")
-    assert not model.lacks(followed(1))
-    assert model.lacks(followed(2)), "event 2 comes in no page and from nobody"
-    assert model.lacks(followed(1, epoch=7)), "it is another log"
-    assert not model.lacks(followed(1, epoch=7))
+    assert not model.note_followed(followed(1))
+    assert model.note_followed(followed(2)), "event 2 comes in no page and from nobody"
+    assert model.note_followed(followed(1, epoch=7)), "it is another log"
+    assert not model.note_followed(followed(1, epoch=7))
 
 
 async def test_a_page_from_before_the_channel_was_heard_is_read_again() -> None:
@@ -105,6 +105,6 @@ async def test_a_page_from_before_the_channel_was_heard_is_read_again() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(model.open, "c")
         await anyio.wait_all_tasks_blocked()
-        assert not model.lacks(followed(2))
+        assert not model.note_followed(followed(2))
         client.go["c"].set()
     assert (client.asked, model.shown is not None and model.shown.head) == (["c", "c"], 3)
