@@ -146,7 +146,8 @@ def test_what_people_meet_on_the_page(node: str, playwright: Path, alice: User, 
         run("everyday.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
 
 
-def test_the_messages_of_the_open_channel(node: str) -> None:
-    command = [node, "--no-warnings", "--test-reporter=spec", HERE / "history.test.mjs"]
+@pytest.mark.parametrize("what", ["history", "outbox"])
+def test_what_is_shown_of_the_open_channel(node: str, what: str) -> None:
+    command = [node, "--no-warnings", "--test-reporter=spec", HERE / f"{what}.test.mjs"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]

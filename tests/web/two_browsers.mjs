@@ -102,7 +102,7 @@ try {
     await message(page, "Yes, I am").waitFor();
   }
   await write(one, "Once more");
-  await message(two, "Once more").waitFor();
+  for (const page of [one, two]) await message(page, "Once more").waitFor();
   assert.deepEqual(await texts(one), await texts(two), "all level");
   assert.equal((await texts(one)).length, 5, "nothing twice");
 

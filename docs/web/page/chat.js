@@ -43,8 +43,8 @@ export class Chat {
     this.heard = heard;
     this.takenBack = takenBack;
     this.failed = failed;
-    this.history = new History(client, () => this.me.user_id, () => changed("messages"));
-    this.outbox = new Outbox(client, (channelId) => channelId === this.channelId, () => changed("messages"));
+    this.history = new History(client, () => this.me.user_id, () => this.outbox.settle());
+    this.outbox = new Outbox(client, (id) => id === this.channelId, (sequence) => this.history.has(sequence), () => changed("messages"));
     client.on("event", (event) => this.#apply(event));
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
     client.on("status", () => changed("status"));

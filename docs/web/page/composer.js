@@ -129,7 +129,7 @@ export class Composer {
     this.#toldAt = 0;
     this.draw();
     if (editing === null) this.onSend();
-    await chat.outbox.send({ channelId, content, replyTo: replyTo?.event_id, edits: editing?.event_id, key: randomKey(), failure: null });
+    await chat.outbox.send({ channelId, content, replyTo: replyTo?.event_id, edits: editing?.event_id, key: randomKey(), failure: null, sequence: null });
   }
 
   /** @param {string} text */

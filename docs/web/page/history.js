@@ -32,6 +32,11 @@ export class History {
     this.changed = changed;
   }
 
+  /** Whether everything up to a place in the log has been taken. @param {number} sequence */
+  has(sequence) {
+    return this.messages !== null && sequence <= this.#head;
+  }
+
   /** Show nothing. */
   close() {
     this.#opening += 1; // what is being read is of no use any more

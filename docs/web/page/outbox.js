@@ -1,20 +1,29 @@
-/** What was written and is not stored yet. Where it fails it stays, until it is sent again or discarded. */
+/** What was written and is not in view yet. What cannot be stored stays, until it is sent again or discarded. */
 
 import { failureText } from "./dom.js";
 
 /** @typedef {import("../openguild.js").Client} Client */
 
-/** `content` as it is stored; `edits`: the message whose text it is to be; `failure`: why it was not stored, null while it is being sent.
- * @typedef {{channelId: string, content: string, replyTo: string | undefined, edits: string | undefined, key: string, failure: string | null}} Outgoing */
+/**
+ * `content` as it is stored; `edits`: the message whose text it is to be; `failure`: why it was not stored, null while it is being sent;
+ * `sequence`: where it is stored, null until that is known.
+ * @typedef {{channelId: string, content: string, replyTo: string | undefined, edits: string | undefined, key: string, failure: string | null, sequence: number | null}} Outgoing
+ */
 
 export class Outbox {
   /** @type {Outgoing[]} */
   items = [];
 
-  /** @param {Client} client @param {(channelId: string) => boolean} isOpen @param {() => void} changed */
-  constructor(client, isOpen, changed) {
+  /**
+   * @param {Client} client
+   * @param {(channelId: string) => boolean} isOpen
+   * @param {(sequence: number) => boolean} isShown whether the messages of the open channel have what is stored there
+   * @param {() => void} changed
+   */
+  constructor(client, isOpen, isShown, changed) {
     this.client = client;
     this.isOpen = isOpen;
+    this.isShown = isShown;
     this.changed = changed;
   }
 
@@ -25,7 +34,7 @@ export class Outbox {
     if (!this.items.includes(outgoing)) this.items.push(outgoing);
     this.changed();
     try {
-      if (edits === undefined) await this.client.post(channelId, content, { replyTo, key });
+      if (edits === undefined) outgoing.sequence = (await this.client.post(channelId, content, { replyTo, key })).sequence;
       else await this.client.edit(channelId, edits, content, { key });
     } catch (failure) {
       outgoing.failure = failureText(failure);
@@ -33,7 +42,14 @@ export class Outbox {
       if (!this.isOpen(channelId)) throw failure;
       return;
     }
-    this.discard(outgoing);
+    if (outgoing.sequence === null) this.discard(outgoing);
+    else this.settle();
+  }
+
+  /** Let go of the messages that are stored and in view: the answer may be there before the event. */
+  settle() {
+    this.items = this.items.filter(({ channelId, sequence }) => sequence === null || (this.isOpen(channelId) && !this.isShown(sequence)));
+    this.changed();
   }
 
   /** @param {Outgoing} outgoing */

@@ -1,0 +1,72 @@
+// What was written and is not in view yet, without a browser and a server: called by test_page.py.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Outbox } from "../../docs/web/page/outbox.js";
+
+const draft = (more = {}) => ({ channelId: "c", content: "hello", key: "k", failure: null, sequence: null, ...more });
+
+/** An outbox in whose open channel the messages up to `view.head` are shown, and what answers its commands. */
+function begin() {
+  const answers = [];
+  const command = () => new Promise((resolve, reject) => answers.push({ resolve, reject }));
+  const view = { channelId: "c", head: 6 };
+  const outbox = new Outbox({ post: command, edit: command }, (id) => id === view.channelId, (sequence) => sequence <= view.head, () => {});
+  const texts = () => outbox.items.map(({ content }) => content);
+  return { outbox, view, texts, answer: (posted) => answers.shift().resolve(posted), fail: (failure) => answers.shift().reject(failure) };
+}
+
+test("a message stays in view when it is answered before it is heard", async () => {
+  const { outbox, view, texts, answer } = begin();
+  const sending = outbox.send(draft());
+  answer({ sequence: 7 });
+  await sending;
+  assert.deepEqual(texts(), ["hello"]);
+  view.head = 7;
+  outbox.settle();
+  assert.deepEqual(texts(), []);
+});
+
+test("a message that was heard before it is answered is not there twice", async () => {
+  const { outbox, view, texts, answer } = begin();
+  const sending = outbox.send(draft());
+  view.head = 7;
+  outbox.settle();
+  assert.deepEqual(texts(), ["hello"], "whose event that was is known by the answer only");
+  answer({ sequence: 7 });
+  await sending;
+  assert.deepEqual(texts(), []);
+});
+
+test("nothing is kept of a channel that is not open any more", async () => {
+  const { outbox, view, texts, answer } = begin();
+  const sending = outbox.send(draft());
+  view.channelId = "d";
+  answer({ sequence: 7 });
+  await sending;
+  assert.deepEqual(texts(), []);
+});
+
+test("an edit is done when it is answered", async () => {
+  const { outbox, texts, answer } = begin();
+  const sending = outbox.send(draft({ edits: "$1" }));
+  answer({ message_id: "$1", sequence: null }); // it changed nothing
+  await sending;
+  assert.deepEqual(texts(), []);
+});
+
+test("what failed stays, and is stored when it is sent again", async () => {
+  const { outbox, view, texts, answer, fail } = begin();
+  const outgoing = draft();
+  const sending = outbox.send(outgoing);
+  fail(new Error("no way"));
+  await sending;
+  view.head = 7; // of others
+  outbox.settle();
+  assert.deepEqual(texts(), ["hello"]);
+  const again = outbox.send(outgoing);
+  answer({ sequence: 8 });
+  await again;
+  view.head = 8;
+  outbox.settle();
+  assert.deepEqual(texts(), []);
+});
