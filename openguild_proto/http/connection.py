@@ -52,9 +52,10 @@ class HttpConnection:
         body = b"" if head_only or status in {204, 304} else response.body
         has_length = status >= 200 and status not in {204, 304}
         if isinstance(exchange, PlainExchange):
-            head = _status_line(status) + self._policy.lines(response, request, request_id)
+            lines = self._policy.lines(response, request, request_id)
             length = b"content-length: %d\r\n" % len(response.body) if has_length else b""
-            return b"%b%b%b\r\n%b" % (head, length, b"connection: close\r\n" if response.close else b"", body)
+            close = b"connection: close\r\n" if response.close else b""
+            return b"".join((_status_line(status), lines, length, close, b"\r\n", body))
         headers = self._policy.apply(response, request, request_id)
         if has_length:
             headers.append((b"content-length", str(len(response.body)).encode()))

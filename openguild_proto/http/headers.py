@@ -135,8 +135,8 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
             replaced = _REPLACEABLE.intersection([name for name, _ in encoded])
         before, after = _prepared_lines(response.content_type, replaced, *self._admitted(request))
         if _REQUEST_ID.fullmatch(request_id) is None:
-            return b"%b%b%b%b" % (own, before, field_line(b"x-request-id", request_id.encode("latin-1")), after)
-        return b"%b%bx-request-id: %b\r\n%b" % (own, before, request_id.encode("ascii"), after)
+            return b"".join((own, before, field_line(b"x-request-id", request_id.encode("latin-1")), after))
+        return b"".join((own, before, b"x-request-id: ", request_id.encode("ascii"), b"\r\n", after))
 
     def _admitted(self, request: Request | None) -> tuple[str | None, bool]:
         """Return the origin that may read the response, and whether the request is a preflight."""

@@ -162,8 +162,13 @@ def _within_bytes(page: Sequence[tuple[int, bytes]], *, keep_newest: bool) -> Se
 
 def listed_events(channel_id: str, page: Sequence[tuple[int, bytes]]) -> bytes:
     """Return a list of `ListedEvent` as JSON. The events are put in as they are stored, without a Struct for each."""
-    middle = b',"channel_id":"%b","event":' % channel_id.encode()
-    return b"[%b]" % b",".join([b'{"sequence":%d%b%b}' % (sequence, middle, wire) for sequence, wire in page])
+    if not page:
+        return b"[]"
+    middle, parts = b',"channel_id":"%b","event":' % channel_id.encode(), [b'[{"sequence":']
+    for sequence, wire in page:
+        parts += (b"%d" % sequence, middle, wire, b'},{"sequence":')
+    parts[-1] = b"}]"
+    return b"".join(parts)
 
 
 def _read_page(query: Mapping[str, Any], newest: LogPlace) -> Operation[tuple[StoredEvent, ...]]:
