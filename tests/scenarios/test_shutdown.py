@@ -49,6 +49,9 @@ def stopped(processes: list[int]) -> Iterator[None]:
     for process in processes:
         os.kill(process, signal.SIGSTOP)
     try:
+        wait_until(
+            lambda: all(_state(process) == "T" for process in processes), what="all to stop: a SIGTERM may overtake"
+        )
         yield
     finally:
         for process in processes:
@@ -177,7 +180,7 @@ def test_a_worker_that_hangs_is_killed_in_time(database_url: str, nats_server: E
                 statuses.append(server.process.wait(30))
                 took = fair_secs() - started
             killed = any("does not end and is killed" in record["message"] for record in server.records())
-            assert killed or statuses[-1] == 3
+            assert killed or statuses[-1] == 3, server.tail()
     assert statuses[-1] == 1
     assert set(statuses) <= {1, 3}
     assert took < WINDOW_SECS + SHUTDOWN_SECS
@@ -185,6 +188,10 @@ def test_a_worker_that_hangs_is_killed_in_time(database_url: str, nats_server: E
 
 def _workers(supervisor: int) -> list[int]:
     return [child for child in children(supervisor) if b"workers.child" in _command(child)]
+
+
+def _state(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _command(process: int) -> bytes:
