@@ -33,7 +33,9 @@ def list_log_events(call: Call[None, None], log_id: str) -> Operation[Response]:
     head = yield from FindMirrored(peer=call.server.server, log_id=log_id)
     if head is None:
         handovers = yield from ListHandovers(guild_id=log_id)
-        raise moved(log_id, handovers[-1].to) if handovers else Refusal(ErrorCode.NOT_FOUND)
+        if not handovers or handovers[-1].to == call.ctx.service.settings.federation.server_name:
+            raise Refusal(ErrorCode.NOT_FOUND)
+        raise moved(log_id, handovers[-1].to)
     limit = min(max(call.query.get("limit", MAX_DELIVERED_EVENTS), 1), MAX_DELIVERED_EVENTS)
     events = yield from ReadEvents(log_id=log_id, limit=limit, after=since, before=before)
     page = _bounded(events or (), keep_newest=since is None)

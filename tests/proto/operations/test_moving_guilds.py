@@ -10,10 +10,11 @@ import pytest
 
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.effects.handovers import EndMove, ListHandovers, ListMoves
+from openguild_proto.federation.upkeep import UPKEEP_SECS
 from openguild_proto.http.message import Request, Response
 from openguild_proto.mirror_records import PassedInvite
 from openguild_proto.policy.moves import MOVING, NO_GUILD, NO_MEMBER
-from openguild_proto.schemas.between_servers import HandoverStep
+from openguild_proto.schemas.between_servers import Delivery, HandoverStep
 from tests.support.moving_guild import EAST, NORTH, SOUTH, MovingGuild, error
 
 
@@ -73,6 +74,20 @@ def test_other_requests_are_sent_on_as_well(guild: MovingGuild) -> None:
     assert guild.east.ask("GET", f"/guilds/{guild.guild}/invites", token=guild.carol).status == 403
     assert guild.east.ask("DELETE", f"/guilds/{guild.guild}/members/@me", token=guild.carol).status == 204
     assert ("east.test", "north.test", "POST /federation/v1/requests") in guild.federation.carried
+
+
+def test_a_mirror_that_the_new_owner_does_not_know_goes(guild: MovingGuild) -> None:
+    guild.move(guild.north, SOUTH)
+    guild.level(guild.south)
+    del guild.south.tables._state.peer_guilds[EAST, guild.guild]
+    asked = guild.east.perform(AskPeer(SOUTH, "GET", f"/federation/v1/logs/{guild.guild}/events"))
+    assert asked.status == 404, "it is the owner, and names no other"
+    asked = guild.east.perform(AskPeer(NORTH, "GET", f"/federation/v1/logs/{guild.guild}/events"))
+    assert asked.status == 421
+    for _ in range(4):
+        guild.pass_time(UPKEEP_SECS + 1)
+        guild.south.perform(AskPeer(EAST, "POST", "/federation/v1/deliveries", msgspec.json.encode(Delivery())))
+    assert guild.east.ask_for(guild.carol, "GET", "/guilds") == []
 
 
 def test_invites_go_on_to_the_new_owner(guild: MovingGuild) -> None:
