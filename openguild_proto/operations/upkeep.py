@@ -32,6 +32,7 @@ from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
 from openguild_proto.mirror_records import Snapshot
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
+from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import snapshot_problem
 from openguild_proto.operations.owners import CHECK_SECS, ask_owner, is_mirrored, offline, pass_to_owner
 from openguild_proto.records import MemberChange
@@ -73,7 +74,7 @@ def keep_up(ctx: Context, owner: str) -> Operation[None]:
     if not upkeep.begin(owner, ctx.now):
         return
     for parting in (yield from FindPartings(origin=owner, now_ms=ctx.wall_ms, limit=MAX_PARTINGS)):
-        if not (yield from _tell(owner, parting, ctx.wall_ms)):
+        if not (yield from _tell(ctx, owner, parting)):
             return
     yield from _look_at_unmirrored(ctx, owner)
     guild_id = yield from FindNextMirror(origin=owner, past=upkeep.past.get(owner))
@@ -123,20 +124,37 @@ def _look_at_unmirrored(ctx: Context, owner: str) -> Operation[None]:
         yield from note_mistaken(ctx, owner, snapshot)
 
 
-def _tell(owner: str, parting: Parting, now_ms: int) -> Operation[bool]:
+def _tell(ctx: Context, owner: str, parting: Parting) -> Operation[bool]:
     """Tell an owner that a user is no member, unless they are just joining. False: it cannot be reached."""
-    if not (yield from ClaimParting(origin=owner, parting=parting, now_ms=now_ms)):
+    if not (yield from ClaimParting(origin=owner, parting=parting, now_ms=ctx.wall_ms)):
         return True
-    parting = replace(parting, due_ms=now_ms + TOLD_MS)
+    parting = replace(parting, due_ms=ctx.wall_ms + TOLD_MS)
     target = f"/guilds/{parting.guild_id}/members/@me"
     asked = msgspec.json.encode(UserRequest(parting.user, "DELETE", target))
     try:
         answer = yield from AskPeer(owner, "POST", "/federation/v1/requests", asked, CHECK_SECS, MAX_SHORT_ANSWER_BYTES)
     except PeerUnavailable:
         return False
-    if answer.status == 404 or (answer.status == 200 and _status(answer.body) in SETTLED):
+    status = _status(answer.body) if answer.status == 200 else 0
+    if status == ErrorCode.GUILD_MOVED.spec.status:
+        is_settled = yield from _is_of_another(ctx, parting.guild_id, owner)
+    else:
+        is_settled = answer.status == 404 or status in SETTLED
+    if is_settled:
         yield from EndParting(origin=owner, parting=parting)
     return True
+
+
+def _is_of_another(ctx: Context, guild_id: str, former: str) -> Operation[bool]:
+    """Whether a guild that has moved is not mirrored here as that of its former owner, which need not be told any more.
+
+    The new owner is told when it delivers (PROTOCOL 16.5.14). A mirror that follows the guild takes its partings along.
+    """
+    tenure = yield from FindTenure(guild_id=guild_id)
+    if tenure is None or tenure.origin != former:
+        return True
+    yield from follow_owner(ctx, guild_id, former)
+    return False
 
 
 def _status(body: bytes) -> int:

@@ -6,12 +6,15 @@ from typing import Any
 
 import msgspec
 
+from openguild_proto.effects.federation import AskPeer
 from openguild_proto.effects.handovers import BeginMove, ListMoves
+from openguild_proto.federation.upkeep import UPKEEP_SECS
 from openguild_proto.http.message import Response
 from openguild_proto.mirror_records import Handover
 from openguild_proto.operations.giving_up import give_up
 from openguild_proto.operations.handing_over import drive_move
 from openguild_proto.operations.taking_over import succeed
+from openguild_proto.schemas.between_servers import Delivery
 from tests.support.homeservers import Federation, Homeserver
 from tests.support.world import decoded
 
@@ -68,6 +71,13 @@ class MovingGuild:
             is_cut = frozenset({owner.name, server.name}) in self.federation.cut
             if not is_cut and (server.name, self.guild) in owner.tables._state.peer_guilds:
                 owner.deliver(server.name)
+
+    def greet(self, owner: Homeserver, mirror: Homeserver) -> None:
+        """A minute later the owner delivers nothing new: the mirror settles with it what is open."""
+        self.pass_time(UPKEEP_SECS + 1)
+        body = msgspec.json.encode(Delivery())
+        answer = owner.perform(AskPeer(mirror.name, "POST", "/federation/v1/deliveries", body))
+        assert answer.status == 200, answer.body
 
     def begin(self, owner: Homeserver, to: str) -> str | None:
         return owner.perform(BeginMove(guild_id=self.guild, to=to, now_ms=owner.wall_ms))

@@ -10,11 +10,10 @@ import pytest
 
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.effects.handovers import EndMove, ListHandovers, ListMoves
-from openguild_proto.federation.upkeep import UPKEEP_SECS
 from openguild_proto.http.message import Request, Response
 from openguild_proto.mirror_records import PassedInvite
 from openguild_proto.policy.moves import MOVING, NO_GUILD, NO_MEMBER
-from openguild_proto.schemas.between_servers import Delivery, HandoverStep
+from openguild_proto.schemas.between_servers import HandoverStep
 from tests.support.moving_guild import EAST, NORTH, SOUTH, MovingGuild, error
 
 
@@ -85,8 +84,7 @@ def test_a_mirror_that_the_new_owner_does_not_know_goes(guild: MovingGuild) -> N
     asked = guild.east.perform(AskPeer(NORTH, "GET", f"/federation/v1/logs/{guild.guild}/events"))
     assert asked.status == 421
     for _ in range(4):
-        guild.pass_time(UPKEEP_SECS + 1)
-        guild.south.perform(AskPeer(EAST, "POST", "/federation/v1/deliveries", msgspec.json.encode(Delivery())))
+        guild.greet(guild.south, guild.east)
     assert guild.east.ask_for(guild.carol, "GET", "/guilds") == []
 
 
@@ -247,3 +245,23 @@ def test_nobody_leaves_a_guild_between_its_owners(guild: MovingGuild) -> None:
     path = f"/guilds/{guild.guild}/members/@me"
     assert error(guild.south.ask("DELETE", path, token=guild.bob)) == (503, "guild_offline")
     assert guild.origin(guild.south, guild.bob) == NORTH
+
+
+@pytest.mark.parametrize("has_mirror", [True, False], ids=["mirror", "no mirror"])
+def test_who_left_while_the_guild_moved_is_no_member(guild: MovingGuild, has_mirror: bool) -> None:
+    if has_mirror:
+        guild.east.ask_for(guild.east.user("dora"), "POST", f"/invites/{guild.code}@{NORTH}/accept")
+        guild.level(guild.north)
+    guild.federation.cut.add(frozenset({NORTH, EAST}))
+    assert guild.east.ask("DELETE", f"/guilds/{guild.guild}/members/@me", token=guild.carol).status == 204
+    guild.move(guild.north, SOUTH)
+    guild.federation.cut.clear()
+    partings = guild.east.tables._state.partings
+    guild.greet(guild.north, guild.east)
+    assert [owner for owner, _, _ in partings] == ([SOUTH] if has_mirror else []), "the former owner is told no more"
+    for _ in range(3):
+        guild.level(guild.south)
+        guild.greet(guild.south, guild.east)
+    names = {line["username"] for line in guild.south.ask_for(guild.bob, "GET", f"/guilds/{guild.guild}/members")}
+    assert names == {"alice", "bob"} | ({"dora"} if has_mirror else set())
+    assert not partings
