@@ -59,15 +59,18 @@ class Dialer:
         stream = await self._connect_tcp(server, host, port)
         if not secure:
             return stream
+        secure: ByteStream | None = None
         try:
             with anyio.fail_after(MAX_HANDSHAKE_SECS):
-                return await TLSStream.wrap(stream, hostname=host, ssl_context=self._tls(), standard_compatible=False)
+                secure = await TLSStream.wrap(stream, hostname=host, ssl_context=self._tls(), standard_compatible=False)
         except (ssl.SSLError, ssl.CertificateError) as failure:
-            await _abandon(stream)
             raise PeerUnavailable(server, "tls", str(failure)) from failure
         except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream) as failure:
-            await _abandon(stream)
             raise PeerUnavailable(server, "connect", "no TLS handshake in time") from failure
+        finally:
+            if secure is None:  # also where the request's own deadline came first
+                await anyio.aclose_forcefully(stream)
+        return secure
 
     async def _connect_tcp(self, server: str, host: str, port: int) -> ByteStream:
         with anyio.move_on_after(CONNECT_SECS):
@@ -86,7 +89,3 @@ class Dialer:
                     failed = failure
             raise PeerUnavailable(server, "connect", str(failed)) from failed
         raise PeerUnavailable(server, "connect", "not in time")
-
-
-async def _abandon(stream: ByteStream) -> None:
-    await anyio.aclose_forcefully(stream)

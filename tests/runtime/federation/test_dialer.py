@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -145,6 +146,28 @@ async def test_a_listener_that_speaks_no_tls() -> None:
     async with listening() as port:
         connect, _ = dialer(["127.0.0.1"], allow_private=True)
         assert await reason(connect, f"https://a.example:{port}") == "tls"
+
+
+async def test_a_handshake_that_is_given_up_ends_its_connection() -> None:
+    giving_up, ended = anyio.CancelScope(), anyio.Event()
+
+    async def silent(stream: ByteStream) -> None:
+        async with stream:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while await stream.receive():
+                    giving_up.cancel()
+        ended.set()
+
+    connect, _ = dialer(["127.0.0.1"], allow_private=True)
+    gc.disable()  # nothing else may end it
+    try:
+        async with listening(silent) as port:
+            with giving_up:
+                await connect.connect("a.example", f"https://a.example:{port}")
+            with anyio.fail_after(5):
+                await ended.wait()
+    finally:
+        gc.enable()
 
 
 async def test_addresses_are_resolved_without_a_name_server() -> None:
