@@ -159,6 +159,9 @@ def take_guild(state: State, effect: TakeGuild) -> bool:
         state.peer_guilds[peer, guild_id] = PeerGuild(effect.now_ms)
         for place in former:
             state.peer_cursors[peer, place.log_id] = place
+    if not is_owned:  # of those from when the guild was this server's before some are revoked by now
+        for code in [code for code, invite in state.invites.items() if invite.guild_id == guild_id]:
+            del state.invites[code]
     for invite in effect.invites:
         if invite.created_by in state.users and invite.code not in state.invites:
             state.invites[invite.code] = InviteRecord(

@@ -79,6 +79,9 @@ OWN_MEMBERS = """
 SELECT m.user_id, m.role, m.joined_at FROM guild_memberships AS m JOIN users AS u USING (user_id)
 WHERE m.guild_id = $1 AND u.origin IS NULL
 """
+# Invites of a guild that was handed over lead to its owner, also after its mirror has begun anew (PROTOCOL 16.10.9).
+INVITES = "SELECT jsonb_agg(to_jsonb(i))::text FROM invites AS i WHERE guild_id = $1"
+ADD_INVITES = "INSERT INTO invites SELECT * FROM jsonb_populate_recordset(NULL::invites, $1::text::jsonb)"
 NO_PARTING = "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3"
 BEGINS_AFTER = "SELECT base_sequence > $2 FROM logs WHERE log_id = $1"
 # Those that name the user. They are not read as JSON here: another server may have written what PostgreSQL cannot hold.
@@ -176,6 +179,7 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
     if await connection.fetchval(BEING_DELETED, ids):
         raise Overloaded
     own = await connection.fetch(OWN_MEMBERS, guild_id) if anew else []
+    invites = await connection.fetchval(INVITES, guild_id)
     if anew:
         await clear(tx, guild_id, delete=delete_logs)
     await connection.execute(
@@ -189,6 +193,8 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
         snapshot.term,
         snapshot.serial,
     )
+    if invites is not None:
+        await connection.execute(ADD_INVITES, invites)
     await connection.execute(ADD_MIRROR, guild_id, _hash(snapshot.chain), snapshot.sequence)
     home = tx.server_name
     there = {member.user_id for member in snapshot.members if home_of(home, origin, member.origin) is None}

@@ -100,6 +100,7 @@ RENEW = f"UPDATE logs SET epoch = $2, base_sequence = nullif(base_sequence, 0) W
 KEEP_FORMER = """
 INSERT INTO federation_handovers (guild_id, term, statement) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
 """
+NO_INVITES = "DELETE FROM invites WHERE guild_id = $1"
 ADD_INVITES = """
 INSERT INTO invites (code, guild_id, created_by, created_at, uses, max_uses, expires_at)
 SELECT code, $1, u.user_id, given.created_at, uses, max_uses, expires_at
@@ -244,7 +245,8 @@ async def take_guild(tx: Transaction, effect: TakeGuild) -> bool:
         KEEP_FORMER, [(guild_id, each.term, msgspec.json.encode(each)) for each in effect.former]
     )
     await keep_handover(tx, handover)
-    await _add_invites(tx, effect)
+    if not is_owned:
+        await _take_invites(tx, effect)
     await _tell(tx, handover, effect.now_ms)
     return True
 
@@ -254,8 +256,10 @@ def _is_whole(copies: Sequence[LogCopy], logs: Sequence[PassedLog]) -> bool:
     return here == {(log.log_id, log.epoch, log.sequence) for log in logs} and len(here) == len(copies)
 
 
-async def _add_invites(tx: Transaction, effect: TakeGuild) -> None:
+async def _take_invites(tx: Transaction, effect: TakeGuild) -> None:
+    """Put the invites that were passed in the place of those that this server has from when it owned the guild before."""
     invites = effect.invites
+    await tx.connection.execute(NO_INVITES, effect.handover.guild_id)
     await tx.connection.execute(
         ADD_INVITES,
         effect.handover.guild_id,

@@ -20,6 +20,7 @@ from openguild_proto.effects.guilds import (
     FindGuildAccess,
     FindInvite,
     InsertInvite,
+    ListInvites,
     RemoveMember,
     RenameGuild,
     SetMemberRole,
@@ -37,6 +38,7 @@ from openguild_proto.effects.handovers import (
     ReadLogHistory,
     ReadPassed,
     SetSuccessor,
+    TakeGuild,
 )
 from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.mirrors import (
@@ -44,9 +46,10 @@ from openguild_proto.effects.mirrors import (
     JoinFromServer,
     ReadSnapshot,
     RemoteJoin,
+    StoreMirror,
 )
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.mirror_records import Handover, RemoteUser
+from openguild_proto.mirror_records import Handover, MirroredMember, PassedInvite, RemoteUser, Snapshot
 from openguild_proto.policy.moves import BEHIND, NO_GUILD, NO_MEMBER, NOT_MOVING
 from openguild_proto.records import Author, Redact
 from openguild_runtime.storage.base import Storage
@@ -188,6 +191,47 @@ async def test_the_new_owner_reads_what_it_must_know(storage: Storage) -> None:
     assert await storage.perform(FindTenure(made.guild)) is None
     assert await storage.perform(ListHandovers(made.guild)) == (made.handover(),)
     assert await storage.perform(FindInvite(made.code)) is None
+
+
+async def snapshot_of(storage: Storage, made: Ours) -> Snapshot:
+    """The guild as its new owner shows it, in an epoch of its own."""
+    return Snapshot(
+        made.guild,
+        "handed over",
+        NOW_MS,
+        9,
+        await head(storage, made) + 1,
+        members=[MirroredMember(made.owner, "owner", "owner", NOW_MS, origin=HERE)],
+        channels=[],
+        term=2,
+    )
+
+
+async def test_invites_lead_on_also_when_the_mirror_has_begun_anew(storage: Storage) -> None:
+    made = await handed_over(storage)
+    before = await storage.perform(FindInvite(made.code))
+    assert before is not None
+    assert before.origin == made.peer
+    assert await storage.perform(StoreMirror(made.peer, made.guild, await snapshot_of(storage, made), NOW_MS))
+    place = await storage.perform(FindPlace(made.guild))
+    assert place is not None
+    assert place.epoch == 9
+    assert await storage.perform(FindInvite(made.code)) == replace(before, guild_name="handed over")
+
+
+@pytest.mark.parametrize("kind", ["move", "succession"])
+async def test_a_guild_that_comes_back_has_the_invites_that_come_with_it(storage: Storage, kind: str) -> None:
+    made = await ours(storage)
+    revoked, used = made.code, f"c{new_id()}"
+    await storage.perform(InsertInvite(made.author, used, made.guild, 2, None, NOW_MS))
+    assert await storage.perform(BeginMove(made.guild, made.peer, NOW_MS)) is None
+    assert await storage.perform(HandOver(made.handover(), await head(storage, made))) is None
+    back = made.handover(kind=kind, owner=made.peer, to=HERE, term=3)
+    passed = (PassedInvite(used, made.owner, NOW_MS, 1, 2),) if kind == "move" else ()
+    assert await storage.perform(TakeGuild(back, 7, None, passed, NOW_MS))
+    assert await storage.perform(FindInvite(revoked)) is None, "the owner between has revoked it, perhaps"
+    found = await storage.perform(ListInvites(made.guild))
+    assert [(invite.code, invite.uses) for invite in found] == [(invite.code, invite.uses) for invite in passed]
 
 
 async def test_a_former_owner_that_was_away_follows(storage: Storage) -> None:
