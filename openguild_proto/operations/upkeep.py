@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
-from openguild_proto.effects.handovers import FindCopies, FindTenure
+from openguild_proto.effects.handovers import FindCopies, FindTenure, ListHandovers
 from openguild_proto.effects.mirrors import (
     TOLD_MS,
     ClaimParting,
@@ -32,7 +32,7 @@ from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
 from openguild_proto.mirror_records import Snapshot
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
-from openguild_proto.operations.owner_changes import follow_owner
+from openguild_proto.operations.owner_changes import follow_owner, handovers_at
 from openguild_proto.operations.owner_claims import snapshot_problem
 from openguild_proto.operations.owners import CHECK_SECS, ask_owner, is_mirrored, offline, pass_to_owner
 from openguild_proto.records import MemberChange
@@ -88,12 +88,24 @@ def keep_up(ctx: Context, owner: str) -> Operation[None]:
     elif (
         mirrored is False
         and upkeep.denied(guild_id, ctx.now)
+        and (yield from _knows_its_term(owner, guild_id))
         and (yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=ctx.wall_ms, place=place))
     ):
         yield from WarnOperator(
             "the owner of a guild does not know this mirror, which is deleted: was the database restored?",
             (("guild_id", guild_id), ("owner", owner)),
         )
+
+
+def _knows_its_term(owner: str, guild_id: str) -> Operation[bool]:
+    """Whether an owner knows the hand-over that made it the owner, as far as this server does.
+
+    One that does not is yet to take the guild, or was restored: nobody else may have what is mirrored here.
+    """
+    known = yield from ListHandovers(guild_id=guild_id)
+    if not known or known[-1].to != owner:
+        return True
+    return any(each.term >= known[-1].term for each in (yield from handovers_at(owner, guild_id)))
 
 
 def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:

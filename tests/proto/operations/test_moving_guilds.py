@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from openguild_proto.effects.federation import AskPeer
+from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.handovers import EndMove, ListHandovers, ListMoves
 from openguild_proto.http.message import Request, Response
 from openguild_proto.mirror_records import PassedInvite
@@ -226,6 +226,28 @@ def test_nobody_writes_between_the_owners(guild: MovingGuild) -> None:
     for server, token in ((guild.north, guild.alice), (guild.south, guild.bob), (guild.east, guild.carol)):
         assert guild.try_post(server, token, "now", nonce=server.name).status == 200
     assert guild.texts(guild.south, guild.bob) == ["before", "now", "now", "now"]
+
+
+def test_mirrors_outlive_an_owner_that_does_not_know_yet_that_it_is(guild: MovingGuild) -> None:
+    assert guild.begin(guild.north, SOUTH) is None
+
+    def lose_the_statement(request: Request, carry_on: Callable[[], Response]) -> Response:
+        if b'"owner":"north.test"' in request.body and request.path.endswith("/handover"):
+            raise PeerUnavailable(SOUTH, "timeout")
+        return carry_on()
+
+    with guild.federation.on_the_way(lose_the_statement):
+        assert "timeout" in (guild.drive_to(guild.north, "timeout") or "")
+        guild.try_post(guild.east, guild.carol, "now")
+        for _ in range(4):
+            for server in (guild.north, guild.east):
+                guild.greet(guild.south, server)
+    for server, token in ((guild.north, guild.alice), (guild.east, guild.carol)):
+        assert guild.origin(server, token) == SOUTH
+    assert guild.drive(guild.north) is None
+    guild.level(guild.south)
+    for server, token in ((guild.north, guild.alice), (guild.south, guild.bob), (guild.east, guild.carol)):
+        assert guild.texts(server, token) == ["before"]
 
 
 def test_history_is_for_the_server_that_takes_the_guild(guild: MovingGuild) -> None:
