@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
-from openguild_proto.effects.handovers import FindCopies, FindTenure, ListHandovers
+from openguild_proto.effects.handovers import FindCopies, FindTenure, ListHandovers, ListMoves
 from openguild_proto.effects.mirrors import (
     TOLD_MS,
     ClaimParting,
@@ -58,9 +58,9 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
     if tenure is not None and tenure.origin is not None:
         owner = tenure.origin
     copies = yield from FindCopies(owner=owner, guild_id=guild_id)
-    if any(
-        copy.copied for copy in copies or ()
-    ):  # it is on its way to this server, and must not go with its last member
+    is_coming = any(copy.copied for copy in copies or ())
+    is_going = any(move.guild_id == guild_id for move in (yield from ListMoves()))
+    if is_coming or is_going:  # it is on its way between two servers, and must not go with its last member
         raise offline()
     left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=call.claims.user_id, now_ms=call.ctx.wall_ms)
     if left is not MemberChange.DONE:

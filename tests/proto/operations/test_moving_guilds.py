@@ -228,14 +228,14 @@ def test_nobody_writes_between_the_owners(guild: MovingGuild) -> None:
     assert guild.texts(guild.south, guild.bob) == ["before", "now", "now", "now"]
 
 
+def lose_the_statement(request: Request, carry_on: Callable[[], Response]) -> Response:
+    if b'"owner":"north.test"' in request.body and request.path.endswith("/handover"):
+        raise PeerUnavailable(SOUTH, "timeout")
+    return carry_on()
+
+
 def test_mirrors_outlive_an_owner_that_does_not_know_yet_that_it_is(guild: MovingGuild) -> None:
     assert guild.begin(guild.north, SOUTH) is None
-
-    def lose_the_statement(request: Request, carry_on: Callable[[], Response]) -> Response:
-        if b'"owner":"north.test"' in request.body and request.path.endswith("/handover"):
-            raise PeerUnavailable(SOUTH, "timeout")
-        return carry_on()
-
     with guild.federation.on_the_way(lose_the_statement):
         assert "timeout" in (guild.drive_to(guild.north, "timeout") or "")
         guild.try_post(guild.east, guild.carol, "now")
@@ -287,3 +287,17 @@ def test_who_left_while_the_guild_moved_is_no_member(guild: MovingGuild, has_mir
     names = {line["username"] for line in guild.south.ask_for(guild.bob, "GET", f"/guilds/{guild.guild}/members")}
     assert names == {"alice", "bob"} | ({"dora"} if has_mirror else set())
     assert not partings
+
+
+def test_nobody_takes_the_guild_along_between_its_owners(guild: MovingGuild) -> None:
+    bob = guild.user_id(guild.south, guild.bob)
+    guild.north.ask_for(guild.alice, "PUT", f"/guilds/{guild.guild}/members/{bob}", {"role": "owner"})
+    guild.level(guild.north)
+    assert guild.begin(guild.north, SOUTH) is None
+    path = f"/guilds/{guild.guild}/members/@me"
+    with guild.federation.on_the_way(lose_the_statement):
+        assert "timeout" in (guild.drive_to(guild.north, "timeout") or "")
+        assert error(guild.north.ask("DELETE", path, token=guild.alice)) == (503, "guild_offline")
+    assert guild.drive(guild.north) is None
+    assert guild.north.ask("DELETE", path, token=guild.alice).status == 204
+    assert guild.texts(guild.south, guild.bob) == ["before"]
