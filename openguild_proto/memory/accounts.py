@@ -144,7 +144,8 @@ def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
         mine = enough is not None and invite.created_by == effect.user_id
         if mine and state.guild_role(invite.guild_id, effect.user_id) not in (enough or ()):
             del state.invites[code]
-            state.append(invites_ended(invite.guild_id, [code]), sender=None, now_ms=effect.now_ms)
+            if state.guilds[invite.guild_id].origin is None:  # else its log is its owner's
+                state.append(invites_ended(invite.guild_id, [code]), sender=None, now_ms=effect.now_ms)
     state.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
     return True
 

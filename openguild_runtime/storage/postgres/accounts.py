@@ -175,13 +175,14 @@ async def _end_invites(tx: Transaction, effect: RevokeServerRole) -> None:
     )
     ended = await tx.connection.fetch(
         """
-        DELETE FROM invites AS i WHERE created_by = $1 AND NOT EXISTS (
+        DELETE FROM invites AS i USING guilds AS g WHERE g.guild_id = i.guild_id AND created_by = $1 AND NOT EXISTS (
             SELECT FROM guild_memberships AS m
             WHERE m.guild_id = i.guild_id AND m.user_id = $1 AND m.role = ANY ($2::text[])
-        ) RETURNING guild_id, code
+        ) RETURNING i.guild_id, code, g.origin
         """,
         user_id,
         enough,
     )
-    for guild_id, code in sorted((str(row["guild_id"]), row["code"]) for row in ended):
+    own = [row for row in ended if row["origin"] is None]  # the log of a guild that was handed over is its owner's
+    for guild_id, code in sorted((str(row["guild_id"]), row["code"]) for row in own):
         await tx.append(invites_ended(guild_id, [code]), sender=None, now_ms=effect.now_ms)

@@ -48,6 +48,7 @@ from openguild_proto.effects.mirrors import (
     RemoteJoin,
     StoreMirror,
 )
+from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import Handover, MirroredMember, PassedInvite, RemoteUser, Snapshot
 from openguild_proto.policy.moves import BEHIND, NO_GUILD, NO_MEMBER, NOT_MOVING
@@ -217,6 +218,18 @@ async def test_invites_lead_on_also_when_the_mirror_has_begun_anew(storage: Stor
     assert place is not None
     assert place.epoch == 9
     assert await storage.perform(FindInvite(made.code)) == replace(before, guild_name="handed over")
+
+
+async def test_a_lost_server_role_writes_nothing_to_a_guild_that_was_handed_over(storage: Storage) -> None:
+    made, admin, code = await ours(storage), await add_user(storage), f"c{new_id()}"
+    await storage.perform(GrantServerRole(admin, "admin", NOW_MS))
+    await storage.perform(InsertInvite(Author(admin), code, made.guild, None, None, NOW_MS))
+    assert await storage.perform(BeginMove(made.guild, made.peer, NOW_MS)) is None
+    before = await head(storage, made)
+    assert await storage.perform(HandOver(made.handover(), before)) is None
+    assert await storage.perform(RevokeServerRole(admin, "admin", NOW_MS))
+    assert await head(storage, made) == before, "its log is another server's"
+    assert code not in {invite.code for invite in (await storage.perform(ReadPassed(made.guild))).invites}
 
 
 @pytest.mark.parametrize("kind", ["move", "succession"])
