@@ -5,7 +5,6 @@ The address that was checked is the one that is connected to, so a name that res
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -18,18 +17,13 @@ from anyio.streams.tls import TLSStream
 
 from openguild_proto.effects.federation import PeerUnavailable
 from openguild_proto.federation.addresses import may_connect
+from openguild_runtime.federation.name_lookups import NameLookups
 
 CONNECT_SECS = 5.0
 MAX_ADDRESSES = 4  # of one name that are tried
 MAX_HANDSHAKE_SECS = 5.0
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
-
-
-async def resolve_name(host: str, port: int) -> list[str]:
-    """Return the addresses of a name, in the system's order. Raises OSError."""
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -45,11 +39,11 @@ class Dialer:
     """Opens connections. `allow_private`: loopback, private and link-local addresses are allowed, too."""
 
     def __init__(
-        self, tls: Callable[[], ssl.SSLContext], *, allow_private: bool, resolve: Resolve = resolve_name
+        self, tls: Callable[[], ssl.SSLContext], *, allow_private: bool, resolve: Resolve | None = None
     ) -> None:
         self._tls = cache(tls)  # reading the system's authorities takes a while, and most servers never need them
         self._allow_private = allow_private
-        self._resolve = resolve
+        self._resolve = resolve or NameLookups().resolve
 
     async def connect(self, server: str, base_url: str) -> ByteStream:
         """Return a connection to the host of `base_url`. Raises PeerUnavailable."""

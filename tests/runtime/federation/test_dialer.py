@@ -16,7 +16,7 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from openguild_proto.effects.federation import PeerUnavailable
-from openguild_runtime.federation.dialer import Dialer, Resolve, resolve_name, tls_context
+from openguild_runtime.federation.dialer import Dialer, Resolve, tls_context
 
 pytestmark = pytest.mark.anyio
 
@@ -168,8 +168,3 @@ async def test_a_handshake_that_is_given_up_ends_its_connection() -> None:
                 await ended.wait()
     finally:
         gc.enable()
-
-
-async def test_addresses_are_resolved_without_a_name_server() -> None:
-    assert await resolve_name("127.0.0.1", 80) == ["127.0.0.1"]
-    assert await resolve_name("::1", 80) == ["::1"]
