@@ -27,13 +27,12 @@ from openguild_proto.operations.owners import pass_to_owner
 from openguild_proto.operations.rate_limit_headers import rate_limit_headers
 from openguild_proto.operations.route import NEED_TOKEN, Route, RunAs
 from openguild_proto.operations.router import BadParameter, Matched, WrongMethod
-from openguild_proto.operations.servers import require_admitted, signed_answer, verified_server
+from openguild_proto.operations.servers import require_admitted, require_unrestricted, signed_answer, verified_server
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.policy.token_bucket import TokenBucket
 from openguild_proto.schemas.between_servers import UserAnswer
 from openguild_proto.schemas.decode import decode_body, parse_query
-from openguild_proto.sessions.tokens import Claims
 
 METRICS_ROUTE = "/metrics"
 SOCKETS = frozenset({"socket", "gateway"})
@@ -41,7 +40,7 @@ UPGRADE = (("upgrade", "websocket"), ("sec-websocket-version", "13"))
 
 
 def dispatch(
-    ctx: Context, request: Request, remote: Claims | None = None
+    ctx: Context, request: Request, remote: RunAs | None = None
 ) -> Operation[Response | OpenStream | OpenGateway]:
     """Run the operation of `request`, and sign the answer to another server. A Refusal or an unavailable store becomes a typed
     response; other exceptions are bugs and propagate."""
@@ -68,7 +67,7 @@ def dispatch(
         if remote is not None:
             if not (route.is_for_remote and good):
                 raise Refusal(ErrorCode.NOT_FOUND)
-            call.claims, call.is_remote = remote, True
+            call.claims, call.is_remote = remote.claims, True
         elif route.auth == "server":
             try:
                 call.peer = yield from verified_server(ctx, request)
@@ -93,6 +92,8 @@ def dispatch(
             if route.page_of is not None:
                 _prepare_page(call, route.page_of)
             yield from call.permit()
+            if remote is not None:
+                require_unrestricted(ctx, remote.caller, call.guild_id, reads=request.method == "GET")
             owner = call.owner
             if owner is not None and (route.is_answered_by_owner or call.is_remote):
                 return (yield from _answer_of_owner(call, owner, template))
@@ -144,7 +145,7 @@ def _answer_of_owner(call: Call[Any, Any], owner: str, template: str) -> Operati
 
 def _run_as(ctx: Context, asked: RunAs) -> Operation[Response]:
     """Respond with what a route of clients answers a user of another server (PROTOCOL 16.7.2)."""
-    answer = yield from dispatch(ctx, asked.request, asked.claims)
+    answer = yield from dispatch(ctx, asked.request, asked)
     if not isinstance(answer, Response):
         raise Refusal(ErrorCode.NOT_FOUND)
     body = answer.body.decode() if answer.body else None

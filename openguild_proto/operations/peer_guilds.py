@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from openguild_proto.effects.accounts import DescribeUser
 from openguild_proto.effects.base import Operation
+from openguild_proto.effects.federation import Standing
 from openguild_proto.effects.guilds import FindInvite, FindMember
 from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, ReadSnapshot
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
@@ -137,10 +139,13 @@ def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
 def user_request(call: Call[UserRequest, None]) -> Operation[RunAs]:
     """Run a route of clients for a user of the server, by the user's rights here."""
     ctx, body, server = call.ctx, call.body, call.server.server
-    require_unrestricted(ctx, call.server)
+    require_unrestricted(ctx, call.server, reads=body.method == "GET")
     spend(ctx, ctx.service.peer_proposals, server)
     user = checked_user(body.user)
-    yield from KnowRemoteUser(peer=server, user=user, now_ms=ctx.wall_ms)
+    if call.server.verdict.standing is Standing.QUARANTINE:  # names are new things
+        yield from _require_known(user, server)
+    else:
+        yield from KnowRemoteUser(peer=server, user=user, now_ms=ctx.wall_ms)
     path, _, query = body.target.partition("?")
     headers = [("content-type", "application/json")] if body.body is not None else []
     if body.key is not None:
@@ -154,4 +159,13 @@ def user_request(call: Call[UserRequest, None]) -> Operation[RunAs]:
         request_id=call.request.request_id,
         client_address=server,
     )
-    return RunAs(request, Claims("", user.user_id, user.username, 0, 0))
+    return RunAs(request, Claims("", user.user_id, user.username, 0, 0), call.server)
+
+
+def _require_known(user: RemoteUser, server: str) -> Operation[None]:
+    """Raise Refusal, as KnowRemoteUser, unless it is a user of the server."""
+    known = yield from DescribeUser(user_id=user.user_id, limit=0)
+    if known is None:
+        raise Refusal(ErrorCode.NOT_FOUND)
+    if known.user.origin != server:
+        raise Refusal(ErrorCode.ID_TAKEN)

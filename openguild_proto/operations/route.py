@@ -11,6 +11,7 @@ from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import Request
 from openguild_proto.limits import MAX_SMALL_BODY_BYTES
 from openguild_proto.operations.context import Limit, Settings
+from openguild_proto.operations.servers import PeerCaller
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.sessions.tokens import Claims
 
@@ -69,10 +70,12 @@ class Parameter(NamedTuple):
 
 
 class RunAs(NamedTuple):
-    """Returned by an operation, instead of a response, to answer with that of a route of clients, run for `claims`."""
+    """Returned by an operation, instead of a response, to answer with that of a route of clients, run for `claims`, a user of
+    the server `caller`."""
 
     request: Request
     claims: Claims
+    caller: PeerCaller
 
 
 class Media(NamedTuple):

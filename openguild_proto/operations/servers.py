@@ -229,10 +229,10 @@ def _count_bytes(ctx: Context, server: str, nbytes: int) -> None:
         spend(ctx, budget, server, full)
 
 
-def require_unrestricted(ctx: Context, caller: PeerCaller, guild_id: str | None = None) -> None:
-    """Check that new things of the server are taken, in that guild. Raises Refusal 403."""
+def require_unrestricted(ctx: Context, caller: PeerCaller, guild_id: str | None = None, *, reads: bool = False) -> None:
+    """Check that new things of the server are taken, in that guild. `reads`: it brings none. Raises Refusal 403."""
     verdict = judge(ctx.service.settings.federation, caller.server, caller.peer, guild_id)
-    if verdict.standing is not Standing.ALLOW:
+    if verdict.standing is Standing.DENY or (verdict.standing is Standing.QUARANTINE and not reads):
         raise denied(verdict)
 
 

@@ -47,6 +47,40 @@ def test_members_are_told_why_their_posts_are_refused(decided_by: str, standing:
     assert south.ask("DELETE", f"/guilds/{guild}/members/@me", token=bob).status == 204, "nobody is kept"
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_in_quarantine_members_read_and_change_nothing(everywhere: bool) -> None:
+    federation = Federation(NORTH, SOUTH)
+    north, south = federation[NORTH], federation[SOUTH]
+    alice, bob = north.user("alice"), south.user("bob")
+    guild = north.ask_for(alice, "POST", "/guilds", {"name": "g"})["guild_id"]
+    channel = north.ask_for(alice, "POST", f"/guilds/{guild}/channels", {"name": "c"})["channel_id"]
+    north.ask_for(alice, "POST", f"/channels/{channel}/messages", {"content": "from before the mirror"})
+    code = north.ask_for(alice, "POST", f"/guilds/{guild}/invites")["code"]
+    south.ask_for(bob, "POST", f"/invites/{code}@{NORTH}/accept")
+    bob_id = south.ask_for(bob, "GET", "/users/me")["user_id"]
+    north.ask_for(alice, "PUT", f"/guilds/{guild}/members/{bob_id}", {"role": "admin"})
+    north.deliver(SOUTH)
+
+    rule(north, SOUTH, Standing.QUARANTINE, None if everywhere else guild)
+    south.ask_for(bob, "PATCH", "/users/@me", {"display_name": "SPAM"})
+    found = south.ask_for(bob, "GET", f"/channels/{channel}/messages")
+    assert [line["content"] for line in found] == ["from before the mirror"]
+    shown = {
+        line["user_id"]: line.get("display_name") for line in north.ask_for(alice, "GET", f"/guilds/{guild}/members")
+    }
+    assert everywhere is (shown[bob_id] != "SPAM")
+    for method, path, body in (
+        ("PATCH", f"/guilds/{guild}", {"name": "spam"}),
+        ("POST", f"/guilds/{guild}/channels", {"name": "spam"}),
+        ("POST", f"/guilds/{guild}/invites", {}),
+        ("DELETE", f"/channels/{channel}", None),
+    ):
+        answer = south.ask(method, path, body, bob)
+        assert (answer.status, decoded(answer)["error"]) == (403, "server_quarantined"), path
+    rule(north, SOUTH, Standing.DENY, guild)
+    assert south.ask("GET", f"/channels/{channel}/messages", None, bob).status == 403
+
+
 def test_a_ruling_for_one_guild_leaves_the_others() -> None:
     federation = Federation(NORTH, SOUTH)
     north, south = federation[NORTH], federation[SOUTH]
