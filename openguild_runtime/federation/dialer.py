@@ -53,18 +53,20 @@ class Dialer:
         stream = await self._connect_tcp(server, host, port)
         if not secure:
             return stream
-        secure: ByteStream | None = None
+        wrapped: ByteStream | None = None
         try:
             with anyio.fail_after(MAX_HANDSHAKE_SECS):
-                secure = await TLSStream.wrap(stream, hostname=host, ssl_context=self._tls(), standard_compatible=False)
+                wrapped = await TLSStream.wrap(
+                    stream, hostname=host, ssl_context=self._tls(), standard_compatible=False
+                )
         except (ssl.SSLError, ssl.CertificateError) as failure:
             raise PeerUnavailable(server, "tls", str(failure)) from failure
         except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream) as failure:
             raise PeerUnavailable(server, "connect", "no TLS handshake in time") from failure
         finally:
-            if secure is None:  # also where the request's own deadline came first
+            if wrapped is None:  # also where the request's own deadline came first
                 await anyio.aclose_forcefully(stream)
-        return secure
+        return wrapped
 
     async def _connect_tcp(self, server: str, host: str, port: int) -> ByteStream:
         with anyio.move_on_after(CONNECT_SECS):
