@@ -23,6 +23,7 @@ from openguild_proto.memory.mirrors import (
 from openguild_proto.memory.state import Channel, Membership, State
 from openguild_proto.mirror_records import MirroredChannel, MirroredEvent, MirroredMember
 from openguild_proto.policy.channels import creator_role
+from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ControlKind, LogPlace, Redact, StoredEvent
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import (
@@ -32,6 +33,7 @@ from openguild_proto.schemas.log_contents import (
     ChannelUpdatedContent,
     GuildSuccessorSetContent,
     GuildUpdatedContent,
+    InviteDeletedContent,
     MemberJoinedContent,
     MemberLeftContent,
     MemberRemovedContent,
@@ -182,6 +184,10 @@ def _apply(state: State, origin: str, guild_id: str, event: MirroredEvent) -> bo
             held, members[user_id].role = members[user_id].role, role
             end_lost_rights(state, guild_id, user_id, held, role)
             state.log(ControlKind.MEMBER_CHANGED, guild_id=guild_id, user_id=user_id)
+        case InviteDeletedContent(invite_id=ended):
+            for code in [invite.code for invite in state.invites.values() if invite.guild_id == guild_id]:
+                if invite_id(code) == ended:
+                    del state.invites[code]
         case MemberLeftContent(user_id=user_id) | MemberRemovedContent(user_id=user_id) as gone if user_id in members:
             end_lost_rights(state, guild_id, user_id, members[user_id].role, None)
             del members[user_id]

@@ -7,6 +7,7 @@ from typing import Any
 
 from openguild_proto.mirror_records import MirroredChannel, MirroredEvent, MirroredMember
 from openguild_proto.policy.channels import creator_role
+from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ChannelRecord, ControlKind
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.events import parse_content, parse_event
@@ -17,6 +18,7 @@ from openguild_proto.schemas.log_contents import (
     ChannelUpdatedContent,
     GuildSuccessorSetContent,
     GuildUpdatedContent,
+    InviteDeletedContent,
     MemberJoinedContent,
     MemberLeftContent,
     MemberRemovedContent,
@@ -53,6 +55,9 @@ ON CONFLICT (origin, guild_id, user_id)
 DO UPDATE SET due_at = greatest(p.due_at, EXCLUDED.due_at) + interval '1 millisecond'
 """
 UPDATE_CHANNEL = "UPDATE channels SET name = $3, topic = $4, position = $5 WHERE channel_id = $1 AND guild_id = $2"
+# Those of a guild that this server has handed over: it names them, for they lead on to the owner.
+INVITES = "SELECT code FROM invites WHERE guild_id = $1"
+END_INVITE = "DELETE FROM invites WHERE code = $1"
 OF_GUILD = "SELECT EXISTS (SELECT FROM channels WHERE channel_id = $1 AND guild_id = $2)"
 EXISTS = "SELECT EXISTS (SELECT FROM logs WHERE log_id = $1)"
 
@@ -105,6 +110,10 @@ class GuildMirror:
                     await connection.execute(SET_ROLE, guild_id, user_id, role)
                     await end_lost_rights(self._tx, guild_id, user_id, held, role)
                     self._record(ControlKind.MEMBER_CHANGED, user_id=user_id)
+            case InviteDeletedContent(invite_id=ended):
+                for row in await connection.fetch(INVITES, guild_id):
+                    if invite_id(row["code"]) == ended:
+                        await connection.execute(END_INVITE, row["code"])
             case MemberLeftContent(user_id=user_id):
                 await self._leave(event, user_id, removed=False, reason=None)
             case MemberRemovedContent(user_id=user_id, reason=reason):

@@ -81,7 +81,11 @@ WHERE m.guild_id = $1 AND u.origin IS NULL
 """
 # Invites of a guild that was handed over lead to its owner, also after its mirror has begun anew (PROTOCOL 16.10.9).
 INVITES = "SELECT jsonb_agg(to_jsonb(i))::text FROM invites AS i WHERE guild_id = $1"
-ADD_INVITES = "INSERT INTO invites SELECT * FROM jsonb_populate_recordset(NULL::invites, $1::text::jsonb)"
+ADD_INVITES = """
+INSERT INTO invites (code, guild_id, created_by, max_uses, uses, expires_at, created_at)
+SELECT code, guild_id, created_by, max_uses, uses, expires_at, created_at
+FROM jsonb_populate_recordset(NULL::invites, $1::text::jsonb)
+"""
 NO_PARTING = "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3"
 BEGINS_AFTER = "SELECT base_sequence > $2 FROM logs WHERE log_id = $1"
 # Those that name the user. They are not read as JSON here: another server may have written what PostgreSQL cannot hold.

@@ -100,6 +100,38 @@ def test_invites_go_on_to_the_new_owner(guild: MovingGuild) -> None:
     assert len(guild.south.ask_for(guild.bob, "GET", f"/guilds/{guild.guild}/members")) == 5
 
 
+def test_invites_come_back_as_the_last_owner_had_them(guild: MovingGuild) -> None:
+    once = guild.north.ask_for(guild.alice, "POST", f"/guilds/{guild.guild}/invites", {"max_uses": 1})["code"]
+    guild.move(guild.north, SOUTH)
+    guild.level(guild.south)
+    dora, erik = guild.east.user("dora"), guild.north.user("erik")
+    guild.east.ask_for(dora, "POST", f"/invites/{once}@{SOUTH}/accept")
+    guild.north.ask_for(guild.alice, "DELETE", f"/invites/{guild.code}@{SOUTH}")
+    guild.level(guild.south)
+    guild.move(guild.south, NORTH)
+    assert error(guild.north.ask("POST", f"/invites/{guild.code}/accept", token=erik)) == (404, "not_found")
+    assert error(guild.north.ask("POST", f"/invites/{once}/accept", token=erik)) == (410, "invite_expired")
+
+
+def test_a_former_owner_that_succeeds_begins_without_its_former_invites(guild: MovingGuild) -> None:
+    kept = guild.north.ask_for(guild.alice, "POST", f"/guilds/{guild.guild}/invites")["code"]
+    guild.move(guild.north, SOUTH)
+    guild.level(guild.south)
+    guild.north.ask_for(guild.alice, "DELETE", f"/invites/{guild.code}@{SOUTH}")
+    role = {"role": "owner"}
+    guild.north.ask_for(
+        guild.alice, "PUT", f"/guilds/{guild.guild}/members/{guild.user_id(guild.south, guild.bob)}", role
+    )
+    statement = guild.statement(NORTH, guild.bob, guild.south)
+    guild.level(guild.south)
+    guild.federation.cut |= {frozenset({NORTH, SOUTH}), frozenset({EAST, SOUTH})}
+    guild.pass_time()
+    assert guild.succeed(guild.north, statement) is None
+    erik = guild.north.user("erik")
+    for code in (guild.code, kept):  # deleted at the other owner, or used there, which nobody can tell any more
+        assert error(guild.north.ask("POST", f"/invites/{code}/accept", token=erik)) == (404, "not_found")
+
+
 def test_a_repeat_after_the_move_is_known_by_its_nonce(guild: MovingGuild) -> None:
     posted = {
         "north": guild.post(guild.north, guild.alice, "once", nonce="a"),

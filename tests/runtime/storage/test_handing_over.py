@@ -26,6 +26,7 @@ from openguild_proto.effects.guilds import (
     SetMemberRole,
 )
 from openguild_proto.effects.handovers import (
+    AbsorbHistory,
     BeginMove,
     EndMove,
     FindSuccession,
@@ -38,21 +39,36 @@ from openguild_proto.effects.handovers import (
     ReadLogHistory,
     ReadPassed,
     SetSuccessor,
+    StageHistory,
     TakeGuild,
 )
 from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.mirrors import (
     DropMirror,
     JoinFromServer,
+    MirrorEvents,
     ReadSnapshot,
     RemoteJoin,
     StoreMirror,
 )
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.mirror_records import Handover, MirroredMember, PassedInvite, RemoteUser, Snapshot
+from openguild_proto.mirror_records import (
+    Handover,
+    HistoricEvent,
+    MirroredEvent,
+    MirroredMember,
+    PassedInvite,
+    PassedLog,
+    RemoteUser,
+    Snapshot,
+)
+from openguild_proto.policy.invites import invite_id
 from openguild_proto.policy.moves import BEHIND, NO_GUILD, NO_MEMBER, NOT_MOVING
-from openguild_proto.records import Author, Redact
+from openguild_proto.records import Author, LogPlace, Redact
+from openguild_proto.schemas.events import parse_event
+from openguild_proto.schemas.log_contents import InviteDeletedContent
+from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import add_channel, add_guild, add_user, append, new_id
 from tests.support.owner_server import HERE, NOW_MS
@@ -168,6 +184,50 @@ async def test_nothing_is_written_to_a_guild_that_was_handed_over(storage: Stora
     assert [await storage.perform(FindPlace(log_id)) for log_id in (made.guild, made.channel)] == before
     state = await storage.perform(MarkRead(made.author, made.channel, None, NOW_MS))
     assert state.unread == 0, "where they have read is theirs"
+
+
+async def test_invites_lead_to_the_new_owner_until_it_deletes_them(storage: Storage) -> None:
+    made, gone = await ours(storage), f"c{new_id()}"
+    await storage.perform(InsertInvite(made.author, gone, made.guild, None, None, NOW_MS))
+    assert await storage.perform(BeginMove(made.guild, made.peer, NOW_MS)) is None
+    level = await head(storage, made)
+    assert await storage.perform(HandOver(made.handover(), level)) is None
+    place, content = LogPlace(made.guild, 1, level + 1), InviteDeletedContent(invite_id(gone))
+    built = LogWriter(made.peer).write(place, content, sender=made.owner, now_ms=NOW_MS)
+    event = MirroredEvent(level + 1, built.event_id, content.event_type, made.owner, built.wire, NOW_MS)
+    outcome = await storage.perform(MirrorEvents(made.peer, made.guild, made.guild, 1, (event,)))
+    assert outcome.status == "ok"
+    assert await storage.perform(FindInvite(gone)) is None
+    invite = await storage.perform(FindInvite(made.code))
+    assert invite is not None
+    assert invite.origin == made.peer
+
+
+async def test_a_guild_that_is_taken_back_has_the_invites_that_are_passed(storage: Storage) -> None:
+    made, gone = await ours(storage), f"c{new_id()}"
+    await storage.perform(InsertInvite(made.author, gone, made.guild, None, None, NOW_MS))
+    assert await storage.perform(BeginMove(made.guild, made.peer, NOW_MS)) is None
+    assert await storage.perform(HandOver(made.handover(), await head(storage, made))) is None
+    heads = []
+    for log_id in (made.guild, made.channel):
+        read = await storage.perform(ReadLogHistory(made.peer, log_id, 0, 100))
+        assert read is not None
+        heads.append(PassedLog(log_id, read.epoch, read.head))
+        events = [(line, parse_event(line.wire)) for line in read.lines]
+        lines = [
+            MirroredEvent(line.sequence, event.event_id, event.event_type, event.sender, line.wire, line.at_ms)
+            for line, event in events
+        ]
+        staged = tuple(HistoricEvent(line, None, b"") for line in lines)
+        assert await storage.perform(StageHistory(made.peer, log_id, staged)) is None
+        await storage.perform(AbsorbHistory(made.peer, log_id))
+    back = made.handover(owner=made.peer, to=HERE, term=3)
+    passed = (PassedInvite(made.code, made.owner, NOW_MS, uses=5),)
+    assert await storage.perform(TakeGuild(back, 7_000_000, tuple(heads), passed, NOW_MS))
+    assert await storage.perform(FindInvite(gone)) is None, "it was deleted elsewhere"
+    invite = await storage.perform(FindInvite(made.code))
+    assert invite is not None
+    assert (invite.origin, invite.uses) == (None, 5)
 
 
 async def test_the_new_owner_reads_what_it_must_know(storage: Storage) -> None:
