@@ -46,10 +46,27 @@ from openguild_runtime.storage.postgres.mentions import OWN_CHANNELS, UNREAD_MEN
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, to_millis
+from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, to_millis
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = "SELECT sequence, event_id, wire, created_at FROM log_page_v1($1, $2, $3, $4)"
+# How many messages of the log `l` are not here. They are unread to nobody.
+NOT_HERE = """
+coalesce((
+    SELECT e.message_number - 1 FROM log_events AS e
+    WHERE e.log_id = l.log_id AND e.event_type = 'message' AND e.sequence > l.base_sequence ORDER BY e.sequence LIMIT 1
+), l.message_count)
+"""
+# A place before the first event that is here. The channel is held before the position, as where others are marked.
+MARK_BELOW = f"""
+INSERT INTO channel_read_state AS s (channel_id, user_id, last_read_sequence, last_read_messages, updated_at)
+SELECT l.log_id, $2, $3, {NOT_HERE}, $4
+FROM (SELECT channel_id FROM channels WHERE channel_id = $1 FOR KEY SHARE) AS c JOIN logs AS l ON l.log_id = c.channel_id
+WHERE l.base_sequence >= $3
+ON CONFLICT (channel_id, user_id) DO UPDATE SET last_read_sequence = EXCLUDED.last_read_sequence,
+    last_read_messages = EXCLUDED.last_read_messages, updated_at = EXCLUDED.updated_at
+WHERE s.last_read_sequence < EXCLUDED.last_read_sequence
+"""
 MARK_READ = "SELECT channel_id, last_read, head_sequence, unread, moved FROM mark_read_v1($1, $2, $3, $4)"
 
 
@@ -256,17 +273,15 @@ def _read_state(row: Row) -> ReadState:
 @performs(MarkRead, Mode.TRANSACTION)
 async def mark_read(tx: Transaction, effect: MarkRead) -> ReadState:
     access = await require_in_channel(tx, effect.author, effect.channel_id, Permission.READ)
-    row = await tx.connection.fetchrow(
-        MARK_READ,
-        [effect.channel_id],
-        effect.author.user_id,
-        effect.sequence,
-        moment(effect.now_ms),
-    )
+    reader_id, asked, now = effect.author.user_id, effect.sequence, moment(effect.now_ms)
+    moved = False
+    if access is not None and asked is not None and 0 < asked <= (access.channel.base_sequence or 0):
+        moved = rows_changed(await tx.connection.execute(MARK_BELOW, effect.channel_id, reader_id, asked, now)) == 1
+    row = await tx.connection.fetchrow(MARK_READ, [effect.channel_id], reader_id, asked, now)
     if row is None or access is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     state = _read_state(row)
-    if row["moved"]:
+    if moved or row["moved"]:
         entries = position_moved(effect.author.user_id, state, access.channel.epoch)
         await tx.append(entries, sender=effect.author.user_id, now_ms=effect.now_ms)
     if state.last_read_sequence < state.latest_sequence:
@@ -280,7 +295,9 @@ async def list_unread(connection: Connection, effect: ListUnread) -> tuple[ReadS
     rows = await connection.fetch(
         f"""
         SELECT c.channel_id, c.created_at, l.head_sequence, c.last_read,
-            greatest(l.message_count - c.last_read_messages - c.own_since, 0) AS unread,
+            greatest(l.message_count - c.own_since - CASE
+                WHEN l.base_sequence > c.last_read THEN {NOT_HERE} ELSE c.last_read_messages
+            END, 0) AS unread,
             CASE WHEN c.last_read < l.head_sequence THEN {UNREAD_MENTIONS} ELSE 0 END AS mentions
         FROM (
             {OWN_CHANNELS} AND ($4::timestamptz IS NULL OR (c.created_at, c.channel_id) > ($4, $5::uuid))

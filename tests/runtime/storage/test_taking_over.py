@@ -12,6 +12,7 @@ from openguild_proto.effects.channels import (
     FindChannelAccess,
     FindPosted,
     ListUnread,
+    MarkRead,
 )
 from openguild_proto.effects.deliveries import FindBehind
 from openguild_proto.effects.guilds import (
@@ -36,8 +37,9 @@ from openguild_proto.effects.mirrors import (
     MirrorEvents,
     StoreMirror,
 )
+from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.mirror_records import Handover, HistoricEvent, PassedInvite, PassedLog
-from openguild_proto.records import Author
+from openguild_proto.records import Author, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import add_user, append, new_id
 from tests.support.owner_server import HERE, NOW_MS, OWNER, Owner
@@ -246,3 +248,20 @@ async def test_a_mirror_follows_one_hand_over_of_a_term(storage: Storage) -> Non
     assert guild is not None
     assert channel is not None
     assert guild.guild.origin == channel.channel.origin == ELSEWHERE
+
+
+async def test_messages_that_are_not_here_are_unread_to_nobody(storage: Storage) -> None:
+    owner, late = Owner(), await add_user(storage)
+    busy(owner)
+    await mirrored(storage, owner)
+    owner.post("the only one that is here")
+    await level(storage, owner, owner.channel_id)
+    assert await storage.perform(TakeGuild(handover(owner, kind="succession"), EPOCH, None, (), NOW_MS))
+    assert await storage.perform(GrantGuildRole(owner.guild_id, late, "member", NOW_MS)) is MemberChange.DONE
+    (unread,) = await storage.perform(ListUnread(late, 10))
+    assert (unread.last_read_sequence, unread.latest_sequence, unread.unread) == (0, 9, 1)
+    for asked, position, count in ((3, 3, 1), (2, 3, 1), (8, 8, 1), (9, 9, 0)):
+        state = await storage.perform(MarkRead(Author(late), owner.channel_id, asked, NOW_MS))
+        assert (state.last_read_sequence, state.unread) == (position, count)
+        (unread,) = await storage.perform(ListUnread(late, 10))
+        assert (unread.last_read_sequence, unread.unread) == (position, count)
