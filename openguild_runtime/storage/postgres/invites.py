@@ -35,6 +35,7 @@ from openguild_runtime.storage.postgres.values import (
 )
 
 INVITE = "i.code, i.guild_id, i.created_by, i.max_uses, i.uses, i.expires_at, i.created_at, g.name, g.origin"
+HOLD_GUILD = "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE"
 
 
 @performs(InsertInvite, Mode.TRANSACTION)
@@ -133,9 +134,7 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     if repeated is not None:
         return repeated
     # lock the guild before its invite, as a deletion of the guild does
-    await connection.execute(
-        "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR KEY SHARE", effect.code
-    )
+    await connection.execute(HOLD_GUILD, effect.code)
     row = await connection.fetchrow(
         f"SELECT {INVITE}, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE code = $1 "
         "FOR NO KEY UPDATE OF i",

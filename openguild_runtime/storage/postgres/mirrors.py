@@ -13,7 +13,7 @@ from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot, place_of
 from openguild_proto.records import ControlKind, GuildRecord, LogPlace, MemberRecord
 from openguild_proto.schemas.events import parse_content, parse_event
-from openguild_proto.schemas.log_entries import joined_guild, left_guild
+from openguild_proto.schemas.log_entries import Entries, joined_guild, left_guild
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLogs, delete_logs, end_logs
@@ -125,7 +125,7 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
         and await tx.connection.fetchval(BEGINS_AFTER, *_sequence(effect.stands))
     ):
         return False
-    renews, gone = False, []
+    renews, admitted, gone = False, None, []
     if snapshot is not None:
         if begins:
             renews = guild is not None
@@ -133,10 +133,10 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
         guild = GuildRecord(effect.guild_id, snapshot.name, snapshot.created_at_ms, effect.origin)
     if joined is not None and guild is not None and not await _has_gone(tx.connection, joined, effect.stands):
         await tx.connection.execute(NO_PARTING, effect.origin, effect.guild_id, joined.user_id)
-        await _admit(tx, guild, joined, effect.now_ms)
+        admitted = await _admit(tx, guild, joined, effect.now_ms)
     if snapshot is not None and begins:
         await add_roles(tx, snapshot.channels)
-    await _tell_gone(tx, effect.guild_id, gone, effect.now_ms)
+    await _tell(tx, effect.guild_id, gone, admitted, effect.now_ms)
     if renews:
         await tx.log(ControlKind.LOGS_RENEWED, guild_id=effect.guild_id)
     return True
@@ -165,11 +165,20 @@ async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogP
     return any(getattr(content, "user_id", None) == joined.user_id for content in gone)
 
 
-async def _tell_gone(tx: Transaction, guild_id: str, user_ids: Sequence[str], now_ms: int) -> None:
-    """Tell users of this server that they are members no more; nobody knows when they left, or by whom."""
-    gone = [left_guild(guild_id, user_id, removed=True, reason=None) for user_id in user_ids]
-    await tx.append(tuple(chain.from_iterable(gone)), sender=None, now_ms=now_ms)
-    for user_id in user_ids:
+async def _tell(
+    tx: Transaction, guild_id: str, gone: Sequence[str], admitted: tuple[str, Entries] | None, now_ms: int
+) -> None:
+    """Tell users of this server that they are members no more; nobody knows when they left, or by whom. `admitted`: one who is a
+    member now, and what is told of that."""
+    if admitted is not None:
+        joined, entries = admitted
+        await tx.hold_logs([joined, *gone])
+        await tx.append(entries, sender=joined, now_ms=now_ms)
+    left = [left_guild(guild_id, user_id, removed=True, reason=None) for user_id in gone]
+    await tx.append(tuple(chain.from_iterable(left)), sender=None, now_ms=now_ms)
+    if admitted is not None:
+        await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=joined)
+    for user_id in gone:
         await tx.log(ControlKind.MEMBER_REMOVED, guild_id=guild_id, user_id=user_id)
 
 
@@ -260,7 +269,10 @@ async def know_users(tx: Transaction, origin: str, members: Iterable[MirroredMem
         await tx.connection.execute(KNOW_USERS, *zip(*given, strict=True), moment(now_ms), origin)
 
 
-async def _admit(tx: Transaction, guild: GuildRecord, member: MirroredMember, now_ms: int) -> None:
+async def _admit(
+    tx: Transaction, guild: GuildRecord, member: MirroredMember, now_ms: int
+) -> tuple[str, Entries] | None:
+    """Return the user with what their log is to tell; None: they are a member already."""
     guild_id, user_id = guild.guild_id, member.user_id
     status = await tx.connection.execute(
         """
@@ -272,11 +284,10 @@ async def _admit(tx: Transaction, guild: GuildRecord, member: MirroredMember, no
         moment(member.joined_at_ms),
     )
     if not rows_changed(status):
-        return
+        return None
     await tx.connection.execute(READ_ALL, guild_id, user_id, moment(now_ms))
     record = MemberRecord(guild_id, user_id, member.username, member.role, member.joined_at_ms)
-    await tx.append(joined_guild(guild, record), sender=user_id, now_ms=now_ms)
-    await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=user_id)
+    return user_id, joined_guild(guild, record)
 
 
 @performs(FindMirrorPlace, Mode.QUERY)
@@ -301,7 +312,7 @@ async def drop_mirror(tx: Transaction, effect: DropMirror) -> bool:
         return False
     own = sorted(texts(row["user_id"] for row in await tx.connection.fetch(OWN_MEMBERS, effect.guild_id)))
     channel_ids = await clear(tx, effect.guild_id)
-    await _tell_gone(tx, effect.guild_id, own, effect.now_ms)
+    await _tell(tx, effect.guild_id, own, None, effect.now_ms)
     await tell_dropped(tx, effect.guild_id, channel_ids)
     return True
 

@@ -8,7 +8,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
 from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord
-from openguild_runtime.storage.postgres.invites import accept_invite
+from openguild_runtime.storage.postgres.invites import HOLD_GUILD, accept_invite
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis
@@ -43,7 +43,7 @@ TAKE_TURN = """
 SELECT pg_advisory_xact_lock(hashtextextended('join ' || $1::text || ' ' || guild_id, 0)) FROM invites WHERE code = $2
 """
 HOLD_USER = "SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE"
-# After the user, and before the guild's log is held, as where a removal ends the mirror.
+# After the user and the guild, and before the guild's log is held, as where a removal or a deletion ends the mirror.
 HOLD_MIRROR = """
 SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = (SELECT guild_id FROM invites WHERE code = $2) FOR UPDATE
 """
@@ -89,6 +89,7 @@ async def join_from_server(tx: Transaction, effect: JoinFromServer) -> RemoteJoi
     await tx.connection.execute(TAKE_TURN, effect.peer, effect.code)
     await _know(tx, effect.peer, effect.user, effect.now_ms)
     await tx.connection.execute(HOLD_USER, effect.user.user_id)
+    await tx.connection.execute(HOLD_GUILD, effect.code)
     await tx.connection.execute(HOLD_MIRROR, effect.peer, effect.code)
     member = await accept_invite(
         tx,
@@ -118,6 +119,7 @@ async def join_from_server(tx: Transaction, effect: JoinFromServer) -> RemoteJoi
 
 @performs(ReadSnapshot, Mode.TRANSACTION)
 async def read_snapshot(tx: Transaction, effect: ReadSnapshot) -> Snapshot | None:
+    await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR KEY SHARE", effect.guild_id)
     followed = await tx.connection.fetchval(
         "SELECT guild_id FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL FOR UPDATE",
         effect.peer,

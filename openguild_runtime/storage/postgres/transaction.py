@@ -42,8 +42,8 @@ class Transaction:
     """A running transaction. `records` and `events`: what it wrote to the control log, and to logs of guilds and users, to be
     announced after the commit.
 
-    Lock order: users by id, guilds by id, an idempotency key, channels by id, invites; then the logs of channels, of guilds, of
-    users, each by id; the counter of the control log last.
+    Lock order: users by id, guilds by id, an idempotency key, lines of mirrors, channels by id, invites; then the logs of
+    channels, of guilds, of users, each by id; the counter of the control log last.
     """
 
     __slots__ = ("_writer", "connection", "events", "records")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
 import anyio
 import asyncpg
 import pytest
 
-from openguild_proto.effects.guilds import InsertInvite, RemoveMember
-from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, RemoteJoin, StoreMirror
+from openguild_proto.effects.base import StorageEffect
+from openguild_proto.effects.guilds import DeleteGuild, InsertInvite, RemoveMember
+from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, ReadSnapshot, RemoteJoin, StoreMirror
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.records import Author, MemberChange
 from openguild_runtime.storage.postgres import PostgresStorage
-from tests.support.deeds import NOW, add_guild, add_user, new_id
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, login, new_id
 from tests.support.owner_server import OWNER, Owner
 from tests.support.peers import PEER, join
 from tests.support.waiting import eventually
@@ -109,5 +113,74 @@ async def test_mirrors_that_begin_anew_do_not_wait_for_their_events_and_joins(da
                 for joined in joins:
                     at_once.start_soon(become, joined)
                     at_once.start_soon(hear, joined.place.sequence - 1)
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+@asynccontextmanager
+async def in_line(database_url: str, log_id: str) -> AsyncIterator[Callable[[Awaitable[object]], Awaitable[None]]]:
+    """While a log is locked: begin effects, each of which waits before the next one begins. They go on at the end."""
+    other, looker = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    begun = 0
+    async with anyio.create_task_group() as tasks:
+
+        async def perform(effect: Awaitable[object]) -> None:
+            await effect
+
+        async def begin(effect: Awaitable[object]) -> None:
+            nonlocal begun
+            begun += 1
+            tasks.start_soon(perform, effect)
+
+            async def waiting() -> bool:
+                return await looker.fetchval(WAITING) == begun
+
+            await eventually(waiting, what="an effect that waits")
+
+        async with other.transaction():
+            await other.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", log_id)
+            yield begin
+    await other.close()
+    await looker.close()
+
+
+async def test_a_deletion_waits_for_no_peer_that_waits_for_it(database_url: str) -> None:
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        for reads in (True, False):
+            guild, code = await add_guild(store, owner), new_id()[:12]
+            channel = await add_channel(store, guild, owner)
+            await join(store, guild, owner)
+            await store.perform(InsertInvite(Author(owner), code, guild, None, None, NOW))
+            peer: StorageEffect[object] = ReadSnapshot(PEER, guild)
+            if not reads:
+                peer = JoinFromServer(PEER, RemoteUser(new_id(), "late"), code, "member", NOW, 1_000, True)
+            async with in_line(database_url, channel) as begin:
+                await begin(store.perform(DeleteGuild(Author(owner), guild)))
+                await begin(store.perform(peer))
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+async def test_a_mirror_that_begins_anew_waits_for_no_login(database_url: str) -> None:
+    """A user who is no member any more logs in, while another one joins."""
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner, gone, late = Owner(), await add_user(store), await add_user(store)
+        joined = owner.join(gone)
+        await store.perform(StoreMirror(OWNER, owner.guild_id, joined.snapshot, NOW, joined.member))
+        owner.do(RemoveMember(Author(gone), owner.guild_id, gone, NOW))
+        await store.perform(login(gone, 1))
+        again = owner.join(late)
+        async with in_line(database_url, gone) as begin:
+            await begin(store.perform(login(gone, 2)))
+            await begin(
+                store.perform(StoreMirror(OWNER, owner.guild_id, again.snapshot, NOW, again.member, again.place))
+            )
         await store.aclose()
     assert await deadlocks(database_url) == before
