@@ -22,10 +22,12 @@ INSERT INTO idempotency_keys (user_id, key, fingerprint, answer, created_at) VAL
 ON CONFLICT (user_id, key) DO UPDATE
 SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = excluded.created_at
 """
+# Rows before an OFFSET would be locked too: those that are too many are found first.
 TRIM = """
 DELETE FROM idempotency_keys WHERE user_id = $1 AND key IN (
-    SELECT key FROM idempotency_keys WHERE user_id = $1 ORDER BY created_at DESC, key COLLATE "C" OFFSET $2
-    FOR UPDATE SKIP LOCKED
+    SELECT key FROM idempotency_keys WHERE user_id = $1 AND key IN (
+        SELECT key FROM idempotency_keys WHERE user_id = $1 ORDER BY created_at DESC, key COLLATE "C" OFFSET $2
+    ) FOR UPDATE SKIP LOCKED
 )
 """
 

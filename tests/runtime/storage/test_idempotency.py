@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import anyio
+import asyncpg
 import hypothesis.strategies as st
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -176,6 +177,19 @@ async def test_a_user_s_newest_answers_are_kept(storage: Storage, monkeypatch: p
     assert [await storage.perform(new_guild(owner, once(str(n)), NOW + 9)) for n in (2, 1)] == [made[2], made[1]]
     assert await storage.perform(new_guild(owner, once("0"), NOW + 9)) not in made
     assert await storage.perform(new_guild(other, once("0"), NOW + 9)) == others
+
+
+async def test_a_creation_locks_no_other_kept_answers(database_url: str) -> None:
+    async with opened(database_url) as store:
+        owner = await add_user(store)
+        for number in range(3):
+            await store.perform(new_guild(owner, once(str(number)), NOW + number))
+    looker = await asyncpg.connect(database_url)
+    try:
+        found = await looker.fetch("SELECT key, xmax::text FROM idempotency_keys ORDER BY key")
+    finally:
+        await looker.close()
+    assert [(row["key"], row["xmax"]) for row in found] == [("0", "0"), ("1", "0"), ("2", "0")]
 
 
 # --- any history, in both stores ---------------------------------------------------------------------
