@@ -128,8 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _log_format(flags: dict[str, Any]) -> str | None:
     try:
-        return asked_log_format(flags, os.environ, Path.cwd())
-    except OSError:  # the working directory was removed
+        return asked_log_format(flags, os.environ, _working_directory())
+    except ConfigError:
         return None
 
 
@@ -151,7 +151,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
         return _check(flags)
     config = _load(flags)
     if command is None:
-        _serve(config, lambda: load(flags, os.environ, Path.cwd()), parsed["chaos_seed"])
+        _serve(config, lambda: load(flags, os.environ, _working_directory()), parsed["chaos_seed"])
     if command == "admin":
         return run_admin(config, parsed)
     if command == "config":
@@ -165,11 +165,21 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
 
 
 def _load(flags: dict[str, Any]) -> ServerConfig:
-    config = load(flags, os.environ, Path.cwd())
+    config = load(flags, os.environ, _working_directory())
     set_up_logs(config)
     if config.embedded and (names := ignored_names(os.environ)):
         log.warning("ignored: an embedded server runs its own PostgreSQL and NATS", names=names)
     return config
+
+
+def _working_directory() -> Path:
+    """Return the directory whose `config/` is read. Raises ConfigError: an upgrade has put another one in its place."""
+    try:
+        return Path.cwd()
+    except OSError:
+        raise ConfigError(
+            "failed to build configuration: the working directory, whose config/ is read, was removed: restart in one that is there"
+        ) from None
 
 
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig], chaos_seed: int | None) -> NoReturn:

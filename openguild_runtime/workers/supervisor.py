@@ -34,6 +34,7 @@ from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.process.shutdown import WORKERS_SECS, Shutdown, handle_signals
 from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message, SiblingLink
+from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.unix_socket import remove_stale_sockets
 from openguild_runtime.workers.metrics_relay import MetricsRelay
 
@@ -294,14 +295,18 @@ class Supervisor:
     async def _reload_at_hangup(self, hangups: AsyncIterator[signal.Signals]) -> None:
         """Reload the configuration at each SIGHUP and send it to every worker."""
         async for _ in hangups:
-            try:
-                self._config = live_part(self._config, self._reread())
-            except ConfigError as problem:
-                log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line
-                continue
-            for worker in self._workers:
-                worker.changes = {}  # the reloaded configuration replaces what `admin set` changed
-                await worker.send_configuration(self._config)
+            with log_exceptions("reading the configuration again"):
+                await self._reload()
+
+    async def _reload(self) -> None:
+        try:
+            self._config = live_part(self._config, self._reread())
+        except ConfigError as problem:
+            log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line
+            return
+        for worker in self._workers:
+            worker.changes = {}  # the reloaded configuration replaces what `admin set` changed
+            await worker.send_configuration(self._config)
 
 
 def _log_start_failure(worker: Worker, failure: OSError) -> int:

@@ -17,6 +17,13 @@ from tests.support.waiting import wait_until
 OTHER_KEY = encode_unpadded(bytes(range(32, 64)))
 OLD_PUBLIC = encode_unpadded(parse_seed(SIGNING_KEY).public)
 
+PROGRAM = """
+import os, sys
+from openguild_runtime.cli.entry_point import main
+os.chdir({place!r})
+sys.exit(main())
+"""
+
 
 class Rotating:
     """A server whose keys and limits stand in files that a test rewrites."""
@@ -82,6 +89,19 @@ def test_a_hangup_before_it_serves_ends_nothing(rotating: Rotating) -> None:
         server.process.send_signal(signal.SIGHUP)
         server.wait_ready()
         rotating.hang_up("configuration applied")
+
+
+def test_without_its_working_directory_it_keeps_what_it_has(rotating: Rotating) -> None:
+    """As after an upgrade that has put another directory in its place."""
+    place = rotating.key.with_name("place")
+    place.mkdir()
+    rotating.process.program = ("-c", PROGRAM.format(place=str(place)))
+    with rotating.process.start() as server:
+        place.rmdir()
+        rotating.hang_up("the working directory, whose config/ is read, was removed")
+        assert server.status("/ready") == 200
+        assert server.stop() == 0
+    assert "Traceback" not in rotating.process.log_path.read_text()
 
 
 def test_limits_change(rotating: Rotating) -> None:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
+from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.process.shutdown import Shutdown
 from openguild_runtime.server.siblings import Heartbeat
@@ -87,6 +88,32 @@ async def test_a_failed_process_start_is_logged_in_one_line() -> None:
         assert await quick(Shutdown(3_600.0), "/nowhere/python").run(no_hangups()) == 1
     failures = [record for record in records if record["event"] == "a worker's process cannot be started"]
     assert {record["reason"] for record in failures} == {"no such file or directory"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (ConfigError("a key is wrong"), "the configuration was not applied"),
+        (ValueError("a defect"), "reading the configuration again: failed"),
+    ],
+)
+async def test_a_reload_that_fails_ends_nothing(tmp_path: Path, failure: Exception, said: str) -> None:
+    async def hangup() -> AsyncIterator[signal.Signals]:
+        yield signal.SIGHUP
+        await anyio.sleep_forever()
+
+    def reread() -> ServerConfig:
+        raise failure
+
+    shutdown = Shutdown(3_600.0)
+    supervisor = Supervisor(CONFIG, reread, shutdown, program=worker_program(tmp_path))
+    with capture_logs() as records:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.run, hangup())
+            await eventually((tmp_path / "serving").exists, what="a worker")
+            assert [record["event"] for record in records if record["log_level"] == "error"] == [said]
+            shutdown.request()
 
 
 @pytest.mark.anyio
