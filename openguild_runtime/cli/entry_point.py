@@ -6,14 +6,14 @@ import sys
 
 from openguild_runtime.process.missing_descriptors import open_missing_descriptors
 from openguild_runtime.process.output import outlive_reader
-from openguild_runtime.process.signals import SIGINT_STATUS, SIGTERM_STATUS, exit_on_sigterm, ignore_sighup
+from openguild_runtime.process.signals import SIGINT_STATUS, SIGTERM_STATUS, exit_on_sigterm, hold_sighup
 from openguild_runtime.system.imports import lean_imports
 
 
 def main() -> int | str | None:
     """Run one command and return the exit status: its own, or 1 if its output could not be written."""
     exit_on_sigterm(SIGTERM_STATUS)
-    ignore_sighup()  # during the imports: a service manager may reload what it has just started
+    hold_sighup()  # during the imports: a service manager may reload what it has just started
     open_missing_descriptors()
     output = outlive_reader()
     status: int | str | None

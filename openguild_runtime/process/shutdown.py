@@ -19,7 +19,7 @@ from signal import Signals
 import anyio
 import structlog
 
-from openguild_runtime.process.signals import ignore
+from openguild_runtime.process.signals import ignore, take_held_sighup
 from openguild_runtime.process.watchdog import TIMED_OUT, Watchdog
 
 SHUTDOWN_SECS = 2.0  # after the drain's delay and window
@@ -143,9 +143,19 @@ class Shutdown:
         return list(self._unfinished)
 
 
+async def _with_held(hangups: AsyncIterator[Signals]) -> AsyncIterator[Signals]:
+    """Yield the SIGHUP that was held, if there is one, then `hangups`."""
+    if take_held_sighup():
+        yield Signals.SIGHUP
+    async for hangup in hangups:
+        yield hangup
+
+
 @asynccontextmanager
 async def handle_signals(shutdown: Shutdown) -> AsyncIterator[AsyncIterator[Signals]]:
-    """Request `shutdown` at SIGTERM and SIGINT, and yield the SIGHUPs. Afterwards the process ignores these signals."""
+    """Request `shutdown` at SIGTERM and SIGINT, and yield the SIGHUPs, also one that was held: the configuration may have been
+    read before it. Afterwards the process ignores these signals.
+    """
     try:
         with (
             anyio.open_signal_receiver(Signals.SIGHUP) as hangups,
@@ -154,7 +164,7 @@ async def handle_signals(shutdown: Shutdown) -> AsyncIterator[AsyncIterator[Sign
             async with anyio.create_task_group() as following:
                 following.start_soon(shutdown.follow, ends)
                 with shutdown.scope:
-                    yield hangups
+                    yield _with_held(hangups)
                 following.cancel_scope.cancel()
     finally:
         ignore(Signals.SIGHUP)  # closing the receivers restored the default handlers

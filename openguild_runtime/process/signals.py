@@ -16,11 +16,19 @@ def ignore(*numbers: signal.Signals) -> None:
 
 
 _SIGHUP_AT_START = signal.getsignal(signal.SIGHUP)  # ignored under nohup
+_held: list[signal.Signals] = []  # hangups that nobody has taken
 
 
-def ignore_sighup() -> None:
-    """Ignore SIGHUP until the server can reload its configuration; the default would end the process."""
-    ignore(signal.SIGHUP)
+def hold_sighup() -> None:
+    """Keep SIGHUP until the server can reload its configuration; the default would end the process."""
+    signal.signal(signal.SIGHUP, lambda number, frame: _held.append(signal.SIGHUP))
+
+
+def take_held_sighup() -> bool:
+    """Return whether SIGHUP came while it was held; the answer is given once."""
+    came = bool(_held)
+    _held.clear()
+    return came
 
 
 def restore_sighup() -> None:

@@ -261,13 +261,13 @@ class Server:
         listeners = [] if shared else [open_listener(*config.listen)]
         try:
             await self.start_parts()
+            self.tasks.start_soon(self._reload_at_hangup, hangups)
             if self.slot is not None:
                 self.tasks.start_soon(self.slot.serve, self.exposition.own, self._heartbeat)
                 # a worker that cannot serve yet leaves the port to its siblings
                 with anyio.move_on_after(SLOT_PATIENCE_SECS):
                     await self._started.wait()
                 listeners.append(open_listener(*config.listen, shared=True))
-            self.tasks.start_soon(self._reload_at_hangup, hangups)
             self._start_admin(config.admin_path)
             self.tasks.start_soon(self.descriptors.watch)
             self._accept(listeners[0], self.connection_server)

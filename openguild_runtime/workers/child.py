@@ -17,10 +17,10 @@ import threading
 from io import FileIO
 from typing import NoReturn
 
-from openguild_runtime.process.signals import exit_on_sigterm, ignore_sighup
+from openguild_runtime.process.signals import exit_on_sigterm, hold_sighup
 from openguild_runtime.system.imports import lean_imports
 
-ignore_sighup()  # during the imports
+hold_sighup()  # during the imports
 
 with lean_imports():
     import structlog
