@@ -350,7 +350,7 @@ class Server:
         self.lifecycle.started()
         self._started.set()
         await self._tell_serving()
-        self.tasks.start_soon(prune_forever, self.storage, self.sources, self.live.config.session.login_window_secs)
+        self.tasks.start_soon(prune_forever, self.storage, self.sources, lambda: self.live.config.session)
         self.tasks.start_soon(purge_forever, self.storage)
         self.tasks.start_soon(index_forever, self.storage)
         self.tasks.start_soon(self.servers.moves.run_forever)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
 
 import anyio
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.retention import PruneExpired, PurgeDeleted
 from openguild_proto.policy.repeats import forgotten_until
+from openguild_proto.settings.sections import SessionSettings
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
@@ -22,12 +24,17 @@ PURGED_ROWS = 5_000  # of them in a batch: about 20 ms
 CONTROL_KEPT_SECS = 7 * 86_400  # a replica that was away for longer checks every stream again
 
 
-async def prune_forever(storage: Storage, sources: ClocksAndEntropy, login_window_secs: int) -> None:
-    """Until cancelled. Replicas start at a user of their own choice each time, and so come round to all."""
+async def prune_forever(
+    storage: Storage, sources: ClocksAndEntropy, session: Callable[[], SessionSettings], every_secs: float = PRUNE_SECS
+) -> None:
+    """Until cancelled. Replicas start at a user of their own choice each time, and so come round to all.
+
+    `session`: the settings of that moment.
+    """
     while True:
-        await anyio.sleep(PRUNE_SECS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        await anyio.sleep(every_secs * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         with log_exceptions("retention", StorageUnavailable, Overloaded):
-            await prune(storage, sources, login_window_secs)
+            await prune(storage, sources, session().login_window_secs)
 
 
 async def prune(storage: Storage, sources: ClocksAndEntropy, login_window_secs: int) -> None:

@@ -18,12 +18,14 @@ from openguild_proto.effects.retention import PruneExpired, PurgeDeleted
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.effects.search import IndexMessages
 from openguild_proto.records import Author, Mentions, React
-from openguild_runtime.server.retention import prune
+from openguild_proto.settings.sections import SessionSettings
+from openguild_runtime.server.retention import prune, prune_forever
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.postgres import PostgresStorage, deleted_logs
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, control_head, controls, heads, login
 from tests.support.messages import changing, post, stored
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +96,31 @@ async def test_the_job_keeps_what_the_clock_says(storage: Storage) -> None:
     assert await storage.perform(FindSession(session_id=old.session_id)) is None
     assert await storage.perform(FindSession(session_id=living.session_id)) is not None
     assert len(await controls(storage, 0, 10)) == await control_head(storage)
+
+
+async def test_attempts_are_kept_for_a_window_that_was_raised(storage: Storage) -> None:
+    now_ms = int(time.time() * 1000)
+    count = CountAttempt(keys=(AttemptKey(b"a" * 32, 1),), window_secs=3_600, now_ms=now_ms - 600_000)
+    assert await storage.perform(count) is None
+    later = msgspec.structs.replace(count, now_ms=now_ms)
+    session, looks = SessionSettings(login_window_secs=3_600), 0
+
+    def settings() -> SessionSettings:
+        nonlocal looks
+        looks += 1
+        return session
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(prune_forever, storage, ClocksAndEntropy(), settings, 0.001)
+        await eventually(lambda: looks > 2, what="a whole round")
+        assert await storage.perform(later) is not None
+        session = SessionSettings(login_window_secs=60)
+
+        async def forgotten() -> bool:
+            return await storage.perform(later) is None
+
+        await eventually(forgotten, what="the shorter window")
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("whole_guild", [False, True], ids=["channel", "guild"])
