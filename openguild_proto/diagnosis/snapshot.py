@@ -107,6 +107,7 @@ class Snapshot(Line):
     login_addresses: list[LoginLine]
     login_accounts: list[LoginLine]  # that exist; those that do not are only counted by address
     workers: int = 1
+    worker: int | None = None  # its number; None: the only process, or several together
 
 
 _TOTALS = (
@@ -127,6 +128,7 @@ def merged(snapshots: list[Snapshot]) -> Snapshot:
     )
     return msgspec.structs.replace(
         worst,
+        worker=None,
         uptime_secs=min(each.uptime_secs for each in snapshots),
         stall_max_secs=max(each.stall_max_secs for each in snapshots),
         channels=_channels(line for each in snapshots for line in each.channels),
@@ -137,6 +139,21 @@ def merged(snapshots: list[Snapshot]) -> Snapshot:
         login_accounts=_logins(line for each in snapshots for line in each.login_accounts),
         **{name: sum(getattr(each, name) for each in snapshots) for name in _TOTALS},
     )
+
+
+def counted_before(now: list[Snapshot], before: list[Snapshot]) -> Snapshot:
+    """Return the totals that the processes of `now` had at the look before, as one, so that the rest is what they have grown by.
+
+    A process that was started since had counted nothing. One that gave no answer then has grown by nothing that is known.
+    """
+    former = {each.worker: each for each in before}
+    return merged([_counted_before(each, former.get(each.worker, each)) for each in now])
+
+
+def _counted_before(now: Snapshot, former: Snapshot) -> Snapshot:
+    if former.uptime_secs > now.uptime_secs or former.requests > now.requests:
+        return msgspec.structs.replace(now, **dict.fromkeys(_TOTALS, 0))
+    return former
 
 
 def _channels(lines: Iterable[ChannelLine]) -> list[ChannelLine]:

@@ -20,12 +20,21 @@ class Shown(NamedTuple):
     is_head: bool = False
 
 
-def draw(now: Snapshot, before: Snapshot | None, elapsed_secs: float, *, width: int, height: int) -> list[Shown]:
+def draw(
+    now: Snapshot,
+    before: Snapshot | None,
+    elapsed_secs: float,
+    *,
+    width: int,
+    height: int,
+    unanswered: Sequence[str] = (),
+) -> list[Shown]:
     """Return at most `height` lines of at most `width` characters.
 
-    `before`: of `elapsed_secs` ago, for rates; None: rates are those since the start. Each table gets a part of the height.
+    `before`: of `elapsed_secs` ago, for rates; None: rates are those since the start. `unanswered`: the workers that are not in
+    the numbers, with the reason. Each table gets a part of the height.
     """
-    lines = [*_summary(now, before, elapsed_secs), Shown("")]
+    lines = [*_summary(now, before, elapsed_secs), *(Shown(each, is_bad=True) for each in unanswered), Shown("")]
     found = (_channels(now), _readers(now), _closed(now), *_logins(now), _users(now))
     tables = [table for table in found if len(table) > 1]
     if not tables:

@@ -12,11 +12,11 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from openguild_proto.diagnosis.snapshot import Snapshot, merged
+from openguild_proto.diagnosis.snapshot import Snapshot, counted_before, merged
 from openguild_proto.diagnosis.top_table import Shown, draw
 from openguild_runtime.server.failures import CommandFailed, WrongUsage
 
@@ -31,6 +31,19 @@ RED, BOLD, PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 Ask = Callable[[], list[dict[str, Any]]]
 
 
+class Look(NamedTuple):
+    """The answers of one moment."""
+
+    snapshots: list[Snapshot]
+    unanswered: list[str]  # workers without one, and why
+
+    def drawn(self, before: Look | None, elapsed_secs: float, *, width: int, height: int) -> list[Shown]:
+        """Return the screen's lines."""
+        former = None if before is None else counted_before(self.snapshots, before.snapshots)
+        now = merged(self.snapshots)
+        return draw(now, former, elapsed_secs, width=width, height=height, unanswered=self.unanswered)
+
+
 def show_top(ask: Ask, arguments: dict[str, Any]) -> int:
     """Show the servers until `q` or Ctrl-C; once with `--json` or `--once`, or without a terminal. Return the exit status.
 
@@ -40,14 +53,14 @@ def show_top(ask: Ask, arguments: dict[str, Any]) -> int:
         raise WrongUsage(f"admin top: --interval: at least {MIN_INTERVAL_SECS} seconds")
     now = _look(ask)
     if arguments["json"]:
-        sys.stdout.write(json.dumps(msgspec.to_builtins(now), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(merged(now.snapshots)), indent=2, ensure_ascii=False) + "\n")
         return 0
     if arguments["once"] or not (sys.stdin.isatty() and sys.stdout.isatty()):
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else ONCE_WIDTH
         looked_at = time.monotonic()
         time.sleep(ONCE_SECS)
         later = _look(ask)
-        lines = draw(later, now, time.monotonic() - looked_at, width=width, height=ONCE_HEIGHT)
+        lines = later.drawn(now, time.monotonic() - looked_at, width=width, height=ONCE_HEIGHT)
         sys.stdout.write("".join(line.text + "\n" for line in lines))
         return 0
     with _screen():
@@ -55,17 +68,17 @@ def show_top(ask: Ask, arguments: dict[str, Any]) -> int:
     return 0
 
 
-def _look(ask: Ask) -> Snapshot:
-    """Return the snapshot of all workers that answer. Raises CommandFailed: none does."""
+def _look(ask: Ask) -> Look:
+    """Return the snapshots of all workers that answer. Raises CommandFailed: none does."""
     answers = ask()
     told = [msgspec.convert(answer, Snapshot) for answer in answers if "error" not in answer]
     if not told:
         raise CommandFailed(f"admin top: {answers[0]['error']}")
-    return merged(told)
+    return Look(told, [f"worker {each.get('worker')}: {each['error']}" for each in answers if "error" in each])
 
 
-def _refresh(ask: Ask, now: Snapshot, interval_secs: float) -> None:
-    before: Snapshot | None = None
+def _refresh(ask: Ask, now: Look, interval_secs: float) -> None:
+    before: Look | None = None
     looked_at, elapsed = time.monotonic(), 0.0
     problem = ""
     while True:
@@ -81,9 +94,9 @@ def _refresh(ask: Ask, now: Snapshot, interval_secs: float) -> None:
         before, now, elapsed, looked_at, problem = now, following, moment - looked_at, moment, ""
 
 
-def _paint(now: Snapshot, before: Snapshot | None, elapsed_secs: float, problem: str) -> None:
+def _paint(now: Look, before: Look | None, elapsed_secs: float, problem: str) -> None:
     width, height = shutil.get_terminal_size()
-    lines = draw(now, before, elapsed_secs, width=width, height=height - 1)
+    lines = now.drawn(before, elapsed_secs, width=width, height=height - 1)
     if problem:
         lines[0] = Shown(f"{time.strftime('%H:%M:%S')} {problem}"[:width], is_bad=True)
     is_coloured = "NO_COLOR" not in os.environ

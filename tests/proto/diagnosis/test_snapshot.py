@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from openguild_proto.diagnosis.snapshot import LISTED, ChannelLine, ClosedLine, LoginLine, ReaderLine, UserLine, merged
+from openguild_proto.diagnosis.snapshot import (
+    LISTED,
+    ChannelLine,
+    ClosedLine,
+    LoginLine,
+    ReaderLine,
+    UserLine,
+    counted_before,
+    merged,
+)
 from tests.proto.diagnosis.snapshots import component, snapshot
 
 
@@ -68,3 +77,17 @@ def test_lists_are_sorted_and_bounded() -> None:
     assert [line.behind for line in both.readers] == [1_000, *range(LISTED - 1, 0, -1)]
     assert [line.secs_ago for line in both.closed] == [1.0, 5.0, 9.0]
     assert [(line.user_id, line.requests) for line in both.users] == [("a", 6), ("b", 3)]
+
+
+def test_growth_is_that_of_the_processes_that_were_there() -> None:
+    """One that was started since has counted all in this time; what one counted that gave no answer before is older."""
+    before = [snapshot(worker=0, requests=100, uptime_secs=60.0), snapshot(worker=1, requests=900, uptime_secs=60.0)]
+    steady = snapshot(worker=0, requests=110, uptime_secs=62.0)
+    for other, grown in (
+        ([snapshot(worker=1, requests=905, uptime_secs=62.0)], 15),
+        ([snapshot(worker=1, requests=4, uptime_secs=1.0)], 14),
+        ([], 10),
+        ([snapshot(worker=2, requests=7_000, uptime_secs=3_600.0)], 10),
+    ):
+        now = [steady, *other]
+        assert merged(now).requests - counted_before(now, before).requests == grown

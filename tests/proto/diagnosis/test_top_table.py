@@ -72,6 +72,11 @@ def test_the_tables_name_who_is_slow_who_was_and_who_is_busy() -> None:
     )
 
 
+def test_a_worker_without_an_answer_is_named() -> None:
+    lines = draw(snapshot(), None, 0.0, width=120, height=50, unanswered=["worker 1: does not listen"])
+    assert [line.text for line in lines if line.is_bad] == ["worker 1: does not listen"]
+
+
 def test_rates_are_those_since_the_last_look() -> None:
     before = snapshot(requests=1_000, failed=5, cpu_secs=10.0)
     now = snapshot(requests=1_200, refused=1, failed=5, cpu_secs=11.0, failed_logins=40)
