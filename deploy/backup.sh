@@ -4,6 +4,7 @@
 set -eu
 umask 077
 case $#,${2-} in 2,*://* | [!2],*) echo "usage: deploy/backup.sh URL FILE" >&2; exit 2 ;; esac
+[ ! -d "$2" ] || { echo "backup.sh: $2 is a directory: name a file in it" >&2; exit 2; }
 . "$(dirname "$0")/database-url.sh"
 use_database "$1"
 trap 'rm -f -- "$2.part"' EXIT

@@ -48,3 +48,11 @@ def test_other_forms_of_a_url_are_passed_on(url: str, tmp_path: Path) -> None:
     done, arguments = back_up(url, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"--dbname={url}\n" in arguments
+
+
+def test_a_directory_is_no_file_for_a_backup(tmp_path: Path) -> None:
+    """`mv` would put the backup into it, under a name that nobody has asked for."""
+    (tmp_path / "backup").mkdir()
+    done, arguments = back_up("postgresql://openguild@db/chat", tmp_path)
+    assert (done.returncode, arguments) == (2, "")
+    assert done.stderr == f"backup.sh: {tmp_path}/backup is a directory: name a file in it\n"
