@@ -91,14 +91,18 @@ class ReadinessProbe:
 
     async def _probe(self) -> None:
         self._began = self._clock()
-        health = NOTHING_KNOWN
         try:
             health = await self._storage.check()
-        finally:
-            self._learn(health)
-            self._checked_at, self._began = self._clock(), None
-            ended, self._ended = self._ended, anyio.Event()
-            ended.set()
+        except Exception:
+            self._found(NOTHING_KNOWN)
+            raise
+        self._found(health)  # a probe that the server's end cancels has found nothing
+
+    def _found(self, health: StorageHealth) -> None:
+        self._learn(health)
+        self._checked_at, self._began = self._clock(), None
+        ended, self._ended = self._ended, anyio.Event()
+        ended.set()
 
     def _learn(self, health: StorageHealth) -> None:
         before, self._health = self._health, health
