@@ -19,7 +19,7 @@ from signal import Signals
 import anyio
 import structlog
 
-from openguild_runtime.process.signals import ignore, take_held_sighup
+from openguild_runtime.process.signals import ignore, take_held
 from openguild_runtime.process.watchdog import TIMED_OUT, Watchdog
 
 SHUTDOWN_SECS = 2.0  # after the drain's delay and window
@@ -145,7 +145,7 @@ class Shutdown:
 
 async def _with_held(hangups: AsyncIterator[Signals]) -> AsyncIterator[Signals]:
     """Yield the SIGHUP that was held, if there is one, then `hangups`."""
-    if take_held_sighup():
+    if take_held(Signals.SIGHUP):
         yield Signals.SIGHUP
     async for hangup in hangups:
         yield hangup
@@ -153,8 +153,8 @@ async def _with_held(hangups: AsyncIterator[Signals]) -> AsyncIterator[Signals]:
 
 @asynccontextmanager
 async def handle_signals(shutdown: Shutdown) -> AsyncIterator[AsyncIterator[Signals]]:
-    """Request `shutdown` at SIGTERM and SIGINT, and yield the SIGHUPs, also one that was held: the configuration may have been
-    read before it. Afterwards the process ignores these signals.
+    """Request `shutdown` at SIGTERM and SIGINT, and yield the SIGHUPs, also those that were held: the configuration may have been
+    read before a SIGHUP. Afterwards the process ignores these signals.
     """
     try:
         with (
@@ -163,6 +163,8 @@ async def handle_signals(shutdown: Shutdown) -> AsyncIterator[AsyncIterator[Sign
         ):
             async with anyio.create_task_group() as following:
                 following.start_soon(shutdown.follow, ends)
+                if take_held(Signals.SIGTERM):
+                    shutdown.request()
                 with shutdown.scope:
                     yield _with_held(hangups)
                 following.cancel_scope.cancel()

@@ -16,18 +16,18 @@ def ignore(*numbers: signal.Signals) -> None:
 
 
 _SIGHUP_AT_START = signal.getsignal(signal.SIGHUP)  # ignored under nohup
-_held: list[signal.Signals] = []  # hangups that nobody has taken
+_held: set[signal.Signals] = set()  # that came before the loop received them, and nobody has taken
 
 
 def hold_sighup() -> None:
     """Keep SIGHUP until the server can reload its configuration; the default would end the process."""
-    signal.signal(signal.SIGHUP, lambda number, frame: _held.append(signal.SIGHUP))
+    signal.signal(signal.SIGHUP, lambda number, frame: _held.add(signal.SIGHUP))
 
 
-def take_held_sighup() -> bool:
-    """Return whether SIGHUP came while it was held; the answer is given once."""
-    came = bool(_held)
-    _held.clear()
+def take_held(number: signal.Signals) -> bool:
+    """Return whether a SIGHUP came while it was held, or a SIGTERM whose exit some code caught; the answer is given once."""
+    came = number in _held
+    _held.discard(number)
     return came
 
 
@@ -39,10 +39,12 @@ def restore_sighup() -> None:
 def exit_on_sigterm(status: int) -> None:
     """Exit with `status` at SIGTERM until the event loop receives signals: there is nothing to drain yet.
 
-    The default handler does not end PID 1 of a container.
+    The default handler does not end PID 1 of a container. The exit is an exception: where it comes upon code that catches it,
+    such as a finalizer, the loop takes the signal as held.
     """
 
     def leave(number: int, frame: object) -> NoReturn:
+        _held.add(signal.SIGTERM)
         raise SystemExit(status)
 
     signal.signal(signal.SIGTERM, leave)

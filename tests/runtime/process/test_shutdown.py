@@ -39,6 +39,27 @@ exit_process(anyio.run(main))
 """
 
 
+CAUGHT = """
+import os, signal, anyio
+from openguild_runtime.process.shutdown import Shutdown, handle_signals
+from openguild_runtime.process.signals import exit_on_sigterm
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1_000):
+            pass
+exit_on_sigterm(0)
+Finalized()
+async def main():
+    shutdown = Shutdown(0)
+    async with handle_signals(shutdown):
+        await anyio.sleep_forever()
+    print(shutdown.requested.is_set(), flush=True)
+anyio.run(main)
+os._exit(0)
+"""
+
+
 def ended(body: str) -> tuple[int, float, str]:
     """The exit status of a program that does `body` after a SIGTERM, how long it took, and its log."""
     process = subprocess.Popen(
@@ -50,6 +71,14 @@ def ended(body: str) -> tuple[int, float, str]:
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=PATIENCE_SECS)
     return process.returncode, fair_secs() - started, log
+
+
+def test_a_sigterm_whose_exit_was_caught_ends_the_process_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CAUGHT], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECS, check=False
+    )
+    assert "SystemExit" in done.stderr, "a finalizer cannot be left by an exception"
+    assert (done.returncode, done.stdout) == (0, "True\n")
 
 
 @pytest.mark.parametrize(
