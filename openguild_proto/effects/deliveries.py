@@ -31,7 +31,8 @@ class BehindLog(Record, frozen=True):
 class FindBehind(StorageEffect[tuple[BehindLog, ...]], frozen=True):
     """Find the logs that a peer mirrors and has not whole, at most `limit`, in one query.
 
-    By guild, that of the guild before those of its channels. `past`: guild and log of the last one of the page before.
+    By guild, that of the guild before those of its channels; none of a guild in which the peer is denied.
+    `past`: guild and log of the last one of the page before.
     `level`: also those that it has whole, of guilds of which it has members.
     """
 
@@ -54,6 +55,8 @@ class Woken(Record, frozen=True):
 class FindWoken(StorageEffect[Woken], frozen=True):
     """Find what peers lack of these logs, and of the logs of their guilds, in one query. `holder`: of leases, the asker.
 
+    A peer lacks nothing of a guild in which it is denied.
+
     Of deleted guilds: who has to hear of it.
     """
 
@@ -74,7 +77,14 @@ class MoveCursors(StorageEffect[None], frozen=True):
     moves: tuple[CursorMove, ...]
 
 
-class FindMirrored(StorageEffect[LogPlace | None], frozen=True):
+class MirroredLog(Record, frozen=True):
+    """A log that a peer mirrors."""
+
+    guild_id: str
+    head: LogPlace
+
+
+class FindMirrored(StorageEffect[MirroredLog | None], frozen=True):
     """Find the head of a log that a peer mirrors. None: it does not."""
 
     peer: str

@@ -13,11 +13,13 @@ from openguild_proto.effects.deliveries import (
     FindWoken,
     Leases,
     LeaveLeases,
+    MirroredLog,
     MoveCursors,
     NotePurged,
     TakeLeases,
     Woken,
 )
+from openguild_proto.effects.federation import Standing
 from openguild_proto.effects.performs import performs
 from openguild_proto.memory.state import PeerGuild, State
 from openguild_proto.records import LogPlace
@@ -29,6 +31,7 @@ def find_behind(state: State, effect: FindBehind) -> tuple[BehindLog, ...]:
         log
         for (peer, guild_id), mirrored in sorted(state.peer_guilds.items())
         if peer == effect.peer
+        if not _is_denied(state, peer, guild_id)
         for log in _behind(state, peer, guild_id, mirrored, _logs_of(state, guild_id), level=effect.level)
         if effect.past is None or _order(log) > (effect.past[0], effect.past[0] != effect.past[1], effect.past[1])
     ]
@@ -64,6 +67,12 @@ def _behind(
             yield BehindLog(guild_id, last, cursor.sequence, cursor.epoch, ends=True)
 
 
+def _is_denied(state: State, peer: str, guild_id: str) -> bool:
+    known = state.peers.get(peer)
+    rulings = known.rulings if known is not None else ()
+    return any(ruling.guild_id == guild_id and ruling.standing is Standing.DENY for ruling in rulings)
+
+
 def _head(state: State, log_id: str) -> LogPlace | None:
     channel = state.channels.get(log_id)
     if channel is not None:
@@ -94,7 +103,8 @@ def find_woken(state: State, effect: FindWoken) -> Woken:
         if is_gone:
             ended.add(peer)
             continue
-        behind += [(peer, log) for log in _behind(state, peer, guild_id, row, (guild_id, *grown))]
+        if not _is_denied(state, peer, guild_id):
+            behind += [(peer, log) for log in _behind(state, peer, guild_id, row, (guild_id, *grown))]
     return Woken(tuple(behind), tuple(sorted(mirrored)), elsewhere, free, tuple(sorted(ended)))
 
 
@@ -106,9 +116,12 @@ def move_cursors(state: State, effect: MoveCursors) -> None:
 
 
 @performs(FindMirrored)
-def find_mirrored(state: State, effect: FindMirrored) -> LogPlace | None:
-    mirrored = _mirrored(state, effect.peer, effect.log_id)
-    return _head(state, effect.log_id) if mirrored is not None and mirrored.ended_at_ms is None else None
+def find_mirrored(state: State, effect: FindMirrored) -> MirroredLog | None:
+    mirrored, head = _mirrored(state, effect.peer, effect.log_id), _head(state, effect.log_id)
+    if mirrored is None or mirrored.ended_at_ms is not None or head is None:
+        return None
+    channel = state.channels.get(effect.log_id)
+    return MirroredLog(channel.record.guild_id if channel is not None else effect.log_id, head)
 
 
 def _mirrored(state: State, peer: str, log_id: str) -> PeerGuild | None:

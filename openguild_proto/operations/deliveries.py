@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.canonical.verify import UnverifiedEvent
 from openguild_proto.effects.base import Operation
+from openguild_proto.effects.federation import Standing
 from openguild_proto.effects.handovers import FindTenure
 from openguild_proto.effects.mirrors import (
     REPEATED,
@@ -27,7 +28,14 @@ from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.operations.owner_changes import follow, handovers_at, tell_former_owner, tell_of_owner
 from openguild_proto.operations.owners import is_mirrored
 from openguild_proto.operations.route import route
-from openguild_proto.operations.servers import EventKeys, keys_for_events, require_unrestricted, with_own_past
+from openguild_proto.operations.servers import (
+    EventKeys,
+    denied,
+    keys_for_events,
+    require_unrestricted,
+    verdict_in,
+    with_own_past,
+)
 from openguild_proto.operations.upkeep import keep_up, note_mistaken, read_snapshot
 from openguild_proto.records import LogPlace
 from openguild_proto.schemas.between_servers import (
@@ -84,10 +92,18 @@ def deliver(call: Call[Delivery, None]) -> Operation[Response]:
             purged.append(part.guild_id)
         places.append(_answered(part.log_id, outcome.status, outcome.place, outcome.reason))
     for ended in body.ended:
+        if _ruled_out(call, ended.guild_id) is not None:
+            continue
         purged += yield from _purge(owner, ended, call.ctx.wall_ms)
     yield from keep_up(call.ctx, owner)
     answer = Response.json(DeliveryAnswer(places, purged))
     return replace(answer, rejection=ErrorCode.SERVER_RATE_LIMIT.spec.reason) if is_flooding else answer
+
+
+def _ruled_out(call: Call[Delivery, None], guild_id: str) -> str | None:
+    """Return why nothing new of the guild is taken of its owner, by the operator's decision. None: it is."""
+    verdict = verdict_in(call.ctx, call.server, guild_id)
+    return None if verdict.standing is Standing.ALLOW else denied(verdict).message
 
 
 def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, ...]]:
@@ -111,6 +127,9 @@ def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, .
 def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Operation[MirrorOutcome | str]:
     """Store one part; a text: why it is refused whole."""
     owner, here = call.server.server, call.ctx.service.settings.federation.server_name
+    ruled_out = _ruled_out(call, part.guild_id)
+    if ruled_out is not None:
+        return ruled_out
     well_formed = parse_uuid(part.log_id) == part.log_id and parse_uuid(part.guild_id) == part.guild_id
     if (
         not well_formed

@@ -35,7 +35,7 @@ from openguild_proto.operations.idempotency import KEY_HEADER
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.operations.owner_changes import follow_owner, moved
 from openguild_proto.operations.owner_claims import is_answer
-from openguild_proto.operations.servers import denied, keys_for_events
+from openguild_proto.operations.servers import denied, keys_for_events, require_dealings
 from openguild_proto.policy.permissions import HANDED_OVER_RETRY_SECS
 from openguild_proto.records import ChannelAccess, LogPlace
 from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer, UserAnswer, UserRequest
@@ -158,6 +158,7 @@ def pass_to_owner(
     guild_id = call.guild_id or guild_id
     if call.is_remote:
         raise moved(guild_id, server) if guild_id is not None else Refusal(ErrorCode.NOT_FOUND)
+    yield from require_dealings(call.ctx, server, guild_id)
     request = call.request
     keys = request.all_headers(KEY_HEADER)
     user = yield from remote_user(call)
@@ -268,6 +269,7 @@ def propose(
 ) -> Operation[ProposalAnswer]:
     """Let the owner decide on an event, and keep it here at once where nothing before it is missing. Raises Refusal."""
     access = call.access
+    yield from require_dealings(call.ctx, server, access.channel.guild_id)
     user = yield from remote_user(call)
     proposal = Proposal(user, built.wire.decode(), nonce)
     channel_id = access.channel.channel_id

@@ -125,6 +125,7 @@ def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
 )  # fmt: skip
 def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
     """Show a guild that the server mirrors; its logs are delivered from there on."""
+    require_unrestricted(call.ctx, call.server, guild_id, reads=True)
     found = yield from ReadSnapshot(peer=call.server.server, guild_id=guild_id)
     if found is None:
         raise Refusal(ErrorCode.NOT_FOUND)

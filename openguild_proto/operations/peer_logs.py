@@ -13,6 +13,7 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.owner_changes import moved
 from openguild_proto.operations.parameters import EVENT_LIMIT, SEQUENCE, SINCE, parse_sequence
 from openguild_proto.operations.route import Parameter, route
+from openguild_proto.operations.servers import require_unrestricted
 from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.between_servers import DeliveredEvent, LogPage
 
@@ -30,12 +31,14 @@ def list_log_events(call: Call[None, None], log_id: str) -> Operation[Response]:
     since, before = call.query.get("since"), call.query.get("before")
     if since is not None and before is not None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("before", "cannot be combined with since"),))
-    head = yield from FindMirrored(peer=call.server.server, log_id=log_id)
-    if head is None:
+    mirrored = yield from FindMirrored(peer=call.server.server, log_id=log_id)
+    if mirrored is None:
         handovers = yield from ListHandovers(guild_id=log_id)
         if not handovers or handovers[-1].to == call.ctx.service.settings.federation.server_name:
             raise Refusal(ErrorCode.NOT_FOUND)
         raise moved(log_id, handovers[-1].to)
+    require_unrestricted(call.ctx, call.server, mirrored.guild_id, reads=True)
+    head = mirrored.head
     limit = min(max(call.query.get("limit", MAX_DELIVERED_EVENTS), 1), MAX_DELIVERED_EVENTS)
     events = yield from ReadEvents(log_id=log_id, limit=limit, after=since, before=before)
     page = _bounded(events or (), keep_newest=since is None)

@@ -12,6 +12,7 @@ from openguild_proto.log.chains import chains_at, fold, signed
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.parameters import SEQUENCE, parse_sequence
 from openguild_proto.operations.route import Parameter, route
+from openguild_proto.operations.servers import require_unrestricted
 from openguild_proto.records import LogPlace
 from openguild_proto.schemas.between_servers import LogProof
 
@@ -27,9 +28,11 @@ TO = Parameter(
 )  # fmt: skip
 def prove(call: Call[None, None], log_id: str) -> Operation[Response]:
     """Show the ids of events of a log that the server mirrors, and the owner's receipt over them."""
-    head = yield from FindMirrored(peer=call.server.server, log_id=log_id)
-    if head is None:
+    mirrored = yield from FindMirrored(peer=call.server.server, log_id=log_id)
+    if mirrored is None:
         raise Refusal(ErrorCode.NOT_FOUND)
+    require_unrestricted(call.ctx, call.server, mirrored.guild_id, reads=True)
+    head = mirrored.head
     last = min(call.query.get("to", head.sequence), head.sequence)
     first = call.query.get("from", last)
     if not 1 <= first <= last < first + MAX_PROOF_EVENTS:

@@ -22,6 +22,7 @@ from openguild_proto.operations.context import Limit
 from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
 from openguild_proto.operations.owners import ask_owner, is_mirrored, offline, remote_user
+from openguild_proto.operations.servers import require_dealings
 from openguild_proto.operations.upkeep import note_mistaken
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.records import LogPlace, MemberRecord
@@ -48,9 +49,10 @@ def split_invite(call: Call[Any, Any], code: str) -> tuple[str, str | None]:
 def show_remote_invite(call: Call[Any, Any], code: str, server: str) -> Operation[RemoteInvite]:
     """Return where an invite of another server leads. Raises Refusal."""
     _charge(call, REMOTE_PREVIEW_WRITES)
-    invite, _ = yield from _find_invite(code, server)
+    invite, server = yield from _find_invite(code, server)
     if invite is None:
         raise Refusal(ErrorCode.INVITE_EXPIRED)
+    yield from require_dealings(call.ctx, server, invite.guild_id)
     return invite
 
 
@@ -92,6 +94,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
     if invite is not None:  # one that has expired admits nobody, and shows members that they are
         if server != asked:
             yield from follow_owner(call.ctx, invite.guild_id, asked)
+        yield from require_dealings(call.ctx, server, invite.guild_id)
         has_mirror = (yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)) is not None
         noted = yield from NoteParting(server, invite.guild_id, user.user_id, due_ms, call.ctx.wall_ms)
         if noted is None:

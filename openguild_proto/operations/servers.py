@@ -229,11 +229,28 @@ def _count_bytes(ctx: Context, server: str, nbytes: int) -> None:
         spend(ctx, budget, server, full)
 
 
+def verdict_in(ctx: Context, caller: PeerCaller, guild_id: str | None) -> Verdict:
+    """Return what holds for the server in that guild."""
+    return judge(ctx.service.settings.federation, caller.server, caller.peer, guild_id)
+
+
 def require_unrestricted(ctx: Context, caller: PeerCaller, guild_id: str | None = None, *, reads: bool = False) -> None:
     """Check that new things of the server are taken, in that guild. `reads`: it brings none. Raises Refusal 403."""
-    verdict = judge(ctx.service.settings.federation, caller.server, caller.peer, guild_id)
+    verdict = verdict_in(ctx, caller, guild_id)
     if verdict.standing is Standing.DENY or (verdict.standing is Standing.QUARANTINE and not reads):
         raise denied(verdict)
+
+
+def require_dealings(ctx: Context, server: str, guild_id: str | None) -> Operation[None]:
+    """Check that this server deals with the owner of a guild, in that guild. Raises Refusal 403.
+
+    Where federation is off nothing is checked: whoever asks the owner is told so.
+    """
+    policy = ctx.service.settings.federation
+    if policy.is_on:
+        verdict = judge(policy, server, (yield from known_peer(ctx, server)), guild_id)
+        if verdict.standing is Standing.DENY:
+            raise denied(verdict)
 
 
 def denied(verdict: Verdict) -> Refusal:

@@ -11,6 +11,7 @@ from openguild_proto.effects.deliveries import (
     FindWoken,
     Leases,
     LeaveLeases,
+    MirroredLog,
     MoveCursors,
     NotePurged,
     TakeLeases,
@@ -23,7 +24,7 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, texts
 
 # Of the lines `m` of federation_guilds and the logs `own`: those that the peer has not whole. A peer whose last member is gone
-# gets the guild's log up to the removal, and nothing else.
+# gets the guild's log up to the removal, and nothing else. One that is denied in the guild gets nothing of it.
 _BEHIND = """
 SELECT m.peer, m.guild_id, l.log_id, l.epoch, m.ended_at IS NOT NULL AS ends,
     CASE WHEN m.ended_at IS NULL THEN l.head_sequence ELSE m.last_sequence END AS head,
@@ -34,6 +35,8 @@ LEFT JOIN federation_cursors AS c ON c.peer = m.peer AND c.log_id = own.log_id
 WHERE m.purged_at IS NULL AND CASE WHEN m.ended_at IS NULL
     THEN {level}coalesce(c.sequence, 0) < l.head_sequence OR c.epoch <> l.epoch
     ELSE own.log_id = m.guild_id AND coalesce(c.sequence, 0) < m.last_sequence END
+    AND NOT EXISTS (SELECT FROM federation_rulings AS r
+        WHERE r.server = m.peer AND r.guild_id = m.guild_id::text AND r.standing = 'deny')
 """
 FIND_BEHIND = (
     _BEHIND.format(
@@ -179,17 +182,19 @@ async def move_cursors(connection: Connection, effect: MoveCursors) -> None:
 
 
 @performs(FindMirrored, Mode.QUERY)
-async def find_mirrored(connection: Connection, effect: FindMirrored) -> LogPlace | None:
+async def find_mirrored(connection: Connection, effect: FindMirrored) -> MirroredLog | None:
     row = await connection.fetchrow(
         """
-        SELECT l.epoch, l.head_sequence FROM logs AS l LEFT JOIN channels AS c ON c.channel_id = l.log_id
+        SELECT m.guild_id, l.epoch, l.head_sequence FROM logs AS l LEFT JOIN channels AS c ON c.channel_id = l.log_id
         JOIN federation_guilds AS m ON m.peer = $1 AND m.guild_id = coalesce(c.guild_id, l.log_id)
         WHERE l.log_id = $2 AND m.ended_at IS NULL
         """,
         effect.peer,
         effect.log_id,
     )
-    return LogPlace(effect.log_id, row["epoch"], row["head_sequence"]) if row is not None else None
+    if row is None:
+        return None
+    return MirroredLog(str(row["guild_id"]), LogPlace(effect.log_id, row["epoch"], row["head_sequence"]))
 
 
 @performs(FindMirroring, Mode.QUERY)

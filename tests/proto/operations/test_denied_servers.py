@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from openguild_proto.effects.federation import RuleServer, Standing
+from openguild_proto.effects.federation import AskPeer, RuleServer, Standing
 from tests.support.homeservers import Federation, Homeserver
 from tests.support.world import decoded
 
@@ -81,19 +82,88 @@ def test_in_quarantine_members_read_and_change_nothing(everywhere: bool) -> None
     assert south.ask("GET", f"/channels/{channel}/messages", None, bob).status == 403
 
 
+class TwoGuilds:
+    """Guilds of NORTH with a channel each, which a user of SOUTH has joined."""
+
+    def __init__(self) -> None:
+        federation = Federation(NORTH, SOUTH)
+        self.north, self.south = federation[NORTH], federation[SOUTH]
+        self.alice, self.bob = self.north.user("alice"), self.south.user("bob")
+        self.guilds, self.channels, self.codes = [], [], []
+        for number in range(2):
+            guild = self.north.ask_for(self.alice, "POST", "/guilds", {"name": f"g{number}"})["guild_id"]
+            channel = self.north.ask_for(self.alice, "POST", f"/guilds/{guild}/channels", {"name": "c"})["channel_id"]
+            self.codes.append(self.north.ask_for(self.alice, "POST", f"/guilds/{guild}/invites")["code"])
+            self.south.ask_for(self.bob, "POST", f"/invites/{self.codes[-1]}@{NORTH}/accept")
+            self.guilds.append(guild)
+            self.channels.append(channel)
+
+    def say(self) -> None:
+        for channel in self.channels:
+            self.north.ask_for(self.alice, "POST", f"/channels/{channel}/messages", {"content": "news"})
+
+    def seen(self) -> list[int]:
+        return [len(self.south.ask_for(self.bob, "GET", f"/channels/{each}/events")) for each in self.channels]
+
+    def posted(self) -> list[int]:
+        asked = [f"/channels/{each}/messages" for each in self.channels]
+        return [self.south.ask("POST", path, {"content": "x"}, self.bob).status for path in asked]
+
+
 def test_a_ruling_for_one_guild_leaves_the_others() -> None:
-    federation = Federation(NORTH, SOUTH)
-    north, south = federation[NORTH], federation[SOUTH]
-    alice, bob = north.user("alice"), south.user("bob")
-    found = []
-    for number in range(2):
-        guild = north.ask_for(alice, "POST", "/guilds", {"name": f"g{number}"})["guild_id"]
-        channel = north.ask_for(alice, "POST", f"/guilds/{guild}/channels", {"name": "c"})["channel_id"]
-        code = north.ask_for(alice, "POST", f"/guilds/{guild}/invites")["code"]
-        south.ask_for(bob, "POST", f"/invites/{code}@{NORTH}/accept")
-        found.append((guild, channel))
-    rule(north, SOUTH, Standing.QUARANTINE, found[0][0])
-    statuses = [
-        south.ask("POST", f"/channels/{channel}/messages", {"content": "x"}, bob).status for _, channel in found
-    ]
-    assert statuses == [403, 200]
+    scene = TwoGuilds()
+    rule(scene.north, SOUTH, Standing.QUARANTINE, scene.guilds[0])
+    assert scene.posted() == [403, 200]
+
+
+@pytest.mark.parametrize("standing", [Standing.DENY, Standing.QUARANTINE])
+def test_nothing_new_of_one_guild_is_taken_of_its_owner(standing: Standing) -> None:
+    scene = TwoGuilds()
+    rule(scene.south, NORTH, standing, scene.guilds[0])
+    scene.say()
+    told = {place.log_id: place for place in scene.north.deliver(SOUTH).logs}
+    assert [told[channel].status for channel in scene.channels] == ["refused", "ok"]
+    assert (told[scene.channels[0]].reason or "").endswith(": spam")
+    assert scene.seen() == [0, 1]
+    body = {"logs": [], "ended": [{"guild_id": guild, "epoch": 0, "sequence": 0} for guild in scene.guilds]}
+    asked = AskPeer(SOUTH, "POST", "/federation/v1/deliveries", msgspec.json.encode(body))
+    assert msgspec.json.decode(scene.north.perform(asked).body)["purged"] == [scene.guilds[1]]
+
+    rule(scene.south, NORTH, None, scene.guilds[0])
+    scene.north.deliver(SOUTH)
+    assert len(scene.south.ask_for(scene.bob, "GET", f"/channels/{scene.channels[0]}/events")) == 1
+
+
+def test_a_server_that_is_denied_in_one_guild_reads_nothing_of_it() -> None:
+    scene = TwoGuilds()
+    scene.say()
+    rule(scene.north, SOUTH, Standing.DENY, scene.guilds[0])
+    for number, expected in enumerate((403, 200)):
+        guild, channel = scene.guilds[number], scene.channels[number]
+        for target in (
+            f"/federation/v1/guilds/{guild}/snapshot",
+            f"/federation/v1/logs/{guild}/events",
+            f"/federation/v1/logs/{channel}/events",
+            f"/federation/v1/logs/{channel}/proof",
+        ):
+            assert scene.south.perform(AskPeer(NORTH, "GET", target)).status == expected, target
+
+
+def test_users_have_nothing_to_do_with_an_owner_in_a_guild_in_which_it_is_denied() -> None:
+    scene = TwoGuilds()
+    carol = scene.south.user("carol")
+    rule(scene.south, NORTH, Standing.DENY, scene.guilds[0])
+    scene.north.federation.carried.clear()
+    for token, method, path in (
+        (scene.bob, "POST", f"/channels/{scene.channels[0]}/messages"),
+        (carol, "GET", f"/invites/{scene.codes[0]}@{NORTH}"),
+        (carol, "POST", f"/invites/{scene.codes[0]}@{NORTH}/accept"),
+    ):
+        answer = scene.south.ask(method, path, {"content": "x"} if "channels" in path else None, token)
+        assert (answer.status, decoded(answer)["error"]) == (403, "server_denied"), path
+        assert decoded(answer)["message"].endswith(": spam")
+    asked = [line for line in scene.north.federation.carried if "/invites/" not in line[2]]
+    assert asked == [], "the owner hears of none of it"
+    assert scene.posted() == [403, 200]
+    scene.south.ask_for(carol, "POST", f"/invites/{scene.codes[1]}@{NORTH}/accept")
+    assert scene.south.ask("DELETE", f"/guilds/{scene.guilds[0]}/members/@me", token=scene.bob).status == 204

@@ -16,6 +16,7 @@ from openguild_proto.effects.deliveries import (
     FindWoken,
     Leases,
     LeaveLeases,
+    MirroredLog,
     MoveCursors,
     NotePurged,
     TakeLeases,
@@ -133,7 +134,8 @@ async def test_only_peers_that_mirror_a_log_see_it(storage: Storage) -> None:
     user = await join(storage, guild, owner, peer)
     await join(storage, other, owner, stranger)
     for log_id in (guild, channel):
-        assert await storage.perform(FindMirrored(peer=peer, log_id=log_id)) == await place(storage, log_id)
+        found = MirroredLog(guild, await place(storage, log_id))
+        assert await storage.perform(FindMirrored(peer=peer, log_id=log_id)) == found
         assert await storage.perform(FindMirrored(peer=stranger, log_id=log_id)) is None
     for log_id in (user, new_id()):
         assert await storage.perform(FindMirrored(peer=peer, log_id=log_id)) is None
