@@ -14,6 +14,7 @@ from openguild_proto.client.errors import (
     Unauthorized,
     api_error,
     refused_command,
+    session_end,
 )
 from openguild_proto.client.gateway_link import GatewayLink
 from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient
@@ -84,4 +85,5 @@ __all__ = [
     "next_step",
     "proxy_answer_reason",
     "refused_command",
+    "session_end",
 ]  # fmt: skip

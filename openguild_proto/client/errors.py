@@ -11,7 +11,8 @@ from openguild_proto.client.proxy_answers import media_type, proxy_answer_reason
 from openguild_proto.client.retry_advice import parse_retry_after
 from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway.client_commands import LONE_SURROGATE
-from openguild_proto.gateway.client_events import Refused
+from openguild_proto.gateway.client_events import Ended, Refused
+from openguild_proto.gateway.close_codes import GatewayClose
 
 STATUS_BY_CODE: dict[str, int] = {code.spec.code: code.spec.status for code in ErrorCode}
 
@@ -124,3 +125,11 @@ def refused_command(refused: Refused) -> ApiError:
     advised = refused.retry_after_ms / 1_000 if refused.retry_after_ms is not None else None
     details = tuple(Problem(problem.field, problem.message) for problem in refused.details)
     return _BY_STATUS.get(status, ApiError)(status, refused.code, refused.message, "", details, advised)
+
+
+def session_end(ended: Ended) -> Unauthorized | None:
+    """Return the error for a gateway that ended with the session; None: it ended for another reason."""
+    if ended.code != GatewayClose.SESSION_ENDED:
+        return None
+    spec = ErrorCode.UNAUTHORIZED.spec
+    return Unauthorized(spec.status, spec.code, ended.reason)

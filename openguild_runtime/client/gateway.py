@@ -26,6 +26,7 @@ from openguild_proto.client import (
     Unauthorized,
     is_temporary,
     refused_command,
+    session_end,
 )
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client_commands import keyed
@@ -40,7 +41,7 @@ from openguild_runtime.client.gateway_driver import GatewayDriver
 from openguild_runtime.client.log_events import log_event, overheard_event
 from openguild_runtime.client.messages import Messages
 from openguild_runtime.client.subscription import StreamEnded
-from openguild_runtime.client.transport import NotLoggedIn, OutcomeUnknown, decode_answer
+from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program
@@ -65,7 +66,8 @@ class Gateway:
     `positions`, with `handled` or when the next one is taken.
     A program that takes no events is a slow reader: the server keeps them for it.
 
-    The iterator raises ApiError when the session has ended, and StreamEnded when the server will not have this client.
+    The iterator raises Unauthorized when the session has ended, and StreamEnded when the server will not have this client.
+    Commands raise ApiError and OutcomeUnknown.
     """
 
     def __init__(
@@ -185,7 +187,7 @@ class Gateway:
                 return
             case told.Ended(code=code, reason=reason, error=error):
                 if code is not None:
-                    self._end = StreamEnded(code, reason, error)
+                    self._end = session_end(event) or StreamEnded(code, reason, error)
                 return
             case told.Opened():
                 self._opened.set()
@@ -257,13 +259,11 @@ class Gateway:
         while self._machine.follows(f"guild:{guild_id}"):
             try:
                 head, channels = await self._channels_of(guild_id)
-            except NotLoggedIn:
-                return  # the session has ended meanwhile: the connection says so
             except OutcomeUnknown:
                 await anyio.sleep(backoff.next_delay())
             except ApiError as refusal:
                 if not is_temporary(refusal.status):
-                    return  # the guild is gone, or no longer the user's: its log says so
+                    return  # the guild or the session has ended: its log, or the connection, says so
                 await anyio.sleep(backoff.next_delay(refusal.retry_after_secs))
             else:
                 logs.listed(guild_id, head, channels)
@@ -310,7 +310,12 @@ class Gateway:
         backoff, deadline = Backoff(self._jitter), self._clock() + self._retry_secs
         may_be_done = False
         while True:
-            outcome = await self._answer_to(command, deadline)
+            try:
+                outcome = await self._answer_to(command, deadline)
+            except ApiError as end:
+                if may_be_done:
+                    raise OutcomeUnknown(str(end), key_of(command)) from end
+                raise
             if isinstance(outcome, told.Answered):
                 return outcome.result
             if isinstance(outcome, told.Dropped):  # a sign of typing, which may be missed
@@ -329,7 +334,7 @@ class Gateway:
 
     async def _answer_to(self, command: AnyCommand, deadline: float) -> told.Answered | told.Refused | told.Dropped:
         if self._over.is_set():
-            raise self._end or OutcomeUnknown("the gateway is closed", key_of(command))
+            raise self._no_answer(command, was_sent=False)
         answer = _Answer()
         ref = self._machine.send(command)
         self._answers[ref] = answer
@@ -341,7 +346,13 @@ class Gateway:
             del self._answers[ref]
             was_sent = self._machine.withdraw(ref)
         if answer.outcome is None:
-            in_time = "no answer in time" if was_sent else "no connection in time"
-            reason = "the gateway was closed" if self._over.is_set() else in_time
-            raise OutcomeUnknown(reason, key_of(command))
+            raise self._no_answer(command, was_sent=was_sent)
         return answer.outcome
+
+    def _no_answer(self, command: AnyCommand, *, was_sent: bool) -> ApiError | OutcomeUnknown:
+        """Return the error of a command that has no answer: what ended the session, if it was never sent."""
+        if isinstance(self._end, ApiError) and not was_sent:
+            return self._end
+        in_time = "no answer in time" if was_sent else "no connection in time"
+        reason = f"the gateway was closed: {self._end or 'by this program'}" if self._over.is_set() else in_time
+        return OutcomeUnknown(reason, key_of(command))

@@ -13,7 +13,6 @@ from openguild_proto.client import ApiError, ClientResponse, ReadMarks
 from openguild_proto.gateway.commands import request_of
 from openguild_proto.gateway.frames import Read
 from openguild_runtime.client.gateway import Gateway
-from openguild_runtime.client.subscription import StreamEnded
 from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
 
 
@@ -105,7 +104,7 @@ class ReadMarker:
         failure: ApiError | None = None
         answered: list[_Answer] | None = None
         try:
-            with suppress(OutcomeUnknown, StreamEnded):  # it is sent again
+            with suppress(OutcomeUnknown):  # it is sent again
                 result = await self._attempt(gateway, Read(0, mark.channel_id, sequence=mark.sequence))
                 answered = self._marks.answered()
         except ApiError as refusal:
@@ -118,7 +117,7 @@ class ReadMarker:
             answer.is_there, answer.result, answer.failure = True, result, failure
 
     async def _attempt(self, gateway: Gateway | None, command: Read) -> Any:
-        """Send once and return the answer. Raises ApiError, OutcomeUnknown, StreamEnded."""
+        """Send once and return the answer. Raises ApiError, OutcomeUnknown."""
         if gateway is not None:
             return await gateway.attempt(command)
         request = request_of(command, token="", request_id="", client_address="")

@@ -294,7 +294,7 @@ class Client(Messages):
     async def fresh_token(self, refused: str | None = None) -> str:
         """Return an access token that is valid for a while and is not `refused`.
 
-        Raises ApiError, OutcomeUnknown, and RuntimeError before a login.
+        Raises ApiError, also without a session, and OutcomeUnknown.
         """
         session = self._logged_in()
         if session.access_token == refused or session.is_stale(self.sources.monotonic()):
@@ -303,7 +303,7 @@ class Client(Messages):
 
     def _logged_in(self) -> Session:
         if self.session is None:
-            raise NotLoggedIn("log in first")
+            raise NotLoggedIn
         return self.session
 
     async def refresh(self, refused: str | None) -> None:

@@ -14,11 +14,20 @@ import anyio
 import msgspec
 from anyio.abc import ByteStream, SocketAttribute
 
-from openguild_proto.client import ConnectionBroken
+from openguild_proto.client import ConnectionBroken, Unauthorized
+from openguild_proto.errors import ErrorCode
 
 
-class NotLoggedIn(RuntimeError):
-    """A request needs a session, and there is none yet, or no longer."""
+class NotLoggedIn(Unauthorized, RuntimeError):
+    """A request needs a session, and there is none yet, or no longer: nothing was sent."""
+
+    def __init__(self) -> None:
+        spec = ErrorCode.UNAUTHORIZED.spec
+        super().__init__(spec.status, spec.code, "log in first")
+
+    def __reduce__(self) -> tuple[type[NotLoggedIn], tuple[object, ...]]:
+        """Let it pass between processes."""
+        return type(self), ()
 
 
 class OutcomeUnknown(Exception):

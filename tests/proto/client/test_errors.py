@@ -6,9 +6,19 @@ import pickle
 
 import pytest
 
-from openguild_proto.client import ApiError, NotFound, Problem, RateLimited, Unauthorized, api_error, refused_command
+from openguild_proto.client import (
+    ApiError,
+    NotFound,
+    Problem,
+    RateLimited,
+    Unauthorized,
+    api_error,
+    refused_command,
+    session_end,
+)
 from openguild_proto.client.http import ClientResponse
-from openguild_proto.gateway.client_events import Refused
+from openguild_proto.gateway.client_events import Ended, Refused
+from openguild_proto.gateway.close_codes import GatewayClose
 
 
 @pytest.mark.parametrize(
@@ -30,3 +40,10 @@ def test_a_refused_command_has_the_status_of_its_code() -> None:
     assert refused_command(Refused(1, "message_rate_limit", "m", 1_500, ())).retry_after_secs == 1.5
     assert type(refused_command(Refused(1, "not_found", "m", None, ()))) is NotFound
     assert refused_command(Refused(1, "a_later_code", "m", None, ())).status == 400
+
+
+def test_only_the_close_code_of_an_ended_session_is_a_401() -> None:
+    ended = session_end(Ended(GatewayClose.SESSION_ENDED, "session ended"))
+    assert (type(ended), str(ended)) == (Unauthorized, "401 unauthorized: session ended")
+    assert session_end(Ended(GatewayClose.PROTOCOL_ERROR, "")) is None
+    assert session_end(Ended(None, "closed")) is None

@@ -11,8 +11,18 @@ import anyio
 import pytest
 
 from openguild_proto.client import Session
+from openguild_proto.gateway.frames import Typing
 from openguild_proto.ws.frames import text_frame
-from openguild_runtime.client import Client, Connected, Gateway, Interrupted, LogFollowed, MessagePosted, Place
+from openguild_runtime.client import (
+    Client,
+    Connected,
+    Gateway,
+    Interrupted,
+    LogFollowed,
+    MessagePosted,
+    Place,
+    Unauthorized,
+)
 from openguild_runtime.client.gateway import MAX_WAITING_EVENTS
 from tests.support.scripted import Scripted, scripted
 from tests.support.waiting import eventually
@@ -142,6 +152,17 @@ async def test_a_log_that_is_followed_again_repeats_and_loses_nothing() -> None:
         await server.sub_ok(ref=2, after=4)
         await server.events(5, 9)
         assert await sequences(events, 9) == [5, 6, 7, 8, 9]
+
+
+async def test_a_token_that_is_wanted_after_a_logout_ends_it_with_401() -> None:
+    async with following() as (server, events):
+        assert isinstance(events._client, Client)
+        events._client.session = None
+        await server.say("auth_expiring", expires_in_ms=1_000)
+        with pytest.raises(Unauthorized, match="log in"):
+            await sequences(events, 1)
+        with pytest.raises(Unauthorized, match="log in"):
+            await events.attempt(Typing(0, LOG[8:]))
 
 
 async def _until_interrupted(events: Gateway) -> AsyncIterator[Interrupted]:

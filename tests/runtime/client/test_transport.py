@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import ssl
 from contextlib import suppress
 
@@ -13,7 +14,15 @@ from anyio.streams.tls import TLSStream
 
 from openguild_proto import Response
 from openguild_runtime.client import Client
-from openguild_runtime.client.transport import TRANSPORT_ERRORS, Address, TlsFailed, close, connect_tcp, receive
+from openguild_runtime.client.transport import (
+    TRANSPORT_ERRORS,
+    Address,
+    NotLoggedIn,
+    TlsFailed,
+    close,
+    connect_tcp,
+    receive,
+)
 from tests.support.scripted import scripted
 from tests.support.waiting import eventually, free_port
 
@@ -76,3 +85,9 @@ async def test_receive_returns_no_bytes_at_the_end() -> None:
         await close(stream)
         await close(stream)
         await eventually(lambda: server.ended == 1)
+
+
+async def test_a_request_without_a_session_is_a_401_that_passes_between_processes() -> None:
+    failure = pickle.loads(pickle.dumps(NotLoggedIn()))
+    assert isinstance(failure, RuntimeError)
+    assert (type(failure), failure.status, str(failure)) == (NotLoggedIn, 401, "401 unauthorized: log in first")
