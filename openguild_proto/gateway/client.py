@@ -7,8 +7,7 @@ It deals in messages, so that any WebSocket library may drive it. The call contr
 3. send: all of `messages_to_send()`;
 4. check `next_deadline`, and continue.
 
-`follow`, `unfollow`, `send`, `set_token` and `close` may be called in any phase. `places` says how far each log was delivered;
-`to_dict` stores that, and a later `restore` goes on from there.
+`follow`, `unfollow`, `send`, `set_token` and `close` may be called in any phase. `to_dict` stores `places`, for a later `restore`.
 """
 
 from __future__ import annotations
@@ -138,11 +137,13 @@ class GatewayClient:
         self._logs.add(log, place, tail)
         self._ask()
 
-    def unfollow(self, log: str) -> None:
-        """Follow a log no longer, and tell nothing more of it. Safe to repeat."""
+    def unfollow(self, log: str) -> Place | None:
+        """Follow a log no longer, and tell nothing more of it. Return the place up to which it was told. Safe to repeat."""
+        place = told.place_before(self._events, log) or self.places.get(log)
         if self._logs.remove(log) and self.phase.is_asking:
             self._say(Unsub([log]))
         self._events = deque(event for event in self._events if getattr(event, "log", None) != log)
+        return place
 
     def send(self, command: AnyCommand) -> int:
         """Send a command, now or with the next connection, until it is answered. Return its ref; that of `command` is replaced.

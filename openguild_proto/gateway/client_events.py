@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import msgspec
 
 from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway.client_logs import Place
 from openguild_proto.gateway.frames import GoneCode, Problem, Ready
 
 
@@ -156,3 +158,14 @@ ClientEvent: TypeAlias = (
     | Interrupted
     | Ended
 )
+
+
+def place_before(events: Iterable[ClientEvent], log: str) -> Place | None:
+    """Return the place before the first event of a log; None: there is none."""
+    for event in events:
+        match event:
+            case Followed(log=name, epoch=epoch, after=after) if name == log:
+                return Place(epoch, after)
+            case Delivered(log=name, epoch=epoch, sequence=sequence) if name == log:
+                return Place(epoch, sequence - 1)
+    return None

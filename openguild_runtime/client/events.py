@@ -13,6 +13,7 @@ import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.gateway.client_events import Delivered
+from openguild_proto.gateway.client_logs import Place
 from openguild_proto.gateway.frames import GoneCode, Ready
 from openguild_proto.hints import PresenceStatus
 from openguild_proto.schemas.events import (
@@ -60,6 +61,11 @@ class LogFollowed(Event, msgspec.Struct, frozen=True):
     head: int
     recovered: bool
 
+    @property
+    def place(self) -> Place:
+        """The place behind which its events come."""
+        return Place(self.epoch, self.after)
+
 
 class LogGone(Event, msgspec.Struct, frozen=True):
     """A log is not followed any more: the right to read it has ended, or it was deleted."""
@@ -96,6 +102,11 @@ class LogEvent(Event, Generic[C]):
         self.wire = delivered.wire  # the event in JSON, as it was signed
         self.event = event
         self.content = content
+
+    @property
+    def place(self) -> Place:
+        """The place of the event in its log."""
+        return Place(self.epoch, self.sequence)
 
     @property
     def log_id(self) -> str:

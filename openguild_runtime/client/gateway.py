@@ -164,10 +164,8 @@ class Gateway:
     def handled(self) -> None:
         """Move `positions` behind the last event: the program is done with it. Taking the next one does the same."""
         match self._taken:
-            case LogEvent() as event:
-                self._positions[event.log] = Place(event.epoch, event.sequence)
-            case LogFollowed(log=log, epoch=epoch, after=after):
-                self._positions[log] = Place(epoch, after)
+            case LogEvent() | LogFollowed() as event:
+                self._positions[event.log] = event.place
             case LogGone(log=log):
                 self._positions.pop(log, None)
         self._taken = None
@@ -228,16 +226,22 @@ class Gateway:
         if self._machine.follows(log):
             return
         place, taken = self._positions.get(log), self._taken
-        if isinstance(taken, LogEvent) and taken.log == log:  # the program is busy with it
-            place = Place(taken.epoch, taken.sequence)
+        if isinstance(taken, LogEvent | LogFollowed) and taken.log == log:  # the program is busy with it
+            place = taken.place
         self._machine.follow(log, place, tail=tail)
         self._driver.wake()
 
     def unfollow(self, log: str) -> None:
         """Follow a log no longer: its events that are not taken come when it is followed again. Safe to repeat."""
-        self._machine.unfollow(log)
+        place = self._machine.unfollow(log)
         about = (LogEvent, LogFollowed, LogGone)
+        dropped = [event for event in self._waiting if isinstance(event, about) and event.log == log]
         self._waiting = deque(event for event in self._waiting if not (isinstance(event, about) and event.log == log))
+        first = next((event for event in dropped if not isinstance(event, LogGone)), None)
+        if first is not None:
+            place = first.place if isinstance(first, LogFollowed) else Place(first.epoch, first.sequence - 1)
+        if place is not None:
+            self._positions.setdefault(log, place)
         self._driver.wake()
 
     def _follow_account(self, logs: AccountLogs, event: told.ClientEvent) -> None:

@@ -121,8 +121,7 @@ class TestLogs:
 
     def test_unfollow_tells_the_server_once(self) -> None:
         server = Scripted().followed()
-        server.client.unfollow(LOG)
-        server.client.unfollow(LOG)
+        assert [server.client.unfollow(LOG) for _ in range(2)] == [Place(EPOCH, 4), None]
         assert server.sent() == [{"type": "unsub", "logs": [LOG]}]
         assert server.event(5) == []
 

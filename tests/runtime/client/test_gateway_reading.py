@@ -154,6 +154,32 @@ async def test_a_log_that_is_followed_again_repeats_and_loses_nothing() -> None:
         assert await sequences(events, 9) == [5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+async def test_a_log_that_is_left_before_its_first_event_is_taken_loses_nothing(taken: int) -> None:
+    """It was followed from now on: no event tells yet from where to go on."""
+    async with following() as (server, events):
+        assert isinstance(await anext(events), Connected)
+        await server.events(1, 3)
+        await eventually(lambda: len(events._waiting) == 4)
+        for _ in range(taken):
+            assert isinstance(await anext(events), LogFollowed)
+        events.unfollow(LOG)
+        events.follow(LOG)
+        assert events._machine.places == {LOG: Place(1, 0)}
+        await server.sub_ok(ref=2, after=0)
+        await server.events(1, 4)
+        assert await sequences(events, 4) == [1, 2, 3, 4]
+
+
+async def test_a_log_that_is_left_as_it_begins_goes_on_from_there() -> None:
+    async with following() as (_, events):
+        assert isinstance(await anext(events), Connected)
+        assert isinstance(await anext(events), LogFollowed)
+        events.unfollow(LOG)
+        events.follow(LOG)  # what comes between is not had
+        assert events._machine.places == {LOG: Place(1, 0)}
+
+
 async def test_a_token_that_is_wanted_after_a_logout_ends_it_with_401() -> None:
     async with following() as (server, events):
         assert isinstance(events._client, Client)
