@@ -18,8 +18,7 @@ authority, name, password = sys.argv[1:]
 
 
 def connect() -> socket.socket:
-    host, _, port = authority.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection(authority.rsplit(":", 1), timeout=10)
 
 
 def request(method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> ClientResponse:
@@ -48,8 +47,7 @@ def answer(event: told.Delivered, user_id: str) -> None:
 
 token, user_id = log_in(), ""
 client = GatewayClient(Encoding.JSON, jitter=random.random, random_bytes=secrets.token_bytes)
-link, logs = GatewayLink(client), AccountLogs(client)
-sock = socket.socket()  # until `Connect` opens the first one
+link, logs, sock = GatewayLink(client), AccountLogs(client), socket.socket()  # `Connect` opens the first one
 client.start(token, monotonic())
 while True:
     while (event := client.next_event()) is not None:
@@ -72,17 +70,20 @@ while True:
                 logs.opened(ready)
             case told.Followed():
                 logs.followed(event)
-            case told.LogGone(log=log) if not client.follows(log):
+            case told.LogGone(log=log) | told.FollowRefused(log=log) if not client.follows(log):
                 logs.gone(log)
             case told.Delivered():
                 logs.delivered(event)
                 answer(event, user_id)
             case told.Ended(reason=reason):
                 sys.exit(reason)
-    while (guild := logs.next_listing()) is not None:  # up to 200 channels: the first page
-        page = request("GET", f"/guilds/{guild}/channels?limit=200", ("authorization", f"Bearer {token}"))
+    bearer = "authorization", f"Bearer {token}"
+    if logs.wants_guilds():  # up to 200 of each list: the first page
+        logs.joined(guild["guild_id"] for guild in json.loads(request("GET", "/guilds?limit=200", bearer).body))
+    while (guild_id := logs.next_listing()) is not None:
+        page = request("GET", f"/guilds/{guild_id}/channels?limit=200", bearer)
         head = int(page.header("x-openguild-head") or 0)
-        logs.listed(guild, head, [channel["channel_id"] for channel in json.loads(page.body)])
+        logs.listed(guild_id, head, (channel["channel_id"] for channel in json.loads(page.body)))
     wait_secs = max(0.001, (client.next_deadline() or monotonic() + 10) - monotonic())
     try:
         if link.is_connected:

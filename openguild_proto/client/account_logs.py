@@ -1,9 +1,10 @@
 """Which logs a client follows to miss nothing that its user may read: their own, their guilds', their channels (PROTOCOL 15.9.4).
 
 Feed `opened`, `followed`, `delivered`, `gone` with the events of the gateway client, and after each list the channels of every
-guild that `next_listing` names, with `listed`. A guild's channels are listed once its log is level, and the answer is used
-once the log has come to the place that it names. So a channel made while the client was away is followed from its beginning.
-Logs that end need no care: the server says that they are gone.
+guild that `next_listing` names, with `listed`, and the guilds if `wants_guilds`, with `joined`. A guild's channels are listed
+once its log is level, and the answer is used once the log has come to the place that it names. So a channel made while the client
+was away is followed from its beginning. The guilds are listed where the own log begins anew. Logs that end need no care: the server
+says that they are gone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class _GuildLog:
 
 
 class AccountLogs:
-    """Follows them with `gateway`, behind its kept places where it has them, else from now on.
+    """Follows them with `gateway`, behind its kept places where it has them, else from the first connection on.
 
     `skipped`: logs beyond the MAX_GATEWAY_LOGS of a socket, which are not followed.
     """
@@ -49,25 +50,35 @@ class AccountLogs:
         self._gateway = gateway
         self._guilds: dict[str, _GuildLog] = {}
         self._listings: deque[str] = deque()
+        self._wants_guilds = False
 
     def next_listing(self) -> str | None:
         """Remove and return the id of the guild to read `GET /guilds/{id}/channels` of, all pages; None: none."""
         return self._listings.popleft() if self._listings else None
 
+    def wants_guilds(self) -> bool:
+        """Return, once for each time, whether to read `GET /guilds`, all pages."""
+        wants, self._wants_guilds = self._wants_guilds, False
+        return wants
+
     # --- input ---------------------------------------------------------------------------------------
 
     def opened(self, ready: Ready) -> None:
-        """A connection is authenticated: `ready` names the guilds."""
-        self._follow(f"user:{ready.user.user_id}")
+        """A connection is authenticated: `ready` names the guilds, and where the logs were then."""
+        places = {line.log: Place(line.epoch, line.head) for line in ready.heads}
+        own = f"user:{ready.user.user_id}"
+        self._follow(own, places.get(own))
         joined = {guild.guild_id for guild in ready.guilds}
         for guild_id in self._guilds.keys() - joined:
             del self._guilds[guild_id]
         for guild_id in joined:
-            self._join(guild_id)
+            self._join(guild_id, places.get(f"guild:{guild_id}"))
 
     def followed(self, event: Followed) -> None:
         """A log is followed."""
         kind, log_id = _split(event.log)
+        if kind == "user" and not event.recovered:  # what it would have told is not known
+            self._wants_guilds = True
         if kind == "guild" and (guild := self._guilds.get(log_id)) is not None:
             if not guild.known or not event.recovered:
                 guild.level_at = event.head
@@ -91,10 +102,15 @@ class AccountLogs:
             self._moved(log_id, guild, event.sequence)
 
     def gone(self, log: str) -> None:
-        """A log cannot be followed any more."""
+        """A log cannot be followed, or not any more."""
         kind, log_id = _split(log)
         if kind == "guild":
             self._guilds.pop(log_id, None)
+
+    def joined(self, guild_ids: Iterable[str]) -> None:
+        """The user has these guilds. Others are not forgotten: their own logs say that they are gone."""
+        for guild_id in guild_ids:
+            self._join(guild_id)
 
     def listed(self, guild_id: str, head: int, channel_ids: Iterable[str]) -> None:
         """The guild has these channels, or had when its log ended at `head`: `X-OpenGuild-Head` of the first page."""
@@ -116,8 +132,8 @@ class AccountLogs:
                 self._follow(f"channel:{channel_id}")
             guild.listing, guild.known = None, True
 
-    def _join(self, guild_id: str) -> None:
-        if guild_id not in self._guilds and self._follow(f"guild:{guild_id}"):
+    def _join(self, guild_id: str, place: Place | None = None) -> None:
+        if guild_id not in self._guilds and self._follow(f"guild:{guild_id}", place):
             self._guilds[guild_id] = _GuildLog()
 
     def _follow(self, log: str, place: Place | None = None) -> bool:

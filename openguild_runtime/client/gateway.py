@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -43,6 +44,8 @@ from openguild_runtime.client.messages import Messages
 from openguild_runtime.client.subscription import StreamEnded
 from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+
+T = TypeVar("T")
 
 MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program
 CLOSE_SECS = 3.0
@@ -252,27 +255,40 @@ class Gateway:
                 logs.followed(event)
             case told.Delivered():
                 logs.delivered(event)
-            case told.LogGone(log=log) if not self._machine.follows(log):
+            case told.LogGone(log=log) | told.FollowRefused(log=log) if not self._machine.follows(log):
                 logs.gone(log)
+        if logs.wants_guilds():
+            self.start(partial(self._list_guilds, logs))
         while (guild_id := logs.next_listing()) is not None:
-            if self._tasks is not None:
-                self._tasks.start_soon(self._list_channels, logs, guild_id)
+            self.start(partial(self._list_channels, logs, guild_id))
+
+    async def _list_guilds(self, logs: AccountLogs) -> None:
+        guilds = await self._read(f"user:{self._client.user_id}", self._guilds)
+        logs.joined(guilds or ())
+        self._driver.wake()
+
+    async def _guilds(self) -> list[str]:
+        return [guild.guild_id async for guild in self._client.guilds()]
 
     async def _list_channels(self, logs: AccountLogs, guild_id: str) -> None:
+        found = await self._read(f"guild:{guild_id}", partial(self._channels_of, guild_id))
+        if found is not None:
+            logs.listed(guild_id, *found)
+            self._driver.wake()
+
+    async def _read(self, log: str, read: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what is read, after any number of attempts; None: the log is not followed any more, or the session has ended."""
         backoff = Backoff(self._jitter)
-        while self._machine.follows(f"guild:{guild_id}"):
+        while self._machine.follows(log):
             try:
-                head, channels = await self._channels_of(guild_id)
+                return await read()
             except OutcomeUnknown:
                 await anyio.sleep(backoff.next_delay())
             except ApiError as refusal:
                 if not is_temporary(refusal.status):
-                    return  # the guild or the session has ended: its log, or the connection, says so
+                    return None  # the guild or the session has ended: its log, or the connection, says so
                 await anyio.sleep(backoff.next_delay(refusal.retry_after_secs))
-            else:
-                logs.listed(guild_id, head, channels)
-                self._driver.wake()
-                return
+        return None
 
     async def _channels_of(self, guild_id: str) -> tuple[int, list[str]]:
         path, after, found = f"/guilds/{guild_id}/channels?limit=200", "", list[str]()

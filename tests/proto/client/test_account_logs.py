@@ -8,7 +8,7 @@ from typing import Any
 from openguild_proto.client import AccountLogs, GatewayClient, Place
 from openguild_proto.gateway.client_events import Delivered, Followed
 from openguild_proto.gateway.encoding import Encoding
-from openguild_proto.gateway.frames import Ready, ReadySession, ReadyUser
+from openguild_proto.gateway.frames import LogHead, Ready, ReadySession, ReadyUser
 from openguild_proto.limits import MAX_GATEWAY_LOGS
 from openguild_proto.schemas.guilds import Guild
 from tests.support.gateway import log_name
@@ -46,9 +46,10 @@ class Account:
                 self._refs[line["log"]] = sent["ref"]
                 self.asked[line["log"]] = (line.get("epoch"), line["after"]) if "after" in line else None
 
-    def open(self, *guilds: str) -> None:
+    def open(self, *guilds: str, heads: dict[str, int] | None = None) -> None:
         shown = [Guild(guild_id, "name", "2026-01-01T00:00:00Z") for guild_id in guilds]
-        self.logs.opened(Ready(ReadyUser(ME, "me"), ReadySession(ME, "2026-01-01T00:00:00Z"), shown, []))
+        places = [LogHead(log, 1, head) for log, head in (heads or {}).items()]
+        self.logs.opened(Ready(ReadyUser(ME, "me"), ReadySession(ME, "2026-01-01T00:00:00Z"), shown, places))
         self.say({"type": "hb"})
 
     def begin(self, log: str, after: int, head: int, *, recovered: bool = True) -> None:
@@ -77,6 +78,40 @@ def test_everything_is_followed_from_now_on() -> None:
     account.listed(TEA, 7, GENERAL)
     assert account.asked[f"channel:{GENERAL}"] is None
     assert account.logs.next_listing() is None
+
+
+def test_logs_begin_where_the_list_of_guilds_was_made() -> None:
+    account = Account({f"guild:{COFFEE}": Place(1, 2)})
+    account.open(TEA, COFFEE, heads={f"user:{ME}": 5, f"guild:{TEA}": 7, f"guild:{COFFEE}": 9})
+    assert account.asked == {f"user:{ME}": (1, 5), f"guild:{TEA}": (1, 7), f"guild:{COFFEE}": (1, 2)}
+
+
+def test_the_guilds_are_listed_again_where_the_own_log_begins_anew() -> None:
+    account = Account()
+    account.open(TEA)
+    account.begin(f"user:{ME}", 4, 4)
+    assert not account.logs.wants_guilds(), "the connection named them"
+    account.say({"type": "gone", "log": f"user:{ME}", "code": "restarted"})
+    account.begin(f"user:{ME}", 9, 9, recovered=False)
+    assert [account.logs.wants_guilds(), account.logs.wants_guilds()] == [True, False]
+    account.logs.joined([COFFEE])
+    account.say({"type": "hb"})
+    assert account.asked[f"guild:{COFFEE}"] is None
+    account.begin(f"guild:{TEA}", 0, 0)
+    assert account.logs.next_listing() == TEA, "nothing else is forgotten"
+
+
+def test_a_guild_that_was_refused_is_followed_when_it_is_joined_again() -> None:
+    account = Account()
+    account.open(TEA)
+    account.say(
+        {"type": "err", "ref": account._refs[f"guild:{TEA}"], "log": f"guild:{TEA}", "code": "not_found", "message": ""}
+    )
+    account.logs.gone(f"guild:{TEA}")
+    account.asked.clear()
+    account.begin(f"user:{ME}", 0, 0)
+    account.event(f"user:{ME}", 1, "guild.joined", guild_id=TEA, name="tea", role="guest")
+    assert f"guild:{TEA}" in account.asked
 
 
 def test_a_channel_made_while_away_is_followed_from_its_beginning() -> None:
