@@ -12,6 +12,7 @@ from openguild_proto.schemas.events import (
     MessageContent,
     PinContent,
     ReactionContent,
+    RedactedContent,
     RedactionContent,
     parse_content,
     parse_event,
@@ -27,7 +28,7 @@ class ShownReaction(msgspec.Struct):
 
 
 class ShownMessage(msgspec.Struct):
-    """A message as it is now. `text` None: taken back."""
+    """A message as it is now. `text` None: taken back. `author`: their name, "" where it is not told."""
 
     event_id: str
     sequence: int
@@ -63,12 +64,19 @@ class MessageList:
             return self._change(event, content)
         match content:
             case MessageContent(author=author, content=text, reply_to=reply_to):
-                if reply_to in self.messages:
-                    self.messages[reply_to].replies += 1
-                message = ShownMessage(event.event_id, sequence, author.id, author.username, text, reply_to=reply_to)
-                self.messages[event.event_id] = message
-                return message
+                return self._post(event, sequence, author.username, text, reply_to)
+            case RedactedContent(reply_to=reply_to) if event.event_type == "message":  # it came when it was taken back
+                return self._post(event, sequence, "", None, reply_to)
         return None
+
+    def _post(
+        self, event: CanonicalEvent, sequence: int, author: str, text: str | None, reply_to: str | None
+    ) -> ShownMessage:
+        if reply_to in self.messages:
+            self.messages[reply_to].replies += 1
+        message = ShownMessage(event.event_id, sequence, event.sender, author, text, reply_to=reply_to)
+        self.messages[event.event_id] = message
+        return message
 
     def _change(
         self, event: CanonicalEvent, content: EditContent | RedactionContent | ReactionContent | PinContent

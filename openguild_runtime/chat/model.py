@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.client.message_list import MessageList, ShownMessage
 from openguild_runtime.client import (
     ChannelCreated,
@@ -27,6 +28,7 @@ from openguild_runtime.client import (
     MemberJoined,
     MessagePosted,
     PresenceChanged,
+    TextTakenBack,
     UserTyping,
 )
 
@@ -195,10 +197,9 @@ class ChatModel:
                     channel.unread = 0
             case MessagePosted():
                 self.names.setdefault(event.author.id, event.author.username)
-                heard = self.channels.get(event.channel_id)
-                if heard is not None and event.sequence > heard.latest:
-                    heard.latest = event.sequence
-                    heard.unread += event.channel_id != self.open_channel and event.author.id != self.user_id
+                self._count(event)
+            case TextTakenBack(event=CanonicalEvent(event_type="message")):
+                self._count(event)
             case MemberJoined(content=content):
                 self._know(content.user_id, content.username, content.display_name)
         if event.log != f"channel:{self.open_channel}":
@@ -209,6 +210,13 @@ class ChatModel:
             self._early.append(event)
         if isinstance(event, MessagePosted):
             self.typing = ""
+
+    def _count(self, message: LogEvent[Any]) -> None:
+        """Count a message of others as unread, also one that was taken back (PROTOCOL 7.7.3)."""
+        channel = self.channels.get(message.log_id)
+        if channel is not None and message.sequence > channel.latest:
+            channel.latest = message.sequence
+            channel.unread += message.log_id != self.open_channel and message.event.sender != self.user_id
 
     def _forget(self, log: str) -> None:
         kind, _, log_id = log.partition(":")

@@ -44,6 +44,10 @@ def message_lines(model: ChatModel, count: int) -> list[Text]:
     return lines[-count:]
 
 
+def _author(model: ChatModel, message: ShownMessage) -> str:
+    return model.names.get(message.author_id, message.author or "somebody")
+
+
 def _lines(model: ChatModel, message: ShownMessage) -> list[Text]:
     found = []
     shown = model.shown
@@ -51,11 +55,13 @@ def _lines(model: ChatModel, message: ShownMessage) -> list[Text]:
     if answered is not None:
         found.append(
             Text(
-                plain(f"  > {answered.author}: {model.shown_text(answered.text or 'taken back')[:EXCERPT_CHARS]}"),
+                plain(
+                    f"  > {_author(model, answered)}: {model.shown_text(answered.text or 'taken back')[:EXCERPT_CHARS]}"
+                ),
                 style="dim",
             )
         )
-    author = model.names.get(message.author_id, message.author)
+    author = _author(model, message)
     line = Text(f"{message.sequence:>4} ", style="dim")
     line.append(plain(author), style="bold" if message.author_id == model.user_id else "bold cyan")
     if message.text is None:

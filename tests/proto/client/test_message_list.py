@@ -51,6 +51,19 @@ def test_events_behind_the_page_change_what_is_shown() -> None:
     assert shown.head == 13
 
 
+def test_a_message_that_was_taken_back_before_it_came_is_shown_as_in_a_page() -> None:
+    shown = MessageList(ME, PAGE, 5)
+    gone = {"content": "", "redacted_by": "$later"}
+    new = json.loads(wire("message")) | {"content": {**gone, "reply_to": "$one"}}
+    message = shown.apply(6, json.dumps(new))
+    assert message is shown.messages["$new"]
+    assert (message.author_id, message.author, message.text, message.sequence) == (OTHER, "", None, 6)
+    assert shown.messages["$one"].replies == 1
+    edit = json.loads(wire("message.edited", event_id="$edit")) | {"content": {**gone, "target": "$one"}}
+    assert shown.apply(7, json.dumps(edit)) is None
+    assert list(shown.messages) == ["$one", "$two", "$new"]
+
+
 def test_other_messages_and_unknown_events_are_passed_over() -> None:
     shown = MessageList(ME, PAGE, 0)
     for sequence, event in enumerate([

@@ -10,7 +10,8 @@ import pytest
 
 from openguild_proto.client.message_list import MessageList
 from openguild_proto.gateway.client_events import Delivered
-from openguild_runtime.chat.model import ChatModel
+from openguild_runtime.chat.model import ChatModel, ShownChannel
+from openguild_runtime.chat.render import message_lines
 from openguild_runtime.client import Client, LogFollowed
 from openguild_runtime.client.log_events import log_event
 
@@ -37,13 +38,13 @@ class Slow(Client):
         self.told.append((channel_id, sequence))
 
 
-def posted(client: Client, channel_id: str, sequence: int) -> Any:
+def posted(client: Client, channel_id: str, sequence: int, **changed: Any) -> Any:
     event = {
         "schema_version": 1, "event_id": f"${sequence:044}".replace("0", "a"), "origin_server": "s", "room_id": channel_id,
         "event_type": "message", "sender": USER, "origin_ts": 0, "prev_events": [], "auth_events": [], "signatures": {},
         "content": {"author": {"id": USER, "username": "alice"}, "content": f"text {sequence}", "nonce": "n"},
     }  # fmt: skip
-    return log_event(client, Delivered(f"channel:{channel_id}", 1, sequence, json.dumps(event).encode()))
+    return log_event(client, Delivered(f"channel:{channel_id}", 1, sequence, json.dumps(event | changed).encode()))
 
 
 def texts(model: ChatModel) -> list[str | None]:
@@ -80,6 +81,25 @@ async def test_the_channel_that_was_opened_last_is_shown(first: str) -> None:
         client.go["b" if first == "c" else "c"].set()
     assert client.asked == ["b", "c"]
     assert (model.open_channel, texts(model)) == ("c", ["text 2"])
+
+
+async def test_a_message_that_was_taken_back_before_it_came_is_listed_and_counted() -> None:
+    """As the server counts it, and as a page shows it."""
+    client = Slow()
+    model = ChatModel(client)
+    model.channels["c"] = ShownChannel("c", "g", "general")
+    gone = {"content": {"content": "", "redacted_by": "$later"}}
+    model.hear(posted(client, "c", 1, **gone))
+    assert (model.channels["c"].unread, model.channels["c"].latest) == (1, 1)
+    client.heads = [1]
+    client.go["c"] = anyio.Event()
+    client.go["c"].set()
+    await model.open("c")
+    model.hear(posted(client, "c", 2, **gone))
+    assert message_lines(model, 9)[0].plain.split() == ["2", "somebody", "taken", "back"]
+    model.hear(posted(client, "c", 3))
+    assert texts(model) == [None, "text 3"]
+    assert message_lines(model, 9)[0].plain.split() == ["2", "alice", "taken", "back"]
 
 
 def followed(after: int, *, epoch: int = 1) -> LogFollowed:
