@@ -54,7 +54,10 @@ class Commands:
         return self._model.open_channel
 
     def _guild_id(self) -> str:
-        return self._model.channels[self._open()].guild_id
+        channel = self._model.channels.get(self._open())
+        if channel is None:  # it was just made or deleted
+            raise NoCommand("the guild of this channel is not known: choose another channel")
+        return channel.guild_id
 
     def _numbered(self, number: str) -> ShownMessage:
         shown = self._model.shown

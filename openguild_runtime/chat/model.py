@@ -190,7 +190,7 @@ class ChatModel:
                 )
                 channel.name = content.name
             case ChannelDeleted(content=content):
-                self.channels.pop(content.channel_id, None)
+                self._forget(f"channel:{content.channel_id}")
             case ChannelRead(content=content) if content.channel_id in self.channels:
                 channel = self.channels[content.channel_id]
                 if content.last_read_sequence >= channel.latest:

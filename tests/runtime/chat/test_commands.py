@@ -1,0 +1,45 @@
+"""The commands of the terminal chat, where what they are about has gone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from openguild_proto.gateway.client_events import Delivered
+from openguild_runtime.chat.commands import Commands, NoCommand
+from openguild_runtime.chat.model import ChatModel, ShownChannel
+from openguild_runtime.client import Client
+from openguild_runtime.client.log_events import log_event
+
+pytestmark = pytest.mark.anyio
+CHANNEL, GUILD, USER = (f"0198c0de-0000-7000-8000-{number:012}" for number in range(3))
+
+
+@pytest.fixture
+def model() -> ChatModel:
+    """One guild with one channel, which is open."""
+    model = ChatModel(Client("http://127.0.0.1:1"))
+    model.guilds[GUILD] = "tea"
+    model.channels[CHANNEL] = ShownChannel(CHANNEL, GUILD, "general")
+    model.open_channel = CHANNEL
+    return model
+
+
+@pytest.mark.parametrize("line", ["/invite", "/members", "/channel news"])
+async def test_a_channel_that_is_not_known_has_no_guild(model: ChatModel, line: str) -> None:
+    """Such as a new one of another server's guild, whose log has not come yet."""
+    del model.channels[CHANNEL]
+    with pytest.raises(NoCommand, match="not known"):
+        await Commands(model, lambda text: None).do(line)
+
+
+async def test_a_deleted_channel_is_closed_though_its_log_is_not_gone_yet(model: ChatModel) -> None:
+    event = {
+        "schema_version": 1, "event_id": "$e", "origin_server": "s", "room_id": GUILD, "event_type": "channel.deleted",
+        "sender": USER, "origin_ts": 0, "prev_events": [], "auth_events": [], "signatures": {},
+        "content": {"channel_id": CHANNEL, "name": "general", "place": {"epoch": 1, "sequence": 1}},
+    }  # fmt: skip
+    model.hear(log_event(model.client, Delivered(f"guild:{GUILD}", 1, 1, json.dumps(event).encode())))
+    with pytest.raises(NoCommand, match="no channel is open"):
+        await Commands(model, lambda text: None).do("/invite")
