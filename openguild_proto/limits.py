@@ -168,6 +168,7 @@ MAX_DESCRIPTOR_MARGIN = 256  # ours: for descriptors that are not counted
 DESCRIPTORS_SHORT_SECS = 5.0  # ours: after the last failure to open one
 
 # Hints
+TYPING_SHOWN_SECS = 5.0  # PROTOCOL 7.12.2: so long a client shows a signal
 TYPING_SECS = 1.5  # PROTOCOL 7.12.2: between two signals of a user in a channel that are told
 MAX_TYPISTS_PER_CHANNEL = 8  # ours: told in that time; clients show three or "several people"
 MAX_TYPISTS = 50_000  # ours: told in that time by a replica

@@ -32,6 +32,7 @@ from openguild_proto.client.stream import (
     StreamClient,
     StreamEvent,
 )
+from openguild_proto.client.typists import Typists
 from openguild_proto.client.websocket import (
     Accepted,
     Broken,
@@ -77,6 +78,7 @@ __all__ = [
     "Step",
     "StreamClient",
     "StreamEvent",
+    "Typists",
     "Unauthorized",
     "WebSocketEvent",
     "api_error",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import ClassVar
@@ -13,6 +14,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import Footer, Input, Static, Tree
 
 from openguild_proto.client import Backoff, is_temporary
@@ -21,6 +23,10 @@ from openguild_runtime.chat.login import LoginScreen
 from openguild_runtime.chat.model import ChatModel
 from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
 from openguild_runtime.client import ApiError, Client, LogFollowed, OutcomeUnknown, StreamEnded
+
+TYPING_EVERY_SECS = 3.0  # others show a signal for TYPING_SHOWN_SECS
+NOT_TOLD = ("", -math.inf)
+TIMER_MARGIN_SECS = 0.05  # a timer may be early
 
 
 def is_passing(failure: Exception) -> bool:
@@ -49,6 +55,8 @@ class ChatScreen(Screen[None]):
         self.model = ChatModel(client)
         self._commands = Commands(self.model, self.show_note)
         self._note = ""
+        self._told_typing = NOT_TOLD  # the channel and the time of the last signal
+        self._typing_ends: Timer | None = None
         # Held, not looked for: an event may still be drawn while the screen is taken down.
         self._channels: Tree[str] = Tree("guilds", id="channels")
         self._messages = Static("", id="messages")
@@ -123,14 +131,21 @@ class ChatScreen(Screen[None]):
     def line_given(self, event: Input.Submitted) -> None:
         """Post the line, or do what its command says."""
         event.input.value = ""
+        self._told_typing = NOT_TOLD
+        self.workers.cancel_group(self, "typing")  # a signal that is late would say that one writes on
         if event.value.strip():
             self._do(self._commands.do, event.value)
 
     @on(Input.Changed, "#line")
     def line_changed(self, event: Input.Changed) -> None:
         """Tell the others that one is writing."""
-        if event.value and not event.value.startswith("/") and self.model.open_channel is not None:
-            self._tell_typing(self.model.open_channel)
+        channel_id, now = self.model.open_channel, self.client.sources.monotonic()
+        told, told_at = self._told_typing
+        if not event.value or event.value.startswith("/") or channel_id is None:
+            return
+        if channel_id != told or now - told_at >= TYPING_EVERY_SECS:
+            self._told_typing = channel_id, now
+            self._tell_typing(channel_id)
 
     @work(exclusive=True, group="typing")
     async def _tell_typing(self, channel_id: str) -> None:
@@ -175,8 +190,17 @@ class ChatScreen(Screen[None]):
         self._messages.update(Text("\n").join(lines) if lines else Text("no messages"))
         note = Text(plain(self._note or model.typing))  # Text: brackets are no markup
         self._typing.update(note)
+        self._refresh_when_typing_ends()
         online = f", {len(model.online)} online" if model.online else ""
         self._status.update(Text(plain(f" {model.username}: {model.status}{online}")))
+
+    def _refresh_when_typing_ends(self) -> None:
+        if self._typing_ends is not None:
+            self._typing_ends.stop()
+            self._typing_ends = None
+        secs = self.model.typing_changes_in()
+        if secs is not None:
+            self._typing_ends = self.set_timer(secs + TIMER_MARGIN_SECS, self._refresh)
 
     def _refresh_channels(self) -> None:
         wanted = [

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.client import Typists
 from openguild_proto.client.message_list import MessageList, ShownMessage
 from openguild_runtime.client import (
     ChannelCreated,
@@ -51,6 +52,7 @@ class ChatModel:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._clock = client.sources.monotonic
         self.user_id = ""
         self.username = ""
         self.guilds: dict[str, str] = {}  # id -> name
@@ -58,7 +60,7 @@ class ChatModel:
         self.names: dict[str, str] = {}  # of users, as far as they are known
         self._ids: dict[str, str] = {}  # of the same, by their username in lower case
         self.status = "connecting"
-        self.typing = ""  # who writes in the open channel
+        self.typists = Typists()  # in the open channel
         self.online: set[str] = set()
         self.open_channel: str | None = None
         self.shown: MessageList | None = None
@@ -108,12 +110,28 @@ class ChatModel:
 
         return AT_NAME.sub(mention, written)
 
+    @property
+    def typing(self) -> str:
+        """Who writes in the open channel, in words."""
+        names = [self.names.get(user_id, "somebody") for user_id in self.typists.writing(self._clock())]
+        if not names:
+            return ""
+        if len(names) == 1:
+            return f"{names[0]} is writing"
+        return f"{', '.join(names)} are writing" if len(names) <= 3 else "several people are writing"
+
+    def typing_changes_in(self) -> float | None:
+        """Return in how many seconds `typing` changes by itself; None: not."""
+        now = self._clock()
+        end = self.typists.next_end(now)
+        return None if end is None else end - now
+
     async def open(self, channel_id: str) -> None:
         """Show a channel: its newest messages, which are read by that; of several that are opened at once the last one.
 
         Raises ApiError, OutcomeUnknown.
         """
-        self.open_channel, self.shown, self.typing, self._read_up_to = channel_id, None, "", 0
+        self.open_channel, self.shown, self.typists, self._read_up_to = channel_id, None, Typists(), 0
         early = self._early = []
         try:
             shown = await self.client.message_list(channel_id, self.user_id)
@@ -174,7 +192,7 @@ class ChatModel:
             case PresenceChanged(user_id=user_id, status=status):
                 (self.online.discard if status.value == "offline" else self.online.add)(user_id)
             case UserTyping(channel_id=channel_id, user_id=user_id, preview=preview) if channel_id == self.open_channel:
-                self.typing = f"{self.names.get(user_id, 'somebody')} is writing" if preview != "" else ""
+                self.typists.signalled(user_id, preview, self._clock())
             case LogGone(log=log):
                 self._forget(log)
             case LogEvent():
@@ -208,8 +226,8 @@ class ChatModel:
             self.shown.apply(event.sequence, event.wire)
         elif self._early is not None:
             self._early.append(event)
-        if isinstance(event, MessagePosted):
-            self.typing = ""
+        if event.event.event_type == "message":
+            self.typists.posted(event.event.sender)
 
     def _count(self, message: LogEvent[Any]) -> None:
         """Count a message of others as unread, also one that was taken back (PROTOCOL 7.7.3)."""

@@ -121,6 +121,36 @@ async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:
     assert "2 online" in bob.text("#status")
 
 
+async def test_typing_is_told_seldom_and_ends_by_itself(
+    terminals: tuple[Terminal, Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = terminals
+    name = uuid.uuid4().hex[:8]
+    await alice.register(f"alice-{name}")
+    await bob.register(f"bob-{name}")
+    await alice.write("/guild Tea")
+    await alice.sees("/join ", "#typing")
+    await bob.write(alice.text("#typing").partition(": ")[2])
+    await bob.sees("no messages")
+    await alice.write("/help")
+    told = list[str]()
+    typing = Client.typing
+
+    async def note(client: Client, channel_id: str, preview: str | None = None) -> None:
+        told.append(channel_id)
+        await typing(client, channel_id, preview)
+
+    monkeypatch.setattr(Client, "typing", note)
+    monkeypatch.setattr("openguild_proto.client.typists.TYPING_SHOWN_SECS", 0.5)
+    box = alice.app.screen.query_one("#line", Input)
+    for end in range(1, 6):
+        box.value = "hello"[:end]
+        await alice.pilot.pause()
+    await bob.sees(f"alice-{name} is writing", "#typing")
+    await eventually(lambda: "is writing" not in bob.text("#typing"))
+    assert len(told) == 1
+
+
 async def test_a_limit_of_reading_does_not_disturb_the_reader(
     server: ServerProcess, terminals: tuple[Terminal, Terminal]
 ) -> None:

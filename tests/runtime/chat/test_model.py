@@ -12,8 +12,9 @@ from openguild_proto.client.message_list import MessageList
 from openguild_proto.gateway.client_events import Delivered
 from openguild_runtime.chat.model import ChatModel, ShownChannel
 from openguild_runtime.chat.render import message_lines
-from openguild_runtime.client import Client, LogFollowed
+from openguild_runtime.client import Client, LogFollowed, UserTyping
 from openguild_runtime.client.log_events import log_event
+from tests.support.clocks import Clocks
 
 pytestmark = pytest.mark.anyio
 USER = "0198c0de-0000-7000-8000-000000000001"
@@ -100,6 +101,35 @@ async def test_a_message_that_was_taken_back_before_it_came_is_listed_and_counte
     model.hear(posted(client, "c", 3))
     assert texts(model) == [None, "text 3"]
     assert message_lines(model, 9)[0].plain.split() == ["2", "alice", "taken", "back"]
+
+
+def names_of(model: ChatModel, *names: str) -> None:
+    model.names = {name: name for name in names}
+    model.open_channel = "c"
+    for name in names:
+        model.hear(UserTyping("c", name))
+
+
+async def test_a_message_ends_the_typing_of_its_author_alone() -> None:
+    client = Slow()
+    model = ChatModel(client)
+    names_of(model, "bob", "carol", USER)
+    assert model.typing == f"bob, carol, {USER} are writing"
+    model.hear(posted(client, "c", 1))
+    assert model.typing == "bob, carol are writing"
+    model.hear(UserTyping("c", "carol", ""))
+    model.hear(UserTyping("another", "dave"))
+    assert model.typing == "bob is writing"
+
+
+async def test_typing_is_shown_for_five_seconds() -> None:
+    clocks = Clocks()
+    model = ChatModel(Client("http://127.0.0.1:1", sources=clocks.sources))
+    names_of(model, "alice", "bob", "carol", "dave")
+    assert model.typing == "several people are writing"
+    assert 4 < (model.typing_changes_in() or 0) <= 5
+    clocks.passed += 5
+    assert (model.typing, model.typing_changes_in()) == ("", None)
 
 
 def followed(after: int, *, epoch: int = 1) -> LogFollowed:
