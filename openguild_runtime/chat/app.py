@@ -22,7 +22,7 @@ from openguild_runtime.chat.commands import HELP, Commands, NoCommand
 from openguild_runtime.chat.login import LoginScreen
 from openguild_runtime.chat.model import ChatModel
 from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
-from openguild_runtime.client import ApiError, Client, LogFollowed, OutcomeUnknown, StreamEnded
+from openguild_runtime.client import ApiError, Client, Connected, LogFollowed, OutcomeUnknown, StreamEnded
 
 TYPING_EVERY_SECS = 3.0  # others show a signal for TYPING_SHOWN_SECS
 NOT_TOLD = ("", -math.inf)
@@ -55,6 +55,7 @@ class ChatScreen(Screen[None]):
         self.model = ChatModel(client)
         self._commands = Commands(self.model, self.show_note)
         self._note = ""
+        self._is_loaded = False
         self._told_typing = NOT_TOLD  # the channel and the time of the last signal
         self._typing_ends: Timer | None = None
         # Held, not looked for: an event may still be drawn while the screen is taken down.
@@ -98,17 +99,32 @@ class ChatScreen(Screen[None]):
                 await anyio.sleep(delay)
 
     async def _follow(self) -> None:
-        async with self.client.gateway() as events:  # first: what happens while the lists are read comes behind them
-            await self.model.load()
-            if self.model.channels and self.model.open_channel is None:
-                await self._open_first(next(iter(self.model.channels)))
-            self._refresh()
+        async with self.client.gateway() as events:
             async for event in events:
                 self.model.hear(event)
+                if isinstance(event, Connected):  # what happens while the lists are read comes behind them
+                    await self._connected()
+                for guild_id in self.model.guilds_to_add():
+                    self._do(self.model.add_guild, guild_id)
                 if isinstance(event, LogFollowed) and self.model.note_followed(event):
                     self._do(self.model.open, event.log.partition(":")[2])
                 self.model.read()
                 self._refresh()
+
+    async def _connected(self) -> None:
+        if self._is_loaded:
+            self._read_presence()  # its changes meanwhile are in no log
+            return
+        await self.model.load()
+        self._is_loaded = True
+        if self.model.channels and self.model.open_channel is None:
+            await self._open_first(next(iter(self.model.channels)))
+
+    @work(exclusive=True, group="presence")
+    async def _read_presence(self) -> None:
+        with suppress(ApiError, OutcomeUnknown):  # the next connection tries again
+            await self.model.read_presence()
+        self._refresh()
 
     async def _open_first(self, channel_id: str) -> None:
         try:

@@ -73,14 +73,13 @@ class Commands:
     async def _guild(self, name: str) -> None:
         guild = await self._model.client.create_guild(name)
         channel = await self._model.client.create_channel(guild.guild_id, "general")
-        await self._model.load_guild(guild.guild_id, guild.name)
+        await self._model.add_guild(guild.guild_id)
         await self._model.open(channel.channel_id)
         await self._invite("")
 
     async def _channel(self, name: str) -> None:
-        guild_id = self._guild_id()
-        channel = await self._model.client.create_channel(guild_id, name)
-        await self._model.load_guild(guild_id, self._model.guilds[guild_id])
+        channel = await self._model.client.create_channel(self._guild_id(), name)
+        self._model.add_channel(channel)
         await self._model.open(channel.channel_id)
 
     async def _invite(self, argument: str) -> None:
@@ -89,8 +88,7 @@ class Commands:
 
     async def _join(self, invite: str) -> None:
         member = await self._model.client.accept_invite(invite)
-        guild = await self._model.client.request("GET", f"/guilds/{member.guild_id}")
-        await self._model.load_guild(member.guild_id, guild["name"])
+        await self._model.add_guild(member.guild_id)
         channels = [one for one in self._model.channels.values() if one.guild_id == member.guild_id]
         if channels:
             await self._model.open(channels[0].channel_id)

@@ -12,7 +12,10 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.client import Typists
 from openguild_proto.client.message_list import MessageList, ShownMessage
+from openguild_proto.hints import PresenceStatus
 from openguild_runtime.client import (
+    ApiError,
+    Channel,
     ChannelCreated,
     ChannelDeleted,
     ChannelRead,
@@ -21,6 +24,7 @@ from openguild_runtime.client import (
     Connected,
     Event,
     Forbidden,
+    GuildLeft,
     GuildUpdated,
     Interrupted,
     LogEvent,
@@ -28,6 +32,8 @@ from openguild_runtime.client import (
     LogGone,
     MemberJoined,
     MessagePosted,
+    NotFound,
+    OutcomeUnknown,
     PresenceChanged,
     TextTakenBack,
     UserTyping,
@@ -47,6 +53,15 @@ class ShownChannel(msgspec.Struct):
     latest: int = 0  # sequence up to which `unread` counts
 
 
+class _GuildReading:
+    """A guild whose lists are being read, and its events since that began."""
+
+    def __init__(self, guild_id: str) -> None:
+        self.guild_id = guild_id
+        self.heard: list[LogEvent[Any]] = []
+        self.was_left = False
+
+
 class ChatModel:
     """Feed `hear` with the events of the gateway, and `open` a channel before its messages are shown."""
 
@@ -62,6 +77,11 @@ class ChatModel:
         self.status = "connecting"
         self.typists = Typists()  # in the open channel
         self.online: set[str] = set()
+        self._presence_changes: dict[str, bool] | None = None  # while presence is read: who came (True) and went
+        self._readings: list[_GuildReading] = []
+        self._listed_at: dict[str, int] = {}  # guild -> sequence of its log, up to which its lists are true at least
+        self._wanted: set[str] = set()  # guilds to read
+        self._failed: set[str] = set()  # guilds to read on the next connection
         self.open_channel: str | None = None
         self.shown: MessageList | None = None
         self._early: list[LogEvent[Any]] | None = None  # of the open channel, while its messages are read
@@ -71,27 +91,77 @@ class ChatModel:
         self._read_up_to = 0  # in the open channel
 
     async def load(self) -> None:
-        """Read guilds, channels and unread counts. Raises ApiError, OutcomeUnknown."""
+        """Read guilds, channels, unread counts and who is online. Raises ApiError, OutcomeUnknown."""
         me = await self.client.request("GET", "/users/me")
         self.user_id, self.username = me["user_id"], me["username"]
         self.names[self.user_id] = self.username
         for guild in [line async for line in self.client.guilds()]:
-            await self.load_guild(guild.guild_id, guild.name)
+            with suppress(NotFound):  # left meanwhile
+                await self.load_guild(guild.guild_id)
         async for position in self.client.unread():
             if position.channel_id in self.channels:
                 channel = self.channels[position.channel_id]
                 channel.unread, channel.latest = position.unread, position.latest_sequence
+        await self.read_presence()
 
-    async def load_guild(self, guild_id: str, name: str) -> None:
-        """Read the channels and members of a guild. Raises ApiError, OutcomeUnknown."""
-        self.guilds[guild_id] = name
-        async for channel in self.client.channels(guild_id):
-            self.channels.setdefault(channel.channel_id, ShownChannel(channel.channel_id, guild_id, channel.name))
-        async for member in self.client.members(guild_id):
+    async def add_guild(self, guild_id: str) -> None:
+        """Read a guild that was joined, and who is online. Raises ApiError, OutcomeUnknown."""
+        try:
+            await self.load_guild(guild_id)
+        except NotFound:
+            return  # left meanwhile
+        except (ApiError, OutcomeUnknown):
+            self._failed.add(guild_id)
+            raise
+        await self.read_presence()
+
+    async def load_guild(self, guild_id: str) -> None:
+        """Read a guild with its channels and members; what is heard of it meanwhile comes behind them.
+
+        Raises ApiError, OutcomeUnknown.
+        """
+        reading = _GuildReading(guild_id)
+        self._readings.append(reading)
+        try:
+            guild = await self.client.request("GET", f"/guilds/{guild_id}")
+            head, channels = await self.client.channels_at(guild_id)
+            members = [member async for member in self.client.members(guild_id)]
+        finally:
+            self._readings.remove(reading)
+        if reading.was_left:
+            return
+        self.guilds[guild_id], self._listed_at[guild_id] = guild["name"], head
+        for channel in channels:
+            self.add_channel(channel)
+        for member in members:
             self._know(member.user_id, member.username, member.display_name)
-        with suppress(Forbidden):  # this server does not show presence
-            presence = await self.client.presence(guild_id)
-            self.online |= {line.user_id for line in presence.members}
+        for event in reading.heard:
+            self._hear_guild(event)
+
+    def add_channel(self, channel: Channel) -> None:
+        """Show a channel in the list, by its present name."""
+        shown = ShownChannel(channel.channel_id, channel.guild_id, channel.name)
+        self.channels.setdefault(channel.channel_id, shown).name = channel.name
+
+    def guilds_to_add(self) -> list[str]:
+        """Return the guilds to `add_guild`, once each: those whose lists are not known, or no longer."""
+        wanted, self._wanted = list(self._wanted), set()
+        return wanted
+
+    async def read_presence(self) -> None:
+        """Read who is online in all guilds; changes that are heard meanwhile count. Raises ApiError, OutcomeUnknown."""
+        changes = self._presence_changes = dict[str, bool]()
+        online = set[str]()
+        try:
+            for guild_id in list(self.guilds):
+                with suppress(Forbidden, NotFound):  # this server does not show it, or the guild was left meanwhile
+                    online |= {line.user_id for line in (await self.client.presence(guild_id)).members}
+        finally:
+            is_last = self._presence_changes is changes
+            if is_last:
+                self._presence_changes = None
+        if is_last:
+            self.online = {user for user in online | changes.keys() if changes.get(user, True)}
 
     def _know(self, user_id: str, username: str, display_name: str | None) -> None:
         self.names[user_id] = display_name or username
@@ -185,20 +255,34 @@ class ChatModel:
         match event:
             case Connected():
                 self.status = "connected"
+                self._wanted |= self._failed
+                self._failed = set()
             case Interrupted(reason=reason, retry_secs=None):
                 self.status = f"renewing the session ({reason})"
             case Interrupted(reason=reason, retry_secs=secs):
                 self.status = f"reconnecting in {secs:.1f} s ({reason})"
             case PresenceChanged(user_id=user_id, status=status):
-                (self.online.discard if status.value == "offline" else self.online.add)(user_id)
+                is_online = status is not PresenceStatus.OFFLINE
+                (self.online.add if is_online else self.online.discard)(user_id)
+                if self._presence_changes is not None:
+                    self._presence_changes[user_id] = is_online
             case UserTyping(channel_id=channel_id, user_id=user_id, preview=preview) if channel_id == self.open_channel:
                 self.typists.signalled(user_id, preview, self._clock())
+            case LogFollowed(log=log, after=after, recovered=recovered) if log.startswith("guild:"):
+                guild_id = log.removeprefix("guild:")
+                if not recovered or after > self._listed_at.get(guild_id, -1):
+                    self._wanted.add(guild_id)
             case LogGone(log=log):
                 self._forget(log)
             case LogEvent():
                 self._hear_log(event)
 
-    def _hear_log(self, event: LogEvent[Any]) -> None:
+    def _hear_guild(self, event: LogEvent[Any]) -> None:
+        for reading in self._readings:
+            if reading.guild_id == event.log_id:
+                reading.heard.append(event)
+        if event.log_id not in self.guilds:  # not read yet, or left
+            return
         match event:
             case GuildUpdated(content=content):
                 self.guilds[event.log_id] = content.name
@@ -209,6 +293,15 @@ class ChatModel:
                 channel.name = content.name
             case ChannelDeleted(content=content):
                 self._forget(f"channel:{content.channel_id}")
+            case MemberJoined(content=content):
+                self._know(content.user_id, content.username, content.display_name)
+
+    def _hear_log(self, event: LogEvent[Any]) -> None:
+        if event.log.startswith("guild:"):
+            self._hear_guild(event)
+        match event:
+            case GuildLeft(content=content):
+                self._forget(f"guild:{content.guild_id}")
             case ChannelRead(content=content) if content.channel_id in self.channels:
                 channel = self.channels[content.channel_id]
                 if content.last_read_sequence >= channel.latest:
@@ -218,8 +311,6 @@ class ChatModel:
                 self._count(event)
             case TextTakenBack(event=CanonicalEvent(event_type="message")):
                 self._count(event)
-            case MemberJoined(content=content):
-                self._know(content.user_id, content.username, content.display_name)
         if event.log != f"channel:{self.open_channel}":
             return
         if self.shown is not None:
@@ -244,3 +335,10 @@ class ChatModel:
                 self.open_channel = self.shown = None
         elif kind == "guild":
             self.guilds.pop(log_id, None)
+            self._listed_at.pop(log_id, None)
+            self._wanted.discard(log_id)
+            self._failed.discard(log_id)
+            for reading in self._readings:
+                reading.was_left = reading.was_left or reading.guild_id == log_id
+            for channel in [channel for channel in self.channels.values() if channel.guild_id == log_id]:
+                self._forget(f"channel:{channel.channel_id}")

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 from openguild_proto.client import ClientResponse, invite_code
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
+from openguild_proto.operations.epochs import LOG_HEAD
 from openguild_proto.schemas.guilds import Channel, Guild, Invite, Member
 from openguild_proto.schemas.presence import GuildPresence
 from openguild_runtime.client.subscription import ChannelEvent
@@ -55,6 +56,19 @@ class Api(ABC):
     def channels(self, guild_id: str) -> AsyncIterator[Channel]:
         """Iterate over the channels of a guild."""
         return self.list_items(Channel, f"/guilds/{guild_id}/channels")
+
+    async def channels_at(self, guild_id: str) -> tuple[int, list[Channel]]:
+        """Return the channels of a guild, and the sequence of its log up to which they are true at least (PROTOCOL 7.9.5)."""
+        path, after, found = f"/guilds/{guild_id}/channels?limit=200", "", list[Channel]()
+        head: int | None = None
+        while True:
+            page = await self.send("GET", path + after)
+            found += decode_answer(page.body, list[Channel])
+            head = int(page.header(LOG_HEAD.lower()) or 0) if head is None else head
+            next_after = page.header("x-next-after")
+            if next_after is None:
+                return head, found
+            after = "&" + urlencode({"after": next_after})
 
     def members(self, guild_id: str) -> AsyncIterator[Member]:
         """Iterate over the members of a guild."""

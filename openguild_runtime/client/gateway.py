@@ -34,15 +34,13 @@ from openguild_proto.gateway.client_commands import keyed
 from openguild_proto.gateway.commands import key_of
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import AnyCommand
-from openguild_proto.operations.epochs import LOG_HEAD
-from openguild_proto.schemas.guilds import Channel
 from openguild_runtime.client.connection_pool import ConnectionPool
 from openguild_runtime.client.events import Connected, Event, Interrupted, LogEvent, LogFollowed, LogGone
 from openguild_runtime.client.gateway_driver import GatewayDriver
 from openguild_runtime.client.log_events import log_event, overheard_event
 from openguild_runtime.client.messages import Messages
 from openguild_runtime.client.subscription import StreamEnded
-from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
+from openguild_runtime.client.transport import OutcomeUnknown
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 T = TypeVar("T")
@@ -271,9 +269,10 @@ class Gateway:
         return [guild.guild_id async for guild in self._client.guilds()]
 
     async def _list_channels(self, logs: AccountLogs, guild_id: str) -> None:
-        found = await self._read(f"guild:{guild_id}", partial(self._channels_of, guild_id))
+        found = await self._read(f"guild:{guild_id}", partial(self._client.channels_at, guild_id))
         if found is not None:
-            logs.listed(guild_id, *found)
+            head, channels = found
+            logs.listed(guild_id, head, [channel.channel_id for channel in channels])
             self._driver.wake()
 
     async def _read(self, log: str, read: Callable[[], Awaitable[T]]) -> T | None:
@@ -289,16 +288,6 @@ class Gateway:
                     return None  # the guild or the session has ended: its log, or the connection, says so
                 await anyio.sleep(backoff.next_delay(refusal.retry_after_secs))
         return None
-
-    async def _channels_of(self, guild_id: str) -> tuple[int, list[str]]:
-        path, after, found = f"/guilds/{guild_id}/channels?limit=200", "", list[str]()
-        while True:
-            page = await self._client.send("GET", path + after)
-            found += [channel.channel_id for channel in decode_answer(page.body, list[Channel])]
-            next_after = page.header("x-next-after")
-            if next_after is None:
-                return int(page.header(LOG_HEAD.lower()) or 0), found
-            after = f"&after={next_after}"
 
     # --- commands ------------------------------------------------------------------------------------
 

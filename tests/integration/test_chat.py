@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator
 
+import anyio
 import httpx
 import pytest
 from textual.pilot import Pilot
@@ -14,6 +15,7 @@ from textual.widgets import Button, Footer, Input, Static, Tree
 from openguild_runtime.chat.app import ChatApp, ChatScreen
 from openguild_runtime.client import Client
 from tests.support.chat import PASSWORD
+from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
 
@@ -149,6 +151,60 @@ async def test_typing_is_told_seldom_and_ends_by_itself(
     await bob.sees(f"alice-{name} is writing", "#typing")
     await eventually(lambda: "is writing" not in bob.text("#typing"))
     assert len(told) == 1
+
+
+async def test_a_guild_joined_and_left_on_another_device_comes_and_goes(
+    server: ServerProcess, terminals: tuple[Terminal, Terminal]
+) -> None:
+    alice, bob = terminals
+    name = uuid.uuid4().hex[:8]
+    await alice.register(f"alice-{name}")
+    await bob.register(f"bob-{name}")
+    await alice.write("/guild Tea")
+    await alice.sees("/join ", "#typing")
+    code = alice.text("#typing").partition("/join ")[2]
+    tree = bob.app.screen.query_one("#channels", Tree)
+    assert list(tree.root.children) == []
+    async with Client(server.base_url) as device:
+        await device.login(f"bob-{name}", PASSWORD)
+        guild = (await device.accept_invite(code)).guild_id
+        await eventually(lambda: [str(node.label) for node in tree.root.children] == ["Tea"])
+        await alice.write("hello")
+        await eventually(lambda: [str(leaf.label) for leaf in tree.root.children[0].children] == ["# general (1)"])
+        await bob.pilot.press("ctrl+n")
+        await bob.sees("hello")
+        await device.send("DELETE", f"/guilds/{guild}/members/@me")
+    await eventually(lambda: list(tree.root.children) == [])
+    await bob.sees("no channel is open")
+
+
+async def test_who_is_online_is_read_again_after_a_reconnection(server: ServerProcess) -> None:
+    proxy = Proxy(server.port)
+    async with anyio.create_task_group() as tasks:
+        await proxy.start(tasks)
+        async with Client(server.base_url) as alice, Client(f"http://127.0.0.1:{proxy.port}") as client:
+            name = uuid.uuid4().hex[:8]
+            await alice.register(f"alice-{name}", PASSWORD)
+            await alice.login(f"alice-{name}", PASSWORD)
+            invite = await alice.create_invite((await alice.create_guild("tea")).guild_id)
+            app = ChatApp(client)
+            async with app.run_test(size=(100, 30)) as pilot:
+                bob = Terminal(app, pilot)
+                await bob.register(f"bob-{name}")
+                await bob.write(f"/join {invite.code}")
+                async with alice.gateway():
+                    await bob.sees("2 online", "#status")
+                    proxy.cut()
+                    await bob.sees("reconnecting", "#status")
+                [guild] = [guild async for guild in alice.guilds()]
+                await eventually(lambda: nobody_is_online(alice, guild.guild_id), what="all have gone")
+                proxy.heal()
+                await bob.sees("connected, 1 online", "#status")
+        tasks.cancel_scope.cancel()
+
+
+async def nobody_is_online(client: Client, guild_id: str) -> bool:
+    return not (await client.presence(guild_id)).members
 
 
 async def test_a_limit_of_reading_does_not_disturb_the_reader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -10,9 +11,24 @@ import pytest
 
 from openguild_proto.client.message_list import MessageList
 from openguild_proto.gateway.client_events import Delivered
+from openguild_proto.gateway.frames import Ready, ReadySession, ReadyUser
+from openguild_proto.hints import PresenceStatus
+from openguild_proto.schemas.presence import GuildPresence, MemberPresence
 from openguild_runtime.chat.model import ChatModel, ShownChannel
 from openguild_runtime.chat.render import message_lines
-from openguild_runtime.client import Client, LogFollowed, UserTyping
+from openguild_runtime.client import (
+    Channel,
+    Client,
+    Connected,
+    LogFollowed,
+    LogGone,
+    Member,
+    NotFound,
+    OutcomeUnknown,
+    PresenceChanged,
+    Session,
+    UserTyping,
+)
 from openguild_runtime.client.log_events import log_event
 from tests.support.clocks import Clocks
 
@@ -158,3 +174,109 @@ async def test_a_page_from_before_the_channel_was_heard_is_read_again() -> None:
         assert not model.note_followed(followed(2))
         client.go["c"].set()
     assert (client.asked, model.shown is not None and model.shown.head) == (["c", "c"], 3)
+
+
+GUILD = "0198c0de-0000-7000-8000-000000000009"
+
+
+class Guilds(Client):
+    """Has one guild with one channel; each list waits until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.go = anyio.Event()
+        self.is_gone = False
+        self.present: list[str] = []
+
+    async def request(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
+        if self.is_gone:
+            raise NotFound(404, "not_found", "gone")
+        return {"name": "tea"}
+
+    async def channels_at(self, guild_id: str) -> tuple[int, list[Channel]]:
+        await self.go.wait()
+        return 5, [Channel("c", guild_id, "general", "2026-01-01T00:00:00Z", 1)]
+
+    async def members(self, guild_id: str) -> AsyncIterator[Member]:  # type: ignore[override]  # a generator is an iterator
+        yield Member(guild_id, USER, "alice", "guest", "2026-01-01T00:00:00Z")
+
+    async def presence(self, guild_id: str) -> GuildPresence:
+        await self.go.wait()
+        return GuildPresence(True, tuple(MemberPresence(user, PresenceStatus.ONLINE) for user in self.present))
+
+
+def of_guild(client: Client, sequence: int, event_type: str, **content: Any) -> Any:
+    event = {
+        "schema_version": 1, "event_id": "$e", "origin_server": "s", "room_id": GUILD, "event_type": event_type,
+        "sender": USER, "origin_ts": 0, "prev_events": [], "auth_events": [], "signatures": {}, "content": content,
+    }  # fmt: skip
+    return log_event(client, Delivered(f"guild:{GUILD}", 1, sequence, json.dumps(event).encode()))
+
+
+def begins(after: int, *, recovered: bool = True) -> LogFollowed:
+    return LogFollowed(f"guild:{GUILD}", 1, after, after, recovered)
+
+
+async def test_a_guild_that_is_followed_behind_its_lists_is_read() -> None:
+    client = Guilds()
+    client.go.set()
+    model = ChatModel(client)
+    model.hear(begins(5))
+    assert (model.guilds_to_add(), model.guilds_to_add()) == ([GUILD], [])
+    await model.add_guild(GUILD)
+    assert (model.guilds, [one.name for one in model.channels.values()]) == ({GUILD: "tea"}, ["general"])
+    for event, wanted in ((begins(5), []), (begins(6), [GUILD]), (begins(5, recovered=False), [GUILD])):
+        model.hear(event)
+        assert model.guilds_to_add() == wanted
+
+
+async def test_what_is_heard_of_a_guild_while_it_is_read_comes_behind_its_lists() -> None:
+    client = Guilds()
+    model = ChatModel(client)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(model.load_guild, GUILD)
+        await anyio.wait_all_tasks_blocked()
+        model.hear(of_guild(client, 6, "channel.updated", channel_id="c", name="renamed"))
+        model.hear(of_guild(client, 7, "channel.created", channel_id="d", name="news"))
+        client.go.set()
+    assert [one.name for one in model.channels.values()] == ["renamed", "news"]
+
+
+async def test_a_guild_that_is_left_while_it_is_read_is_not_shown() -> None:
+    client = Guilds()
+    model = ChatModel(client)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(model.load_guild, GUILD)
+        await anyio.wait_all_tasks_blocked()
+        model.hear(LogGone(f"guild:{GUILD}", "access_lost"))
+        client.go.set()
+    assert (model.guilds, model.channels) == ({}, {})
+    client.is_gone = True
+    await model.add_guild(GUILD)
+    assert model.guilds == {}
+
+
+async def test_who_comes_and_goes_while_presence_is_read_counts() -> None:
+    client = Guilds()
+    client.present = ["alice", "bob"]
+    model = ChatModel(client)
+    model.guilds[GUILD] = "tea"
+    model.online = {"dave"}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(model.read_presence)
+        await anyio.wait_all_tasks_blocked()
+        model.hear(PresenceChanged("bob", PresenceStatus.OFFLINE))
+        model.hear(PresenceChanged("carol", PresenceStatus.IDLE))
+        client.go.set()
+    assert model.online == {"alice", "carol"}
+
+
+async def test_a_guild_that_could_not_be_read_is_read_on_the_next_connection() -> None:
+    client = Client("http://127.0.0.1:1", retry_secs=-1, session=Session("t", "r"))
+    model = ChatModel(client)
+    with pytest.raises(OutcomeUnknown):
+        await model.add_guild(GUILD)
+    assert model.guilds_to_add() == []
+    ready = Ready(ReadyUser(USER, "alice"), ReadySession("s", "2026-01-01T00:00:00Z"), [], [])
+    model.hear(Connected(ready))
+    assert model.guilds_to_add() == [GUILD]
