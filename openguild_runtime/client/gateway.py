@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from openguild_proto.client import (
@@ -34,6 +35,7 @@ from openguild_proto.gateway.client_commands import keyed
 from openguild_proto.gateway.commands import key_of
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import AnyCommand
+from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.client.connection_pool import ConnectionPool
 from openguild_runtime.client.events import Connected, Event, Interrupted, LogEvent, LogFollowed, LogGone
 from openguild_runtime.client.gateway_driver import GatewayDriver
@@ -67,8 +69,8 @@ class Gateway:
     `positions`, with `handled` or when the next one is taken.
     A program that takes no events is a slow reader: the server keeps them for it.
 
-    The iterator raises Unauthorized when the session has ended, and StreamEnded when the server will not have this client.
-    Commands raise ApiError and OutcomeUnknown.
+    The iterator raises Unauthorized when the session has ended, and StreamEnded when the server will not have this client, or
+    sends an event that cannot be read. Commands raise ApiError and OutcomeUnknown.
     """
 
     def __init__(
@@ -130,8 +132,8 @@ class Gateway:
     async def _drive(self) -> None:
         try:
             await self._driver.run()
-        except ApiError as refusal:
-            self._end = refusal
+        except (ApiError, StreamEnded) as end:
+            self._end = end
         finally:
             self._over.set()
             self._arrived.set()
@@ -192,9 +194,12 @@ class Gateway:
                 self._opened.set()
             case told.Interrupted() if self._opened.is_set():
                 self._opened = anyio.Event()
-        if self._logs is not None:
-            self._follow_account(self._logs, event)
-        heard = self._event_of(event)
+        try:
+            if self._logs is not None:
+                self._follow_account(self._logs, event)
+            heard = self._event_of(event)
+        except msgspec.MsgspecError as failure:  # a reconnection would deliver the same event again
+            raise StreamEnded(CloseCode.INVALID_PAYLOAD, f"the server's event cannot be read: {failure}") from failure
         if heard is not None:
             self._waiting.append(heard)
             self._arrived.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -168,12 +169,13 @@ _presences = msgspec.json.Decoder(MemberPresence)
 
 
 def overheard_event(overheard: Overheard) -> Event | None:
-    """Return what is in no log as its type; None for a kind of a newer server."""
-    match overheard.kind:
-        case "typing":
-            typist = _typists.decode(overheard.data)
-            return UserTyping(overheard.log.partition(":")[2], typist.user_id, typist.preview)
-        case "presence":
-            presence = _presences.decode(overheard.data)
-            return PresenceChanged(presence.user_id, presence.status)
+    """Return what is in no log as its type; None for what a newer server says."""
+    with suppress(msgspec.ValidationError):
+        match overheard.kind:
+            case "typing":
+                typist = _typists.decode(overheard.data)
+                return UserTyping(overheard.log.partition(":")[2], typist.user_id, typist.preview)
+            case "presence":
+                presence = _presences.decode(overheard.data)
+                return PresenceChanged(presence.user_id, presence.status)
     return None

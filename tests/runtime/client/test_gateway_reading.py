@@ -20,7 +20,9 @@ from openguild_runtime.client import (
     Interrupted,
     LogFollowed,
     MessagePosted,
+    OutcomeUnknown,
     Place,
+    StreamEnded,
     Unauthorized,
 )
 from openguild_runtime.client.gateway import MAX_WAITING_EVENTS
@@ -50,7 +52,7 @@ class Server:
         self.server = server
         self.beats = 0
 
-    async def say(self, kind: str, **members: Any) -> None:
+    async def say(self, kind: str, /, **members: Any) -> None:
         await self.server.sockets[-1].send(text_frame(json.dumps({"type": kind, **members}).encode()))
 
     async def begin(self, ref: int, after: int) -> None:
@@ -189,6 +191,34 @@ async def test_a_token_that_is_wanted_after_a_logout_ends_it_with_401() -> None:
             await sequences(events, 1)
         with pytest.raises(Unauthorized, match="log in"):
             await events.attempt(Typing(0, LOG[8:]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("presence", {"user_id": "0198c0de-0000-7000-8000-000000000001", "status": "busy"}),
+        ("typing", {"user_id": "0198c0de-0000-7000-8000-000000000001", "preview": 7}),
+        ("weather", "sunny"),
+    ],
+)
+async def test_a_hint_of_a_newer_server_is_passed_over(kind: str, data: Any) -> None:
+    async with following() as (server, events):
+        await server.say("eph", log=LOG, kind=kind, data=data)
+        await server.events(1, 1)
+        assert await sequences(events, 1) == [1]
+
+
+async def test_an_event_that_cannot_be_read_ends_it() -> None:
+    """It would come again after a reconnection."""
+    async with following() as (server, events):
+        await server.events(1, 1)
+        await server.say("ev", log=LOG, epoch=1, seq=2, event={"schema_version": 1})
+        assert await sequences(events, 1) == [1]
+        with pytest.raises(StreamEnded, match="cannot be read") as ended:
+            await sequences(events, 2)
+        assert ended.value.code == 1007
+        with pytest.raises(OutcomeUnknown, match="cannot be read"):
+            await events.carry_out(Typing(0, LOG[8:]))
 
 
 async def _until_interrupted(events: Gateway) -> AsyncIterator[Interrupted]:
