@@ -94,6 +94,12 @@ class ReadMarks(Generic[W]):
             mark.waiting += newer.waiting
         self._marks = {mark.channel_id: mark, **self._marks}
 
+    def clear(self) -> list[W]:
+        """Drop all of them: they are of a user who is logged in no longer. Return who waits for an answer."""
+        marks = [*self._marks.values(), *([self._sent] if self._sent is not None else [])]
+        self._marks, self._sent = {}, None
+        return [waiting for mark in marks for waiting in mark.waiting]
+
     def _settled(self) -> list[W]:
         mark, self._sent = self._sent, None
         return mark.waiting if mark is not None else []

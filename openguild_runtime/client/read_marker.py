@@ -13,7 +13,7 @@ from openguild_proto.client import ApiError, ClientResponse, ReadMarks
 from openguild_proto.gateway.commands import request_of
 from openguild_proto.gateway.frames import Read
 from openguild_runtime.client.gateway import Gateway
-from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
+from openguild_runtime.client.transport import NotLoggedIn, OutcomeUnknown, decode_answer
 
 
 class _Answer:
@@ -65,6 +65,11 @@ class ReadMarker:
         """Add a position for which nobody waits. Return whether `send_all` is to be called."""
         self._marks.add(channel_id, sequence)
         return not self._is_sending_all
+
+    def forget(self) -> None:
+        """Drop the positions of a user who is logged in no longer."""
+        for answer in self._marks.clear():
+            answer.is_there, answer.failure = True, NotLoggedIn()
 
     def _reason(self) -> Exception:
         return self._last_refusal or OutcomeUnknown("no answer in time")

@@ -148,6 +148,7 @@ class Client(Messages):
 
     def _forget_session(self) -> None:
         self.session = None
+        self._reads.forget()
         self._file.save(None)
 
     def _store_session(self, answer: ClientResponse) -> None:
@@ -162,6 +163,8 @@ class Client(Messages):
             unverified_user_id(session.access_token),
         }:
             session.positions = former.positions
+        elif former is not None:
+            self._reads.forget()
         self.session = session
         self._file.save(session)
         self.on_session(session)

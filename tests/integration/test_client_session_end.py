@@ -99,3 +99,25 @@ async def test_a_logout_ends_a_subscription_with_401(alice: Client) -> None:
         await alice.logout()
         with pytest.raises(Unauthorized), anyio.fail_after(30):
             await anext(events)
+
+
+@pytest.mark.parametrize("logs_out", [True, False])
+async def test_read_positions_are_not_sent_for_the_next_user(
+    alice: Client, server: ServerProcess, logs_out: bool
+) -> None:
+    channel, name = await channel_of(alice), f"client-{uuid.uuid4().hex[:12]}"
+    [guild] = [guild async for guild in alice.guilds()]
+    invite = await alice.create_invite(guild.guild_id)
+    async with Client(server.base_url) as bob:
+        await bob.register(name, PASSWORD)
+        await bob.login(name, PASSWORD, device_id="another")
+        await bob.accept_invite(invite.code)
+        for number in range(5):
+            await alice.post(channel, str(number))
+        alice.note_read(channel, 5)
+        if logs_out:
+            await alice.logout()
+        await alice.login(name, PASSWORD)
+        async with alice.gateway():
+            assert (await alice.mark_read(channel, 1)).last_read_sequence == 1
+        await bob.logout()
