@@ -22,7 +22,15 @@ from openguild_runtime.chat.commands import HELP, Commands, NoCommand
 from openguild_runtime.chat.login import LoginScreen
 from openguild_runtime.chat.model import ChatModel
 from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
-from openguild_runtime.client import ApiError, Client, Connected, LogFollowed, OutcomeUnknown, StreamEnded
+from openguild_runtime.client import (
+    ApiError,
+    Client,
+    Connected,
+    LogFollowed,
+    OutcomeUnknown,
+    StreamEnded,
+    Unauthorized,
+)
 
 TYPING_EVERY_SECS = 3.0  # others show a signal for TYPING_SHOWN_SECS
 NOT_TOLD = ("", -math.inf)
@@ -130,9 +138,9 @@ class ChatScreen(Screen[None]):
         try:
             await self.model.open(channel_id)
         except ApiError as failure:
-            if failure.code != "guild_offline":
+            if isinstance(failure, Unauthorized) or (is_passing(failure) and failure.code != "guild_offline"):
                 raise
-            self.show_note(problem_text(failure))  # only this channel's server is away
+            self.show_note(problem_text(failure))  # only this channel is gone, or its server is away
 
     # --- what the user does --------------------------------------------------------------------------
 

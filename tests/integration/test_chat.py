@@ -12,8 +12,9 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Footer, Input, Static, Tree
 
+from openguild_proto.client.message_list import MessageList
 from openguild_runtime.chat.app import ChatApp, ChatScreen
-from openguild_runtime.client import Client
+from openguild_runtime.client import Client, NotFound
 from tests.support.chat import PASSWORD
 from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
@@ -201,6 +202,25 @@ async def test_who_is_online_is_read_again_after_a_reconnection(server: ServerPr
                 proxy.heal()
                 await bob.sees("connected, 1 online", "#status")
         tasks.cancel_scope.cancel()
+
+
+async def test_a_first_channel_that_is_gone_does_not_end_the_chat(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(client: Client, channel_id: str, user_id: str) -> MessageList:
+        raise NotFound(404, "not_found", "it was deleted")
+
+    monkeypatch.setattr(Client, "message_list", gone)
+    async with Client(server.base_url) as client:
+        name = f"alice-{uuid.uuid4().hex[:8]}"
+        await client.register(name, PASSWORD)
+        await client.login(name, PASSWORD)
+        await client.create_channel((await client.create_guild("tea")).guild_id, "general")
+        app = ChatApp(client)
+        async with app.run_test(size=(100, 30)) as pilot:
+            alice = Terminal(app, pilot)
+            await alice.sees("it was deleted", "#typing")
+            await alice.sees("connected", "#status")
 
 
 async def nobody_is_online(client: Client, guild_id: str) -> bool:
