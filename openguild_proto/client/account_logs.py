@@ -51,6 +51,9 @@ class AccountLogs:
         self._guilds: dict[str, _GuildLog] = {}
         self._listings: deque[str] = deque()
         self._wants_guilds = False
+        self._listed: set[str] = (
+            set()
+        )  # logs of channels that are followed by a list, from now on, and have had no event
 
     def next_listing(self) -> str | None:
         """Remove and return the id of the guild to read `GET /guilds/{id}/channels` of, all pages; None: none."""
@@ -87,6 +90,7 @@ class AccountLogs:
     def delivered(self, event: Delivered) -> None:
         """A log has an event more."""
         kind, log_id = _split(event.log)
+        self._listed.discard(event.log)
         if kind == "channel":
             return
         match parse_content(parse_event(event.wire)):
@@ -97,12 +101,17 @@ class AccountLogs:
             case ChannelRoleGivenContent(channel_id=channel_id):
                 self._follow(f"channel:{channel_id}")
             case ChannelCreatedContent(channel_id=channel_id):
-                self._follow(f"channel:{channel_id}", BEGINNING)
+                log = f"channel:{channel_id}"
+                if log in self._listed:  # by a list that is newer than its place
+                    self._listed.discard(log)
+                    self._gateway.follow(log, BEGINNING)
+                self._follow(log, BEGINNING)
         if kind == "guild" and (guild := self._guilds.get(log_id)) is not None:
             self._moved(log_id, guild, event.sequence)
 
     def gone(self, log: str) -> None:
         """A log cannot be followed, or not any more."""
+        self._listed.discard(log)
         kind, log_id = _split(log)
         if kind == "guild":
             self._guilds.pop(log_id, None)
@@ -128,8 +137,8 @@ class AccountLogs:
             guild.level_at = None
             self._listings.append(guild_id)
         if guild.listing is not None and sequence >= guild.listing[0]:
-            for channel_id in guild.listing[1]:
-                self._follow(f"channel:{channel_id}")
+            logs = [f"channel:{channel_id}" for channel_id in guild.listing[1]]
+            self._listed.update(log for log in logs if not self._gateway.follows(log) and self._follow(log))
             guild.listing, guild.known = None, True
 
     def _join(self, guild_id: str, place: Place | None = None) -> None:

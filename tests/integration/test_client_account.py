@@ -7,12 +7,13 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 
 from openguild_proto.client import AccountLogs
 from openguild_proto.gateway.client_logs import FollowedLogs
 from openguild_proto.gateway.frames import Ready
-from openguild_runtime.client import Client, Gateway, LogFollowed
+from openguild_runtime.client import Channel, Client, Gateway, LogFollowed, MessagePosted
 from tests.support.chat import PASSWORD, User
 from tests.support.server import ServerProcess
 
@@ -33,6 +34,10 @@ class Device:
 
     def join(self) -> None:
         self._user.join(self._invite)
+
+    def make_channel(self) -> list[Channel]:
+        self._owner.say(self._owner.channel(self.guild, "news"), "the first")
+        return msgspec.convert(self._owner.get(f"/guilds/{self.guild}/channels").json(), list[Channel])
 
 
 @pytest.fixture
@@ -61,6 +66,28 @@ async def test_a_guild_joined_before_the_own_log_is_followed(
         await client.login(device.name, PASSWORD)
         async with client.gateway() as events:
             await followed(events, f"channel:{device.channel}")
+
+
+async def test_a_channel_made_while_the_channels_are_listed_misses_no_message(
+    device: Device, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server reads the place that it names before the list, and the answer may come before the event."""
+    channels_at = Client.channels_at
+
+    async def make_one_between(client: Client, guild_id: str) -> tuple[int, list[Channel]]:
+        head, _ = await channels_at(client, guild_id)
+        return head, device.make_channel()
+
+    monkeypatch.setattr(Client, "channels_at", make_one_between)
+    device.join()
+    async with Client(server.base_url) as client:
+        await client.login(device.name, PASSWORD)
+        async with client.gateway() as events:
+            with anyio.fail_after(30):
+                async for event in events:
+                    if isinstance(event, MessagePosted):
+                        break
+            assert event.text == "the first"
 
 
 async def test_a_guild_joined_while_the_own_log_begins_anew(

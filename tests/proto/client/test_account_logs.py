@@ -139,6 +139,21 @@ def test_a_list_that_is_ahead_of_the_log_waits_for_it() -> None:
     assert account.asked[f"channel:{NEWS}"] == (None, 0), "from its beginning, not from now on"
 
 
+def test_a_channel_in_a_list_that_is_made_behind_its_head_is_followed_from_its_beginning() -> None:
+    """A list may be newer than the place that it names (PROTOCOL 7.9.5)."""
+    account = Account()
+    account.open(TEA)
+    account.begin(f"guild:{TEA}", 0, 0)
+    account.listed(TEA, 0, NEWS, GENERAL)
+    for channel in (NEWS, GENERAL):
+        account.begin(f"channel:{channel}", 3, 3)
+    account.event(f"channel:{GENERAL}", 4, "later.type")
+    account.event(f"guild:{TEA}", 1, "channel.created", channel_id=NEWS, name="news")
+    assert account.asked[f"channel:{NEWS}"] == (None, 0)
+    account.event(f"guild:{TEA}", 2, "channel.created", channel_id=GENERAL, name="general")
+    assert account.asked[f"channel:{GENERAL}"] is None, "its events would be repeated"
+
+
 def test_guilds_and_channels_that_come_are_followed() -> None:
     account = Account()
     account.open(TEA)
