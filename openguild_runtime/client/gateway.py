@@ -35,6 +35,7 @@ from openguild_proto.gateway.client_commands import keyed
 from openguild_proto.gateway.commands import key_of
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import AnyCommand
+from openguild_proto.limits import MAX_PENDING_COMMANDS
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.client.connection_pool import ConnectionPool
 from openguild_runtime.client.events import Connected, Event, Interrupted, LogEvent, LogFollowed, LogGone
@@ -54,11 +55,12 @@ CLOSE_SECS = 3.0
 class _Answer:
     """The answer that a caller waits for."""
 
-    __slots__ = ("arrived", "outcome")
+    __slots__ = ("arrived", "outcome", "was_sent")
 
     def __init__(self) -> None:
         self.arrived = anyio.Event()
         self.outcome: told.Answered | told.Refused | told.Dropped | None = None
+        self.was_sent = False  # the command, without an answer
 
 
 class Gateway:
@@ -99,6 +101,9 @@ class Gateway:
         self._arrived = anyio.Event()
         self._taken: Event | None = None  # by the program, which may still be busy with it
         self._answers: dict[int, _Answer] = {}
+        self._turns = anyio.Semaphore(
+            MAX_PENDING_COMMANDS, fast_acquire=True
+        )  # more commands wait until others are answered
         self._end: Exception | None = None
         self._opened = anyio.Event()  # or it is over
         self._over = anyio.Event()
@@ -347,21 +352,24 @@ class Gateway:
             await anyio.sleep(delay)
 
     async def _answer_to(self, command: AnyCommand, deadline: float) -> told.Answered | told.Refused | told.Dropped:
-        if self._over.is_set():
-            raise self._no_answer(command, was_sent=False)
         answer = _Answer()
+        with anyio.move_on_after(deadline - self._clock()):
+            async with self._turns:
+                if not self._over.is_set():
+                    await self._exchange(command, answer)
+        if answer.outcome is None:
+            raise self._no_answer(command, was_sent=answer.was_sent)
+        return answer.outcome
+
+    async def _exchange(self, command: AnyCommand, answer: _Answer) -> None:
         ref = self._machine.send(command)
         self._answers[ref] = answer
         self._driver.wake()
         try:
-            with anyio.move_on_after(deadline - self._clock()):
-                await answer.arrived.wait()
+            await answer.arrived.wait()
         finally:
             del self._answers[ref]
-            was_sent = self._machine.withdraw(ref)
-        if answer.outcome is None:
-            raise self._no_answer(command, was_sent=was_sent)
-        return answer.outcome
+            answer.was_sent = self._machine.withdraw(ref)
 
     def _no_answer(self, command: AnyCommand, *, was_sent: bool) -> ApiError | OutcomeUnknown:
         """Return the error of a command that has no answer: what ended the session, if it was never sent."""

@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from openguild_proto.client import Session
-from openguild_proto.gateway.frames import Typing
+from openguild_proto.gateway.frames import Post, Typing
+from openguild_proto.limits import MAX_PENDING_COMMANDS
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.client import (
     Client,
@@ -191,6 +192,27 @@ async def test_a_token_that_is_wanted_after_a_logout_ends_it_with_401() -> None:
             await sequences(events, 1)
         with pytest.raises(Unauthorized, match="log in"):
             await events.attempt(Typing(0, LOG[8:]))
+
+
+async def test_more_commands_than_may_be_unanswered_wait_for_their_turn() -> None:
+    async with following() as (server, events):
+        events._retry_secs = 0.5
+        ends = list[str]()
+
+        async def post() -> None:
+            try:
+                await events.carry_out(Post(0, LOG[8:], content="hi"))
+            except OutcomeUnknown as end:
+                ends.append(str(end))
+
+        assert isinstance(await anext(events), Connected)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(MAX_PENDING_COMMANDS + 1):
+                tasks.start_soon(post)
+        assert len(ends) == MAX_PENDING_COMMANDS + 1
+        assert events._machine.pending == 0
+        await server.events(1, 1)
+        assert await sequences(events, 1) == [1]
 
 
 @pytest.mark.parametrize(
