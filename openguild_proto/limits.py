@@ -219,6 +219,7 @@ GATEWAY_TURN_BYTES = 16_384  # ours: of one log before the next one of the socke
 PAGE_RETRY_SECS = 2.0  # ours: after a log could not be read
 
 # The client's side
+MAX_LISTED_MESSAGES = 1_000  # ours: in a client's list of the newest messages of a channel
 MAX_PENDING_COMMANDS = 1_000  # ours: unanswered, of one gateway client
 READ_MARK_SECS = 1.0  # PROTOCOL 15.9.6: between two read positions of a client
 MAX_RESPONSE_HEAD_BYTES = 65_536  # ours

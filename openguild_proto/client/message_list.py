@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.limits import MAX_LISTED_MESSAGES
 from openguild_proto.schemas.events import (
     EditContent,
     MessageContent,
@@ -46,7 +47,10 @@ _reactions = msgspec.json.Decoder(list[Reaction])
 
 
 class MessageList:
-    """`messages` by event id, oldest first. `head`: the log's sequence up to which they are true. `user_id`: whose view it is."""
+    """`messages` by event id, oldest first, MAX_LISTED_MESSAGES at most.
+
+    `head`: the log's sequence up to which they are true. `user_id`: whose view it is.
+    """
 
     def __init__(self, user_id: str, page: Iterable[Message], head: int) -> None:
         self.messages: dict[str, ShownMessage] = {line.event_id: _shown(line) for line in page}
@@ -76,6 +80,8 @@ class MessageList:
             self.messages[reply_to].replies += 1
         message = ShownMessage(event.event_id, sequence, event.sender, author, text, reply_to=reply_to)
         self.messages[event.event_id] = message
+        if len(self.messages) > MAX_LISTED_MESSAGES:
+            del self.messages[next(iter(self.messages))]
         return message
 
     def _change(

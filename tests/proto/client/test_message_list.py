@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from openguild_proto.client.message_list import MessageList, ShownReaction
+from openguild_proto.limits import MAX_LISTED_MESSAGES
 from openguild_proto.schemas.messages import Author, Message
 
 ME, OTHER = (f"0198c0de-0000-7000-8000-{number:012}" for number in range(2))
@@ -62,6 +63,14 @@ def test_a_message_that_was_taken_back_before_it_came_is_shown_as_in_a_page() ->
     edit = json.loads(wire("message.edited", event_id="$edit")) | {"content": {**gone, "target": "$one"}}
     assert shown.apply(7, json.dumps(edit)) is None
     assert list(shown.messages) == ["$one", "$two", "$new"]
+
+
+def test_of_many_messages_the_newest_are_kept() -> None:
+    shown = MessageList(ME, PAGE, 5)
+    for number in range(MAX_LISTED_MESSAGES):
+        shown.apply(6 + number, wire("message", event_id=f"${number}", content="text"))
+    assert len(shown.messages) == MAX_LISTED_MESSAGES
+    assert list(shown.messages)[::999] == ["$0", "$999"]
 
 
 def test_other_messages_and_unknown_events_are_passed_over() -> None:
