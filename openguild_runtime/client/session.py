@@ -163,7 +163,7 @@ class Client(Messages):
             unverified_user_id(session.access_token),
         }:
             session.positions = former.positions
-        elif former is not None:
+        else:
             self._reads.forget()
         self.session = session
         self._file.save(session)

@@ -101,9 +101,9 @@ async def test_a_logout_ends_a_subscription_with_401(alice: Client) -> None:
             await anext(events)
 
 
-@pytest.mark.parametrize("logs_out", [True, False])
+@pytest.mark.parametrize("end", ["logout", "login", "dropped"])
 async def test_read_positions_are_not_sent_for_the_next_user(
-    alice: Client, server: ServerProcess, logs_out: bool
+    alice: Client, server: ServerProcess, end: str
 ) -> None:
     channel, name = await channel_of(alice), f"client-{uuid.uuid4().hex[:12]}"
     [guild] = [guild async for guild in alice.guilds()]
@@ -115,8 +115,10 @@ async def test_read_positions_are_not_sent_for_the_next_user(
         for number in range(5):
             await alice.post(channel, str(number))
         alice.note_read(channel, 5)
-        if logs_out:
+        if end == "logout":
             await alice.logout()
+        elif end == "dropped":  # as a program does that was told 401
+            alice.session = None
         await alice.login(name, PASSWORD)
         async with alice.gateway():
             assert (await alice.mark_read(channel, 1)).last_read_sequence == 1
