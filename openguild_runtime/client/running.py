@@ -19,7 +19,7 @@ from openguild_runtime.client.events import Connected, Event, Interrupted
 from openguild_runtime.client.gateway import Gateway
 from openguild_runtime.client.handlers import Handlers
 from openguild_runtime.client.subscription import StreamEnded
-from openguild_runtime.client.transport import OutcomeUnknown
+from openguild_runtime.client.transport import OutcomeUnknown, TlsFailed
 
 SAVE_SECS = 1.0  # so long after an event its position is in the session file
 QUIET_SECS = 3.0  # a server that has not answered for so long is reported
@@ -121,7 +121,7 @@ def _on_terminate(stop: Callable[[], None]) -> Iterator[None]:
 def _ends_in_one_line(what: str) -> Iterator[None]:
     try:
         yield
-    except (ApiError, OutcomeUnknown, StreamEnded) as failure:
+    except (ApiError, OutcomeUnknown, StreamEnded, TlsFailed) as failure:
         raise SystemExit(f"{what}: {failure}") from failure
 
 

@@ -62,6 +62,11 @@ def test_a_wrong_password_or_invite_ends_it_in_one_line(server: ServerProcess, c
         Client(server.base_url).run(name, PASSWORD, invites=["nothing-here"])
 
 
+def test_a_port_without_tls_ends_it_in_one_line(server: ServerProcess) -> None:
+    with pytest.raises(SystemExit, match=r"cannot log in as 'bot': .* does not speak TLS"):
+        Client(server.base_url.replace("http://", "https://")).run("bot", PASSWORD)
+
+
 def test_a_server_that_is_down_is_named(caplog: pytest.LogCaptureFixture) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(SystemExit, match="cannot log in as 'bot'"):
