@@ -114,6 +114,8 @@ class ChatScreen(Screen[None]):
                     await self._connected()
                 for guild_id in self.model.guilds_to_add():
                     self._do(self.model.add_guild, guild_id)
+                if self.model.wants_unread():
+                    self._read(self.model.read_unread)
                 if isinstance(event, LogFollowed) and self.model.note_followed(event):
                     self._do(self.model.open, event.log.partition(":")[2])
                 self.model.read()
@@ -121,17 +123,17 @@ class ChatScreen(Screen[None]):
 
     async def _connected(self) -> None:
         if self._is_loaded:
-            self._read_presence()  # its changes meanwhile are in no log
+            self._read(self.model.read_presence)  # its changes meanwhile are in no log
             return
         await self.model.load()
         self._is_loaded = True
         if self.model.channels and self.model.open_channel is None:
             await self._open_first(next(iter(self.model.channels)))
 
-    @work(exclusive=True, group="presence")
-    async def _read_presence(self) -> None:
+    @work(group="read")
+    async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
         with suppress(ApiError, OutcomeUnknown):  # the next connection tries again
-            await self.model.read_presence()
+            await read()
         self._refresh()
 
     async def _open_first(self, channel_id: str) -> None:

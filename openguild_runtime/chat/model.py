@@ -51,6 +51,7 @@ class ShownChannel(msgspec.Struct):
     name: str
     unread: int = 0
     latest: int = 0  # sequence up to which `unread` counts
+    head: int = 0  # sequence up to which the events of its log are counted or were heard
 
 
 class _GuildReading:
@@ -81,6 +82,8 @@ class ChatModel:
         self._readings: list[_GuildReading] = []
         self._listed_at: dict[str, int] = {}  # guild -> sequence of its log, up to which its lists are true at least
         self._wanted: set[str] = set()  # guilds to read
+        self._counted: list[LogEvent[Any]] | None = None  # messages, while the unread counts are read
+        self._wants_unread = False
         self._failed: set[str] = set()  # guilds to read on the next connection
         self.open_channel: str | None = None
         self.shown: MessageList | None = None
@@ -98,14 +101,29 @@ class ChatModel:
         for guild in [line async for line in self.client.guilds()]:
             with suppress(NotFound):  # left meanwhile
                 await self.load_guild(guild.guild_id)
-        async for position in self.client.unread():
-            if position.channel_id in self.channels:
-                channel = self.channels[position.channel_id]
-                channel.unread, channel.latest = position.unread, position.latest_sequence
+        await self.read_unread()
         await self.read_presence()
 
+    async def read_unread(self) -> None:
+        """Read the unread counts; messages that are heard meanwhile are added. Raises ApiError, OutcomeUnknown."""
+        heard = self._counted = list[LogEvent[Any]]()
+        try:
+            positions = [position async for position in self.client.unread()]
+        finally:
+            is_last = self._counted is heard
+            if is_last:
+                self._counted = None
+        for position in positions if is_last else ():
+            channel = self.channels.get(position.channel_id)
+            if channel is not None:
+                is_read = channel.channel_id == self.open_channel and self.shown is not None
+                channel.unread, channel.latest = 0 if is_read else position.unread, position.latest_sequence
+                channel.head = max(channel.head, position.latest_sequence)
+        for event in heard if is_last else ():
+            self._count(event)
+
     async def add_guild(self, guild_id: str) -> None:
-        """Read a guild that was joined, and who is online. Raises ApiError, OutcomeUnknown."""
+        """Read a guild that was joined, what is unread and who is online. Raises ApiError, OutcomeUnknown."""
         try:
             await self.load_guild(guild_id)
         except NotFound:
@@ -113,6 +131,7 @@ class ChatModel:
         except (ApiError, OutcomeUnknown):
             self._failed.add(guild_id)
             raise
+        await self.read_unread()
         await self.read_presence()
 
     async def load_guild(self, guild_id: str) -> None:
@@ -147,6 +166,11 @@ class ChatModel:
         """Return the guilds to `add_guild`, once each: those whose lists are not known, or no longer."""
         wanted, self._wanted = list(self._wanted), set()
         return wanted
+
+    def wants_unread(self) -> bool:
+        """Return, once for each time, whether to `read_unread`: messages were neither counted nor heard."""
+        wants, self._wants_unread = self._wants_unread, False
+        return wants
 
     async def read_presence(self) -> None:
         """Read who is online in all guilds; changes that are heard meanwhile count. Raises ApiError, OutcomeUnknown."""
@@ -272,6 +296,10 @@ class ChatModel:
                 guild_id = log.removeprefix("guild:")
                 if not recovered or after > self._listed_at.get(guild_id, -1):
                     self._wanted.add(guild_id)
+            case LogFollowed(log=log, after=after, recovered=recovered) if log.startswith("channel:"):
+                channel = self.channels.get(log.removeprefix("channel:"))
+                if channel is not None and (not recovered or after > channel.head):
+                    channel.head, self._wants_unread = after, True
             case LogGone(log=log):
                 self._forget(log)
             case LogEvent():
@@ -299,6 +327,8 @@ class ChatModel:
     def _hear_log(self, event: LogEvent[Any]) -> None:
         if event.log.startswith("guild:"):
             self._hear_guild(event)
+        if event.log.startswith("channel:") and event.log_id in self.channels:
+            self.channels[event.log_id].head = event.sequence
         match event:
             case GuildLeft(content=content):
                 self._forget(f"guild:{content.guild_id}")
@@ -322,6 +352,8 @@ class ChatModel:
 
     def _count(self, message: LogEvent[Any]) -> None:
         """Count a message of others as unread, also one that was taken back (PROTOCOL 7.7.3)."""
+        if self._counted is not None:
+            self._counted.append(message)
         channel = self.channels.get(message.log_id)
         if channel is not None and message.sequence > channel.latest:
             channel.latest = message.sequence

@@ -12,9 +12,10 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Footer, Input, Static, Tree
 
+from openguild_proto.client import AccountLogs
 from openguild_proto.client.message_list import MessageList
 from openguild_runtime.chat.app import ChatApp, ChatScreen
-from openguild_runtime.client import Client, NotFound
+from openguild_runtime.client import Client, Gateway, NotFound
 from tests.support.chat import PASSWORD
 from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
@@ -221,6 +222,34 @@ async def test_a_first_channel_that_is_gone_does_not_end_the_chat(
             alice = Terminal(app, pilot)
             await alice.sees("it was deleted", "#typing")
             await alice.sees("connected", "#status")
+
+
+async def test_a_message_between_the_unread_counts_and_the_log_is_counted(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Client(server.base_url) as alice, Client(server.base_url) as client:
+        name = uuid.uuid4().hex[:8]
+        for one in (alice, client):
+            await one.register(f"{name}-{one.device_id}", PASSWORD)
+            await one.login(f"{name}-{one.device_id}", PASSWORD)
+        guild = (await alice.create_guild("tea")).guild_id
+        [_, news] = [(await alice.create_channel(guild, name)).channel_id for name in ("general", "news")]
+        await client.accept_invite((await alice.create_invite(guild)).code)
+        app = ChatApp(client)
+        list_channels = Gateway._list_channels
+
+        async def list_later(gateway: Gateway, logs: AccountLogs, guild_id: str) -> None:
+            await eventually(lambda: isinstance(app.screen, ChatScreen) and app.screen._is_loaded)
+            await alice.post(news, "between")
+            await list_channels(gateway, logs, guild_id)
+
+        monkeypatch.setattr(Gateway, "_list_channels", list_later)
+        async with app.run_test(size=(100, 30)):
+            await eventually(lambda: bool(app.screen.query("#channels")))
+            tree, labels = app.screen.query_one("#channels", Tree), ["# general", "# news (1)"]
+            await eventually(
+                lambda: [str(leaf.label) for node in tree.root.children for leaf in node.children] == labels
+            )
 
 
 async def nobody_is_online(client: Client, guild_id: str) -> bool:

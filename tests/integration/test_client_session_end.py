@@ -102,9 +102,7 @@ async def test_a_logout_ends_a_subscription_with_401(alice: Client) -> None:
 
 
 @pytest.mark.parametrize("end", ["logout", "login", "dropped"])
-async def test_read_positions_are_not_sent_for_the_next_user(
-    alice: Client, server: ServerProcess, end: str
-) -> None:
+async def test_read_positions_are_not_sent_for_the_next_user(alice: Client, server: ServerProcess, end: str) -> None:
     channel, name = await channel_of(alice), f"client-{uuid.uuid4().hex[:12]}"
     [guild] = [guild async for guild in alice.guilds()]
     invite = await alice.create_invite(guild.guild_id)

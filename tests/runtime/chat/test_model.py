@@ -26,6 +26,7 @@ from openguild_runtime.client import (
     NotFound,
     OutcomeUnknown,
     PresenceChanged,
+    ReadPosition,
     Session,
     UserTyping,
 )
@@ -200,6 +201,10 @@ class Guilds(Client):
     async def members(self, guild_id: str) -> AsyncIterator[Member]:  # type: ignore[override]  # a generator is an iterator
         yield Member(guild_id, USER, "alice", "guest", "2026-01-01T00:00:00Z")
 
+    async def unread(self) -> AsyncIterator[ReadPosition]:  # type: ignore[override]  # a generator is an iterator
+        for position in ():
+            yield position
+
     async def presence(self, guild_id: str) -> GuildPresence:
         await self.go.wait()
         return GuildPresence(True, tuple(MemberPresence(user, PresenceStatus.ONLINE) for user in self.present))
@@ -280,3 +285,51 @@ async def test_a_guild_that_could_not_be_read_is_read_on_the_next_connection() -
     ready = Ready(ReadyUser(USER, "alice"), ReadySession("s", "2026-01-01T00:00:00Z"), [], [])
     model.hear(Connected(ready))
     assert model.guilds_to_add() == [GUILD]
+
+
+class Counting(Client):
+    """Has unread counts, when it is let."""
+
+    def __init__(self, *positions: ReadPosition) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.go = anyio.Event()
+        self.positions = positions
+
+    async def unread(self) -> AsyncIterator[ReadPosition]:  # type: ignore[override]  # a generator is an iterator
+        await self.go.wait()
+        for position in self.positions:
+            yield position
+
+
+def counts(model: ChatModel) -> tuple[int, int]:
+    return model.channels["c"].unread, model.channels["c"].latest
+
+
+async def test_messages_between_the_counts_and_the_log_are_counted() -> None:
+    client = Counting(ReadPosition("c", 1, 4, 3, 0))
+    model = ChatModel(client)
+    model.channels["c"] = ShownChannel("c", "g", "general", unread=1, latest=2, head=2)
+    model.hear(LogFollowed("channel:c", 1, 2, 2, True))
+    assert not model.wants_unread()
+    model.hear(LogFollowed("channel:c", 1, 4, 4, True))
+    assert [model.wants_unread(), model.wants_unread()] == [True, False]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(model.read_unread)
+        await anyio.wait_all_tasks_blocked()
+        model.hear(posted(client, "c", 5, sender="bob"))
+        client.go.set()
+    assert counts(model) == (4, 5)
+    model.hear(posted(client, "c", 6, sender="bob"))
+    assert counts(model) == (5, 6)
+
+
+async def test_the_counts_of_a_log_that_begins_anew_are_read_again() -> None:
+    client = Counting(ReadPosition("c", 0, 2, 2, 0))
+    client.go.set()
+    model = ChatModel(client)
+    model.channels["c"] = ShownChannel("c", "g", "general", unread=7, latest=90, head=90)
+    model.hear(followed(2, epoch=5))
+    assert model.wants_unread()
+    await model.read_unread()
+    model.hear(posted(client, "c", 3, sender="bob"))
+    assert counts(model) == (3, 3)
