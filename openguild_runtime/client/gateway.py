@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from openguild_proto.client import (
     refused_command,
     session_end,
 )
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client_commands import keyed
 from openguild_proto.gateway.commands import key_of
@@ -112,8 +114,10 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         if self._logs is not None:
-            for log, place in self._positions.items():
-                self._machine.follow(log, place)
+            own_first = sorted(self._positions.items(), key=lambda kept: kept[0].startswith("channel:"))
+            for log, place in own_first:
+                with suppress(LocalProtocolError):  # beyond the bound, or no log: stored by another program
+                    self._machine.follow(log, place)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._drive)
@@ -232,7 +236,7 @@ class Gateway:
     def follow(self, log: str, *, tail: int | None = None) -> None:
         """Follow a log, such as "channel:<id>": behind its position, else with its newest `tail` events, else from now on.
 
-        One that is followed goes on.
+        One that is followed goes on. Raises LocalProtocolError beyond MAX_GATEWAY_LOGS, and for what no server takes.
         """
         if self._machine.follows(log):
             return

@@ -11,8 +11,9 @@ import anyio
 import pytest
 
 from openguild_proto.client import Session
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway.frames import Post, Typing
-from openguild_proto.limits import MAX_PENDING_COMMANDS
+from openguild_proto.limits import MAX_GATEWAY_LOGS, MAX_PENDING_COMMANDS
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.client import (
     Client,
@@ -27,12 +28,14 @@ from openguild_runtime.client import (
     Unauthorized,
 )
 from openguild_runtime.client.gateway import MAX_WAITING_EVENTS
+from tests.support.gateway import log_name
 from tests.support.scripted import Scripted, scripted
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
 LOG = "channel:0198c0de-0000-4000-8000-000000000001"
+MY_LOG = "user:0198c0de-0000-4000-8000-000000000002"
 HEARTBEAT_MS = 400
 READY = {
     "user": {"user_id": "u", "username": "u"},
@@ -120,6 +123,22 @@ async def test_a_program_that_leaves_at_once_gets_its_own_failure() -> None:
             async with client.gateway():
                 raise LookupError("on purpose")
         assert scripts.connections == 0
+
+
+async def test_positions_that_cannot_be_followed_do_not_keep_the_gateway_closed() -> None:
+    positions = {log_name(number): Place(1, 1) for number in range(MAX_GATEWAY_LOGS + 1)} | {
+        "user:x": Place(1, 1),
+        MY_LOG: Place(1, 1),
+    }
+    async with (
+        scripted(lambda request: None) as scripts,
+        Client(scripts.url, session=Session("t", "r", positions=positions)) as client,
+        client.gateway() as events,
+    ):
+        assert len(events._machine.places) == MAX_GATEWAY_LOGS
+        assert MY_LOG in events._machine.places, "it tells of new guilds"
+        with pytest.raises(LocalProtocolError, match="at most 1000 logs"):
+            events.follow(log_name(MAX_GATEWAY_LOGS))
 
 
 async def test_a_program_that_takes_nothing_keeps_its_connection() -> None:
