@@ -217,8 +217,8 @@ class Gateway:
         match event:
             case told.Delivered():
                 return log_event(self._client, event)
-            case told.Overheard():
-                return overheard_event(event)
+            case told.Overheard():  # it may be missed
+                return overheard_event(event) if len(self._waiting) < MAX_WAITING_EVENTS else None
             case told.Opened(ready=ready):
                 return Connected(ready)
             case told.Interrupted(reason=reason, retry_secs=retry_secs):

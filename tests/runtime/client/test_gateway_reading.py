@@ -249,6 +249,19 @@ async def test_a_hint_of_a_newer_server_is_passed_over(kind: str, data: Any) -> 
         assert await sequences(events, 1) == [1]
 
 
+async def test_hints_that_are_not_taken_are_dropped() -> None:
+    """They are read beyond the bound while a command waits for its answer."""
+    async with following() as (server, events), anyio.create_task_group() as tasks:
+        tasks.start_soon(events.carry_out, Post(0, LOG[8:], content="hi"))
+        for _ in range(MAX_WAITING_EVENTS + 50):
+            await server.say("eph", log=LOG, kind="typing", data={"user_id": MY_LOG[5:]})
+        await server.events(1, 1)
+        await eventually(lambda: events._machine.places == {LOG: Place(1, 1)})
+        assert len(events._waiting) == MAX_WAITING_EVENTS + 1
+        assert await sequences(events, 1) == [1]
+        tasks.cancel_scope.cancel()
+
+
 async def test_an_event_that_cannot_be_read_ends_it() -> None:
     """It would come again after a reconnection."""
     async with following() as (server, events):
