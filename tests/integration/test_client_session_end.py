@@ -13,12 +13,14 @@ from openguild_runtime.client import (
     Client,
     Connected,
     Gateway,
+    Interrupted,
     LogFollowed,
     MessagePosted,
     OutcomeUnknown,
     Unauthorized,
 )
 from tests.support.chat import PASSWORD
+from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +67,26 @@ async def test_a_login_on_the_same_device_ends_the_gateway_with_401(alice: Clien
             await heard(events, MessagePosted)
         with pytest.raises(Unauthorized):
             await alice.post(str(uuid.uuid4()), "hello")
+
+
+async def test_a_session_revoked_while_the_gateway_is_away_ends_it_with_401(
+    alice: Client, server: ServerProcess
+) -> None:
+    name, proxy = (await alice.request("GET", "/users/me"))["username"], Proxy(server.port)
+    async with anyio.create_task_group() as tasks, Client(server.base_url, device_id=alice.device_id) as other:
+        await proxy.start(tasks)
+        async with (
+            Client(f"http://127.0.0.1:{proxy.port}", session=alice.session) as client,
+            client.gateway() as events,
+        ):
+            await heard(events, Connected)
+            proxy.cut()
+            await heard(events, Interrupted)
+            await other.login(name, PASSWORD)
+            proxy.heal()
+            with pytest.raises(Unauthorized):
+                await heard(events, Connected)
+        tasks.cancel_scope.cancel()
 
 
 async def test_posts_during_a_logout_are_refused_or_unknown(alice: Client) -> None:
