@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from openguild_proto.client import ApiError, ClientResponse, ReadMarks
+from openguild_proto.client.read_marks import KEPT
 from openguild_proto.gateway.commands import request_of
 from openguild_proto.gateway.frames import Read
 from openguild_runtime.client.gateway import Gateway
@@ -113,8 +114,10 @@ class ReadMarker:
                 result = await self._attempt(gateway, Read(0, mark.channel_id, sequence=mark.sequence))
                 answered = self._marks.answered()
         except ApiError as refusal:
-            failure = self._last_refusal = refusal
+            failure = refusal
             answered = self._marks.refused(refusal.status, refusal.retry_after_secs, self._clock())
+            if refusal.status in KEPT:  # else it is about one channel
+                self._last_refusal = refusal
         finally:
             if answered is None:  # also when this caller was cancelled: another one sends it
                 self._marks.unanswered(self._clock())
