@@ -36,7 +36,7 @@ from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client_commands import keyed
 from openguild_proto.gateway.commands import key_of
 from openguild_proto.gateway.encoding import Encoding
-from openguild_proto.gateway.frames import AnyCommand
+from openguild_proto.gateway.frames import AnyCommand, Typing
 from openguild_proto.limits import MAX_PENDING_COMMANDS
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.client.connection_pool import ConnectionPool
@@ -348,7 +348,9 @@ class Gateway:
             delay = backoff.next_delay(refusal.retry_after_secs)
             if isinstance(refusal, Unauthorized):  # it came as the token ended: the next one is on its way
                 self._driver.renew_token()
-            is_final = not (isinstance(refusal, Unauthorized) or is_temporary(refusal.status))
+            is_final = isinstance(command, Typing) or not (
+                isinstance(refusal, Unauthorized) or is_temporary(refusal.status)
+            )
             if is_final or self._clock() + delay > deadline:
                 if may_be_done:
                     raise OutcomeUnknown(str(refusal), key_of(command)) from refusal

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import msgspec
 
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.client import (
@@ -28,7 +29,7 @@ from openguild_proto.client import (
 from openguild_proto.client.errors import encoded
 from openguild_proto.gateway.client_commands import KEY_BYTES, keyed
 from openguild_proto.gateway.commands import key_of, request_of
-from openguild_proto.gateway.frames import AnyCommand, Read
+from openguild_proto.gateway.frames import AnyCommand, Read, Typing
 from openguild_proto.schemas.accounts import Registered, TokenPair
 from openguild_proto.sessions.passwords import normalise_username
 from openguild_proto.sessions.tokens import unverified_user_id
@@ -218,6 +219,9 @@ class Client(Messages):
             return await gateway.carry_out(command)
         request = request_of(command, token="", request_id="", client_address="")
         path = request.path + (f"?{request.query}" if request.query else "")
+        if isinstance(command, Typing):  # it would come too late
+            await self.send(request.method, path, msgspec.Raw(request.body), repeatable=False)
+            return None
         answer = await self._send_once(request.method, path, request.body, key_of(command))
         return decode_answer(answer.body, object) if answer.body else None
 

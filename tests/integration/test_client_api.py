@@ -9,7 +9,7 @@ import pytest
 
 from openguild_proto.limits import MAX_PAGE_EVENTS
 from openguild_proto.schemas.guilds import Guild, Invite
-from openguild_runtime.client import Client
+from openguild_runtime.client import Client, LogFollowed, RateLimited, UserTyping
 from tests.support.chat import PASSWORD
 from tests.support.server import ServerProcess
 
@@ -46,6 +46,24 @@ async def test_two_people_meet_and_read(clients: tuple[Client, Client]) -> None:
     assert [line async for line in bob.unread()] == [read]
     assert (await bob.mark_read(channel.channel_id)).unread == 0
     assert [line.code async for line in alice.list_items(Invite, f"/guilds/{guild.guild_id}/invites")] == [invite.code]
+
+
+async def test_typing_without_a_gateway(clients: tuple[Client, Client]) -> None:
+    alice, bob = clients
+    guild = (await alice.create_guild("tea")).guild_id
+    channel = (await alice.create_channel(guild, "general")).channel_id
+    await bob.accept_invite((await alice.create_invite(guild)).code)
+    async with bob.gateway() as events:
+        async for event in events:
+            if isinstance(event, LogFollowed) and event.log == f"channel:{channel}":
+                await alice.typing(channel, "hel")
+            elif isinstance(event, UserTyping):
+                break
+        assert (event.user_id, event.preview) == (alice.user_id, "hel")
+    await alice.typing(channel)
+    with pytest.raises(RateLimited):  # at once: later it would be wrong
+        for _ in range(200):
+            await alice.typing(channel)
 
 
 async def test_a_list_and_a_log_are_read_over_all_their_pages(clients: tuple[Client, Client]) -> None:

@@ -24,6 +24,7 @@ from openguild_runtime.client import (
     MessagePosted,
     OutcomeUnknown,
     Place,
+    RateLimited,
     StreamEnded,
     Unauthorized,
 )
@@ -260,6 +261,27 @@ async def test_hints_that_are_not_taken_are_dropped() -> None:
         assert len(events._waiting) == MAX_WAITING_EVENTS + 1
         assert await sequences(events, 1) == [1]
         tasks.cancel_scope.cancel()
+
+
+async def test_a_refused_sign_of_typing_is_not_sent_later() -> None:
+    """It would say that one is writing when the message has come."""
+    async with following() as (server, events):
+        assert isinstance(await anext(events), Connected)
+        ends = list[RateLimited]()
+
+        async def tell() -> None:
+            with pytest.raises(RateLimited) as end:
+                await events.carry_out(Typing(0, LOG[8:]))
+            ends.append(end.value)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(tell)
+                await eventually(lambda: events._answers)
+                await server.say(
+                    "err", ref=max(events._answers), code="typing_rate_limit", message="m", retry_after_ms=0
+                )
+        assert [end.code for end in ends] == ["typing_rate_limit"]
 
 
 async def test_an_event_that_cannot_be_read_ends_it() -> None:
