@@ -80,7 +80,7 @@ class ChatModel:
         self.online: set[str] = set()
         self._presence_changes: dict[str, bool] | None = None  # while presence is read: who came (True) and went
         self._readings: list[_GuildReading] = []
-        self._listed_at: dict[str, int] = {}  # guild -> sequence of its log, up to which its lists are true at least
+        self._known_to: dict[str, int] = {}  # guild -> sequence of its log up to which it was listed or heard
         self._wanted: set[str] = set()  # guilds to read
         self._counted: list[LogEvent[Any]] | None = None  # messages, while the unread counts are read
         self._wants_unread = False
@@ -149,7 +149,7 @@ class ChatModel:
             self._readings.remove(reading)
         if reading.was_left:
             return
-        self.guilds[guild_id], self._listed_at[guild_id] = guild["name"], head
+        self.guilds[guild_id], self._known_to[guild_id] = guild["name"], head
         for channel in channels:
             self.add_channel(channel)
         for member in members:
@@ -294,7 +294,7 @@ class ChatModel:
                 self.typists.signalled(user_id, preview, self._clock())
             case LogFollowed(log=log, after=after, recovered=recovered) if log.startswith("guild:"):
                 guild_id = log.removeprefix("guild:")
-                if not recovered or after > self._listed_at.get(guild_id, -1):
+                if not recovered or after > self._known_to.get(guild_id, -1):
                     self._wanted.add(guild_id)
             case LogFollowed(log=log, after=after, recovered=recovered) if log.startswith("channel:"):
                 channel = self.channels.get(log.removeprefix("channel:"))
@@ -311,6 +311,7 @@ class ChatModel:
                 reading.heard.append(event)
         if event.log_id not in self.guilds:  # not read yet, or left
             return
+        self._known_to[event.log_id] = max(self._known_to.get(event.log_id, 0), event.sequence)
         match event:
             case GuildUpdated(content=content):
                 self.guilds[event.log_id] = content.name
@@ -367,7 +368,7 @@ class ChatModel:
                 self.open_channel = self.shown = None
         elif kind == "guild":
             self.guilds.pop(log_id, None)
-            self._listed_at.pop(log_id, None)
+            self._known_to.pop(log_id, None)
             self._wanted.discard(log_id)
             self._failed.discard(log_id)
             for reading in self._readings:
