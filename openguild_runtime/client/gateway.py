@@ -348,6 +348,8 @@ class Gateway:
             delay = backoff.next_delay(refusal.retry_after_secs)
             if isinstance(refusal, Unauthorized):  # it came as the token ended: the next one is on its way
                 self._driver.renew_token()
+                if isinstance(command, Typing):
+                    return None
             is_final = isinstance(command, Typing) or not (
                 isinstance(refusal, Unauthorized) or is_temporary(refusal.status)
             )

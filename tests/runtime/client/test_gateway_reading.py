@@ -284,6 +284,16 @@ async def test_a_refused_sign_of_typing_is_not_sent_later() -> None:
         assert [end.code for end in ends] == ["typing_rate_limit"]
 
 
+async def test_a_sign_of_typing_that_meets_an_ended_token_is_missed() -> None:
+    async with following() as (server, events):
+        assert isinstance(await anext(events), Connected)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(events.carry_out, Typing(0, LOG[8:]))
+                await eventually(lambda: events._answers)
+                await server.say("err", ref=max(events._answers), code="unauthorized", message="m")
+
+
 async def test_an_event_that_cannot_be_read_ends_it() -> None:
     """It would come again after a reconnection."""
     async with following() as (server, events):
