@@ -29,8 +29,9 @@ def test_the_client_in_node(node: str, module_database: str, module_directory: P
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
 
 
-def test_loops_over_one_log(node: str) -> None:
-    command = [node, "--no-warnings", "--test-reporter=spec", HERE / "loops.test.mjs"]
+@pytest.mark.parametrize("about", ["loops", "requests"])
+def test_the_client_without_a_server(node: str, about: str) -> None:
+    command = [node, "--no-warnings", "--test-reporter=spec", HERE / f"{about}.test.mjs"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
 

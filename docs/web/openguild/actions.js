@@ -2,6 +2,7 @@
 
 import { Api } from "./api.js";
 import { randomKey } from "./keys.js";
+import { encodeSegment as id } from "./texts.js";
 
 /** @typedef {import("./types.js").PostedMessage} PostedMessage */
 /** @typedef {import("./types.js").ChangedMessage} ChangedMessage */
@@ -63,11 +64,11 @@ export class Actions extends Api {
 
   /** @param {string} channelId @param {string} eventId @param {{key?: string}} [options] @returns {Promise<ChangedMessage>} */
   async pin(channelId, eventId, { key = randomKey() } = {}) {
-    return (await this.request("PUT", `/channels/${channelId}/pins/${encodeURIComponent(eventId)}`, { key })).body;
+    return (await this.request("PUT", `/channels/${id(channelId)}/pins/${id(eventId)}`, { key })).body;
   }
 
   /** @param {string} channelId @param {string} eventId @param {{key?: string}} [options] @returns {Promise<ChangedMessage>} */
   async unpin(channelId, eventId, { key = randomKey() } = {}) {
-    return (await this.request("DELETE", `/channels/${channelId}/pins/${encodeURIComponent(eventId)}`, { key })).body;
+    return (await this.request("DELETE", `/channels/${id(channelId)}/pins/${id(eventId)}`, { key })).body;
   }
 }

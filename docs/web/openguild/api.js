@@ -4,6 +4,7 @@
  */
 
 import { randomKey } from "./keys.js";
+import { encodeSegment as id } from "./texts.js";
 
 /** @typedef {import("./types.js").Me} Me */
 /** @typedef {import("./types.js").Guild} Guild */
@@ -14,8 +15,6 @@ import { randomKey } from "./keys.js";
 /** @typedef {import("./types.js").Role} Role */
 /** @typedef {import("./http.js").Answer} Answer */
 /** @typedef {import("./http.js").RequestOptions} RequestOptions */
-
-const id = encodeURIComponent;
 
 /** The code of an invite: the end of a link such as `https://chat.example.org/#invite=CODE`, or all of it. @param {string} invite */
 export const inviteCode = (invite) => /[#?&]invite=([^&#\s]+)/.exec(invite)?.[1] ?? invite.trim();

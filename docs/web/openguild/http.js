@@ -3,9 +3,10 @@
 import { ApiError, ConnectionEnded, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
 import { pause } from "./retries.js";
-import { isWellFormed, LONE_SURROGATE } from "./texts.js";
+import { isKey, isWellFormed, LONE_SURROGATE } from "./texts.js";
 
 const ATTEMPT_MS = 20_000;
+const BAD_KEY = { field: "key", message: "must have 1 to 64 visible ASCII characters" };
 
 /** @typedef {{status: number, headers: Headers, body: any}} Answer */
 
@@ -57,7 +58,8 @@ export class Http {
    */
   async send(method, path, { body, query = {}, authorized = true, key, repeatable = method === "GET" || key !== undefined } = {}) {
     const { base, freshToken, random, retryMs } = this.#parts;
-    if (!isWellFormed([body, query])) throw new ApiError(400, "invalid_json", LONE_SURROGATE);
+    if (!isWellFormed([path, body, query])) throw new ApiError(400, "invalid_json", LONE_SURROGATE);
+    if (key !== undefined && !isKey(key)) throw new ApiError(400, "validation_error", "the request has invalid fields", { details: [BAD_KEY] });
     const wanted = Object.entries(query).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
     const url = `${base}${path}${wanted.length > 0 ? `?${new URLSearchParams(wanted)}` : ""}`;
     /** @type {Record<string, string>} */
