@@ -49,6 +49,8 @@ export class Gateway {
   #isRenewing = false;
   /** @type {Backoff} between attempts to get a token */
   #renewals;
+  /** Cancels the next attempt to renew the token. */
+  #cancelRenewal = () => {};
   /** @type {Map<number, Waiting>} */
   #waiting = new Map();
 
@@ -178,6 +180,7 @@ export class Gateway {
       }
       case "ended":
         this.#disconnect();
+        this.#cancelRenewal();
         for (const [ref, waiting] of this.#waiting) {
           const tried = this.machine.withdraw(ref);
           waiting.reject(tried ? new OutcomeUnknown(event.reason, waiting.key) : new ConnectionEnded(event.code, event.reason));
@@ -260,13 +263,20 @@ export class Gateway {
       this.#renewals.reset();
       this.machine.setToken(this.#token, this.#parts.clock.now());
     } catch (failure) {
-      this.#tokenFailed(failure, () => this.#parts.clock.after(this.#renewals.nextDelay(), () => {
-        if (this.#token === refused && this.machine.phase !== "ended") void this.renew();
-      }));
+      this.#tokenFailed(failure, () => this.#renewLater(refused));
     } finally {
       this.#isRenewing = false;
     }
     this.#step();
+  }
+
+  /** @param {string} refused */
+  #renewLater(refused) {
+    this.#cancelRenewal();
+    if (this.machine.phase === "ended") return;
+    this.#cancelRenewal = this.#parts.clock.after(this.#renewals.nextDelay(), () => {
+      if (this.#token === refused) void this.renew();
+    });
   }
 
   /** Give up where the session has ended, else do `otherwise`. @param {unknown} failure @param {() => void} otherwise */
