@@ -1,7 +1,7 @@
 // Requests, with answers made up here: node --test, called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ApiError, Client } from "../../docs/web/openguild.js";
+import { ApiError, Client, ConnectionEnded, OutcomeUnknown } from "../../docs/web/openguild.js";
 
 const SESSION = { access_token: "t", refresh_token: "r" };
 class NoSocket {}
@@ -27,16 +27,77 @@ test("what cannot be sent in a path or as a key is refused by a promise, before 
   const { client, sent } = begin(t, []);
   const half = "👍".slice(0, 1);
   const calls = [
-    () => client.guild(half), () => client.members(half), () => client.channel(half), () => client.message("c", half), () => client.previewInvite(half),
-    () => client.pin("c", half), () => client.unpin(half, "$e"), () => client.deleteInvite(half), () => client.logPage(`guild:${half}`),
-    () => client.request("GET", `/guilds/${half}`), () => client.messages(half),
+    () => client.guild(half), () => client.members(half), () => client.channel(half), () => client.message("c", half),
+    () => client.previewInvite(half), () => client.pin("c", half), () => client.unpin(half, "$e"), () => client.deleteInvite(half),
+    () => client.logPage(`guild:${half}`), () => client.request("GET", `/guilds/${half}`), () => client.messages(half),
   ];
+  /** @param {string} code */
+  const refusal = (code) => (failure) => failure instanceof ApiError && failure.status === 400 && failure.code === code;
   for (const call of calls) {
     const refused = call(); // not thrown here
-    await assert.rejects(refused, (refusal) => refusal instanceof ApiError && refusal.status === 400 && refusal.code === "invalid_json", String(call));
+    await assert.rejects(refused, refusal("invalid_json"), String(call));
   }
   for (const key of ["", "a b", "Schlüssel", "one\ntwo", "k".repeat(65)]) {
-    await assert.rejects(client.pin("c", "$e", { key }), (refusal) => refusal instanceof ApiError && refusal.code === "validation_error" && refusal.details[0].field === "key");
+    await assert.rejects(client.pin("c", "$e", { key }), refusal("validation_error"));
   }
   assert.deepEqual(sent, []);
+});
+
+const createGuild = (client) => client.createGuild("g");
+const ENDED = [401, { error: "invalid_refresh_token", message: "log in again" }];
+
+test("a change that may have been made ends with an unknown outcome, however its last attempt ends", async (t) => {
+  const unauthorized = [401, { error: "unauthorized", message: "" }];
+  const forbidden = [403, { error: "forbidden", message: "" }];
+  const failed = [500, { error: "server_error", message: "" }];
+  const cases = [
+    [createGuild, [null, unauthorized, ENDED]], // the session ends between two attempts
+    [createGuild, [[502], unauthorized, ENDED]],
+    [(client) => client.renameGuild("g", "h"), [null, forbidden]],
+    [(client) => client.setPresence("idle"), [[503, { error: "database_unavailable", message: "" }], forbidden]],
+    [(client) => client.leaveGuild("g"), [failed]],
+    [(client) => client.register("alice", "correct horse"), [failed]],
+  ];
+  for (const [call, answers] of cases) {
+    const { client, sent } = begin(t, answers);
+    const failure = await call(client).catch((failure) => failure);
+    assert.ok(failure instanceof OutcomeUnknown, `${call}: ${failure}`);
+    assert.equal(failure.key, sent[0].headers["idempotency-key"]);
+    assert.deepEqual(answers, []);
+  }
+});
+
+test("a refusal says that nothing was done where that is known", async (t) => {
+  const refused = [403, { error: "forbidden", message: "" }];
+  const overloaded = [503, { error: "overloaded", message: "" }];
+  const cases = [
+    [createGuild, [overloaded, refused], 403],
+    [(client) => client.deleteGuild("g"), [overloaded], 503],
+    [(client) => client.guild("g"), [null, refused], 403], // a read
+    [(client) => client.login("alice", "wrong horse"), [null, [401, { error: "invalid_credentials", message: "" }]], 401],
+    [createGuild, [[401, { error: "unauthorized", message: "" }], ENDED], 401],
+  ];
+  for (const [call, answers, status] of cases) {
+    const { client } = begin(t, answers);
+    await assert.rejects(call(client), (refusal) => refusal instanceof ApiError && refusal.status === status, String(call));
+    assert.deepEqual(answers, []);
+  }
+});
+
+test("a token that cannot be had leaves the key with the error", async (t) => {
+  const { client } = begin(t, [[401, { error: "unauthorized", message: "" }], null], { retryMs: 0 });
+  await assert.rejects(client.pin("c", "$e", { key: "k" }), (failure) => failure instanceof OutcomeUnknown && failure.key === "k");
+});
+
+test("closing leaves open what was being sent, and nothing else", { timeout: 5_000 }, async (t) => {
+  for (const [call, kind] of [[createGuild, OutcomeUnknown], [(client) => client.guild("g"), ConnectionEnded]]) {
+    let client;
+    const fetch = (_, { signal }) => new Promise((_, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason));
+      setImmediate(() => client.close());
+    });
+    ({ client } = begin(t, [], { fetch }));
+    await assert.rejects(call(client), kind);
+    await assert.rejects(createGuild(client), ConnectionEnded, "nothing is sent any more");
+  }
 });

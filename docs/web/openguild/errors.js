@@ -93,9 +93,13 @@ export const STATUS_OF_CODE = {
   guild_moved: 421, guild_offline: 503, keys_unreadable: 503,
 };
 
-/** Whether a change that got this code may have been made all the same (PROTOCOL 3.6.3). @param {string} code */
-export function leavesOpen(code) {
-  return (STATUS_OF_CODE[code] ?? 400) >= 500 && !["not_implemented", "overloaded", "draining"].includes(code);
+/**
+ * Whether a change that got this code may have been made all the same (PROTOCOL 3.6.3).
+ * @param {string} code
+ * @param {number} [status]
+ */
+export function leavesOpen(code, status = STATUS_OF_CODE[code] ?? 400) {
+  return status >= 500 && !["not_implemented", "overloaded", "draining"].includes(code);
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Requests with retries, by the rules of the Python client (docs/client.md, Retries). */
 
-import { ApiError, ConnectionEnded, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
+import { ApiError, ConnectionEnded, isTemporary, leavesOpen, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
 import { pause } from "./retries.js";
 import { isKey, isWellFormed, LONE_SURROGATE } from "./texts.js";
@@ -50,55 +50,66 @@ export class Http {
 
   /**
    * Send a request until it succeeds, is refused, or the time for retries has passed.
-   * Rejects with ApiError and OutcomeUnknown.
+   * Rejects with ApiError (nothing was changed), OutcomeUnknown, and ConnectionEnded where the client is closed before it is sent.
    * @param {string} method
    * @param {string} path behind `/client/v1`
    * @param {RequestOptions} [options]
    * @returns {Promise<Answer>}
    */
   async send(method, path, { body, query = {}, authorized = true, key, repeatable = method === "GET" || key !== undefined } = {}) {
-    const { base, freshToken, random, retryMs } = this.#parts;
     if (!isWellFormed([path, body, query])) throw new ApiError(400, "invalid_json", LONE_SURROGATE);
-    if (key !== undefined && !isKey(key)) throw new ApiError(400, "validation_error", "the request has invalid fields", { details: [BAD_KEY] });
+    if (key !== undefined && !isKey(key)) {
+      throw new ApiError(400, "validation_error", "the request has invalid fields", { details: [BAD_KEY] });
+    }
     const wanted = Object.entries(query).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
-    const url = `${base}${path}${wanted.length > 0 ? `?${new URLSearchParams(wanted)}` : ""}`;
+    const url = `${this.#parts.base}${path}${wanted.length > 0 ? `?${new URLSearchParams(wanted)}` : ""}`;
     /** @type {Record<string, string>} */
     const headers = {};
     if (body !== undefined) headers["content-type"] = "application/json";
     if (key !== undefined) headers["idempotency-key"] = key;
+    /** @type {RequestInit & {headers: Record<string, string>}} */
+    const init = { method, headers, redirect: "manual" };
+    if (body !== undefined) init.body = JSON.stringify(body);
+    // the refusal of a repeated login or refresh is about what it was sent with, whatever came of the attempts before
+    const isChange = key !== undefined || !repeatable || (authorized && method !== "GET");
+    const attempts = { mayBeDone: false };
+    try {
+      return await this.#sendUntilAnswered(url, init, { authorized, repeatable, attempts });
+    } catch (end) {
+      if (!(end instanceof OutcomeUnknown) && !(end instanceof OpenGuildError && isChange && attempts.mayBeDone)) throw end;
+      throw new OutcomeUnknown(end.message, key);
+    }
+  }
+
+  /**
+   * Rejects with what ended the last attempt; sets `attempts.mayBeDone` where one may have been carried out.
+   * @param {string} url
+   * @param {RequestInit & {headers: Record<string, string>}} init
+   * @param {{authorized: boolean, repeatable: boolean, attempts: {mayBeDone: boolean}}} how
+   * @returns {Promise<Answer>}
+   */
+  async #sendUntilAnswered(url, init, { authorized, repeatable, attempts }) {
+    const { closed, freshToken, random, retryMs } = this.#parts;
     const backoff = new Backoff(random);
     const deadline = performance.now() + retryMs;
     let isRefreshed = false;
-    let isUnknown = false; // an attempt may have been carried out
     for (;;) {
       const token = authorized ? await freshToken() : undefined;
-      if (token !== undefined) headers["authorization"] = `Bearer ${token}`;
-      /** @type {RequestInit} */
-      const init = { method, headers, redirect: "manual" };
-      if (body !== undefined) init.body = JSON.stringify(body);
+      if (token !== undefined) init.headers["authorization"] = `Bearer ${token}`;
       const { answer, reason } = await this.#attempt(url, init);
-      /** @type {ApiError | undefined} */
-      let refusal;
-      if (answer === undefined) {
-        isUnknown = true;
-        if (!repeatable) throw new OutcomeUnknown(reason, key);
-      } else if (answer.status < 400) {
-        return answer;
-      } else if (answer.status === 401 && token !== undefined && !isRefreshed) {
+      if (answer !== undefined && answer.status < 400) return answer;
+      if (answer?.status === 401 && token !== undefined && !isRefreshed) {
         isRefreshed = true;
         await freshToken(token);
         continue;
-      } else {
-        refusal = apiError(answer);
-        isUnknown ||= answer.status >= 500;
-        if (!repeatable || !isTemporary(answer.status)) throw key !== undefined && isUnknown ? new OutcomeUnknown(refusal.message, key) : refusal;
       }
+      const refusal = answer && apiError(answer);
+      if (refusal === undefined || leavesOpen(refusal.code, refusal.status)) attempts.mayBeDone = true;
+      const again = repeatable && (refusal === undefined || isTemporary(refusal.status));
       const advisedMs = refusal?.retryAfter === undefined ? undefined : refusal.retryAfter * 1_000;
       const delay = backoff.nextDelay({ advisedMs });
-      if (performance.now() + delay > deadline) {
-        throw refusal === undefined || (key !== undefined && isUnknown) ? new OutcomeUnknown(reason, key) : refusal;
-      }
-      await pause(delay, this.#parts.closed);
+      if (!again || performance.now() + delay > deadline) throw refusal ?? new OutcomeUnknown(reason);
+      await pause(delay, closed);
     }
   }
 
@@ -117,7 +128,6 @@ export class Http {
       response = await fetch(url, { ...init, signal: AbortSignal.any([closed, AbortSignal.timeout(Math.min(ATTEMPT_MS, retryMs))]) });
       text = await response.text();
     } catch (failure) {
-      closed.throwIfAborted();
       return { reason: `no answer: ${failure instanceof Error ? (failure.cause ?? failure) : failure}` };
     }
     const foreign = foreignAnswer(response, text);
