@@ -6,6 +6,7 @@ import { Everything } from "./everything.js";
 import { CLOCK, Gateway } from "./gateway.js";
 import { closedReason, Http, originOf } from "./http.js";
 import { randomKey } from "./keys.js";
+import { SESSION_ENDED } from "./policy.js";
 import { EventQueue, endOf, Loops } from "./queues.js";
 import { ReadMarker } from "./reads.js";
 import { sendUntilAnswered } from "./retries.js";
@@ -167,12 +168,11 @@ export class Client extends Actions {
     if (this.#ready !== null) return this.#ready;
     return await /** @type {Promise<Ready>} */ (new Promise((resolve, reject) => {
       const stop = this.on("ready", (ready) => (stop(), unwatch(), resolve(ready)));
-      /** @param {Status} status */
-      const check = ({ state, reason }) => {
-        if (state === "ended") (stop(), unwatch(), reject(new ConnectionEnded(null, reason)));
+      const check = () => {
+        if (this.#gateway.end !== null) (stop(), unwatch(), reject(this.#gateway.end));
       };
       const unwatch = this.on("status", check);
-      if (this.#gateway.machine.phase === "ended") check(this.#status);
+      check();
     }));
   }
 
@@ -267,7 +267,7 @@ export class Client extends Actions {
       case "ended":
         this.#ready = null;
         this.#reads.end(new ConnectionEnded(told.code, told.reason));
-        if (told.code === 4005) this.#session.forget(); // PROTOCOL 15.8: log in again
+        if (told.code === SESSION_ENDED) this.#session.forget();
         return this.#setStatus("ended", told.reason);
       default:
         this.#emit(told.type, told); // gone, refused, lagging, live
@@ -343,6 +343,8 @@ export class Client extends Actions {
     const queue = new EventQueue(log, place ?? null);
     this.#follow(log, beginning);
     this.#loops.add(queue);
+    const { end } = this.#gateway;
+    if (end !== null) queue.end(end.code === null ? null : end);
     const goOn = () => {
       const place = this.#loops.release(log);
       if (place !== undefined) this.#gateway.follow(log, place);

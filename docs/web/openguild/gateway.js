@@ -1,8 +1,8 @@
 /** Drives a GatewayMachine over WebSockets: opens and closes them, keeps its deadlines, gets tokens. */
 
-import { ApiError, ConnectionEnded, OutcomeUnknown, STATUS_OF_CODE } from "./errors.js";
+import { ApiError, ConnectionEnded, isTemporary, OutcomeUnknown, STATUS_OF_CODE } from "./errors.js";
 import { GatewayMachine } from "./machine.js";
-import { Backoff } from "./policy.js";
+import { Backoff, SESSION_ENDED } from "./policy.js";
 
 /** @typedef {import("./phases.js").MachineEvent} MachineEvent */
 
@@ -37,6 +37,8 @@ const OPEN = 1; // WebSocket.OPEN
  * @typedef {{resolve: (result: any) => void, reject: (failure: Error) => void, key: string | undefined}} Waiting */
 
 export class Gateway {
+  /** @type {ConnectionEnded | null} what has ended it */
+  end = null;
   /** @type {GatewayParts} */
   #parts;
   /** @type {Socket | null} */
@@ -90,7 +92,7 @@ export class Gateway {
    * @returns {Promise<any>}
    */
   send(command, patienceMs) {
-    if (this.machine.phase === "ended") return Promise.reject(new ConnectionEnded(null, "closed"));
+    if (this.end !== null) return Promise.reject(this.end);
     /** @type {number} */
     let ref;
     try {
@@ -179,11 +181,12 @@ export class Gateway {
         return this.#take(event.ref)?.reject(new ApiError(STATUS_OF_CODE[code] ?? 400, code, message, { ...retryAfter, details, mayBeDone }));
       }
       case "ended":
+        this.end = new ConnectionEnded(event.code, event.reason);
         this.#disconnect();
         this.#cancelRenewal();
         for (const [ref, waiting] of this.#waiting) {
           const tried = this.machine.withdraw(ref);
-          waiting.reject(tried ? new OutcomeUnknown(event.reason, waiting.key) : new ConnectionEnded(event.code, event.reason));
+          waiting.reject(tried ? new OutcomeUnknown(event.reason, waiting.key) : this.end);
         }
         this.#waiting.clear();
         return tell(event);
@@ -279,10 +282,14 @@ export class Gateway {
     });
   }
 
-  /** Give up where the session has ended, else do `otherwise`. @param {unknown} failure @param {() => void} otherwise */
+  /**
+   * Do `otherwise` where there may be a token later, else end: there is no session any more.
+   * @param {unknown} failure
+   * @param {() => void} otherwise
+   */
   #tokenFailed(failure, otherwise) {
-    if (failure instanceof ApiError && failure.status === 401) this.machine.close("the session has ended");
-    else otherwise();
+    if (failure instanceof OutcomeUnknown || (failure instanceof ApiError && isTemporary(failure.status))) otherwise();
+    else this.machine.close("the session has ended", SESSION_ENDED);
     this.#step();
   }
 }

@@ -123,13 +123,13 @@ export class GatewayMachine {
     if (this.phase === "waiting") this.#deadlines.set("reconnect", now);
   }
 
-  /** End it. Safe to repeat. */
-  close(reason = "closed") {
+  /** End it, as with a close code of the server if one is given. Safe to repeat. */
+  close(reason = "closed", /** @type {number | null} */ code = null) {
     if (this.phase === "ended") return;
     if (WITH_SOCKET.has(this.phase)) this.#events.push({ type: "disconnect" });
     this.#move("close");
     this.#outbox.take();
-    this.#events.push({ type: "ended", code: null, reason });
+    this.#events.push({ type: "ended", code, reason });
   }
 
   // --- the machine -------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ export const MAX_PENDING_COMMANDS = 1_000;
 export const READ_MARK_MS = 1_000; // between two read positions (PROTOCOL 15.9.6)
 export const REFRESH_AHEAD_MS = 60_000; // before the token ends; a tenth of a shorter life
 
+export const SESSION_ENDED = 4005; // PROTOCOL 15.8: log in again
+
 /** Codes of a log or of a renewal that may be asked for again. */
 export const TEMPORARY_CODES = new Set(["database_unavailable", "overloaded", "draining", "guild_offline"]);
 
