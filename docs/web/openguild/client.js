@@ -6,6 +6,7 @@ import { Everything } from "./everything.js";
 import { CLOCK, Gateway } from "./gateway.js";
 import { closedReason, Http, originOf } from "./http.js";
 import { randomKey } from "./keys.js";
+import { Listeners } from "./listeners.js";
 import { SESSION_ENDED } from "./policy.js";
 import { EventQueue, endOf, Loops } from "./queues.js";
 import { ReadMarker } from "./reads.js";
@@ -47,8 +48,7 @@ export class Client extends Actions {
   #random;
   #retryMs;
   #closing = new AbortController();
-  /** @type {Map<string, Set<(told: any) => void>>} */
-  #listeners = new Map();
+  #listeners = new Listeners();
   #loops = new Loops();
   /** @type {Set<string>} logs that are followed whether or not a loop reads them */
   #subscribed = new Set();
@@ -80,7 +80,7 @@ export class Client extends Actions {
       const options = { body: { refresh_token: refreshToken }, authorized: false, repeatable: true }; // PROTOCOL 4.6.4
       return (await this.#http.send("POST", "/sessions/refresh", options)).body;
     };
-    this.#session = new SessionKeeper(exchange, (session) => this.#emit("session", session));
+    this.#session = new SessionKeeper(exchange, (session) => this.#listeners.tell("session", session));
     const SocketClass = WebSocket ?? /** @type {import("./gateway.js").SocketClass | undefined} */ (globalThis.WebSocket);
     if (SocketClass === undefined) throw new OpenGuildError("this program has no WebSocket: start Node 20 with --experimental-websocket, or give one as an option");
     /** @param {MachineEvent} told */
@@ -205,28 +205,13 @@ export class Client extends Actions {
    */
   /** @param {string} name @param {(told: any) => void} listener */
   on(name, listener) {
-    const listeners = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, listeners.add(listener));
-    return () => void listeners.delete(listener);
-  }
-
-  /** @param {string} name @param {unknown} told */
-  #emit(name, told) {
-    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
-      try {
-        listener(told);
-      } catch (failure) {
-        queueMicrotask(() => {
-          throw failure;
-        });
-      }
-    }
+    return this.#listeners.add(name, listener);
   }
 
   /** What failed behind the caller's back: told to `failure`, else uncaught. @param {unknown} failure */
   #failed(failure) {
     if (this.#closing.signal.aborted) return; // the caller has given it up
-    if (this.#listeners.get("failure")?.size) this.#emit("failure", failure);
+    if (this.#listeners.has("failure")) this.#listeners.tell("failure", failure);
     else queueMicrotask(() => Promise.reject(failure));
   }
 
@@ -241,13 +226,13 @@ export class Client extends Actions {
       case "followed": {
         const place = this.#loops.followed(told);
         if (place !== undefined) this.#gateway.follow(told.log, place);
-        this.#emit("followed", told);
+        this.#listeners.tell("followed", told);
         break;
       }
       case "ephemeral": {
         const of = told.log.slice(told.log.indexOf(":") + 1);
         const { user_id: userId, preview = null, status } = told.data;
-        this.#emit(told.kind, told.kind === "typing" ? { channelId: of, userId, preview } : told.kind === "presence" ? { guildId: of, userId, status } : told.data);
+        this.#listeners.tell(told.kind, told.kind === "typing" ? { channelId: of, userId, preview } : told.kind === "presence" ? { guildId: of, userId, status } : told.data);
         break;
       }
       case "connect":
@@ -256,7 +241,7 @@ export class Client extends Actions {
         this.#ready = told.ready;
         this.userId = told.ready.user.user_id;
         this.#setStatus("online");
-        this.#emit("ready", told.ready);
+        this.#listeners.tell("ready", told.ready);
         if (this.#presence !== null) this.setPresence(this.#presence).catch((failure) => this.#failed(failure));
         break;
       case "draining":
@@ -270,21 +255,21 @@ export class Client extends Actions {
         if (told.code === SESSION_ENDED) this.#session.forget();
         return this.#setStatus("ended", told.reason);
       default:
-        this.#emit(told.type, told); // gone, refused, lagging, live
+        this.#listeners.tell(told.type, told); // gone, refused, lagging, live
     }
   }
 
   /** @param {Status["state"]} state */
   #setStatus(state, reason = "", /** @type {number | null} */ retryMs = null) {
     this.#status = { state, reason, retryMs };
-    this.#emit("status", this.#status);
+    this.#listeners.tell("status", this.#status);
   }
 
   /** @param {LogEvent} event */
   #deliver(event) {
     if (this.#loops.push(event)) this.#gateway.unfollow(event.log);
-    this.#emit(event.event.event_type, event);
-    this.#emit("event", event);
+    this.#listeners.tell(event.event.event_type, event);
+    this.#listeners.tell("event", event);
   }
 
   // --- logs ----------------------------------------------------------------------------------------------
@@ -368,7 +353,7 @@ export class Client extends Actions {
    * its channels, also of those joined later. Resolves with the guilds of the beginning.
    */
   async followAll() {
-    return await new Everything(this, (guild) => this.#emit("guild", guild), (failure) => this.#failed(failure)).begin(await this.connect());
+    return await new Everything(this, (guild) => this.#listeners.tell("guild", guild), (failure) => this.#failed(failure)).begin(await this.connect());
   }
 
   // --- commands ------------------------------------------------------------------------------------------

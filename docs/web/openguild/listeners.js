@@ -1,0 +1,31 @@
+/** Listeners by the name of what they are told. */
+
+export class Listeners {
+  /** @type {Map<string, Set<(told: any) => void>>} */
+  #listeners = new Map();
+
+  /** Add a listener; return what removes it. @param {string} name @param {(told: any) => void} listener */
+  add(name, listener) {
+    const listeners = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  /** @param {string} name */
+  has(name) {
+    return (this.#listeners.get(name)?.size ?? 0) > 0;
+  }
+
+  /** Tell all of a name. One that throws does not stop others: its error is uncaught. @param {string} name @param {unknown} told */
+  tell(name, told) {
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+      try {
+        listener(told);
+      } catch (failure) {
+        queueMicrotask(() => {
+          throw failure;
+        });
+      }
+    }
+  }
+}
