@@ -4,7 +4,10 @@ import { Client } from "../../docs/web/openguild.js";
 /** The `number`th id. */
 export const idOf = (number) => `0198c0de-0000-4000-8000-${String(number).padStart(12, "0")}`;
 export const ME = idOf(1);
-const json = (status, body, headers = {}) => new Response(JSON.stringify(body), { status, headers: { "content-type": "application/json", ...headers } });
+/** An answer of a server. */
+export function json(status, body, headers = {}) {
+  return new Response(JSON.stringify(body), { status, headers: { "content-type": "application/json", ...headers } });
+}
 
 export class FakeServer {
   /** @type {Map<string, {epoch: number, events: object[]}>} */
@@ -24,7 +27,8 @@ export class FakeServer {
 
   /** A client of it that is logged in. */
   client(t, options = {}) {
-    const stored = { url: "http://localhost", device_id: "d", session: { access_token: "t", refresh_token: "r" }, positions: options.positions ?? {} };
+    const session = { access_token: "t", refresh_token: "r" };
+    const stored = { url: "http://localhost", device_id: "d", session, positions: options.positions ?? {} };
     const client = Client.fromJSON(stored, { WebSocket: this.WebSocket, fetch: this.fetch, random: () => 0, ...options });
     t.after(() => client.close());
     return client;
@@ -50,7 +54,7 @@ export class FakeServer {
   /** @param {string} guildId @param {number} number */
   addChannel(guildId, number) {
     const channelId = idOf(number);
-    this.logs.set(`channel:${channelId}`, { epoch: 1, events: [] });
+    if (!this.logs.has(`channel:${channelId}`)) this.logs.set(`channel:${channelId}`, { epoch: 1, events: [] });
     this.guilds.get(guildId).channels.push(channelId);
     this.append(`guild:${guildId}`, "channel.created", { channel_id: channelId, name: `channel ${number}` });
     return channelId;
@@ -196,4 +200,3 @@ export class FakeServer {
     };
   }
 }
-export { json };

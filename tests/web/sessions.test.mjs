@@ -1,4 +1,4 @@
-// What a session's end and a login mean for the gateway, with a server made up here: node --test, called by test_javascript_client.py.
+// What a session's end and a login mean for the gateway, with a server in memory: called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ConnectionEnded, OpenGuildError, OutcomeUnknown } from "../../docs/web/openguild.js";
@@ -29,8 +29,9 @@ test("nothing waits behind the end of a gateway, so that a program can end", asy
   for (const endsFirst of [false, true]) {
     const clock = stoppedClock();
     let fail;
-    const freshToken = (refused) => (refused === undefined ? Promise.resolve("t") : new Promise((_, reject) => (fail = reject)));
-    const gateway = new Gateway({ url: "ws://test", WebSocket: SilentSocket, freshToken, tell: () => {}, random: () => 0.5, clock });
+    const freshToken = async (refused) => (refused === undefined ? "t" : await new Promise((_, reject) => (fail = reject)));
+    const parts = { url: "ws://test", WebSocket: SilentSocket, freshToken, tell: () => {}, random: () => 0.5, clock };
+    const gateway = new Gateway(parts);
     gateway.start();
     await settled();
     void gateway.renew();

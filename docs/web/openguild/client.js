@@ -12,6 +12,7 @@ import { EventQueue, endOf, Loops } from "./queues.js";
 import { ReadMarker } from "./reads.js";
 import { sendUntilAnswered } from "./retries.js";
 import { SessionKeeper } from "./session.js";
+import { signalOf } from "./told.js";
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 /** @typedef {import("./types.js").Place} Place */
@@ -50,6 +51,8 @@ export class Client extends Actions {
   #closing = new AbortController();
   #listeners = new Listeners();
   #loops = new Loops();
+  /** @type {Everything | null} */
+  #everything = null;
   /** @type {Set<string>} logs that are followed whether or not a loop reads them */
   #subscribed = new Set();
   /** @type {Map<string, Place>} from storage, of logs that are not followed yet */
@@ -217,6 +220,13 @@ export class Client extends Actions {
 
   /** @param {MachineEvent} told */
   #told(told) {
+    this.#tell(told);
+    this.#everything?.hear(told);
+    if (told.type === "ended") this.#everything = null;
+  }
+
+  /** @param {MachineEvent} told */
+  #tell(told) {
     const end = endOf(told);
     if (end !== undefined) this.#loops.end(end, "log" in told ? told.log : undefined);
     switch (told.type) {
@@ -229,12 +239,8 @@ export class Client extends Actions {
         this.#listeners.tell("followed", told);
         break;
       }
-      case "ephemeral": {
-        const of = told.log.slice(told.log.indexOf(":") + 1);
-        const { user_id: userId, preview = null, status } = told.data;
-        this.#listeners.tell(told.kind, told.kind === "typing" ? { channelId: of, userId, preview } : told.kind === "presence" ? { guildId: of, userId, status } : told.data);
-        break;
-      }
+      case "ephemeral":
+        return this.#listeners.tell(told.kind, signalOf(told));
       case "connect":
         return this.#setStatus("connecting");
       case "opened":
@@ -295,6 +301,7 @@ export class Client extends Actions {
   unsubscribe(log) {
     this.#subscribed.delete(log);
     if (!this.#loops.has(log)) this.#gateway.unfollow(log);
+    this.#everything?.unfollowed(log);
   }
 
   /** @param {string} log @param {Beginning} beginning */
@@ -350,10 +357,27 @@ export class Client extends Actions {
   /**
    * Follow everything that one may read, now and later: one's own log, those of one's guilds and of their channels. Logs with a stored
    * position go on from there, others begin now, and new channels at their beginning. Listeners to `guild` are told of each guild with
-   * its channels, also of those joined later. Resolves with the guilds of the beginning.
+   * its channels: also of those joined later, and again where its log began anew. Logs beyond the 1,000 of a socket are told by `refused`
+   * with `limit_reached`. Resolves with the guilds when all is followed; rejects with ConnectionEnded, and ApiError where a list is refused.
    */
   async followAll() {
-    return await new Everything(this, (guild) => this.#listeners.tell("guild", guild), (failure) => this.#failed(failure)).begin(await this.connect());
+    const ready = await this.connect();
+    this.#everything ??= new Everything({
+      client: this,
+      tell: (guild) => this.#listeners.tell("guild", guild),
+      refuse: (log, message) => this.#told({ type: "refused", log, code: "limit_reached", message }),
+      failed: (failure) => this.#failed(failure),
+      follows: (log) => this.#gateway.machine.logs.has(log),
+      random: this.#random,
+      closed: this.#closing.signal,
+    });
+    const everything = this.#everything;
+    try {
+      return await everything.begin(ready);
+    } catch (failure) {
+      if (this.#everything === everything) this.#everything = null;
+      throw failure;
+    }
   }
 
   // --- commands ------------------------------------------------------------------------------------------

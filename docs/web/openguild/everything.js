@@ -1,134 +1,312 @@
 /** Follows all logs that a user may read, and those that they may read later (PROTOCOL 15.9.4). */
 
-import { ApiError } from "./errors.js";
+import { ApiError, ConnectionEnded, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
+import { Backoff, isLogOver } from "./policy.js";
+import { pause } from "./retries.js";
 
 /** @typedef {import("./client.js").Client} Client */
 /** @typedef {import("./types.js").Guild} Guild */
 /** @typedef {import("./types.js").Channel} Channel */
+/** @typedef {import("./types.js").LogEvent} LogEvent */
+/** @typedef {import("./frames.js").SubbedLog} SubbedLog */
 
 /** A guild with its channels, as its log has them where it is told: what comes behind changes them.
  * @typedef {Guild & {channels: Channel[]}} FollowedGuild */
 
+/**
+ * A guild whose log is followed. Its channels are listed when the log has come to the head that it had, and the list is used when it has
+ * come to the place that this names: so a channel is in the list, or is told of behind it.
+ */
+class GuildLog {
+  /** @type {FollowedGuild | null} as it was told last */
+  followed = null;
+  /** Counts the times that the log began anew: a list for an earlier one is ignored. */
+  round = 0;
+  /** The last sequence of its log. */
+  at = -1;
+  /** @type {number | null} its channels are to be listed when the log has come here */
+  levelAt = null;
+  /** @type {{head: number, channels: Channel[]} | null} a list that is not used yet */
+  list = null;
+  /** The last sequence that changed its channels. */
+  changedAt = -1;
+  /** @type {string | null} its name, where the log has told it */
+  name = null;
+  hasLeft = false;
+  /** Whether the user has joined it again, and `gone` may still come for the membership before. */
+  hasRejoined = false;
+
+  /** @param {Guild | null} guild null: to be read */
+  constructor(guild) {
+    this.guild = guild;
+  }
+
+  /** The log is followed from another place. @param {SubbedLog} line */
+  begin({ head, recovered }) {
+    if (!recovered) this.guild = this.name = null;
+    if (!recovered || this.round === 0) Object.assign(this, { round: this.round + 1, levelAt: head, list: null, changedAt: -1 });
+  }
+
+  /** @param {LogEvent} told */
+  take({ sequence, event }) {
+    if (event.event_type === "guild.updated") this.name = event.content["name"];
+    if (event.event_type.startsWith("channel.")) this.changedAt = sequence;
+  }
+}
+
+/**
+ * @typedef {object} EverythingParts
+ * @property {Client} client
+ * @property {(guild: FollowedGuild) => void} tell
+ * @property {(log: string, message: string) => void} refuse a log is beyond the bound
+ * @property {(failure: unknown) => void} failed
+ * @property {(log: string) => boolean} follows whether the client follows a log, for whomever
+ * @property {() => number} random
+ * @property {AbortSignal} closed
+ */
+
+/** Call `begin`, and `hear` with all that the client tells, after its listeners. */
 export class Everything {
-  #client;
-  #tell;
-  #failed;
-  /** @type {Map<string, number>} guild log -> the sequence that was told last */
-  #told = new Map();
-  /** @type {Map<string, number>} guild log -> its head when it was followed */
-  #heads = new Map();
-  /** @type {Map<string, {isMet: () => boolean, go: () => void}>} guild log -> what waits until it has come to a place */
-  #waits = new Map();
-  /** @type {Set<string>} channels that are followed */
-  #followed = new Set();
-  /** @type {Map<string, () => void>} log -> whoever waits until it is answered for */
-  #awaited = new Map();
+  #parts;
+  /** The user's own log. */
+  #own = "";
+  /** @type {number | null} guilds that are told up to here are part of the beginning; null: not known yet */
+  #ownHead = null;
+  /** @type {Map<string, GuildLog>} by log */
+  #guilds = new Map();
+  /** @type {Set<string>} logs of channels that are followed, or beyond the bound */
+  #channels = new Set();
+  /** @type {Set<string>} what `begin` waits for: logs, and the list of what one may read */
+  #awaited = new Set();
+  /** @type {Promise<void> | null} */
+  #beginning = null;
+  /** @type {{resolve: () => void, reject: (failure: unknown) => void} | null} until the beginning is over */
+  #settle = null;
 
-  /** @param {Client} client @param {(guild: FollowedGuild) => void} tell @param {(failure: unknown) => void} failed */
-  constructor(client, tell, failed) {
-    this.#client = client;
-    this.#tell = tell;
-    this.#failed = failed;
+  /** @param {EverythingParts} parts */
+  constructor(parts) {
+    this.#parts = parts;
   }
 
   /**
-   * Begin. Each guild is told when its channels are followed; return those of the beginning.
+   * Begin, once. Resolves when all is followed; the guilds. Rejects with ConnectionEnded, and ApiError where a list is refused.
    * @param {import("./types.js").Ready} ready
+   * @returns {Promise<FollowedGuild[]>}
    */
-  async begin({ user, guilds, heads }) {
-    const client = this.#client;
-    client.on("channel.created", ({ event }) => this.#follow(event.content["channel_id"], 0));
-    client.on("guild.joined", ({ event }) => {
-      const guildId = event.content["guild_id"];
-      client.subscribe(`guild:${guildId}`);
-      this.#join(guildId).catch((failure) => this.#failed(failure)); // the guild may be gone again
+  async begin(ready) {
+    this.#beginning ??= new Promise((resolve, reject) => {
+      this.#settle = { resolve: () => resolve(undefined), reject };
+      this.#followReady(ready);
     });
-    /** @param {{log: string}} told */
-    const gone = ({ log }) => {
-      this.#followed.delete(log.replace(/^channel:/, ""));
-      this.#awaited.get(log)?.();
-      this.#heads.set(log, 0);
-      this.#cameTo(log, Infinity); // nothing more comes of it
-      this.#told.delete(log);
-      this.#heads.delete(log);
-    };
-    client.on("gone", gone);
-    client.on("refused", gone);
-    client.on("followed", ({ log, after, head }) => {
-      this.#awaited.get(log)?.();
-      if (log.startsWith("guild:")) this.#heads.set(log, head);
-      this.#cameTo(log, after);
-    });
-    client.on("status", ({ state }) => {
-      if (state === "ended") for (const go of [...this.#awaited.values(), ...[...this.#waits.values()].map((wait) => wait.go)]) go();
-    });
-    client.on("event", ({ log, sequence }) => this.#cameTo(log, sequence)); // after what listens to the kind of the event
-    const places = new Map(heads.map(({ log, epoch, head }) => [log, { epoch, after: head }]));
-    const kept = client.toJSON().positions;
-    /** @param {string} log */
-    const subscribe = (log) => client.subscribe(log, log in kept ? {} : (places.get(log) ?? {}));
-    subscribe(`user:${user.user_id}`);
-    for (const { guild_id: guildId } of guilds) subscribe(`guild:${guildId}`);
-    /** @param {unknown} refusal */
-    const ifGone = (refusal) => {
-      if (refusal instanceof ApiError && refusal.code === "not_found") return []; // meanwhile
-      throw refusal;
-    };
-    const followed = (await Promise.all(guilds.map((guild) => this.#read(guild).catch(ifGone)))).flat();
-    const channels = followed.flatMap((guild) => guild.channels.map(({ channel_id: id }) => `channel:${id}`));
-    await Promise.all(channels.map((log) => client.isFollowed(log) || new Promise((resolve) => this.#awaited.set(log, () => resolve(this.#awaited.delete(log))))));
-    return followed;
+    await this.#beginning;
+    return [...this.#guilds.values()].flatMap(({ followed }) => followed ?? []);
   }
 
-  /** @param {string} guildId */
-  async #join(guildId) {
-    await this.#read(await this.#client.guild(guildId));
+  /** @param {import("./types.js").Ready} ready */
+  #followReady({ user, guilds, heads }) {
+    const places = new Map(heads.map(({ log, epoch, head }) => [log, { epoch, after: head }]));
+    const kept = this.#parts.client.toJSON().positions;
+    /** @param {string} log */
+    const beginning = (log) => (log in kept ? {} : (places.get(log) ?? {}));
+    this.#own = `user:${user.user_id}`;
+    this.#awaited.add(this.#own);
+    this.#subscribe(this.#own, beginning(this.#own));
+    for (const guild of guilds) this.#join(guild.guild_id, guild, beginning(`guild:${guild.guild_id}`));
+    this.#run(() => this.#followMissed());
   }
+
+  // --- what the client tells -------------------------------------------------------------------------------
+
+  /** @param {import("./phases.js").MachineEvent} told */
+  hear(told) {
+    switch (told.type) {
+      case "followed":
+        return this.#begun(told);
+      case "event":
+        return this.#take(told);
+      case "gone":
+        return isLogOver(told.code) ? this.#lost(told.log) : undefined;
+      case "refused":
+        return this.#lost(told.log, told.code === "limit_reached");
+      case "ended":
+        this.#settle?.reject(new ConnectionEnded(told.code, told.reason));
+    }
+  }
+
+  /** @param {SubbedLog} line */
+  #begun(line) {
+    const { log, after, head, recovered } = line;
+    const guild = this.#guilds.get(log);
+    if (guild !== undefined) {
+      guild.begin(line);
+      this.#cameTo(log, guild, after);
+    } else if (log === this.#own) {
+      if (!recovered) this.#run(() => this.#followMissed());
+      this.#ownHead = head;
+      this.#ownCameTo(after);
+    } else this.#answered(log);
+  }
+
+  /** @param {LogEvent} told */
+  #take(told) {
+    const { log, sequence, event } = told;
+    const guild = this.#guilds.get(log);
+    if (guild !== undefined) {
+      guild.take(told);
+      if (event.event_type === "channel.created") this.#follow(event.content["channel_id"], { after: 0 });
+      this.#cameTo(log, guild, sequence);
+    } else if (log === this.#own) {
+      this.#takeOwn(event);
+      this.#ownCameTo(sequence);
+    }
+  }
+
+  /** @param {import("./types.js").CanonicalEvent} event */
+  #takeOwn({ event_type: type, content }) {
+    const guild = this.#guilds.get(`guild:${content["guild_id"]}`);
+    if (type === "channel.role_given") this.#follow(content["channel_id"], {});
+    else if (type === "guild.left" && guild !== undefined) guild.hasLeft = true;
+    else if (type === "guild.joined" && guild?.hasLeft) guild.hasRejoined = true;
+    else if (type === "guild.joined") this.#join(content["guild_id"]);
+  }
+
+  /** @param {number} sequence */
+  #ownCameTo(sequence) {
+    if (this.#ownHead !== null && sequence >= this.#ownHead) this.#answered(this.#own);
+  }
+
+  /** A log is not followed any more. @param {string} log */
+  #lost(log, isBeyondBound = false) {
+    const guild = this.#guilds.get(log);
+    this.#guilds.delete(log);
+    if (!isBeyondBound) this.#channels.delete(log);
+    if (guild?.hasRejoined) this.#join(log.slice("guild:".length));
+    else this.#answered(log);
+  }
+
+  /** The caller follows a log no longer. @param {string} log */
+  unfollowed(log) {
+    this.#guilds.delete(log);
+    this.#answered(log);
+  }
+
+  /** @param {string} log */
+  #answered(log) {
+    if (this.#awaited.delete(log) && this.#awaited.size === 0) this.#settle?.resolve();
+    if (this.#awaited.size === 0) this.#settle = null;
+  }
+
+  // --- what is followed ------------------------------------------------------------------------------------
+
+  /** @param {string} guildId @param {Guild | null} [guild] @param {import("./types.js").Beginning} [beginning] */
+  #join(guildId, guild = null, beginning = {}) {
+    const log = `guild:${guildId}`;
+    if (this.#guilds.has(log)) return;
+    this.#guilds.set(log, new GuildLog(guild));
+    if (this.#settle !== null) this.#awaited.add(log);
+    this.#subscribe(log, beginning);
+  }
+
+  /** @param {string} channelId @param {import("./types.js").Beginning} beginning */
+  #follow(channelId, beginning) {
+    const log = `channel:${channelId}`;
+    if (this.#channels.has(log)) return;
+    this.#channels.add(log);
+    this.#subscribe(log, this.#parts.follows(log) ? {} : beginning);
+  }
+
+  /** @param {string} log @param {import("./types.js").Beginning} beginning */
+  #subscribe(log, beginning) {
+    try {
+      this.#parts.client.subscribe(log, beginning);
+    } catch (failure) {
+      if (!(failure instanceof OpenGuildError)) throw failure;
+      this.#parts.refuse(log, failure.message);
+    }
+  }
+
+  /** Follow what the user's own log would have told: guilds, and channels in which one has a role without the guild. */
+  async #followMissed() {
+    if (this.#settle !== null) this.#awaited.add("me");
+    const me = await this.#ask(() => this.#parts.client.me(), () => true);
+    const guilds = new Set(me?.guilds?.map((guild) => guild.guild_id));
+    for (const guildId of guilds) this.#join(guildId);
+    for (const channel of me?.channels ?? []) if (!guilds.has(channel.guild_id)) this.#follow(channel.channel_id, {});
+    this.#answered("me");
+  }
+
+  // --- the channels of a guild -------------------------------------------------------------------------------
+
+  /** @param {string} log @param {GuildLog} guild @param {number} sequence */
+  #cameTo(log, guild, sequence) {
+    guild.at = sequence;
+    const { levelAt, list } = guild;
+    if (levelAt !== null && sequence >= levelAt) {
+      guild.levelAt = null;
+      this.#run(() => this.#list(log, guild));
+    } else if (list !== null && sequence >= list.head) {
+      guild.list = null;
+      if (guild.changedAt > list.head) this.#run(() => this.#list(log, guild)); // the log came first
+      else this.#use(log, guild, list.channels);
+    }
+  }
+
+  /** @param {string} log @param {GuildLog} guild */
+  async #list(log, guild) {
+    const { round } = guild;
+    const { client } = this.#parts;
+    const guildId = log.slice("guild:".length);
+    const isWanted = () => this.#guilds.get(log) === guild && guild.round === round;
+    const answer = await this.#ask(async () => {
+      const read = guild.guild ?? (await client.guild(guildId));
+      return { read, ...(await client.listAt(`/guilds/${guildId}/channels`)) };
+    }, isWanted);
+    if (!isWanted()) return;
+    if (answer === null) return this.#lost(log); // its end is told
+    guild.guild = answer.read;
+    guild.list = { head: answer.head, channels: answer.items };
+    this.#cameTo(log, guild, guild.at);
+  }
+
+  /** @param {string} log @param {GuildLog} guild @param {Channel[]} channels */
+  #use(log, guild, channels) {
+    const beginning = guild.followed === null ? {} : { after: 0 }; // a channel that was not there before is new
+    for (const { channel_id: channelId } of channels) {
+      this.#follow(channelId, beginning);
+      const isLate = !this.#parts.client.isFollowed(`channel:${channelId}`);
+      if (isLate && this.#awaited.has(log)) this.#awaited.add(`channel:${channelId}`);
+    }
+    const { name } = guild;
+    guild.followed = { .../** @type {Guild} */ (guild.guild), ...(name === null ? {} : { name }), channels };
+    this.#parts.tell(guild.followed);
+    this.#answered(log);
+  }
+
+  // --- requests ------------------------------------------------------------------------------------------
 
   /**
-   * List the channels when the log has come to the head that it had, and use the list when it has come to the place that this names: so
-   * a channel is in the list, or is told of behind it.
-   * @param {Guild} guild
-   * @returns {Promise<FollowedGuild>}
+   * Ask until there is an answer; null: there is none to have, or it is not wanted any more.
+   * @template T
+   * @param {() => Promise<T>} request
+   * @param {() => boolean} isWanted
+   * @returns {Promise<T | null>}
    */
-  async #read(guild) {
-    const log = `guild:${guild.guild_id}`;
-    const told = () => this.#told.get(log) ?? -1;
-    await this.#until(log, () => told() >= (this.#heads.get(log) ?? Infinity), () => {});
-    const { items, head } = await this.#client.listAt(`/guilds/${guild.guild_id}/channels`);
-    const followed = { ...guild, channels: items };
-    await this.#until(log, () => told() >= head, () => {
-      for (const channel of items) this.#follow(channel.channel_id);
-      this.#tell(followed);
-    });
-    return followed;
+  async #ask(request, isWanted) {
+    const backoff = new Backoff(this.#parts.random);
+    while (isWanted()) {
+      try {
+        return await request();
+      } catch (failure) {
+        if (failure instanceof ApiError && failure.code === "not_found") return null;
+        if (!(failure instanceof OutcomeUnknown || (failure instanceof ApiError && isTemporary(failure.status)))) throw failure;
+        await pause(backoff.nextDelay(), this.#parts.closed);
+      }
+    }
+    return null;
   }
 
-  /** Act at the event that meets a condition, or when the log is gone. @param {string} log @param {() => boolean} isMet @param {() => void} act */
-  #until(log, isMet, act) {
-    return new Promise((resolve) => {
-      const go = () => {
-        this.#waits.delete(log);
-        act();
-        resolve(undefined);
-      };
-      if (isMet()) go();
-      else this.#waits.set(log, { isMet, go });
-    });
-  }
-
-  /** @param {string} log @param {number} sequence */
-  #cameTo(log, sequence) {
-    if (!log.startsWith("guild:")) return;
-    this.#told.set(log, sequence);
-    const wait = this.#waits.get(log);
-    if (wait?.isMet()) wait.go();
-  }
-
-  /** @param {string} channelId @param {number} [after] */
-  #follow(channelId, after) {
-    if (this.#followed.has(channelId)) return;
-    this.#followed.add(channelId);
-    this.#client.subscribe(`channel:${channelId}`, after === undefined ? {} : { after });
+  /** @param {() => Promise<void>} work */
+  #run(work) {
+    work().catch((failure) => (this.#settle === null ? this.#parts.failed(failure) : this.#settle.reject(failure)));
   }
 }

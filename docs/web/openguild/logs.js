@@ -1,7 +1,7 @@
 /** The logs that a client follows, and how far it has got in each, across connections (PROTOCOL 15.9). */
 
 import { OpenGuildError } from "./errors.js";
-import { LINE_BYTES, MAX_LOGS, MAX_TAIL, TEMPORARY_CODES } from "./policy.js";
+import { isLogOver, LINE_BYTES, MAX_LOGS, MAX_TAIL, TEMPORARY_CODES } from "./policy.js";
 
 const LOG_NAME = /^(channel|guild|user):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const MAX_NUMBER = Number.MAX_SAFE_INTEGER;
@@ -146,9 +146,8 @@ export class FollowedLogs {
   gone(name, code) {
     const log = this.#logs.get(name);
     if (log?.state !== "followed") return false;
-    if (code === "restarted") log.state = "wanted";
-    else if (code === "unavailable") log.state = "resting";
-    else this.#logs.delete(name);
+    if (isLogOver(code)) this.#logs.delete(name);
+    else log.state = code === "restarted" ? "wanted" : "resting";
     return true;
   }
 

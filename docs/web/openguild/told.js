@@ -18,4 +18,13 @@
  *   failure: unknown}} Told
  */
 
-export {};
+/**
+ * Return what listeners are told of a hint that is in no log.
+ * @param {import("./phases.js").MachineEvent & {type: "ephemeral"}} told
+ */
+export function signalOf({ log, kind, data }) {
+  const of = log.slice(log.indexOf(":") + 1);
+  const { user_id: userId, preview = null, status } = data;
+  if (kind === "typing") return { channelId: of, userId, preview };
+  return kind === "presence" ? { guildId: of, userId, status } : data;
+}
