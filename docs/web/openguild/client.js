@@ -8,10 +8,10 @@ import { closedReason, Http, originOf } from "./http.js";
 import { randomKey } from "./keys.js";
 import { Listeners } from "./listeners.js";
 import { SESSION_ENDED } from "./policy.js";
-import { EventQueue, endOf, Loops } from "./queues.js";
 import { ReadMarker } from "./reads.js";
 import { sendUntilAnswered } from "./retries.js";
 import { SessionKeeper } from "./session.js";
+import { Subscriptions } from "./subscriptions.js";
 import { signalOf } from "./told.js";
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
@@ -40,6 +40,7 @@ export class Client extends Actions {
   userId = "";
   /** @type {Http} */
   #http;
+  #newGateway;
   /** @type {Gateway} */
   #gateway;
   /** @type {ReadMarker} */
@@ -50,13 +51,10 @@ export class Client extends Actions {
   #retryMs;
   #closing = new AbortController();
   #listeners = new Listeners();
-  #loops = new Loops();
+  /** @type {Subscriptions} */
+  #subscriptions;
   /** @type {Everything | null} */
   #everything = null;
-  /** @type {Set<string>} logs that are followed whether or not a loop reads them */
-  #subscribed = new Set();
-  /** @type {Map<string, Place>} from storage, of logs that are not followed yet */
-  #kept = new Map();
   /** @type {import("./types.js").PresenceStatus | null} */
   #presence = null;
   /** @type {Status} */
@@ -89,7 +87,9 @@ export class Client extends Actions {
     /** @param {MachineEvent} told */
     const tell = (told) => this.#told(told);
     const gatewayUrl = `${base.replace(/^http/, "ws")}/gateway`;
-    this.#gateway = new Gateway({ url: gatewayUrl, WebSocket: SocketClass, freshToken, tell, random, clock });
+    this.#newGateway = () => new Gateway({ url: gatewayUrl, WebSocket: SocketClass, freshToken, tell, random, clock });
+    this.#gateway = this.#newGateway();
+    this.#subscriptions = this.#subscriptionsBehind(new Map());
     this.#reads = new ReadMarker({
       ready: () => this.connect(),
       attempt: (command) => this.#gateway.send(command, retryMs),
@@ -97,6 +97,17 @@ export class Client extends Actions {
       clock,
       random,
     });
+  }
+
+  /** Begin with a gateway that is not open. @param {Map<string, Place>} places how far each log was handled */
+  #begin(places) {
+    this.#gateway = this.#newGateway();
+    this.#subscriptions = this.#subscriptionsBehind(places);
+  }
+
+  /** @param {Map<string, Place>} places */
+  #subscriptionsBehind(places) {
+    return new Subscriptions(this.#gateway, places, () => this.isLoggedIn && this.#gateway.start());
   }
 
   // --- session -------------------------------------------------------------------------------------------
@@ -144,8 +155,9 @@ export class Client extends Actions {
    * @returns {StoredClient}
    */
   toJSON() {
-    const places = new Map([...this.#kept, ...this.#gateway.machine.logs.places(), ...this.#loops.places()]);
-    const positions = Object.fromEntries([...places].map(([log, { epoch, sequence }]) => [log, /** @type {[number, number]} */ ([epoch, sequence])]));
+    /** @type {StoredClient["positions"]} */
+    const positions = {};
+    for (const [log, { epoch, sequence }] of this.#subscriptions.places()) positions[log] = [epoch, sequence];
     return { url: this.url, device_id: this.deviceId, session: this.#session.stored, positions };
   }
 
@@ -153,7 +165,7 @@ export class Client extends Actions {
   static fromJSON(stored, options = {}) {
     const client = new Client(stored.url, { ...options, deviceId: stored.device_id });
     if (stored.session !== null) client.#session.restore(stored.session);
-    for (const [log, [epoch, sequence]] of Object.entries(stored.positions)) client.#kept.set(log, { epoch, sequence });
+    client.#begin(new Map(Object.entries(stored.positions).map(([log, [epoch, sequence]]) => [log, { epoch, sequence }])));
     return client;
   }
 
@@ -227,18 +239,11 @@ export class Client extends Actions {
 
   /** @param {MachineEvent} told */
   #tell(told) {
-    const end = endOf(told);
-    if (end !== undefined) this.#loops.end(end, "log" in told ? told.log : undefined);
+    this.#subscriptions.hear(told);
     switch (told.type) {
       case "event":
         this.#deliver({ log: told.log, epoch: told.epoch, sequence: told.sequence, event: told.event });
         break;
-      case "followed": {
-        const place = this.#loops.followed(told);
-        if (place !== undefined) this.#gateway.follow(told.log, place);
-        this.#listeners.tell("followed", told);
-        break;
-      }
       case "ephemeral":
         return this.#listeners.tell(told.kind, signalOf(told));
       case "connect":
@@ -261,7 +266,7 @@ export class Client extends Actions {
         if (told.code === SESSION_ENDED) this.#session.forget();
         return this.#setStatus("ended", told.reason);
       default:
-        this.#listeners.tell(told.type, told); // gone, refused, lagging, live
+        this.#listeners.tell(told.type, told); // followed, gone, refused, lagging, live
     }
   }
 
@@ -273,7 +278,6 @@ export class Client extends Actions {
 
   /** @param {LogEvent} event */
   #deliver(event) {
-    if (this.#loops.push(event)) this.#gateway.unfollow(event.log);
     this.#listeners.tell(event.event.event_type, event);
     this.#listeners.tell("event", event);
   }
@@ -288,38 +292,18 @@ export class Client extends Actions {
    * @param {Beginning} [beginning]
    */
   subscribe(log, beginning = {}) {
-    this.#follow(log, beginning);
-    this.#subscribed.add(log);
+    this.#subscriptions.add(log, beginning);
   }
 
   /** Whether the events of a log come now, or it is not followed at all. @param {string} log */
   isFollowed(log) {
-    return !this.#gateway.machine.logs.isAwaited(log);
+    return !this.#subscriptions.isAwaited(log);
   }
 
   /** Follow a log no longer. Safe to repeat. @param {string} log */
   unsubscribe(log) {
-    this.#subscribed.delete(log);
-    if (!this.#loops.has(log)) this.#gateway.unfollow(log);
+    this.#subscriptions.remove(log);
     this.#everything?.unfollowed(log);
-  }
-
-  /** @param {string} log @param {Beginning} beginning */
-  #follow(log, beginning) {
-    const place = this.#placeOf(log, beginning);
-    const goesOn = this.#gateway.machine.logs.has(log) || this.#loops.heldAt(log) !== undefined;
-    if (!goesOn || place !== null || beginning.tail !== undefined) {
-      this.#loops.forget(log);
-      this.#gateway.follow(log, place, beginning.tail);
-    }
-    this.#kept.delete(log);
-    if (this.isLoggedIn) this.#gateway.start();
-  }
-
-  /** @param {string} log @param {Beginning} beginning @returns {Place | null} */
-  #placeOf(log, { epoch, after }) {
-    if (after !== undefined) return { epoch: epoch ?? 0, sequence: after };
-    return this.#kept.get(log) ?? null;
   }
 
   /**
@@ -330,28 +314,8 @@ export class Client extends Actions {
    * @param {Beginning} [beginning]
    * @returns {AsyncGenerator<LogEvent, void, void>}
    */
-  async *events(log, beginning = {}) {
-    const place = this.#placeOf(log, beginning) ?? (beginning.tail === undefined ? this.#loops.heldAt(log) ?? this.#gateway.machine.logs.places().get(log) : undefined);
-    const queue = new EventQueue(log, place ?? null);
-    this.#follow(log, beginning);
-    this.#loops.add(queue);
-    const { end } = this.#gateway;
-    if (end !== null) queue.end(end.code === null ? null : end);
-    const goOn = () => {
-      const place = this.#loops.release(log);
-      if (place !== undefined) this.#gateway.follow(log, place);
-    };
-    try {
-      for (let event = await queue.next(goOn); event !== undefined; event = await queue.next(goOn)) yield event;
-    } finally {
-      queue.handled();
-      if (!this.#loops.remove(queue) || this.#subscribed.has(log)) goOn();
-      else {
-        this.#loops.forget(log);
-        this.#gateway.unfollow(log);
-        if (queue.place !== null && !queue.isLost) this.#kept.set(log, queue.place);
-      }
-    }
+  events(log, beginning = {}) {
+    return this.#subscriptions.events(log, beginning);
   }
 
   /**
@@ -367,7 +331,7 @@ export class Client extends Actions {
       tell: (guild) => this.#listeners.tell("guild", guild),
       refuse: (log, message) => this.#told({ type: "refused", log, code: "limit_reached", message }),
       failed: (failure) => this.#failed(failure),
-      follows: (log) => this.#gateway.machine.logs.has(log),
+      follows: (log) => this.#subscriptions.has(log),
       random: this.#random,
       closed: this.#closing.signal,
     });
