@@ -3,52 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ApiError, Client, ConnectionEnded, foldMessages, LogGone, OutcomeUnknown } from "../../docs/web/openguild.js";
 import { sendUntilAnswered } from "../../docs/web/openguild/retries.js";
-
-const { URL_OF_SERVER: url, DIRECT: direct, CONTROL: control } = process.env;
-const PASSWORD = "correct horse battery";
-
-/** @param {string} name */
-const command = async (name) => assert.equal((await fetch(`${control}/${name}`, { method: "POST" })).status, 200);
-
-let numbers = 0;
-
-/** A new user, logged in, with a client that is closed with the test. */
-async function user(t, options = {}) {
-  const client = new Client(options.url ?? url, options);
-  t.after(() => client.close());
-  client.username = `user-${process.pid}-${(numbers += 1)}`;
-  client.userId = await client.register(client.username, PASSWORD);
-  await client.login(client.username, PASSWORD);
-  return client;
-}
-
-/** A user with a guild and a channel. */
-async function owner(t, options) {
-  const alice = await user(t, options);
-  const { guild_id: guildId } = await alice.createGuild("guild");
-  const { channel_id: channelId } = await alice.createChannel(guildId, "general");
-  return { alice, guildId, channelId, log: `channel:${channelId}` };
-}
-
-/** The next `told` of this name that passes the check; a failure that names it where it does not come. */
-function next(client, name, check = () => true) {
-  return new Promise((resolve, reject) => {
-    const late = setTimeout(() => reject(new Error(`${client.username} was told no such ${name} within a minute`)), 60_000).unref();
-    const stop = client.on(name, (told) => check(told) && (stop(), clearTimeout(late), resolve(told)));
-  });
-}
-
-/** The sequences that a loop over a log gives, up to the last one. */
-async function sequences(client, log, last, beginning = { after: 0 }) {
-  const found = [];
-  for await (const { sequence } of client.events(log, beginning)) {
-    found.push(sequence);
-    if (sequence >= last) break;
-  }
-  return found;
-}
-
-const upTo = (last, from = 1) => Array.from({ length: last - from + 1 }, (_, place) => from + place);
+import { command, direct, next, owner, PASSWORD, sequences, upTo, url, user } from "./users.mjs";
 
 test("a user registers, logs in, posts and reads", async (t) => {
   const { alice, channelId, log } = await owner(t);
