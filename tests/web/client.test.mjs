@@ -349,3 +349,19 @@ test("tokens are renewed before they end, once for all who ask", async (t) => {
   t.after(() => again.close());
   assert.equal((await Promise.all([again.me(), again.me(), again.me()]))[2].username, alice.username);
 });
+
+test("a login of a client that is connected ends its session, and the next one goes on", async (t) => {
+  const { alice, channelId, log } = await owner(t);
+  const heard = [];
+  alice.on("message", ({ sequence }) => heard.push(sequence));
+  await alice.followAll();
+  await alice.post(channelId, "before");
+  const loop = sequences(alice, log, 99, {});
+  if (heard.length < 1) await next(alice, "message");
+  await alice.login(alice.username, PASSWORD);
+  await assert.rejects(loop, (end) => end instanceof ConnectionEnded && end.code === 4005);
+  await alice.followAll();
+  await alice.post(channelId, "after");
+  if (heard.length < 2) await next(alice, "message");
+  assert.deepEqual([heard, alice.status.state, alice.isLoggedIn], [[1, 2], "online", true]);
+});

@@ -108,7 +108,7 @@ export class FakeServer {
 
   // --- requests ----------------------------------------------------------------------------------------------
 
-  fetch = async (url, { method, body }) => {
+  fetch = async (url, { method, body, signal }) => {
     const path = new URL(url).pathname.replace("/client/v1", "");
     const name = `${method} ${path}`;
     this.requests.push(name);
@@ -116,6 +116,7 @@ export class FakeServer {
     this.#held.delete(name);
     held?.arrived();
     await held?.go;
+    signal.throwIfAborted();
     const made = this.answers.get(name);
     if (made !== undefined) return made(body === undefined ? undefined : JSON.parse(body));
     if (path === "/users/me") return json(200, { user_id: ME, guilds: [...this.guilds.values()], channels: this.channelsByRole });

@@ -1,9 +1,9 @@
 // What a session's end and a login mean for the gateway, with a server in memory: called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ConnectionEnded, OpenGuildError, OutcomeUnknown } from "../../docs/web/openguild.js";
+import { Client, ConnectionEnded, OpenGuildError, OutcomeUnknown } from "../../docs/web/openguild.js";
 import { Gateway } from "../../docs/web/openguild/gateway.js";
-import { FakeServer, json, ME } from "./fake_server.mjs";
+import { FakeServer, idOf, json, ME } from "./fake_server.mjs";
 
 const settled = () => new Promise((resolve) => setImmediate(resolve)); // every promise that can go on has gone on
 class SilentSocket {
@@ -94,4 +94,110 @@ test("what is asked of a gateway that has ended rejects with its end", { timeout
   const closed = server.client(t);
   closed.close();
   assert.equal((await closed.events(LOG).next()).done, true, "closed by the caller");
+});
+
+/** What a login or a refresh answers, for a user. */
+function pairOf(userId, name) {
+  const payload = btoa(JSON.stringify({ session_id: name, user_id: userId, issued_at: "2026-01-01T00:00:00Z" }));
+  return json(200, { access_token: `${payload}.s`, refresh_token: name, access_expires_at: "2026-01-01T01:00:00Z" });
+}
+const follow = (client, log) => {
+  const heard = [];
+  client.on("event", ({ log, sequence }) => heard.push(`${log} ${sequence}`));
+  client.subscribe(log);
+  return heard;
+};
+
+test("a login ends what the former session does, and the client goes on with the new one", { timeout: 5_000 }, async (t) => {
+  const server = new FakeServer();
+  server.answers.set("POST /sessions/login", () => pairOf(ME, "second"));
+  const client = server.client(t);
+  await client.connect();
+  const heard = follow(client, LOG);
+  const posted = client.post(ME, "hello"); // the server does not answer
+  const loop = client.events(LOG).next();
+  await server.settled();
+  const [former] = server.sockets;
+  const { arrived, release } = server.hold("GET /users/me");
+  const reading = client.me();
+  await arrived;
+  await client.login("alice", "correct horse");
+  former.end(4005); // as a login of the device does; too late to be about this session
+  await assert.rejects(posted, OutcomeUnknown);
+  await assert.rejects(loop, isOver);
+  release();
+  await assert.rejects(reading, ConnectionEnded);
+  assert.deepEqual([client.isLoggedIn, client.status.state], [true, "ended"]);
+  server.append(LOG, "profile.updated"); // meanwhile
+  client.subscribe(LOG);
+  await client.connect();
+  await server.settled();
+  assert.deepEqual(heard, [`${LOG} 1`], "it goes on where it was");
+  assert.equal(client.status.state, "online");
+});
+
+test("one can log in again after the session has ended, before or after one is told", { timeout: 5_000 }, async (t) => {
+  for (const endsFirst of [true, false]) {
+    const server = new FakeServer();
+    server.answers.set("POST /sessions/login", () => pairOf(ME, "second"));
+    const client = server.client(t);
+    const sessions = [];
+    client.on("session", (session) => sessions.push(session?.refresh_token ?? null));
+    await client.followAll();
+    const [former] = server.sockets;
+    if (endsFirst) former.end(4005);
+    await client.login("alice", "correct horse");
+    former.end(4005);
+    await client.followAll();
+    assert.deepEqual([client.isLoggedIn, client.status.state, sessions.at(-1)], [true, "online", "second"]);
+  }
+});
+
+test("what one user has followed is nothing of another one", async (t) => {
+  const server = new FakeServer();
+  const [bob, channel] = [idOf(2), `channel:${idOf(11)}`];
+  server.logs.set(channel, { epoch: 1, events: [] });
+  server.answers.set("POST /sessions/login", ({ identifier }) => pairOf(identifier === "bob" ? bob : ME, identifier));
+  const client = server.client(t);
+  await client.login("alice", "correct horse");
+  await client.connect();
+  const heard = follow(client, channel);
+  await server.settled();
+  await client.login("bob", "correct horse");
+  server.append(channel, "message");
+  client.subscribe(channel);
+  await client.connect();
+  await server.settled();
+  assert.deepEqual(heard, []);
+});
+
+test("a refresh of the former session changes nothing of the new one", async (t) => {
+  for (const answer of [() => pairOf(ME, "late"), ENDED]) {
+    const server = new FakeServer();
+    server.answers.set("POST /sessions/login", () => pairOf(ME, "second"));
+    server.answers.set("POST /sessions/refresh", answer);
+    server.answers.set("GET /users/me", () => json(401, { error: "unauthorized", message: "" }));
+    const client = server.client(t);
+    const { arrived, release } = server.hold("POST /sessions/refresh");
+    const asked = client.me().catch(() => {});
+    await arrived;
+    await client.login("alice", "correct horse");
+    release();
+    await asked;
+    await server.settled();
+    assert.equal(client.toJSON().session.refresh_token, "second");
+  }
+});
+
+test("what is subscribed before the login is followed", async (t) => {
+  const server = new FakeServer();
+  server.answers.set("POST /sessions/login", () => pairOf(ME, "first"));
+  const client = new Client("http://localhost", { WebSocket: server.WebSocket, fetch: server.fetch });
+  t.after(() => client.close());
+  const heard = follow(client, LOG);
+  await client.login("alice", "correct horse");
+  await server.settled();
+  server.append(LOG, "profile.updated");
+  await server.settled();
+  assert.deepEqual(heard, [`${LOG} 1`]);
 });

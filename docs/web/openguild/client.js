@@ -4,13 +4,13 @@ import { Actions } from "./actions.js";
 import { ApiError, ConnectionEnded, isTemporary, OpenGuildError } from "./errors.js";
 import { Everything } from "./everything.js";
 import { CLOCK, Gateway } from "./gateway.js";
-import { closedReason, Http, originOf } from "./http.js";
+import { Http, originOf } from "./http.js";
 import { randomKey } from "./keys.js";
 import { Listeners } from "./listeners.js";
 import { SESSION_ENDED } from "./policy.js";
 import { ReadMarker } from "./reads.js";
 import { sendUntilAnswered } from "./retries.js";
-import { SessionKeeper } from "./session.js";
+import { payloadOf, SessionKeeper } from "./session.js";
 import { Subscriptions } from "./subscriptions.js";
 import { signalOf } from "./told.js";
 
@@ -40,19 +40,15 @@ export class Client extends Actions {
   userId = "";
   /** @type {Http} */
   #http;
-  #newGateway;
-  /** @type {Gateway} */
-  #gateway;
-  /** @type {ReadMarker} */
-  #reads;
+  #newLink;
+  /** What belongs to one session: after another login there is another one. */
+  #link;
   /** @type {SessionKeeper} */
   #session;
   #random;
   #retryMs;
   #closing = new AbortController();
   #listeners = new Listeners();
-  /** @type {Subscriptions} */
-  #subscriptions;
   /** @type {Everything | null} */
   #everything = null;
   /** @type {import("./types.js").PresenceStatus | null} */
@@ -75,7 +71,8 @@ export class Client extends Actions {
     const base = `${this.url}/client/v1`;
     /** @param {string} [refused] */
     const freshToken = (refused) => this.#session.fresh(refused);
-    this.#http = new Http({ base, fetch, random, retryMs, freshToken, closed: this.#closing.signal });
+    const closed = this.#closing.signal;
+    this.#http = new Http({ base, fetch, random, retryMs, freshToken, closed, left: () => this.#link.leaving.signal });
     /** @param {string} refreshToken */
     const exchange = async (refreshToken) => {
       const options = { body: { refresh_token: refreshToken }, authorized: false, repeatable: true }; // PROTOCOL 4.6.4
@@ -87,27 +84,20 @@ export class Client extends Actions {
     /** @param {MachineEvent} told */
     const tell = (told) => this.#told(told);
     const gatewayUrl = `${base.replace(/^http/, "ws")}/gateway`;
-    this.#newGateway = () => new Gateway({ url: gatewayUrl, WebSocket: SocketClass, freshToken, tell, random, clock });
-    this.#gateway = this.#newGateway();
-    this.#subscriptions = this.#subscriptionsBehind(new Map());
-    this.#reads = new ReadMarker({
-      ready: () => this.connect(),
-      attempt: (command) => this.#gateway.send(command, retryMs),
-      renew: () => void this.#gateway.renew(),
-      clock,
-      random,
-    });
-  }
-
-  /** Begin with a gateway that is not open. @param {Map<string, Place>} places how far each log was handled */
-  #begin(places) {
-    this.#gateway = this.#newGateway();
-    this.#subscriptions = this.#subscriptionsBehind(places);
-  }
-
-  /** @param {Map<string, Place>} places */
-  #subscriptionsBehind(places) {
-    return new Subscriptions(this.#gateway, places, () => this.isLoggedIn && this.#gateway.start());
+    /** @param {Map<string, Place>} places how far each log was handled */
+    this.#newLink = (places) => {
+      const gateway = new Gateway({ url: gatewayUrl, WebSocket: SocketClass, freshToken, tell, random, clock });
+      const reads = new ReadMarker({
+        ready: () => this.connect(),
+        attempt: (command) => gateway.send(command, retryMs),
+        renew: () => void gateway.renew(),
+        clock,
+        random,
+      });
+      const subscriptions = new Subscriptions(gateway, places, () => this.isLoggedIn && gateway.start());
+      return { gateway, reads, subscriptions, leaving: new AbortController() };
+    };
+    this.#link = this.#newLink(new Map());
   }
 
   // --- session -------------------------------------------------------------------------------------------
@@ -123,10 +113,31 @@ export class Client extends Actions {
     return /** @type {string} */ (body.user_id);
   }
 
-  /** @param {string} username @param {string} password */
+  /**
+   * Log in. A session that there is ends, with its gateway and all that waits for it; the gateway opens anew when it is needed. Logs that
+   * are followed again go on from where they were.
+   * @param {string} username
+   * @param {string} password
+   */
   async login(username, password) {
     const body = { identifier: username, secret: password, device: { device_id: this.deviceId } };
-    this.#session.keep((await this.request("POST", "/sessions/login", { body, authorized: false, repeatable: true })).body);
+    const options = { body, authorized: false, repeatable: true };
+    const pair = (await this.request("POST", "/sessions/login", options)).body;
+    const { gateway, subscriptions } = this.#link;
+    if (this.isLoggedIn || gateway.machine.phase !== "idle") {
+      const isSameUser = [null, payloadOf(pair.access_token).user_id].includes(this.#session.userId);
+      this.#leave("logged in again", SESSION_ENDED);
+      this.#link = this.#newLink(isSameUser ? subscriptions.places() : new Map());
+    }
+    this.#session.keep(pair);
+    this.#link.subscriptions.begin();
+  }
+
+  /** @param {string} reason @param {number | null} code */
+  #leave(reason, code) {
+    const { gateway, leaving } = this.#link;
+    gateway.close(reason, code);
+    leaving.abort(new ConnectionEnded(code, reason));
   }
 
   /** End the session, and close this client. */
@@ -157,7 +168,7 @@ export class Client extends Actions {
   toJSON() {
     /** @type {StoredClient["positions"]} */
     const positions = {};
-    for (const [log, { epoch, sequence }] of this.#subscriptions.places()) positions[log] = [epoch, sequence];
+    for (const [log, { epoch, sequence }] of this.#link.subscriptions.places()) positions[log] = [epoch, sequence];
     return { url: this.url, device_id: this.deviceId, session: this.#session.stored, positions };
   }
 
@@ -165,7 +176,8 @@ export class Client extends Actions {
   static fromJSON(stored, options = {}) {
     const client = new Client(stored.url, { ...options, deviceId: stored.device_id });
     if (stored.session !== null) client.#session.restore(stored.session);
-    client.#begin(new Map(Object.entries(stored.positions).map(([log, [epoch, sequence]]) => [log, { epoch, sequence }])));
+    const places = Object.entries(stored.positions).map(([log, [epoch, sequence]]) => /** @type {const} */ ([log, { epoch, sequence }]));
+    client.#link = client.#newLink(new Map(places));
     return client;
   }
 
@@ -179,12 +191,12 @@ export class Client extends Actions {
   /** Open the gateway; resolves when it is open. Also done by everything that needs it. Rejects with ConnectionEnded. */
   async connect() {
     if (!this.isLoggedIn) throw new OpenGuildError("log in first");
-    this.#gateway.start();
+    this.#link.gateway.start();
     if (this.#ready !== null) return this.#ready;
     return await /** @type {Promise<Ready>} */ (new Promise((resolve, reject) => {
       const stop = this.on("ready", (ready) => (stop(), unwatch(), resolve(ready)));
       const check = () => {
-        if (this.#gateway.end !== null) (stop(), unwatch(), reject(this.#gateway.end));
+        if (this.#link.gateway.end !== null) (stop(), unwatch(), reject(this.#link.gateway.end));
       };
       const unwatch = this.on("status", check);
       check();
@@ -193,13 +205,13 @@ export class Client extends Actions {
 
   /** Connect at once where a connection is waited for, as when the network is back. */
   wake() {
-    this.#gateway.hurry();
+    this.#link.gateway.hurry();
   }
 
   /** End the gateway and all loops and retries. The session stays. */
   close() {
-    this.#gateway.close();
-    this.#closing.abort(closedReason());
+    this.#leave("closed", null);
+    this.#closing.abort(this.#link.leaving.signal.reason);
   }
 
   // --- listeners -----------------------------------------------------------------------------------------
@@ -223,9 +235,9 @@ export class Client extends Actions {
     return this.#listeners.add(name, listener);
   }
 
-  /** What failed behind the caller's back: told to `failure`, else uncaught. @param {unknown} failure */
-  #failed(failure) {
-    if (this.#closing.signal.aborted) return; // the caller has given it up
+  /** What failed behind the caller's back: told to `failure`, else uncaught. @param {unknown} failure @param {AbortSignal} left */
+  #failed(failure, left) {
+    if (left.aborted) return; // the caller has given it up
     if (this.#listeners.has("failure")) this.#listeners.tell("failure", failure);
     else queueMicrotask(() => Promise.reject(failure));
   }
@@ -239,7 +251,7 @@ export class Client extends Actions {
 
   /** @param {MachineEvent} told */
   #tell(told) {
-    this.#subscriptions.hear(told);
+    this.#link.subscriptions.hear(told);
     switch (told.type) {
       case "event":
         this.#deliver({ log: told.log, epoch: told.epoch, sequence: told.sequence, event: told.event });
@@ -253,8 +265,7 @@ export class Client extends Actions {
         this.userId = told.ready.user.user_id;
         this.#setStatus("online");
         this.#listeners.tell("ready", told.ready);
-        if (this.#presence !== null) this.setPresence(this.#presence).catch((failure) => this.#failed(failure));
-        break;
+        return this.#appear();
       case "draining":
         return this.#setStatus("draining", "the server restarts", told.afterMs);
       case "interrupted":
@@ -262,12 +273,18 @@ export class Client extends Actions {
         return this.#setStatus("waiting", told.reason, told.retryMs);
       case "ended":
         this.#ready = null;
-        this.#reads.end(new ConnectionEnded(told.code, told.reason));
+        this.#link.reads.end(new ConnectionEnded(told.code, told.reason));
         if (told.code === SESSION_ENDED) this.#session.forget();
         return this.#setStatus("ended", told.reason);
       default:
         this.#listeners.tell(told.type, told); // followed, gone, refused, lagging, live
     }
+  }
+
+  /** Make the choice of how one appears again: it holds with a connection. */
+  #appear() {
+    const { signal } = this.#link.leaving;
+    if (this.#presence !== null) this.setPresence(this.#presence).catch((failure) => this.#failed(failure, signal));
   }
 
   /** @param {Status["state"]} state */
@@ -292,17 +309,17 @@ export class Client extends Actions {
    * @param {Beginning} [beginning]
    */
   subscribe(log, beginning = {}) {
-    this.#subscriptions.add(log, beginning);
+    this.#link.subscriptions.add(log, beginning);
   }
 
   /** Whether the events of a log come now, or it is not followed at all. @param {string} log */
   isFollowed(log) {
-    return !this.#subscriptions.isAwaited(log);
+    return !this.#link.subscriptions.isAwaited(log);
   }
 
   /** Follow a log no longer. Safe to repeat. @param {string} log */
   unsubscribe(log) {
-    this.#subscriptions.remove(log);
+    this.#link.subscriptions.remove(log);
     this.#everything?.unfollowed(log);
   }
 
@@ -315,7 +332,7 @@ export class Client extends Actions {
    * @returns {AsyncGenerator<LogEvent, void, void>}
    */
   events(log, beginning = {}) {
-    return this.#subscriptions.events(log, beginning);
+    return this.#link.subscriptions.events(log, beginning);
   }
 
   /**
@@ -326,14 +343,15 @@ export class Client extends Actions {
    */
   async followAll() {
     const ready = await this.connect();
+    const { signal } = this.#link.leaving;
     this.#everything ??= new Everything({
       client: this,
       tell: (guild) => this.#listeners.tell("guild", guild),
       refuse: (log, message) => this.#told({ type: "refused", log, code: "limit_reached", message }),
-      failed: (failure) => this.#failed(failure),
-      follows: (log) => this.#subscriptions.has(log),
+      failed: (failure) => this.#failed(failure, signal),
+      follows: (log) => this.#link.subscriptions.has(log),
       random: this.#random,
-      closed: this.#closing.signal,
+      closed: signal,
     });
     const everything = this.#everything;
     try {
@@ -354,11 +372,11 @@ export class Client extends Actions {
    */
   async command(command) {
     if (!this.isLoggedIn) throw new OpenGuildError("log in first");
-    this.#gateway.start();
+    this.#link.gateway.start();
     if (command.type === "read") {
-      return await this.#reads.mark(command.channel_id, /** @type {number | undefined} */ (command["sequence"]), this.#retryMs);
+      return await this.#link.reads.mark(command.channel_id, /** @type {number | undefined} */ (command["sequence"]), this.#retryMs);
     }
-    return await sendUntilAnswered(this.#gateway, command, this.#retryMs, this.#random, this.#closing.signal);
+    return await sendUntilAnswered(this.#link.gateway, command, this.#retryMs, this.#random, this.#link.leaving.signal);
   }
 
   /** Choose how one appears. The choice holds with the connection, and is made again with the next one. @param {import("./types.js").PresenceStatus} status */

@@ -122,9 +122,9 @@ export class Gateway {
     this.#step();
   }
 
-  /** End it. Safe to repeat. */
-  close(reason = "closed") {
-    this.machine.close(reason);
+  /** End it, as with a close code of the server if one is given. Safe to repeat. */
+  close(reason = "closed", /** @type {number | null} */ code = null) {
+    this.machine.close(reason, code);
     this.#step();
   }
 

@@ -1,6 +1,6 @@
 /** Requests with retries, by the rules of the Python client (docs/client.md, Retries). */
 
-import { ApiError, ConnectionEnded, isTemporary, leavesOpen, OpenGuildError, OutcomeUnknown } from "./errors.js";
+import { ApiError, isTemporary, leavesOpen, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
 import { pause } from "./retries.js";
 import { isKey, isWellFormed, LONE_SURROGATE } from "./texts.js";
@@ -27,6 +27,7 @@ const BAD_KEY = { field: "key", message: "must have 1 to 64 visible ASCII charac
  * @property {number} retryMs how long a request is retried
  * @property {(refused?: string) => Promise<string>} freshToken
  * @property {AbortSignal} closed
+ * @property {() => AbortSignal} left the session, by another login or with the client
  */
 
 /**
@@ -89,14 +90,15 @@ export class Http {
    * @returns {Promise<Answer>}
    */
   async #sendUntilAnswered(url, init, { authorized, repeatable, attempts }) {
-    const { closed, freshToken, random, retryMs } = this.#parts;
+    const { freshToken, random, retryMs } = this.#parts;
+    const closed = authorized ? this.#parts.left() : this.#parts.closed;
     const backoff = new Backoff(random);
     const deadline = performance.now() + retryMs;
     let isRefreshed = false;
     for (;;) {
       const token = authorized ? await freshToken() : undefined;
       if (token !== undefined) init.headers["authorization"] = `Bearer ${token}`;
-      const { answer, reason } = await this.#attempt(url, init);
+      const { answer, reason } = await this.#attempt(url, init, closed);
       if (answer !== undefined && answer.status < 400) return answer;
       if (answer?.status === 401 && token !== undefined && !isRefreshed) {
         isRefreshed = true;
@@ -117,15 +119,16 @@ export class Http {
    * One attempt; without an answer the reason why.
    * @param {string} url
    * @param {RequestInit} init
+   * @param {AbortSignal} closed
    * @returns {Promise<{answer?: Answer, reason: string}>}
    */
-  async #attempt(url, init) {
-    const { closed, retryMs } = this.#parts;
+  async #attempt(url, init, closed) {
+    const { fetch, retryMs } = this.#parts; // called without `this`
     closed.throwIfAborted();
     let response, text;
     try {
-      const { fetch } = this.#parts; // called without `this`
-      response = await fetch(url, { ...init, signal: AbortSignal.any([closed, AbortSignal.timeout(Math.min(ATTEMPT_MS, retryMs))]) });
+      const signal = AbortSignal.any([closed, AbortSignal.timeout(Math.min(ATTEMPT_MS, retryMs))]);
+      response = await fetch(url, { ...init, signal });
       text = await response.text();
     } catch (failure) {
       return { reason: `no answer: ${failure instanceof Error ? (failure.cause ?? failure) : failure}` };
@@ -142,9 +145,6 @@ export class Http {
     return { answer: { status: response.status, headers: response.headers, body }, reason: `HTTP ${response.status}` };
   }
 }
-
-/** The reason with which requests of a closed client end. */
-export const closedReason = () => new ConnectionEnded(null, "closed");
 
 /**
  * Return why this is not an answer of the server but of a proxy or a portal, or null. No redirect is followed: the token goes

@@ -15,6 +15,10 @@ export class FollowedLogs {
   /** @type {Map<string, FollowedLog>} */
   #logs = new Map();
 
+  get size() {
+    return this.#logs.size;
+  }
+
   /** @param {string} name */
   has(name) {
     return this.#logs.has(name);

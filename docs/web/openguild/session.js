@@ -11,8 +11,10 @@ export class SessionKeeper {
   /** @type {StoredSession | null} */
   #pair = null;
   #refreshAt = Infinity; // by performance.now(); unknown for a pair from storage, which is refreshed after a 401
-  /** @type {Promise<void> | null} */
+  /** @type {{pair: StoredSession, done: Promise<void>} | null} */
   #refreshing = null;
+  /** @type {string | null} */
+  #userId = null;
 
   /**
    * @param {(refreshToken: string) => Promise<TokenPair>} exchange
@@ -28,15 +30,22 @@ export class SessionKeeper {
     return this.#pair;
   }
 
+  /** Whose session it is, or was; null: not known. */
+  get userId() {
+    return this.#userId;
+  }
+
   /** @param {StoredSession} stored */
   restore(stored) {
     this.#pair = { access_token: stored.access_token, refresh_token: stored.refresh_token };
+    this.#userId = payloadOf(stored.access_token).user_id ?? null;
     this.#refreshAt = Infinity;
   }
 
   /** Keep what a login or a refresh gave. @param {TokenPair} pair */
   keep(pair) {
     this.#pair = { access_token: pair.access_token, refresh_token: pair.refresh_token };
+    this.#userId = payloadOf(pair.access_token).user_id ?? null;
     const lifeMs = lifetimeMs(pair);
     this.#refreshAt = lifeMs > 0 ? performance.now() + lifeMs - Math.min(REFRESH_AHEAD_MS, lifeMs / 10) : Infinity;
     this.onChange(this.#pair);
@@ -57,24 +66,28 @@ export class SessionKeeper {
   async fresh(refused) {
     const pair = this.#mustHave();
     if (pair.access_token === refused || performance.now() >= this.#refreshAt) {
-      this.#refreshing ??= this.#refresh(pair).finally(() => (this.#refreshing = null));
-      await this.#refreshing;
+      if (this.#refreshing?.pair !== pair) this.#refreshing = { pair, done: this.#refresh(pair) };
+      await this.#refreshing.done;
     }
     return this.#mustHave().access_token;
   }
 
   /** Wait until no refresh runs: it would replace the token that is to be revoked. */
   async settled() {
-    await this.#refreshing?.catch(() => {}); // whoever asked for it is told
+    await this.#refreshing?.done.catch(() => {}); // whoever asked for it is told
   }
 
-  /** @param {StoredSession} pair */
+  /** A login meanwhile makes the answer one of a session that has ended. @param {StoredSession} pair */
   async #refresh(pair) {
     try {
-      this.keep(await this.exchange(pair.refresh_token));
+      const next = await this.exchange(pair.refresh_token);
+      if (this.#pair === pair) this.keep(next);
     } catch (failure) {
-      if (failure instanceof ApiError && !isTemporary(failure.status)) this.forget(); // it has ended
+      const hasEnded = failure instanceof ApiError && !isTemporary(failure.status);
+      if (hasEnded && this.#pair === pair) this.forget();
       throw failure;
+    } finally {
+      if (this.#refreshing?.pair === pair) this.#refreshing = null;
     }
   }
 
@@ -89,11 +102,19 @@ export class SessionKeeper {
  * @param {TokenPair} pair
  */
 function lifetimeMs(pair) {
+  return Math.max(Date.parse(pair.access_expires_at) - Date.parse(payloadOf(pair.access_token).issued_at ?? ""), 0) || 0;
+}
+
+/**
+ * Return what a token says of itself; nothing where it is of another form.
+ * @param {string} token
+ * @returns {{user_id?: string, issued_at?: string}}
+ */
+export function payloadOf(token) {
   try {
-    const payload = JSON.parse(atob((pair.access_token.split(".")[0] ?? "").replaceAll("-", "+").replaceAll("_", "/")));
-    return Math.max(Date.parse(pair.access_expires_at) - Date.parse(payload.issued_at), 0) || 0;
+    return JSON.parse(atob((token.split(".")[0] ?? "").replaceAll("-", "+").replaceAll("_", "/"))) ?? {};
   } catch (fault) {
-    if (fault instanceof SyntaxError || fault instanceof DOMException) return 0;
+    if (fault instanceof SyntaxError || fault instanceof DOMException) return {};
     throw fault;
   }
 }

@@ -30,6 +30,11 @@ export class Subscriptions {
     return new Map([...this.#kept, ...this.#gateway.machine.logs.places(), ...this.#loops.places()]);
   }
 
+  /** There is a session: open the gateway where something is followed. */
+  begin() {
+    if (this.#gateway.machine.logs.size > 0) this.#start();
+  }
+
   /** See `Client.subscribe`. @param {string} log @param {Beginning} beginning */
   add(log, beginning) {
     this.#follow(log, beginning);
