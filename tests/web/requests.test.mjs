@@ -1,7 +1,9 @@
 // Requests, with answers made up here: node --test, called by test_javascript_client.py.
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test } from "node:test";
 import { ApiError, Client, ConnectionEnded, OutcomeUnknown } from "../../docs/web/openguild.js";
+import { Http } from "../../docs/web/openguild/http.js";
 
 const SESSION = { access_token: "t", refresh_token: "r" };
 class NoSocket {}
@@ -100,4 +102,15 @@ test("closing leaves open what was being sent, and nothing else", { timeout: 5_0
     await assert.rejects(call(client), kind);
     await assert.rejects(createGuild(client), ConnectionEnded, "nothing is sent any more");
   }
+});
+
+test("a request leaves nothing behind", async () => {
+  const closed = new AbortController().signal;
+  const fetch = async () => new Response("{}", { headers: { "content-type": "application/json" } });
+  const freshToken = async () => "t";
+  const http = new Http({ base: "http://localhost", fetch, random: () => 0, retryMs: 1_000, freshToken, closed, left: () => closed });
+  for (let count = 0; count < 10; count += 1) await http.send("GET", "/users/me");
+  const dependants = Object.getOwnPropertySymbols(closed).find((name) => String(name).includes("kDependantSignals")); // Node's
+  assert.equal(closed[dependants]?.size ?? 0, 0);
+  assert.deepEqual(getEventListeners(closed, "abort"), []);
 });

@@ -125,13 +125,15 @@ export class Http {
   async #attempt(url, init, closed) {
     const { fetch, retryMs } = this.#parts; // called without `this`
     closed.throwIfAborted();
+    const { signal, done } = signalUntil(closed, Math.min(ATTEMPT_MS, retryMs));
     let response, text;
     try {
-      const signal = AbortSignal.any([closed, AbortSignal.timeout(Math.min(ATTEMPT_MS, retryMs))]);
       response = await fetch(url, { ...init, signal });
       text = await response.text();
     } catch (failure) {
       return { reason: `no answer: ${failure instanceof Error ? (failure.cause ?? failure) : failure}` };
+    } finally {
+      done();
     }
     const foreign = foreignAnswer(response, text);
     if (foreign !== null) return { reason: foreign };
@@ -144,6 +146,24 @@ export class Http {
     }
     return { answer: { status: response.status, headers: response.headers, body }, reason: `HTTP ${response.status}` };
   }
+}
+
+/**
+ * Return a signal that is aborted with another one, or after a while, until `done`. Node 20 keeps what AbortSignal.any makes of a signal
+ * for as long as that one.
+ * @param {AbortSignal} closed
+ * @param {number} ms
+ */
+function signalUntil(closed, ms) {
+  const controller = new AbortController();
+  const stop = () => controller.abort(closed.reason);
+  const timer = setTimeout(() => controller.abort(new DOMException(`no answer within ${ms} ms`, "TimeoutError")), ms);
+  closed.addEventListener("abort", stop);
+  const done = () => {
+    clearTimeout(timer);
+    closed.removeEventListener("abort", stop);
+  };
+  return { signal: controller.signal, done };
 }
 
 /**
