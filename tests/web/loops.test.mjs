@@ -198,3 +198,21 @@ test("what no server takes is refused at once, and costs other logs nothing", as
   assert.deepEqual(found, [1, 2]);
   assert.deepEqual(Object.keys(client.toJSON().positions), [LOG]);
 });
+
+test("a loop ends with whatever code its log is gone, and the log may be followed again", { timeout: 5_000 }, async (t) => {
+  for (const code of ["access_lost", "of_a_newer_release"]) {
+    const { server, client, heard } = start(t);
+    client.subscribe(LOG);
+    const loop = client.events(LOG).next();
+    await server.settled();
+    for (const socket of server.sockets) socket.say({ type: "gone", log: LOG, code });
+    await assert.rejects(loop, (end) => end instanceof LogGone && end.code === code);
+    const again = client.events(LOG);
+    const first = again.next();
+    await server.grow(1);
+    assert.equal((await first).value.sequence, 1);
+    await again.return(); // what was subscribed is gone
+    await server.grow(1);
+    assert.deepEqual(heard, [1]);
+  }
+});

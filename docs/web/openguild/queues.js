@@ -1,6 +1,7 @@
 /** Subscriptions of a client: who holds which log, and how far each log was handled. */
 
 import { ApiError, ConnectionEnded, LogGone, STATUS_OF_CODE } from "./errors.js";
+import { isLogOver } from "./policy.js";
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 /** @typedef {import("./types.js").Place} Place */
@@ -181,7 +182,7 @@ export function endOf(told) {
     case "refused":
       return new ApiError(STATUS_OF_CODE[told.code] ?? 400, told.code, told.message);
     case "gone":
-      return told.code === "access_lost" || told.code === "deleted" ? new LogGone(told.log, told.code) : undefined;
+      return isLogOver(told.code) ? new LogGone(told.log, told.code) : undefined;
     case "ended":
       return told.code === null ? null : new ConnectionEnded(told.code, told.reason);
     default:

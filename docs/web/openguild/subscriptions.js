@@ -60,7 +60,10 @@ export class Subscriptions {
   /** Hear what the gateway tells, before the listeners do. @param {import("./phases.js").MachineEvent} told */
   hear(told) {
     const end = endOf(told);
-    if (end !== undefined) this.#loops.end(end, "log" in told ? told.log : undefined);
+    if (end !== undefined && "log" in told) {
+      this.#loops.end(end, told.log);
+      this.#subscribed.delete(told.log);
+    } else if (end !== undefined) this.#loops.end(end);
     if (told.type === "event") {
       const { log, epoch, sequence, event } = told;
       if (this.#loops.push({ log, epoch, sequence, event })) this.#gateway.unfollow(log);
