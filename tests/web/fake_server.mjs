@@ -23,6 +23,8 @@ export class FakeServer {
   #held = new Map();
   /** @type {Map<string, (body: any) => Response>} */
   answers = new Map();
+  /** What a socket is greeted with. */
+  hello = { type: "hello", heartbeat_ms: 25_000, limits: { logs: 1_000, frame_bytes: 65_536 } };
   #pending = 0;
 
   /** A client of it that is logged in. */
@@ -143,7 +145,7 @@ export class FakeServer {
         server.#later(() => {
           this.readyState = 1;
           this.tell("open", {});
-          this.say({ type: "hello", heartbeat_ms: 25_000, limits: { logs: 1_000, frame_bytes: 65_536 } });
+          this.say(server.hello);
         });
       }
       addEventListener(kind, listener) {

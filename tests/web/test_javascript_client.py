@@ -29,7 +29,7 @@ def test_the_client_in_node(node: str, module_database: str, module_directory: P
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
 
 
-@pytest.mark.parametrize("about", ["loops", "requests", "sessions", "everything"])
+@pytest.mark.parametrize("about", ["loops", "requests", "sessions", "everything", "gateway"])
 def test_the_client_without_a_server(node: str, about: str) -> None:
     command = [node, "--no-warnings", "--test-reporter=spec", HERE / f"{about}.test.mjs"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

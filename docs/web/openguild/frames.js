@@ -42,7 +42,7 @@ const has = (members) => (value) => object(value) && Object.entries(members).eve
 
 /** @type {Map<unknown, (value: any) => boolean>} */
 const CHECKS = new Map(Object.entries({
-  hello: has({ heartbeat_ms: count }),
+  hello: has({ heartbeat_ms: count, limits: has({ frame_bytes: count }) }),
   ready: has({ user: has({ user_id: text, username: text }), session: object, guilds: listOf(object), heads: listOf(has({ log: text, epoch: count, head: count })) }),
   sub_ok: has({ ref: count, logs: listOf(has({ log: text, epoch: count, after: count, head: count, recovered: (value) => typeof value === "boolean" })) }),
   ok: has({ ref: count }),

@@ -24,7 +24,7 @@
  */
 export function signalOf({ log, kind, data }) {
   const of = log.slice(log.indexOf(":") + 1);
-  const { user_id: userId, preview = null, status } = data;
+  const { user_id: userId, preview = null, status } = data ?? {};
   if (kind === "typing") return { channelId: of, userId, preview };
   return kind === "presence" ? { guildId: of, userId, status } : data;
 }
