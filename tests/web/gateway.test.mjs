@@ -1,7 +1,8 @@
 // What comes over the gateway, and what waits for its answers, with a server in memory: called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FakeServer, idOf } from "./fake_server.mjs";
+import { ApiError } from "../../docs/web/openguild.js";
+import { FakeServer, idOf, json } from "./fake_server.mjs";
 
 const log = `channel:${idOf(11)}`;
 
@@ -38,4 +39,21 @@ test("a hint of a kind that is not known is told as it is", async (t) => {
   for (const data of [null, "a waltz", { user_id: "u" }]) socket.say({ type: "eph", log, kind: "dancing", data });
   for (const kind of ["typing", "presence"]) socket.say({ type: "eph", log, kind, data: null });
   assert.deepEqual(told, [null, "a waltz", { user_id: "u" }]);
+});
+
+test("a presence that is refused is not chosen again with each connection", { timeout: 5_000 }, async (t) => {
+  const { server, client, socket } = await begin(t);
+  const failures = [];
+  client.on("failure", (failure) => failures.push(failure.code));
+  const put = "PUT /users/@me/presence";
+  const setting = () => server.requests.filter((name) => name === put).length;
+  server.answers.set(put, () => json(200, {}));
+  await client.setPresence("idle");
+  server.answers.set(put, () => json(403, { error: "presence_off", message: "" }));
+  await assert.rejects(client.setPresence("offline"), (refusal) => refusal instanceof ApiError && refusal.code === "presence_off");
+  const before = setting();
+  socket.end(1012);
+  await client.connect();
+  await server.settled();
+  assert.deepEqual([setting() - before, failures], [0, []]);
 });

@@ -382,6 +382,12 @@ export class Client extends Actions {
   /** Choose how one appears. The choice holds with the connection, and is made again with the next one. @param {import("./types.js").PresenceStatus} status */
   async setPresence(status) {
     this.#presence = status;
-    await this.request("PUT", "/users/@me/presence", { body: { status }, repeatable: true });
+    try {
+      await this.request("PUT", "/users/@me/presence", { body: { status }, repeatable: true });
+    } catch (failure) {
+      const isRefused = failure instanceof ApiError && !isTemporary(failure.status);
+      if (isRefused && this.#presence === status) this.#presence = null;
+      throw failure;
+    }
   }
 }
