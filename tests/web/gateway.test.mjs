@@ -1,7 +1,8 @@
 // What comes over the gateway, and what waits for its answers, with a server in memory: called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ApiError } from "../../docs/web/openguild.js";
+import { ApiError, ConnectionEnded, OpenGuildError } from "../../docs/web/openguild.js";
+import { ReadMarker, ReadMarks } from "../../docs/web/openguild/reads.js";
 import { FakeServer, idOf, json } from "./fake_server.mjs";
 
 const log = `channel:${idOf(11)}`;
@@ -56,4 +57,37 @@ test("a presence that is refused is not chosen again with each connection", { ti
   await client.connect();
   await server.settled();
   assert.deepEqual([setting() - before, failures], [0, []]);
+});
+
+/** Read positions that are never answered, and a clock that stands still until `pass`. */
+function readMarker() {
+  const timers = new Set();
+  const clock = {
+    now: () => 0,
+    after: (ms, call) => {
+      const timer = { ms, call };
+      timers.add(timer);
+      return () => timers.delete(timer);
+    },
+  };
+  const parts = { ready: () => new Promise(() => {}), attempt: () => new Promise(() => {}), renew: () => {}, clock, random: () => 0 };
+  return { reads: new ReadMarker(parts), timers };
+}
+
+test("a read position that cannot wait leaves no timer", async () => {
+  const { reads, timers } = readMarker();
+  for (let number = 0; number < 1_000; number += 1) reads.mark(idOf(number), 1, 60_000).catch(() => {});
+  await assert.rejects(reads.mark(idOf(1_000), 1, 60_000), OpenGuildError);
+  assert.equal(timers.size, 1_000);
+  reads.end(new ConnectionEnded(null, "closed"));
+  assert.equal(timers.size, 0);
+});
+
+test("nobody who has given up is kept with a read position", () => {
+  const marks = new ReadMarks(() => 0);
+  marks.add("a", 1, "first", "second");
+  marks.take(0);
+  marks.add("a", 2, "third");
+  for (const waiting of ["first", "third"]) marks.withdraw("a", waiting);
+  assert.deepEqual(marks.clear(), ["second"]);
 });

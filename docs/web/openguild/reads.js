@@ -49,6 +49,13 @@ export class ReadMarks {
     mark.waiting.push(...waiting);
   }
 
+  /** Somebody waits for the answer no longer; the position is sent all the same. @param {string} channelId @param {Waiting} waiting */
+  withdraw(channelId, waiting) {
+    for (const mark of [this.#sent, this.#marks.get(channelId)]) {
+      if (mark != null) mark.waiting = mark.waiting.filter((other) => other !== waiting);
+    }
+  }
+
   /** When to `take` the next one; null: nothing waits, or one is on its way. */
   nextAt() {
     return this.#marks.size > 0 && this.#sent === null ? this.#nextAt : null;
@@ -144,10 +151,15 @@ export class ReadMarker {
    */
   mark(channelId, sequence, patienceMs) {
     return new Promise((resolve, reject) => {
-      const cancel = this.#parts.clock.after(patienceMs, () => reject(new OutcomeUnknown("no answer in time")));
-      this.#marks.add(channelId, sequence, {
-        resolve: (result) => (cancel(), resolve(result)),
-        reject: (failure) => (cancel(), reject(failure)),
+      let cancel = () => {};
+      const waiting = {
+        resolve: (/** @type {any} */ result) => (cancel(), resolve(result)),
+        reject: (/** @type {unknown} */ failure) => (cancel(), reject(failure)),
+      };
+      this.#marks.add(channelId, sequence, waiting);
+      cancel = this.#parts.clock.after(patienceMs, () => {
+        this.#marks.withdraw(channelId, waiting);
+        reject(new OutcomeUnknown("no answer in time"));
       });
       void this.#sendAll();
     });
