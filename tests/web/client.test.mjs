@@ -365,3 +365,22 @@ test("a login of a client that is connected ends its session, and the next one g
   if (heard.length < 2) await next(alice, "message");
   assert.deepEqual([heard, alice.status.state, alice.isLoggedIn], [[1, 2], "online", true]);
 });
+
+test("a member who leaves and joins again at once hears all that follows", async (t) => {
+  const { alice, guildId, channelId, log } = await owner(t);
+  const bob = await user(t);
+  const { code } = await alice.createInvite(guildId);
+  await bob.acceptInvite(code);
+  await bob.followAll();
+  for (const number of upTo(10)) {
+    const again = next(bob, "guild");
+    await bob.leaveGuild(guildId);
+    await bob.acceptInvite(code);
+    const { guild_id: joined } = await again;
+    assert.equal(joined, guildId);
+    const heard = next(bob, "message", ({ event }) => event.content.content === `${number}`);
+    if (!bob.isFollowed(log)) await next(bob, "followed", (told) => told.log === log);
+    await alice.post(channelId, `${number}`);
+    await heard;
+  }
+});

@@ -145,21 +145,35 @@ test("logs beyond the bound of a socket are refused, one by one, and the others 
   assert.equal(client.isFollowed(`guild:${later}`), true);
 });
 
-test("a guild that is joined again before one is told of its loss is followed", async (t) => {
-  const { server, client, heard } = begin(t);
-  const guildId = server.addGuild(10, [11]);
-  await client.followAll();
-  server.append(OWN, "guild.left", { guild_id: guildId });
-  join(server, guildId);
-  const [socket] = server.sockets;
-  for (const log of [`guild:${guildId}`, `channel:${idOf(11)}`]) {
-    socket.followed.delete(log);
-    socket.say({ type: "gone", log, code: "access_lost" });
+test("a guild that is joined again is told again, whether or when its loss is told", async (t) => {
+  for (const loss of ["none", "late", "early"]) {
+    const { server, client, heard, told } = begin(t);
+    const guildId = server.addGuild(10, [11]);
+    await client.followAll();
+    const [socket] = server.sockets;
+    const lose = async () => {
+      for (const log of [`guild:${guildId}`, `channel:${idOf(11)}`]) {
+        socket.followed.delete(log);
+        socket.say({ type: "gone", log, code: "access_lost" });
+      }
+      await server.settled();
+    };
+    say(server, idOf(11));
+    server.append(OWN, "guild.left", { guild_id: guildId });
+    if (loss === "early") await lose();
+    join(server, guildId);
+    if (loss === "late") await lose();
+    await server.settled();
+    say(server, idOf(11));
+    await server.settled();
+    assert.deepEqual(heard, [1, 2].map((sequence) => `channel:${idOf(11)} ${sequence}`), loss);
+    assert.deepEqual(told.map(([id]) => id), [guildId, guildId], loss);
+    server.append(OWN, "guild.left", { guild_id: guildId });
+    const refused = [];
+    client.on("refused", ({ log }) => refused.push(log));
+    await lose();
+    assert.deepEqual(refused, [], "it is not asked for again");
   }
-  await server.settled();
-  say(server, idOf(11));
-  await server.settled();
-  assert.deepEqual(heard, [`channel:${idOf(11)} 1`]);
 });
 
 test("a new channel that is followed already is not told twice", async (t) => {

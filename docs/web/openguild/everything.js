@@ -47,6 +47,18 @@ class GuildLog {
     if (!recovered || this.round === 0) Object.assign(this, { round: this.round + 1, levelAt: head, list: null, changedAt: -1 });
   }
 
+  /** The user has left the guild. */
+  leave() {
+    Object.assign(this, { hasLeft: true, hasRejoined: false });
+  }
+
+  /** The user has joined it again: it is to be listed and told again. */
+  rejoin() {
+    Object.assign(this, { hasLeft: false, hasRejoined: true, followed: null, guild: null, name: null });
+    if (this.round === 0) return; // it is listed when it is followed
+    Object.assign(this, { round: this.round + 1, levelAt: this.levelAt ?? this.at, list: null });
+  }
+
   /** @param {LogEvent} told */
   take({ sequence, event }) {
     if (event.event_type === "guild.updated") this.name = event.content["name"];
@@ -163,11 +175,14 @@ export class Everything {
 
   /** @param {import("./types.js").CanonicalEvent} event */
   #takeOwn({ event_type: type, content }) {
-    const guild = this.#guilds.get(`guild:${content["guild_id"]}`);
+    const log = `guild:${content["guild_id"]}`;
+    const guild = this.#guilds.get(log);
     if (type === "channel.role_given") this.#follow(content["channel_id"], {});
-    else if (type === "guild.left" && guild !== undefined) guild.hasLeft = true;
-    else if (type === "guild.joined" && guild?.hasLeft) guild.hasRejoined = true;
-    else if (type === "guild.joined") this.#join(content["guild_id"]);
+    else if (type === "guild.left") guild?.leave();
+    else if (type === "guild.joined" && guild?.hasLeft) {
+      guild.rejoin();
+      this.#cameTo(log, guild, guild.at);
+    } else if (type === "guild.joined") this.#join(content["guild_id"]);
   }
 
   /** @param {number} sequence */
