@@ -16,6 +16,7 @@ function begin(t, answers, options = {}) {
     const answer = answers.shift();
     assert.notEqual(answer, undefined, `an unexpected request: ${init.method} ${url}`);
     if (answer === null) throw new TypeError("fetch failed");
+    if (answer instanceof Response) return answer;
     const [status, body = {}] = answer;
     return new Response(JSON.stringify(body), { status, headers: { "content-type": "application/json" } });
   };
@@ -102,6 +103,18 @@ test("closing leaves open what was being sent, and nothing else", { timeout: 5_0
     await assert.rejects(call(client), kind);
     await assert.rejects(createGuild(client), ConnectionEnded, "nothing is sent any more");
   }
+});
+
+test("an answer without what it must have is none of the server", async (t) => {
+  const ids = begin(t, [new Response(""), [200, []]]);
+  assert.deepEqual(await ids.client.guilds(), []);
+  const { client } = begin(t, [new Response(null, { status: 204 }), [200, {}], [200, { access_token: 1, refresh_token: "r" }]]);
+  await client.leaveGuild("g");
+  for (let count = 0; count < 2; count += 1) await assert.rejects(client.login("alice", "correct horse"), OutcomeUnknown);
+  assert.deepEqual(client.toJSON().session, SESSION);
+  const refreshed = begin(t, [[401, { error: "unauthorized", message: "" }], [200, null]]);
+  await assert.rejects(refreshed.client.me(), OutcomeUnknown);
+  assert.deepEqual(refreshed.client.toJSON().session, SESSION);
 });
 
 test("a request leaves nothing behind", async () => {

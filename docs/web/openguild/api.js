@@ -1,5 +1,5 @@
 /**
- * Typed methods for the routes of docs/api.md. All reject with ApiError and OutcomeUnknown. Reads are repeated, and so is what creates or
+ * Typed methods for the routes of docs/api.md. All reject with ApiError, OutcomeUnknown and ConnectionEnded. Reads are repeated, and so is what creates or
  * may be done twice: each attempt has the same key (PROTOCOL 3.8).
  */
 

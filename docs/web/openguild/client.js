@@ -10,7 +10,7 @@ import { Listeners } from "./listeners.js";
 import { SESSION_ENDED } from "./policy.js";
 import { ReadMarker } from "./reads.js";
 import { sendUntilAnswered } from "./retries.js";
-import { payloadOf, SessionKeeper } from "./session.js";
+import { pairOf, payloadOf, SessionKeeper } from "./session.js";
 import { Subscriptions } from "./subscriptions.js";
 import { signalOf } from "./told.js";
 
@@ -76,7 +76,7 @@ export class Client extends Actions {
     /** @param {string} refreshToken */
     const exchange = async (refreshToken) => {
       const options = { body: { refresh_token: refreshToken }, authorized: false, repeatable: true }; // PROTOCOL 4.6.4
-      return (await this.#http.send("POST", "/sessions/refresh", options)).body;
+      return pairOf((await this.#http.send("POST", "/sessions/refresh", options)).body);
     };
     this.#session = new SessionKeeper(exchange, (session) => this.#listeners.tell("session", session));
     const SocketClass = WebSocket ?? /** @type {import("./gateway.js").SocketClass | undefined} */ (globalThis.WebSocket);
@@ -122,7 +122,7 @@ export class Client extends Actions {
   async login(username, password) {
     const body = { identifier: username, secret: password, device: { device_id: this.deviceId } };
     const options = { body, authorized: false, repeatable: true };
-    const pair = (await this.request("POST", "/sessions/login", options)).body;
+    const pair = pairOf((await this.request("POST", "/sessions/login", options)).body);
     const { gateway, subscriptions } = this.#link;
     if (this.isLoggedIn || gateway.machine.phase !== "idle") {
       const isSameUser = [null, payloadOf(pair.access_token).user_id].includes(this.#session.userId);

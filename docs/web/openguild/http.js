@@ -137,6 +137,7 @@ export class Http {
     }
     const foreign = foreignAnswer(response, text);
     if (foreign !== null) return { reason: foreign };
+    if (text === "" && response.ok && response.status !== 204) return { reason: `HTTP ${response.status} without a body` };
     let body = null;
     try {
       if (text !== "") body = JSON.parse(text);

@@ -1,6 +1,6 @@
 /** The token pair of one login: kept, and refreshed before it ends or when it is refused (PROTOCOL 4.6). */
 
-import { ApiError, isTemporary, OpenGuildError } from "./errors.js";
+import { ApiError, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { REFRESH_AHEAD_MS } from "./policy.js";
 
 /** Protect it like a password; the next refresh replaces it.
@@ -95,6 +95,12 @@ export class SessionKeeper {
     if (this.#pair === null) throw new OpenGuildError("log in first");
     return this.#pair;
   }
+}
+
+/** Return the tokens of an answer. Throws OutcomeUnknown where there are none. @param {any} body @returns {TokenPair} */
+export function pairOf(body) {
+  if (typeof body?.access_token === "string" && typeof body.refresh_token === "string") return body;
+  throw new OutcomeUnknown("the answer has no tokens");
 }
 
 /**
