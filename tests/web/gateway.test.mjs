@@ -70,7 +70,8 @@ function readMarker() {
       return () => timers.delete(timer);
     },
   };
-  const parts = { ready: () => new Promise(() => {}), attempt: () => new Promise(() => {}), renew: () => {}, clock, random: () => 0 };
+  const never = () => new Promise(() => {});
+  const parts = { ready: never, attempt: never, renew: () => {}, clock, random: () => 0 };
   return { reads: new ReadMarker(parts), timers };
 }
 

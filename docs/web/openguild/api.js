@@ -1,6 +1,6 @@
 /**
- * Typed methods for the routes of docs/api.md. All reject with ApiError, OutcomeUnknown and ConnectionEnded. Reads are repeated, and so is what creates or
- * may be done twice: each attempt has the same key (PROTOCOL 3.8).
+ * Typed methods for the routes of docs/api.md. All reject with ApiError, OutcomeUnknown and ConnectionEnded. Reads are repeated,
+ * and so is what creates or may be done twice: each attempt has the same key (PROTOCOL 3.8).
  */
 
 import { randomKey } from "./keys.js";

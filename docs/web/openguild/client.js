@@ -114,8 +114,8 @@ export class Client extends Actions {
   }
 
   /**
-   * Log in. A session that there is ends, with its gateway and all that waits for it; the gateway opens anew when it is needed. Logs that
-   * are followed again go on from where they were.
+   * Log in. A session that there is ends, with its gateway and all that waits for it; the gateway opens anew when it is needed.
+   * Logs that are followed again go on from where they were.
    * @param {string} username
    * @param {string} password
    */
@@ -176,8 +176,9 @@ export class Client extends Actions {
   static fromJSON(stored, options = {}) {
     const client = new Client(stored.url, { ...options, deviceId: stored.device_id });
     if (stored.session !== null) client.#session.restore(stored.session);
-    const places = Object.entries(stored.positions).map(([log, [epoch, sequence]]) => /** @type {const} */ ([log, { epoch, sequence }]));
-    client.#link = client.#newLink(new Map(places));
+    const places = new Map();
+    for (const [log, [epoch, sequence]] of Object.entries(stored.positions)) places.set(log, { epoch, sequence });
+    client.#link = client.#newLink(places);
     return client;
   }
 
@@ -336,10 +337,11 @@ export class Client extends Actions {
   }
 
   /**
-   * Follow everything that one may read, now and later: one's own log, those of one's guilds and of their channels. Logs with a stored
-   * position go on from there, others begin now, and new channels at their beginning. Listeners to `guild` are told of each guild with
-   * its channels: also of those joined later, and again where its log began anew. Logs beyond the 1,000 of a socket are told by `refused`
-   * with `limit_reached`. Resolves with the guilds when all is followed; rejects with ConnectionEnded, and ApiError where a list is refused.
+   * Follow everything that one may read, now and later: one's own log, those of one's guilds and of their channels. Logs with a
+   * stored position go on from there, others begin now, and new channels at their beginning. Listeners to `guild` are told of each
+   * guild with its channels: also of those joined later, and again where its log began anew. Logs beyond the 1,000 of a socket are
+   * told by `refused` with `limit_reached`. Resolves with the guilds when all is followed; rejects with ConnectionEnded, and
+   * ApiError where a list is refused.
    */
   async followAll() {
     const ready = await this.connect();
@@ -374,7 +376,8 @@ export class Client extends Actions {
     if (!this.isLoggedIn) throw new OpenGuildError("log in first");
     this.#link.gateway.start();
     if (command.type === "read") {
-      return await this.#link.reads.mark(command.channel_id, /** @type {number | undefined} */ (command["sequence"]), this.#retryMs);
+      const sequence = /** @type {number | undefined} */ (command["sequence"]);
+      return await this.#link.reads.mark(command.channel_id, sequence, this.#retryMs);
     }
     return await sendUntilAnswered(this.#link.gateway, command, this.#retryMs, this.#random, this.#link.leaving.signal);
   }

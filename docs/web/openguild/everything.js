@@ -14,8 +14,8 @@ import { pause } from "./retries.js";
  * @typedef {Guild & {channels: Channel[]}} FollowedGuild */
 
 /**
- * A guild whose log is followed. Its channels are listed when the log has come to the head that it had, and the list is used when it has
- * come to the place that this names: so a channel is in the list, or is told of behind it.
+ * A guild whose log is followed. Its channels are listed when the log has come to the head that it had, and the list is used when it
+ * has come to the place that this names: so a channel is in the list, or is told of behind it.
  */
 class GuildLog {
   /** @type {FollowedGuild | null} as it was told last */

@@ -150,8 +150,8 @@ export class Http {
 }
 
 /**
- * Return a signal that is aborted with another one, or after a while, until `done`. Node 20 keeps what AbortSignal.any makes of a signal
- * for as long as that one.
+ * Return a signal that is aborted with another one, or after a while, until `done`. Node 20 keeps what AbortSignal.any makes of a
+ * signal for as long as that one.
  * @param {AbortSignal} closed
  * @param {number} ms
  */

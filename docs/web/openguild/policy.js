@@ -18,7 +18,7 @@ export const SESSION_ENDED = 4005; // PROTOCOL 15.8: log in again
 /** Codes of a log or of a renewal that may be asked for again. */
 export const TEMPORARY_CODES = new Set(["database_unavailable", "overloaded", "draining", "guild_offline"]);
 
-/** Whether a `gone` with this code ends a log for good: it is not followed again by itself (PROTOCOL 15.3.7). @param {string} code */
+/** Whether a `gone` with this code ends a log: it is not followed again by itself (PROTOCOL 15.3.7). @param {string} code */
 export const isLogOver = (code) => code !== "restarted" && code !== "unavailable";
 
 /** What a client does after a close.

@@ -49,7 +49,7 @@ export class ReadMarks {
     mark.waiting.push(...waiting);
   }
 
-  /** Somebody waits for the answer no longer; the position is sent all the same. @param {string} channelId @param {Waiting} waiting */
+  /** One waits for the answer no longer; the position is sent all the same. @param {string} channelId @param {Waiting} waiting */
   withdraw(channelId, waiting) {
     for (const mark of [this.#sent, this.#marks.get(channelId)]) {
       if (mark != null) mark.waiting = mark.waiting.filter((other) => other !== waiting);

@@ -3,7 +3,8 @@
  *
  * @typedef {{guild_id: string, name: string, role: Role, joined_at: string}} OwnGuild
  * @typedef {{channel_id: string, guild_id: string, name: string, role: Role, joined_at: string}} OwnChannel
- * @typedef {{user_id: string, username: string, display_name: string, server_name: string, guilds?: OwnGuild[], channels?: OwnChannel[]}} Me
+ * @typedef {{user_id: string, username: string, display_name: string, server_name: string,
+ *   guilds?: OwnGuild[], channels?: OwnChannel[]}} Me
  * @typedef {{guild_id: string, name: string, created_at: string}} Guild
  * @typedef {{channel_id: string, guild_id: string, name: string, created_at: string, epoch: number, topic?: string | null, position?: number}} Channel
  * @typedef {"owner" | "admin" | "moderator" | "maintainer" | "member" | "contributor" | "viewer" | "guest"} Role
