@@ -145,6 +145,15 @@ test("logs beyond the bound of a socket are refused, one by one, and the others 
   assert.equal(client.isFollowed(`guild:${later}`), true);
 });
 
+test("many channels are asked for together: a socket takes 600 frames in a minute", async (t) => {
+  const { server, client } = begin(t);
+  server.addGuild(10, Array.from({ length: 500 }, (_, place) => 1_000 + place));
+  server.addGuild(20, Array.from({ length: 100 }, (_, place) => 2_000 + place));
+  await client.followAll();
+  const subs = server.frames.filter((type) => type === "sub").length;
+  assert.ok(subs < 10, `${subs} frames`);
+});
+
 test("a guild that is joined again is told again, whether or when its loss is told", async (t) => {
   for (const loss of ["none", "late", "early"]) {
     const { server, client, heard, told } = begin(t);

@@ -19,6 +19,8 @@ export class FakeServer {
   sockets = new Set();
   /** Requests as `GET /guilds`, in order. */
   requests = [];
+  /** The types of the frames that came, in order. */
+  frames = [];
   /** @type {Map<string, {arrived: () => void, go: Promise<void>}>} */
   #held = new Map();
   /** @type {Map<string, (body: any) => Response>} */
@@ -169,6 +171,7 @@ export class FakeServer {
         this.tell("close", { code, reason: "" });
       }
       take({ type, ref, logs = [] }) {
+        server.frames.push(type);
         if (type === "auth") this.authenticate(ref);
         if (type === "unsub") for (const log of logs) this.followed.delete(log);
         if (type === "sub") for (const line of logs) this.follow(ref, line);

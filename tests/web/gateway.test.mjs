@@ -59,6 +59,25 @@ test("a presence that is refused is not chosen again with each connection", { ti
   assert.deepEqual([setting() - before, failures], [0, []]);
 });
 
+test("a log that is moved and given up at once is not followed on the server", async (t) => {
+  const { server, client, socket } = await begin(t);
+  client.subscribe(log, { after: 0 });
+  client.unsubscribe(log);
+  await server.settled();
+  assert.deepEqual([...socket.followed.keys()], []);
+});
+
+test("what is posted behind a subscription is told", async (t) => {
+  const { server, client } = await begin(t);
+  const other = `channel:${idOf(12)}`;
+  server.logs.set(other, { epoch: 1, events: [] });
+  server.frames = [];
+  client.subscribe(other);
+  client.post(idOf(12), "hello").catch(() => {});
+  await server.settled();
+  assert.deepEqual(server.frames, ["sub", "post"]);
+});
+
 /** Read positions that are never answered, and a clock that stands still until `pass`. */
 function readMarker() {
   const timers = new Set();

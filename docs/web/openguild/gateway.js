@@ -46,6 +46,7 @@ export class Gateway {
   /** @type {(() => void) | null} cancels the timer */
   #timer = null;
   #isStepping = false;
+  #isFollowing = false; // whether what is followed is to be asked for in a moment
   #attempt = 0; // of connecting; what an earlier one finds is ignored
   #token = "";
   #isRenewing = false;
@@ -75,7 +76,12 @@ export class Gateway {
   /** @param {string} log @param {import("./types.js").Place | null} place @param {number} [tail] */
   follow(log, place, tail) {
     this.machine.follow(log, place, tail);
-    this.#step();
+    if (this.#isFollowing) return;
+    this.#isFollowing = true;
+    queueMicrotask(() => { // those that are named at once are asked for in one frame
+      this.#isFollowing = false;
+      this.#step();
+    });
   }
 
   /** @param {string} log */

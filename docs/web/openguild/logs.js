@@ -9,7 +9,9 @@ const MAX_NUMBER = Number.MAX_SAFE_INTEGER;
 /** @typedef {import("./types.js").Place} Place */
 
 /** `wanted`: to be asked for when there is a connection; `resting`: to be asked for after a while.
- * @typedef {{state: "wanted" | "resting" | "asked" | "followed", place: Place | null, tail: number | undefined, ref: number}} FollowedLog */
+ * `isAtServer`: the server follows it from another place, or will.
+ * @typedef {{state: "wanted" | "resting" | "asked" | "followed", place: Place | null, tail: number | undefined, ref: number,
+ *   isAtServer: boolean}} FollowedLog */
 
 export class FollowedLogs {
   /** @type {Map<string, FollowedLog>} */
@@ -54,7 +56,8 @@ export class FollowedLogs {
       if (number != null && !(Number.isInteger(number) && number >= 0 && number <= most)) throw new OpenGuildError(`${what} must be an integer from 0 to ${most}`);
     }
     if (!this.#logs.has(name) && this.#logs.size >= MAX_LOGS) throw new OpenGuildError(`a socket follows at most ${MAX_LOGS} logs`);
-    this.#logs.set(name, { state: "wanted", place, tail: place === null ? tail : undefined, ref: 0 });
+    const isAtServer = this.#isAtServer(name);
+    this.#logs.set(name, { state: "wanted", place, tail: place === null ? tail : undefined, ref: 0, isAtServer });
   }
 
   /**
@@ -62,14 +65,20 @@ export class FollowedLogs {
    * @param {string} name
    */
   remove(name) {
-    const log = this.#logs.get(name);
+    const isAtServer = this.#isAtServer(name);
     this.#logs.delete(name);
-    return log !== undefined && (log.state === "asked" || log.state === "followed");
+    return isAtServer;
+  }
+
+  /** @param {string} name */
+  #isAtServer(name) {
+    const log = this.#logs.get(name);
+    return log !== undefined && (log.isAtServer || log.state === "asked" || log.state === "followed");
   }
 
   /** Nothing is followed on the server any more. */
   disconnected() {
-    for (const log of this.#logs.values()) log.state = "wanted";
+    for (const log of this.#logs.values()) Object.assign(log, { state: "wanted", isAtServer: false });
   }
 
   /** Ask again for what rests. */
@@ -89,8 +98,7 @@ export class FollowedLogs {
     for (let begin = 0; begin < wanted.length; begin += perSub) {
       const ref = nextRef();
       const logs = wanted.slice(begin, begin + perSub).map(([name, log]) => {
-        log.state = "asked";
-        log.ref = ref;
+        Object.assign(log, { state: "asked", ref, isAtServer: false });
         if (log.place !== null) {
           const { epoch, sequence: after } = log.place;
           return epoch === 0 ? { log: name, after } : { log: name, epoch, after };

@@ -55,8 +55,9 @@ export class GatewayMachine {
     return this.#events.splice(0);
   }
 
-  /** Remove and return all messages to send. */
+  /** Remove and return all messages to send. Logs that were named since the last time are asked for together. */
   takeMessages() {
+    if (this.#isConnected()) this.#askForLogs();
     return this.#outbox.take();
   }
 
@@ -94,7 +95,6 @@ export class GatewayMachine {
    */
   follow(log, place = null, tail) {
     this.logs.add(log, place, tail);
-    this.#ask();
   }
 
   /** Follow a log no longer. Safe to repeat. @param {string} log */
@@ -157,12 +157,16 @@ export class GatewayMachine {
   /** Send what waits, unless the server stops or there is none. */
   #ask() {
     if (!this.#isConnected()) return;
-    for (const sub of this.logs.subs(() => this.#nextRef(), this.#outbox.frameBytes)) this.#outbox.add(sub);
+    this.#askForLogs(); // before a command that causes events of them
     for (const command of this.#commands.toSend()) {
       if (!this.#outbox.add(command) && this.#commands.answered(command.ref)) {
         this.#events.push(notSent(command.ref, "payload_too_large", "the request body is too large"));
       }
     }
+  }
+
+  #askForLogs() {
+    for (const sub of this.logs.subs(() => this.#nextRef(), this.#outbox.frameBytes)) this.#outbox.add(sub);
   }
 
   // --- the connection ----------------------------------------------------------------------------------
