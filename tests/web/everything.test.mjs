@@ -199,6 +199,24 @@ test("a new channel that is followed already is not told twice", async (t) => {
   assert.deepEqual(heard, [`channel:${idOf(11)} 1`, `channel:${idOf(11)} 2`]);
 });
 
+test("what a listener stores at the creation of a channel goes on at its beginning", async (t) => {
+  const { server, client, heard } = begin(t);
+  const guildId = server.addGuild(10);
+  let stored;
+  const store = ({ event }) => event.event_type === "channel.created" && (stored = client.toJSON());
+  client.on("event", store);
+  await client.followAll();
+  const channelId = server.addChannel(guildId, 11);
+  await server.settled();
+  client.close();
+  say(server, channelId);
+  const again = server.client(t, { positions: stored.positions });
+  again.on("message", ({ log, sequence }) => heard.push(`${log} ${sequence}`));
+  await again.followAll();
+  await server.settled();
+  assert.deepEqual(heard, [`channel:${channelId} 1`]);
+});
+
 test("followAll may be repeated, and tells no guild twice", async (t) => {
   const { server, client, told } = begin(t);
   const guildId = server.addGuild(10, [11]);

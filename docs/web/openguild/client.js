@@ -245,6 +245,7 @@ export class Client extends Actions {
 
   /** @param {MachineEvent} told */
   #told(told) {
+    this.#everything?.prepare(told);
     this.#tell(told);
     this.#everything?.hear(told);
     if (told.type === "ended") this.#everything = null;

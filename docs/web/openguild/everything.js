@@ -9,6 +9,7 @@ import { pause } from "./retries.js";
 /** @typedef {import("./types.js").Channel} Channel */
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 /** @typedef {import("./frames.js").SubbedLog} SubbedLog */
+/** @typedef {import("./phases.js").MachineEvent} MachineEvent */
 
 /** A guild with its channels, as its log has them where it is told: what comes behind changes them.
  * @typedef {Guild & {channels: Channel[]}} FollowedGuild */
@@ -77,7 +78,7 @@ class GuildLog {
  * @property {AbortSignal} closed
  */
 
-/** Call `begin`, and `hear` with all that the client tells, after its listeners. */
+/** Call `begin`, and with all that the client tells `prepare`, before its listeners, and `hear`, after them. */
 export class Everything {
   #parts;
   /** The user's own log. */
@@ -129,7 +130,15 @@ export class Everything {
 
   // --- what the client tells -------------------------------------------------------------------------------
 
-  /** @param {import("./phases.js").MachineEvent} told */
+  /** Follow a channel that an event tells of: positions that a listener stores at the event have it. @param {MachineEvent} told */
+  prepare(told) {
+    if (told.type !== "event") return;
+    const { event_type: type, content } = told.event;
+    if (type === "channel.created" && this.#guilds.has(told.log)) this.#follow(content["channel_id"], { after: 0 });
+    if (type === "channel.role_given" && told.log === this.#own) this.#follow(content["channel_id"], {});
+  }
+
+  /** @param {MachineEvent} told */
   hear(told) {
     switch (told.type) {
       case "followed":
@@ -165,7 +174,6 @@ export class Everything {
     const guild = this.#guilds.get(log);
     if (guild !== undefined) {
       guild.take(told);
-      if (event.event_type === "channel.created") this.#follow(event.content["channel_id"], { after: 0 });
       this.#cameTo(log, guild, sequence);
     } else if (log === this.#own) {
       this.#takeOwn(event);
@@ -177,8 +185,7 @@ export class Everything {
   #takeOwn({ event_type: type, content }) {
     const log = `guild:${content["guild_id"]}`;
     const guild = this.#guilds.get(log);
-    if (type === "channel.role_given") this.#follow(content["channel_id"], {});
-    else if (type === "guild.left") guild?.leave();
+    if (type === "guild.left") guild?.leave();
     else if (type === "guild.joined" && guild?.hasLeft) {
       guild.rejoin();
       this.#cameTo(log, guild, guild.at);
