@@ -217,6 +217,19 @@ test("what a listener stores at the creation of a channel goes on at its beginni
   assert.deepEqual(heard, [`channel:${channelId} 1`]);
 });
 
+test("a session that ends while a guild is listed is told by the connection alone", async (t) => {
+  const { server, client } = begin(t); // no `failure` is told
+  await client.followAll();
+  const guildId = server.addGuild(10);
+  server.answers.set(listing(guildId), () => json(401, { error: "unauthorized", message: "" }));
+  server.answers.set("POST /sessions/refresh", () => json(401, { error: "invalid_refresh_token", message: "" }));
+  join(server, guildId);
+  await server.settled();
+  const [socket] = server.sockets;
+  socket.end(4005);
+  assert.deepEqual([client.isLoggedIn, client.status.state], [false, "ended"]);
+});
+
 test("followAll may be repeated, and tells no guild twice", async (t) => {
   const { server, client, told } = begin(t);
   const guildId = server.addGuild(10, [11]);

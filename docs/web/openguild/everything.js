@@ -329,6 +329,9 @@ export class Everything {
 
   /** @param {() => Promise<void>} work */
   #run(work) {
-    work().catch((failure) => (this.#settle === null ? this.#parts.failed(failure) : this.#settle.reject(failure)));
+    work().catch((failure) => {
+      if (this.#settle !== null) this.#settle.reject(failure);
+      else if (this.#parts.client.isLoggedIn) this.#parts.failed(failure); // else the connection tells the end of the session
+    });
   }
 }
