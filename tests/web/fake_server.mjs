@@ -6,7 +6,7 @@ export const idOf = (number) => `0198c0de-0000-4000-8000-${String(number).padSta
 export const ME = idOf(1);
 /** An answer of a server. */
 export function json(status, body, headers = {}) {
-  return new Response(JSON.stringify(body), { status, headers: { "content-type": "application/json", ...headers } });
+  return new Response(body === undefined ? null : JSON.stringify(body), { status, headers: { "content-type": "application/json", ...headers } });
 }
 
 export class FakeServer {

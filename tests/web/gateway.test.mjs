@@ -1,7 +1,7 @@
 // What comes over the gateway, and what waits for its answers, with a server in memory: called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ApiError, ConnectionEnded, OpenGuildError } from "../../docs/web/openguild.js";
+import { ApiError, ConnectionEnded, OpenGuildError, OutcomeUnknown } from "../../docs/web/openguild.js";
 import { ReadMarker, ReadMarks } from "../../docs/web/openguild/reads.js";
 import { FakeServer, idOf, json } from "./fake_server.mjs";
 
@@ -57,6 +57,34 @@ test("a presence that is refused is not chosen again with each connection", { ti
   await client.connect();
   await server.settled();
   assert.deepEqual([setting() - before, failures], [0, []]);
+});
+
+test("a presence that cannot be repeated now is repeated with the next connection", { timeout: 5_000 }, async (t) => {
+  const { server, client } = await begin(t, { retryMs: 5 });
+  const failures = [];
+  client.on("failure", (failure) => failures.push(failure));
+  const put = "PUT /users/@me/presence";
+  server.answers.set(put, () => json(204));
+  await client.setPresence("idle");
+  let repeated;
+  const { setPresence } = client;
+  client.setPresence = (status) => (repeated = setPresence.call(client, status));
+  const noAnswer = () => {
+    throw new TypeError("fetch failed");
+  };
+  const unavailable = () => json(503, { error: "overloaded", message: "", retry_after_ms: 1_000 });
+  const ended = () => json(401, { error: "unauthorized", message: "" });
+  server.answers.set("POST /sessions/refresh", ended);
+  for (const [answer, outcome] of [[noAnswer, OutcomeUnknown], [unavailable, ApiError], [() => json(204), undefined], [ended, ApiError]]) {
+    server.answers.set(put, answer);
+    const [socket] = server.sockets;
+    socket.end(1012);
+    await client.connect();
+    const end = await repeated.catch((failure) => failure.constructor);
+    assert.equal(end, outcome);
+    await server.settled();
+  }
+  assert.deepEqual(failures, []);
 });
 
 test("a log that is moved and given up at once is not followed on the server", async (t) => {

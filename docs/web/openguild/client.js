@@ -285,8 +285,11 @@ export class Client extends Actions {
 
   /** Make the choice of how one appears again: it holds with a connection. */
   #appear() {
+    if (this.#presence === null) return;
     const { signal } = this.#link.leaving;
-    if (this.#presence !== null) this.setPresence(this.#presence).catch((failure) => this.#failed(failure, signal));
+    this.setPresence(this.#presence).catch((failure) => {
+      if (this.#presence === null) this.#failed(failure, signal); // it is refused, else made again with the next one
+    });
   }
 
   /** @param {Status["state"]} state */
@@ -389,7 +392,7 @@ export class Client extends Actions {
     try {
       await this.request("PUT", "/users/@me/presence", { body: { status }, repeatable: true });
     } catch (failure) {
-      const isRefused = failure instanceof ApiError && !isTemporary(failure.status);
+      const isRefused = failure instanceof ApiError && failure.status !== 401 && !isTemporary(failure.status);
       if (isRefused && this.#presence === status) this.#presence = null;
       throw failure;
     }
