@@ -75,7 +75,8 @@ test("a presence that cannot be repeated now is repeated with the next connectio
   const unavailable = () => json(503, { error: "overloaded", message: "", retry_after_ms: 1_000 });
   const ended = () => json(401, { error: "unauthorized", message: "" });
   server.answers.set("POST /sessions/refresh", ended);
-  for (const [answer, outcome] of [[noAnswer, OutcomeUnknown], [unavailable, ApiError], [() => json(204), undefined], [ended, ApiError]]) {
+  const connections = [[noAnswer, OutcomeUnknown], [unavailable, ApiError], [() => json(204), undefined], [ended, ApiError]];
+  for (const [answer, outcome] of connections) {
     server.answers.set(put, answer);
     const [socket] = server.sockets;
     socket.end(1012);
