@@ -230,6 +230,24 @@ test("a session that ends while a guild is listed is told by the connection alon
   assert.deepEqual([client.isLoggedIn, client.status.state], [false, "ended"]);
 });
 
+test("logs that are followed before followAll, or before a guild is joined, are no hindrance", { timeout: 5_000 }, async (t) => {
+  const { server, client, told } = begin(t);
+  const guildId = server.addGuild(10, [11]);
+  const joined = [];
+  client.on("channel.created", ({ log, sequence }) => joined.push(`${log} ${sequence}`));
+  await client.connect();
+  for (const log of [OWN, `guild:${guildId}`, `channel:${idOf(11)}`]) client.subscribe(log, { after: 0 });
+  await server.settled();
+  assert.deepEqual(ids(await client.followAll()), [guildId]);
+  const later = server.addGuild(20, [21]);
+  client.subscribe(`guild:${later}`);
+  await server.settled();
+  join(server, later);
+  await server.settled();
+  assert.deepEqual(told.map(([id]) => id), [guildId, later]);
+  assert.deepEqual(joined, [`guild:${guildId} 2`], "once");
+});
+
 test("followAll may be repeated, and tells no guild twice", async (t) => {
   const { server, client, told } = begin(t);
   const guildId = server.addGuild(10, [11]);

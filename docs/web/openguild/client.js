@@ -355,7 +355,7 @@ export class Client extends Actions {
       tell: (guild) => this.#listeners.tell("guild", guild),
       refuse: (log, message) => this.#told({ type: "refused", log, code: "limit_reached", message }),
       failed: (failure) => this.#failed(failure, signal),
-      follows: (log) => this.#link.subscriptions.has(log),
+      subscriptions: this.#link.subscriptions,
       random: this.#random,
       closed: signal,
     });

@@ -8,6 +8,7 @@ import { pause } from "./retries.js";
 /** @typedef {import("./types.js").Guild} Guild */
 /** @typedef {import("./types.js").Channel} Channel */
 /** @typedef {import("./types.js").LogEvent} LogEvent */
+/** @typedef {import("./types.js").Beginning} Beginning */
 /** @typedef {import("./frames.js").SubbedLog} SubbedLog */
 /** @typedef {import("./phases.js").MachineEvent} MachineEvent */
 
@@ -73,7 +74,7 @@ class GuildLog {
  * @property {(guild: FollowedGuild) => void} tell
  * @property {(log: string, message: string) => void} refuse a log is beyond the bound
  * @property {(failure: unknown) => void} failed
- * @property {(log: string) => boolean} follows whether the client follows a log, for whomever
+ * @property {import("./subscriptions.js").Subscriptions} subscriptions for whomever
  * @property {() => number} random
  * @property {AbortSignal} closed
  */
@@ -123,7 +124,7 @@ export class Everything {
     const beginning = (log) => (log in kept ? {} : (places.get(log) ?? {}));
     this.#own = `user:${user.user_id}`;
     this.#awaited.add(this.#own);
-    this.#subscribe(this.#own, beginning(this.#own));
+    this.#subscribeAnew(this.#own, beginning(this.#own));
     for (const guild of guilds) this.#join(guild.guild_id, guild, beginning(`guild:${guild.guild_id}`));
     this.#run(() => this.#followMissed());
   }
@@ -220,24 +221,30 @@ export class Everything {
 
   // --- what is followed ------------------------------------------------------------------------------------
 
-  /** @param {string} guildId @param {Guild | null} [guild] @param {import("./types.js").Beginning} [beginning] */
+  /** @param {string} guildId @param {Guild | null} [guild] @param {Beginning} [beginning] */
   #join(guildId, guild = null, beginning = {}) {
     const log = `guild:${guildId}`;
     if (this.#guilds.has(log)) return;
     this.#guilds.set(log, new GuildLog(guild));
     if (this.#settle !== null) this.#awaited.add(log);
-    this.#subscribe(log, beginning);
+    this.#subscribeAnew(log, beginning);
   }
 
-  /** @param {string} channelId @param {import("./types.js").Beginning} beginning */
+  /** @param {string} channelId @param {Beginning} beginning */
   #follow(channelId, beginning) {
     const log = `channel:${channelId}`;
     if (this.#channels.has(log)) return;
     this.#channels.add(log);
-    this.#subscribe(log, this.#parts.follows(log) ? {} : beginning);
+    this.#subscribe(log, this.#parts.subscriptions.has(log) ? {} : beginning);
   }
 
-  /** @param {string} log @param {import("./types.js").Beginning} beginning */
+  /** Follow a log so that its head is told, also where it is followed already. @param {string} log @param {Beginning} beginning */
+  #subscribeAnew(log, beginning) {
+    const place = this.#parts.subscriptions.placeOf(log);
+    this.#subscribe(log, place === null ? beginning : { epoch: place.epoch, after: place.sequence });
+  }
+
+  /** @param {string} log @param {Beginning} beginning */
   #subscribe(log, beginning) {
     try {
       this.#parts.client.subscribe(log, beginning);

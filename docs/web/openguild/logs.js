@@ -32,6 +32,11 @@ export class FollowedLogs {
     return state !== undefined && state !== "followed";
   }
 
+  /** Return how far a log was had; null: nothing of it was, or it is not followed. @param {string} name */
+  placeOf(name) {
+    return this.#logs.get(name)?.place ?? null;
+  }
+
   /** Return how far each log was had, as far as anything of it was.
    * @returns {Map<string, Place>} */
   places() {

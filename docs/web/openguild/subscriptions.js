@@ -41,6 +41,11 @@ export class Subscriptions {
     this.#subscribed.add(log);
   }
 
+  /** Up to where a log was told; null: nothing of it was, or it is not followed. @param {string} log */
+  placeOf(log) {
+    return this.#gateway.machine.logs.placeOf(log);
+  }
+
   /** @param {string} log */
   has(log) {
     return this.#gateway.machine.logs.has(log);
@@ -93,7 +98,7 @@ export class Subscriptions {
 
   /** Where a loop begins that names no beginning: where the log is. @param {string} log */
   #currentPlace(log) {
-    return this.#loops.heldAt(log) ?? this.#gateway.machine.logs.places().get(log);
+    return this.#loops.heldAt(log) ?? this.placeOf(log);
   }
 
   /**
