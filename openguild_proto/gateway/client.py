@@ -83,7 +83,8 @@ class GatewayClient:
         return self._events.popleft() if self._events else None
 
     def messages_to_send(self) -> list[str | bytes]:
-        """Remove and return all queued messages: `str` for text, `bytes` for binary."""
+        """Remove and return all messages: `str` for text, `bytes` for binary. Logs followed since the last time share frames."""
+        self._ask_for_logs()
         messages, self._messages = self._messages, []
         return messages
 
@@ -135,7 +136,6 @@ class GatewayClient:
     def follow(self, log: str, place: Place | None = None, *, tail: int | None = None) -> None:
         """Follow a log: behind `place`, else with its newest `tail` events, else from now on. Raises LocalProtocolError."""
         self._logs.add(log, place, tail)
-        self._ask()
 
     def unfollow(self, log: str) -> Place | None:
         """Follow a log no longer, and tell nothing more of it. Return the place up to which it was told. Safe to repeat."""
@@ -177,7 +177,6 @@ class GatewayClient:
     def restore(self, kept: Mapping[str, list[int]]) -> None:
         """Follow the logs that `to_dict` stored, from there. Raises ValueError, LocalProtocolError."""
         self._logs.restore(kept)
-        self._ask()
 
     # --- the machine -----------------------------------------------------------------------------------
 
@@ -202,11 +201,15 @@ class GatewayClient:
     def _ask(self) -> None:
         """Send what waits, unless the server stops or there is none."""
         if self.phase.is_asking:
-            for sub in self._logs.subs(self._refs, self._frame_bytes):
-                self._say(sub)
+            self._ask_for_logs()  # before a command that causes events of them
             for command in self._commands.to_send():
                 if not self._say(command) and self._commands.answered(command.ref):
                     self._events.append(told.not_sent(command.ref, ErrorCode.TOO_LARGE))
+
+    def _ask_for_logs(self) -> None:
+        if self.phase.is_asking:
+            for sub in self._logs.subs(self._refs, self._frame_bytes):
+                self._say(sub)
 
     # --- the connection --------------------------------------------------------------------------------
 
@@ -334,12 +337,9 @@ class GatewayClient:
                 self._take_answer(frame, now)
 
     def _take_event(self, event: Ev) -> None:
-        arrival = self._logs.arrived(event)
-        if arrival is Arrival.NEXT:
+        if self._logs.arrived(event) is Arrival.NEXT:
             self._backoff.reset()
             self._events.append(told.Delivered(event.log, event.epoch, event.seq, self.encoding.json_of(event.event)))
-        elif arrival is Arrival.GAP:
-            self._ask()
 
     def _take_answer(self, frame: ServerFrame, now: float) -> None:
         match frame:
@@ -360,7 +360,6 @@ class GatewayClient:
                 if self._logs.gone(log, code):
                     self._events.append(told.LogGone(log, code))
                     self._rest(now)
-                    self._ask()
             case AuthExpiring(expires_in_ms=left_ms):
                 self._events.append(told.TokenNeeded(left_ms))
             case Lagging(log=log, head=head) if log in self._logs:

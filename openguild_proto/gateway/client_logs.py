@@ -57,10 +57,11 @@ class LogState(Enum):
 class FollowedLog:
     """One log. `place` None: nothing of it has been had yet."""
 
-    __slots__ = ("place", "ref", "state", "tail")
+    __slots__ = ("is_at_server", "place", "ref", "state", "tail")
 
-    def __init__(self, place: Place | None, tail: int | None) -> None:
+    def __init__(self, place: Place | None, tail: int | None, *, is_at_server: bool) -> None:
         self.state = LogState.WANTED
+        self.is_at_server = is_at_server  # the server follows it from another place, or will
         self.place = place
         self.tail = tail  # events to begin with, where there is no place
         self.ref = 0  # of the last `sub`
@@ -80,6 +81,7 @@ class FollowedLogs:
 
     def __init__(self) -> None:
         self._logs: dict[str, FollowedLog] = {}
+        self._has_wanted = False  # whether a log may be WANTED
         self.repeats = 0
         self.gaps = 0
 
@@ -101,34 +103,49 @@ class FollowedLogs:
             raise LocalProtocolError(f"{name!r} cannot be followed so: {fault}") from fault
         if name not in self._logs and len(self._logs) >= MAX_GATEWAY_LOGS:
             raise LocalProtocolError(f"a socket follows at most {MAX_GATEWAY_LOGS} logs")
-        self._logs[name] = FollowedLog(place, None if place is not None else tail)
+        at_server = self._is_at_server(name)
+        self._logs[name] = FollowedLog(place, None if place is not None else tail, is_at_server=at_server)
+        self._has_wanted = True
 
     def remove(self, name: str) -> bool:
         """Follow a log no longer. Return whether the server has to be told."""
-        log = self._logs.pop(name, None)
-        return log is not None and log.state in {LogState.ASKED, LogState.FOLLOWED}
+        is_at_server = self._is_at_server(name)
+        self._logs.pop(name, None)
+        return is_at_server
+
+    def _is_at_server(self, name: str) -> bool:
+        log = self._logs.get(name)
+        return log is not None and (log.is_at_server or log.state in {LogState.ASKED, LogState.FOLLOWED})
 
     # --- asking --------------------------------------------------------------------------------------
 
     def disconnected(self) -> None:
         """Nothing is followed on the server any more."""
         for log in self._logs.values():
-            log.state = LogState.WANTED
+            self._want(log)
+            log.is_at_server = False
 
     def wake(self) -> None:
         """Ask again for what rests."""
         for log in self._logs.values():
             if log.state is LogState.RESTING:
-                log.state = LogState.WANTED
+                self._want(log)
+
+    def _want(self, log: FollowedLog) -> None:
+        log.state = LogState.WANTED
+        self._has_wanted = True
 
     def subs(self, refs: Iterator[int], frame_bytes: int) -> Iterable[Sub]:
         """Yield the frames that ask for what is wanted, of about `frame_bytes` at most."""
+        if not self._has_wanted:
+            return
+        self._has_wanted = False
         per_sub = max(frame_bytes // LINE_BYTES, 1)
         wanted = [(name, log) for name, log in self._logs.items() if log.state is LogState.WANTED]
         for begin in range(0, len(wanted), per_sub):
             ref, lines = next(refs), []
             for name, log in wanted[begin : begin + per_sub]:
-                log.state, log.ref = LogState.ASKED, ref
+                log.state, log.ref, log.is_at_server = LogState.ASKED, ref, False
                 if log.place is None:
                     lines.append(SubLog(name, tail=log.tail))
                 else:
@@ -163,7 +180,7 @@ class FollowedLogs:
         if log is None or log.state is not LogState.FOLLOWED:
             return False
         if code == "restarted":
-            log.state = LogState.WANTED
+            self._want(log)
         elif code == "unavailable":
             log.state = LogState.RESTING
         else:
@@ -181,7 +198,7 @@ class FollowedLogs:
             return Arrival.REPEAT
         if event.epoch != epoch or event.seq != sequence + 1:
             self.gaps += 1
-            log.state = LogState.WANTED
+            self._want(log)
             return Arrival.GAP
         log.place = Place(epoch, event.seq)
         return Arrival.NEXT
