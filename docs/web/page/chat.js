@@ -1,17 +1,15 @@
 /** What the page knows: guilds, channels, members, unread counts, and the messages of the channel that is open. No elements. */
 
-import { ApiError } from "../openguild.js";
+import { GuildState } from "./guild.js";
 import { History } from "./history.js";
 import { Outbox } from "./outbox.js";
 
 /** @typedef {import("../openguild.js").Client} Client */
 /** @typedef {import("../openguild/types.js").Channel} Channel */
 /** @typedef {import("../openguild/types.js").Guild} Guild */
-/** @typedef {import("../openguild/types.js").Member} Member */
 /** @typedef {import("../openguild/types.js").Message} Message */
 /** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
 
-/** @typedef {{guild: Guild, channels: Map<string, Channel>, members: Map<string, Member>, presence: Map<string, string>, isLoaded: boolean, isAsking: boolean}} GuildState */
 /** @typedef {"guilds" | "channels" | "members" | "messages" | "typing" | "status"} Part */
 
 const TYPING_MS = 5_000; // PROTOCOL 7.12.2
@@ -156,17 +154,7 @@ export class Chat {
 
   /** @param {GuildState} state */
   async #load(state) {
-    if (state.isLoaded) return;
-    state.isLoaded = true;
-    const { guild_id: guildId } = state.guild;
-    try {
-      const [members] = await Promise.all([this.client.members(guildId), this.#readPresence(state)]);
-      for (const member of members) state.members.set(member.user_id, member);
-    } catch (failure) {
-      state.isLoaded = false; // it is read again when it is opened again
-      throw failure;
-    }
-    if (guildId === this.guildId) this.changed("guilds");
+    if (await state.load()) this.changed(state.id === this.guildId ? "guilds" : "members");
   }
 
   /** Members who come may have been online before. Many may come at once. @param {GuildState} state */
@@ -181,13 +169,7 @@ export class Chat {
 
   /** @param {GuildState} state */
   async #readPresence(state) {
-    /** @param {unknown} refusal @returns {import("../openguild/types.js").GuildPresence} */
-    const hidden = (refusal) => {
-      if (refusal instanceof ApiError && refusal.code === "presence_off") return { shown: false, members: [] };
-      throw refusal;
-    };
-    const { members } = await this.client.presence(state.guild.guild_id).catch(hidden);
-    state.presence = new Map(members.map(({ user_id: id, status }) => [id, status]));
+    await state.readPresence();
     this.changed("members");
   }
 
@@ -249,43 +231,14 @@ export class Chat {
   }
 
   /** @param {string} guildId @param {LogEvent} told */
-  #applyToGuild(guildId, { event }) {
+  #applyToGuild(guildId, told) {
     const state = this.guilds.get(guildId);
     if (state === undefined) return;
-    const { content } = event;
-    switch (event.event_type) {
-      case "guild.updated":
-        state.guild = { ...state.guild, name: content["name"] };
-        break;
-      case "channel.created":
-      case "channel.updated": {
-        const id = content["channel_id"];
-        const created = new Date(event.origin_ts).toISOString();
-        const known = state.channels.get(id) ?? { channel_id: id, guild_id: guildId, created_at: created, epoch: 1 };
-        state.channels.set(id, { ...known, name: content["name"], topic: content["topic"] ?? null, position: content["position"] ?? 0 });
-        break;
-      }
-      case "channel.deleted":
-        state.channels.delete(content["channel_id"]);
-        break;
-      case "member.joined":
-        state.members.set(content["user_id"], {
-          guild_id: guildId, user_id: content["user_id"], username: content["username"], role: content["role"],
-          display_name: content["display_name"] ?? null, joined_at: new Date(event.origin_ts).toISOString(),
-        });
-        this.#readPresenceSoon(state);
-        break;
-      case "member.role_set": {
-        const member = state.members.get(content["user_id"]);
-        if (member !== undefined) state.members.set(member.user_id, { ...member, role: content["role"] });
-        break;
-      }
-      case "member.left":
-      case "member.removed":
-        state.members.delete(content["user_id"]);
-    }
+    state.apply(told);
+    const { content, event_type: type } = told.event;
+    if (type === "member.joined") this.#readPresenceSoon(state);
     this.changed("guilds");
-    if (event.event_type === "channel.created" && guildId === this.guildId && this.channelId === "" && state.channels.size === 1) {
+    if (type === "channel.created" && guildId === this.guildId && this.channelId === "" && state.channels.size === 1) {
       void this.#later(() => this.open(content["channel_id"])); // the first one; where others are there, the reader chooses
     }
   }
@@ -305,8 +258,7 @@ export class Chat {
 
   /** @param {Guild} guild @param {Channel[]} channels */
   #add(guild, channels) {
-    const known = this.guilds.get(guild.guild_id);
-    const state = known ?? { guild, channels: new Map(), members: new Map(), presence: new Map(), isLoaded: false, isAsking: false };
+    const state = this.guilds.get(guild.guild_id) ?? new GuildState(this.client, guild);
     for (const channel of channels) state.channels.set(channel.channel_id, channel);
     this.guilds.set(guild.guild_id, state);
     this.changed("guilds");

@@ -1,0 +1,90 @@
+/** One guild as the page knows it: its channels, its members, and who is online. No elements. */
+
+import { ApiError } from "../openguild.js";
+
+/** @typedef {import("../openguild.js").Client} Client */
+/** @typedef {import("../openguild/types.js").Channel} Channel */
+/** @typedef {import("../openguild/types.js").Guild} Guild */
+/** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
+/** @typedef {import("../openguild/types.js").Member} Member */
+
+export class GuildState {
+  /** @type {Map<string, Channel>} */
+  channels = new Map();
+  /** @type {Map<string, Member>} */
+  members = new Map();
+  /** @type {Map<string, string>} user -> status */
+  presence = new Map();
+  isLoaded = false;
+  isAsking = false;
+
+  /** @param {Client} client @param {Guild} guild */
+  constructor(client, guild) {
+    this.client = client;
+    this.guild = guild;
+  }
+
+  get id() {
+    return this.guild.guild_id;
+  }
+
+  /** Read the members, unless they have been read. Return whether they were read now. */
+  async load() {
+    if (this.isLoaded) return false;
+    this.isLoaded = true;
+    try {
+      const [members] = await Promise.all([this.client.members(this.id), this.readPresence()]);
+      for (const member of members) this.members.set(member.user_id, member);
+    } catch (failure) {
+      this.isLoaded = false; // it is read again when it is opened again
+      throw failure;
+    }
+    return true;
+  }
+
+  /** Read who is online. */
+  async readPresence() {
+    /** @param {unknown} refusal @returns {import("../openguild/types.js").GuildPresence} */
+    const hidden = (refusal) => {
+      if (refusal instanceof ApiError && refusal.code === "presence_off") return { shown: false, members: [] };
+      throw refusal;
+    };
+    const { members } = await this.client.presence(this.id).catch(hidden);
+    this.presence = new Map(members.map(({ user_id: id, status }) => [id, status]));
+  }
+
+  /** Take an event of the guild's log. @param {LogEvent} told */
+  apply({ event }) {
+    const { content } = event;
+    switch (event.event_type) {
+      case "guild.updated":
+        this.guild = { ...this.guild, name: content["name"] };
+        break;
+      case "channel.created":
+      case "channel.updated": {
+        const id = content["channel_id"];
+        const created = new Date(event.origin_ts).toISOString();
+        const known = this.channels.get(id) ?? { channel_id: id, guild_id: this.id, created_at: created, epoch: 1 };
+        this.channels.set(id, { ...known, name: content["name"], topic: content["topic"] ?? null, position: content["position"] ?? 0 });
+        break;
+      }
+      case "channel.deleted":
+        this.channels.delete(content["channel_id"]);
+        break;
+      case "member.joined":
+        this.members.set(content["user_id"], {
+          guild_id: this.id, user_id: content["user_id"], username: content["username"], role: content["role"],
+          display_name: content["display_name"] ?? null, joined_at: new Date(event.origin_ts).toISOString(),
+        });
+        break;
+      case "member.role_set": {
+        const member = this.members.get(content["user_id"]);
+        if (member !== undefined) this.members.set(member.user_id, { ...member, role: content["role"] });
+        break;
+      }
+      case "member.left":
+      case "member.removed":
+        this.members.delete(content["user_id"]);
+    }
+  }
+}
