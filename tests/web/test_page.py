@@ -146,7 +146,7 @@ def test_what_people_meet_on_the_page(node: str, playwright: Path, alice: User, 
         run("everyday.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
 
 
-@pytest.mark.parametrize("what", ["history", "outbox"])
+@pytest.mark.parametrize("what", ["chat", "history", "outbox"])
 def test_what_is_shown_of_the_open_channel(node: str, what: str) -> None:
     command = [node, "--no-warnings", "--test-reporter=spec", HERE / f"{what}.test.mjs"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -13,6 +13,7 @@ import { Outbox } from "./outbox.js";
 /** @typedef {"guilds" | "channels" | "members" | "messages" | "typing" | "status"} Part */
 
 const TYPING_MS = 5_000; // PROTOCOL 7.12.2
+const LOST = new Set(["access_lost", "deleted"]); // after the other codes of `gone` the log is followed again (PROTOCOL 15.3.7)
 const MODERATORS = ["owner", "admin", "moderator"];
 const MAINTAINERS = [...MODERATORS, "maintainer"];
 
@@ -51,10 +52,8 @@ export class Chat {
       this.guilds.get(guildId)?.presence.set(userId, status);
       if (guildId === this.guildId) changed("members");
     });
-    client.on("followed", ({ log, recovered }) => {
-      if (!recovered && log === `channel:${this.channelId}`) void this.#later(() => this.open(this.channelId));
-    });
-    client.on("gone", ({ log }) => this.#gone(log));
+    client.on("followed", ({ log, recovered }) => recovered || this.#restarted(log));
+    client.on("gone", ({ log, code }) => LOST.has(code) && this.#gone(log));
     client.on("ready", () => {
       for (const state of this.guilds.values()) if (state.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
     });
@@ -272,6 +271,22 @@ export class Chat {
     if (this.guildId === of) this.guildId = this.channelId = "";
     if (this.channelId === of) this.channelId = "";
     if (this.channelId === "") this.history.close();
+    this.changed("guilds");
+  }
+
+  /** What is known of a log has to be read anew. @param {string} log */
+  #restarted(log) {
+    const [, of = ""] = log.split(":");
+    const state = this.guilds.get(of);
+    if (state !== undefined) void this.#later(() => this.#readAgain(state));
+    if (of === this.channelId) void this.#later(() => this.open(of));
+  }
+
+  /** @param {GuildState} state */
+  async #readAgain(state) {
+    await state.readAgain();
+    for (const id of state.channels.keys()) this.client.subscribe(`channel:${id}`); // one that is followed goes on
+    if (state.id === this.guildId && this.channelId !== "" && this.channel === undefined) this.#gone(`channel:${this.channelId}`);
     this.changed("guilds");
   }
 

@@ -17,6 +17,8 @@ export class GuildState {
   presence = new Map();
   isLoaded = false;
   isAsking = false;
+  /** @type {Set<LogEvent[]>} what came while lists are being read */
+  #meanwhile = new Set();
 
   /** @param {Client} client @param {Guild} guild */
   constructor(client, guild) {
@@ -42,6 +44,36 @@ export class GuildState {
     return true;
   }
 
+  /** Read all of it again: its log began anew. */
+  async readAgain() {
+    const { client, id, isLoaded } = this;
+    const read = () => Promise.all([client.guild(id), client.channels(id), isLoaded ? client.members(id) : []]);
+    await this.#read(read, ([guild, channels, members]) => {
+      this.guild = guild;
+      this.channels = new Map(channels.map((channel) => [channel.channel_id, channel]));
+      this.members = new Map(members.map((member) => [member.user_id, member]));
+    });
+  }
+
+  /**
+   * Read what the log changes. The answer may be older than what came meanwhile, so that is applied once more: each event has the
+   * complete state of its subject (PROTOCOL 7.9.5).
+   * @template T
+   * @param {() => Promise<T>} read
+   * @param {(answer: T) => void} take
+   */
+  async #read(read, take) {
+    /** @type {LogEvent[]} */
+    const meanwhile = [];
+    this.#meanwhile.add(meanwhile);
+    try {
+      take(await read());
+    } finally {
+      this.#meanwhile.delete(meanwhile);
+    }
+    for (const told of meanwhile) this.#change(told);
+  }
+
   /** Read who is online. */
   async readPresence() {
     /** @param {unknown} refusal @returns {import("../openguild/types.js").GuildPresence} */
@@ -54,7 +86,13 @@ export class GuildState {
   }
 
   /** Take an event of the guild's log. @param {LogEvent} told */
-  apply({ event }) {
+  apply(told) {
+    for (const events of this.#meanwhile) events.push(told);
+    this.#change(told);
+  }
+
+  /** @param {LogEvent} told */
+  #change({ event }) {
     const { content } = event;
     switch (event.event_type) {
       case "guild.updated":

@@ -1,0 +1,132 @@
+// What the page knows, without a browser and with a client made up here: called by test_page.py.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Chat } from "../../docs/web/page/chat.js";
+
+globalThis.document = { hidden: false };
+const [GUILD, CHANNEL] = ["guild:g", "channel:c"];
+
+const channel = (id, name = id) => ({ channel_id: id, guild_id: "g", name, created_at: "2026-01-01T00:00:00Z", epoch: 1 });
+const member = (id, role = "member") => ({ guild_id: "g", user_id: id, username: id, role, joined_at: "2026-01-01T00:00:00Z" });
+const message = (sequence) => ({
+  event_id: `$${sequence}`, sequence, channel_id: "c", author: { id: "bob" }, created_at: "2026-01-01T00:00:00Z", content: `text ${sequence}`,
+});
+
+/** What the server has, and what the page is told of it. */
+class FakeClient {
+  status = { state: "online" };
+  name = "Garden";
+  channelList = [channel("c"), channel("d")];
+  memberList = [member("me", "owner"), member("bob")];
+  online = [{ user_id: "bob", status: "online" }];
+  page = { epoch: 1, head: 2, messages: [message(1), message(2)] };
+  positions = {};
+  subscribed = [];
+  #listeners = {};
+  /** Names of calls that are to be answered later, and their answers. */
+  held = new Map();
+
+  on(name, listener) {
+    this.#listeners[name] ??= new Set();
+    this.#listeners[name].add(listener);
+    return () => this.#listeners[name].delete(listener);
+  }
+  tell(name, told) {
+    for (const listener of [...(this.#listeners[name] ?? [])]) listener(told);
+  }
+  event(log, sequence, event_type, content, more = {}) {
+    this.positions[log] = [1, sequence];
+    const event = { event_id: `$${sequence}`, room_id: "c", sender: "bob", origin_ts: Date.UTC(2026, 1), event_type, content, ...more };
+    this.tell("event", { log, epoch: 1, sequence, event });
+  }
+  followed(log, after, more = {}) {
+    this.positions[log] = [1, after];
+    this.tell("followed", { log, epoch: 1, after, head: after, recovered: true, ...more });
+  }
+  /** Answer as things are now, but only when `release` is called. */
+  hold(name) {
+    this.held.set(name, null);
+  }
+  release(name) {
+    const go = this.held.get(name);
+    this.held.delete(name);
+    go();
+  }
+  async #answer(name, value) {
+    if (this.held.has(name)) await new Promise((resolve) => this.held.set(name, resolve));
+    return value;
+  }
+  connect() {
+    return this.#answer("connect", { user: { user_id: "me", username: "me" } });
+  }
+  async followAll() {
+    this.tell("guild", { guild_id: "g", name: this.name, created_at: "2026-01-01T00:00:00Z", channels: this.channelList });
+  }
+  unread = () => this.#answer("unread", this.unreadList ?? []);
+  guild = () => this.#answer("guild", { guild_id: "g", name: this.name, created_at: "2026-01-01T00:00:00Z" });
+  channels = () => this.#answer("channels", [...this.channelList]);
+  members = () => this.#answer("members", [...this.memberList]);
+  presence = () => this.#answer("presence", { shown: true, members: [...this.online] });
+  messages = () => this.#answer("messages", { ...this.page, messages: [...this.page.messages] });
+  read = async () => {};
+  toJSON() {
+    return { positions: this.positions };
+  }
+  subscribe(log, beginning = {}) {
+    this.subscribed.push({ log, ...beginning });
+  }
+}
+
+/** A chat whose channel `c` is open, and what it tells. */
+async function opened(prepare = () => {}) {
+  const client = new FakeClient();
+  const told = { heard: [], forgotten: [], failures: [] };
+  const heard = ({ content }) => told.heard.push(content);
+  const chat = new Chat(client, () => {}, heard, (id) => told.forgotten.push(id), (failure) => told.failures.push(failure));
+  prepare(client);
+  await chat.start();
+  await chat.openGuild("g");
+  await settled();
+  return { chat, client, ...told };
+}
+/** Until all that could be answered is. */
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+const names = (chat) => chat.channels.map(({ name }) => name);
+const texts = (chat) => chat.history.messages?.map(({ content }) => content);
+
+test("what cannot be followed for a while stays", async () => {
+  const { chat, client } = await opened();
+  for (const code of ["unavailable", "restarted"]) {
+    for (const log of [CHANNEL, GUILD]) client.tell("gone", { log, code });
+    assert.deepEqual([chat.guild?.guild.name, names(chat), texts(chat)], ["Garden", ["c", "d"], ["text 1", "text 2"]], code);
+  }
+  for (const log of [CHANNEL, GUILD]) client.followed(log, 2);
+  client.event(CHANNEL, 3, "message", { author: { id: "bob" }, content: "back" });
+  assert.deepEqual(texts(chat), ["text 1", "text 2", "back"]);
+});
+
+test("a guild that began anew is read anew", async () => {
+  const { chat, client, failures } = await opened();
+  client.name = "Yard";
+  client.channelList = [channel("c", "grass"), channel("e")];
+  client.memberList = [member("me", "owner"), member("eve")];
+  client.tell("gone", { log: GUILD, code: "restarted" });
+  client.hold("channels");
+  client.followed(GUILD, 5, { epoch: 2, recovered: false });
+  await settled();
+  client.event(GUILD, 6, "channel.created", { channel_id: "f", name: "f" }); // the list may be older
+  client.release("channels");
+  await settled();
+  assert.deepEqual([chat.guild.guild.name, names(chat)], ["Yard", ["grass", "e", "f"]]);
+  assert.deepEqual([...chat.guild.members.keys()], ["me", "eve"]);
+  assert.deepEqual(client.subscribed.map(({ log }) => log), ["channel:c", "channel:e", "channel:f"]);
+  assert.deepEqual(failures, []);
+});
+
+test("a guild that began anew without the open channel shows nothing of it", async () => {
+  const { chat, client } = await opened();
+  client.channelList = [channel("d")];
+  client.followed(GUILD, 5, { epoch: 2, recovered: false });
+  await settled();
+  assert.deepEqual([chat.channelId, chat.history.messages, names(chat)], ["", null, ["d"]]);
+});
