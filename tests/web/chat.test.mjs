@@ -5,12 +5,14 @@ import { Chat } from "../../docs/web/page/chat.js";
 
 globalThis.document = { hidden: false };
 const [GUILD, CHANNEL] = ["guild:g", "channel:c"];
+const BOB = { id: "bob", username: "bob" };
 
 const channel = (id, name = id) => ({ channel_id: id, guild_id: "g", name, created_at: "2026-01-01T00:00:00Z", epoch: 1 });
 const member = (id, role = "member") => ({ guild_id: "g", user_id: id, username: id, role, joined_at: "2026-01-01T00:00:00Z" });
-const message = (sequence) => ({
-  event_id: `$${sequence}`, sequence, channel_id: "c", author: { id: "bob" }, created_at: "2026-01-01T00:00:00Z", content: `text ${sequence}`,
-});
+const message = (sequence) => {
+  const fixed = { channel_id: "c", author: BOB, created_at: "2026-01-01T00:00:00Z" };
+  return { ...fixed, event_id: `$${sequence}`, sequence, content: `text ${sequence}` };
+};
 
 /** What the server has, and what the page is told of it. */
 class FakeClient {
@@ -36,7 +38,8 @@ class FakeClient {
   }
   event(log, sequence, event_type, content, more = {}) {
     this.positions[log] = [1, sequence];
-    const event = { event_id: `$${sequence}`, room_id: "c", sender: "bob", origin_ts: Date.UTC(2026, 1), event_type, content, ...more };
+    const fixed = { event_id: `$${sequence}`, room_id: "c", sender: "bob", origin_ts: Date.UTC(2026, 1) };
+    const event = { ...fixed, event_type, content, ...more };
     this.tell("event", { log, epoch: 1, sequence, event });
   }
   followed(log, after, more = {}) {
@@ -101,7 +104,7 @@ test("what cannot be followed for a while stays", async () => {
     assert.deepEqual([chat.guild?.guild.name, names(chat), texts(chat)], ["Garden", ["c", "d"], ["text 1", "text 2"]], code);
   }
   for (const log of [CHANNEL, GUILD]) client.followed(log, 2);
-  client.event(CHANNEL, 3, "message", { author: { id: "bob" }, content: "back" });
+  client.event(CHANNEL, 3, "message", { author: BOB, content: "back" });
   assert.deepEqual(texts(chat), ["text 1", "text 2", "back"]);
 });
 
@@ -129,4 +132,21 @@ test("a guild that began anew without the open channel shows nothing of it", asy
   client.followed(GUILD, 5, { epoch: 2, recovered: false });
   await settled();
   assert.deepEqual([chat.channelId, chat.history.messages, names(chat)], ["", null, ["d"]]);
+});
+
+test("what came between the page and the beginning of following comes once", async () => {
+  const { chat, client, heard } = await opened();
+  client.followed(CHANNEL, 4);
+  assert.deepEqual(client.subscribed, [{ log: CHANNEL, epoch: 1, after: 2 }]);
+  client.followed(CHANNEL, 2);
+  for (const sequence of [3, 4, 5, 5]) client.event(CHANNEL, sequence, "message", { author: BOB, content: `text ${sequence}` });
+  assert.deepEqual([texts(chat).length, heard, chat.unread.get("c").unread], [5, ["text 3", "text 4", "text 5"], 0]);
+});
+
+test("a channel that is followed in another epoch is read anew", async () => {
+  const { chat, client } = await opened();
+  client.page = { epoch: 2, head: 1, messages: [message(1)] };
+  client.followed(CHANNEL, 1, { epoch: 2 });
+  await settled();
+  assert.deepEqual(texts(chat), ["text 1"]);
 });

@@ -11,9 +11,15 @@ const written = (sequence) => event(sequence, "message", { author: { id: "a" }, 
 /** A history, and what answers its requests, in their order. */
 function begin() {
   const answers = [];
-  const client = { messages: () => new Promise((resolve, reject) => answers.push({ resolve, reject })) };
+  const [positions, subscribed] = [{}, []];
+  const client = {
+    messages: () => new Promise((resolve, reject) => answers.push({ resolve, reject })),
+    toJSON: () => ({ positions }),
+    subscribe: (log, beginning) => subscribed.push({ log, ...beginning }),
+  };
   const history = new History(client, () => "me", () => {});
-  return { history, answer: (page) => answers.shift().resolve(page), fail: (failure) => answers.shift().reject(failure) };
+  const answer = (page) => answers.shift().resolve(page);
+  return { history, positions, subscribed, answer, fail: (failure) => answers.shift().reject(failure) };
 }
 async function opened(page) {
   const begun = begin();
@@ -88,4 +94,40 @@ test("a page that cannot be read is told, and can be read again", async () => {
   const again = history.open("c");
   answer(pageOf(1, 1, 1));
   assert.deepEqual([await again, history.hasFailed], [true, false]);
+});
+
+test("what came between the page and the beginning of following is asked for", async () => {
+  const { history, subscribed } = await opened(pageOf(1, 5, 5));
+  assert.equal(history.followed({ epoch: 1, after: 5 }), true);
+  assert.deepEqual(subscribed, [], "nothing is missing");
+  assert.equal(history.followed({ epoch: 1, after: 8 }), true);
+  assert.deepEqual(subscribed, [{ log: "channel:c", epoch: 1, after: 5 }]);
+  for (let sequence = 6; sequence <= 9; sequence += 1) assert.equal(history.apply(written(sequence)), true);
+  assert.equal(history.apply(written(9)), false, "it is there");
+  assert.deepEqual(sequences(history), [1, 9]);
+  assert.equal(history.followed({ epoch: 2, after: 9 }), false, "it is to be read anew");
+});
+
+test("what came before a page that is older than what is followed is asked for", async () => {
+  const { history, positions, subscribed, answer } = begin();
+  const opening = history.open("c");
+  history.followed({ epoch: 1, after: 7 });
+  history.apply(written(8));
+  positions["channel:c"] = [1, 8];
+  answer(pageOf(1, 5, 5));
+  await opening;
+  assert.deepEqual(subscribed, [{ log: "channel:c", epoch: 1, after: 5 }]);
+  assert.deepEqual(sequences(history), [1, 5], "no gap");
+  for (let sequence = 6; sequence <= 8; sequence += 1) history.apply(written(sequence));
+  assert.deepEqual(sequences(history), [1, 8]);
+});
+
+test("nothing is asked for where all of it came while the page was read", async () => {
+  const { history, positions, subscribed, answer } = begin();
+  const opening = history.open("c");
+  for (let sequence = 5; sequence <= 8; sequence += 1) history.apply(written(sequence));
+  positions["channel:c"] = [1, 8];
+  answer(pageOf(1, 5, 5));
+  await opening;
+  assert.deepEqual([subscribed, ...sequences(history)], [[], 1, 8]);
 });

@@ -146,6 +146,14 @@ def test_what_people_meet_on_the_page(node: str, playwright: Path, alice: User, 
         run("everyday.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
 
 
+@pytest.mark.timeout(120)
+def test_nothing_is_lost_while_the_gateway_is_slow_or_away(
+    node: str, playwright: Path, alice: User, tmp_path: Path
+) -> None:
+    with page_server(alice.chat.base_url) as page:
+        run("away.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
+
+
 @pytest.mark.parametrize("what", ["chat", "history", "outbox"])
 def test_what_is_shown_of_the_open_channel(node: str, what: str) -> None:
     command = [node, "--no-warnings", "--test-reporter=spec", HERE / f"{what}.test.mjs"]

@@ -52,7 +52,10 @@ export class Chat {
       this.guilds.get(guildId)?.presence.set(userId, status);
       if (guildId === this.guildId) changed("members");
     });
-    client.on("followed", ({ log, recovered }) => recovered || this.#restarted(log));
+    client.on("followed", ({ log, recovered, ...place }) => {
+      const isOpen = log === `channel:${this.channelId}`;
+      if (!recovered || (isOpen && !this.history.followed(place))) this.#restarted(log);
+    });
     client.on("gone", ({ log, code }) => LOST.has(code) && this.#gone(log));
     client.on("ready", () => {
       for (const state of this.guilds.values()) if (state.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
@@ -223,9 +226,9 @@ export class Chat {
     if (event.event_type === "message.redacted") this.takenBack(event.content["target"]);
     if (channelId !== this.channelId) return;
     if (event.event_type === "message" && this.typing.delete(event.sender)) this.changed("typing");
-    this.history.apply(told);
+    const isNew = this.history.apply(told);
     const last = this.history.messages?.at(-1);
-    if (event.event_type === "message" && !isMine && last?.event_id === event.event_id) this.heard(last);
+    if (isNew && event.event_type === "message" && !isMine && last?.event_id === event.event_id) this.heard(last);
     this.markRead();
   }
 

@@ -17,6 +17,7 @@ export class History {
   hasOlder = false;
   hasFailed = false; // they could not be read
   #channelId = "";
+  #epoch = 0;
   #head = 0; // of the log: up to here `messages` has all
   #opening = 0;
   /** @type {LogEvent[]} that came while a page was being read */
@@ -65,13 +66,31 @@ export class History {
     });
     if (opening !== this.#opening) return false;
     this.#isReading = false;
-    this.#head = page.head;
+    [this.#epoch, this.#head] = [page.epoch, page.head];
     this.isNewest = around === undefined || page.messages.filter(({ sequence }) => sequence > around).length < PAGE / 2;
     this.hasOlder = (page.messages[0]?.sequence ?? 1) > 1;
     this.messages = page.messages;
-    for (const event of this.#meanwhile.splice(0)) this.#fold(event);
+    const meanwhile = this.#meanwhile.splice(0).filter(({ sequence }) => sequence > page.head);
+    const [epoch, sequence = 0] = this.client.toJSON().positions[`channel:${channelId}`] ?? [];
+    if (epoch === page.epoch && (meanwhile[0]?.sequence ?? sequence + 1) > page.head + 1) this.#followOn();
+    else for (const event of meanwhile) this.#fold(event);
     this.changed();
     return true;
+  }
+
+  /**
+   * The channel is followed behind a place. If events are missing before it, follow it from what is shown instead. Return false
+   * where the messages are of another epoch, and are to be read anew.
+   * @param {{epoch: number, after: number}} place
+   */
+  followed({ epoch, after }) {
+    if (this.messages === null) return true; // what is being read is compared when it is there
+    if (epoch === this.#epoch && after > this.#head) this.#followOn();
+    return epoch === this.#epoch;
+  }
+
+  #followOn() {
+    this.client.subscribe(`channel:${this.#channelId}`, { epoch: this.#epoch, after: this.#head });
   }
 
   /** Read the messages before the first one. */
@@ -94,15 +113,18 @@ export class History {
     }
   }
 
-  /** Take an event of the channel. @param {LogEvent} told */
+  /** Take an event of the channel. Return whether it is new to what is shown. @param {LogEvent} told */
   apply(told) {
+    if (this.has(told.sequence)) return false;
     if (this.#isReading) this.#meanwhile.push(told);
-    if (this.messages === null) return;
+    if (this.messages === null) return false;
     this.#fold(told);
     this.changed();
-    if (this.#waiting === null || this.#head < this.#waiting.head) return;
-    this.#waiting.go();
-    this.#waiting = null;
+    if (this.#waiting !== null && this.#head >= this.#waiting.head) {
+      this.#waiting.go();
+      this.#waiting = null;
+    }
+    return true;
   }
 
   /** @param {LogEvent} told */

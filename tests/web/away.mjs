@@ -1,0 +1,56 @@
+// What happens while the page's gateway is slow or away, one person in a browser and the others by the client: called by test_page.py.
+import assert from "node:assert/strict";
+import { Client } from "../../docs/web/openguild.js";
+import { complaints, fill, message, open, PASSWORD } from "./browsers.mjs";
+
+const { API, PAGE } = process.env;
+
+async function user(name) {
+  const client = new Client(API);
+  await client.register(name, PASSWORD);
+  await client.login(name, PASSWORD);
+  await client.connect();
+  return client;
+}
+const [owner, guest, { browser, page }] = await Promise.all([user("orla"), user("gwen"), open("gwen")]);
+const { guild_id: guildId } = await owner.createGuild("Attic");
+const { channel_id: channelId } = await owner.createChannel(guildId, "boxes");
+const { code } = await owner.createInvite(guildId, { maxUses: 5, expiresInSecs: 3_600 });
+await owner.post(channelId, "before");
+
+/** What holds a frame of the page back, and what is held. */
+const link = { holds: () => false, held: [] };
+await page.routeWebSocket(/\/gateway$/, (socket) => {
+  const server = socket.connectToServer();
+  socket.onMessage((frame) => (link.holds(JSON.parse(frame)) ? link.held.push(() => server.send(frame)) : server.send(frame)));
+});
+const release = () => {
+  link.holds = () => false;
+  for (const send of link.held.splice(0)) send();
+};
+
+try {
+  // a message comes after the page of messages was read, and before the channel is followed
+  await page.goto(`${PAGE}#invite=${code}`);
+  await page.getByLabel("Username").fill("gwen");
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Log in" }).click();
+  link.holds = ({ type, logs }) => type === "sub" && logs.some(({ log }) => log === `channel:${channelId}`);
+  await fill(page, null, null, "Join");
+  await message(page, "before").waitFor();
+  await owner.post(channelId, "between");
+  release();
+  await message(page, "between").waitFor();
+  await owner.post(channelId, "behind");
+  await message(page, "behind").waitFor();
+  assert.deepEqual(await page.locator("#messages .text").allTextContents(), ["before", "between", "behind"]);
+  assert.deepEqual(complaints, []);
+} catch (failure) {
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/failed-away.png` });
+  console.error(await page.locator("#alerts").allTextContents(), complaints.join("\n"));
+  throw failure;
+} finally {
+  owner.close();
+  guest.close();
+  await browser.close();
+}
