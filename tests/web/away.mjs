@@ -1,4 +1,4 @@
-// What happens while the page's gateway is slow or away, one person in a browser and the others by the client: called by test_page.py.
+// While the gateway of the page is slow or away: one person in a browser, others by the client. Called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
 import { complaints, fill, message, open, PASSWORD } from "./browsers.mjs";
@@ -18,16 +18,29 @@ const { channel_id: channelId } = await owner.createChannel(guildId, "boxes");
 const { code } = await owner.createInvite(guildId, { maxUses: 5, expiresInSecs: 3_600 });
 await owner.post(channelId, "before");
 
-/** What holds a frame of the page back, and what is held. */
-const link = { holds: () => false, held: [] };
+/** What holds a frame of the page back, what is held, and whether there is a connection at all. */
+const link = { holds: () => false, held: [], isAway: false, end: () => {} };
 await page.routeWebSocket(/\/gateway$/, (socket) => {
+  if (link.isAway) return void socket.close({ code: 1013 });
   const server = socket.connectToServer();
+  link.end = () => (server.close(), socket.close({ code: 1013 }));
   socket.onMessage((frame) => (link.holds(JSON.parse(frame)) ? link.held.push(() => server.send(frame)) : server.send(frame)));
 });
 const release = () => {
   link.holds = () => false;
   for (const send of link.held.splice(0)) send();
 };
+const status = (text) => page.getByRole("status").filter({ hasText: text }).waitFor();
+/** Do something while the page has no connection. */
+async function away(act) {
+  link.isAway = true;
+  link.end();
+  await status(/^Connection lost/);
+  await act();
+  link.isAway = false;
+  await page.evaluate(() => dispatchEvent(new Event("online")));
+  await status(/^Connected$/);
+}
 
 try {
   // a message comes after the page of messages was read, and before the channel is followed
@@ -44,6 +57,20 @@ try {
   await owner.post(channelId, "behind");
   await message(page, "behind").waitFor();
   assert.deepEqual(await page.locator("#messages .text").allTextContents(), ["before", "between", "behind"]);
+
+  // a channel, and then the guild, goes away meanwhile
+  const results = page.locator("#panel li");
+  await page.getByRole("searchbox").fill("between");
+  await page.keyboard.press("Enter");
+  await results.first().waitFor();
+  await owner.post(channelId, "unread?");
+  await away(() => owner.deleteChannel(channelId));
+  await page.getByText("Choose a channel.", { exact: true }).or(page.getByText("This guild has no channel.")).waitFor();
+  assert.deepEqual([await page.locator("#messages > li").count(), await results.count()], [0, 0]);
+  await away(() => owner.deleteGuild(guildId));
+  await page.getByText("Create a guild, or join one by an invite.").waitFor();
+  assert.equal(await page.locator("#channels .item").count(), 0);
+  assert.equal(await page.title(), "OpenGuild");
   assert.deepEqual(complaints, []);
 } catch (failure) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/failed-away.png` });

@@ -62,8 +62,11 @@ class FakeClient {
   connect() {
     return this.#answer("connect", { user: { user_id: "me", username: "me" } });
   }
+  tellGuild(channels) {
+    this.tell("guild", { guild_id: "g", name: this.name, created_at: "2026-01-01T00:00:00Z", channels });
+  }
   async followAll() {
-    this.tell("guild", { guild_id: "g", name: this.name, created_at: "2026-01-01T00:00:00Z", channels: this.channelList });
+    this.tellGuild(this.channelList);
   }
   unread = () => this.#answer("unread", this.unreadList ?? []);
   guild = () => this.#answer("guild", { guild_id: "g", name: this.name, created_at: "2026-01-01T00:00:00Z" });
@@ -149,4 +152,69 @@ test("a channel that is followed in another epoch is read anew", async () => {
   client.followed(CHANNEL, 1, { epoch: 2 });
   await settled();
   assert.deepEqual(texts(chat), ["text 1"]);
+});
+
+test("nothing is shown of a channel that is deleted, or may not be read any more", async () => {
+  const refused = (code) => (client) => client.tell("refused", { log: CHANNEL, code, message: "no" });
+  const ends = [
+    (client) => client.event(GUILD, 3, "channel.deleted", { channel_id: "c", name: "c" }),
+    (client) => client.tell("gone", { log: CHANNEL, code: "deleted" }),
+    (client) => client.tell("gone", { log: CHANNEL, code: "access_lost" }),
+    refused("not_found"),
+    refused("forbidden"),
+  ];
+  for (const end of ends) {
+    const { chat, client, forgotten } = await opened();
+    chat.history.isAtEnd = false;
+    client.event(CHANNEL, 3, "message", { author: BOB, content: "news" });
+    end(client);
+    assert.deepEqual([names(chat), chat.channelId, chat.history.messages, chat.unreadOf("g")], [["d"], "", null, 0], String(end));
+    assert.deepEqual([chat.unread.has("c"), forgotten], [false, ["c"]]);
+  }
+});
+
+test("nothing is shown of a guild that is gone, also where that is known only later", async () => {
+  for (const [name, code] of [["gone", "deleted"], ["gone", "access_lost"], ["refused", "not_found"]]) {
+    const { chat, client, forgotten } = await opened();
+    client.tell(name, { log: GUILD, code });
+    assert.deepEqual([chat.guilds.size, chat.guildId, chat.channelId, chat.history.messages], [0, "", "", null]);
+    assert.deepEqual(forgotten, ["c", "d"]);
+  }
+});
+
+test("a log that cannot be followed for want of room stays", async () => {
+  const { chat, client } = await opened();
+  client.tell("refused", { log: "channel:d", code: "limit_reached", message: "full" });
+  assert.deepEqual(names(chat), ["c", "d"]);
+});
+
+test("a guild that is told again has no other channels than those that it has", async () => {
+  const { chat, client } = await opened();
+  Object.assign(client, { name: "Yard", channelList: [channel("d")] });
+  await client.followAll();
+  await settled();
+  assert.deepEqual([chat.guild.guild.name, names(chat), chat.channelId], ["Yard", ["d"], ""]);
+});
+
+test("what happened to a guild before it is told is not lost", async () => {
+  const { chat } = await opened((client) => {
+    const listed = client.channelList;
+    client.followAll = async () => {
+      client.channelList = [channel("d")];
+      client.event(GUILD, 1, "channel.deleted", { channel_id: "c", name: "c" });
+      client.tellGuild(listed);
+    };
+  });
+  assert.deepEqual(names(chat), ["d"]);
+});
+
+test("who went offline while there was no connection is offline", async () => {
+  const { chat, client } = await opened();
+  assert.equal(chat.guild.presence.get("bob"), "online");
+  client.tell("ready", {});
+  await settled();
+  client.online = []; // nobody is told: the guild is not followed yet
+  client.followed(GUILD, 2);
+  await settled();
+  assert.equal(chat.guild.presence.get("bob"), undefined);
 });

@@ -106,10 +106,10 @@ export class App {
     announce(`${this.#chat?.nameOf(message.author)}: ${this.#chat?.shownText(message.content)}`);
   }
 
-  /** A message was taken back, and is not to be found any more. @param {string} eventId */
-  takenBack(eventId) {
+  /** Show nothing more of a message that was taken back, or of a channel that is gone. @param {string} id */
+  forget(id) {
     announce(null);
-    forget(eventId);
+    forget(id);
   }
 
   /** Draw what has changed. */
@@ -128,7 +128,7 @@ export class App {
     const isElsewhere = document.activeElement !== focused && document.activeElement !== document.body;
     if (focused instanceof HTMLElement && !focused.checkVisibility() && !isElsewhere) byId("channel-title").focus();
     if (all) this.#drawHead(chat); // last: it gives the focus to what is shown by now
-    const unread = [...chat.unread.values()].reduce((sum, counts) => sum + counts.unread, 0);
+    const unread = [...chat.guilds.keys()].reduce((sum, id) => sum + chat.unreadOf(id), 0);
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${chat.channel ? `#${chat.channel.name} – ` : ""}OpenGuild`;
   }
 

@@ -14,6 +14,7 @@ import { Outbox } from "./outbox.js";
 
 const TYPING_MS = 5_000; // PROTOCOL 7.12.2
 const LOST = new Set(["access_lost", "deleted"]); // after the other codes of `gone` the log is followed again (PROTOCOL 15.3.7)
+const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // of `refused`: it was lost while there was no connection
 const MODERATORS = ["owner", "admin", "moderator"];
 const MAINTAINERS = [...MODERATORS, "maintainer"];
 
@@ -28,19 +29,21 @@ export class Chat {
   typing = new Map();
   me = { user_id: "", username: "" };
   #read = 0;
+  /** @type {Set<string>} guilds of which something came before they were told */
+  #early = new Set();
 
   /**
    * @param {Client} client
    * @param {(part: Part) => void} changed
    * @param {(message: Message) => void} heard a new message of somebody else
-   * @param {(eventId: string) => void} takenBack
+   * @param {(id: string) => void} forget show nothing more of a message that was taken back, or of a channel that is gone
    * @param {(failure: unknown) => void} failed
    */
-  constructor(client, changed, heard, takenBack, failed) {
+  constructor(client, changed, heard, forget, failed) {
     this.client = client;
     this.changed = changed;
     this.heard = heard;
-    this.takenBack = takenBack;
+    this.forget = forget;
     this.failed = failed;
     this.history = new History(client, () => this.me.user_id, () => this.outbox.settle());
     this.outbox = new Outbox(client, (id) => id === this.channelId, (sequence) => this.history.has(sequence), () => changed("messages"));
@@ -55,11 +58,11 @@ export class Chat {
     client.on("followed", ({ log, recovered, ...place }) => {
       const isOpen = log === `channel:${this.channelId}`;
       if (!recovered || (isOpen && !this.history.followed(place))) this.#restarted(log);
+      const state = log.startsWith("guild:") ? this.guilds.get(log.slice(6)) : undefined;
+      if (state?.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
     });
     client.on("gone", ({ log, code }) => LOST.has(code) && this.#gone(log));
-    client.on("ready", () => {
-      for (const state of this.guilds.values()) if (state.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
-    });
+    client.on("refused", ({ log, code }) => MAY_NOT_READ.has(code) && this.#gone(log));
   }
 
   /** Follow everything. */
@@ -223,7 +226,7 @@ export class Chat {
       this.unread.set(channelId, { unread: counts.unread + (counted ? 1 : 0), mentions, latest: sequence });
       if (counted) this.changed("channels");
     }
-    if (event.event_type === "message.redacted") this.takenBack(event.content["target"]);
+    if (event.event_type === "message.redacted") this.forget(event.content["target"]);
     if (channelId !== this.channelId) return;
     if (event.event_type === "message" && this.typing.delete(event.sender)) this.changed("typing");
     const isNew = this.history.apply(told);
@@ -235,9 +238,10 @@ export class Chat {
   /** @param {string} guildId @param {LogEvent} told */
   #applyToGuild(guildId, told) {
     const state = this.guilds.get(guildId);
-    if (state === undefined) return;
+    if (state === undefined) return void this.#early.add(guildId);
     state.apply(told);
     const { content, event_type: type } = told.event;
+    if (type === "channel.deleted") this.#gone(`channel:${content["channel_id"]}`);
     if (type === "member.joined") this.#readPresenceSoon(state);
     this.changed("guilds");
     if (type === "channel.created" && guildId === this.guildId && this.channelId === "" && state.channels.size === 1) {
@@ -260,17 +264,26 @@ export class Chat {
 
   /** @param {Guild} guild @param {Channel[]} channels */
   #add(guild, channels) {
-    const state = this.guilds.get(guild.guild_id) ?? new GuildState(this.client, guild);
-    for (const channel of channels) state.channels.set(channel.channel_id, channel);
+    const known = this.guilds.get(guild.guild_id);
+    const state = known ?? new GuildState(this.client, guild);
+    if (known === undefined) for (const channel of channels) state.channels.set(channel.channel_id, channel);
     this.guilds.set(guild.guild_id, state);
+    const mayBeOlder = this.#early.delete(guild.guild_id) || known !== undefined;
+    if (mayBeOlder) void this.#later(() => this.#readAgain(state));
     this.changed("guilds");
   }
 
   /** @param {string} log */
   #gone(log) {
     const [kind, of = ""] = log.split(":");
-    if (kind === "guild") this.guilds.delete(of);
-    if (kind === "channel") for (const { channels } of this.guilds.values()) channels.delete(of);
+    const channelIds = kind === "channel" ? [of] : [...(this.guilds.get(of)?.channels.keys() ?? [])];
+    this.guilds.delete(of);
+    this.#early.delete(of);
+    for (const { channels } of this.guilds.values()) channels.delete(of);
+    for (const id of channelIds) {
+      this.unread.delete(id);
+      this.forget(id);
+    }
     if (this.guildId === of) this.guildId = this.channelId = "";
     if (this.channelId === of) this.channelId = "";
     if (this.channelId === "") this.history.close();

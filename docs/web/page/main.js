@@ -111,7 +111,7 @@ async function showChat(api, client) {
     keep(client);
     showSignIn(api);
   });
-  const chat = new Chat(client, (part) => app.changed(part), (message) => app.heard(message), (eventId) => app.takenBack(eventId), showProblem);
+  const chat = new Chat(client, (part) => app.changed(part), (message) => app.heard(message), (id) => app.forget(id), showProblem);
   client.on("status", ({ state, reason }) => {
     if (state !== "ended" || client.isLoggedIn) return;
     app.ended();

@@ -34,26 +34,33 @@ function uncover() {
   if (getComputedStyle(panel).position === "fixed") panel.hidden = true;
 }
 
-/** Show a message no longer. @param {string} eventId */
-export function forget(eventId) {
-  for (const line of byId("panel").querySelectorAll("li")) if (line.dataset["event"] === eventId) line.remove();
+/** Show a message, or the messages of a channel, no longer. @param {string} id */
+export function forget(id) {
+  for (const line of byId("panel").querySelectorAll("li")) {
+    if (line.dataset["event"] === id || line.dataset["channel"] === id) line.remove();
+  }
 }
 
-/** @param {string} eventId @param {string} author @param {string} at @param {string} text @param {() => Promise<void>} go */
-function line(eventId, author, at, text, go) {
-  return h("li", { "data-event": eventId }, h("button", { type: "button", onclick: () => void shown(() => (uncover(), go())) }, h("span", { class: "head" }, h("span", { class: "author" }, author), " ", timeElement(at)), h("span", { class: "snippet" }, text)));
+/** @typedef {{event_id: string, channel_id: string, sequence: number, created_at: string}} Found */
+
+/** @param {Found} found @param {string} author @param {string} text */
+function line({ event_id: id, channel_id: channel, sequence, created_at: at }, author, text) {
+  const go = () => void shown(() => (uncover(), goTo(channel, sequence, id)));
+  const head = h("span", { class: "head" }, h("span", { class: "author" }, author), " ", timeElement(at));
+  const button = h("button", { type: "button", onclick: go }, head, h("span", { class: "snippet" }, text));
+  return h("li", { "data-event": id, "data-channel": channel }, button);
 }
 
 /** @param {Chat} chat @param {string} q */
 export async function showResults(chat, q) {
   const { results } = await chat.client.search({ q, in: [chat.guildId] });
-  show(`Found: ${q}`, "Nothing was found.", results.map(({ author, created_at: at, subtitle, snippet, channel_id: channel, sequence, event_id: id }) =>
-    line(id, `${chat.nameOf(author)} in #${subtitle}`, at, chat.shownText(snippet), () => goTo(channel, sequence, id))));
+  show(`Found: ${q}`, "Nothing was found.",
+    results.map((found) => line(found, `${chat.nameOf(found.author)} in #${found.subtitle}`, chat.shownText(found.snippet))));
 }
 
 /** @param {Chat} chat */
 export async function showPins(chat) {
   const pins = await chat.client.pins(chat.channelId);
-  show("Pinned messages", "Nothing is pinned here.", pins.map(({ author, created_at: at, content, channel_id: channel, sequence, event_id: id }) =>
-    line(id, chat.nameOf(author), at, chat.shownText(content), () => goTo(channel, sequence, id))));
+  const lines = pins.map((pin) => line(pin, chat.nameOf(pin.author), chat.shownText(pin.content)));
+  show("Pinned messages", "Nothing is pinned here.", lines);
 }
