@@ -218,3 +218,60 @@ test("who went offline while there was no connection is offline", async () => {
   await settled();
   assert.equal(chat.guild.presence.get("bob"), undefined);
 });
+
+test("what happens while members are being read is not undone by the answer", async () => {
+  const { chat, client } = await opened((client) => {
+    client.memberList.push(member("eve"));
+    client.hold("members");
+    client.hold("presence");
+  });
+  client.event(GUILD, 3, "member.removed", { user_id: "bob" });
+  client.event(GUILD, 4, "member.role_set", { user_id: "eve", role: "moderator" });
+  client.tell("presence", { guildId: "g", userId: "bob", status: "offline" });
+  client.release("members");
+  client.release("presence");
+  await settled();
+  const roles = [...chat.guild.members.values()].map(({ user_id: id, role }) => [id, role]);
+  assert.deepEqual(roles, [["me", "owner"], ["eve", "moderator"]]);
+  assert.notEqual(chat.guild.presence.get("bob"), "online");
+});
+
+test("a member who is gone is neither writing nor online", async () => {
+  const ends = [
+    (client) => client.event(GUILD, 3, "member.left", { user_id: "bob" }),
+    (client) => client.event(GUILD, 3, "member.removed", { user_id: "bob" }),
+    (client) => client.tell("presence", { guildId: "g", userId: "bob", status: "offline" }),
+  ];
+  for (const end of ends) {
+    const { chat, client } = await opened();
+    client.tell("typing", { channelId: "c", userId: "bob", preview: null });
+    assert.deepEqual([...chat.typing.keys()], ["bob"]);
+    end(client);
+    assert.deepEqual([[...chat.typing.keys()], chat.guild.presence.get("bob") === "online"], [[], false], String(end));
+  }
+});
+
+test("nobody is writing where there is no connection any more", async () => {
+  const { chat, client } = await opened();
+  client.tell("typing", { channelId: "c", userId: "bob", preview: null });
+  client.tell("status", { state: "waiting" });
+  assert.equal(chat.typing.size, 0);
+});
+
+test("a message that was taken back before it came is not read out", async () => {
+  const { chat, client, heard } = await opened();
+  client.event(CHANNEL, 3, "message", { content: "", redacted_by: "$9" });
+  assert.deepEqual([chat.history.messages.at(-1).redacted_by, heard], ["$9", []]);
+});
+
+test("unread counts of a channel that began anew are read anew", async () => {
+  const { chat, client } = await opened();
+  client.event("channel:d", 9, "message", { author: BOB, content: "x" });
+  assert.equal(chat.unread.get("d").unread, 1);
+  client.unreadList = [{ channel_id: "d", unread: 0, mentions: 0, latest_sequence: 2 }];
+  client.followed("channel:d", 2, { epoch: 2, recovered: false });
+  await settled();
+  assert.deepEqual(chat.unread.get("d"), { unread: 0, mentions: 0, latest: 2 });
+  client.event("channel:d", 3, "message", { author: BOB, content: "x" });
+  assert.equal(chat.unread.get("d").unread, 1);
+});

@@ -29,6 +29,7 @@ export class Chat {
   typing = new Map();
   me = { user_id: "", username: "" };
   #read = 0;
+  #isUnreadWanted = false;
   /** @type {Set<string>} guilds of which something came before they were told */
   #early = new Set();
 
@@ -49,10 +50,14 @@ export class Chat {
     this.outbox = new Outbox(client, (id) => id === this.channelId, (sequence) => this.history.has(sequence), () => changed("messages"));
     client.on("event", (event) => this.#apply(event));
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
-    client.on("status", () => changed("status"));
+    client.on("status", ({ state }) => {
+      if (state !== "online") for (const id of this.typing.keys()) this.#stopsTyping(id);
+      changed("status");
+    });
     client.on("typing", ({ channelId, userId, preview }) => channelId === this.channelId && this.#types(userId, preview));
     client.on("presence", ({ guildId, userId, status }) => {
-      this.guilds.get(guildId)?.presence.set(userId, status);
+      this.guilds.get(guildId)?.setPresence(userId, status);
+      if (status === "offline") this.#stopsTyping(userId);
       if (guildId === this.guildId) changed("members");
     });
     client.on("followed", ({ log, recovered, ...place }) => {
@@ -69,10 +74,24 @@ export class Chat {
   async start() {
     this.me = (await this.client.connect()).user;
     await this.client.followAll();
+    await this.#readUnread();
+    this.changed("guilds");
+  }
+
+  async #readUnread() {
+    this.#isUnreadWanted = false;
     for (const { channel_id: id, unread, mentions, latest_sequence: latest } of await this.client.unread()) {
       if ((this.unread.get(id)?.latest ?? 0) <= latest) this.unread.set(id, { unread, mentions, latest });
     }
-    this.changed("guilds");
+    this.changed("channels");
+  }
+
+  /** Once for the channels that begin anew together. */
+  async #readUnreadSoon() {
+    if (this.#isUnreadWanted) return;
+    this.#isUnreadWanted = true;
+    await Promise.resolve();
+    await this.#readUnread();
   }
 
   // --- what is shown -------------------------------------------------------------------------------------
@@ -228,10 +247,10 @@ export class Chat {
     }
     if (event.event_type === "message.redacted") this.forget(event.content["target"]);
     if (channelId !== this.channelId) return;
-    if (event.event_type === "message" && this.typing.delete(event.sender)) this.changed("typing");
+    if (event.event_type === "message") this.#stopsTyping(event.sender);
     const isNew = this.history.apply(told);
     const last = this.history.messages?.at(-1);
-    if (isNew && event.event_type === "message" && !isMine && last?.event_id === event.event_id) this.heard(last);
+    if (isNew && !isMine && last?.event_id === event.event_id && last.redacted_by === undefined) this.heard(last);
     this.markRead();
   }
 
@@ -241,6 +260,7 @@ export class Chat {
     if (state === undefined) return void this.#early.add(guildId);
     state.apply(told);
     const { content, event_type: type } = told.event;
+    if (type === "member.left" || type === "member.removed") this.#stopsTyping(content["user_id"]);
     if (type === "channel.deleted") this.#gone(`channel:${content["channel_id"]}`);
     if (type === "member.joined") this.#readPresenceSoon(state);
     this.changed("guilds");
@@ -296,6 +316,7 @@ export class Chat {
     const state = this.guilds.get(of);
     if (state !== undefined) void this.#later(() => this.#readAgain(state));
     if (of === this.channelId) void this.#later(() => this.open(of));
+    if (this.unread.delete(of)) void this.#later(() => this.#readUnreadSoon());
   }
 
   /** @param {GuildState} state */
@@ -308,16 +329,17 @@ export class Chat {
 
   /** @param {string} userId @param {string | null} preview */
   #types(userId, preview) {
-    if (preview === "") this.typing.delete(userId);
-    else {
-      this.typing.set(userId, { until: Date.now() + TYPING_MS, preview });
-      setTimeout(() => {
-        if ((this.typing.get(userId)?.until ?? Infinity) > Date.now()) return;
-        this.typing.delete(userId);
-        this.changed("typing");
-      }, TYPING_MS + 50);
-    }
+    if (preview === "") return this.#stopsTyping(userId);
+    this.typing.set(userId, { until: Date.now() + TYPING_MS, preview });
+    setTimeout(() => {
+      if ((this.typing.get(userId)?.until ?? Infinity) <= Date.now()) this.#stopsTyping(userId);
+    }, TYPING_MS + 50);
     this.changed("typing");
+  }
+
+  /** @param {string} userId */
+  #stopsTyping(userId) {
+    if (this.typing.delete(userId)) this.changed("typing");
   }
 
   /** @param {() => Promise<unknown>} work */

@@ -17,7 +17,7 @@ export class GuildState {
   presence = new Map();
   isLoaded = false;
   isAsking = false;
-  /** @type {Set<LogEvent[]>} what came while lists are being read */
+  /** @type {Set<(() => void)[]>} of each list that is being read the changes that came meanwhile */
   #meanwhile = new Set();
 
   /** @param {Client} client @param {Guild} guild */
@@ -35,8 +35,8 @@ export class GuildState {
     if (this.isLoaded) return false;
     this.isLoaded = true;
     try {
-      const [members] = await Promise.all([this.client.members(this.id), this.readPresence()]);
-      for (const member of members) this.members.set(member.user_id, member);
+      const reading = this.#read(() => this.client.members(this.id), (members) => this.#setMembers(members));
+      await Promise.all([reading, this.readPresence()]);
     } catch (failure) {
       this.isLoaded = false; // it is read again when it is opened again
       throw failure;
@@ -51,19 +51,24 @@ export class GuildState {
     await this.#read(read, ([guild, channels, members]) => {
       this.guild = guild;
       this.channels = new Map(channels.map((channel) => [channel.channel_id, channel]));
-      this.members = new Map(members.map((member) => [member.user_id, member]));
+      this.#setMembers(members);
     });
   }
 
+  /** @param {Member[]} members */
+  #setMembers(members) {
+    this.members = new Map(members.map((member) => [member.user_id, member]));
+  }
+
   /**
-   * Read what the log changes. The answer may be older than what came meanwhile, so that is applied once more: each event has the
-   * complete state of its subject (PROTOCOL 7.9.5).
+   * Read a list. The answer may be older than the changes that came meanwhile, so they are made once more: each has the complete state
+   * of its subject (PROTOCOL 7.9.5).
    * @template T
    * @param {() => Promise<T>} read
    * @param {(answer: T) => void} take
    */
   async #read(read, take) {
-    /** @type {LogEvent[]} */
+    /** @type {(() => void)[]} */
     const meanwhile = [];
     this.#meanwhile.add(meanwhile);
     try {
@@ -71,7 +76,13 @@ export class GuildState {
     } finally {
       this.#meanwhile.delete(meanwhile);
     }
-    for (const told of meanwhile) this.#change(told);
+    for (const change of meanwhile) change();
+  }
+
+  /** @param {() => void} change */
+  #change(change) {
+    for (const changes of this.#meanwhile) changes.push(change);
+    change();
   }
 
   /** Read who is online. */
@@ -81,18 +92,23 @@ export class GuildState {
       if (refusal instanceof ApiError && refusal.code === "presence_off") return { shown: false, members: [] };
       throw refusal;
     };
-    const { members } = await this.client.presence(this.id).catch(hidden);
-    this.presence = new Map(members.map(({ user_id: id, status }) => [id, status]));
+    await this.#read(() => this.client.presence(this.id).catch(hidden), ({ members }) => {
+      this.presence = new Map(members.map(({ user_id: id, status }) => [id, status]));
+    });
+  }
+
+  /** @param {string} userId @param {string} status */
+  setPresence(userId, status) {
+    this.#change(() => this.presence.set(userId, status));
   }
 
   /** Take an event of the guild's log. @param {LogEvent} told */
   apply(told) {
-    for (const events of this.#meanwhile) events.push(told);
-    this.#change(told);
+    this.#change(() => this.#fold(told));
   }
 
   /** @param {LogEvent} told */
-  #change({ event }) {
+  #fold({ event }) {
     const { content } = event;
     switch (event.event_type) {
       case "guild.updated":
@@ -123,6 +139,7 @@ export class GuildState {
       case "member.left":
       case "member.removed":
         this.members.delete(content["user_id"]);
+        this.presence.delete(content["user_id"]);
     }
   }
 }
