@@ -75,6 +75,13 @@ try {
   assert.ok(!(await page.content()).includes("Which colour?"));
   await page.keyboard.press("Escape");
 
+  // what a message said before is shown, though the list is narrow beside the panel
+  const { event_id: edited } = await guest.post(roses, "pink once");
+  await guest.edit(roses, edited, "pink twice");
+  await act(page, "pink twice", "edited");
+  await page.locator(".versions").getByText("pink once").waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+
   // the key that ends the work of an input method sends nothing
   await text.fill("日本");
   const isSent = await text.evaluate((element) => !element.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true })));
