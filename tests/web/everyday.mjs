@@ -75,12 +75,40 @@ try {
   assert.ok(!(await page.content()).includes("Which colour?"));
   await page.keyboard.press("Escape");
 
-  // what a message said before is shown, though the list is narrow beside the panel
+  // a message is taken back while its versions are shown, while a search is on its way, and behind the back of an answer to it
   const { event_id: edited } = await guest.post(roses, "pink once");
   await guest.edit(roses, edited, "pink twice");
   await act(page, "pink twice", "edited");
   await page.locator(".versions").getByText("pink once").waitFor();
+  await owner.redact(roses, edited, { reason: "a test" });
+  await until(() => !document.body.textContent.includes("pink once"));
   await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+  const { event_id: sought } = await owner.post(roses, "thistles");
+  await message(page, "thistles").waitFor();
+  await page.route("**/search/messages?*", async (route) => {
+    const answer = await route.fetch();
+    await owner.redact(roses, sought);
+    await message(page, "thistles").waitFor({ state: "detached" });
+    await route.fulfill({ response: answer });
+  });
+  await page.getByRole("searchbox").fill("thistles");
+  await page.keyboard.press("Enter");
+  await page.locator("#panel").getByText("Nothing was found.").waitFor();
+  await page.unroute("**/search/messages?*");
+  await page.keyboard.press("Escape");
+  await go("tulips");
+  await message(page, "bulb 59.").waitFor();
+  await page.locator("#older").click();
+  await act(page, "bulb 3.", "Reply");
+  await context.getByText("bulb 3.").waitFor();
+  await go("roses");
+  await owner.redact(tulips, (await owner.messages(tulips, { limit: 1, after: 3 })).messages[0].event_id);
+  await page.locator("#announcer:empty").waitFor({ state: "attached" });
+  await go("tulips");
+  await context.getByText("taken back").waitFor();
+  await page.keyboard.press("Escape");
+  await text.fill("on bulbs");
+  await go("roses");
 
   // the key that ends the work of an input method sends nothing
   await text.fill("日本");

@@ -1,8 +1,8 @@
 /** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
 
-import { announce, byId, h, shown } from "./dom.js";
+import { announce, byId, forget, h, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
-import { forget, setGoTo, showPins, showResults } from "./panel.js";
+import { setGoTo, showPins, showResults } from "./panel.js";
 import { hideDrawers, Sidebar } from "./sidebar.js";
 import { Timeline } from "./timeline.js";
 
@@ -110,6 +110,7 @@ export class App {
   forget(id) {
     announce(null);
     forget(id);
+    this.#composer?.forget(id);
   }
 
   /** Draw what has changed. */

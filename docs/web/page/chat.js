@@ -13,6 +13,7 @@ import { Outbox } from "./outbox.js";
 /** @typedef {"guilds" | "channels" | "members" | "messages" | "typing" | "status"} Part */
 
 const TYPING_MS = 5_000; // PROTOCOL 7.12.2
+const MAX_TAKEN_BACK = 1_000; // messages that are remembered as taken back
 const LOST = new Set(["access_lost", "deleted"]); // after the other codes of `gone` the log is followed again (PROTOCOL 15.3.7)
 const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // of `refused`: it was lost while there was no connection
 const MODERATORS = ["owner", "admin", "moderator"];
@@ -30,6 +31,8 @@ export class Chat {
   me = { user_id: "", username: "" };
   #read = 0;
   #isUnreadWanted = false;
+  /** @type {Set<string>} the messages that were taken back last */
+  #redacted = new Set();
   /** @type {Set<string>} guilds of which something came before they were told */
   #early = new Set();
 
@@ -153,6 +156,11 @@ export class Chat {
     return [...(this.guilds.get(guildId)?.channels.keys() ?? [])].reduce((sum, id) => sum + (this.unread.get(id)?.unread ?? 0), 0);
   }
 
+  /** Whether an answer that was on its way may still be shown. @param {string} channelId @param {string} eventId */
+  mayShow(channelId, eventId) {
+    return !this.#redacted.has(eventId) && [...this.guilds.values()].some(({ channels }) => channels.has(channelId));
+  }
+
   // --- choosing ------------------------------------------------------------------------------------------
 
   /** @param {string} guildId */
@@ -245,13 +253,20 @@ export class Chat {
       this.unread.set(channelId, { unread: counts.unread + (counted ? 1 : 0), mentions, latest: sequence });
       if (counted) this.changed("channels");
     }
-    if (event.event_type === "message.redacted") this.forget(event.content["target"]);
+    if (event.event_type === "message.redacted") this.#takenBack(event.content["target"]);
     if (channelId !== this.channelId) return;
     if (event.event_type === "message") this.#stopsTyping(event.sender);
     const isNew = this.history.apply(told);
     const last = this.history.messages?.at(-1);
     if (isNew && !isMine && last?.event_id === event.event_id && last.redacted_by === undefined) this.heard(last);
     this.markRead();
+  }
+
+  /** @param {string} eventId */
+  #takenBack(eventId) {
+    this.#redacted.add(eventId);
+    if (this.#redacted.size > MAX_TAKEN_BACK) this.#redacted.delete([...this.#redacted][0] ?? "");
+    this.forget(eventId);
   }
 
   /** @param {string} guildId @param {LogEvent} told */

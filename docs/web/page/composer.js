@@ -79,6 +79,14 @@ export class Composer {
     written.set(id, drafts.set(this.#channelId, { ...this.#draft, text: this.text.value }));
   }
 
+  /** Keep nothing of a message that was taken back, where it is being answered. @param {string} eventId */
+  forget(eventId) {
+    for (const draft of [this.#draft, ...[...written.values()].flatMap((drafts) => [...drafts.values()])]) {
+      const { replyTo } = draft;
+      if (replyTo?.event_id === eventId) draft.replyTo = { ...replyTo, content: null, redacted_by: "" };
+    }
+  }
+
   /** @param {Message} message */
   reply(message) {
     this.cancel();

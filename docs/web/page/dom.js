@@ -66,6 +66,13 @@ export function announce(text) {
   while (announcer.childElementCount > 5) announcer.firstElementChild?.remove();
 }
 
+/** Show a message, or the messages of a channel, no longer where they were asked for. @param {string} id */
+export function forget(id) {
+  for (const line of document.querySelectorAll("[data-event]")) {
+    if (line instanceof HTMLElement && [line.dataset["event"], line.dataset["channel"]].includes(id)) line.remove();
+  }
+}
+
 /** @typedef {{name: string, label: string, value?: string, required?: boolean, maxlength?: number}} Field */
 
 /**

@@ -61,8 +61,8 @@ export class GuildState {
   }
 
   /**
-   * Read a list. The answer may be older than the changes that came meanwhile, so they are made once more: each has the complete state
-   * of its subject (PROTOCOL 7.9.5).
+   * Read a list. The answer may be older than the changes that came meanwhile, so they are made once more: each has the complete
+   * state of its subject (PROTOCOL 7.9.5).
    * @template T
    * @param {() => Promise<T>} read
    * @param {(answer: T) => void} take

@@ -34,13 +34,6 @@ function uncover() {
   if (getComputedStyle(panel).position === "fixed") panel.hidden = true;
 }
 
-/** Show a message, or the messages of a channel, no longer. @param {string} id */
-export function forget(id) {
-  for (const line of byId("panel").querySelectorAll("li")) {
-    if (line.dataset["event"] === id || line.dataset["channel"] === id) line.remove();
-  }
-}
-
 /** @typedef {{event_id: string, channel_id: string, sequence: number, created_at: string}} Found */
 
 /** @param {Found} found @param {string} author @param {string} text */
@@ -54,13 +47,15 @@ function line({ event_id: id, channel_id: channel, sequence, created_at: at }, a
 /** @param {Chat} chat @param {string} q */
 export async function showResults(chat, q) {
   const { results } = await chat.client.search({ q, in: [chat.guildId] });
+  const found = results.filter((result) => chat.mayShow(result.channel_id, result.event_id));
   show(`Found: ${q}`, "Nothing was found.",
-    results.map((found) => line(found, `${chat.nameOf(found.author)} in #${found.subtitle}`, chat.shownText(found.snippet))));
+    found.map((result) => line(result, `${chat.nameOf(result.author)} in #${result.subtitle}`, chat.shownText(result.snippet))));
 }
 
 /** @param {Chat} chat */
 export async function showPins(chat) {
   const pins = await chat.client.pins(chat.channelId);
-  const lines = pins.map((pin) => line(pin, chat.nameOf(pin.author), chat.shownText(pin.content)));
+  const pinned = pins.filter((pin) => chat.mayShow(pin.channel_id, pin.event_id));
+  const lines = pinned.map((pin) => line(pin, chat.nameOf(pin.author), chat.shownText(pin.content)));
   show("Pinned messages", "Nothing is pinned here.", lines);
 }

@@ -254,10 +254,12 @@ export class Timeline {
 
   /** @param {Message} message */
   async #versions(message) {
-    const versions = await this.chat.client.versions(message.channel_id, message.event_id);
-    await ask({
-      title: "Versions of this message", submit: "Close",
-      extra: h("ol", { class: "versions" }, ...versions.map(({ content, created_at: at }) => h("li", {}, timeElement(at), " ", content == null ? "taken back" : this.chat.shownText(content)))),
-    });
+    const { chat } = this;
+    const { channel_id: channel, event_id: id } = message;
+    const versions = await chat.client.versions(channel, id);
+    if (!chat.mayShow(channel, id)) return;
+    const lines = versions.map(({ content, created_at: at }) => h("li", { "data-event": id, "data-channel": channel },
+      timeElement(at), " ", content == null ? "taken back" : chat.shownText(content)));
+    await ask({ title: "Versions of this message", submit: "Close", extra: h("ol", { class: "versions" }, ...lines) });
   }
 }
