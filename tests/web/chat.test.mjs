@@ -275,3 +275,27 @@ test("unread counts of a channel that began anew are read anew", async () => {
   client.event("channel:d", 3, "message", { author: BOB, content: "x" });
   assert.equal(chat.unread.get("d").unread, 1);
 });
+
+test("waiting for a guild ends when it comes, is gone, or does not come", async (t) => {
+  const { chat, client } = await opened();
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const ends = [
+    [() => client.tell("guild", { guild_id: "h", name: "H", created_at: "2026-01-01T00:00:00Z", channels: [] }), undefined],
+    [() => client.tell("gone", { log: "guild:h", code: "access_lost" }), "The guild is gone again."],
+    [() => client.tell("refused", { log: "guild:h", code: "not_found", message: "no" }), "The guild is gone again."],
+    [() => client.tell("status", { state: "ended" }), "The connection has ended before the guild came."],
+    [() => t.mock.timers.tick(30_000), "The guild has not come within 30 seconds. It is listed as soon as it comes."],
+  ];
+  for (const [end, expected] of ends) {
+    chat.guilds.delete("h");
+    const outcomes = [];
+    const wait = () => chat.arrived("h").then(() => undefined, (failure) => failure.message).then((outcome) => outcomes.push(outcome));
+    wait();
+    wait();
+    await settled();
+    assert.deepEqual(outcomes, []);
+    end();
+    await settled();
+    assert.deepEqual(outcomes, [expected, expected], String(end));
+  }
+});

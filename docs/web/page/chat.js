@@ -13,6 +13,8 @@ import { Outbox } from "./outbox.js";
 /** @typedef {"guilds" | "channels" | "members" | "messages" | "typing" | "status"} Part */
 
 const TYPING_MS = 5_000; // PROTOCOL 7.12.2
+const ARRIVAL_MS = 30_000; // for a guild that was joined to come
+const LATE = "The guild has not come within 30 seconds. It is listed as soon as it comes.";
 const MAX_TAKEN_BACK = 1_000; // messages that are remembered as taken back
 const LOST = new Set(["access_lost", "deleted"]); // after the other codes of `gone` the log is followed again (PROTOCOL 15.3.7)
 const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // of `refused`: it was lost while there was no connection
@@ -31,6 +33,8 @@ export class Chat {
   me = { user_id: "", username: "" };
   #read = 0;
   #isUnreadWanted = false;
+  /** @type {Map<(failure?: string) => void, string>} what ends the wait for a guild */
+  #awaited = new Map();
   /** @type {Set<string>} the messages that were taken back last */
   #redacted = new Set();
   /** @type {Set<string>} guilds of which something came before they were told */
@@ -54,6 +58,7 @@ export class Chat {
     client.on("event", (event) => this.#apply(event));
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
     client.on("status", ({ state }) => {
+      if (state === "ended") for (const end of this.#awaited.keys()) end("The connection has ended before the guild came.");
       if (state !== "online") for (const id of this.typing.keys()) this.#stopsTyping(id);
       changed("status");
     });
@@ -174,14 +179,28 @@ export class Chat {
     else if (this.guild !== undefined) await this.#load(this.guild);
   }
 
-  /** Open a guild that was made or joined a moment ago, when it is there. @param {string} guildId */
+  /** Open a guild that was made or joined a moment ago, when it is there. Rejects if it does not come. @param {string} guildId */
   async arrived(guildId) {
-    if (!this.guilds.has(guildId)) {
-      await new Promise((resolve) => {
-        const stop = this.client.on("guild", ({ guild_id: id }) => id === guildId && (stop(), resolve(undefined)));
-      });
-    }
+    if (!this.guilds.has(guildId)) await new Promise((resolve, reject) => this.#awaitGuild(guildId, resolve, reject));
     await this.openGuild(guildId);
+  }
+
+  /** @param {string} guildId @param {(come: void) => void} resolve @param {(failure: Error) => void} reject */
+  #awaitGuild(guildId, resolve, reject) {
+    const timer = setTimeout(() => end(LATE), ARRIVAL_MS);
+    /** @param {string} [failure] */
+    const end = (failure) => {
+      clearTimeout(timer);
+      this.#awaited.delete(end);
+      if (failure === undefined) resolve();
+      else reject(new Error(failure));
+    };
+    this.#awaited.set(end, guildId);
+  }
+
+  /** @param {string} guildId @param {string} [failure] */
+  #endWaiting(guildId, failure) {
+    for (const [end, id] of this.#awaited) if (id === guildId) end(failure);
   }
 
   /** @param {GuildState} state */
@@ -304,6 +323,7 @@ export class Chat {
     if (known === undefined) for (const channel of channels) state.channels.set(channel.channel_id, channel);
     this.guilds.set(guild.guild_id, state);
     const mayBeOlder = this.#early.delete(guild.guild_id) || known !== undefined;
+    this.#endWaiting(guild.guild_id);
     if (mayBeOlder) void this.#later(() => this.#readAgain(state));
     this.changed("guilds");
   }
@@ -313,6 +333,7 @@ export class Chat {
     const [kind, of = ""] = log.split(":");
     const channelIds = kind === "channel" ? [of] : [...(this.guilds.get(of)?.channels.keys() ?? [])];
     this.guilds.delete(of);
+    this.#endWaiting(of, "The guild is gone again.");
     this.#early.delete(of);
     for (const { channels } of this.guilds.values()) channels.delete(of);
     for (const id of channelIds) {
