@@ -289,7 +289,8 @@ test("waiting for a guild ends when it comes, is gone, or does not come", async 
   for (const [end, expected] of ends) {
     chat.guilds.delete("h");
     const outcomes = [];
-    const wait = () => chat.arrived("h").then(() => undefined, (failure) => failure.message).then((outcome) => outcomes.push(outcome));
+    const text = (failure) => failure.message;
+    const wait = () => chat.arrived("h").then(() => undefined, text).then((outcome) => outcomes.push(outcome));
     wait();
     wait();
     await settled();

@@ -141,17 +141,10 @@ def test_two_people_chat_in_two_browsers(
 
 
 @pytest.mark.timeout(120)
-def test_what_people_meet_on_the_page(node: str, playwright: Path, alice: User, tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", ["everyday", "away", "devices"])
+def test_what_people_meet_on_the_page(node: str, playwright: Path, alice: User, tmp_path: Path, script: str) -> None:
     with page_server(alice.chat.base_url) as page:
-        run("everyday.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
-
-
-@pytest.mark.timeout(120)
-def test_nothing_is_lost_while_the_gateway_is_slow_or_away(
-    node: str, playwright: Path, alice: User, tmp_path: Path
-) -> None:
-    with page_server(alice.chat.base_url) as page:
-        run("away.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
+        run(f"{script}.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
 
 
 @pytest.mark.parametrize("what", ["chat", "history", "outbox"])

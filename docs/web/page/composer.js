@@ -8,6 +8,7 @@ import { redraw } from "./redraw.js";
 /** @typedef {import("../openguild/types.js").Message} Message */
 
 const TYPING_EVERY_MS = 3_000;
+const TOUCH = "(hover: none) and (pointer: coarse)"; // the keyboard on the screen has no other key for a new line than Enter
 const MAX_CHARS = 4_000; // PROTOCOL 1.3.6
 
 /** What is being written in a channel; `before`: the text that an edit has interrupted.
@@ -40,13 +41,16 @@ export class Composer {
     this.label = h("label", { for: "composer-text", class: "hidden" }, "Message");
     this.context = h("p", { id: "composer-context" });
     this.typing = h("p", { id: "typing", "aria-live": "polite" });
+    /** Keep the keyboard on the screen. @param {MouseEvent} event */
+    const onmousedown = (event) => event.preventDefault();
+    const send = h("button", { class: "primary", id: "send", onmousedown }, "Send");
     /** @param {SubmitEvent} event */
     const onsubmit = (event) => {
       event.preventDefault();
       void shown(() => this.#send());
     };
     this.element = h("form", { class: "composer", onsubmit }, this.typing, this.context,
-      h("div", { class: "row" }, this.label, this.text, h("button", { class: "primary", id: "send" }, "Send")));
+      h("div", { class: "row" }, this.label, this.text, send));
   }
 
   draw() {
@@ -149,7 +153,8 @@ export class Composer {
   /** @param {KeyboardEvent} event */
   #keydown(event) {
     if (event.isComposing || event.keyCode === 229) return; // the key is the input method's; Safari says so by the code alone
-    if (event.key === "Enter" && !event.shiftKey) {
+    const sends = event.ctrlKey || event.metaKey || !(event.shiftKey || matchMedia(TOUCH).matches);
+    if (event.key === "Enter" && sends) {
       event.preventDefault();
       this.element.requestSubmit();
     } else if (event.key === "Escape") this.cancel();

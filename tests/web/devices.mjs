@@ -1,0 +1,55 @@
+// The page on a telephone, past midnight, and after its session has ended: called by test_page.py.
+import assert from "node:assert/strict";
+import { Client } from "../../docs/web/openguild.js";
+import { complaints, message, open, PASSWORD } from "./browsers.mjs";
+
+const { API, PAGE } = process.env;
+const NAME = "petra";
+
+const client = new Client(API);
+await client.register(NAME, PASSWORD);
+await client.login(NAME, PASSWORD);
+const { guild_id: guildId } = await client.createGuild("Harbour");
+const { channel_id: channelId } = await client.createChannel(guildId, "boats");
+await client.post(channelId, "ahoy");
+
+async function logIn(page) {
+  await page.getByLabel("Username").fill(NAME);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Log in" }).click();
+  await message(page, "ahoy").waitFor();
+}
+
+const scenes = {
+  async telephone() {
+    const { browser, page } = await open("telephone", { viewport: { width: 390, height: 780 }, hasTouch: true, isMobile: true });
+    try {
+      await page.goto(PAGE);
+      await logIn(page);
+      const text = page.locator("#composer-text");
+      await text.tap();
+      await page.keyboard.type("one");
+      await page.keyboard.press("Enter");
+      await page.keyboard.type("two");
+      assert.equal(await text.inputValue(), "one\ntwo");
+      await page.getByRole("button", { name: "Send" }).tap();
+      await message(page, "one\ntwo").waitFor();
+      await page.keyboard.type("three"); // the keyboard has stayed
+      assert.equal(await text.inputValue(), "three");
+      await page.keyboard.press("Control+Enter");
+      await message(page, "three").waitFor();
+    } finally {
+      await browser.close();
+    }
+  },
+};
+
+try {
+  for (const [name, scene] of Object.entries(scenes)) {
+    console.error(`scene: ${name}`);
+    await scene();
+  }
+  assert.deepEqual(complaints, []);
+} finally {
+  client.close();
+}
