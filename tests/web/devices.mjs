@@ -1,7 +1,7 @@
 // The page on a telephone, past midnight, and after its session has ended: called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
-import { complaints, message, open, PASSWORD } from "./browsers.mjs";
+import { complaints, message, open, PASSWORD, write } from "./browsers.mjs";
 
 const { API, PAGE } = process.env;
 const NAME = "petra";
@@ -38,6 +38,39 @@ const scenes = {
       assert.equal(await text.inputValue(), "three");
       await page.keyboard.press("Control+Enter");
       await message(page, "three").waitFor();
+    } finally {
+      await browser.close();
+    }
+  },
+  async session() {
+    const { browser, page } = await open("session");
+    try {
+      let holds = true;
+      await page.routeWebSocket(/\/gateway$/, (socket) => {
+        const server = socket.connectToServer();
+        socket.onMessage((frame) => holds && JSON.parse(frame).type === "post" || server.send(frame));
+      });
+      await page.goto(PAGE);
+      await logIn(page);
+      const pending = page.locator("#pending li");
+      for (const [index, text] of ["first", "second"].entries()) {
+        await write(page, text);
+        await pending.nth(index).getByText("sending…").waitFor();
+      }
+      const { session } = JSON.parse(await page.evaluate(() => sessionStorage.getItem("openguild.session")));
+      await client.request("POST", "/sessions/revoke", { body: { refresh_token: session.refresh_token } });
+      await page.getByText("Your session has ended.").waitFor();
+      holds = false;
+      await logIn(page);
+      for (const text of ["first", "second"]) await pending.filter({ hasText: text }).getByText("not sent: ").waitFor();
+      await pending.filter({ hasText: "first" }).getByRole("button", { name: "Send again" }).click();
+      await message(page, "first").waitFor();
+      await pending.filter({ hasText: "second" }).getByRole("button", { name: "Edit" }).click();
+      assert.equal(await page.locator("#composer-text").inputValue(), "second");
+      await page.getByRole("button", { name: "Log out" }).click();
+      await logIn(page);
+      const left = [await pending.count(), await page.locator("#composer-text").inputValue()];
+      assert.deepEqual(left, [0, ""], "nothing is left to the next one");
     } finally {
       await browser.close();
     }

@@ -1,7 +1,7 @@
 // What was written and is not in view yet, without a browser and a server: called by test_page.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Outbox } from "../../docs/web/page/outbox.js";
+import { forgetUnsent, Outbox } from "../../docs/web/page/outbox.js";
 
 const draft = (more = {}) => ({ channelId: "c", content: "hello", key: "k", failure: null, sequence: null, ...more });
 
@@ -69,4 +69,27 @@ test("what failed stays, and is stored when it is sent again", async () => {
   view.head = 8;
   outbox.settle();
   assert.deepEqual(texts(), []);
+});
+
+test("what was not sent when the session ended is there in the next one of the user", async () => {
+  const { outbox, answer } = begin();
+  const sending = outbox.send(draft({ content: "stored" }));
+  answer({ sequence: 7 });
+  await sending;
+  void outbox.send(draft({ content: "on its way" }));
+  outbox.items.push(draft({ content: "refused", failure: "no way" }));
+  outbox.keep("alice");
+  const next = begin();
+  next.outbox.takeUp("bob");
+  assert.deepEqual(next.texts(), []);
+  next.outbox.takeUp("alice");
+  const failures = next.outbox.items.map(({ content, failure }) => `${content}: ${failure}`);
+  assert.deepEqual(failures, ["on its way: the session had ended", "refused: no way"]);
+  const last = begin();
+  last.outbox.takeUp("alice");
+  assert.deepEqual(last.texts(), [], "once");
+  next.outbox.keep("alice");
+  forgetUnsent();
+  last.outbox.takeUp("alice");
+  assert.deepEqual(last.texts(), [], "the user has logged out");
 });

@@ -2,6 +2,7 @@
 
 import { announce, byId, forget, h, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
+import { forgetUnsent } from "./outbox.js";
 import { setGoTo, showPins, showResults } from "./panel.js";
 import { hideDrawers, Sidebar } from "./sidebar.js";
 import { Timeline } from "./timeline.js";
@@ -48,7 +49,7 @@ export class App {
     const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(() => this.client.setPresence(/** @type {any} */ (presence.value))) },
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
-      h("button", { type: "button", id: "log-out", onclick: () => void shown(async () => (await this.client.logout(), forgetDrafts(), this.leave())) }, "Log out")));
+      h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out")));
     byId("view").replaceChildren(h("div", { class: "app", id: "app" },
       h("header", { class: "top" },
         h("button", { type: "button", class: "only-narrow", id: "open-channels", "aria-controls": "channels", "aria-expanded": "false", onclick: () => this.#toggle("channels") }, "☰", h("span", { class: "hidden" }, "Guilds and channels")),
@@ -89,9 +90,17 @@ export class App {
     byId(which).querySelector("button")?.focus();
   }
 
+  async #logOut() {
+    await this.client.logout();
+    forgetDrafts();
+    forgetUnsent();
+    this.leave();
+  }
+
   /** The session has ended: the user did not leave. */
   ended() {
     this.#composer?.keep();
+    this.#chat?.outbox.keep(this.#chat.me.user_id);
   }
 
   /** A part of what is shown has changed; it is drawn once for many changes. @param {Part} part */

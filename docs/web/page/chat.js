@@ -81,6 +81,7 @@ export class Chat {
   /** Follow everything. */
   async start() {
     this.me = (await this.client.connect()).user;
+    this.outbox.takeUp(this.me.user_id);
     await this.client.followAll();
     await this.#readUnread();
     this.changed("guilds");

@@ -10,6 +10,14 @@ import { failureText } from "./dom.js";
  * @typedef {{channelId: string, content: string, replyTo: string | undefined, edits: string | undefined, key: string, failure: string | null, sequence: number | null}} Outgoing
  */
 
+/** @type {Map<string, Outgoing[]>} by user; they outlast a session that ends */
+const unsent = new Map();
+
+/** The user has logged out. */
+export function forgetUnsent() {
+  unsent.clear();
+}
+
 export class Outbox {
   /** @type {Outgoing[]} */
   items = [];
@@ -44,6 +52,19 @@ export class Outbox {
     }
     if (outgoing.sequence === null) this.discard(outgoing);
     else this.settle();
+  }
+
+  /** The session has ended: keep what is not stored for the next one. @param {string} userId */
+  keep(userId) {
+    unsent.set(userId, this.items.filter(({ sequence }) => sequence === null));
+  }
+
+  /** Take what the last session of a user has left. @param {string} userId */
+  takeUp(userId) {
+    const left = unsent.get(userId) ?? [];
+    unsent.delete(userId);
+    this.items.unshift(...left.map((outgoing) => ({ ...outgoing, failure: outgoing.failure ?? "the session had ended" })));
+    this.changed();
   }
 
   /** Let go of the messages that are stored and in view: the answer may be there before the event. */
