@@ -42,6 +42,23 @@ const scenes = {
       await browser.close();
     }
   },
+  async midnight() {
+    const { browser, page } = await open("midnight", { locale: "en-GB" });
+    try {
+      await page.clock.install();
+      await page.goto(PAGE);
+      await logIn(page);
+      await page.getByRole("searchbox").fill("ahoy");
+      await page.keyboard.press("Enter");
+      const times = page.locator("#panel time, #messages time");
+      await page.locator("#panel time").waitFor();
+      for (const time of await times.allTextContents()) assert.match(time, /^\d\d:\d\d$/);
+      await page.clock.setSystemTime(Date.now() + 24 * 3_600_000);
+      await page.waitForFunction(() => [...document.querySelectorAll("time")].every((time) => /\d{4}$/.test(time.textContent)));
+    } finally {
+      await browser.close();
+    }
+  },
   async session() {
     const { browser, page } = await open("session");
     try {

@@ -1,6 +1,6 @@
 /** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
 
-import { announce, byId, forget, h, shown } from "./dom.js";
+import { announce, byId, forget, h, redrawTimes, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
 import { forgetUnsent } from "./outbox.js";
 import { setGoTo, showPins, showResults } from "./panel.js";
@@ -71,7 +71,7 @@ export class App {
     });
     const root = (this.#root = byId("app"));
     for (const part of /** @type {Part[]} */ (["status", "guilds", "messages"])) this.changed(part);
-    const timer = setInterval(() => (root.isConnected ? this.#showStatus() : clearInterval(timer)), 500);
+    const timer = setInterval(() => (root.isConnected ? this.#tick() : clearInterval(timer)), 500);
   }
 
   /** Show where a guild is made or joined, also where that is hidden for want of room. */
@@ -153,6 +153,15 @@ export class App {
     hideDrawers();
     const mayFocus = document.querySelector("dialog") === null && matchMedia("(hover: hover)").matches; // else a keyboard would cover half the screen
     if (chat.channelId !== "" && mayFocus) byId("composer-text").focus();
+  }
+
+  #day = new Date().toDateString();
+
+  #tick() {
+    this.#showStatus();
+    const day = new Date().toDateString();
+    if (day !== this.#day) redrawTimes();
+    this.#day = day;
   }
 
   #since = 0;

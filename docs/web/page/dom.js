@@ -104,8 +104,17 @@ export function ask({ title, text, fields = [], submit, extra }) {
 
 /** A time of today, or a day. @param {string} timestamp */
 export function timeElement(timestamp) {
+  return h("time", { datetime: timestamp, title: new Date(timestamp).toLocaleString() }, shownTime(timestamp));
+}
+
+/** Another day has begun. */
+export function redrawTimes() {
+  for (const element of document.querySelectorAll("time")) element.textContent = shownTime(element.dateTime);
+}
+
+/** @param {string} timestamp */
+function shownTime(timestamp) {
   const when = new Date(timestamp);
-  const isToday = when.toDateString() === new Date().toDateString();
-  const text = isToday ? when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : when.toLocaleDateString([], { dateStyle: "medium" });
-  return h("time", { datetime: timestamp, title: when.toLocaleString() }, text);
+  if (when.toDateString() === new Date().toDateString()) return when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return when.toLocaleDateString([], { dateStyle: "medium" });
 }
