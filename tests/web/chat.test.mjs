@@ -143,7 +143,7 @@ test("what came between the page and the beginning of following comes once", asy
   assert.deepEqual(client.subscribed, [{ log: CHANNEL, epoch: 1, after: 2 }]);
   client.followed(CHANNEL, 2);
   for (const sequence of [3, 4, 5, 5]) client.event(CHANNEL, sequence, "message", { author: BOB, content: `text ${sequence}` });
-  assert.deepEqual([texts(chat).length, heard, chat.unread.get("c").unread], [5, ["text 3", "text 4", "text 5"], 0]);
+  assert.deepEqual([texts(chat).length, heard, chat.unread.of("c").unread], [5, ["text 3", "text 4", "text 5"], 0]);
 });
 
 test("a channel that is followed in another epoch is read anew", async () => {
@@ -168,8 +168,9 @@ test("nothing is shown of a channel that is deleted, or may not be read any more
     chat.history.isAtEnd = false;
     client.event(CHANNEL, 3, "message", { author: BOB, content: "news" });
     end(client);
-    assert.deepEqual([names(chat), chat.channelId, chat.history.messages, chat.unreadOf("g")], [["d"], "", null, 0], String(end));
-    assert.deepEqual([chat.unread.has("c"), forgotten], [false, ["c"]]);
+    assert.deepEqual([names(chat), chat.channelId, chat.history.messages], [["d"], "", null], String(end));
+    assert.equal(chat.unreadOf("g").unread, 0);
+    assert.deepEqual([chat.unread.of("c").latest, forgotten], [0, ["c"]]);
   }
 });
 
@@ -267,13 +268,13 @@ test("a message that was taken back before it came is not read out", async () =>
 test("unread counts of a channel that began anew are read anew", async () => {
   const { chat, client } = await opened();
   client.event("channel:d", 9, "message", { author: BOB, content: "x" });
-  assert.equal(chat.unread.get("d").unread, 1);
+  assert.equal(chat.unread.of("d").unread, 1);
   client.unreadList = [{ channel_id: "d", unread: 0, mentions: 0, latest_sequence: 2 }];
   client.followed("channel:d", 2, { epoch: 2, recovered: false });
   await settled();
-  assert.deepEqual(chat.unread.get("d"), { unread: 0, mentions: 0, latest: 2 });
+  assert.deepEqual(chat.unread.of("d"), { unread: 0, mentions: 0, latest: 2 });
   client.event("channel:d", 3, "message", { author: BOB, content: "x" });
-  assert.equal(chat.unread.get("d").unread, 1);
+  assert.equal(chat.unread.of("d").unread, 1);
 });
 
 test("waiting for a guild ends when it comes, is gone, or does not come", async (t) => {

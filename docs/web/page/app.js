@@ -138,7 +138,7 @@ export class App {
     const isElsewhere = document.activeElement !== focused && document.activeElement !== document.body;
     if (focused instanceof HTMLElement && !focused.checkVisibility() && !isElsewhere) byId("channel-title").focus();
     if (all) this.#drawHead(chat); // last: it gives the focus to what is shown by now
-    const unread = [...chat.guilds.keys()].reduce((sum, id) => sum + chat.unreadOf(id), 0);
+    const unread = [...chat.guilds.keys()].reduce((sum, id) => sum + chat.unreadOf(id).unread, 0);
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${chat.channel ? `#${chat.channel.name} – ` : ""}OpenGuild`;
   }
 

@@ -3,6 +3,7 @@
 import { GuildState } from "./guild.js";
 import { History } from "./history.js";
 import { Outbox } from "./outbox.js";
+import { Unread } from "./unread.js";
 
 /** @typedef {import("../openguild.js").Client} Client */
 /** @typedef {import("../openguild/types.js").Channel} Channel */
@@ -26,13 +27,9 @@ export class Chat {
   guilds = new Map();
   guildId = "";
   channelId = "";
-  /** @type {Map<string, {unread: number, mentions: number, latest: number}>} */
-  unread = new Map();
   /** @type {Map<string, {until: number, preview: string | null}>} who is typing in the open channel */
   typing = new Map();
   me = { user_id: "", username: "" };
-  #read = 0;
-  #isUnreadWanted = false;
   /** @type {Map<(failure?: string) => void, string>} what ends the wait for a guild */
   #awaited = new Map();
   /** @type {Set<string>} the messages that were taken back last */
@@ -54,6 +51,7 @@ export class Chat {
     this.forget = forget;
     this.failed = failed;
     this.history = new History(client, () => this.me.user_id, () => this.outbox.settle());
+    this.unread = new Unread(client, () => this.me.user_id, () => changed("channels"));
     this.outbox = new Outbox(client, (id) => id === this.channelId, (sequence) => this.history.has(sequence), () => changed("messages"));
     client.on("event", (event) => this.#apply(event));
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
@@ -83,24 +81,8 @@ export class Chat {
     this.me = (await this.client.connect()).user;
     this.outbox.takeUp(this.me.user_id);
     await this.client.followAll();
-    await this.#readUnread();
+    await this.unread.ask();
     this.changed("guilds");
-  }
-
-  async #readUnread() {
-    this.#isUnreadWanted = false;
-    for (const { channel_id: id, unread, mentions, latest_sequence: latest } of await this.client.unread()) {
-      if ((this.unread.get(id)?.latest ?? 0) <= latest) this.unread.set(id, { unread, mentions, latest });
-    }
-    this.changed("channels");
-  }
-
-  /** Once for the channels that begin anew together. */
-  async #readUnreadSoon() {
-    if (this.#isUnreadWanted) return;
-    this.#isUnreadWanted = true;
-    await Promise.resolve();
-    await this.#readUnread();
   }
 
   // --- what is shown -------------------------------------------------------------------------------------
@@ -159,7 +141,7 @@ export class Chat {
 
   /** @param {string} guildId */
   unreadOf(guildId) {
-    return [...(this.guilds.get(guildId)?.channels.keys() ?? [])].reduce((sum, id) => sum + (this.unread.get(id)?.unread ?? 0), 0);
+    return this.unread.sum(this.guilds.get(guildId)?.channels.keys() ?? []);
   }
 
   /** Whether an answer that was on its way may still be shown. @param {string} channelId @param {string} eventId */
@@ -240,15 +222,12 @@ export class Chat {
   /** What is shown has been read, if its newest is in view and the page is looked at. */
   markRead() {
     const { isAtEnd, isNewest, messages } = this.history;
-    const last = messages?.at(-1)?.sequence ?? 0;
-    const counts = this.unread.get(this.channelId);
-    if (messages === null || !isNewest || !isAtEnd || document.hidden || this.client.status.state === "ended" || last <= this.#read && !counts?.unread) return;
-    this.#read = last;
     const { channelId } = this;
-    if (!counts?.unread) return;
-    this.unread.set(channelId, { ...counts, unread: 0, mentions: 0 });
-    this.changed("channels");
-    this.client.read(channelId, counts.latest).catch(() => {}); // of no concern to the reader: the next message is read again
+    const { unread, latest } = this.unread.of(channelId);
+    const isSeen = messages !== null && isNewest && isAtEnd && !document.hidden;
+    if (!isSeen || unread === 0 || this.client.status.state === "ended") return;
+    this.unread.read(channelId, latest);
+    this.client.read(channelId, latest).catch(() => {}); // of no concern to the reader: the next message is read again
   }
 
   // --- events --------------------------------------------------------------------------------------------
@@ -263,16 +242,9 @@ export class Chat {
 
   /** @param {string} channelId @param {LogEvent} told */
   #applyToChannel(channelId, told) {
-    const { event, sequence } = told;
+    const { event } = told;
     const isMine = event.sender === this.me.user_id;
-    const counts = this.unread.get(channelId) ?? { unread: 0, mentions: 0, latest: 0 };
-    if (sequence > counts.latest) {
-      const counted = event.event_type === "message" && !isMine;
-      const { users = [], everyone = false } = event.content["mentions"] ?? {};
-      const mentions = counts.mentions + (counted && (everyone || users.includes(this.me.user_id)) ? 1 : 0);
-      this.unread.set(channelId, { unread: counts.unread + (counted ? 1 : 0), mentions, latest: sequence });
-      if (counted) this.changed("channels");
-    }
+    this.unread.count(channelId, told);
     if (event.event_type === "message.redacted") this.#takenBack(event.content["target"]);
     if (channelId !== this.channelId) return;
     if (event.event_type === "message") this.#stopsTyping(event.sender);
@@ -308,13 +280,7 @@ export class Chat {
   #applyToMe({ event }) {
     const { content } = event;
     if (event.event_type === "guild.left") this.#gone(`guild:${content["guild_id"]}`);
-    else if (event.event_type === "channel.read") {
-      const counts = this.unread.get(content["channel_id"]);
-      if (counts !== undefined && content["last_read_sequence"] >= counts.latest) {
-        this.unread.set(content["channel_id"], { ...counts, unread: 0, mentions: 0 });
-        this.changed("channels");
-      }
-    }
+    else if (event.event_type === "channel.read") this.unread.read(content["channel_id"], content["last_read_sequence"]);
   }
 
   /** @param {Guild} guild @param {Channel[]} channels */
@@ -338,7 +304,7 @@ export class Chat {
     this.#early.delete(of);
     for (const { channels } of this.guilds.values()) channels.delete(of);
     for (const id of channelIds) {
-      this.unread.delete(id);
+      this.unread.forget(id);
       this.forget(id);
     }
     if (this.guildId === of) this.guildId = this.channelId = "";
@@ -353,7 +319,7 @@ export class Chat {
     const state = this.guilds.get(of);
     if (state !== undefined) void this.#later(() => this.#readAgain(state));
     if (of === this.channelId) void this.#later(() => this.open(of));
-    if (this.unread.delete(of)) void this.#later(() => this.#readUnreadSoon());
+    if (this.unread.forget(of)) void this.#later(() => this.unread.askSoon());
   }
 
   /** @param {GuildState} state */

@@ -1,6 +1,7 @@
 /** One guild as the page knows it: its channels, its members, and who is online. No elements. */
 
 import { ApiError } from "../openguild.js";
+import { Changes } from "./changes.js";
 
 /** @typedef {import("../openguild.js").Client} Client */
 /** @typedef {import("../openguild/types.js").Channel} Channel */
@@ -17,8 +18,7 @@ export class GuildState {
   presence = new Map();
   isLoaded = false;
   isAsking = false;
-  /** @type {Set<(() => void)[]>} of each list that is being read the changes that came meanwhile */
-  #meanwhile = new Set();
+  #changes = new Changes();
 
   /** @param {Client} client @param {Guild} guild */
   constructor(client, guild) {
@@ -35,7 +35,7 @@ export class GuildState {
     if (this.isLoaded) return false;
     this.isLoaded = true;
     try {
-      const reading = this.#read(() => this.client.members(this.id), (members) => this.#setMembers(members));
+      const reading = this.#changes.read(() => this.client.members(this.id), (members) => this.#setMembers(members));
       await Promise.all([reading, this.readPresence()]);
     } catch (failure) {
       this.isLoaded = false; // it is read again when it is opened again
@@ -48,7 +48,7 @@ export class GuildState {
   async readAgain() {
     const { client, id, isLoaded } = this;
     const read = () => Promise.all([client.guild(id), client.channels(id), isLoaded ? client.members(id) : []]);
-    await this.#read(read, ([guild, channels, members]) => {
+    await this.#changes.read(read, ([guild, channels, members]) => {
       this.guild = guild;
       this.channels = new Map(channels.map((channel) => [channel.channel_id, channel]));
       this.#setMembers(members);
@@ -60,31 +60,6 @@ export class GuildState {
     this.members = new Map(members.map((member) => [member.user_id, member]));
   }
 
-  /**
-   * Read a list. The answer may be older than the changes that came meanwhile, so they are made once more: each has the complete
-   * state of its subject (PROTOCOL 7.9.5).
-   * @template T
-   * @param {() => Promise<T>} read
-   * @param {(answer: T) => void} take
-   */
-  async #read(read, take) {
-    /** @type {(() => void)[]} */
-    const meanwhile = [];
-    this.#meanwhile.add(meanwhile);
-    try {
-      take(await read());
-    } finally {
-      this.#meanwhile.delete(meanwhile);
-    }
-    for (const change of meanwhile) change();
-  }
-
-  /** @param {() => void} change */
-  #change(change) {
-    for (const changes of this.#meanwhile) changes.push(change);
-    change();
-  }
-
   /** Read who is online. */
   async readPresence() {
     /** @param {unknown} refusal @returns {import("../openguild/types.js").GuildPresence} */
@@ -92,19 +67,19 @@ export class GuildState {
       if (refusal instanceof ApiError && refusal.code === "presence_off") return { shown: false, members: [] };
       throw refusal;
     };
-    await this.#read(() => this.client.presence(this.id).catch(hidden), ({ members }) => {
+    await this.#changes.read(() => this.client.presence(this.id).catch(hidden), ({ members }) => {
       this.presence = new Map(members.map(({ user_id: id, status }) => [id, status]));
     });
   }
 
   /** @param {string} userId @param {string} status */
   setPresence(userId, status) {
-    this.#change(() => this.presence.set(userId, status));
+    this.#changes.make(() => this.presence.set(userId, status));
   }
 
   /** Take an event of the guild's log. @param {LogEvent} told */
   apply(told) {
-    this.#change(() => this.#fold(told));
+    this.#changes.make(() => this.#fold(told));
   }
 
   /** @param {LogEvent} told */

@@ -24,11 +24,11 @@ export class Sidebar {
   drawNavigation() {
     const { chat } = this;
     this.guilds.draw(chat.sortedGuilds.map(({ guild: { guild_id: id, name } }) => {
-      const unread = id === chat.guildId ? 0 : chat.unreadOf(id);
+      const { unread } = id === chat.guildId ? { unread: 0 } : chat.unreadOf(id);
       return this.#item("guild", id, name, id === chat.guildId, unread, 0, () => chat.openGuild(id));
     }));
     this.channels.draw(chat.channels.map(({ channel_id: id, name }) => {
-      const { unread = 0, mentions = 0 } = chat.unread.get(id) ?? {};
+      const { unread, mentions } = chat.unread.of(id);
       return this.#item("channel", id, `# ${name}`, id === chat.channelId, unread, mentions, () => chat.open(id));
     }));
     redraw(this.lists,
