@@ -301,3 +301,20 @@ test("waiting for a guild ends when it comes, is gone, or does not come", async 
     assert.deepEqual(outcomes, [expected, expected], String(end));
   }
 });
+
+test("what is written and read while the unread counts are on their way is counted", async () => {
+  const { chat, client } = await opened();
+  client.unreadList = [
+    { channel_id: "c", unread: 2, mentions: 0, latest_sequence: 2 },
+    { channel_id: "d", unread: 5, mentions: 1, latest_sequence: 10 },
+  ];
+  client.hold("unread");
+  const asking = chat.unread.ask();
+  await settled();
+  client.event(`user:me`, 1, "channel.read", { channel_id: "c", last_read_sequence: 2 });
+  client.event("channel:d", 11, "message", { author: BOB, content: "x", mentions: { users: ["me"] } });
+  client.release("unread");
+  await asking;
+  assert.deepEqual([chat.unread.of("c").unread, chat.unread.of("d")], [0, { unread: 6, mentions: 2, latest: 11 }]);
+  assert.equal(chat.unreadOf("g").mentions, 2);
+});

@@ -315,11 +315,11 @@ export class Chat {
 
   /** What is known of a log has to be read anew. @param {string} log */
   #restarted(log) {
-    const [, of = ""] = log.split(":");
+    const [kind, of = ""] = log.split(":");
     const state = this.guilds.get(of);
     if (state !== undefined) void this.#later(() => this.#readAgain(state));
     if (of === this.channelId) void this.#later(() => this.open(of));
-    if (this.unread.forget(of)) void this.#later(() => this.unread.askSoon());
+    if (kind === "channel") void this.#later(() => this.unread.askAgain(of));
   }
 
   /** @param {GuildState} state */

@@ -24,8 +24,8 @@ export class Sidebar {
   drawNavigation() {
     const { chat } = this;
     this.guilds.draw(chat.sortedGuilds.map(({ guild: { guild_id: id, name } }) => {
-      const { unread } = id === chat.guildId ? { unread: 0 } : chat.unreadOf(id);
-      return this.#item("guild", id, name, id === chat.guildId, unread, 0, () => chat.openGuild(id));
+      const { unread, mentions } = id === chat.guildId ? { unread: 0, mentions: 0 } : chat.unreadOf(id);
+      return this.#item("guild", id, name, id === chat.guildId, unread, mentions, () => chat.openGuild(id));
     }));
     this.channels.draw(chat.channels.map(({ channel_id: id, name }) => {
       const { unread, mentions } = chat.unread.of(id);

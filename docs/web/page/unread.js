@@ -1,5 +1,7 @@
 /** How many messages of each channel are unread, and mention the reader (PROTOCOL 7.7). No elements. */
 
+import { Changes } from "./changes.js";
+
 /** @typedef {import("../openguild.js").Client} Client */
 /** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
 
@@ -12,7 +14,9 @@ const NOTHING = { unread: 0, mentions: 0, latest: 0 };
 export class Unread {
   /** @type {Map<string, Counts>} */
   #counts = new Map();
-  #isWanted = false;
+  #changes = new Changes();
+  /** @type {Set<string>} channels whose logs began anew */
+  #renewed = new Set();
 
   /** @param {Client} client @param {() => string} me @param {() => void} changed */
   constructor(client, me, changed) {
@@ -38,7 +42,12 @@ export class Unread {
   }
 
   /** Count an event of a channel. @param {string} channelId @param {LogEvent} told */
-  count(channelId, { event, sequence }) {
+  count(channelId, told) {
+    this.#changes.make(() => this.#count(channelId, told));
+  }
+
+  /** @param {string} channelId @param {LogEvent} told */
+  #count(channelId, { event, sequence }) {
     const { unread, mentions, latest } = this.of(channelId);
     if (sequence <= latest) return;
     const isCounted = event.event_type === "message" && event.sender !== this.me();
@@ -50,31 +59,44 @@ export class Unread {
 
   /** A channel has been read up to a place. @param {string} channelId @param {number} sequence */
   read(channelId, sequence) {
+    this.#changes.make(() => this.#read(channelId, sequence));
+  }
+
+  /** @param {string} channelId @param {number} sequence */
+  #read(channelId, sequence) {
     const counts = this.of(channelId);
     if (counts.unread === 0 || sequence < counts.latest) return;
     this.#counts.set(channelId, { ...counts, unread: 0, mentions: 0 });
     this.changed();
   }
 
-  /** A channel is gone, or its log began anew. Return whether anything was known of it. @param {string} channelId */
+  /** A channel is gone. @param {string} channelId */
   forget(channelId) {
-    return this.#counts.delete(channelId);
+    this.#counts.delete(channelId);
   }
 
   /** Ask the server for the counts. */
   async ask() {
-    this.#isWanted = false;
-    for (const { channel_id: id, unread, mentions, latest_sequence: latest } of await this.client.unread()) {
-      if (this.of(id).latest <= latest) this.#counts.set(id, { unread, mentions, latest });
-    }
-    this.changed();
+    await this.#ask(() => true);
   }
 
-  /** Ask once for the channels that begin anew together. */
-  async askSoon() {
-    if (this.#isWanted) return;
-    this.#isWanted = true;
+  /** Ask for the counts of a channel whose log began anew: once for those that begin together. @param {string} channelId */
+  async askAgain(channelId) {
+    this.forget(channelId);
+    if (this.#renewed.add(channelId).size > 1) return;
     await Promise.resolve();
-    await this.ask();
+    const renewed = this.#renewed;
+    this.#renewed = new Set();
+    await this.#ask((id) => renewed.has(id)); // what was read in others a moment ago may not be known to the server yet
+  }
+
+  /** @param {(channelId: string) => boolean} isWanted */
+  async #ask(isWanted) {
+    await this.#changes.read(() => this.client.unread(), (positions) => {
+      for (const { channel_id: id, unread, mentions, latest_sequence: latest } of positions) {
+        if (isWanted(id)) this.#counts.set(id, { unread, mentions, latest });
+      }
+    });
+    this.changed();
   }
 }
