@@ -1,6 +1,7 @@
 // What the page knows, without a browser and with a client made up here: called by test_page.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { ApiError } from "../../docs/web/openguild.js";
 import { Chat } from "../../docs/web/page/chat.js";
 
 globalThis.document = { hidden: false };
@@ -317,4 +318,17 @@ test("what is written and read while the unread counts are on their way is count
   await asking;
   assert.deepEqual([chat.unread.of("c").unread, chat.unread.of("d")], [0, { unread: 6, mentions: 2, latest: 11 }]);
   assert.equal(chat.unreadOf("g").mentions, 2);
+});
+
+test("a guild that is gone while it is being read is no problem to tell of", async () => {
+  const gone = async () => Promise.reject(new ApiError(404, "not_found", "no"));
+  const { client, failures } = await opened((client) => Object.assign(client, { members: gone, presence: gone }));
+  client.messages = gone;
+  client.followed(GUILD, 5, { epoch: 2, recovered: false });
+  client.followed(CHANNEL, 5, { epoch: 2, recovered: false });
+  await settled();
+  client.tell("gone", { log: GUILD, code: "access_lost" });
+  assert.deepEqual(failures, []);
+  const other = await opened((client) => (client.members = async () => Promise.reject(new Error("no"))));
+  assert.equal(other.failures.length, 1);
 });

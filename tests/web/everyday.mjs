@@ -208,6 +208,7 @@ try {
   await page.getByText("Your session has ended.").waitFor();
   await logIn();
   assert.equal(await text.inputValue(), "not lost");
+  await page.locator(`.member.online[data-user="${OLGA}"]`).waitFor(); // all has been read
   await owner.removeMember(garden.id, guest.userId);
   await page.getByText("Create a guild, or join one by an invite.").waitFor();
   assert.equal(await page.locator("#messages > li").count(), 0, "nothing of it is shown any more");

@@ -1,5 +1,6 @@
 /** What the page knows: guilds, channels, members, unread counts, and the messages of the channel that is open. No elements. */
 
+import { ApiError } from "../openguild.js";
 import { GuildState } from "./guild.js";
 import { History } from "./history.js";
 import { Outbox } from "./outbox.js";
@@ -18,7 +19,7 @@ const ARRIVAL_MS = 30_000; // for a guild that was joined to come
 const LATE = "The guild has not come within 30 seconds. It is listed as soon as it comes.";
 const MAX_TAKEN_BACK = 1_000; // messages that are remembered as taken back
 const LOST = new Set(["access_lost", "deleted"]); // after the other codes of `gone` the log is followed again (PROTOCOL 15.3.7)
-const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // of `refused`: it was lost while there was no connection
+const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // codes of what is gone, or was lost while there was no connection
 const MODERATORS = ["owner", "admin", "moderator"];
 const MAINTAINERS = [...MODERATORS, "maintainer"];
 
@@ -345,12 +346,12 @@ export class Chat {
     if (this.typing.delete(userId)) this.changed("typing");
   }
 
-  /** @param {() => Promise<unknown>} work */
+  /** Do what nobody waits for. If something is gone meanwhile, its log says so. @param {() => Promise<unknown>} work */
   async #later(work) {
     try {
       await work();
     } catch (failure) {
-      this.failed(failure);
+      if (!(failure instanceof ApiError && MAY_NOT_READ.has(failure.code))) this.failed(failure);
     }
   }
 }
