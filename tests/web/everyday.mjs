@@ -52,6 +52,12 @@ try {
   await page.goto(PAGE);
   await logIn();
 
+  // one sees how one appears
+  for (const [choice, status] of [["Idle", "idle"], ["Invisible", "offline"], ["Online", "online"]]) {
+    await page.getByLabel("How you appear").selectOption(choice);
+    await page.locator(`.member.${status}[data-user="${GUSTAV}"]`).waitFor();
+  }
+
   // what is being written belongs to its channel, and an edit does not take its place
   await text.fill("thorns, and");
   await act(page, "Red ones", "Edit");

@@ -46,7 +46,14 @@ export class App {
       event.preventDefault();
       void shown(() => showResults(chat, search.value));
     };
-    const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(() => this.client.setPresence(/** @type {any} */ (presence.value))) },
+    const choose = async () => {
+      try {
+        await chat.setStatus(/** @type {any} */ (presence.value));
+      } finally {
+        presence.value = chat.status;
+      }
+    };
+    const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(choose) },
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
       h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out")));

@@ -31,6 +31,8 @@ export class Chat {
   /** @type {Map<string, {until: number, preview: string | null}>} who is typing in the open channel */
   typing = new Map();
   me = { user_id: "", username: "" };
+  /** @type {import("../openguild/types.js").PresenceStatus} how one appears to others */
+  status = "online";
   /** @type {Map<(failure?: string) => void, string>} what ends the wait for a guild */
   #awaited = new Map();
   /** @type {Set<string>} the messages that were taken back last */
@@ -218,6 +220,13 @@ export class Chat {
     this.typing.clear();
     this.changed("guilds");
     if (await this.history.open(channelId, around)) this.markRead();
+  }
+
+  /** Choose how one appears. @param {import("../openguild/types.js").PresenceStatus} status */
+  async setStatus(status) {
+    await this.client.setPresence(status);
+    this.status = status;
+    this.changed("members");
   }
 
   /** What is shown has been read, if its newest is in view and the page is looked at. */

@@ -64,7 +64,7 @@ export class Sidebar {
     const { chat } = this;
     const members = [...(chat.guild?.members.values() ?? [])].map((member) => {
       const isMe = member.user_id === chat.me.user_id;
-      const status = isMe ? "online" : (chat.guild?.presence.get(member.user_id) ?? "offline");
+      const status = isMe ? chat.status : (chat.guild?.presence.get(member.user_id) ?? "offline");
       return { member, status, name: member.display_name ?? member.username, rank: RANKS.indexOf(member.role) + (status === "offline" ? RANKS.length : 0) };
     });
     members.sort((a, b) => a.rank - b.rank || compareNames(a.name, b.name));
