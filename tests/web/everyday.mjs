@@ -70,6 +70,15 @@ try {
   assert.equal(await text.inputValue(), "thorns, and");
   await text.fill("");
 
+  // an edit has a text
+  await act(page, "Red ones", "Edit");
+  await text.fill("  ");
+  await page.keyboard.press("Enter");
+  await alerts.getByText("An edit needs a text. To take the message back, delete it.").waitFor();
+  await alerts.getByRole("button", { name: "Dismiss" }).click();
+  await text.focus();
+  await page.keyboard.press("Escape");
+
   // a message is taken back while it is being answered, and among the results of a search
   await page.getByRole("searchbox").fill("colour");
   await page.keyboard.press("Enter");

@@ -10,6 +10,7 @@ import { redraw } from "./redraw.js";
 const TYPING_EVERY_MS = 3_000;
 const TOUCH = "(hover: none) and (pointer: coarse)"; // the keyboard on the screen has no other key for a new line than Enter
 const MAX_CHARS = 4_000; // PROTOCOL 1.3.6
+const NO_TEXT = "An edit needs a text. To take the message back, delete it.";
 
 /** What is being written in a channel; `before`: the text that an edit has interrupted.
  * @typedef {{text: string, replyTo: Message | null, editing: Message | null, before: string}} Draft */
@@ -132,6 +133,7 @@ export class Composer {
     const { chat, text } = this;
     const channelId = this.#channelId; // for which it was written: another one may be open by now
     const content = chat.storedText(text.value.trim());
+    if (content === "" && this.#draft.editing !== null) throw new Error(NO_TEXT);
     if (content === "" || channelId === "") return;
     const count = [...content].length;
     if (count > MAX_CHARS) throw new Error(`A message has at most ${MAX_CHARS} characters, and this one ${count}.`);
