@@ -79,6 +79,13 @@ try {
   await text.focus();
   await page.keyboard.press("Escape");
 
+  // a reload comes back to the place
+  await go("tulips");
+  await page.reload();
+  await page.getByRole("heading", { name: "#tulips" }).waitFor();
+  await text.fill("on bulbs");
+  await go("roses");
+
   // a message is taken back while it is being answered, and among the results of a search
   await page.getByRole("searchbox").fill("colour");
   await page.keyboard.press("Enter");

@@ -6,6 +6,7 @@ import { announce, ask, byId, h, showProblem, shown } from "./dom.js";
 import { App } from "./app.js";
 
 const KEPT = "openguild.session"; // of this tab: it survives a reload, and another tab can be another person
+const PLACE = "openguild.place"; // of this tab: the channel that is open
 const VISITED = "openguild.visited"; // of this browser: somebody has logged in here
 const INVITE = /^#invite=([A-Za-z0-9_-]{1,64})$/;
 const LOCK_MS = 1_000; // for which a tab that is loaded again may still have its session
@@ -109,9 +110,16 @@ async function showChat(api, client) {
   client.on("failure", showProblem);
   const app = new App(client, () => {
     keep(client);
+    sessionStorage.removeItem(PLACE);
     showSignIn(api);
   });
-  const chat = new Chat(client, (part) => app.changed(part), (message) => app.heard(message), (id) => app.forget(id), showProblem);
+  const place = sessionStorage.getItem(PLACE) ?? "";
+  /** @param {import("./chat.js").Part} part */
+  const changed = (part) => {
+    if (chat.channelId !== "") sessionStorage.setItem(PLACE, chat.channelId);
+    app.changed(part);
+  };
+  const chat = new Chat(client, changed, (message) => app.heard(message), (id) => app.forget(id), showProblem);
   client.on("status", ({ state, reason }) => {
     if (state !== "ended" || client.isLoggedIn) return;
     app.ended();
@@ -128,8 +136,9 @@ async function showChat(api, client) {
     const joined = await acceptInvite(client);
     if (joined) return await chat.arrived(joined.guild_id);
     const first = chat.sortedGuilds[0]?.guild.guild_id;
-    if (first === undefined) app.showNavigation();
-    else if (chat.guildId === "") await chat.openGuild(first);
+    if (first === undefined) return app.showNavigation();
+    if (chat.guildId === "") await chat.open(place);
+    if (chat.guildId === "") await chat.openGuild(first); // the place is gone, or not one of this user
   });
 }
 
