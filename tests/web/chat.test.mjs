@@ -161,6 +161,7 @@ test("nothing is shown of a channel that is deleted, or may not be read any more
     (client) => client.event(GUILD, 3, "channel.deleted", { channel_id: "c", name: "c" }),
     (client) => client.tell("gone", { log: CHANNEL, code: "deleted" }),
     (client) => client.tell("gone", { log: CHANNEL, code: "access_lost" }),
+    (client) => client.tell("gone", { log: CHANNEL, code: "of_a_later_release" }),
     refused("not_found"),
     refused("forbidden"),
   ];

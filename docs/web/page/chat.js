@@ -18,7 +18,7 @@ const TYPING_MS = 5_000; // PROTOCOL 7.12.2
 const ARRIVAL_MS = 30_000; // for a guild that was joined to come
 const LATE = "The guild has not come within 30 seconds. It is listed as soon as it comes.";
 const MAX_TAKEN_BACK = 1_000; // messages that are remembered as taken back
-const LOST = new Set(["access_lost", "deleted"]); // after the other codes of `gone` the log is followed again (PROTOCOL 15.3.7)
+const FOLLOWED_AGAIN = new Set(["restarted", "unavailable"]); // codes of `gone` after which the client asks again (PROTOCOL 15.3.7)
 const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // codes of what is gone, or was lost while there was no connection
 const MODERATORS = ["owner", "admin", "moderator"];
 const MAINTAINERS = [...MODERATORS, "maintainer"];
@@ -75,7 +75,7 @@ export class Chat {
       const state = log.startsWith("guild:") ? this.guilds.get(log.slice(6)) : undefined;
       if (state?.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
     });
-    client.on("gone", ({ log, code }) => LOST.has(code) && this.#gone(log));
+    client.on("gone", ({ log, code }) => FOLLOWED_AGAIN.has(code) || this.#gone(log));
     client.on("refused", ({ log, code }) => MAY_NOT_READ.has(code) && this.#gone(log));
   }
 
