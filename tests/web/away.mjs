@@ -68,6 +68,26 @@ try {
     await page.getByRole("button", { name: `# made after ${code}` }).waitFor();
   }
 
+  // a member goes offline, and is removed, meanwhile
+  const third = await user("otto");
+  await third.acceptInvite(code);
+  const line = page.locator('.member[data-user="otto"]');
+  await page.locator('.member.online[data-user="otto"]').waitFor();
+  await third.typing(channelId);
+  await page.getByText("otto is typing").waitFor();
+  await away(async () => {
+    const isOffline = new Promise((resolve) => {
+      owner.on("presence", ({ userId, status }) => userId === third.userId && status === "offline" && resolve());
+    });
+    owner.subscribe(`guild:${guildId}`);
+    third.close();
+    await isOffline;
+  });
+  await page.locator('.member.offline[data-user="otto"]').waitFor();
+  assert.equal(await page.locator("#typing").textContent(), "");
+  await away(() => owner.removeMember(guildId, third.userId));
+  await line.waitFor({ state: "detached" });
+
   // a channel, and then the guild, goes away meanwhile
   const results = page.locator("#panel li");
   await page.getByRole("searchbox").fill("between");
