@@ -333,3 +333,17 @@ test("a guild that is gone while it is being read is no problem to tell of", asy
   const other = await opened((client) => (client.members = async () => Promise.reject(new Error("no"))));
   assert.equal(other.failures.length, 1);
 });
+
+test("a message that was stored in a log that began anew is not on its way", async () => {
+  const { chat, client } = await opened();
+  const outgoing = { channelId: "c", content: "x", key: "k", failure: null, sequence: null };
+  client.post = async () => ({ sequence: 9 });
+  await chat.outbox.send({ ...outgoing });
+  client.post = async () => Promise.reject(new Error("no"));
+  await chat.outbox.send({ ...outgoing, content: "not stored" });
+  assert.deepEqual(chat.outbox.items.map(({ content }) => content), ["x", "not stored"]);
+  client.page = { epoch: 2, head: 1, messages: [message(1)] };
+  client.followed(CHANNEL, 1, { epoch: 2, recovered: false });
+  await settled();
+  assert.deepEqual(chat.outbox.items.map(({ content }) => content), ["not stored"]);
+});

@@ -329,7 +329,9 @@ export class Chat {
     const state = this.guilds.get(of);
     if (state !== undefined) void this.#later(() => this.#readAgain(state));
     if (of === this.channelId) void this.#later(() => this.open(of));
-    if (kind === "channel") void this.#later(() => this.unread.askAgain(of));
+    if (kind !== "channel") return;
+    this.outbox.restarted(of);
+    void this.#later(() => this.unread.askAgain(of));
   }
 
   /** @param {GuildState} state */

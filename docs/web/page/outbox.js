@@ -73,6 +73,12 @@ export class Outbox {
     this.changed();
   }
 
+  /** The log of a channel began anew: what was stored in it before may not be there any more. @param {string} channelId */
+  restarted(channelId) {
+    this.items = this.items.filter((outgoing) => outgoing.channelId !== channelId || outgoing.sequence === null);
+    this.changed();
+  }
+
   /** @param {Outgoing} outgoing */
   discard(outgoing) {
     this.items = this.items.filter((other) => other !== outgoing);
