@@ -134,7 +134,7 @@ async function showChat(api, client) {
   await shown(async () => {
     await chat.start();
     const joined = await acceptInvite(client);
-    if (joined) return await chat.arrived(joined.guild_id);
+    if (joined) await shown(() => chat.arrived(joined.guild_id));
     const first = chat.sortedGuilds[0]?.guild.guild_id;
     if (first === undefined) return app.showNavigation();
     if (chat.guildId === "") await chat.open(place);
