@@ -131,11 +131,15 @@ test("a guild that began anew is read anew", async () => {
 });
 
 test("a guild that began anew without the open channel shows nothing of it", async () => {
-  const { chat, client } = await opened();
+  const { chat, client, failures } = await opened();
+  client.subscribe = () => {
+    throw new Error("full");
+  };
   client.channelList = [channel("d")];
   client.followed(GUILD, 5, { epoch: 2, recovered: false });
   await settled();
   assert.deepEqual([chat.channelId, chat.history.messages, names(chat)], ["", null, ["d"]]);
+  assert.deepEqual(failures.map(({ message }) => message), ["full"], "what cannot be followed is told");
 });
 
 test("what came between the page and the beginning of following comes once", async () => {

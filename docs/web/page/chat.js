@@ -337,9 +337,9 @@ export class Chat {
   /** @param {GuildState} state */
   async #readAgain(state) {
     await state.readAgain();
-    for (const id of state.channels.keys()) this.client.subscribe(`channel:${id}`); // one that is followed goes on
     if (state.id === this.guildId && this.channelId !== "" && this.channel === undefined) this.#gone(`channel:${this.channelId}`);
     this.changed("guilds");
+    for (const id of state.channels.keys()) this.client.subscribe(`channel:${id}`); // one that is followed goes on
   }
 
   /** @param {string} userId @param {string | null} preview */
