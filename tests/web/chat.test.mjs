@@ -351,3 +351,14 @@ test("a message that was stored in a log that began anew is not on its way", asy
   await settled();
   assert.deepEqual(chat.outbox.items.map(({ content }) => content), ["not stored"]);
 });
+
+test("members that are read while the guild is read again stay", async () => {
+  const { chat, client } = await opened((client) => {
+    client.hold("channels");
+    client.event(GUILD, 1, "guild.updated", { name: "Garden" });
+  });
+  assert.equal(chat.role, "owner");
+  client.release("channels");
+  await settled();
+  assert.equal(chat.role, "owner");
+});

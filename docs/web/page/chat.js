@@ -337,6 +337,7 @@ export class Chat {
   /** @param {GuildState} state */
   async #readAgain(state) {
     await state.readAgain();
+    if (this.guilds.get(state.id) !== state) return; // it is gone meanwhile
     if (state.id === this.guildId && this.channelId !== "" && this.channel === undefined) this.#gone(`channel:${this.channelId}`);
     this.changed("guilds");
     for (const id of state.channels.keys()) this.client.subscribe(`channel:${id}`); // one that is followed goes on

@@ -47,11 +47,11 @@ export class GuildState {
   /** Read all of it again: its log began anew. */
   async readAgain() {
     const { client, id, isLoaded } = this;
-    const read = () => Promise.all([client.guild(id), client.channels(id), isLoaded ? client.members(id) : []]);
+    const read = () => Promise.all([client.guild(id), client.channels(id), isLoaded ? client.members(id) : null]);
     await this.#changes.read(read, ([guild, channels, members]) => {
       this.guild = guild;
       this.channels = new Map(channels.map((channel) => [channel.channel_id, channel]));
-      this.#setMembers(members);
+      if (members !== null) this.#setMembers(members); // else they are read when the guild is opened
     });
   }
 
