@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -218,6 +218,12 @@ def family_of(pid: int) -> list[int]:
     return found
 
 
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # a backend was just ending
+            os.kill(pid, number)
+
+
 def test_a_stopped_database_is_answered_for_in_time_and_comes_back_whole(tmp_path: Path) -> None:
     postgres = EmbeddedPostgres(tmp_path / "data", fsync=False)
     postgres.start()
@@ -230,8 +236,7 @@ def test_a_stopped_database_is_answered_for_in_time_and_comes_back_whole(tmp_pat
             assert place.post("before") == (200, None)
             assert postgres.pid is not None
             stopped = family_of(postgres.pid)
-            for pid in stopped:
-                os.kill(pid, signal.SIGSTOP)
+            signal_all(stopped, signal.SIGSTOP)
             asked = fair_secs()
             assert place.post("meanwhile") == (503, "database_unavailable")
             assert fair_secs() - asked < SILENT_AFTER_SECS + WATCH_SECS + 1
@@ -240,8 +245,7 @@ def test_a_stopped_database_is_answered_for_in_time_and_comes_back_whole(tmp_pat
                 assert place.post(f"at once {number}") == (503, "database_unavailable")
                 assert place.alice.get(f"/channels/{place.channel}/events").status_code == 503
             assert fair_secs() - known < SILENT_AFTER_SECS, "none of them waits for the database"
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
+            signal_all(stopped, signal.SIGCONT)
             wait_until(lambda: server.status("/ready") == 200)
             for text in ("meanwhile", *(f"at once {number}" for number in range(20))):
                 assert place.post(text) == (200, None)
@@ -250,16 +254,11 @@ def test_a_stopped_database_is_answered_for_in_time_and_comes_back_whole(tmp_pat
                 "once"
             )
             wait_until(lambda: server.metric("openguild_db_pool_connections", state="used") == 0, what="no use of any")
-            for pid in family_of(postgres.pid):
-                os.kill(pid, signal.SIGSTOP)
-                stopped.append(pid)
+            stopped = family_of(postgres.pid)
+            signal_all(stopped, signal.SIGSTOP)
             leaves = fair_secs()
             assert server.stop() == 0
             assert fair_secs() - leaves < 4 + 2, "its drain time and two seconds"
     finally:
-        for pid in set(stopped):
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                continue
+        signal_all(stopped, signal.SIGCONT)
         postgres.stop()
