@@ -83,17 +83,18 @@ class StandbyPostgres(EmbeddedPostgres):
 
     def pause(self) -> None:
         """Let it receive and answer nothing more, until `resume`."""
-        for pid in self._processes():
+        assert self.pid is not None
+        os.kill(self.pid, signal.SIGSTOP)  # first: it waits for no child any more, so that none of them is gone
+        for pid in self._children():
             os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        for pid in self._processes():
+        assert self.pid is not None
+        for pid in (*self._children(), self.pid):
             os.kill(pid, signal.SIGCONT)
 
-    def _processes(self) -> list[int]:
-        assert self.pid is not None
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [self.pid, *(int(child) for child in children)]
+    def _children(self) -> list[int]:
+        return [int(child) for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     def remove(self) -> None:
         self.stop()
