@@ -1,4 +1,4 @@
-// The page on a telephone, past midnight, and after its session has ended: called by test_page.py.
+// The page on a telephone, past midnight, after its session has ended, and while one leaves: called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
 import { complaints, message, open, PASSWORD, write } from "./browsers.mjs";
@@ -88,6 +88,41 @@ const scenes = {
       await logIn(page);
       const left = [await pending.count(), await page.locator("#composer-text").inputValue()];
       assert.deepEqual(left, [0, ""], "nothing is left to the next one");
+    } finally {
+      await browser.close();
+    }
+  },
+  async leaving() {
+    const { browser, page } = await open("leaving");
+    try {
+      const tools = await page.context().newCDPSession(page);
+      const listeners = async () => {
+        const counts = await Promise.all(["window", "document"].map(async (expression) => {
+          const { result } = await tools.send("Runtime.evaluate", { expression });
+          return (await tools.send("DOMDebugger.getEventListeners", { objectId: result.objectId })).listeners.length;
+        }));
+        return counts[0] + counts[1];
+      };
+      const leave = () => page.getByRole("button", { name: "Log out" }).click();
+      await page.goto(PAGE);
+      await logIn(page);
+      const before = await listeners();
+      for (const action of ["by the page", "by the user"]) {
+        let ask = () => {};
+        const isAsked = new Promise((resolve) => (ask = resolve));
+        await page.route("**/presence", () => ask()); // never answered
+        await page.route("**/messages?*", () => ask());
+        if (action === "by the page") await page.reload();
+        else await page.getByRole("button", { name: "# boats" }).click();
+        await isAsked;
+        await leave();
+        await page.getByLabel("Username").waitFor();
+        await page.evaluate(() => new Promise((resolve) => setTimeout(resolve))); // what was asked for has failed by now
+        assert.equal(await page.locator("#alerts").textContent(), "", `asked for ${action}`);
+        await page.unrouteAll();
+        await logIn(page);
+      }
+      assert.equal(await listeners(), before, "of a former login none is left");
     } finally {
       await browser.close();
     }

@@ -73,9 +73,6 @@ export class App {
         timeline.element, composer.element),
       h("aside", { id: "panel", hidden: true, "aria-labelledby": "panel-title" }),
       sidebar.members));
-    addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && document.getElementById("app") !== null) hideDrawers()?.focus();
-    });
     const root = (this.#root = byId("app"));
     for (const part of /** @type {Part[]} */ (["status", "guilds", "messages"])) this.changed(part);
     const timer = setInterval(() => (root.isConnected ? this.#tick() : clearInterval(timer)), 500);

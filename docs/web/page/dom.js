@@ -43,6 +43,15 @@ export function showProblem(failure) {
   setTimeout(() => alert.remove(), 30_000);
 }
 
+let views = 0;
+
+/** Show something else in place of all: what was begun before has no problem any more that matters here. @param {Node} view */
+export function showView(view) {
+  views += 1;
+  byId("alerts").replaceChildren();
+  byId("view").replaceChildren(view);
+}
+
 /**
  * Run what may fail, and show its problem.
  * @template T
@@ -50,10 +59,11 @@ export function showProblem(failure) {
  * @returns {Promise<T | undefined>}
  */
 export async function shown(work) {
+  const view = views;
   try {
     return await work();
   } catch (failure) {
-    showProblem(failure);
+    if (view === views) showProblem(failure);
     return undefined;
   }
 }

@@ -2,8 +2,9 @@
 
 import { ApiError, Client } from "../openguild.js";
 import { Chat } from "./chat.js";
-import { announce, ask, byId, h, showProblem, shown } from "./dom.js";
+import { announce, ask, h, showProblem, showView, shown } from "./dom.js";
 import { App } from "./app.js";
+import { hideDrawers } from "./sidebar.js";
 
 const KEPT = "openguild.session"; // of this tab: it survives a reload, and another tab can be another person
 const PLACE = "openguild.place"; // of this tab: the channel that is open
@@ -99,15 +100,19 @@ function showSignIn(api, notice) {
     h("p", {}, h("label", { for: "password" }, "Password, at least 8 characters"), password),
     problem,
     h("p", { class: "buttons" }, ...(isNew ? [registering, entering] : [entering, registering])));
-  byId("view").replaceChildren(h("main", { class: "sign-in" }, form, h("p", { class: "server" }, `Server: ${api}`)));
+  showView(h("main", { class: "sign-in" }, form, h("p", { class: "server" }, `Server: ${api}`)));
   name.focus();
 }
 
 /** @param {string} api @param {Client} client */
 async function showChat(api, client) {
+  const over = new AbortController(); // another one may log in here
+  const { signal } = over;
+  /** @param {unknown} failure */
+  const failed = (failure) => void (signal.aborted || showProblem(failure));
   keep(client);
   client.on("session", () => keep(client));
-  client.on("failure", showProblem);
+  client.on("failure", failed);
   const app = new App(client, () => {
     keep(client);
     sessionStorage.removeItem(PLACE);
@@ -119,17 +124,18 @@ async function showChat(api, client) {
     if (chat.channelId !== "") sessionStorage.setItem(PLACE, chat.channelId);
     app.changed(part);
   };
-  const chat = new Chat(client, changed, (message) => app.heard(message), (id) => app.forget(id), showProblem);
+  const chat = new Chat(client, changed, (message) => app.heard(message), (id) => app.forget(id), failed);
   client.on("status", ({ state, reason }) => {
     if (state !== "ended" || client.isLoggedIn) return;
+    over.abort();
     app.ended();
     showSignIn(api, reason === "closed" ? "" : "Your session has ended. Log in again.");
   });
-  addEventListener("online", () => client.wake());
+  addEventListener("online", () => client.wake(), { signal });
   document.addEventListener("visibilitychange", () => {
     app.draw(); // what a hidden page was given no frame for
     chat.markRead();
-  });
+  }, { signal });
   app.show(chat);
   await shown(async () => {
     await chat.start();
@@ -169,6 +175,9 @@ async function isOurs(client) {
   });
 }
 
+addEventListener("keydown", ({ key }) => {
+  if (key === "Escape" && document.getElementById("app") !== null) hideDrawers()?.focus();
+});
 addEventListener("hashchange", () => INVITE.test(location.hash) && location.reload()); // an invite that is opened where the page is open already
 const { api } = await (await fetch("settings.json")).json();
 const client = keptClient(api);
