@@ -127,3 +127,26 @@ test("a request leaves nothing behind", async () => {
   assert.equal(closed[dependants]?.size ?? 0, 0);
   assert.deepEqual(getEventListeners(closed, "abort"), []);
 });
+
+test("Node warns of no leak where many wait at once, and close ends them all", { timeout: 5_000 }, async (t) => {
+  const warnings = [];
+  const listener = ({ message }) => warnings.push(message);
+  process.on("warning", listener);
+  t.after(() => process.off("warning", listener));
+  let [sent, isAllSent] = [0, () => {}];
+  const allSent = new Promise((resolve) => (isAllSent = resolve));
+  const fetch = async (_, { signal }) => {
+    sent += 1;
+    if (sent <= 20) return new Response("{}", { status: 503 }); // then all of them pause
+    if (sent === 40) isAllSent();
+    return await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  };
+  const { client } = begin(t, [], { fetch });
+  const calls = Array.from({ length: 20 }, () => client.guild("g"));
+  const ends = Promise.allSettled(calls);
+  await allSent;
+  client.close();
+  for (const { reason } of await ends) assert.ok(reason instanceof ConnectionEnded, String(reason));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(warnings, []);
+});

@@ -2,7 +2,7 @@
 
 import { ApiError, isTemporary, leavesOpen, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
-import { pause } from "./retries.js";
+import { pause, whenAborted } from "./retries.js";
 import { isKey, isWellFormed, LONE_SURROGATE } from "./texts.js";
 
 const ATTEMPT_MS = 20_000;
@@ -157,12 +157,11 @@ export class Http {
  */
 function signalUntil(closed, ms) {
   const controller = new AbortController();
-  const stop = () => controller.abort(closed.reason);
   const timer = setTimeout(() => controller.abort(new DOMException(`no answer within ${ms} ms`, "TimeoutError")), ms);
-  closed.addEventListener("abort", stop);
+  const forget = whenAborted(closed, () => controller.abort(closed.reason));
   const done = () => {
     clearTimeout(timer);
-    closed.removeEventListener("abort", stop);
+    forget();
   };
   return { signal: controller.signal, done };
 }

@@ -3,6 +3,32 @@
 import { ApiError, isTemporary, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
 
+/** @type {WeakMap<AbortSignal, Set<() => void>>} what waits for the end of each */
+const waiting = new WeakMap();
+
+/** @param {Event} event */
+function callAll({ target }) {
+  const calls = waiting.get(/** @type {AbortSignal} */ (target)) ?? [];
+  waiting.delete(/** @type {AbortSignal} */ (target));
+  for (const call of calls) call();
+}
+
+/**
+ * Call when a signal is aborted; return what takes that back. All that waits for a signal shares one listener: Node warns of a leak
+ * where one has more than ten.
+ * @param {AbortSignal} signal
+ * @param {() => void} call
+ */
+export function whenAborted(signal, call) {
+  const calls = waiting.get(signal) ?? new Set();
+  waiting.set(signal, calls.add(call));
+  signal.addEventListener("abort", callAll, { once: true });
+  return () => {
+    calls.delete(call);
+    if (calls.size === 0) signal.removeEventListener("abort", callAll);
+  };
+}
+
 /**
  * Wait before another attempt. Rejects at once when the client is closed, so that a program can end.
  * @param {number} ms
@@ -11,9 +37,8 @@ import { Backoff } from "./policy.js";
 export function pause(ms, closed) {
   return new Promise((resolve, reject) => {
     if (closed.aborted) return reject(closed.reason);
-    const stop = () => (clearTimeout(timer), reject(closed.reason));
-    const timer = setTimeout(() => (closed.removeEventListener("abort", stop), resolve(undefined)), ms);
-    closed.addEventListener("abort", stop, { once: true });
+    const forget = whenAborted(closed, () => (clearTimeout(timer), reject(closed.reason)));
+    const timer = setTimeout(() => (forget(), resolve(undefined)), ms);
   });
 }
 
