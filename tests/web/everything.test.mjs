@@ -185,6 +185,20 @@ test("a guild that is joined again is told again, whether or when its loss is to
   }
 });
 
+test("a guild that was joined again and is deleted is not asked for again", async (t) => {
+  const { server, client } = begin(t);
+  const guildId = server.addGuild(10, [11]);
+  await client.followAll();
+  server.append(OWN, "guild.left", { guild_id: guildId });
+  join(server, guildId); // while there was no connection: no loss is told
+  await server.settled();
+  const ends = [];
+  for (const name of ["gone", "refused"]) client.on(name, ({ log, code }) => ends.push([log, code]));
+  server.end(`guild:${guildId}`, "deleted");
+  await server.settled();
+  assert.deepEqual(ends, [[`guild:${guildId}`, "deleted"]]);
+});
+
 test("a new channel that is followed already is not told twice", async (t) => {
   const { server, client, heard } = begin(t);
   const guildId = server.addGuild(10);

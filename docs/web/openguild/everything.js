@@ -147,6 +147,7 @@ export class Everything {
       case "event":
         return this.#take(told);
       case "gone":
+        if (told.code === "deleted") this.#guilds.delete(told.log); // also where it was joined again
         return isLogOver(told.code) ? this.#lost(told.log) : undefined;
       case "refused":
         return this.#lost(told.log, told.code === "limit_reached");
