@@ -53,6 +53,20 @@ test("a message that is taken back while its page is on its way is not shown", a
   assert.equal(history.messages[6].content, undefined);
 });
 
+test("what cannot be read any more of a channel that was left is no problem", async () => {
+  const { history, answer, fail } = begin();
+  const former = history.open("c");
+  const opening = history.open("d");
+  fail(new Error("not_found"));
+  assert.deepEqual([await former, history.hasFailed], [false, false]);
+  answer(pageOf(51, 100, 100));
+  assert.equal(await opening, true);
+  const reading = history.older();
+  history.close();
+  fail(new Error("not_found"));
+  await reading;
+});
+
 test("older messages that cannot be read now are asked for again", async () => {
   const { history, answer, fail } = await opened(pageOf(51, 100, 100));
   const reading = history.older();

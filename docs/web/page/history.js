@@ -60,11 +60,12 @@ export class History {
     const opening = this.#opening;
     this.#isReading = true;
     const page = await this.client.messages(channelId, around === undefined ? { limit: PAGE } : { limit: PAGE, around }).catch((failure) => {
-      if (opening === this.#opening) [this.hasFailed, this.#isReading] = [true, false];
+      if (opening !== this.#opening) return null; // it is not shown any more, and may be gone
+      [this.hasFailed, this.#isReading] = [true, false];
       this.changed();
       throw failure;
     });
-    if (opening !== this.#opening) return false;
+    if (page === null || opening !== this.#opening) return false;
     this.#isReading = false;
     [this.#epoch, this.#head] = [page.epoch, page.head];
     this.isNewest = around === undefined || page.messages.filter(({ sequence }) => sequence > around).length < PAGE / 2;
@@ -108,6 +109,8 @@ export class History {
       this.messages = [...foldMessages(page.messages, changes, { me: this.me() }), ...this.messages];
       this.#bound();
       this.changed();
+    } catch (failure) {
+      if (opening === this.#opening) throw failure;
     } finally {
       if (opening === this.#opening) [this.#isReading, this.#meanwhile] = [false, []];
     }
