@@ -40,6 +40,10 @@ class Problems:
         """Return how often such a line was left out since the last one; None: not now."""
         return self._log_throttle.due("message", now)
 
+    def ended(self, fault: Fault) -> None:
+        """The connection has ended, or was not made, because of this."""
+        self.last_end = fault
+
     def answered(self, now: float) -> None:
         """The server has received everything that was sent before."""
         self._answered_at = now

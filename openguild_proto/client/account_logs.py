@@ -51,9 +51,8 @@ class AccountLogs:
         self._guilds: dict[str, _GuildLog] = {}
         self._listings: deque[str] = deque()
         self._wants_guilds = False
-        self._listed: set[str] = (
-            set()
-        )  # logs of channels that are followed by a list, from now on, and have had no event
+        # Logs of channels that are followed by a list, from now on, and have had no event.
+        self._listed: set[str] = set()
 
     def next_listing(self) -> str | None:
         """Remove and return the id of the guild to read `GET /guilds/{id}/channels` of, all pages; None: none."""

@@ -132,7 +132,7 @@ class NatsBus(Bus):
         start = random.randrange(len(self._servers))  # noqa: S311 - spreads replicas over the servers
         with self._scope:
             await self._joined.wait()
-            self._problems.last_end = UNREACHABLE
+            self._problems.ended(UNREACHABLE)
             for server in itertools.cycle(self._servers[start:] + self._servers[:start]):
                 connection = await self._connect(server)
                 if connection is None:
@@ -154,13 +154,13 @@ class NatsBus(Bus):
             with anyio.fail_after(CONNECT_LIMIT_SECS):
                 await self._open_connection(connection)
         except ConnectionFailed as failure:
-            self._problems.last_end = failure.fault
+            self._problems.ended(failure.fault)
         except TimeoutError:
-            self._problems.last_end = SILENT
+            self._problems.ended(SILENT)
         except FAILURES:
-            self._problems.last_end = connection.fault
+            self._problems.ended(connection.fault)
         except Exception:
-            self._problems.last_end = CLOSED
+            self._problems.ended(CLOSED)
             log.exception("connecting to NATS failed")
         except BaseException:
             await connection.close_now()
@@ -221,7 +221,7 @@ class NatsBus(Bus):
                     if self._problems.is_silent(anyio.current_time()) and not connection.ended.is_set():
                         self._problems.report(SILENT, connection.server.name)
                 parts.cancel_scope.cancel()
-            self._problems.last_end = connection.fault
+            self._problems.ended(connection.fault)
             self._problems.report(self._problems.last_end, connection.server.name, "the connection to NATS has ended. ")
         finally:
             self._connection = None

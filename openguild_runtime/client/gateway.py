@@ -103,9 +103,8 @@ class Gateway:
         self._arrived = anyio.Event()
         self._taken: Event | None = None  # by the program, which may still be busy with it
         self._answers: dict[int, _Answer] = {}
-        self._turns = anyio.Semaphore(
-            MAX_PENDING_COMMANDS, fast_acquire=True
-        )  # more commands wait until others are answered
+        # More commands wait until others are answered.
+        self._turns = anyio.Semaphore(MAX_PENDING_COMMANDS, fast_acquire=True)
         self._end: Exception | None = None
         self._opened = anyio.Event()  # or it is over
         self._over = anyio.Event()

@@ -73,6 +73,18 @@ async def terminals(server: ServerProcess) -> AsyncIterator[tuple[Terminal, Term
             yield Terminal(alice, hers), Terminal(bob, his)
 
 
+async def meet(alice: Terminal, bob: Terminal) -> str:
+    """They register, and bob joins a guild that alice makes. Returns the end of their names."""
+    name = uuid.uuid4().hex[:8]
+    await alice.register(f"alice-{name}")
+    await bob.register(f"bob-{name}")
+    await alice.write("/guild Tea")
+    await alice.sees("/join ", "#typing")
+    await bob.write(alice.text("#typing").partition(": ")[2])
+    await bob.sees("no messages")
+    return name
+
+
 async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:
     alice, bob = terminals
     name = uuid.uuid4().hex[:8]
@@ -129,13 +141,7 @@ async def test_typing_is_told_seldom_and_ends_by_itself(
     terminals: tuple[Terminal, Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = terminals
-    name = uuid.uuid4().hex[:8]
-    await alice.register(f"alice-{name}")
-    await bob.register(f"bob-{name}")
-    await alice.write("/guild Tea")
-    await alice.sees("/join ", "#typing")
-    await bob.write(alice.text("#typing").partition(": ")[2])
-    await bob.sees("no messages")
+    name = await meet(alice, bob)
     await alice.write("/help")
     told = list[str]()
     typing = Client.typing
@@ -287,13 +293,7 @@ async def spend_reads(url: str, client: Client) -> None:
 
 async def test_texts_are_no_commands_to_the_terminal(terminals: tuple[Terminal, Terminal]) -> None:
     alice, bob = terminals
-    name = uuid.uuid4().hex[:8]
-    await alice.register(f"alice-{name}")
-    await bob.register(f"bob-{name}")
-    await alice.write("/guild Tea")
-    await alice.sees("/join ", "#typing")
-    await bob.write(alice.text("#typing").partition(": ")[2])
-    await bob.sees("no messages")
+    await meet(alice, bob)
     await alice.app.client.post(alice.channel(), "to the clipboard\x1b]52;c;eA==\x07, and clear\x9b2J")
     await bob.sees("to the clipboard.*clear")
     await bob.write("/reply 1 noted")

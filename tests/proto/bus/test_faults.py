@@ -12,7 +12,7 @@ DENIED = Fault("denied", "permits no publish", "permit it")
 def test_without_a_connection_the_last_end_is_told() -> None:
     problems = Problems("NATS", UNREACHABLE, SILENT)
     assert problems.now(0.0, connected=False) is UNREACHABLE
-    problems.last_end = CLOSED
+    problems.ended(CLOSED)
     problems.answered(5.0)
     problems.active.report("publish limits", DENIED)
     assert problems.now(5.0, connected=False) is CLOSED
