@@ -8,41 +8,80 @@ path (lines.py), which has a response for each rule. A test feeds the same bytes
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http.exchange import Head
 from openguild_proto.http.fields import frequent_field_line
+from openguild_proto.http.message import Headers
 from openguild_proto.http.strictness import HOST, TOKEN, Framing, Rule
 from openguild_proto.limits import MAX_METHOD_BYTES, Limits
 
-_HEAD = re.compile(rb"(" + TOKEN + rb") (/[!-\"$-~]*) HTTP/1\.1\r\n((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
+_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") (/[!-\"$-~]*) HTTP/1\.1\r\n")
+_FIELD_LINES = re.compile(rb"((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
 # the last four take the slow path
 _CHECKED = frozenset(
     {"host", "content-length", "connection", "upgrade", "transfer-encoding", "expect", "te", "trailer"}
 )
 _UPGRADES = frozenset({"upgrade", "keep-alive, upgrade"})  # of Connection, as clients and browsers send it
+MAX_REMEMBERED_FIELDS_BYTES = 4_096  # of a connection
 NO_BODY = Framing(0, chunked=False, expects_continue=False)
 
 
-class PatternHeads:
-    """Reads common heads, and leaves all others in the buffer."""
+class _Fields(NamedTuple):
+    """The header fields of a head: their lines with the empty line behind them, and what they say."""
 
-    __slots__ = ("_limits",)
+    lines: bytes
+    headers: Headers
+    framing: Framing
+    upgrades: bool
+
+
+_NO_FIELDS = _Fields(b"", (), NO_BODY, upgrades=False)
+
+
+class PatternHeads:
+    """Reads common heads, and leaves all others in the buffer.
+
+    It remembers the last header fields: a client repeats them with most requests, each with another target.
+    """
+
+    __slots__ = ("_last", "_limits", "_max_bytes")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._max_bytes = min(limits.max_header_line_bytes, limits.max_head_bytes)
+        self._last = _NO_FIELDS
 
     def read_head(self, buffer: bytearray) -> Head | None:
         """Remove and return the head at the start of `buffer`; None: it takes the slow path."""
-        limits = self._limits
-        end = buffer.find(b"\r\n\r\n", 0, min(limits.max_header_line_bytes, limits.max_head_bytes)) + 4
-        if end < 4 or (matched := _HEAD.fullmatch(buffer, 0, end)) is None:
+        start = buffer.find(b"\r\n", 0, self._max_bytes) + 2
+        if start < 2 or (matched := _REQUEST_LINE.fullmatch(buffer, 0, start)) is None:
             return None
-        method, target, block = matched.groups()
-        lines = block.decode("latin-1").split("\r\n")
-        if method == b"CONNECT" or len(method) > MAX_METHOD_BYTES or len(target) > limits.max_target_bytes:
+        method, target = matched.groups()
+        if method == b"CONNECT" or len(method) > MAX_METHOD_BYTES or len(target) > self._limits.max_target_bytes:
             return None
-        if len(lines) - 1 > limits.max_header_count:
+        fields = self._last
+        if not fields.lines or not buffer.startswith(fields.lines, start):
+            found = self._read_fields(buffer, start)
+            if found is None:
+                return None
+            fields = found
+            self._last = fields if len(fields.lines) <= MAX_REMEMBERED_FIELDS_BYTES else _NO_FIELDS
+        lines, headers, framing, upgrades = fields
+        end = start + len(lines)
+        if end > self._max_bytes or (upgrades and method != b"GET"):
+            return None
+        path, _, query = target.decode("ascii").partition("?")
+        del matched, buffer[:end]
+        return Head(method.decode("ascii"), path, query, headers, "1.1", framing, HANDSHAKE if upgrades else PLAIN)
+
+    def _read_fields(self, buffer: bytearray, start: int) -> _Fields | None:
+        end = buffer.find(b"\r\n\r\n", start, self._max_bytes) + 4
+        if end < 4 or (matched := _FIELD_LINES.fullmatch(buffer, start, end)) is None:
+            return None
+        lines = matched[1].decode("latin-1").split("\r\n")
+        if len(lines) - 1 > self._limits.max_header_count:
             return None
         headers: list[tuple[str, str]] = []
         hosts, length = 0, -1
@@ -73,17 +112,12 @@ class PatternHeads:
                     return None
             else:
                 return None
-        if hosts != 1 or length > limits.max_body_bytes:
+        if hosts != 1 or length > self._limits.max_body_bytes:
             return None
-        exchange = PLAIN
-        if upgrades or can_upgrade:
-            if upgrades != 1 or not can_upgrade or method != b"GET" or length >= 0:
-                return None
-            exchange = HANDSHAKE
-        path, _, query = target.decode("ascii").partition("?")
+        if (upgrades or can_upgrade) and (upgrades != 1 or not can_upgrade or length >= 0):
+            return None
         framing = Framing(length, chunked=False, expects_continue=False) if length > 0 else NO_BODY
-        del matched, buffer[:end]
-        return Head(method.decode("ascii"), path, query, tuple(headers), "1.1", framing, exchange)
+        return _Fields(matched[0], tuple(headers), framing, can_upgrade)
 
 
 class PlainExchange:

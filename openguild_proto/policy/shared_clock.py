@@ -23,10 +23,6 @@ class Reading(NamedTuple):
         """Return the reading of a query sent at `asked` and answered at `answered`; the store read its clock in between."""
         return cls(wall_ms, (asked + answered) / 2, (answered - asked) / 2)
 
-    def wall_at(self, now: float) -> float:
-        """Return UTC milliseconds at `now`."""
-        return self.wall_ms + (now - self.at) * 1000
-
     def error_at(self, now: float) -> float:
         """Return the possible error in seconds, which grows with the drift of the two clocks."""
         return self.error_secs + (now - self.at) * CLOCK_DRIFT
@@ -47,7 +43,8 @@ class SharedClock:
 
     def wall_ms(self, now: float) -> float | None:
         """Return UTC milliseconds of the store's clock; None without a reading. `now`: monotonic seconds."""
-        return None if self._reading is None else self._reading.wall_at(now)
+        reading = self._reading
+        return None if reading is None else reading.wall_ms + (now - reading.at) * 1000
 
     def take(self, reading: Reading) -> float:
         """Use `reading` if it is more exact than the one in use, or contradicts it.
@@ -55,12 +52,12 @@ class SharedClock:
         Return the seconds by which it contradicts: 0.0 unless the store's clock was set, another machine became the
         store, or this machine was suspended.
         """
-        used = self._reading
-        if used is None:
+        used, shown = self._reading, self.wall_ms(reading.at)
+        if used is None or shown is None:
             self._reading = reading
             return 0.0
         error, former = reading.error_secs, used.error_at(reading.at)
-        apart = (reading.wall_ms - used.wall_at(reading.at)) / 1000
+        apart = (reading.wall_ms - shown) / 1000
         contradicts = abs(apart) > error + former
         if contradicts or error <= former:
             self._reading = reading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -13,6 +14,22 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 def json_line(record: Record) -> str:
     return _encode(record).decode() + "\n"
+
+
+@lru_cache(maxsize=4_096)  # few of them differ
+def json_access_parts(
+    target: str,
+    message: str,
+    process: tuple[tuple[str, int | str], ...],
+    method: str,
+    route: str,
+    status: int,
+    client: str,
+) -> tuple[str, str, str]:
+    """Return what stands in a request's access line behind the time, the request's id and the latency."""
+    before: Record = {"level": "INFO", "target": target, "message": message, **dict(process), "request_id": ""}
+    between: Record = {"method": method, "route": route, "status": status, "latency_ms": 0}
+    return f",{json_line(before)[1:-3]}", f'",{json_line(between)[1:-3]}', f",{json_line({'client': client})[1:]}"
 
 
 def compact_line(record: Record) -> str:

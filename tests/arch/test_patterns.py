@@ -93,7 +93,7 @@ def secs(work: Callable[[], object], times: int = 5) -> float:
 
 def test_the_patterns_are_found() -> None:
     names = " ".join(PATTERNS.values())
-    for name in ("strictness._REQUEST_LINE", "fast_path._HEAD", "decode._INTEGER", "names._FLAG", "logs._PATTERNS"):
+    for name in ("strictness._REQUEST_LINE", "fast_path._FIELD", "decode._INTEGER", "names._FLAG", "logs._PATTERNS"):
         assert name in names
 
 

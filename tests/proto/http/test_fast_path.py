@@ -72,6 +72,33 @@ def test_what_it_reads_h11_reads_alike(data: bytes) -> None:
     assert data.partition(b"\r\n\r\n")[2] == buffer, "the head, and no more, was taken"
 
 
+@given(st.lists(COMMON, min_size=2, max_size=3), st.lists(st.integers(0, 2), min_size=2, max_size=6))
+@settings(deadline=None, max_examples=300)
+def test_what_a_connection_remembers_changes_nothing(heads: list[bytes], order: list[int]) -> None:
+    remembering, taken = PatternHeads(Limits(max_head_bytes=80)), set()
+    for place in order:
+        data = heads[place % len(heads)]
+        buffer, fresh = bytearray(data), bytearray(data)
+        head = PatternHeads(Limits(max_head_bytes=80)).read_head(fresh)
+        assert (remembering.read_head(buffer), buffer) == (head, fresh)
+        repeated = head is not None and head.headers in taken
+        event("remembered" if repeated else "new" if head is not None else "left to the long way")
+        taken.add(head.headers if head is not None else ())
+
+
+@pytest.mark.parametrize(("method", "target"), [(b"POST", b"/ws"), (b"GET", b"/" + b"a" * 90)])
+def test_remembered_fields_do_not_suit_every_request_line(method: bytes, target: bytes) -> None:
+    lines = b"\r\n".join([b"Host: x", *VALID_LINES, b"", b""])
+    limits = Limits(max_head_bytes=len(lines) + 80)
+    heads = PatternHeads(limits)
+    first = bytearray(b"GET /ws HTTP/1.1\r\n" + lines)
+    assert heads.read_head(first) is not None
+    data = method + b" " + target + b" HTTP/1.1\r\n" + lines
+    buffer = bytearray(data)
+    assert heads.read_head(buffer) is None
+    assert buffer == data
+
+
 @given(COMMON)
 @settings(deadline=None, max_examples=300)
 def test_byte_by_byte_which_is_the_long_way_gives_the_same_requests_and_answers(data: bytes) -> None:

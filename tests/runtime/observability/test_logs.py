@@ -59,8 +59,12 @@ def test_json_lines_hold_context_and_tracebacks(logged: Callable[..., io.StringI
     assert second["message"] == "plain record"
 
 
+@pytest.mark.parametrize("process", [{}, {"worker": 2}])
 @pytest.mark.parametrize("log_format", ["json", "compact"])
-def test_the_access_line_is_what_any_record_would_be(log_format: str, logged: Callable[..., io.StringIO]) -> None:
+def test_the_access_line_is_what_any_record_would_be(
+    log_format: str, process: dict[str, int], logged: Callable[..., io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "process_fields", process)
     stream = logged(log_format)
     request_id = "0b1e6a5e-3c0e-4b7e-9b1e-6a5e3c0e4b7e"
     fields: dict[str, Any] = {"method": "GET", "route": "/users/me", "status": 200, "latency_ms": 1.25, "client": "::1"}
@@ -69,6 +73,7 @@ def test_the_access_line_is_what_any_record_would_be(log_format: str, logged: Ca
         structlog.get_logger("openguild.http").info(logs.ACCESS, **fields)
     access, plain = (line[line.index("Z") :] for line in stream.getvalue().splitlines())
     assert access == plain
+    assert ("worker" in access) is ("worker" in process)
 
 
 def test_the_access_line_hides_a_secret_in_the_request_id(logged: Callable[..., io.StringIO]) -> None:
