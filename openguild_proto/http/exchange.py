@@ -1,4 +1,4 @@
-"""The interface of the two ways to read a request: by one pattern (fast_path.py), or line by line with h11 (lines.py)."""
+"""The interface of the two ways to read a request: by patterns (fast_path.py), or line by line with h11 (lines.py)."""
 
 from __future__ import annotations
 

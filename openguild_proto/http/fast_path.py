@@ -1,6 +1,6 @@
 """The fast path for common requests: a complete HTTP/1.1 head, with a body of known length or none, or a WebSocket handshake.
 
-One pattern has the grammar that strictness.py checks line by line, so a second parse by h11 is not needed. All other
+Two patterns have the grammar that strictness.py checks line by line, so a second parse by h11 is not needed. All other
 requests (an incomplete head, HTTP/1.0, chunks, Expect, other upgrades, Connection: close, anything malformed) take the slow
 path (lines.py), which has a response for each rule. A test feeds the same bytes to both paths and compares the results.
 """
