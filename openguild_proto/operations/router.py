@@ -114,7 +114,8 @@ class Router:
         for segment in segments:
             if node is None:
                 return []
-            node = node.literal.get(segment) or (node.parameter if segment else None)
+            name = segment.replace("%40", "@")  # as clients write `@me` that quote it like a parameter
+            node = node.literal.get(name) or (node.parameter if segment else None)
         return [route for route in node.routes if route.client or not client] if node is not None else []
 
 

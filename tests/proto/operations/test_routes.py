@@ -51,7 +51,14 @@ def test_literal_segments_come_before_parameters() -> None:
     assert leave.route.operation is members.leave
 
 
-@pytest.mark.parametrize("path", ["", "/", "//", "/health/", "/Health", "/guilds//channels", "/users/me/x", "*"])
+@pytest.mark.parametrize("me", ["@me", "%40me"])
+def test_the_caller_may_be_quoted_like_a_parameter(me: str) -> None:
+    left = match("DELETE", f"/guilds/{UUID}/members/{me}")
+    assert isinstance(left, Matched)
+    assert left.template == "/guilds/{guild_id}/members/@me"
+
+
+@pytest.mark.parametrize("path", ["", "/", "//", "/health/", "/Health", "/%68ealth", "/%6Detrics", "/guilds//channels", "/users/me/x", "*"])
 def test_unknown_paths(path: str) -> None:
     assert match("GET", path) is None
 
