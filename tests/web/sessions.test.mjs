@@ -171,6 +171,23 @@ test("what one user has followed is nothing of another one", async (t) => {
   assert.deepEqual(heard, []);
 });
 
+test("how one user appears is chosen again after a login of theirs, and nothing of another one", async (t) => {
+  const server = new FakeServer();
+  const [bob, put] = [idOf(2), "PUT /users/@me/presence"];
+  server.answers.set(put, () => json(204));
+  server.answers.set("POST /sessions/login", ({ identifier }) => pairOf(identifier === "bob" ? bob : ME, identifier));
+  const client = server.client(t);
+  const chosen = [];
+  for (const name of ["alice", "alice", "bob"]) {
+    await client.login(name, "correct horse");
+    await client.connect();
+    if (chosen.length === 0) await client.setPresence("idle");
+    await server.settled();
+    chosen.push(server.requests.filter((request) => request === put).length);
+  }
+  assert.deepEqual(chosen, [1, 2, 2]);
+});
+
 test("a refresh of the former session changes nothing of the new one", async (t) => {
   for (const answer of [() => pairOf(ME, "late"), ENDED]) {
     const server = new FakeServer();

@@ -121,11 +121,11 @@ export class Client extends Actions {
    */
   async login(username, password) {
     const body = { identifier: username, secret: password, device: { device_id: this.deviceId } };
-    const options = { body, authorized: false, repeatable: true };
-    const pair = pairOf((await this.request("POST", "/sessions/login", options)).body);
+    const pair = pairOf((await this.request("POST", "/sessions/login", { body, authorized: false, repeatable: true })).body);
     const { gateway, subscriptions } = this.#link;
     if (this.isLoggedIn || gateway.machine.phase !== "idle") {
       const isSameUser = [null, payloadOf(pair.access_token).user_id].includes(this.#session.userId);
+      if (!isSameUser) this.#presence = null;
       this.#leave("logged in again", SESSION_ENDED);
       this.#link = this.#newLink(isSameUser ? subscriptions.places() : new Map());
     }
