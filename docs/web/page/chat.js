@@ -84,7 +84,7 @@ export class Chat {
     this.me = (await this.client.connect()).user;
     this.outbox.takeUp(this.me.user_id);
     await this.client.followAll();
-    await this.unread.ask();
+    await this.#later(() => this.unread.ask());
     this.changed("guilds");
   }
 
