@@ -250,6 +250,30 @@ async def test_a_hint_of_a_newer_server_is_passed_over(kind: str, data: Any) -> 
         assert await sequences(events, 1) == [1]
 
 
+async def test_commands_wait_for_a_program_that_takes_no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them reads on for its answer, which stands behind events."""
+    bound, at_once = MAX_WAITING_EVENTS + 200, 500  # no more come with one read
+    monkeypatch.setattr("openguild_runtime.client.gateway.MAX_LEFT_EVENTS", bound)
+    last = bound + 2 * at_once
+    async with following() as (server, events), anyio.create_task_group() as tasks:
+        tasks.start_soon(events.carry_out, Post(0, LOG[8:], content="hi"))
+        await eventually(lambda: events._machine.pending == 1)
+        await server.events(1, last)
+        tasks.start_soon(server.beat)
+        await eventually(lambda: len(events._waiting) >= bound)
+        await eventually(lambda: server.beats > 2)
+        assert len(events._waiting) < bound + at_once
+        events._retry_secs = 0.05
+        with pytest.raises(OutcomeUnknown, match="events wait for this program to take them"):
+            await events.carry_out(Post(0, LOG[8:], content="more"))
+        assert events._machine.pending == 1, "it was not sent"
+        events._retry_secs = 30
+        tasks.start_soon(events.carry_out, Post(0, LOG[8:], content="later"))
+        assert await sequences(events, last) == list(range(1, last + 1))
+        await eventually(lambda: events._machine.pending == 2)
+        tasks.cancel_scope.cancel()
+
+
 async def test_hints_that_are_not_taken_are_dropped() -> None:
     """They are read beyond the bound while a command waits for its answer."""
     async with following() as (server, events), anyio.create_task_group() as tasks:
