@@ -58,7 +58,9 @@ def test_the_caller_may_be_quoted_like_a_parameter(me: str) -> None:
     assert left.template == "/guilds/{guild_id}/members/@me"
 
 
-@pytest.mark.parametrize("path", ["", "/", "//", "/health/", "/Health", "/%68ealth", "/%6Detrics", "/guilds//channels", "/users/me/x", "*"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "//", "/health/", "/Health", "/%68ealth", "/%6Detrics", "/guilds//channels", "/users/me/x", "*"]
+)
 def test_unknown_paths(path: str) -> None:
     assert match("GET", path) is None
 
