@@ -50,8 +50,8 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 T = TypeVar("T")
 
-MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program; while a command waits for its answer,
-MAX_LEFT_EVENTS = 20_000  # these, and then no command is sent
+MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program
+MAX_LEFT_EVENTS = 20_000  # the same while a command waits for its answer; no command is sent then
 CLOSE_SECS = 3.0
 
 
