@@ -382,13 +382,6 @@ class ControlRecord(Record, frozen=True):
     body: str | None = None  # JSON text, where the kind has one
 
 
-class Visible(Record, frozen=True):
-    """What one user is notified of: the guilds they are a member of, those guilds' channels, and channels they have a role in."""
-
-    guild_ids: tuple[str, ...]
-    channel_ids: tuple[str, ...]
-
-
 class History(Record, frozen=True):
     """What a database says of itself, in one reading."""
 

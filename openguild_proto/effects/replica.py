@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import Effect, StorageEffect
-from openguild_proto.records import ControlRecord, Head, History, Visible
+from openguild_proto.records import ControlRecord, Head, History, Record
 
 
 class ReadHeads(StorageEffect[dict[str, Head]], frozen=True):
@@ -11,6 +11,13 @@ class ReadHeads(StorageEffect[dict[str, Head]], frozen=True):
 
     divides_by = "log"
 
+    channel_ids: tuple[str, ...]
+
+
+class Visible(Record, frozen=True):
+    """What one user is notified of: the guilds they are a member of, those guilds' channels, and channels they have a role in."""
+
+    guild_ids: tuple[str, ...]
     channel_ids: tuple[str, ...]
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.performs import collect
-from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible
+from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible, Visible
 from openguild_proto.memory import (
     accounts,
     appends,
@@ -34,7 +34,7 @@ from openguild_proto.memory import (
     takeovers,
 )
 from openguild_proto.memory.state import State
-from openguild_proto.records import ControlRecord, StoredEvent, Visible
+from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_proto.schemas.log_writer import LogWriter
 
 T = TypeVar("T")

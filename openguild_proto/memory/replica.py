@@ -13,10 +13,11 @@ from openguild_proto.effects.replica import (
     ReadVisible,
     RecordLineage,
     RenewEpochs,
+    Visible,
 )
 from openguild_proto.memory.logs import find_place
 from openguild_proto.memory.state import State
-from openguild_proto.records import ControlRecord, Head, History, Visible
+from openguild_proto.records import ControlRecord, Head, History
 
 
 @performs(ReadHeads)

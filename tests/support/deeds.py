@@ -17,9 +17,10 @@ from openguild_proto.effects.replica import (
     ReadHistory,
     ReadVisible,
     RenewEpochs,
+    Visible,
 )
 from openguild_proto.operations.posting import fingerprint_of
-from openguild_proto.records import Author, ChannelRecord, ControlRecord, GuildRecord, History, Visible
+from openguild_proto.records import Author, ChannelRecord, ControlRecord, GuildRecord, History
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.performs import performs
-from openguild_proto.effects.replica import FindAudience, ReadControlHead, ReadControls, ReadHeads, ReadVisible
-from openguild_proto.records import ControlRecord, Head, Visible
+from openguild_proto.effects.replica import FindAudience, ReadControlHead, ReadControls, ReadHeads, ReadVisible, Visible
+from openguild_proto.records import ControlRecord, Head
 from openguild_runtime.storage.postgres.mentions import CHANNELS_OF_USER
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import CONTROL_COLUMNS, control_record

@@ -8,12 +8,12 @@ from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.channels import ReadEvents
-from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory, ReadVisible
+from openguild_proto.effects.replica import ReadControlHead, ReadHeads, ReadHistory, ReadVisible, Visible
 from openguild_proto.errors import ErrorCode
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.http.message import OpenStream
-from openguild_proto.records import Head, History, StoredEvent, Visible
+from openguild_proto.records import Head, History, StoredEvent
 from openguild_proto.replica.actions import Close, Prepared, Query, Replay
 from openguild_proto.replica.replica import Replica
 from openguild_proto.sessions.tokens import TokenAuthority
