@@ -261,6 +261,13 @@ class React(Change, frozen=True):
     adds: bool
 
 
+class ClearReactions(Change, frozen=True):
+    """A moderator takes the reactions of all users away: those with `emoji`, or all (None)."""
+
+    emoji: str | None = None
+    reason: str | None = None
+
+
 class Pin(Change, frozen=True):
     """The target is pinned to its channel, or no longer."""
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
+from openguild_proto.client.view import without
 from openguild_proto.limits import MAX_LISTED_MESSAGES
 from openguild_proto.schemas.events import (
     EditContent,
     MessageContent,
     PinContent,
     ReactionContent,
+    ReactionsClearedContent,
     RedactedContent,
     RedactionContent,
     parse_content,
     parse_event,
 )
 from openguild_proto.schemas.messages import Message, Reaction
+
+ChangeContent: TypeAlias = EditContent | RedactionContent | ReactionContent | ReactionsClearedContent | PinContent
 
 
 class ShownReaction(msgspec.Struct):
@@ -64,7 +69,7 @@ class MessageList:
         self.head = sequence
         event = parse_event(wire)
         content = parse_content(event)
-        if isinstance(content, EditContent | RedactionContent | ReactionContent | PinContent):
+        if isinstance(content, ChangeContent):
             return self._change(event, content)
         match content:
             case MessageContent(author=author, content=text, reply_to=reply_to):
@@ -84,9 +89,7 @@ class MessageList:
             del self.messages[next(iter(self.messages))]
         return message
 
-    def _change(
-        self, event: CanonicalEvent, content: EditContent | RedactionContent | ReactionContent | PinContent
-    ) -> ShownMessage | None:
+    def _change(self, event: CanonicalEvent, content: ChangeContent) -> ShownMessage | None:
         message = self.messages.get(content.target)
         if message is None or message.text is None:
             return None
@@ -97,6 +100,8 @@ class MessageList:
                 message.text, message.edited, message.pinned, message.reactions = None, False, False, {}
             case ReactionContent(emoji=emoji):
                 self._react(message, emoji, event.sender, 1 if event.event_type == "reaction.added" else -1)
+            case ReactionsClearedContent(emoji=emoji):
+                message.reactions = without(message.reactions, emoji)
             case PinContent():
                 message.pinned = event.event_type == "message.pinned"
         return message

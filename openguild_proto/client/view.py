@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -12,11 +13,14 @@ from openguild_proto.schemas.events import (
     MessageContent,
     PinContent,
     ReactionContent,
+    ReactionsClearedContent,
     RedactedContent,
     RedactionContent,
     parse_content,
     parse_event,
 )
+
+T = TypeVar("T")
 
 
 class SeenMessage(msgspec.Struct):
@@ -64,6 +68,8 @@ class ChannelView:
                 self._redact(message, event.event_id)
             case ReactionContent(target=target, emoji=emoji) if (message := self._whole(target)) is not None:
                 _react(message, emoji, event.sender, adds=event.event_type == "reaction.added")
+            case ReactionsClearedContent(target=target, emoji=emoji) if (message := self._whole(target)) is not None:
+                message.reactions = without(message.reactions, emoji)
             case PinContent(target=target) if (message := self._whole(target)) is not None:
                 message.pinned = event.event_type == "message.pinned"
 
@@ -84,6 +90,11 @@ class ChannelView:
     def _redact(self, message: SeenMessage, redacted_by: str) -> None:
         message.text, message.redacted_by, message.edited, message.pinned = None, redacted_by, False, False
         message.reactions = {}
+
+
+def without(reactions: dict[str, T], emoji: str | None) -> dict[str, T]:
+    """Return the reactions without those with the emoji; None: without any."""
+    return {used: reaction for used, reaction in reactions.items() if emoji not in {None, used}}
 
 
 def _react(message: SeenMessage, emoji: str, user_id: str, *, adds: bool) -> None:

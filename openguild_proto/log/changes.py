@@ -21,7 +21,17 @@ from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.channels import KIND_BYTES, is_same_post
 from openguild_proto.policy.messages import Asker, apply_decided, decide_change, permission_to_append
 from openguild_proto.policy.permissions import Permission, handed_over, require_role, require_session
-from openguild_proto.records import Author, Change, Edit, MessageState, React, Redact, SeenMessage, StoredEvent
+from openguild_proto.records import (
+    Author,
+    Change,
+    ClearReactions,
+    Edit,
+    MessageState,
+    React,
+    Redact,
+    SeenMessage,
+    StoredEvent,
+)
 
 
 class Judgement(msgspec.Struct, frozen=True, gc=False):
@@ -63,7 +73,10 @@ class ChangeBatch:
     states: dict[tuple[str, int], tuple[int, MessageState]] = field(default_factory=dict)
     """Of changed messages, by channel and sequence: the place in `events` of the last change, and how the message is then."""
     reactions: dict[tuple[str, int, str, str], tuple[int, bool]] = field(default_factory=dict)
-    """By channel, message, emoji and user: the place in `events` of the last change, and whether the reaction is there then."""
+    """By channel, message, emoji and user: the place in `events` of the last change, and whether the reaction is there then.
+    Those before a clearing of them are not here any more."""
+    cleared: dict[tuple[str, int, str | None], None] = field(default_factory=dict)
+    """By channel, message and emoji (None: all): whose reactions from before the batch are to go, before those above are stored."""
     redacted: dict[tuple[str, int], bytes] = field(default_factory=dict)  # wires of stored events without their text
     born_redacted: list[tuple[str, int, str]] = field(default_factory=list)
     """Messages that came without their text: channel, sequence, the event id of their redaction."""
@@ -149,7 +162,10 @@ class ChangeBatch:
             _, before = self.states.get((channel_id, before.sequence), (0, before))
         has_reacted = judgement.has_reacted
         if before is not None and isinstance(change, React):
-            _, has_reacted = self.reactions.get((channel_id, before.sequence, change.emoji, user_id), (0, has_reacted))
+            message = channel_id, before.sequence
+            if (*message, None) in self.cleared or (*message, change.emoji) in self.cleared:
+                has_reacted = False
+            _, has_reacted = self.reactions.get((*message, change.emoji, user_id), (0, has_reacted))
         return before, has_reacted
 
     def _become(
@@ -161,8 +177,12 @@ class ChangeBatch:
         self._pins[channel_id] = self._pins.get(channel_id, 0) + pinned
         if isinstance(change, React):
             self.reactions[channel_id, after.sequence, change.emoji, append.sender_id] = len(self.events), change.adds
+        if isinstance(change, ClearReactions):
+            self.cleared[channel_id, after.sequence, change.emoji] = None
+            self._forget_reactions(channel_id, after.sequence, change.emoji)
         if isinstance(change, Redact):
             self._redact(append, after.sequence, judgement.texts)
+            self._forget_reactions(channel_id, after.sequence)
         return self._append(append, judgement, after.sequence)
 
     def _append(self, append: AppendEvent, judgement: Judgement, target: int | None) -> Appended:
@@ -197,8 +217,10 @@ class ChangeBatch:
             if of_message and event.append.channel_id == append.channel_id:
                 event.wire = redacted_wire(event.wire, append.event_id)
                 event.fingerprint = event.fingerprint[:KIND_BYTES]
-        for reaction in [key for key in self.reactions if key[:2] == (append.channel_id, message)]:
-            del self.reactions[reaction]
+
+    def _forget_reactions(self, channel_id: str, message: int, emoji: str | None = None) -> None:
+        for key in [key for key in self.reactions if key[:2] == (channel_id, message) and emoji in {None, key[2]}]:
+            del self.reactions[key]
 
 
 _UNREAD = Judgement(head=0, messages=0, living=True, memberships=(None, None), server_roles=())

@@ -14,7 +14,7 @@ from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.channels import KIND_BYTES, is_same_post
 from openguild_proto.policy.messages import Asker, apply_decided, decide_change, permission_to_append
 from openguild_proto.policy.permissions import require_owned
-from openguild_proto.records import NOBODY, Author, Edit, MessageState, React, Redact, StoredEvent
+from openguild_proto.records import NOBODY, Author, ClearReactions, Edit, MessageState, React, Redact, StoredEvent
 
 
 @performs(AppendEvent)
@@ -128,12 +128,18 @@ def _apply(channel: Channel, effect: AppendEvent, event: StoredEvent, message: M
             channel.reactions.setdefault((message.sequence, emoji), {})[effect.sender_id] = None
         case React(emoji=emoji):
             del channel.reactions[message.sequence, emoji][effect.sender_id]
+        case ClearReactions(emoji=emoji):
+            _drop_reactions(channel, message.sequence, emoji)
         case Redact():
             channel.mentions.pop(message.sequence, None)
-            for key in [key for key in channel.reactions if key[0] == message.sequence]:
-                del channel.reactions[key]
+            _drop_reactions(channel, message.sequence)
             for sequence in (message.sequence, *channel.edits.get(message.sequence, ())):
                 _redact(channel, sequence, effect.event_id)
+
+
+def _drop_reactions(channel: Channel, message: int, emoji: str | None = None) -> None:
+    for key in [key for key in channel.reactions if key[0] == message and emoji in {None, key[1]}]:
+        del channel.reactions[key]
 
 
 def _redact(channel: Channel, sequence: int, redacted_by: str) -> None:

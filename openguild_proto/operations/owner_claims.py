@@ -39,6 +39,7 @@ from openguild_proto.schemas.events import (
     MentionedParties,
     MessageContent,
     ReactionContent,
+    ReactionsClearedContent,
     RedactionContent,
     UnknownContent,
 )
@@ -79,7 +80,9 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
         case RedactionContent(reason=str(reason)) if len(reason) > MAX_REASON_CHARS:
             well_formed = False
         case ReactionContent(emoji=emoji):
-            well_formed = 1 <= len(emoji) <= MAX_EMOJI_CHARS and text_problem(emoji) is None
+            well_formed = _is_emoji(emoji)
+        case ReactionsClearedContent(emoji=emoji, reason=reason):
+            well_formed = (emoji is None or _is_emoji(emoji)) and len(reason or "") <= MAX_REASON_CHARS
         case _:
             well_formed = True
     return None if well_formed else "its content is not of its type"
@@ -190,6 +193,10 @@ def _is_line(text: str) -> bool:
 
 def _is_text(text: str) -> bool:
     return len(text) <= MAX_MESSAGE_CHARS and "\0" not in text
+
+
+def _is_emoji(text: str) -> bool:
+    return 1 <= len(text) <= MAX_EMOJI_CHARS and text_problem(text) is None
 
 
 def _is_position(position: int) -> bool:

@@ -9,8 +9,19 @@ from msgspec.structs import replace
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_CHANNEL_PINS, MAX_MESSAGE_EMOJI, MAX_MESSAGE_VERSIONS
 from openguild_proto.policy.permissions import ROLES, Permission, allows
-from openguild_proto.policy.reactions import add_use, has_emoji, take_use_back, uses_of
-from openguild_proto.records import NO_REACTIONS, Change, Edit, Mentions, MessageState, Pin, React, Redact, Reply
+from openguild_proto.policy.reactions import add_use, clear_emoji, has_emoji, take_use_back, uses_of
+from openguild_proto.records import (
+    NO_REACTIONS,
+    Change,
+    ClearReactions,
+    Edit,
+    Mentions,
+    MessageState,
+    Pin,
+    React,
+    Redact,
+    Reply,
+)
 
 
 class Asker(NamedTuple):
@@ -29,7 +40,7 @@ def permission_to_append(change: Change | None, mentions: Mentions) -> Permissio
     match change:
         case Redact():
             return Permission.READ
-        case Pin():
+        case Pin() | ClearReactions():
             return Permission.MANAGE_MESSAGES
     return Permission.SEND_MESSAGES
 
@@ -71,6 +82,8 @@ def decide_change(
             )
         case React():
             return _react(message, change, asker)
+        case ClearReactions(emoji=emoji):
+            return _clear(message, emoji)
         case Pin(pins=pins):
             return _pin(message, asker, now_ms if pins else None)
     raise TypeError(f"no change: {type(change).__name__}")
@@ -108,6 +121,14 @@ def _react(message: MessageState, change: React, asker: Asker) -> MessageState |
         raise Refusal(ErrorCode.LIMIT_REACHED, f"a message has {MAX_MESSAGE_EMOJI} different emoji at most")
     count = add_use if change.adds else take_use_back
     reactions, is_crowded = count(before, emoji, asker.user_id, is_crowded=message.is_crowded)
+    return replace(message, reactions=reactions, is_crowded=is_crowded)
+
+
+def _clear(message: MessageState, emoji: str | None) -> MessageState | None:
+    before = message.reactions
+    if before == NO_REACTIONS or (emoji is not None and not has_emoji(before, emoji)):
+        return None
+    reactions, is_crowded = clear_emoji(before, emoji) if emoji is not None else (NO_REACTIONS, False)
     return replace(message, reactions=reactions, is_crowded=is_crowded)
 
 

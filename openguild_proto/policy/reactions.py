@@ -5,7 +5,7 @@ So a page is put together without reading them, unless the reader is one of them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -76,6 +76,11 @@ def take_use_back(reactions: str, emoji: str, user_id: str, *, is_crowded: bool)
     return before.removesuffix(",") + behind, is_crowded
 
 
+def clear_emoji(reactions: str, emoji: str) -> tuple[str, bool]:
+    """Take the emoji away from all users. Returns what is kept then, and whether it is crowded."""
+    return _kept(use for use in read_reactions(reactions) if use.emoji != emoji)
+
+
 def _counted(reactions: str, emoji: str, user_id: str, *, adds: bool) -> tuple[str, bool]:
     uses = read_reactions(reactions)
     for use in uses:
@@ -85,8 +90,12 @@ def _counted(reactions: str, emoji: str, user_id: str, *, adds: bool) -> tuple[s
                 use.reactors = [kept for kept in use.reactors if kept != user_id]
             elif len(use.reactors) < MAX_SHOWN_REACTORS:
                 use.reactors = [*use.reactors, user_id]
-    uses = [use for use in uses if use.count > 0]
-    return write_reactions(uses), any(use.count > len(use.reactors) for use in uses)
+    return _kept(use for use in uses if use.count > 0)
+
+
+def _kept(uses: Iterable[EmojiUse]) -> tuple[str, bool]:
+    left = list(uses)
+    return write_reactions(left), any(use.count > len(use.reactors) for use in left)
 
 
 def _beginning(emoji: str) -> str:

@@ -65,6 +65,16 @@ class ReactionContent(Body, frozen=True):
     nonce: str
 
 
+class ReactionsClearedContent(Body, frozen=True):
+    """`content` of `reactions.cleared`: a moderator took away those of all users with `emoji`; absent: with any."""
+
+    author: EventAuthor
+    target: EventId
+    nonce: str
+    emoji: Emoji | None = None
+    reason: ReasonText | None = None
+
+
 class PinContent(Body, frozen=True):
     """`content` of `message.pinned` and `message.unpinned`."""
 
@@ -88,6 +98,7 @@ SAID_BY_USERS: dict[str, type[Body]] = {
     "message.redacted": RedactionContent,
     "reaction.added": ReactionContent,
     "reaction.removed": ReactionContent,
+    "reactions.cleared": ReactionsClearedContent,
     "message.pinned": PinContent,
     "message.unpinned": PinContent,
 }
@@ -97,7 +108,14 @@ CONTENTS: dict[str, type[Body]] = {**SAID_BY_USERS, **GUILD_CONTENTS, **USER_CON
 """`content` by the `event_type` of an event."""
 
 AnyContent: TypeAlias = (
-    MessageContent | EditContent | RedactionContent | ReactionContent | PinContent | RedactedContent | LogContent
+    MessageContent
+    | EditContent
+    | RedactionContent
+    | ReactionContent
+    | ReactionsClearedContent
+    | PinContent
+    | RedactedContent
+    | LogContent
 )
 
 

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.mirror_records import MirroredEvent
-from openguild_proto.records import NOBODY, Change, Edit, Mentions, Pin, React, Redact, Reply
+from openguild_proto.records import NOBODY, Change, ClearReactions, Edit, Mentions, Pin, React, Redact, Reply
 from openguild_proto.schemas.events import (
     AnyContent,
     EditContent,
     MessageContent,
     PinContent,
     ReactionContent,
+    ReactionsClearedContent,
     RedactedContent,
     RedactionContent,
     UnknownContent,
@@ -48,6 +49,8 @@ def what_is_said(event: CanonicalEvent, content: AnyContent | UnknownContent) ->
         case ReactionContent():
             adds = event.event_type == "reaction.added"
             return Said(React(content.target, content.emoji, adds), said=(content.emoji,))
+        case ReactionsClearedContent(target=target, emoji=emoji, reason=reason):
+            return Said(ClearReactions(target, emoji, reason), said=(emoji or "", reason or ""))
         case PinContent():
             return Said(Pin(content.target, event.event_type == "message.pinned"))
         case RedactedContent():

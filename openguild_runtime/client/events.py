@@ -23,6 +23,7 @@ from openguild_proto.schemas.events import (
     MessageContent,
     PinContent,
     ReactionContent,
+    ReactionsClearedContent,
     RedactedContent,
     RedactionContent,
     UnknownContent,
@@ -125,7 +126,10 @@ class TextTakenBack(LogEvent[RedactedContent]):
     """A message, or an edit of one, that was redacted before this client read it."""
 
 
-Said = TypeVar("Said", bound=MessageContent | EditContent | RedactionContent | ReactionContent | PinContent)
+Said = TypeVar(
+    "Said",
+    bound=MessageContent | EditContent | RedactionContent | ReactionContent | ReactionsClearedContent | PinContent,
+)
 
 
 class MessageEvent(LogEvent[Said]):
@@ -175,6 +179,10 @@ class MessageEvent(LogEvent[Said]):
     async def redact(self, reason: str | None = None) -> ChangedMessage:
         """Take the message back: one's own, or as a moderator. Raises ApiError, OutcomeUnknown."""
         return await self.client.redact(self.channel_id, self.message_id, reason)
+
+    async def clear_reactions(self, emoji: str | None = None, reason: str | None = None) -> ChangedMessage:
+        """Take away the reactions of all users to the message, as a moderator. Raises ApiError, OutcomeUnknown."""
+        return await self.client.clear_reactions(self.channel_id, self.message_id, emoji, reason)
 
     def note_read(self) -> None:
         """Have read the channel up to this event: the server is told soon."""
@@ -229,6 +237,10 @@ class ReactionAdded(MessageEvent[ReactionContent]):
 
 class ReactionRemoved(MessageEvent[ReactionContent]):
     """A user removed their reaction."""
+
+
+class ReactionsCleared(MessageEvent[ReactionsClearedContent]):
+    """A moderator took away the reactions with `content.emoji`, or all (None)."""
 
 
 class MessagePinned(MessageEvent[PinContent]):

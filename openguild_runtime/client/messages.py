@@ -85,6 +85,14 @@ class Messages(Api):
         """Take one's own emoji back. Repeating it changes nothing."""
         return await self._change(React(_REF, channel_id, event_id=message_id, emoji=emoji, action="remove"))
 
+    async def clear_reactions(
+        self, channel_id: str, message_id: str, emoji: str | None = None, reason: str | None = None
+    ) -> ChangedMessage:
+        """Take away the reactions of all users to a message, as a moderator: those with `emoji`, or all."""
+        query = _query({"emoji": emoji, "reason": reason})
+        path = f"/channels/{channel_id}/events/{message_id}/reactions" + (f"?{query}" if query else "")
+        return decode_answer((await self.send("DELETE", path, key=self.new_key())).body, ChangedMessage)
+
     async def mark_read(self, channel_id: str, sequence: int | None = None) -> ReadPosition:
         """Move the read position to `sequence`, or to the newest event, and return it. It never moves back.
 

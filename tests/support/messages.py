@@ -11,11 +11,22 @@ from openguild_proto.canonical.event import BuiltEvent, build_event
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.messages import FindMessage, FoundMessage
 from openguild_proto.policy.reactions import read_reactions, shown_to
-from openguild_proto.records import Author, Change, Edit, MessageState, Pin, React, Redact, Reply, StoredEvent
+from openguild_proto.records import (
+    Author,
+    Change,
+    ClearReactions,
+    Edit,
+    MessageState,
+    Pin,
+    React,
+    Redact,
+    Reply,
+    StoredEvent,
+)
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, append, new_id
 
-EVENT_TYPES = {Edit: "message.edited", Redact: "message.redacted"}
+EVENT_TYPES = {Edit: "message.edited", Redact: "message.redacted", ClearReactions: "reactions.cleared"}
 
 
 def post(
@@ -43,6 +54,8 @@ def changing(
     """An event that changes a message."""
     text = change.text if isinstance(change, Edit) else str(change)
     members = {"content": text} if isinstance(change, Edit) else {}
+    if isinstance(change, React | ClearReactions) and change.emoji is not None:
+        members["emoji"] = change.emoji
     event = _built(channel_id, user_id, _type_of(change), {"target": change.target, **members})
     effect = append(channel_id, user_id, text, nonce, Author(user_id))
     return replace(
@@ -58,7 +71,7 @@ def new_event_id() -> str:
 def _built(channel_id: str, user_id: str, event_type: str, content: dict[str, Any]) -> BuiltEvent:
     return build_event(
         server_name="here.test", room_id=channel_id, event_type=event_type, sender=user_id,
-        content={**content, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,
+        content={"author": {"id": user_id, "username": user_id}, **content, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,
     )  # fmt: skip
 
 

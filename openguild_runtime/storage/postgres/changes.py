@@ -42,7 +42,7 @@ FROM set_config('lock_timeout', $11, true) AS lock_timeout, LATERAL judge_change
     $1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN lock_timeout IS NOT NULL THEN $10::boolean[] END
 ) AS judged
 """
-EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, SEEN_COLUMNS, GONE_COLUMNS = 12, 8, 2, 3, 3
+EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, SEEN_COLUMNS, GONE_COLUMNS, CLEARED_COLUMNS = 12, 8, 2, 3, 3, 3
 _EVENTS = EVENT_COLUMNS + STATE_COLUMNS + REACTION_COLUMNS
 _PLACES = [f"${number}" for number in range(1, _EVENTS + SEEN_COLUMNS + 7)]
 # With the first row the search index follows: there is none where nothing is stored.
@@ -54,7 +54,7 @@ FROM set_config('lock_timeout', {_PLACES[-4]}, true) AS lock_timeout, LATERAL ap
     CASE WHEN lock_timeout IS NOT NULL THEN $1::uuid[] END, {", ".join(_PLACES[1:-4])}
 ) AS appended
 """
-WRITE = f"SELECT place FROM write_changes_v1({', '.join(_PLACES[: _EVENTS + GONE_COLUMNS])})"
+WRITE = f"SELECT place FROM write_changes_v1({', '.join(_PLACES[: _EVENTS + GONE_COLUMNS + CLEARED_COLUMNS])})"
 BORN_REDACTED = f"""
 INSERT INTO message_states (log_id, sequence, revision, versions, redacted_by, replies, reactions, crowded)
 SELECT log_id, sequence, sequence, 1, redacted_by, 0, '{NO_REACTIONS}', false
@@ -62,7 +62,6 @@ FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS born (log_id, sequence, red
 ON CONFLICT (log_id, sequence) DO NOTHING
 """
 _NO_STATE = (None,) * STATE_COLUMNS
-NOTHING_GONE = ((),) * GONE_COLUMNS
 PERMITTED = roles_with(Permission.SEND_MESSAGES)
 OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
@@ -122,13 +121,19 @@ async def judge_and_write(
         outcomes.append(batch.decide(effect, _judgement(effect, row) if row is not None else None))
     if batch.events:
         gone = [(*key, wire) for key, wire in batch.redacted.items()]
-        await connection.execute(WRITE, *_written(batch), *(zip(*gone, strict=True) if gone else NOTHING_GONE))
+        await connection.execute(
+            WRITE, *_written(batch), *_columns(gone, GONE_COLUMNS), *_columns(list(batch.cleared), CLEARED_COLUMNS)
+        )
         documents = changed_documents(batch)
         if documents[0]:
             await connection.execute(FOLLOW, *documents)
         if batch.born_redacted:
             await connection.execute(BORN_REDACTED, *zip(*batch.born_redacted, strict=True))
     return outcomes
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True)) or [()] * count
 
 
 def stored_now(effect: AppendEvent, sequence: int) -> Appended:

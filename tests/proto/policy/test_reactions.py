@@ -13,6 +13,7 @@ from openguild_proto.policy.reactions import (
     Crowd,
     EmojiUse,
     add_use,
+    clear_emoji,
     has_emoji,
     read_reactions,
     shown_to,
@@ -71,21 +72,25 @@ def test_the_first_users_are_kept_and_all_are_counted() -> None:
     assert (use.count, use.reactors) == (MAX_SHOWN_REACTORS - 1, USERS[1:MAX_SHOWN_REACTORS])
 
 
-@given(turns=st.lists(st.tuples(st.sampled_from(EMOJI), st.sampled_from(USERS)), max_size=60))
+@given(turns=st.lists(st.tuples(st.sampled_from(EMOJI), st.sampled_from([*USERS, ""])), max_size=60))
 def test_uses_are_counted_whatever_the_emoji_look_like(turns: list[tuple[str, str]]) -> None:
-    """Each turn is a user who uses an emoji, or takes it back if they have used it."""
+    """Each turn is a user who uses an emoji, or takes it back if they have used it; without a user it is cleared."""
     users: dict[str, list[str]] = {}
     named: dict[str, list[str]] = {}
     reactions, is_crowded = NO_REACTIONS, False
     for emoji, user_id in turns:
         adds = user_id not in users.get(emoji, ())
-        count = add_use if adds else take_use_back
-        reactions, is_crowded = count(reactions, emoji, user_id, is_crowded=is_crowded)
-        if adds:
+        if not user_id:
+            reactions, is_crowded = clear_emoji(reactions, emoji)
+            users.pop(emoji, None)
+            named.pop(emoji, None)
+        elif adds:
+            reactions, is_crowded = add_use(reactions, emoji, user_id, is_crowded=is_crowded)
             users.setdefault(emoji, []).append(user_id)
             if len(named.setdefault(emoji, [])) < MAX_SHOWN_REACTORS:
                 named[emoji].append(user_id)
         else:
+            reactions, is_crowded = take_use_back(reactions, emoji, user_id, is_crowded=is_crowded)
             users[emoji].remove(user_id)
             named[emoji] = [name for name in named[emoji] if name != user_id]
             if not users[emoji]:

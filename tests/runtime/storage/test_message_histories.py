@@ -15,18 +15,19 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import HealthCheck, given, settings
 
+from openguild_proto.client.view import ChannelView
 from openguild_proto.effects.accounts import InsertUser
 from openguild_proto.effects.channels import AppendEvent, InsertChannel, ListUnread, ReadEvents
 from openguild_proto.effects.guilds import InsertGuild
 from openguild_proto.effects.messages import FindMessage, ListPins, ReadMessages, ReadVersions
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import Refusal
-from openguild_proto.records import Author, Edit, Pin, React, Redact
+from openguild_proto.records import Author, ClearReactions, Edit, Pin, React, Redact
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, new_id
-from tests.support.messages import changing, new_event_id, post, stored
+from tests.support.messages import changing, counts, new_event_id, post, stored
 
 USERS = tuple(f"00000000-0000-4000-8000-00000000000{number}" for number in range(4))
 ROLES = ("owner", "moderator", "member", "viewer")
@@ -35,11 +36,17 @@ GUILD = "00000000-0000-4000-8000-000000000100"
 # What is done, by whom, and to which of the events so far; the batches are performed at once. With every batch: whether the
 # messages that it changes are read before.
 STEP = st.tuples(
-    st.sampled_from(["post", "post", "reply", "edit", "redact", "add", "add", "take", "pin", "unpin", "again"]),
+    st.sampled_from(
+        ["post", "post", "reply", "edit", "redact", "add", "add", "take", "clear", "clear all", "pin", "unpin", "again"]
+    ),
     st.integers(0, len(USERS) - 1),
     st.integers(0, 7),
     st.sampled_from(["+1", "heart", "🎉"]),
 )
+REACTION = st.tuples(
+    st.sampled_from(["add", "add", "add", "take", "clear", "clear all"]), st.integers(0, 2), st.sampled_from(["+1", "heart"])
+)  # fmt: skip
+REACTIONS = st.lists(st.lists(REACTION, min_size=1, max_size=6), min_size=1, max_size=8)
 HISTORY = st.lists(st.lists(STEP, min_size=1, max_size=5), min_size=1, max_size=12)
 
 
@@ -120,12 +127,48 @@ def test_a_history_ends_the_same_in_both_stores(both: Both, history: list[list[t
             ListPins(channel_id=channel_id, reader_id=reader_id, limit=9, behind=(NOW, 3)),
         )
     both.alike(*[ListUnread(user_id=user_id) for user_id in USERS])
-    both.alike(ReadEvents(log_id=channel_id, limit=100))
+    _check_view(both, channel_id)
     for effect in done:
         both.alike(
             FindMessage(channel_id=channel_id, reader_id=USERS[0], event_id=effect.event_id),
             ReadVersions(channel_id=channel_id, event_id=effect.event_id),
         )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(history=REACTIONS)
+def test_reactions_end_the_same_whatever_is_cleared_between_them(
+    both: Both, history: list[list[tuple[str, int, str]]]
+) -> None:
+    channel_id = new_id()
+    both.alike(InsertChannel(author=Author(USERS[0]), channel_id=channel_id, guild_id=GUILD, name="c", now_ms=NOW))
+    message = post(channel_id, USERS[0], "hello")
+    both.alike(message)
+    for batch in history:
+        both.alike(*[_effect(channel_id, [message], kind, USERS[user], 0, emoji, NOW) for kind, user, emoji in batch])
+        both.alike(*[FindMessage(channel_id=channel_id, reader_id=user, event_id=message.event_id) for user in USERS])
+    _check_view(both, channel_id)
+    for user in USERS[:3]:  # what is in no answer: the reactions that each user may still take back
+        both.alike(
+            *[changing(channel_id, user, React(message.event_id, emoji, adds=False)) for emoji in ("+1", "heart")]
+        )
+
+
+def _check_view(both: Both, channel_id: str) -> None:
+    """The log folds to the reactions of the page."""
+    events, page = both.alike(
+        ReadEvents(log_id=channel_id, limit=200),
+        ReadMessages(channel_id=channel_id, reader_id=USERS[0], limit=200),
+    )
+    view = ChannelView()
+    for event in events:
+        view.apply(event.sequence, event.wire)
+    folded = {event_id: _counted(message.reactions) for event_id, message in view.messages.items()}
+    assert folded == {message.state.event_id: counts(message.state) for message in page.messages}
+
+
+def _counted(reactions: dict[str, set[str]]) -> tuple[tuple[str, int], ...]:
+    return tuple((emoji, len(users)) for emoji, users in reactions.items())
 
 
 def _effect(
@@ -141,6 +184,9 @@ def _effect(
             return changing(channel_id, user_id, Redact(target, "why"), now_ms=now_ms)
         case "add" | "take":
             return changing(channel_id, user_id, React(target, emoji, adds=kind == "add"), now_ms=now_ms)
+        case "clear" | "clear all":
+            change = ClearReactions(target, emoji if kind == "clear" else None)
+            return changing(channel_id, user_id, change, now_ms=now_ms)
         case "pin" | "unpin":
             return changing(channel_id, user_id, Pin(target, pins=kind == "pin"), now_ms=now_ms)
         case "again" if done:

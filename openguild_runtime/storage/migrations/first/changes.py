@@ -191,18 +191,24 @@ $function$
     **_PARTS,
 )
 
-# Under the locks of `judge_changes_v1`, in its transaction. The second table: events whose text is gone.
+# Under the locks of `judge_changes_v1`, in its transaction. The second table: events whose text is gone. The third: messages
+# whose reactions from before the batch are gone, with an emoji or with any.
 WRITE = filled(
     """
 CREATE FUNCTION write_changes_v1(
     {EVENTS},
-    gone_logs uuid[], gone_sequences bigint[], gone_wires bytea[]
+    gone_logs uuid[], gone_sequences bigint[], gone_wires bytea[],
+    cleared_logs uuid[], cleared_messages bigint[], cleared_emojis text[]
 ) RETURNS TABLE (place bigint, sequence bigint) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 BEGIN
 RETURN QUERY WITH fresh AS (
     SELECT {COLUMNS}, place FROM unnest({ARRAYS}) WITH ORDINALITY AS row ({COLUMNS}, place)
 ), {WRITTEN}
+IF cardinality(cleared_logs) > 0 THEN
+    DELETE FROM reactions AS r USING unnest(cleared_logs, cleared_messages, cleared_emojis) AS row (log_id, message, emoji)
+    WHERE r.log_id = row.log_id AND r.message = row.message AND (row.emoji IS NULL OR r.emoji = row.emoji);
+END IF;
 {WRITTEN_BESIDE}
 IF cardinality(gone_logs) > 0 THEN
     DELETE FROM mentions AS m USING unnest(gone_logs, gone_sequences) AS row (log_id, sequence)
