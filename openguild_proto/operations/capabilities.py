@@ -31,8 +31,8 @@ from openguild_proto.ws.handshake import SUBPROTOCOL
 
 CACHE_SECS = 60
 FEATURES = (
-    "edits", "redactions", "reactions", "pins", "replies", "mentions", "search", "typing", "logs", "sync", "gateway",
-    "idempotency_keys", "rate_limit_headers",
+    "edits", "redactions", "reactions", "reaction_clearing", "pins", "replies", "mentions", "search", "typing", "logs", "sync",
+    "gateway", "idempotency_keys", "rate_limit_headers",
 )  # fmt: skip
 TEXTS = TextLimits(
     message=limits.MAX_MESSAGE_CHARS,

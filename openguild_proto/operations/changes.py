@@ -12,12 +12,12 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.idempotency import IDEMPOTENCY_KEY, asked_nonce
 from openguild_proto.operations.messages import checked_event_id, checked_text
-from openguild_proto.operations.parameters import REASON
+from openguild_proto.operations.parameters import EMOJI, REASON
 from openguild_proto.operations.posting import fingerprint_of, post_event
 from openguild_proto.operations.route import in_channel, route
 from openguild_proto.policy.emoji import checked_emoji
 from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import Change, ChannelAccess, Edit, Pin, React, Redact
+from openguild_proto.records import Change, ChannelAccess, ClearReactions, Edit, Pin, React, Redact
 from openguild_proto.schemas.messages import ChangedMessage, EditMessage, ReactToMessage
 
 ERRORS = (ErrorCode.NONCE_REUSED, ErrorCode.MESSAGE_REDACTED, ErrorCode.LIMIT_REACHED)
@@ -62,6 +62,20 @@ def react_to_message(call: Call[ReactToMessage, ChannelAccess], channel_id: str,
 
 
 @route(
+    "DELETE", "/channels/{channel_id}/events/{event_id}/reactions", "Clear reactions", {200: ChangedMessage},
+    rights=in_channel(Permission.MANAGE_MESSAGES, late=True), query=(EMOJI, REASON),
+    limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
+)  # fmt: skip
+def clear_reactions(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
+    """Take away the reactions of all users to a message, as a moderator: those with one emoji, or all."""
+    emoji, reason = call.query.get("emoji"), call.query.get("reason")
+    change = ClearReactions(target=checked_event_id("event_id", event_id), emoji=emoji, reason=reason)
+    members = {name: text for name, text in (("emoji", emoji), ("reason", reason)) if text is not None}
+    said = (emoji or "", reason or "")
+    return (yield from _change(call, channel_id, "reactions.cleared", change, members, None, said))
+
+
+@route(
     "PUT", "/channels/{channel_id}/pins/{event_id}", "Pin a message", {200: ChangedMessage},
     rights=in_channel(Permission.MANAGE_MESSAGES, late=True),
     limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
@@ -90,8 +104,10 @@ def _change(
     change: Change,
     members: dict[str, Any],
     nonce_in_body: str | None,
+    said: tuple[str, ...] | None = None,
 ) -> Operation[Response]:
+    """`said`: what a repeat must share beside type and target, as `what_is_said` tells it; None: the values of `members`."""
     nonce = asked_nonce(call.request, nonce_in_body)
-    fingerprint = fingerprint_of(event_type, change.target, *members.values())
+    fingerprint = fingerprint_of(event_type, change.target, *(members.values() if said is None else said))
     content = {"target": change.target, **members}
     return (yield from post_event(call, channel_id, event_type, content, nonce, fingerprint, change))

@@ -7,12 +7,14 @@ from typing import Any
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import (
     DEFAULT_PAGE_EVENTS,
+    MAX_EMOJI_CHARS,
     MAX_PAGE_EVENTS,
     MAX_REASON_CHARS,
     MAX_SAFE_INTEGER,
     MAX_SEQUENCE,
 )
 from openguild_proto.operations.route import Parameter
+from openguild_proto.policy.emoji import shown_emoji
 from openguild_proto.policy.names import text_problem
 from openguild_proto.schemas.decode import parse_clamped, parse_integer
 from openguild_proto.schemas.fields import text_schema
@@ -87,6 +89,18 @@ REASON = Parameter(
     text_schema(1, MAX_REASON_CHARS, "spam"),
     "why; it stands in the log, for everybody who may read it",
     _parse_reason,
+)
+
+
+def _parse_emoji(name: str, text: str) -> str:
+    return shown_emoji(text)
+
+
+EMOJI = Parameter(
+    "emoji",
+    text_schema(1, MAX_EMOJI_CHARS, "\N{WAVING HAND SIGN}", format="emoji"),
+    "as the message shows it; without it: all",
+    _parse_emoji,
 )
 EVENT_LIMIT = page_limit(MAX_PAGE_EVENTS, DEFAULT_PAGE_EVENTS)
 ACCESS_TOKEN = Parameter("access_token", STRING, "the token, where no header can be sent; proxies may log it")

@@ -26,7 +26,17 @@ from openguild_proto.operations.servers import PeerCaller, keys_of, require_unre
 from openguild_proto.policy.emoji import checked_emoji
 from openguild_proto.policy.mentions import allowed_mentions, find_mentions
 from openguild_proto.policy.permissions import Permission, effective_role, require_channel
-from openguild_proto.records import Author, Change, ChannelAccess, Edit, LogPlace, MessageState, React, Redact
+from openguild_proto.records import (
+    Author,
+    Change,
+    ChannelAccess,
+    ClearReactions,
+    Edit,
+    LogPlace,
+    MessageState,
+    React,
+    Redact,
+)
 from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer
 from openguild_proto.schemas.events import (
     AnyContent,
@@ -34,6 +44,7 @@ from openguild_proto.schemas.events import (
     MessageContent,
     PinContent,
     ReactionContent,
+    ReactionsClearedContent,
     RedactionContent,
     UnknownContent,
     parse_content,
@@ -41,7 +52,9 @@ from openguild_proto.schemas.events import (
 )
 from openguild_proto.schemas.said import Said, what_is_said
 
-PROPOSED = (MessageContent, EditContent, RedactionContent, ReactionContent, PinContent)  # PROTOCOL 16.6.2
+PROPOSED = (  # PROTOCOL 16.6.2
+    MessageContent, EditContent, RedactionContent, ReactionContent, ReactionsClearedContent, PinContent,
+)  # fmt: skip
 ERRORS = (
     ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.NONCE_REUSED, ErrorCode.MESSAGE_REDACTED, ErrorCode.LIMIT_REACHED,
     ErrorCode.ID_TAKEN, ErrorCode.MESSAGE_RATE_LIMIT, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_MOVED, ErrorCode.GUILD_OFFLINE,
@@ -156,7 +169,7 @@ def _check_said(
                 raise _problem("the emoji is not in its one form")
         case Edit(text=text):
             _check_text(text)
-        case Redact(reason=str(reason)) if not 0 < len(reason) <= MAX_REASON_CHARS:
+        case Redact(reason=str(reason)) | ClearReactions(reason=str(reason)) if not 0 < len(reason) <= MAX_REASON_CHARS:
             raise _problem("the reason is too long")
     if isinstance(content, MessageContent):
         _check_text(content.content)

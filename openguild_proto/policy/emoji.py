@@ -8,6 +8,7 @@ from functools import lru_cache
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.limits import MAX_EMOJI_CHARS, MAX_RAW_EMOJI_CHARS
 from openguild_proto.policy.invisible_characters import BLANK, is_needed
+from openguild_proto.policy.names import text_problem
 
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zs", "Zl", "Zp"})
 _MARKS = frozenset({"Mn", "Me", "Mc"})
@@ -24,6 +25,23 @@ def checked_emoji(text: str) -> str:
     if len(emoji) > MAX_RAW_EMOJI_CHARS:
         raise _too_long()
     return _checked(emoji)
+
+
+def shown_emoji(text: str) -> str:
+    """Return the emoji of a message that is meant, in NFC. Raises Refusal 400.
+
+    Unlike `checked_emoji` it admits what another server or release has taken for an emoji.
+    """
+    emoji = text.strip()
+    if len(emoji) > MAX_RAW_EMOJI_CHARS:
+        raise _too_long()
+    emoji = unicodedata.normalize("NFC", emoji)
+    if not 1 <= len(emoji) <= MAX_EMOJI_CHARS:
+        raise _too_long()
+    problem = text_problem(emoji)
+    if problem is not None:
+        raise _problem(problem)
+    return emoji
 
 
 @lru_cache(maxsize=1_024)  # most reactions are with few of them; what is refused is not kept

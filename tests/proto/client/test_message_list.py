@@ -52,6 +52,19 @@ def test_events_behind_the_page_change_what_is_shown() -> None:
     assert shown.head == 13
 
 
+def test_cleared_reactions_are_not_shown_until_somebody_reacts_again() -> None:
+    shown = MessageList(ME, PAGE, 5)
+    one = shown.messages["$one"]
+    shown.apply(6, wire("reaction.added", target="$one", emoji="y"))
+    assert shown.apply(7, wire("reactions.cleared", target="$one", emoji="x")) is one
+    assert one.reactions == {"y": ShownReaction(1, False)}
+    shown.apply(8, wire("reaction.added", target="$one", emoji="x"))
+    assert one.reactions["x"] == ShownReaction(1, False)
+    shown.apply(9, wire("reactions.cleared", target="$one", reason="rude"))
+    shown.apply(10, wire("reaction.added", ME, target="$one", emoji="x"))
+    assert one.reactions == {"x": ShownReaction(1, True)}
+
+
 def test_a_message_that_was_taken_back_before_it_came_is_shown_as_in_a_page() -> None:
     shown = MessageList(ME, PAGE, 5)
     gone = {"content": "", "redacted_by": "$later"}

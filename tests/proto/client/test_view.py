@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -73,6 +74,11 @@ class Histories(RuleBasedStateMachine):
     def react(self, user: int, place: int, emoji: str, action: str) -> None:
         if (target := self.target(place)) is not None:
             self.ask(user, "POST", f"/events/{target}/reactions", {"emoji": emoji, "action": action})
+
+    @rule(place=places, query=st.sampled_from(["", *(f"?{urlencode({'emoji': emoji})}" for emoji in EMOJI[:2])]))
+    def clear(self, place: int, query: str) -> None:
+        if (target := self.target(place)) is not None:
+            self.ask(0, "DELETE", f"/events/{target}/reactions{query}")
 
     @rule(place=places, method=st.sampled_from(["PUT", "DELETE"]))
     def pin(self, place: int, method: str) -> None:

@@ -214,6 +214,42 @@ def test_edits_reactions_pins_and_redactions_cross(shared: Shared) -> None:
         assert "mine" not in str([line["event"]["content"].get("content") for line in events])
 
 
+def test_moderators_of_both_servers_clear_reactions(shared: Shared) -> None:
+    north, south, path = shared.north, shared.south, f"/channels/{shared.channel}"
+    hers = north.ask_for(shared.alice, "POST", f"{path}/messages", {"content": "hers"})["event_id"]
+    reactions = f"{path}/events/{hers}/reactions"
+
+    def shown() -> list[list[str]]:
+        shared.level()
+        both = (south, shared.bob), (north, shared.alice)
+        (here, there) = [server.ask_for(token, "GET", f"{path}/messages/{hers}") for server, token in both]
+        assert [line["count"] for line in here.get("reactions", [])] == [
+            line["count"] for line in there.get("reactions", [])
+        ]
+        return [[line["emoji"] for line in message.get("reactions", [])] for message in (here, there)]
+
+    for emoji in ("rude", "kind", "mild"):
+        south.ask_for(shared.bob, "POST", reactions, {"emoji": emoji})
+    shared.level()
+    assert error(south.ask("DELETE", reactions, token=shared.bob)) == (403, "forbidden")
+    north.ask_for(shared.alice, "DELETE", f"{reactions}?emoji=rude&reason=rude")
+    assert shown() == [["kind", "mild"]] * 2
+    bob = user_id(south, shared.bob)
+    north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{bob}", {"role": "moderator"})
+    shared.level()
+    first = south.ask_for(shared.bob, "DELETE", f"{reactions}?emoji=kind")
+    assert first["message_id"] == hers
+    assert shown() == [["mild"]] * 2
+    assert south.ask_for(shared.bob, "DELETE", f"{reactions}?emoji=kind") == {"message_id": hers}
+    south.ask_for(shared.bob, "DELETE", f"{reactions}?reason=no+more")
+    assert shown() == [[], []]
+    for server, token in ((south, shared.bob), (north, shared.alice)):
+        cleared = [line["event"] for line in server.ask_for(token, "GET", f"{path}/events?since=5")]
+        assert [event["event_type"] for event in cleared] == ["reactions.cleared"] * 3
+        said = [(event["content"].get("emoji"), event["content"].get("reason")) for event in cleared]
+        assert said == [("rude", "rude"), ("kind", None), (None, "no more")]
+
+
 def test_changes_of_the_guild_are_made_by_its_owner(shared: Shared) -> None:
     south, north, bob = shared.south, shared.north, shared.bob
     assert error(south.ask("PATCH", f"/guilds/{shared.guild}", {"name": "mine"}, bob)) == (403, "forbidden")

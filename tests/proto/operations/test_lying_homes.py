@@ -65,6 +65,18 @@ def test_events_of_other_logs_are_not_taken_into_a_channel(
     assert [line["content"] for line in shared.messages(shared.south, shared.bob)] == ["before", "after"]
 
 
+@pytest.mark.parametrize(
+    ("members", "status"), [({}, 200), ({"emoji": ""}, 400), ({"emoji": "e" * 65}, 400), ({"emoji": "a\0b"}, 400),
+                            ({"reason": ""}, 400), ({"reason": "r" * 513}, 400)],
+    ids=["good", "no emoji", "a long emoji", "an emoji with NUL", "no reason", "a long reason"],
+)  # fmt: skip
+def test_proposed_clearings_are_within_their_bounds(shared: Shared, members: dict[str, Any], status: int) -> None:
+    bob = user_id(shared.south, shared.bob)
+    shared.north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{bob}", {"role": "moderator"})
+    (before,) = shared.messages(shared.north, shared.alice)
+    assert proposed(shared, "reactions.cleared", {"target": before["event_id"], **members}) == status
+
+
 def test_a_server_that_gives_out_the_ids_of_anothers_users_stops_no_mirror(shared: Shared) -> None:
     """The owner of the guild cannot know whose id it was first; where it is known nothing is shown as of that user."""
     north, south, east = shared.north, shared.south, shared.federation["east.test"]

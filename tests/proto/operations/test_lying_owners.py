@@ -65,13 +65,14 @@ def told(shared: Shared, log_id: str, after: int, *events: str, at_ms: int | Non
 
 
 @pytest.mark.parametrize("home", [NORTH, SOUTH], ids=["as one of its own", "as one of this server"])
-@pytest.mark.parametrize("event_type", ["message", "message.edited", "reaction.added"])
+@pytest.mark.parametrize("event_type", ["message", "message.edited", "reaction.added", "reactions.cleared"])
 def test_users_of_this_server_say_only_what_it_has_signed(shared: Shared, event_type: str, home: str) -> None:
     (before,) = shared.messages(shared.north, shared.alice)
     content = {
         "message": {"content": "I owe alice money"},
         "message.edited": {"content": "I owe alice money", "target": before["event_id"]},
         "reaction.added": {"emoji": "\N{THUMBS UP SIGN}", "target": before["event_id"]},
+        "reactions.cleared": {"target": before["event_id"]},
     }[event_type]
     forged = said(shared, event_type, content, sender=user_id(shared.south, shared.bob), home=home)
     assert told(shared, shared.channel, 1, forged).status == "refused"
@@ -101,6 +102,8 @@ CONTENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "a reply to nothing": ("message", {"content": "hi", "reply_to": "$\0"}),
     "an edit of nothing": ("message.edited", {"content": "hi", "target": "x" * 500}),
     "a reaction without a bound": ("reaction.added", {"emoji": "e" * 65, "target": "$1"}),
+    "a clearing without a bound": ("reactions.cleared", {"emoji": "e" * 65, "target": "$1"}),
+    "a clearing with a long reason": ("reactions.cleared", {"reason": "r" * 513, "target": "$1"}),
     "a type with NUL": ("mess\0age", {"content": "hi"}),
 }
 

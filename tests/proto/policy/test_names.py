@@ -11,7 +11,7 @@ from hypothesis import given
 
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_MARKS, MAX_TOPIC_CHARS
-from openguild_proto.policy.emoji import checked_emoji
+from openguild_proto.policy.emoji import checked_emoji, shown_emoji
 from openguild_proto.policy.names import check_display_name, check_name, check_place, title_problem
 from openguild_proto.sessions.passwords import normalise_username, username_problems
 
@@ -176,7 +176,12 @@ def test_long_texts_are_refused_before_they_are_normalised(monkeypatch: pytest.M
 
     monkeypatch.setattr("unicodedata.normalize", normalise)
     pile = "a" + "\u0301" * 7_000 + "\u0316" * 7_000
-    for refuse in (lambda: checked_emoji(pile), lambda: check_display_name(pile), lambda: check_place(pile, 0)):
+    for refuse in (
+        lambda: checked_emoji(pile),
+        lambda: shown_emoji(pile),
+        lambda: check_display_name(pile),
+        lambda: check_place(pile, 0),
+    ):
         with pytest.raises(Refusal) as refused:
             refuse()
         (problem,) = refused.value.details

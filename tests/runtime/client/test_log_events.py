@@ -14,6 +14,7 @@ from openguild_runtime.client import (
     MessagePosted,
     PresenceChanged,
     ReactionAdded,
+    ReactionsCleared,
     TextTakenBack,
     UnknownEvent,
     UserTyping,
@@ -46,6 +47,14 @@ def test_a_message_and_what_is_about_it() -> None:
     reaction = told("reaction.added", {"author": AUTHOR, "target": "$" + "b" * 43, "emoji": "👋", "nonce": "n"})
     assert isinstance(reaction, ReactionAdded)
     assert (reaction.message_id, reaction.content.emoji) == ("$" + "b" * 43, "👋")
+
+
+def test_what_was_cleared_of_a_message() -> None:
+    of = {"author": AUTHOR, "target": "$" + "b" * 43, "nonce": "n"}
+    cleared = told("reactions.cleared", {**of, "emoji": "👋", "reason": "rude"})
+    assert isinstance(cleared, ReactionsCleared)
+    assert (cleared.message_id, cleared.content.emoji, cleared.content.reason) == (of["target"], "👋", "rude")
+    assert told("reactions.cleared", of).content.emoji is None, "all of them"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,18 @@ import pytest
 from msgspec.structs import replace
 
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
+from openguild_proto.effects.messages import FindMessage, ReadMessages
 from openguild_proto.effects.roles import GrantGuildRole
+from openguild_proto.effects.search import SearchMessages
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_MESSAGE_EMOJI, MAX_SHOWN_REACTORS
+from openguild_proto.policy.search import Has, Wanted
 from openguild_proto.records import NO_REACTIONS, ClearReactions, React, Redact, StoredEvent
 from openguild_runtime.storage.base import Storage
+from tests.runtime.storage.test_taking_over import copied, level, mirrored
 from tests.support.deeds import NOW, add_channel, add_guild, add_user
 from tests.support.messages import changing, counts, found, new_event_id, post, reacted, reactors, stored
+from tests.support.owner_server import HERE, Owner
 
 pytestmark = pytest.mark.anyio
 
@@ -204,3 +209,42 @@ async def test_what_another_server_has_decided_is_applied_or_stands_in_the_log(p
     assert await place.shown() == (("two", (place.member,)),)
     await place.together(decided[2], replace(place.reaction(place.owner, "two"), author=None))
     assert await place.shown() == (("two", (place.owner,)),)
+
+
+async def test_a_mirror_and_its_history_end_as_the_owner(kept_storage: Storage) -> None:
+    owner = Owner()
+    message = owner.post("hello").event_id
+
+    def happens(event_type: str, **content: str) -> None:
+        owner.append(event_type, {"target": message, **content})
+
+    happens("reaction.added", emoji="one")
+    happens("reaction.added", emoji="two")
+    happens("reactions.cleared", emoji="one", reason="rude")
+    user_id = await mirrored(kept_storage, owner)
+    later = owner.post("later").event_id
+    happens("reaction.added", emoji="one")
+    for emoji in ("one", "two"):
+        owner.append("reaction.added", {"target": later, "emoji": emoji}, sender=user_id, home=HERE)
+    owner.append("reactions.cleared", {"target": later, "emoji": "two"})
+    await level(kept_storage, owner, owner.channel_id)
+    question = FindMessage(channel_id=owner.channel_id, reader_id=user_id, event_id=later)
+    here = await kept_storage.perform(question)
+    assert here is not None
+    assert counts(here.messages[0].state) == (("one", 1),)
+    assert here == owner.do(question)
+    await copied(kept_storage, owner)
+    everything = ReadMessages(channel_id=owner.channel_id, reader_id=user_id, limit=50)
+    page = await kept_storage.perform(everything)
+    assert page is not None
+    assert [counts(found.state) for found in page.messages] == [(("two", 1), ("one", 1)), (("one", 1),)]
+    assert page == owner.do(everything)
+
+
+async def test_a_message_without_its_reactions_has_none_in_a_search(place: Place) -> None:
+    await place.react(place.owner, "heart")
+    wanted = SearchMessages(reader_id=place.member, wanted=Wanted(has=frozenset({Has.REACTION})), limit=5)
+    before = await place.storage.perform(wanted)
+    await stored(place.storage, place.clear("heart"))
+    after = await place.storage.perform(wanted)
+    assert [len(hits) for hits in (before, after)] == [1, 0]

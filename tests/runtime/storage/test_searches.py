@@ -18,7 +18,7 @@ from openguild_proto.effects.guilds import DeleteGuild, InsertGuild, RemoveMembe
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.effects.search import IndexMessages, SearchHit, SearchMessages
 from openguild_proto.policy.search import Has, Wanted, parse_phrases
-from openguild_proto.records import Author, Edit, Pin, React, Redact
+from openguild_proto.records import Author, ClearReactions, Edit, Pin, React, Redact
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.storage.postgres import search
 from tests.runtime.storage.test_message_histories import Both, opened
@@ -209,6 +209,12 @@ def machine(both: Both) -> type[RuleBasedStateMachine]:
             if (target := self._message(message)) is not None and not target.is_gone:
                 both.alike(changing(target.channel_id, self.owner, React(target.event_id, "+1", adds=adds)))
                 (target.reacted.add if adds else target.reacted.discard)(self.owner)
+
+        @rule(message=st.integers(0, 20))
+        def clear(self, message: int) -> None:
+            if (target := self._message(message)) is not None and not target.is_gone:
+                both.alike(changing(target.channel_id, self.owner, ClearReactions(target.event_id)))
+                target.reacted.clear()
 
         @rule(everywhere=st.booleans())
         def index(self, everywhere: bool) -> None:
