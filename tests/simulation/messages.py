@@ -44,8 +44,10 @@ class Messages:
             body = {"emoji": rng.choice(EMOJI), "action": rng.choice(("add", "add", "remove")), "nonce": nonce}
             yield from self._ask(client, "POST", f"{events}/{rng.choice(posted)[1]}/reactions", body)
         elif kind < 0.5:
-            pin = f"/channels/{channel_id}/pins/{rng.choice(posted)[1]}"
-            yield from self._ask(self._run.client("owner", client.place), rng.choice(("PUT", "DELETE")), pin)
+            event_id = rng.choice(posted)[1]
+            pin, reactions = f"/channels/{channel_id}/pins/{event_id}", f"{events}/{event_id}/reactions"
+            method, path = rng.choice((("PUT", pin), ("DELETE", pin), ("DELETE", reactions)))
+            yield from self._ask(self._run.client("owner", client.place), method, path)
         elif own and kind < 0.8:
             body = {"content": f"edited {nonce}", "nonce": nonce}
             yield from self._ask(client, "PATCH", f"{events}/{rng.choice(own)}", body)

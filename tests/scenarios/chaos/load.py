@@ -79,7 +79,9 @@ class Load:
             body = {"emoji": rng.choice(EMOJI), "action": rng.choice(("add", "add", "remove")), "nonce": nonce}
             await self._ask(client, channel, "POST", f"{event}/reactions", body)
         elif kind < 0.5:
-            await self._ask(owner, channel, rng.choice(("PUT", "DELETE")), f"/channels/{channel}/pins/{event_id}")
+            pin, reactions = f"/channels/{channel}/pins/{event_id}", f"{event}/reactions"
+            method, path = rng.choice((("PUT", pin), ("DELETE", pin), ("DELETE", reactions)))
+            await self._ask(owner, channel, method, path)
         elif kind < 0.75:
             await self._ask(client, channel, "PATCH", event, {"content": f"edited: {nonce}", "nonce": nonce})
         elif await self._ask(client, channel, "DELETE", event):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -21,7 +22,7 @@ TRIES = 5
 AWAY = frozenset({0, 429, 502, 503, 504})
 EMOJI = ("\N{WAVING HAND SIGN}", "\N{SPARKLES}")
 DEEDS = {
-    "post": 34, "edit": 8, "redact": 7, "react": 9, "pin": 5, "join": 9, "leave": 3, "remove": 4, "role": 5,
+    "post": 34, "edit": 8, "redact": 7, "react": 9, "clear": 3, "pin": 5, "join": 9, "leave": 3, "remove": 4, "role": 5,
     "make_channel": 4, "change_channel": 3, "drop_channel": 2, "rename": 2, "read": 4, "mark": 4,
 }  # fmt: skip
 
@@ -145,6 +146,13 @@ class Actor:
         if message is not None:
             body = {"emoji": self.rng.choice(EMOJI), "action": self.rng.choice(("add", "add", "remove"))}
             yield from self.ask("POST", f"/channels/{message}/reactions", body)
+
+    def clear(self) -> Activity[None]:
+        message = self._message()
+        if message is not None:
+            emoji = self.rng.choice((*EMOJI, None))
+            query = "" if emoji is None else f"?{urlencode({'emoji': emoji})}"
+            yield from self.ask("DELETE", f"/channels/{message}/reactions{query}")
 
     def pin(self) -> Activity[None]:
         message = self._message()
