@@ -27,7 +27,7 @@ test("half an emoji is refused and ends nothing", async (t) => {
   const calls = [
     () => alice.post(channelId, half), () => alice.edit(channelId, eventId, `${half}!`), () => alice.redact(channelId, eventId, { reason: half }),
     () => alice.react(channelId, eventId, half), () => alice.typing(channelId, half), () => alice.post(channelId, "x", { allowedMentions: { users: [half] } }),
-    () => alice.createChannel(guildId, half), () => alice.search({ q: half }),
+    () => alice.clearReactions(channelId, eventId, { emoji: half }), () => alice.createChannel(guildId, half), () => alice.search({ q: half }),
   ];
   for (const call of calls) {
     await assert.rejects(call(), (refusal) => refusal instanceof ApiError && refusal.status === 400 && refusal.code === "invalid_json", String(call));
@@ -65,10 +65,19 @@ test("what two people do reaches both, and folds to what the server says", async
   await alice.react(channelId, one.event_id, "👍");
   await alice.react(channelId, one.event_id, "🎉");
   await bob.react(channelId, one.event_id, "👍", { action: "remove" });
+  await bob.react(channelId, one.event_id, "rude");
+  await bob.react(channelId, two.event_id, "rude");
+  await assert.rejects(bob.clearReactions(channelId, one.event_id), { code: "forbidden" });
+  const cleared = await alice.clearReactions(channelId, one.event_id, { emoji: "rude", reason: "a test", key: "clear" });
+  assert.deepEqual(await alice.clearReactions(channelId, one.event_id, { emoji: "rude", reason: "a test", key: "clear" }), cleared);
   await alice.pin(channelId, two.event_id);
   await alice.pin(channelId, one.event_id);
   await alice.unpin(channelId, one.event_id);
   const half = await alice.messages(channelId);
+  assert.deepEqual(half.messages[0].reactions.map(({ emoji }) => emoji), ["👍", "🎉"]);
+  await alice.clearReactions(channelId, two.event_id);
+  await alice.clearReactions(channelId, one.event_id, { emoji: "👍" });
+  await bob.react(channelId, one.event_id, "👍");
   await bob.edit(channelId, three.event_id, "three, edited");
   await bob.redact(channelId, three.event_id);
   await alice.redact(channelId, two.event_id, { reason: "a test" });

@@ -47,6 +47,17 @@ export class Actions extends Api {
   }
 
   /**
+   * Take away the reactions of all users to a message, as a moderator: those with `emoji`, or all.
+   * @param {string} channelId
+   * @param {string} eventId
+   * @param {{emoji?: string | undefined, reason?: string | undefined, key?: string}} [options]
+   * @returns {Promise<ChangedMessage>}
+   */
+  async clearReactions(channelId, eventId, { emoji, reason, key = randomKey() } = {}) {
+    return (await this.request("DELETE", `/channels/${id(channelId)}/events/${id(eventId)}/reactions`, { query: { emoji, reason }, key })).body;
+  }
+
+  /**
    * Move the read position to a sequence, or to the newest event; it never moves back. One is sent in a second, for all channels
    * together, and of a channel only the newest: with it all that came before are answered.
    * @param {string} channelId

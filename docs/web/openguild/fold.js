@@ -63,6 +63,12 @@ function foldOne(messages, { sequence, event }, me) {
     case "reaction.removed":
       change((message) => react(message, content["emoji"], event.sender, type === "reaction.added", event.sender === me));
       break;
+    case "reactions.cleared":
+      change(({ reactions = [], ...message }) => {
+        const left = reactions.filter(({ emoji }) => content["emoji"] !== undefined && emoji !== content["emoji"]);
+        return left.length > 0 ? { ...message, reactions: left } : message;
+      });
+      break;
     case "message.pinned":
       change((message) => ({ ...message, pinned_at: timeOf(event) }));
       break;

@@ -10,9 +10,11 @@ import pytest
 from openguild_proto.client.view import ChannelView
 from openguild_proto.http.message import Response
 from tests.proto.operations.test_changes import HEART, THUMB, Room, room
+from tests.proto.operations.test_federated_guilds import Shared, shared, user_id
+from tests.proto.operations.test_lying_owners import said, told
 from tests.support.world import decoded, request
 
-__all__ = ["room"]
+__all__ = ["room", "shared"]
 
 
 def react(room: Room, posted: str, *emoji: str, token: str | None = None) -> None:
@@ -134,3 +136,16 @@ def test_the_emoji_stays_in_the_log(room: Room) -> None:
     react(room, posted, "rude")
     clear(room, posted, "?emoji=rude")
     assert [event["content"].get("emoji") for event in room.log()] == [None, "rude", "rude"]
+
+
+def test_events_of_a_later_release_are_passed_on_and_change_nothing(shared: Shared) -> None:
+    path = f"/channels/{shared.channel}"
+    posted = shared.north.ask_for(shared.alice, "POST", f"{path}/messages", {"content": "hello"})["event_id"]
+    shared.north.ask_for(shared.alice, "POST", f"{path}/events/{posted}/reactions", {"emoji": "x"})
+    shared.level()
+    before = shared.messages(shared.south, shared.bob)
+    later = said(shared, "reactions.later", {"target": posted}, sender=user_id(shared.north, shared.alice))
+    assert told(shared, shared.channel, 3, later).sequence == 4
+    assert shared.messages(shared.south, shared.bob) == before
+    (line,) = shared.south.ask_for(shared.bob, "GET", f"{path}/events?since=3")
+    assert (line["event"]["event_type"], line["event"]["content"]["target"]) == ("reactions.later", posted)
