@@ -49,6 +49,15 @@ try {
   await two.getByRole("button", { name: "React with 🎉" }).click();
   await message(one, "Hello Bob").getByRole("button", { name: "🎉 1" }).click();
   await message(two, "Hello Bob").getByRole("button", { name: "🎉 2" }).waitFor();
+  await act(two, "Hello Bob", "React");
+  await fill(two, "Another emoji", "rude", "Add");
+  await message(one, "Hello Bob").getByRole("button", { name: "rude 1" }).waitFor();
+  assert.equal(await message(two, "Hello Bob").getByRole("button", { name: "Clear reactions" }).count(), 0, "bob is no moderator");
+  await act(one, "Hello Bob", "Clear reactions");
+  await one.getByLabel("Reactions", { exact: true }).and(one.locator("select")).selectOption({ label: "rude 1" });
+  await fill(one, "Reason, if you like", "a test", "Clear");
+  await message(two, "Hello Bob").getByRole("button", { name: "rude 1" }).waitFor({ state: "detached" });
+  await message(two, "Hello Bob").getByRole("button", { name: "🎉 2" }).waitFor();
   await two.mouse.move(0, 0);
   await two.waitForFunction(() => [...document.querySelectorAll(".actions")].every((actions) => getComputedStyle(actions).opacity === "0"));
   await act(two, "Hello Bob", "Reply");

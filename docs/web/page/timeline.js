@@ -230,6 +230,7 @@ export class Timeline {
       button("react", "React", () => this.#react(message)),
       isMine && button("edit", "Edit", () => composer.edit(message)),
       chat.mayModerate && (message.pinned_at ? button("pin", "Unpin", () => client.unpin(channelId, eventId)) : button("pin", "Pin", () => client.pin(channelId, eventId))),
+      chat.mayModerate && Boolean(message.reactions?.length) && button("clear", "Clear reactions", () => this.#clear(message)),
       (isMine || chat.mayModerate) && button("delete", "Delete", () => this.#redact(message, isMine)));
   }
 
@@ -241,6 +242,21 @@ export class Timeline {
     }, emoji));
     const answer = await ask({ title: "Add a reaction", submit: "Add", extra: h("div", {}, h("p", { class: "choices" }, ...choices), h("p", {}, h("label", { for: "emoji" }, "Another emoji"), field)) });
     if (answer?.["emoji"]) await this.chat.client.react(message.channel_id, message.event_id, answer["emoji"]);
+  }
+
+  /** Ask which reactions of a message are to go. @param {Message} message */
+  async #clear(message) {
+    const uses = message.reactions ?? [];
+    const options = uses.map(({ emoji, count }, place) => h("option", { value: place }, `${emoji} ${count}`));
+    const which = h("select", { name: "which", id: "which", required: true },
+      uses.length > 1 && h("option", { value: "" }, "Choose"), ...options, uses.length > 1 && h("option", { value: "all" }, "All"));
+    const answer = await ask({
+      title: "Clear reactions?", text: "They are taken away from everybody.", submit: "Clear",
+      fields: [{ name: "reason", label: "Reason, if you like", maxlength: 512 }], extra: h("p", {}, h("label", { for: "which" }, "Reactions"), which),
+    });
+    if (answer === null) return;
+    const emoji = answer["which"] === "all" ? undefined : /** @type {import("../openguild/types.js").Reaction} */ (uses[Number(answer["which"])]).emoji;
+    await this.chat.client.clearReactions(message.channel_id, message.event_id, { emoji, reason: answer["reason"] || undefined });
   }
 
   /** @param {Message} message @param {boolean} isMine */
