@@ -12,7 +12,8 @@ HELP = """/guild NAME      make a guild      /channel NAME   make a channel
 /invite          show a code       /join INVITE    a code or a link
 /reply N TEXT    answer            /react [N] EMOJI
 /edit TEXT       your last one     /delete [N]     take back
-/pin N           pin, or unpin     /search WORDS   /members
+/pin N           pin, or unpin     /clear N [EMOJI]
+/search WORDS    find messages     /members
 @NAME mentions. N: the number before a message; [N]: or the last one"""
 _USAGE = {found[1]: found[0] for found in re.finditer(r"/(\w+)(?: (?:[A-Z]+|\[[A-Z]+\]))*", HELP)}
 
@@ -30,7 +31,7 @@ class Commands:
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "help": self._help, "guild": self._guild, "channel": self._channel, "invite": self._invite, "join": self._join,
             "reply": self._reply, "edit": self._edit, "delete": self._delete, "react": self._react, "pin": self._pin,
-            "search": self._search, "members": self._members,
+            "clear": self._clear, "search": self._search, "members": self._members,
         }  # fmt: skip
 
     async def do(self, line: str) -> None:
@@ -123,6 +124,11 @@ class Commands:
         message = self._numbered(number)
         change = self._model.client.unpin if message.pinned else self._model.client.pin
         await change(self._open(), message.event_id)
+
+    async def _clear(self, argument: str) -> None:
+        number, _, emoji = argument.partition(" ")
+        message = self._numbered(number)
+        await self._model.client.clear_reactions(self._open(), message.event_id, emoji or None)
 
     async def _search(self, words: str) -> None:
         found = await self._model.client.search(words, limit=5)
