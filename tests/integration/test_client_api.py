@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from openguild_proto.limits import MAX_PAGE_EVENTS
 from openguild_proto.schemas.guilds import Guild, Invite
-from openguild_runtime.client import Client, LogFollowed, RateLimited, UserTyping
+from openguild_runtime.client import Client, Forbidden, LogFollowed, RateLimited, ReactionsCleared, UserTyping
 from tests.support.chat import PASSWORD
 from tests.support.server import ServerProcess
 
@@ -64,6 +65,38 @@ async def test_typing_without_a_gateway(clients: tuple[Client, Client]) -> None:
     with pytest.raises(RateLimited):  # at once: later it would be wrong
         for _ in range(200):
             await alice.typing(channel)
+
+
+async def test_a_moderator_clears_reactions_and_the_others_hear_of_it(clients: tuple[Client, Client]) -> None:
+    alice, bob = clients
+    guild = (await alice.create_guild("tea")).guild_id
+    channel = (await alice.create_channel(guild, "general")).channel_id
+    await bob.accept_invite((await alice.create_invite(guild)).code)
+    message = (await bob.post(channel, "hello")).event_id
+    for emoji in ("rude", "👋"):
+        await bob.react(channel, message, emoji)
+    shown = await bob.message_list(channel, bob.user_id or "")
+    with pytest.raises(Forbidden):
+        await bob.clear_reactions(channel, message)
+    heard: list[ReactionsCleared] = []
+    async with bob.gateway() as events:
+        async for event in events:
+            if isinstance(event, LogFollowed) and event.log == f"channel:{channel}":
+                cleared = await alice.clear_reactions(channel, message, "rude", "a slur")
+                assert (cleared.message_id, cleared.sequence) == (message, 4)
+                assert (await alice.clear_reactions(channel, message, "rude")).sequence is None
+                await alice.clear_reactions(channel, message)
+            elif isinstance(event, ReactionsCleared):
+                shown.apply(event.sequence, event.wire)
+                heard.append(event)
+                if len(heard) == 2:
+                    break
+                assert list(shown.messages[message].reactions) == ["👋"]
+    assert [(event.content.emoji, event.content.reason) for event in heard] == [("rude", "a slur"), (None, None)]
+    assert shown.messages[message].reactions == {}
+    assert (await bob.message(channel, message)).reactions is msgspec.UNSET
+    with pytest.raises(Forbidden):
+        await heard[0].clear_reactions("👋")
 
 
 async def test_a_list_and_a_log_are_read_over_all_their_pages(clients: tuple[Client, Client]) -> None:
