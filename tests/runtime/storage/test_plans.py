@@ -30,7 +30,7 @@ from openguild_proto.effects.mentions import ListMentions
 from openguild_proto.effects.messages import FindMessage, ListPins, ReadMessages, ReadVersions
 from openguild_proto.effects.replica import ReadHeads, ReadVisible
 from openguild_proto.effects.roles import GrantGuildRole
-from openguild_proto.records import Author, Edit, LogPart, Pin, React, Redact
+from openguild_proto.records import Author, ClearReactions, Edit, LogPart, Pin, React, Redact
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.postgres import guilds, partings
 from openguild_runtime.storage.postgres.access import find_access_and_page, find_channel_accesses
@@ -123,6 +123,8 @@ async def places(module_database: str) -> tuple[Place, Place]:
             await store.perform(GrantGuildRole(guild_id=guild, user_id=user, role="moderator", now_ms=NOW))
             channel = await add_channel(store, guild, owner, name)
             messages = [await stored(store, post(channel, user, f"hello {n}", nonce=f"n{n}")) for n in range(6)]
+            for message in messages[4:]:
+                await stored(store, changing(channel, user, React(message.event_id, "e", adds=True)))
             found.append(Place(guild, channel, user, [message.event_id for message in messages]))
     connection = await asyncpg.connect(module_database)
     for statement in FILLING:
@@ -136,7 +138,10 @@ def examples(at: Place) -> list[StorageEffect[Any]]:
     """Each way of the hot effects."""
     guild, channel, user, events = at
     page = [FindChannelAccess(channel_id=channel, user_id=user, page=PageBounds(5, *bounds)) for bounds in PAGES]
-    changes = [Edit(events[0], "other"), React(events[1], "x", adds=True), Pin(events[2], pins=True), Redact(events[3])]
+    changes = [
+        Edit(events[0], "other"), React(events[1], "x", adds=True), Pin(events[2], pins=True), Redact(events[3]),
+        *(ClearReactions(event, emoji) for event, emoji in zip(events[4:6], ("e", None), strict=True)),
+    ]  # fmt: skip
     return [
         FindChannelAccess(channel_id=channel, user_id=user),
         *page,
