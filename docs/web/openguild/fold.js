@@ -65,7 +65,7 @@ function foldOne(messages, { sequence, event }, me) {
       break;
     case "reactions.cleared":
       change(({ reactions = [], ...message }) => {
-        const left = reactions.filter(({ emoji }) => content["emoji"] !== undefined && emoji !== content["emoji"]);
+        const left = reactions.filter(({ emoji }) => content["emoji"] != null && emoji !== content["emoji"]);
         return left.length > 0 ? { ...message, reactions: left } : message;
       });
       break;
