@@ -157,7 +157,7 @@ async def test_typing_is_told_seldom_and_ends_by_itself(
         await typing(client, channel_id, preview)
 
     monkeypatch.setattr(Client, "typing", note)
-    monkeypatch.setattr("openguild_proto.client.typists.TYPING_SHOWN_SECS", 0.5)
+    monkeypatch.setattr("openguild_proto.client.typists.TYPING_SHOWN_SECS", 2.0)  # long enough for a busy machine
     box = alice.app.screen.query_one("#line", Input)
     for end in range(1, 6):
         box.value = "hello"[:end]

@@ -17,6 +17,7 @@ from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.system import unix_socket
 from openguild_runtime.system.unix_socket import (
     MAX_NAME_BYTES,
+    Answer,
     path_length_problem,
     remove_stale_sockets,
     serve_unix_socket,
@@ -31,10 +32,15 @@ async def echo(stream: SocketStream) -> None:
     await stream.send(await stream.receive())
 
 
+async def echo_twice(stream: SocketStream) -> None:
+    await echo(stream)
+    await echo(stream)
+
+
 @asynccontextmanager
-async def serving(path: Path) -> AsyncIterator[None]:
+async def serving(path: Path, answer: Answer = echo) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(serve_unix_socket, path, echo, 0.02)
+        tasks.start_soon(serve_unix_socket, path, answer, 0.02)
         yield
         tasks.cancel_scope.cancel()
 
@@ -110,13 +116,15 @@ async def test_a_removed_directory_is_logged_once_and_awaited(tmp_path: Path, mo
 @pytest.mark.anyio
 async def test_a_request_survives_the_removal_of_the_socket(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
-    async with serving(path):
+    async with serving(path, echo_twice):
         await until_answered(path)
         async with await anyio.connect_unix(path) as stream:
+            await stream.send(b"y")
+            assert await stream.receive() == b"y", "it is accepted"
             path.unlink()
             await until_answered(path)
-            await stream.send(b"y")
-            assert await stream.receive() == b"y"
+            await stream.send(b"z")
+            assert await stream.receive() == b"z"
 
 
 @pytest.mark.anyio
