@@ -254,7 +254,7 @@ class ServerConnection:
 
         `codes`: close codes of the subprotocol for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, where it has others.
         `limits`: from now on, where the subprotocol has others.
-        Raises LocalProtocolError: there is no upgrade, its peer has shut its side, or it did not offer `subprotocol`.
+        Raises LocalProtocolError: there is no upgrade, its peer has shut its side, it did not offer `subprotocol`, or a bad header.
         """
         self._require(Input.ACCEPT)
         http = self._http
@@ -307,11 +307,11 @@ class ServerConnection:
             self._deadlines.set(Deadline.FRAME, now + self._limits.frame_timeout_secs)
 
     def send_text(self, payload: str | bytes, now: float) -> None:
-        """Queue one text message; bytes must be UTF-8, which is not checked. Raises UnicodeEncodeError for a lone surrogate."""
+        """Queue one text message; bytes must be UTF-8, which is not checked. Raises as `send_bytes`, and UnicodeEncodeError."""
         self._send(text_frame(payload.encode() if isinstance(payload, str) else payload), now)
 
     def send_bytes(self, payload: bytes, now: float) -> None:
-        """Queue one binary message."""
+        """Queue one binary message. Raises LocalProtocolError if the WebSocket is not open."""
         self._send(binary_frame(payload), now)
 
     def _send(self, frame: bytes, now: float) -> None:
@@ -321,14 +321,14 @@ class ServerConnection:
             self._move(Input.OVERFLOW, now)
 
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
-        """Close the WebSocket with `code` at `deadline` (monotonic seconds), when its credentials expire."""
+        """Close the WebSocket with `code` at `deadline` (monotonic seconds), when its credentials expire. Raises as `close`."""
         self._require(Input.EXPIRE_AT)
         close_frame(code, reason)  # raises for one that cannot be sent
         self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
         self._deadlines.set(Deadline.LIFETIME, deadline)
 
     def close(self, code: int, reason: str, now: float) -> None:
-        """Begin an orderly close. Safe to repeat.
+        """Begin an orderly close. Safe to repeat. Raises LocalProtocolError for a code or a reason that cannot be sent.
 
         A WebSocket gets a close frame with `code` and `reason`, at most 123 bytes of UTF-8. On HTTP a request that has begun
         is still processed, as the last one; without one the connection ends when the queued bytes are sent.

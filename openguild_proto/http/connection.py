@@ -46,8 +46,10 @@ class HttpConnection:
 
     def _response_bytes(self, response: Response, request_id: str) -> bytes:
         request, exchange, status = self.reader.request, self.reader.exchange, response.status
-        if not 200 <= status <= 599:  # RFC 9110 15: an interim one is no response
-            raise LocalProtocolError(f"status {status}: a response has one of 200 to 599")
+        if not isinstance(status, int) or not 200 <= status <= 599:  # RFC 9110 15: an interim one is no response
+            raise LocalProtocolError(f"status {status!r}: a response has one of 200 to 599")
+        if not isinstance(response.body, (bytes, bytearray)):  # h11 would have begun the response before it notices
+            raise LocalProtocolError("the body of a response is bytes; Response.text and Response.json encode theirs")
         head_only = request is not None and request.method == "HEAD"
         body = b"" if head_only or status in {204, 304} else response.body
         has_length = status >= 200 and status not in {204, 304}

@@ -31,7 +31,9 @@ def field_name(name: str) -> bytes:
 def field_line(name: bytes, value: bytes) -> bytes:
     """Return the line. Raises LocalProtocolError for an invalid value."""
     if _VALUE.fullmatch(value) is None:
-        raise LocalProtocolError(f"the value of {name.decode()} holds control characters or ends with spaces")
+        raise LocalProtocolError(
+            f"the value of {name.decode()} holds control characters, or begins or ends with spaces"
+        )
     return b"%b: %b\r\n" % (name, value)
 
 

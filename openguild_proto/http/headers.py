@@ -50,6 +50,8 @@ def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
         return [(field_name(name), value.encode("latin-1")) for name, value in headers]
     except UnicodeEncodeError as misuse:
         raise LocalProtocolError(f"the value of a header is not Latin-1: {misuse.object!r}") from None
+    except (AttributeError, TypeError, ValueError):
+        raise LocalProtocolError("headers are pairs of a name and a value, both str") from None
 
 
 _SECURITY = _encoded(SECURITY_HEADERS)
@@ -114,7 +116,10 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         return cls(cors_allowed_origins, tuple(ipaddress.ip_network(entry) for entry in trusted_proxies))
 
     def apply(self, response: Response, request: Request | None, request_id: str) -> list[tuple[bytes, bytes]]:
-        """Return all headers of `response` except framing; those set by the operation are not set again."""
+        """Return all headers of `response` except framing; those set by the operation are not set again.
+
+        Raises LocalProtocolError for an invalid value.
+        """
         own = _encoded(response.headers)
         replaced = _REPLACEABLE.intersection([name for name, _ in own])
         request_line = (b"x-request-id", request_id.encode("latin-1"))
@@ -124,7 +129,9 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
             request_line,
             *_cors_headers(*self._admitted(request)),
         )
-        return [*own, *(header for header in policy if header[0] not in replaced)]
+        headers = [*own, *(header for header in policy if header[0] not in replaced)]
+        _joined(headers)  # it raises for control characters; h11 sends most of them
+        return headers
 
     def lines(self, response: Response, request: Request | None, request_id: str) -> bytes:
         """Return the headers of `apply` as lines, most of them prepared. Raises LocalProtocolError for an invalid value."""

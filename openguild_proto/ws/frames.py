@@ -57,13 +57,17 @@ def pong_frame(payload: bytes = b"") -> bytes:
 def close_frame(code: int | None, reason: str = "") -> bytes:
     """Return a close frame; `code` None: without a body.
 
-    Raises LocalProtocolError for a code that may not be sent (wsproto would send 1000) and for a reason over 123 bytes.
+    Raises LocalProtocolError for a code that may not be sent (wsproto would send 1000), and for a reason that is over 123 bytes
+    or has a lone surrogate.
     """
     if code is None:
         return _control(FIN_CLOSE, b"")
     if not is_sendable(code):
         raise LocalProtocolError(f"close code {code} must not be sent")
-    encoded = reason.encode()
+    try:
+        encoded = reason.encode()
+    except UnicodeEncodeError:
+        raise LocalProtocolError("a close reason is UTF-8, which has no lone surrogates") from None
     if len(encoded) > MAX_CLOSE_REASON_BYTES:
         raise LocalProtocolError("a close reason has at most 123 bytes")
     return _control(FIN_CLOSE, struct.pack("!H", code) + encoded)

@@ -49,7 +49,7 @@ class FrameCutter:
 
     def feed(self, data: bytes) -> None:
         """Buffer `data`, any piece of the byte stream."""
-        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else bytes(data)
+        self._buffer = self._buffer[self._at :] + data
         self._at = 0
 
     @property

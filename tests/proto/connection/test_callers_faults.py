@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -22,7 +22,9 @@ def opened() -> ServerConnection:
     return conn
 
 
-@pytest.mark.parametrize(("code", "reason"), [(4401, "é" * 70), (99_999, "x"), (1005, ""), (1006, "")])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(4401, "é" * 70), (99_999, "x"), (1005, ""), (1006, ""), (1000, "\ud800")]
+)
 def test_a_close_that_cannot_be_sent_is_refused_when_it_is_planned(code: int, reason: str) -> None:
     conn = opened()
     with pytest.raises(LocalProtocolError):
@@ -82,10 +84,11 @@ def test_the_end_of_the_stream_reads_all_that_came_before_it() -> None:
     assert conn.next_events(1.0) == []
 
 
-def test_what_is_no_bytes_is_refused_and_nothing_breaks() -> None:
+@pytest.mark.parametrize("value", ["text", 5, None, [0x81]])
+def test_what_is_no_bytes_is_refused_and_nothing_breaks(value: Any) -> None:
     conn = opened()
     with pytest.raises(TypeError):
-        conn.receive_data("text", 0.0)  # type: ignore[arg-type]  # the fault itself
+        conn.receive_data(value, 0.0)
     assert conn.receive_data(masked(0x81, b"still open"), 0.0) == [TextReceived("still open")]
 
 
@@ -131,13 +134,40 @@ def test_a_header_is_sent_once_and_the_response_s_own_one_counts(head: bytes, na
     assert [sent for sent in lines if sent.lower().startswith(line)] == [line + value.encode()]
 
 
-@pytest.mark.parametrize(
-    "build", [lambda: Response(200, b"", (), "text/€"), lambda: Response(200, b"", (("X-Request-Id", "mine"),))]
-)
-def test_what_cannot_be_sent_is_the_caller_s_fault(build: Callable[[], Response]) -> None:
+UNSENDABLE: list[dict[str, Any]] = [
+    {"content_type": "text/€"},
+    {"headers": (("X-Request-Id", "mine"),)},
+    {"headers": (("a", "b\x01c"),)},
+    {"headers": (("a", "b\x7f"),)},
+    {"headers": ((b"a", b"b"),)},
+    {"headers": (("a", b"b"),)},
+    {"headers": {"name": "value"}},
+    {"body": "text"},
+    {"body": None},
+    {"status": "200"},
+    {"status": 200.0},
+]
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"HTTP/1.1", b"HTTP/1.0")], ids=["quick", "through h11"])
+@pytest.mark.parametrize("fields", UNSENDABLE, ids=str)
+def test_what_cannot_be_sent_is_the_caller_s_fault(head: bytes, fields: dict[str, Any]) -> None:
     conn = connection()
-    conn.receive_data(HEAD + b"\r\n", 0.0)
+    conn.receive_data(head + b"\r\n", 0.0)
     with pytest.raises(LocalProtocolError):
-        conn.respond(build(), 0.0)
+        conn.respond(Response(**{"status": 200, **fields}), 0.0)
+    assert len(conn.outbox) == 0
     conn.respond(Response.empty(), 0.0)
     assert b"".join(conn.data_to_send()).startswith(b"HTTP/1.1 204")
+
+
+@pytest.mark.parametrize(
+    "handshake", [HANDSHAKE, HANDSHAKE.replace(b"Upgrade\r", b"Upgrade, x\r")], ids=["quick", "h11"]
+)
+def test_no_control_character_is_sent_with_an_accepted_upgrade(handshake: bytes) -> None:
+    conn = connection()
+    conn.receive_data(handshake, 0.0)
+    with pytest.raises(LocalProtocolError):
+        conn.accept(0.0, None, (("a", "b\x01c"),))
+    conn.accept(0.0)
+    assert conn.is_open
