@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.fanout import native
+from openguild_proto.fanout.ring import MAX_INT
 from openguild_proto.fanout.ring import Ring as PureRing
 from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS, STRETCHED_RINGS
 
@@ -225,9 +226,11 @@ class Hub:
     def subscribe(self, ring: str, since: int, owner: object = None, handle: int = -1) -> Subscriber:
         """Add a reader that has all events up to `since`. Raises LocalProtocolError if `since` is beyond the head.
 
-        `handle`: a number bound to its place in the ring for exactly as long as it has one.
+        `handle`: a number of 32 bits, bound to its place in the ring for exactly as long as it has one.
         """
         entry = self._entry(ring)
+        if not -MAX_INT - 1 <= handle <= MAX_INT:  # the ring would refuse it when the reader has its place
+            raise LocalProtocolError(f"handle {handle} has more than 32 bits")
         if not 0 <= since <= entry.frames.head:
             raise LocalProtocolError(f"since {since} is not within 0 and {entry.frames.head}")
         subscriber = Subscriber(self, ring, since, entry.frames.head, owner, handle)

@@ -239,6 +239,13 @@ def test_since_beyond_the_head_is_refused(hub: Hub) -> None:
         hub.subscribe(STREAM, 11)
 
 
+def test_a_handle_that_the_ring_cannot_store_is_refused(hub: Hub) -> None:
+    with pytest.raises(LocalProtocolError):
+        hub.subscribe(STREAM, 10, handle=2**31)
+    hub.publish(STREAM, b"x", 11)
+    assert (hub.subscriber_count(STREAM), hub.flush_plan(STREAM, 5)) == (0, [])
+
+
 def test_a_resume_within_the_ring_is_live_at_once(hub: Hub) -> None:
     for sequence in range(11, 14):
         hub.publish(STREAM, frame(sequence), sequence)
