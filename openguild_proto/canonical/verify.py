@@ -14,6 +14,7 @@ from openguild_proto.canonical.encode import CanonicalError
 from openguild_proto.canonical.event import CanonicalEvent, base58_decode, canonical_bytes, event_hash, event_id
 from openguild_proto.canonical.redaction import is_redacted
 from openguild_proto.canonical.signing import verify
+from openguild_proto.errors import LocalProtocolError
 
 ServerKeys = Mapping[str, Mapping[str, bytes]]
 """Public keys by server name and key name, such as `{"example.org": {"ed25519:main": key}}`."""
@@ -46,7 +47,8 @@ def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = No
     """Verify one event with the keys of the server `signed_by`; None: of the one that it names as its origin.
 
     `wire`: the JSON of the event, as a stream or a page has it. `keys`: public keys of 32 bytes by server and key name, such as
-    `{"chat.example": {"ed25519:2026": key}}`. Raises UnverifiedEvent.
+    `{"chat.example": {"ed25519:2026": key}}`; `openguild_proto.canonical.keys.parse_public` reads one from its text.
+    Raises UnverifiedEvent, and LocalProtocolError for keys that are text.
     """
     try:
         event = _decoder.decode(wire)
@@ -64,6 +66,10 @@ def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = No
     signatures, known = event.signatures.get(server, {}), keys.get(server, {})
     for name, text in signatures.items():
         public = known.get(name)
+        if isinstance(public, str):
+            raise LocalProtocolError(
+                "a public key is 32 bytes: openguild_proto.canonical.keys.parse_public reads its text"
+            )
         if public is not None and verify(public, digest, _signature(text)):
             return Verified.REDACTED if redacted else Verified.WHOLE
     raise UnverifiedEvent(f"no known key of {server} has signed it")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openguild_proto.canonical.event import BuiltEvent, base58, base58_decode, build_event
-from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.canonical.keys import EventSigner, encode_unpadded, parse_public
 from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.canonical.verify import UnverifiedEvent, Verified, verify_event
+from openguild_proto.errors import LocalProtocolError
 
 KEY = SigningKey(bytes(range(32)))
 KEYS = {"example.org": {"ed25519:main": KEY.public}}
@@ -66,6 +68,13 @@ def test_an_id_that_was_not_signed_is_found_in_a_redacted_event() -> None:
 def test_without_the_right_key_nothing_is_verified(keys: dict[str, dict[str, bytes]]) -> None:
     with pytest.raises(UnverifiedEvent, match="no known key"):
         verify_event(built().wire, keys)
+
+
+def test_a_key_that_is_text_is_the_callers_fault() -> None:
+    text: Any = encode_unpadded(KEY.public)
+    with pytest.raises(LocalProtocolError, match="parse_public"):
+        verify_event(built().wire, {"example.org": {"ed25519:main": text}})
+    assert verify_event(built().wire, {"example.org": {"ed25519:main": parse_public(text)}}) is Verified.WHOLE
 
 
 @pytest.mark.parametrize("wire", [b"", b"{}", b"[]", b'{"event_id": 1}', b"\xff"])
