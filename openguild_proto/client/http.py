@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import h11
 import msgspec
 
@@ -31,6 +33,7 @@ def cannot_be_sent(misuse: Exception) -> LocalProtocolError:
     return LocalProtocolError(f"the request cannot be sent: {fault}")
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # h11 sends most of them
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
@@ -63,13 +66,19 @@ class HttpClient:
     ) -> bytes:  # fmt: skip
         """Return the bytes of a request. `max_body_bytes`: of the response, and those after it.
 
-        Raises LocalProtocolError while another request is in progress, and for a method, target or header that cannot be sent, such
-        as one that is not ASCII, or of the framing, which is the connection's.
+        Raises LocalProtocolError while another request is in progress, for a body that is no bytes, and for a method, target or
+        header that cannot be sent, such as one that is not ASCII, or of the framing, which is the connection's.
         """
         if not self.reusable:
             raise LocalProtocolError("the connection cannot take a request now")
+        if not isinstance(body, (bytes, bytearray)):
+            raise LocalProtocolError("the request cannot be sent: a body is bytes")
+        if any(not isinstance(text, str) for header in headers for text in header):
+            raise LocalProtocolError("the request cannot be sent: headers are pairs of a name and a value, both str")
         if framing := _FRAMING.intersection([name.lower() for name, _ in headers]):
             raise LocalProtocolError(f"the request cannot be sent: the header {min(framing)} is the connection's own")
+        if any(_CONTROL.search(value) for _, value in headers):
+            raise LocalProtocolError("the request cannot be sent: Illegal header value")
         fields = [("host", self._host), ("accept-encoding", "identity"), *headers, ("content-length", str(len(body)))]
         try:
             request = h11.Request(method=method, target=target, headers=fields)
@@ -84,9 +93,15 @@ class HttpClient:
         return sent + (self._connection.send(h11.EndOfMessage()) or b"")
 
     def receive_data(self, data: bytes) -> ClientResponse | None:
-        """Feed bytes, b"" for the end of the stream. Return the response when it is complete. Raises ConnectionBroken."""
+        """Feed bytes, b"" for the end of the stream. Return the response when it is complete.
+
+        Raises ConnectionBroken, and LocalProtocolError for bytes after the end of the stream.
+        """
         try:
             self._connection.receive_data(data)
+        except RuntimeError:
+            raise LocalProtocolError("the stream has ended: no bytes can follow") from None
+        try:
             while True:
                 event = self._connection.next_event()
                 if event is h11.NEED_DATA:

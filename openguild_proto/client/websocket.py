@@ -19,6 +19,7 @@ from wsproto.utilities import RemoteProtocolError
 from openguild_proto.client.http import ClientResponse, cannot_be_sent
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http.message import Headers
+from openguild_proto.http.strictness import WHOLE_TOKEN
 from openguild_proto.limits import (
     MAX_INTERIM_RESPONSES,
     MAX_REFUSAL_CHARS,
@@ -82,6 +83,10 @@ class ClientWebSocket:
         self._head: bytes | None = b""  # of the handshake response, until it is complete
         self._interim = 0
         self._refusal = ClientResponse(0, (), b"")
+        if any(not name.isascii() or WHOLE_TOKEN.fullmatch(name.encode()) is None for name in subprotocols):
+            raise LocalProtocolError(
+                "the request cannot be sent: a subprotocol is a token"
+            )  # it may hold the access token
         try:
             headers = [(b"authorization", b"Bearer " + token.encode("ascii"))] if token is not None else []
             request = events.Request(host=host, target=target, subprotocols=list(subprotocols), extra_headers=headers)

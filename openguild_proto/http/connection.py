@@ -46,7 +46,8 @@ class HttpConnection:
 
     def _response_bytes(self, response: Response, request_id: str) -> bytes:
         request, exchange, status = self.reader.request, self.reader.exchange, response.status
-        if not isinstance(status, int) or not 200 <= status <= 599:  # RFC 9110 15: an interim one is no response
+        is_number = isinstance(status, int)  # the caller may not check types
+        if not (is_number and 200 <= status <= 599):  # RFC 9110 15: an interim one is no response
             raise LocalProtocolError(f"status {status!r}: a response has one of 200 to 599")
         if not isinstance(response.body, (bytes, bytearray)):  # h11 would have begun the response before it notices
             raise LocalProtocolError("the body of a response is bytes; Response.text and Response.json encode theirs")
@@ -120,4 +121,4 @@ _REASONS = {
     426: "Upgrade Required", 428: "Precondition Required", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
     451: "Unavailable For Legal Reasons", 500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway",
     503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
-}  # fmt: skip  # RFC 9110 15, RFC 6585, RFC 7725
+}  # fmt: skip  # RFC 9110 15, RFC 6585

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,20 +58,38 @@ def test_a_connection_that_ends_early_is_broken() -> None:
         ("GET", "/x", (("authorization", "Bearer secret\n"),), "Illegal header value"),
         ("GET", "/x", (("authorization", "Bearer it's secret\n"),), "Illegal header value"),
         ("GET", "/x", (("a b", "c"),), "Illegal header name"),
+        ("GET", "/x", (("a", "secret\x01"),), "Illegal header value"),
+        ("GET", "/x", ((b"Transfer-Encoding", b"chunked"),), "headers are pairs of a name and a value, both str"),
+        ("GET", "/x", (("a", 5),), "headers are pairs of a name and a value, both str"),
         ("GET", "/x y", (), "Illegal target characters"),
         ("GET", "/tee?q=größe", (), "not ASCII"),
         ("POST", "/x", (("Transfer-Encoding", "chunked"),), "the header transfer-encoding is the connection's own"),
         ("G T", "/x", (), "Illegal method characters"),
     ],
 )
-def test_a_request_that_cannot_be_sent_changes_nothing(
-    method: str, target: str, headers: tuple[tuple[str, str], ...], fault: str
-) -> None:
+def test_a_request_that_cannot_be_sent_changes_nothing(method: str, target: str, headers: Any, fault: str) -> None:
     http = HttpClient("h")
     with pytest.raises(LocalProtocolError, match=f"^the request cannot be sent: {fault}") as misuse:
         http.send_request(method, target, headers)
     assert "secret" not in str(misuse.value)
     assert http.send_request("GET", "/y").startswith(b"GET /y HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("body", ["text", None])
+def test_a_body_that_is_no_bytes_changes_nothing(body: Any) -> None:
+    http = HttpClient("h")
+    with pytest.raises(LocalProtocolError, match="a body is bytes"):
+        http.send_request("POST", "/x", body=body)
+    assert http.send_request("POST", "/x", body=b"text").endswith(b"\r\n\r\ntext")
+
+
+def test_no_bytes_follow_the_end_of_the_stream() -> None:
+    http = HttpClient("h")
+    http.send_request("GET", "/x")
+    with pytest.raises(ConnectionBroken):
+        http.receive_data(b"")
+    with pytest.raises(LocalProtocolError, match="the stream has ended"):
+        http.receive_data(ANSWER)
 
 
 def test_a_closing_response_ends_the_connection() -> None:

@@ -144,6 +144,13 @@ def test_a_handshake_that_cannot_be_sent_is_misuse_and_keeps_its_token(host: str
     assert misuse.value.__suppress_context__
 
 
+@pytest.mark.parametrize("subprotocol", ["", "a b", "secret\r\n", "secreté", "secret,b"])
+def test_a_subprotocol_that_is_no_token_is_misuse(subprotocol: str) -> None:
+    with pytest.raises(LocalProtocolError, match="a subprotocol is a token") as misuse:
+        ClientWebSocket("h", "/", subprotocols=("chat.v1", subprotocol))
+    assert "secret" not in str(misuse.value)
+
+
 @pytest.mark.parametrize("code", [999, 1005, 1006, 70_000])
 def test_a_message_before_the_upgrade_and_a_code_that_is_none_are_misuse(code: int) -> None:
     client, answer = accepted()
