@@ -258,9 +258,7 @@ class Limits(HttpLimits, WebSocketLimits):
     max_header_count: int = 100  # of one request
     max_header_line_bytes: int = 8_192  # one header
     max_body_bytes: int = MAX_BODY_BYTES  # of any request
-    unquestioned_body_bytes: int = (
-        MAX_SMALL_BODY_BYTES  # a longer one is also checked against its route's limit, `max_body_of`
-    )
+    unquestioned_body_bytes: int = MAX_SMALL_BODY_BYTES  # `max_body_of` is asked for a longer body
     max_chunk_line_bytes: int = 256  # chunk size and extensions, RFC 9112 7.1.1
     max_body_chunks: int = 4_096  # of one body, ours: small chunks cost more work than their bytes
     max_pipelined_bytes: int = 65_536  # kept unparsed until the response to the current request

@@ -242,3 +242,9 @@ MAY_RUN: dict[Phase, frozenset[Deadline]] = {
     phase: frozenset(row.others if row.own is None else (row.own, *row.others)) for phase, row in PHASES.items()
 }
 """phase -> the deadlines that may run in it."""
+
+
+def not_allowed(step: Input, phase: Phase) -> str:
+    """Return the fault of a caller whose command `phase` does not allow: with the phases that do."""
+    allowed = " or ".join(each.value for each, steps in TRANSITIONS.items() if step in steps)
+    return f"{step.value} is not allowed: the connection is {phase.value}, not {allowed}"

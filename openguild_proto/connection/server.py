@@ -28,7 +28,7 @@ from openguild_proto.connection import steps
 from openguild_proto.connection.deadlines import SECS, Deadline
 from openguild_proto.connection.decoder import Decoder
 from openguild_proto.connection.outbox import Outbox
-from openguild_proto.connection.phases import MAY_RUN, PHASES, TRANSITIONS, Input, Phase, Reading, Wants
+from openguild_proto.connection.phases import MAY_RUN, PHASES, TRANSITIONS, Input, Phase, Reading, Wants, not_allowed
 from openguild_proto.connection.steps import Step
 from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import LocalProtocolError
@@ -93,7 +93,7 @@ class ServerConnection:
         """Return the phase that `step` leads to. Raises LocalProtocolError if it is not allowed now."""
         target = TRANSITIONS[self.phase].get(step)
         if target is None:
-            raise LocalProtocolError(f"{step.value} is not allowed: the connection is {self.phase.value}")
+            raise LocalProtocolError(not_allowed(step, self.phase))
         return target
 
     def _move(self, step: Input, now: float) -> None:

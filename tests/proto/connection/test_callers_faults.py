@@ -171,3 +171,13 @@ def test_no_control_character_is_sent_with_an_accepted_upgrade(handshake: bytes)
         conn.accept(0.0, None, (("a", "b\x01c"),))
     conn.accept(0.0)
     assert conn.is_open
+
+
+def test_a_command_in_the_wrong_phase_says_which_phase_it_needs() -> None:
+    conn = connection()
+    with pytest.raises(LocalProtocolError, match=r"^send is not allowed: the connection is new, not open$"):
+        conn.send_text("hello", 0.0)
+    with pytest.raises(
+        LocalProtocolError, match=r"^accept is not allowed: the connection is new, not upgrading or last_upgrade$"
+    ):
+        conn.accept(0.0)
