@@ -47,7 +47,9 @@ class MessagingSettings:
 class HttpLimits:
     """`http.*`: timeouts of requests, responses and idle connections."""
 
-    head_timeout_secs: Annotated[PositiveSeconds, Setting("from a request's first byte to its last header byte")] = 10
+    head_timeout_secs: Annotated[
+        PositiveSeconds, Setting("from the accept or a request's first byte to its last header byte")
+    ] = 10
     body_timeout_secs: Annotated[PositiveSeconds, Setting("from the end of the head to the end of the body")] = 30
     request_timeout_secs: Annotated[PositiveSeconds, Setting("from a request's last byte to its response")] = 10
     idle_timeout_secs: Annotated[PositiveSeconds, Setting("keep-alive between two requests")] = 75

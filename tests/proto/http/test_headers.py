@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from openguild_proto.http.headers import HeaderPolicy, request_id_for
@@ -56,6 +58,13 @@ def test_streams_are_opened_from_listed_origins_only(
     headers = tuple(("origin", origin) for origin in origins)
     request = Request(method="GET", path="/", query="", headers=headers)
     assert HeaderPolicy.create(cors_allowed_origins=allowed).admits_stream(request) is admitted
+
+
+@pytest.mark.parametrize("argument", ["cors_allowed_origins", "trusted_proxies"])
+def test_one_text_in_place_of_a_tuple_is_refused(argument: str) -> None:
+    one: dict[str, Any] = {argument: "*"}
+    with pytest.raises(ValueError, match="tuples of entries"):
+        HeaderPolicy.create(**one)
 
 
 @pytest.mark.parametrize("entry", ["", "a.example", "https://a.example/", "https://a b", "javascript:x"])
