@@ -136,7 +136,7 @@ class Ring:
     def park(self, slot: int, parked: bool) -> None:
         """Set whether the flush skips this slot. Raises LocalProtocolError for a slot that is not attached."""
         self.cursor(slot)
-        self._parked[slot] = parked
+        self._parked[slot] = bool(parked)
 
     def is_parked(self, slot: int) -> bool:
         """Return whether the flush skips this slot. Raises LocalProtocolError for a slot that is not attached."""

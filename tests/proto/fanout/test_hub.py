@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
@@ -244,6 +246,15 @@ def test_a_handle_that_the_ring_cannot_store_is_refused(hub: Hub) -> None:
         hub.subscribe(STREAM, 10, handle=2**31)
     hub.publish(STREAM, b"x", 11)
     assert (hub.subscriber_count(STREAM), hub.flush_plan(STREAM, 5)) == (0, [])
+
+
+@pytest.mark.parametrize("value", [256, -1, "yes"])
+def test_whatever_is_true_parks_a_reader(hub: Hub, value: Any) -> None:
+    reader = hub.subscribe(STREAM, 10)
+    reader.parked = value
+    assert reader.parked is True
+    reader.parked = False
+    assert reader.parked is False
 
 
 def test_a_resume_within_the_ring_is_live_at_once(hub: Hub) -> None:
