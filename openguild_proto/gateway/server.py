@@ -2,8 +2,8 @@
 
 The call contract, for every driver:
 
-1. feed: an input, with the time. Messages go to `receive`; answers to actions, `gone`, `offer`, `drain`, `close`, `left` and
-   `handle_deadline` are inputs too;
+1. feed: an input, with the time. Messages go to `receive`; answers to actions, `gone`, `expires_at`, `drain`, `close`, `left` and
+   `handle_deadline` are inputs too. What others may miss, such as typing, comes by `Feeds.ephemeral`;
 2. carry out: take `next_action()` until it returns None, in order, after `left` too. Answers may come at any later time, in any
    order, also after `left`: what a late one holds is given back by an `Unsubscribe`;
 3. write: when the socket takes bytes, and after a `Write`, call `next_write`, send, and call `sent` with what was taken, until it
