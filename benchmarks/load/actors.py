@@ -37,6 +37,7 @@ ROOT = HERE.parents[1]
 BUILD = ROOT / "build/bench"
 FRAME_BYTES = 300
 READY_SECS = 60.0  # for a peer to begin, on a busy machine
+END_SECS = 10.0  # for it to end, before it is killed
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
 ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": f"{ROOT}:{HERE / 'peers'}", "WS_ROOT": str(BUILD / "node")}
 COMMANDS = {
@@ -141,8 +142,16 @@ class Talker:
         return json.loads(self.hear())
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """End the child. One that has a server or a directory of its own ends these first."""
+        self.process.terminate()
+        with contextlib.suppress(BrokenPipeError):
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+        try:
+            self.process.wait(END_SECS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self._errors):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):

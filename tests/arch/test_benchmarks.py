@@ -20,6 +20,7 @@ from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import HISTORY, MAX_BYTES, RESULTS, SCHEMA, check, history
 from benchmarks.lab.suites import Asked, run
 from benchmarks.load import actors
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMPED = [
@@ -161,6 +162,35 @@ def test_a_peer_that_is_not_ready_is_named(says: str, told: str, monkeypatch: py
         monkeypatch.setattr(actors, "READY_SECS", 0.1)
     with pytest.raises(RefusedError, match=told), actors.peer("x"):
         pass
+
+
+BROKERS = [name for name in ("nchan", "mosquitto", "nats-server") if actors.missing(name) is None]
+
+
+def _server_of(peer: subprocess.Popen[str]) -> Path:
+    """Return the /proc of the process that a broker's peer has started."""
+    return Path(f"/proc/{Path(f'/proc/{peer.pid}/task/{peer.pid}/children').read_text().split()[0]}")
+
+
+@pytest.mark.parametrize("name", BROKERS)
+def test_a_broker_leaves_no_directory_and_no_process(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(actors.ENVIRONMENT, "TMPDIR", str(tmp_path))
+    with actors.peer(name) as (talker, *_):
+        server = _server_of(talker.process)
+        assert list(tmp_path.iterdir())
+    assert not server.exists()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", BROKERS)
+def test_a_broker_ends_with_its_killed_peer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(actors.ENVIRONMENT, "TMPDIR", str(tmp_path))
+    with actors.peer(name) as (talker, *_):
+        server = _server_of(talker.process)
+        talker.process.kill()
+        wait_until(lambda: not server.exists())
 
 
 def test_progress_in_a_file_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ protocol websockets
 listener {inner} 127.0.0.1
 allow_anonymous true
 max_queued_messages 0
+{user}
 """
 NATS = 'listen: "127.0.0.1:{inner}"\nwebsocket {{ listen: "127.0.0.1:{port}", no_tls: true }}\nmax_pending: 256MB\n'
 
@@ -85,15 +86,16 @@ def mqtt_publish(data: bytes) -> bytes:
 def start(kind: str, directory: Path) -> tuple[list[str], int, Callable[[], Publisher]]:
     """Write the configuration; the command, the port of the subscribers, and what makes the publisher."""
     port, inner, configuration = free_port(), free_port(), directory / "configuration"
+    user = "user root" if os.geteuid() == 0 else ""  # with another one the kernel would forget `end_with_parent`
     match kind:
         case "nchan":
-            user = "user root;" if os.geteuid() == 0 else ""
+            user += ";" if user else ""
             configuration.write_text(NCHAN.format(module=NCHAN_MODULE, directory=directory, port=port, user=user))
             command = ["nginx", "-c", str(configuration), "-p", str(directory)]
             head = b"POST /pub HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
             return command, port, lambda: Publisher(port, b"", lambda data: head % len(data) + data, answered=True)
         case "mosquitto":
-            configuration.write_text(MOSQUITTO.format(port=port, inner=inner))
+            configuration.write_text(MOSQUITTO.format(port=port, inner=inner, user=user))
             hello = b"\x10\x0d\0\4MQTT\4\2\0\0\0\1p"
             return (
                 ["mosquitto", "-c", str(configuration)],
@@ -134,6 +136,7 @@ def end_with_parent() -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # by way of `finally`
     with tempfile.TemporaryDirectory() as name:
         command, port, make = start(sys.argv[1], Path(name))
         server = subprocess.Popen(

@@ -27,6 +27,7 @@ async def main(port: int) -> None:
     flags |= {"websocket.max_connections_per_address": 10**6, "websocket.max_connections": 10**6}
     flags |= {"guilds.max_channels_per_guild": 10**6, "guilds.max_writes_per_user_per_window": 10**6}
     flags |= {"session.signing_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"}
+    flags |= {"drain.delay_secs": 0, "drain.window_secs": 0}
     config = load(flags, {}, Path("/"))
     descriptors = raise_limit()
     async with anyio.create_task_group() as tasks:
