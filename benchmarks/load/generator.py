@@ -3,7 +3,7 @@
 `python generator.py PORT CONNECTIONS OVER_SECS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then
 obeys lines on stdin: `read SECS` reads until nothing has come for SECS and prints what came; `stop FRACTION` stops reading
 from a part of the sockets. TARGET may be `@FILE` with a target on each line, taken in turn. Every hundredth socket is
-parsed frame by frame: it gives the count of messages and the latencies.
+parsed frame by frame: it gives the count of messages, whether each is younger than the one before (`in_order`), and the latencies.
 
 CROWD_OPENING, a JSON object in the environment, serves other protocols on a WebSocket: `headers` of the handshake, `hello` to send
 after it, `ready`, bytes that say that the subscription stands (both in hexadecimal), and `in_flight`, how many handshakes may wait.
@@ -30,7 +30,9 @@ MADE_AT = re.compile(rb'"t\W*:(\d{20})')
 
 
 class Subscriber:
-    __slots__ = ("buffer", "bytes", "frames", "greeted", "latencies", "sampled", "sock", "upgraded")
+    __slots__ = (
+        "buffer", "bytes", "frames", "greeted", "in_order", "latencies", "made_at", "sampled", "sock", "upgraded",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket, *, sampled: bool) -> None:
         self.sock = sock
@@ -40,6 +42,8 @@ class Subscriber:
         self.buffer = bytearray()
         self.bytes = 0
         self.frames = 0
+        self.made_at = -1  # of the newest message
+        self.in_order = True
         self.latencies: list[float] = []
 
     def parse(self, data: memoryview, now_ns: int) -> None:
@@ -55,9 +59,12 @@ class Subscriber:
             if len(buffer) < head + size:
                 return
             if buffer[0] & 15 in {0, 1, 2}:
-                made = MADE_AT.findall(bytes(buffer[head : head + size]))
+                made = [int(each) for each in MADE_AT.findall(bytes(buffer[head : head + size]))]
                 self.frames += len(made)
-                self.latencies += [(now_ns - int(each)) / 1e9 for each in made]
+                self.latencies += [(now_ns - each) / 1e9 for each in made]
+                for each in made:
+                    self.in_order &= each > self.made_at
+                    self.made_at = each
             del buffer[: head + size]
 
 
@@ -164,6 +171,7 @@ class Crowd:
             "bytes": sum(subscriber.bytes for subscriber in self.subscribers.values()),
             "even": len({subscriber.bytes for subscriber in self.subscribers.values()}) == 1,
             "frames": sorted({subscriber.frames for subscriber in sampled}),
+            "in_order": all(subscriber.in_order for subscriber in sampled),
             "latencies": latencies[:: max(1, len(latencies) // 2_000)],
             "p50": quantile(latencies, 0.5),
             "p99": quantile(latencies, 0.99),
@@ -172,6 +180,7 @@ class Crowd:
         }
         for subscriber in self.subscribers.values():
             subscriber.bytes = subscriber.frames = 0
+            subscriber.in_order = True
             subscriber.latencies.clear()
         return answer
 

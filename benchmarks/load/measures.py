@@ -39,13 +39,11 @@ def broadcast(name: str, subscribers: int, rate: float, count: int, burst: int) 
             heard = crowd.result()
         finally:
             crowd.close()
-    if heard["frames"] != [count * burst] or not (heard["even"] or name in UNEVEN):
-        raise RuntimeError(f"{name} lost messages: {heard['frames']}")
+    arrived(name, heard, count * burst, even=name not in UNEVEN)
     deliveries = subscribers * count * burst
     return {
         "cpu_us": spent["cpu"] / deliveries * 1e6,
         "per_cpu_sec": deliveries / spent["cpu"],
-        "per_sec": deliveries / spent["wall"],
         "connects_per_sec": subscribers / crowd.secs,
         **{key: heard[key] for key in ("p50", "p99", "p999", "latencies")},
     }
@@ -62,12 +60,19 @@ def whole_server(server: RealServer, subscribers: int, rate: float, count: int) 
         spent = cpu_secs(server.pid) - before
     finally:
         crowd.close()
-    if heard["frames"] != [count] or not heard["even"]:
-        raise RuntimeError(f"the server lost messages: {heard['frames']}")
+    arrived("the server", heard, count)
     return {
         "cpu_us": spent / subscribers / count * 1e6,
         **{key: heard[key] for key in ("p50", "p99", "p999", "latencies")},
     }
+
+
+def arrived(name: str, heard: Result, count: int, *, even: bool = True) -> None:
+    """Raise RuntimeError unless all of `count` messages arrived, each once and in order; `even`: as many bytes at each."""
+    if heard["frames"] != [count] or (even and not heard["even"]):
+        raise RuntimeError(f"{name} lost messages or repeated some: {heard['frames']} instead of {count}")
+    if not heard["in_order"]:
+        raise RuntimeError(f"{name} delivered messages out of order")
 
 
 def head(server: RealServer) -> int:
@@ -154,8 +159,7 @@ def many_channels(channels: int, each: int) -> Result:
             heard = crowd.result()
         finally:
             crowd.close()
-    if heard["frames"] != [4] or not heard["even"]:
-        raise RuntimeError(f"messages were lost: {heard['frames']}")
+    arrived("openguild", heard, 4)
     return {"cpu_us": spent["cpu"] / (channels * each * 4) * 1e6, "p99": heard["p99"]}
 
 

@@ -7,9 +7,13 @@ import json
 import math
 import random
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jsonschema
 import pytest
@@ -19,7 +23,8 @@ from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import HISTORY, MAX_BYTES, RESULTS, SCHEMA, check, history
 from benchmarks.lab.suites import Asked, run
-from benchmarks.load import actors
+from benchmarks.load import actors, generator, measures
+from openguild_proto import text_frame
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,6 +167,18 @@ def test_a_peer_that_is_not_ready_is_named(says: str, told: str, monkeypatch: py
         monkeypatch.setattr(actors, "READY_SECS", 0.1)
     with pytest.raises(RefusedError, match=told), actors.peer("x"):
         pass
+
+
+@pytest.mark.parametrize(("made", "told"), [((1, 2, 3), None), ((1, 2, 2), "out of order"), ((1, 2), "lost messages")])
+def test_a_message_that_is_lost_or_repeated_is_an_error(made: tuple[int, ...], told: str | None) -> None:
+    ours, peers = socket.socketpair()
+    with ours, peers:
+        reader = generator.Subscriber(ours, sampled=True)
+        reader.parse(memoryview(b"".join(text_frame(b'{"t":%020d}' % each) for each in made)), 9)
+        crowd = SimpleNamespace(subscribers={ours.fileno(): reader})
+        heard: Any = generator.Crowd.report(crowd)  # type: ignore[arg-type]  # it reads nothing else
+    with pytest.raises(RuntimeError, match=told) if told else nullcontext():
+        measures.arrived("x", heard, 3)
 
 
 BROKERS = [name for name in ("nchan", "mosquitto", "nats-server") if actors.missing(name) is None]
