@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.http.jobs import JOBS
 from benchmarks.http.measure import Window
-from benchmarks.lab.figures import ratio, summary
+from benchmarks.http.servers import NAMES
+from benchmarks.lab.figures import ratio, shown, summary
 from benchmarks.lab.results import RESULTS, remember, stamped, write
 from benchmarks.lab.stamp import told
 
@@ -13,6 +15,11 @@ GOALS = {
     "post, CPU: fastapi": 0.4, "page, CPU: fastapi": 0.25, "version, CPU: bare-asgi": 2.0, "edit, CPU: our post": 1.2,
     "reaction, CPU: our post": 1.2,
 }  # fmt: skip
+WITHOUT = {
+    "fastapi": "rate limits, request ids, security headers, metrics, idempotency, fan-out and search index",
+    "bare-asgi": "anything but an answer; it writes no access log",
+}
+"""What the peers do not have and OpenGuild has."""
 CHANGES = ("edit", "reaction")  # compared with a post of ours
 SECS = {"p50": "p50_ms", "p99": "p99_ms"}
 
@@ -52,9 +59,11 @@ def markdown(results: dict[str, Any]) -> str:
         "| job | server | CPU of the server, us | a second | p99 ms | CPU, ours against it | a second, ours against it |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for job, by_server in results["jobs"].items():
-        for name, line in by_server.items():
-            against = [_shown(results["ratios"].get(f"{job}, {label}: {name}")) for label in ("CPU", "a second")]
+    for job in (job for job in JOBS if job in results["jobs"]):
+        by_server = results["jobs"][job]
+        for name in (name for name in NAMES if name in by_server):
+            line = by_server[name]
+            against = [shown(results["ratios"].get(f"{job}, {label}: {name}")) for label in ("CPU", "a second")]
             figures = [f"{line[key]['median']:,.4g}" for key in ("cpu_us", "per_sec", "p99_ms")]
             rows.append(f"| {' | '.join([job, name, *figures, *against])} |")
     goals = {measure: bound for measure, bound in GOALS.items() if measure in results["ratios"]}
@@ -63,14 +72,14 @@ def markdown(results: dict[str, Any]) -> str:
     for measure, bound in goals.items():
         found = results["ratios"][measure]
         reached = found["ratio"] <= bound
-        rows.append(f"| {measure} | <= {bound:g} | {_shown(found)} | {'yes' if reached else '**no**'} |")
+        rows.append(f"| {measure} | <= {bound:g} | {shown(found)} | {'yes' if reached else '**no**'} |")
+    lines = [(name, line) for by_server in results["jobs"].values() for name, line in by_server.items()]
+    servers, rounds = {name for name, _ in lines}, max(line["cpu_us"]["runs"] for _, line in lines)
+    rows += ["", f"Medians of {rounds} rounds; ratios are geometric means over the rounds, with their 95% intervals."]
+    rows += [f"{name} is without {lacks}." for name, lacks in WITHOUT.items() if name in servers]
     rows += ["", told(results["stamp"])]
     rows += [f"Not run: {name}, {why}." for name, why in results["skipped"].items()]
     return "\n".join(rows) + "\n"
-
-
-def _shown(found: dict[str, Any] | None) -> str:
-    return "" if found is None else f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
 
 
 def save(results: dict[str, Any], *, whole: bool) -> None:

@@ -40,6 +40,13 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     return {"ratio": middle, "runs": len(logs), "low": low, "high": high}
 
 
+def shown(found: dict[str, Any] | None) -> str:
+    """Return a ratio with its interval, as in a table; without one where there is none."""
+    if found is None:
+        return ""
+    return f"{found['ratio']:.2f}" + (f" ({found['low']:.2f} to {found['high']:.2f})" if found["runs"] > 1 else "")
+
+
 def verdict(found: dict[str, Any]) -> str:
     """Return what an interval says about more or less than 1; nothing where there is none."""
     if found["runs"] < 2 or found["low"] <= 1 <= found["high"]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,10 +94,14 @@ def skipped() -> dict[str, str]:
     return {name: lacking for name in COMMANDS if (lacking := missing(name)) is not None}
 
 
-def build() -> list[str]:
-    """Compile the floor, fetch node's ws where node is; the names of the peers that can run."""
+def build(only: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """Compile the floor, fetch node's ws where node is. `only`: the peers that are needed, all where it is empty.
+
+    Return the peers that can run, and those that cannot, each with the reason.
+    """
     BUILD.mkdir(parents=True, exist_ok=True)
-    names = [name for name in COMMANDS if missing(name) is None]
+    lacking = skipped()
+    names = [name for name in COMMANDS if name not in lacking and (not only or name in only)]
     if "floor" in names:
         subprocess.run(["cc", "-O2", "-o", str(BUILD / "floor"), str(HERE / "floor.c")], check=True)
     if "node-ws" in names and not (BUILD / "node/node_modules/ws").exists():
@@ -106,7 +110,8 @@ def build() -> list[str]:
         done = subprocess.run(["npm", "install", "--silent", "--no-audit", "ws@8"], cwd=BUILD / "node", check=False)
         if done.returncode:
             names.remove("node-ws")
-    return names
+            lacking["node-ws"] = "npm cannot install ws"
+    return names, lacking
 
 
 class Talker:

@@ -6,12 +6,14 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.lab.figures import ratio, rounded, summary
+from benchmarks.lab.figures import ratio, rounded, shown, summary
 from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
+from benchmarks.lab.stamp import stamp, told
 from benchmarks.lab.suites import Asked, require
-from benchmarks.load.actors import COMMANDS, build, missing
+from benchmarks.load.actors import COMMANDS, FRAME_BYTES, build, missing
 
+RATE = 40  # messages a second
 KEYS = ("cpu_us", "p50", "p99")
 OURS = "openguild"
 
@@ -46,13 +48,14 @@ def _run_whole(asked: Asked) -> int:
 def _run_part(asked: Asked) -> int:
     if asked.save:
         raise RefusedError("--save keeps a run of all peers: leave --only out")
-    lacking = {name: why for name, why in peers().items() if name in asked.only and why is not None}
-    names = [name for name in build() if name in asked.only]
+    built, lacking = build(asked.only)
+    names = [name for name in built if name in asked.only]
     if names:
-        sys.stdout.write(table(_fanout(names, asked)))
+        begun = stamp()
+        sys.stdout.write(f"{table(_fanout(names, asked))}\n{told(begun)}\n")
     for name in asked.only:
         if name not in names:
-            print(f"not run: {name}, {lacking.get(name, 'it cannot be built')}")
+            print(f"Not run: {name}, {lacking[name]}.")
     return 0 if names else 1
 
 
@@ -62,18 +65,20 @@ def _fanout(names: list[str], asked: Asked) -> Windows:
 
     rounds = asked.rounds or (2 if asked.quick else 5)
     subscribers, messages = (300, 40) if asked.quick else (1_000, 120)
+    print(f"{subscribers:,} subscribers, {messages} messages of {FRAME_BYTES} bytes, {RATE} a second\n")
     progress = Progress(rounds * len(names))
     found: Windows = {name: [] for name in names}
-    for _ in range(rounds):
-        for name in names:
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else reversed(names):
             progress.step(name)
-            found[name].append(measures.broadcast(name, subscribers, 40, messages, 1))
+            found[name].append(measures.broadcast(name, subscribers, RATE, messages, 1))
     progress.end()
     return found
 
 
 def table(found: Windows) -> str:
-    """CPU per delivery and latencies, each with its lowest and highest, and the ratio of ours to it with its interval."""
+    """Medians of CPU per delivery and latencies, each with its lowest and highest, and the ratio of ours with its interval."""
+    rounds = max(len(windows) for windows in found.values())
     rows = [
         "| peer | CPU per delivery, us | p50 ms | p99 ms | CPU, ours against it |",
         "| --- | --- | --- | --- | --- |",
@@ -82,12 +87,15 @@ def table(found: Windows) -> str:
         cells = []
         for key in KEYS:
             line = summary([window[key] * (1 if key == "cpu_us" else 1e3) for window in windows])
-            cells.append(f"{rounded(line['median']):g} ({line['low']:g} to {line['high']:g})")
+            spread = f" ({line['low']:g} to {line['high']:g})" if rounds > 1 else ""
+            cells.append(f"{rounded(line['median']):g}{spread}")
         against = None if name == OURS or OURS not in found else _ratio(found[OURS], windows)
         rows.append(f"| {' | '.join([name, *cells, against or ''])} |")
+    rows += ["", f"Medians of {rounds} rounds with the lowest and the highest." if rounds > 1 else "One round."]
+    if rounds > 1 and OURS in found:
+        rows.append("Ratios are geometric means over the rounds, with their 95% intervals.")
     return "\n".join(rows) + "\n"
 
 
 def _ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
-    found = ratio([line["cpu_us"] for line in ours], [line["cpu_us"] for line in theirs])
-    return f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+    return shown(ratio([line["cpu_us"] for line in ours], [line["cpu_us"] for line in theirs]))

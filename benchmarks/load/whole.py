@@ -12,19 +12,19 @@ from benchmarks.lab.figures import ratio, rounded
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import stamped
 from benchmarks.load import measures
-from benchmarks.load.actors import RealServer, build, skipped
+from benchmarks.load.actors import RealServer, build
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9)
 Result = dict[str, Any]
 
 
-def alternating(names: list[str], rounds: int, run: Callable[[str], Result]) -> dict[str, Result]:
-    """Each peer once per round, so that a slow minute of the machine hits all of them; medians over the rounds."""
+def alternating(names: list[str], rounds: int, run: Callable[[str], Result]) -> dict[str, list[Result]]:
+    """Each peer once per round, so that a slow minute of the machine hits all of them; every other round backwards."""
     found: dict[str, list[Result]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name in names:
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else reversed(names):
             found[name].append(run(name))
-    return {name: middle(lines) for name, lines in found.items()}
+    return found
 
 
 def middle(lines: list[Result]) -> Result:
@@ -57,9 +57,10 @@ def percentiles(secs: list[float]) -> dict[str, float]:
 
 def run(quick: bool, rounds: int | None) -> Result:
     """Measure everything. `rounds`: how often each takes its turn, as many as usual with None."""
-    names = build()
+    names, lacking = build()
     rounds, subscribers = rounds or (1 if quick else 3), 300 if quick else 1_000
     idle, crowd = (1_000, 2_000) if quick else (10_000, 15_000)
+    channels = 500 if quick else 5_000
     scales = (10, 100, 1_000) if quick else (10, 100, 1_000, 5_000)
     progress = Progress(2 * rounds * len(names) + 2 * len(scales) + 5 * rounds + 6 + 5)
 
@@ -71,9 +72,17 @@ def run(quick: bool, rounds: int | None) -> Result:
         progress.step(f"burst: {name}")
         return measures.broadcast(name, subscribers, 2, 3, 200)
 
-    results: Result = stamped({"subscribers": subscribers, "rounds": rounds, "skipped": skipped()})
-    results["fanout"] = alternating(names, rounds, fanout)
-    results["burst"] = alternating(names, rounds, burst)
+    results: Result = stamped(
+        {"subscribers": subscribers, "crowd": crowd, "channels": channels, "rounds": rounds, "skipped": lacking}
+    )
+    turns = alternating(names, rounds, fanout)
+    results["fanout"] = {name: middle(lines) for name, lines in turns.items()}
+    results["ratios"] = {
+        f"fan-out, CPU: {name}": paired(turns["openguild"], lines, "cpu_us")
+        for name, lines in turns.items()
+        if name != "openguild"
+    }
+    results["burst"] = {name: middle(lines) for name, lines in alternating(names, rounds, burst).items()}
     results["scaling"] = {}
     for name in ("openguild", "floor"):
         results["scaling"][name] = {}
@@ -86,7 +95,7 @@ def run(quick: bool, rounds: int | None) -> Result:
     progress.step("rings")
     results["ring"], results["native"] = measures.ring_scaling(), measures.ring_native_against_pure()
     progress.step("many channels")
-    results["many_channels"] = measures.many_channels(500 if quick else 5_000, 3)
+    results["many_channels"] = measures.many_channels(channels, 3)
     results["memory"] = {}
     for name in ("picows", "websockets", "node-ws", "anyio-tasks"):
         progress.step(f"memory: {name}")
@@ -110,10 +119,8 @@ def run(quick: bool, rounds: int | None) -> Result:
                 setups.append(measures.setup_with_replay(server, subscribers))
             results["whole"] = middle(wholes)
             against_floor = paired(wholes, floors, "cpu_us")
-            results["whole_ratio"], results["ratios"] = (
-                against_floor["ratio"],
-                {"whole server, CPU: floor": against_floor},
-            )
+            results["whole_ratio"] = against_floor["ratio"]
+            results["ratios"]["whole server, CPU: floor"] = against_floor
             results["setup"] = middle(setups) | {"ratio": paired(setups, bares, "connects_per_sec")["ratio"]}
             stalls = []
             for _ in range(rounds):
