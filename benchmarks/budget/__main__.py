@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.budget.counted import missing
+from benchmarks.lab import results
 from benchmarks.lab.program import program
 
-RESULTS = Path(__file__).parents[1] / "results/budget.json"
 TOLERANCE = 0.05
 TOLERANCES = {"delivery": 0.2}  # it is a difference of waits as well: how often the loop turns until the kernel has all
 
@@ -45,8 +45,11 @@ def main() -> int:
     if lacking is not None:
         print(f"budget: skipped, {lacking}")
         return 0
+    if given.save:
+        results.require_writable()
     from benchmarks.budget.measures import measure
 
+    stamp = results.stamped({})
     with tempfile.TemporaryDirectory() as directory:
         counts, unit = measure(Path(directory), lambda what: print(f"budget: {what}", file=sys.stderr, flush=True))
     if given.save:
@@ -55,8 +58,8 @@ def main() -> int:
             "unit": unit,
             "instructions": {n: round(c) for n, c in counts.items()},
         }
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-    budget = json.loads(RESULTS.read_text())
+        results.write("budget", stamp | kept)
+    budget = json.loads((results.RESULTS / "budget.json").read_text())
     found = {name: count * budget["unit"] / unit for name, count in counts.items()}
     lines, over = compared(found, budget["instructions"])
     print("\n".join(lines))

@@ -121,12 +121,15 @@ def main() -> int:
             each = among(count)
             sys.stdout.write(f"| {count} | {each.messages:.1f} | {each.queries:.1f} | {each.broadcasts:.1f} |\n")
         return 0
+    if given.save:
+        results.require_writable()
+    stamp = results.stamped({})
     units, checked = _measured(given.secs) if given.measure else (_kept(), None)
     if checked is not None:
         sys.stdout.write(f"{units}\n{checked}\n")
     if given.save:
         kept: dict[str, Any] = {"units": msgspec.to_builtins(units), "check": msgspec.to_builtins(checked)}
-        results.write("capacity", results.stamped(kept))
+        results.write("capacity", stamp | kept)
     sys.stdout.write(table([needs(users, units, profile, machines) for users in given.users or USERS]) + "\n")
     return 0
 

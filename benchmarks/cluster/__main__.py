@@ -15,7 +15,7 @@ import anyio
 from benchmarks.cluster import appends, replicas
 from benchmarks.lab.program import program
 from benchmarks.lab.progress import Progress
-from benchmarks.lab.results import RESULTS, stamped, write
+from benchmarks.lab.results import RESULTS, require_writable, stamped, write
 from benchmarks.lab.stamp import told
 from benchmarks.load.actors import RealServer
 from tests.scenarios.chaos.plan import Plan
@@ -93,6 +93,8 @@ def main() -> int:
     parser.add_argument("--save", action="store_true", help="keep the results in cluster.json and cluster.md")
     given = parser.parse_args()
     signal.alarm(LIMIT_SECS)
+    if given.save:
+        require_writable()
     results = run()
     sys.stdout.write(markdown(results))
     if given.save:

@@ -16,9 +16,9 @@ from typing import Any
 from benchmarks.endurance.abuse import KINDS, Abuse
 from benchmarks.endurance.stack import Held, WatchedServer, lives, proxies, serving
 from benchmarks.lab.program import positive, program
+from benchmarks.lab.results import require_writable, stamped, write
 from tests.support.waiting import wait_until
 
-RESULTS = Path(__file__).parents[1] / "results"
 GENERATORS = 3
 SETTLE_SECS = 100.0  # a keep-alive connection of a proxy may stay for 75
 LOOKS = 10
@@ -122,14 +122,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="of `soak`")
     parser.add_argument("--save", action="store_true", help="keep what is found in benchmarks/results")
     options = parser.parse_args()
+    if options.save:
+        require_writable()
+    stamp = stamped({})
     if options.what == "resets":
         found = resets(options.loop, options.connections)
     else:
         found = soak(options.loop, options.minutes * 60)
-    text = json.dumps(found, indent=1)
-    print(text)
+    print(json.dumps(found, indent=1))
     if options.save:
-        (RESULTS / f"endurance-{options.what}-{options.loop}.json").write_text(text + "\n")
+        write(f"endurance-{options.what}-{options.loop}", stamp | found)
     return 0 if found["passed"] else 1
 
 

@@ -7,13 +7,10 @@ core's machines and the compiled flush.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from benchmarks.gateway.measures import apart, delivery, memory, stopped_reader
 from benchmarks.lab.program import positive, program
-
-RESULTS = Path(__file__).parents[1] / "results" / "gateway.json"
+from benchmarks.lab.results import require_writable, stamped, write
 
 
 def main() -> None:
@@ -21,12 +18,15 @@ def main() -> None:
     parser.add_argument("--sockets", type=positive, default=200, help="of the measures with socket pairs")
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
+    if given.save:
+        require_writable()
+    stamp = stamped({})
     results = {
         "memory, bytes: 1,000 sockets with 100 of 100 logs": apart(memory, 1_000, 100, 100),
         "memory, bytes: 1,000 sockets with 100 of 1,000 logs": apart(memory, 1_000, 100, 1_000),
         "memory, bytes: 1,000 sockets with 100 logs of their own": apart(memory, 1_000, 100, 100_000),
         "memory, bytes: 100 sockets with 1,000 of 1,000 logs": apart(memory, 100, 1_000, 1_000),
-        "CPU of a delivery": apart(delivery, given.sockets, 15, 100),
+        "CPU of a delivery, us": apart(delivery, given.sockets, 15, 100),
         "a reader that stops while 20,000 events pass": apart(stopped_reader, 20, 20_000),
     }
     for name, figures in results.items():
@@ -34,7 +34,7 @@ def main() -> None:
         for what, figure in figures.items():
             print(f"  {what}: {figure:.2f}")
     if given.save:
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        write("gateway", stamp | results)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from benchmarks.lab.program import program
-from benchmarks.lab.results import RESULTS, stamped, write
+from benchmarks.lab.results import RESULTS, require_writable, stamped, write
 from benchmarks.lab.stamp import told
 from benchmarks.load.actors import RealServer, resident_bytes
 from tests.support.chat import PASSWORD
@@ -204,6 +204,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=__doc__)
     parser.add_argument("--save", action="store_true", help="keep the results in hostile.json and hostile.md")
     given = parser.parse_args()
+    if given.save:
+        require_writable()
     results = run()
     sys.stdout.write(markdown(results))
     if given.save:

@@ -34,9 +34,9 @@ def window(target: Target, household: Household | None, name: str, count: int, d
     return {"cpu_us": (cpu_secs(target.pid) - before) / count * 1e6, **json.loads(done.stdout)}
 
 
-def has_users(server: str) -> bool:
-    """Whether it does any job but the one that needs none."""
-    return any(server in job.servers for name, job in JOBS.items() if name != "version")
+def has_users(server: str, jobs: Sequence[str]) -> bool:
+    """Whether it does any of the jobs but the one that needs none."""
+    return any(server in JOBS[name].servers for name in jobs if name != "version")
 
 
 def measure(
@@ -48,10 +48,11 @@ def measure(
         households: dict[str, Any] = {}
         for name, target in targets.items():
             step(f"{name}: users, channels, messages")
-            households[name] = Household(target) if has_users(name) else None
+            households[name] = Household(target) if has_users(name, jobs) else None
+        forwards = list(targets.items())
         for turn in range(rounds + 1):
             for job in jobs:
-                for name, target in targets.items():
+                for name, target in forwards if turn % 2 else reversed(forwards):
                     if name not in JOBS[job].servers:
                         continue
                     step(f"{job}: {name}")

@@ -8,7 +8,7 @@ from benchmarks.http.jobs import JOBS
 from benchmarks.http.measure import Window
 from benchmarks.http.servers import NAMES
 from benchmarks.lab.figures import ratio, shown, summary
-from benchmarks.lab.results import RESULTS, remember, stamped, write
+from benchmarks.lab.results import RESULTS, remember, write
 from benchmarks.lab.stamp import told
 
 GOALS = {
@@ -24,8 +24,10 @@ CHANGES = ("edit", "reaction")  # compared with a post of ours
 SECS = {"p50": "p50_ms", "p99": "p99_ms"}
 
 
-def results_of(found: dict[str, dict[str, list[Window]]], skipped: dict[str, str]) -> dict[str, Any]:
-    """Return medians with spread by job and server, and the ratios of OpenGuild to each peer."""
+def results_of(
+    found: dict[str, dict[str, list[Window]]], skipped: dict[str, str], made: dict[str, Any]
+) -> dict[str, Any]:
+    """Return medians with spread by job and server, and the ratios of OpenGuild to each peer. `made`: the stamp."""
     jobs: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
     for job, by_server in found.items():
@@ -44,7 +46,7 @@ def results_of(found: dict[str, dict[str, list[Window]]], skipped: dict[str, str
                 ratios[f"{job}, {label}: our post"] = ratio(
                     [line[key] for line in changes], [line[key] for line in posts]
                 )
-    return stamped({"jobs": jobs, "ratios": ratios, "skipped": skipped})
+    return {"stamp": made, "jobs": jobs, "ratios": ratios, "skipped": skipped}
 
 
 def _summaries(windows: list[Window]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from benchmarks.http.measure import measure
 from benchmarks.http.servers import NAMES, missing
 from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
+from benchmarks.lab.stamp import stamp
 from benchmarks.lab.suites import Asked, chosen, require
 
 ROUNDS = 5
@@ -34,10 +35,11 @@ def run(asked: Asked) -> int:
     rounds = asked.rounds or (2 if asked.quick else ROUNDS)
     windows = sum(len([name for name in names if name in JOBS[job].servers]) for job in jobs)
     progress = Progress(len(names) + (rounds + 1) * windows)
+    made = stamp()  # the load of the machine is that before the run, and the commit that which began it
     with tempfile.TemporaryDirectory() as directory:
         found = measure(names, jobs, rounds, asked.quick, Path(directory), progress.step)
     progress.end()
-    results = report.results_of(found, {name: why for name, why in lacking.items() if name in wanted})
+    results = report.results_of(found, {name: why for name, why in lacking.items() if name in wanted}, made)
     sys.stdout.write(report.markdown(results))
     if asked.save:
         report.save(results, whole=not asked.only)

@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--subscribers", type=positive, default=100_000)
     parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results/idle.json")
     given = parser.parse_args()
+    if given.save:
+        store.require_writable()
     signal.alarm(LIMIT_SECS)
     possible = server.possible(given.subscribers)
     if possible < given.subscribers:

