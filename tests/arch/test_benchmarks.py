@@ -140,6 +140,29 @@ def test_results_that_cannot_be_kept_are_refused_first(tmp_path: Path, monkeypat
         run("load", Asked((), quick=False, rounds=None, save=True))
 
 
+def test_a_bad_name_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.lab import compare
+
+    monkeypatch.setattr(compare, "checked_out", lambda name: pytest.fail(f"{name} was checked out"))
+    for wrong in ("no-such-branch", "--help"):
+        with pytest.raises(RefusedError, match=f"no commit: {wrong}"):
+            compare.compare("HEAD", wrong, Asked((), quick=True, rounds=None, save=False))
+
+
+def test_an_older_commit_is_spared_settings_it_does_not_know(tmp_path: Path) -> None:
+    from benchmarks.lab import compare
+
+    with pytest.raises(RefusedError, match="too old"):
+        compare.unknown_settings(tmp_path, tmp_path)
+    (tmp_path / "docs").mkdir()
+    text = (ROOT / "docs/configuration.md").read_text()
+    (tmp_path / "docs/configuration.md").write_text(text)
+    assert compare.unknown_settings(tmp_path, tmp_path) == ()
+    newest = "FEDERATION__MAX_OWNER_READS_PER_USER_PER_WINDOW"
+    (tmp_path / "docs/configuration.md").write_text(text.replace(newest, ""))
+    assert compare.unknown_settings(tmp_path, tmp_path) == (newest,)
+
+
 def test_a_table_has_an_interval_only_of_several_rounds() -> None:
     from benchmarks.http import report
     from benchmarks.load.suite import table
