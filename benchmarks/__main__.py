@@ -14,18 +14,20 @@ import argparse
 import sys
 
 from benchmarks.lab.program import RefusedError, positive, program
-from benchmarks.lab.suites import SUITES, Asked, peers, run
+from benchmarks.lab.suites import SUITES, Asked, jobs, peers, run
 
 
 def _list() -> int:
     lines = []
     for name, suite in SUITES.items():
-        lines.append(f"{name:9} {suite.text}")
+        lines.append(f"{name:10} {suite.text}")
         try:
             for peer, lacking in peers(suite).items():
-                lines.append(f"{'':11}{peer}{'' if lacking is None else f' (skipped here: {lacking})'}")
+                lines.append(f"{'':12}{peer}{'' if lacking is None else f' (skipped here: {lacking})'}")
+            if names := jobs(suite):
+                lines.append(f"{'':12}jobs: {', '.join(names)}")
         except ModuleNotFoundError as missing:
-            lines.append(f"{'':11}its peers: {missing.name} is not installed: pip install -e '.[bench]'")
+            lines.append(f"{'':12}its peers: {missing.name} is not installed: pip install -e '.[bench]'")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
@@ -49,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     comparing.add_argument("before", help="a commit, a branch or a tag")
     comparing.add_argument("after", help="another one")
     for command in (running, comparing):
-        command.add_argument("--only", default="", help="names of peers or jobs, with commas")
+        command.add_argument("--only", default="", help="names of peers or jobs, with commas; `list` has them")
         command.add_argument("--quick", action="store_true", help="small windows, few rounds: does it run at all?")
         command.add_argument("--rounds", type=positive, help="how often each takes its turn")
     return parser

@@ -22,6 +22,7 @@ import anyio.lowlevel
 import asyncpg
 import msgspec
 
+from benchmarks.lab.program import positive, program
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import StorageEffect
@@ -247,23 +248,28 @@ async def run(url: str, peers: int, events: int, only: str | None) -> dict[str, 
     return told
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", type=int, default=1_000)
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--only", choices=("one", "many", "catch-up"))
-    options = parser.parse_args()
+def measured(peers: int, events: int, only: str | None) -> dict[str, Any]:
+    """`run` on a private PostgreSQL."""
     with tempfile.TemporaryDirectory() as directory:
         postgres = EmbeddedPostgres(Path(directory), fsync=False)
-        postgres.start()
         try:
-            told = anyio.run(
-                run, postgres.url, options.peers, options.events, options.only, backend_options={"use_uvloop": True}
+            postgres.start()
+            found: dict[str, Any] = anyio.run(
+                run, postgres.url, peers, events, only, backend_options={"use_uvloop": True}
             )
+            return found
         finally:
             postgres.stop()
-    print(json.dumps(told, indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", type=positive, default=1_000)
+    parser.add_argument("--events", type=positive, default=100_000)
+    parser.add_argument("--only", choices=("one", "many", "catch-up"))
+    options = parser.parse_args()
+    print(json.dumps(measured(options.peers, options.events, options.only), indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

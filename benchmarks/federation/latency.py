@@ -21,6 +21,7 @@ from typing import Any
 import anyio
 import asyncpg
 
+from benchmarks.lab.program import program
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_runtime.client import Client
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
@@ -188,4 +189,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program(main)

@@ -26,6 +26,7 @@ import msgspec
 
 from benchmarks.federation.delivery import FILL, SentDelivery
 from benchmarks.federation.latency import person
+from benchmarks.lab.program import positive, program
 from openguild_proto.canonical.keys import EventSigner, encode_unpadded
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.federation import PublishedKey
@@ -197,7 +198,7 @@ def spread(waits: list[float]) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--events", type=positive, default=100_000)
     parser.add_argument("--rate", type=float, default=50.0, help="posts a second")
     options = parser.parse_args()
     sys.stdout.write(json.dumps(anyio.run(measured, options.events, options.rate), indent=2) + "\n")
@@ -205,4 +206,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program(main)

@@ -43,11 +43,11 @@ SUITES = {
         "benchmarks.load.suite",
     ),
     "http": Suite(
-        "register, login, post, pages, unread, sync: CPU of the server against FastAPI's", "benchmarks.http.suite"
+        "posts, pages, logins and more: CPU of the server against FastAPI's: six minutes", "benchmarks.http.suite"
     ),
-    "core": Suite("ring, hub, framing, parsing: pure Python and Cython", command=("make", "bench-core")),
+    "core": Suite("ring, hub, framing, parsing: pure Python and Cython: a minute", command=("make", "bench-core")),
     "budget": Suite(
-        "instructions of a post, a page, a delivery",
+        "instructions of a post, a page, a delivery: three minutes",
         command=(sys.executable, "-m", "benchmarks.budget"),
         saves=True,
     ),
@@ -68,6 +68,12 @@ SUITES = {
         saves=True,
         quick=("--subscribers", "2000"),
     ),
+    "federation": Suite(
+        "mirrors of a guild: deliveries, latency against two replicas, posts beside a catch-up",
+        command=(sys.executable, "-m", "benchmarks.federation"),
+        saves=True,
+        quick=("--quick",),
+    ),
     "search": Suite(
         "searches in a million messages: half an hour",
         command=(sys.executable, "-m", "benchmarks.search"),
@@ -87,6 +93,11 @@ SUITES = {
         "what is left after a million connections and minutes of abuse", command=("make", "bench-endurance")
     ),
 }
+
+
+def jobs(suite: Suite) -> tuple[str, ...]:
+    """Return the jobs of a suite, which --only takes beside its peers."""
+    return () if suite.module is None else getattr(importlib.import_module(suite.module), "JOBS", ())
 
 
 def peers(suite: Suite) -> dict[str, str | None]:

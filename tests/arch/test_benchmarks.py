@@ -178,6 +178,17 @@ def test_a_table_has_an_interval_only_of_several_rounds() -> None:
         assert ("1.00 (1.00 to 1.00)" in shown) is wanted
 
 
+def test_every_folder_of_benchmarks_is_listed_with_its_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.__main__ import _list
+    from benchmarks.http.jobs import JOBS
+    from benchmarks.lab.suites import SUITES
+
+    folders = {path.name for path in (ROOT / "benchmarks").iterdir() if path.is_dir() and path.name[0] != "_"}
+    assert folders - {"lab", "results"} == set(SUITES)
+    assert _list() == 0
+    assert f"jobs: {', '.join(JOBS)}" in capsys.readouterr().out
+
+
 def test_help_needs_no_extra() -> None:
     blocked = "import sys; sys.modules.update(dict.fromkeys(['matplotlib', 'httpx', 'asyncpg', 'anyio', 'msgspec']))"
     program = f"{blocked}; sys.argv[1:] = ['--help']; import runpy; runpy.run_module('benchmarks', run_name='__main__')"
