@@ -73,7 +73,7 @@ def _delivery(server: CountedServer, channel: str, user: User) -> float:
         server.server.port, SUBSCRIBERS, f"/channels/{channel}/ws?since={head}", user.token, opening={"in_flight": 8}
     )
     try:
-        crowd.begin_reading(5.0)
+        crowd.begin_reading(5.0, RELEASED * WINDOWS)
         found = least(lambda: server.count("delivery", lambda: server.publish(RELEASED)))
         heard = crowd.result()
     finally:

@@ -52,7 +52,7 @@ def measure(subscribers: int) -> dict[str, Any]:
 def _message(server: RealServer, crowds: list[Crowd], subscribers: int) -> dict[str, Any]:
     """`POSTS` messages, each to all: CPU of a delivery, latencies, and how long the loop was held."""
     for crowd in crowds:
-        crowd.begin_reading(QUIET_SECS)
+        crowd.begin_reading(QUIET_SECS, POSTS)
     stalls, cpu = server.server.longer_stalls(), cpu_secs(server.pid)
     with HealthWatch(server.server.base_url) as watch:
         server.post_at(1.0, POSTS)

@@ -14,6 +14,10 @@ class RefusedError(Exception):
     """What is asked for cannot be run; the message says why, in a line."""
 
 
+class FailedError(RuntimeError):
+    """A run whose figures do not count; the message says why, in a line."""
+
+
 def program(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status. SIGTERM and an alarm end it as Ctrl-C does: servers stop, directories go."""
     for number in (signal.SIGTERM, signal.SIGALRM):
@@ -25,6 +29,9 @@ def program(main: Callable[[], int | None]) -> NoReturn:
     except RefusedError as refused:
         sys.stderr.write(f"{refused}\n")
         status = 2
+    except FailedError as failed:
+        sys.stderr.write(f"\n{failed}\n")
+        status = 1
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         status = 128 + signal.SIGINT

@@ -173,8 +173,9 @@ class Crowd(Talker):
         super().__init__([*command, token] if token else command, {"CROWD_OPENING": json.dumps(opening or {})})
         self.secs: float = json.loads(self.hear())["secs"]
 
-    def begin_reading(self, quiet_secs: float = 0.5) -> None:
-        self.tell(f"read {quiet_secs}")
+    def begin_reading(self, quiet_secs: float = 0.5, count: int = 0) -> None:
+        """Read until nothing comes for a while, and longer as long as `count` messages have not come."""
+        self.tell(f"read {quiet_secs} {count}")
         time.sleep(0.1)  # it is in its poll by now; what arrives before is kept by the kernel
 
     def result(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.lab.program import FailedError
 from benchmarks.load.actors import (
     FRAME_BYTES,
     OPENINGS,
@@ -34,7 +35,7 @@ def broadcast(name: str, subscribers: int, rate: float, count: int, burst: int) 
     with peer(name) as (talker, port, target, token):
         crowd = Crowd(port, subscribers, target, token, opening=OPENINGS.get(name))
         try:
-            crowd.begin_reading()
+            crowd.begin_reading(count=count * burst)
             spent = talker.ask(f"go {rate} {count} {burst} {FRAME_BYTES}")
             heard = crowd.result()
         finally:
@@ -53,7 +54,7 @@ def whole_server(server: RealServer, subscribers: int, rate: float, count: int) 
     """HTTP post, token, permission, durable append, NATS, fan-out: CPU of the server process per delivery."""
     crowd = server.crowd(subscribers, since=head(server))
     try:
-        crowd.begin_reading(1.0)
+        crowd.begin_reading(1.0, count)
         before = cpu_secs(server.pid)
         server.post_at(rate, count)
         heard = crowd.result()
@@ -68,11 +69,11 @@ def whole_server(server: RealServer, subscribers: int, rate: float, count: int) 
 
 
 def arrived(name: str, heard: Result, count: int, *, even: bool = True) -> None:
-    """Raise RuntimeError unless all of `count` messages arrived, each once and in order; `even`: as many bytes at each."""
+    """Raise FailedError unless all of `count` messages arrived, each once and in order; `even`: as many bytes at each."""
     if heard["frames"] != [count] or (even and not heard["even"]):
-        raise RuntimeError(f"{name} lost messages or repeated some: {heard['frames']} instead of {count}")
+        raise FailedError(f"{name} lost messages or repeated some: {heard['frames']} instead of {count}")
     if not heard["in_order"]:
-        raise RuntimeError(f"{name} delivered messages out of order")
+        raise FailedError(f"{name} delivered messages out of order")
 
 
 def head(server: RealServer) -> int:
@@ -114,11 +115,12 @@ def stall(server: RealServer, subscribers: int) -> Result:
     """One message to very many: the longest time the loop was held, as the bucket's bound, and what `/health` felt."""
     crowd = server.crowd(subscribers, since=head(server))
     try:
-        crowd.begin_reading(1.0)
+        crowd.begin_reading(1.0, 5)
         before = server.server.longer_stalls()
         with HealthWatch(server.server.base_url) as watch:
             server.post_at(2, 5)
             heard = crowd.result()
+        arrived("the server", heard, 5)
         longest = min(bound for bound, count in server.server.longer_stalls().items() if count == before[bound])
     finally:
         crowd.close()
@@ -130,11 +132,12 @@ def slow_readers(server: RealServer, subscribers: int, rate: float, count: int, 
     crowd = server.crowd(subscribers, since=head(server))
     try:
         crowd.ask(f"stop {fraction}")
-        crowd.begin_reading(1.0)
+        crowd.begin_reading(1.0, count)
         server.post_at(rate, count)
         heard = crowd.result()
     finally:
         crowd.close()
+    arrived("the server", heard, count, even=False)
     return {key: heard[key] for key in ("p50", "p99", "p999")}
 
 
@@ -154,7 +157,7 @@ def many_channels(channels: int, each: int) -> Result:
         targets.flush()
         crowd = Crowd(port, channels * each, f"@{targets.name}", token)
         try:
-            crowd.begin_reading(1.0)
+            crowd.begin_reading(1.0, 4)
             spent = talker.ask(f"go 1 4 1 {FRAME_BYTES}")
             heard = crowd.result()
         finally:
