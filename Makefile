@@ -234,9 +234,10 @@ budget: $(VENV)/.dev  ## instructions of a post, a page, a delivery, under valgr
 	PYTHONPATH=. $(BIN)/python -m benchmarks.budget $(SAVE)
 
 .PHONY: flame
+FLAME_ONLY = $(or $(ONLY),$(if $(filter load,$(SUITE)),openguild),$(if $(filter http,$(or $(SUITE),http)),openguild$(comma)post))
 flame: $(VENV)/.bench  ## build/flame.svg, a flame graph of all Python processes of SUITE=http, of its part ONLY=openguild,post
 	mkdir -p build
-	PYTHONPATH=. $(BIN)/py-spy record --subprocesses --rate 250 --output build/flame.svg -- $(BIN)/python -m benchmarks run $(or $(SUITE),http) --quick --only $(or $(ONLY),openguild$(if $(filter load,$(SUITE)),,$(comma)post))
+	PYTHONPATH=. $(BIN)/py-spy record --subprocesses --rate 250 --output build/flame.svg -- $(BIN)/python -m benchmarks run $(or $(SUITE),http) --quick $(if $(FLAME_ONLY),--only "$(FLAME_ONLY)")
 
 clean:  ## remove what was built; keeps .data
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage .coverage.*

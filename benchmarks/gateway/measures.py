@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import random
+import signal
 import statistics
 import time
 from array import array
@@ -27,7 +28,7 @@ def resident() -> int:
 
 def apart(measure: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
     """Measure in a process of its own, so that no memory of another measure is reused."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         return pool.apply(measure, arguments)
 
 

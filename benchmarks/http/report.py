@@ -77,7 +77,8 @@ def markdown(results: dict[str, Any]) -> str:
         rows.append(f"| {measure} | <= {bound:g} | {shown(found)} | {'yes' if reached else '**no**'} |")
     lines = [(name, line) for by_server in results["jobs"].values() for name, line in by_server.items()]
     servers, rounds = {name for name, _ in lines}, max(line["cpu_us"]["runs"] for _, line in lines)
-    rows += ["", f"Medians of {rounds} rounds; ratios are geometric means over the rounds, with their 95% intervals."]
+    means = "; ratios are geometric means over the rounds, with their 95% intervals" if results["ratios"] else ""
+    rows += ["", f"Medians of {rounds} rounds{means}." if rounds > 1 else "One round, which has no interval."]
     rows += [f"{name} is without {lacks}." for name, lacks in WITHOUT.items() if name in servers]
     rows += ["", told(results["stamp"])]
     rows += [f"Not run: {name}, {why}." for name, why in results["skipped"].items()]

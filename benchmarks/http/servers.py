@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncpg
 import httpx
 
+from benchmarks.lab.program import FailedError
 from benchmarks.load.actors import RealServer
 from openguild_runtime.embedded import EmbeddedPostgres
 from tests.support.waiting import free_port, wait_until
@@ -48,19 +49,23 @@ class Target:
 def running(names: Sequence[str], directory: Path) -> Iterator[dict[str, Target]]:
     """Start the servers, all of them on one PostgreSQL with fsync, each with a database of its own."""
     server = RealServer(directory, SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW=1_000_000)
-    processes: list[subprocess.Popen[bytes]] = []
+    processes: dict[str, subprocess.Popen[bytes]] = {}
     found = {"openguild": Target("openguild", server.server.port, server.pid)}
     try:
         for name in names:
             if name != "openguild":
                 target, process = _start_uvicorn(name, server.postgres, directory)
-                processes.append(process)
+                processes[name] = process
                 found[name] = target
         for target in found.values():
-            wait_until(lambda target=target: _answers(target), what=f"{target.name} to answer")
+            process = processes.get(target.name)
+            wait_until(
+                lambda target=target, process=process: _answers(target, process, directory),
+                what=f"{target.name} to answer",
+            )
         yield {name: found[name] for name in names}
     finally:
-        for process in processes:
+        for process in processes.values():
             process.kill()
             process.wait()
         server.close()
@@ -89,7 +94,10 @@ async def _create_database(url: str, name: str) -> None:
         await connection.close()
 
 
-def _answers(target: Target) -> bool:
+def _answers(target: Target, process: subprocess.Popen[bytes] | None, directory: Path) -> bool:
+    if process is not None and process.poll() is not None:
+        log = (directory / f"{target.name}.log").read_text(errors="replace")
+        raise FailedError(f"{target.name} ended with {process.returncode}: {log[-2_000:]}")
     try:
         return httpx.get(f"{target.url}/version", trust_env=False).status_code == 200
     except httpx.TransportError:

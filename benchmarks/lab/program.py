@@ -41,6 +41,8 @@ def program(main: Callable[[], int | None]) -> NoReturn:
         if not isinstance(failure, EmbeddedError):
             raise
         sys.stderr.write(f"{failure}\n")
+        if "--data-dir" in str(failure):  # which is the server's
+            sys.stderr.write("The directories of a benchmark are in TMPDIR.\n")
         status = 1
     raise SystemExit(status)
 

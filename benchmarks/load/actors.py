@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.lab.program import RefusedError
+from benchmarks.lab.program import FailedError, RefusedError
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.chat import Chat, User
 from tests.support.server import ServerProcess
@@ -139,7 +139,7 @@ class Talker:
         if not line:
             status = self.process.wait()
             self._errors.seek(0)
-            raise RuntimeError(f"{self.process.args} ended with {status}: {self._errors.read()[-2_000:]}")
+            raise FailedError(f"{self.process.args} ended with {status}: {self._errors.read()[-2_000:]}")
         return line
 
     def ask(self, line: str) -> Any:

@@ -91,8 +91,13 @@ def table(found: Windows) -> str:
             cells.append(f"{rounded(line['median']):g}{spread}")
         against = None if name == OURS or OURS not in found else _ratio(found[OURS], windows)
         rows.append(f"| {' | '.join([name, *cells, against or ''])} |")
-    rows += ["", f"Medians of {rounds} rounds with the lowest and the highest." if rounds > 1 else "One round."]
-    if rounds > 1 and OURS in found:
+    rows += [
+        "",
+        f"Medians of {rounds} rounds with the lowest and the highest."
+        if rounds > 1
+        else "One round, which has no interval.",
+    ]
+    if rounds > 1 and OURS in found and len(found) > 1:
         rows.append("Ratios are geometric means over the rounds, with their 95% intervals.")
     return "\n".join(rows) + "\n"
 

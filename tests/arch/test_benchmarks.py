@@ -265,6 +265,16 @@ def test_a_message_that_is_lost_or_repeated_is_an_error(made: tuple[int, ...], t
         measures.arrived("x", heard, 3)
 
 
+def test_a_server_that_ends_at_its_start_is_told_at_once(tmp_path: Path) -> None:
+    from benchmarks.http.servers import Target, _answers
+
+    (tmp_path / "x.log").write_text("no such module")
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
+        process.wait()
+        with pytest.raises(FailedError, match="x ended with 3: no such module"):
+            _answers(Target("x", 9, process.pid), process, tmp_path)
+
+
 def test_a_message_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sender that the machine holds up for longer than the quiet at the end has lost nothing."""
     ours, peers = socket.socketpair()

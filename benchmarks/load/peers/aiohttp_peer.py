@@ -1,4 +1,4 @@
-"""aiohttp's WebSocketResponse on uvloop, all sends gathered."""
+"""aiohttp's WebSocketResponse on uvloop: a send to each in turn."""
 
 import asyncio
 
