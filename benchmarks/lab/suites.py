@@ -109,6 +109,8 @@ def run(name: str, asked: Asked) -> int:
     """Run a suite; the exit status. Raises RefusedError for what it cannot do."""
     if asked.quick and asked.save:
         raise RefusedError("--save keeps figures, and those of --quick are too rough to keep: leave one out")
+    if asked.save and asked.rounds == 1:
+        raise RefusedError("--save keeps intervals, and one round has none: leave one out")
     if asked.save:
         require_writable()
     suite = SUITES[name]

@@ -62,7 +62,7 @@ def run(quick: bool, rounds: int | None) -> Result:
     idle, crowd = (1_000, 2_000) if quick else (10_000, 15_000)
     channels = 500 if quick else 5_000
     scales = (10, 100, 1_000) if quick else (10, 100, 1_000, 5_000)
-    progress = Progress(2 * rounds * len(names) + 2 * len(scales) + 5 * rounds + 6 + 5)
+    progress = Progress(2 * rounds * len(names) + 2 * len(scales) + 7 * rounds + 7)
 
     def fanout(name: str) -> Result:
         progress.step(f"fan-out: {name}")
@@ -83,10 +83,9 @@ def run(quick: bool, rounds: int | None) -> Result:
         if name != "openguild"
     }
     results["burst"] = {name: middle(lines) for name, lines in alternating(names, rounds, burst).items()}
-    results["scaling"] = {}
-    for name in ("openguild", "floor"):
-        results["scaling"][name] = {}
-        for count in scales:
+    results["scaling"] = {"openguild": {}, "floor": {}}
+    for count in scales:
+        for name in results["scaling"]:
             progress.step(f"scaling: {name}, {count}")
             messages = max(20, min(400, 100_000 // count))
             results["scaling"][name][str(count)] = measures.broadcast(name, count, 20_000 / count, messages, 1)[
@@ -114,26 +113,28 @@ def run(quick: bool, rounds: int | None) -> Result:
                 floors.append(fanout("floor"))
                 progress.step("whole server")
                 wholes.append(measures.whole_server(server, subscribers, 40, 40 if quick else 120))
-                bares.append(fanout("websockets"))
+                if "websockets" in names:
+                    bares.append(fanout("websockets"))
                 progress.step("set-up")
                 setups.append(measures.setup_with_replay(server, subscribers))
             results["whole"] = middle(wholes)
             against_floor = paired(wholes, floors, "cpu_us")
             results["whole_ratio"] = against_floor["ratio"]
             results["ratios"]["whole server, CPU: floor"] = against_floor
-            results["setup"] = middle(setups) | {"ratio": paired(setups, bares, "connects_per_sec")["ratio"]}
+            ratios = paired(setups, bares, "connects_per_sec") if bares else {"ratio": None}
+            results["setup"] = middle(setups) | {"ratio": ratios["ratio"]}
             stalls = []
             for _ in range(rounds):
                 progress.step("stall")
                 stalls.append(measures.stall(server, crowd))
             results["stall"] = middle(stalls)
-            slow = []
-            for fraction in (0.0, 0.01):
-                progress.step(f"stopped readers: {fraction:.0%}")
-                slow.append([measures.slow_readers(server, subscribers, 40, 200, fraction) for _ in range(rounds)])
-            results["slow"] = {
-                "none": middle(slow[0]), "one_percent": middle(slow[1]), "ratio": middle(slow[1])["p99"] / middle(slow[0])["p99"],
-            }  # fmt: skip
+            slow: dict[str, list[Result]] = {"none": [], "one_percent": []}
+            for _ in range(rounds):
+                for name, fraction in (("none", 0.0), ("one_percent", 0.01)):
+                    progress.step(f"stopped readers: {fraction:.0%}")
+                    slow[name].append(measures.slow_readers(server, subscribers, 40, 200, fraction))
+            ratios = paired(slow["one_percent"], slow["none"], "p99")
+            results["slow"] = {name: middle(lines) for name, lines in slow.items()} | {"ratio": ratios["ratio"]}
         finally:
             server.close()
     progress.end()

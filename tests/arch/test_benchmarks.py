@@ -209,6 +209,7 @@ def test_help_needs_no_extra() -> None:
         ("load", Asked(("floor",), quick=False, rounds=None, save=True), "leave --only out"),
         ("cluster", Asked((), quick=True, rounds=3, save=False), "cluster takes no --rounds, --quick"),
         ("core", Asked((), quick=False, rounds=None, save=True), "core takes no --save"),
+        ("http", Asked((), quick=False, rounds=1, save=True), "one round has none"),
     ],
 )
 def test_what_a_suite_cannot_do_is_refused_before_it_runs(suite: str, asked: Asked, told: str) -> None:
