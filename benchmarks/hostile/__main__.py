@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import statistics
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,15 @@ def p99(latencies: list[float]) -> float:
     return statistics.quantiles(latencies, n=100)[98]
 
 
-def attack(server: RealServer, kind: str, count: int, secs: float = LIMIT_SECS) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def attack(server: RealServer, kind: str, count: int, secs: float = LIMIT_SECS) -> Iterator[subprocess.Popen[str]]:
     script = Path(__file__).with_name("attackers.py")
     arguments = [str(server.server.port), server.user.token, server.channel, kind, str(count), str(secs)]
-    return subprocess.Popen([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def outcome(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -76,27 +83,26 @@ def crowd(server: RealServer) -> dict[str, Any]:
             server.user.say(server.channel, "y" * 3_500)
             peak = max(peak, resident_bytes(server.pid))
 
-    talking = threading.Thread(target=chatter)
+    talking = threading.Thread(target=chatter, daemon=True)
     talking.start()
     idle = p99(bystander.watch(10.0))
     readers_here = server.crowd(CROWD, since=0)
-    readers_here.begin_reading(3.0)
-    well = p99(bystander.watch(10.0))
-    readers_here.close()
+    with contextlib.closing(readers_here):
+        readers_here.begin_reading(3.0)
+        well = p99(bystander.watch(10.0))
     wait_until(lambda: server.server.metric("openguild_websocket_connections") == 0, secs=20)
     before, peak = resident_bytes(server.pid), 0
     started = time.monotonic()
-    attackers = [attack(server, kind, CROWD) for kind in ("slow header", "slow reader")]
-    arriving = bystander.watch(2.0)
-    during = bystander.watch(18.0)
-    while (
-        left := int(server.server.metric("openguild_websocket_connections"))
-    ) and time.monotonic() < started + LIMIT_SECS:
-        time.sleep(0.1)
-    readers = {"kind": "slow reader", "count": CROWD, "closed": CROWD - left, "last_secs": time.monotonic() - started}
-    found = outcome(attackers[0])
-    attackers[1].kill()
-    attackers[1].communicate()
+    with attack(server, "slow header", CROWD) as heads, attack(server, "slow reader", CROWD):
+        arriving = bystander.watch(2.0)
+        during = bystander.watch(18.0)
+        while (
+            left := int(server.server.metric("openguild_websocket_connections"))
+        ) and time.monotonic() < started + LIMIT_SECS:
+            time.sleep(0.1)
+        last_secs = time.monotonic() - started
+        found = outcome(heads)
+    readers = {"kind": "slow reader", "count": CROWD, "closed": CROWD - left, "last_secs": last_secs}
     ended.set()
     talking.join()
     return {
@@ -109,7 +115,8 @@ def crowd(server: RealServer) -> dict[str, Any]:
 
 def alone(server: RealServer, kind: str) -> dict[str, Any]:
     before = resident_bytes(server.pid)
-    found = outcome(attack(server, kind, 20))
+    with attack(server, kind, 20) as attacker:
+        found = outcome(attacker)
     return found | {"growth_mib": (resident_bytes(server.pid) - before) / 2**20}
 
 
@@ -143,16 +150,15 @@ def login_times(server: RealServer) -> dict[str, Any]:
 
 
 def run() -> dict[str, Any]:
+    results = stamped({})
     with tempfile.TemporaryDirectory() as name:
         server = RealServer(Path(name), SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW=100_000)
         try:
-            return stamped(
-                {
-                    "login": login_times(server),
-                    "others": [alone(server, kind) for kind in OTHERS],
-                    "crowd": crowd(server),
-                }
-            )
+            return results | {
+                "login": login_times(server),
+                "others": [alone(server, kind) for kind in OTHERS],
+                "crowd": crowd(server),
+            }
         finally:
             server.close()
 

@@ -74,13 +74,15 @@ def markdown(results: Results) -> str:
             f"| {line['p99'] * 1e3:.1f} | {'' if memory is None else format(memory['bytes'] / 1024, '.1f')} "
             f"| {shown(ratios.get(f'fan-out, CPU: {name}'))} |"
         )
+    rounds = results.get("rounds", 3)
+    turns = f"medians of {rounds} rounds" if rounds > 1 else "one round"
     many = results["many_channels"]["cpu_us"] / results["fanout"]["openguild"]["cpu_us"]
     rows += [
         "",
         f"{results.get('channels', 5_000):,} channels with 3 subscribers each: {many:.2f} times the CPU per delivery of one "
         f"channel with {results['subscribers']:,}.",
         "",
-        f"CPU as multiples of the bare send(2) loop in the same run, medians of {results.get('rounds', 3)} rounds. "
+        f"CPU as multiples of the bare send(2) loop in the same run, {turns}. "
         "The peers have no tokens, rights, sequences or replay.",
         told(results["stamp"]),
     ]
