@@ -113,16 +113,14 @@ def run(quick: bool, rounds: int | None) -> Result:
                 floors.append(fanout("floor"))
                 progress.step("whole server")
                 wholes.append(measures.whole_server(server, subscribers, 40, 40 if quick else 120))
-                if "websockets" in names:
-                    bares.append(fanout("websockets"))
+                bares.append(fanout("websockets"))
                 progress.step("set-up")
                 setups.append(measures.setup_with_replay(server, subscribers))
             results["whole"] = middle(wholes)
             against_floor = paired(wholes, floors, "cpu_us")
             results["whole_ratio"] = against_floor["ratio"]
             results["ratios"]["whole server, CPU: floor"] = against_floor
-            ratios = paired(setups, bares, "connects_per_sec") if bares else {"ratio": None}
-            results["setup"] = middle(setups) | {"ratio": ratios["ratio"]}
+            results["setup"] = middle(setups) | {"ratio": paired(setups, bares, "connects_per_sec")["ratio"]}
             stalls = []
             for _ in range(rounds):
                 progress.step("stall")
