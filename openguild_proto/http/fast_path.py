@@ -24,7 +24,7 @@ _CHECKED = frozenset(
     {"host", "content-length", "connection", "upgrade", "transfer-encoding", "expect", "te", "trailer"}
 )
 _UPGRADES = frozenset({"upgrade", "keep-alive, upgrade"})  # of Connection, as clients and browsers send it
-MAX_REMEMBERED_FIELDS_BYTES = 4_096  # of a connection
+MAX_REMEMBERED_BYTES, MAX_REMEMBERED_FIELDS = 2_048, 32  # of a connection, which may be idle: 9 KiB at most
 NO_BODY = Framing(0, chunked=False, expects_continue=False)
 
 
@@ -67,7 +67,8 @@ class PatternHeads:
             if found is None:
                 return None
             fields = found
-            self._last = fields if len(fields.lines) <= MAX_REMEMBERED_FIELDS_BYTES else _NO_FIELDS
+            is_small = len(fields.lines) <= MAX_REMEMBERED_BYTES and len(fields.headers) <= MAX_REMEMBERED_FIELDS
+            self._last = fields if is_small else _NO_FIELDS
         lines, headers, framing, upgrades = fields
         end = start + len(lines)
         if end > self._max_bytes or (upgrades and method != b"GET"):

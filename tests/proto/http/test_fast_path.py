@@ -14,7 +14,13 @@ from openguild_proto.connection.phases import Phase
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import Event, RequestReceived, WebSocketRequested
-from openguild_proto.http.fast_path import HANDSHAKE, PLAIN, PatternHeads
+from openguild_proto.http.fast_path import (
+    HANDSHAKE,
+    MAX_REMEMBERED_BYTES,
+    MAX_REMEMBERED_FIELDS,
+    PLAIN,
+    PatternHeads,
+)
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import Limits
@@ -84,6 +90,21 @@ def test_what_a_connection_remembers_changes_nothing(heads: list[bytes], order: 
         repeated = head is not None and head.headers in taken
         event("remembered" if repeated else "new" if head is not None else "left to the long way")
         taken.add(head.headers if head is not None else ())
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_kept"),
+    [
+        ([b"A: b"] * (MAX_REMEMBERED_FIELDS - 1), True),
+        ([b"A: b"] * MAX_REMEMBERED_FIELDS, False),
+        ([b"A: " + b"b" * (MAX_REMEMBERED_BYTES - 16)], True),
+        ([b"A: " + b"b" * (MAX_REMEMBERED_BYTES - 15)], False),
+    ],
+)
+def test_an_idle_connection_keeps_little(lines: list[bytes], is_kept: bool) -> None:
+    heads = PatternHeads(Limits())
+    assert heads.read_head(bytearray(b"\r\n".join([b"GET / HTTP/1.1", b"Host: x", *lines, b"", b""]))) is not None
+    assert bool(heads._last.lines) is is_kept
 
 
 @pytest.mark.parametrize(("method", "target"), [(b"POST", b"/ws"), (b"GET", b"/" + b"a" * 90)])
