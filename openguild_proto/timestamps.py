@@ -8,6 +8,8 @@ from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")  # whatever the locale
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 _MOMENT = re.compile(
     r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d))?", re.ASCII
@@ -24,6 +26,12 @@ def from_millis(millis: int) -> str:
     """`millis`: UTC milliseconds since the epoch. Raises as `from_micros`."""
     seconds, fraction = divmod(millis, 1000)
     return f"{_second(seconds)}.{fraction:03d}Z" if fraction else f"{_second(seconds)}Z"
+
+
+def http_date(seconds: int) -> str:
+    """Return the date as HTTP writes it (RFC 9110 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`. Raises as `from_micros`."""
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{_DAYS[moment.weekday()]}, {moment:%d} {_MONTHS[moment.month - 1]} {moment.year:04d} {moment:%H:%M:%S} GMT"
 
 
 def _second(seconds: int) -> str:

@@ -18,6 +18,7 @@ from openguild_proto.http.fields import field_line, field_name
 from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
 from openguild_proto.policy.addresses import parse_address
+from openguild_proto.timestamps import http_date
 from openguild_proto.uuids import new_uuid
 
 # no-store: a cache that keys by the address alone would give one user's answer to others.
@@ -57,7 +58,12 @@ def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
 _SECURITY = _encoded(SECURITY_HEADERS)
 _CORS_NAMES = ("allow-origin", "allow-methods", "allow-headers", "expose-headers", "max-age")
 _REPLACEABLE = frozenset(
-    [b"content-type", *(name for name, _ in _SECURITY), *(f"access-control-{name}".encode() for name in _CORS_NAMES)]
+    [
+        b"content-type",
+        b"date",
+        *(name for name, _ in _SECURITY),
+        *(f"access-control-{name}".encode() for name in _CORS_NAMES),
+    ]
 )
 NO_NAMES: frozenset[bytes] = frozenset()
 
@@ -79,6 +85,11 @@ def _joined(headers: Iterable[tuple[bytes, bytes]], but: frozenset[bytes] = NO_N
     return b"".join([field_line(name, value) for name, value in headers if name not in but])
 
 
+@lru_cache(maxsize=8)  # all responses of a second have the same
+def _date_line(seconds: int) -> bytes:
+    return f"date: {http_date(seconds)}\r\n".encode("ascii")
+
+
 @lru_cache(maxsize=64)
 def _cors_headers(admitted: str | None, is_preflight: bool) -> tuple[tuple[bytes, bytes], ...]:
     headers: Headers = (("vary", VARY), ("access-control-expose-headers", CORS_EXPOSED))
@@ -98,16 +109,22 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
 
     - `cors_allowed_origins`: compared exactly, for requests and for WebSocket upgrades; empty or "*" admits any.
     - `trusted_proxies`: networks whose X-Forwarded-For is believed.
+    - `wall()`: the time in UTC seconds, such as `time.time`, for Date; None: no clock, and so no Date (RFC 9110 6.6.1).
 
     A response that names a header of the policy, such as content-security-policy or access-control-allow-origin, replaces it.
     """
 
     cors_allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
+    wall: Callable[[], float] | None = None
 
     @classmethod
     def create(
-        cls, *, cors_allowed_origins: tuple[str, ...] = (), trusted_proxies: tuple[str, ...] = ()
+        cls,
+        *,
+        cors_allowed_origins: tuple[str, ...] = (),
+        trusted_proxies: tuple[str, ...] = (),
+        wall: Callable[[], float] | None = None,
     ) -> HeaderPolicy:
         """Create the policy. Raises ValueError for an invalid entry: a bad list never admits any origin (PROTOCOL 2.6.1)."""
         both: tuple[object, ...] = cors_allowed_origins, trusted_proxies
@@ -116,7 +133,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         for origin in cors_allowed_origins:
             if origin != "*" and _ORIGIN.fullmatch(origin) is None:
                 raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
-        return cls(cors_allowed_origins, tuple(ipaddress.ip_network(entry) for entry in trusted_proxies))
+        return cls(cors_allowed_origins, tuple(ipaddress.ip_network(entry) for entry in trusted_proxies), wall)
 
     def apply(self, response: Response, request: Request | None, request_id: str) -> list[tuple[bytes, bytes]]:
         """Return all headers of `response` except framing; those set by the operation are not set again.
@@ -131,6 +148,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
             *_SECURITY,
             request_line,
             *_cors_headers(*self._admitted(request)),
+            *([] if self.wall is None else [(b"date", http_date(int(self.wall())).encode("ascii"))]),
         )
         headers = [*own, *(header for header in policy if header[0] not in replaced)]
         _joined(headers)  # it raises for control characters; h11 sends most of them
@@ -144,9 +162,10 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
             own = _joined(encoded)
             replaced = _REPLACEABLE.intersection([name for name, _ in encoded])
         before, after = _prepared_lines(response.content_type, replaced, *self._admitted(request))
+        date = b"" if self.wall is None or b"date" in replaced else _date_line(int(self.wall()))
         if _REQUEST_ID.fullmatch(request_id) is None:
-            return b"".join((own, before, field_line(b"x-request-id", request_id.encode("latin-1")), after))
-        return b"".join((own, before, b"x-request-id: ", request_id.encode("ascii"), b"\r\n", after))
+            return b"".join((own, before, field_line(b"x-request-id", request_id.encode("latin-1")), after, date))
+        return b"".join((own, before, b"x-request-id: ", request_id.encode("ascii"), b"\r\n", after, date))
 
     def _admitted(self, request: Request | None) -> tuple[str | None, bool]:
         """Return the origin that may read the response, and whether the request is a preflight."""

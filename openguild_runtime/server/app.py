@@ -227,7 +227,9 @@ class Server:
             requests,
             limits=limits,
             policy=HeaderPolicy.create(
-                cors_allowed_origins=config.cors.allowed_origins, trusted_proxies=config.trusted_proxies
+                cors_allowed_origins=config.cors.allowed_origins,
+                trusted_proxies=config.trusted_proxies,
+                wall=self.sources.wall,
             ),
             metrics=self.metrics,
             timers=self.timers,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openguild_proto.limits import MAX_TIME_MS
-from openguild_proto.timestamps import from_millis, to_millis
+from openguild_proto.timestamps import from_millis, http_date, to_millis
 
 
 @pytest.mark.parametrize(
@@ -21,3 +25,8 @@ def test_every_moment_that_is_read_can_be_written(text: str, millis: int | None)
     assert to_millis(text) == millis
     if millis is not None:
         assert len(from_millis(millis)) >= len("1970-01-01T00:00:00Z")
+
+
+@given(st.integers(0, MAX_TIME_MS // 1000))
+def test_the_date_of_http_is_what_the_standard_library_writes(seconds: int) -> None:
+    assert http_date(seconds) == formatdate(seconds, usegmt=True)

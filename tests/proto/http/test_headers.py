@@ -143,3 +143,19 @@ def test_a_request_id_is_kept_only_when_harmless() -> None:
     assert request_id_for((("x-request-id", "ok-1.2:3_x"),), fixed_bytes) == "ok-1.2:3_x"
     made = request_id_for((("x-request-id", "not ok"),), fixed_bytes)
     assert made == request_id_for((), fixed_bytes) == "00010203-0405-4607-8809-0a0b0c0d0e0f"
+
+
+@pytest.mark.parametrize(
+    ("headers", "date"), [((), b"Sun, 06 Nov 1994 08:49:37 GMT"), ((("date", "Mon, 07 Nov 1994 00:00:00 GMT"),), None)]
+)
+def test_a_server_with_a_clock_dates_its_responses_once(headers: Headers, date: bytes | None) -> None:
+    response = Response(status=200, headers=headers)
+    policy = HeaderPolicy.create(wall=lambda: 784_111_777.9)
+    date = date or headers[0][1].encode()
+    assert [value for name, value in policy.apply(response, None, "id") if name == b"date"] == [date]
+    lines = policy.lines(response, None, "id").split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"date:")] == [b"date: " + date]
+
+
+def test_a_server_without_a_clock_has_no_date() -> None:
+    assert b"date" not in HeaderPolicy().lines(Response(status=200), None, "id")
