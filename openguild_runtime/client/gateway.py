@@ -50,8 +50,7 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 T = TypeVar("T")
 
-MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program
-MAX_LEFT_EVENTS = 20_000  # the same while a command waits for its answer; no command is sent then
+MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program; more are read only for an answer behind them
 CLOSE_SECS = 3.0
 
 
@@ -72,7 +71,7 @@ class Gateway:
     Follows everything that the user may read, behind `positions` where they have the log, else from now on; with
     `everything` False only what `follow` names. An event counts as handled, and moves
     `positions`, with `handled` or when the next one is taken.
-    A program that takes no events is a slow reader: the server keeps them for it. Its commands wait from MAX_LEFT_EVENTS on.
+    A program that takes no events is a slow reader: the server keeps them for it.
 
     The iterator raises Unauthorized when the session has ended, and StreamEnded when the server will not have this client, or
     sends an event that cannot be read. Commands raise ApiError and OutcomeUnknown.
@@ -102,7 +101,6 @@ class Gateway:
         self._tasks: TaskGroup | None = None
         self._waiting: deque[Event] = deque()
         self._arrived = anyio.Event()
-        self._made_room = anyio.Event()
         self._taken: Event | None = None  # by the program, which may still be busy with it
         self._answers: dict[int, _Answer] = {}
         # More commands wait until others are answered.
@@ -147,7 +145,6 @@ class Gateway:
         finally:
             self._over.set()
             self._arrived.set()
-            self._made_room.set()
             self._opened.set()
             for answer in self._answers.values():
                 answer.arrived.set()
@@ -156,6 +153,11 @@ class Gateway:
     def is_over(self) -> bool:
         """Whether nothing comes any more."""
         return self._over.is_set()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so many events wait for the program that it sends its commands elsewhere: an answer would come behind more."""
+        return len(self._waiting) >= MAX_WAITING_EVENTS
 
     # --- events --------------------------------------------------------------------------------------
 
@@ -172,7 +174,6 @@ class Gateway:
             self._arrived = anyio.Event()
             await self._arrived.wait()
         self._taken = event = self._waiting.popleft()
-        self._made_room.set()
         self._driver.made_room()
         return event
 
@@ -187,7 +188,7 @@ class Gateway:
 
     def _has_room(self) -> bool:
         """An answer may stand behind events in the network, so these are read while somebody waits for one."""
-        return len(self._waiting) < (MAX_LEFT_EVENTS if self._answers else MAX_WAITING_EVENTS)
+        return not self.is_behind or bool(self._answers)
 
     def _hear(self, event: told.ClientEvent) -> None:
         """Take an event of the machine."""
@@ -221,7 +222,7 @@ class Gateway:
             case told.Delivered():
                 return log_event(self._client, event)
             case told.Overheard():  # it may be missed
-                return overheard_event(event) if len(self._waiting) < MAX_WAITING_EVENTS else None
+                return overheard_event(event) if not self.is_behind else None
             case told.Opened(ready=ready):
                 return Connected(ready)
             case told.Interrupted(reason=reason, retry_secs=retry_secs):
@@ -366,10 +367,6 @@ class Gateway:
         answer = _Answer()
         with anyio.move_on_after(deadline - self._clock()):
             async with self._turns:
-                while len(self._waiting) >= MAX_LEFT_EVENTS and not self._over.is_set():
-                    if self._made_room.is_set():
-                        self._made_room = anyio.Event()
-                    await self._made_room.wait()
                 if not self._over.is_set():
                     await self._exchange(command, answer)
         if answer.outcome is None:
@@ -391,7 +388,5 @@ class Gateway:
         if isinstance(self._end, ApiError) and not was_sent:
             return self._end
         in_time = "no answer in time" if was_sent else "no connection in time"
-        if len(self._waiting) >= MAX_LEFT_EVENTS:
-            in_time = f"{len(self._waiting)} events wait for this program to take them"
         reason = f"the gateway was closed: {self._end or 'by this program'}" if self._over.is_set() else in_time
         return OutcomeUnknown(reason, key_of(command))

@@ -29,7 +29,7 @@ class _Answer:
 
 
 class ReadMarker:
-    """Uses the gateway while it is open, else `send` (`Client.send`).
+    """Uses the gateway while it is open and the program keeps up, else `send` (`Client.send`).
 
     There is no task of its own: whoever waits for an answer sends what is due, also for the others.
     """
@@ -126,7 +126,7 @@ class ReadMarker:
 
     async def _attempt(self, gateway: Gateway | None, command: Read) -> Any:
         """Send once and return the answer. Raises ApiError, OutcomeUnknown."""
-        if gateway is not None:
+        if gateway is not None and not gateway.is_behind:
             return await gateway.attempt(command)
         request = request_of(command, token="", request_id="", client_address="")
         answer = await self._send(request.method, request.path, msgspec.Raw(request.body), repeatable=False)

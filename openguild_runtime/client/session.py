@@ -205,7 +205,7 @@ class Client(Messages):
         return self.sources.random_bytes(KEY_BYTES).hex()
 
     async def carry_out(self, command: AnyCommand) -> Any:
-        """Do a command exactly once, over the gateway while it is open, else over HTTP, and return its result.
+        """Do a command exactly once, over the gateway while it is open and the program keeps up, else over HTTP; return its result.
 
         Raises ApiError (every attempt was refused, nothing was done) and OutcomeUnknown (an attempt got no response or a
         5xx: repeat it with its `nonce`).
@@ -215,7 +215,7 @@ class Client(Messages):
         encoded(command)  # refuses text that cannot be sent
         command = keyed(command, self.sources.random_bytes)
         gateway = self._open_gateway
-        if gateway is not None:
+        if gateway is not None and not gateway.is_behind:
             return await gateway.carry_out(command)
         request = request_of(command, token="", request_id="", client_address="")
         path = request.path + (f"?{request.query}" if request.query else "")

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from openguild_proto import Response
 from openguild_proto.client import Session
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway.frames import Post, Typing
@@ -250,28 +251,18 @@ async def test_a_hint_of_a_newer_server_is_passed_over(kind: str, data: Any) -> 
         assert await sequences(events, 1) == [1]
 
 
-async def test_commands_wait_for_a_program_that_takes_no_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them reads on for its answer, which stands behind events."""
-    bound, at_once = MAX_WAITING_EVENTS + 200, 500  # no more come with one read
-    monkeypatch.setattr("openguild_runtime.client.gateway.MAX_LEFT_EVENTS", bound)
-    last = bound + 2 * at_once
-    async with following() as (server, events), anyio.create_task_group() as tasks:
-        tasks.start_soon(events.carry_out, Post(0, LOG[8:], content="hi"))
-        await eventually(lambda: events._machine.pending == 1)
-        await server.events(1, last)
-        tasks.start_soon(server.beat)
-        await eventually(lambda: len(events._waiting) >= bound)
-        await eventually(lambda: server.beats > 2)
-        assert len(events._waiting) < bound + at_once
-        events._retry_secs = 0.05
-        with pytest.raises(OutcomeUnknown, match="events wait for this program to take them"):
-            await events.carry_out(Post(0, LOG[8:], content="more"))
-        assert events._machine.pending == 1, "it was not sent"
-        events._retry_secs = 30
-        tasks.start_soon(events.carry_out, Post(0, LOG[8:], content="later"))
-        assert await sequences(events, last) == list(range(1, last + 1))
-        await eventually(lambda: events._machine.pending == 2)
-        tasks.cancel_scope.cancel()
+async def test_a_program_that_is_behind_sends_its_commands_over_http() -> None:
+    """Over the gateway each would read on for its answer, which stands behind events."""
+    async with following() as (server, events):
+        await server.events(1, MAX_WAITING_EVENTS + 50)
+        await eventually(lambda: events.is_behind)
+        posted = b'{"event_id": "$e", "sequence": 7, "created_at": "2026-01-01T00:00:00Z"}'
+        server.server.answer = lambda request: Response(201, posted, content_type="application/json")
+        assert (await events._client.post(LOG[8:], "hi")).sequence == 7
+        assert server.server.paths()[-1] == f"/channels/{LOG[8:]}/messages"
+        assert events._machine.pending == 0
+        assert await sequences(events, MAX_WAITING_EVENTS) == list(range(1, MAX_WAITING_EVENTS + 1))
+        assert not events.is_behind
 
 
 async def test_hints_that_are_not_taken_are_dropped() -> None:
