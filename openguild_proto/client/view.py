@@ -63,7 +63,8 @@ class ChannelView:
             case EditContent(target=target, content=text) if (message := self._whole(target)) is not None:
                 message.text, message.versions, message.edited = text, message.versions + 1, True
             case EditContent(target=target) | RedactedContent(target=str(target)) if target in self.messages:
-                self.messages[target].versions += 1  # the message came redacted, its edit perhaps not yet
+                if event.event_type == "message.edited":  # the message came redacted, its edit perhaps not yet
+                    self.messages[target].versions += 1
             case RedactionContent(target=target) if (message := self._whole(target)) is not None:
                 self._redact(message, event.event_id)
             case ReactionContent(target=target, emoji=emoji) if (message := self._whole(target)) is not None:

@@ -1,6 +1,7 @@
 // The messages of the open channel, without a browser and a server: called by test_page.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { foldMessages } from "../../docs/web/openguild.js";
 import { History } from "../../docs/web/page/history.js";
 
 const message = (sequence) => ({ event_id: `$${sequence}`, sequence, channel_id: "c", author: { id: "a" }, created_at: "2026-01-01T00:00:00Z", content: `text ${sequence}` });
@@ -144,4 +145,13 @@ test("nothing is asked for where all of it came while the page was read", async 
   answer(pageOf(1, 5, 5));
   await opening;
   assert.deepEqual([subscribed, ...sequences(history)], [[], 1, 8]);
+});
+
+test("a change whose content was taken back does nothing", () => {
+  const reaction = event(2, "reaction.added", { target: "$1", emoji: "\u{1f331}" });
+  const taken = ["reaction.added", "reaction.removed", "reactions.cleared", "message.pinned", "message.edited"];
+  const emptied = taken.map((type, place) => event(3 + place, type, { content: "", redacted_by: "$9", target: "$1" }));
+  const [before, after] = [foldMessages([message(1)], [reaction]), foldMessages([message(1)], [reaction, ...emptied])];
+  assert.equal(before[0].reactions.length, 1);
+  assert.deepEqual(after, before);
 });

@@ -28,6 +28,7 @@ export function foldMessages(messages, events, { me } = {}) {
 function foldOne(messages, { sequence, event }, me) {
   const { content, event_type: type, event_id: eventId } = event;
   if (type === "message") return addMessage(messages, sequence, event);
+  if (content["redacted_by"] !== undefined) return; // what it did was taken back: its text, and that of its message, or all of it
   const target = content["target"];
   /** @param {(message: Message) => Message} change */
   const change = (change) => {
@@ -48,7 +49,6 @@ function foldOne(messages, { sequence, event }, me) {
   switch (type) {
     case "message.edited": {
       const text = content["content"];
-      if (content["redacted_by"] !== undefined) break; // its text, and that of its message, were taken back
       change((message) => ({ ...message, content: text, edited_at: timeOf(event), versions: (message.versions ?? 1) + 1 }));
       quote(text);
       break;

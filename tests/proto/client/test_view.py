@@ -156,6 +156,18 @@ def test_an_edit_that_comes_whole_behind_its_redacted_message_is_counted_and_not
     assert (seen.text, seen.versions, seen.redacted_by) == (None, 2, "$by")
 
 
+@pytest.mark.parametrize(("event_type", "versions"), [("message.edited", 2), ("reactions.cleared", 1)])
+def test_of_changes_whose_content_is_gone_only_edits_are_versions(event_type: str, versions: int) -> None:
+    author = {"author": {"id": "u", "username": "n"}, "nonce": "n"}
+    fixed: dict[str, Any] = {"server_name": "s", "room_id": "c", "sender": "u", "origin_ts_ms": 1, "signer": None}
+    message = build_event(event_type="message", content={**author, "content": "hi"}, **fixed)
+    change = build_event(event_type=event_type, content={**author, "content": "x", "target": message.event_id}, **fixed)
+    view = ChannelView()
+    view.apply(1, message.wire)
+    view.apply(2, redacted_wire(change.wire, "$by"))
+    assert [seen.versions for seen in view.messages.values()] == [versions]
+
+
 def test_an_unknown_event_breaks_nothing() -> None:
     view = ChannelView()
     members = {
