@@ -16,7 +16,7 @@ def json_line(record: Record) -> str:
     return _encode(record).decode() + "\n"
 
 
-@lru_cache(maxsize=4_096)  # few of them differ
+@lru_cache(maxsize=4_096)  # as many as there are routes and statuses
 def json_access_parts(
     target: str,
     message: str,
@@ -24,12 +24,11 @@ def json_access_parts(
     method: str,
     route: str,
     status: int,
-    client: str,
-) -> tuple[str, str, str]:
-    """Return what stands in a request's access line behind the time, the request's id and the latency."""
+) -> tuple[str, str]:
+    """Return what stands in a request's access line behind the time and behind the request's id."""
     before: Record = {"level": "INFO", "target": target, "message": message, **dict(process), "request_id": ""}
     between: Record = {"method": method, "route": route, "status": status, "latency_ms": 0}
-    return f",{json_line(before)[1:-3]}", f'",{json_line(between)[1:-3]}', f",{json_line({'client': client})[1:]}"
+    return f",{json_line(before)[1:-3]}", f'",{json_line(between)[1:-3]}'
 
 
 def compact_line(record: Record) -> str:

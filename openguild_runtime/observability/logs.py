@@ -124,8 +124,9 @@ def log_access(
     may_hold_secret = bool(refused) or _GENERATED_ID.fullmatch(request_id) is None
     if _state.format is json_line and not may_hold_secret:  # the same line in less time
         process = tuple(process_fields.items()) if process_fields else ()
-        parts = json_access_parts(target.name, ACCESS, process, method, route, status, client)
-        line = f'{{"timestamp":"{_timestamp()}"{parts[0]}{request_id}{parts[1]}{latency_ms}{parts[2]}'
+        before, between = json_access_parts(target.name, ACCESS, process, method, route, status)
+        client_json = json_line({"client": client})[1:]
+        line = f'{{"timestamp":"{_timestamp()}"{before}{request_id}{between}{latency_ms},{client_json}'
     else:
         fields: Record = {
             "request_id": request_id, "method": method, "route": route, "status": status, "latency_ms": latency_ms,
