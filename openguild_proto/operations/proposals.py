@@ -25,6 +25,7 @@ from openguild_proto.operations.route import route
 from openguild_proto.operations.servers import PeerCaller, keys_of, require_unrestricted, spend
 from openguild_proto.policy.emoji import checked_emoji
 from openguild_proto.policy.mentions import allowed_mentions, find_mentions
+from openguild_proto.policy.names import text_problem
 from openguild_proto.policy.permissions import Permission, effective_role, require_channel
 from openguild_proto.records import (
     Author,
@@ -169,8 +170,11 @@ def _check_said(
                 raise _problem("the emoji is not in its one form")
         case Edit(text=text):
             _check_text(text)
-        case Redact(reason=str(reason)) | ClearReactions(reason=str(reason)) if not 0 < len(reason) <= MAX_REASON_CHARS:
-            raise _problem("the reason is too long")
+        case Redact(reason=str(reason)) | ClearReactions(reason=str(reason)):
+            if not 0 < len(reason) <= MAX_REASON_CHARS:
+                raise _problem(f"a reason has 1 to {MAX_REASON_CHARS} characters")
+            if reason.strip() != reason or text_problem(reason) is not None:
+                raise _problem("the reason is not trimmed, or has control characters")
     if isinstance(content, MessageContent):
         _check_text(content.content)
         role = effective_role(access.server_roles, access.guild_role, access.channel_role) or ""

@@ -67,8 +67,9 @@ def test_events_of_other_logs_are_not_taken_into_a_channel(
 
 @pytest.mark.parametrize(
     ("members", "status"), [({}, 200), ({"emoji": ""}, 400), ({"emoji": "e" * 65}, 400), ({"emoji": "a\0b"}, 400),
-                            ({"reason": ""}, 400), ({"reason": "r" * 513}, 400)],
-    ids=["good", "no emoji", "a long emoji", "an emoji with NUL", "no reason", "a long reason"],
+                            ({"reason": ""}, 400), ({"reason": "r" * 513}, 400), ({"reason": " r"}, 400),
+                            ({"reason": "a\nb"}, 400)],
+    ids=["good", "no emoji", "a long emoji", "an emoji with NUL", "no reason", "a long reason", "untrimmed", "two lines"],
 )  # fmt: skip
 def test_proposed_clearings_are_within_their_bounds(shared: Shared, members: dict[str, Any], status: int) -> None:
     bob = user_id(shared.south, shared.bob)
