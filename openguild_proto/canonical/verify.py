@@ -66,7 +66,7 @@ def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = No
     signatures, known = event.signatures.get(server, {}), keys.get(server, {})
     for name, text in signatures.items():
         public = known.get(name)
-        if isinstance(public, str):
+        if public is not None and not isinstance(public, bytes):
             raise LocalProtocolError(
                 "a public key is 32 bytes: openguild_proto.canonical.keys.parse_public reads its text"
             )

@@ -73,7 +73,7 @@ class HttpClient:
             raise LocalProtocolError("the connection cannot take a request now")
         if not isinstance(body, (bytes, bytearray)):
             raise LocalProtocolError("the request cannot be sent: a body is bytes")
-        if any(not isinstance(text, str) for header in headers for text in header):
+        if not all(isinstance(text, str) for header in headers for text in header) or any(len(h) != 2 for h in headers):
             raise LocalProtocolError("the request cannot be sent: headers are pairs of a name and a value, both str")
         if framing := _FRAMING.intersection([name.lower() for name, _ in headers]):
             raise LocalProtocolError(f"the request cannot be sent: the header {min(framing)} is the connection's own")
@@ -82,7 +82,7 @@ class HttpClient:
         fields = [("host", self._host), ("accept-encoding", "identity"), *headers, ("content-length", str(len(body)))]
         try:
             request = h11.Request(method=method, target=target, headers=fields)
-        except (h11.LocalProtocolError, UnicodeEncodeError) as misuse:
+        except (h11.LocalProtocolError, UnicodeEncodeError, TypeError) as misuse:
             raise cannot_be_sent(misuse) from None
         self._answer_has_body = method != "HEAD"
         if max_body_bytes is not None:

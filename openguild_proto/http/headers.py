@@ -128,7 +128,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     ) -> HeaderPolicy:
         """Create the policy. Raises ValueError for an invalid entry: a bad list never admits any origin (PROTOCOL 2.6.1)."""
         both: tuple[object, ...] = cors_allowed_origins, trusted_proxies
-        if any(isinstance(entries, str) for entries in both):  # its letters would be the entries
+        if any(isinstance(entries, str | bytes) for entries in both):  # its letters would be the entries
             raise ValueError("origins and proxies are tuples of entries, not one text")
         for origin in cors_allowed_origins:
             if origin != "*" and _ORIGIN.fullmatch(origin) is None:

@@ -61,13 +61,16 @@ def test_a_connection_that_ends_early_is_broken() -> None:
         ("GET", "/x", (("a", "secret\x01"),), "Illegal header value"),
         ("GET", "/x", ((b"Transfer-Encoding", b"chunked"),), "headers are pairs of a name and a value, both str"),
         ("GET", "/x", (("a", 5),), "headers are pairs of a name and a value, both str"),
+        ("GET", "/x", (("a",),), "headers are pairs of a name and a value, both str"),
+        ("GET", "/x", (("a", "b", "c"),), "headers are pairs of a name and a value, both str"),
+        (None, "/x", (), "cannot convert"),
         ("GET", "/x y", (), "Illegal target characters"),
         ("GET", "/tee?q=größe", (), "not ASCII"),
         ("POST", "/x", (("Transfer-Encoding", "chunked"),), "the header transfer-encoding is the connection's own"),
         ("G T", "/x", (), "Illegal method characters"),
     ],
 )
-def test_a_request_that_cannot_be_sent_changes_nothing(method: str, target: str, headers: Any, fault: str) -> None:
+def test_a_request_that_cannot_be_sent_changes_nothing(method: Any, target: str, headers: Any, fault: str) -> None:
     http = HttpClient("h")
     with pytest.raises(LocalProtocolError, match=f"^the request cannot be sent: {fault}") as misuse:
         http.send_request(method, target, headers)
