@@ -145,13 +145,12 @@ class Crowd:
     def read_until_quiet(self, quiet_secs: float, count: int) -> None:
         """Until nothing has come for `quiet_secs`; for PATIENCE_SECS where `count` messages have not, as on a busy machine."""
         sampled = [subscriber for subscriber in self.subscribers.values() if subscriber.sampled]
-        patience = FIRST_SECS
-        while True:
-            complete = patience < FIRST_SECS and all(each.frames >= count for each in sampled)
-            ready = self.poller.poll(quiet_secs if complete else patience, 4_096)
+        frames, until = 0, time.monotonic() + FIRST_SECS  # pings are no frames: they prolong nothing
+        while (left := until - time.monotonic()) > 0:
+            complete = frames > 0 and all(each.frames >= count for each in sampled)
+            ready = self.poller.poll(quiet_secs if complete else left, 4_096)
             if not ready:
                 return
-            patience = PATIENCE_SECS
             for fd, _ in ready:
                 subscriber = self.subscribers[fd]
                 try:
@@ -164,6 +163,9 @@ class Crowd:
                 subscriber.bytes += size
                 if subscriber.sampled:
                     subscriber.parse(self.view[:size], time.monotonic_ns())
+            heard = sum(each.frames for each in sampled)
+            if heard > frames:
+                frames, until = heard, time.monotonic() + PATIENCE_SECS
 
     def report(self) -> dict[str, object]:
         sampled = [subscriber for subscriber in self.subscribers.values() if subscriber.sampled]
