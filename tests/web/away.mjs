@@ -23,11 +23,13 @@ const link = { holds: () => false, held: [], isAway: false, end: () => {}, tell:
 await page.routeWebSocket(/\/gateway$/, (socket) => {
   if (link.isAway) return void socket.close({ code: 1013 });
   const server = socket.connectToServer();
-  link.end = () => (server.close(), socket.close({ code: 1013 }));
+  let isOver = false; // the page may send before it hears of the end
+  link.end = () => ((isOver = true), server.close(), socket.close({ code: 1013 }));
   link.tell = (frame) => socket.send(JSON.stringify(frame));
   socket.onMessage((frame) => {
-    if (!link.holds(JSON.parse(frame))) return void server.send(frame);
-    link.held.push(() => server.send(frame));
+    const pass = () => isOver || server.send(frame);
+    if (!link.holds(JSON.parse(frame))) return void pass();
+    link.held.push(pass);
     link.isHeld();
   });
 });
