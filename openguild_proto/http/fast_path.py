@@ -24,7 +24,7 @@ _CHECKED = frozenset(
     {"host", "content-length", "connection", "upgrade", "transfer-encoding", "expect", "te", "trailer"}
 )
 _UPGRADES = frozenset({"upgrade", "keep-alive, upgrade"})  # of Connection, as clients and browsers send it
-MAX_REMEMBERED_BYTES, MAX_REMEMBERED_FIELDS = 2_048, 32  # of a connection, which may be idle: 9 KiB at most
+MAX_REMEMBERED_BYTES, MAX_REMEMBERED_FIELDS = 2_048, 32  # of a connection, which may be idle: 11 KiB at most
 NO_BODY = Framing(0, chunked=False, expects_continue=False)
 
 

@@ -50,7 +50,7 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 T = TypeVar("T")
 
-MAX_WAITING_EVENTS = 1_000  # read from the socket and not yet taken by the program; more are read only for an answer behind them
+MAX_WAITING_EVENTS = 1_000  # read and not yet taken by the program; more are read only for an answer behind them
 CLOSE_SECS = 3.0
 
 

@@ -208,7 +208,7 @@ class Server:
         self, performer: Performer, max_connections: int, *, metrics_only: bool = False
     ) -> ConnectionServer:
         config = self.live.config
-        limits = make_limits(config)
+        limits, proxies = make_limits(config), config.trusted_proxies
         runner = RequestRunner(
             service=self.service,
             performer=performer,
@@ -227,9 +227,7 @@ class Server:
             requests,
             limits=limits,
             policy=HeaderPolicy.create(
-                cors_allowed_origins=config.cors.allowed_origins,
-                trusted_proxies=config.trusted_proxies,
-                wall=self.sources.wall,
+                cors_allowed_origins=config.cors.allowed_origins, trusted_proxies=proxies, wall=self.sources.wall
             ),
             metrics=self.metrics,
             timers=self.timers,
