@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -63,12 +65,20 @@ async def connect_unix(path: Path, *, secs: float = PATIENCE_SECS) -> UNIXSocket
             await anyio.sleep(POLL_SECS)
 
 
+FIRST_PORT, PORTS = 20_000, 1_500  # of each worker of a run, eight in all; below Linux's ephemeral ports
+_given: deque[int] = deque(maxlen=PORTS // 2)
+
+
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on now, and that the kernel gives to no client until somebody does."""
+    """A loopback TCP port that nobody listens on now, and that the kernel gives to no client until somebody does.
+
+    No other worker of the run is given it: a server of another test would answer in the place of one that is still starting.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = 20_000 + secrets.randbelow(
-            12_000
-        )  # below Linux's ephemeral ports; `random` starts alike in every worker
+        port = FIRST_PORT + worker % 8 * PORTS + secrets.randbelow(PORTS)  # `random` starts alike in every worker
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.append(port)
+                return port
