@@ -43,19 +43,18 @@ def main() -> NoReturn:
     lifeline = FileIO(0, closefd=False)  # unbuffered: at exit a reading thread would hold a buffer's lock
     start_parameters = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(start_parameters["config"])
-    link = socket.socket(fileno=start_parameters["link"])
-    link.set_inheritable(False)
-    slot = WorkerSlot(
-        start_parameters["number"], start_parameters["count"], start_parameters["supervisor"], SiblingLink(link)
-    )
-    latest = [config]
-    for key, value in start_parameters["changes"].items():
-        config = with_value(config, key, value)
-    threading.Thread(target=_follow_supervisor, args=(lifeline, latest), daemon=True).start()
-    set_up_logs(config)
-    redirect_stderr_to_log()
-    process_fields["worker"] = slot.number
-    with link:
+    with socket.socket(fileno=start_parameters["link"]) as link:  # closed also where a SIGTERM ends the start
+        link.set_inheritable(False)
+        slot = WorkerSlot(
+            start_parameters["number"], start_parameters["count"], start_parameters["supervisor"], SiblingLink(link)
+        )
+        latest = [config]
+        for key, value in start_parameters["changes"].items():
+            config = with_value(config, key, value)
+        threading.Thread(target=_follow_supervisor, args=(lifeline, latest), daemon=True).start()
+        set_up_logs(config)
+        redirect_stderr_to_log()
+        process_fields["worker"] = slot.number
         status = answer_failures(lambda: serve_here(config, lambda: latest[0], slot), None, lambda: config.log_format)
     exit_process(status)
 
