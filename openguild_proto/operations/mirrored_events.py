@@ -12,7 +12,7 @@ from openguild_proto.canonical.verify import ServerKeys, UnverifiedEvent, Verifi
 from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.operations.owner_claims import event_problem
 from openguild_proto.records import LogPlace
-from openguild_proto.schemas.events import PinContent, parse_content, parse_event
+from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.said import Said, what_is_said
 
 
@@ -64,7 +64,7 @@ def read_mirrored(
         said.change,
         said.mentions,
         said.redacted_by if verified is Verified.REDACTED else None,
-        by_owner=not (of_guild or of_here or isinstance(content, PinContent)),  # pins are requests (PROTOCOL 16.7)
+        by_owner=not (of_guild or of_here),
         of_third=event.origin_server not in {owner, here},
     )
 

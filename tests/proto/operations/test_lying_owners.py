@@ -65,7 +65,9 @@ def told(shared: Shared, log_id: str, after: int, *events: str, at_ms: int | Non
 
 
 @pytest.mark.parametrize("home", [NORTH, SOUTH], ids=["as one of its own", "as one of this server"])
-@pytest.mark.parametrize("event_type", ["message", "message.edited", "reaction.added", "reactions.cleared"])
+@pytest.mark.parametrize(
+    "event_type", ["message", "message.edited", "reaction.added", "reactions.cleared", "message.pinned"]
+)
 def test_users_of_this_server_say_only_what_it_has_signed(shared: Shared, event_type: str, home: str) -> None:
     (before,) = shared.messages(shared.north, shared.alice)
     content = {
@@ -73,6 +75,7 @@ def test_users_of_this_server_say_only_what_it_has_signed(shared: Shared, event_
         "message.edited": {"content": "I owe alice money", "target": before["event_id"]},
         "reaction.added": {"emoji": "\N{THUMBS UP SIGN}", "target": before["event_id"]},
         "reactions.cleared": {"target": before["event_id"]},
+        "message.pinned": {"target": before["event_id"]},
     }[event_type]
     forged = said(shared, event_type, content, sender=user_id(shared.south, shared.bob), home=home)
     assert told(shared, shared.channel, 1, forged).status == "refused"
@@ -81,7 +84,7 @@ def test_users_of_this_server_say_only_what_it_has_signed(shared: Shared, event_
     assert told(shared, shared.channel, 1, true).sequence == 2
 
 
-def test_pins_of_users_of_this_server_are_events_of_the_owner(shared: Shared) -> None:
+def test_pins_of_users_of_this_server_are_signed_here(shared: Shared) -> None:
     bob, south, path = user_id(shared.south, shared.bob), shared.south, f"/channels/{shared.channel}"
     shared.north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{bob}", {"role": "admin"})
     shared.level()
