@@ -51,17 +51,17 @@ class HttpConnection:
             raise LocalProtocolError(f"status {status!r}: a response has one of 200 to 599")
         if not isinstance(response.body, (bytes, bytearray)):  # h11 would have begun the response before it notices
             raise LocalProtocolError("the body of a response is bytes; Response.text and Response.json encode theirs")
-        head_only = request is not None and request.method == "HEAD"
-        body = b"" if head_only or status in {204, 304} else response.body
-        has_length = status >= 200 and status not in {204, 304}
+        content = b"" if status in _WITHOUT_CONTENT else response.body
+        body = b"" if request is not None and request.method == "HEAD" else content
+        has_length = status not in {204, 304}
         if isinstance(exchange, PlainExchange):
             lines = self._policy.lines(response, request, request_id)
-            length = b"content-length: %d\r\n" % len(response.body) if has_length else b""
+            length = b"content-length: %d\r\n" % len(content) if has_length else b""
             close = b"connection: close\r\n" if response.close else b""
             return b"".join((_status_line(status), lines, length, close, b"\r\n", body))
         headers = self._policy.apply(response, request, request_id)
         if has_length:
-            headers.append((b"content-length", str(len(response.body)).encode()))
+            headers.append((b"content-length", str(len(content)).encode()))
         if response.close:
             headers.append((b"connection", b"close"))
         return exchange.response(status, _reason(status), headers, body)
@@ -108,6 +108,9 @@ def _status_line(status: int) -> bytes:
 
 def _reason(status: int) -> str:
     return _REASONS.get(status, "")
+
+
+_WITHOUT_CONTENT = frozenset({204, 205, 304})  # RFC 9110 15.3.5, 15.3.6, 15.4.5
 
 
 _REASONS = {

@@ -58,8 +58,8 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     """A whole response. The connection adds framing, security headers, CORS and X-Request-Id (`HeaderPolicy`).
 
     Create it with `json`, `text` or `empty`, or with `status` (200 to 599), `body`, `headers` and `content_type`. An embedder needs
-    no other field but `close`. The framing (`content-length`, `connection`) is the connection's; a body with 204, 304 or to HEAD is
-    not sent.
+    no other field but `close`. The framing (`content-length`, `connection`) is the connection's; a body with 204, 205, 304 or to
+    HEAD is not sent.
     """
 
     status: int

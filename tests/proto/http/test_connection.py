@@ -23,3 +23,15 @@ def test_the_status_line_has_the_reason_phrase(status: int, line: bytes) -> None
     conn.receive_data(HEAD + b"\r\n", 0.0)
     conn.respond(Response(status), 0.0)
     assert b"".join(conn.data_to_send()).partition(b"\r\n")[0] == line
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: keep-alive, x\r\n"], ids=["prepared lines", "as h11 writes them"])
+@pytest.mark.parametrize(("status", "length"), [(204, None), (205, b"0"), (304, None), (404, b"4")])
+def test_some_responses_have_no_content(status: int, length: bytes | None, more: bytes) -> None:
+    conn = connection()
+    conn.receive_data(HEAD + more + b"\r\n", 0.0)
+    conn.respond(Response(status, b"body"), 0.0)
+    head, _, content = b"".join(conn.data_to_send()).partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    assert fields.get(b"content-length") == length
+    assert content == (b"body" if status == 404 else b"")
