@@ -10,7 +10,7 @@ from openguild_proto.limits import MAX_NAME_CHARS, MAX_PASSWORD_CHARS, MAX_RAW_N
 from openguild_proto.policy.names import text_problem, username_problem
 
 MUST = "must be provided"
-_HASH = re.compile(r"\$argon2id\$v=19\$m=19456,t=2,p=1(\$[A-Za-z0-9+/]{22,86}){2}")
+_HASH = re.compile(r"\$argon2id\$v=19\$m=\d{1,7},t=\d{1,2},p=\d(\$[A-Za-z0-9+/]{22,86}){2}")
 
 
 def is_password_hash(text: str) -> bool:
