@@ -23,6 +23,7 @@ from openguild_proto.operations.posting import fingerprint_of
 from openguild_proto.records import Author, ChannelRecord, ControlRecord, GuildRecord, History
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage
+from tests.support.passwords import PASSWORD_HASH
 
 NOW = 1_700_000_000_000
 DAY = 86_400_000
@@ -38,9 +39,6 @@ def token(number: int) -> bytes:
     hashed = hash_refresh_token(new_refresh_token(number.to_bytes(16, "big")))
     assert hashed is not None
     return hashed
-
-
-PASSWORD_HASH = "$argon2id$"  # of each user of `add_user`
 
 
 async def add_user(storage: Storage, name: str | None = None) -> str:

@@ -7,7 +7,8 @@ import pytest
 from openguild_proto.effects.accounts import FindUser
 from openguild_runtime.effects.passwords import PasswordHasher
 from tests.runtime.admin.test_socket_commands import Joined, joined
-from tests.support.deeds import PASSWORD_HASH, add_guild, add_user, new_id
+from tests.support.deeds import add_guild, add_user, new_id
+from tests.support.passwords import PASSWORD_HASH
 from tests.support.peers import PEER, join
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from openguild_proto.effects import StorageEffect, deliveries, federation, handovers, mirrors
-from openguild_proto.effects.accounts import ChangePassword, ListDevices, RevokeDevice, RevokeRefresh, SetDisplayName
+from openguild_proto.effects.accounts import ListDevices, RevokeDevice, RevokeRefresh, SetDisplayName
 from openguild_proto.effects.channels import (
     Appended,
     DeleteChannel,
@@ -38,18 +38,8 @@ from openguild_proto.memory import PERFORMERS
 from openguild_proto.policy.permissions import ROLES, Permission, require_role
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import (
-    NOW,
-    PASSWORD_HASH,
-    add_channel,
-    add_guild,
-    add_user,
-    append,
-    control_head,
-    heads,
-    login,
-    new_id,
-)
+from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id
+from tests.support.passwords import change_password
 
 pytestmark = pytest.mark.anyio
 
@@ -137,9 +127,7 @@ BY_SESSION: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     "join": lambda p: AcceptInvite(author=p.author, code=p.elsewhere, role="member", now_ms=NOW),
     "leave": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.admin, now_ms=NOW),
     "change the profile": lambda p: SetDisplayName(author=p.author, display_name="x", now_ms=NOW),
-    "change the password": lambda p: ChangePassword(
-        author=p.author, checked_hash=PASSWORD_HASH, password_hash="new", now_ms=NOW + 1
-    ),
+    "change the password": lambda p: change_password(p.author, NOW + 1),
     "sign a device out": lambda p: RevokeDevice(author=p.author, device_id="laptop", now_ms=NOW + 1),
 }
 

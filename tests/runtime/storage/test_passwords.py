@@ -22,7 +22,8 @@ from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.records import Author, ControlKind, LogPart
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import DAY, NOW, PASSWORD_HASH, add_guild, add_user, login, new_id, token
+from tests.support.deeds import DAY, NOW, add_guild, add_user, login, new_id, token
+from tests.support.passwords import PASSWORD_HASH, change_password
 from tests.support.peers import join
 from tests.support.storage_handler import HeardFromStorage
 
@@ -33,8 +34,7 @@ _logins = count(5_000)
 
 
 def change(opened: OpenSession, password_hash: str = "new", checked_hash: str = PASSWORD_HASH) -> ChangePassword:
-    author = Author(opened.user_id, opened.session_id)
-    return ChangePassword(author=author, checked_hash=checked_hash, password_hash=password_hash, now_ms=LATER)
+    return change_password(Author(opened.user_id, opened.session_id), LATER, password_hash, checked_hash)
 
 
 def set_to(user_id: str, password_hash: str = "new") -> SetPassword:
