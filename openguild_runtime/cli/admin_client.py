@@ -60,7 +60,8 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     closing.add_argument("--user", required=True, help="a user name or id")
     for name, text, of_address, of_account in (
         (
-            "block", "refuse logins from an address or to an account for a while, on every replica; `password` logs a user out",
+            "block",
+            "refuse logins from an address or to an account for a while, on every replica; `password` ends sessions",
             "of IPv6 its /64; registrations from there are refused too",
             "a user name; its owner still logs in where they have a session",
         ),
