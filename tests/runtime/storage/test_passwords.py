@@ -191,32 +191,3 @@ async def test_of_two_changes_at_once_one_succeeds(storage: Storage) -> None:
         assert set(outcomes.values()) == {True, ErrorCode.UNAUTHORIZED}
         assert await hash_of(storage, alice) == f"of {won}"
         assert await devices_of(storage, alice) == {won}
-
-
-async def test_of_two_changes_of_one_session_at_once_one_succeeds(storage: Storage) -> None:
-    for _ in range(10):
-        alice = await add_user(storage)
-        (phone,) = await logged_in(storage, alice, "phone")
-        outcomes: dict[str, bool] = {}
-
-        async def act(name: str, phone: OpenSession = phone, outcomes: dict[str, bool] = outcomes) -> None:
-            outcomes[name] = await storage.perform(change(phone, name))
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(act, "one")
-            tasks.start_soon(act, "two")
-        assert sorted(outcomes.values()) == [False, True]
-        (won,) = [name for name, outcome in outcomes.items() if outcome]
-        assert await hash_of(storage, alice) == won
-
-
-async def test_no_login_with_the_old_password_outlives_a_change_at_the_same_time(storage: Storage) -> None:
-    for _ in range(10):
-        alice = await add_user(storage)
-        (phone,) = await logged_in(storage, alice, "phone")
-        others = [login(alice, next(_logins), f"d{number}") for number in range(4)]
-        async with anyio.create_task_group() as tasks:
-            for effect in (*others[:2], change(phone), *others[2:]):
-                tasks.start_soon(storage.perform, effect)
-        assert await hash_of(storage, alice) == "new"
-        assert await devices_of(storage, alice) == {"phone"}
