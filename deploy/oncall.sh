@@ -2,7 +2,7 @@
 #   . deploy/oncall.sh prod                         a namespace of the current kubectl context
 #   . deploy/oncall.sh compose                      deploy/compose.yaml on this host
 #   . deploy/oncall.sh http://127.0.0.1:8080 [LOG]  a server on this host; LOG: its file, else the journal of openguild-server.service
-# It defines: og, ready, logs, metrics, which ask every replica, and sql and pg_ready, which ask the database.
+# It defines: og, ready, logs, metrics, which ask every replica, og_one, which asks one, and sql and pg_ready, which ask the database.
 # shellcheck shell=bash
 oncall_directory=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/database-url.sh
@@ -50,6 +50,7 @@ compose)
     oncall_each() { # before each answer the pod's name, and the address that alerts call `instance`
         oncall_found=$(oncall_pods) || return
         [ -n "$oncall_found" ] || { echo "no pod of the server in namespace $oncall_target: check the name, and kubectl config current-context" >&2; return 1; }
+        [ -z "${oncall_one:-}" ] || oncall_found=${oncall_found%%$'\n'*}
         for oncall_pod in $oncall_found; do
             echo "# pod/${oncall_pod%%=*} at ${oncall_pod#*=}"
             oncall_filter "$1" kubectl exec -n "$oncall_target" "pod/${oncall_pod%%=*}" -c server -- "${@:2}"
@@ -65,6 +66,9 @@ esac
 
 # og ARGUMENTS: `openguild-server ARGUMENTS`
 og() { oncall_each cat openguild-server "$@"; }
+
+# og_one ARGUMENTS: the same at one replica, for what is for all of them and must be done once
+og_one() { local oncall_one=yes && oncall_each cat openguild-server "$@"; }
 
 # ready: what each part says of itself, and the problem
 ready() { oncall_get oncall_parts 8080 /ready; }

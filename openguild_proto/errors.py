@@ -60,6 +60,7 @@ class ErrorCode(Enum):
     )
     SENDER_MISMATCH = ErrorSpec("sender_mismatch", 403, "sender must be the authenticated user", "sender_mismatch")
     PRESENCE_OFF = ErrorSpec("presence_off", 403, "this server does not show who is online", "presence_off")
+    WRONG_PASSWORD = ErrorSpec("wrong_password", 403, "the current password is wrong", "wrong_password")
     REGISTRATION_CLOSED = ErrorSpec(
         "registration_closed", 403, "registration is closed on this server", "registration_closed"
     )

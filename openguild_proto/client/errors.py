@@ -60,7 +60,7 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """403: the user's role does not permit this."""
+    """403: the user's role does not permit this, or the current password is wrong (`wrong_password`)."""
 
 
 class NotFound(ApiError):

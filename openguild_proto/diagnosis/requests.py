@@ -11,7 +11,7 @@ from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REMEMBERED_REQUESTS, SLOW_REQUEST_SECS
 from openguild_proto.policy.addresses import limit_key
 
-FAILED_LOGIN = ErrorCode.INVALID_CREDENTIALS.spec.code
+FAILED_LOGINS = {ErrorCode.INVALID_CREDENTIALS.spec.code, ErrorCode.WRONG_PASSWORD.spec.code}
 
 
 class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +34,7 @@ class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
 class FailedLogins:
     """Counts logins with a wrong password or an unknown name, in all and over a minute by address and by account.
 
+    A change of a password that names a wrong current one counts, too: whoever has a stolen token may guess.
     A name that nobody has is not kept: it may be a password in the wrong field.
     """
 
@@ -62,7 +63,7 @@ class RequestHistory:
         """Remember a request. The oldest one is forgotten if there is no room."""
         status = request.status
         self.answered += 1
-        if request.error == FAILED_LOGIN:
+        if request.error in FAILED_LOGINS:
             self.failed_logins.add(request)
         if status >= 500:
             self.failed += 1

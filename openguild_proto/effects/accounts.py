@@ -34,6 +34,12 @@ class SetDisplayName(StorageEffect[UserRecord], frozen=True):
     now_ms: int
 
 
+class FindUser(StorageEffect[UserRecord | None], frozen=True):
+    """Find an account by its id, also one of another server; None: there is none."""
+
+    user_id: str
+
+
 class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
     """Find the account of a name; None: there is none. `username_key`: the case-folded NFKC name."""
 
@@ -55,15 +61,40 @@ class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
     limit: int = MAX_PAGE_LINES
 
 
-class OpenSession(StorageEffect[None], frozen=True):
+class ChangePassword(StorageEffect[bool], frozen=True):
+    """Replace the author's password, and end all their sessions but those of the author's own family, in one transaction.
+
+    False: `checked_hash`, which the current password was verified with, is no longer the stored hash. Raises Refusal 401.
+    """
+
+    author: Author
+    checked_hash: str
+    password_hash: str
+    now_ms: int
+
+
+class SetPassword(StorageEffect[int | None], frozen=True):
+    """Replace the password of a user of this server, and end all their sessions, in one transaction: an operator's command.
+
+    Returns how many devices had a session; None: there is no such user of this server.
+    """
+
+    user_id: str
+    password_hash: str
+    now_ms: int
+
+
+class OpenSession(StorageEffect[bool], frozen=True):
     """Log in: create a family for (user, device), and revoke the device's former family in the same transaction.
 
-    `limit`: active families of the user, this one included; beyond it those seen longest ago are revoked.
+    False: `checked_hash`, which the password was verified with, is no longer the stored hash. `limit`: active families of the
+    user, this one included; beyond it those seen longest ago are revoked.
     """
 
     session_id: str
     family_id: str
     user_id: str
+    checked_hash: str
     refresh_hash: bytes  # 32 bytes; the token itself is never stored (PROTOCOL 4.6.1)
     refresh_secret: bytes  # 32 bytes, from which the family's further tokens are derived
     device_id: str

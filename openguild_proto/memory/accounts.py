@@ -5,9 +5,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from openguild_proto.effects.accounts import (
+    ChangePassword,
     DescribeUser,
     FindRefreshFamily,
     FindSession,
+    FindUser,
     FindUserByName,
     FindUsernames,
     InsertUser,
@@ -18,6 +20,7 @@ from openguild_proto.effects.accounts import (
     RevokeRefresh,
     RotateRefresh,
     SetDisplayName,
+    SetPassword,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
@@ -69,6 +72,11 @@ def set_display_name(state: State, effect: SetDisplayName) -> UserRecord:
     state.users[after.user_id] = after
     state.append(profile_updated(after), sender=after.user_id, now_ms=effect.now_ms)
     return after
+
+
+@performs(FindUser)
+def find_user(state: State, effect: FindUser) -> UserRecord | None:
+    return state.users.get(effect.user_id)
 
 
 @performs(FindUserByName)
@@ -154,9 +162,12 @@ def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
 
 
 @performs(OpenSession)
-def open_session(state: State, effect: OpenSession) -> None:
-    if effect.user_id not in state.users:
+def open_session(state: State, effect: OpenSession) -> bool:
+    user = state.users.get(effect.user_id)
+    if user is None:
         raise LocalProtocolError("a session needs an existing user")
+    if user.password_hash != effect.checked_hash:
+        return False
     prune_user(state, effect.user_id, effect.now_ms)
     logins = [
         Login(family.family_id, family.device_id, family.last_seen_at_ms, family.expires_at_ms)
@@ -165,7 +176,7 @@ def open_session(state: State, effect: OpenSession) -> None:
     ]
     ended = decide_login(logins, device_id=effect.device_id, now_ms=effect.now_ms, limit=effect.limit)
     former = [state.families[family_id] for family_id in ended]
-    _revoke(state, effect.user_id, former, effect.now_ms, kept=effect.device_id)
+    _revoke(state, effect.user_id, former, effect.now_ms, kept=effect.device_id, sender=effect.user_id)
     entries = logged_in(effect.user_id, effect.device_id, effect.device_name)
     state.append(entries, sender=effect.user_id, now_ms=effect.now_ms)
     state.families[effect.family_id] = Family(
@@ -184,6 +195,42 @@ def open_session(state: State, effect: OpenSession) -> None:
     state.sessions[effect.session_id] = Session(
         effect.session_id, effect.family_id, effect.user_id, effect.access_expires_ms
     )
+    return True
+
+
+@performs(ChangePassword)
+def change_password(state: State, effect: ChangePassword) -> bool:
+    author = effect.author
+    require_author(state, author)
+    user = state.users[author.user_id]
+    if user.password_hash != effect.checked_hash:
+        return False
+    session = state.sessions.get(author.session_id or "")
+    _store_password(state, user, effect.password_hash, effect.now_ms)
+    others = _living(state, author.user_id, effect.now_ms, kept=session.family_id if session is not None else None)
+    _revoke(state, author.user_id, others, effect.now_ms, sender=author.user_id)
+    return True
+
+
+@performs(SetPassword)
+def set_password(state: State, effect: SetPassword) -> int | None:
+    user = state.users.get(effect.user_id)
+    if user is None or user.origin is not None:
+        return None
+    _store_password(state, user, effect.password_hash, effect.now_ms)
+    families = _living(state, effect.user_id, effect.now_ms)
+    _revoke(state, effect.user_id, families, effect.now_ms, sender=None)
+    return len(families)
+
+
+def _store_password(state: State, user: UserRecord, password_hash: str, now_ms: int) -> None:
+    state.users[user.user_id] = replace(user, password_hash=password_hash, updated_at_ms=now_ms)
+
+
+def _living(state: State, user_id: str, now_ms: int, kept: str | None = None) -> list[Family]:
+    """Return the user's active families but `kept`."""
+    living = [family for family in state.families.values() if _is_alive(family, user_id, now_ms)]
+    return [family for family in living if family.family_id != kept]
 
 
 @performs(FindSession)
@@ -227,7 +274,7 @@ def rotate_refresh(state: State, effect: RotateRefresh) -> RotatedRefresh | Reus
         case Rotation.DEAD:
             return None
         case Rotation.REUSED:
-            _revoke(state, family.user_id, [family], effect.now_ms)
+            _revoke(state, family.user_id, [family], effect.now_ms, sender=family.user_id)
             return ReusedRefresh(user_id=family.user_id, family_id=family.family_id)
         case Rotation.ROTATE | Rotation.GRACE:
             prune_user(state, family.user_id, effect.now_ms)
@@ -249,13 +296,13 @@ def revoke_refresh(state: State, effect: RevokeRefresh) -> bool:
     family = _family_of(state, effect.refresh_hash, effect.now_ms)
     if family is None or not _is_alive(family, family.user_id, effect.now_ms):
         return False
-    _revoke(state, family.user_id, [family], effect.now_ms)
+    _revoke(state, family.user_id, [family], effect.now_ms, sender=family.user_id)
     return True
 
 
 @performs(ListDevices)
 def list_devices(state: State, effect: ListDevices) -> tuple[DeviceRecord, ...]:
-    alive = [family for family in state.families.values() if _is_alive(family, effect.user_id, effect.now_ms)]
+    alive = _living(state, effect.user_id, effect.now_ms)
     alive.sort(key=lambda family: (-family.last_seen_at_ms, family.device_id))
     return tuple(
         DeviceRecord(
@@ -282,12 +329,8 @@ def list_session_addresses(state: State, effect: ListSessionAddresses) -> tuple[
 def revoke_device(state: State, effect: RevokeDevice) -> bool:
     user_id = effect.author.user_id
     require_author(state, effect.author)
-    families = [
-        family
-        for family in state.families.values()
-        if family.device_id == effect.device_id and _is_alive(family, user_id, effect.now_ms)
-    ]
-    _revoke(state, user_id, families, effect.now_ms)
+    families = [family for family in _living(state, user_id, effect.now_ms) if family.device_id == effect.device_id]
+    _revoke(state, user_id, families, effect.now_ms, sender=user_id)
     return bool(families)
 
 
@@ -301,17 +344,19 @@ def _family_of(state: State, refresh_hash: bytes, now_ms: int) -> Family | None:
     return state.families.get(family_id) if expires_at_ms > now_ms else None
 
 
-def _revoke(state: State, user_id: str, families: list[Family], now_ms: int, *, kept: str | None = None) -> None:
+def _revoke(
+    state: State, user_id: str, families: list[Family], now_ms: int, *, sender: str | None, kept: str | None = None
+) -> None:
     """Revoke the families, and log their sessions with an unexpired access token for the replicas.
 
-    `kept`: a device that has another family.
+    `sender`: who ends them; None: the operator. `kept`: a device that has another family.
     """
     ended = set()
     for family in families:
         family.revoked = True
         ended.add(family.family_id)
     gone = {family.device_id for family in families if family.device_id != kept}
-    state.append(logged_out(user_id, gone), sender=user_id, now_ms=now_ms)
+    state.append(logged_out(user_id, gone), sender=sender, now_ms=now_ms)
     session_ids = sorted(
         session.session_id
         for session in state.sessions.values()

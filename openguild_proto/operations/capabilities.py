@@ -32,7 +32,7 @@ from openguild_proto.ws.handshake import SUBPROTOCOL
 CACHE_SECS = 60
 FEATURES = (
     "edits", "redactions", "reactions", "reaction_clearing", "pins", "replies", "mentions", "search", "typing", "logs", "sync",
-    "gateway", "idempotency_keys", "rate_limit_headers",
+    "gateway", "idempotency_keys", "rate_limit_headers", "password_change",
 )  # fmt: skip
 TEXTS = TextLimits(
     message=limits.MAX_MESSAGE_CHARS,

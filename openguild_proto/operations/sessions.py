@@ -15,7 +15,7 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.process import VerifyPassword, WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_DEVICE_FIELD_CHARS, MAX_PASSWORD_CHARS
+from openguild_proto.limits import MAX_DEVICE_FIELD_CHARS
 from openguild_proto.operations.attempts import Attempt, admit, attempt_from, count, count_attempt
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context, Limit
@@ -23,9 +23,9 @@ from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.route import route
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.names import text_problem, title_problem
-from openguild_proto.records import RefreshFamily, RotatedRefresh
+from openguild_proto.records import RefreshFamily, RotatedRefresh, UserRecord
 from openguild_proto.schemas.accounts import DeviceLine, Login, RefreshToken, TokenPair
-from openguild_proto.sessions.passwords import MUST, normalise_username
+from openguild_proto.sessions.passwords import MUST, normalise_username, secret_problems
 from openguild_proto.sessions.refresh import SECRET_BYTES, TOKEN_BYTES, hash_refresh_token, new_refresh_token
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.timestamps import from_millis
@@ -51,17 +51,14 @@ def login(call: Call[Login, None]) -> Operation[Response]:
     # an unknown user costs the same as a wrong password (PROTOCOL 4.2.2)
     good = yield from VerifyPassword(password_hash=user.password_hash if user is not None else None, password=secret)
     if user is None or not good:
-        raise Refusal(
-            ErrorCode.INVALID_CREDENTIALS,
-            log_cause="unknown_user" if user is None else "wrong_password",
-            log_user=user.user_id if user is not None else None,
-        )
+        raise _not_logged_in(user)
     tokens = _Tokens(ctx, new_refresh_token(ctx.entropy(TOKEN_BYTES)))
     agent = request.header("user-agent")
-    yield from OpenSession(
+    opened = yield from OpenSession(
         session_id=tokens.session_id,
         family_id=new_id(ctx),
         user_id=user.user_id,
+        checked_hash=user.password_hash,
         refresh_hash=tokens.refresh_hash,
         refresh_secret=ctx.entropy(SECRET_BYTES),
         device_id=device_id,
@@ -72,7 +69,17 @@ def login(call: Call[Login, None]) -> Operation[Response]:
         access_expires_ms=tokens.access_expires_ms,
         refresh_expires_ms=tokens.refresh_expires_ms,
     )
+    if not opened:  # the password has been changed since it was verified
+        raise _not_logged_in(user)
     return tokens.response(user.user_id, user.username)
+
+
+def _not_logged_in(user: UserRecord | None) -> Refusal:
+    return Refusal(
+        ErrorCode.INVALID_CREDENTIALS,
+        log_cause="unknown_user" if user is None else "wrong_password",
+        log_user=user.user_id if user is not None else None,
+    )
 
 
 def _login_problems(
@@ -81,10 +88,7 @@ def _login_problems(
     problems: list[FieldProblem] = []
     if not identifier:
         problems.append(FieldProblem("identifier", MUST))
-    if not secret:
-        problems.append(FieldProblem("secret", MUST))
-    elif len(secret) > MAX_PASSWORD_CHARS:
-        problems.append(FieldProblem("secret", f"must be at most {MAX_PASSWORD_CHARS} characters long"))
+    problems += secret_problems(secret, "secret")
     if body.device is None:
         problems.append(FieldProblem("device", MUST))
     elif not device_id:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects.accounts import DescribeUser, InsertUser, SetDisplayName
+from openguild_proto.effects.accounts import ChangePassword, DescribeUser, FindUser, InsertUser, SetDisplayName
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.process import HashPassword
+from openguild_proto.effects.process import HashPassword, VerifyPassword
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.operations.attempts import attempt_from, count_attempt
@@ -16,8 +16,22 @@ from openguild_proto.operations.ids import new_id
 from openguild_proto.operations.route import route
 from openguild_proto.policy.names import check_display_name
 from openguild_proto.policy.permissions import effective_role
-from openguild_proto.schemas.accounts import ChannelLine, Credentials, GuildLine, Me, Profile, ProfileChange, Registered
-from openguild_proto.sessions.passwords import normalise_username, password_problems, username_problems
+from openguild_proto.schemas.accounts import (
+    ChannelLine,
+    Credentials,
+    GuildLine,
+    Me,
+    PasswordChange,
+    Profile,
+    ProfileChange,
+    Registered,
+)
+from openguild_proto.sessions.passwords import (
+    normalise_username,
+    password_problems,
+    secret_problems,
+    username_problems,
+)
 from openguild_proto.sessions.tokens import TokenProblem
 from openguild_proto.timestamps import from_millis
 
@@ -95,3 +109,33 @@ def update_profile(call: Call[ProfileChange, None]) -> Operation[Response]:
     name = check_display_name(call.body.display_name)
     user = yield from SetDisplayName(author=call.claims.author, display_name=name, now_ms=call.ctx.wall_ms)
     return Response.json(Profile(user.user_id, user.username, user.display_name or user.username))
+
+
+@route(
+    "POST", "/users/@me/password", "Change one's password", {204: None},
+    body=PasswordChange, limits=(Limit.ATTEMPTS,), errors=(ErrorCode.WRONG_PASSWORD,),
+)  # fmt: skip
+def change_password(call: Call[PasswordChange, None]) -> Operation[Response]:
+    """Change the caller's password, and end their sessions on all other devices.
+
+    A wrong current one gets 403 and not 401, which would tell the client that its token is bad (PROTOCOL 4.8.2).
+    """
+    ctx, address, author = call.ctx, call.request.client_address, call.claims.author
+    with attempt_from(ctx, address):
+        current, new = call.body.current_password.strip(), call.body.new_password.strip()
+        problems = (*secret_problems(current, "current_password"), *password_problems(new, "new_password"))
+        if problems:
+            raise Refusal(ErrorCode.VALIDATION, details=problems)
+    user = yield from FindUser(user_id=author.user_id)
+    if user is None:  # the account is deleted (PROTOCOL 4.1.5)
+        raise unauthorized(TokenProblem.REVOKED)
+    yield from count_attempt(ctx, address, normalise_username(user.username)[1])
+    if not (yield from VerifyPassword(password_hash=user.password_hash, password=current)):
+        raise Refusal(ErrorCode.WRONG_PASSWORD)
+    password_hash = yield from HashPassword(password=new)
+    changed = yield from ChangePassword(
+        author=author, checked_hash=user.password_hash, password_hash=password_hash, now_ms=ctx.wall_ms
+    )
+    if not changed:  # another change came first: what was verified is no longer the password
+        raise Refusal(ErrorCode.WRONG_PASSWORD)
+    return Response.empty()

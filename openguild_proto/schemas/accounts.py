@@ -114,6 +114,13 @@ class ProfileChange(Body, frozen=True):
     display_name: DisplayText
 
 
+class PasswordChange(Body, frozen=True):
+    """The caller's password, and the one that replaces it."""
+
+    current_password: Annotated[Secret, MANDATORY] = ""
+    new_password: Annotated[Password, MANDATORY] = ""
+
+
 class Profile(Body, frozen=True):
     """How others see an account. `display_name`: the username where there is none."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from openguild_proto.errors import FieldProblem
@@ -9,6 +10,12 @@ from openguild_proto.limits import MAX_NAME_CHARS, MAX_PASSWORD_CHARS, MAX_RAW_N
 from openguild_proto.policy.names import text_problem, username_problem
 
 MUST = "must be provided"
+_HASH = re.compile(r"\$argon2id\$v=19\$m=\d{1,7},t=\d{1,2},p=\d(\$[A-Za-z0-9+/]{22,86}){2}")
+
+
+def is_password_hash(text: str) -> bool:
+    """Return whether a text has the form that passwords are stored in (PROTOCOL 4.1.3)."""
+    return _HASH.fullmatch(text) is not None
 
 
 def normalise_username(text: str) -> tuple[str, str]:
@@ -32,6 +39,15 @@ def username_problems(name: str) -> list[FieldProblem]:
         return [FieldProblem("username", f"must be at most {MAX_NAME_CHARS} characters long")]
     problem = username_problem(name)
     return [FieldProblem("username", problem)] if problem is not None else []
+
+
+def secret_problems(secret: str, field: str) -> list[FieldProblem]:
+    """Return the problems of a trimmed password that is to be compared with the stored one: any that may be it is taken."""
+    if not secret:
+        return [FieldProblem(field, MUST)]
+    if len(secret) > MAX_PASSWORD_CHARS:
+        return [FieldProblem(field, f"must be at most {MAX_PASSWORD_CHARS} characters long")]
+    return []
 
 
 def password_problems(password: str, field: str = "password") -> list[FieldProblem]:

@@ -28,6 +28,7 @@ from openguild_runtime.admin.federation import federation
 from openguild_runtime.admin.guilds import LOOKS as GUILD_LOOKS
 from openguild_runtime.admin.guilds import guild
 from openguild_runtime.admin.login_blocks import block, blocks, unblock
+from openguild_runtime.admin.passwords import password
 from openguild_runtime.admin.reload import KEYS, SETTABLE, token_keys, value_of, with_value
 from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response, user_of
 from openguild_runtime.admin.usernames import resolve_user
@@ -115,11 +116,14 @@ def begin_drain(scope: AdminScope, request: Request) -> Response:
 VIEWS: dict[str, Callable[[AdminScope, Request], Awaitable[Response]]] = {
     "channels": list_channels, "sessions": list_sessions, "top": snapshot, "why": remembered,
     "federation": federation, "guild": guild, "block": block, "unblock": unblock, "blocks": blocks,
+    "password": password,
 }  # fmt: skip
 COMMANDS: dict[str, Callable[[AdminScope, Request], Response]] = {
     "show": show, "set": change, "log": change_log, "close": close_sessions, "drain": begin_drain,
 }  # fmt: skip
-CHANGES = frozenset({"set", "log", "close", "drain", "block", "unblock"})
+CHANGES = frozenset({"set", "log", "close", "drain", "block", "unblock", "password"})
+SECRETS = frozenset({"password_hash"})
+"""Members of requests that no log has."""
 LOOKS = {"federation": FEDERATION_LOOKS, "guild": GUILD_LOOKS}
 """Actions of commands that change nothing."""
 
@@ -144,7 +148,8 @@ async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
         log.exception("admin request failed", command=name)
         response = {"error": "internal error"}
     if name in CHANGES or (name in LOOKS and request.get("action") not in LOOKS[name]):
-        audit.warning("admin action", uid=uid, request=request, answer=response)
+        told = {member: value for member, value in request.items() if member not in SECRETS}
+        audit.warning("admin action", uid=uid, request=told, answer=response)
         with anyio.CancelScope(shield=True):  # a drain ends this task
             await anyio.to_thread.run_sync(logs.flush, AUDIT_SECS)  # whoever has the answer finds the record
     return response

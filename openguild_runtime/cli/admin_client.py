@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from openguild_runtime.cli.admin_federation import add_federation_commands, federation_request
 from openguild_runtime.cli.admin_guild import add_guild_commands, guild_request
+from openguild_runtime.cli.admin_password import add_password_command, set_password
 from openguild_runtime.cli.admin_top import show_top
 from openguild_runtime.cli.admin_why import show_why
 from openguild_runtime.config.server_config import ServerConfig
@@ -23,7 +24,7 @@ Answer: TypeAlias = dict[str, Any]
 
 
 def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `admin top|why|channels|sessions|show|set|log|close|block|unblock|blocks|federation|guild|drain`."""
+    """Add `admin top|why|channels|sessions|show|set|log|close|block|unblock|blocks|password|federation|guild|drain`."""
     admin = commands.add_parser("admin", help="inspect or change a running server of this host (admin_socket)")
     asking = admin.add_subparsers(dest="ask", metavar="command", required=True)
     top = asking.add_parser(
@@ -59,7 +60,8 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     closing.add_argument("--user", required=True, help="a user name or id")
     for name, text, of_address, of_account in (
         (
-            "block", "refuse logins from an address or to an account for a while, on every replica",
+            "block",
+            "refuse logins from an address or to an account for a while, on every replica; `password` ends sessions",
             "of IPv6 its /64; registrations from there are refused too",
             "a user name; its owner still logs in where they have a session",
         ),
@@ -72,6 +74,7 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         if name == "block":
             blocking.add_argument("--secs", type=int, default=3_600, help="how long, by default %(default)s")
     asking.add_parser("blocks", help="the blocks in force")
+    add_password_command(asking)
     add_federation_commands(asking)
     add_guild_commands(asking)
     asking.add_parser("drain", help="drain and exit, with all workers, as at SIGTERM")
@@ -88,6 +91,8 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
             "admin_socket: is not set: export OPENGUILD_SERVER__ADMIN_SOCKET as the server has it; "
             'beside `make run`: "$PWD/.data/admin.sock"'
         )
+    if arguments["ask"] == "password":
+        return set_password(lambda request: ask_one(path, request), arguments)
     request = _request(arguments)
     match request["command"]:
         case "top":
@@ -117,10 +122,25 @@ def ask_all(path: Path, request: dict[str, Any]) -> list[Answer]:
         if said and "draining" in said:
             return [{"worker": number} | said]
     if not any(workers.values()):  # the sockets are left from killed processes
-        raise CommandFailed(
-            f"admin: no server listens at {path}: start it, or export OPENGUILD_SERVER__ADMIN_SOCKET as the server has it"
-        )
+        raise _nobody_listens(path)
     return [{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()]
+
+
+def ask_one(path: Path, request: dict[str, Any]) -> Answer:
+    """Return the answer of the server, or that of one of its workers. Raises CommandFailed: none listens."""
+    answer = _ask(path, request)
+    if answer is not None:
+        return answer
+    for number, each in worker_paths(path).items():
+        if (answer := _ask(each, request)) is not None:
+            return {"worker": number} | answer
+    raise _nobody_listens(path)
+
+
+def _nobody_listens(path: Path) -> CommandFailed:
+    return CommandFailed(
+        f"admin: no server listens at {path}: start it, or export OPENGUILD_SERVER__ADMIN_SOCKET as the server has it"
+    )
 
 
 def _request(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 
 class Api(ABC):
-    """Methods built on `send`. All raise ApiError and OutcomeUnknown; they are retried, and what they make is made once."""
+    """Methods built on `send`. All raise ApiError and OutcomeUnknown; they are retried, and what they make is made once.
+
+    Only `change_password` is sent once.
+    """
 
     __slots__ = ()
 
@@ -42,6 +45,17 @@ class Api(ABC):
     @abstractmethod
     def new_key(self) -> str:
         """Return a key for one request that is to be done once."""
+
+    # --- the account --------------------------------------------------------------------------------
+
+    async def change_password(self, current: str, new: str) -> None:
+        """Change the password; all other devices are logged out. Raises Forbidden `wrong_password`: `current` is not the password.
+
+        It is sent once. After OutcomeUnknown, or an ApiError with a status of 500 and above, call it with `new` for both: it
+        returns where the change was made, and raises Forbidden `wrong_password` where it was not.
+        """
+        body = {"current_password": current, "new_password": new}
+        await self.send("POST", "/users/@me/password", body)
 
     # --- guilds, channels, invites -----------------------------------------------------------------
 

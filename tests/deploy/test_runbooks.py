@@ -88,7 +88,7 @@ def commands() -> list[str]:
     """Every command of the page, those of tables and sentences too."""
     page = PAGE.read_text()
     blocks = commands_of(page)
-    starts = ("og ", "openguild-server ", "ready", "logs", "metrics ", "sql ", "pg_ready", "kubectl ")
+    starts = ("og ", "og_one ", "openguild-server ", "ready", "logs", "metrics ", "sql ", "pg_ready", "kubectl ")
     return blocks + [line for line in inline_code(page) if line.startswith(starts) and "..." not in line]
 
 
@@ -101,7 +101,7 @@ def test_every_command_is_one(tmp_path: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
     parser, programs = build_parser(), []
     for command in filled:
-        for words in re.findall(r"(?:^|[;&|] *)(?:og|openguild-server) ([^;|&]*)", command):
+        for words in re.findall(r"(?:^|[;&|] *)(?:og|og_one|openguild-server) ([^;|&]*)", command):
             parser.parse_args(shlex.split(words))  # exits if it is none
         programs += re.findall(r"jq (?:-\w+ )?'([^']*)'", command)
     assert len(programs) > 10
@@ -181,7 +181,7 @@ def test_the_commands_of_the_page_are_defined(server: ServerProcess, tmp_path: P
     assert re.match(r"ready\n  database: configured .*\n", run("ready")), run("ready")
     assert json.loads(run("logs | head -1"))["message"]
     assert run("metrics openguild_build_info").startswith("openguild_build_info{")
-    assert run("type -t og ready logs metrics sql pg_ready").split() == ["function"] * 6
+    assert run("type -t og og_one ready logs metrics sql pg_ready").split() == ["function"] * 7
     assert "\n  drain: configured not draining\n" in run("ready") + "\n"
 
 

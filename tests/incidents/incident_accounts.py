@@ -11,10 +11,11 @@ from pathlib import Path
 from openguild_proto.canonical.keys import fingerprint, parse_seed
 from openguild_runtime.embedded import EmbeddedNats
 from tests.incidents.conftest import Incident, pod
-from tests.support.chat import PASSWORD
+from tests.support.chat import PASSWORD, closed_with
 from tests.support.oncall import OnCall
-from tests.support.server import SIGNING_KEY
+from tests.support.server import SIGNING_KEY, ServerProcess
 
+NEW = "battery staple new"
 OTHER_KEY = "A" * 43
 ACCOUNTS = 200
 
@@ -95,3 +96,51 @@ def test_passwords_are_tried_on_200_accounts_from_200_addresses(
         assert closed.json()["error"] == "registration_closed"
         incident.ends("OpenGuildLoginsFail", "OpenGuildLoginsFailHere")
         assert '"value": true' in incident.run("og admin set registration.enabled true")
+
+
+def log_in(server: ServerProcess, name: str, secret: str) -> int:
+    login = {"identifier": name, "secret": secret, "device": {"device_id": "of the owner"}}
+    return server.chat().http.post("/sessions/login", json=login).status_code
+
+
+def generated(said: str) -> str:
+    (found,) = re.findall(r'"password": "([^"]+)"', said)
+    return str(found)
+
+
+def test_a_user_has_forgotten_their_password(
+    database_url: str, nats_server: EmbeddedNats, tmp_path: Path, walk: Callable[..., Incident]
+) -> None:
+    servers = [pod(tmp_path, DATABASE_URL=database_url, NATS__URL=nats_server.url) for _ in range(2)]
+    with servers[0].start(), servers[1].start():
+        incident = walk("forgotten-password", *servers)
+        alice = servers[1].chat().user()
+        assert incident.ask(user="nobody-of-this-name").count("there is no 'nobody-of-this-name'") == 2
+        assert '"blocks": []' in incident.ask(user=alice.name)
+        said = incident.mend(user=alice.name)
+        assert said.count("# pod/") == 1, "one replica"
+        assert log_in(servers[1], alice.name, PASSWORD) == 401
+        assert log_in(servers[1], alice.name, generated(said)) == 200
+        found = servers[1].chat()
+        assert found.http.get("/users/me", headers=alice.auth).status_code == 401
+
+
+def test_an_account_is_taken_over(
+    database_url: str, nats_server: EmbeddedNats, tmp_path: Path, walk: Callable[..., Incident]
+) -> None:
+    servers = [pod(tmp_path, DATABASE_URL=database_url, NATS__URL=nats_server.url) for _ in range(2)]
+    with servers[0].start(), servers[1].start():
+        incident = walk("account-taken-over", *servers)
+        alice = servers[0].chat().user()
+        thief = servers[1].chat().login(alice.name, "of the thief")
+        for current in ("a guess", "another"):
+            body = {"current_password": current, "new_password": NEW}
+            assert thief.post("/users/@me/password", body).json()["error"] == "wrong_password"
+        with thief.notifications() as stream:
+            said = incident.ask(user=alice.name)
+            assert '"address": "127.0.0.1"' in said
+            assert re.search(rf"LOGINS FAIL FOR[^#]*{alice.name} +2", said), said
+            password = generated(incident.mend(user=alice.name))
+            assert closed_with(stream) == 4401
+        assert log_in(servers[0], alice.name, password) == 200
+        assert '"total": 0' in incident.ask(user=alice.name)

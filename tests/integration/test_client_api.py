@@ -10,7 +10,15 @@ import pytest
 
 from openguild_proto.limits import MAX_PAGE_EVENTS
 from openguild_proto.schemas.guilds import Guild, Invite
-from openguild_runtime.client import Client, Forbidden, LogFollowed, RateLimited, ReactionsCleared, UserTyping
+from openguild_runtime.client import (
+    Client,
+    Forbidden,
+    LogFollowed,
+    RateLimited,
+    ReactionsCleared,
+    Unauthorized,
+    UserTyping,
+)
 from tests.support.chat import PASSWORD
 from tests.support.server import ServerProcess
 
@@ -47,6 +55,29 @@ async def test_two_people_meet_and_read(clients: tuple[Client, Client]) -> None:
     assert [line async for line in bob.unread()] == [read]
     assert (await bob.mark_read(channel.channel_id)).unread == 0
     assert [line.code async for line in alice.list_items(Invite, f"/guilds/{guild.guild_id}/invites")] == [invite.code]
+
+
+async def test_a_password_is_changed_and_this_session_goes_on(
+    server: ServerProcess, clients: tuple[Client, Client]
+) -> None:
+    alice, _ = clients
+    name = (await alice.request("GET", "/users/me"))["username"]
+    refreshes: list[object] = []
+    alice.on_session = refreshes.append
+    async with Client(server.base_url) as laptop:
+        await laptop.login(name, PASSWORD)
+        with pytest.raises(Forbidden) as refused:
+            await alice.change_password("a wrong guess", "battery staple")
+        assert refused.value.code == "wrong_password"
+        assert refreshes == [], "it says nothing of the token"
+        await alice.change_password(PASSWORD, "battery staple")
+        await alice.change_password("battery staple", "battery staple")
+        with pytest.raises(Unauthorized):
+            await laptop.request("GET", "/users/me")
+        with pytest.raises(Unauthorized):
+            await laptop.login(name, PASSWORD)
+        await laptop.login(name, "battery staple")
+    assert (await alice.request("GET", "/users/me"))["username"] == name
 
 
 async def test_typing_without_a_gateway(clients: tuple[Client, Client]) -> None:

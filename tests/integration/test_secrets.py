@@ -116,6 +116,9 @@ def run_through(overheard: Overheard, alice: User, channel: str) -> None:
     overheard.ask(None, "POST", "/sessions/login", json={**login, "secret": [PASSWORD]})
     overheard.ask(None, "POST", "/users/register", json={"username": "", "password": PASSWORD})
     overheard.ask(None, "POST", "/sessions/login", content=b'{"secret": "' + PASSWORD.encode() + b'"')
+    for current in (GUESS, [PASSWORD]):
+        change = {"current_password": current, "new_password": PASSWORD}
+        overheard.ask(alice, "POST", "/users/@me/password", json=change)
     overheard.ask(None, "POST", "/sessions/refresh", json={"refresh_token": alice.refresh_token + "x"})
     overheard.ask(alice, "POST", f"/channels/{channel}/messages", json={"content": 5, "token": token})
     for path in (

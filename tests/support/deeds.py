@@ -23,6 +23,7 @@ from openguild_proto.operations.posting import fingerprint_of
 from openguild_proto.records import Author, ChannelRecord, ControlRecord, GuildRecord, History
 from openguild_proto.sessions.refresh import hash_refresh_token, new_refresh_token
 from openguild_runtime.storage.base import Storage
+from tests.support.passwords import PASSWORD_HASH
 
 NOW = 1_700_000_000_000
 DAY = 86_400_000
@@ -43,7 +44,9 @@ def token(number: int) -> bytes:
 async def add_user(storage: Storage, name: str | None = None) -> str:
     user_id, name = new_id(), name or f"user{next(_numbers)}"
     assert await storage.perform(
-        InsertUser(user_id=user_id, username=name, username_key=name.casefold(), password_hash="$argon2id$", now_ms=NOW)
+        InsertUser(
+            user_id=user_id, username=name, username_key=name.casefold(), password_hash=PASSWORD_HASH, now_ms=NOW
+        )
     )
     return user_id
 
@@ -88,12 +91,15 @@ def append(
     )
 
 
-def login(user_id: str, number: int, device_id: str = "phone", now_ms: int = NOW) -> OpenSession:
+def login(
+    user_id: str, number: int, device_id: str = "phone", now_ms: int = NOW, checked_hash: str = PASSWORD_HASH
+) -> OpenSession:
     """A session whose refresh token is `token(number)`: access for an hour, refresh for a month."""
     return OpenSession(
         session_id=new_id(),
         family_id=new_id(),
         user_id=user_id,
+        checked_hash=checked_hash,
         refresh_hash=token(number),
         refresh_secret=bytes([number % 256]) * 32,
         device_id=device_id,

@@ -20,6 +20,25 @@ test("a user registers, logs in, posts and reads", async (t) => {
   await assert.rejects(alice.post("00000000-0000-4000-8000-000000000000", "x"), { code: "not_found", status: 404 });
 });
 
+test("a password is changed, other devices are logged out, and this session goes on", async (t) => {
+  const alice = await user(t);
+  const laptop = new Client(url);
+  t.after(() => laptop.close());
+  await laptop.login(alice.username, PASSWORD);
+  await laptop.connect();
+  const over = new Promise((resolve) => laptop.on("status", ({ state }) => state === "ended" && resolve()));
+  let refreshes = 0;
+  alice.on("session", () => (refreshes += 1));
+  await assert.rejects(alice.changePassword("a wrong guess", "battery staple"), (refusal) => refusal instanceof ApiError && refusal.code === "wrong_password" && refusal.status === 403);
+  await alice.changePassword(PASSWORD, "battery staple");
+  await over;
+  assert.equal(laptop.isLoggedIn, false);
+  await assert.rejects(laptop.login(alice.username, PASSWORD), { code: "invalid_credentials" });
+  await laptop.login(alice.username, "battery staple");
+  await alice.createGuild("still here");
+  assert.equal(refreshes, 0);
+});
+
 test("half an emoji is refused and ends nothing", async (t) => {
   const { alice, guildId, channelId } = await owner(t);
   const { event_id: eventId } = await alice.post(channelId, "hello");

@@ -1,7 +1,7 @@
 // What people meet on the page, one person in a browser and the others by the client: called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
-import { act, complaints, message, open, PASSWORD, write } from "./browsers.mjs";
+import { act, complaints, fill, message, open, PASSWORD, write } from "./browsers.mjs";
 
 const { API, PAGE } = process.env;
 const [OLGA, GUSTAV] = ["olga", "gustav"].map((name) => name + (process.env.SUFFIX ?? ""));
@@ -234,7 +234,21 @@ try {
   await owner.removeMember(garden.id, guest.userId);
   await page.getByText("Create a guild, or join one by an invite.").waitFor();
   assert.equal(await page.locator("#messages > li").count(), 0, "nothing of it is shown any more");
+
+  // the password is changed: other devices are logged out, and a wrong current one is told
+  const over = new Promise((resolve) => guest.on("status", ({ state }) => state === "ended" && resolve()));
+  async function change(current, next) {
+    await page.getByRole("button", { name: "Password", exact: true }).click();
+    await page.getByLabel("Current password").fill(current);
+    await fill(page, "New password", next, "Change");
+  }
+  await change(PASSWORD, "battery staple");
+  await alerts.getByText("Your password is changed. All your other devices are logged out.").waitFor();
+  await over;
+  assert.equal(guest.isLoggedIn, false);
   assert.deepEqual(complaints, []);
+  await change(PASSWORD, "battery staple 2");
+  await alerts.getByText("the current password is wrong").waitFor();
 } catch (failure) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/failed-everyday.png` });
   console.error(await alerts.allTextContents(), complaints.join("\n"));

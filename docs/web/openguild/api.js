@@ -244,6 +244,17 @@ export class Api {
 
   // --- what concerns oneself -----------------------------------------------------------------------------
 
+  /**
+   * Change the password; all other devices are logged out. Rejects with ApiError `wrong_password` where `current` is not the password.
+   * It is sent once. After OutcomeUnknown call it with `next` for both: it resolves where the change was made, else rejects with
+   * `wrong_password`.
+   * @param {string} current
+   * @param {string} next
+   */
+  async changePassword(current, next) {
+    await this.request("POST", "/users/@me/password", { body: { current_password: current, new_password: next } });
+  }
+
   /** @returns {Promise<import("./types.js").ReadPosition[]>} */
   unread() {
     return this.list("/channels/unread");

@@ -1,6 +1,6 @@
 /** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
 
-import { announce, byId, forget, h, redrawTimes, shown } from "./dom.js";
+import { announce, ask, byId, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
 import { forgetUnsent } from "./outbox.js";
 import { setGoTo, showPins, showResults } from "./panel.js";
@@ -56,6 +56,7 @@ export class App {
     const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(choose) },
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
+      h("button", { type: "button", id: "change-password", onclick: () => void shown(() => this.#changePassword()) }, "Password"),
       h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out")));
     byId("view").replaceChildren(h("div", { class: "app", id: "app" },
       h("header", { class: "top" },
@@ -92,6 +93,19 @@ export class App {
     byId("app").classList.add(`shows-${which}`);
     byId(`open-${which}`).setAttribute("aria-expanded", "true");
     byId(which).querySelector("button")?.focus();
+  }
+
+  async #changePassword() {
+    const given = await ask({
+      title: "Change password", text: "All your other devices are logged out.", submit: "Change",
+      fields: [
+        { name: "current", label: "Current password", required: true, maxlength: 1_024, secret: "current-password" },
+        { name: "next", label: "New password, at least 8 characters", required: true, minlength: 8, maxlength: 1_024, secret: "new-password" },
+      ],
+    });
+    if (given === null) return;
+    await this.client.changePassword(given["current"] ?? "", given["next"] ?? "");
+    showNotice("Your password is changed. All your other devices are logged out.");
   }
 
   async #logOut() {

@@ -38,7 +38,12 @@ export function failureText(failure) {
 
 /** Show a problem until another one comes, or for a while. @param {unknown} failure */
 export function showProblem(failure) {
-  const alert = h("p", {}, failureText(failure), h("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => alert.remove() }, "✕"));
+  showNotice(failureText(failure));
+}
+
+/** @param {string} text */
+export function showNotice(text) {
+  const alert = h("p", {}, text, h("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => alert.remove() }, "✕"));
   byId("alerts").replaceChildren(alert);
   setTimeout(() => alert.remove(), 30_000);
 }
@@ -83,7 +88,8 @@ export function forget(id) {
   }
 }
 
-/** @typedef {{name: string, label: string, value?: string, required?: boolean, maxlength?: number}} Field */
+/** @typedef {{name: string, label: string, value?: string, required?: boolean, minlength?: number, maxlength?: number, secret?: "current-password" | "new-password"}} Field
+ * `secret`: a password, and what a password manager is to do about it. */
 
 /**
  * Ask for texts in a dialog; null: it was cancelled.
@@ -92,8 +98,8 @@ export function forget(id) {
  */
 export function ask({ title, text, fields = [], submit, extra }) {
   return new Promise((resolve) => {
-    const inputs = fields.map(({ name, label, value = "", required = false, maxlength = 1_000 }) => {
-      const input = h("input", { name, required, maxlength, autocomplete: "off", id: `ask-${name}` });
+    const inputs = fields.map(({ name, label, value = "", required = false, minlength, maxlength = 1_000, secret }) => {
+      const input = h("input", { name, required, minlength: minlength ?? null, maxlength, autocomplete: secret ?? "off", type: secret ? "password" : "text", id: `ask-${name}` });
       input.value = value;
       return h("p", {}, h("label", { for: `ask-${name}` }, label), input);
     });

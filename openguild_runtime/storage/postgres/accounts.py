@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from openguild_proto.effects.accounts import DescribeUser, FindUserByName, FindUsernames, InsertUser, SetDisplayName
+from openguild_proto.effects.accounts import (
+    DescribeUser,
+    FindUser,
+    FindUserByName,
+    FindUsernames,
+    InsertUser,
+    SetDisplayName,
+)
 from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
@@ -70,6 +77,12 @@ async def set_display_name(tx: Transaction, effect: SetDisplayName) -> UserRecor
     after = replace(before, display_name=effect.display_name, updated_at_ms=effect.now_ms)
     await tx.append(profile_updated(after), sender=user_id, now_ms=effect.now_ms)
     return after
+
+
+@performs(FindUser, Mode.QUERY)
+async def find_user(connection: Connection, effect: FindUser) -> UserRecord | None:
+    row = await connection.fetchrow(f"{USER} WHERE user_id = $1", effect.user_id)
+    return USERS.record(row) if row is not None else None
 
 
 @performs(FindUserByName, Mode.QUERY)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from openguild_proto.effects.accounts import (
+    ChangePassword,
     FindRefreshFamily,
     FindSession,
     ListDevices,
@@ -15,6 +16,7 @@ from openguild_proto.effects.accounts import (
     RevokeDevice,
     RevokeRefresh,
     RotateRefresh,
+    SetPassword,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
@@ -34,18 +36,30 @@ from openguild_runtime.storage.postgres.authority import hold_users, require_aut
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, Row, moment, to_millis, to_millis_or_none
+from openguild_runtime.storage.postgres.values import (
+    Connection,
+    Row,
+    moment,
+    rows_changed,
+    to_millis,
+    to_millis_or_none,
+)
 
 DEVICE = Columns(DeviceRecord)
+STORED_HASH = "SELECT password_hash FROM users WHERE user_id = $1"
+STORE_HASH = "UPDATE users SET password_hash = $2, updated_at = $3 WHERE user_id = $1"
 
 
 @performs(OpenSession, Mode.TRANSACTION)
-async def open_session(tx: Transaction, effect: OpenSession) -> None:
+async def open_session(tx: Transaction, effect: OpenSession) -> bool:
     connection, now = tx.connection, moment(effect.now_ms)
     # serialises logins of one user: two on one device must not both be the first
     await hold_users(tx, [effect.user_id])
-    if await connection.fetchval("SELECT 1 FROM users WHERE user_id = $1", effect.user_id) is None:
+    stored = await connection.fetchval(STORED_HASH, effect.user_id)
+    if stored is None:
         raise LocalProtocolError("a session needs an existing user")
+    if stored != effect.checked_hash:
+        return False
     await prune_users(tx, [effect.user_id], effect.now_ms)
     rows = await connection.fetch(
         """
@@ -88,6 +102,29 @@ async def open_session(tx: Transaction, effect: OpenSession) -> None:
     )
     await tx.append(entries, sender=effect.user_id, now_ms=effect.now_ms)
     await _log_revoked(tx, effect.user_id, ended)
+    return True
+
+
+@performs(ChangePassword, Mode.TRANSACTION)
+async def change_password(tx: Transaction, effect: ChangePassword) -> bool:
+    author = effect.author
+    await require_author(tx, author, changing=[author.user_id])
+    if await tx.connection.fetchval(STORED_HASH, author.user_id) != effect.checked_hash:
+        return False
+    await tx.connection.execute(STORE_HASH, author.user_id, effect.password_hash, moment(effect.now_ms))
+    await _log_out_all(tx, author.user_id, effect.now_ms, sender=author.user_id, kept=author.session_id)
+    return True
+
+
+@performs(SetPassword, Mode.TRANSACTION)
+async def set_password(tx: Transaction, effect: SetPassword) -> int | None:
+    await hold_users(tx, [effect.user_id])
+    status = await tx.connection.execute(
+        f"{STORE_HASH} AND origin IS NULL", effect.user_id, effect.password_hash, moment(effect.now_ms)
+    )
+    if not rows_changed(status):
+        return None
+    return await _log_out_all(tx, effect.user_id, effect.now_ms, sender=None, kept=None)
 
 
 @performs(FindSession, Mode.QUERY)
@@ -298,6 +335,25 @@ async def _log_out(tx: Transaction, user_id: str, family_id: str, device_id: str
     session_ids = await _end_families(tx, [family_id], now_ms)
     await tx.append(logged_out(user_id, [device_id]), sender=user_id, now_ms=now_ms)
     await _log_revoked(tx, user_id, session_ids)
+
+
+async def _log_out_all(tx: Transaction, user_id: str, now_ms: int, *, sender: str | None, kept: str | None) -> int:
+    """Revoke the active families of a user but that of the session `kept`, and tell of it; return how many they were."""
+    rows = await tx.connection.fetch(
+        """
+        SELECT family_id, device_id FROM refresh_families
+        WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
+        AND family_id IS DISTINCT FROM (SELECT family_id FROM sessions WHERE session_id = $3)
+        ORDER BY family_id FOR UPDATE
+        """,
+        user_id,
+        moment(now_ms),
+        kept,
+    )
+    session_ids = await _end_families(tx, [str(row["family_id"]) for row in rows], now_ms)
+    await tx.append(logged_out(user_id, {row["device_id"] for row in rows}), sender=sender, now_ms=now_ms)
+    await _log_revoked(tx, user_id, session_ids)
+    return len(rows)
 
 
 async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]) -> None:

@@ -53,3 +53,11 @@ def test_failed_logins_are_counted_by_address_and_account() -> None:
     assert (found.total, history.refused) == (3, 4)
     assert found.addresses.busiest(9, 60.0) == [("2001:db8::/64", 2), ("192.0.2.1", 1)]
     assert found.accounts.busiest(9, 60.0) == [("bob", 2)], "no names that nobody has"
+
+
+def test_a_wrong_password_in_a_change_counts_as_a_failed_login() -> None:
+    history = RequestHistory()
+    history.add(structs.replace(request(60, status=403), user_id="bob", error="wrong_password"))
+    history.add(structs.replace(request(60, status=403), user_id="bob", error="forbidden"))
+    assert history.failed_logins.total == 1
+    assert history.failed_logins.accounts.busiest(9, 60.0) == [("bob", 1)]

@@ -39,6 +39,7 @@ from openguild_proto.policy.permissions import ROLES, Permission, require_role
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id
+from tests.support.passwords import change_password
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +47,7 @@ pytestmark = pytest.mark.anyio
 WITHOUT_AUTHOR = {
     "BlockLogins", "CountAttempt", "GrantChannelRole", "GrantGuildRole", "GrantServerRole", "IndexMessages", "InsertUser",
     "OpenSession", "PruneExpired", "PurgeDeleted",
-    "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh", "UnblockLogins",
+    "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh", "SetPassword", "UnblockLogins",
 }  # fmt: skip
 READS = ("Describe", "Find", "List", "Read", "Search")
 _logins = count(1)  # of refresh tokens, which all tests share a database for
@@ -126,6 +127,7 @@ BY_SESSION: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     "join": lambda p: AcceptInvite(author=p.author, code=p.elsewhere, role="member", now_ms=NOW),
     "leave": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.admin, now_ms=NOW),
     "change the profile": lambda p: SetDisplayName(author=p.author, display_name="x", now_ms=NOW),
+    "change the password": lambda p: change_password(p.author, NOW + 1),
     "sign a device out": lambda p: RevokeDevice(author=p.author, device_id="laptop", now_ms=NOW + 1),
 }
 

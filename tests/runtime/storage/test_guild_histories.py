@@ -12,7 +12,15 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, given, settings
 
-from openguild_proto.effects.accounts import DescribeUser, InsertUser, OpenSession, RevokeDevice, SetDisplayName
+from openguild_proto.effects.accounts import (
+    ChangePassword,
+    DescribeUser,
+    InsertUser,
+    OpenSession,
+    RevokeDevice,
+    SetDisplayName,
+    SetPassword,
+)
 from openguild_proto.effects.channels import DeleteChannel, InsertChannel, MarkRead, ReadEvents, UpdateChannel
 from openguild_proto.effects.guilds import (
     AcceptInvite,
@@ -48,7 +56,8 @@ def both(module_database: str) -> Iterator[Both]:
 STEP = st.tuples(
     st.sampled_from([
         "rename", "channel", "update", "drop", "invite", "join", "join", "uninvite", "leave", "kick", "role", "grant",
-        "channel role", "server role", "no server role", "read", "name", "log in", "log out",
+        "channel role", "server role", "no server role", "read", "name", "log in", "log out", "password",
+        "operator's password",
     ]),
     st.integers(0, 3), st.integers(0, 3), st.integers(0, 9), st.sampled_from(ROLES),
 )  # fmt: skip
@@ -124,13 +133,17 @@ class Deeds:
                 return SetDisplayName(author=author, display_name=f"n{place}" if place else None, now_ms=now_ms)
             case "log out":
                 return RevokeDevice(author=author, device_id=f"d{place % 2}", now_ms=now_ms)
+            case "password":
+                return ChangePassword(author=author, checked_hash="", password_hash="", now_ms=now_ms)
+            case "operator's password":
+                return SetPassword(user_id=one, password_hash="", now_ms=now_ms)
             case _:
                 self.sessions += 1
                 number = int.from_bytes(hashlib.sha256(f"{guild}{self.sessions}".encode()).digest()[:3])
                 return OpenSession(
-                    session_id=new_id(), family_id=new_id(), user_id=one, refresh_hash=token(number), refresh_secret=bytes(32),
-                    device_id=f"d{place % 2}", device_name=None, user_agent=None, ip_address=None, now_ms=now_ms,
-                    access_expires_ms=now_ms + DAY, refresh_expires_ms=now_ms + DAY, limit=3,
+                    session_id=new_id(), family_id=new_id(), user_id=one, checked_hash="", refresh_hash=token(number),
+                    refresh_secret=bytes(32), device_id=f"d{place % 2}", device_name=None, user_agent=None, ip_address=None,
+                    now_ms=now_ms, access_expires_ms=now_ms + DAY, refresh_expires_ms=now_ms + DAY, limit=3,
                 )  # fmt: skip
 
 
