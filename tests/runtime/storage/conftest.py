@@ -57,7 +57,7 @@ async def opened(url: str | None, *, behind_pooler: bool) -> AsyncIterator[Stora
         yield MemoryStorage()
         return
     async with anyio.create_task_group() as tasks:
-        store = PostgresStorage(url, tasks, pool_size=4, statement_cache_size=0 if behind_pooler else 100)
+        store = PostgresStorage(url, tasks, pool_size=12, statement_cache_size=0 if behind_pooler else 100)
         await store.start()
         yield store
         await store.aclose()
