@@ -43,8 +43,14 @@ MAX_DELIVERY_BODY_BYTES = 2 * 1024 * 1024  # ours: such a delivery with its memb
 MAX_COUNTED_MEMBERS = 10_000  # PROTOCOL 5.6.7: ours; counting 150,000 takes 30 ms
 MAX_MIRRORED_MEMBERS = 50_000  # PROTOCOL 16.5: of a guild that other servers mirror
 MAX_MIRRORED_CHANNELS = 1_000  # PROTOCOL 16.5
+MAX_MIRRORED_ROLES = 50_000  # PROTOCOL 16.5.7: in its channels, beside those in the guild
 MAX_SNAPSHOT_BYTES = 16 * 1024 * 1024  # ours: 50,000 members of 300 bytes
 MAX_MIRRORED_EVENT_BYTES = 2 * 65_536  # ours: a proposal of MAX_PROPOSAL_BODY_BYTES, and the owner's signature
+MAX_EVENT_VALUES = (
+    512  # PROTOCOL 16.8.14: in the content of an event of another server; a message with all its mentions has 65
+)
+MAX_SIGNING_SERVERS = 4  # PROTOCOL 16.8.14: of one event; its home and the owner of its log are two
+MAX_SIGNATURES_PER_SERVER = 4  # PROTOCOL 16.8.14: the current key and the one before it are two
 MAX_MIRRORED_MS = 253_402_300_799_999  # ours: the last moment that a timestamptz of Python has, in the year 9999
 REMOTE_JOIN_WRITES = (
     12  # PROTOCOL 9.2.4: changes as which a join at another server counts: it may answer with a snapshot
