@@ -1,4 +1,4 @@
-"""What another server can let this one spend or keep for it (PROTOCOL 16.6.3, 16.8.14)."""
+"""What another server can let this one spend or keep for it (PROTOCOL 16.5.7, 16.6.3, 16.7.2, 16.8.14)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import pytest
 from openguild_proto.canonical.event import build_event
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.federation import AskPeer
-from openguild_proto.limits import MAX_EVENT_VALUES
-from openguild_proto.mirror_records import RemoteUser
-from openguild_proto.operations.owner_claims import form_problem
-from openguild_proto.schemas.between_servers import Proposal
+from openguild_proto.effects.mirrors import ReadSnapshot
+from openguild_proto.errors import ErrorCode
+from openguild_proto.limits import MAX_EVENT_VALUES, MAX_MIRRORED_ROLES, MAX_SHORT_ANSWER_BYTES
+from openguild_proto.mirror_records import RemoteUser, Snapshot
+from openguild_proto.operations.owner_claims import form_problem, snapshot_problem
+from openguild_proto.operations.owners import refusal_of, seen_from
+from openguild_proto.schemas.between_servers import Proposal, UserAnswer
 from openguild_proto.schemas.events import parse_event
+from openguild_proto.schemas.guilds import Channel
 from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, shared, user_id
-from tests.proto.operations.test_lying_owners import said, told
+from tests.proto.operations.test_lying_owners import lie, said, told
 
 __all__ = ["shared"]
 
@@ -110,3 +114,40 @@ def test_the_largest_events_of_users_have_few_values(shared: Shared) -> None:
 
 def test_an_event_is_measured_before_it_is_parsed(shared: Shared) -> None:
     assert told(shared, shared.channel, 1, "[" * 140_000).reason == "it is too large"
+
+
+def test_a_guild_of_too_many_roles_in_channels_is_not_mirrored(shared: Shared) -> None:
+    snapshot = shared.north.perform(ReadSnapshot(peer=SOUTH, guild_id=shared.guild))
+    given = msgspec.json.decode(msgspec.json.encode(snapshot))
+    roles = {f"11111111-1111-4111-8111-{number:012x}": "member" for number in range(MAX_MIRRORED_ROLES + 1)}
+    given["channels"][0]["roles"] = roles
+    assert snapshot_problem(msgspec.convert(given, Snapshot)) == f"more than {MAX_MIRRORED_ROLES} roles in channels"
+    roles.popitem()
+    assert snapshot_problem(msgspec.convert(given, Snapshot)) is None
+
+
+def test_members_that_a_route_does_not_have_are_not_passed_on(shared: Shared) -> None:
+    """Nothing is built of them: eight megabytes of empty lists would stop the loop for seconds."""
+    channel = shared.north.ask_for(shared.alice, "GET", f"/channels/{shared.channel}")
+    body = json.dumps({**channel, "junk": [[]]})
+    member = f"/guilds/{shared.guild}/members/{user_id(shared.south, shared.bob)}"
+    shared.north.ask_for(shared.alice, "PUT", member, {"role": "admin"})
+    shared.level()
+    lie(shared, UserAnswer(200, {}, body))
+    answer = shared.south.ask("PATCH", f"/channels/{shared.channel}", {"name": "general"}, shared.bob)
+    assert answer.status == 200
+    assert "junk" not in json.loads(answer.body)
+
+
+@pytest.mark.parametrize(("origin", "seen"), [(None, NORTH), (NORTH, NORTH), (SOUTH, None), ("east.test", "east.test")])
+def test_origins_are_as_this_server_sees_them(shared: Shared, origin: str | None, seen: str | None) -> None:
+    line = shared.north.ask_for(shared.alice, "GET", f"/channels/{shared.channel}")
+    line |= {"origin": origin} if origin is not None else {}
+    for body, shown in ((line, Channel), ([line], list[Channel])):
+        found = json.loads(seen_from(SOUTH, json.dumps(body).encode(), NORTH, shown))
+        assert (found[0] if isinstance(found, list) else found).get("origin") == seen
+
+
+def test_a_refusal_without_a_bound_is_none() -> None:
+    told = {"error": "forbidden", "message": "no", "details": [{"field": "", "message": ""}] * MAX_SHORT_ANSWER_BYTES}
+    assert refusal_of(403, json.dumps(told).encode()).code is ErrorCode.GUILD_OFFLINE
