@@ -231,6 +231,10 @@ READ_MARK_SECS = 1.0  # PROTOCOL 15.9.6: between two read positions of a client
 MAX_RESPONSE_HEAD_BYTES = 65_536  # ours
 MAX_RESPONSE_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
 MAX_INTERIM_RESPONSES = 16  # ours: 1xx before one response
+MAX_FREE_CHUNKS = (
+    4_096  # ours: of one response's body, however small they are: a chunk costs as much work as 1,000 bytes
+)
+MIN_CHUNK_BYTES = 256  # ours: on average, of the chunks beyond
 MAX_REFUSAL_CHARS = 65_536  # ours: of the body of a refused upgrade
 MAX_STREAM_MESSAGE_CHARS = 4 * 1024 * 1024  # ours: of one message of a stream
 CLIENT_HANDSHAKE_SECS = 10.0  # ours: from the connection to the 101
