@@ -40,6 +40,10 @@ BULK_EVENTS_PER_SEC = 10_000  # ours: that a process sends to peers that have mi
 BUSY_BULK_EVENTS_PER_SEC = 2_500  # ours: the same, while its own users post
 MAX_ENDED_GUILDS = 1_000  # PROTOCOL 16.8: in one delivery
 MAX_DELIVERY_BODY_BYTES = 2 * 1024 * 1024  # ours: such a delivery with its members
+MAX_DELIVERIES_OF_SERVER = (
+    4  # PROTOCOL 16.8.8: being taken at a time; an owner sends the next one after an answer, or a timeout
+)
+MAX_DELIVERIES_TAKEN = 64  # ours: of all servers, in a process; each holds its body, twice or more
 MAX_COUNTED_MEMBERS = 10_000  # PROTOCOL 5.6.7: ours; counting 150,000 takes 30 ms
 MAX_MIRRORED_MEMBERS = 50_000  # PROTOCOL 16.5: of a guild that other servers mirror
 MAX_MIRRORED_CHANNELS = 1_000  # PROTOCOL 16.5

@@ -15,7 +15,8 @@ from openguild_proto.federation.mirrored import MirroredChannels
 from openguild_proto.federation.peers import KnownPeers
 from openguild_proto.federation.policy import FederationPolicy
 from openguild_proto.federation.upkeep import Upkeep
-from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE, RENEWAL_SECS
+from openguild_proto.limits import MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN, MAX_REPEATS_PER_MESSAGE, RENEWAL_SECS
+from openguild_proto.policy.places import Places
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.policy.token_bucket import TokenBucket
@@ -190,6 +191,7 @@ class Service:
     peers: KnownPeers
     mirrored: MirroredChannels
     upkeep: Upkeep
+    deliveries: Places  # key: server; of those that are being taken
     retired_signers: tuple[EventSigner, ...] = ()  # of keys that were replaced; they sign the keys document
 
     @classmethod
@@ -219,6 +221,7 @@ class Service:
             peers=KnownPeers(),
             mirrored=MirroredChannels(),
             upkeep=Upkeep(),
+            deliveries=Places(MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN),
             **windows,
         )
 

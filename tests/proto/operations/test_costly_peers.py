@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -14,11 +15,16 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.effects.mirrors import ReadSnapshot
 from openguild_proto.errors import ErrorCode
-from openguild_proto.limits import MAX_EVENT_VALUES, MAX_MIRRORED_ROLES, MAX_SHORT_ANSWER_BYTES
+from openguild_proto.limits import (
+    MAX_DELIVERIES_OF_SERVER,
+    MAX_EVENT_VALUES,
+    MAX_MIRRORED_ROLES,
+    MAX_SHORT_ANSWER_BYTES,
+)
 from openguild_proto.mirror_records import RemoteUser, Snapshot
 from openguild_proto.operations.owner_claims import form_problem, snapshot_problem
 from openguild_proto.operations.owners import refusal_of, seen_from
-from openguild_proto.schemas.between_servers import Proposal, UserAnswer
+from openguild_proto.schemas.between_servers import Delivery, Proposal, UserAnswer
 from openguild_proto.schemas.events import parse_event
 from openguild_proto.schemas.guilds import Channel
 from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, shared, user_id
@@ -151,3 +157,20 @@ def test_origins_are_as_this_server_sees_them(shared: Shared, origin: str | None
 def test_a_refusal_without_a_bound_is_none() -> None:
     told = {"error": "forbidden", "message": "no", "details": [{"field": "", "message": ""}] * MAX_SHORT_ANSWER_BYTES}
     assert refusal_of(403, json.dumps(told).encode()).code is ErrorCode.GUILD_OFFLINE
+
+
+def test_few_deliveries_of_a_server_are_taken_at_a_time(shared: Shared) -> None:
+    """The sender is asked while one is taken, and may answer slowly: each holds a body of up to 2 MiB for so long."""
+    empty = msgspec.json.encode(Delivery())
+
+    def deliver(server: str) -> int:
+        asked = AskPeer(SOUTH, "POST", "/federation/v1/deliveries", empty)
+        return shared.federation[server].perform(asked).status
+
+    with ExitStack() as slow:
+        for _ in range(MAX_DELIVERIES_OF_SERVER):
+            assert deliver(NORTH) == 200
+            slow.enter_context(shared.south.service.deliveries.place(NORTH))
+        assert deliver(NORTH) == 503
+        assert deliver("east.test") == 200
+    assert deliver(NORTH) == 200
