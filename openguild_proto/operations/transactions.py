@@ -14,7 +14,7 @@ from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, eve
 from openguild_proto.canonical.signing import SIGNATURE_BYTES, verify
 from openguild_proto.effects.base import Operation, StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
-from openguild_proto.effects.federation import IsReader, ListGuildHomes, Standing
+from openguild_proto.effects.federation import FindReadable, ListGuildHomes, Standing
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.policy import judge
 from openguild_proto.http.message import Request, Response
@@ -25,7 +25,7 @@ from openguild_proto.operations.paging import count_within_bytes
 from openguild_proto.operations.parameters import EVENT_LIMIT, SINCE
 from openguild_proto.operations.proposals import take_proposal
 from openguild_proto.operations.route import in_guild, route
-from openguild_proto.operations.servers import keys_of, known_peer
+from openguild_proto.operations.servers import keys_of, known_peer, require_unrestricted
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import GuildAccess, StoredEvent
 from openguild_proto.schemas.between_servers import Proposal
@@ -188,7 +188,9 @@ def _told(refusal: Refusal) -> str:
 def list_for_server(call: Call[None, None], channel_id: str) -> Operation[Response]:
     """Read a page. Of a channel that no user of the server may read, as of one that does not exist, it is empty."""
     page: tuple[StoredEvent, ...] = ()
-    if (yield from IsReader(server=call.server.server, channel_id=channel_id)):
+    guild_id = yield from FindReadable(server=call.server.server, channel_id=channel_id)
+    if guild_id is not None:
+        require_unrestricted(call.ctx, call.server, guild_id, reads=True)
         limit = call.query.get("limit", DEFAULT_PAGE_EVENTS)
         page = (yield from ReadEvents(log_id=channel_id, limit=limit, after=call.query.get("since"))) or ()
         page = page[: count_within_bytes([event.wire for event in page])]

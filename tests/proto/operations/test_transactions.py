@@ -197,6 +197,15 @@ def test_a_channel_is_read_by_servers_of_its_readers_only(scene: Scene) -> None:
     assert read(scene.south, scene.channel) == (200, empty)
 
 
+def test_a_server_that_is_denied_in_the_guild_reads_no_channel_of_it(scene: Scene) -> None:
+    for standing, status in ((Standing.DENY, 403), (Standing.QUARANTINE, 200), (None, 200)):
+        scene.north.perform(RuleServer(server=SOUTH, guild_id=scene.guild, standing=standing, reason="spam", now_ms=0))
+        scene.north.service.peers.drop(SOUTH)
+        found, page = read(scene.south, scene.channel)
+        assert found == status
+        assert page.get("error") == ("server_denied" if status == 403 else None)
+
+
 def test_an_unsigned_reader_is_refused(scene: Scene) -> None:
     assert scene.north.ask("GET", f"/federation/channels/{scene.channel}/events").status == 401
 
