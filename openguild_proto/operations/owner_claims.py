@@ -217,7 +217,9 @@ def _is_of_its_sender(event: CanonicalEvent, content: AnyContent | UnknownConten
 
 
 def _may_be_mentioned(named: MentionedParties) -> bool:
-    return len(named.users) <= MAX_MENTIONED_USERS and all(map(_is_uuid, named.users)) and {*named.roles} <= {*ROLES}
+    users, roles = {*named.users}, {*named.roles}
+    is_named_once = len(users) == len(named.users) and len(roles) == len(named.roles)
+    return is_named_once and len(users) <= MAX_MENTIONED_USERS and all(map(_is_uuid, users)) and roles <= {*ROLES}
 
 
 def _is_uuid(text: str) -> bool:
