@@ -63,6 +63,9 @@ REMOTE_PREVIEW_WRITES = REMOTE_JOIN_WRITES // 2  # PROTOCOL 9.2.4: a join looks 
 OWNER_RETRY_SECS = 5  # ours: told to users while the owner of their guild cannot be reached
 MAX_PROPOSAL_SKEW_MS = 600_000  # PROTOCOL 16.6: between the time of a proposed event and the owner's clock
 MAX_PROPOSAL_BODY_BYTES = 65_536  # ours: a message of 4,000 characters, escaped, with its members
+MAX_PROPOSED_BYTES_BESIDE_TEXT = (
+    4_096  # PROTOCOL 16.6.2: 50 mentions are 2,000, a reason of 512 characters is at most 2,048
+)
 MAX_USER_REQUEST_BODY_BYTES = 65_536  # ours: a small body with what surrounds it
 PEER_HEADS_SECS = 60.0  # PROTOCOL 16.8: between two looks at all logs that a peer mirrors
 RENEWAL_SECS = 60.0  # PROTOCOL 16.5.9: in which a mirror begins anew at most once

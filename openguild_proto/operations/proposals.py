@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 
-from openguild_proto.canonical.encode import CanonicalError
+from openguild_proto.canonical.encode import CanonicalError, canonical_json
 from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash, wire_bytes
 from openguild_proto.canonical.signing import verify
 from openguild_proto.canonical.verify import ServerKeys, UnverifiedEvent, Verified, verify_event
@@ -13,7 +13,12 @@ from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindCha
 from openguild_proto.effects.mirrors import KnowRemoteUser
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_PROPOSAL_BODY_BYTES, MAX_PROPOSAL_SKEW_MS, MAX_REASON_CHARS
+from openguild_proto.limits import (
+    MAX_PROPOSAL_BODY_BYTES,
+    MAX_PROPOSAL_SKEW_MS,
+    MAX_PROPOSED_BYTES_BESIDE_TEXT,
+    MAX_REASON_CHARS,
+)
 from openguild_proto.log.chains import receipt_at
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
@@ -167,6 +172,8 @@ def _check_said(
         raise _problem("its author is not its sender")
     if content.author.username not in {user.username, user.user_id}:
         raise _problem("its author has another name than its sender")
+    if _bytes_beside_text(event, content) > MAX_PROPOSED_BYTES_BESIDE_TEXT:
+        raise _problem(f"it has more than {MAX_PROPOSED_BYTES_BESIDE_TEXT} bytes beside its text")
     if said.change is not None:
         checked_event_id("event.content", said.change.target)
     match said.change:
@@ -190,6 +197,12 @@ def _check_said(
         )
         if permitted != mentions:
             raise _problem("it mentions others than its text may")
+
+
+def _bytes_beside_text(event: CanonicalEvent, content: AnyContent | UnknownContent) -> int:
+    """Return how long the content is without the text, which has a bound of its own. Members that are not known here count."""
+    text = content.content if isinstance(content, MessageContent | EditContent) else ""
+    return len(canonical_json(event.content, strict=False)) - len(canonical_json(text))
 
 
 def _check_text(text: str) -> None:
