@@ -47,6 +47,9 @@ MAX_DELIVERIES_TAKEN = 64  # ours: of all servers, in a process; each holds its 
 MAX_COUNTED_MEMBERS = 10_000  # PROTOCOL 5.6.7: ours; counting 150,000 takes 30 ms
 MAX_MIRRORED_MEMBERS = 50_000  # PROTOCOL 16.5: of a guild that other servers mirror
 MAX_MIRRORED_CHANNELS = 1_000  # PROTOCOL 16.5
+MAX_SNAPSHOTS_OF_GUILD = (
+    30  # PROTOCOL 16.4.6: to one server in RENEWAL_SECS; many of its users may join a guild at once
+)
 MAX_MIRRORED_ROLES = 50_000  # PROTOCOL 16.5.7: in its channels, beside those in the guild
 MAX_SNAPSHOT_BYTES = 16 * 1024 * 1024  # ours: 50,000 members of 300 bytes
 MAX_MIRRORED_EVENT_BYTES = 2 * 65_536  # ours: a proposal of MAX_PROPOSAL_BODY_BYTES, and the owner's signature

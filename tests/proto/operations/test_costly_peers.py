@@ -20,10 +20,13 @@ from openguild_proto.limits import (
     MAX_EVENT_VALUES,
     MAX_MIRRORED_ROLES,
     MAX_SHORT_ANSWER_BYTES,
+    MAX_SNAPSHOTS_OF_GUILD,
 )
 from openguild_proto.mirror_records import RemoteUser, Snapshot
+from openguild_proto.operations.context import rates
 from openguild_proto.operations.owner_claims import form_problem, snapshot_problem
 from openguild_proto.operations.owners import refusal_of, seen_from
+from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.between_servers import Delivery, Proposal, UserAnswer
 from openguild_proto.schemas.events import parse_event
 from openguild_proto.schemas.guilds import Channel
@@ -174,3 +177,16 @@ def test_few_deliveries_of_a_server_are_taken_at_a_time(shared: Shared) -> None:
         assert deliver(NORTH) == 503
         assert deliver("east.test") == 200
     assert deliver(NORTH) == 200
+
+
+def test_a_server_gets_few_snapshots_of_a_guild_in_a_minute(shared: Shared) -> None:
+    """Each costs as much as all its members; a mirror begins anew once a minute at most, and its users may join at once."""
+    north, south = shared.north, shared.south
+    north.service.peer_snapshots = SlidingWindow(*rates(north.service.settings)["peer_snapshots"])
+    joining = {"user": RemoteUser(user_id(south, south.user("carol")), "carol")}
+    snapshot = AskPeer(NORTH, "GET", f"/federation/v1/guilds/{shared.guild}/snapshot")
+    join = AskPeer(NORTH, "POST", f"/federation/v1/invites/{shared.code}/join", msgspec.json.encode(joining))
+    mirrored = AskPeer(join.server, join.method, join.target, msgspec.json.encode({**joining, "has_mirror": True}))
+    assert [south.perform(join).status for _ in range(2)] == [200, 200]
+    assert {south.perform(snapshot).status for _ in range(MAX_SNAPSHOTS_OF_GUILD - 2)} == {200}
+    assert [south.perform(asked).status for asked in (snapshot, join, mirrored)] == [429, 429, 200]
