@@ -53,9 +53,7 @@ MAX_SNAPSHOTS_OF_GUILD = (
 MAX_MIRRORED_ROLES = 50_000  # PROTOCOL 16.5.7: in its channels, beside those in the guild
 MAX_SNAPSHOT_BYTES = 16 * 1024 * 1024  # ours: 50,000 members of 300 bytes
 MAX_MIRRORED_EVENT_BYTES = 2 * 65_536  # ours: a proposal of MAX_PROPOSAL_BODY_BYTES, and the owner's signature
-MAX_EVENT_VALUES = (
-    512  # PROTOCOL 16.8.14: in the content of an event of another server; a message with all its mentions has 65
-)
+MAX_EVENT_VALUES = 256  # PROTOCOL 16.8.14: in the content of an event; a message with all its mentions has 65
 MAX_SIGNING_SERVERS = 4  # PROTOCOL 16.8.14: of one event; its home and the owner of its log are two
 MAX_SIGNATURES_PER_SERVER = 4  # PROTOCOL 16.8.14: the current key and the one before it are two
 MAX_MIRRORED_MS = 253_402_300_799_999  # ours: the last moment that a timestamptz of Python has, in the year 9999
@@ -109,6 +107,7 @@ MAX_TEXT_PLACES = 16_000  # ours: of words in a message; PostgreSQL counts to 16
 MAX_PAGE_LINES = 1_000  # PROTOCOL 3.5.1: guilds, channels, members; also the default
 MAX_PROBLEMS = 20  # ours: told of one request
 MAX_JSON_DEPTH = 128  # PROTOCOL 3.3.2
+MAX_JSON_CONTAINERS = 20_000  # PROTOCOL 3.3.2: in a body; 2 MiB of empty arrays take half a second
 MAX_BODY_BYTES = 2 * 1024 * 1024  # PROTOCOL 2.3.2: of any request; most routes take less
 MAX_SMALL_BODY_BYTES = 32_768  # ours: the largest login, 1,024 and 3 x 256 characters as \u pairs, has 21,504
 MAX_MESSAGE_BODY_BYTES = 65_536  # ours: 4,000 characters as \u pairs have 48,000

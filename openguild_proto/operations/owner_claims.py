@@ -59,8 +59,8 @@ _KEY_NAME = re.compile(r"ed25519:[A-Za-z0-9_.:-]{1,64}", re.ASCII)  # PROTOCOL 1
 _MAX_USES = 2**31 - 1  # PostgreSQL's integer; an invite without a bound may be used so often
 
 
-def form_problem(event: CanonicalEvent) -> str | None:
-    """Return why an event is not even verified; None: that takes a bounded time, and nothing else is said in its signatures."""
+def cost_problem(event: CanonicalEvent) -> str | None:
+    """Return why an event is not even verified; None: that takes a bounded time."""
     if len(event.prev_events) + len(event.auth_events) > MAX_EVENT_VALUES or _has_many_values(event.content):
         return f"it has more than {MAX_EVENT_VALUES} values"
     signatures = event.signatures
@@ -68,7 +68,15 @@ def form_problem(event: CanonicalEvent) -> str | None:
         len(each) > MAX_SIGNATURES_PER_SERVER for each in signatures.values()
     ):
         return "it has too many signatures"
-    for server, by_key in signatures.items():
+    return None
+
+
+def form_problem(event: CanonicalEvent) -> str | None:
+    """Return why an event is not even verified; None: that takes a bounded time, and nothing else is said in its signatures."""
+    problem = cost_problem(event)
+    if problem is not None:
+        return problem
+    for server, by_key in event.signatures.items():
         if (
             not _is_server(server)
             or not all(map(_KEY_NAME.fullmatch, by_key))

@@ -21,6 +21,7 @@ from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_BODY_BYTES
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.owner_claims import cost_problem
 from openguild_proto.operations.paging import count_within_bytes
 from openguild_proto.operations.parameters import EVENT_LIMIT, SINCE
 from openguild_proto.operations.proposals import take_proposal
@@ -113,10 +114,15 @@ def receive_transaction(call: Call[Transaction, None]) -> Operation[Response]:
 
 
 def _parsed(place: int, pdu: dict[str, Any]) -> CanonicalEvent:
+    """Return the event, if verifying it takes a bounded time. Raises Refusal 400."""
     try:
-        return msgspec.convert(pdu, CanonicalEvent)
+        event = msgspec.convert(pdu, CanonicalEvent)
+        problem = cost_problem(event)
     except msgspec.ValidationError as fault:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(f"pdus.{place}", str(fault)),)) from None
+        problem = str(fault)
+    if problem is not None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(f"pdus.{place}", problem),))
+    return event
 
 
 def _take(call: Call[Transaction, None], event: CanonicalEvent) -> Operation[str | None]:

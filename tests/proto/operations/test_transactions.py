@@ -226,3 +226,19 @@ def test_the_context_of_a_guild(scene: Scene) -> None:
         assert context(scene.north, scene.alice)["trustLevel"] == level
     stranger = scene.north.user("stranger")
     assert scene.north.ask("GET", f"/federation/guilds/{scene.guild}/context", token=stranger).status == 404
+
+
+HEAVY: dict[str, dict[str, Any]] = {
+    "many values": {"content": {"more": [[]] * 300}},
+    "many events before it": {"prev_events": ["$1"] * 300},
+    "many signatures": {"signatures": {SOUTH: {f"ed25519:{number}": "" for number in range(60)}}},
+}
+
+
+@pytest.mark.parametrize("case", HEAVY)
+def test_events_that_take_long_to_verify_are_refused_whole(scene: Scene, case: str) -> None:
+    """2 MiB of empty lists took seconds to encode."""
+    pdu = scene.pdu()
+    status, answer = scene.send(scene.pdu(), {**pdu, **HEAVY[case]})
+    assert (status, answer["error"], answer["details"][0]["field"]) == (400, "validation_error", "pdus.1")
+    assert scene.texts() == []
