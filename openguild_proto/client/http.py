@@ -8,7 +8,13 @@ import h11
 import msgspec
 
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.limits import MAX_INTERIM_RESPONSES, MAX_RESPONSE_BODY_BYTES, MAX_RESPONSE_HEAD_BYTES
+from openguild_proto.limits import (
+    MAX_FREE_CHUNKS,
+    MAX_INTERIM_RESPONSES,
+    MAX_RESPONSE_BODY_BYTES,
+    MAX_RESPONSE_HEAD_BYTES,
+    MIN_CHUNK_BYTES,
+)
 
 
 class ClientResponse(msgspec.Struct, frozen=True, gc=False):
@@ -40,10 +46,21 @@ _FRAMING = frozenset({"content-length", "transfer-encoding"})
 class HttpClient:
     """Call `send_request`, send the bytes it returns, and feed `receive_data` until it returns the response.
 
-    `host` is the Host header's value. Handles one request at a time. A body longer than `max_body_bytes` breaks the connection.
+    `host` is the Host header's value. Handles one request at a time. A body longer than `max_body_bytes`, or of very many small
+    chunks, breaks the connection.
     """
 
-    __slots__ = ("_answer_has_body", "_body", "_connection", "_head", "_host", "_interim", "_max_body_bytes", "_size")
+    __slots__ = (
+        "_answer_has_body",
+        "_body",
+        "_chunks",
+        "_connection",
+        "_head",
+        "_host",
+        "_interim",
+        "_max_body_bytes",
+        "_size",
+    )
 
     def __init__(self, host: str, max_body_bytes: int = MAX_RESPONSE_BODY_BYTES) -> None:
         self._host = host
@@ -52,6 +69,7 @@ class HttpClient:
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
         self._size = 0
+        self._chunks = 0
         self._answer_has_body = True
         self._interim = 0  # interim responses: 100 Continue, 103 Early Hints
 
@@ -117,8 +135,11 @@ class HttpClient:
                         self._interim += 1
                         if self._interim > MAX_INTERIM_RESPONSES:
                             raise ConnectionBroken("interim answers without an end")
-                    case h11.Data(data=part):
+                    case h11.Data(data=part, chunk_start=is_chunk):
                         self._size += len(part)
+                        self._chunks += is_chunk
+                        if self._chunks > MAX_FREE_CHUNKS + self._size // MIN_CHUNK_BYTES:
+                            raise ConnectionBroken("the answer has too many chunks")
                         if self._size > self._max_body_bytes:
                             raise ConnectionBroken("the answer is too large")
                         self._body.append(bytes(part))
@@ -134,6 +155,7 @@ class HttpClient:
     def _complete(self) -> ClientResponse:
         head, self._head = self._head, None
         body, self._body, self._size, self._interim = b"".join(self._body), [], 0, 0
+        self._chunks = 0
         if head is None:
             raise ConnectionBroken("an answer without a head")
         surplus = self._connection.trailing_data[0]  # would be read as the response to the next request

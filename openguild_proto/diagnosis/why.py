@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
+from openguild_proto.diagnosis.printable import printable
 from openguild_proto.diagnosis.requests import FinishedRequest
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import SLOW_REQUEST_SECS
@@ -32,19 +32,19 @@ def is_known(remembered: list[Remembered]) -> bool:
 
 
 def explain(request_id: str, remembered: list[Remembered]) -> list[str]:
-    """Return the lines that tell what happened to the request."""
-    text = [f"request {request_id}"]
+    """Return the lines that tell what happened to the request. Peers have chosen some of their texts."""
+    text = [f"request {printable(request_id)}"]
     for each in remembered:
         for request in each.requests:
             text += _request(request, each.usernames)
-    lines = [line for each in remembered for line in each.lines]
+    lines = [printable(line, kept="\n") for each in remembered for line in each.lines]
     if lines:
         text += ["", "log:", *lines]
     return text
 
 
 def _request(request: FinishedRequest, usernames: dict[str, str]) -> list[str]:
-    rows: list[tuple[str, Any]] = [
+    rows: list[tuple[str, str]] = [
         ("ended", _moment(request.ended_at)),
         ("route", f"{request.method} {request.route}".strip()),
         ("status", f"{request.status}{_outcome(request)}"),
@@ -60,7 +60,7 @@ def _request(request: FinishedRequest, usernames: dict[str, str]) -> list[str]:
         rows.append(("detail", request.detail))
     if request.cause is not None:
         rows.append(("cause", f"{request.cause} (the client is not told)"))
-    return ["", *(f"  {name:<9} {value}" for name, value in rows)]
+    return ["", *(f"  {name:<9} {printable(value)}" for name, value in rows)]
 
 
 def _outcome(request: FinishedRequest) -> str:

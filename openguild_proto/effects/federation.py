@@ -108,8 +108,8 @@ class ListGuildHomes(StorageEffect[tuple[str, ...]], frozen=True):
     guild_id: str
 
 
-class IsReader(StorageEffect[bool], frozen=True):
-    """Return whether a user of a server may read a channel of this one."""
+class FindReadable(StorageEffect[str | None], frozen=True):
+    """Find the guild of a channel of this server that a user of another one may read. None: none of that server may."""
 
     server: str
     channel_id: str

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import msgspec
+from blake3 import blake3
 
 from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
@@ -60,9 +61,16 @@ class NewEvent:
     append: AppendEvent
     sequence: int
     message_number: int  # messages of the log up to here
-    target: int | None
+    target: int | None  # the sequence of the message that it changes or answers, or `stray_place`
     wire: bytes
     fingerprint: bytes
+
+
+def stray_place(event_id: str) -> int:
+    """Return what stands for a message as the target of an edit that does nothing to it: it is not here, or another server has
+    other rules. Below every sequence, so it is no version of a message; two messages may share it.
+    """
+    return -1 - (int.from_bytes(blake3(event_id.encode()).digest(8), "big") >> 1)
 
 
 @dataclass(slots=True)
@@ -149,7 +157,8 @@ class ChangeBatch:
             now_ms=append.now_ms,
         )
         if before is None or after is None:
-            return self._append(append, judgement, before.sequence if before is not None else None)
+            here = before.sequence if before is not None else None
+            return self._append(append, judgement, stray_place(change.target) if isinstance(change, Edit) else here)
         return self._become(append, change, before, after, judgement)
 
     def _message(

@@ -10,7 +10,7 @@ import msgspec
 from openguild_proto.effects.federation import (
     FederatedGuild,
     FindPeer,
-    IsReader,
+    FindReadable,
     ListFederatedGuilds,
     ListGuildHomes,
     ListOwnKeys,
@@ -154,10 +154,11 @@ def list_guild_homes(state: State, effect: ListGuildHomes) -> tuple[str, ...]:
     return tuple(sorted({origin for user_id in members if (origin := state.users[user_id].origin) is not None}))
 
 
-@performs(IsReader)
-def is_reader(state: State, effect: IsReader) -> bool:
+@performs(FindReadable)
+def find_readable(state: State, effect: FindReadable) -> str | None:
     channel = state.channels.get(effect.channel_id)
     if channel is None or channel.record.origin is not None:
-        return False
-    readers = {*state.members.get(channel.record.guild_id, {}), *channel.roles}
-    return any(state.users[user_id].origin == effect.server for user_id in readers)
+        return None
+    guild_id = channel.record.guild_id
+    readers = {*state.members.get(guild_id, {}), *channel.roles}
+    return guild_id if any(state.users[user_id].origin == effect.server for user_id in readers) else None

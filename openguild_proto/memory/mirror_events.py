@@ -93,8 +93,7 @@ def _is_own(state: State, user_id: str) -> bool:
 def _append(state: State, channel: Channel, event: MirroredEvent) -> StoredEvent:
     if isinstance(event.change, Redact):
         _unstage(state, channel.record.channel_id, event.change.target)
-        if event.change.target not in state.event_places:
-            _redact_strays(channel, event)
+        _redact_strays(channel, event)
     appended = append_event(
         state,
         AppendEvent(
@@ -125,7 +124,7 @@ def _unstage(state: State, log_id: str, target: str) -> None:
 
 
 def _redact_strays(channel: Channel, redaction: MirroredEvent) -> None:
-    """Take away the texts of edits of a message that is not here."""
+    """Take away the texts of edits of a message, which may not be here, or to which they did nothing."""
     target = redaction.change.target if redaction.change is not None else ""
     for at, event in enumerate(channel.events):
         if b'"message.edited"' in event.wire and parse_event(event.wire).content.get("target") == target:

@@ -41,7 +41,7 @@ class Call(Generic[Body, Access]):
     page: PageBounds | None = None  # of the channel's log, to be read with the rights
     subprotocol: str | None  # to echo, if the token came in one
     decided = False  # whether the rights were checked
-    is_remote = False  # the caller is a user of another server
+    home: PeerCaller | None = None  # the server of the caller, where they are a user of another one
 
     def __init__(self, ctx: Context, request: Request, route: Route, params: Mapping[str, str]) -> None:
         self.ctx = ctx
@@ -56,6 +56,11 @@ class Call(Generic[Body, Access]):
         if self.peer is None:
             raise LocalProtocolError("this route is not for servers")
         return self.peer
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the caller is a user of another server."""
+        return self.home is not None
 
     @property
     def owner(self) -> str | None:

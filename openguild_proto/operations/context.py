@@ -15,7 +15,14 @@ from openguild_proto.federation.mirrored import MirroredChannels
 from openguild_proto.federation.peers import KnownPeers
 from openguild_proto.federation.policy import FederationPolicy
 from openguild_proto.federation.upkeep import Upkeep
-from openguild_proto.limits import MAX_REPEATS_PER_MESSAGE, RENEWAL_SECS
+from openguild_proto.limits import (
+    MAX_DELIVERIES_OF_SERVER,
+    MAX_DELIVERIES_TAKEN,
+    MAX_REPEATS_PER_MESSAGE,
+    MAX_SNAPSHOTS_OF_GUILD,
+    RENEWAL_SECS,
+)
+from openguild_proto.policy.places import Places
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.policy.token_bucket import TokenBucket
@@ -152,6 +159,7 @@ def rates(settings: Settings) -> dict[str, tuple[int, float]]:
         "peer_joins": (servers.max_joins_per_server_per_window, servers.window_secs),
         "peer_invites": (servers.max_invites_per_server_per_window, servers.window_secs),
         "mirror_renewals": (1, RENEWAL_SECS),
+        "peer_snapshots": (MAX_SNAPSHOTS_OF_GUILD, RENEWAL_SECS),
         "peer_discoveries": (servers.max_discoveries_per_window, servers.window_secs),
         "address_discoveries": (max(1, servers.max_discoveries_per_window // 4), servers.window_secs),
     }
@@ -184,12 +192,14 @@ class Service:
     peer_joins: SlidingWindow  # key: server
     peer_invites: SlidingWindow  # key: server
     mirror_renewals: SlidingWindow  # key: guild id; mirrors that began anew because their owner says so
+    peer_snapshots: SlidingWindow  # key: server and guild id
     peer_discoveries: SlidingWindow  # key: ""; of all servers together
     address_discoveries: SlidingWindow  # key: limit_key of the client's address
     sockets: StreamLimiter
     peers: KnownPeers
     mirrored: MirroredChannels
     upkeep: Upkeep
+    deliveries: Places  # key: server; of those that are being taken
     retired_signers: tuple[EventSigner, ...] = ()  # of keys that were replaced; they sign the keys document
 
     @classmethod
@@ -219,6 +229,7 @@ class Service:
             peers=KnownPeers(),
             mirrored=MirroredChannels(),
             upkeep=Upkeep(),
+            deliveries=Places(MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN),
             **windows,
         )
 

@@ -20,7 +20,7 @@ from openguild_proto.effects.mirrors import (
 from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_DELIVERY_BODY_BYTES, MAX_SAFE_INTEGER, MAX_SEQUENCE
+from openguild_proto.limits import MAX_DELIVERY_BODY_BYTES, MAX_SAFE_INTEGER, MAX_SEQUENCE, OVERLOADED_RETRY_SECS
 from openguild_proto.mirror_records import Handover, Tenure
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.giving_up import TWO_OWNERS, has_claim
@@ -58,6 +58,13 @@ TOO_OFTEN = "it has begun anew within the last minute"
 )  # fmt: skip
 def deliver(call: Call[Delivery, None]) -> Operation[Response]:
     """Store the events, and answer where each mirror stands now. What is there already changes nothing."""
+    with call.ctx.service.deliveries.place(call.server.server) as is_free:
+        if not is_free:
+            raise Refusal(ErrorCode.OVERLOADED, wait_secs=OVERLOADED_RETRY_SECS)
+        return (yield from _deliver(call))
+
+
+def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
     body, owner = call.body, call.server.server
     require_unrestricted(call.ctx, call.server)
     problem = check_delivery(body)

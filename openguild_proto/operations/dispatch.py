@@ -67,7 +67,7 @@ def dispatch(
         if remote is not None:
             if not (route.is_for_remote and good):
                 raise Refusal(ErrorCode.NOT_FOUND)
-            call.claims, call.is_remote = remote.claims, True
+            call.claims, call.home = remote.claims, remote.caller
         elif route.auth == "server":
             try:
                 call.peer = yield from verified_server(ctx, request)

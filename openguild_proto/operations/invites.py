@@ -24,6 +24,7 @@ from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_respo
 from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.remote_joining import join_remote, show_remote_invite, split_invite
 from openguild_proto.operations.route import Rights, in_guild, route
+from openguild_proto.operations.servers import require_unrestricted
 from openguild_proto.policy.invites import is_valid_invite, parse_code
 from openguild_proto.policy.permissions import Permission, needed_to_delete, require_guild
 from openguild_proto.records import GuildAccess, InviteRecord, LimitReached, PageCursor
@@ -163,6 +164,8 @@ def delete_invite(call: Call[None, None], code: str) -> Operation[Response]:
         return (yield from pass_to_owner(call, invite.origin, invite.guild_id))
     access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=call.claims.user_id)
     require_guild(access, needed_to_delete(invite.created_by, call.claims.user_id))
+    if call.home is not None:  # the path names no guild, so that dispatch could not look at it (PROTOCOL 16.4.9)
+        require_unrestricted(call.ctx, call.home, invite.guild_id)
     reason = call.query.get("reason")
     yield from DeleteInvite(author=call.claims.author, code=code, now_ms=call.ctx.wall_ms, reason=reason)
     return Response.empty()

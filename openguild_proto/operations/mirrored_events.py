@@ -9,11 +9,26 @@ import msgspec
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.canonical.redaction import has_canonical_content
 from openguild_proto.canonical.verify import ServerKeys, UnverifiedEvent, Verified, verify_event
+from openguild_proto.limits import MAX_MIRRORED_EVENT_BYTES
 from openguild_proto.mirror_records import MirroredEvent
-from openguild_proto.operations.owner_claims import event_problem
+from openguild_proto.operations.owner_claims import event_problem, form_problem
 from openguild_proto.records import LogPlace
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.said import Said, what_is_said
+
+
+def read_event(wire: bytes) -> CanonicalEvent:
+    """Parse an event of another server as far as it takes a bounded time to verify it. Raises UnverifiedEvent."""
+    if len(wire) > MAX_MIRRORED_EVENT_BYTES:
+        raise UnverifiedEvent("it is too large")
+    try:
+        event = parse_event(wire)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
+        raise UnverifiedEvent(f"this is no event: {malformed}") from None
+    problem = form_problem(event)
+    if problem is not None:
+        raise UnverifiedEvent(problem)
+    return event
 
 
 def read_mirrored(
@@ -32,10 +47,7 @@ def read_mirrored(
     Raises UnverifiedEvent unless `owner` has signed it, and this server, `here`, what is said to be of it. `keys`: those that
     verify events of a time.
     """
-    try:
-        event = parse_event(wire)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
-        raise UnverifiedEvent(f"this is no event: {malformed}") from None
+    event = read_event(wire)
     known = keys(event.origin_ts)
     verified = verify_event(wire, known, owner)
     of_here = event.origin_server == here

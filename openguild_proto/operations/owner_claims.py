@@ -5,6 +5,7 @@ Texts are held only to what cannot be stored, or misleads wherever it is shown: 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -15,6 +16,7 @@ from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.federation.names import NameFault, parse_server_name
 from openguild_proto.limits import (
     MAX_EMOJI_CHARS,
+    MAX_EVENT_VALUES,
     MAX_INVITE_USES,
     MAX_MENTIONED_USERS,
     MAX_MESSAGE_CHARS,
@@ -24,6 +26,8 @@ from openguild_proto.limits import (
     MAX_POSITION,
     MAX_REASON_CHARS,
     MAX_SAFE_INTEGER,
+    MAX_SIGNATURES_PER_SERVER,
+    MAX_SIGNING_SERVERS,
     MAX_TOPIC_CHARS,
 )
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, PassedInvite, Snapshot
@@ -50,7 +54,36 @@ _TYPE = re.compile(r"[!-~]{1,64}", re.ASCII)
 _SENDER = re.compile(r"[!-~]{1,255}", re.ASCII)  # a user, or the server
 _MISLEADING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")  # line breaks, directions
 _CHAIN_BYTES = 32
+_SIGNATURE_BYTES = 64
+_KEY_NAME = re.compile(r"ed25519:[A-Za-z0-9_.:-]{1,64}", re.ASCII)  # PROTOCOL 16.1.3
 _MAX_USES = 2**31 - 1  # PostgreSQL's integer; an invite without a bound may be used so often
+
+
+def cost_problem(event: CanonicalEvent) -> str | None:
+    """Return why an event is not even verified; None: that takes a bounded time."""
+    if len(event.prev_events) + len(event.auth_events) > MAX_EVENT_VALUES or _has_many_values(event.content):
+        return f"it has more than {MAX_EVENT_VALUES} values"
+    signatures = event.signatures
+    if len(signatures) > MAX_SIGNING_SERVERS or any(
+        len(each) > MAX_SIGNATURES_PER_SERVER for each in signatures.values()
+    ):
+        return "it has too many signatures"
+    return None
+
+
+def form_problem(event: CanonicalEvent) -> str | None:
+    """Return why an event is not even verified; None: that takes a bounded time, and nothing else is said in its signatures."""
+    problem = cost_problem(event)
+    if problem is not None:
+        return problem
+    for server, by_key in event.signatures.items():
+        if (
+            not _is_server(server)
+            or not all(map(_KEY_NAME.fullmatch, by_key))
+            or not all(map(_is_signature, by_key.values()))
+        ):
+            return "its signatures are none"
+    return None
 
 
 def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, wire: bytes, at_ms: int) -> str | None:
@@ -159,6 +192,27 @@ def _channel_problem(channel: MirroredChannel) -> str | None:
     return None
 
 
+def _has_many_values(content: Any) -> bool:
+    left, found = [content], 0
+    while left and found <= MAX_EVENT_VALUES:
+        value = left.pop()
+        found += 1
+        if isinstance(value, dict | list):
+            if len(value) > MAX_EVENT_VALUES:
+                return True
+            left += value.values() if isinstance(value, dict) else value
+    return found > MAX_EVENT_VALUES
+
+
+def _is_signature(text: str) -> bool:
+    """Whether a text is a signature in its one form."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return len(raw) == _SIGNATURE_BYTES and base64.b64encode(raw).decode() == text
+
+
 def _members(content: Any) -> dict[str, Any]:
     return {name: getattr(content, name) for name in getattr(content, "__struct_fields__", ()) if name != "content"}
 
@@ -171,7 +225,9 @@ def _is_of_its_sender(event: CanonicalEvent, content: AnyContent | UnknownConten
 
 
 def _may_be_mentioned(named: MentionedParties) -> bool:
-    return len(named.users) <= MAX_MENTIONED_USERS and all(map(_is_uuid, named.users)) and {*named.roles} <= {*ROLES}
+    users, roles = {*named.users}, {*named.roles}
+    is_named_once = len(users) == len(named.users) and len(roles) == len(named.roles)
+    return is_named_once and len(users) <= MAX_MENTIONED_USERS and all(map(_is_uuid, users)) and roles <= {*ROLES}
 
 
 def _is_uuid(text: str) -> bool:

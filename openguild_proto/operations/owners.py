@@ -112,6 +112,8 @@ def offline(wait_secs: float | None = None) -> Refusal:
 
 def refusal_of(status: int, body: bytes) -> Refusal:
     """Return the refusal of an owner as one of this server."""
+    if len(body) > MAX_SHORT_ANSWER_BYTES:
+        return offline()
     try:
         told = msgspec.json.decode(body, type=_ErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -196,20 +198,25 @@ def pass_to_owner(
 def seen_from(here: str, body: bytes, owner: str, kind: Any) -> bytes:
     """Return an answer of the route that `owner` has given, with the `origin` of guilds, users and messages as `here` says it.
 
+    Members that the route does not have are left out, and no values are built of them: there could be millions.
+
     Raises MsgspecError, UnicodeDecodeError and RecursionError for an answer of another route.
     """
     if kind is None:
         return b""
-    msgspec.json.decode(body, type=kind)
+    value: Any = msgspec.json.decode(body, type=kind)
     (shown,) = get_args(kind) or (kind,)
-    if "origin" not in getattr(shown, "__struct_fields__", ()):
-        return body
-    value: Any = msgspec.json.decode(body)
-    for line in value if isinstance(value, list) else [value]:
-        origin = line.pop("origin", owner)
-        if origin != here:
-            line["origin"] = origin
+    absent = next((each.default for each in msgspec.structs.fields(shown) if each.name == "origin"), None)
+    if "origin" in shown.__struct_fields__:
+        is_list = isinstance(value, list)
+        seen = [_seen(line, here, owner, absent) for line in (value if is_list else [value])]
+        value = seen if is_list else seen[0]
     return msgspec.json.encode(value)
+
+
+def _seen(line: Any, here: str, owner: str, absent: object) -> Any:
+    origin = owner if line.origin == absent else line.origin
+    return msgspec.structs.replace(line, origin=absent if origin == here else origin)
 
 
 class _Line(msgspec.Struct):

@@ -100,6 +100,8 @@ def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
     if invite.member_count >= MAX_MIRRORED_MEMBERS:
         raise Refusal(ErrorCode.LIMIT_REACHED, "this guild is too large to be mirrored")
     spend(ctx, ctx.service.peer_joins, server)
+    if not call.body.has_mirror:
+        _spend_snapshot(call, invite.guild_id)
     joined = yield from JoinFromServer(
         peer=server,
         user=user,
@@ -119,6 +121,11 @@ def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
     return Response.json(answer)
 
 
+def _spend_snapshot(call: Call[Any, Any], guild_id: str) -> None:
+    """Count a snapshot of the guild for the server: one of 50,000 members takes seconds. Raises Refusal 429."""
+    spend(call.ctx, call.ctx.service.peer_snapshots, f"{call.server.server} {guild_id}")
+
+
 @route(
     "GET", "/federation/v1/guilds/{guild_id}/snapshot", "A guild as it is, for a mirror that begins anew",
     {200: Snapshot}, auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
@@ -126,6 +133,7 @@ def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
 def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
     """Show a guild that the server mirrors; its logs are delivered from there on."""
     require_unrestricted(call.ctx, call.server, guild_id, reads=True)
+    _spend_snapshot(call, guild_id)
     found = yield from ReadSnapshot(peer=call.server.server, guild_id=guild_id)
     if found is None:
         raise Refusal(ErrorCode.NOT_FOUND)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from openguild_proto.canonical.encode import CanonicalError
+from base64 import b64decode
+
+from openguild_proto.canonical.encode import CanonicalError, canonical_json
 from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash, wire_bytes
-from openguild_proto.canonical.verify import UnverifiedEvent, Verified, verify_event
+from openguild_proto.canonical.signing import verify
+from openguild_proto.canonical.verify import ServerKeys, UnverifiedEvent, Verified, verify_event
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.channels import AppendEvent, AppendFailure, FindChannelAccess, Unchanged
 from openguild_proto.effects.mirrors import KnowRemoteUser
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_PROPOSAL_BODY_BYTES, MAX_PROPOSAL_SKEW_MS, MAX_REASON_CHARS
+from openguild_proto.limits import (
+    MAX_PROPOSAL_BODY_BYTES,
+    MAX_PROPOSAL_SKEW_MS,
+    MAX_PROPOSED_BYTES_BESIDE_TEXT,
+    MAX_REASON_CHARS,
+)
 from openguild_proto.log.chains import receipt_at
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.idempotency import checked_nonce
 from openguild_proto.operations.messages import checked_event_id, checked_text
+from openguild_proto.operations.mirrored_events import read_event
 from openguild_proto.operations.owner_changes import moved
 from openguild_proto.operations.owner_claims import event_problem
 from openguild_proto.operations.peer_guilds import checked_user
@@ -49,7 +58,6 @@ from openguild_proto.schemas.events import (
     RedactionContent,
     UnknownContent,
     parse_content,
-    parse_event,
 )
 from openguild_proto.schemas.said import Said, what_is_said
 
@@ -77,7 +85,8 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     spend(ctx, ctx.service.peer_proposals, caller.server)
     user = checked_user(body.user)
     nonce, wire = checked_nonce(body.nonce), body.event.encode()
-    event = yield from _checked_event(ctx, caller.server, user.user_id, log_id, wire)
+    keys = yield from keys_of(ctx, caller.server, ctx.wall_ms)
+    event = _checked_event(ctx, caller.server, user.user_id, log_id, wire, keys)
     yield from KnowRemoteUser(peer=caller.server, user=user, now_ms=ctx.wall_ms)
     content = parse_content(event)
     said = what_is_said(event, content)
@@ -92,7 +101,7 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     if wait_secs is not None:
         raise Limit.MESSAGES.refusal(wait_secs)
     _check_said(event, content, user, said, access)
-    countersigned = _countersigned(ctx, event, caller.server)
+    countersigned = _countersigned(ctx, event, caller.server, keys)
     problem = event_problem(event, content, countersigned, ctx.wall_ms)
     if problem is not None:  # mirrors would not take it, nor anything behind it
         raise _problem(problem)
@@ -134,15 +143,16 @@ def _target(change: Change | None) -> str | None:
     return change.target if change is not None else None
 
 
-def _checked_event(ctx: Context, server: str, user_id: str, log_id: str, wire: bytes) -> Operation[CanonicalEvent]:
+def _checked_event(
+    ctx: Context, server: str, user_id: str, log_id: str, wire: bytes, keys: ServerKeys
+) -> CanonicalEvent:
     """Return the event, whole and signed by its home. Raises Refusal 400."""
-    keys = yield from keys_of(ctx, server, ctx.wall_ms)
     try:
+        event = read_event(wire)
         if verify_event(wire, keys, server) is not Verified.WHOLE:
             raise UnverifiedEvent("its content is not there")
     except UnverifiedEvent as fault:
         raise _problem(str(fault)) from None
-    event = parse_event(wire)
     if event.schema_version != 1 or event.prev_events or event.auth_events:
         raise _problem("it has another form than version 1")
     if event.origin_server != server or event.sender != user_id or event.room_id != log_id:
@@ -162,6 +172,8 @@ def _check_said(
         raise _problem("its author is not its sender")
     if content.author.username not in {user.username, user.user_id}:
         raise _problem("its author has another name than its sender")
+    if _bytes_beside_text(event, content) > MAX_PROPOSED_BYTES_BESIDE_TEXT:
+        raise _problem(f"it has more than {MAX_PROPOSED_BYTES_BESIDE_TEXT} bytes beside its text")
     if said.change is not None:
         checked_event_id("event.content", said.change.target)
     match said.change:
@@ -187,19 +199,29 @@ def _check_said(
             raise _problem("it mentions others than its text may")
 
 
+def _bytes_beside_text(event: CanonicalEvent, content: AnyContent | UnknownContent) -> int:
+    """Return how long the content is without the text, which has a bound of its own. Members that are not known here count."""
+    text = content.content if isinstance(content, MessageContent | EditContent) else ""
+    return len(canonical_json(event.content, strict=False)) - len(canonical_json(text))
+
+
 def _check_text(text: str) -> None:
     if checked_text(text) != text:
         raise _problem("the text is not trimmed")
 
 
-def _countersigned(ctx: Context, event: CanonicalEvent, server: str) -> bytes:
-    """Return the event with the signatures of its home and of this server, and no others."""
+def _countersigned(ctx: Context, event: CanonicalEvent, server: str, keys: ServerKeys) -> bytes:
+    """Return the event with the good signatures of its home, that of this server, and no others: no redaction takes them away."""
     try:
         canonical = canonical_bytes(event)
     except CanonicalError as fault:
         raise _problem(str(fault)) from None
     digest = event_hash(canonical)
-    signatures = {server: event.signatures[server]}
+    known, given = keys[server], event.signatures[server]
+    good = {
+        name: text for name, text in given.items() if name in known and verify(known[name], digest, b64decode(text))
+    }
+    signatures = {server: good}
     if ctx.service.signer is not None:
         signatures |= ctx.service.signer.sign(digest)
     return wire_bytes(canonical, event.event_id, signatures)

@@ -14,18 +14,19 @@ from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, eve
 from openguild_proto.canonical.signing import SIGNATURE_BYTES, verify
 from openguild_proto.effects.base import Operation, StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
-from openguild_proto.effects.federation import IsReader, ListGuildHomes, Standing
+from openguild_proto.effects.federation import FindReadable, ListGuildHomes, Standing
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.policy import judge
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_BODY_BYTES
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
+from openguild_proto.operations.owner_claims import cost_problem
 from openguild_proto.operations.paging import count_within_bytes
 from openguild_proto.operations.parameters import EVENT_LIMIT, SINCE
 from openguild_proto.operations.proposals import take_proposal
 from openguild_proto.operations.route import in_guild, route
-from openguild_proto.operations.servers import keys_of, known_peer
+from openguild_proto.operations.servers import keys_of, known_peer, require_unrestricted
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import GuildAccess, StoredEvent
 from openguild_proto.schemas.between_servers import Proposal
@@ -113,10 +114,15 @@ def receive_transaction(call: Call[Transaction, None]) -> Operation[Response]:
 
 
 def _parsed(place: int, pdu: dict[str, Any]) -> CanonicalEvent:
+    """Return the event, if verifying it takes a bounded time. Raises Refusal 400."""
     try:
-        return msgspec.convert(pdu, CanonicalEvent)
+        event = msgspec.convert(pdu, CanonicalEvent)
+        problem = cost_problem(event)
     except msgspec.ValidationError as fault:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(f"pdus.{place}", str(fault)),)) from None
+        problem = str(fault)
+    if problem is not None:
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(f"pdus.{place}", problem),))
+    return event
 
 
 def _take(call: Call[Transaction, None], event: CanonicalEvent) -> Operation[str | None]:
@@ -188,7 +194,9 @@ def _told(refusal: Refusal) -> str:
 def list_for_server(call: Call[None, None], channel_id: str) -> Operation[Response]:
     """Read a page. Of a channel that no user of the server may read, as of one that does not exist, it is empty."""
     page: tuple[StoredEvent, ...] = ()
-    if (yield from IsReader(server=call.server.server, channel_id=channel_id)):
+    guild_id = yield from FindReadable(server=call.server.server, channel_id=channel_id)
+    if guild_id is not None:
+        require_unrestricted(call.ctx, call.server, guild_id, reads=True)
         limit = call.query.get("limit", DEFAULT_PAGE_EVENTS)
         page = (yield from ReadEvents(log_id=channel_id, limit=limit, after=call.query.get("since"))) or ()
         page = page[: count_within_bytes([event.wire for event in page])]

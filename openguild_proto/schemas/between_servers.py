@@ -11,6 +11,7 @@ from openguild_proto.limits import (
     MAX_ENDED_GUILDS,
     MAX_MIRRORED_CHANNELS,
     MAX_MIRRORED_MEMBERS,
+    MAX_MIRRORED_ROLES,
 )
 from openguild_proto.mirror_records import (
     Exchanged,
@@ -214,6 +215,8 @@ def check_snapshot(snapshot: Snapshot) -> str | None:
         return f"more than {MAX_MIRRORED_MEMBERS} members"
     if len(snapshot.channels) > MAX_MIRRORED_CHANNELS:
         return f"more than {MAX_MIRRORED_CHANNELS} channels"
+    if sum(len(channel.roles) for channel in snapshot.channels) > MAX_MIRRORED_ROLES:
+        return f"more than {MAX_MIRRORED_ROLES} roles in channels"
     return None
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import JSON, Request
-from openguild_proto.limits import MAX_JSON_DEPTH, MAX_SAFE_INTEGER, MAX_SEQUENCE
+from openguild_proto.limits import MAX_JSON_CONTAINERS, MAX_JSON_DEPTH, MAX_SAFE_INTEGER, MAX_SEQUENCE
 from openguild_proto.schemas.shapes import shape_problem
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ _INTEGER = re.compile(r"(-?)([0-9]+)", re.ASCII)
 def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
     """Decode the JSON body as `kind`, a msgspec Struct. Unknown members are ignored (PROTOCOL 3.3.4).
 
-    Raises Refusal: 415 for another media type or a content coding; 400 `invalid_json` for invalid JSON, nesting beyond 128 and
+    Raises Refusal: 415 for another media type or a content coding; 400 `invalid_json` for invalid JSON, beyond its bounds, and
     lone surrogates; 400 `validation_error` with the field for a wrong type or a repeated member.
     `required` False: an empty body stands for `{}`.
     """
@@ -54,12 +54,12 @@ def _check_media_type(request: Request) -> None:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, at most 128 deep. Raises Refusal."""
+    """Parse strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, with bounds of its structure. Raises Refusal."""
     texts = _parse_texts(body)
     if texts is not None:
         return texts
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:  # counts strings too, so check exactly
-        _check_depth(body)
+        _check_structure(body)
     try:
         value = _DECODER.decode(body.decode())
     except Refusal:
@@ -83,13 +83,18 @@ def _parse_texts(body: bytes) -> dict[str, str | bool | None] | None:
     return value if len(value) == body.count(b":") else None
 
 
-def _check_depth(body: bytes) -> None:
-    """Check the depth before parsing, in one scan without recursion."""
-    depth = 0
+def _check_structure(body: bytes) -> None:
+    """Check the depth, and how many objects and arrays there are, before parsing, in one scan without recursion."""
+    depth = found = 0
     for matched in _STRUCTURE.finditer(body):
         token = matched[0]
         if token in (b"[", b"{"):
             depth += 1
+            found += 1
+            if found > MAX_JSON_CONTAINERS:
+                raise Refusal(
+                    ErrorCode.INVALID_JSON, f"the body has more than {MAX_JSON_CONTAINERS} objects and arrays"
+                )
             if depth > MAX_JSON_DEPTH:
                 raise Refusal(ErrorCode.INVALID_JSON, f"the body is nested deeper than {MAX_JSON_DEPTH}")
         elif token in (b"]", b"}"):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from openguild_proto.diagnosis.printable import printable
 from openguild_runtime.cli.admin_federation import add_federation_commands, federation_request
 from openguild_runtime.cli.admin_guild import add_guild_commands, guild_request
 from openguild_runtime.cli.admin_password import add_password_command, set_password
@@ -101,7 +102,8 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
             return show_why(ask_all(path, request), arguments)
     answers = ask_all(path, request)
     for answer in answers:
-        sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(answer, indent=2, ensure_ascii=False)
+        sys.stdout.write(printable(text, kept="\n") + "\n")  # other servers have chosen some of it
     failed = any("error" in answer for answer in answers)
     return int(failed or (arguments.get("user") is not None and not _matched(answers)))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from openguild_proto.diagnosis.printable import printable
 from openguild_proto.diagnosis.why import Remembered, explain, is_known, not_found
 from openguild_runtime.server.failures import CommandFailed
 
@@ -19,7 +20,8 @@ def show_why(answers: list[dict[str, Any]], arguments: dict[str, Any]) -> int:
         raise CommandFailed(f"admin why: {answers[0]['error']}")
     request_id = arguments["request_id"]
     if arguments["json"]:
-        sys.stdout.write(json.dumps([msgspec.to_builtins(each) for each in told], indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps([msgspec.to_builtins(each) for each in told], indent=2, ensure_ascii=False)
+        sys.stdout.write(printable(text, kept="\n") + "\n")
     elif is_known(told):
         sys.stdout.write("\n".join(explain(request_id, told)) + "\n")
     else:

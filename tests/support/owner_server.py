@@ -78,8 +78,15 @@ class Owner:
         return joined
 
     def append(
-        self, event_type: str, content: dict[str, Any], *, sender: str | None = None, home: str = OWNER
+        self,
+        event_type: str,
+        content: dict[str, Any],
+        *,
+        sender: str | None = None,
+        home: str = OWNER,
+        lies: bool = False,
     ) -> StoredEvent:
+        """`lies`: it is not asked whether an honest owner would take the change."""
         sender = sender or self.user_id
         content = {"author": {"id": sender, "username": "x"}, **content, "nonce": f"n{next(numbers)}"}
         built = build_event(
@@ -94,7 +101,7 @@ class Owner:
         said = what_is_said(event, parse_content(event))
         appended = self.do(
             AppendEvent(
-                author=Author(sender), channel_id=self.channel_id, sender_id=sender, event_id=built.event_id,
+                author=None if lies else Author(sender), channel_id=self.channel_id, sender_id=sender, event_id=built.event_id,
                 event_type=event_type, wire=wire, nonce=None, fingerprint=b"", now_ms=NOW_MS, change=said.change,
                 mentions=said.mentions,
             )

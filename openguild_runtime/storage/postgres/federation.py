@@ -9,7 +9,7 @@ import msgspec
 from openguild_proto.effects.federation import (
     FederatedGuild,
     FindPeer,
-    IsReader,
+    FindReadable,
     ListFederatedGuilds,
     ListGuildHomes,
     ListOwnKeys,
@@ -230,19 +230,21 @@ async def list_guild_homes(connection: Connection, effect: ListGuildHomes) -> tu
     return tuple(row["origin"] for row in rows)
 
 
-@performs(IsReader, Mode.QUERY)
-async def is_reader(connection: Connection, effect: IsReader) -> bool:
-    found: bool = await connection.fetchval(
+@performs(FindReadable, Mode.QUERY)
+async def find_readable(connection: Connection, effect: FindReadable) -> str | None:
+    guild_id = await connection.fetchval(
         """
-        SELECT EXISTS (
-            SELECT FROM channels AS c JOIN guild_memberships AS m ON m.guild_id = c.guild_id JOIN users AS u USING (user_id)
-            WHERE c.channel_id = $2 AND c.origin IS NULL AND u.origin = $1
-        ) OR EXISTS (
-            SELECT FROM channels AS c JOIN channel_memberships AS m USING (channel_id) JOIN users AS u USING (user_id)
-            WHERE c.channel_id = $2 AND c.origin IS NULL AND u.origin = $1
+        SELECT c.guild_id FROM channels AS c WHERE c.channel_id = $2 AND c.origin IS NULL AND (
+            EXISTS (
+                SELECT FROM guild_memberships AS m JOIN users AS u USING (user_id)
+                WHERE m.guild_id = c.guild_id AND u.origin = $1
+            ) OR EXISTS (
+                SELECT FROM channel_memberships AS m JOIN users AS u USING (user_id)
+                WHERE m.channel_id = c.channel_id AND u.origin = $1
+            )
         )
         """,
         effect.server,
         effect.channel_id,
     )
-    return found
+    return str(guild_id) if guild_id is not None else None

@@ -10,6 +10,7 @@ from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.mirrors import FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
 from openguild_proto.limits import LOCK_TIMEOUT_MS
+from openguild_proto.log.changes import stray_place
 from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.records import LogPlace, Redact, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
@@ -60,12 +61,15 @@ DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
     SELECT sequence FROM federation_history WHERE log_id = $1 AND event_id = $2
 )
 """
-# Edits of a message that is not here, some at a time: its owner decides how many there are.
+# Edits that did nothing to a message, or to one that is not here, some at a time: its owner decides how many there are.
 STRAY_EDITS = """
-SELECT sequence, wire FROM log_events WHERE log_id = $1 AND event_type = 'message.edited' AND target IS NULL
-AND sequence > $3 AND position(convert_to($2::text, 'UTF8') IN wire) > 0 ORDER BY sequence LIMIT $4
+SELECT sequence, wire FROM log_events WHERE log_id = $1 AND event_type = 'message.edited' AND target = $2
+AND sequence > $3 ORDER BY sequence LIMIT $4
 """
-REPLACE_WIRE = "UPDATE log_events SET wire = $3 WHERE log_id = $1 AND sequence = $2"
+REPLACE_WIRES = """
+UPDATE log_events AS e SET wire = given.wire FROM unnest($2::bigint[], $3::bytea[]) AS given (sequence, wire)
+WHERE e.log_id = $1 AND e.sequence = given.sequence
+"""
 
 
 async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
@@ -175,11 +179,10 @@ async def _channel_events(
 
 
 async def _redact_strays(tx: Transaction, log_id: str, target: str, redacted_by: str) -> None:
-    """Take away the texts of edits of a message that is not here."""
-    after = 0
-    while rows := await tx.connection.fetch(STRAY_EDITS, log_id, target, after, STRAYS_AT_ONCE):
-        for row in rows:
-            if parse_event(row["wire"]).content.get("target") == target:
-                wire = redacted_wire(row["wire"], redacted_by)
-                await tx.connection.execute(REPLACE_WIRE, log_id, row["sequence"], wire)
+    """Take away the texts of edits that did nothing to a message, which may not be here."""
+    place, after = stray_place(target), 0
+    while rows := await tx.connection.fetch(STRAY_EDITS, log_id, place, after, STRAYS_AT_ONCE):
+        strays = [row for row in rows if parse_event(row["wire"]).content.get("target") == target]
+        wires = [redacted_wire(row["wire"], redacted_by) for row in strays]
+        await tx.connection.execute(REPLACE_WIRES, log_id, [row["sequence"] for row in strays], wires)
         after = rows[-1]["sequence"]

@@ -242,6 +242,8 @@ class PostgresStorage(Storage):
         posts = self._alone(lambda connection: self._mirror_posts.store(connection, effect))
         stored = await self._with_connection(posts, writes=True)
         outcome: MirrorOutcome = stored or await self._transact(mirror_events, effect, snapshot=False)
+        if outcome.events and any(event.event_type == "message" for event in effect.events):
+            self._indexer.grown(effect.log_id)
         return outcome
 
     @performs(SearchMessages, Mode.STORE)

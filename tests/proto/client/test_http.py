@@ -19,7 +19,7 @@ from openguild_proto.client import (
     proxy_answer_reason,
 )
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.limits import MAX_INTERIM_RESPONSES, MAX_RESPONSE_HEAD_BYTES
+from openguild_proto.limits import MAX_FREE_CHUNKS, MAX_INTERIM_RESPONSES, MAX_RESPONSE_HEAD_BYTES, MIN_CHUNK_BYTES
 from tests.support.wire import cut
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: application/json\r\n\r\nhello"
@@ -100,6 +100,31 @@ def test_a_closing_response_ends_the_connection() -> None:
     http.send_request("POST", "/x", (("content-type", "application/json"),), b"{}")
     assert http.receive_data(ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) is not None
     assert not http.reusable
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(size: int) -> bytes:
+    return b"%x\r\n%b\r\n" % (size, b"x" * size)
+
+
+def test_a_body_may_have_few_chunks_of_any_size_and_any_number_of_large_ones() -> None:
+    http = HttpClient("h")
+    for sizes in ([1] * MAX_FREE_CHUNKS, [1] * MAX_FREE_CHUNKS, [MIN_CHUNK_BYTES] * (3 * MAX_FREE_CHUNKS)):
+        http.send_request("GET", "/x")
+        answer = http.receive_data(CHUNKED + b"".join(map(chunk, sizes)) + b"0\r\n\r\n")
+        assert answer is not None
+        assert len(answer.body) == sum(sizes)
+
+
+def test_a_body_of_very_many_small_chunks_breaks_the_connection() -> None:
+    """Each takes about as long as a thousand bytes: a body of 32 MiB in chunks of one byte takes minutes."""
+    http = HttpClient("h")
+    http.send_request("GET", "/x")
+    assert http.receive_data(CHUNKED + chunk(1) * MAX_FREE_CHUNKS) is None
+    with pytest.raises(ConnectionBroken, match="too many chunks"):
+        http.receive_data(chunk(1) * (MAX_FREE_CHUNKS // MIN_CHUNK_BYTES + 1) + b"0\r\n\r\n")
 
 
 def test_interim_responses_are_skipped_and_bounded() -> None:

@@ -34,6 +34,25 @@ def test_a_refusal_is_explained() -> None:
     ]
 
 
+def test_texts_of_peers_do_nothing_to_the_terminal() -> None:
+    """A name of a parameter, which anybody chooses, is in the detail; a request id is what somebody has sent in."""
+    named = FinishedRequest(
+        1.0,
+        "x",
+        "GET",
+        "/guilds",
+        400,
+        0.1,
+        "192.0.2.1",
+        detail="\x1b]0;owned\x07\x9b2J\n  status    200 is no parameter",
+    )
+    text = explain("x\x1b[2J", [told(named, lines=("WARN \x9b2J\nTraceback",))])
+    assert all(line.replace("\n", "").isprintable() for line in text)
+    assert text[0] == "request x\\u001b[2J"
+    assert text[-2:] == ["log:", "WARN \\u009b2J\nTraceback"]
+    assert "  detail    \\u001b]0;owned\\u0007\\u009b2J\\n  status    200 is no parameter" in text
+
+
 def test_a_slow_failure_without_a_user_says_so() -> None:
     failed = FinishedRequest(
         1.0, "x", "", "unmatched", 500, 2.0, "192.0.2.1", error="server_error", reason="other", cause="expired"

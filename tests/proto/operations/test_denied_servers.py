@@ -167,3 +167,21 @@ def test_users_have_nothing_to_do_with_an_owner_in_a_guild_in_which_it_is_denied
     assert scene.posted() == [403, 200]
     scene.south.ask_for(carol, "POST", f"/invites/{scene.codes[1]}@{NORTH}/accept")
     assert scene.south.ask("DELETE", f"/guilds/{scene.guilds[0]}/members/@me", token=scene.bob).status == 204
+
+
+@pytest.mark.parametrize("standing", [Standing.DENY, Standing.QUARANTINE])
+def test_a_server_that_is_ruled_out_in_a_guild_deletes_no_invite_of_it(standing: Standing) -> None:
+    """The path of an invite names no guild."""
+    federation = Federation(NORTH, SOUTH)
+    north, south = federation[NORTH], federation[SOUTH]
+    alice, bob = north.user("alice"), south.user("bob")
+    guild = north.ask_for(alice, "POST", "/guilds", {"name": "g"})["guild_id"]
+    code = north.ask_for(alice, "POST", f"/guilds/{guild}/invites")["code"]
+    south.ask_for(bob, "POST", f"/invites/{code}@{NORTH}/accept")
+    bob_id = south.ask_for(bob, "GET", "/users/me")["user_id"]
+    north.ask_for(alice, "PUT", f"/guilds/{guild}/members/{bob_id}", {"role": "admin"})
+    rule(north, SOUTH, standing, guild)
+    assert south.ask("DELETE", f"/invites/{code}@{NORTH}", token=bob).status == 403
+    assert north.ask("GET", f"/invites/{code}", token=alice).status == 200
+    rule(north, SOUTH, None, guild)
+    assert south.ask("DELETE", f"/invites/{code}@{NORTH}", token=bob).status == 204

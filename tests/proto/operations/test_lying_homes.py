@@ -78,6 +78,33 @@ def test_proposed_clearings_are_within_their_bounds(shared: Shared, members: dic
     assert proposed(shared, "reactions.cleared", {"target": before["event_id"], **members}) == status
 
 
+@pytest.mark.parametrize("member", ["hidden", "nonce"])
+@pytest.mark.parametrize("event_type", ["message", "message.edited", "reaction.added"])
+def test_proposals_say_little_beside_their_text(shared: Shared, event_type: str, member: str) -> None:
+    """Nothing takes away what a reaction says, and each subscriber is sent all of it."""
+    bob = user_id(shared.south, shared.bob)
+    mine = shared.south.ask_for(shared.bob, "POST", f"/channels/{shared.channel}/messages", {"content": "mine"})
+    said = {
+        "message": {"content": "\U0001f600" * 4_000},
+        "message.edited": {"content": "\u0001" * 4_000, "target": mine["event_id"]},
+        "reaction.added": {"emoji": "\N{THUMBS UP SIGN}", "target": mine["event_id"]},
+    }[event_type]
+
+    def status(text: str, nonce: str) -> int:
+        content = {"author": {"id": bob, "username": "bob"}, "nonce": "n", **said, member: text}
+        built = build_event(
+            server_name=SOUTH, room_id=shared.channel, event_type=event_type, sender=bob, content=content,
+            origin_ts_ms=shared.south.wall_ms, signer=shared.south.signer,
+        )  # fmt: skip
+        body = msgspec.json.encode(Proposal(RemoteUser(bob, "bob"), built.wire.decode(), nonce))
+        return shared.south.perform(
+            AskPeer(NORTH, "POST", f"/federation/v1/logs/{shared.channel}/proposals", body)
+        ).status
+
+    assert status("x" * 4_096, "n1") == 400
+    assert status("x" * 2_048, "n2") == 200
+
+
 def test_a_server_that_gives_out_the_ids_of_anothers_users_stops_no_mirror(shared: Shared) -> None:
     """The owner of the guild cannot know whose id it was first; where it is known nothing is shown as of that user."""
     north, south, east = shared.north, shared.south, shared.federation["east.test"]

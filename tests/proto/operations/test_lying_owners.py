@@ -95,11 +95,14 @@ def test_pins_of_users_of_this_server_are_signed_here(shared: Shared) -> None:
 
 
 LONG = "x" * 65
+NORTH_ID = "11111111-1111-4111-8111-111111111111"
 CONTENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "a text without a bound": ("message", {"content": "x" * 4_001}),
     "a text with NUL": ("message", {"content": "a\0b"}),
     "an event without a bound": ("message", {"content": "hi", "more": "x" * 140_000}),
     "too many mentions": ("message", {"content": "hi", "mentions": {"users": [NORTH] * 51}}),
+    "somebody mentioned twice": ("message", {"content": "hi", "mentions": {"users": [NORTH_ID] * 2}}),
+    "a role mentioned twice": ("message", {"content": "hi", "mentions": {"roles": ["member"] * 2}}),
     "mentions of nobody": ("message", {"content": "hi", "mentions": {"users": ["nobody"]}}),
     "mentions of no role": ("message", {"content": "hi", "mentions": {"roles": ["a\0b"]}}),
     "a reply to nothing": ("message", {"content": "hi", "reply_to": "$\0"}),

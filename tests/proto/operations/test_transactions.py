@@ -197,6 +197,15 @@ def test_a_channel_is_read_by_servers_of_its_readers_only(scene: Scene) -> None:
     assert read(scene.south, scene.channel) == (200, empty)
 
 
+def test_a_server_that_is_denied_in_the_guild_reads_no_channel_of_it(scene: Scene) -> None:
+    for standing, status in ((Standing.DENY, 403), (Standing.QUARANTINE, 200), (None, 200)):
+        scene.north.perform(RuleServer(server=SOUTH, guild_id=scene.guild, standing=standing, reason="spam", now_ms=0))
+        scene.north.service.peers.drop(SOUTH)
+        found, page = read(scene.south, scene.channel)
+        assert found == status
+        assert page.get("error") == ("server_denied" if status == 403 else None)
+
+
 def test_an_unsigned_reader_is_refused(scene: Scene) -> None:
     assert scene.north.ask("GET", f"/federation/channels/{scene.channel}/events").status == 401
 
@@ -217,3 +226,19 @@ def test_the_context_of_a_guild(scene: Scene) -> None:
         assert context(scene.north, scene.alice)["trustLevel"] == level
     stranger = scene.north.user("stranger")
     assert scene.north.ask("GET", f"/federation/guilds/{scene.guild}/context", token=stranger).status == 404
+
+
+HEAVY: dict[str, dict[str, Any]] = {
+    "many values": {"content": {"more": [[]] * 300}},
+    "many events before it": {"prev_events": ["$1"] * 300},
+    "many signatures": {"signatures": {SOUTH: {f"ed25519:{number}": "" for number in range(60)}}},
+}
+
+
+@pytest.mark.parametrize("case", HEAVY)
+def test_events_that_take_long_to_verify_are_refused_whole(scene: Scene, case: str) -> None:
+    """2 MiB of empty lists took seconds to encode."""
+    pdu = scene.pdu()
+    status, answer = scene.send(scene.pdu(), {**pdu, **HEAVY[case]})
+    assert (status, answer["error"], answer["details"][0]["field"]) == (400, "validation_error", "pdus.1")
+    assert scene.texts() == []

@@ -15,7 +15,7 @@ from hypothesis import given
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Request
 from openguild_proto.http.refusal import refusal_response
-from openguild_proto.limits import MAX_SEQUENCE
+from openguild_proto.limits import MAX_JSON_CONTAINERS, MAX_SEQUENCE
 from openguild_proto.schemas.decode import (
     _parse_texts,
     decode_body,
@@ -129,6 +129,15 @@ def test_the_depth_of_any_two_mebibytes_is_found_in_one_scan(body: bytes) -> Non
     started = time.process_time()
     assert refusal(parse_json, body).code is ErrorCode.INVALID_JSON
     assert time.process_time() - started < 5, "it takes 0.2 s at most; going back for each quote took minutes"
+
+
+@pytest.mark.parametrize("one", ["[]", "{}", '{"":0}'], ids=["arrays", "objects", "members"])
+def test_a_body_has_few_objects_and_arrays(one: str) -> None:
+    """A million of them took a second of the loop, also where no route reads them."""
+    few, text = f"[{','.join([one] * (MAX_JSON_CONTAINERS - 1))}]", json.dumps(one * MAX_JSON_CONTAINERS)
+    assert len(parse_json(few.encode())) == MAX_JSON_CONTAINERS - 1
+    assert parse_json(f"[{text}]".encode()) == [one * MAX_JSON_CONTAINERS]
+    assert refusal(parse_json, f"[{few}]".encode()).code is ErrorCode.INVALID_JSON
 
 
 names = st.text(st.sampled_from("ab\ud800\udfff"), max_size=3)

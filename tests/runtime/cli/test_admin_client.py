@@ -81,6 +81,15 @@ def test_one_server_answers_for_itself(path: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out) == {"settings": 1}
 
 
+def test_texts_of_other_servers_do_nothing_to_the_terminal(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"server": "evil.test", "answer": "\x9b2J\x1b]0;owned\x07 \u202e"}
+    with answering(path, told):
+        assert ask(path) == 0
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    assert json.loads(shown) == told
+
+
 def test_a_refused_connection_is_reported(path: Path) -> None:
     for left in ((), (path, worker_path(path, 3))):
         for each in left:

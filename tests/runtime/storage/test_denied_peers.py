@@ -13,7 +13,7 @@ from openguild_proto.effects.deliveries import (
     MoveCursors,
     TakeLeases,
 )
-from openguild_proto.effects.federation import RuleServer, Standing
+from openguild_proto.effects.federation import FindReadable, RuleServer, Standing
 from openguild_proto.effects.guilds import RemoveMember
 from openguild_proto.records import Author
 from openguild_runtime.storage.base import Storage
@@ -63,3 +63,17 @@ async def test_a_peer_that_is_denied_in_a_guild_lacks_nothing_of_it(storage: Sto
     assert await storage.perform(FindEnded(peer=peer)) == (), "it has not got the removal"
     await storage.perform(ruled(None))
     assert [log.ends for log in await behind()] == [True]
+
+
+async def test_a_channel_tells_its_guild_to_the_servers_of_its_readers(storage: Storage) -> None:
+    peer, owner = f"{new_id()}.test", await add_user(storage)
+    guild = await add_guild(storage, owner)
+    channel = await add_channel(storage, guild, owner)
+    readable = FindReadable(server=peer, channel_id=channel)
+    assert await storage.perform(readable) is None
+    user = await join(storage, guild, owner, peer)
+    assert await storage.perform(readable) == guild
+    assert await storage.perform(FindReadable(server=f"{new_id()}.test", channel_id=channel)) is None
+    assert await storage.perform(FindReadable(server=peer, channel_id=guild)) is None
+    await storage.perform(RemoveMember(author=Author(user), guild_id=guild, user_id=user, now_ms=NOW))
+    assert await storage.perform(readable) is None

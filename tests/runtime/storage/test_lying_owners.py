@@ -13,8 +13,9 @@ from openguild_proto.canonical.event import build_event
 from openguild_proto.effects.channels import FindChannelAccess, ReadEvents
 from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.handovers import AbsorbHistory, StageHistory
-from openguild_proto.effects.messages import FindMessage
+from openguild_proto.effects.messages import FindMessage, ReadVersions
 from openguild_proto.effects.mirrors import FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
+from openguild_proto.limits import MAX_MESSAGE_VERSIONS
 from openguild_proto.mirror_records import HistoricEvent
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.records import LogPlace
@@ -98,6 +99,32 @@ async def test_edits_of_a_message_that_is_not_here_are_read_some_at_a_time(
     events = await storage.perform(ReadEvents(owner.channel_id, 3 * STRAYS_AT_ONCE))
     assert len(events or ()) == 2 * STRAYS_AT_ONCE + 1
     assert not any(b"stray" in event.wire for event in events or ())
+
+
+async def test_edits_without_an_end_are_no_versions_and_go_with_their_message(kept_storage: Storage) -> None:
+    """An answer with all of them would have any size, and so would a redaction."""
+    storage, owner = kept_storage, Owner()
+    await mirrored(storage, owner)
+    message = owner.post("first")
+    for number in range(MAX_MESSAGE_VERSIONS + 9):
+        owner.append("message.edited", {"target": message.event_id, "content": f"text {number}"}, lies=True)
+
+    async def mirror() -> None:
+        place = await storage.perform(FindMirrorPlace(OWNER, owner.channel_id))
+        assert place is not None
+        news = owner.news(owner.channel_id, place.sequence, 2 * MAX_MESSAGE_VERSIONS)
+        assert (await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news))).status == "ok"
+
+    await mirror()
+    versions = await storage.perform(ReadVersions(channel_id=owner.channel_id, event_id=message.event_id))
+    assert versions is not None
+    assert len(versions) == MAX_MESSAGE_VERSIONS
+    assert f"text {MAX_MESSAGE_VERSIONS - 2}".encode() in versions[-1].wire
+    owner.append("message.redacted", {"target": message.event_id})
+    await mirror()
+    events = await storage.perform(ReadEvents(owner.channel_id, 2 * MAX_MESSAGE_VERSIONS))
+    assert len(events or ()) == MAX_MESSAGE_VERSIONS + 11
+    assert not any(b"text " in event.wire or b"first" in event.wire for event in events or ())
 
 
 async def test_an_id_that_a_third_server_gave_out_again_stops_no_mirror(kept_storage: Storage) -> None:

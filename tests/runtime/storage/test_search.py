@@ -19,8 +19,10 @@ from openguild_runtime.config.pool_shares import SEARCHERS
 from openguild_runtime.server.search_indexing import index
 from openguild_runtime.storage.postgres import PostgresStorage, search, search_index
 from openguild_runtime.storage.postgres.search_index import SearchIndexer
+from tests.runtime.storage.test_mirrors import level, mirrored
 from tests.support.deeds import add_channel, add_guild, add_user
 from tests.support.messages import changing, post, stored
+from tests.support.owner_server import Owner
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -196,6 +198,22 @@ async def test_long_logs_are_indexed_in_several_transactions(room: Room, monkeyp
     assert len(await room.documents()) == 2
     await room.index()
     assert len(await room.documents()) == 10
+
+
+async def test_posts_of_a_mirrored_channel_are_indexed_as_others(room: Room) -> None:
+    """Not only by the look through all logs: of many that are not indexed every search of their readers is refused."""
+    owner = Owner()
+    reader = await mirrored(room.storage, owner)
+    first = owner.post("tea")
+    await level(room.storage, owner, owner.channel_id)
+    await room.index()
+    assert len(await room.documents()) == 1
+    owner.append("reaction.added", {"target": first.event_id, "emoji": "x"})
+    second = owner.post("more tea")
+    await level(room.storage, owner, owner.channel_id)
+    await room.index()
+    assert len(await room.documents()) == 2
+    assert await room.find("tea", reader) == [second.event_id, first.event_id]
 
 
 async def test_a_few_posts_wait_for_others(room: Room) -> None:

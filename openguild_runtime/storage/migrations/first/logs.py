@@ -77,7 +77,8 @@ CREATE TABLE log_events (
 ) PARTITION BY HASH (log_id);
 COMMENT ON COLUMN log_events.wire IS 'the event as clients get it, id and signatures filled in';
 COMMENT ON COLUMN log_events.message_number IS 'messages of the log up to here, this one with them';
-COMMENT ON COLUMN log_events.target IS 'sequence of the message that the event changes or answers';
+COMMENT ON COLUMN log_events.target IS
+    'sequence of the message that the event changes or answers; below 0: of an edit that does nothing to one (stray_place)';
 CREATE UNIQUE INDEX log_events_id ON log_events (log_id, event_id);
 CREATE UNIQUE INDEX log_events_nonce ON log_events (log_id, sender_id, nonce) WHERE nonce IS NOT NULL;
 CREATE INDEX log_events_messages ON log_events (log_id, sequence) WHERE event_type = 'message';
