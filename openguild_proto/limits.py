@@ -51,7 +51,6 @@ MAX_SNAPSHOTS_OF_GUILD = (
     30  # PROTOCOL 16.4.6: to one server in RENEWAL_SECS; many of its users may join a guild at once
 )
 MAX_MIRRORED_ROLES = 50_000  # PROTOCOL 16.5.7: in its channels, beside those in the guild
-MAX_SNAPSHOT_BYTES = 16 * 1024 * 1024  # ours: 50,000 members of 300 bytes
 MAX_MIRRORED_EVENT_BYTES = 2 * 65_536  # ours: a proposal of MAX_PROPOSAL_BODY_BYTES, and the owner's signature
 MAX_EVENT_VALUES = 256  # PROTOCOL 16.8.14: in the content of an event; a message with all its mentions has 65
 MAX_SIGNING_SERVERS = 4  # PROTOCOL 16.8.14: of one event; its home and the owner of its log are two
