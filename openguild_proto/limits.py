@@ -89,6 +89,7 @@ MAX_KNOWN_CHARACTERS = 65_536  # ours: whose kind is kept; of others it is found
 MAX_MARKS_IN_A_ROW = 30  # UAX 15 13, Stream-Safe Text Format: of a text that is searched
 MAX_TERM_CHARS = 64  # ours: longer words are compared by their beginning; PostgreSQL takes 2,046 bytes
 MAX_TERM_PLACES = 200  # ours: of one word in a message; PostgreSQL keeps 255
+MAX_COMPARED_CHARS = 16_000  # PROTOCOL 7.11.12: of a text as it is compared; NFKC makes 18 characters of U+FDFA
 MAX_TEXT_PLACES = 16_000  # ours: of words in a message; PostgreSQL counts to 16,383
 MAX_PAGE_LINES = 1_000  # PROTOCOL 3.5.1: guilds, channels, members; also the default
 MAX_PROBLEMS = 20  # ours: told of one request
