@@ -122,6 +122,19 @@ def test_a_deleted_log_is_gone(scene: Scene, whole_guild: bool) -> None:
     assert {(frame["log"], frame["code"]) for frame in client.of("gone")} == {(log, "deleted") for log in gone}
 
 
+def test_the_end_of_a_log_is_work_for_its_followers_only(scene: Scene) -> None:
+    follower = scene.client()
+    follower.follow(*scene.logs)
+    others = [scene.client() for _ in range(50)]
+    scene.driven.replica.gateway.log_ended(scene.channel, "deleted")
+    works = 0
+    while scene.driven.replica.next_action() is not None:
+        works += 1
+    assert works < len(others)
+    follower.attend()
+    assert [frame["log"] for frame in follower.of("gone")] == [scene.logs[0]]
+
+
 def test_a_revoked_session_closes_its_sockets_only(scene: Scene) -> None:
     first, second = scene.client(session="s1"), scene.client(session="s2")
     record = ControlRecord(
