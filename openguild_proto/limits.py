@@ -203,6 +203,7 @@ MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
 
 # The gateway (PROTOCOL 15)
 MAX_GATEWAY_LOGS = 1_000  # PROTOCOL 15.3.1: followed by one socket, and named by one frame
+FOLLOWED_PER_READ = 20  # PROTOCOL 9.2.10: logs of a `sub` that count as one read
 MAX_TAIL_EVENTS = 200  # PROTOCOL 15.3.2: as a page
 MAX_REF = MAX_SAFE_INTEGER  # PROTOCOL 15.1.3
 GATEWAY_AUTH_SECS = 10.0  # PROTOCOL 15.2.2
