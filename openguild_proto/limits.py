@@ -24,6 +24,7 @@ MAX_MENTIONED_USERS = 50  # PROTOCOL 6.11.3
 MAX_TOPIC_CHARS = 1_024  # PROTOCOL 5.7.4
 MAX_POSITION = 9_999  # PROTOCOL 5.7.4
 MAX_SYNC_LOGS = 1_000  # PROTOCOL 7.9.2: positions of one request
+LOGS_PER_READ = 20  # PROTOCOL 9.2.10: logs of one request that count as one read
 MAX_SYNC_BODY_BYTES = 131_072  # ours: so many positions of 110 bytes
 MAX_REASON_CHARS = 512  # PROTOCOL 6.6.3: why a moderator takes a message back
 MAX_SHOWN_REACTORS = 10  # PROTOCOL 7.8.3: named beside the count of one emoji
@@ -203,7 +204,6 @@ MAX_CLOSE_REASON_BYTES = 123  # RFC 6455 5.5.1: 125 less the code
 
 # The gateway (PROTOCOL 15)
 MAX_GATEWAY_LOGS = 1_000  # PROTOCOL 15.3.1: followed by one socket, and named by one frame
-FOLLOWED_PER_READ = 20  # PROTOCOL 9.2.10: logs of a `sub` that count as one read
 MAX_TAIL_EVENTS = 200  # PROTOCOL 15.3.2: as a page
 MAX_REF = MAX_SAFE_INTEGER  # PROTOCOL 15.1.3
 GATEWAY_AUTH_SECS = 10.0  # PROTOCOL 15.2.2

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from openguild_proto.gateway.close_codes import GatewayClose
-from openguild_proto.limits import FOLLOWED_PER_READ
+from openguild_proto.limits import LOGS_PER_READ
 from tests.support.chat import Chat, User
 from tests.support.server import ServerProcess
 from tests.support.waiting import PATIENCE_SECS
@@ -183,7 +183,7 @@ def test_following_logs_waits_for_its_share_of_the_reads(tmp_path: Path) -> None
     settings = {
         "MESSAGING__MAX_QUERIES_PER_USER_PER_WINDOW": 10, "MESSAGING__QUERY_WINDOW_SECS": window_secs,
     }  # fmt: skip
-    logs = [{"log": f"channel:{uuid.uuid4()}"} for _ in range(10 * FOLLOWED_PER_READ)]
+    logs = [{"log": f"channel:{uuid.uuid4()}"} for _ in range(10 * LOGS_PER_READ)]
     server = ServerProcess(tmp_path, "--storage", "memory", **settings)
     with server.start(), gateway(server.chat().user()) as socket:
         socket.hear("ready")
