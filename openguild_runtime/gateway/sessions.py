@@ -139,9 +139,14 @@ class GatewaySessions:
         """Return whose token it is. Raises Refusal, StorageUnavailable."""
         deadline = anyio.current_time() + self._runner.timeout_secs
         request_id = session.opened.request_id
+        renews = session.server.user_id is not None
+
+        def operation(ctx: Context) -> Operation[Authenticated]:
+            return authenticate_gateway(ctx, token, renews=renews)
+
         try:
             with bound_request(request_id):
-                return await self._runner.perform(lambda ctx: authenticate_gateway(ctx, token), request_id, deadline)
+                return await self._runner.perform(operation, request_id, deadline)
         except Refusal as refusal:
             if refusal.log_cause is not None:
                 self._runner.not_authenticated(refusal.log_cause)
