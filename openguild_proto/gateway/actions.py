@@ -10,6 +10,7 @@ from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.gateway.feeds import Feed
 from openguild_proto.gateway.frames import Ready
 from openguild_proto.http.message import Request
+from openguild_proto.policy.count_limits import reads_of
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -31,6 +32,11 @@ class Subscribe(Action, frozen=True):
 
     number: int
     logs: tuple[str, ...]
+
+    @property
+    def reads(self) -> int:
+        """As how many reads it counts (PROTOCOL 9.2.10)."""
+        return reads_of(len(self.logs))
 
 
 class Unsubscribe(Action, frozen=True):

@@ -16,3 +16,8 @@ class LogKind(Enum):
 def log_name(kind: LogKind, log_id: str) -> str:
     """Return the name of a log."""
     return f"{kind.value}:{log_id}"
+
+
+def log_id_in(name: str) -> str:
+    """Return the id in the name of a log."""
+    return name.partition(":")[2]

@@ -48,10 +48,10 @@ class CloseStreams(Consequence, frozen=True):
         )
 
 
-class ForgetChannel(Consequence, frozen=True):
-    """Drop the state of a deleted channel."""
+class ForgetChannels(Consequence, frozen=True):
+    """Drop the state of deleted channels."""
 
-    channel_id: str
+    channel_ids: tuple[str, ...]
 
 
 class AnnounceChannel(Consequence, frozen=True):
@@ -85,7 +85,7 @@ class UnknownKind(Consequence, frozen=True):
 AnyConsequence: TypeAlias = (
     RevokeSession
     | CloseStreams
-    | ForgetChannel
+    | ForgetChannels
     | AnnounceChannel
     | RefreshGuild
     | RecheckUser
@@ -110,13 +110,13 @@ def consequences(record: ControlRecord) -> tuple[AnyConsequence, ...]:
                 CloseStreams(
                     code=CloseCode.CHANNEL_DELETED, reason=reasons.CHANNEL_DELETED, channel_id=record.channel_id
                 ),
-                ForgetChannel(channel_id=record.channel_id),
+                ForgetChannels(channel_ids=(record.channel_id,)),
             )
         case ControlKind.GUILD_DELETED if record.guild_id is not None:
             return (
                 CloseStreams(code=CloseCode.CHANNEL_DELETED, reason=reasons.GUILD_DELETED, guild_id=record.guild_id),
                 # users with a role in a channel need not be members of the guild
-                *(ForgetChannel(channel_id=channel_id) for channel_id in channels_deleted(record)),
+                ForgetChannels(channel_ids=tuple(channels_deleted(record))),
                 RefreshGuild(guild_id=record.guild_id),
             )
         case ControlKind.LOGS_RENEWED if record.guild_id is not None:

@@ -45,13 +45,17 @@ def open_gateway(call: Call[None, None]) -> Operation[OpenGateway]:
     )
 
 
-def authenticate_gateway(ctx: Context, token: str) -> Operation[Authenticated]:
-    """Authenticate a gateway socket. Raises Refusal 401."""
+def authenticate_gateway(ctx: Context, token: str, *, renews: bool = False) -> Operation[Authenticated]:
+    """Authenticate a gateway socket. `renews`: it is authenticated, and is told of no guilds again. Raises Refusal 401."""
     try:
         claims = yield from live_claims(ctx, token)
     except TokenInvalid as invalid:
         raise unauthorized(invalid.problem) from None
     user_id = claims.user_id
+    user = ReadyUser(user_id, claims.username or user_id)
+    session = ReadySession(claims.session_id, from_millis(claims.expires_at_us // 1_000))
+    if renews:  # clients may do it often, and a user may have a thousand guilds
+        return Authenticated(claims, Ready(user, session, [], []))
     account = yield from FindAccountPlaces(user_id=user_id)
     if account is None:  # deleted since
         raise unauthorized(TokenProblem.REVOKED)
@@ -59,10 +63,4 @@ def authenticate_gateway(ctx: Context, token: str) -> Operation[Authenticated]:
     heads += [
         LogHead(log_name(LogKind.GUILD, place.log_id), place.epoch, place.sequence) for _, place in account.guilds
     ]
-    ready = Ready(
-        user=ReadyUser(user_id, claims.username or user_id),
-        session=ReadySession(claims.session_id, from_millis(claims.expires_at_us // 1_000)),
-        guilds=[Guild.of(guild) for guild, _ in account.guilds],
-        heads=heads,
-    )
-    return Authenticated(claims, ready)
+    return Authenticated(claims, Ready(user, session, [Guild.of(guild) for guild, _ in account.guilds], heads))

@@ -39,6 +39,7 @@ from openguild_proto.operations.owners import read_at_owner
 from openguild_proto.operations.paging import count_within_bytes
 from openguild_proto.operations.parameters import EPOCH, EVENT_LIMIT, SEQUENCE, SINCE, parse_sequence
 from openguild_proto.operations.route import Parameter, in_channel, in_guild, route
+from openguild_proto.policy.count_limits import reads_of
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess, GuildAccess, LogPlace, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
@@ -200,6 +201,7 @@ def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
     """Tell what is new in the logs that a client follows, in one response of about a MiB at most."""
     limit = MAX_PAGE_EVENTS if call.body.limit is None else min(max(call.body.limit, 1), MAX_PAGE_EVENTS)
     asked, user_id = _followed(call.body.positions), call.claims.user_id
+    _count_reads(call, len(asked))
     found = yield from FindLogs(user_id=user_id, log_ids=tuple(place.log_id for _, place in asked))
     plan = plan_sync(asked, found, user_id=user_id, limit=limit)
     events = (yield from ReadLogs(parts=plan.parts)) if plan.parts else ()
@@ -209,6 +211,15 @@ def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
     lines = [_news_line(news, given.get(news.log_id, [])) for news in plan.news]
     more = any(line.status == "news" and (not line.events or line.events[-1].sequence != line.head) for line in lines)
     return Response.json(SyncResponse(lines, more))
+
+
+def _count_reads(call: Call[Any, None], logs: int) -> None:
+    """Count a request about so many logs as several reads, one of which is counted (PROTOCOL 9.2.10). Raises Refusal."""
+    bucket = call.ctx.service.user_queries
+    more = min(reads_of(logs), bucket.limit) - 1
+    wait_secs = bucket.hit(call.claims.user_id, call.ctx.now, more) if more else None
+    if wait_secs is not None:
+        raise Limit.QUERIES.refusal(wait_secs)
 
 
 def _parse_log_name(name: str) -> tuple[LogKind, str] | None:

@@ -13,9 +13,11 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from openguild_proto.limits import (
+    MAX_COMPARED_CHARS,
     MAX_EXCERPT_CHARS,
     MAX_KNOWN_CHARACTERS,
     MAX_MARKS_IN_A_ROW,
+    MAX_MESSAGE_CHARS,
     MAX_TERM_CHARS,
     MAX_TERM_PLACES,
     MAX_TEXT_PLACES,
@@ -70,6 +72,7 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)  # of emoji
 WORD, UNSPACED, SYMBOL, MARK, NONE = "w", "u", "s", "m", " "
 _PIECE = re.compile("w+|u+|s")
 _LONG_RUN = re.compile(f"{MARK}{{{MAX_MARKS_IN_A_ROW}}}")
+_PART_CHARS = 256  # of a line, normalised at once to find where it is cut out
 _JOINER = "\u034f"  # the combining grapheme joiner, which is among BLANK
 
 
@@ -116,11 +119,15 @@ _kinds, _compared, _marks = _Kinds(), _Compared(), _Marks()
 
 
 def normalise(text: str) -> str:
-    """Return the text as it is compared: NFKC, case folded, without invisible characters and unwritten marks."""
+    """Return the text as it is compared: NFKC, case folded, without invisible characters and unwritten marks.
+
+    Of a text that gets longer than MAX_COMPARED_CHARS this is the beginning (PROTOCOL 7.11.12).
+    """
     if text.isascii():
         return text.lower()
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _stream_safe(text)).casefold())
-    return folded.translate(_compared)
+    composed = unicodedata.normalize("NFKC", _stream_safe(text))[:MAX_COMPARED_CHARS]
+    folded = unicodedata.normalize("NFKC", composed.casefold()[:MAX_COMPARED_CHARS])
+    return folded[:MAX_COMPARED_CHARS].translate(_compared)
 
 
 def _stream_safe(text: str) -> str:
@@ -280,9 +287,29 @@ def excerpt(text: str, phrases: Sequence[Phrase]) -> str:
     line = " ".join(text.split())
     if len(line) <= MAX_EXCERPT_CHARS:
         return line
-    compared = normalise(line)
-    places = [at for phrase in phrases for at in [compared.find(phrase[0].term)] if at >= 0]
-    # normalising may change lengths: the place is near enough
-    first = min(places, default=0) * len(line) // max(len(compared), 1)
+    first = _find_place(line, [phrase[0].term for phrase in phrases])
     start = min(max(0, first - MAX_EXCERPT_CHARS // 4), len(line) - MAX_EXCERPT_CHARS)
     return line[start : start + MAX_EXCERPT_CHARS]
+
+
+def _find_place(line: str, terms: Sequence[str]) -> int:
+    """Return about where the first of the terms stands; 0: there is none, or it is not found with little work.
+
+    Most terms are found without normalising. Otherwise the line is normalised in parts, up to MAX_MESSAGE_CHARS.
+    """
+    if not terms:
+        return 0
+    folded = line.casefold()
+    places = [at for term in terms if (at := folded.find(term)) >= 0]
+    if places:
+        return min(places) * len(line) // len(folded)  # as lengths may change, the place is near enough
+    compared = 0
+    for begin in range(0, len(line), _PART_CHARS):
+        if compared >= MAX_MESSAGE_CHARS:
+            break
+        part = normalise(line[begin : begin + _PART_CHARS + MAX_TERM_CHARS])
+        places = [at for term in terms if (at := part.find(term)) >= 0]
+        if places:
+            return begin + min(places) * _PART_CHARS // len(part)
+        compared += len(part)
+    return 0

@@ -25,12 +25,16 @@ class TokenBucket:
         self.limit = limit
         self.window_secs = window_secs
 
-    def hit(self, key: str, now: float) -> float | None:
-        """Admit one more. None: admitted; otherwise the seconds to wait. A refusal is not counted."""
+    def hit(self, key: str, now: float, count: int = 1) -> float | None:
+        """Admit one more, or `count` together, at most as many as fit. None: admitted; otherwise the seconds to wait. A refusal
+        is not counted.
+        """
         found = self._full_at.get(key)
         if found is None:
             self._expire(now)
-        full_at = (now if found is None or found < now else found) + self.window_secs / self.limit
+        full_at = (now if found is None or found < now else found) + min(
+            count, self.limit
+        ) * self.window_secs / self.limit
         wait = full_at - now - self.window_secs
         if wait > 1e-6:  # what adding thousands of fractions may be off by
             return wait

@@ -126,6 +126,7 @@ class Channels:
         self._epochs = epochs
         self._feeds: dict[str, ChannelFeed] = {}
         self._restarts = 0  # of all feeds
+        self._left: dict[str, None] = {}  # channels that nothing follows any more, and that the wire still brings
 
     def get(self, channel_id: str) -> ChannelFeed | None:
         """The channel's feed, where something local depends on it."""
@@ -214,17 +215,20 @@ class Channels:
         self._unfollow([feed for channel_id in channel_ids if (feed := self._feeds.get(channel_id)) is not None])
 
     def _unfollow(self, feeds: Sequence[ChannelFeed]) -> None:
-        ended = []
+        was_idle = not self._left
         for feed in feeds:
             feed.holders -= 1
             if feed.holders == 0 and feed.is_current:
                 del self._feeds[feed.channel_id]
                 self.handler.unfollowed(feed.channel_id)
-                ended.append(feed.channel_id)
-        if ended:
-            self.outputs.procedures.start(self._unsubscribe(ended), "unsubscribing")
+                self._left[feed.channel_id] = None
+        if was_idle and self._left:
+            self.outputs.procedures.start(self._unsubscribe(), "unsubscribing")
 
-    def _unsubscribe(self, channel_ids: Sequence[str]) -> Procedure[None]:
+    def _unsubscribe(self) -> Procedure[None]:
+        """A socket that ends leaves its channels one by one: what leaves in one turn is given up together."""
+        yield from Sleep(0).wait()
+        channel_ids, self._left = list(self._left), {}
         for some in batched(channel_ids):
             left = tuple(channel_id for channel_id in some if channel_id not in self._feeds)
             if left:  # the others were taken up again meanwhile

@@ -17,7 +17,7 @@ from openguild_proto.log.follower import Item, LogFollower, Tail
 from openguild_proto.operations.consequences import (
     AnnounceChannel,
     CloseStreams,
-    ForgetChannel,
+    ForgetChannels,
     RecheckUser,
     RefreshGuild,
     RestartLogs,
@@ -175,9 +175,10 @@ class Controls:
                 case CloseStreams():
                     streams.close_streams(consequence)
                     self._gateway.close_matching(consequence)
-                case ForgetChannel(channel_id=channel_id):
-                    self._do_in_turn(partial(streams.forget_channel, channel_id))
-                    self._gateway.log_ended(channel_id, "deleted")
+                case ForgetChannels(channel_ids=channel_ids):  # many users may watch each
+                    self._do_in_turn(partial(self._outputs.add_each, channel_ids, streams.forget_channel))
+                    for channel_id in channel_ids:
+                        self._gateway.log_ended(channel_id, "deleted")
                 case AnnounceChannel(record=created):
                     self._do_in_turn(partial(streams.notifications.channel_created, created))
                 case RefreshGuild(guild_id=guild_id):

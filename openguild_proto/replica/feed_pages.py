@@ -14,6 +14,7 @@ from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.gateway.feeds import Feed
 from openguild_proto.gateway.server import GatewayServer
 from openguild_proto.limits import KEPT_PAGE_BYTES, PIECE_BYTES
+from openguild_proto.log.names import log_id_in
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import StoredEvent
 from openguild_proto.replica.outputs import Outputs
@@ -57,7 +58,7 @@ class FeedPages:
 
     def _read(self, feed: Feed, after: int, limit: int, asking: list[Any]) -> Procedure[None]:
         """`asking`: those who wait for this page; no longer known once the feed was dropped, as what is read may be redacted."""
-        log_id = feed.log.partition(":")[2]
+        log_id = log_id_in(feed.log)
         events: tuple[StoredEvent, ...] | None = None
         try:
             events = yield from ReadEvents(log_id=log_id, after=after, limit=limit)

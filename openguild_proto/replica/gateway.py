@@ -17,11 +17,11 @@ from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway.actions import AnyAction as SocketAction
 from openguild_proto.gateway.actions import ReadPage, Subscribe, Unsubscribe
 from openguild_proto.gateway.close_codes import GatewayClose
-from openguild_proto.gateway.feeds import Feed, Feeds
+from openguild_proto.gateway.feeds import Feed, Feeds, Follower
 from openguild_proto.gateway.frames import GoneCode
 from openguild_proto.gateway.server import GatewayServer
 from openguild_proto.limits import MAX_CHANNELS_AT_ONCE
-from openguild_proto.log.names import LogKind, log_name
+from openguild_proto.log.names import LogKind, log_id_in, log_name
 from openguild_proto.log.sync import may_read
 from openguild_proto.operations.consequences import CloseStreams
 from openguild_proto.policy.clock_watch import deadline_of
@@ -77,6 +77,7 @@ class Gateway:
         self._presence = presence
         self._tokens = tokens
         self._sockets: dict[GatewaySocket, str | None] = {}  # the session that counts as present
+        self._following: dict[Follower, GatewaySocket] = {}  # by what the feeds know of a socket
         self._of_user: dict[str, dict[GatewaySocket, None]] = {}
         self._doubted: dict[GatewaySocket, None] = {}  # with tokens that may have been checked before `recheck_all`
         self._names: dict[str, str] = {}  # log id -> name, of logs with feeds
@@ -87,6 +88,7 @@ class Gateway:
     def opened(self, socket: GatewaySocket) -> None:
         """The upgrade was accepted."""
         self._sockets[socket] = None
+        self._following[socket.server.subscriptions] = socket
 
     def authenticated(self, socket: GatewaySocket) -> None:
         """The socket's machine has accepted a token, the first one or a newer one of the same user."""
@@ -125,7 +127,7 @@ class Gateway:
             sockets.pop(socket, None)
             if not sockets:
                 del self._of_user[claims.user_id]
-        del self._sockets[socket]
+        del self._sockets[socket], self._following[socket.server.subscriptions]
         self._doubted.pop(socket, None)
         socket.server.left()
 
@@ -195,12 +197,12 @@ class Gateway:
         except BaseException:
             self._channels.unfollow(held)
             raise
-        self._channels.unfollow([_log_id(name) for name in readable if name not in kept])
+        self._channels.unfollow([log_id_in(name) for name in readable if name not in kept])
         return set(kept), changes
 
     def _readable(self, names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
         """Return those that the user may read, by name: an id names one log, whatever kind the client takes it for."""
-        found = yield from FindLogs(user_id=user_id, log_ids=tuple({_log_id(name): None for name in names}))
+        found = yield from FindLogs(user_id=user_id, log_ids=tuple({log_id_in(name): None for name in names}))
         readable = {
             log_name(LogKind(access.kind), access.place.log_id): access for access in found if may_read(access, user_id)
         }
@@ -210,7 +212,7 @@ class Gateway:
         """Return the feed of a log that is held; None: the log has ended meanwhile, and is let go."""
         feed = self.feeds.get(name, server.encoding)
         if feed is None:
-            log_id = _log_id(name)
+            log_id = log_id_in(name)
             channel = self._channels.get(log_id)
             if channel is None:
                 self._channels.unfollow([log_id])
@@ -222,13 +224,13 @@ class Gateway:
     def _let_go(self, feed: Feed) -> None:
         if not feed.is_followed:
             self._retire(feed)
-        self._channels.unfollow([_log_id(feed.log)])
+        self._channels.unfollow([log_id_in(feed.log)])
 
     def _retire(self, feed: Feed) -> None:
         self.feeds.retire(feed)
         self.pages.drop(feed)
         if not self.feeds.feeds_of(feed.log):
-            self._names.pop(_log_id(feed.log), None)
+            self._names.pop(log_id_in(feed.log), None)
 
     # --- events --------------------------------------------------------------------------------------
 
@@ -267,8 +269,9 @@ class Gateway:
         """The log is gone, or is another one from now on: whoever follows it is told so."""
         name = self._names.get(log_id)
         for feed in self.feeds.feeds_of(name) if name is not None else ():
+            followers = [self._following[follower] for follower in self.feeds.followers(feed)]
             self._retire(feed)
-            self._each(self._sockets, partial(_tell_gone, feeds=[feed], code=code))
+            self._each(followers, partial(_tell_gone, feeds=[feed], code=code))
 
     # --- rights --------------------------------------------------------------------------------------
 
@@ -382,10 +385,6 @@ class Gateway:
         for socket in sockets:
             self._close(socket, GatewayClose.CLOSED_BY_OPERATOR)
         return len(sockets)
-
-
-def _log_id(name: str) -> str:
-    return name.partition(":")[2]
 
 
 def _tell_gone(socket: GatewaySocket, *, feeds: Sequence[Feed], code: GoneCode) -> None:

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import anyio
+import anyio.lowlevel
+
 from openguild_proto.limits import TURN_SECS
 
 T = TypeVar("T")
@@ -37,3 +40,16 @@ class Turn:
             if self.left() <= 0:
                 await asyncio.sleep(0)
                 self.left()
+
+
+class Pauses:
+    """For a task that does much in a row: after `TURN_SECS` of work others have their turn."""
+
+    def __init__(self) -> None:
+        self._until = anyio.current_time() + TURN_SECS
+
+    async def pause_if_due(self) -> None:
+        """Call it after each piece of the work."""
+        if anyio.current_time() >= self._until:
+            await anyio.lowlevel.checkpoint()
+            self._until = anyio.current_time() + TURN_SECS

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +16,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from openguild_proto.gateway.close_codes import GatewayClose
+from openguild_proto.limits import LOGS_PER_READ
 from tests.support.chat import Chat, User
+from tests.support.server import ServerProcess
 from tests.support.waiting import PATIENCE_SECS
 
 JSON, MSGPACK = "openguild.v2", "openguild.v2.msgpack"
@@ -171,3 +176,23 @@ def test_commands_ahead_of_their_answers_wait_in_order(chat: Chat, alice: User, 
             socket.say(type="read", ref=number, channel_id=channel)
         answers = [socket.hear("ok", ref=number)["ref"] for number in range(100)]
         assert answers == list(range(100))
+
+
+def test_following_logs_waits_for_its_share_of_the_reads(tmp_path: Path) -> None:
+    window_secs = 1
+    settings = {
+        "MESSAGING__MAX_QUERIES_PER_USER_PER_WINDOW": 10, "MESSAGING__QUERY_WINDOW_SECS": window_secs,
+    }  # fmt: skip
+    logs = [{"log": f"channel:{uuid.uuid4()}"} for _ in range(10 * LOGS_PER_READ)]
+    server = ServerProcess(tmp_path, "--storage", "memory", **settings)
+    with server.start(), gateway(server.chat().user()) as socket:
+        socket.hear("ready")
+        began = time.monotonic()
+        for ref in range(3):
+            socket.say(type="sub", ref=ref, logs=logs)
+        for ref in range(3):
+            for log in logs:
+                assert socket.hear("err", ref=ref, log=log["log"])["code"] == "not_found"
+        assert time.monotonic() - began >= 2 * window_secs, "the first one takes all reads that there are at once"
+        socket.say(type="sub", ref=3, logs=logs[:1])
+        assert socket.hear("err", ref=3)["code"] == "not_found"

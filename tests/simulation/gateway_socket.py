@@ -73,7 +73,10 @@ class GatewaySocket:
                 case Close(code=code, reason=reason):
                     self._close(code, reason)
                 case Authenticate(number=number, token=token):
-                    operation: Operation[Authenticated] = authenticate_gateway(self._process.context(), token)
+                    renews = self.server.user_id is not None
+                    operation: Operation[Authenticated] = authenticate_gateway(
+                        self._process.context(), token, renews=renews
+                    )
                     OperationRun(self._process, operation, partial(self._authenticated, number)).go_on()
                 case Run(number=number, request=request):
                     self._process.serve(request, partial(self._answered, number), None)

@@ -29,7 +29,6 @@ from openguild_proto.operations.dispatch import dispatch
 from openguild_proto.operations.router import BadParameter, Matched
 from openguild_proto.operations.routes import match
 from openguild_proto.policy.quotas import StreamLimiter
-from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.sessions.tokens import TokenAuthority
 
 START_MS = 1_700_000_000_000
@@ -48,7 +47,8 @@ class World:
         self._entropy = 0
         self.service = Service.create(settings or Settings(), TokenAuthority(KeyRing(SigningKey(bytes(32)))))
         for name in rates(self.service.settings):  # wide, so that a test meets only the limit that it sets
-            setattr(self.service, name, SlidingWindow(1_000_000 if name == "user_writes" else 1_000, 60))
+            counter = type(getattr(self.service, name))
+            setattr(self.service, name, counter(1_000_000 if name in {"user_writes", "user_queries"} else 1_000, 60))
         self.service.sockets = StreamLimiter(100, 10, 50)
 
     def context(self) -> Context:

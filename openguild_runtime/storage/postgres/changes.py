@@ -81,7 +81,7 @@ async def _append_foreseen(
     batch, seen = ChangeBatch(), await find_seen_messages(connection, effects)
     if not all(map(batch.foresee, effects, seen)):
         return []
-    written, documents = _written(batch, seen), changed_documents(batch)
+    written, documents = _written(batch, seen), await changed_documents(batch)
     rows = await connection.fetch(CHANGE, *written, PERMITTED, OVERSEERS, f"{lock_timeout_ms}ms", *documents)
     sequences: dict[int, int] = {row["place"]: row["sequence"] for row in rows}
     return [stored_now(effect, sequences[place]) for place, effect in enumerate(effects, start=1) if sequences]
@@ -124,7 +124,7 @@ async def judge_and_write(
         await connection.execute(
             WRITE, *_written(batch), *_columns(gone, GONE_COLUMNS), *_columns(list(batch.cleared), CLEARED_COLUMNS)
         )
-        documents = changed_documents(batch)
+        documents = await changed_documents(batch)
         if documents[0]:
             await connection.execute(FOLLOW, *documents)
         if batch.born_redacted:

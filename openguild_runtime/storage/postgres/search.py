@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-import anyio.lowlevel
 import asyncpg
 
 from openguild_proto.canonical.texts import posted_text, posted_with
@@ -20,13 +19,13 @@ from openguild_proto.policy.search import Has, is_found
 from openguild_runtime.storage.postgres.changes import message_state
 from openguild_runtime.storage.postgres.search_terms import query_of
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, moment_or_none
+from openguild_runtime.system.turns import Pauses
 
 LIMIT_SECS = 2.0  # for one search; then it is too wide
 SCAN_MOST = 10_000  # messages of the searched channels: fewer are looked through without the index of terms
 TAIL_MOST = (
     2_000  # messages that are not indexed yet and are compared one by one; more, and the search waits for the index
 )
-SLICE_CHARS = 8_192  # of texts: compared without a pause of the loop
 READERS = roles_with(Permission.READ)
 OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
@@ -75,18 +74,15 @@ async def search_messages(connection: Connection, effect: SearchMessages) -> tup
 async def _of_tail(rows: Sequence[Row], effect: SearchMessages) -> list[SearchHit]:
     """The hits among messages that are not indexed yet."""
     hits = []
-    size = 0
+    pauses = Pauses()
     for row in rows:
         hit = _hit(row)
         if effect.behind is not None and (hit.place.at_ms, hit.place.key) >= (effect.behind.at_ms, effect.behind.key):
             continue
         text = _text(hit.state.edited_text, hit.wire)
-        size += len(text)
-        if size > SLICE_CHARS:
-            size = 0
-            await anyio.lowlevel.checkpoint()
         if is_found(effect.wanted, hit.state, text, posted_with(hit.wire)):
             hits.append(hit)
+        await pauses.pause_if_due()
     return hits
 
 

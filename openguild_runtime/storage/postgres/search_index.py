@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-import anyio.lowlevel
-
 from openguild_proto.canonical.texts import posted_text, posted_with
 from openguild_proto.log.changes import ChangeBatch
 from openguild_proto.records import Edit, Redact
 from openguild_runtime.storage.postgres.search_terms import document_of
 from openguild_runtime.storage.postgres.values import EPOCH, Connection, Row, to_millis
+from openguild_runtime.system.turns import Pauses
 
 FOLLOW = "SELECT search_follow_v1($1, $2, $3)"
 Documents: TypeAlias = tuple[Sequence[str], Sequence[int], Sequence[str | None]]
@@ -35,12 +34,12 @@ INDEX = "SELECT search_index_v1($1, $2, $3, $4, $5, $6, $7, $8)"
 MAX_BEHIND = 10_000  # logs that one look through all of them finds
 CLAIM_LOGS = 256  # logs of one transaction of indexing
 CLAIM_MESSAGES = 256  # messages of one transaction of indexing, for which changes in their logs wait
-SLICE_CHARS = 8_192  # of texts split into terms without a pause of the loop
 
 
-def changed_documents(batch: ChangeBatch) -> Documents:
+async def changed_documents(batch: ChangeBatch) -> Documents:
     """Return the documents of messages that have other texts, or none any more, by the changes of the batch."""
     documents: dict[tuple[str, int], str | None] = {}
+    pauses = Pauses()
     for event in batch.events:
         if isinstance(event.append.change, Edit | Redact) and event.target is not None:
             channel_id = event.append.channel_id
@@ -52,6 +51,7 @@ def changed_documents(batch: ChangeBatch) -> Documents:
                 documents[channel_id, event.target] = document_of(
                     state.edited_text, author_id=state.author_id, created_at_ms=state.created_at_ms
                 )
+                await pauses.pause_if_due()
     places = list(documents)
     return [log_id for log_id, _ in places], [sequence for _, sequence in places], list(documents.values())
 
@@ -105,13 +105,9 @@ class SearchIndexer:
         """Return the logs that are indexed to their head."""
         documents = [row for row in rows if not row["is_redacted"]]
         texts: list[str] = []
-        size = 0
+        pauses = Pauses()
         for row in documents:
             text = posted_text(row["wire"]) if row["edited_text"] is None else row["edited_text"]
-            size += len(text)
-            if size > SLICE_CHARS:
-                size = 0
-                await anyio.lowlevel.checkpoint()
             texts.append(
                 document_of(
                     text,
@@ -120,6 +116,7 @@ class SearchIndexer:
                     posted=posted_with(row["wire"]),
                 )
             )
+            await pauses.pause_if_due()
         progress = _progress_of(rows)
         await connection.execute(
             INDEX,

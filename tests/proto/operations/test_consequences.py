@@ -13,7 +13,7 @@ from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.consequences import (
     AnnounceChannel,
     CloseStreams,
-    ForgetChannel,
+    ForgetChannels,
     RecheckUser,
     RefreshGuild,
     RevokeSession,
@@ -55,16 +55,16 @@ def test_a_deleted_channel_ends_its_streams_and_is_forgotten() -> None:
     assert ended.matches(STREAM)
     assert not ended.matches(msgspec.structs.replace(STREAM, channel_id="d"))
     assert not ended.matches(NOTIFICATIONS)
-    assert forget == ForgetChannel(channel_id="c")
+    assert forget == ForgetChannels(channel_ids=("c",))
 
 
 @pytest.mark.parametrize("body", [json.dumps(["c", "d"]), None])
 def test_a_deleted_guild_takes_its_channels_with_it(body: str | None) -> None:
-    ended, *forgotten, refresh = consequences(record(ControlKind.GUILD_DELETED, guild_id="g", body=body))
+    ended, forget, refresh = consequences(record(ControlKind.GUILD_DELETED, guild_id="g", body=body))
     assert isinstance(ended, CloseStreams)
     assert ended.matches(STREAM)
     assert not ended.matches(NOTIFICATIONS), "it goes on without this guild"
-    assert forgotten == [ForgetChannel(channel_id=name) for name in ("c", "d") if body is not None]
+    assert forget == ForgetChannels(channel_ids=("c", "d") if body is not None else ())
     assert refresh == RefreshGuild(guild_id="g")
 
 

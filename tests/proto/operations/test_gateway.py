@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from openguild_proto.effects.base import Effect
+from openguild_proto.effects.logs import FindAccountPlaces
 from openguild_proto.errors import Refusal
 from openguild_proto.http.message import OpenGateway, Request
 from openguild_proto.operations.gateway import Authenticated, authenticate_gateway
@@ -71,18 +75,32 @@ def test_the_answer_names_guilds_and_the_heads_of_their_logs() -> None:
     assert found.claims.session_id == found.ready.session.session_id
 
 
+def test_a_renewal_reads_no_guilds() -> None:
+    scene = Scene()
+    asked: list[Effect[Any]] = []
+    found = authenticated(scene, scene.bob, asked, renews=True)
+    assert (found.ready.user.user_id, found.ready.guilds, found.ready.heads) == (scene.ids[scene.bob], [], [])
+    assert found.claims.session_id == found.ready.session.session_id
+    assert not [effect for effect in asked if isinstance(effect, FindAccountPlaces)]
+
+
+@pytest.mark.parametrize("renews", [False, True])
 @pytest.mark.parametrize("token", ["", "x", "a.b.c"])
-def test_a_bad_token_is_refused(token: str) -> None:
+def test_a_bad_token_is_refused(token: str, renews: bool) -> None:
     with pytest.raises(Refusal, match="unauthorized"):
-        authenticated(Scene(), token)
+        authenticated(Scene(), token, renews=renews)
 
 
-def authenticated(scene: Scene, token: str) -> Authenticated:
+def authenticated(
+    scene: Scene, token: str, asked: list[Effect[Any]] | None = None, *, renews: bool = False
+) -> Authenticated:
     world = scene.world
-    operation = authenticate_gateway(world.context(), token)
+    operation = authenticate_gateway(world.context(), token, renews=renews)
+    asked = [] if asked is None else asked
     try:
         effect = next(operation)
         while True:
+            asked.append(effect)
             effect = operation.send(world.perform(effect))
     except StopIteration as end:
         result: Authenticated = end.value

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
 
 from openguild_proto.effects.logs import FindLogs, ReadLogs
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, RevokeServerRole
-from openguild_proto.limits import MAX_PAGE_BYTES
+from openguild_proto.limits import LOGS_PER_READ, MAX_PAGE_BYTES
+from openguild_proto.policy.token_bucket import TokenBucket
 from tests.support.world import World, decoded
 
 
@@ -197,3 +199,15 @@ def test_sync_gives_a_mib_at_most(place: Place) -> None:
             break
     assert sequence == line["head"] == 80
     assert answers > 1
+
+
+def test_a_sync_of_many_logs_counts_as_several_reads(place: Place) -> None:
+    place.world.service.user_queries = TokenBucket(10, 60)
+    positions = [{"log": f"channel:{uuid.uuid4()}", "epoch": 1, "sequence": 0} for _ in range(4 * LOGS_PER_READ)]
+    for _ in range(2):
+        place.ask("POST", "/sync", {"positions": positions}, token=place.bob)
+    refused = place.ask("POST", "/sync", {"positions": positions}, token=place.bob, status=429)
+    assert refused["error"] == "query_rate_limit"
+    place.ask("POST", "/sync", {"positions": positions[:LOGS_PER_READ]}, token=place.bob)
+    place.world.service.user_queries = TokenBucket(2, 60)
+    place.ask("POST", "/sync", {"positions": positions})

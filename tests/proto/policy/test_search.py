@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from openguild_proto.limits import (
+    MAX_COMPARED_CHARS,
     MAX_EXCERPT_CHARS,
     MAX_MESSAGE_CHARS,
     MAX_TERM_CHARS,
@@ -163,3 +164,37 @@ def test_an_excerpt_has_what_was_found() -> None:
         assert word in cut.split()
         assert len(cut) == MAX_EXCERPT_CHARS
     assert excerpt(text, ()) == text[:MAX_EXCERPT_CHARS]
+
+
+@pytest.mark.parametrize(
+    ("query", "written"),
+    [("2026", "\uff12\uff10\uff12\uff16"), ("cafe", "\uff23\uff21\uff26\uff25"), ("fine", "\ufb01ne")],
+)
+def test_an_excerpt_has_what_is_written_in_other_characters(query: str, written: str) -> None:
+    filler = "tea " * 450
+    assert written in excerpt(f"{filler}{written} {filler}", parse_phrases(query))
+
+
+# U+FDFA, a phrase in one character, is 18 characters as it is compared.
+LONG_WHEN_COMPARED = "\ufdfa" * MAX_MESSAGE_CHARS
+
+
+def test_of_a_text_that_gets_long_only_the_beginning_is_compared() -> None:
+    assert len(normalise(LONG_WHEN_COMPARED)) == MAX_COMPARED_CHARS
+    assert sum(len(term) for term in terms_of("\u3300" * MAX_MESSAGE_CHARS)) <= MAX_COMPARED_CHARS * 2
+    assert finds("tea", "tea " + LONG_WHEN_COMPARED[4:])
+    assert not finds("tea", LONG_WHEN_COMPARED[4:] + " tea")
+
+
+def test_an_excerpt_normalises_little_of_what_it_does_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def measured(text: str) -> str:
+        compared.append(len(normalise(text)))
+        return normalise(text)
+
+    monkeypatch.setattr("openguild_proto.policy.search.normalise", measured)
+    phrases = parse_phrases("nothing")
+    compared.clear()
+    assert excerpt(LONG_WHEN_COMPARED, ()) == excerpt(LONG_WHEN_COMPARED, phrases) == "\ufdfa" * MAX_EXCERPT_CHARS
+    assert 0 < sum(compared) < MAX_MESSAGE_CHARS * 3

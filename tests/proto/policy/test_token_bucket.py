@@ -20,6 +20,16 @@ def test_a_burst_is_admitted_and_comes_back_evenly() -> None:
     assert bucket.hit("a", 30.02) is not None
 
 
+def test_several_are_admitted_together_or_not_at_all() -> None:
+    bucket = TokenBucket(10, 10)
+    assert bucket.hit("a", 0.0, 8) is None
+    assert bucket.hit("a", 0.0, 5) == pytest.approx(3.0)
+    assert bucket.hit("a", 0.0, 2) is None, "what was refused does not count"
+    assert bucket.hit("a", 5.0, 5) is None
+    assert bucket.hit("b", 0.0, 1_000) is None, "more than fit count as many as fit"
+    assert bucket.hit("b", 0.0) == pytest.approx(1.0)
+
+
 def test_other_bounds_hold_from_then_on() -> None:
     bucket = TokenBucket(2, 10)
     assert [bucket.hit("a", 0.0) for _ in range(3)] == [None, None, 5.0]

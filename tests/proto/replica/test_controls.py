@@ -9,7 +9,7 @@ from openguild_proto.bus.topics import Topic
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.channels import DeleteChannel, FindChannelAccess
-from openguild_proto.effects.guilds import RemoveMember
+from openguild_proto.effects.guilds import DeleteGuild, RemoveMember
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadVisible
 from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.limits import GAP_GRACE_SECS, PAGE_RECORDS
@@ -366,3 +366,16 @@ def test_a_defect_in_a_refresh_does_not_spare_the_user_s_streams(chat: Chat) -> 
     assert closed(reader)[0] == CloseCode.CHANNEL_DELETED
     assert notified.closed is None
     assert len(chat.driven.defects) == 1
+
+
+def test_a_deleted_guild_is_forgotten_one_channel_after_the_other(chat: Chat) -> None:
+    channels = [chat.channel, *(chat.elsewhere.channel(chat.user, chat.guild) for _ in range(9))]
+    chat.catch_up()
+    chat.driven.open(chat.user)
+    chat.elsewhere.perform(DeleteGuild(author=Author(chat.user), guild_id=chat.guild))
+    replica, watchers = chat.driven.replica, chat.driven.replica.notifications.watchers
+    replica.heard_broadcast(Topic.CONTROL, encode_control(chat.elsewhere.records[-1]), now=chat.driven.now)
+    left = [len(channels)]
+    while replica.next_action() is not None:
+        left.append(len(watchers.channels_of(chat.user)))
+    assert [count for count, before in zip(left[1:], left, strict=False) if count != before] == list(range(9, -1, -1))

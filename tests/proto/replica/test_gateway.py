@@ -12,6 +12,7 @@ from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.channels import DeleteChannel, ReadEvents
 from openguild_proto.effects.guilds import DeleteGuild, RemoveMember, RenameGuild
 from openguild_proto.effects.logs import FindLogs
+from openguild_proto.effects.replica import UnsubscribeChannels
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.hints import PresenceChoice, PresenceStatus, TypingHint
@@ -120,6 +121,31 @@ def test_a_deleted_log_is_gone(scene: Scene, whole_guild: bool) -> None:
     client.attend()
     gone = scene.logs if whole_guild else scene.logs[:1]
     assert {(frame["log"], frame["code"]) for frame in client.of("gone")} == {(log, "deleted") for log in gone}
+
+
+def test_the_end_of_a_log_is_work_for_its_followers_only(scene: Scene) -> None:
+    follower = scene.client()
+    follower.follow(*scene.logs)
+    others = [scene.client() for _ in range(50)]
+    scene.driven.replica.gateway.log_ended(scene.channel, "deleted")
+    works = 0
+    while scene.driven.replica.next_action() is not None:
+        works += 1
+    assert works < len(others)
+    follower.attend()
+    assert [frame["log"] for frame in follower.of("gone")] == [scene.logs[0]]
+
+
+def test_what_a_socket_leaves_at_once_is_given_up_together(scene: Scene) -> None:
+    elsewhere = scene.driven.elsewhere
+    channels = [elsewhere.channel(scene.alice, scene.guild) for _ in range(10)]
+    client = scene.client()
+    client.follow(*(f"channel:{channel}" for channel in channels))
+    scene.driven.replica.gateway.left(client)
+    client.attend()
+    scene.driven.carry_out()
+    given_up = [effect.channel_ids for effect in scene.driven.asked if isinstance(effect, UnsubscribeChannels)]
+    assert [sorted(channel_ids) for channel_ids in given_up] == [sorted(channels)]
 
 
 def test_a_revoked_session_closes_its_sockets_only(scene: Scene) -> None:

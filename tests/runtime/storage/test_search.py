@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import asyncpg
 import pytest
 
 from openguild_proto.effects import Overloaded
 from openguild_proto.effects.channels import DeleteChannel
 from openguild_proto.effects.search import IndexMessages, SearchHit, SearchMessages, SearchTooWide
-from openguild_proto.limits import MAX_MESSAGE_CHARS
-from openguild_proto.policy.search import Wanted, parse_phrases
+from openguild_proto.limits import MAX_MESSAGE_CHARS, TURN_SECS
+from openguild_proto.policy.search import Wanted, parse_phrases, terms_of
 from openguild_proto.records import Author, Edit, React, Redact
 from openguild_runtime.config.pool_shares import SEARCHERS
 from openguild_runtime.server.search_indexing import index
@@ -302,3 +304,28 @@ async def until(connection: Any, condition: str) -> None:
         return bool(await connection.fetchval(condition))
 
     await eventually(holds)
+
+
+async def test_many_edits_at_once_leave_others_their_turns(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [await room.post(f"tea {number}") for number in range(20)]
+    turns, splitting = [0], []
+
+    def split(text: str) -> dict[str, list[int]]:
+        splitting.append(turns[0])
+        time.sleep(2 * TURN_SECS)  # as if it took so long: work, nothing that is waited for
+        return terms_of(text)
+
+    async def other() -> None:
+        while True:
+            turns[0] += 1
+            await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("openguild_runtime.storage.postgres.search_terms.terms_of", split)
+    async with anyio.create_task_group() as tasks, anyio.create_task_group() as edits:
+        tasks.start_soon(other)
+        for message in messages:
+            edits.start_soon(room.change, Edit(message, "coffee"))
+        await eventually(lambda: len(splitting) == len(messages))
+        tasks.cancel_scope.cancel()
+    assert len(set(splitting)) == len(messages), "two were split without a pause in between"
+    assert sorted(await room.find("coffee")) == sorted(messages)

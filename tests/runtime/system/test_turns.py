@@ -6,7 +6,7 @@ import anyio.lowlevel
 import pytest
 
 from openguild_proto.limits import TURN_SECS
-from openguild_runtime.system.turns import Turn
+from openguild_runtime.system.turns import Pauses, Turn
 
 pytestmark = pytest.mark.anyio
 
@@ -38,3 +38,22 @@ async def test_the_time_of_a_turn_is_shared_and_the_next_turn_has_its_own() -> N
     assert turn.left() == -TURN_SECS
     await anyio.lowlevel.checkpoint()
     assert turn.left() == TURN_SECS
+
+
+async def test_a_task_pauses_when_its_time_has_passed_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, turns, done = [0.0], set(), []
+    monkeypatch.setattr(anyio, "current_time", lambda: now[0])
+
+    async def other() -> None:
+        while len(done) < 12:
+            turns.add(len(done))
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        pauses = Pauses()
+        tasks.start_soon(other)
+        for number in range(1, 13):
+            now[0] = number * TURN_SECS / 4
+            await pauses.pause_if_due()
+            done.append(number)
+    assert turns == {3, 7, 11}  # in the pause at the fourth, the eighth and the twelfth
