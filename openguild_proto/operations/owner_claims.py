@@ -26,7 +26,7 @@ from openguild_proto.limits import (
     MAX_SAFE_INTEGER,
     MAX_TOPIC_CHARS,
 )
-from openguild_proto.mirror_records import MirroredChannel, MirroredMember, PassedInvite, Snapshot
+from openguild_proto.mirror_records import GuildBan, MirroredChannel, MirroredMember, PassedInvite, Snapshot
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.policy.names import text_problem
 from openguild_proto.policy.permissions import ROLES
@@ -44,6 +44,7 @@ from openguild_proto.schemas.events import (
     UnknownContent,
 )
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
+from openguild_proto.schemas.log_contents import MemberBannedContent
 
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 _TYPE = re.compile(r"[!-~]{1,64}", re.ASCII)
@@ -83,6 +84,8 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
             well_formed = _is_emoji(emoji)
         case ReactionsClearedContent(emoji=emoji, reason=reason):
             well_formed = (emoji is None or _is_emoji(emoji)) and len(reason or "") <= MAX_REASON_CHARS
+        case MemberBannedContent(reason=str(reason)):
+            well_formed = _is_reason(reason)
         case _:
             well_formed = True
     return None if well_formed else "its content is not of its type"
@@ -99,7 +102,11 @@ def snapshot_problem(snapshot: Snapshot) -> str | None:
         return "the guild is of no term"
     if len({snapshot.guild_id, *channel_ids}) <= len(channel_ids):
         return "an id is there twice"
-    problems = (*map(member_problem, snapshot.members), *map(_channel_problem, snapshot.channels))
+    problems = (
+        *map(member_problem, snapshot.members),
+        *map(_channel_problem, snapshot.channels),
+        *map(_ban_problem, snapshot.bans),
+    )
     return check_snapshot(snapshot) or next((problem for problem in problems if problem is not None), None)
 
 
@@ -159,6 +166,13 @@ def _channel_problem(channel: MirroredChannel) -> str | None:
     return None
 
 
+def _ban_problem(ban: GuildBan) -> str | None:
+    if not _is_uuid(ban.user_id) or not _is_uuid(ban.banned_by) or not _is_moment(ban.banned_at_ms):
+        return "a ban is of nobody, or of no time"
+    has_name = ban.username is None or _is_name(ban.username)
+    return None if has_name and (ban.reason is None or _is_reason(ban.reason)) else "a ban is none"
+
+
 def _members(content: Any) -> dict[str, Any]:
     return {name: getattr(content, name) for name in getattr(content, "__struct_fields__", ()) if name != "content"}
 
@@ -193,6 +207,10 @@ def _is_line(text: str) -> bool:
 
 def _is_text(text: str) -> bool:
     return len(text) <= MAX_MESSAGE_CHARS and "\0" not in text
+
+
+def _is_reason(text: str) -> bool:
+    return len(text) <= MAX_REASON_CHARS and "\0" not in text
 
 
 def _is_emoji(text: str) -> bool:
