@@ -21,6 +21,11 @@ KNOWN = """
 SELECT u.username, u.origin, m.role FROM users AS u LEFT JOIN guild_memberships AS m ON m.user_id = u.user_id AND m.guild_id = $1
 WHERE u.user_id = $2
 """
+LIST = f"""
+SELECT {BAN} FROM guild_bans WHERE guild_id = $1
+    AND ($3::timestamptz IS NULL OR (banned_at, user_id) > ($3, $4::uuid))
+ORDER BY banned_at, user_id LIMIT $2
+"""
 LEAVE = "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2"
 
 
@@ -76,14 +81,5 @@ async def find_ban(connection: Connection, effect: FindBan) -> GuildBan | None:
 
 @performs(ListBans, Mode.QUERY)
 async def list_bans(connection: Connection, effect: ListBans) -> tuple[GuildBan, ...]:
-    rows = await connection.fetch(
-        f"""
-        SELECT {BAN} FROM guild_bans WHERE guild_id = $1
-          AND ($3::timestamptz IS NULL OR (banned_at, user_id) > ($3, $4::uuid))
-        ORDER BY banned_at, user_id LIMIT $2
-        """,
-        effect.guild_id,
-        effect.limit,
-        *bound(effect.after),
-    )
+    rows = await connection.fetch(LIST, effect.guild_id, effect.limit, *bound(effect.after))
     return tuple(ban_of(row) for row in rows)
