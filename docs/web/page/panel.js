@@ -77,6 +77,6 @@ function banLine(chat, { guild_id: guild, user_id: user, username, banned_by: by
   };
   const head = h("span", { class: "head" }, h("span", { class: "author" }, name), " ", timeElement(at), ` by ${chat.nameOf({ id: by })}`);
   const button = h("button", { type: "button", "aria-label": `End the ban of ${name}`, onclick: () => void shown(end) }, "End the ban");
-  const item = h("li", { class: "ban", "data-user": name }, head, h("span", { class: "snippet" }, reason ?? ""), button);
+  const item = h("li", { "data-event": `ban-${user}`, "data-channel": guild }, head, h("span", { class: "snippet" }, reason ?? ""), button);
   return item;
 }
