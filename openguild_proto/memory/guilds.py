@@ -350,13 +350,13 @@ def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitRea
     )
     if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
-    if joining is Joining.BANNED:
-        raise Refusal(ErrorCode.BANNED)
-    if invite is None or joining is not Joining.JOIN:
+    if invite is None or joining in {Joining.MEMBER_ALREADY, Joining.INVALID}:
         if already is not None:
             keep_answer(state, effect.author, effect.once, already, effect.now_ms)
         return already
     require_owned(state.guilds[invite.guild_id].origin)
+    if joining is Joining.BANNED:
+        raise Refusal(ErrorCode.BANNED)
     state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
     state.members[invite.guild_id][user_id] = Membership(effect.role, effect.now_ms)
     for channel in state.channels_of_guild(invite.guild_id):

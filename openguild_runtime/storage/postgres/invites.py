@@ -154,15 +154,15 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     )
     if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
-    if joining is Joining.BANNED:
-        raise Refusal(ErrorCode.BANNED)
-    if guild_id is None or joining is not Joining.JOIN:
+    if guild_id is None or joining in {Joining.MEMBER_ALREADY, Joining.INVALID}:
         if already is None:
             return None
         member = MEMBERS.record(already)
         await keep_answer(tx, effect.author, effect.once, member, effect.now_ms)
         return member
     require_owned(invite.origin if invite is not None else None)
+    if joining is Joining.BANNED:
+        raise Refusal(ErrorCode.BANNED)
     status = await connection.execute(
         """
         INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)
