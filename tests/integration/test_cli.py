@@ -80,20 +80,6 @@ def test_guild_and_channel_roles(seeded: str, server: ServerProcess, chat: Chat)
     assert f"'{owner.name}' is the only owner of guild '{guild}'" in done.stderr
 
 
-def test_a_banned_user_gets_no_role_in_the_guild(seeded: str, server: ServerProcess, chat: Chat) -> None:
-    owner, bob = chat.user(), chat.user()
-    guild = owner.guild()
-    assert owner.request("PUT", f"/guilds/{guild}/bans/{bob.user_id}").status_code == 200
-    assign = ("assign-guild-role", "--username", bob.name, "--guild-id", guild, "--role", "member")
-    done = server.run_command(*assign)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert (
-        f"'{bob.name}' is banned from guild '{guild}': a moderator of the guild must end the ban first" in done.stderr
-    )
-    owner.ok(owner.request("DELETE", f"/guilds/{guild}/bans/{bob.user_id}"))
-    assert server.run_command(*assign).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
