@@ -49,6 +49,16 @@ class MirroredChannel(Exchanged, frozen=True):
     chain: str | None = None
 
 
+class GuildBan(Exchanged, frozen=True):
+    """A user who may not join a guild. `username`: as of the ban; None: the owner server did not know the user."""
+
+    user_id: str
+    banned_by: str
+    banned_at_ms: int
+    username: str | None = None
+    reason: str | None = None
+
+
 class Snapshot(Exchanged, frozen=True):
     """A guild as it is at a place of its log."""
 
@@ -62,6 +72,7 @@ class Snapshot(Exchanged, frozen=True):
     chain: str | None = None
     term: int = 1  # of its owner
     serial: int = 0  # of the naming of a successor (handovers.py)
+    bans: list[GuildBan] = []
 
 
 def place_of(snapshot: Snapshot) -> LogPlace:

@@ -1,7 +1,6 @@
 """What storage holds, as the core sees it: frozen records that effects return.
 
-Identifiers are UUID text, hyphenated lower case. `_ms` are UTC milliseconds. Roles are the labels of PROTOCOL 5.1.1.
-"""
+Identifiers are UUID text, hyphenated lower case. `_ms` are UTC milliseconds. Roles are the labels of PROTOCOL 5.1.1."""
 
 from __future__ import annotations
 
@@ -328,6 +327,7 @@ class MemberChange(Enum):
     NOT_MEMBER = "not_member"
     LAST_OWNER = "last_owner"
     LIMIT_REACHED = "limit_reached"  # they own as many guilds as one may
+    BANNED = "banned"  # they are no member, and may not be one
 
 
 class RefreshFamily(Record, frozen=True):

@@ -27,10 +27,12 @@ from openguild_proto.schemas.log_contents import (
     InviteCreatedContent,
     InviteDeletedContent,
     LogContent,
+    MemberBannedContent,
     MemberJoinedContent,
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MemberUnbannedContent,
     MentionedContent,
     ProfileUpdatedContent,
 )
@@ -75,7 +77,7 @@ class LogView(ABC):
 
 
 class GuildView(LogView):
-    """A guild with its channels and members by their ids, and the names of its invites.
+    """A guild with its channels and members by their ids, the ids of users who are banned, and the names of its invites.
 
     Begin with `start` and the answers of `GET /guilds/{id}`, `.../channels` and `.../members`, in any order, and with the
     lowest place that they name; or with an empty view and the log's first event. Display names are those of the answers or of the
@@ -87,6 +89,7 @@ class GuildView(LogView):
         self.name = ""
         self.channels: dict[str, SeenChannel] = {}
         self.members: dict[str, SeenMember] = {}
+        self.banned: set[str] = set()
         self.invites: set[str] = set()
 
     @classmethod
@@ -112,6 +115,10 @@ class GuildView(LogView):
                 self.members[user_id].role = role
             case MemberLeftContent(user_id=user_id) | MemberRemovedContent(user_id=user_id):
                 self.members.pop(user_id, None)
+            case MemberBannedContent(user_id=user_id):
+                self.banned.add(user_id)
+            case MemberUnbannedContent(user_id=user_id):
+                self.banned.discard(user_id)
             case InviteCreatedContent(invite_id=invite_id):
                 self.invites.add(invite_id)
             case InviteDeletedContent(invite_id=invite_id):

@@ -151,7 +151,8 @@ class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=Tru
     """Join with `role` and count one use; an existing member keeps their role, and no use is counted.
 
     All existing messages count as read. None: the invite is deleted, used up or expired at `now_ms`, decided with its row
-    locked. `limit`: guilds that the user may be a member of, this one included.
+    locked. Raises Refusal 403 for a user who is banned from the guild. `limit`: guilds that the user may be a member of, this one
+    included.
     """
 
     author: Author

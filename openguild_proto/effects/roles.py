@@ -25,8 +25,8 @@ class RevokeServerRole(StorageEffect[bool], frozen=True):
 class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):
     """Set the user's role, and add the membership if there is none; ends rights as SetMemberRole does.
 
-    DONE, or LAST_OWNER: the guild would have no owner, or NOT_MEMBER: a user of another server joins by an invite first. None: no
-    such guild of this server.
+    DONE, or LAST_OWNER: the guild would have no owner, or NOT_MEMBER: a user of another server joins by an invite first, or BANNED.
+    None: no such guild of this server.
     """
 
     guild_id: str

@@ -131,7 +131,7 @@ def delete_guild(state: State, effect: DeleteGuild) -> None:
     del state.members[effect.guild_id]
     del state.logs[effect.guild_id]
     end_mirrors(state, effect.guild_id)
-    for known in (state.moves, state.tenures, state.successions):
+    for known in (state.moves, state.tenures, state.successions, state.bans):
         known.pop(effect.guild_id, None)
     for invite in [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]:
         del state.invites[invite.code]
@@ -230,7 +230,8 @@ def grant_guild_role(state: State, effect: GrantGuildRole) -> MemberChange | Non
     held = state.guild_role(effect.guild_id, effect.user_id)
     if user.origin is not None and held is None:
         return MemberChange.NOT_MEMBER
-    change = decide_grant(held=held, role=effect.role, owners=_owners(state, effect.guild_id))
+    is_banned = effect.user_id in state.bans.get(effect.guild_id, {})
+    change = decide_grant(held=held, role=effect.role, owners=_owners(state, effect.guild_id), is_banned=is_banned)
     if change is not MemberChange.DONE:
         return change
     ended = end_lost_rights(state, effect.guild_id, effect.user_id, held, effect.role)
@@ -342,17 +343,20 @@ def accept_invite(state: State, effect: AcceptInvite) -> MemberRecord | LimitRea
     joining = decide_joining(
         invite,
         is_member=already is not None,
+        is_banned=invite is not None and user_id in state.bans.get(invite.guild_id, {}),
         joined=sum(user_id in members for members in state.members.values()),
         now_ms=effect.now_ms,
         limit=effect.limit,
     )
     if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
-    if invite is None or joining is not Joining.JOIN:
+    if invite is None or joining in {Joining.MEMBER_ALREADY, Joining.INVALID}:
         if already is not None:
             keep_answer(state, effect.author, effect.once, already, effect.now_ms)
         return already
     require_owned(state.guilds[invite.guild_id].origin)
+    if joining is Joining.BANNED:
+        raise Refusal(ErrorCode.BANNED)
     state.invites[effect.code] = msgspec.structs.replace(invite, uses=invite.uses + 1)
     state.members[invite.guild_id][user_id] = Membership(effect.role, effect.now_ms)
     for channel in state.channels_of_guild(invite.guild_id):

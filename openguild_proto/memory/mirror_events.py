@@ -9,6 +9,7 @@ from openguild_proto.effects.mirrors import FORKED, NOT_OURS, REPEATED, MirrorEv
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.appends import append_event
+from openguild_proto.memory.bans import drop_ban, keep_ban
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.guilds import end_lost_rights
 from openguild_proto.memory.mirrors import (
@@ -22,6 +23,7 @@ from openguild_proto.memory.mirrors import (
 )
 from openguild_proto.memory.state import Channel, Membership, State
 from openguild_proto.mirror_records import MirroredChannel, MirroredEvent, MirroredMember
+from openguild_proto.policy.bans import may_mirror_ban
 from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ControlKind, LogPlace, Redact, StoredEvent
@@ -34,14 +36,16 @@ from openguild_proto.schemas.log_contents import (
     GuildSuccessorSetContent,
     GuildUpdatedContent,
     InviteDeletedContent,
+    MemberBannedContent,
     MemberJoinedContent,
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MemberUnbannedContent,
 )
 from openguild_proto.schemas.log_entries import left_guild
 from openguild_proto.schemas.payloads import channel_body
-from openguild_proto.schemas.said import as_kept
+from openguild_proto.schemas.said import as_kept, ban_told
 
 
 @performs(MirrorEvents)
@@ -187,6 +191,14 @@ def _apply(state: State, origin: str, guild_id: str, event: MirroredEvent) -> bo
             for code in [invite.code for invite in state.invites.values() if invite.guild_id == guild_id]:
                 if invite_id(code) == ended:
                     del state.invites[code]
+        case MemberBannedContent() as content if (ban := ban_told(event, content)) is not None:
+            if may_mirror_ban(len(state.bans.get(guild_id, {}))):
+                keep_ban(state, guild_id, ban)
+            if ban.user_id not in members:
+                end_lost_rights(state, guild_id, ban.user_id, None, None)
+                state.log(ControlKind.ACCESS_CHANGED, guild_id=guild_id, user_id=ban.user_id)
+        case MemberUnbannedContent(user_id=user_id):
+            drop_ban(state, guild_id, user_id)
         case MemberLeftContent(user_id=user_id) | MemberRemovedContent(user_id=user_id) as gone if user_id in members:
             end_lost_rights(state, guild_id, user_id, members[user_id].role, None)
             del members[user_id]

@@ -11,6 +11,7 @@ from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, StoreMirror, is_behind
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.memory.bans import keep_ban
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.state import ABSENT, Channel, Membership, Mirror, State
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot, place_of
@@ -92,6 +93,9 @@ def _store(state: State, origin: str, snapshot: Snapshot, *, anew: bool) -> list
     state.epochs[guild_id] = snapshot.epoch
     state.mirrors[guild_id] = Mirror(guild_id, snapshot.sequence, _hash(snapshot.chain))
     state.tenures[guild_id] = (snapshot.term, snapshot.serial)
+    state.bans[guild_id] = {}
+    for ban in snapshot.bans:
+        keep_ban(state, guild_id, ban)
     state.members[guild_id] = {}
     for member in snapshot.members:
         home = home_of(state, origin, member.origin)
@@ -219,6 +223,7 @@ def drop(state: State, guild_id: str) -> None:
     del state.guilds[guild_id], state.members[guild_id], state.logs[guild_id], state.mirrors[guild_id]
     state.epochs.pop(guild_id, None)
     state.tenures.pop(guild_id, None)
+    state.bans.pop(guild_id, None)
     for code in [code for code, invite in state.invites.items() if invite.guild_id == guild_id]:
         del state.invites[code]
     for log_id in (guild_id, *(channel.record.channel_id for channel in channels)):

@@ -8,6 +8,7 @@ from openguild_proto.effects.guilds import AcceptInvite
 from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, ReadSnapshot, RemoteJoin
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.memory.bans import bans_of
 from openguild_proto.memory.guilds import accept_invite
 from openguild_proto.memory.state import PeerGuild, State
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
@@ -19,26 +20,38 @@ def join_from_server(state: State, effect: JoinFromServer) -> RemoteJoin | Limit
     invite = state.invites.get(effect.code)
     if invite is None:
         return None
-    known = effect.user.user_id in state.users
+    known = state.users.get(effect.user.user_id)
     _know(state, effect.peer, effect.user, effect.now_ms)
-    member = accept_invite(
-        state,
-        AcceptInvite(
-            author=Author(effect.user.user_id),
-            code=effect.code,
-            role=effect.role,
-            now_ms=effect.now_ms,
-            limit=effect.limit,
-        ),
-    )
+    try:
+        member = accept_invite(
+            state,
+            AcceptInvite(
+                author=Author(effect.user.user_id),
+                code=effect.code,
+                role=effect.role,
+                now_ms=effect.now_ms,
+                limit=effect.limit,
+            ),
+        )
+    except Refusal:
+        _know_as_before(state, effect.user.user_id, known)
+        raise
     if not isinstance(member, MemberRecord):
-        if not known:  # nothing is stored
-            del state.users[effect.user.user_id], state.logs[effect.user.user_id]
+        if known is None:
+            _know_as_before(state, effect.user.user_id, known)
         return member
     guild_id = member.guild_id
     begins = begin_mirror(state, effect.peer, guild_id, effect.now_ms)
     snapshot = _snapshot(state, guild_id) if effect.wants_snapshot or begins else None
     return RemoteJoin(guild_id, _member(member), state.place_of(guild_id), snapshot)
+
+
+def _know_as_before(state: State, user_id: str, known: UserRecord | None) -> None:
+    """Undo `_know`, where nothing is stored."""
+    if known is not None:
+        state.users[user_id] = known
+    else:
+        del state.users[user_id], state.logs[user_id]
 
 
 def begin_mirror(state: State, peer: str, guild_id: str, now_ms: int) -> bool:
@@ -132,6 +145,7 @@ def _snapshot(state: State, guild_id: str) -> Snapshot:
         channels,
         term=term,
         serial=serial,
+        bans=bans_of(state, guild_id),
     )
 
 

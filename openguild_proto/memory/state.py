@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from openguild_proto.effects.attempts import LoginBlock
 from openguild_proto.effects.federation import Peer, PublishedKey
 from openguild_proto.effects.handovers import Move
-from openguild_proto.mirror_records import Handover, HistoricEvent
+from openguild_proto.mirror_records import GuildBan, Handover, HistoricEvent
 from openguild_proto.policy.repeats import KeptAnswer
 from openguild_proto.records import (
     ChannelRecord,
@@ -129,6 +129,7 @@ class State:
     sessions: dict[str, Session] = field(default_factory=dict)
     guilds: dict[str, GuildRecord] = field(default_factory=dict)
     members: dict[str, dict[str, Membership]] = field(default_factory=dict)  # guild id: user id
+    bans: dict[str, dict[str, GuildBan]] = field(default_factory=dict)  # guild id: user id
     invites: dict[str, InviteRecord] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
     event_places: dict[str, tuple[str, int]] = field(default_factory=dict)  # event id: channel id, sequence

@@ -31,8 +31,8 @@ from openguild_proto.ws.handshake import SUBPROTOCOL
 
 CACHE_SECS = 60
 FEATURES = (
-    "edits", "redactions", "reactions", "reaction_clearing", "pins", "replies", "mentions", "search", "typing", "logs", "sync",
-    "gateway", "idempotency_keys", "rate_limit_headers", "password_change",
+    "edits", "redactions", "reactions", "reaction_clearing", "pins", "replies", "mentions", "bans", "search", "typing", "logs",
+    "sync", "gateway", "idempotency_keys", "rate_limit_headers", "password_change",
 )  # fmt: skip
 TEXTS = TextLimits(
     message=limits.MAX_MESSAGE_CHARS,
@@ -103,6 +103,7 @@ def _described(settings: Settings) -> bytes:
             guilds_joined=guilds.max_joined_per_user,
             guild_channels=guilds.max_channels_per_guild,
             guild_invites=guilds.max_invites_per_guild,
+            guild_bans=guilds.max_bans_per_guild,
             channel_pins=limits.MAX_CHANNEL_PINS,
             message_versions=limits.MAX_MESSAGE_VERSIONS,
             message_emoji=limits.MAX_MESSAGE_EMOJI,

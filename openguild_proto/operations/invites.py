@@ -117,7 +117,7 @@ def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
 @route(
     "POST", "/invites/{code}/accept", "Join by invite", {200: Member},
     errors=(
-        ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED,
+        ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.BANNED, ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED,
         ErrorCode.GUILD_OFFLINE, ErrorCode.ID_TAKEN,
     ),
     request_headers=(CREATION_KEY,),

@@ -30,7 +30,7 @@ from openguild_proto.limits import (
     MAX_SIGNING_SERVERS,
     MAX_TOPIC_CHARS,
 )
-from openguild_proto.mirror_records import MirroredChannel, MirroredMember, PassedInvite, Snapshot
+from openguild_proto.mirror_records import GuildBan, MirroredChannel, MirroredMember, PassedInvite, Snapshot
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.policy.names import text_problem
 from openguild_proto.policy.permissions import ROLES
@@ -48,6 +48,7 @@ from openguild_proto.schemas.events import (
     UnknownContent,
 )
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
+from openguild_proto.schemas.log_contents import MemberBannedContent
 
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 _TYPE = re.compile(r"[!-~]{1,64}", re.ASCII)
@@ -116,6 +117,8 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
             well_formed = _is_emoji(emoji)
         case ReactionsClearedContent(emoji=emoji, reason=reason):
             well_formed = (emoji is None or _is_emoji(emoji)) and len(reason or "") <= MAX_REASON_CHARS
+        case MemberBannedContent(reason=str(reason)):
+            well_formed = _is_reason(reason)
         case _:
             well_formed = True
     return None if well_formed else "its content is not of its type"
@@ -132,7 +135,11 @@ def snapshot_problem(snapshot: Snapshot) -> str | None:
         return "the guild is of no term"
     if len({snapshot.guild_id, *channel_ids}) <= len(channel_ids):
         return "an id is there twice"
-    problems = (*map(member_problem, snapshot.members), *map(_channel_problem, snapshot.channels))
+    problems = (
+        *map(member_problem, snapshot.members),
+        *map(_channel_problem, snapshot.channels),
+        *map(_ban_problem, snapshot.bans),
+    )
     return check_snapshot(snapshot) or next((problem for problem in problems if problem is not None), None)
 
 
@@ -192,6 +199,13 @@ def _channel_problem(channel: MirroredChannel) -> str | None:
     return None
 
 
+def _ban_problem(ban: GuildBan) -> str | None:
+    if not _is_uuid(ban.user_id) or not _is_uuid(ban.banned_by) or not _is_moment(ban.banned_at_ms):
+        return "a ban is of nobody, or of no time"
+    has_name = ban.username is None or _is_name(ban.username)
+    return None if has_name and (ban.reason is None or _is_reason(ban.reason)) else "a ban is none"
+
+
 def _has_many_values(content: Any) -> bool:
     left, found = [content], 0
     while left and found <= MAX_EVENT_VALUES:
@@ -249,6 +263,10 @@ def _is_line(text: str) -> bool:
 
 def _is_text(text: str) -> bool:
     return len(text) <= MAX_MESSAGE_CHARS and "\0" not in text
+
+
+def _is_reason(text: str) -> bool:
+    return len(text) <= MAX_REASON_CHARS and "\0" not in text
 
 
 def _is_emoji(text: str) -> bool:

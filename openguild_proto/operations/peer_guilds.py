@@ -88,7 +88,7 @@ def show_invite(call: Call[None, None], code: str) -> Operation[Response]:
     "POST", "/federation/v1/invites/{code}/join", "A user of another server joins by an invite", {200: JoinAnswer},
     auth="server", client=False, body=JoinRequest,
     errors=(
-        ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.LIMIT_REACHED, ErrorCode.ID_TAKEN,
+        ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.BANNED, ErrorCode.LIMIT_REACHED, ErrorCode.ID_TAKEN,
         ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_MOVED, ErrorCode.GUILD_OFFLINE,
     ),
 )  # fmt: skip

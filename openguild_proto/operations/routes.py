@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.limits import MAX_SMALL_BODY_BYTES
 from openguild_proto.operations import (
+    bans,
     capabilities,
     changes,
     channels,
@@ -51,6 +52,7 @@ ROUTES: tuple[Route, ...] = (
         succession,
         channels,
         members,
+        bans,
         invites,
         messages,
         logs,

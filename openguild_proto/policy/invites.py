@@ -20,6 +20,7 @@ class Joining(Enum):
     JOIN = "join"  # a use is counted
     MEMBER_ALREADY = "member already"  # they keep their role, and no use is counted
     INVALID = "invalid"  # deleted, used up or expired
+    BANNED = "banned"
     LIMIT_REACHED = "limit reached"
 
 
@@ -34,7 +35,9 @@ def is_valid_invite(invite: InviteRecord, now_ms: int) -> bool:
     return not expired and (invite.max_uses is None or invite.uses < invite.max_uses)
 
 
-def decide_joining(invite: InviteRecord | None, *, is_member: bool, joined: int, now_ms: int, limit: int) -> Joining:
+def decide_joining(
+    invite: InviteRecord | None, *, is_member: bool, is_banned: bool, joined: int, now_ms: int, limit: int
+) -> Joining:
     """Decide whether the user joins. `joined`: guilds that they are a member of, at most `limit`."""
     if invite is None:
         return Joining.INVALID
@@ -42,6 +45,8 @@ def decide_joining(invite: InviteRecord | None, *, is_member: bool, joined: int,
         return Joining.MEMBER_ALREADY
     if not is_valid_invite(invite, now_ms):
         return Joining.INVALID
+    if is_banned:
+        return Joining.BANNED
     return Joining.JOIN if check_count(joined, limit) is None else Joining.LIMIT_REACHED
 
 

@@ -54,8 +54,10 @@ def decide_removal(*, author_role: str | None, held: str | None, owners: int) ->
     return MemberChange.LAST_OWNER if _is_last_owner(held, None, owners) else MemberChange.DONE
 
 
-def decide_grant(*, held: str | None, role: str, owners: int) -> MemberChange:
+def decide_grant(*, held: str | None, role: str, owners: int, is_banned: bool) -> MemberChange:
     """Decide on a role that an operator grants to a member, or to a non-member (`held` None)."""
+    if is_banned:
+        return MemberChange.BANNED
     return MemberChange.LAST_OWNER if _is_last_owner(held, role, owners) else MemberChange.DONE
 
 

@@ -182,3 +182,14 @@ def require_removal(own_role: str, role: str) -> None:
     """Raise Refusal 403 unless the author's rank is higher than that of the member to remove."""
     if rank(role) >= rank(own_role):
         raise Refusal(ErrorCode.FORBIDDEN, "you can only remove members below your own rank")
+
+
+def require_ban(own_role: str, role: str | None, *, own: bool) -> None:
+    """Raise Refusal 403 unless the author may ban the user. `role`: the user's in the guild; None: they are no member.
+
+    So the last owner of a guild cannot be banned: nobody is of a higher rank.
+    """
+    if own:
+        raise Refusal(ErrorCode.FORBIDDEN, "you cannot ban yourself")
+    if rank(role) >= rank(own_role):
+        raise Refusal(ErrorCode.FORBIDDEN, "you can only ban members below your own rank")

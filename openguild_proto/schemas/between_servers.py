@@ -22,6 +22,7 @@ from openguild_proto.mirror_records import (
     RemoteUser,
     Snapshot,
 )
+from openguild_proto.settings.sections import MAX_GUILD_BANS
 
 
 class JoinRequest(Exchanged, frozen=True):
@@ -215,6 +216,8 @@ def check_snapshot(snapshot: Snapshot) -> str | None:
         return f"more than {MAX_MIRRORED_MEMBERS} members"
     if len(snapshot.channels) > MAX_MIRRORED_CHANNELS:
         return f"more than {MAX_MIRRORED_CHANNELS} channels"
+    if len(snapshot.bans) > MAX_GUILD_BANS:
+        return f"more than {MAX_GUILD_BANS} bans"
     if sum(len(channel.roles) for channel in snapshot.channels) > MAX_MIRRORED_ROLES:
         return f"more than {MAX_MIRRORED_ROLES} roles in channels"
     return None

@@ -63,6 +63,7 @@ class CountLimits(Body, frozen=True, omit_defaults=False):
     guilds_joined: Count
     guild_channels: Count
     guild_invites: Count
+    guild_bans: Count
     channel_pins: Count
     message_versions: Count
     message_emoji: Count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
-from openguild_proto.mirror_records import Handover
+from openguild_proto.mirror_records import GuildBan, Handover
 from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ChannelRecord, GuildRecord, InviteRecord, MemberRecord
 from openguild_proto.schemas.accounts import Body
@@ -16,6 +16,7 @@ from openguild_proto.schemas.fields import (
     InviteUses,
     NameText,
     Position,
+    ReasonText,
     Role,
     ServerName,
     Timestamp,
@@ -132,6 +133,22 @@ class Member(Body, frozen=True):
             record.display_name,
             record.origin,
         )
+
+
+class Ban(Body, frozen=True):
+    """A user who may not join a guild. `username`: as of the ban; absent: the server did not know the user."""
+
+    guild_id: Uuid
+    user_id: Uuid
+    banned_by: Uuid
+    banned_at: Timestamp
+    username: NameText | None = None
+    reason: ReasonText | None = None
+
+    @classmethod
+    def of(cls, guild_id: str, ban: GuildBan) -> Ban:
+        """Return the body for a ban of the guild."""
+        return cls(guild_id, ban.user_id, ban.banned_by, from_millis(ban.banned_at_ms), ban.username, ban.reason)
 
 
 class NewInvite(Body, frozen=True):

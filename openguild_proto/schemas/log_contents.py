@@ -150,6 +150,24 @@ class MemberRemovedContent(LogContent, frozen=True):
     reason: ReasonText | None = None
 
 
+class MemberBannedContent(LogContent, frozen=True):
+    """A user may not join any more. Of a member `member.removed` has told before that they are gone."""
+
+    event_type = "member.banned"
+    user_id: Uuid
+    username: NameText | None = None  # absent: the server did not know the user
+    reason: ReasonText | None = None
+
+
+class MemberUnbannedContent(LogContent, frozen=True):
+    """The ban of a user ended: they may join again."""
+
+    event_type = "member.unbanned"
+    user_id: Uuid
+    username: NameText | None = None  # as of the ban
+    reason: ReasonText | None = None
+
+
 class InviteCreatedContent(LogContent, frozen=True):
     """There is one invite more. Its code is not told: whoever has it may join."""
 
@@ -252,6 +270,8 @@ GUILD_CONTENTS: dict[str, type[LogContent]] = {
         MemberRoleSetContent,
         MemberLeftContent,
         MemberRemovedContent,
+        MemberBannedContent,
+        MemberUnbannedContent,
         InviteCreatedContent,
         InviteDeletedContent,
     )

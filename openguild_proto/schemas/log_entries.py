@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from openguild_proto.mirror_records import Handover
+from openguild_proto.mirror_records import GuildBan, Handover
 from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import (
     ChannelRecord,
@@ -37,10 +37,12 @@ from openguild_proto.schemas.log_contents import (
     InviteCreatedContent,
     InviteDeletedContent,
     LogContent,
+    MemberBannedContent,
     MemberJoinedContent,
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MemberUnbannedContent,
     MentionedContent,
     ProfileUpdatedContent,
 )
@@ -127,6 +129,19 @@ def member_gone(
     content = MemberRemovedContent(user_id, reason) if removed else MemberLeftContent(user_id)
     gone = (guild_id, content), *invites_ended(guild_id, ended_invites)
     return (*gone, *left_guild(guild_id, user_id, removed=removed, reason=reason))
+
+
+def user_banned(guild_id: str, ban: GuildBan, *, was_member: bool, ended_invites: Iterable[str]) -> Entries:
+    """The user may not join any more. A client that does not know of bans sees a member go (PROTOCOL 6.9.6)."""
+    removed = ((guild_id, MemberRemovedContent(ban.user_id, ban.reason)),) if was_member else ()
+    banned = (guild_id, MemberBannedContent(ban.user_id, ban.username, ban.reason))
+    left = left_guild(guild_id, ban.user_id, removed=True, reason=ban.reason) if was_member else ()
+    return (*removed, banned, *invites_ended(guild_id, ended_invites), *left)
+
+
+def user_unbanned(guild_id: str, ban: GuildBan, reason: str | None) -> Entries:
+    """The user may join again."""
+    return ((guild_id, MemberUnbannedContent(ban.user_id, ban.username, reason)),)
 
 
 def invites_ended(guild_id: str, codes: Iterable[str]) -> Entries:

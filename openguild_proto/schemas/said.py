@@ -1,4 +1,4 @@
-"""What an event of a channel's log does, by its content: of another server's log, or proposed (PROTOCOL 16.6, 16.8)."""
+"""What an event does, by its content: of another server's log, or proposed (PROTOCOL 16.6, 16.8)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.canonical.redaction import redacted_wire
-from openguild_proto.mirror_records import MirroredEvent
+from openguild_proto.mirror_records import GuildBan, MirroredEvent
 from openguild_proto.records import NOBODY, Change, ClearReactions, Edit, Mentions, Pin, React, Redact, Reply
+from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.events import (
     AnyContent,
     EditContent,
@@ -22,6 +23,7 @@ from openguild_proto.schemas.events import (
     RedactionContent,
     UnknownContent,
 )
+from openguild_proto.schemas.log_contents import MemberBannedContent
 
 
 class Said(NamedTuple):
@@ -85,3 +87,10 @@ def _without_content(event: MirroredEvent) -> MirroredEvent:
         mentions=NOBODY,
         redacted_by=event.redacted_by or event.event_id,
     )
+
+
+def ban_told(event: MirroredEvent, content: MemberBannedContent) -> GuildBan | None:
+    """Return the ban that an event of a guild's log tells of. None: nobody has banned the user, which no honest owner says."""
+    if parse_uuid(event.sender_id) != event.sender_id:
+        return None
+    return GuildBan(content.user_id, event.sender_id, event.at_ms, content.username, content.reason)

@@ -10,6 +10,7 @@ from msgspec import Meta
 from openguild_proto.settings.setting import MAX_COUNT, Contradiction, Count, PositiveSeconds, Setting, Window
 
 MAX_ACCESS_SECS = 30 * 86_400  # the default life of a refresh token
+MAX_GUILD_BANS = 5_000  # PROTOCOL 9.3.3: the snapshot for a mirror has all of them, each with a reason
 MAX_REFRESH_SECS = 10 * 365 * 86_400  # datetime and RFC 3339 end with the year 9999
 AccessLife = Annotated[int, Meta(gt=0, le=MAX_ACCESS_SECS)]  # seconds
 RefreshLife = Annotated[int, Meta(gt=0, le=MAX_REFRESH_SECS)]  # seconds
@@ -125,6 +126,9 @@ class GuildSettings:
     # notification streams and unread lists grow with it
     max_channels_per_guild: Annotated[Count, Setting("channels of one guild", live=True)] = 500
     max_invites_per_guild: Annotated[Count, Setting("valid invites of one guild", live=True)] = 100
+    max_bans_per_guild: Annotated[
+        int, Meta(gt=0, le=MAX_GUILD_BANS), Setting("users who are banned from one guild", live=True)
+    ] = 1_000
     max_writes_per_user_per_window: Annotated[Count, Setting("changes by one user, without posts", live=True)] = 120
     write_window_secs: Annotated[Window, Setting("the window of the limit of changes", live=True)] = 60
 

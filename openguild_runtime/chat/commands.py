@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from openguild_proto.client.message_list import ShownMessage
+from openguild_proto.schemas.decode import parse_uuid
 from openguild_runtime.chat.model import ChatModel
 
 HELP = """/guild NAME      make a guild      /channel NAME   make a channel
@@ -14,6 +15,8 @@ HELP = """/guild NAME      make a guild      /channel NAME   make a channel
 /edit TEXT       your last one     /delete [N]     take back
 /pin N           pin, or unpin     /clear N [EMOJI]
 /search WORDS    find messages     /members
+/ban NAME [WHY]  keep out          /unban NAME [WHY]
+/bans            who is kept out
 @NAME mentions. N: the number before a message; [N]: or the last one"""
 _USAGE = {found[1]: found[0] for found in re.finditer(r"/(\w+)(?: (?:[A-Z]+|\[[A-Z]+\]))*", HELP)}
 
@@ -31,7 +34,8 @@ class Commands:
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "help": self._help, "guild": self._guild, "channel": self._channel, "invite": self._invite, "join": self._join,
             "reply": self._reply, "edit": self._edit, "delete": self._delete, "react": self._react, "pin": self._pin,
-            "clear": self._clear, "search": self._search, "members": self._members,
+            "clear": self._clear, "search": self._search, "members": self._members, "ban": self._ban,
+            "unban": self._unban, "bans": self._bans,
         }  # fmt: skip
 
     async def do(self, line: str) -> None:
@@ -142,3 +146,40 @@ class Commands:
             f"{one.display_name or one.username}{' *' if one.user_id in online else ''} ({one.role})" for one in members
         ]
         self._show(", ".join(names))
+
+    async def _ban(self, argument: str) -> None:
+        guild_id, client = self._guild_id(), self._model.client
+        user_id, reason = whom(argument, {one.user_id: one.username async for one in client.members(guild_id)})
+        ban = await client.ban_member(guild_id, user_id, reason)
+        self._show(f"{ban.username or ban.user_id} is banned: /unban lets them join again")
+
+    async def _unban(self, argument: str) -> None:
+        guild_id, client = self._guild_id(), self._model.client
+        named = {ban.user_id: ban.username or ban.user_id async for ban in client.bans(guild_id)}
+        user_id, reason = whom(argument, named)
+        await client.unban_member(guild_id, user_id, reason)
+        self._show(f"{named.get(user_id, user_id)} may join again")
+
+    async def _bans(self, argument: str) -> None:
+        bans = [ban async for ban in self._model.client.bans(self._guild_id())]
+        lines = [f"{ban.username or ban.user_id}{f' ({ban.reason})' if ban.reason else ''}" for ban in bans]
+        self._show(", ".join(lines) or "nobody is banned")
+
+
+def whom(argument: str, named: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the user whose name or id `argument` begins with, and the words behind it. Names may have spaces: the longest counts.
+
+    Raises NoCommand where nobody of `named` is meant, or more than one.
+    """
+    words = argument.removeprefix("@").split()
+    for count in range(len(words), 0, -1):
+        name, rest = " ".join(words[:count]).casefold(), " ".join(words[count:])
+        found = [user_id for user_id, username in named.items() if username.casefold() == name]
+        if len(found) > 1:
+            raise NoCommand(f"{len(found)} of them have the name {name!r}: write the id, {' or '.join(sorted(found))}")
+        if found:
+            return found[0], rest or None
+    user_id = parse_uuid(words[0]) if words else None
+    if user_id is None:
+        raise NoCommand(f"nobody here has the name {argument!r}")
+    return user_id, " ".join(words[1:]) or None

@@ -174,6 +174,10 @@ async def _assign_within(
         )
     if found is MemberChange.NOT_MEMBER:
         raise CommandFailed(f"'{user.username}' is of another server: they join by an invite first")
+    if found is MemberChange.BANNED:
+        raise CommandFailed(
+            f"'{user.username}' is banned from guild '{scope_id}': a moderator of the guild must end the ban first"
+        )
     if not found:
         raise CommandFailed(f"{noun} '{scope_id}' not found")
     return _print_line(f"Assigned {noun} role '{role}' to user '{user.username}' in {noun} {scope_id}")

@@ -31,7 +31,7 @@ from openguild_proto.client import (
     Session,
     Unauthorized,
 )
-from openguild_proto.schemas.guilds import Channel, Guild, Invite, Member
+from openguild_proto.schemas.guilds import Ban, Channel, Guild, Invite, Member
 from openguild_proto.schemas.messages import (
     ChangedMessage,
     Mention,
@@ -79,10 +79,12 @@ from openguild_runtime.client.log_events import (
     GuildUpdated,
     InviteCreated,
     InviteDeleted,
+    MemberBanned,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
     MemberRoleSet,
+    MemberUnbanned,
     Mentioned,
     ProfileUpdated,
 )
@@ -95,6 +97,7 @@ from openguild_runtime.client.transport import Address, OutcomeUnknown, TlsFaile
 __all__ = [
     "Address",
     "ApiError",
+    "Ban",
     "ChangedMessage",
     "Channel",
     "ChannelCreated",
@@ -127,10 +130,12 @@ __all__ = [
     "LogFollowed",
     "LogGone",
     "Member",
+    "MemberBanned",
     "MemberJoined",
     "MemberLeft",
     "MemberRemoved",
     "MemberRoleSet",
+    "MemberUnbanned",
     "Mention",
     "Mentioned",
     "Message",

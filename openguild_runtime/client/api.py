@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from openguild_proto.client import ClientResponse, invite_code
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.operations.epochs import LOG_HEAD
-from openguild_proto.schemas.guilds import Channel, Guild, Invite, Member
+from openguild_proto.schemas.guilds import Ban, Channel, Guild, Invite, Member
 from openguild_proto.schemas.presence import GuildPresence
 from openguild_runtime.client.subscription import ChannelEvent
 from openguild_runtime.client.transport import decode_answer
@@ -92,6 +92,22 @@ class Api(ABC):
         """Return the members of a guild who are not offline."""
         return decode_answer((await self.send("GET", f"/guilds/{guild_id}/presence")).body, GuildPresence)
 
+    async def ban_member(self, guild_id: str, user_id: str, reason: str | None = None) -> Ban:
+        """Ban a user from a guild, as a moderator, and remove them if they are a member. A ban that there is stays as it is.
+
+        They cannot join until the ban ends: their `accept_invite` raises Forbidden with the code `banned`.
+        """
+        answer = await self.send("PUT", _ban_path(guild_id, user_id, reason), repeatable=True)
+        return decode_answer(answer.body, Ban)
+
+    async def unban_member(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
+        """End the ban of a user, as a moderator. Raises NotFound where there is none."""
+        await self.send("DELETE", _ban_path(guild_id, user_id, reason))
+
+    def bans(self, guild_id: str) -> AsyncIterator[Ban]:
+        """Iterate over the bans of a guild, oldest first, as a moderator of it."""
+        return self.list_items(Ban, f"/guilds/{guild_id}/bans")
+
     async def create_channel(self, guild_id: str, name: str) -> Channel:
         """Create a channel in a guild, as a maintainer of it or above."""
         return await self._post_for(Channel, f"/guilds/{guild_id}/channels", {"name": name})
@@ -159,3 +175,8 @@ class Api(ABC):
     async def _post_for(self, kind: type[T], path: str, body: Any) -> T:
         answer = await self.send("POST", path, body, key=self.new_key())
         return decode_answer(answer.body, kind)
+
+
+def _ban_path(guild_id: str, user_id: str, reason: str | None) -> str:
+    query = "" if reason is None else "?" + urlencode({"reason": reason}, errors="surrogatepass")
+    return f"/guilds/{guild_id}/bans/{user_id}{query}"

@@ -79,6 +79,14 @@ class MemberRemoved(LogEvent[contents.MemberRemovedContent]):
     """A member was removed."""
 
 
+class MemberBanned(LogEvent[contents.MemberBannedContent]):
+    """A user was banned. If they were a member, MemberRemoved came before."""
+
+
+class MemberUnbanned(LogEvent[contents.MemberUnbannedContent]):
+    """The ban of a user ended."""
+
+
 class InviteCreated(LogEvent[contents.InviteCreatedContent]):
     """An invite was created."""
 
@@ -140,6 +148,8 @@ EVENT_TYPES: dict[str, type[LogEvent[Any]]] = {
     "member.role_set": MemberRoleSet,
     "member.left": MemberLeft,
     "member.removed": MemberRemoved,
+    "member.banned": MemberBanned,
+    "member.unbanned": MemberUnbanned,
     "invite.created": InviteCreated,
     "invite.deleted": InviteDeleted,
     "guild.joined": GuildJoined,

@@ -59,7 +59,15 @@ class Changes:
         return f"/guilds/{people.guild_id}/members/{people.user_ids[name]}"
 
     def _remove(self) -> Activity[None]:
-        yield from self._ask(self._owner, "DELETE", self._membership("removed"))
+        """Until the next invite, or with a ban. A restored database may have forgotten the ban when they ask to join."""
+        run = self._run
+        if run.rng.random() < 0.5:
+            yield from self._ask(self._owner, "DELETE", self._membership("removed"))
+            return
+        path = self._membership("removed").replace("/members/", "/bans/")
+        yield from self._ask(self._owner, "PUT", f"{path}?reason=why")
+        yield run.clock.sleep(run.rng.uniform(0, 2))
+        yield from self._ask(run.client("removed", 0), "POST", f"/invites/{run.people.invite}/accept", {}, good=(403,))
 
     def _revoke(self) -> Activity[None]:
         other = self._run.client("revoked", 0, device="another")

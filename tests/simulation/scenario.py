@@ -271,6 +271,10 @@ class Run:
         texts = [text for channel_id in ledger.channels() for text in map(_text, ledger.log(channel_id)) if text]
         if len(texts) != len(set(texts)):
             self.violation("a post is in the log twice")
+        state = self.cluster.database.tables._state
+        for guild_id, bans in state.bans.items():
+            if bans.keys() & state.members[guild_id].keys():
+                self.violation(f"a member of {guild_id} is banned")
         for channel_id, posted, text in self._acknowledged:
             place = ledger.log(channel_id)[posted.sequence - 1 : posted.sequence]
             told = "" if place and place[0].taken is not None else text.strip()

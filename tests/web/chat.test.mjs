@@ -194,7 +194,7 @@ test("nothing is shown of a guild that is gone, also where that is known only la
     const { chat, client, forgotten } = await opened();
     client.tell(name, { log: GUILD, code });
     assert.deepEqual([chat.guilds.size, chat.guildId, chat.channelId, chat.history.messages], [0, "", "", null]);
-    assert.deepEqual(forgotten, ["c", "d"]);
+    assert.deepEqual(forgotten, ["c", "d", "g"]);
   }
 });
 

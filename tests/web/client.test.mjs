@@ -184,6 +184,30 @@ test("a removed member is told that the log is gone", async (t) => {
   await assert.rejects(sequences(bob, log, 99), (end) => end instanceof ApiError && end.code === "not_found");
 });
 
+test("a banned user is out, is refused by code, and may come back when the ban has ended", async (t) => {
+  const { alice, guildId } = await owner(t);
+  const bob = await user(t);
+  const { code } = await alice.createInvite(guildId);
+  await bob.acceptInvite(code);
+  const kinds = [];
+  alice.subscribe(`guild:${guildId}`);
+  const isTold = next(alice, "event", ({ event }) => kinds.push(event.event_type) && event.event_type === "member.banned");
+  const ban = await alice.banMember(guildId, bob.userId, { reason: "spam & more" });
+  assert.deepEqual(ban, {
+    guild_id: guildId, user_id: bob.userId, banned_by: alice.userId, banned_at: ban.banned_at, username: bob.username, reason: "spam & more",
+  });
+  const { event } = await isTold;
+  assert.deepEqual([event.content.username, event.content.reason, event.sender], [bob.username, "spam & more", alice.userId]);
+  assert.deepEqual(kinds.slice(-2), ["member.removed", "member.banned"]);
+  await assert.rejects(bob.acceptInvite(code), (refusal) => refusal instanceof ApiError && refusal.code === "banned" && refusal.status === 403);
+  await assert.rejects(bob.bans(guildId), { code: "not_found" });
+  assert.deepEqual(await alice.banMember(guildId, bob.userId, { reason: "else" }), ban);
+  assert.deepEqual(await alice.bans(guildId), [ban]);
+  await alice.unbanMember(guildId, bob.userId, { reason: "enough" });
+  await assert.rejects(alice.unbanMember(guildId, bob.userId), { code: "not_found" });
+  assert.equal((await bob.acceptInvite(code)).role, "member");
+});
+
 test("a restart is survived in a slot, by what was kept as well", async (t) => {
   const { alice, channelId, log } = await owner(t, { url: direct });
   for (const text of ["1", "2", "3"]) await alice.post(channelId, text);

@@ -10,6 +10,7 @@ import { encodeSegment as id } from "./texts.js";
 /** @typedef {import("./types.js").Guild} Guild */
 /** @typedef {import("./types.js").Channel} Channel */
 /** @typedef {import("./types.js").Member} Member */
+/** @typedef {import("./types.js").Ban} Ban */
 /** @typedef {import("./types.js").Invite} Invite */
 /** @typedef {import("./types.js").Message} Message */
 /** @typedef {import("./types.js").Role} Role */
@@ -163,6 +164,28 @@ export class Api {
   /** @param {string} guildId @param {string} userId */
   removeMember(guildId, userId) {
     return this.#change("DELETE", `/guilds/${id(guildId)}/members/${id(userId)}`);
+  }
+
+  /**
+   * Ban a user, as a moderator, and remove them if they are a member; a ban that there is stays as it is. Until it ends their
+   * `acceptInvite` rejects with the code `banned`.
+   * @param {string} guildId
+   * @param {string} userId
+   * @param {{reason?: string | undefined}} [options]
+   * @returns {Promise<Ban>}
+   */
+  async banMember(guildId, userId, { reason } = {}) {
+    return (await this.request("PUT", `/guilds/${id(guildId)}/bans/${id(userId)}`, { query: { reason }, repeatable: true })).body;
+  }
+
+  /** End a ban: the user may join again. @param {string} guildId @param {string} userId @param {{reason?: string | undefined}} [options] */
+  async unbanMember(guildId, userId, { reason } = {}) {
+    return (await this.request("DELETE", `/guilds/${id(guildId)}/bans/${id(userId)}`, { query: { reason } })).body;
+  }
+
+  /** The bans of a guild, oldest first, for moderators. @param {string} guildId @returns {Promise<Ban[]>} */
+  bans(guildId) {
+    return this.list(`/guilds/${id(guildId)}/bans`);
   }
 
   /** @param {string} guildId @param {{maxUses?: number, expiresInSecs?: number}} [bounds] @returns {Promise<Invite>} */

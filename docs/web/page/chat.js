@@ -317,6 +317,7 @@ export class Chat {
       this.unread.forget(id);
       this.forget(id);
     }
+    if (kind === "guild") this.forget(of); // bans
     if (this.guildId === of) this.guildId = this.channelId = "";
     if (this.channelId === of) this.channelId = "";
     if (this.channelId === "") this.history.close();

@@ -1,4 +1,4 @@
-/** What opens beside the messages: search results and pins. */
+/** What opens beside the messages: search results, pins, and bans. */
 
 import { byId, h, shown, timeElement } from "./dom.js";
 
@@ -58,4 +58,25 @@ export async function showPins(chat) {
   const pinned = pins.filter((pin) => chat.mayShow(pin.channel_id, pin.event_id));
   const lines = pinned.map((pin) => line(pin, chat.nameOf(pin.author), chat.shownText(pin.content)));
   show("Pinned messages", "Nothing is pinned here.", lines);
+}
+
+/** @param {Chat} chat */
+export async function showBans(chat) {
+  const { guildId } = chat;
+  const bans = await chat.client.bans(guildId);
+  if (guildId === chat.guildId) show("Bans", "Nobody is banned.", bans.map((ban) => banLine(chat, ban)));
+}
+
+/** @param {Chat} chat @param {import("../openguild/types.js").Ban} ban */
+function banLine(chat, { guild_id: guild, user_id: user, username, banned_by: by, banned_at: at, reason }) {
+  const name = username ?? user;
+  const end = async () => {
+    await chat.client.unbanMember(guild, user);
+    item.remove();
+    byId("panel-title").focus();
+  };
+  const head = h("span", { class: "head" }, h("span", { class: "author" }, name), " ", timeElement(at), ` by ${chat.nameOf({ id: by })}`);
+  const button = h("button", { type: "button", "aria-label": `End the ban of ${name}`, onclick: () => void shown(end) }, "End the ban");
+  const item = h("li", { "data-event": `ban-${user}`, "data-channel": guild }, head, h("span", { class: "snippet" }, reason ?? ""), button);
+  return item;
 }

@@ -1,6 +1,7 @@
 /** Guilds, channels and members. */
 
 import { ask, byId, h, shown } from "./dom.js";
+import { showBans } from "./panel.js";
 import { redraw, Rows } from "./redraw.js";
 
 /** @typedef {import("./chat.js").Chat} Chat */
@@ -73,10 +74,13 @@ export class Sidebar {
       const make = () => h("li", { class: `member ${status}`, "data-user": member.username },
         h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, name),
         h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role" }, member.role),
-        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => void shown(() => this.#remove(member)) }, "✕"));
+        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => void shown(() => this.#remove(member)) }, "✕"),
+        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Ban ${name}`, title: "Ban", onclick: () => void shown(() => this.#ban(member)) }, "⊘"));
       return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, member.role, mayRemove], make };
     }));
-    redraw(this.members, h("h2", { id: "members-title" }, "Members"), this.people.parent);
+    redraw(this.members, h("h2", { id: "members-title" }, "Members"), this.people.parent,
+      chat.guild && chat.mayModerate && h("p", { class: "buttons" },
+        h("button", { type: "button", id: "bans", "data-key": "bans", onclick: () => (hideDrawers(), void shown(() => showBans(chat))) }, "Bans")));
   }
 
   /** @param {import("../openguild/types.js").Member} member */
@@ -88,6 +92,15 @@ export class Sidebar {
   async #remove(member) {
     const sure = await ask({ title: `Remove ${member.username}?`, text: "They can come back with another invite.", submit: "Remove" });
     if (sure !== null) await this.chat.client.removeMember(member.guild_id, member.user_id);
+  }
+
+  /** @param {import("../openguild/types.js").Member} member */
+  async #ban(member) {
+    const answer = await ask({
+      title: `Ban ${member.username}?`, text: "They cannot come back until a moderator ends the ban.", submit: "Ban",
+      fields: [{ name: "reason", label: "Reason, which all members can read", maxlength: 512 }],
+    });
+    if (answer !== null) await this.chat.client.banMember(member.guild_id, member.user_id, { reason: answer["reason"] || undefined });
   }
 
   async #newGuild() {

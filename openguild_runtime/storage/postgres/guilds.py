@@ -24,6 +24,7 @@ from openguild_proto.schemas.log_entries import guild_created, guild_renamed, me
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
+from openguild_runtime.storage.postgres.banned import is_banned
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.ended_mirrors import end_mirror, end_mirrors, holds_last_member
@@ -271,7 +272,8 @@ async def grant_guild_role(tx: Transaction, effect: GrantGuildRole) -> MemberCha
         return None
     if home is not None and held is None:
         return MemberChange.NOT_MEMBER
-    change = decide_grant(held=held, role=effect.role, owners=owners)
+    banned = await is_banned(tx.connection, effect.guild_id, effect.user_id)
+    change = decide_grant(held=held, role=effect.role, owners=owners, is_banned=banned)
     if change is not MemberChange.DONE:
         return change
     ended = await end_lost_rights(tx, effect.guild_id, effect.user_id, held, effect.role)

@@ -19,6 +19,7 @@ from openguild_proto.records import ControlKind, InviteRecord, LimitReached, Mem
 from openguild_proto.schemas.log_entries import invite_created, invite_deleted, member_joined
 from openguild_runtime.storage.postgres.access import find_guild_access
 from openguild_runtime.storage.postgres.authority import hold_guild, require_author, require_in_guild
+from openguild_runtime.storage.postgres.banned import is_banned
 from openguild_runtime.storage.postgres.guilds import MEMBER, MEMBERS, find_member, known_member
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer
@@ -146,19 +147,22 @@ async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord |
     joining = decide_joining(
         invite,
         is_member=already is not None,
+        is_banned=await is_banned(connection, guild_id, user_id),
         joined=await connection.fetchval("SELECT count(*) FROM guild_memberships WHERE user_id = $1", user_id),
         now_ms=effect.now_ms,
         limit=effect.limit,
     )
     if joining is Joining.LIMIT_REACHED:
         return LimitReached(effect.limit)
-    if guild_id is None or joining is not Joining.JOIN:
+    if guild_id is None or joining in {Joining.MEMBER_ALREADY, Joining.INVALID}:
         if already is None:
             return None
         member = MEMBERS.record(already)
         await keep_answer(tx, effect.author, effect.once, member, effect.now_ms)
         return member
     require_owned(invite.origin if invite is not None else None)
+    if joining is Joining.BANNED:
+        raise Refusal(ErrorCode.BANNED)
     status = await connection.execute(
         """
         INSERT INTO guild_memberships (guild_id, user_id, role, joined_at)

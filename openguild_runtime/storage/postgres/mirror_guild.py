@@ -19,13 +19,17 @@ from openguild_proto.schemas.log_contents import (
     GuildSuccessorSetContent,
     GuildUpdatedContent,
     InviteDeletedContent,
+    MemberBannedContent,
     MemberJoinedContent,
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MemberUnbannedContent,
 )
 from openguild_proto.schemas.log_entries import Entries, left_guild
 from openguild_proto.schemas.payloads import channel_body
+from openguild_proto.schemas.said import ban_told
+from openguild_runtime.storage.postgres.banned import end_ban, mirror_ban
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users
@@ -118,6 +122,10 @@ class GuildMirror:
                 await self._leave(event, user_id, removed=False, reason=None)
             case MemberRemovedContent(user_id=user_id, reason=reason):
                 await self._leave(event, user_id, removed=True, reason=reason)
+            case MemberBannedContent():
+                await self._ban(event, content)
+            case MemberUnbannedContent(user_id=user_id):
+                await end_ban(connection, guild_id, user_id)
 
     async def _add_channel(self, event: MirroredEvent, made: ChannelCreatedContent) -> None:
         if await self._connection.fetchval(EXISTS, made.channel_id):
@@ -171,6 +179,15 @@ class GuildMirror:
             entries = left_guild(self._guild_id, user_id, removed=removed, reason=reason)
             self._entries.append((entries, event.sender_id, event.at_ms))
         self._record(ControlKind.MEMBER_REMOVED, user_id=user_id)
+
+    async def _ban(self, event: MirroredEvent, content: MemberBannedContent) -> None:
+        ban = ban_told(event, content)
+        if ban is not None:
+            await mirror_ban(self._connection, self._guild_id, ban)
+            held = await self._connection.fetchval(ROLE, self._guild_id, ban.user_id)
+            if held is None:
+                await end_lost_rights(self._tx, self._guild_id, ban.user_id, None, None)
+                self._record(ControlKind.ACCESS_CHANGED, user_id=ban.user_id)
 
     async def has_own_members(self) -> bool:
         """Whether a user of this server is a member."""

@@ -16,6 +16,7 @@ from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import Entries, joined_guild, left_guild
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
+from openguild_runtime.storage.postgres.banned import add_bans
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLogs, delete_logs, end_logs
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.remote_members import KNOW_USERS
@@ -208,6 +209,7 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
     )
     if invites is not None:
         await connection.execute(ADD_INVITES, invites)
+    await add_bans(connection, guild_id, snapshot.bans)
     await connection.execute(ADD_MIRROR, guild_id, _hash(snapshot.chain), snapshot.sequence)
     home = tx.server_name
     there = {member.user_id for member in snapshot.members if home_of(home, origin, member.origin) is None}

@@ -8,6 +8,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
 from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord
+from openguild_runtime.storage.postgres.banned import ENTRY, all_bans
 from openguild_runtime.storage.postgres.invites import HOLD_GUILD, accept_invite
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -39,8 +40,9 @@ WITH renamed AS (
 SELECT origin FROM users WHERE user_id = $1
 """
 # Joins of a peer to a guild take turns: before the first one there is no line of the mirror that the others could wait for.
-TAKE_TURN = """
-SELECT pg_advisory_xact_lock(hashtextextended('join ' || $1::text || ' ' || guild_id, 0)) FROM invites WHERE code = $2
+TAKE_TURN = f"""
+SELECT pg_advisory_xact_lock(hashtextextended('join ' || $1::text || ' ' || guild_id, 0)),
+    {ENTRY.format(guild_id="guild_id", user_id="$3")} FROM invites WHERE code = $2
 """
 HOLD_USER = "SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE"
 # After the user and the guild, and before the guild's log is held, as where a removal or a deletion ends the mirror.
@@ -86,7 +88,7 @@ WHERE g.guild_id = $1
 async def join_from_server(tx: Transaction, effect: JoinFromServer) -> RemoteJoin | LimitReached | None:
     if not await tx.connection.fetchval("SELECT EXISTS (SELECT FROM invites WHERE code = $1)", effect.code):
         return None
-    await tx.connection.execute(TAKE_TURN, effect.peer, effect.code)
+    await tx.connection.execute(TAKE_TURN, effect.peer, effect.code, effect.user.user_id)
     await _know(tx, effect.peer, effect.user, effect.now_ms)
     await tx.connection.execute(HOLD_USER, effect.user.user_id)
     await tx.connection.execute(HOLD_GUILD, effect.code)
@@ -198,4 +200,5 @@ async def _snapshot(tx: Transaction, guild_id: str) -> Snapshot | None:
         channels=channels,
         term=guild["term"],
         serial=guild["serial"],
+        bans=await all_bans(tx.connection, guild_id),
     )

@@ -108,6 +108,14 @@ class Histories(RuleBasedStateMachine):
     def kick(self, user: int, other: int) -> None:
         self.ask(user, "DELETE", f"/guilds/{self.guild}/members/{self.ids[other]}?reason=spam")
 
+    @rule(user=users, other=users)
+    def ban(self, user: int, other: int) -> None:
+        self.ask(user, "PUT", f"/guilds/{self.guild}/bans/{self.ids[other]}?reason=spam")
+
+    @rule(user=users, other=users)
+    def unban(self, user: int, other: int) -> None:
+        self.ask(user, "DELETE", f"/guilds/{self.guild}/bans/{self.ids[other]}")
+
     @rule(
         user=users, other=users, role=st.sampled_from(["guest", "member", "maintainer", "moderator", "admin", "owner"])
     )
@@ -161,6 +169,9 @@ class Histories(RuleBasedStateMachine):
             if role not in {"guest", "member"}:
                 invites = {line["invite_id"] for line in self.ask(0, "GET", f"/guilds/{self.guild}/invites")}
                 assert invites == guild.invites
+            if role in {"moderator", "admin", "owner"}:
+                assert {line["user_id"] for line in self.ask(0, "GET", f"/guilds/{self.guild}/bans")} == guild.banned
+            assert not guild.banned & guild.members.keys()
 
     def folded(self) -> GuildView:
         """The view of a client that begins with the folded answers."""

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import pytest
 
+from openguild_proto.effects.bans import BanUser
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.records import Author
 from openguild_proto.schemas.accounts import RefreshToken
 from tests.support.deeds import append
 from tests.support.world import PASSWORD, World, decoded, request
@@ -50,6 +52,7 @@ OF_OWNERS = {  # of the guild's own owners, whatever the server roles: what they
     "DELETE /guilds/{guild_id}/succession": 204,
 }  # fmt: skip
 ROLES = [None, *RANK]
+BANNED = "0b0d3c1e-7a51-4f43-a2b4-1a2f3f8b6c11"
 QUERIES = {"GET /search/messages": "?q=x"}
 BODIES = {
     "Credentials": {"username": "newcomer", "password": PASSWORD}, "Name": {"name": "x"}, "RoleBody": {"role": "guest"},
@@ -65,7 +68,7 @@ BODIES = {
 
 @dataclass
 class Scene:
-    """An owner's guild with a channel, an invite and a guest; and one who asks."""
+    """An owner's guild with a channel, an invite, a guest and a ban; and one who asks."""
 
     world: World
     guild: str
@@ -82,8 +85,9 @@ class Scene:
         service, self.world.service = self.world.service, copy.copy(self.world.service)
         self.world.service.sockets = StreamLimiter(10, 10, 10)
         try:
+            user_id = BANNED if name_of(route) == "DELETE /guilds/{guild_id}/bans/{user_id}" else self.guest
             path = route.template.replace("{guild_id}", self.guild).replace("{channel_id}", self.channel)
-            path = path.replace("{user_id}", self.guest).replace("{code}", self.code).replace("{device_id}", "d")
+            path = path.replace("{user_id}", user_id).replace("{code}", self.code).replace("{device_id}", "d")
             path = path.replace("{event_id}", self.message) + QUERIES.get(name_of(route), "")
             body = BODIES[route.body.__name__] if route.body is not None and route.auth != "refresh" else None
             asked = request(route.method, prefix + path, body, token, upgrade=route.auth == "socket")
@@ -102,6 +106,7 @@ def stage() -> Scene:
     channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, owner))["channel_id"]
     code = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner))["code"]
     world.perform(GrantGuildRole(guild_id=guild, user_id=ids[1], role="guest", now_ms=0))
+    world.perform(BanUser(author=Author(ids[0]), guild_id=guild, user_id=BANNED, now_ms=0))
     for window in ("user_messages", "address_messages", "user_typing", "user_queries"):
         setattr(world.service, window, SlidingWindow(1_000_000, 60))
     message = append(channel, ids[2])
@@ -225,3 +230,17 @@ def test_nobody_gives_a_role_above_their_own_or_removes_an_equal(stage: Scene) -
         )
         scene.world.perform(GrantGuildRole(guild_id=scene.guild, user_id=scene.guest, role=held, now_ms=0))
         assert scene.world.ask("DELETE", path, None, scene.asking).status == (204 if kicked else 403), (giver, held)
+
+
+def test_nobody_bans_an_equal_or_themselves(stage: Scene) -> None:
+    """Over all ranks (PROTOCOL 5.5.5); so the last owner of a guild cannot be banned."""
+    for banning, held in itertools.product(RANK, [None, *RANK]):
+        scene = with_roles(stage, None, banning, None)
+        user_id = BANNED if held is None else scene.guest
+        if held is not None:
+            scene.world.perform(GrantGuildRole(guild_id=scene.guild, user_id=scene.guest, role=held, now_ms=0))
+        may = rank(banning) >= rank("moderator")
+        expects = 200 if may and rank(held) < rank(banning) else 403
+        path = f"/guilds/{scene.guild}/bans/"
+        assert scene.world.ask("PUT", path + user_id, None, scene.asking).status == expects, (banning, held)
+        assert scene.world.ask("PUT", path + scene.asking_id, None, scene.asking).status == 403

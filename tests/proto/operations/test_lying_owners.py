@@ -240,6 +240,7 @@ def test_another_server_is_asked_for_codes_only(shared: Shared, code: str, metho
     assert shared.south.ask(method, f"/invites/{code}@{NORTH}{what}", token=shared.bob).status == 400
 
 
+SOME_ID = "11111111-1111-4111-8111-111111111111"
 GUILD_EVENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "a name without a bound": ("guild.updated", {"name": LONG}),
     "a name with NUL": ("guild.updated", {"name": "a\0b"}),
@@ -248,6 +249,11 @@ GUILD_EVENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "a channel far away": ("channel.created", {"channel_id": SOUTH, "name": "made", "position": 2**40}),
     "a serial below all": ("guild.successor_set", {"serial": -1}),
     "a role that there is not": ("member.role_set", {"user_id": "bob", "role": "god"}),
+    "a ban with a name without a bound": ("member.banned", {"user_id": SOME_ID, "username": LONG}),
+    "a ban with a reason without a bound": ("member.banned", {"user_id": SOME_ID, "reason": "r" * 513}),
+    "a ban with a reason with NUL": ("member.banned", {"user_id": SOME_ID, "reason": "a\0b"}),
+    "a ban of nobody": ("member.banned", {"user_id": "bob"}),
+    "an end of a ban of nobody": ("member.unbanned", {"user_id": "a\0b"}),
     "a member of no server": (
         "member.joined", {"user_id": "11111111-1111-4111-8111-111111111111", "username": "x", "role": "member", "origin": "<b>"},
     ),

@@ -43,8 +43,12 @@ def test_the_last_owner_stays_one() -> None:
     assert change("owner", "owner") is MemberChange.DONE
     assert decide_removal(author_role=None, held="owner", owners=1) is MemberChange.LAST_OWNER
     assert decide_removal(author_role=None, held="owner", owners=2) is MemberChange.DONE
-    assert decide_grant(held="owner", role="guest", owners=1) is MemberChange.LAST_OWNER
-    assert decide_grant(held=None, role="guest", owners=1) is MemberChange.DONE
+    assert decide_grant(held="owner", role="guest", owners=1, is_banned=False) is MemberChange.LAST_OWNER
+    assert decide_grant(held=None, role="guest", owners=1, is_banned=False) is MemberChange.DONE
+
+
+def test_an_operator_grants_no_role_to_the_banned() -> None:
+    assert decide_grant(held=None, role="owner", owners=1, is_banned=True) is MemberChange.BANNED
 
 
 def test_a_new_owner_needs_room_for_one_more_guild() -> None:
@@ -86,8 +90,10 @@ def test_an_invite_lives_until_it_is_used_up_or_over(
 
 
 def test_joining() -> None:
-    def joining(line: InviteRecord | None, *, is_member: bool = False, joined: int = 0) -> Joining:
-        return decide_joining(line, is_member=is_member, joined=joined, now_ms=5, limit=3)
+    def joining(
+        line: InviteRecord | None, *, is_member: bool = False, is_banned: bool = False, joined: int = 0
+    ) -> Joining:
+        return decide_joining(line, is_member=is_member, is_banned=is_banned, joined=joined, now_ms=5, limit=3)
 
     assert joining(None) is Joining.INVALID
     assert joining(invite()) is Joining.JOIN
@@ -96,6 +102,9 @@ def test_joining() -> None:
     assert joining(invite(max_uses=1, uses=1), is_member=True, joined=3) is Joining.MEMBER_ALREADY
     assert joining(invite(), joined=3) is Joining.LIMIT_REACHED
     assert joining(invite(expires_at_ms=5), joined=3) is Joining.INVALID
+    assert joining(invite(), is_banned=True) is Joining.BANNED
+    assert joining(invite(), is_banned=True, joined=3) is Joining.BANNED
+    assert joining(invite(expires_at_ms=5), is_banned=True) is Joining.INVALID
 
 
 def test_a_guild_keeps_the_newest_spent_invites_and_as_many_living_ones() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from openguild_proto.gateway.client_events import Delivered
-from openguild_runtime.chat.commands import Commands, NoCommand
+from openguild_runtime.chat.commands import Commands, NoCommand, whom
 from openguild_runtime.chat.model import ChatModel, ShownChannel
 from openguild_runtime.client import Client
 from openguild_runtime.client.log_events import log_event
@@ -26,7 +26,7 @@ def model() -> ChatModel:
     return model
 
 
-@pytest.mark.parametrize("line", ["/invite", "/members", "/channel news"])
+@pytest.mark.parametrize("line", ["/invite", "/members", "/bans", "/ban bob", "/channel news"])
 async def test_a_channel_that_is_not_known_has_no_guild(model: ChatModel, line: str) -> None:
     """Such as a new one of another server's guild, whose log has not come yet."""
     del model.channels[CHANNEL]
@@ -43,3 +43,27 @@ async def test_a_deleted_channel_is_closed_though_its_log_is_not_gone_yet(model:
     model.hear(log_event(model.client, Delivered(f"guild:{GUILD}", 1, 1, json.dumps(event).encode())))
     with pytest.raises(NoCommand, match="no channel is open"):
         await Commands(model, lambda text: None).do("/invite")
+
+
+BOB, BOB_TWO, BOBBY, OTHER = (f"0198c0de-0000-7000-8000-{number:012}" for number in range(10, 14))
+NAMED = {BOB: "Bob", BOB_TWO: "bob two", BOBBY: "bobby"}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("bob", (BOB, None)),
+        ("@Bob too loud", (BOB, "too loud")),
+        ("bob two times", (BOB_TWO, "times")),
+        ("bobby", (BOBBY, None)),
+        (f"{OTHER.upper()} spam", (OTHER, "spam")),
+    ],
+)
+def test_whom_a_line_means_and_why(written: str, meant: tuple[str, str | None]) -> None:
+    assert whom(written, NAMED) == meant
+
+
+@pytest.mark.parametrize(("written", "why"), [("eve", "nobody here"), ("bob", "2 of them"), ("@", "nobody here")])
+def test_nobody_is_meant_by_an_unknown_name_or_one_of_several(written: str, why: str) -> None:
+    with pytest.raises(NoCommand, match=why):
+        whom(written, {BOB: "bob", BOBBY: "BOB"})

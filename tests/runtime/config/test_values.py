@@ -88,6 +88,7 @@ BAD = {
     "guilds.max_owned_per_user": "0",
     "guilds.max_joined_per_user": "0",
     "guilds.max_channels_per_guild": NUMBER,
+    "guilds.max_bans_per_guild": "5001",
     "guilds.max_invites_per_guild": "-1",
     "guilds.max_writes_per_user_per_window": "1000001",
     "guilds.write_window_secs": "0",

@@ -12,6 +12,7 @@ import pytest
 
 from openguild_proto.effects import StorageEffect, deliveries, federation, handovers, mirrors
 from openguild_proto.effects.accounts import ListDevices, RevokeDevice, RevokeRefresh, SetDisplayName
+from openguild_proto.effects.bans import BanUser, UnbanUser
 from openguild_proto.effects.channels import (
     Appended,
     DeleteChannel,
@@ -72,13 +73,14 @@ class Place:
 
     async def build(self) -> Place:
         storage = self.storage
-        self.owner, self.admin, self.other = [await add_user(storage) for _ in range(3)]
+        self.owner, self.admin, self.other, self.banned = [await add_user(storage) for _ in range(4)]
         self.guild = await add_guild(storage, self.owner)
         self.channel = await add_channel(storage, self.guild, self.owner)
         self.code = await self.invite(self.guild)
         self.elsewhere = await self.invite(await add_guild(storage, self.owner))
         for user_id, role in ((self.admin, "admin"), (self.other, "member")):
             await storage.perform(GrantGuildRole(guild_id=self.guild, user_id=user_id, role=role, now_ms=NOW))
+        await storage.perform(BanUser(author=Author(self.owner), guild_id=self.guild, user_id=self.banned, now_ms=NOW))
         session, laptop = login(self.admin, next(_logins)), login(self.admin, next(_logins), "laptop")
         for effect in (session, laptop):
             await storage.perform(effect)
@@ -107,6 +109,8 @@ BY_ROLE: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     "promote": lambda p: SetMemberRole(
         author=p.author, guild_id=p.guild, user_id=p.other, role="moderator", now_ms=NOW
     ),
+    "ban": lambda p: BanUser(author=p.author, guild_id=p.guild, user_id=p.other, now_ms=NOW),
+    "end a ban": lambda p: UnbanUser(author=p.author, guild_id=p.guild, user_id=p.banned, now_ms=NOW),
     "kick": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.other, now_ms=NOW),
     "rename the guild": lambda p: RenameGuild(author=p.author, guild_id=p.guild, name="x", now_ms=NOW),
     "delete the guild": lambda p: DeleteGuild(author=p.author, guild_id=p.guild),

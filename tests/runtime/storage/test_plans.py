@@ -32,7 +32,7 @@ from openguild_proto.effects.replica import ReadHeads, ReadVisible
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.records import Author, ClearReactions, Edit, LogPart, Pin, React, Redact
 from openguild_proto.schemas.log_writer import LogWriter
-from openguild_runtime.storage.postgres import guilds, partings
+from openguild_runtime.storage.postgres import banned, bans, guilds, partings
 from openguild_runtime.storage.postgres.access import find_access_and_page, find_channel_accesses
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.mode import Mode
@@ -80,6 +80,7 @@ FILLING = (
         SELECT guild_id, row_number() OVER () AS n FROM guilds) AS g JOIN (
         SELECT user_id, row_number() OVER () AS n FROM users) AS u ON u.n % 500 = g.n % 500
     """,
+    "guild_bans SELECT guild_id, gen_random_uuid(), guild_id, now() FROM guilds, generate_series(1, 3) AS n",
     "channels SELECT gen_random_uuid(), guild_id, n::text, now() FROM guilds, generate_series(1, 2) AS n",
     "logs SELECT channel_id, 'channel', 1, 4, 4 FROM channels",
     "logs SELECT guild_id, 'guild', 1, 0, 0 FROM guilds",
@@ -264,6 +265,26 @@ async def test_owners_are_counted_without_the_other_members(
         given = [places[0].guild, places[0].user, "o"][: statement.count("$3") + 2]
         plan = await reader.connection.fetch(f"EXPLAIN {statement}", *given)
     assert "guild_memberships_owners" in "".join(line[0] for line in plan)
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [(banned.IS_BANNED, "guild_bans_pkey"), (bans.COUNT, "guild_bans_"), (bans.LIST, "guild_bans_banned")],
+    ids=["join", "count", "list"],
+)
+async def test_bans_are_found_by_their_guild(
+    module_database: str, places: tuple[Place, Place], statement: str, index: str, generic: bool
+) -> None:
+    given = {bans.LIST: [10, None, None], banned.IS_BANNED: [places[0].user]}.get(statement, [])
+    async with PlanReader.connected(module_database, generic=generic) as reader:
+        await reader.connection.fetch(statement, places[0].guild, *given)
+        (carried_out,) = await reader.taken()
+        plan = await reader.connection.fetch(f"EXPLAIN {statement}", places[0].guild, *given)
+    assert [(touched.table, "guild_id" in touched.condition) for touched in carried_out.touched] == [
+        ("guild_bans", True)
+    ]
+    assert index in "".join(line[0] for line in plan)
 
 
 def test_the_plan_reader_sees_what_is_wrong() -> None:

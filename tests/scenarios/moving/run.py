@@ -99,7 +99,10 @@ class Moving:
                     await self._move(number, kills=number < self.plan.kills)
                 self.is_over = True
             await self._check("after the moves", range(3))
+            await self._check_ban(f"{self.code}@{NAMES[0]}")  # it leads to the owner of now
             await self._lose()
+            invite = await self.people[0].create_invite(self.guild)
+            await self._check_ban(f"{invite.code}@{NAMES[(self.plan.moves + 1) % 3]}")
         for server in self.servers:
             self.outcome.errors += [f"{server.name}: {line}" for line in server.errors()]
         self.outcome.seconds = round(time.monotonic() - began, 1)
@@ -129,12 +132,16 @@ class Moving:
             await anyio.to_thread.run_sync(server.start)
 
     async def _populate(self, stack: AsyncExitStack) -> None:
+        self.banned = Client(self.servers[-1].url, retry_secs=60.0)
         for place, server in enumerate(self.servers):
             client = Client(server.url, retry_secs=60.0)
             await stack.enter_async_context(client)
             await client.register(f"user {place}", PASSWORD)
             await client.login(f"user {place}", PASSWORD, device_id="d")
             self.people.append(client)
+        await stack.enter_async_context(self.banned)
+        await self.banned.register("banned", PASSWORD)
+        await self.banned.login("banned", PASSWORD, device_id="d")
         owner = self.people[0]
         self.guild = (await owner.create_guild("wandering")).guild_id
         self.channel = (await owner.create_channel(self.guild, "general")).channel_id
@@ -142,8 +149,11 @@ class Moving:
             for part in range(8):
                 tasks.start_soon(self._fill, owner, range(part, self.plan.history, 8))
         invite = await owner.create_invite(self.guild)
+        self.code = invite.code
         for client in self.people[1:]:
             await client.accept_invite(f"{invite.code}@{NAMES[0]}")
+        member = await self.banned.accept_invite(f"{invite.code}@{NAMES[0]}")
+        await owner.ban_member(self.guild, member.user_id, "for good, wherever the guild goes")
         self.say(f"{self.plan.history} messages are from before the others joined")
 
     async def _fill(self, client: Client, numbers: range) -> None:
@@ -234,6 +244,24 @@ class Moving:
         logs = [await read_log(self.people[place], self.channel) for place in places]
         self.books.compare(self.channel, logs)
         self.say(f"{when}: {[len(log) for log in logs]} events on the servers, {self.outcome.posts} posts acknowledged")
+
+    async def _check_ban(self, invite: str) -> None:
+        """Whoever the first owner has banned is refused by the server that owns the guild now."""
+        refusal = ""
+
+        async def is_refused() -> bool:
+            nonlocal refusal
+            try:
+                await self.banned.accept_invite(invite)
+            except ApiError as refused:
+                refusal = refused.code
+            else:
+                self.outcome.errors.append("a banned user joined")
+                return True
+            return refusal == "banned"
+
+        await eventually(is_refused, secs=90, what="the refusal of a banned user")
+        self.say(f"a banned user is refused: {refusal}")
 
     # --- an owner that is lost -----------------------------------------------------------------------
 

@@ -41,6 +41,9 @@ def check(run: Run) -> None:
         _check_deliveries(run, owner)
     for server in run.servers.values():
         for guild_id, guild in server.state.guilds.items():
+            banned = server.state.bans.get(guild_id, {}).keys() & server.state.members[guild_id].keys()
+            if banned:
+                run.violation(f"{sorted(banned)} are banned from {guild_id}, and members of it at {server.name}")
             if guild.origin is not None and guild_id not in run.servers[guild.origin].state.guilds:
                 run.violation(f"{server.name} mirrors {guild_id}, which is no more")
     _check_posts(run)
@@ -65,7 +68,7 @@ def _check_mirror(run: Run, owner: Server, mirror: Server, guild_id: str, *, exp
     if there != here:
         wrong(f"the guild's log stands at {here}, and at {there}")
     _compare_events(wrong, "the guild's log", owner.state.logs[guild_id], mirror.state.logs[guild_id], base)
-    for what, look in (("members", _members), ("channels", _channels)):
+    for what, look in (("members", _members), ("channels", _channels), ("bans", _bans)):
         if look(owner, guild_id) != look(mirror, guild_id):
             wrong(f"{what} are {look(mirror, guild_id)}, and {look(owner, guild_id)}")
     for channel in owner.state.channels_of_guild(guild_id):
@@ -123,6 +126,10 @@ def _members(server: Server, guild_id: str) -> dict[str, Any]:
         user_id: (held.role, held.joined_at_ms, users[user_id].username, users[user_id].origin or server.name)
         for user_id, held in sorted(server.state.members[guild_id].items())
     }
+
+
+def _bans(server: Server, guild_id: str) -> list[Any]:
+    return sorted(server.state.bans.get(guild_id, {}).items())
 
 
 def _channels(server: Server, guild_id: str) -> list[Any]:

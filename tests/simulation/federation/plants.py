@@ -11,11 +11,12 @@ from msgspec.structs import replace
 
 from openguild_proto.canonical.receipts import first_link
 from openguild_proto.effects import Effect, StorageEffect
+from openguild_proto.effects.bans import BanUser
 from openguild_proto.effects.channels import AppendEvent, FindChannelAccess
 from openguild_proto.effects.deliveries import ChainPart, ReadChains
 from openguild_proto.effects.federation import AskPeer, RememberNonce
 from openguild_proto.effects.guilds import RemoveMember
-from openguild_proto.effects.mirrors import DropMirror, MirrorEvents, MirrorOutcome
+from openguild_proto.effects.mirrors import DropMirror, JoinFromServer, MirrorEvents, MirrorOutcome, StoreMirror
 from openguild_proto.records import LogPlace, Redact, StoredEvent
 from openguild_proto.schemas.between_servers import Delivery
 from tests.simulation.federation.network import DELIVERIES
@@ -128,13 +129,39 @@ def deliver_to_the_removed(server: Server) -> None:
 
     def going_on(effect: StorageEffect[Any], perform: Perform) -> Any:
         result = perform(effect)
-        if isinstance(effect, RemoveMember):
+        if isinstance(effect, RemoveMember | BanUser):
             for (_, guild_id), row in server.state.peer_guilds.items():
                 if guild_id == effect.guild_id and row.purged_at_ms is None:
                     row.ended_at_ms = row.last_sequence = None
         return result
 
     _around(server, going_on)
+
+
+def admit_the_banned(server: Server) -> None:
+    """The owner does not ask whether who joins is banned."""
+
+    def admitting(effect: StorageEffect[Any], perform: Perform) -> Any:
+        if not isinstance(effect, JoinFromServer):
+            return perform(effect)
+        bans, server.state.bans = server.state.bans, {}
+        try:
+            return perform(effect)
+        finally:
+            server.state.bans = bans
+
+    _around(server, admitting)
+
+
+def begin_without_bans(server: Server) -> None:
+    """A mirror has only the bans that the log tells of."""
+
+    def beginning(effect: StorageEffect[Any], perform: Perform) -> Any:
+        if isinstance(effect, StoreMirror) and effect.snapshot is not None:
+            effect = replace(effect, snapshot=replace(effect.snapshot, bans=[]))
+        return perform(effect)
+
+    _around(server, beginning)
 
 
 def _is_remote(server: Server, user_id: str) -> bool:
@@ -152,5 +179,6 @@ PLANTS = {
     for plant in (
         move_cursors_before_the_answer, trust_the_home, begin_chains_at_each_receipt, forget_nonces_of_requests,
         forget_nonces_of_posts, keep_redacted_texts, keep_mirrors_of_the_removed, deliver_to_the_removed,
+        admit_the_banned, begin_without_bans,
     )
 }  # fmt: skip

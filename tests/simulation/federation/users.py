@@ -1,4 +1,4 @@
-"""What users do: join, post, change what was posted, leave, and manage guilds where they may."""
+"""What users do: join, post, change what was posted, leave, ban, and manage guilds where they may."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ EMOJI = ("\N{WAVING HAND SIGN}", "\N{SPARKLES}")
 DEEDS = {
     "post": 34, "edit": 8, "redact": 7, "react": 9, "clear": 3, "pin": 5, "join": 9, "leave": 3, "remove": 4, "role": 5,
     "make_channel": 4, "change_channel": 3, "drop_channel": 2, "rename": 2, "read": 4, "mark": 4,
+    "ban": 2, "unban": 4,
 }  # fmt: skip
 
 
@@ -190,6 +191,20 @@ class Actor:
         guild_id = self._guild()
         if guild_id is not None:
             yield from self.ask("DELETE", f"/guilds/{guild_id}/members/{self._member(guild_id)}")
+
+    def ban(self) -> Activity[None]:
+        """Mostly a member; else whoever there is."""
+        guild_id = self._guild()
+        if guild_id is not None:
+            anybody = self.rng.choice(self.run.people.users).user_id
+            user_id = self._member(guild_id) if self.rng.random() < 0.7 else anybody
+            yield from self.ask("PUT", f"/guilds/{guild_id}/bans/{user_id}?reason={self._unique()}")
+
+    def unban(self) -> Activity[None]:
+        guild_id = self._guild()
+        banned = sorted(self.server.state.bans.get(guild_id or "", {}))
+        if banned:
+            yield from self.ask("DELETE", f"/guilds/{guild_id}/bans/{self.rng.choice(banned)}")
 
     def role(self) -> Activity[None]:
         guild_id = self._guild()

@@ -86,6 +86,18 @@ CREATE INDEX guild_memberships_user ON guild_memberships (user_id);
 CREATE INDEX guild_memberships_joined ON guild_memberships (guild_id, joined_at, user_id);
 CREATE INDEX guild_memberships_owners ON guild_memberships (guild_id) WHERE role = 'owner';
 
+CREATE TABLE guild_bans (
+    guild_id  uuid NOT NULL REFERENCES guilds ON DELETE CASCADE,
+    user_id   uuid NOT NULL,
+    banned_by uuid NOT NULL,
+    banned_at timestamptz NOT NULL,
+    username  text,
+    reason    text,
+    PRIMARY KEY (guild_id, user_id)
+);
+COMMENT ON TABLE guild_bans IS 'who may not join a guild; the user need not be known here';
+CREATE INDEX guild_bans_banned ON guild_bans (guild_id, banned_at, user_id);
+
 CREATE TABLE invites (
     code       text PRIMARY KEY,
     guild_id   uuid NOT NULL REFERENCES guilds ON DELETE CASCADE,

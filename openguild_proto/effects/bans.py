@@ -1,0 +1,51 @@
+"""Effects on the bans of a guild (PROTOCOL 5.5). Each change is told in the guild's log.
+
+`reason`: what the author gives for it; it stands in the log (PROTOCOL 6.9).
+"""
+
+from __future__ import annotations
+
+from openguild_proto.effects.base import StorageEffect
+from openguild_proto.mirror_records import GuildBan
+from openguild_proto.records import Author, LimitReached, PageCursor
+from openguild_proto.settings.sections import GuildSettings
+
+
+class BanUser(StorageEffect[GuildBan | LimitReached], frozen=True):
+    """Ban a user from a guild of this server, and remove them as RemoveMember does if they are a member.
+
+    Returns the ban; the one that there is already, which stays as it is. The user need not be known here. `limit`: bans of the
+    guild.
+    """
+
+    author: Author
+    guild_id: str
+    user_id: str
+    now_ms: int
+    reason: str | None = None
+    limit: int = GuildSettings.max_bans_per_guild
+
+
+class UnbanUser(StorageEffect[bool], frozen=True):
+    """End a ban. False: there is none."""
+
+    author: Author
+    guild_id: str
+    user_id: str
+    now_ms: int
+    reason: str | None = None
+
+
+class FindBan(StorageEffect[GuildBan | None], frozen=True):
+    """Find the ban of a user; None: there is none."""
+
+    guild_id: str
+    user_id: str
+
+
+class ListBans(StorageEffect[tuple[GuildBan, ...]], frozen=True):
+    """List the bans of a guild, by time and user id. `after`: the cursor of the last line of the previous page."""
+
+    guild_id: str
+    limit: int | None = None
+    after: PageCursor | None = None
