@@ -13,10 +13,12 @@ from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.events import Event
 from openguild_proto.replica.actions import Flush, Haste
 from openguild_proto.replica.notifications import user_ring
+from openguild_proto.sessions.tokens import Claims
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.log_context import request_id as current_request_id
 from openguild_runtime.storage.memory import MemoryStorage
+from tests.support.deeds import login
 from tests.support.line import connected
 from tests.support.waiting import eventually
 from tests.support.wire import masked
@@ -121,7 +123,12 @@ async def test_a_token_that_a_gateway_socket_sends_is_checked_under_the_id_of_it
         await line.upgrade("/gateway")
         while '"type":"ready"' not in await line.read():
             pass
+        session = login(line.user, 2, "desktop")  # one that the replica has not seen
+        await storage.perform(session)
+        now_us = int(line.server.sources.wall() * 1_000_000)
+        claims = Claims(session.session_id, line.user, "name", now_us, now_us + 10**9)
         storage.noted.clear()
-        line.end.sendall(masked(0x81, json.dumps({"type": "auth", "token": line.token, "ref": 1}).encode()))
+        token = line.server.service.tokens.issue(claims)
+        line.end.sendall(masked(0x81, json.dumps({"type": "auth", "token": token, "ref": 1}).encode()))
         await eventually(lambda: storage.noted)
         assert set(storage.noted) == {"the-upgrade"}
