@@ -367,3 +367,13 @@ def test_another_server_reads_and_writes_nothing(shared: Shared) -> None:
         asked = UserRequest(RemoteUser(reader, "m"), "GET", reading)
         answer = east.perform(AskPeer(NORTH, "POST", "/federation/v1/requests", msgspec.json.encode(asked)))
         assert answer.status in {404, 409}, answer.body
+
+
+def test_pins_of_users_of_this_server_are_signed_here(shared: Shared) -> None:
+    bob, south, path = user_id(shared.south, shared.bob), shared.south, f"/channels/{shared.channel}"
+    shared.north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{bob}", {"role": "admin"})
+    shared.level()
+    mine = south.ask_for(shared.bob, "POST", f"{path}/messages", {"content": "mine"})["event_id"]
+    south.ask_for(shared.bob, "PUT", f"{path}/pins/{mine}")
+    shared.level()
+    assert [line["event_id"] for line in south.ask_for(shared.bob, "GET", f"{path}/pins")] == [mine]
