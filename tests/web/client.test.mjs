@@ -190,7 +190,7 @@ test("a banned user is out, is refused by code, and may come back when the ban h
   const { code } = await alice.createInvite(guildId);
   await bob.acceptInvite(code);
   const kinds = [];
-  alice.subscribe(`guild:${guildId}`);
+  alice.subscribe(`guild:${guildId}`, { after: 0 });
   const isTold = next(alice, "event", ({ event }) => kinds.push(event.event_type) && event.event_type === "member.banned");
   const ban = await alice.banMember(guildId, bob.userId, { reason: "spam & more" });
   assert.deepEqual(ban, {
