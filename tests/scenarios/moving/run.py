@@ -308,7 +308,7 @@ class Moving:
                 return False
             return all(page[-3:] == ["we go on", "so do we", "and we as well"] for page in pages)
 
-        await eventually(is_same, secs=90, what="all servers show the same")
+        await eventually(is_same, secs=180, what="all servers show the same")  # a mirror begins anew once a minute
         self.say("all servers show the same newest messages")
 
 
