@@ -6,17 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.client_chaos.run import run_seed
+from tests.scenarios.client_chaos.run import Outcome, run_seed
 from tests.support.server import ServerProcess
 
 
 @pytest.mark.anyio
 async def test_all_clients_are_level_and_nothing_is_done_twice(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(tmp_path / "data"), "--chaos-seed", "1")
+    outcomes: list[Outcome] = []
     with server.start(ready=False):
-        outcome = await run_seed(1, server.base_url, tmp_path, posts=10)
-    assert outcome.is_good, outcome
-    assert outcome.posts == 20
-    assert outcome.interruptions > 0
-    signals = {record["signal"] for record in server.records() if record["message"] == "a worker ends"}
-    assert signals
+        while not outcomes or not _signals(server):  # a fast machine is through before the first worker ends
+            outcomes.append(await run_seed(len(outcomes) + 1, server.base_url, tmp_path, posts=10))
+    for outcome in outcomes:
+        assert outcome.is_good, outcome
+        assert outcome.posts == 20
+    assert sum(outcome.interruptions for outcome in outcomes) > 0
+
+
+def _signals(server: ServerProcess) -> set[str]:
+    """By which the server has ended workers of its own."""
+    return {record["signal"] for record in server.records() if record["message"] == "a worker ends"}
