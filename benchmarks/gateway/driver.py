@@ -7,6 +7,7 @@ import socket
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.gateway.actions import (
     Authenticate,
+    CountReads,
     Grant,
     ReadPage,
     Subscribe,
@@ -99,6 +100,8 @@ class End:
                     return
                 case Authenticate(number=number):
                     self.server.authenticated(number, GRANT, self.gateway.now)
+                case CountReads(number=number):
+                    self.server.reads_counted(number, None, self.gateway.now)
                 case Subscribe(number=number, logs=logs):
                     for log in logs:
                         self.server.subscribed(number, self.gateway.feeds.open(log, 1, 0, Encoding.JSON))

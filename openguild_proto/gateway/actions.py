@@ -10,7 +10,6 @@ from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.gateway.feeds import Feed
 from openguild_proto.gateway.frames import Ready
 from openguild_proto.http.message import Request
-from openguild_proto.policy.count_limits import reads_of
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -18,10 +17,21 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Authenticate(Action, frozen=True):
-    """Check the token; answer with `authenticated`, `auth_refused` or `auth_unchecked`."""
+    """Check the token; answer with `authenticated`, `auth_refused` or `auth_unchecked`.
+
+    `renews`: the socket has a token already, and its client is told of no guilds again.
+    """
 
     number: int
     token: str
+    renews: bool = False
+
+
+class CountReads(Action, frozen=True):
+    """Take `reads` from those that the user may make; answer with `reads_counted` (PROTOCOL 9.2.10)."""
+
+    number: int
+    reads: int
 
 
 class Subscribe(Action, frozen=True):
@@ -32,11 +42,6 @@ class Subscribe(Action, frozen=True):
 
     number: int
     logs: tuple[str, ...]
-
-    @property
-    def reads(self) -> int:
-        """As how many reads it counts (PROTOCOL 9.2.10)."""
-        return reads_of(len(self.logs))
 
 
 class Unsubscribe(Action, frozen=True):
@@ -71,7 +76,7 @@ class Close(Action, frozen=True):
     reason: str
 
 
-AnyAction: TypeAlias = Authenticate | Subscribe | Unsubscribe | ReadPage | Run | Write | Close
+AnyAction: TypeAlias = Authenticate | CountReads | Subscribe | Unsubscribe | ReadPage | Run | Write | Close
 
 
 class Grant(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from openguild_proto.errors import ErrorCode
-from openguild_proto.gateway.actions import Subscribe, Unsubscribe
+from openguild_proto.gateway.actions import CountReads, Subscribe, Unsubscribe
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.feeds import Feed, Feeds
 from openguild_proto.gateway.frames import Gone, GoneCode, Sub, Unsub
@@ -14,12 +14,13 @@ from openguild_proto.gateway.openings import Openings, decide_begin
 from openguild_proto.gateway.outputs import SocketOutputs
 from openguild_proto.gateway.subscriptions import Subscriptions
 from openguild_proto.limits import MAX_GATEWAY_LOGS
+from openguild_proto.policy.count_limits import reads_of
 
 
 class SocketLogs:
     """The logs of one socket. `lanes`: where its changes wait, which begin in order and one at a time."""
 
-    __slots__ = ("_encoding", "_feeds", "_lanes", "_openings", "_outputs", "subscriptions")
+    __slots__ = ("_encoding", "_feeds", "_lanes", "_openings", "_outputs", "_uncounted", "subscriptions")
 
     def __init__(self, feeds: Feeds, handle: int, encoding: Encoding, outputs: SocketOutputs, lanes: Lanes) -> None:
         self._feeds = feeds
@@ -27,6 +28,7 @@ class SocketLogs:
         self._outputs = outputs
         self._lanes = lanes
         self._openings = Openings()
+        self._uncounted: Sub | None = None  # waits until it is counted as reads
         self.subscriptions = Subscriptions(feeds, handle, outputs)
 
     # --- what the client asks ------------------------------------------------------------------------
@@ -35,9 +37,28 @@ class SocketLogs:
         """Begin with the changes that wait, up to one that has to be answered first."""
         while not self._openings.number and (change := self._lanes.next_change()) is not None:
             if isinstance(change, Sub):
-                self._subscribe(change)
+                self._uncounted = change
+                self._openings.number = self._outputs.next_number()
+                self.count_reads()
             else:
                 self._unsubscribe(change)
+
+    def count_reads(self) -> None:
+        """Ask whether the user may make the reads of the `sub` that waits for it, if one does."""
+        if self._uncounted is not None:
+            self._outputs.act(CountReads(self._openings.number, reads_of(len(self._uncounted.logs))))
+
+    def reads_counted(self, number: int) -> None:
+        """The user may make the reads of a `CountReads`."""
+        if self.waits_for_reads(number) and (sub := self._uncounted) is not None:
+            self._uncounted = None
+            self._openings.number = 0
+            self._subscribe(sub)
+            self.begin_changes()
+
+    def waits_for_reads(self, number: int) -> bool:
+        """Whether a `sub` waits for the answer to this `CountReads`."""
+        return self._uncounted is not None and self._openings.number == number
 
     def _subscribe(self, sub: Sub) -> None:
         wanted = self._openings.begin(sub, self._follows, MAX_GATEWAY_LOGS - len(self.subscriptions))
@@ -97,6 +118,7 @@ class SocketLogs:
 
     def stop(self) -> None:
         """The socket is closing: begin nothing more."""
+        self._uncounted = None
         self._openings.clear()
 
     def end(self) -> None:

@@ -50,6 +50,7 @@ class Deadline(StrEnum):
     SILENCE = "silence"  # the client has given a sign of life
     NOTICE = "notice"  # `auth_expiring` is sent
     EXPIRY = "expiry"  # the token ends
+    READS = "reads"  # the user may make more reads, which a `sub` waits for
     REST = "rest"  # a log that could not be read is read again
     SLOT = "slot"  # the client of a draining server has left
 
@@ -63,7 +64,7 @@ class PhaseRow(NamedTuple):
 
 
 _P, _I, _D = Phase, Input, Deadline
-_RUNNING = (_D.HEARTBEAT, _D.SILENCE, _D.NOTICE, _D.EXPIRY, _D.REST)
+_RUNNING = (_D.HEARTBEAT, _D.SILENCE, _D.NOTICE, _D.EXPIRY, _D.READS, _D.REST)
 
 PHASES: dict[Phase, PhaseRow] = {
     _P.OPENING: PhaseRow("`hello` is sent, and `auth` is awaited", _D.AUTH),

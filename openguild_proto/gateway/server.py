@@ -34,11 +34,10 @@ from openguild_proto.gateway.frames import (
     Err,
     GoneCode,
     Heartbeat,
-    Hello,
     Ok,
     Problem,
-    SocketLimits,
 )
+from openguild_proto.gateway.hello import hello_frame
 from openguild_proto.gateway.lanes import Lanes
 from openguild_proto.gateway.logs import SocketLogs
 from openguild_proto.gateway.outputs import SocketOutputs
@@ -48,8 +47,6 @@ from openguild_proto.http.message import Response
 from openguild_proto.limits import (
     GATEWAY_AUTH_SECS,
     GATEWAY_HEARTBEAT_SECS,
-    MAX_GATEWAY_LOGS,
-    MAX_HELD_FRAMES,
     MAX_TOKEN_CHARS,
     PAGE_RETRY_SECS,
     SILENT_HEARTBEATS,
@@ -58,9 +55,7 @@ from openguild_proto.limits import (
     Limits,
 )
 from openguild_proto.schemas.shapes import shape_problem
-from openguild_proto.timestamps import from_millis
 
-CAPABILITIES = ("logs", "commands", "typing", "presence")
 DEFAULT_LIMITS = Limits()
 
 
@@ -106,15 +101,7 @@ class GatewayServer:
         self._renewal: tuple[int, Auth] | None = None  # the number of the `Authenticate` that is being answered
         self._running = 0  # the number of the `Run` that is being answered, 0 for none
         self._ref = 0  # of its command
-        frames = limits.max_frames_per_minute
-        hello = Hello(
-            heartbeat_ms=int(heartbeat_secs * 1_000),
-            auth_ms=int(GATEWAY_AUTH_SECS * 1_000),
-            limits=SocketLimits(MAX_GATEWAY_LOGS, limits.max_message_bytes, frames, MAX_HELD_FRAMES),
-            server_time=from_millis(wall_ms),
-            capabilities=list(CAPABILITIES),
-        )
-        self._outputs.say(hello)
+        self._outputs.say(hello_frame(limits, heartbeat_secs, wall_ms))
         if token is not None:
             self._authenticate(Auth(token))
 
@@ -232,7 +219,7 @@ class GatewayServer:
         if len(auth.token) > MAX_TOKEN_CHARS:
             auth = Auth("", auth.ref)  # which is as invalid, and needs no memory
         self._renewal = self._outputs.next_number(), auth
-        self._outputs.act(Authenticate(self._outputs.number, auth.token))
+        self._outputs.act(Authenticate(self._outputs.number, auth.token, renews=self.user_id is not None))
 
     def authenticated(self, number: int, grant: Grant, now: float) -> None:
         """Answer an `Authenticate`: the token is valid."""
@@ -306,6 +293,13 @@ class GatewayServer:
             self._run_lanes()
 
     # --- logs ----------------------------------------------------------------------------------------
+
+    def reads_counted(self, number: int, wait: float | None, now: float) -> None:
+        """Answer a `CountReads`: the user may make these reads (None), or so many in `wait` seconds, and is asked again then."""
+        if wait is None:
+            self._logs.reads_counted(number)
+        elif self._logs.waits_for_reads(number) and Deadline.READS in MAY_RUN[self.phase]:
+            self._deadlines.set(Deadline.READS, now + wait)
 
     def subscribed(self, number: int, feed: Feed) -> None:
         """Answer a `Subscribe`: the user may read this log. Its feed is open, and not behind the head read with the right."""
@@ -381,6 +375,8 @@ class GatewayServer:
                         self._outputs.say(Heartbeat())
                 case Deadline.NOTICE:
                     self._outputs.say(AuthExpiring(max(int((self._deadlines[Deadline.EXPIRY] - now) * 1_000), 0)))
+                case Deadline.READS:
+                    self._logs.count_reads()
                 case Deadline.REST:
                     self._logs.subscriptions.rested()
                 case Deadline.SILENCE if not self.wants_messages:  # it may have spoken: the socket is not read

@@ -11,7 +11,7 @@ from openguild_proto import limits
 from openguild_proto.effects.base import Operation
 from openguild_proto.federation.policy import Mode
 from openguild_proto.gateway.encoding import SUBPROTOCOLS
-from openguild_proto.gateway.server import CAPABILITIES
+from openguild_proto.gateway.hello import CAPABILITIES
 from openguild_proto.http.message import JSON, Response
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit, Settings, rates

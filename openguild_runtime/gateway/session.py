@@ -11,7 +11,7 @@ import structlog
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.errors import Refusal
 from openguild_proto.events import BytesReceived, Event, TextReceived
-from openguild_proto.gateway.actions import AnyAction, Authenticate, Close, Grant, Run, Write
+from openguild_proto.gateway.actions import AnyAction, Authenticate, Close, CountReads, Grant, Run, Write
 from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.gateway.encoding import SUBPROTOCOLS
 from openguild_proto.gateway.feeds import Feeds
@@ -40,7 +40,10 @@ class SessionHost(Protocol):
     def do(self, session: GatewaySession, action: AnyAction) -> None:
         """Carry out an action that is about logs."""
 
-    async def authenticate(self, session: GatewaySession, token: str) -> Authenticated:
+    def count_reads(self, session: GatewaySession, reads: int) -> float | None:
+        """Count them for the session's user. Return seconds to wait; None: they are counted."""
+
+    async def authenticate(self, session: GatewaySession, asked: Authenticate) -> Authenticated:
         """Return whose token it is. Raises Refusal, StorageUnavailable."""
 
     def claim(self, user_id: str) -> bool:
@@ -125,8 +128,11 @@ class GatewaySession:
                     self._is_shut = True
                     self.write_elsewhere()
                     self._transport.close(code, reason)
-                case Authenticate(number=number, token=token):
-                    self._sessions.start(self._authenticate, number, token)
+                case Authenticate():
+                    self._sessions.start(self._authenticate, action)
+                case CountReads(number=number, reads=reads):
+                    wait = self._sessions.count_reads(self, reads)
+                    self.server.reads_counted(number, wait, self._sessions.clock())
                 case Run():
                     self._sessions.start(self._run, action)
                 case _:
@@ -134,18 +140,18 @@ class GatewaySession:
         if self._handle >= 0:
             self._transport.socket.read_on(self.server.wants_messages)
 
-    async def _authenticate(self, number: int, token: str) -> None:
+    async def _authenticate(self, asked: Authenticate) -> None:
         try:
-            found = await self._sessions.authenticate(self, token)
+            found = await self._sessions.authenticate(self, asked)
         except Refusal:
-            self.server.auth_refused(number)
+            self.server.auth_refused(asked.number)
         except StorageUnavailable:
-            self.server.auth_unchecked(number)
+            self.server.auth_unchecked(asked.number)
         except Exception:  # a defect of ours
             log.exception("a gateway socket could not be authenticated", **self.described)
-            self.server.auth_unchecked(number)
+            self.server.auth_unchecked(asked.number)
         else:
-            self._authenticated(number, found)
+            self._authenticated(asked.number, found)
         self.wake()
 
     def _authenticated(self, number: int, found: Authenticated) -> None:

@@ -13,10 +13,9 @@ from anyio.abc import TaskGroup
 from openguild_proto.effects import Operation
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.events import BytesReceived, TextReceived
-from openguild_proto.gateway.actions import AnyAction, Subscribe
+from openguild_proto.gateway.actions import AnyAction, Authenticate
 from openguild_proto.gateway.connection import connection_limits
 from openguild_proto.gateway.feeds import Feeds
-from openguild_proto.gateway.phases import Phase
 from openguild_proto.http.message import OpenGateway, Request, Response
 from openguild_proto.http.refusal import error_response
 from openguild_proto.limits import Limits
@@ -117,32 +116,20 @@ class GatewaySessions:
         start_background_task(self._tasks, function, *arguments)
 
     def do(self, session: GatewaySession, action: AnyAction) -> None:
-        """Carry out an action that is about logs. A `Subscribe` waits until it is one of the reads that its user may make."""
-        if isinstance(action, Subscribe) and (wait := self._wait_of(session, action)) is not None:
-            self.start(self._subscribe_later, session, action, wait)
-        else:
-            self._replica.gateway.do(session, action)
-
-    def _wait_of(self, session: GatewaySession, action: Subscribe) -> float | None:
-        return self._runner.service.user_queries.hit(str(session.server.user_id), self.clock(), action.reads)
-
-    async def _subscribe_later(self, session: GatewaySession, action: Subscribe, wait: float | None) -> None:
-        """One of a socket at a time: what its client asks for next waits for the answer."""
-        while wait is not None:
-            await anyio.sleep(wait)
-            if session.server.phase is Phase.CLOSED:
-                return
-            wait = self._wait_of(session, action)
+        """Carry out an action that is about logs."""
         self._replica.gateway.do(session, action)
 
-    async def authenticate(self, session: GatewaySession, token: str) -> Authenticated:
+    def count_reads(self, session: GatewaySession, reads: int) -> float | None:
+        """Count them for the session's user. Return seconds to wait; None: they are counted."""
+        return self._runner.service.user_queries.hit(str(session.server.user_id), self.clock(), reads)
+
+    async def authenticate(self, session: GatewaySession, asked: Authenticate) -> Authenticated:
         """Return whose token it is. Raises Refusal, StorageUnavailable."""
         deadline = anyio.current_time() + self._runner.timeout_secs
         request_id = session.opened.request_id
-        renews = session.server.user_id is not None
 
         def operation(ctx: Context) -> Operation[Authenticated]:
-            return authenticate_gateway(ctx, token, renews=renews)
+            return authenticate_gateway(ctx, asked.token, renews=asked.renews)
 
         try:
             with bound_request(request_id):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from openguild_proto.effects import Operation
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.errors import Refusal
-from openguild_proto.gateway.actions import Authenticate, Close, Grant, Run, Write
+from openguild_proto.gateway.actions import Authenticate, Close, CountReads, Grant, Run, Write
 from openguild_proto.gateway.encoding import SUBPROTOCOLS
 from openguild_proto.gateway.server import GatewayServer
 from openguild_proto.http.message import OpenGateway, Response
@@ -72,8 +72,10 @@ class GatewaySocket:
                     self._write()
                 case Close(code=code, reason=reason):
                     self._close(code, reason)
-                case Authenticate(number=number, token=token):
-                    renews = self.server.user_id is not None
+                case CountReads(number=number, reads=reads):
+                    now, counted = self._process.clock.now, self._process.service.user_queries
+                    self.server.reads_counted(number, counted.hit(str(self.server.user_id), now, reads), now)
+                case Authenticate(number=number, token=token, renews=renews):
                     operation: Operation[Authenticated] = authenticate_gateway(
                         self._process.context(), token, renews=renews
                     )

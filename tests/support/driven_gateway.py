@@ -6,7 +6,7 @@ import itertools
 import json
 from typing import Any
 
-from openguild_proto.gateway.actions import Authenticate, Close, Grant, Run, Write
+from openguild_proto.gateway.actions import Authenticate, Close, CountReads, Grant, Run, Write
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import Ready, ReadySession, ReadyUser
 from openguild_proto.gateway.server import GatewayServer
@@ -69,6 +69,8 @@ class GatewayClient:
         self._is_awake = False
         while (action := self.server.next_action()) is not None:
             match action:
+                case CountReads(number=number):
+                    self.server.reads_counted(number, None, self.driven.now)
                 case Authenticate(number=number):
                     assert self.claims is not None
                     user, session = (

@@ -13,6 +13,7 @@ from openguild_proto.gateway.actions import (
     AnyAction,
     Authenticate,
     Close,
+    CountReads,
     Grant,
     ReadPage,
     Run,
@@ -26,6 +27,7 @@ from openguild_proto.gateway.feeds import Feed, Feeds
 from openguild_proto.gateway.frames import Ready, ReadySession, ReadyUser, ServerFrame
 from openguild_proto.gateway.server import GatewayServer
 from openguild_proto.http.message import Request, Response
+from openguild_proto.policy.token_bucket import TokenBucket
 from openguild_proto.ws.frames import frame_payload, message_end
 
 EPOCH = 7
@@ -82,6 +84,7 @@ class Replica:
         self.held: list[Callable[[], None]] | None = None  # answers to be given later
         self.readable = True  # whether pages can be read
         self.pages = 0
+        self.reads = TokenBucket(1_000, 60.0)  # that the user of all sockets may make
         self.run: Callable[[Request], Response] = lambda request: Response.json({"path": request.path})
 
     def open_feed(self, log: str) -> Feed:
@@ -166,6 +169,8 @@ class Socket:
         match action:
             case Authenticate(number=number, token=token):
                 replica.answer(lambda: self._authenticate(number, token))
+            case CountReads(number=number, reads=reads):
+                server.reads_counted(number, replica.reads.hit(USER, replica.now, reads), replica.now)
             case Subscribe(number=number, logs=logs):
                 for log in logs:
                     replica.answer(lambda log=log: self._subscribe(number, log))

@@ -11,7 +11,7 @@ from openguild_proto.client.gateway_link import GatewayLink
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.events import BytesReceived, PeerClosed, TextReceived, WebSocketRequested
 from openguild_proto.gateway import client_events as told
-from openguild_proto.gateway.actions import Authenticate, Close, ReadPage, Subscribe
+from openguild_proto.gateway.actions import Authenticate, Close, CountReads, ReadPage, Subscribe
 from openguild_proto.gateway.client import GatewayClient
 from openguild_proto.gateway.client_logs import Place
 from openguild_proto.gateway.client_phases import ClientPhase
@@ -71,6 +71,8 @@ class Pair:
                     return
                 case Authenticate(number=number):
                     server.authenticated(number, granted(), 0.0)
+                case CountReads(number=number):
+                    server.reads_counted(number, None, 0.0)
                 case Subscribe(number=number, logs=logs):
                     for log in logs:
                         server.subscribed(number, self.replica.open_feed(log))

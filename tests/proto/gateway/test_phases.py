@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from openguild_proto.gateway.actions import Authenticate, Close, Run, Subscribe
+from openguild_proto.gateway.actions import Authenticate, Close, CountReads, Run, Subscribe
 from openguild_proto.gateway.client import GatewayClient
 from openguild_proto.gateway.client_events import Ended
 from openguild_proto.gateway.client_phases import CLIENT_PHASES, CLIENT_TRANSITIONS, ClientDeadline, ClientPhase
@@ -60,7 +60,7 @@ class Carried:
         while (action := self.server.next_action()) is not None:
             if isinstance(action, Close):
                 self.closes.append(action.code)
-            elif isinstance(action, (Authenticate, Subscribe, Run)):
+            elif isinstance(action, (Authenticate, CountReads, Subscribe, Run)):
                 self.asked.append(action)
 
     def answer(self, which: int, how: int) -> None:
@@ -73,6 +73,8 @@ class Carried:
                 self.server.auth_refused(number)
             case Authenticate(number=number):
                 self.server.auth_unchecked(number)
+            case CountReads(number=number):
+                self.server.reads_counted(number, (None, 0.0, 7.0)[how % 3], self.now)
             case Subscribe(number=number, logs=logs):
                 self.server.subscribed(number, self.replica.open_feed(logs[0]))
             case Run(number=number):
