@@ -190,6 +190,7 @@ MAX_TYPISTS_PER_CHANNEL = 8  # ours: told in that time; clients show three or "s
 MAX_TYPISTS = 50_000  # ours: told in that time by a replica
 MAX_TYPING_CHARS = 120  # PROTOCOL 7.12.1: of a preview
 MAX_HINT_DEPTH = 16  # ours: events that a user's slowest stream may be behind and still be told hints
+MAX_NOTIFIED_CHANNELS = 10_000  # PROTOCOL 8.10.10
 MAX_LEASES = 500_000  # ours: users of other replicas whose presence is known
 MAX_REPORTED_USERS = 500  # ours: of one report; 30 KB of JSON, encoded in less than a millisecond
 MAX_PRESENCE_USERS = 200  # ours: changes of presence told in one second

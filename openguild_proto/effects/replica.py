@@ -22,11 +22,12 @@ class Visible(Record, frozen=True):
 
 
 class ReadVisible(StorageEffect[Visible], frozen=True):
-    """Read the guilds and channels of the user's notification stream, in one snapshot."""
+    """Read the guilds and the first `max_channels` channels of the user's notification stream, in one snapshot."""
 
     divides_by = "user"
 
     user_id: str
+    max_channels: int
 
 
 class ReadControlHead(StorageEffect[int], frozen=True):

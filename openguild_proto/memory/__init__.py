@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.performs import collect
-from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads, ReadVisible, Visible
+from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadHeads
 from openguild_proto.memory import (
     accounts,
     appends,
@@ -97,7 +97,3 @@ class MemoryTables:
         """Remove and return the events of guilds' and users' logs that were appended since the last call."""
         grown, self._state.grown = self._state.grown, []
         return grown
-
-    def visible(self, user_id: str) -> Visible:
-        """Return the guilds and channels of the user's notification stream."""
-        return self.perform(ReadVisible(user_id=user_id))

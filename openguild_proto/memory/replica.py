@@ -31,7 +31,9 @@ def read_visible(state: State, effect: ReadVisible) -> Visible:
     user_id = effect.user_id
     return Visible(
         guild_ids=tuple(sorted(guild_id for guild_id, members in state.members.items() if user_id in members)),
-        channel_ids=tuple(channel.record.channel_id for channel in state.channels_seen_by(user_id)),
+        channel_ids=tuple(channel.record.channel_id for channel in state.channels_seen_by(user_id))[
+            : effect.max_channels
+        ],
     )
 
 

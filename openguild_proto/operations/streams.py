@@ -47,7 +47,7 @@ def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Ope
 @route(
     "GET", "/notifications/ws", "Stream notifications", {101: None},
     auth="socket", query=(Parameter("since", STRING, "ignored"), ACCESS_TOKEN, CLIENT_ID),
-    limits=(Limit.STREAMS,), frames=NotificationFrame,
+    limits=(Limit.STREAMS,), errors=(ErrorCode.LIMIT_REACHED,), frames=NotificationFrame,
 )  # fmt: skip
 def open_notification_stream(call: Call[None, None]) -> Operation[OpenStream]:
     """Open the caller's notification stream."""

@@ -33,6 +33,7 @@ from openguild_proto.replica.actions import Close, Level, StreamSocket
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.epochs import Epochs
 from openguild_proto.replica.gateway import Gateway
+from openguild_proto.replica.notifications import TooManyChannels
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.streams import Streams
 from openguild_proto.sessions.tokens import TokenAuthority
@@ -180,7 +181,7 @@ class Controls:
                     for channel_id in channel_ids:
                         self._gateway.log_ended(channel_id, "deleted")
                 case AnnounceChannel(record=created):
-                    self._do_in_turn(partial(streams.notifications.channel_created, created))
+                    self._do_in_turn(partial(self._channel_created, created))
                 case RefreshGuild(guild_id=guild_id):
                     users = tuple(streams.notifications.watchers.of_guild(guild_id))
                     self._outputs.add_each(users, self._start_refresh)
@@ -262,11 +263,23 @@ class Controls:
         except StorageUnavailable:
             message = "a notification stream cannot be brought up to date: closing it"
             self._outputs.log(Level.WARNING, message, user_id=user_id)
-            for socket in self._streams.sockets_of(user_id):
-                if socket.stream is not None and socket.stream.channel_id is None:
-                    self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED))
+            self._end_notifications(user_id, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)
+        except TooManyChannels:
+            self._end_notifications(user_id, CloseCode.POLICY_VIOLATION, reasons.TOO_MANY_CHANNELS)
         except Exception as failure:  # a defect of ours: what comes behind it is done all the same
             self._outputs.defect("reading again what a user sees", failure)
+
+    def _channel_created(self, record: ControlRecord) -> None:
+        notifications = self._streams.notifications
+        notifications.channel_created(record)
+        for user_id in tuple(notifications.watchers.of_guild(str(record.guild_id))):
+            if notifications.sees_too_many(user_id):
+                self._end_notifications(user_id, CloseCode.POLICY_VIOLATION, reasons.TOO_MANY_CHANNELS)
+
+    def _end_notifications(self, user_id: str, code: CloseCode, reason: str) -> None:
+        for socket in self._streams.sockets_of(user_id):
+            if socket.stream is not None and socket.stream.channel_id is None:
+                self._outputs.add(Close(socket, code, reason))
 
 
 def _reason(verdict: CloseCode, stream: OpenStream) -> str:

@@ -12,7 +12,7 @@ from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.limits import MAX_HINT_DEPTH, PAGE_EVENTS
+from openguild_proto.limits import MAX_HINT_DEPTH, MAX_NOTIFIED_CHANNELS, PAGE_EVENTS
 from openguild_proto.procedures import Procedure, Signal, Sleep
 from openguild_proto.records import ControlRecord
 from openguild_proto.replica.actions import Flush
@@ -29,6 +29,10 @@ from openguild_proto.ws.frames import text_frame
 
 USER_RING = "user:"
 RETRY_SECS = 1.0  # after the store could not be reached
+
+
+class TooManyChannels(Exception):
+    """The user sees more channels than a notification stream follows (PROTOCOL 8.10.10)."""
 
 
 class _Refresh:
@@ -59,7 +63,7 @@ class Notifications:
     # --- who watches what ----------------------------------------------------------------------------
 
     def retain(self, user_id: str) -> Procedure[None]:
-        """One more notification socket of this user. Raises StorageUnavailable, with nothing retained."""
+        """One more notification socket of this user. Raises StorageUnavailable, TooManyChannels, with nothing retained."""
         self.watchers.retain(user_id)
         try:
             while not self.watchers.is_current(user_id):
@@ -73,7 +77,7 @@ class Notifications:
         self._channels.unfollow(self.watchers.release(user_id))
 
     def refresh(self, user_id: str) -> Procedure[None]:
-        """Read again what the user sees. Raises StorageUnavailable.
+        """Read again what the user sees. Raises StorageUnavailable, TooManyChannels.
 
         One refresh of a user runs at a time: a second one waits for it and then reads the store again.
         """
@@ -92,7 +96,9 @@ class Notifications:
 
     def _read(self, user_id: str, running: _Refresh) -> Procedure[None]:
         beginning = self.watchers.beginnings
-        visible = yield from ReadVisible(user_id)
+        visible = yield from ReadVisible(user_id, MAX_NOTIFIED_CHANNELS + 1)
+        if len(visible.channel_ids) > MAX_NOTIFIED_CHANNELS:
+            raise TooManyChannels
         visible_channels = [c for c in dict.fromkeys(visible.channel_ids) if user_id not in self._late.get(c, ())]
         watched = self.watchers.channels_of(user_id)
         known = watched | running.created.keys()
@@ -111,6 +117,10 @@ class Notifications:
         for record, told in list(running.created.values()):
             if not told and record.guild_id in visible.guild_ids:
                 self._announce(record, {user_id})
+
+    def sees_too_many(self, user_id: str) -> bool:
+        """Whether new channels were too many for the user's streams: they end."""
+        return len(self.watchers.channels_of(user_id)) > MAX_NOTIFIED_CHANNELS
 
     def channel_created(self, record: ControlRecord) -> None:
         """Tell the guild's members, and let them have the channel's messages from the first one on.

@@ -10,6 +10,7 @@ from openguild_proto.errors import ErrorCode
 from openguild_proto.http.message import OpenStream
 from openguild_proto.replica.actions import Prepared
 from openguild_proto.replica.channels import ChannelGone
+from openguild_proto.replica.notifications import TooManyChannels
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.streams import Streams
 
@@ -40,6 +41,8 @@ class Preparing:
         match error:
             case ChannelGone():
                 return ErrorCode.NOT_FOUND
+            case TooManyChannels():
+                return ErrorCode.LIMIT_REACHED
             case Overloaded():
                 return ErrorCode.OVERLOADED
             case StorageUnavailable():

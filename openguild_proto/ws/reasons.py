@@ -12,6 +12,7 @@ CHANNEL_DELETED = "channel deleted"  # 4404
 GUILD_DELETED = "guild deleted"  # 4404
 ACCESS_UNKNOWN = "access cannot be checked; reconnect"  # 1012
 NOTIFICATIONS_INTERRUPTED = "notifications interrupted; reconnect"  # 1012
+TOO_MANY_CHANNELS = "too many channels for a notification stream; use the gateway"  # 1008
 LOG_WENT_BACK = "the log of this channel went back; begin anew"  # 1012
 SERVER_RESTARTING = "server restarting"  # 1012
 CLOSED_BY_OPERATOR = "closed by the operator"  # 1012

@@ -117,8 +117,8 @@ async def heads(storage: Storage, channel_ids: Sequence[str]) -> dict[str, int]:
     return {channel_id: head.sequence for channel_id, head in found.items()}
 
 
-async def visible(storage: Storage, user_id: str) -> Visible:
-    return await storage.perform(ReadVisible(user_id=user_id))
+async def visible(storage: Storage, user_id: str, max_channels: int = 100) -> Visible:
+    return await storage.perform(ReadVisible(user_id=user_id, max_channels=max_channels))
 
 
 async def control_head(storage: Storage) -> int:

@@ -26,10 +26,11 @@ async def read_visible(connection: Connection, effect: ReadVisible) -> Visible:
     row = await connection.fetchrow(
         f"""
         SELECT ARRAY(SELECT guild_id FROM guild_memberships WHERE user_id = $1 ORDER BY guild_id) AS guilds, ARRAY(
-            SELECT channel_id FROM ({CHANNELS_OF_USER}) AS c ORDER BY created_at, channel_id
+            SELECT channel_id FROM ({CHANNELS_OF_USER}) AS c ORDER BY created_at, channel_id LIMIT $2
         ) AS channels
         """,
         effect.user_id,
+        effect.max_channels,
     )
     if row is None:
         raise StorageUnavailable

@@ -305,6 +305,7 @@ async def test_visible_covers_guilds_and_explicit_channels(storage: Storage) -> 
     seen = await visible(storage, owner)
     assert seen.guild_ids == (mine,)
     assert set(seen.channel_ids) == {general, single}
+    assert (await visible(storage, owner, max_channels=1)).channel_ids == seen.channel_ids[:1]
 
 
 async def test_the_audience_of_users_is_their_small_guilds(storage: Storage) -> None:

@@ -168,7 +168,7 @@ def examples(at: Place) -> list[StorageEffect[Any]]:
         ReadVersions(channel_id=channel, event_id=events[0]),
         ListMentions(user_id=user, limit=20),
         ReadHeads(channel_ids=(channel,)),
-        ReadVisible(user_id=user),
+        ReadVisible(user_id=user, max_channels=10),
     ]
 
 
