@@ -191,7 +191,7 @@ class Service:
     peer_proposals: SlidingWindow  # key: server
     peer_joins: SlidingWindow  # key: server
     peer_invites: SlidingWindow  # key: server
-    mirror_renewals: SlidingWindow  # key: guild id; mirrors that began anew because their owner says so
+    mirror_renewals: SlidingWindow  # key: owner and guild id; mirrors that began anew because their owner says so
     peer_snapshots: SlidingWindow  # key: server and guild id
     peer_discoveries: SlidingWindow  # key: ""; of all servers together
     address_discoveries: SlidingWindow  # key: limit_key of the client's address

@@ -88,7 +88,7 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
             places.append(_answered(part.log_id, "refused", place, outcome))
             continue
         if outcome.status == "epoch":
-            if call.ctx.service.mirror_renewals.hit(part.guild_id, call.ctx.now) is not None:
+            if call.ctx.service.mirror_renewals.hit(f"{owner} {part.guild_id}", call.ctx.now) is not None:
                 is_flooding, outcome = True, replace(outcome, reason=TOO_OFTEN)
             elif (yield from _begin_anew(call, owner, part.guild_id)):
                 place = yield from FindMirrorPlace(origin=owner, log_id=part.log_id)

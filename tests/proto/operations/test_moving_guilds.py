@@ -11,8 +11,10 @@ import pytest
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.handovers import EndMove, ListHandovers, ListMoves
 from openguild_proto.http.message import Request, Response
+from openguild_proto.limits import RENEWAL_SECS
 from openguild_proto.mirror_records import PassedInvite
 from openguild_proto.policy.moves import MOVING, NO_GUILD, NO_MEMBER
+from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.between_servers import HandoverStep
 from tests.support.moving_guild import EAST, NORTH, SOUTH, MovingGuild, error
 
@@ -160,6 +162,20 @@ def test_a_guild_moves_on_and_back(guild: MovingGuild) -> None:
     assert [each.term for each in guild.north.perform(ListHandovers(guild_id=guild.guild))] == [2, 3, 4]
     guild.federation.cut |= {frozenset({NORTH, SOUTH}), frozenset({NORTH, EAST})}
     assert guild.texts(guild.north, guild.alice) == ["before", "in the south", "in the east", "at home"]
+
+
+def test_mirrors_begin_anew_with_each_owner_within_a_minute(guild: MovingGuild) -> None:
+    for server in guild.servers:
+        server.service.mirror_renewals = SlidingWindow(1, RENEWAL_SECS)
+    guild.move(guild.north, SOUTH)
+    guild.level(guild.south)
+    guild.move(guild.south, EAST)
+    guild.level(guild.east)
+    guild.post(guild.south, guild.bob, "from the south")
+    guild.level(guild.east)
+    expected = ["before", "from the south"]
+    for server, token in ((guild.north, guild.alice), (guild.south, guild.bob), (guild.east, guild.carol)):
+        assert guild.texts(server, token) == expected
 
 
 def test_a_server_that_joined_later_knows_former_owners(guild: MovingGuild) -> None:
