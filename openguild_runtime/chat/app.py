@@ -165,7 +165,7 @@ class ChatScreen(Screen[None]):
         self._told_typing = NOT_TOLD
         self.workers.cancel_group(self, "typing")  # a signal that is late would say that one writes on
         if event.value.strip():
-            self._do(self._commands.do, event.value)
+            self._write(event.value)
 
     @on(Input.Changed, "#line")
     def line_changed(self, event: Input.Changed) -> None:
@@ -185,13 +185,34 @@ class ChatScreen(Screen[None]):
 
     @work(group="do")
     async def _do(self, action: Callable[[str], Awaitable[None]], argument: str) -> None:
+        problem = await self._attempt(action, argument)
+        if problem is not None:
+            self.show_note(problem)
+        self._refresh()
+
+    @work(group="do")
+    async def _write(self, line: str) -> None:
+        """Do what the line says; one that is not done comes back, so that nobody writes it again."""
+        channel_id = self.model.open_channel
+        problem = await self._attempt(self._commands.do, line)
+        if problem is not None and (self._line.value or self.model.open_channel != channel_id):
+            self.show_note(f"{problem}: {line}")
+        elif problem is not None:
+            self.show_note(problem)
+            with self._line.prevent(Input.Changed):  # nobody is typing
+                self._line.value = line
+            self._line.cursor_position = len(line)
+        self._refresh()
+
+    async def _attempt(self, action: Callable[[str], Awaitable[None]], argument: str) -> str | None:
+        """Return why it was not done; None: it was."""
         try:
             await action(argument)
         except NoCommand as problem:
-            self.show_note(str(problem))
+            return str(problem)
         except (ApiError, OutcomeUnknown) as failure:
-            self.show_note(problem_text(failure))
-        self._refresh()
+            return problem_text(failure)
+        return None
 
     def action_next_unread(self) -> None:
         """Open the next channel with unread messages."""

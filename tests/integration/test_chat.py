@@ -341,6 +341,18 @@ async def test_the_newest_message_is_shown_behind_long_ones(terminals: tuple[Ter
     await eventually(end)
 
 
+async def test_a_line_that_is_not_done_comes_back(terminals: tuple[Terminal, Terminal]) -> None:
+    alice, bob = terminals
+    await meet(alice, bob)
+    field = alice.app.screen.query_one("#line", Input)
+    await alice.write("/reply 99 thought about for long")
+    await alice.sees("no message here has the number", "#typing")
+    assert field.value == "/reply 99 thought about for long"
+    await alice.write("word " * 1_000)
+    await alice.sees("content", "#typing")
+    assert field.value == "word " * 1_000
+
+
 async def test_texts_are_no_commands_to_the_terminal(terminals: tuple[Terminal, Terminal]) -> None:
     alice, bob = terminals
     await meet(alice, bob)
