@@ -13,7 +13,7 @@ from openguild_runtime.client import OutcomeUnknown
 HELP = """/guild NAME      make a guild      /channel NAME   make a channel
 /invite          show a code       /join INVITE    a code or a link
 /reply N TEXT    answer            /react [N] EMOJI
-/edit TEXT       your last one     /delete [N]     take back
+/edit TEXT       your last one     /delete [N] [WHY]
 /pin N           pin, or unpin     /clear N [EMOJI]
 /search WORDS    find messages     /members
 /ban NAME [WHY]  keep out          /unban NAME [WHY]
@@ -124,10 +124,11 @@ class Commands:
         await self._model.client.edit(self._open(), own.event_id, self._model.stored_text(text))
 
     async def _delete(self, argument: str) -> None:
-        message = self._numbered(argument) if argument else self._model.own_last()
+        number, _, reason = argument.partition(" ")
+        message = self._numbered(number) if number else self._model.own_last()
         if message is None:
             raise NoCommand("none of your messages is shown")
-        await self._model.client.redact(self._open(), message.event_id)
+        await self._model.client.redact(self._open(), message.event_id, reason.strip() or None)
 
     async def _react(self, argument: str) -> None:
         number, _, emoji = argument.rpartition(" ")

@@ -351,6 +351,12 @@ async def test_a_line_that_is_not_done_comes_back(terminals: tuple[Terminal, Ter
     await alice.write("word " * 1_000)
     await alice.sees("content", "#typing")
     assert field.value == "word " * 1_000
+    await bob.write("rude")
+    await alice.sees("1 bob-.*rude")
+    await alice.write("/delete 1")
+    await alice.sees("reason must be given", "#typing")
+    await alice.write("/delete 1 too rude")
+    await bob.sees("taken back")
 
 
 async def test_texts_are_no_commands_to_the_terminal(terminals: tuple[Terminal, Terminal]) -> None:
