@@ -79,10 +79,15 @@ try {
   await text.focus();
   await page.keyboard.press("Escape");
 
-  // a reload comes back to the place
+  // a reload comes back to the place, and to what is being written
   await go("tulips");
+  await act(page, "bulb 59.", "Reply");
+  await text.fill("how deep?");
   await page.reload();
   await page.getByRole("heading", { name: "#tulips" }).waitFor();
+  await context.getByText("bulb 59.").waitFor();
+  assert.equal(await text.inputValue(), "how deep?");
+  await text.press("Escape");
   await text.fill("on bulbs");
   await go("roses");
 
@@ -148,6 +153,8 @@ try {
   await message(page, "bulb 59.").waitFor();
   assert.deepEqual([await text.inputValue(), await page.locator("#pending li").count()], ["on bulbs", 0]);
   await go("roses");
+  await page.reload();
+  await page.locator("#pending li", { hasText: "second of two" }).getByText("not sent: ").waitFor();
   await role("member");
   await page.locator("#pending li", { hasText: "first of two" }).getByRole("button", { name: "Send again" }).click();
   await message(page, "first of two").waitFor();

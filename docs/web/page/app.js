@@ -115,7 +115,7 @@ export class App {
     this.leave();
   }
 
-  /** The session has ended: the user did not leave. */
+  /** The session has ended, or the page is left: what is being written is not. */
   ended() {
     this.#composer?.keep();
     this.#chat?.outbox.keep(this.#chat.me.user_id);
