@@ -256,6 +256,11 @@ try {
   assert.deepEqual(complaints, []);
   await change(PASSWORD, "battery staple 2");
   await alerts.getByText("the current password is wrong").waitFor();
+  await change("battery staple", "short     ");
+  await alerts.getByText("new_password must be at least 8 characters long").waitFor();
+  await page.route("**/users/@me/password", (route) => route.abort());
+  await change("battery staple", "battery staple 2");
+  await alerts.getByText("Give the new one in both fields to find out.").waitFor();
 } catch (failure) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/failed-everyday.png` });
   console.error(await alerts.allTextContents(), complaints.join("\n"));

@@ -2,7 +2,7 @@
 
 import { ApiError, Client } from "../openguild.js";
 import { Chat } from "./chat.js";
-import { announce, ask, h, showProblem, showView, shown } from "./dom.js";
+import { announce, ask, failureText, h, showProblem, showView, shown } from "./dom.js";
 import { App } from "./app.js";
 import { keptDrafts, takeUpDrafts } from "./composer.js";
 import { keptUnsent, takeUpUnsent } from "./outbox.js";
@@ -67,10 +67,11 @@ async function register(client, name, password) {
 }
 
 /** What to do about a refusal. @param {ApiError} refusal */
-function advice({ code, text, details }) {
+function advice(refusal) {
+  const { code } = refusal;
   if (code === "username_taken") return "This name is taken. If it is yours, the password is wrong; else choose another name.";
   if (code === "invalid_credentials") return "There is no account with this name and password. If you have none yet, press Register.";
-  return [text, ...details.map(({ field, message }) => `${field} ${message}`)].join(": ");
+  return failureText(refusal);
 }
 
 /**
