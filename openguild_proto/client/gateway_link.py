@@ -63,11 +63,12 @@ class GatewayLink:
         self.client.disconnected(None, reason, now)
 
     def disconnect(self, code: int) -> bytes:
-        """End the WebSocket, as a `Disconnect` asks. Return the last bytes to send."""
-        ws, self._ws = self._ws, None
+        """End the WebSocket, as a `Disconnect` asks. Return the last bytes to send. Raises LocalProtocolError for a bad code."""
+        ws = self._ws
         if ws is None:
             return b""
         ws.close(code)
+        self._ws = None
         return ws.data_to_send()
 
     def _take(self, event: WebSocketEvent, now: float) -> None:

@@ -57,7 +57,10 @@ class Session:
     def from_dict(cls, kept: Mapping[str, Any]) -> Session:
         """Return the session that `to_dict` stored. Raises KeyError, ValueError."""
         positions = read_places(kept.get("positions", {}))
-        return cls(kept["access_token"], kept["refresh_token"], positions=positions)
+        access_token, refresh_token = kept["access_token"], kept["refresh_token"]
+        if {type(access_token), type(refresh_token)} != {str}:
+            raise ValueError("a token is a text")
+        return cls(access_token, refresh_token, positions=positions)
 
     def is_stale(self, now: float) -> bool:
         """Return whether the access token has expired or soon will."""

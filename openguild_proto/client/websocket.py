@@ -196,7 +196,8 @@ class ClientWebSocket:
         if self._size > MAX_STREAM_MESSAGE_CHARS:
             return self._break("a message is too large")
         if self._parts or not finished:
-            self._parts.append(part)
+            if part:  # of empty ones there may be any number
+                self._parts.append(part)
             if not finished:
                 return None
             part = empty.join(self._parts)  # type: ignore[arg-type]  # the parts of a message are of one kind (RFC 6455 5.4)

@@ -149,6 +149,7 @@ class GatewayClient:
         """Send a command, now or with the next connection, until it is answered. Return its ref; that of `command` is replaced.
 
         Without a key it gets a random one. Text that is not Unicode is refused. Raises LocalProtocolError when too many wait.
+        What is not answered when `Ended` is told, or is sent later, gets no answer.
         """
         ref = next(self._refs)
         if not self._commands.add(ref, command):

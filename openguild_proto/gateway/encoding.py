@@ -137,7 +137,7 @@ class Encoding(Enum):
 
     def _checked(self, payload: str | bytes) -> bytes:
         if isinstance(payload, str) is (self is Encoding.MSGPACK):
-            raise WrongKind
+            raise WrongKind("a text message" if isinstance(payload, str) else "a binary message")
         return payload.encode() if isinstance(payload, str) else payload
 
     def _find_ref(self, data: bytes) -> int | None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeAlias
 
-from openguild_proto.gateway.frames import AnyCommand, Sub, Unsub
+from openguild_proto.gateway.frames import AnyCommand, Err, Sub, Unsub
 from openguild_proto.limits import MAX_HELD_FRAME_BYTES, MAX_HELD_FRAMES
 
 Change: TypeAlias = Sub | Unsub
+Command: TypeAlias = AnyCommand | Err  # the refusal of one that came before `ready`
 
 
 class Lanes:
@@ -20,7 +21,7 @@ class Lanes:
     __slots__ = ("_changes", "_commands", "_nbytes")
 
     def __init__(self) -> None:
-        self._commands: deque[tuple[AnyCommand, int]] | None = None  # None while empty
+        self._commands: deque[tuple[Command, int]] | None = None  # None while empty
         self._changes: deque[tuple[Change, int]] | None = None
         self._nbytes = 0
 
@@ -30,7 +31,7 @@ class Lanes:
         count = len(self._commands or ()) + len(self._changes or ())
         return count >= MAX_HELD_FRAMES or self._nbytes >= MAX_HELD_FRAME_BYTES
 
-    def add(self, frame: AnyCommand | Change, nbytes: int) -> None:
+    def add(self, frame: Command | Change, nbytes: int) -> None:
         """Hold a frame behind those of its lane."""
         if isinstance(frame, (Sub, Unsub)):
             if self._changes is None:
@@ -42,7 +43,7 @@ class Lanes:
             self._commands.append((frame, nbytes))
         self._nbytes += nbytes
 
-    def next_command(self) -> AnyCommand | None:
+    def next_command(self) -> Command | None:
         """Remove and return the next command; None: there is none."""
         if not self._commands:
             return None

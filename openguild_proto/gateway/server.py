@@ -174,20 +174,24 @@ class GatewayServer:
         except WrongKind:
             self._end(Input.VIOLATION, GatewayClose.WRONG_KIND)
         except MalformedFrame as fault:
-            self._refuse_frame(fault)
+            self._refuse_frame(fault, len(payload))
         else:
             self._take(frame, len(payload))
 
-    def _refuse_frame(self, fault: MalformedFrame) -> None:
-        if fault.ref is None or self.phase in {Phase.OPENING, Phase.CHECKING}:
+    def _refuse_frame(self, fault: MalformedFrame, nbytes: int) -> None:
+        if fault.ref is None or self.phase is Phase.OPENING:
             self._end(Input.VIOLATION, GatewayClose.MALFORMED_FRAME)
             return
         self._move(Input.REQUEST)
         if fault.code is ErrorCode.VALIDATION:
             problem = Problem(*shape_problem(fault.problem, "frame"))
-            self._outputs.say(Err(fault.ref, fault.code.spec.code, fault.code.spec.message, details=[problem]))
+            refusal = Err(fault.ref, fault.code.spec.code, fault.code.spec.message, details=[problem])
         else:
-            self._outputs.refuse(fault.ref, fault.code, fault.problem)
+            refusal = Err(fault.ref, fault.code.spec.code, fault.problem)
+        if self.phase is not Phase.CHECKING:
+            self._outputs.say(refusal)
+        else:  # it waits as what is well-formed does
+            self._lanes.add(refusal, nbytes)
 
     def _take(self, frame: ClientFrame, nbytes: int) -> None:
         match frame:
@@ -274,14 +278,13 @@ class GatewayServer:
         """Begin what may begin: one command at a time, and one change of what is followed."""
         if self.phase is Phase.CHECKING:
             return
-        if not self._running and (command := self._lanes.next_command()) is not None:
+        while not self._running and (command := self._lanes.next_command()) is not None:
+            if isinstance(command, Err):
+                self._outputs.say(command)
+                continue
             self._ref, self._running = command.ref, self._outputs.next_number()
-            request = request_of(
-                command,
-                token=self._token,
-                request_id=f"{self._request_id}.{command.ref}",
-                client_address=self._client_address,
-            )
+            request_id, address = f"{self._request_id}.{command.ref}", self._client_address
+            request = request_of(command, token=self._token, request_id=request_id, client_address=address)
             self._outputs.act(Run(self._running, request))
         self._logs.begin_changes()
 

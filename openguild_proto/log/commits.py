@@ -14,6 +14,7 @@ import msgspec
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, Unchanged
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import LOCK_TIMEOUT_MS, PROBE_LOCK_TIMEOUT_MS, RETRY_LIMIT_SECS
 
 Outcome: TypeAlias = Appended | Unchanged | AppendFailure | Exception
@@ -36,7 +37,8 @@ class CommitPlan:
     """Make the `next_attempt` and report its end: `stored`, `locked`, `refused` or `unavailable`; repeat.
 
     After the last attempt `outcomes` has one outcome for each append of the batch, in order. An append that was not
-    attempted in time has `Overloaded`.
+    attempted in time has `Overloaded`. A report without an attempt, a second one of the same attempt, or one with more or fewer
+    outcomes raises LocalProtocolError and changes nothing.
     """
 
     __slots__ = ("_parts", "_settled", "_tried", "batch", "outcomes")
@@ -46,53 +48,68 @@ class CommitPlan:
         self.outcomes: Sequence[Outcome] = ()
         self._settled: list[Outcome] | None = None  # once the batch has been split
         self._parts = [_Part(range(len(batch)), PROBE_LOCK_TIMEOUT_MS if suspect else LOCK_TIMEOUT_MS, math.inf)]
-        self._tried = self._parts[0]
+        self._tried: _Part | None = None  # the attempt under way
 
     def next_attempt(self, now: float) -> Attempt | None:
         """Return the next attempt; None: the plan is finished."""
+        if self._tried is not None:
+            raise LocalProtocolError("the end of the last attempt was not reported")
         while self._parts:
-            self._tried = self._parts.pop()
-            if self._settled is None:
-                return Attempt(self.batch, self._tried.lock_timeout_ms)
-            if now < self._tried.give_up:
-                return Attempt([self.batch[place] for place in self._tried.places], self._tried.lock_timeout_ms)
+            part = self._parts.pop()
+            if self._settled is None or now < part.give_up:
+                self._tried = part
+                appends = self.batch if self._settled is None else [self.batch[place] for place in part.places]
+                return Attempt(appends, part.lock_timeout_ms)
         return None
+
+    def _end_attempt(self) -> _Part:
+        part, self._tried = self._tried, None
+        if part is None:
+            raise LocalProtocolError("no attempt is under way")
+        return part
 
     def stored(self, outcomes: Sequence[Outcome]) -> None:
         """Report a committed attempt, with one outcome for each of its appends."""
+        if self._tried is not None and len(outcomes) != len(self._tried.places):
+            raise LocalProtocolError(f"{len(outcomes)} outcomes of {len(self._tried.places)} appends")
+        self._settle(self._end_attempt(), outcomes)
+
+    def _settle(self, part: _Part, outcomes: Sequence[Outcome]) -> None:
         if self._settled is None:
             self.outcomes = outcomes
             return
-        for place, outcome in zip(self._tried.places, outcomes, strict=True):
+        for place, outcome in zip(part.places, outcomes, strict=True):
             self._settled[place] = outcome
 
     def locked(self, now: float) -> str | None:
         """Report a lock timeout: nothing was stored. Return the channel to block, if it is known."""
+        tried = self._end_attempt()
         parts: dict[str, list[int]] = {}
-        for place in self._tried.places:
+        for place in tried.places:
             parts.setdefault(self.batch[place].channel_id, []).append(place)
         if len(parts) == 1:
-            self._fail(Overloaded())
+            self._fail(tried, Overloaded())
             return next(iter(parts))
         self._split(list(parts.values()), PROBE_LOCK_TIMEOUT_MS, now)
         return None
 
     def refused(self, failure: Exception, now: float) -> AppendEvent | None:
         """Report that the store refuses an event: nothing was stored. Return the event, if it is known."""
-        places = self._tried.places
+        tried = self._end_attempt()
+        places = tried.places
         if len(places) == 1:
-            self._fail(failure)
+            self._fail(tried, failure)
             return self.batch[places[0]]
         half = len(places) // 2
-        self._split([places[:half], places[half:]], self._tried.lock_timeout_ms, now)
+        self._split([places[:half], places[half:]], tried.lock_timeout_ms, now)
         return None
 
     def unavailable(self, failure: StorageUnavailable) -> None:
         """Report an attempt with an unknown outcome. Earlier parts stay stored, later ones are attempted."""
-        self._fail(failure)
+        self._fail(self._end_attempt(), failure)
 
-    def _fail(self, failure: Exception) -> None:
-        self.stored([failure] * len(self._tried.places))
+    def _fail(self, part: _Part, failure: Exception) -> None:
+        self._settle(part, [failure] * len(part.places))
 
     def _split(self, parts: Sequence[Sequence[int]], lock_timeout_ms: int, now: float) -> None:
         """Attempt each part by itself, in order, within RETRY_LIMIT_SECS for all of them."""

@@ -12,7 +12,7 @@ from rich.text import Text
 from textual import on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Static, Tree
@@ -47,7 +47,7 @@ class ChatScreen(Screen[None]):
 
     CSS = """
     #channels { width: 30; border-right: solid $primary; }
-    #messages { height: 1fr; padding: 0 1; overflow-y: auto; }
+    #page { height: 1fr; padding: 0 1; }
     #typing { height: auto; min-height: 1; max-height: 10; color: $text-muted; }
     #status { height: 1; background: $panel; }
     """
@@ -55,6 +55,8 @@ class ChatScreen(Screen[None]):
         ("ctrl+n", "next_unread", "next unread"),
         ("ctrl+g", "focus_channels", "channels"),
         ("escape", "focus_input", "write"),
+        ("pageup", "older", "older"),
+        Binding("pagedown", "newer", "newer", show=False),
     ]
 
     def __init__(self, client: Client) -> None:
@@ -68,7 +70,9 @@ class ChatScreen(Screen[None]):
         self._typing_ends: Timer | None = None
         # Held, not looked for: an event may still be drawn while the screen is taken down.
         self._channels: Tree[str] = Tree("guilds", id="channels")
+        self._page = VerticalScroll(id="page", can_focus=False)  # its end is shown, unless the user has left it
         self._messages = Static("", id="messages")
+        self._page_of: str | None = None  # the channel that it shows
         self._typing = Static("", id="typing")
         self._line = Input(placeholder="write, or /help", id="line")
         self._status = Static("", id="status")
@@ -77,7 +81,8 @@ class ChatScreen(Screen[None]):
         with Horizontal():
             yield self._channels
             with Vertical():
-                yield self._messages
+                with self._page:
+                    yield self._messages
                 yield self._typing
                 yield self._line
         yield self._status
@@ -160,7 +165,7 @@ class ChatScreen(Screen[None]):
         self._told_typing = NOT_TOLD
         self.workers.cancel_group(self, "typing")  # a signal that is late would say that one writes on
         if event.value.strip():
-            self._do(self._commands.do, event.value)
+            self._write(event.value)
 
     @on(Input.Changed, "#line")
     def line_changed(self, event: Input.Changed) -> None:
@@ -180,13 +185,34 @@ class ChatScreen(Screen[None]):
 
     @work(group="do")
     async def _do(self, action: Callable[[str], Awaitable[None]], argument: str) -> None:
+        problem = await self._attempt(action, argument)
+        if problem is not None:
+            self.show_note(problem)
+        self._refresh()
+
+    @work(group="do")
+    async def _write(self, line: str) -> None:
+        """Do what the line says; one that is not done comes back, so that nobody writes it again."""
+        channel_id = self.model.open_channel
+        problem = await self._attempt(self._commands.do, line)
+        if problem is not None and (self._line.value or self.model.open_channel != channel_id):
+            self.show_note(f"{problem}: {line}")
+        elif problem is not None:
+            self.show_note(problem)
+            with self._line.prevent(Input.Changed):  # nobody is typing
+                self._line.value = line
+            self._line.cursor_position = len(line)
+        self._refresh()
+
+    async def _attempt(self, action: Callable[[str], Awaitable[None]], argument: str) -> str | None:
+        """Return why it was not done; None: it was."""
         try:
             await action(argument)
         except NoCommand as problem:
-            self.show_note(str(problem))
+            return str(problem)
         except (ApiError, OutcomeUnknown) as failure:
-            self.show_note(problem_text(failure))
-        self._refresh()
+            return problem_text(failure)
+        return None
 
     def action_next_unread(self) -> None:
         """Open the next channel with unread messages."""
@@ -202,6 +228,18 @@ class ChatScreen(Screen[None]):
         """Write."""
         self._line.focus()
 
+    def action_older(self) -> None:
+        """Show the messages before."""
+        self._page.scroll_page_up(animate=False)
+
+    def action_newer(self) -> None:
+        """Show the messages behind; at the end, those that come, too."""
+        page = self._page
+        if page.scroll_offset.y + 2 * page.size.height >= page.virtual_size.height:
+            page.anchor()
+        else:
+            page.scroll_page_down(animate=False)
+
     # --- what is shown -------------------------------------------------------------------------------
 
     def show_note(self, text: str) -> None:
@@ -212,7 +250,10 @@ class ChatScreen(Screen[None]):
     def _refresh(self) -> None:
         model = self.model
         self._refresh_channels()
-        lines = message_lines(model, self._messages.size.height or 30)
+        if model.open_channel != self._page_of:
+            self._page_of = model.open_channel
+            self._page.anchor()
+        lines = message_lines(model)
         self._messages.update(Text("\n").join(lines) if lines else Text("no messages"))
         note = Text(plain(self._note or model.typing))  # Text: brackets are no markup
         self._typing.update(note)

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from openguild_proto.client.message_list import ShownMessage
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_runtime.chat.model import ChatModel
+from openguild_runtime.client import OutcomeUnknown
 
 HELP = """/guild NAME      make a guild      /channel NAME   make a channel
 /invite          show a code       /join INVITE    a code or a link
 /reply N TEXT    answer            /react [N] EMOJI
-/edit TEXT       your last one     /delete [N]     take back
+/edit TEXT       your last one     /delete [N] [WHY]
 /pin N           pin, or unpin     /clear N [EMOJI]
 /search WORDS    find messages     /members
 /ban NAME [WHY]  keep out          /unban NAME [WHY]
@@ -31,6 +32,8 @@ class Commands:
     def __init__(self, model: ChatModel, show: Callable[[str], None]) -> None:
         self._model = model
         self._show = show
+        self._unsettled: tuple[str, str, str | None] | None = None  # the last post, if it may be stored, and its nonce
+        self._nonce: str | None = None
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "help": self._help, "guild": self._guild, "channel": self._channel, "invite": self._invite, "join": self._join,
             "reply": self._reply, "edit": self._edit, "delete": self._delete, "react": self._react, "pin": self._pin,
@@ -42,7 +45,7 @@ class Commands:
         """Do what the line says. Raises NoCommand, ApiError, OutcomeUnknown."""
         self._show("")
         if not line.startswith("/"):
-            await self._model.client.post(self._open(), self._model.stored_text(line))
+            await self._post(line, None)
             return
         name, _, argument = line[1:].partition(" ")
         command = self._commands.get(name)
@@ -101,7 +104,18 @@ class Commands:
     async def _reply(self, argument: str) -> None:
         number, _, text = argument.partition(" ")
         answered = self._numbered(number)
-        await self._model.client.post(self._open(), self._model.stored_text(text), reply_to=answered.event_id)
+        await self._post(text, answered.event_id)
+
+    async def _post(self, text: str, reply_to: str | None) -> None:
+        """Store a message. One that is written again, because nobody knows whether it was stored, is stored once."""
+        post = self._open(), self._model.stored_text(text), reply_to
+        nonce = self._nonce if self._unsettled == post else None
+        self._unsettled = None
+        try:
+            await self._model.client.post(post[0], post[1], reply_to=reply_to, nonce=nonce)
+        except OutcomeUnknown as unknown:
+            self._unsettled, self._nonce = post, unknown.nonce
+            raise
 
     async def _edit(self, text: str) -> None:
         own = self._model.own_last()
@@ -110,10 +124,11 @@ class Commands:
         await self._model.client.edit(self._open(), own.event_id, self._model.stored_text(text))
 
     async def _delete(self, argument: str) -> None:
-        message = self._numbered(argument) if argument else self._model.own_last()
+        number, _, reason = argument.partition(" ")
+        message = self._numbered(number) if number else self._model.own_last()
         if message is None:
             raise NoCommand("none of your messages is shown")
-        await self._model.client.redact(self._open(), message.event_id)
+        await self._model.client.redact(self._open(), message.event_id, reason.strip() or None)
 
     async def _react(self, argument: str) -> None:
         number, _, emoji = argument.rpartition(" ")

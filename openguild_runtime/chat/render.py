@@ -9,6 +9,7 @@ from openguild_runtime.chat.model import ChatModel, ShownChannel
 from openguild_runtime.client import ApiError
 
 EXCERPT_CHARS = 40
+SHOWN_MESSAGES = 200  # each event draws them anew
 # C0 and C1, which may be in a text: a terminal takes them for commands, such as to write to the clipboard.
 _COMMANDS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
@@ -32,16 +33,16 @@ def channel_label(channel: ShownChannel, is_open: bool) -> Text:
     return Text(plain(f"# {channel.name}{unread}"), style="bold" if channel.unread or is_open else "")
 
 
-def message_lines(model: ChatModel, count: int) -> list[Text]:
-    """Return the newest messages, one to three lines each, `count` lines at most."""
+def message_lines(model: ChatModel) -> list[Text]:
+    """Return the newest messages, one to three lines each, which may be longer than the terminal is wide."""
     if model.shown is None and model.open_channel is not None:
         return [Text("the messages are not read yet: choose the channel to read them")]
     if model.shown is None:
         return [Text("no channel is open: /guild NAME makes a guild, /join CODE joins one")]
     lines: list[Text] = []
-    for message in model.shown.messages.values():
+    for message in list(model.shown.messages.values())[-SHOWN_MESSAGES:]:
         lines += _lines(model, message)
-    return lines[-count:]
+    return lines
 
 
 def _author(model: ChatModel, message: ShownMessage) -> str:

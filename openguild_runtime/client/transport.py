@@ -74,7 +74,9 @@ class Address:
     def of(cls, url: str) -> Address:
         """Parse `http://host:port` or `https://host`. Raises ValueError."""
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+        if "@" in parts.netloc:  # not repeated: it may be a password
+            raise ValueError("a server's address has no user: expected http://host:port, and the user in `login`")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
             raise ValueError(f"not a server's address: {url!r}: expected http://host:port")
         tls = parts.scheme == "https"
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
@@ -143,4 +145,6 @@ def describe_failure(failure: BaseException) -> str:
         return str(shown)
     if isinstance(shown, anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream):
         return "the connection ended"
+    if isinstance(shown, TimeoutError) and not str(shown):  # anyio's, of this client's patience
+        return "no answer in time"
     return f"{type(shown).__name__}: {shown}"

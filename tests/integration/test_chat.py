@@ -317,6 +317,48 @@ async def test_a_moderator_bans_by_name_and_lets_in_again(terminals: tuple[Termi
     await bob.sees("no messages")
 
 
+async def test_the_newest_message_is_shown_behind_long_ones(terminals: tuple[Terminal, Terminal]) -> None:
+    alice, bob = terminals
+    await meet(alice, bob)
+    page = bob.app.screen.query_one("#page")
+
+    def end() -> bool:
+        return 0 < page.max_scroll_y == page.scroll_offset.y
+
+    await alice.app.client.post(alice.channel(), "\n".join(f"line {number}" for number in range(60)))
+    await alice.app.client.post(alice.channel(), "behind it")
+    await bob.sees("behind it")
+    await eventually(end)
+    await bob.pilot.press("pageup")
+    await eventually(lambda: page.scroll_offset.y < page.max_scroll_y)
+    await alice.app.client.post(alice.channel(), "while bob reads older ones")
+    await bob.sees("while bob reads")
+    assert not end()
+    await bob.pilot.press("pagedown", "pagedown")
+    await eventually(end)
+    await alice.app.client.post(alice.channel(), "and the next")
+    await bob.sees("and the next")
+    await eventually(end)
+
+
+async def test_a_line_that_is_not_done_comes_back(terminals: tuple[Terminal, Terminal]) -> None:
+    alice, bob = terminals
+    await meet(alice, bob)
+    field = alice.app.screen.query_one("#line", Input)
+    await alice.write("/reply 99 thought about for long")
+    await alice.sees("no message here has the number", "#typing")
+    assert field.value == "/reply 99 thought about for long"
+    await alice.write("word " * 1_000)
+    await alice.sees("content", "#typing")
+    assert field.value == "word " * 1_000
+    await bob.write("rude")
+    await alice.sees("1 bob-.*rude")
+    await alice.write("/delete 1")
+    await alice.sees("reason must be given", "#typing")
+    await alice.write("/delete 1 too rude")
+    await bob.sees("taken back")
+
+
 async def test_texts_are_no_commands_to_the_terminal(terminals: tuple[Terminal, Terminal]) -> None:
     alice, bob = terminals
     await meet(alice, bob)

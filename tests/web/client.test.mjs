@@ -263,9 +263,14 @@ test("a post whose answer is lost is stored once", async (t) => {
 });
 
 test("a wrong address of the server is refused in words", () => {
-  for (const wrong of ["", "127.0.0.1:8080", "localhost:8080", "ftp://localhost"]) {
+  for (const wrong of ["", "127.0.0.1:8080", "localhost:8080", "ftp://localhost", "http://localhost/path", "http://localhost/?a=b"]) {
     assert.throws(() => new Client(wrong), { message: `not a server's address: '${wrong}': expected http://host:port` });
   }
+  assert.throws(() => new Client("http://alice:secret@localhost"), ({ message }) => /has no user/.test(message) && !/secret/.test(message));
+});
+
+test("a listener that is no function is refused at once", () => {
+  assert.throws(() => new Client("http://localhost").on("message", 5), { message: "the listener of message is no function" });
 });
 
 test("closing ends the wait of a command that was refused for a while", { timeout: 5_000 }, async () => {

@@ -79,10 +79,15 @@ try {
   await text.focus();
   await page.keyboard.press("Escape");
 
-  // a reload comes back to the place
+  // a reload comes back to the place, and to what is being written
   await go("tulips");
+  await act(page, "bulb 59.", "Reply");
+  await text.fill("how deep?");
   await page.reload();
   await page.getByRole("heading", { name: "#tulips" }).waitFor();
+  await context.getByText("bulb 59.").waitFor();
+  assert.equal(await text.inputValue(), "how deep?");
+  await text.press("Escape");
   await text.fill("on bulbs");
   await go("roses");
 
@@ -148,6 +153,8 @@ try {
   await message(page, "bulb 59.").waitFor();
   assert.deepEqual([await text.inputValue(), await page.locator("#pending li").count()], ["on bulbs", 0]);
   await go("roses");
+  await page.reload();
+  await page.locator("#pending li", { hasText: "second of two" }).getByText("not sent: ").waitFor();
   await role("member");
   await page.locator("#pending li", { hasText: "first of two" }).getByRole("button", { name: "Send again" }).click();
   await message(page, "first of two").waitFor();
@@ -249,6 +256,11 @@ try {
   assert.deepEqual(complaints, []);
   await change(PASSWORD, "battery staple 2");
   await alerts.getByText("the current password is wrong").waitFor();
+  await change("battery staple", "short     ");
+  await alerts.getByText("new_password must be at least 8 characters long").waitFor();
+  await page.route("**/users/@me/password", (route) => route.abort());
+  await change("battery staple", "battery staple 2");
+  await alerts.getByText("Give the new one in both fields to find out.").waitFor();
 } catch (failure) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/failed-everyday.png` });
   console.error(await alerts.allTextContents(), complaints.join("\n"));

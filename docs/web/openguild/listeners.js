@@ -1,11 +1,14 @@
 /** Listeners by the name of what they are told. */
 
+import { OpenGuildError } from "./errors.js";
+
 export class Listeners {
   /** @type {Map<string, Set<(told: any) => void>>} */
   #listeners = new Map();
 
   /** Add a listener; return what removes it. @param {string} name @param {(told: any) => void} listener */
   add(name, listener) {
+    if (typeof listener !== "function") throw new OpenGuildError(`the listener of ${name} is no function`);
     const listeners = this.#listeners.get(name) ?? new Set();
     this.#listeners.set(name, listeners.add(listener));
     return () => void listeners.delete(listener);

@@ -1,5 +1,6 @@
 /** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
 
+import { OutcomeUnknown } from "../openguild.js";
 import { announce, ask, byId, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
 import { forgetUnsent } from "./outbox.js";
@@ -104,7 +105,12 @@ export class App {
       ],
     });
     if (given === null) return;
-    await this.client.changePassword(given["current"] ?? "", given["next"] ?? "");
+    try {
+      await this.client.changePassword(given["current"] ?? "", given["next"] ?? "");
+    } catch (failure) {
+      if (!(failure instanceof OutcomeUnknown)) throw failure;
+      throw new Error("The server has not answered: your password may be the new one or the old one. Give the new one in both fields to find out.");
+    }
     showNotice("Your password is changed. All your other devices are logged out.");
   }
 
@@ -115,7 +121,7 @@ export class App {
     this.leave();
   }
 
-  /** The session has ended: the user did not leave. */
+  /** The session has ended, or the page is left: what is being written is not. */
   ended() {
     this.#composer?.keep();
     this.#chat?.outbox.keep(this.#chat.me.user_id);

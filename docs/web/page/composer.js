@@ -26,6 +26,21 @@ export function forgetDrafts() {
   written.clear();
 }
 
+/** @typedef {[string, [string, Draft][]][]} KeptDrafts by user and channel */
+
+/** What a tab that is loaded again needs of them: the messages that they are about are read anew, for they may be taken back. @returns {KeptDrafts} */
+export function keptDrafts() {
+  /** @param {Message | null} message */
+  const withoutText = (message) => message && { ...message, content: null };
+  return [...written].map(([userId, drafts]) => [userId, [...drafts].filter(([, { text, before, replyTo }]) => text !== "" || before !== "" || replyTo !== null)
+    .map(([channelId, draft]) => [channelId, { ...draft, replyTo: withoutText(draft.replyTo), editing: withoutText(draft.editing) }])]);
+}
+
+/** @param {KeptDrafts} kept */
+export function takeUpDrafts(kept) {
+  for (const [userId, drafts] of kept) written.set(userId, new Map(drafts));
+}
+
 export class Composer {
   #draft = nothing(); // its text is that of the element
   #toldAt = 0;

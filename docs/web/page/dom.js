@@ -1,5 +1,7 @@
 /** Elements without markup in texts: what people write is always textContent. */
 
+import { ApiError, OutcomeUnknown } from "../openguild.js";
+
 /** @typedef {Node | string | null | undefined | false} Child */
 
 /**
@@ -33,7 +35,9 @@ export function byId(id) {
 
 /** @param {unknown} failure */
 export function failureText(failure) {
-  return failure instanceof Error ? (/** @type {{text?: string}} */ (failure).text ?? failure.message) : String(failure);
+  if (failure instanceof ApiError) return [failure.text, ...failure.details.map(({ field, message }) => `${field} ${message}`.trim())].join(": ");
+  if (failure instanceof OutcomeUnknown) return `the server has not answered (${failure.message})`;
+  return failure instanceof Error ? failure.message : String(failure);
 }
 
 /** Show a problem until another one comes, or for a while. @param {unknown} failure */

@@ -2,12 +2,15 @@
 
 import { ApiError, Client } from "../openguild.js";
 import { Chat } from "./chat.js";
-import { announce, ask, h, showProblem, showView, shown } from "./dom.js";
+import { announce, ask, failureText, h, showProblem, showView, shown } from "./dom.js";
 import { App } from "./app.js";
+import { keptDrafts, takeUpDrafts } from "./composer.js";
+import { keptUnsent, takeUpUnsent } from "./outbox.js";
 import { hideDrawers } from "./sidebar.js";
 
 const KEPT = "openguild.session"; // of this tab: it survives a reload, and another tab can be another person
 const PLACE = "openguild.place"; // of this tab: the channel that is open
+const WRITTEN = "openguild.written"; // of this tab: what is not sent, while the page is loaded again
 const VISITED = "openguild.visited"; // of this browser: somebody has logged in here
 const INVITE = /^#invite=([A-Za-z0-9_-]{1,64})$/;
 const LOCK_MS = 1_000; // for which a tab that is loaded again may still have its session
@@ -17,6 +20,20 @@ const MAX_COUNTED_MEMBERS = 10_000; // PROTOCOL 5.6.7
 function keep(client) {
   if (client.isLoggedIn) sessionStorage.setItem(KEPT, JSON.stringify({ ...client.toJSON(), positions: {} }));
   else sessionStorage.removeItem(KEPT);
+}
+
+function keepWritten() {
+  sessionStorage.setItem(WRITTEN, JSON.stringify({ drafts: keptDrafts(), unsent: keptUnsent() }));
+}
+
+/** What was being written when the page was left. */
+function takeUpWritten() {
+  const kept = sessionStorage.getItem(WRITTEN);
+  sessionStorage.removeItem(WRITTEN); // it changes from here on
+  if (kept === null) return;
+  const { drafts, unsent } = JSON.parse(kept);
+  takeUpDrafts(drafts);
+  takeUpUnsent(unsent);
 }
 
 /** @param {string} api */
@@ -50,10 +67,11 @@ async function register(client, name, password) {
 }
 
 /** What to do about a refusal. @param {ApiError} refusal */
-function advice({ code, text, details }) {
+function advice(refusal) {
+  const { code } = refusal;
   if (code === "username_taken") return "This name is taken. If it is yours, the password is wrong; else choose another name.";
   if (code === "invalid_credentials") return "There is no account with this name and password. If you have none yet, press Register.";
-  return [text, ...details.map(({ field, message }) => `${field} ${message}`)].join(": ");
+  return failureText(refusal);
 }
 
 /**
@@ -132,6 +150,7 @@ async function showChat(api, client) {
     showSignIn(api, reason === "closed" ? "" : "Your session has ended. Log in again.");
   });
   addEventListener("online", () => client.wake(), { signal });
+  addEventListener("pagehide", () => (app.ended(), keepWritten()), { signal });
   document.addEventListener("visibilitychange", () => {
     app.draw(); // what a hidden page was given no frame for
     chat.markRead();
@@ -178,12 +197,16 @@ async function isOurs(client) {
 addEventListener("keydown", ({ key }) => {
   if (key === "Escape" && document.getElementById("app") !== null) hideDrawers()?.focus();
 });
+addEventListener("pagehide", keepWritten); // also where nobody is logged in
 addEventListener("hashchange", () => INVITE.test(location.hash) && location.reload()); // an invite that is opened where the page is open already
 const { api } = await (await fetch("settings.json")).json();
 const client = keptClient(api);
-if (client === null) showSignIn(api);
-else if (await isOurs(client)) await showChat(api, client);
-else {
+if (client === null || await isOurs(client)) {
+  takeUpWritten();
+  if (client === null) showSignIn(api);
+  else await showChat(api, client);
+} else {
   sessionStorage.removeItem(KEPT);
+  sessionStorage.removeItem(WRITTEN); // it is written on in the other tab
   showSignIn(api, "Another tab uses this session. Log in to have one here, too.");
 }

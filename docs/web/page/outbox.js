@@ -18,6 +18,16 @@ export function forgetUnsent() {
   unsent.clear();
 }
 
+/** What a tab that is loaded again needs of it, by user. @returns {[string, Outgoing[]][]} */
+export function keptUnsent() {
+  return [...unsent].map(([userId, items]) => [userId, items.map((outgoing) => ({ ...outgoing, failure: outgoing.failure ?? "the page was loaded again" }))]);
+}
+
+/** @param {[string, Outgoing[]][]} kept */
+export function takeUpUnsent(kept) {
+  for (const [userId, items] of kept) unsent.set(userId, items);
+}
+
 export class Outbox {
   /** @type {Outgoing[]} */
   items = [];
@@ -54,7 +64,7 @@ export class Outbox {
     else this.settle();
   }
 
-  /** The session has ended: keep what is not stored for the next one. @param {string} userId */
+  /** The session has ended, or the page is left: keep what is not stored for the next one. @param {string} userId */
   keep(userId) {
     unsent.set(userId, this.items.filter(({ sequence }) => sequence === null));
   }

@@ -84,6 +84,12 @@ def test_positions_are_stored_with_the_pair_and_go_to_the_next_session() -> None
     assert Session.from_dict({"access_token": "a", "refresh_token": "r"}).positions == {}
 
 
+@pytest.mark.parametrize("tokens", [(1, "r"), ("a", None)])
+def test_tokens_that_are_none_are_refused(tokens: tuple[object, object]) -> None:
+    with pytest.raises(ValueError, match="token"):
+        Session.from_dict(dict(zip(("access_token", "refresh_token"), tokens, strict=True)))
+
+
 @pytest.mark.parametrize("positions", [[1], {"x": [1]}, {"x": 5}, {"x": [1, "seven"]}])
 def test_positions_that_are_none_are_refused(positions: object) -> None:
     with pytest.raises(ValueError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +121,21 @@ def test_a_fault_of_the_server_is_no_close_of_its_own(data: bytes, code: int) ->
     client.data_to_send()
     assert client.receive_data(data) == [Broken(f"the server broke RFC 6455: close code {code}")]
     assert client.data_to_send()[:1] == b"\x88", "the server is told"
+
+
+def test_empty_fragments_are_not_kept() -> None:
+    client, answer = accepted()
+    client.receive_data(answer)
+    assert client.receive_data(b"\x01\x00") == []
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            assert client.receive_data(b"\x00\x00" * 2_000) == []
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert client.receive_data(b"\x00\x02te\x00\x00\x80\x01a") == [Message("tea")]
+    assert client.receive_data(b"\x02\x00\x80\x00\x01\x00\x80\x00") == [Message(b""), Message("")]
 
 
 @pytest.mark.parametrize("framing", [b"Connection: close\r\n\r\n", b"Content-Length: 900\r\n\r\n"])

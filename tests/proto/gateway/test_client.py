@@ -306,7 +306,9 @@ class TestConnections:
     def test_what_is_no_frame_ends_the_connection(self, payload: str | bytes) -> None:
         server = Scripted().followed()
         server.client.received(payload, 0.0)
-        assert [type(event) for event in server.events()] == [told.Disconnect, told.Interrupted]
+        events = server.events()
+        assert [type(event) for event in events] == [told.Disconnect, told.Interrupted]
+        assert not getattr(events[1], "reason", "").endswith(": "), "it says why"
         server.client.received("{}", 0.0)
         assert server.events() == []
 

@@ -9,6 +9,7 @@ from wsproto import ConnectionType, WSConnection, events
 
 from openguild_proto.client.gateway_link import GatewayLink
 from openguild_proto.connection.server import ServerConnection
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import BytesReceived, PeerClosed, TextReceived, WebSocketRequested
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.actions import Authenticate, Close, CountReads, ReadPage, Subscribe
@@ -190,3 +191,12 @@ def test_a_refusal_that_ends_with_the_connection_is_one(status: int, final: bool
     link.receive_data(b"", 0.0)
     assert not link.is_connected
     assert (client.phase is ClientPhase.ENDED) is final
+
+
+def test_a_close_code_that_is_none_changes_nothing() -> None:
+    link = GatewayLink(GatewayClient(Encoding.JSON, jitter=lambda: 0.5, random_bytes=bytes))
+    link.connect("server:80", 0.0)
+    with pytest.raises(LocalProtocolError):
+        link.disconnect(1005)
+    assert link.is_connected
+    assert link.data_to_send()

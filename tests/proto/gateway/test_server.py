@@ -231,6 +231,25 @@ class TestFaults:
         socket.pump()
         assert closed(socket) is GatewayClose.MALFORMED_FRAME
 
+    @pytest.mark.parametrize(
+        "frame", [{"type": "post", "ref": 5, "channel_id": "x"}, {"type": "sub", "ref": 5, "logs": ["x"]}]
+    )
+    def test_a_bad_frame_behind_the_auth_is_refused_behind_ready(self, replica: Replica, frame: dict[str, Any]) -> None:
+        replica.held = held = []
+        socket = Socket(replica)
+        for said in ({"type": "auth", "token": "good"}, frame, frame):
+            socket.tell(said)
+        assert kinds(socket) == [Hello]
+        held.pop()()
+        socket.pump()
+        ready, *refused = socket.heard()
+        assert isinstance(ready, Ready)
+        assert [(err.ref, err.code) for err in refused if isinstance(err, Err)] == [(5, "validation_error")] * 2
+        assert socket.closed is None
+        socket = Socket(replica)
+        socket.tell(frame)
+        assert closed(socket) is GatewayClose.MALFORMED_FRAME
+
     @pytest.mark.parametrize("frame", [{"type": "post"}, {"ref": -1}, {"type": "unsub", "logs": ["x"]}, {}, [], 7])
     def test_a_bad_frame_without_a_ref_closes(self, replica: Replica, frame: Any) -> None:
         socket = opened(replica)

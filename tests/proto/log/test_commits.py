@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.channels import AppendEvent, AppendFailure
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import LOCK_TIMEOUT_MS, PROBE_LOCK_TIMEOUT_MS, RETRY_LIMIT_SECS
 from openguild_proto.log.commits import Attempt, CommitPlan, Outcome
 from tests.support.deeds import append
@@ -134,3 +136,27 @@ def test_every_append_has_the_outcome_that_it_had(
     for channel in "abcd":
         mine = [event.event_id for event in batch if event.channel_id == channel and event.event_id in store.stored]
         assert [event_id for event_id in store.stored if event_id in mine] == mine, "a channel keeps its order"
+
+
+def test_reports_that_answer_no_attempt_are_misuse_and_change_nothing() -> None:
+    plan = CommitPlan([append("c"), append("c")], suspect=False)
+    reports = (
+        lambda: plan.stored([STORED, STORED]),
+        lambda: plan.locked(0.0),
+        lambda: plan.refused(Refused(), 0.0),
+        lambda: plan.unavailable(StorageUnavailable()),
+    )
+    for report in reports:
+        with pytest.raises(LocalProtocolError, match="no attempt"):
+            report()
+    assert plan.next_attempt(0.0) is not None
+    with pytest.raises(LocalProtocolError, match="not reported"):
+        plan.next_attempt(0.0)
+    with pytest.raises(LocalProtocolError, match="1 outcomes of 2"):
+        plan.stored([STORED])
+    plan.stored([STORED, STORED])
+    for report in reports:
+        with pytest.raises(LocalProtocolError, match="no attempt"):
+            report()
+    assert plan.next_attempt(0.0) is None
+    assert plan.outcomes == [STORED, STORED]

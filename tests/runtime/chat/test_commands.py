@@ -9,7 +9,7 @@ import pytest
 from openguild_proto.gateway.client_events import Delivered
 from openguild_runtime.chat.commands import Commands, NoCommand, whom
 from openguild_runtime.chat.model import ChatModel, ShownChannel
-from openguild_runtime.client import Client
+from openguild_runtime.client import Client, OutcomeUnknown
 from openguild_runtime.client.log_events import log_event
 
 pytestmark = pytest.mark.anyio
@@ -67,3 +67,25 @@ def test_whom_a_line_means_and_why(written: str, meant: tuple[str, str | None]) 
 def test_nobody_is_meant_by_an_unknown_name_or_one_of_several(written: str, why: str) -> None:
     with pytest.raises(NoCommand, match=why):
         whom(written, {BOB: "bob", BOBBY: "BOB"})
+
+
+async def test_a_post_of_unknown_outcome_that_is_written_again_is_the_same_one(
+    model: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nonces = list[str | None]()
+
+    async def post(
+        client: Client, channel_id: str, text: str, *, reply_to: str | None = None, nonce: str | None = None
+    ) -> None:
+        nonces.append(nonce)
+        if len(nonces) < 3:
+            raise OutcomeUnknown("no answer", nonce or "first")
+
+    monkeypatch.setattr(Client, "post", post)
+    commands = Commands(model, lambda text: None)
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown):
+            await commands.do("hello")
+    await commands.do("hello")
+    await commands.do("hello")
+    assert nonces == [None, "first", "first", None]

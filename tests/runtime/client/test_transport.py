@@ -18,6 +18,7 @@ from openguild_runtime.client.transport import (
     TRANSPORT_ERRORS,
     Address,
     NotLoggedIn,
+    OutcomeUnknown,
     TlsFailed,
     close,
     connect_tcp,
@@ -33,9 +34,25 @@ def test_addresses() -> None:
     assert Address.of("https://example.org") == Address("example.org", 443, tls=True)
     assert Address.of("http://example.org:81/") == Address("example.org", 81, tls=False)
     assert Address.of("http://[::1]:8080").authority == "[::1]:8080"
-    for bad in ("example.org", "ftp://example.org", "http://example.org/path", "http://"):
+    for bad in ("example.org", "ftp://example.org", "http://example.org/path", "http://", "http://example.org?a=b"):
         with pytest.raises(ValueError, match="address"):
             Address.of(bad)
+
+
+def test_a_user_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="has no user") as refusal:
+        Address.of("http://alice:secret@example.org")
+    assert "secret" not in str(refusal.value)
+
+
+async def test_a_server_that_says_nothing_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openguild_runtime.client.connection_pool.ATTEMPT_SECS", 0.1)
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        Client(f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}", retry_secs=0) as client,
+    ):
+        with pytest.raises(OutcomeUnknown, match=r"^no answer in time$"):
+            await client.login("alice", "a long password")
 
 
 async def test_a_refused_connection_is_reported() -> None:
