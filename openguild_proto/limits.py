@@ -161,6 +161,7 @@ ACCESS_CHECK_BYTES = 512  # two ids, a future and their overhead
 # Turns of a loop
 TURN_SECS = 0.002  # ours: of one kind of work for many sockets per turn; all kinds together stay below 0.01
 FEW_AT_ONCE = 32  # ours: so few need no check of the time
+LONG_BODY_BYTES = 8_192  # ours: of a request; longer ones begin one in a turn, for their JSON takes 1 ms for so many
 MAX_WAITING_WORKS = 64  # ours: queued for a turn; beyond it the oldest is finished at once
 
 # Following a log

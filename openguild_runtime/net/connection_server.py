@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -25,10 +26,11 @@ from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.events import Event, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
-from openguild_proto.limits import MAX_UNFINISHED_BODY_BYTES, MAX_UNSENT_RESPONSE_BYTES, Limits
+from openguild_proto.limits import LONG_BODY_BYTES, MAX_UNFINISHED_BODY_BYTES, MAX_UNSENT_RESPONSE_BYTES, Limits
 from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.held_bytes import HeldBytes
 from openguild_proto.policy.log_throttle import LogThrottle
+from openguild_runtime.net.long_bodies import LongBodies
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.socket_watch import SocketWatch
 from openguild_runtime.net.transport import Rest, Transport, Work
@@ -79,6 +81,7 @@ class ConnectionServer:
         self.admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
         self._driving: set[asyncio.Task[None]] = set()  # tasks of connections
+        self._long_bodies = LongBodies()
         self._handler = handler
         self._limits = limits
         self._policy = policy
@@ -246,7 +249,7 @@ class ConnectionServer:
                     break  # nobody waits for the response to what was pipelined
                 match event:
                     case RequestReceived(request=request) | WebSocketRequested(request=request):
-                        rest = self._handler.begin(transport, request)
+                        rest = self._begin(transport, request)
                         if rest is not None:
                             await rest()
                         if not connection.is_websocket and not transport.flushed():
@@ -256,6 +259,19 @@ class ConnectionServer:
             events = connection.next_events(self._clock())
             if events:
                 await asyncio.sleep(0)  # everybody else has a turn before what was pipelined
+
+    def _begin(self, transport: Transport, request: Request) -> Rest | None:
+        """Have the handler respond, to a request with a long body in its turn."""
+        if len(request.body) <= LONG_BODY_BYTES:
+            return self._handler.begin(transport, request)
+        return partial(self._begin_in_turn, transport, request)
+
+    async def _begin_in_turn(self, transport: Transport, request: Request) -> None:
+        await self._long_bodies.turn(request.client_address)
+        if not transport.closing:  # else nobody waits for the response
+            rest = self._handler.begin(transport, request)
+            if rest is not None:
+                await rest()
 
     async def _flush(self, transport: Transport) -> None:
         """Wait until the response has left. Where too many bytes wait in all, some responses are dropped."""
@@ -307,7 +323,7 @@ class ConnectionServer:
             event = events[0]
             if not isinstance(event, RequestReceived | WebSocketRequested) or transport.socket.ended:
                 return Work(None, events)
-            rest = self._handler.begin(transport, event.request)
+            rest = self._begin(transport, event.request)
             if rest is not None or not transport.flushed():
                 return Work(rest, [])
             if connection.phase is Phase.IDLE:  # nothing else is wanted: this is what `settle` would do

@@ -18,7 +18,7 @@ from openguild_proto.effects.roles import GrantServerRole
 from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
-from openguild_proto.limits import Limits
+from openguild_proto.limits import LONG_BODY_BYTES, Limits
 from openguild_proto.policy.held_bytes import HeldBytes
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.socket_watch import LoopWatch
@@ -75,11 +75,11 @@ class Served:
     def __init__(self, server: ConnectionServer, handler: Handler) -> None:
         self.server, self.handler = server, handler
 
-    def connect(self) -> socket.socket:
+    def connect(self, address: str = "192.0.2.1") -> socket.socket:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        self.server.serve(ours, "192.0.2.1")
+        self.server.serve(ours, address)
         return theirs
 
 
@@ -118,6 +118,24 @@ async def test_pipelined_requests_have_their_turns_one_after_the_other() -> None
             end.sendall(get("/1") + get("/2") + get("/3"))
             assert (await read(end, b"/3")).count(b"HTTP/1.1 200 OK") == 3
     assert them.handler.turns == [f"{what} /{number}" for number in (1, 2, 3) for what in ("begin", "end")]
+
+
+async def test_many_long_bodies_do_not_hold_up_what_is_short() -> None:
+    body = b"x" * (LONG_BODY_BYTES + 1)
+    async with served() as them:
+        many, one, short = [them.connect() for _ in range(5)], them.connect("198.51.100.1"), them.connect()
+        for number, end in enumerate([*many, one]):
+            end.sendall(b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (number, len(body)) + body)
+        short.sendall(get("/short"))
+        for number, end in enumerate([*many, one]):
+            await read(end, b"/%d" % number)
+        await read(short, b"/short")
+        for end in (*many, one, short):
+            end.close()
+    began = [turn.removeprefix("begin /") for turn in them.handler.turns if turn.startswith("begin")]
+    assert [number for number in began if number in "01234"] == list("01234")
+    assert began.index("short") < began.index("2"), "each long body has a turn of the loop to itself"
+    assert began.index("5") < began.index("3"), "another address does not wait behind all of them"
 
 
 async def test_requests_are_answered_before_the_peer_s_end_is_looked_at() -> None:
