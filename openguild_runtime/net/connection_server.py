@@ -51,6 +51,9 @@ class RequestHandler(Protocol):
         None: that is done. Otherwise the connection's task runs what is returned.
         """
 
+    def refuse(self, transport: Transport, request: Request) -> None:
+        """Respond to `request` that too much waits already."""
+
     def report(self, transport: Transport, event: Event) -> None:
         """The core has decided something by itself, or a message has come."""
 
@@ -262,12 +265,17 @@ class ConnectionServer:
 
     def _begin(self, transport: Transport, request: Request) -> Rest | None:
         """Have the handler respond, to a request with a long body in its turn."""
-        if len(request.body) <= LONG_BODY_BYTES:
+        nbytes = len(request.body)
+        if nbytes <= LONG_BODY_BYTES:
             return self._handler.begin(transport, request)
-        return partial(self._begin_in_turn, transport, request)
+        turn = self._long_bodies.enter(request.client_address, nbytes)
+        if turn is not None:
+            return partial(self._begin_in_turn, turn, transport, request)
+        self._handler.refuse(transport, request)
+        return None
 
-    async def _begin_in_turn(self, transport: Transport, request: Request) -> None:
-        await self._long_bodies.turn(request.client_address)
+    async def _begin_in_turn(self, turn: asyncio.Future[None], transport: Transport, request: Request) -> None:
+        await turn
         if not transport.closing:  # else nobody waits for the response
             rest = self._handler.begin(transport, request)
             if rest is not None:

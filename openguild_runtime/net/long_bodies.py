@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from openguild_proto.policy.addresses import limit_key
+from openguild_proto.limits import MAX_WAITING_BODY_BYTES, MAX_WAITING_BODY_BYTES_OF_ADDRESS
 from openguild_proto.policy.turns_by_address import TurnsByAddress
 
 
@@ -15,18 +15,21 @@ class LongBodies:
     """The queue of one connection server."""
 
     def __init__(self) -> None:
-        self._waiting: TurnsByAddress[asyncio.Future[None]] = TurnsByAddress()
+        self._waiting: TurnsByAddress[asyncio.Future[None]] = TurnsByAddress(
+            MAX_WAITING_BODY_BYTES, MAX_WAITING_BODY_BYTES_OF_ADDRESS
+        )
         self._runs = False  # in the next turn of the loop
 
-    async def turn(self, address: str) -> None:
-        """Return when the turn of a request from this address has come."""
+    def enter(self, address: str, nbytes: int) -> asyncio.Future[None] | None:
+        """Return what is done when the turn of a request from this address has come; None: too many bytes wait."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiting.add(limit_key(address), waiter)
+        if not self._waiting.add(address, waiter, nbytes):
+            return None
         if not self._runs:
             self._runs = True
             loop.call_soon(self._next)
-        await waiter
+        return waiter
 
     def _next(self) -> None:
         waiter = self._waiting.take()
