@@ -185,6 +185,7 @@ class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
 
     divides_by = "user"
     on_standby = True
+    turns_of = "user_id"
 
     user_id: str
     limit: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -13,8 +14,17 @@ import pytest
 import structlog
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
-from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess, MarkRead, UpdateChannel
+from openguild_proto.effects.accounts import DescribeUser, FindUser
+from openguild_proto.effects.channels import (
+    Appended,
+    AppendEvent,
+    FindChannelAccess,
+    ListUnread,
+    MarkRead,
+    UpdateChannel,
+)
 from openguild_proto.effects.guilds import AcceptInvite, InsertInvite, RemoveMember
+from openguild_proto.effects.mentions import ListMentions
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.log import commits
@@ -239,6 +249,24 @@ async def test_a_locked_channel_is_refused_and_holds_up_no_other(
 
     await eventually(stored_at_last)
     assert await heads(store, [locked, free]) == {locked: 1, free: 21}, "dense, and nothing of what was refused"
+
+
+async def test_all_that_a_user_has_is_read_once_at_a_time(
+    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Such a read takes 50 ms for 2,000 channels, and one user may ask for 3,000 at once (PROTOCOL 9.2.9, 9.2.11)."""
+    eager, other = await add_user(store), await add_user(store)
+    asked = [DescribeUser(user_id=eager), ListUnread(user_id=eager), ListMentions(user_id=eager)]
+    async with anyio.create_task_group() as tasks, rival.transaction():
+        await rival.execute("LOCK TABLE guild_memberships")
+        for effect in asked * 10:
+            tasks.start_soon(store.perform, effect)
+        await eventually(partial(somebody_waits_for, rival))
+        with anyio.fail_after(2):
+            for _ in range(20):
+                assert await store.perform(FindUser(user_id=other))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        assert await rival.fetchval(waiting) == 1
 
 
 async def test_a_locked_table_refuses_every_channel_in_bounded_time(
