@@ -84,7 +84,7 @@ class ConnectionServer:
         self.admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
         self._driving: set[asyncio.Task[None]] = set()  # tasks of connections
-        self._long_bodies = LongBodies()
+        self._long_bodies: LongBodies[Rest | None] = LongBodies()
         self._handler = handler
         self._limits = limits
         self._policy = policy
@@ -268,18 +268,16 @@ class ConnectionServer:
         nbytes = len(request.body)
         if nbytes <= LONG_BODY_BYTES:
             return self._handler.begin(transport, request)
-        turn = self._long_bodies.enter(request.client_address, nbytes)
-        if turn is not None:
-            return partial(self._begin_in_turn, turn, transport, request)
+        begun = self._long_bodies.enter(
+            request.client_address, nbytes, partial(self._begin_in_turn, transport, request)
+        )
+        if begun is not None:
+            return partial(_finish_in_turn, begun)
         self._handler.refuse(transport, request)
         return None
 
-    async def _begin_in_turn(self, turn: asyncio.Future[None], transport: Transport, request: Request) -> None:
-        await turn
-        if not transport.closing:  # else nobody waits for the response
-            rest = self._handler.begin(transport, request)
-            if rest is not None:
-                await rest()
+    def _begin_in_turn(self, transport: Transport, request: Request) -> Rest | None:
+        return None if transport.closing else self._handler.begin(transport, request)
 
     async def _flush(self, transport: Transport) -> None:
         """Wait until the response has left. Where too many bytes wait in all, some responses are dropped."""
@@ -370,6 +368,12 @@ class ConnectionServer:
         """Called by a transport at a deadline."""
         self._count_body(transport)
         self._handler.report(transport, event)
+
+
+async def _finish_in_turn(begun: asyncio.Future[Rest | None]) -> None:
+    rest = await begun
+    if rest is not None:
+        await rest()
 
 
 def _waits_for_its_client(transport: Transport) -> bool:

@@ -18,7 +18,7 @@ from openguild_proto.effects.roles import GrantServerRole
 from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
-from openguild_proto.limits import LONG_BODY_BYTES, MAX_WAITING_BODY_BYTES_OF_ADDRESS, Limits
+from openguild_proto.limits import LONG_BODY_BYTES, MAX_WAITING_BODY_BYTES_OF_ADDRESS, TURN_SECS, Limits
 from openguild_proto.policy.held_bytes import HeldBytes
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.socket_watch import LoopWatch
@@ -49,6 +49,8 @@ class Handler:
         self.gone_descriptors: list[int] = []
 
     def begin(self, transport: Transport, request: Request) -> Rest:
+        if request.body:
+            time.sleep(TURN_SECS)  # as long as it takes to read it
         return partial(self.respond, transport, request)
 
     async def respond(self, transport: Transport, request: Request) -> None:
