@@ -188,9 +188,9 @@ class PostgresStorage(Storage):
     async def perform(self, effect: StorageEffect[T]) -> T:
         if self._pool.silent:
             raise StorageUnavailable(str(CAUSES["timeout"]))
-        if effect.turns_of is None:
+        user_id: str | None = None if effect.turns_of is None else getattr(effect, effect.turns_of)
+        if user_id is None:
             return await self._perform(effect)
-        user_id = getattr(effect, effect.turns_of)
         return await self._reading.run(user_id, lambda: self._perform(effect), self._pool.deadlines)
 
     async def _perform(self, effect: StorageEffect[T]) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import anyio
@@ -14,18 +13,8 @@ import pytest
 import structlog
 
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
-from openguild_proto.effects.accounts import DescribeUser, FindUser
-from openguild_proto.effects.channels import (
-    Appended,
-    AppendEvent,
-    FindChannelAccess,
-    ListUnread,
-    MarkRead,
-    UpdateChannel,
-)
+from openguild_proto.effects.channels import Appended, AppendEvent, FindChannelAccess, MarkRead, UpdateChannel
 from openguild_proto.effects.guilds import AcceptInvite, InsertInvite, RemoveMember
-from openguild_proto.effects.mentions import ListMentions
-from openguild_proto.effects.messages import ListPins, ReadMessages, ReadVersions
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
 from openguild_proto.log import commits
@@ -250,33 +239,6 @@ async def test_a_locked_channel_is_refused_and_holds_up_no_other(
 
     await eventually(stored_at_last)
     assert await heads(store, [locked, free]) == {locked: 1, free: 21}, "dense, and nothing of what was refused"
-
-
-async def test_of_the_longest_reads_a_user_has_one_at_a_time(
-    store: PostgresStorage, rival: asyncpg.Connection[asyncpg.Record]
-) -> None:
-    """Such a read takes up to 50 ms, and a user may ask for 3,000 at once (PROTOCOL 9.2.9, 9.2.11)."""
-    eager, other = await add_user(store), await add_user(store)
-    guild = await add_guild(store, eager)
-    channel = await add_channel(store, guild, eager)
-    asked = [
-        DescribeUser(user_id=eager),
-        ListUnread(user_id=eager),
-        ListMentions(user_id=eager),
-        ReadMessages(channel_id=channel, reader_id=eager, limit=50),
-        ListPins(channel_id=channel, reader_id=eager, limit=50),
-        ReadVersions(channel_id=channel, reader_id=eager, event_id=new_id()),
-    ]
-    async with anyio.create_task_group() as tasks, rival.transaction():
-        await rival.execute("LOCK TABLE guild_memberships, log_events, logs, message_states")
-        for effect in asked * 10:
-            tasks.start_soon(store.perform, effect)
-        await eventually(partial(somebody_waits_for, rival))
-        with anyio.fail_after(2):
-            for _ in range(20):
-                assert await store.perform(FindUser(user_id=other))
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-        assert await rival.fetchval(waiting) == 1
 
 
 async def test_a_locked_table_refuses_every_channel_in_bounded_time(
