@@ -56,6 +56,7 @@ class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
     """Read the profile for /users/me; None: no such account. `limit`: of the channels, by joining time."""
 
     divides_by = "user"
+    turns_of = "user_id"
 
     user_id: str
     limit: int = MAX_PAGE_LINES

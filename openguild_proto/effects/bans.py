@@ -46,6 +46,9 @@ class FindBan(StorageEffect[GuildBan | None], frozen=True):
 class ListBans(StorageEffect[tuple[GuildBan, ...]], frozen=True):
     """List the bans of a guild, by time and user id. `after`: the cursor of the last line of the previous page."""
 
+    turns_of = "reader_id"
+
     guild_id: str
     limit: int | None = None
     after: PageCursor | None = None
+    reader_id: str | None = None

@@ -41,9 +41,12 @@ class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
 class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
     """List the channels of a guild, by creation and id. `after`: the cursor of the last line of the previous page."""
 
+    turns_of = "reader_id"
+
     guild_id: str
     limit: int | None = None
     after: PageCursor | None = None
+    reader_id: str | None = None
 
 
 class PageBounds(msgspec.Struct, frozen=True, gc=False):
@@ -185,6 +188,7 @@ class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
 
     divides_by = "user"
     on_standby = True
+    turns_of = "user_id"
 
     user_id: str
     limit: int | None = None

@@ -73,9 +73,12 @@ class DeleteGuild(StorageEffect[None], frozen=True):
 class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
     """List the members of a guild, by joining time and user id. `after`: the cursor of the last line of the previous page."""
 
+    turns_of = "reader_id"
+
     guild_id: str
     limit: int | None = None
     after: PageCursor | None = None
+    reader_id: str | None = None
 
 
 class FindMember(StorageEffect[MemberRecord | None], frozen=True):

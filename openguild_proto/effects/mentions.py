@@ -14,6 +14,7 @@ class ListMentions(StorageEffect[tuple[MentionRecord, ...]], frozen=True):
 
     divides_by = "user"
     on_standby = True
+    turns_of = "user_id"
 
     user_id: str
     unread: bool = False

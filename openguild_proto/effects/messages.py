@@ -34,6 +34,7 @@ class ReadMessages(StorageEffect[MessagePage | None], frozen=True):
 
     divides_by = "log"
     on_standby = True
+    turns_of = "reader_id"
 
     channel_id: str
     reader_id: str
@@ -62,6 +63,7 @@ class ListPins(StorageEffect[MessagePage | None], frozen=True):
 
     divides_by = "log"
     on_standby = True
+    turns_of = "reader_id"
 
     channel_id: str
     reader_id: str
@@ -83,6 +85,8 @@ class ReadVersions(StorageEffect[tuple[MessageVersion, ...] | None], frozen=True
 
     divides_by = "log"
     on_standby = True
+    turns_of = "reader_id"
 
     channel_id: str
+    reader_id: str
     event_id: str

@@ -31,7 +31,7 @@ def list_bans(call: Call[None, GuildAccess], guild_id: str) -> Operation[Respons
         return _cursor_of(ban) if ban is not None else None
 
     after = yield from start_of(page, find)
-    bans = yield from ListBans(guild_id=guild_id, limit=page.limit + 1, after=after)
+    bans = yield from ListBans(guild_id=guild_id, limit=page.limit + 1, after=after, reader_id=call.claims.user_id)
     return page_response(
         page, bans, lambda ban: Ban.of(guild_id, ban), _cursor_of, headers=place_headers(call.access.place)
     )

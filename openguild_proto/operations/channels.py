@@ -40,7 +40,9 @@ def list_channels(call: Call[None, GuildAccess], guild_id: str) -> Operation[Res
         return _cursor_of(access.channel) if access is not None and access.channel.guild_id == guild_id else None
 
     after = yield from start_of(page, find)
-    channels = yield from ListChannels(guild_id=guild_id, limit=page.limit + 1, after=after)
+    channels = yield from ListChannels(
+        guild_id=guild_id, limit=page.limit + 1, after=after, reader_id=call.claims.user_id
+    )
     return page_response(page, channels, Channel.of, _cursor_of, headers=place_headers(call.access.place))
 
 

@@ -231,12 +231,14 @@ def _parse_log_name(name: str) -> tuple[LogKind, str] | None:
 
 
 def _followed(positions: Sequence[FollowedLog]) -> list[Followed]:
-    """Parse the places. Raises Refusal with every problem."""
+    """Parse the places. Raises Refusal with the first MAX_PROBLEMS problems: what is behind them is not looked at."""
     problems: list[FieldProblem] = []
     followed: dict[str, Followed] = {}
     if len(positions) > MAX_SYNC_LOGS:
         problems.append(FieldProblem("positions", f"must be at most {MAX_SYNC_LOGS}"))
     for index, position in enumerate(positions[:MAX_SYNC_LOGS]):
+        if len(problems) >= MAX_PROBLEMS:
+            break
         field = f"positions[{index}]"
         kind, log_id = _parse_log_name(position.log) or (LogKind.USER, "")
         if not log_id:

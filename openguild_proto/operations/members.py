@@ -50,7 +50,9 @@ def list_members(call: Call[None, GuildAccess], guild_id: str) -> Operation[Resp
         return _cursor_of(member) if member is not None else None
 
     after = yield from start_of(page, find)
-    members = yield from ListMembers(guild_id=guild_id, limit=page.limit + 1, after=after)
+    members = yield from ListMembers(
+        guild_id=guild_id, limit=page.limit + 1, after=after, reader_id=call.claims.user_id
+    )
     return page_response(page, members, Member.of, _cursor_of, headers=place_headers(call.access.place))
 
 

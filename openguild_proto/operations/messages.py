@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -64,27 +66,24 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
 
 
 def _checked_allowance(allowed: AllowedMentions) -> AllowedMentions:
-    users = [parse_uuid(user) for user in allowed.users or ()]
-    roles = [normalise_role(role) for role in allowed.roles or ()]
-    problems = [
-        *(
-            FieldProblem(f"allowed_mentions.users[{at}]", "must be a UUID")
-            for at, user in enumerate(users)
-            if user is None
-        ),
-        *(
-            FieldProblem(f"allowed_mentions.roles[{at}]", "is not a role")
-            for at, role in enumerate(roles)
-            if role is None
-        ),
-    ]
+    users, roles = allowed.users, allowed.roles
+    problems = _wrong_entries("users", users or (), parse_uuid, "must be a UUID")
+    problems += _wrong_entries("roles", roles or (), normalise_role, "is not a role")
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=tuple(problems[:MAX_PROBLEMS]))
     return msgspec.structs.replace(
         allowed,
-        users=None if allowed.users is None else [user for user in users if user is not None],
-        roles=None if allowed.roles is None else [role for role in roles if role is not None],
+        users=None if users is None else [user for user in map(parse_uuid, users) if user is not None],
+        roles=None if roles is None else [role for role in map(normalise_role, roles) if role is not None],
     )
+
+
+def _wrong_entries(
+    member: str, entries: Sequence[str], parse: Callable[[str], str | None], message: str
+) -> list[FieldProblem]:
+    """Return the first problems alone: a body has room for 20,000 entries, and a refused one counts against no limit."""
+    wrong = (at for at, entry in enumerate(entries) if parse(entry) is None)
+    return [FieldProblem(f"allowed_mentions.{member}[{at}]", message) for at in islice(wrong, MAX_PROBLEMS)]
 
 
 def checked_text(content: str) -> str:

@@ -38,7 +38,7 @@ def choose_presence(call: Call[ChosenPresence, None]) -> Operation[Response]:
 def guild_presence(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """List the members who are not offline; of a large guild nothing is shown."""
     most = call.ctx.service.settings.presence.max_guild_members
-    members = yield from ListMembers(guild_id=guild_id, limit=most + 1)
+    members = yield from ListMembers(guild_id=guild_id, limit=most + 1, reader_id=call.claims.user_id)
     if len(members) > most:
         return Response.json(GuildPresence(shown=False, members=()))
     found = yield from FindPresence(tuple(member.user_id for member in members))

@@ -126,7 +126,8 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
 )  # fmt: skip
 def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
     """Oldest first; the last one is its text now."""
-    versions = yield from ReadVersions(channel_id=channel_id, event_id=checked_event_id("event_id", event_id))
+    checked = checked_event_id("event_id", event_id)
+    versions = yield from ReadVersions(channel_id=channel_id, reader_id=call.claims.user_id, event_id=checked)
     if versions is None:
         return (yield from _read_missing(call))
     return Response.json([folded_version(version) for version in versions])

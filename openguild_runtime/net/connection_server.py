@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -25,10 +26,11 @@ from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.events import Event, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
-from openguild_proto.limits import MAX_UNFINISHED_BODY_BYTES, MAX_UNSENT_RESPONSE_BYTES, Limits
+from openguild_proto.limits import LONG_BODY_BYTES, MAX_UNFINISHED_BODY_BYTES, MAX_UNSENT_RESPONSE_BYTES, Limits
 from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.held_bytes import HeldBytes
 from openguild_proto.policy.log_throttle import LogThrottle
+from openguild_runtime.net.long_bodies import LongBodies
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
 from openguild_runtime.net.socket_watch import SocketWatch
 from openguild_runtime.net.transport import Rest, Transport, Work
@@ -48,6 +50,9 @@ class RequestHandler(Protocol):
 
         None: that is done. Otherwise the connection's task runs what is returned.
         """
+
+    def refuse(self, transport: Transport, request: Request) -> None:
+        """Respond to `request` that too much waits already."""
 
     def report(self, transport: Transport, event: Event) -> None:
         """The core has decided something by itself, or a message has come."""
@@ -79,6 +84,7 @@ class ConnectionServer:
         self.admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
         self._driving: set[asyncio.Task[None]] = set()  # tasks of connections
+        self._long_bodies: LongBodies[Rest | None] = LongBodies()
         self._handler = handler
         self._limits = limits
         self._policy = policy
@@ -246,7 +252,7 @@ class ConnectionServer:
                     break  # nobody waits for the response to what was pipelined
                 match event:
                     case RequestReceived(request=request) | WebSocketRequested(request=request):
-                        rest = self._handler.begin(transport, request)
+                        rest = self._begin(transport, request)
                         if rest is not None:
                             await rest()
                         if not connection.is_websocket and not transport.flushed():
@@ -256,6 +262,22 @@ class ConnectionServer:
             events = connection.next_events(self._clock())
             if events:
                 await asyncio.sleep(0)  # everybody else has a turn before what was pipelined
+
+    def _begin(self, transport: Transport, request: Request) -> Rest | None:
+        """Have the handler respond, to a request with a long body in its turn."""
+        nbytes = len(request.body)
+        if nbytes <= LONG_BODY_BYTES:
+            return self._handler.begin(transport, request)
+        begun = self._long_bodies.enter(
+            request.client_address, nbytes, partial(self._begin_in_turn, transport, request)
+        )
+        if begun is not None:
+            return partial(_finish_in_turn, begun)
+        self._handler.refuse(transport, request)
+        return None
+
+    def _begin_in_turn(self, transport: Transport, request: Request) -> Rest | None:
+        return None if transport.closing else self._handler.begin(transport, request)
 
     async def _flush(self, transport: Transport) -> None:
         """Wait until the response has left. Where too many bytes wait in all, some responses are dropped."""
@@ -307,7 +329,7 @@ class ConnectionServer:
             event = events[0]
             if not isinstance(event, RequestReceived | WebSocketRequested) or transport.socket.ended:
                 return Work(None, events)
-            rest = self._handler.begin(transport, event.request)
+            rest = self._begin(transport, event.request)
             if rest is not None or not transport.flushed():
                 return Work(rest, [])
             if connection.phase is Phase.IDLE:  # nothing else is wanted: this is what `settle` would do
@@ -346,6 +368,12 @@ class ConnectionServer:
         """Called by a transport at a deadline."""
         self._count_body(transport)
         self._handler.report(transport, event)
+
+
+async def _finish_in_turn(begun: asyncio.Future[Rest | None]) -> None:
+    rest = await begun
+    if rest is not None:
+        await rest()
 
 
 def _waits_for_its_client(transport: Transport) -> bool:

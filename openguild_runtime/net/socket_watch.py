@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import select
 import sys
+from collections import deque
 from typing import Protocol
 
 import structlog
 
+from openguild_proto.limits import TURN_SECS
+
 READ = 1  # EPOLLIN
 WRITE = 4  # EPOLLOUT
-AT_A_TIME = 32  # sockets in a turn of the loop: the others have theirs in the next
+AT_A_TIME = 32  # sockets in a turn of the loop, or those of TURN_SECS: the others have theirs in the next
 
 log = structlog.get_logger("openguild.peer")
 
@@ -69,6 +72,9 @@ if sys.platform == "linux":
             self._loop = loop
             self._epoll = select.epoll()
             self._watched: list[Watched | None] = []  # by descriptor
+            self._found: deque[tuple[int, int]] = (
+                deque()
+            )  # descriptors that were ready, and how: they have had no turn yet
             loop.add_reader(self._epoll.fileno(), self._some_are_ready)
 
         def want(self, descriptor: int, watched: Watched, events: int) -> None:
@@ -89,14 +95,20 @@ if sys.platform == "linux":
                 self._epoll.unregister(descriptor)
 
         def _some_are_ready(self) -> None:
-            known = self._watched
-            for descriptor, events in self._epoll.poll(0, AT_A_TIME):
+            known, found, clock = self._watched, self._found, self._loop.time
+            if not found:
+                found.extend(self._epoll.poll(0, AT_A_TIME))
+            until = clock() + TURN_SECS
+            while found:
+                descriptor, events = found.popleft()
                 watched = known[descriptor]
-                if watched is not None:  # else one before it has ended it; nothing is accepted meanwhile
+                if watched is not None:  # else it has ended; a socket that has its descriptor now finds nothing to do
                     try:
                         watched.ready(READ | WRITE if events & _BROKEN else events)
                     except Exception:  # contained, as by the loop: those behind it would wait for as long as it fails
                         log.exception("a socket could not be served")
+                if clock() >= until:
+                    return  # the epoll is still ready, and so the loop calls again
 
         def close(self) -> None:
             """Implement `SocketWatch`."""

@@ -12,11 +12,12 @@ from functools import partial
 import structlog
 
 from openguild_proto.diagnosis.requests import FinishedRequest
-from openguild_proto.errors import ErrorCode
+from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.events import BytesReceived, DeadlineExpired, Event, PeerViolated, TextReceived
 from openguild_proto.gateway.connection import CONNECTION_CODES
 from openguild_proto.http.message import OpenGateway, OpenStream, Request, Response
-from openguild_proto.http.refusal import error_response
+from openguild_proto.http.refusal import error_response, refusal_response
+from openguild_proto.limits import OVERLOADED_RETRY_SECS
 from openguild_runtime.gateway.sessions import GatewaySessions
 from openguild_runtime.net.transport import Rest, Transport
 from openguild_runtime.observability.log_context import request_id as current_request_id
@@ -89,6 +90,14 @@ class Requests:
         connection.respond(begun, runner.clock())
         runner.completed(request, begun, started)
         return None
+
+    def refuse(self, transport: Transport, request: Request) -> None:
+        """Respond that too much waits already: nothing of the request was looked at."""
+        started = self._runner.clock()
+        refusal = Refusal(ErrorCode.OVERLOADED, wait_secs=OVERLOADED_RETRY_SECS)
+        response = refusal_response(refusal, request.request_id)
+        transport.connection.respond(response, started)
+        self._runner.completed(request, response, started)
 
     async def _finish(self, transport: Transport, request: Request, begun: Begun, started: float, changes: int) -> None:
         """Perform the rest of an operation, and respond or open the stream."""

@@ -117,6 +117,7 @@ class PostgresStorage(Storage):
         self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
         self._health = DatabaseHealth(self._pool, self._watching)
         self._searching = FairPlaces(SEARCHERS)
+        self._reading = FairPlaces(pool_size)  # more than there are connections for: each user has one
         self._indexer = SearchIndexer()
         self._mirror_posts = MirrorPosts()
 
@@ -187,6 +188,12 @@ class PostgresStorage(Storage):
     async def perform(self, effect: StorageEffect[T]) -> T:
         if self._pool.silent:
             raise StorageUnavailable(str(CAUSES["timeout"]))
+        user_id: str | None = None if effect.turns_of is None else getattr(effect, effect.turns_of)
+        if user_id is None:
+            return await self._perform(effect)
+        return await self._reading.run(user_id, lambda: self._perform(effect), self._pool.deadlines)
+
+    async def _perform(self, effect: StorageEffect[T]) -> T:
         performed = PERFORMERS.get(type(effect))
         if performed is None:
             raise TypeError(f"not a storage effect: {type(effect).__name__}")

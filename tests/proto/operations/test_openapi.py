@@ -16,6 +16,8 @@ from jsonschema import Draft202012Validator
 
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import OpenStream, Response
+from openguild_proto.limits import MAX_PROBLEMS
+from openguild_proto.operations import logs, messages
 from openguild_proto.operations.openapi import build_openapi, documented_path, operation_id
 from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.route import Route
@@ -241,3 +243,23 @@ def test_allowed_mentions_are_ids_and_roles() -> None:
     assert [problem["field"] for problem in decoded(refused)["details"]] == [
         "allowed_mentions.users[0]", "allowed_mentions.roles[0]",
     ]  # fmt: skip
+
+
+def test_what_is_behind_the_problems_that_are_told_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, looked_at = Scene(), list[str]()
+
+    def looking(text: str) -> None:
+        looked_at.append(text)
+
+    monkeypatch.setattr(messages, "parse_uuid", looking)
+    monkeypatch.setattr(logs, "parse_uuid", looking)
+    allowed = {"users": ["x"] * 5_000}
+    posted = scene.world.ask(
+        "POST", f"/channels/{scene.channel}/messages", {"content": "x", "allowed_mentions": allowed}, scene.alice
+    )
+    positions = [{"log": "channel:x", "epoch": 1, "sequence": 0}] * 1_000
+    synced = scene.world.ask("POST", "/sync", {"positions": positions}, scene.alice)
+    for refused in (posted, synced):
+        assert refused.status == 400
+        assert len(decoded(refused)["details"]) == MAX_PROBLEMS
+    assert len(looked_at) == 2 * MAX_PROBLEMS, "a refused body counts against no limit of messages"

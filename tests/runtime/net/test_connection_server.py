@@ -18,7 +18,7 @@ from openguild_proto.effects.roles import GrantServerRole
 from openguild_proto.events import Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request, Response
-from openguild_proto.limits import Limits
+from openguild_proto.limits import LONG_BODY_BYTES, MAX_WAITING_BODY_BYTES_OF_ADDRESS, TURN_SECS, Limits
 from openguild_proto.policy.held_bytes import HeldBytes
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.net.socket_watch import LoopWatch
@@ -49,6 +49,8 @@ class Handler:
         self.gone_descriptors: list[int] = []
 
     def begin(self, transport: Transport, request: Request) -> Rest:
+        if request.body:
+            time.sleep(TURN_SECS)  # as long as it takes to read it
         return partial(self.respond, transport, request)
 
     async def respond(self, transport: Transport, request: Request) -> None:
@@ -61,6 +63,10 @@ class Handler:
         else:
             transport.connection.respond(Response.text(request.path), time.monotonic())
         self.turns.append(f"end {request.path}")
+
+    def refuse(self, transport: Transport, request: Request) -> None:
+        self.turns.append(f"refuse {request.path}")
+        transport.connection.respond(Response.text("too long"), time.monotonic())
 
     def report(self, transport: Transport, event: Event) -> None:
         self.reported.append(event)
@@ -75,16 +81,18 @@ class Served:
     def __init__(self, server: ConnectionServer, handler: Handler) -> None:
         self.server, self.handler = server, handler
 
-    def connect(self) -> socket.socket:
+    def connect(self, address: str = "192.0.2.1") -> socket.socket:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        self.server.serve(ours, "192.0.2.1")
+        self.server.serve(ours, address)
         return theirs
 
 
 @asynccontextmanager
-async def served(limits: Limits | None = None, max_per_address: int = 10) -> AsyncIterator[Served]:
+async def served(
+    limits: Limits | None = None, max_per_address: int = 10, max_connections: int = 10
+) -> AsyncIterator[Served]:
     handler, sources = Handler(), ClocksAndEntropy()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
@@ -93,7 +101,7 @@ async def served(limits: Limits | None = None, max_per_address: int = 10) -> Asy
             server = ConnectionServer(
                 handler, limits=limits or Limits(), policy=HeaderPolicy(), metrics=Metrics("0", native_ring=False),
                 timers=timers, watch=LoopWatch(asyncio.get_running_loop()), tasks=tasks, sources=sources,
-                max_connections=10, max_per_address=max_per_address,
+                max_connections=max_connections, max_per_address=max_per_address,
             )  # fmt: skip
             yield Served(server, handler)
             server.end_all()
@@ -118,6 +126,46 @@ async def test_pipelined_requests_have_their_turns_one_after_the_other() -> None
             end.sendall(get("/1") + get("/2") + get("/3"))
             assert (await read(end, b"/3")).count(b"HTTP/1.1 200 OK") == 3
     assert them.handler.turns == [f"{what} /{number}" for number in (1, 2, 3) for what in ("begin", "end")]
+
+
+async def test_many_long_bodies_do_not_hold_up_what_is_short() -> None:
+    body = b"x" * (LONG_BODY_BYTES + 1)
+    async with served() as them:
+        many, one, short = [them.connect() for _ in range(5)], them.connect("198.51.100.1"), them.connect()
+        for number, end in enumerate([*many, one]):
+            end.sendall(b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (number, len(body)) + body)
+        short.sendall(get("/short"))
+        for number, end in enumerate([*many, one]):
+            await read(end, b"/%d" % number)
+        await read(short, b"/short")
+        for end in (*many, one, short):
+            end.close()
+    began = [turn.removeprefix("begin /") for turn in them.handler.turns if turn.startswith("begin")]
+    assert [number for number in began if number in "01234"] == list("01234")
+    assert began.index("short") < began.index("2"), "each long body has a turn of the loop to itself"
+    assert began.index("5") < began.index("3"), "another address does not wait behind all of them"
+
+
+async def test_of_one_address_so_many_long_bodies_wait() -> None:
+    body = bytes(1024 * 1024)
+    fitting = MAX_WAITING_BODY_BYTES_OF_ADDRESS // len(body)
+    head = b"POST /long HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    async with served(max_connections=fitting + 2, max_per_address=fitting + 1) as them:
+        ends = [them.connect() for _ in range(fitting + 1)]
+        with them.connect("198.51.100.1") as other:
+            senders = [(end, memoryview(head + body)) for end in (*ends, other)]
+            async with anyio.create_task_group() as sending:
+                for end, data in senders:
+                    sending.start_soon(asyncio.get_running_loop().sock_sendall, end, data[:-1])
+            held = (fitting + 2) * (len(body) - 1)
+            await eventually(lambda: them.server.unfinished_bodies.total_bytes == held)
+            for end, data in senders:
+                end.send(data[-1:])
+            answers = [await read(end, b"long") for end in ends]
+            assert (await read(other, b"long")).endswith(b"/long"), "another address has room"
+        for end in ends:
+            end.close()
+    assert [answer.endswith(b"too long") for answer in answers].count(True) == 1
 
 
 async def test_requests_are_answered_before_the_peer_s_end_is_looked_at() -> None:

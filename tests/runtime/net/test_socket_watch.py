@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import reduce
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
+from openguild_proto.limits import TURN_SECS
 from openguild_runtime.net.socket_watch import AT_A_TIME, READ, WRITE, LoopWatch, SocketWatch, make_watch
 from tests.support.waiting import eventually
 
@@ -118,6 +120,37 @@ async def test_many_that_are_ready_leave_the_loop_to_others_in_between(stack: Ex
     await eventually(lambda: told.count("socket") == 3 * AT_A_TIME)
     runs = [len(run) for run in "".join("s" if name == "socket" else " " for name in told).split()]
     assert max(runs) <= AT_A_TIME
+    watch.close()
+
+
+async def test_one_that_takes_long_leaves_the_loop_to_others(stack: ExitStack) -> None:
+    loop = asyncio.get_running_loop()
+    if not hasattr(select, "epoll"):
+        pytest.skip("the loop itself decides how many")
+    watch = make_watch(loop)
+    told: list[str] = []
+
+    class Slow(End):
+        def ready(self, events: int) -> None:
+            self.want(0)
+            time.sleep(TURN_SECS)
+            told.append(str(self.sock.fileno()))
+
+    ends = [Slow(stack, watch) for _ in range(AT_A_TIME + 8)]
+    for end in ends:
+        end.other.send(b"x")
+        end.want(READ)
+
+    def other() -> None:
+        if len(told) - told.count("other") < len(ends):
+            told.append("other")
+            loop.call_soon(other)
+
+    other()
+    await eventually(lambda: len(told) - told.count("other") == len(ends))
+    assert [name for name in told if name != "other"] == [str(end.sock.fileno()) for end in ends], "in their order"
+    runs = [len(run) for run in "".join(" " if name == "other" else "s" for name in told).split()]
+    assert max(runs) <= 2, "one in each turn; uvloop looks twice in some"
     watch.close()
 
 

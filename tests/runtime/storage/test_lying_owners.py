@@ -116,7 +116,7 @@ async def test_edits_without_an_end_are_no_versions_and_go_with_their_message(ke
         assert (await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news))).status == "ok"
 
     await mirror()
-    versions = await storage.perform(ReadVersions(channel_id=owner.channel_id, event_id=message.event_id))
+    versions = await storage.perform(ReadVersions(channel_id=owner.channel_id, reader_id="", event_id=message.event_id))
     assert versions is not None
     assert len(versions) == MAX_MESSAGE_VERSIONS
     assert f"text {MAX_MESSAGE_VERSIONS - 2}".encode() in versions[-1].wire

@@ -83,7 +83,7 @@ async def test_an_edit_gives_another_text_and_keeps_the_first(place: Place) -> N
     state = message.state
     assert (state.edited_text, state.edited_at_ms, state.versions) == ("hello there", NOW + 7, 2)
     assert (state.sequence, state.author_id, state.created_at_ms) == (1, place.member, NOW)
-    assert await storage.perform(ReadVersions(channel_id=channel_id, event_id=target)) == (
+    assert await storage.perform(ReadVersions(channel_id=channel_id, reader_id=place.member, event_id=target)) == (
         MessageVersion(1, target, place.message.wire, NOW),
         MessageVersion(2, edit.event_id, edit.wire, NOW + 7),
     )
@@ -133,7 +133,7 @@ async def test_a_redacted_message_keeps_its_place_and_nothing_else_happens_to_it
         redaction.event_id, None, None,
     )  # fmt: skip
     assert (message.state.reactions, message.crowds) == (NO_REACTIONS, ())
-    versions = await storage.perform(ReadVersions(channel_id=channel_id, event_id=target))
+    versions = await storage.perform(ReadVersions(channel_id=channel_id, reader_id=place.member, event_id=target))
     assert versions is not None
     assert [version.wire for version in versions] == [
         redacted_wire(wire, redaction.event_id) for wire in (place.message.wire, edit.wire)

@@ -131,7 +131,7 @@ def test_a_history_ends_the_same_in_both_stores(both: Both, history: list[list[t
     for effect in done:
         both.alike(
             FindMessage(channel_id=channel_id, reader_id=USERS[0], event_id=effect.event_id),
-            ReadVersions(channel_id=channel_id, event_id=effect.event_id),
+            ReadVersions(channel_id=channel_id, reader_id=USERS[0], event_id=effect.event_id),
         )
 
 

@@ -165,7 +165,7 @@ def examples(at: Place) -> list[StorageEffect[Any]]:
         ReadMessages(channel_id=channel, reader_id=user, limit=5, around=3),
         FindMessage(channel_id=channel, reader_id=user, event_id=events[5]),
         ListPins(channel_id=channel, reader_id=user, limit=5),
-        ReadVersions(channel_id=channel, event_id=events[0]),
+        ReadVersions(channel_id=channel, reader_id=user, event_id=events[0]),
         ListMentions(user_id=user, limit=20),
         ReadHeads(channel_ids=(channel,)),
         ReadVisible(user_id=user, max_channels=10),
