@@ -85,7 +85,11 @@ def _summary(now: Snapshot, before: Snapshot | None, elapsed_secs: float) -> lis
         if each.status == "error" or each.name == "nats"
     ]
     if now.log_lines_dropped:
-        lines.append(Shown(f"log: {now.log_lines_dropped} lines dropped, its reader is too slow", is_bad=True))
+        lines.append(
+            Shown(
+                f"log: {now.log_lines_dropped} lines dropped, its reader is too slow or its disk is full", is_bad=True
+            )
+        )
     return lines
 
 

@@ -80,6 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     how = migrate.add_mutually_exclusive_group()
     how.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is current")
     how.add_argument("--sql", action="store_true", help="change nothing; print the SQL")
+    how.add_argument("--missing", action="store_true",
+                     help="also make anew the indexes and functions that somebody dropped or renamed")  # fmt: skip
     how.add_argument("--new-epoch", action="store_true",
                      help="also give every channel a new epoch: after a restore, before the servers start")  # fmt: skip
     config = commands.add_parser("config", help="check or show the configuration")
@@ -160,7 +162,7 @@ def _run(parsed: dict[str, Any], flags: dict[str, Any]) -> int:
     if command == "migrate" and parsed["wait"]:
         return anyio.run(_wait_for_schema, config)
     if command == "migrate":
-        return anyio.run(_migrate, config, parsed["new_epoch"])
+        return anyio.run(_migrate, config, parsed["new_epoch"], parsed["missing"])
     return anyio.run((COMMANDS | {"federation": federation})[command], config, parsed)
 
 
@@ -203,7 +205,7 @@ def _serve(config: ServerConfig, reread: Callable[[], ServerConfig], chaos_seed:
     exit_process(anyio.run(supervise, config, reread))
 
 
-async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
+async def _migrate(config: ServerConfig, new_epoch: bool, make_missing: bool) -> int:
     async with private_servers(config) as completed:
         if completed.database_url is None:
             raise CommandFailed("database_url must be configured to migrate")
@@ -213,12 +215,21 @@ async def _migrate(config: ServerConfig, new_epoch: bool) -> int:
             raise CommandFailed(f"migrate: {schema.origin.value}")
         if new_epoch:
             await migrations.renew_epochs(url)
+        own = schema.origin is migrations.Origin.THIS and not schema.is_later
+        missing = await migrations.missing(url, make=make_missing) if own else migrations.Missing()
     if schema.is_later:
         _print_line(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
     else:
         _print_line(f"The schema is at revision {schema.revision}")
     if schema.origin is migrations.Origin.UNKNOWN:
         _print_line(f"Note: {schema.origin.value}")
+    if missing.rest:
+        told = "Made anew: {}" if make_missing else "Missing: {}; `openguild-server migrate --missing` makes that anew"
+        _print_line(told.format(", ".join(missing.rest)))
+    if missing.tables:
+        _print_line(
+            f"Missing: table {', '.join(missing.tables)}; if it was renamed, name it back, else restore a backup"
+        )
     if new_epoch:
         _print_line("Every channel has a new epoch: clients start again from the newest events")
     return 0

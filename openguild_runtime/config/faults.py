@@ -65,7 +65,7 @@ def in_words(failure: ValidationError, model: type) -> str:
 def _with_key(kind: str, location: str, text: str) -> str:
     if location.startswith("messaging.") and kind == "greater_than":
         return f"invalid messaging configuration: {location} must be greater than zero"
-    if location.startswith("session.") and "key" in location:
+    if location.startswith("session.") and "key" in location and kind != "extra_forbidden":
         return f"invalid session key material: {location}: {text}; make one with `openguild-server keygen`"
     if location == "federation.signing_key":
         return f"invalid federation configuration: {location}: {text}; make one with `openguild-server keygen`"

@@ -63,7 +63,7 @@ CAUSES: dict[str, Cause] = {
     ),
     "schema": Cause(
         "a table, column or function is not there or another one",
-        "was something renamed, dropped or restored? its log names it; `openguild-server migrate` brings the schema up",
+        "was something renamed, dropped or restored? `openguild-server migrate` names what is missing, and how to mend it",
     ),
     "migrations": Cause("its schema is not current", "run `openguild-server migrate`"),
     "damaged": Cause("its files cannot be read or written", "look at its log and its disks before anything else"),

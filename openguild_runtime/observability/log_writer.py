@@ -7,6 +7,7 @@ The queue is bounded. Lines beyond the bound are dropped and counted, and a line
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -23,9 +24,12 @@ POLL_SECS = 1.0  # between two checks of a descriptor that another process made 
 
 
 class LogWriter:
-    """Writes lines to `descriptor`. `describe_gap(count)` returns the line that replaces `count` dropped ones, or ""."""
+    """Writes lines to `descriptor`. `describe_gap(count, problem)` returns the line that replaces `count` dropped ones, or "".
 
-    def __init__(self, descriptor: int, describe_gap: Callable[[int], str]) -> None:
+    `problem` is what the system said when the lines could not be written, or "": there were too many for the reader.
+    """
+
+    def __init__(self, descriptor: int, describe_gap: Callable[[int, str], str]) -> None:
         self._descriptor = descriptor
         self._describe_gap = describe_gap
         self._lines: SimpleQueue[str | int] = SimpleQueue()  # an int marks a gap: the value of `_refused` there
@@ -36,6 +40,8 @@ class LogWriter:
         self._reported = 0  # of these, lines reported in the log
         self._lost = 0  # lines that could not be written to the descriptor
         self._lost_reported = 0
+        self._problem = ""  # why the newest of them were lost
+        self._torn = False  # the file may end within a line, of this process or of another one that writes to it
         threading.Thread(target=self._run, name="log writer", daemon=True).start()
 
     @property
@@ -108,8 +114,9 @@ class LogWriter:
             self._report_missing(self._reported)
         try:
             self._write(text.encode(errors="backslashreplace"))
-        except Exception:  # the reader is gone or the disk is full: count and go on
+        except Exception as failure:  # the reader is gone or the disk is full: count and go on
             self._lost += len(lines)
+            self._problem = (failure.strerror if isinstance(failure, OSError) else None) or type(failure).__name__
         self._written += len(text) + OVERHEAD_BYTES * len(lines)
 
     def _report_missing(self, refused: int) -> None:
@@ -118,13 +125,19 @@ class LogWriter:
         missing = refused - self._reported + lost - self._lost_reported
         if missing > 0:
             with suppress(Exception):  # else it is reported after the next successful write
-                self._write(self._describe_gap(missing).encode())
+                self._write(self._describe_gap(missing, self._problem if lost != self._lost_reported else "").encode())
                 self._reported, self._lost_reported = refused, lost
 
     def _write(self, data: bytes) -> None:
-        """Write all bytes. Raises OSError."""
+        """Write all bytes, on a line of their own. Raises OSError."""
+        if self._torn and data:
+            data = b"\n" + data
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
+                self._torn = False
             except BlockingIOError:  # another process that shares the descriptor made it non-blocking
                 select.select((), (self._descriptor,), (), POLL_SECS)
+            except OSError as failure:
+                self._torn = failure.errno != errno.EPIPE  # a pipe takes lines whole
+                raise

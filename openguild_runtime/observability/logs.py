@@ -195,9 +195,12 @@ def _standard_error() -> _Sink:
     return _Stream()
 
 
-def _describe_gap(dropped: int) -> str:
+def _describe_gap(dropped: int, problem: str) -> str:
     if _target(WRITER).level > logging.WARNING:
         return ""
+    if problem:
+        fields = {"problem": problem, "dropped": dropped}
+        return _render("WARNING", WRITER, "log lines were dropped: they could not be written", fields)
     return _render("WARNING", WRITER, "log lines were dropped: the reader is too slow", {"dropped": dropped})
 
 

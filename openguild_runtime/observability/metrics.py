@@ -203,7 +203,8 @@ class Metrics:
             "openguild_clock_difference_seconds", "This machine's clock minus the database's, which all replicas use"
         )
         self._log_dropped = self._counter(
-            "openguild_log_lines_dropped", "Log lines dropped because their reader is too slow or has gone"
+            "openguild_log_lines_dropped",
+            "Log lines dropped because their reader is too slow or has gone, or the disk is full",
         )
         self._log_dropped_before = 0
         self._replica_before: dict[str, int] = {}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from openguild_proto.errors import ErrorCode
 from openguild_runtime.admin.reload import KEYS
 from openguild_runtime.cli.main import build_parser
 from openguild_runtime.observability.database_causes import CAUSES
@@ -132,6 +133,9 @@ def test_every_cause_has_a_mend() -> None:
     assert set(NOT_AUTHENTICATED) - told["tokens-refused"] - told["logins-fail"] - {"bad_signature"} == set()
     for reason in told["unavailable"] | told["suspicious-requests"]:
         assert reason in REASONS, reason
+    unavailable = {code.value.reason for code in ErrorCode if code.value.status == 503}
+    assert unavailable <= told["unavailable"]
+    assert unavailable <= told["rejections"], "its alert fires for them too: no client is at fault"
 
 
 def test_quoted_log_lines_are_written_somewhere() -> None:

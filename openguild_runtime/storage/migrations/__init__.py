@@ -16,6 +16,7 @@ from openguild_runtime.storage import fitness
 from openguild_runtime.storage.connecting import connect
 from openguild_runtime.storage.fitness import Connection
 from openguild_runtime.storage.migrations import schema
+from openguild_runtime.storage.migrations.missing import Missing, make_missing, read_missing
 from openguild_runtime.storage.migrations.origin import Origin, read_origin
 from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.migrations.script import config
@@ -23,7 +24,18 @@ from openguild_runtime.storage.migrations.script import config
 if TYPE_CHECKING:  # importing alembic and SQLAlchemy takes a third of a second: done on use
     from sqlalchemy import Connection as SyncConnection
 
-__all__ = ["Origin", "Schema", "current", "expected", "render_sql", "renew_epochs", "serves", "upgrade"]
+__all__ = [
+    "Missing",
+    "Origin",
+    "Schema",
+    "current",
+    "expected",
+    "missing",
+    "render_sql",
+    "renew_epochs",
+    "serves",
+    "upgrade",
+]
 
 LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint, to be unique
 CONNECT_LIMIT_SECS = 10.0
@@ -114,6 +126,23 @@ async def renew_epochs(database_url: str) -> None:
             await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
             await connection.execute(RENEWED)
             await connection.execute(NEW_EPOCHS)
+    except asyncpg.PostgresError as failure:
+        unfit = schema.explained(failure)
+        if unfit is None:
+            raise
+        raise unfit from failure
+    finally:
+        await connection.close()
+
+
+async def missing(database_url: str, *, make: bool = False) -> Missing:
+    """Return what a schema with the newest step lacks. `make`: make its indexes and functions anew.
+
+    Raises DatabaseUnfit and what asyncpg raises; nothing is changed then.
+    """
+    connection = await connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
+    try:
+        return await (make_missing(connection, LOCK_KEY) if make else read_missing(connection))
     except asyncpg.PostgresError as failure:
         unfit = schema.explained(failure)
         if unfit is None:

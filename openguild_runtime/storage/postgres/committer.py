@@ -16,11 +16,16 @@ from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailur
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.log.appends import AppendQueue
 from openguild_proto.log.commits import Attempt, CommitPlan, Outcome
+from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_runtime.storage.postgres.batcher import Batcher, settle_all
 from openguild_runtime.storage.postgres.faults import Locked
 
 Store: TypeAlias = Callable[[Attempt], Awaitable[Sequence[Outcome]]]
 OnBatch: TypeAlias = Callable[[int, float], None]
+
+TELL_SECS = (
+    10.0  # between two lines about locked channels: each is tried again every second, and a locked table locks them all
+)
 
 log = structlog.get_logger("openguild.storage")
 
@@ -36,6 +41,7 @@ class Committer(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
         self._store = store
         self._on_batch = on_batch
         self._appends: AppendQueue[asyncio.Future[Appended | Unchanged | AppendFailure]] = AppendQueue(share=share)
+        self._locked = LogThrottle(TELL_SECS)
         super().__init__(self._appends, self._commit)
 
     async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
@@ -61,9 +67,7 @@ class Committer(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
             case Locked():
                 channel_id = plan.locked(now)
                 if channel_id is not None:
-                    log.warning(
-                        "a channel is locked in the database: its posts are refused for a moment", channel_id=channel_id
-                    )
+                    self._tell_locked(channel_id, now)
                     settle_all(self._appends.block(channel_id, now), Overloaded())
             case StorageUnavailable():
                 plan.unavailable(failure)
@@ -74,6 +78,15 @@ class Committer(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
                     log.error(
                         "an event cannot be stored", kind=kind, channel_id=event.channel_id, event_id=event.event_id
                     )
+
+    def _tell_locked(self, channel_id: str, now: float) -> None:
+        suppressed = self._locked.due("", now)
+        if suppressed is not None:
+            log.warning(
+                "a channel is locked in the database: its posts are refused for a moment",
+                channel_id=channel_id,
+                suppressed=suppressed,
+            )
 
 
 class Committers:

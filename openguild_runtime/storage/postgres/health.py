@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import anyio
 
-from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.process import StorageHealth
 from openguild_runtime.observability.database_causes import PASSING, REFUSALS
 from openguild_runtime.storage.migrations import schema
@@ -51,6 +51,8 @@ class DatabaseHealth:
             cause = self._pool.cause_of(failure)
             if cause is None:
                 raise
+            if cause == "too_many_connections" and await self._serves_on():
+                return self._found()
             self.parameter = parameter_of(failure)
             return self._found(cause)
         if not self._writable:
@@ -73,6 +75,18 @@ class DatabaseHealth:
             return StorageHealth(database=True, migrations=True, writable=False, cause=cause)
         return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
 
+    async def _serves_on(self) -> bool:
+        """Return whether the sessions that the pool has take writes: no other can be had. Those that all are in use do."""
+        if not self._writable or self.schema is None:
+            return False  # sessions from before may be read-only
+        try:
+            await self._pool.probe(lambda timer: self._pool.lend_kept(_write_and_undo))
+        except Overloaded:
+            return True  # it says nothing about the next write
+        except (StorageUnavailable, TimeoutError):
+            return False
+        return self._pool.sizes[0] > 0
+
     async def _query(self, timer: ProbeTimer) -> None:
         async def query(connection: Connection) -> Schema:
             await check_writable(connection)
@@ -90,3 +104,9 @@ class DatabaseHealth:
 
         del timer  # connecting and writing have one time limit
         await self._pool.connected(write)
+
+
+async def _write_and_undo(connection: Connection) -> None:
+    await check_writable(connection)
+    async with connection.transaction():  # the session stays: a failure is rolled back, too
+        await probe_writes(connection)

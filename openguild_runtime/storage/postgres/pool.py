@@ -188,6 +188,11 @@ class Pool:
                 self._lent.discard(limit)
         raise self._faults.note("timeout", None, writes=writes)
 
+    async def lend_kept(self, use: Callable[[Connection], Awaitable[None]]) -> None:
+        """Run `use` as a write if there is a session that nobody uses; makes none. Raises what `lend` raises."""
+        if self._kept:
+            await self.lend(use, writes=True)
+
     async def _borrowed(self, use: Callable[[Connection], Awaitable[T]]) -> T:
         pool, kept = self._pool, self._kept
         if pool is None or kept is None:

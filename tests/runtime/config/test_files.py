@@ -129,6 +129,10 @@ def test_what_is_there_and_no_file_is_refused(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         ('"messaging.replay_window" = 1', "write replay_window into the section messaging"),
+        (
+            '[session]\nsigning_key_file = "x"',
+            "failed to build configuration: session.signing_key_file: unknown key; did you mean session.signing_key? (set by",
+        ),
         ("[Messaging]\nreplay_window = 1", "Messaging: unknown key; did you mean messaging?"),
         ('"port\\n" = 1', "port\\n: unknown key; did you mean port?"),
         ("http.head_timeout_secs = '10s'", "is not a number; write seconds without a unit, such as 10"),

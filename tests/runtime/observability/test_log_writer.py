@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -25,8 +26,8 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(reader)
 
 
-def described(count: int) -> str:
-    return f"gap {count}\n"
+def described(count: int, problem: str) -> str:
+    return f"gap {count}{': ' if problem else ''}{problem}\n"
 
 
 def gaps(text: str) -> int:
@@ -100,8 +101,32 @@ def test_lines_lost_by_a_dead_reader_are_reported_later(tmp_path: Path) -> None:
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
     log.append("heard\n")
-    assert read_until(reader, "heard") == ["gap 5", "heard"]
+    assert read_until(reader, "heard") == ["gap 5: Broken pipe", "heard"]
     os.close(reader)
+
+
+def test_a_full_disk_is_named_on_a_line_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line is cut where the disk ends; another process that writes to the file may have left one, too."""
+    path, room = tmp_path / "log", [100]
+    write = os.write
+
+    def bounded(descriptor: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # stays open, as the thread lives on
+    log = LogWriter(descriptor, described)
+    monkeypatch.setattr(os, "write", bounded)
+    for length in (89, 30, 30):
+        log.append("x" * length + "\n")
+        assert log.flush(5)
+    room[0] = 1000
+    log.append("freed\n")
+    assert log.flush(5)
+    assert path.read_text().splitlines() == ["x" * 89, "x" * 10, "gap 2: No space left on device", "freed"]
 
 
 def test_a_non_blocking_descriptor_loses_nothing(pipe: tuple[int, int]) -> None:

@@ -161,6 +161,41 @@ async def test_no_connection_left_is_named(database_url: str) -> None:
         await add_user(store)
 
 
+async def test_a_server_serves_on_with_the_connections_that_it_has(database_url: str) -> None:
+    """Another program took the rest: a burst finds no more, and what goes through the others is answered."""
+    async with opened(database_url) as store:
+        assert (await store.check()).usable
+        await add_user(store)  # leaves a session
+        name = urlsplit(database_url).path[1:]
+        owner = await asyncpg.connect(database_url)
+        await owner.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 0")
+        try:
+            refused = 0
+            async with anyio.create_task_group() as tasks:
+
+                async def add() -> None:
+                    nonlocal refused
+                    try:
+                        await add_user(store)
+                    except StorageUnavailable:
+                        refused += 1
+
+                for _ in range(3):
+                    tasks.start_soon(add)
+            assert refused == 2, "one had the session"
+            for _ in range(2):
+                assert (await store.check()).usable
+                await add_user(store)
+            await owner.execute("REVOKE INSERT ON users FROM CURRENT_USER")
+            assert not (await store.check()).usable, "which do not take writes any more"
+            await owner.execute("GRANT INSERT ON users TO CURRENT_USER")
+        finally:
+            await owner.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
+            await owner.close()
+        assert (await store.check()).usable
+        await add_user(store)
+
+
 @pytest.mark.parametrize("table", ["users", "control_head"])
 async def test_a_lock_in_the_way_of_test_writes_says_nothing(database_url: str, table: str) -> None:
     holder = await asyncpg.connect(database_url)

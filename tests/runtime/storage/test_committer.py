@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure
@@ -118,6 +119,22 @@ async def test_a_locked_channel_is_refused_at_once_and_nobody_else_is() -> None:
         log.failure = None
         assert isinstance(await free, Appended)
         tasks.cancel_scope.cancel()
+
+
+async def test_a_locked_table_does_not_fill_the_log() -> None:
+    """It locks every channel, and each is tried again every second."""
+    log = Log()
+    log.failure = Locked()
+    log.gate.set()
+    queue = committer(log)
+    with capture_logs() as records:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(queue.run)
+            for number in range(20):
+                with pytest.raises(Overloaded):
+                    await queue.submit(append(f"c{number}"))
+            tasks.cancel_scope.cancel()
+    assert [(record["channel_id"], record["suppressed"]) for record in records] == [("c0", 0)]
 
 
 async def test_what_the_queue_does_not_admit_is_refused() -> None:
