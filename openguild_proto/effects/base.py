@@ -43,10 +43,15 @@ class StorageEffect(Effect[T], Generic[T], frozen=True):
 
     `divides_by`: the effect is on a hot path. Each of its statements names its logs or its user, and finds in one partition
     what it wants of one log (docs/scaling.md). None: it is rare. `on_standby`: a read that a standby may answer.
-    `turns_of`: the member with the user who has one such read at a time, because it may take long and a user may ask for
-    thousands. Where the member is None nobody waits.
+    `turns_of`: the member with the user in whose turns it is read, because it may take long and a user may ask for thousands
+    (PROTOCOL 9.2.11); None: it is short.
     """
 
     divides_by: ClassVar[Literal["log", "user"] | None] = None
     on_standby: ClassVar[bool] = False
     turns_of: ClassVar[str | None] = None
+
+    @property
+    def in_turns_of(self) -> str:
+        """The user in whose turns it is read; "": nobody."""
+        return "" if self.turns_of is None else getattr(self, self.turns_of) or ""

@@ -1,4 +1,4 @@
-"""Turns of users at a few places: each user has one at a time, so that many requests of one do not hold up the others."""
+"""Turns of users at a few places: a user has a part of them at a time, so that many requests of one do not hold up the others."""
 
 from __future__ import annotations
 
@@ -15,36 +15,61 @@ class Turn(NamedTuple, Generic[T]):
 
 
 class FairTurns(Generic[T]):
-    """`places`: how many turns there are at once. A ticket stands for one request that waits; tickets differ."""
+    """`places`: how many turns there are at once. `each`: how many of them one user has at most; "" is nobody, who may have all.
 
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._running: set[str] = set()
-        self._waiting: dict[T, str] = {}  # the user of each ticket, the one that has waited longest first
+    Users who wait have their turns one after the other, each in the order of their requests. A ticket stands for one request that
+    waits; tickets differ.
+    """
 
-    def enter(self, user_id: str, ticket: T) -> bool:
-        """Ask for a turn. True: it begins now; False: it waits."""
-        if self._free and user_id not in self._running:
-            self._begin(user_id)
-            return True
-        self._waiting[ticket] = user_id
-        return False
+    def __init__(self, places: int, each: int = 1) -> None:
+        self.free = places
+        self._places = places
+        self._each = each
+        self._running: dict[str, int] = {}  # turns by user
+        self._waiting: dict[str, dict[T, None]] = {}  # by user who may have a turn, that whose turn is next first
+        self._held: dict[str, dict[T, None]] = {}  # by user who has as many turns as one may have
 
-    def give_up(self, ticket: T) -> None:
+    def begin(self, user_id: str) -> bool:
+        """Begin a turn if there is one now; else `wait`."""
+        if not self.free or self._has_all(user_id):
+            return False
+        self.free -= 1
+        self._running[user_id] = self._running.get(user_id, 0) + 1
+        return True
+
+    def wait(self, user_id: str, ticket: T) -> None:
+        """Wait for a turn, which `leave` tells of."""
+        of_user = self._held if self._has_all(user_id) else self._waiting
+        of_user.setdefault(user_id, {})[ticket] = None
+
+    def give_up(self, user_id: str, ticket: T) -> None:
         """Wait no more. Idempotent."""
-        self._waiting.pop(ticket, None)
+        for of_user in (self._waiting, self._held):
+            tickets = of_user.get(user_id)
+            if tickets is not None:
+                tickets.pop(ticket, None)
+                if not tickets:
+                    del of_user[user_id]
 
     def leave(self, user_id: str) -> Turn[T] | None:
-        """End the user's turn. Return the one that begins now: of those whose user has none the one that has waited longest."""
-        self._running.remove(user_id)
-        self._free += 1
-        for ticket, other in self._waiting.items():
-            if other not in self._running:
-                del self._waiting[ticket]
-                self._begin(other)
-                return Turn(other, ticket)
-        return None
+        """End a turn of the user. Return the one that begins now."""
+        self._running[user_id] -= 1
+        if not self._running[user_id]:
+            del self._running[user_id]
+        self.free += 1
+        held = self._held.pop(user_id, None)
+        if held is not None:
+            self._waiting[user_id] = held
+        following = next(iter(self._waiting), None)
+        if following is None:
+            return None
+        tickets = self._waiting.pop(following)
+        ticket = next(iter(tickets))
+        del tickets[ticket]
+        self.begin(following)
+        if tickets:
+            (self._held if self._has_all(following) else self._waiting)[following] = tickets
+        return Turn(following, ticket)
 
-    def _begin(self, user_id: str) -> None:
-        self._running.add(user_id)
-        self._free -= 1
+    def _has_all(self, user_id: str) -> bool:
+        return self._running.get(user_id, 0) >= (self._each if user_id else self._places)

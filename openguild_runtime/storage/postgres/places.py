@@ -47,22 +47,32 @@ async def lend_in_turn(
 
 
 class FairPlaces:
-    """`count` places, of which each user has one at a time."""
+    """`count` places, of which each user has `each` at a time; "" is nobody, who may have all."""
 
-    def __init__(self, count: int) -> None:
-        self._turns: FairTurns[asyncio.Future[None]] = FairTurns(count)
+    def __init__(self, count: int, each: int = 1) -> None:
+        self._turns: FairTurns[asyncio.Future[None]] = FairTurns(count, each)
+
+    @property
+    def free(self) -> int:
+        """How many places nobody has."""
+        return self._turns.free
 
     async def run(self, user_id: str, use: Callable[[], Awaitable[T]], deadlines: Deadlines) -> T:
         """Run `use` within a place of the user. Raises Overloaded if none is free in time."""
-        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not self._turns.enter(user_id, ticket):
-            await self._wait(user_id, ticket, deadlines)
+        await self.enter(user_id, deadlines)
         try:
             return await use()
         finally:
-            self._leave(user_id)
+            self.leave(user_id)
 
-    async def _wait(self, user_id: str, ticket: asyncio.Future[None], deadlines: Deadlines) -> None:
+    async def enter(self, user_id: str, deadlines: Deadlines) -> None:
+        """Take a place of the user; `leave` gives it back. Raises Overloaded if none is free in time."""
+        if not self._turns.begin(user_id):
+            await self._wait(user_id, deadlines)
+
+    async def _wait(self, user_id: str, deadlines: Deadlines) -> None:
+        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.wait(user_id, ticket)
         try:
             with deadlines.after(PLACE_LIMIT_SECS):
                 await ticket
@@ -70,11 +80,12 @@ class FairPlaces:
             raise Overloaded
         except BaseException:
             if ticket.done() and not ticket.cancelled():  # the turn began at the moment of the cancellation
-                self._leave(user_id)
-            self._turns.give_up(ticket)
+                self.leave(user_id)
+            self._turns.give_up(user_id, ticket)
             raise
 
-    def _leave(self, user_id: str) -> None:
+    def leave(self, user_id: str) -> None:
+        """Give a place of the user back."""
         turn = self._turns.leave(user_id)
         while turn is not None and turn.ticket.done():  # cancelled, and its task has not run since
             turn = self._turns.leave(turn.user_id)

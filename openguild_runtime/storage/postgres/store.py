@@ -113,11 +113,11 @@ class PostgresStorage(Storage):
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
         reserved = committers + ACCESS_READERS + WATCHERS  # each worker uses one connection at a time
-        self._shared = anyio.Semaphore(max(1, pool_size - reserved), fast_acquire=True)
+        shared = max(1, pool_size - reserved)
+        self._shared = FairPlaces(shared, each=max(1, shared - 1))
         self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
         self._health = DatabaseHealth(self._pool, self._watching)
         self._searching = FairPlaces(SEARCHERS)
-        self._reading = FairPlaces(pool_size)  # more than there are connections for: each user has one
         self._indexer = SearchIndexer()
         self._mirror_posts = MirrorPosts()
 
@@ -188,12 +188,6 @@ class PostgresStorage(Storage):
     async def perform(self, effect: StorageEffect[T]) -> T:
         if self._pool.silent:
             raise StorageUnavailable(str(CAUSES["timeout"]))
-        user_id: str | None = None if effect.turns_of is None else getattr(effect, effect.turns_of)
-        if user_id is None:
-            return await self._perform(effect)
-        return await self._reading.run(user_id, lambda: self._perform(effect), self._pool.deadlines)
-
-    async def _perform(self, effect: StorageEffect[T]) -> T:
         performed = PERFORMERS.get(type(effect))
         if performed is None:
             raise TypeError(f"not a storage effect: {type(effect).__name__}")
@@ -209,7 +203,7 @@ class PostgresStorage(Storage):
                 result = await lend_in_turn(self._pool, self._watching, lambda connection: function(connection, effect))
             case Mode.QUERY | Mode.CHANGE:
                 alone = self._alone(lambda connection: function(connection, effect))
-                result = await self._with_connection(alone, writes=mode is Mode.CHANGE)
+                result = await self._with_connection(alone, writes=mode is Mode.CHANGE, user_id=effect.in_turns_of)
             case Mode.GROUPED:
                 result = await self._groups.find(function, effect, function)
             case Mode.LONG:
@@ -230,6 +224,7 @@ class PostgresStorage(Storage):
             lambda connection: run_transaction(connection, function, effect, writer=self._writer, snapshot=snapshot),
             writes=not snapshot,
             limit_secs=limit_secs,
+            user_id=effect.in_turns_of,
         )
         for event in ended.events:
             self.handler.log_grew(event)
@@ -279,10 +274,19 @@ class PostgresStorage(Storage):
         return await lend_in_turn(self._pool, self._watching, self._history.read)
 
     async def _with_connection(
-        self, use: Callable[[Connection], Awaitable[T]], *, writes: bool = False, limit_secs: float | None = None
+        self,
+        use: Callable[[Connection], Awaitable[T]],
+        *,
+        writes: bool = False,
+        limit_secs: float | None = None,
+        user_id: str = "",
     ) -> T:
-        """Run `use` with a shared connection. Raises Overloaded if none is free in time."""
-        return await lend_in_turn(self._pool, self._shared, use, writes=writes, limit_secs=limit_secs)
+        """Run `use` with a shared connection, one of the user's if it is theirs. Raises Overloaded if none is free in time."""
+        await self._shared.enter(user_id, self._pool.deadlines)
+        try:
+            return await self._pool.lend(use, writes=writes, limit_secs=limit_secs)
+        finally:
+            self._shared.leave(user_id)
 
     def _alone(self, use: Callable[[Connection], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
         """Wrap `use` of one statement, so that it reads with READ COMMITTED whatever the default of the session."""
@@ -358,7 +362,7 @@ class PostgresStorage(Storage):
     def stats(self) -> StorageStats:
         size, idle = self._pool.sizes
         return StorageStats(
-            size, idle, len(self._committers), self._indexer.behind, self._shared.value, self._standbys.stats()
+            size, idle, len(self._committers), self._indexer.behind, self._shared.free, self._standbys.stats()
         )
 
 
