@@ -256,8 +256,8 @@ def _round_trip(options: Options, username: str, report: Report) -> None:
         round_trip = RoundTrip(options.url, username, password)
     except OSError as failure:
         report("login", 0.0, f"--password-file: {failure.strerror}")
-    except ValueError:
-        report("login", 0.0, "needs a URL without a path, such as http://127.0.0.1:8080")
+    except ValueError as fault:
+        report("login", 0.0, str(fault))
     else:
         anyio.run(round_trip.run, report)
 

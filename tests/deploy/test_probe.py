@@ -187,8 +187,12 @@ def test_a_round_trip_that_reaches_nobody_says_why(
 ) -> None:
     (tmp_path / "password").write_text("pa55word")
     for url, cause in (
-        (f"http://probe:pa55word@127.0.0.1:{free_port()}", r"ConnectionRefusedError: .*Connect call failed.*"),
-        (f"{pages[0]}/prefix", r"needs a URL without a path.*"),
+        (f"http://127.0.0.1:{free_port()}", r"ConnectionRefusedError: .*Connect call failed.*"),
+        (
+            f"http://probe:pa55word@127.0.0.1:{free_port()}",
+            r"a server's address has no user: expected http://host:port.*",
+        ),
+        (f"{pages[0]}/prefix", r"not a server's address: .*: expected http://host:port"),
     ):
         assert probe(Options(url, only="live", username="x", password_file=str(tmp_path / "password"))) == 1
         said = failed(capsys)["login"]
