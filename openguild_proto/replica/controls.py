@@ -272,9 +272,12 @@ class Controls:
     def _channel_created(self, record: ControlRecord) -> None:
         notifications = self._streams.notifications
         notifications.channel_created(record)
-        for user_id in tuple(notifications.watchers.of_guild(str(record.guild_id))):
-            if notifications.sees_too_many(user_id):
-                self._end_notifications(user_id, CloseCode.POLICY_VIOLATION, reasons.TOO_MANY_CHANNELS)
+        users = tuple(notifications.watchers.of_guild(str(record.guild_id)))
+        self._outputs.add_each(users, self._end_if_too_many)
+
+    def _end_if_too_many(self, user_id: str) -> None:
+        if self._streams.notifications.sees_too_many(user_id):
+            self._end_notifications(user_id, CloseCode.POLICY_VIOLATION, reasons.TOO_MANY_CHANNELS)
 
     def _end_notifications(self, user_id: str, code: CloseCode, reason: str) -> None:
         for socket in self._streams.sockets_of(user_id):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -120,19 +122,10 @@ async def renew_epochs(database_url: str) -> None:
     Running replicas notice it and close their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed
     then.
     """
-    connection = await connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
-    try:
-        async with connection.transaction(isolation="read_committed"):
-            await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
-            await connection.execute(RENEWED)
-            await connection.execute(NEW_EPOCHS)
-    except asyncpg.PostgresError as failure:
-        unfit = schema.explained(failure)
-        if unfit is None:
-            raise
-        raise unfit from failure
-    finally:
-        await connection.close()
+    async with _session(database_url) as connection, connection.transaction(isolation="read_committed"):
+        await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        await connection.execute(RENEWED)
+        await connection.execute(NEW_EPOCHS)
 
 
 async def missing(database_url: str, *, make: bool = False) -> Missing:
@@ -140,9 +133,16 @@ async def missing(database_url: str, *, make: bool = False) -> Missing:
 
     Raises DatabaseUnfit and what asyncpg raises; nothing is changed then.
     """
+    async with _session(database_url) as connection:
+        return await (make_missing(connection, LOCK_KEY) if make else read_missing(connection))
+
+
+@asynccontextmanager
+async def _session(database_url: str) -> AsyncIterator[Connection]:
+    """Raises DatabaseUnfit, also in place of what asyncpg raises within, as far as it explains that."""
     connection = await connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
-        return await (make_missing(connection, LOCK_KEY) if make else read_missing(connection))
+        yield connection
     except asyncpg.PostgresError as failure:
         unfit = schema.explained(failure)
         if unfit is None:
