@@ -22,11 +22,10 @@ from openguild_proto.operations.context import Limit
 from openguild_proto.operations.idempotency import IDEMPOTENCY_KEY, asked_nonce
 from openguild_proto.operations.posting import fingerprint_of, post_event
 from openguild_proto.operations.route import in_channel, route
-from openguild_proto.policy.mentions import allowed_mentions, find_mentions
+from openguild_proto.policy.mentions import find_mentions
 from openguild_proto.policy.permissions import Permission, normalise_role
-from openguild_proto.records import NOBODY, ChannelAccess, Reply
+from openguild_proto.records import ChannelAccess, Reply
 from openguild_proto.schemas.decode import parse_uuid
-from openguild_proto.schemas.events import MentionedParties
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
 from openguild_proto.schemas.messages import AllowedMentions, PostedMessage, PostMessage
 
@@ -50,19 +49,11 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
     reply_to = None if body.reply_to is None else checked_event_id("reply_to", body.reply_to)
     change = None if reply_to is None else Reply(target=reply_to)
     allowed = _checked_allowance(body.allowed_mentions) if body.allowed_mentions is not None else AllowedMentions()
-    mentions = find_mentions(text)
-    if mentions != NOBODY:  # the rights decide who is told; else storing decides about them
-        yield from call.permit()
-        mentions = allowed_mentions(
-            mentions, role=call.role, users=allowed.users, roles=allowed.roles, everyone=allowed.everyone
-        )
     members: dict[str, Any] = {"content": text}
     if reply_to is not None:
         members["reply_to"] = reply_to
-    if mentions != NOBODY:
-        members["mentions"] = msgspec.to_builtins(MentionedParties(mentions.users, mentions.roles, mentions.everyone))
-    fingerprint = fingerprint_of("message", reply_to, text)
-    return (yield from post_event(call, channel_id, "message", members, nonce, fingerprint, change, mentions))
+    fingerprint, mentions = fingerprint_of("message", reply_to, text), find_mentions(text)
+    return (yield from post_event(call, channel_id, "message", members, nonce, fingerprint, change, mentions, allowed))
 
 
 def _checked_allowance(allowed: AllowedMentions) -> AllowedMentions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from blake3 import blake3
 
 from openguild_proto.canonical.event import build_event
@@ -17,10 +18,12 @@ from openguild_proto.operations.ids import new_nonce
 from openguild_proto.operations.owners import propose
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.channels import KIND_BYTES, is_same_content
+from openguild_proto.policy.mentions import allowed_mentions
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import NOBODY, Change, ChannelAccess, Mentions, Reply, StoredEvent
 from openguild_proto.schemas.between_servers import ProposalAnswer
-from openguild_proto.schemas.messages import ChangedMessage, PostedMessage
+from openguild_proto.schemas.events import MentionedParties
+from openguild_proto.schemas.messages import AllowedMentions, ChangedMessage, PostedMessage
 from openguild_proto.timestamps import from_millis
 
 
@@ -33,11 +36,13 @@ def post_event(
     fingerprint: bytes,
     change: Change | None = None,
     mentions: Mentions = NOBODY,
+    allowed: AllowedMentions = AllowedMentions(),
 ) -> Operation[Response]:
     """Store an event, and respond when it is durable. Where the caller has not checked the permission, the transaction that stores
     the event decides about it alone.
 
-    `members`: the event's content; the author and a nonce are added, so that two equal contents are two events.
+    `members`: the event's content; the author and a nonce are added, so that two equal contents are two events, and those of
+    `mentions` that the rights of the author and `allowed` admit.
     `fingerprint`: 32 bytes, a hash of what a repeat must share with the first post.
 
     In a mirrored channel the owner server decides (PROTOCOL 16.6).
@@ -46,8 +51,6 @@ def post_event(
     response. Repeats have wider limits of their own, beyond which they count as messages.
     """
     ctx, request, claims, service = call.ctx, call.request, call.claims, call.ctx.service
-    if not call.decided and channel_id in service.mirrored:
-        yield from call.permit()
     refusal = _limit_messages(ctx, claims.user_id, request.client_address)
     if refusal is not None:
         if nonce is None:
@@ -62,6 +65,15 @@ def post_event(
         if not is_same_content(fingerprint, posted.fingerprint):
             raise Refusal(ErrorCode.NONCE_REUSED)
         return _acknowledged(posted.event, change)
+    if not call.decided and (mentions != NOBODY or channel_id in service.mirrored):
+        yield from call.permit()  # else storing decides about the rights
+    if mentions != NOBODY:
+        mentions = allowed_mentions(
+            mentions, role=call.role, users=allowed.users, roles=allowed.roles, everyone=allowed.everyone
+        )
+    if mentions != NOBODY:
+        told = MentionedParties(mentions.users, mentions.roles, mentions.everyone)
+        members = {**members, "mentions": msgspec.to_builtins(told)}
     own_nonce = nonce or new_nonce(ctx)
     built = build_event(
         server_name=service.settings.server_name,
@@ -110,7 +122,7 @@ def _append_undecided(
     call: Call[Any, ChannelAccess], append: AppendEvent
 ) -> Operation[Appended | Unchanged | AppendFailure | None]:
     """Store an event whose author's rights the storing transaction decides about. None: another server owns the guild, and the
-    rights are known now. Raises Refusal. A refused message does not count as one; a refused change does.
+    rights are known now. Raises Refusal.
     """
     try:
         outcome = yield from append
@@ -118,12 +130,8 @@ def _append_undecided(
         if refusal.code is ErrorCode.GUILD_OFFLINE:
             yield from call.permit()
             return None
-        if append.change is None:
-            _refund(call.ctx, append.sender_id, call.request.client_address)
         raise
     call.decided = True
-    if append.change is None and isinstance(outcome, AppendFailure) and outcome.kind == "no_channel":
-        _refund(call.ctx, append.sender_id, call.request.client_address)
     return outcome
 
 

@@ -59,17 +59,15 @@ def test_a_plain_message_is_one_trip_and_others_are_two(house: House) -> None:
     assert house.asked == ["FindChannelAccess", "AppendEvent"]
 
 
-def test_what_the_store_refuses_does_not_count(house: House) -> None:
-    nowhere = "/channels/00000000-0000-4000-8000-000000000000/messages"
-    for path in ("", nowhere):
-        answers = {refusal(house.post(house.stranger, path)) for _ in range(3 * LIMIT)}
-        assert answers == {(404, "not_found")}
-        assert house.asked == ["AppendEvent"]
-    assert (
-        house.ask("PUT", f"/guilds/{house.guild}/members/{house.bob_id}", {"role": "guest"}, house.alice).status < 300
-    )
-    assert {refusal(house.post(house.bob)) for _ in range(3 * LIMIT)} == {(403, "forbidden")}
-    assert house.service.user_messages.peek(house.bob_id, house.wall_ms / 1000) is None
+@pytest.mark.parametrize("content", ["x", "@everyone x"])
+def test_what_is_refused_for_a_right_counts_as_a_message(house: House, content: str) -> None:
+    answers = [refusal(house.post(house.stranger, content=content)) for _ in range(LIMIT + 1)]
+    assert answers == [(404, "not_found")] * LIMIT + [(429, "message_rate_limit")]
+    assert house.asked == [], "beyond the limit the store is asked nothing"
+    path = f"/guilds/{house.guild}/members/{house.bob_id}"
+    assert house.ask("PUT", path, {"role": "guest"}, house.alice).status < 300
+    answers = [refusal(house.post(house.bob, content=content)) for _ in range(LIMIT + 1)]
+    assert answers == [(403, "forbidden")] * LIMIT + [(429, "message_rate_limit")]
     assert [house.post(house.alice).status for _ in range(LIMIT + 1)] == [200] * LIMIT + [429]
 
 
