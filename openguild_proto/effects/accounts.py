@@ -148,6 +148,8 @@ class RevokeRefresh(StorageEffect[bool], frozen=True):
 class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
     """List the user's devices with an active family, latest seen first, at most `limit`."""
 
+    turns_of = "user_id"
+
     user_id: str
     now_ms: int
     limit: int = MAX_DEVICES_PER_USER

@@ -39,8 +39,11 @@ class UnbanUser(StorageEffect[bool], frozen=True):
 class FindBan(StorageEffect[GuildBan | None], frozen=True):
     """Find the ban of a user; None: there is none."""
 
+    turns_of = "reader_id"
+
     guild_id: str
     user_id: str
+    reader_id: str | None = None
 
 
 class ListBans(StorageEffect[tuple[GuildBan, ...]], frozen=True):

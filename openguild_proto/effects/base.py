@@ -43,8 +43,8 @@ class StorageEffect(Effect[T], Generic[T], frozen=True):
 
     `divides_by`: the effect is on a hot path. Each of its statements names its logs or its user, and finds in one partition
     what it wants of one log (docs/scaling.md). None: it is rare. `on_standby`: a read that a standby may answer.
-    `turns_of`: the member with the user in whose turns it is read, because it may take long and a user may ask for thousands
-    (PROTOCOL 9.2.11); None: it is short.
+    `turns_of`: the member with the user in whose turns it is read, because a user may ask for thousands (PROTOCOL 9.2.11); None:
+    it is rare, or a change.
     """
 
     divides_by: ClassVar[Literal["log", "user"] | None] = None

@@ -65,6 +65,7 @@ class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
 
     divides_by = "log"
     on_standby = True
+    turns_of = "user_id"
 
     channel_id: str
     user_id: str
@@ -144,6 +145,7 @@ class FindPosted(StorageEffect[Posted | None], frozen=True):
     """Find the durable event that the sender posted with this nonce; None: there is none."""
 
     divides_by = "log"
+    turns_of = "sender_id"
 
     channel_id: str
     sender_id: str
@@ -159,11 +161,13 @@ class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
 
     divides_by = "log"
     on_standby = True
+    turns_of = "reader_id"
 
     log_id: str
     limit: int
     after: int | None = None
     before: int | None = None
+    reader_id: str | None = None  # None: the replica itself
 
 
 class MarkRead(StorageEffect[ReadState], frozen=True):

@@ -105,7 +105,10 @@ class ListFederatedGuilds(StorageEffect[tuple[FederatedGuild, ...]], frozen=True
 class ListGuildHomes(StorageEffect[tuple[str, ...]], frozen=True):
     """List the servers that have members in a guild, without this one, by name."""
 
+    turns_of = "reader_id"
+
     guild_id: str
+    reader_id: str | None = None
 
 
 class FindReadable(StorageEffect[str | None], frozen=True):

@@ -38,6 +38,7 @@ class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
     """
 
     divides_by = "user"
+    turns_of = "user_id"
 
     user_id: str | None  # None: all guilds of the server
     limit: int | None = None
@@ -48,6 +49,7 @@ class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
     """Find a guild with the user's roles; None: no such guild."""
 
     divides_by = "log"
+    turns_of = "user_id"
 
     guild_id: str
     user_id: str
@@ -84,8 +86,11 @@ class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
 class FindMember(StorageEffect[MemberRecord | None], frozen=True):
     """Find the user's membership of the guild; None: there is none."""
 
+    turns_of = "reader_id"
+
     guild_id: str
     user_id: str
+    reader_id: str | None = None
 
 
 class SetMemberRole(StorageEffect[MemberChange], frozen=True):
@@ -138,16 +143,22 @@ class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
     `after`: the cursor of the last line of the previous page.
     """
 
+    turns_of = "reader_id"
+
     guild_id: str
     limit: int | None = None
     after: PageCursor | None = None
+    reader_id: str | None = None
 
 
 class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
     """Find an invite, also a used-up or expired one: the operation responds with 410. None: there is none."""
 
+    turns_of = "reader_id"
+
     code: str
     counted: int = 0  # members of its guild at most, as `member_count`
+    reader_id: str | None = None
 
 
 class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=True):

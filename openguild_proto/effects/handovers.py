@@ -63,7 +63,10 @@ class SetSuccessor(StorageEffect[bool], frozen=True):
 class FindSuccession(StorageEffect[Handover | None], frozen=True):
     """Find the statement that counts for a guild of this server; None: there is none."""
 
+    turns_of = "reader_id"
+
     guild_id: str
+    reader_id: str | None = None
 
 
 class Move(Record, frozen=True):

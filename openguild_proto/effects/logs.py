@@ -10,8 +10,10 @@ class FindPlace(StorageEffect[LogPlace | None], frozen=True):
     """Find the newest place of a log; None: there is no such log."""
 
     divides_by = "log"
+    turns_of = "reader_id"
 
     log_id: str
+    reader_id: str | None = None
 
 
 class FindLogs(StorageEffect[tuple[LogAccess, ...]], frozen=True):
@@ -22,6 +24,7 @@ class FindLogs(StorageEffect[tuple[LogAccess, ...]], frozen=True):
 
     divides_by = "log"
     on_standby = True
+    turns_of = "user_id"
 
     user_id: str
     log_ids: tuple[str, ...]
@@ -48,5 +51,7 @@ class ReadLogs(StorageEffect[tuple[StoredEvent, ...]], frozen=True):
 
     divides_by = "log"
     on_standby = True
+    turns_of = "reader_id"
 
     parts: tuple[LogPart, ...]
+    reader_id: str | None = None  # None: another server, or the replica itself

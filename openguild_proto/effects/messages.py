@@ -49,6 +49,7 @@ class FindMessage(StorageEffect[MessagePage | None], frozen=True):
 
     divides_by = "log"
     on_standby = True
+    turns_of = "reader_id"
 
     channel_id: str
     reader_id: str

@@ -27,7 +27,7 @@ def list_bans(call: Call[None, GuildAccess], guild_id: str) -> Operation[Respons
     page = asked_page(call.query)
 
     def find(user_id: str) -> Operation[PageCursor | None]:
-        ban = yield from FindBan(guild_id=guild_id, user_id=user_id)
+        ban = yield from FindBan(guild_id=guild_id, user_id=user_id, reader_id=call.claims.user_id)
         return _cursor_of(ban) if ban is not None else None
 
     after = yield from start_of(page, find)

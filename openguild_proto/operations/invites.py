@@ -73,14 +73,14 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
 )  # fmt: skip
 def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """List the invites of a guild; used-up and expired ones too, until they are deleted."""
-    page = asked_page(call.query)
+    page, reader_id = asked_page(call.query), call.claims.user_id
 
     def find(code: str) -> Operation[PageCursor | None]:
-        invite = yield from FindInvite(code=code)
+        invite = yield from FindInvite(code=code, reader_id=reader_id)
         return _cursor_of(invite) if invite is not None and invite.guild_id == guild_id else None
 
     after = yield from start_of(page, find)
-    invites = yield from ListInvites(guild_id=guild_id, limit=page.limit + 1, after=after)
+    invites = yield from ListInvites(guild_id=guild_id, limit=page.limit + 1, after=after, reader_id=reader_id)
     return page_response(page, invites, Invite.of, _cursor_of, headers=place_headers(call.access.place))
 
 

@@ -98,7 +98,7 @@ def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
     older = yield from _read_older(call, call.access.guild.origin, place, call.access.base)
     if isinstance(older, Response):
         return older
-    page = yield from _read_page(call.query, place)
+    page = yield from _read_page(call, place)
     _require_no_hole(older, call.query, is_empty=not page)
     return Response.json(_lines(LogKind.GUILD, page), headers=place_headers(place))
 
@@ -109,10 +109,10 @@ def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
 )  # fmt: skip
 def list_own_log(call: Call[None, None]) -> Operation[Response]:
     """Read what concerns the caller on all their devices: guilds, read positions, mentions, sessions. Oldest first."""
-    place = yield from FindPlace(log_id=call.claims.user_id)
+    place = yield from FindPlace(log_id=call.claims.user_id, reader_id=call.claims.user_id)
     if place is None:  # the account is deleted
         raise unauthorized(TokenProblem.REVOKED)
-    page = yield from _read_page(call.query, place)
+    page = yield from _read_page(call, place)
     return Response.json(_lines(LogKind.USER, page), headers=place_headers(place))
 
 
@@ -172,7 +172,8 @@ def listed_events(channel_id: str, page: Sequence[tuple[int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def _read_page(query: Mapping[str, Any], newest: LogPlace) -> Operation[tuple[StoredEvent, ...]]:
+def _read_page(call: Call[None, Any], newest: LogPlace) -> Operation[tuple[StoredEvent, ...]]:
+    query = call.query
     since, before = query.get("since"), query.get("before")
     _check_page(query, newest)
     events = yield from ReadEvents(
@@ -180,6 +181,7 @@ def _read_page(query: Mapping[str, Any], newest: LogPlace) -> Operation[tuple[St
         limit=_page_size(query),
         after=since,
         before=before,
+        reader_id=call.claims.user_id,
     )
     if events is None:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -204,7 +206,7 @@ def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
     _count_reads(call, len(asked))
     found = yield from FindLogs(user_id=user_id, log_ids=tuple(place.log_id for _, place in asked))
     plan = plan_sync(asked, found, user_id=user_id, limit=limit)
-    events = (yield from ReadLogs(parts=plan.parts)) if plan.parts else ()
+    events = (yield from ReadLogs(parts=plan.parts, reader_id=user_id)) if plan.parts else ()
     given: dict[str, list[StoredEvent]] = {}
     for event in events[: count_within_bytes([event.wire for event in events])]:
         given.setdefault(event.log_id, []).append(event)

@@ -46,7 +46,7 @@ def list_members(call: Call[None, GuildAccess], guild_id: str) -> Operation[Resp
     page = asked_page(call.query)
 
     def find(user_id: str) -> Operation[PageCursor | None]:
-        member = yield from FindMember(guild_id=guild_id, user_id=user_id)
+        member = yield from FindMember(guild_id=guild_id, user_id=user_id, reader_id=call.claims.user_id)
         return _cursor_of(member) if member is not None else None
 
     after = yield from start_of(page, find)

@@ -48,7 +48,7 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
         raise Refusal(ErrorCode.SENDER_MISMATCH)
     reply_to = None if body.reply_to is None else checked_event_id("reply_to", body.reply_to)
     change = None if reply_to is None else Reply(target=reply_to)
-    allowed = _checked_allowance(body.allowed_mentions) if body.allowed_mentions is not None else AllowedMentions()
+    allowed = _checked_allowance(body.allowed_mentions) if body.allowed_mentions is not None else None
     members: dict[str, Any] = {"content": text}
     if reply_to is not None:
         members["reply_to"] = reply_to

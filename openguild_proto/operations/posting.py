@@ -36,13 +36,13 @@ def post_event(
     fingerprint: bytes,
     change: Change | None = None,
     mentions: Mentions = NOBODY,
-    allowed: AllowedMentions = AllowedMentions(),
+    allowed: AllowedMentions | None = None,
 ) -> Operation[Response]:
     """Store an event, and respond when it is durable. Where the caller has not checked the permission, the transaction that stores
     the event decides about it alone.
 
     `members`: the event's content; the author and a nonce are added, so that two equal contents are two events, and those of
-    `mentions` that the rights of the author and `allowed` admit.
+    `mentions` that the rights of the author and `allowed` admit (None: all of them).
     `fingerprint`: 32 bytes, a hash of what a repeat must share with the first post.
 
     In a mirrored channel the owner server decides (PROTOCOL 16.6).
@@ -68,8 +68,9 @@ def post_event(
     if not call.decided and (mentions != NOBODY or channel_id in service.mirrored):
         yield from call.permit()  # else storing decides about the rights
     if mentions != NOBODY:
+        asked = allowed or AllowedMentions()
         mentions = allowed_mentions(
-            mentions, role=call.role, users=allowed.users, roles=allowed.roles, everyone=allowed.everyone
+            mentions, role=call.role, users=asked.users, roles=asked.roles, everyone=asked.everyone
         )
     if mentions != NOBODY:
         told = MentionedParties(mentions.users, mentions.roles, mentions.everyone)

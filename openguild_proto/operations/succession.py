@@ -32,7 +32,7 @@ def _require_owner(call: Call[Successor, GuildAccess] | Call[None, GuildAccess])
 def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Show it to an owner of the guild; 404 where no server is named, or the statement has expired."""
     _require_owner(call)
-    handover = yield from FindSuccession(guild_id=guild_id)
+    handover = yield from FindSuccession(guild_id=guild_id, reader_id=call.claims.user_id)
     if handover is None or handover.expires_at_ms <= call.ctx.wall_ms:
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response.json(_shown(handover))

@@ -211,7 +211,7 @@ def list_for_server(call: Call[None, None], channel_id: str) -> Operation[Respon
 def show_context(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """Show them. The trust is that in the least trusted of them: `limited` is quarantine, `untrusted` is denied."""
     ctx, origin = call.ctx, call.access.guild.origin
-    servers = set((yield from ListGuildHomes(guild_id=guild_id)))
+    servers = set((yield from ListGuildHomes(guild_id=guild_id, reader_id=call.claims.user_id)))
     if origin is not None:
         servers.add(origin)
     found = set()

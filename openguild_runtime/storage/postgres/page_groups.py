@@ -31,4 +31,4 @@ class PageGroups:
         async def read(connection: Connection, user_ids: Sequence[str]) -> Sequence[Found]:
             return await self._read(connection, effect.channel_id, page, user_ids)
 
-        return await self._groups.find((effect.channel_id, page), effect.user_id, read)
+        return await self._groups.find((effect.channel_id, page), effect.user_id, read, effect.in_turns_of)

@@ -40,16 +40,21 @@ class _Group:
 
 
 class ReadGroups:
-    """`borrow(use)` runs `use(connection)` once there is a connection."""
+    """`borrow(use, user_id)` runs `use(connection)` once there is a connection, in turns of the user; "": nobody."""
 
-    def __init__(self, borrow: Callable[[Use], Awaitable[Any]]) -> None:
+    def __init__(self, borrow: Callable[[Use, str], Awaitable[Any]]) -> None:
         self._borrow = borrow
         self._waiting: dict[Hashable, _Group] = {}
 
     async def find(
-        self, key: Hashable, item: T, read: Callable[[Connection, Sequence[T]], Awaitable[Sequence[R]]]
+        self,
+        key: Hashable,
+        item: T,
+        read: Callable[[Connection, Sequence[T]], Awaitable[Sequence[R]]],
+        user_id: str = "",
     ) -> R:
         """Return the result of `item`. `read(connection, items)` returns one for each item of the same `key`, in order.
+        `user_id`: in whose turns it is read, if it is the first that waits.
 
         Raises what `read` and `borrow` raise, and StorageUnavailable if the one that leads is cancelled.
         """
@@ -66,7 +71,7 @@ class ReadGroups:
             return await read(connection, group.items)
 
         try:
-            found: Sequence[R] = await self._borrow(read_all)
+            found: Sequence[R] = await self._borrow(read_all, user_id)
         except BaseException as failure:
             self._close(key, group)
             group.fail(failure if isinstance(failure, Exception) else StorageUnavailable())

@@ -21,6 +21,7 @@ from openguild_proto.policy.standbys import Standbys, StandbyState, StandbyStats
 from openguild_runtime.storage.postgres.batcher import Batcher
 from openguild_runtime.storage.postgres.history import LINEAGE, UNSUPPORTED
 from openguild_runtime.storage.postgres.page_groups import PageGroups
+from openguild_runtime.storage.postgres.places import FairPlaces
 from openguild_runtime.storage.postgres.pool import Pool
 from openguild_runtime.storage.postgres.read_groups import ReadGroups
 from openguild_runtime.storage.postgres.reads import read
@@ -83,7 +84,7 @@ class _Standby:
         self.pool = pool
         self._alone = alone
         self._pages = PageGroups(ReadGroups(self._borrow))
-        self._places = anyio.Semaphore(places, fast_acquire=True)
+        self._places = FairPlaces(places, each=max(1, places - 1))
         self.questions: Batcher[None, StandbyState] = Batcher(
             ArrivalQueue(max_items=MAX_QUEUED_ACCESS_CHECKS, item_bytes=ACCESS_CHECK_BYTES), ask_for_all
         )
@@ -94,12 +95,13 @@ class _Standby:
         match effect:
             case FindChannelAccess(page=PageBounds() as page):
                 return await self._pages.find(effect, page)
-        return await self._borrow(lambda connection: read(connection, effect))
+        return await self._borrow(lambda connection: read(connection, effect), effect.in_turns_of)
 
-    async def _borrow(self, use: Callable[[Connection], Awaitable[Any]]) -> Any:
+    async def _borrow(self, use: Callable[[Connection], Awaitable[Any]], user_id: str) -> Any:
         await anyio.lowlevel.checkpoint()  # readers that were told together that they may, read together
-        async with self._places:
-            return await self.pool.lend(self._alone(use), writes=False)
+        return await self._places.run(
+            user_id, lambda: self.pool.lend(self._alone(use), writes=False), self.pool.deadlines
+        )
 
 
 class StandbyReaders:

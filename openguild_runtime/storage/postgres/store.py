@@ -108,7 +108,7 @@ class PostgresStorage(Storage):
         self._history = history.HistoryReader()
         self._committers = Committers(self._store, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
-        self._groups = ReadGroups(lambda use: self._with_connection(self._alone(use)))
+        self._groups = ReadGroups(lambda use, user_id: self._with_connection(self._alone(use), user_id=user_id))
         self._pages = PageGroups(self._groups)
         self._workers = anyio.CancelScope()
         self._workers_ended: anyio.Event | None = None
@@ -205,7 +205,7 @@ class PostgresStorage(Storage):
                 alone = self._alone(lambda connection: function(connection, effect))
                 result = await self._with_connection(alone, writes=mode is Mode.CHANGE, user_id=effect.in_turns_of)
             case Mode.GROUPED:
-                result = await self._groups.find(function, effect, function)
+                result = await self._groups.find(function, effect, function, effect.in_turns_of)
             case Mode.LONG:
                 result = await self._transact(function, effect, snapshot=False, limit_secs=LONG_SECS)
             case _:

@@ -29,11 +29,13 @@ class Database:
     def __init__(self) -> None:
         self.places = anyio.Semaphore(1)
         self.statements: list[tuple[str, ...]] = []
+        self.turns_of: list[str] = []  # of each statement
         self.go_on = anyio.Semaphore(0)
         self.failure: Exception | None = None
         self.pages = PageGroups(ReadGroups(self.borrow), self.read)
 
-    async def borrow(self, use: Callable[[Any], Awaitable[T]]) -> T:
+    async def borrow(self, use: Callable[[Any], Awaitable[T]], user_id: str) -> T:
+        self.turns_of.append(user_id)
         async with self.places:
             return await use(None)
 
@@ -68,6 +70,7 @@ async def test_those_who_wait_for_a_page_have_one_statement_and_their_own_rights
     found = await asyncio.gather(first, *later, other)
     assert [access and access.guild_role for access in found] == ["u1", "u2", "u3", "u4", "u5"]
     assert database.statements == [("c", "u1"), ("c", "u2", "u4"), ("d", "u3"), ("c", "u5")]
+    assert database.turns_of == ["u1", "u2", "u3", "u5"], "those of the first that waits"
 
 
 async def test_nobody_joins_a_statement_that_has_begun() -> None:
