@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -33,6 +32,9 @@ class SessionHost(Protocol):
     limits: Limits
     clock: Callable[[], float]
     wall: Callable[[], float]
+
+    def attend_soon(self, session: GatewaySession) -> None:
+        """Call its `attend_in_turn` soon."""
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Run in a task of its own."""
@@ -70,7 +72,7 @@ class GatewaySession:
         self._handle = transport.socket.fileno()  # -1 when the socket is gone
         self._sessions = sessions
         self._transport = transport
-        self._attends = False  # in the next turn of the loop
+        self._attends = False  # when its turn has come
         self._is_shut = False  # nothing is written any more
         self.server = GatewayServer(
             sessions.feeds,
@@ -98,12 +100,13 @@ class GatewaySession:
     # --- what the machine wants ----------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Look after the machine in the next turn of the loop: many inputs of one turn are answered together."""
+        """Look after the machine soon: many inputs of one turn of the loop are answered together."""
         if not self._attends:
             self._attends = True
-            asyncio.get_running_loop().call_soon(self._attend)
+            self._sessions.attend_soon(self)
 
-    def _attend(self) -> None:
+    def attend_in_turn(self) -> None:
+        """Called by the host when the session's turn has come; never raises."""
         self._attends = False
         try:
             self.attend()

@@ -28,6 +28,7 @@ from openguild_runtime.observability.log_context import bound_request
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+from openguild_runtime.system.turns import InTurns
 
 T = TypeVar("T")
 
@@ -74,6 +75,7 @@ class GatewaySessions:
         self._replica = replica
         self._tasks = tasks
         self._sessions: dict[Transport, GatewaySession] = {}
+        self._attending: InTurns[GatewaySession] = InTurns(GatewaySession.attend_in_turn, sources.monotonic)
 
     # --- coming and going ----------------------------------------------------------------------------
 
@@ -110,6 +112,10 @@ class GatewaySessions:
         return True
 
     # --- what a session needs ------------------------------------------------------------------------
+
+    def attend_soon(self, session: GatewaySession) -> None:
+        """Look after a session when its turn has come: of each turn of the loop all of them have `TURN_SECS`."""
+        self._attending.add(session)
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Run in a task of its own."""

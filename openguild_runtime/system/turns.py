@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -40,6 +41,34 @@ class Turn:
             if self.left() <= 0:
                 await asyncio.sleep(0)
                 self.left()
+
+
+class InTurns(Generic[T]):
+    """Does `action(item)` for each item that is added, in their order, soon: as many in each turn of the loop as `TURN_SECS` have
+    room for, at least one. `action` raises nothing. `clock`: monotonic seconds.
+    """
+
+    def __init__(self, action: Callable[[T], object], clock: Callable[[], float]) -> None:
+        self._action = action
+        self._clock = clock
+        self._waiting: deque[T] = deque()
+        self._runs = False  # in the next turn of the loop
+
+    def add(self, item: T) -> None:
+        """Have its turn come."""
+        self._waiting.append(item)
+        if not self._runs:
+            self._runs = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        until = self._clock() + TURN_SECS
+        while self._waiting:
+            self._action(self._waiting.popleft())
+            if self._waiting and self._clock() >= until:
+                asyncio.get_running_loop().call_soon(self._next)
+                return
+        self._runs = False
 
 
 class Pauses:

@@ -6,7 +6,7 @@ import anyio.lowlevel
 import pytest
 
 from openguild_proto.limits import TURN_SECS
-from openguild_runtime.system.turns import Pauses, Turn
+from openguild_runtime.system.turns import InTurns, Pauses, Turn
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +38,29 @@ async def test_the_time_of_a_turn_is_shared_and_the_next_turn_has_its_own() -> N
     assert turn.left() == -TURN_SECS
     await anyio.lowlevel.checkpoint()
     assert turn.left() == TURN_SECS
+
+
+async def test_what_is_added_has_its_turn_and_others_have_theirs() -> None:
+    now, done, seen = [0.0], [], []
+
+    def slow(item: int) -> None:
+        done.append(item)
+        now[0] += TURN_SECS / 4
+        if item == 0:
+            work.add(100)  # behind those that wait
+
+    work = InTurns(slow, lambda: now[0])
+    for item in range(20):
+        work.add(item)
+    assert done == []
+    while len(done) < 21:
+        await anyio.lowlevel.checkpoint()
+        seen.append(len(done))
+    assert done == [*range(20), 100]
+    assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) <= 4
+    work.add(200)
+    await anyio.lowlevel.checkpoint()
+    assert done[-1] == 200
 
 
 async def test_a_task_pauses_when_its_time_has_passed_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
