@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 
 from openguild_proto.errors import ErrorCode
+from openguild_proto.gateway import readable_json, readable_msgpack
 from openguild_proto.gateway.frames import AnyFrame, ClientFrame, Ref, ServerFrame
-from openguild_proto.gateway.readable_json import without_depth, without_lone_surrogates
 from openguild_proto.schemas.shapes import MAX_PROBLEM_CHARS
 from openguild_proto.ws.frames import binary_frame, frame_payload, text_frame
 
@@ -149,17 +149,25 @@ class Encoding(Enum):
     def _unparsed(self, data: bytes) -> MalformedFrame:
         """Return the fault of a message that HTTP answers with `invalid_json`. Without a `ref` it may be anything."""
         if self is Encoding.MSGPACK:
-            ref, problem = self._find_ref(data), "the frame holds a string that is not UTF-8"
+            ref, problem = self._find_ref_in_unparsed_msgpack(data)
         else:
             ref, problem = self._find_ref_in_unparsed_json(data)
         return MalformedFrame(problem, ref, ErrorCode.INVALID_JSON)
 
+    def _find_ref_in_unparsed_msgpack(self, data: bytes) -> tuple[int | None, str]:
+        try:
+            return self._format.referred(data).ref, "the frame holds a string that is not UTF-8"
+        except RecursionError:
+            return self._find_ref(readable_msgpack.without_depth(data)), "the frame is nested too deep"
+        except _FAULTS:
+            return None, "the frame is not valid MessagePack"
+
     def _find_ref_in_unparsed_json(self, data: bytes) -> tuple[int | None, str]:
-        readable = without_lone_surrogates(data)
+        readable = readable_json.without_lone_surrogates(data)
         try:
             return self._format.referred(readable).ref, "the frame holds a lone surrogate"
         except RecursionError:
-            return self._find_ref(without_depth(readable)), "the frame is nested too deep"
+            return self._find_ref(readable_json.without_depth(readable)), "the frame is nested too deep"
         except msgspec.DecodeError:
             return None, "the frame is not valid JSON"
 

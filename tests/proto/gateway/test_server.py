@@ -195,10 +195,20 @@ class TestFaults:
         socket.tell({"type": "read", "ref": 6, "channel_id": CHANNEL})
         assert kinds(socket) == [Ok]
 
-    def test_what_is_nested_too_deep_for_this_python_leaves_the_socket_open(self) -> None:
+    @pytest.mark.parametrize(
+        ("encoding", "frame"),
+        [
+            (Encoding.JSON, '{"type":"hb","ref":5,"x":' + "[" * 20_000 + "]" * 20_000 + "}"),
+            (Encoding.MSGPACK, b"\x83\xa4type\xa2hb\xa1x" + b"\x91" * 20_000 + b"\x01\xa3ref\x05"),
+        ],
+        ids=["JSON", "MessagePack"],
+    )
+    def test_what_is_nested_too_deep_for_this_python_leaves_the_socket_open(
+        self, encoding: Encoding, frame: str | bytes
+    ) -> None:
         """It is an unknown member, which some Pythons pass over at any depth."""
-        socket = opened(Replica(encoding=Encoding.JSON))
-        socket.server.receive('{"type":"hb","ref":5,"x":' + "[" * 20_000 + "]" * 20_000 + "}", 0.0)
+        socket = opened(Replica(encoding=encoding))
+        socket.server.receive(frame, 0.0)
         socket.pump()
         assert [(frame.ref, frame.code) for frame in socket.heard() if isinstance(frame, Err)] in (
             [],
