@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
+from math import inf
 from typing import TypeVar
 
+from openguild_proto.errors import LocalProtocolError
+
 K = TypeVar("K", bound=Hashable)
+
+
+def require_time(at: float) -> None:
+    """Raise LocalProtocolError for what is no time: with NaN or infinity a deadline would pass for ever, or never."""
+    try:
+        is_time = -inf < at < inf
+    except TypeError:
+        is_time = False
+    if not is_time:
+        raise LocalProtocolError(f"a time is a finite number of monotonic seconds, not {at!r}")
 
 
 class Deadlines(dict[K, float]):
@@ -14,7 +27,8 @@ class Deadlines(dict[K, float]):
     __slots__ = ()
 
     def set(self, name: K, at: float) -> None:
-        """Set or move the deadline `name` to `at`, monotonic seconds."""
+        """Set or move the deadline `name` to `at`, monotonic seconds. Raises LocalProtocolError."""
+        require_time(at)
         self[name] = at
 
     def stop(self, name: K) -> None:
@@ -32,10 +46,11 @@ class Deadlines(dict[K, float]):
         return min(self.values()) if self else None
 
     def take_expired(self, now: float) -> K | None:
-        """Remove and return the earliest deadline that has passed; None: none has.
+        """Remove and return the earliest deadline that has passed; None: none has. Raises LocalProtocolError.
 
         Returns one at a time, because acting on it may stop others.
         """
+        require_time(now)
         name = min(self, key=self.__getitem__, default=None)
         if name is None or self[name] > now:
             return None

@@ -176,7 +176,7 @@ class GatewayClient:
         return self._logs.to_dict()
 
     def restore(self, kept: Mapping[str, list[int]]) -> None:
-        """Follow the logs that `to_dict` stored, from there. Raises ValueError, LocalProtocolError."""
+        """Follow the logs that `to_dict` stored, from there; all or none. Raises ValueError, LocalProtocolError."""
         self._logs.restore(kept)
 
     # --- the machine -----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def read_places(kept: Mapping[str, Any]) -> dict[str, Place]:
     """Return the places by log that were stored as pairs. Raises ValueError."""
     try:
         return {log: Place(*map(int, place)) for log, place in kept.items()}
-    except (AttributeError, TypeError):
+    except (AttributeError, OverflowError, TypeError):
         raise ValueError("places are pairs of an epoch and a sequence by log") from None
 
 
@@ -96,16 +96,15 @@ class FollowedLogs:
         """Follow a log behind `place`, or with its newest `tail` events. Raises LocalProtocolError beyond the bound, and for what
         no server takes: it would refuse the whole `sub`, without naming the log.
         """
-        after, epoch = (place.sequence, place.epoch or None) if place is not None else (None, None)
-        try:
-            msgspec.convert({"log": name, "epoch": epoch, "after": after, "tail": tail}, SubLog)
-        except msgspec.ValidationError as fault:
-            raise LocalProtocolError(f"{name!r} cannot be followed so: {fault}") from fault
-        if name not in self._logs and len(self._logs) >= MAX_GATEWAY_LOGS:
-            raise LocalProtocolError(f"a socket follows at most {MAX_GATEWAY_LOGS} logs")
+        _require_valid(name, place, tail)
+        self._require_room([name])
         at_server = self._is_at_server(name)
         self._logs[name] = FollowedLog(place, None if place is not None else tail, is_at_server=at_server)
         self._has_wanted = True
+
+    def _require_room(self, names: Iterable[str]) -> None:
+        if len(self._logs) + sum(name not in self._logs for name in names) > MAX_GATEWAY_LOGS:
+            raise LocalProtocolError(f"a socket follows at most {MAX_GATEWAY_LOGS} logs")
 
     def remove(self, name: str) -> bool:
         """Follow a log no longer. Return whether the server has to be told."""
@@ -210,6 +209,18 @@ class FollowedLogs:
         return {name: [place.epoch, place.sequence] for name, place in self.places().items()}
 
     def restore(self, kept: Mapping[str, list[int]]) -> None:
-        """Follow the logs that `to_dict` stored, from there. Raises ValueError, LocalProtocolError."""
-        for name, place in read_places(kept).items():
+        """Follow the logs that `to_dict` stored, from there. Raises ValueError, LocalProtocolError: it follows none of them."""
+        places = read_places(kept)
+        for name, place in places.items():
+            _require_valid(name, place, None)
+        self._require_room(places)
+        for name, place in places.items():
             self.add(name, place, None)
+
+
+def _require_valid(name: str, place: Place | None, tail: int | None) -> None:
+    after, epoch = (place.sequence, place.epoch or None) if place is not None else (None, None)
+    try:
+        msgspec.convert({"log": name, "epoch": epoch, "after": after, "tail": tail}, SubLog)
+    except msgspec.ValidationError as fault:
+        raise LocalProtocolError(f"{name!r} cannot be followed so: {fault}") from fault

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -29,6 +31,17 @@ def test_deadlines_come_in_order_and_once() -> None:
     deadlines.stop(Deadline.IDLE)
     deadlines.stop(Deadline.WRITE)
     assert deadlines.next() is None
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf"), "5", None])
+def test_what_is_no_time_is_refused_and_changes_nothing(wrong: Any) -> None:
+    deadlines = Deadlines()
+    deadlines.set(Deadline.PING, 5.0)
+    with pytest.raises(LocalProtocolError, match="finite number"):
+        deadlines.set(Deadline.PING, wrong)
+    with pytest.raises(LocalProtocolError, match="finite number"):
+        deadlines.take_expired(wrong)
+    assert deadlines == {Deadline.PING: 5.0}
 
 
 @given(st.lists(st.binary(max_size=20), max_size=10), st.lists(st.integers(1, 30), max_size=40))
