@@ -21,7 +21,7 @@ from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
 from openguild_proto.client.websocket import ClientWebSocket, WebSocketEvent
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.http.message import EPOCH_HEADER, Headers
-from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, CLIENT_SILENCE_SECS, MAX_SAFE_INTEGER
+from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, CLIENT_SILENCE_SECS, MAX_SAFE_INTEGER, MAX_SEQUENCE
 from openguild_proto.policy.backoff import Backoff
 from openguild_proto.schemas.payloads import payload_sequence
 from openguild_proto.ws.close_codes import CLOSE_CODES, CloseCode
@@ -76,12 +76,14 @@ class StreamClient:
 
     `since` is exclusive; None starts with the newest events. `position` is the last sequence delivered, at first `since`.
     `epoch` is the epoch of the log that `position` belongs to, None until the server has sent it: store both together.
-    `jitter()` returns a number in [0, 1).
+    `jitter()` returns a number in [0, 1). Raises LocalProtocolError for a position or an epoch that no log has.
     """
 
     def __init__(
         self, channel_id: str | None, since: int | None, jitter: Callable[[], float], epoch: int | None = None
     ) -> None:
+        if not (since is None or 0 <= since <= MAX_SEQUENCE) or not (epoch is None or 1 <= epoch <= MAX_SAFE_INTEGER):
+            raise LocalProtocolError(f"no log has the position {since} of the epoch {epoch}")
         self.channel_id = channel_id
         self.position = since
         self.epoch = epoch

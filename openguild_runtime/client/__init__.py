@@ -92,7 +92,7 @@ from openguild_runtime.client.messages import Posted
 from openguild_runtime.client.notifications import Notification, UnknownNotification
 from openguild_runtime.client.session import Client
 from openguild_runtime.client.subscription import ChannelEvent, StreamEnded, Subscription
-from openguild_runtime.client.transport import Address, OutcomeUnknown, TlsFailed
+from openguild_runtime.client.transport import Address, ClientClosed, OutcomeUnknown, TlsFailed
 
 __all__ = [
     "Address",
@@ -108,6 +108,7 @@ __all__ = [
     "ChannelRoleSet",
     "ChannelUpdated",
     "Client",
+    "ClientClosed",
     "Conflict",
     "Connected",
     "DeviceLoggedIn",

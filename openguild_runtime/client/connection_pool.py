@@ -13,6 +13,7 @@ from openguild_runtime.client.transport import (
     ATTEMPT_SECS,
     TRANSPORT_ERRORS,
     Address,
+    ClientClosed,
     Connect,
     TlsFailed,
     close,
@@ -54,13 +55,20 @@ class ConnectionPool:
         self._addresses = tuple(Address.of(url) for url in urls)
         self._preferred = 0
         self._idle: list[_Connection] = []  # newest last
+        self._is_closed = False
         self._was_answered = False  # by any address: what fails later may pass, such as the end of a certificate
         if not self._addresses:
             raise ValueError("at least one address is needed")
 
     async def aclose(self) -> None:
-        """Close idle connections."""
+        """Close idle connections, and make no others."""
+        self._is_closed = True
         await self._close_idle(lambda connection: True)
+
+    def require_open(self) -> None:
+        """Raise ClientClosed after `aclose`."""
+        if self._is_closed:
+            raise ClientClosed
 
     @property
     def address(self) -> Address:
@@ -77,11 +85,12 @@ class ConnectionPool:
     ) -> AttemptResult:
         """Send one request and return its response, or why the transport failed.
 
-        Raises TlsFailed before the first answer if there is no other address.
+        Raises TlsFailed before the first answer if there is no other address, and ClientClosed after `aclose`.
 
         `key`: its idempotency key, if it has one.
         `fresh`: use a new connection, because a kept one may just be closing and the request cannot be repeated.
         """
+        self.require_open()
         headers: tuple[tuple[str, str], ...] = ()
         if data:
             headers += (("content-type", "application/json"),)
@@ -144,7 +153,7 @@ class ConnectionPool:
         return None
 
     async def _keep_idle(self, connection: _Connection) -> None:
-        if connection.http.reusable and len(self._idle) < IDLE_CONNECTIONS:
+        if connection.http.reusable and not self._is_closed and len(self._idle) < IDLE_CONNECTIONS:
             connection.kept, connection.idle_since = True, self._clock()
             self._idle.append(connection)
         else:

@@ -91,7 +91,7 @@ class Client(Messages):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close idle connections. Subscriptions are closed separately."""
+        """Close idle connections: what is asked later raises ClientClosed. Subscriptions are closed separately."""
         await self._pool.aclose()
 
     # --- accounts ------------------------------------------------------------------------------------
@@ -358,6 +358,7 @@ class Client(Messages):
         """
         if self._gateway is not None:
             raise RuntimeError("the gateway of this client is open")
+        self._pool.require_open()
         session = self._logged_in()
         self._gateway = gateway = Gateway(
             self,

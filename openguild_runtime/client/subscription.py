@@ -91,6 +91,7 @@ class Subscription:
         clock: Callable[[], float],
         token: Callable[[str | None], Awaitable[str]],
     ) -> None:
+        replicas.require_open()
         self.state = stream
         self._pool = replicas
         self._clock = clock

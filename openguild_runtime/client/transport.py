@@ -41,6 +41,13 @@ class OutcomeUnknown(Exception):
         self.nonce = nonce
 
 
+class ClientClosed(RuntimeError):
+    """The client was closed by this program: nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed: use another one")
+
+
 class TlsFailed(OSError):
     """TLS does not begin: the port does not speak it, or the certificate is not trusted."""
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
-import { ApiError, Client, ConnectionEnded, OutcomeUnknown } from "../../docs/web/openguild.js";
+import { ApiError, Client, ConnectionEnded, OpenGuildError, OutcomeUnknown } from "../../docs/web/openguild.js";
 import { Http } from "../../docs/web/openguild/http.js";
 
 const SESSION = { access_token: "t", refresh_token: "r" };
@@ -44,6 +44,34 @@ test("what cannot be sent in a path or as a key is refused by a promise, before 
     await assert.rejects(client.pin("c", "$e", { key }), refusal("validation_error"));
   }
   assert.deepEqual(sent, []);
+});
+
+test("what is no invite is refused by a promise, before it is sent", async (t) => {
+  const { client, sent } = begin(t, []);
+  for (const call of [client.acceptInvite, client.previewInvite]) {
+    for (const invite of [undefined, null, 7]) {
+      await assert.rejects(call.call(client, invite), (failure) => failure instanceof ApiError && failure.code === "validation_error");
+    }
+  }
+  assert.deepEqual(sent, []);
+});
+
+test("what toJSON did not return is refused in words", () => {
+  const stored = { url: "http://localhost", device_id: "d", session: SESSION, positions: { "channel:c": [1, 2] } };
+  const junk = [
+    undefined, null, "junk", 7, [], {}, { ...stored, url: undefined }, { ...stored, device_id: 7 }, { ...stored, session: {} },
+    { ...stored, session: undefined }, { ...stored, positions: null }, { ...stored, positions: { "channel:c": 1 } },
+    { ...stored, positions: { "channel:c": [1] } }, { ...stored, positions: { "channel:c": ["1", 2] } }, { ...stored, url: "nowhere" },
+  ];
+  const isTold = (failure) => failure instanceof OpenGuildError && /toJSON|address/.test(failure.message);
+  for (const kept of junk) assert.throws(() => Client.fromJSON(kept, { WebSocket: NoSocket }), isTold, JSON.stringify(kept));
+  assert.deepEqual(Client.fromJSON(stored, { WebSocket: NoSocket }).toJSON(), stored);
+});
+
+test("a listener to a name under which nothing is told is refused", (t) => {
+  const { client } = begin(t, []);
+  for (const name of ["mesage", "", "toString", undefined]) assert.throws(() => client.on(name, () => {}), OpenGuildError, name);
+  for (const name of ["message", "mentioned", "member.joined", "weather.changed", "failure"]) client.on(name, () => {});
 });
 
 const createGuild = (client) => client.createGuild("g");

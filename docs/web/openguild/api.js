@@ -3,6 +3,7 @@
  * and so is what creates or may be done twice: each attempt has the same key (PROTOCOL 3.8).
  */
 
+import { ApiError } from "./errors.js";
 import { randomKey } from "./keys.js";
 import { encodeSegment as id } from "./texts.js";
 
@@ -18,7 +19,10 @@ import { encodeSegment as id } from "./texts.js";
 /** @typedef {import("./http.js").RequestOptions} RequestOptions */
 
 /** The code of an invite: the end of a link such as `https://chat.example.org/#invite=CODE`, or all of it. @param {string} invite */
-export const inviteCode = (invite) => /[#?&]invite=([^&#\s]+)/.exec(invite)?.[1] ?? invite.trim();
+export function inviteCode(invite) {
+  if (typeof invite !== "string") throw new ApiError(400, "validation_error", "an invite is a code or a link, as a text");
+  return /[#?&]invite=([^&#\s]+)/.exec(invite)?.[1] ?? invite.trim();
+}
 
 /** @abstract */
 export class Api {
@@ -199,13 +203,13 @@ export class Api {
   }
 
   /** @param {string} invite a code or a link @returns {Promise<import("./types.js").InvitePreview>} */
-  previewInvite(invite) {
-    return this.#get(`/invites/${id(inviteCode(invite))}`);
+  async previewInvite(invite) {
+    return await this.#get(`/invites/${id(inviteCode(invite))}`);
   }
 
   /** Join the guild; a member keeps their role. @param {string} invite a code or a link @returns {Promise<Member>} */
-  acceptInvite(invite) {
-    return this.#create(`/invites/${id(inviteCode(invite))}/accept`);
+  async acceptInvite(invite) {
+    return await this.#create(`/invites/${id(inviteCode(invite))}/accept`);
   }
 
   /** @param {string} code */

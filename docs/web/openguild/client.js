@@ -11,6 +11,7 @@ import { SESSION_ENDED } from "./policy.js";
 import { ReadMarker } from "./reads.js";
 import { sendUntilAnswered } from "./retries.js";
 import { pairOf, payloadOf, SessionKeeper } from "./session.js";
+import { placesOf } from "./stored.js";
 import { Subscriptions } from "./subscriptions.js";
 import { signalOf } from "./told.js";
 
@@ -172,12 +173,11 @@ export class Client extends Actions {
     return { url: this.url, device_id: this.deviceId, session: this.#session.stored, positions };
   }
 
-  /** Return a client that goes on from what `toJSON` returned. @param {StoredClient} stored @param {ClientOptions} [options] */
+  /** Return a client that goes on from what `toJSON` returned, else throw OpenGuildError. @param {StoredClient} stored @param {ClientOptions} [options] */
   static fromJSON(stored, options = {}) {
+    const places = placesOf(stored);
     const client = new Client(stored.url, { ...options, deviceId: stored.device_id });
     if (stored.session !== null) client.#session.restore(stored.session);
-    const places = new Map();
-    for (const [log, [epoch, sequence]] of Object.entries(stored.positions)) places.set(log, { epoch, sequence });
     client.#link = client.#newLink(places);
     return client;
   }
@@ -218,7 +218,7 @@ export class Client extends Actions {
   // --- listeners -----------------------------------------------------------------------------------------
 
   /**
-   * Listen; returns what stops it. A listener that throws does not stop others: its error is uncaught.
+   * Listen; returns what stops it. An unknown name is refused. A listener that throws does not stop others: its error is uncaught.
    * @template {keyof Told} K
    * @overload
    * @param {K} name

@@ -1,6 +1,7 @@
 /** Listeners by the name of what they are told. */
 
 import { OpenGuildError } from "./errors.js";
+import { isName } from "./told.js";
 
 export class Listeners {
   /** @type {Map<string, Set<(told: any) => void>>} */
@@ -8,6 +9,7 @@ export class Listeners {
 
   /** Add a listener; return what removes it. @param {string} name @param {(told: any) => void} listener */
   add(name, listener) {
+    if (!isName(name)) throw new OpenGuildError(`nothing is told under the name ${name}`);
     if (typeof listener !== "function") throw new OpenGuildError(`the listener of ${name} is no function`);
     const listeners = this.#listeners.get(name) ?? new Set();
     this.#listeners.set(name, listeners.add(listener));

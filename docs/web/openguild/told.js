@@ -18,6 +18,15 @@
  *   failure: unknown}} Told
  */
 
+/** @type {Record<keyof Told, true>} */
+const NAMES = {
+  status: true, session: true, ready: true, typing: true, presence: true, guild: true, event: true, message: true, followed: true,
+  gone: true, refused: true, lagging: true, live: true, failure: true,
+};
+
+/** Whether anything can be told under a name: event types but `message` and `mentioned` have a dot. @param {string} name */
+export const isName = (name) => Object.hasOwn(NAMES, name) || name === "mentioned" || String(name).includes(".");
+
 /**
  * Return what listeners are told of a hint that is in no log.
  * @param {import("./phases.js").MachineEvent & {type: "ephemeral"}} told

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openguild_proto.client import Delivered, Disconnected, Ended, Notified, Opened, StreamClient, StreamEvent
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import WebSocketRequested
 from openguild_proto.limits import (
     CLIENT_HANDSHAKE_SECS,
@@ -91,6 +92,12 @@ def test_a_stream_resumes_with_its_epoch() -> None:
     assert target == "/channels/c/ws?since=10&epoch=8"
     assert isinstance(event, Ended)
     assert event.code == 400
+
+
+@pytest.mark.parametrize(("since", "epoch"), [(-1, None), (2**63, None), (0, 0), (0, 2**53)])
+def test_a_position_that_no_log_has_is_refused(since: int, epoch: int | None) -> None:
+    with pytest.raises(LocalProtocolError, match="position"):
+        StreamClient("c", since, lambda: 0.5, epoch)
 
 
 def test_a_stored_position_is_sent_with_its_epoch() -> None:

@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 
 from openguild_proto import Response, ServerConnection
 from openguild_runtime.client.connection_pool import IDLE_CONNECTIONS, IDLE_SECS, ConnectionPool
-from openguild_runtime.client.transport import Address, TlsFailed, connect_tcp
+from openguild_runtime.client.transport import Address, ClientClosed, TlsFailed, connect_tcp
 from tests.support.scripted import Answer, Scripted, scripted
 from tests.support.waiting import eventually, free_port
 
@@ -52,6 +52,21 @@ class Gated(Scripted):
 def test_at_least_one_address_is_needed() -> None:
     with pytest.raises(ValueError, match="address"):
         ConnectionPool((), connect_tcp, time.monotonic)
+
+
+async def test_a_closed_pool_says_so_and_keeps_nothing() -> None:
+    async with scripted(lambda request: Response.text("ok"), Gated) as server:
+        assert isinstance(server, Gated)
+        replicas = ConnectionPool((server.url,), connect_tcp, time.monotonic)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(get, replicas)
+            await eventually(lambda: server.connections == 1)
+            await replicas.aclose()
+            server.release.set()
+        assert replicas._idle == [], "what was under way is answered, and its connection is not kept"
+        with pytest.raises(ClientClosed):
+            await get(replicas)
+        assert server.connections == 1
 
 
 async def test_a_connection_is_reused_unless_fresh_is_set() -> None:
