@@ -6,65 +6,60 @@ import secrets
 import socket
 import sys
 from contextlib import suppress
-from hashlib import sha256
 from time import monotonic, sleep
 
-from openguild_proto.client import AccountLogs, ClientResponse, GatewayClient, GatewayLink, HttpClient, api_error
+from openguild_proto import client as core
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import Post
 
 authority, name, password = sys.argv[1:]
+server = authority.rsplit(":", 1)
+login = {"identifier": name, "secret": password, "device": {"device_id": "socket_bot"}}
 
 
-def connect() -> socket.socket:
-    return socket.create_connection(authority.rsplit(":", 1), timeout=10)
+def request(method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> core.ClientResponse:
+    """Ask until there is an answer. If the server closes the gateway, which waits meanwhile, the bot comes back."""
+    backoff = core.Backoff(random.random, base_secs=1.0)
+    while True:
+        http, advised = core.HttpClient(authority), None
+        with suppress(OSError, core.ConnectionBroken), socket.create_connection(server, timeout=10) as sock:
+            sock.sendall(http.send_request(method, f"/client/v1{path}", headers, body))
+            while (response := http.receive_data(sock.recv(65_536))) is None:
+                pass
+            if response.status < 400:
+                return response
+            if not core.is_temporary(response.status):
+                raise core.api_error(response)
+            advised = core.api_error(response).retry_after_secs
+        sleep(backoff.next_delay(advised))
 
 
-def request(method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> ClientResponse:
-    http = HttpClient(authority)
-    with connect() as sock:
-        sock.sendall(http.send_request(method, f"/client/v1{path}", headers, body))
-        while (response := http.receive_data(sock.recv(65_536))) is None:
-            pass
-    if response.status >= 400:
-        raise api_error(response)
-    return response
+def new_tokens(path: str, body: object) -> dict[str, str]:
+    data = json.dumps(body).encode()
+    return json.loads(request("POST", path, ("content-type", "application/json"), body=data).body)
 
 
-def log_in() -> str:
-    login = {"identifier": name, "secret": password, "device": {"device_id": "socket_bot"}}
-    response = request("POST", "/sessions/login", ("content-type", "application/json"), body=json.dumps(login).encode())
-    return json.loads(response.body)["access_token"]
-
-
-def answer(event: told.Delivered, user_id: str) -> None:
-    message = json.loads(event.wire)
-    if message["event_type"] == "message" and message["sender"] != user_id and message["content"]["content"] == "ping":
-        key = sha256(message["event_id"].encode()).hexdigest()  # a second answer to the same message changes nothing
-        client.send(Post(0, message["room_id"], content="pong", key=key, reply_to=message["event_id"]))
-
-
-token, user_id = log_in(), ""
-client = GatewayClient(Encoding.JSON, jitter=random.random, random_bytes=secrets.token_bytes)
-link, logs, sock = GatewayLink(client), AccountLogs(client), socket.socket()  # `Connect` opens the first one
-client.start(token, monotonic())
+tokens, user_id = new_tokens("/sessions/login", login), ""
+client = core.GatewayClient(Encoding.JSON, jitter=random.random, random_bytes=secrets.token_bytes)
+link, logs, sock = core.GatewayLink(client), core.AccountLogs(client), socket.socket()  # `Connect` opens the first one
+client.start(tokens["access_token"], monotonic())
 while True:
     while (event := client.next_event()) is not None:
         match event:
             case told.Connect():
                 sock.close()
                 try:
-                    sock = connect()
+                    sock = socket.create_connection(server, timeout=10)
                     link.connect(authority, monotonic())
                 except OSError as fault:
                     link.failed(str(fault), monotonic())
             case told.Disconnect(code=code):
                 with suppress(OSError):
                     sock.sendall(link.disconnect(code))
-            case told.TokenNeeded():
-                token = log_in()
-                client.set_token(token, monotonic())
+            case told.TokenNeeded():  # a login would end the session, and with it this gateway
+                tokens = new_tokens("/sessions/refresh", {"refresh_token": tokens["refresh_token"]})
+                client.set_token(tokens["access_token"], monotonic())
             case told.Opened(ready=ready):
                 user_id = ready.user.user_id
                 logs.opened(ready)
@@ -74,16 +69,21 @@ while True:
                 logs.gone(log)
             case told.Delivered():
                 logs.delivered(event)
-                answer(event, user_id)
+                said = json.loads(event.wire)
+                kind, text = said["event_type"], said["content"].get("content")
+                if (kind, text) == ("message", "ping") and said["sender"] != user_id:
+                    key = said["event_id"]  # a second answer to the same message changes nothing
+                    client.send(Post(0, said["room_id"], content="pong", key=key, reply_to=key))
             case told.Ended(reason=reason):
                 sys.exit(reason)
-    bearer = "authorization", f"Bearer {token}"
+    bearer = "authorization", f"Bearer {tokens['access_token']}"
     if logs.wants_guilds():  # up to 200 of each list: the first page
         logs.joined(guild["guild_id"] for guild in json.loads(request("GET", "/guilds?limit=200", bearer).body))
     while (guild_id := logs.next_listing()) is not None:
-        page = request("GET", f"/guilds/{guild_id}/channels?limit=200", bearer)
-        head = int(page.header("x-openguild-head") or 0)
-        logs.listed(guild_id, head, (channel["channel_id"] for channel in json.loads(page.body)))
+        with suppress(core.NotFound):  # the bot is no member any more
+            page = request("GET", f"/guilds/{guild_id}/channels?limit=200", bearer)
+            channels = (channel["channel_id"] for channel in json.loads(page.body))
+            logs.listed(guild_id, int(page.header("x-openguild-head") or 0), channels)
     wait_secs = max(0.001, (client.next_deadline() or monotonic() + 10) - monotonic())
     try:
         if link.is_connected:

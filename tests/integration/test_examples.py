@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -197,6 +197,41 @@ def test_the_bot_on_a_socket_answers_also_in_channels_made_meanwhile(server: Ser
         try:
             wait_until(partial(answers, channel))
             wait_until(partial(answers, owner.channel(guild)))
+        finally:
+            process.kill()
+
+
+def test_the_bot_on_a_socket_outlives_an_outage_and_its_tokens(new_database: Callable[[], str], tmp_path: Path) -> None:
+    """It begins before its server, and each token ends after two seconds."""
+    server = ServerProcess(
+        tmp_path,
+        DATABASE_URL=new_database(),
+        SESSION__ACCESS_TTL_SECS=2,
+        SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW=1_000,
+        SESSION__MAX_REFRESHES_PER_ACCOUNT_PER_WINDOW=1_000,
+    )
+    with server.start():
+        owner, bot = (server.chat().user() for _ in range(2))
+        guild = owner.guild()
+        channel = owner.channel(guild)
+        bot.join(owner.invite(guild))
+    command = [sys.executable, str(EXAMPLES / "socket_bot.py"), f"127.0.0.1:{server.port}", bot.name, PASSWORD]
+    with subprocess.Popen(command, env=ENVIRONMENT) as process:
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)  # it asks again until there is a server
+            with server.start():
+
+                def answers(pings: list[str]) -> bool:
+                    again = server.chat().login(owner.name)  # its token is as short
+                    pings.append(again.say(channel, "ping")["event_id"])
+                    lines = again.ok(again.get(f"/channels/{channel}/messages"))
+                    return any(line["content"] == "pong" and line["reply_to"] in pings for line in lines)
+
+                wait_until(partial(answers, []))
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(4)  # two tokens
+                wait_until(partial(answers, []))
         finally:
             process.kill()
 
