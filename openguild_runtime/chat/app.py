@@ -21,6 +21,7 @@ from openguild_proto.client import Backoff, is_temporary
 from openguild_runtime.chat.commands import HELP, Commands, NoCommand
 from openguild_runtime.chat.login import LoginScreen
 from openguild_runtime.chat.model import ChatModel
+from openguild_runtime.chat.password import PasswordScreen
 from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
 from openguild_runtime.client import (
     ApiError,
@@ -63,7 +64,7 @@ class ChatScreen(Screen[None]):
         super().__init__()
         self.client = client
         self.model = ChatModel(client)
-        self._commands = Commands(self.model, self.show_note)
+        self._commands = Commands(self.model, self.show_note, self._change_password)
         self._note = ""
         self._is_loaded = False
         self._told_typing = NOT_TOLD  # the channel and the time of the last signal
@@ -73,6 +74,7 @@ class ChatScreen(Screen[None]):
         self._page = VerticalScroll(id="page", can_focus=False)  # its end is shown, unless the user has left it
         self._messages = Static("", id="messages")
         self._page_of: str | None = None  # the channel that it shows
+        self._scrolled_to: str | None = None  # the channel that was open when the list was last moved to it
         self._typing = Static("", id="typing")
         self._line = Input(placeholder="write, or /help", id="line")
         self._status = Static("", id="status")
@@ -240,6 +242,12 @@ class ChatScreen(Screen[None]):
         else:
             page.scroll_page_down(animate=False)
 
+    def _change_password(self) -> None:
+        def told(is_changed: bool | None) -> None:
+            self.show_note("your password is changed" if is_changed else "your password is as it was")
+
+        self.app.push_screen(PasswordScreen(self.client), told)
+
     # --- what is shown -------------------------------------------------------------------------------
 
     def show_note(self, text: str) -> None:
@@ -279,6 +287,17 @@ class ChatScreen(Screen[None]):
             node = self._channels.root.add(Text(plain(name)), expand=True)
             for channel in channels:
                 node.add_leaf(channel_label(channel, channel.channel_id == self.model.open_channel), channel.channel_id)
+        if self.model.open_channel != self._scrolled_to:
+            self._channels.call_after_refresh(self._scroll_to_open)
+
+    def _scroll_to_open(self) -> None:
+        """Have the open channel in sight when it becomes it; after that the user scrolls."""
+        open_channel = self.model.open_channel
+        nodes = (node for guild in self._channels.root.children for node in guild.children)
+        for node in nodes:
+            if node.data == open_channel:
+                self._scrolled_to = open_channel
+                self._channels.scroll_to_node(node, animate=False)
 
 
 class ChatApp(App[None]):

@@ -17,7 +17,7 @@ HELP = """/guild NAME      make a guild      /channel NAME   make a channel
 /pin N           pin, or unpin     /clear N [EMOJI]
 /search WORDS    find messages     /members
 /ban NAME [WHY]  keep out          /unban NAME [WHY]
-/bans            who is kept out
+/bans            who is kept out   /password       change yours
 @NAME mentions. N: the number before a message; [N]: or the last one"""
 _USAGE = {found[1]: found[0] for found in re.finditer(r"/(\w+)(?: (?:[A-Z]+|\[[A-Z]+\]))*", HELP)}
 
@@ -27,18 +27,21 @@ class NoCommand(Exception):
 
 
 class Commands:
-    """`show` shows a line until the next one."""
+    """`show` shows a line until the next one. `change_password` asks for the passwords where nobody sees them."""
 
-    def __init__(self, model: ChatModel, show: Callable[[str], None]) -> None:
+    def __init__(
+        self, model: ChatModel, show: Callable[[str], None], change_password: Callable[[], None] = lambda: None
+    ) -> None:
         self._model = model
         self._show = show
+        self._change_password = change_password
         self._unsettled: tuple[str, str, str | None] | None = None  # the last post, if it may be stored, and its nonce
         self._nonce: str | None = None
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "help": self._help, "guild": self._guild, "channel": self._channel, "invite": self._invite, "join": self._join,
             "reply": self._reply, "edit": self._edit, "delete": self._delete, "react": self._react, "pin": self._pin,
             "clear": self._clear, "search": self._search, "members": self._members, "ban": self._ban,
-            "unban": self._unban, "bans": self._bans,
+            "unban": self._unban, "bans": self._bans, "password": self._password,
         }  # fmt: skip
 
     async def do(self, line: str) -> None:
@@ -77,6 +80,11 @@ class Commands:
 
     async def _help(self, argument: str) -> None:
         self._show("help")
+
+    async def _password(self, argument: str) -> None:
+        if argument:
+            raise NoCommand("write /password alone: it asks for the passwords, and shows neither")
+        self._change_password()
 
     async def _guild(self, name: str) -> None:
         guild = await self._model.client.create_guild(name)

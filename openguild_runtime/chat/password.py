@@ -1,0 +1,80 @@
+"""The terminal's screen for another password."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Footer, Input, Label, Static
+
+from openguild_proto.limits import MIN_PASSWORD_CHARS
+from openguild_runtime.chat.render import problem_text
+from openguild_runtime.client import ApiError, Client, Forbidden, OutcomeUnknown
+
+
+class PasswordScreen(ModalScreen[bool]):
+    """Asks for the password and for another one, and changes it. Dismissed with whether it is changed."""
+
+    CSS = """
+    #password { width: 60; height: auto; margin: 2 4; }
+    """
+    BINDINGS: ClassVar = [("escape", "leave", "leave it")]
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self._client = client
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="password"):
+            yield Label("Another password. Your other devices are logged out.")
+            yield Input(placeholder="the password that you have", password=True, id="current")
+            yield Input(placeholder=f"another, at least {MIN_PASSWORD_CHARS} characters", password=True, id="new")
+            yield Input(placeholder="the other one again", password=True, id="again")
+            yield Button("Change it", id="change", variant="primary")
+            yield Static("", id="problem")
+        yield Footer()
+
+    @on(Input.Submitted, "#current")
+    def current_given(self) -> None:
+        """Go on to the new one."""
+        self.query_one("#new", Input).focus()
+
+    @on(Input.Submitted, "#new")
+    def new_given(self) -> None:
+        """Go on to its repetition."""
+        self.query_one("#again", Input).focus()
+
+    @on(Input.Submitted, "#again")
+    @on(Button.Pressed, "#change")
+    def change(self) -> None:
+        """Change the password."""
+        self._change()
+
+    def action_leave(self) -> None:
+        """Change nothing."""
+        self.dismiss(False)
+
+    @work(exclusive=True)
+    async def _change(self) -> None:
+        current, new, again = (self.query_one(f"#{field}", Input).value for field in ("current", "new", "again"))
+        problem = self.query_one("#problem", Static)
+        if new != again:
+            problem.update("the new password is not the same twice")
+            return
+        problem.update("...")
+        try:
+            await self._client.change_password(current, new)
+        except Forbidden as refusal:
+            wrong = refusal.code == "wrong_password"
+            problem.update(Text("this is not your password" if wrong else problem_text(refusal)))
+        except (ApiError, OutcomeUnknown) as failure:
+            if isinstance(failure, OutcomeUnknown) or failure.status >= 500:
+                problem.update(Text(f"{problem_text(failure)}: it may be changed; write the new one into all three"))
+            else:
+                problem.update(Text(problem_text(failure)))
+        else:
+            self.dismiss(True)
