@@ -138,6 +138,7 @@ class HistoryLine(Record, frozen=True):
 class LogHistory(Record, frozen=True):
     """A page of a log's history."""
 
+    guild_id: str
     epoch: int
     head: int
     lines: tuple[HistoryLine, ...]
