@@ -134,6 +134,13 @@ class TakeLeases(StorageEffect[Leases], frozen=True):
     others: tuple[str, ...] = ()
     at_most: int = 0
 
+    @property
+    def latest_ms(self) -> int:
+        """Return until when the lease of another one may last. One beyond is from before the clock was set back, and counts for
+        nothing: its process may have ended.
+        """
+        return 2 * self.until_ms - self.now_ms
+
 
 class LeaveLeases(StorageEffect[None], frozen=True):
     """Give up rights of `holder`. `peers` None: all, and it takes part no more."""

@@ -141,6 +141,7 @@ class HistoryLine(Record, frozen=True):
 class LogHistory(Record, frozen=True):
     """A page of a log's history."""
 
+    guild_id: str
     epoch: int
     head: int
     lines: tuple[HistoryLine, ...]

@@ -71,6 +71,10 @@ class FindPresence(Effect[dict[str, PresenceStatus]], frozen=True):
     user_ids: tuple[str, ...]
 
 
+class LetOthersRun(Effect[None], frozen=True):
+    """Let everything else of the process run before this work goes on. Of those who ask for it, one goes on at a time."""
+
+
 class WarnOperator(Effect[None], frozen=True):
     """Log a warning for the operator. `fields`: ids, never a secret."""
 

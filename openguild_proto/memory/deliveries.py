@@ -202,12 +202,16 @@ def take_leases(state: State, effect: TakeLeases) -> Leases:
         if peer in free or _is_free(state, peer, effect)
     ]
     state.leases |= dict.fromkeys(taken, (effect.holder, effect.until_ms))
-    return Leases(tuple(taken), sum(until_ms >= effect.now_ms for until_ms in state.lease_holders.values()))
+    return Leases(tuple(taken), sum(_lasts(until_ms, effect) for until_ms in state.lease_holders.values()))
 
 
 def _is_free(state: State, peer: str, effect: TakeLeases) -> bool:
     holder, until_ms = state.leases.get(peer, (effect.holder, 0))
-    return holder == effect.holder or until_ms < effect.now_ms
+    return holder == effect.holder or not _lasts(until_ms, effect)
+
+
+def _lasts(until_ms: int, effect: TakeLeases) -> bool:
+    return effect.now_ms <= until_ms <= effect.latest_ms
 
 
 @performs(LeaveLeases)

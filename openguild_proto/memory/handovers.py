@@ -244,4 +244,4 @@ def read_history(state: State, effect: ReadLogHistory) -> LogHistory | None:
         for event in events
         if event.event_id
     ]
-    return LogHistory(place.epoch, place.sequence, tuple(lines))
+    return LogHistory(guild_id, place.epoch, place.sequence, tuple(lines))

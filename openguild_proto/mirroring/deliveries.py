@@ -35,6 +35,8 @@ from openguild_proto.mirroring.batches import Prepared, Wanted
 from openguild_proto.mirroring.cursors import CursorBatch, Cursors
 from openguild_proto.mirroring.peer import STORAGE_SECS, PeerDelivery
 from openguild_proto.mirroring.preparing import Preparing
+from openguild_proto.policy.places import Places
+from openguild_proto.policy.promptness import Promptness
 from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
 from openguild_proto.records import ControlKind, ControlRecord, LogPlace, StoredEvent
 
@@ -52,9 +54,17 @@ CONTACT_SECS = 1.0  # between two hints of contact with a peer
 
 
 class Deliveries:
-    """One per process. `holder`: a name of this process that no other has. `jitter` gives numbers in [0, 1)."""
+    """One per process. `holder`: a name of this process that no other has. `jitter` gives numbers in [0, 1). `promptness`: of the
+    servers that this process asks.
+    """
 
-    def __init__(self, holder: str, signer: EventSigner | None, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        holder: str,
+        signer: EventSigner | None,
+        jitter: Callable[[], float],
+        promptness: Promptness | None = None,
+    ) -> None:
         self.procedures = Procedures(self._defect)
         self.jitter = jitter
         self.wall_ms = 0
@@ -71,8 +81,7 @@ class Deliveries:
         self._holders = 1  # processes that deliver, as far as is known
         self._lease_signal: Signal | None = None
         self._hurried = 0.0  # when leases are taken out of turn, or were
-        self._places = MAX_ASKED_PEERS
-        self._waiting: deque[Signal] = deque()  # for a place
+        self._places: Places[Signal] = Places(1, MAX_ASKED_PEERS, promptness or Promptness())
         self._grown: dict[str, bool] = {}  # logs to ask about: whether the others must hear of it
         self._is_asking = False
         self._is_flooded = False  # more have grown
@@ -297,14 +306,12 @@ class Deliveries:
         """Have stored up to where a peer has logs."""
         return self._cursors.move(moves)
 
-    def take_place(self) -> Procedure[None]:
+    def take_place(self, server: str) -> Procedure[None]:
         """Wait for one of the places for requests under way."""
-        if self._places > 0:
-            self._places -= 1
-            return
-        mine = Signal(self.procedures)
-        self._waiting.append(mine)
-        yield from mine.wait()
+        if not self._places.take(server, self.procedures.now):
+            mine = Signal(self.procedures)
+            self._places.wait(server, mine)
+            yield from mine.wait()
 
     def pace(self, events: int) -> Procedure[None]:
         """Wait before a large delivery, so that all of this process together leave its users their share of it."""
@@ -316,12 +323,10 @@ class Deliveries:
         if at > self.procedures.now:
             yield from Sleep(at - self.procedures.now).wait()
 
-    def leave_place(self) -> None:
-        """Give a place to the peer that has waited longest."""
-        if self._waiting:
-            self._waiting.popleft().set()
-        else:
-            self._places += 1
+    def leave_place(self, server: str) -> None:
+        """Give a place back, to the peers that have waited longest and may have it."""
+        for waiting in self._places.leave(server, self.procedures.now):
+            waiting.set()
 
     def due_changed(self, server: str, due: float) -> None:
         """Wake the delivery to that server at `due`."""

@@ -37,13 +37,13 @@ class Host(Protocol):
     def move_cursors(self, moves: Sequence[CursorMove]) -> CursorBatch:
         """Have stored up to where a peer has logs."""
 
-    def take_place(self) -> Procedure[None]:
+    def take_place(self, server: str) -> Procedure[None]:
         """Wait for one of the places for requests under way."""
 
     def pace(self, events: int) -> Procedure[None]:
         """Wait before a large delivery."""
 
-    def leave_place(self) -> None:
+    def leave_place(self, server: str) -> None:
         """Give it back."""
 
     def due_changed(self, server: str, due: float) -> None:

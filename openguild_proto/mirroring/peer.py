@@ -180,11 +180,11 @@ class PeerDelivery:
                 return min(self._look_at, self._greet_at)
             wanted = yield from self._heads()
         yield from self._host.pace(sum(each.size for each in wanted))
-        yield from self._host.take_place()
+        yield from self._host.take_place(self.server)
         try:
             yield from self._deliver(wanted)
         finally:
-            self._host.leave_place()
+            self._host.leave_place(self.server)
         return None
 
     def _turn(self, phase: Phase) -> None:

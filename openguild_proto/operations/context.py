@@ -23,6 +23,7 @@ from openguild_proto.limits import (
     RENEWAL_SECS,
 )
 from openguild_proto.policy.places import Places
+from openguild_proto.policy.promptness import Promptness
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.policy.token_bucket import TokenBucket
@@ -199,7 +200,8 @@ class Service:
     peers: KnownPeers
     mirrored: MirroredChannels
     upkeep: Upkeep
-    deliveries: Places  # key: server; of those that are being taken
+    promptness: Promptness
+    deliveries: Places[None]  # that are being taken
     retired_signers: tuple[EventSigner, ...] = ()  # of keys that were replaced; they sign the keys document
 
     @classmethod
@@ -219,6 +221,7 @@ class Service:
             websocket.max_connections_per_user,
             websocket.max_connections_per_address,
         )
+        promptness = Promptness()
         windows: dict[str, Any] = {name: _counter(name)(limit, secs) for name, (limit, secs) in rates(settings).items()}
         return cls(
             settings=settings,
@@ -229,7 +232,8 @@ class Service:
             peers=KnownPeers(),
             mirrored=MirroredChannels(),
             upkeep=Upkeep(),
-            deliveries=Places(MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN),
+            promptness=promptness,
+            deliveries=Places(MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN, promptness),
             **windows,
         )
 

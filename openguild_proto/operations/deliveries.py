@@ -17,11 +17,17 @@ from openguild_proto.effects.mirrors import (
     MirrorOutcome,
     StoreMirror,
 )
-from openguild_proto.effects.process import WarnOperator
+from openguild_proto.effects.process import LetOthersRun, WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
-from openguild_proto.limits import MAX_DELIVERY_BODY_BYTES, MAX_SAFE_INTEGER, MAX_SEQUENCE, OVERLOADED_RETRY_SECS
-from openguild_proto.mirror_records import Handover, Tenure
+from openguild_proto.limits import (
+    EVENTS_OF_TURN,
+    MAX_DELIVERY_BODY_BYTES,
+    MAX_SAFE_INTEGER,
+    MAX_SEQUENCE,
+    OVERLOADED_RETRY_SECS,
+)
+from openguild_proto.mirror_records import Handover, MirroredEvent, Tenure
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.giving_up import TWO_OWNERS, has_claim
 from openguild_proto.operations.mirrored_events import read_mirrored
@@ -58,7 +64,7 @@ TOO_OFTEN = "it has begun anew within the last minute"
 )  # fmt: skip
 def deliver(call: Call[Delivery, None]) -> Operation[Response]:
     """Store the events, and answer where each mirror stands now. What is there already changes nothing."""
-    with call.ctx.service.deliveries.place(call.server.server) as is_free:
+    with call.ctx.service.deliveries.place(call.server.server, call.ctx.now) as is_free:
         if not is_free:
             raise Refusal(ErrorCode.OVERLOADED, wait_secs=OVERLOADED_RETRY_SECS)
         return (yield from _deliver(call))
@@ -145,19 +151,14 @@ def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Ope
     ):
         return "it names no place in a log"
     of_guild = part.log_id == part.guild_id
+    events: list[MirroredEvent] = []
     try:
-        events = tuple(
-            read_mirrored(
-                line.event.encode(),
-                LogPlace(part.log_id, part.epoch, part.after + at),
-                owner,
-                here,
-                keys.at,
-                at_ms=line.at_ms,
-                of_guild=of_guild,
-            )
-            for at, line in enumerate(part.events, start=1)
-        )
+        for at, line in enumerate(part.events, start=1):
+            if at % EVENTS_OF_TURN == 0:
+                yield from LetOthersRun()
+            place = LogPlace(part.log_id, part.epoch, part.after + at)
+            read = read_mirrored(line.event.encode(), place, owner, here, keys.at, at_ms=line.at_ms, of_guild=of_guild)
+            events.append(read)
         chain = decode_unpadded(part.chain) if part.chain is not None else None
         receipt = decode_unpadded(part.receipt) if part.receipt is not None else None
     except (UnverifiedEvent, ValueError) as fault:
@@ -170,7 +171,7 @@ def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Ope
             guild_id=part.guild_id,
             log_id=part.log_id,
             epoch=part.epoch,
-            events=events,
+            events=tuple(events),
             chain=chain,
             receipt=receipt,
         )

@@ -19,6 +19,7 @@ from openguild_proto.operations.context import Context
 from openguild_proto.operations.owners import refusal_of
 from openguild_proto.operations.parameters import SINCE
 from openguild_proto.operations.route import route
+from openguild_proto.operations.servers import require_unrestricted
 from openguild_proto.schemas.between_servers import HandoverProgress, HandoverStep, HistoryPage, PassedEvent
 
 MAX_NOTE_CHARS = 300
@@ -34,6 +35,7 @@ def list_history(call: Call[None, None], log_id: str) -> Operation[Response]:
     found = yield from ReadLogHistory(peer=call.server.server, log_id=log_id, after=after, limit=MAX_DELIVERED_EVENTS)
     if found is None:
         raise Refusal(ErrorCode.NOT_FOUND)
+    require_unrestricted(call.ctx, call.server, found.guild_id, reads=True)
     events, size = list[PassedEvent](), 0
     for line in found.lines:
         size += len(line.wire)

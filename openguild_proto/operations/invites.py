@@ -22,7 +22,12 @@ from openguild_proto.operations.ids import new_code
 from openguild_proto.operations.owners import pass_to_owner
 from openguild_proto.operations.paging import NEXT_AFTER, asked_page, page_response, paged_by, start_of
 from openguild_proto.operations.parameters import REASON
-from openguild_proto.operations.remote_joining import join_remote, show_remote_invite, split_invite
+from openguild_proto.operations.remote_joining import (
+    join_remote,
+    require_dealings_by_invite,
+    show_remote_invite,
+    split_invite,
+)
 from openguild_proto.operations.route import Rights, in_guild, route
 from openguild_proto.operations.servers import require_unrestricted
 from openguild_proto.policy.invites import is_valid_invite, parse_code
@@ -156,6 +161,7 @@ def delete_invite(call: Call[None, None], code: str) -> Operation[Response]:
     """Delete an invite, by its creator or a member with MANAGE_MEMBERS."""
     code, server = split_invite(call, code)
     if server is not None:
+        yield from require_dealings_by_invite(call, code, server)
         return (yield from pass_to_owner(call, server))
     invite = yield from FindInvite(code=code)
     if invite is None:  # as for who does not reach its guild (PROTOCOL 5.3.2)

@@ -22,7 +22,7 @@ from openguild_proto.operations.context import Limit
 from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
 from openguild_proto.operations.owners import ask_owner, is_mirrored, offline, remote_user
-from openguild_proto.operations.servers import require_dealings
+from openguild_proto.operations.servers import known_peer, require_dealings
 from openguild_proto.operations.upkeep import note_mistaken
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.records import LogPlace, MemberRecord
@@ -73,6 +73,18 @@ def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite | None,
                 raise
             server = _owner_named(owner)
     raise offline()
+
+
+def require_dealings_by_invite(call: Call[Any, Any], code: str, server: str) -> Operation[None]:
+    """Check that this server deals with the owner of an invite in its guild. The owner is asked which that is only where the
+    operator has decided about some of its guilds. Raises Refusal.
+    """
+    peer = yield from known_peer(call.ctx, server)
+    if peer is None or all(ruling.guild_id is None for ruling in peer.rulings):
+        return
+    invite, owner = yield from _find_invite(code, server)
+    if invite is not None:  # one that has expired leads nowhere
+        yield from require_dealings(call.ctx, owner, invite.guild_id)
 
 
 def _owner_named(text: str) -> str:

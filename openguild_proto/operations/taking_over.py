@@ -20,10 +20,12 @@ from openguild_proto.effects.handovers import (
     TakeGuild,
 )
 from openguild_proto.effects.mirrors import MirrorEvents
+from openguild_proto.effects.process import LetOthersRun
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.handovers import MOVE, SUCCESSION, handover_problem
 from openguild_proto.http.message import Response
 from openguild_proto.limits import (
+    EVENTS_OF_TURN,
     MAX_COPIED_PAGES,
     MAX_DELIVERED_EVENTS,
     MAX_HANDOVER_BODY_BYTES,
@@ -132,7 +134,7 @@ def _copy(
                 HistoryPage,
                 MAX_PAGE_ANSWER_BYTES,
             )
-            lines = _read(page, copy, copied, guild_id, owners, here, keys)
+            lines = yield from _read(page, copy, copied, guild_id, owners, here, keys)
             yield from _keep(owner, guild_id, copy, page.epoch, lines)
             copied += len(lines)
             head = max(head, page.head) if copied < page.head else copied
@@ -147,12 +149,14 @@ def _copy(
 
 def _read(
     page: HistoryPage, copy: LogCopy, copied: int, guild_id: str, owners: tuple[str, ...], here: str, keys: EventKeys
-) -> tuple[HistoricEvent, ...]:
+) -> Operation[tuple[HistoricEvent, ...]]:
     """Return the events of a page that follows what is copied. Raises Refusal 503 where it is not what was asked for."""
     if page.first != copied + 1 or not 0 < len(page.events) <= MAX_DELIVERED_EVENTS or page.epoch != copy.epoch:
         raise offline()
     found = []
     for sequence, line in enumerate(page.events, start=page.first):
+        if sequence % EVENTS_OF_TURN == 0:
+            yield from LetOthersRun()
         place = LogPlace(copy.log_id, page.epoch, sequence)
         event = _checked(line, place, owners, here, keys, of_guild=copy.log_id == guild_id)
         if event is None:

@@ -1,32 +1,79 @@
-"""Places for what is under way at the same time: some for each key, such as a server, and some in all."""
+"""Bounds what is under way with other servers at the same time, so that no few of them hold up the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from openguild_proto.policy.promptness import Promptness
+
+T = TypeVar("T")
 
 
-class Places:
-    """`of_key`: how many places one key may take at a time; `in_all`: all keys together."""
+class Places(Generic[T]):
+    """`of_server`: how many places one server has at most; `in_all`: all together.
 
-    __slots__ = ("_in_all", "_of_key", "_taken")
+    Servers that are not known to be prompt have one half of the places together. Of what is free a server may take a half at
+    most. A ticket stands for one request that waits for a place; tickets differ. `now`: monotonic seconds.
+    """
 
-    def __init__(self, of_key: int, in_all: int) -> None:
-        self._of_key = of_key
+    def __init__(self, of_server: int, in_all: int, promptness: Promptness) -> None:
+        self._of_server = of_server
         self._in_all = in_all
+        self._promptness = promptness
         self._taken: dict[str, int] = {}
+        self._waiting: dict[str, dict[T, None]] = {}  # by server; the one whose turn is next first
+
+    def take(self, server: str, now: float) -> bool:
+        """Take a place if the server may have one now; else `wait`."""
+        taken = self._taken.get(server, 0)
+        if taken >= self._of_server or taken >= self._free_for(server, now):
+            return False
+        self._taken[server] = taken + 1
+        return True
+
+    def wait(self, server: str, ticket: T) -> None:
+        """Wait for a place, which `leave` tells of."""
+        self._waiting.setdefault(server, {})[ticket] = None
+
+    def give_up(self, server: str, ticket: T) -> None:
+        """Wait no more. Idempotent."""
+        tickets = self._waiting.get(server, {})
+        tickets.pop(ticket, None)
+        if not tickets:
+            self._waiting.pop(server, None)
+
+    def leave(self, server: str, now: float) -> list[T]:
+        """Give a place back. Return the tickets of those who have a place from now on."""
+        self._taken[server] -= 1
+        if not self._taken[server]:
+            del self._taken[server]
+        served: list[T] = []
+        for waiting in list(self._waiting):
+            if self.take(waiting, now):
+                tickets = self._waiting.pop(waiting)
+                ticket = next(iter(tickets))
+                del tickets[ticket]
+                if tickets:
+                    self._waiting[waiting] = tickets  # behind the others
+                served.append(ticket)
+        return served
 
     @contextmanager
-    def place(self, key: str) -> Iterator[bool]:
-        """Take a place within this context. False: there is none, and the context has none."""
-        taken = self._taken.get(key, 0)
-        if taken >= self._of_key or sum(self._taken.values()) >= self._in_all:
-            yield False
-            return
-        self._taken[key] = taken + 1
+    def place(self, server: str, now: float) -> Iterator[bool]:
+        """Take a place within this context. False: there is none, and the context has none. For places that nobody waits for."""
+        is_free = self.take(server, now)
         try:
-            yield True
+            yield is_free
         finally:
-            self._taken[key] -= 1
-            if not self._taken[key]:
-                del self._taken[key]
+            if is_free:
+                self.leave(server, now)
+
+    def _free_for(self, server: str, now: float) -> int:
+        is_prompt = self._promptness.is_prompt
+        free = self._in_all - sum(self._taken.values())
+        if is_prompt(server, now):
+            return free
+        others = sum(taken for held, taken in self._taken.items() if not is_prompt(held, now))
+        return min(free, self._in_all // 2 - others)

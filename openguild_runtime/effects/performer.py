@@ -9,6 +9,8 @@ import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
+import anyio
+import anyio.lowlevel
 import structlog
 
 from openguild_proto.effects import Effect, Operation, Overloaded, StorageEffect, StorageUnavailable
@@ -22,6 +24,7 @@ from openguild_proto.effects.process import (
     CheckReadiness,
     FindPresence,
     HashPassword,
+    LetOthersRun,
     Readiness,
     RenderMetrics,
     VerifyPassword,
@@ -87,6 +90,7 @@ class Performer:
         self._tracing = tracing
         self._lifecycle = lifecycle
         self._deadlines = Deadlines()
+        self._turns = anyio.Lock(fast_acquire=True)
 
     async def run(
         self,
@@ -197,6 +201,11 @@ class Performer:
     @performs(StartAbsorbing)
     async def _start_absorbing(self, effect: StartAbsorbing) -> None:
         self._servers.start_absorbing(effect)
+
+    @performs(LetOthersRun)
+    async def _let_others_run(self, effect: LetOthersRun) -> None:
+        async with self._turns:
+            await anyio.lowlevel.checkpoint()
 
     @performs(WarnOperator)
     async def _warn_operator(self, effect: WarnOperator) -> None:

@@ -14,6 +14,8 @@ from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpCl
 from openguild_proto.effects.federation import PeerUnavailable
 from openguild_proto.http.message import Headers
 from openguild_proto.limits import MAX_PEER_ANSWER_BYTES
+from openguild_proto.policy.places import Places
+from openguild_proto.policy.promptness import Promptness
 from openguild_runtime.federation.dialer import Dialer
 
 IDLE_SECS = 30.0  # below what servers and proxies close after
@@ -32,21 +34,15 @@ class _Connection:
     idle_since: float | None = None  # None: not used before
 
 
-@dataclass(slots=True)
-class _Places:
-    semaphore: anyio.Semaphore
-    users: int = 0
-
-
 class PeerConnections:
-    """Sends requests to other servers. `clock`: monotonic seconds."""
+    """Sends requests to other servers. `clock`: monotonic seconds. `promptness`: how soon they answer is noted there."""
 
-    def __init__(self, dialer: Dialer, clock: Callable[[], float]) -> None:
+    def __init__(self, dialer: Dialer, clock: Callable[[], float], promptness: Promptness) -> None:
         self._dialer = dialer
         self._clock = clock
         self._idle: OrderedDict[_Connection, tuple[str, str]] = OrderedDict()  # oldest first
-        self._total = anyio.Semaphore(MAX_AT_ONCE, fast_acquire=True)
-        self._places: dict[str, _Places] = {}
+        self._promptness = promptness
+        self._places: Places[anyio.Event] = Places(MAX_AT_ONCE_PER_SERVER, MAX_AT_ONCE, promptness)
 
     async def aclose(self) -> None:
         """Close idle connections."""
@@ -99,15 +95,32 @@ class PeerConnections:
 
     @asynccontextmanager
     async def _place(self, server: str) -> AsyncIterator[None]:
-        places = self._places.setdefault(server, _Places(anyio.Semaphore(MAX_AT_ONCE_PER_SERVER, fast_acquire=True)))
-        places.users += 1
+        if not self._places.take(server, self._clock()):
+            await self._wait(server)
+        began, answered = self._clock(), False
         try:
-            async with places.semaphore, self._total:
-                yield
+            yield
+            answered = True
         finally:
-            places.users -= 1
-            if not places.users:
-                self._places.pop(server, None)
+            now = self._clock()
+            self._promptness.note(server, now - began, now, answered=answered)
+            self._leave(server)
+
+    async def _wait(self, server: str) -> None:
+        turn = anyio.Event()
+        self._places.wait(server, turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():  # it came as the caller gave up
+                self._leave(server)
+            else:
+                self._places.give_up(server, turn)
+            raise
+
+    def _leave(self, server: str) -> None:
+        for turn in self._places.leave(server, self._clock()):
+            turn.set()
 
     async def _exchange(
         self,

@@ -33,6 +33,7 @@ from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.giving_up import give_up
 from openguild_proto.operations.owner_changes import lost_owners
 from openguild_proto.operations.taking_over import succeed
+from openguild_proto.policy.places import Places
 from openguild_runtime.federation.connections import PeerConnections
 from openguild_runtime.federation.guild_moves import GuildMoves
 from openguild_runtime.federation.lost_owners import watch_lost_owners
@@ -80,6 +81,7 @@ class PeerLink:
         self._tasks = tasks
         self._metrics = metrics
         self._discoveries: dict[str, _Discovery] = {}
+        self._places: Places[None] = Places(1, MAX_DISCOVERIES, service.promptness)
         self._absorbing: set[str] = set()  # logs
         self.moves = GuildMoves(storage=storage, run=self._run, context=self.context, is_on=lambda: self.policy.is_on)
 
@@ -163,7 +165,7 @@ class PeerLink:
         """Read where a server is reached and its keys. Raises PeerUnavailable."""
         found = self._discoveries.get(effect.server)
         if found is None:
-            if len(self._discoveries) >= MAX_DISCOVERIES:
+            if not self._places.take(effect.server, self._sources.monotonic()):
                 raise PeerUnavailable(effect.server, "busy")
             found = self._discoveries[effect.server] = _Discovery()
             self._tasks.start_soon(self._discover, effect.server, found)  # it goes on where who asked gives up
@@ -182,6 +184,7 @@ class PeerLink:
                 log.info("a server was not found", server=server, reason=failure.reason, detail=failure.detail)
         finally:
             del self._discoveries[server]
+            self._places.leave(server, self._sources.monotonic())
             found.ended.set()
 
     async def fetch(self, effect: Fetch) -> Fetched:

@@ -160,7 +160,7 @@ class Server:
         self.servers = PeerLink(
             service=self.service,
             storage=self.storage,
-            connections=make_connections(config, clock),
+            connections=make_connections(config, clock, self.service.promptness),
             sources=self.sources,
             tasks=tasks,
             metrics=self.metrics.federation,

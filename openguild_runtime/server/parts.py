@@ -17,6 +17,7 @@ from openguild_proto.limits import Limits
 from openguild_proto.memory import MemoryTables
 from openguild_proto.mirroring.deliveries import Deliveries
 from openguild_proto.operations.context import Service
+from openguild_proto.policy.promptness import Promptness
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.bus.base import Bus
@@ -72,7 +73,7 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
     )
 
 
-def make_connections(config: ServerConfig, clock: Callable[[], float]) -> PeerConnections:
+def make_connections(config: ServerConfig, clock: Callable[[], float], promptness: Promptness) -> PeerConnections:
     """Connections to other servers. Raises ConfigError for a `federation.ca_file` that cannot be read."""
     federation = config.federation
     tls = partial(tls_context, federation.ca_file)
@@ -81,7 +82,7 @@ def make_connections(config: ServerConfig, clock: Callable[[], float]) -> PeerCo
             tls()
         except (OSError, ssl.SSLError) as problem:
             raise ConfigError(f"federation.ca_file: {federation.ca_file}: cannot be read as PEM: {problem}") from None
-    return PeerConnections(Dialer(tls, allow_private=federation.allow_private_addresses), clock)
+    return PeerConnections(Dialer(tls, allow_private=federation.allow_private_addresses), clock, promptness)
 
 
 def make_deliveries(
@@ -95,7 +96,7 @@ def make_deliveries(
     holder: str,
 ) -> DeliveryRunner:
     """What is delivered to other servers. `holder`: a name of this process."""
-    deliveries = Deliveries(holder, service.signer, random.random)
+    deliveries = Deliveries(holder, service.signer, random.random, service.promptness)
 
     def is_on() -> bool:
         return service.settings.federation.mode is not Mode.OFF

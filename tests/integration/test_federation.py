@@ -64,7 +64,8 @@ def asked(server: ServerProcess, *effects: AskPeer, allow_private: bool = True) 
             link = PeerLink(
                 service=service, storage=MemoryStorage(), sources=sources, tasks=tasks,
                 connections=PeerConnections(
-                    Dialer(lambda: tls_context(None), allow_private=allow_private), sources.monotonic
+                    Dialer(lambda: tls_context(None), allow_private=allow_private), sources.monotonic,
+                    service.promptness,
                 ),
                 metrics=FederationMetrics(CollectorRegistry()),
             )  # fmt: skip

@@ -15,6 +15,7 @@ from openguild_proto.effects.federation import AskPeer, FindPeer, PeerAnswer, Pe
 from openguild_proto.memory import MemoryTables
 from openguild_proto.mirroring.actions import AnyAction, Level, Log, Query, Tell
 from openguild_proto.mirroring.deliveries import Deliveries
+from openguild_proto.policy.promptness import Promptness
 from openguild_proto.schemas.between_servers import Delivery, DeliveryAnswer, LogDelivery, MirrorPlace
 
 WALL_MS = 1_700_000_000_000
@@ -91,10 +92,12 @@ class DrivenDeliveries:
         self.asked: list[StorageEffect[Any]] = []
         self.fails: Callable[[Any], Exception | None] = lambda effect: None
         self.loses_answer: Callable[[], bool] = lambda: False
+        self.silent: set[str] = set()  # peers that are asked and never answer
+        self.promptness = Promptness()
 
     def add(self, name: str) -> Deliveries:
         """Start a process."""
-        process = Deliveries(name, SIGNER, self.random.random)
+        process = Deliveries(name, SIGNER, self.random.random, self.promptness)
         self.processes.append(process)
         process.at(self.now, self.wall_ms)
         process.start()
@@ -131,6 +134,8 @@ class DrivenDeliveries:
 
     def _do(self, process: Deliveries, action: AnyAction) -> None:
         match action:
+            case Query(effect=AskPeer(server=server)) if server in self.silent:
+                pass
             case Query(number=number, effect=effect):
                 try:
                     result = self._perform(effect)
@@ -156,6 +161,7 @@ class DrivenDeliveries:
             self.asked.append(effect)
             return self.tables.perform(effect)
         answer = self.peers[effect.server].take(effect.body)
+        self.promptness.note(effect.server, 0.0, self.now, answered=True)
         if self.loses_answer():
             raise PeerUnavailable(effect.server, "timeout", sent=True)
         malformed = self.peers[effect.server].malformed

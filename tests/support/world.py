@@ -16,6 +16,7 @@ from openguild_proto.effects.process import (
     CheckReadiness,
     FindPresence,
     HashPassword,
+    LetOthersRun,
     Readiness,
     RenderMetrics,
     VerifyPassword,
@@ -77,6 +78,8 @@ class World:
                 return {user_id: self.present[user_id] for user_id in user_ids if user_id in self.present}
             case StartAbsorbing():
                 return self.tables.perform(AbsorbHistory(effect.owner, effect.log_id))
+            case LetOthersRun():
+                return None
             case WarnOperator():
                 self.warned.append(effect)
                 return None

@@ -125,21 +125,23 @@ WITH part AS (
     INSERT INTO federation_leases AS l (peer, holder, until) VALUES ('{PROCESS}' || $2::text, $2, $4::timestamptz)
     ON CONFLICT (peer) DO UPDATE SET until = EXCLUDED.until
 ), ended AS (
-    DELETE FROM federation_leases WHERE peer LIKE '{PROCESS}%' AND until < $3::timestamptz - interval '1 hour'
+    DELETE FROM federation_leases WHERE peer LIKE '{PROCESS}%' AND holder <> $2
+    AND (until < $3::timestamptz - interval '1 hour' OR until > $7::timestamptz)
 ), wanted AS (
     SELECT peer FROM unnest($1::text[]) AS peer
     UNION (
         SELECT given.peer FROM unnest($5::text[]) WITH ORDINALITY AS given (peer, place) WHERE NOT EXISTS (
-            SELECT FROM federation_leases AS l WHERE l.peer = given.peer AND l.holder <> $2 AND l.until >= $3
+            SELECT FROM federation_leases AS l WHERE l.peer = given.peer AND l.holder <> $2
+            AND l.until BETWEEN $3 AND $7
         ) ORDER BY given.place LIMIT $6
     )
 ), taken AS (
     INSERT INTO federation_leases AS l (peer, holder, until) SELECT peer, $2, $4 FROM wanted ORDER BY peer
     ON CONFLICT (peer) DO UPDATE SET holder = EXCLUDED.holder, until = EXCLUDED.until
-    WHERE l.holder = EXCLUDED.holder OR l.until < $3 RETURNING peer
+    WHERE l.holder = EXCLUDED.holder OR l.until NOT BETWEEN $3 AND $7 RETURNING peer
 )
 SELECT coalesce((SELECT array_agg(peer) FROM taken), '{{}}') AS peers, 1 + (
-    SELECT count(*) FROM federation_leases WHERE peer LIKE '{PROCESS}%' AND holder <> $2 AND until >= $3
+    SELECT count(*) FROM federation_leases WHERE peer LIKE '{PROCESS}%' AND holder <> $2 AND until BETWEEN $3 AND $7
 ) AS holders
 """
 
@@ -255,6 +257,7 @@ async def take_leases(connection: Connection, effect: TakeLeases) -> Leases:
         moment(effect.until_ms),
         effect.others,
         effect.at_most,
+        moment(effect.latest_ms),
     )
     return Leases(tuple(sorted(row["peers"])), row["holders"]) if row is not None else Leases((), 1)
 

@@ -81,7 +81,7 @@ IS_MIRRORED = "SELECT EXISTS (SELECT FROM federation_guilds WHERE guild_id = $1 
 HEAD = "SELECT head_sequence FROM logs WHERE log_id = $1"
 LACKS_HISTORY = f"SELECT EXISTS (SELECT FROM ({LOGS}) AS l WHERE base_sequence > 0)"
 HISTORY = """
-SELECT l.epoch, l.head_sequence, e.sequence, e.wire, e.created_at, e.nonce, e.fingerprint
+SELECT v.guild_id, l.epoch, l.head_sequence, e.sequence, e.wire, e.created_at, e.nonce, e.fingerprint
 FROM logs AS l LEFT JOIN channels AS c ON c.channel_id = l.log_id
 JOIN federation_moves AS v ON v.guild_id = coalesce(c.guild_id, l.log_id) AND v.server = $1
 LEFT JOIN LATERAL (
@@ -310,4 +310,4 @@ async def read_history(connection: Connection, effect: ReadLogHistory) -> LogHis
         for row in rows
         if row["sequence"] is not None
     )
-    return LogHistory(rows[0]["epoch"], rows[0]["head_sequence"], lines)
+    return LogHistory(str(rows[0]["guild_id"]), rows[0]["epoch"], rows[0]["head_sequence"], lines)

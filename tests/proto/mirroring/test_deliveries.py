@@ -13,6 +13,7 @@ from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.effects.mirrors import ReadSnapshot
 from openguild_proto.limits import (
+    MAX_ASKED_PEERS,
     MAX_DELIVERED_BYTES,
     MAX_DELIVERED_EVENTS,
     PEER_HEADS_SECS,
@@ -67,6 +68,22 @@ def test_a_thousand_peers_cost_a_request_each_and_few_reads() -> None:
     stored = [effect for effect in world.driven.asked if isinstance(effect, MoveCursors)]
     assert sum(len(effect.moves) for effect in stored) == 300
     assert len(stored) < 300
+
+
+def test_peers_that_do_not_answer_hold_up_no_other() -> None:
+    world = World(peers=2 * MAX_ASKED_PEERS)
+    world.post()
+    world.driven.run(5)
+    world.assert_level()
+    last = list(world.process.peers)[-1]
+    world.driven.silent = world.peers.keys() - {last}
+    for server in world.driven.silent:
+        world.driven.promptness.note(server, 30.0, world.driven.now, answered=False)
+    for _ in range(3):
+        world.post()
+        world.driven.run(1)
+        log = world.peers[last].logs[world.channel]
+        assert log.events == world.owner.events(world.channel)[log.base :]
 
 
 def test_a_catch_up_takes_full_requests() -> None:

@@ -14,8 +14,10 @@ from openguild_proto.canonical.event import build_event
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.effects.mirrors import ReadSnapshot
+from openguild_proto.effects.process import LetOthersRun
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import (
+    EVENTS_OF_TURN,
     MAX_DELIVERIES_OF_SERVER,
     MAX_EVENT_VALUES,
     MAX_MIRRORED_ROLES,
@@ -173,10 +175,22 @@ def test_few_deliveries_of_a_server_are_taken_at_a_time(shared: Shared) -> None:
     with ExitStack() as slow:
         for _ in range(MAX_DELIVERIES_OF_SERVER):
             assert deliver(NORTH) == 200
-            slow.enter_context(shared.south.service.deliveries.place(NORTH))
+            slow.enter_context(shared.south.service.deliveries.place(NORTH, shared.south.wall_ms / 1000))
         assert deliver(NORTH) == 503
         assert deliver("east.test") == 200
     assert deliver(NORTH) == 200
+
+
+def test_a_long_delivery_is_verified_in_turns(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 events take 30 ms and more, in which nobody else is served."""
+    for number in range(3 * EVENTS_OF_TURN):
+        shared.north.ask_for(shared.alice, "POST", f"/channels/{shared.channel}/messages", {"content": str(number)})
+    effects: list[type[Any]] = []
+    perform = shared.south.perform
+    monkeypatch.setattr(shared.south, "perform", lambda effect: (effects.append(type(effect)), perform(effect))[1])
+    shared.level()
+    assert effects.count(LetOthersRun) == 3
+    assert len(shared.messages(shared.south, shared.bob)) >= 3 * EVENTS_OF_TURN, "all of it is there"
 
 
 def test_a_server_gets_few_snapshots_of_a_guild_in_a_minute(shared: Shared) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from openguild_proto.effects.federation import AskPeer, RuleServer, Standing
+from openguild_proto.effects.handovers import BeginMove
 from tests.support.homeservers import Federation, Homeserver
 from tests.support.world import decoded
 
@@ -147,6 +148,30 @@ def test_a_server_that_is_denied_in_one_guild_reads_nothing_of_it() -> None:
             f"/federation/v1/logs/{channel}/proof",
         ):
             assert scene.south.perform(AskPeer(NORTH, "GET", target)).status == expected, target
+
+
+@pytest.mark.parametrize(("standing", "status"), [(Standing.DENY, 403), (Standing.QUARANTINE, 200)])
+def test_the_history_of_a_guild_on_its_way_is_not_for_a_server_that_is_denied_in_it(
+    standing: Standing, status: int
+) -> None:
+    scene = TwoGuilds()
+    scene.say()
+    for guild in scene.guilds:
+        assert scene.north.perform(BeginMove(guild_id=guild, to=SOUTH, now_ms=scene.north.wall_ms)) is None
+    rule(scene.north, SOUTH, standing, scene.guilds[0])
+    asked = [f"/federation/v1/logs/{channel}/history?since=0" for channel in scene.channels]
+    assert [scene.south.perform(AskPeer(NORTH, "GET", target)).status for target in asked] == [status, 200]
+
+
+def test_no_invite_is_deleted_of_an_owner_that_is_denied_in_its_guild() -> None:
+    scene = TwoGuilds()
+    bob_id = scene.south.ask_for(scene.bob, "GET", "/users/me")["user_id"]
+    for guild in scene.guilds:
+        scene.north.ask_for(scene.alice, "PUT", f"/guilds/{guild}/members/{bob_id}", {"role": "admin"})
+    rule(scene.south, NORTH, Standing.DENY, scene.guilds[0])
+    asked = [scene.south.ask("DELETE", f"/invites/{code}@{NORTH}", token=scene.bob).status for code in scene.codes]
+    assert asked == [403, 204]
+    assert scene.north.ask("GET", f"/invites/{scene.codes[0]}", token=scene.alice).status == 200
 
 
 def test_users_have_nothing_to_do_with_an_owner_in_a_guild_in_which_it_is_denied() -> None:

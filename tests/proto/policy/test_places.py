@@ -1,4 +1,4 @@
-"""Places for what is under way at the same time."""
+"""Places for what is under way with other servers at the same time."""
 
 from __future__ import annotations
 
@@ -7,20 +7,75 @@ from contextlib import ExitStack
 import pytest
 
 from openguild_proto.policy.places import Places
+from openguild_proto.policy.promptness import MAX_REMEMBERED, SLOW_SECS, SLOW_TIMES, Promptness
 
 
-def test_a_key_has_few_places_and_leaves_others_theirs() -> None:
-    places = Places(of_key=2, in_all=3)
+def prompt(*servers: str) -> Promptness:
+    promptness = Promptness()
+    for server in servers:
+        promptness.note(server, 0.1, 0.0, answered=True)
+    return promptness
+
+
+def places(of_server: int, in_all: int, *servers: str) -> Places[str]:
+    """Those of `servers` are prompt."""
+    return Places(of_server, in_all, prompt(*servers))
+
+
+def test_a_server_has_few_places_and_leaves_others_theirs() -> None:
+    found = places(2, 4, "a", "b", "c")
     with ExitStack() as taken:
-        assert [taken.enter_context(places.place("a")) for _ in range(3)] == [True, True, False]
-        assert [taken.enter_context(places.place("b")) for _ in range(2)] == [True, False]
-    with places.place("b") as is_free:
+        assert [taken.enter_context(found.place("a", 0.0)) for _ in range(3)] == [True, True, False]
+        assert [taken.enter_context(found.place("b", 0.0)) for _ in range(2)] == [True, False], "half of what is free"
+        assert taken.enter_context(found.place("c", 0.0))
+        assert not taken.enter_context(found.place("d", 0.0))
+    with found.place("b", 0.0) as is_free:
         assert is_free
 
 
 def test_a_place_is_given_back_when_its_work_fails() -> None:
-    places = Places(of_key=1, in_all=1)
-    with pytest.raises(ValueError, match="it fails"), places.place("a"):
+    found = places(1, 1, "a")
+    with pytest.raises(ValueError, match="it fails"), found.place("a", 0.0):
         raise ValueError("it fails")
-    with places.place("a") as is_free:
+    with found.place("a", 0.0) as is_free:
         assert is_free
+
+
+def test_slow_servers_and_strangers_share_a_half() -> None:
+    found = places(1, 8, "prompt")
+    assert [found.take(f"stranger {number}", 0.0) for number in range(5)] == [True, True, True, True, False]
+    assert found.take("prompt", 0.0)
+
+
+def test_a_place_goes_to_one_that_may_have_it_in_turns() -> None:
+    found = places(1, 2, "a", "b")
+    assert found.take("stranger", 0.0)
+    assert found.take("a", 0.0)
+    for server, ticket in (("other", "s1"), ("a", "a1"), ("a", "a2"), ("b", "b1")):
+        assert not found.take(server, 0.0)
+        found.wait(server, ticket)
+    assert found.leave("a", 0.0) == ["a1"]
+    assert found.leave("a", 0.0) == ["b1"], "the servers have turns"
+    found.give_up("a", "a2")
+    assert found.leave("b", 0.0) == []
+    assert found.leave("stranger", 0.0) == ["s1"]
+
+
+def test_a_server_is_slow_for_many_times_as_long_as_it_took() -> None:
+    promptness = prompt("a")
+    promptness.note("a", SLOW_SECS + 1, 10.0, answered=False)
+    promptness.note("a", 0.1, 11.0, answered=True)
+    assert not promptness.is_prompt("a", 9.9 + SLOW_TIMES * (SLOW_SECS + 1))
+    assert promptness.is_prompt("a", 10.1 + SLOW_TIMES * (SLOW_SECS + 1))
+
+
+def test_no_answer_makes_no_server_prompt() -> None:
+    promptness = Promptness()
+    promptness.note("a", 0.1, 0.0, answered=False)
+    assert not promptness.is_prompt("a", 1.0)
+
+
+def test_a_bounded_number_of_servers_is_remembered() -> None:
+    promptness = prompt("first", *map(str, range(MAX_REMEMBERED)))
+    assert not promptness.is_prompt("first", 1.0)
+    assert promptness.is_prompt("0", 1.0)

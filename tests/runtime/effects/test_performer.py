@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from openguild_proto.effects import Operation, Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.accounts import FindUserByName
 from openguild_proto.effects.attempts import CountAttempt
-from openguild_proto.effects.process import HashPassword
+from openguild_proto.effects.process import HashPassword, LetOthersRun
 from openguild_proto.policy.lifecycle import Lifecycle
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
@@ -91,6 +92,28 @@ async def test_an_effect_is_given_up_at_the_deadline_and_none_is_begun_after_it(
 
 async def test_who_waits_for_a_place_to_hash_is_told_that_it_is_too_much() -> None:
     assert await within(0.05, MemoryStorage(), HashPassword(password="x")) == [Overloaded]
+
+
+async def test_work_that_lets_others_run_goes_on_one_at_a_time() -> None:
+    order: list[str] = []
+
+    def work(name: str) -> Operation[None]:
+        for step in range(3):
+            yield from LetOthersRun()
+            order.append(f"{name}{step}")
+
+    async def look() -> None:
+        for _ in range(20):
+            order.append("-")
+            await anyio.lowlevel.checkpoint()
+
+    driver = performer(MemoryStorage())
+    async with anyio.create_task_group() as tasks:
+        for name in ("a", "b"):
+            tasks.start_soon(driver.run, work(name))
+        tasks.start_soon(look)
+    steps = "".join(order).strip("-").split("-")
+    assert [step for step in steps if step] == ["a0", "b0", "a1", "b1", "a2", "b2"], "the others run in between"
 
 
 async def test_cancellation_from_outside_is_not_taken_for_the_deadline() -> None:

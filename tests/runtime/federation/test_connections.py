@@ -11,6 +11,7 @@ import pytest
 from anyio.abc import ByteStream
 
 from openguild_proto.effects.federation import PeerUnavailable
+from openguild_proto.policy.promptness import Promptness
 from openguild_runtime.federation.connections import IDLE_SECS, MAX_AT_ONCE_PER_SERVER, PeerConnections
 from openguild_runtime.federation.dialer import Dialer, tls_context
 
@@ -31,7 +32,7 @@ class Peer:
         self.busy = anyio.Event()  # as many are under way as may be
         self.now = 0.0
         dialer = Dialer(lambda: tls_context(None), allow_private=True)
-        self.connections_to = PeerConnections(dialer, lambda: self.now)
+        self.connections_to = PeerConnections(dialer, lambda: self.now, Promptness())
 
     async def ok(self, stream: ByteStream, request: bytes) -> bool:
         await stream.send(ANSWER)

@@ -335,6 +335,22 @@ async def test_one_holder_of_a_lease_at_a_time(storage: Storage) -> None:
     assert await take(one, (), NOW + 25_003) == ()
 
 
+async def test_leases_from_before_the_clock_was_set_back_hold_nothing_up(storage: Storage) -> None:
+    """At a time of its own, as below."""
+    ahead_ms, now_ms = 4 * NOW, 4 * NOW - 3_600_000
+    peers = tuple(sorted(f"{new_id()}.test" for _ in range(4)))
+
+    async def take(holder: str, at_ms: int) -> Leases:
+        return await storage.perform(TakeLeases((), holder, at_ms, at_ms + 15_000, others=peers, at_most=4))
+
+    killed, fresh = new_id(), new_id()
+    assert (await take(killed, ahead_ms)).peers == peers
+    assert await take(fresh, now_ms) == Leases(peers, 1)
+    assert (await take(fresh, now_ms + 1)).holders == 1
+    assert await take(killed, now_ms + 2) == Leases((), 2), "it lives, and its own row is renewed"
+    assert (await take(fresh, now_ms + 3)).holders == 2
+
+
 async def test_many_that_take_leases_at_once_share_them(storage: Storage) -> None:
     peers = tuple(f"{new_id()}.test" for _ in range(20))
     taken: dict[str, tuple[str, ...]] = {}

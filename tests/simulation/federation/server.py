@@ -13,7 +13,7 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import Effect, StorageEffect, StorageUnavailable
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, Discover, Exchange, Fetch, PeerUnavailable, RecordOwnKey
-from openguild_proto.effects.process import Announce, WarnOperator
+from openguild_proto.effects.process import Announce, LetOthersRun, WarnOperator
 from openguild_proto.errors import Refusal
 from openguild_proto.federation.asking import ask_peer
 from openguild_proto.federation.discovery import discover
@@ -191,7 +191,7 @@ class Server:
                 self.run.network.exchange(self, effect, done)
             case Fetch():
                 self.run.network.fetch(self, effect, done)
-            case Announce() | WarnOperator():
+            case Announce() | LetOthersRun() | WarnOperator():
                 done(None, None)
             case _:
                 raise TypeError(type(effect).__name__)
