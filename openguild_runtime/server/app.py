@@ -170,7 +170,7 @@ class Server:
         )
         scrape = Scrape(self.metrics, self.storage, self.replica, self.service.tokens, self.deliveries, clock)
         self.exposition = Exposition(scrape.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
-        self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config))
+        self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config), self.metrics.reloaded)
         budget = make_budget(config, descriptors, self.service.sockets.max_total)
         self.readiness = ReadinessProbe(
             self.storage,
@@ -263,7 +263,7 @@ class Server:
             await self.start_parts()
             self.tasks.start_soon(self._reload_at_hangup, hangups)
             if self.slot is not None:
-                self.tasks.start_soon(self.slot.serve, self.exposition.own, self._heartbeat)
+                self.tasks.start_soon(self.slot.serve, self.exposition.own, self._heartbeat, self.metrics.reloaded)
                 # a worker that cannot serve yet leaves the port to its siblings
                 with anyio.move_on_after(SLOT_PATIENCE_SECS):
                     await self._started.wait()
