@@ -249,7 +249,6 @@ class Server:
         self.tasks.start_soon(watch_deadlines, self.timers, self.sources.monotonic)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(measure_stalls, self.metrics, self.sources.monotonic)
-        self.tasks.start_soon(self.replica.watch_wall_clock)
         self.tasks.start_soon(self.replica.run)
         await self.bus.start(PeerHints(self.replica.from_bus, self.deliveries.heard))
         self.tasks.start_soon(self._start_storage)
@@ -347,6 +346,7 @@ class Server:
         await _until_available(self.replica.start)
         await _until_available(partial(self.timekeeper.measure, self.storage))
         self.tasks.start_soon(self.timekeeper.run, self.storage)
+        self.tasks.start_soon(self.replica.watch_wall_clock)  # the database's from here on
         self.lifecycle.started()
         self._started.set()
         await self._tell_serving()
