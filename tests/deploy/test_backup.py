@@ -1,4 +1,4 @@
-"""deploy/backup.sh tells of itself, and two that run at the same time do not write into one file."""
+"""deploy/backup.sh tells of itself, and two at the same time are each whole; deploy/restore.sh keeps what mirrors have."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
+from openguild_runtime.embedded.postgres import postgres_programs
+from tests.conftest import run_apart
 from tests.support.server import ROOT
 from tests.support.waiting import wait_until
 
@@ -110,3 +114,37 @@ def test_what_a_killed_one_left_is_removed(backups: Backups) -> None:
     (backups.directory / f"backup.part.{os.getpid()}").touch()
     assert backups.run() == (0, "")
     assert backups.files() == ["backup", f"backup.part.{os.getpid()}"]
+
+
+def test_a_restore_leaves_mirrored_logs_their_epochs(tmp_path: Path, database_url: str, empty_url: str) -> None:
+    """With another epoch than that of its owner a mirror begins anew, without the messages that it had."""
+    environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}  # of the server's version
+    guild, own = str(uuid4()), str(uuid4())
+    statements = (
+        f"INSERT INTO guilds (guild_id, name, created_at, origin) VALUES ('{guild}', 'g', now(), 'owner.test')",
+        f"INSERT INTO logs (log_id, kind, epoch) VALUES ('{guild}', 'guild', 7), ('{own}', 'guild', 7)",
+        f"INSERT INTO federation_mirrors (log_id, guild_id) VALUES ('{guild}', '{guild}')",
+    )
+    epochs: dict[str, int] = {}
+
+    async def fill() -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(";".join(statements))
+        await connection.close()
+
+    async def look() -> None:
+        connection = await asyncpg.connect(empty_url)
+        epochs.update(
+            {str(row["log_id"]): row["epoch"] for row in await connection.fetch("SELECT log_id, epoch FROM logs")}
+        )
+        await connection.close()
+
+    run_apart(fill)
+    for command in (
+        [ROOT / "deploy/backup.sh", database_url, tmp_path / "backup"],
+        [ROOT / "deploy/restore.sh", tmp_path / "backup", empty_url],
+    ):
+        subprocess.run(command, check=True, env=environment)
+    run_apart(look)
+    assert epochs[guild] == 7
+    assert epochs[own] != 7
