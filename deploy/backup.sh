@@ -1,13 +1,40 @@
 #!/bin/sh
-# `deploy/backup.sh URL FILE`: the whole database as one consistent file. Runs beside a serving server.
+# `deploy/backup.sh URL FILE [METRICS]`: the whole database as one consistent file. Runs beside a serving server.
 # `URL` may be a file that holds the URL; then no process's arguments show the password. A backup that fails leaves nothing behind.
+# `METRICS`: a file of a textfile collector, for the alerts that a backup has failed or is old (docs/runbooks.md, Backup).
 set -eu
 umask 077
-case $#,${2-} in 2,*://* | [!2],*) echo "usage: deploy/backup.sh URL FILE" >&2; exit 2 ;; esac
-[ ! -d "$2" ] || { echo "backup.sh: $2 is a directory: name a file in it" >&2; exit 2; }
+case $#,${2-} in [23],*://* | [!23],*) echo "usage: deploy/backup.sh URL FILE [METRICS]" >&2; exit 2 ;; esac
+file=$2 part=$2.part.$$ metrics=${3-} began=$(date +%s)
+
+report() { # 1: it succeeded. Else the time and size of the one that last did stay.
+    [ -n "$metrics" ] || return 0
+    {
+        printf '# TYPE openguild_backup_success gauge\nopenguild_backup_success %s\n' "$1"
+        if [ "$1" = 1 ]; then
+            printf '# TYPE openguild_backup_timestamp_seconds gauge\nopenguild_backup_timestamp_seconds %s\n' "$began"
+            printf '# TYPE openguild_backup_bytes gauge\nopenguild_backup_bytes %s\n' "$(wc -c <"$file" | tr -d ' ')"
+        elif [ -e "$metrics" ]; then
+            sed -n '/openguild_backup_\(timestamp_seconds\|bytes\)/p' "$metrics"
+        fi
+    } >"$metrics.part.$$" && chmod 644 "$metrics.part.$$" && mv -- "$metrics.part.$$" "$metrics"
+}
+
+end() {
+    status=$?
+    rm -f -- "$part"
+    if [ "$status" = 0 ]; then report 1 || status=1; else report 0 || :; fi
+    [ -z "$metrics" ] || rm -f -- "$metrics.part.$$"
+    exit "$status"
+}
+
+trap end EXIT
+trap 'exit 130' INT TERM HUP
+[ ! -d "$file" ] || { echo "backup.sh: $file is a directory: name a file in it" >&2; exit 2; }
 . "$(dirname "$0")/database-url.sh"
 use_database "$1"
-trap 'rm -f -- "$2.part"' EXIT
-trap 'exit 130' INT TERM HUP
-pg_dump --format=custom --compress=6 --no-owner --no-privileges --dbname="$database" --file="$2.part"
-mv -- "$2.part" "$2"
+for left in "$file".part.*; do # of a backup that was killed; another one that runs keeps its own
+    [ ! -e "$left" ] || kill -0 "${left##*.}" 2>/dev/null || rm -f -- "$left"
+done
+pg_dump --format=custom --compress=6 --no-owner --no-privileges --dbname="$database" --file="$part"
+mv -- "$part" "$file"

@@ -13,11 +13,12 @@ if [ "${tables:-0}" != 0 ]; then
     exit 1
 fi
 pg_restore --no-owner --no-privileges --exit-on-error --single-transaction --dbname="$database" "$1"
-# Clients may have read what is gone now: a new epoch tells them so.
+# Clients may have read what is gone now: a new epoch tells them so. A mirrored log counts in the epoch of its origin: it would begin anew, empty.
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname="$database" <<'SQL' ||
 BEGIN;
 UPDATE log_history SET renewals = renewals + 1, lineage = NULL, database = gen_random_uuid();
-UPDATE logs SET epoch = 2 + trunc(random() * 9007199254740990)::bigint;
+UPDATE logs SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
+WHERE NOT EXISTS (SELECT FROM federation_mirrors AS m WHERE m.log_id = logs.log_id);
 COMMIT;
 SQL
     { echo "restore.sh: restored, but channels have their old epochs: run openguild-server migrate --new-epoch" >&2; exit 1; }

@@ -317,13 +317,19 @@ class Channels:
                         self._restart(feed, second)
 
     def restart_all(self) -> Procedure[None]:
-        """Logs have new epochs: what was released of another one begins anew. Raises StorageUnavailable."""
+        """Logs have new epochs: what was released of another one begins anew. Raises StorageUnavailable.
+
+        So does a log that went back and keeps its epoch, which is that of its owner's server: it is no further doubt.
+        """
         self._restarts += 1
         for some in batched([feed for feed in self._feeds.values() if feed.follower.begun]):
+            places = [feed.follower.place for feed in some]
             heads = yield from ReadHeads(tuple(feed.channel_id for feed in some))
-            for feed in some:
+            for feed, place in zip(some, places, strict=True):
                 head = heads.get(feed.channel_id)
                 if head is None or head.epoch != feed.epoch:  # else it was opened since, or created
+                    self._restart(feed, head)
+                elif feed.follower.tail_read(place, head.sequence) is Tail.SHORT:
                     self._restart(feed, head)
 
     def _restart(self, feed: ChannelFeed, head: Head | None) -> None:

@@ -71,22 +71,32 @@ def token_keys(keys: KeyRing) -> dict[str, Any]:
 
 
 class LiveConfig:
-    """The current configuration, and the parts that a change affects. `reread` loads the configuration again."""
+    """The current configuration, and the parts that a change affects. `reread` loads the configuration again; `reloaded` is
+    told whether that succeeded."""
 
     def __init__(
-        self, config: ServerConfig, service: Service, replica: ReplicaRunner, reread: Callable[[], ServerConfig]
+        self,
+        config: ServerConfig,
+        service: Service,
+        replica: ReplicaRunner,
+        reread: Callable[[], ServerConfig],
+        reloaded: Callable[[bool], None],
     ) -> None:
         self.config = config
         self._service = service
         self._replica = replica
         self._reread = reread
+        self._reloaded = reloaded
 
     def reload(self) -> None:
         """Load and apply the configuration. An invalid one changes nothing and is logged in one line."""
+        self._reloaded(False)  # until it is applied, whatever fails
         try:
             self.apply(self._reread())
         except ConfigError as problem:
             log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line, no traceback
+        else:
+            self._reloaded(True)
 
     def changes(self) -> dict[str, Any]:
         """Return the values that `admin set` has changed."""

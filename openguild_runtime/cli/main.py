@@ -230,6 +230,13 @@ async def _migrate(config: ServerConfig, new_epoch: bool, make_missing: bool) ->
         _print_line(
             f"Missing: table {', '.join(missing.tables)}; if it was renamed, name it back, else restore a backup"
         )
+    if missing.constraints:
+        _print_line(
+            f"Missing: {', '.join(missing.constraints)}; add it as `openguild-server migrate --sql` has it, or restore a backup"
+        )
+    if missing.invalid:
+        told = "Dropped: {}" if make_missing else "Invalid: {}; `openguild-server migrate --missing` drops it"
+        _print_line(told.format("index " + ", index ".join(missing.invalid)))
     if new_epoch:
         _print_line("Every channel has a new epoch: clients start again from the newest events")
     return 0

@@ -210,6 +210,10 @@ class Metrics:
         self._replica_before: dict[str, int] = {}
         self.federation = FederationMetrics(registry)
         self._draining = self._gauge("openguild_draining", "1 while the server drains")
+        self._reload = self._gauge(
+            "openguild_config_last_reload_successful", "0 if the last reload of the configuration was refused"
+        )
+        self._reload.set(1)
         self._token_keys = self._gauge(
             "openguild_token_key_info", "Always 1: a key that this process accepts tokens of", "fingerprint", "use"
         )
@@ -360,6 +364,9 @@ class Metrics:
         self._token_keys.clear()
         for place, fingerprint in enumerate(fingerprints):
             self._token_keys.labels(fingerprint, "fallback" if place else "signing").set(1)
+
+    def reloaded(self, successful: bool) -> None:
+        self._reload.set(successful)
 
     def draining(self, draining: bool) -> None:
         self._draining.set(draining)

@@ -170,7 +170,7 @@ class Server:
         )
         scrape = Scrape(self.metrics, self.storage, self.replica, self.service.tokens, self.deliveries, clock)
         self.exposition = Exposition(scrape.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
-        self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config))
+        self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config), self.metrics.reloaded)
         budget = make_budget(config, descriptors, self.service.sockets.max_total)
         self.readiness = ReadinessProbe(
             self.storage,
@@ -249,7 +249,6 @@ class Server:
         self.tasks.start_soon(watch_deadlines, self.timers, self.sources.monotonic)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(measure_stalls, self.metrics, self.sources.monotonic)
-        self.tasks.start_soon(self.replica.watch_wall_clock)
         self.tasks.start_soon(self.replica.run)
         await self.bus.start(PeerHints(self.replica.from_bus, self.deliveries.heard))
         self.tasks.start_soon(self._start_storage)
@@ -263,7 +262,7 @@ class Server:
             await self.start_parts()
             self.tasks.start_soon(self._reload_at_hangup, hangups)
             if self.slot is not None:
-                self.tasks.start_soon(self.slot.serve, self.exposition.own, self._heartbeat)
+                self.tasks.start_soon(self.slot.serve, self.exposition.own, self._heartbeat, self.metrics.reloaded)
                 # a worker that cannot serve yet leaves the port to its siblings
                 with anyio.move_on_after(SLOT_PATIENCE_SECS):
                     await self._started.wait()
@@ -347,6 +346,7 @@ class Server:
         await _until_available(self.replica.start)
         await _until_available(partial(self.timekeeper.measure, self.storage))
         self.tasks.start_soon(self.timekeeper.run, self.storage)
+        self.tasks.start_soon(self.replica.watch_wall_clock)  # the database's from here on
         self.lifecycle.started()
         self._started.set()
         await self._tell_serving()

@@ -56,7 +56,11 @@ class SiblingMetrics(msgspec.Struct, frozen=True, tag="sibling_metrics"):
     texts: dict[int, bytes]
 
 
-Message = Heartbeat | MetricsRequest | WorkerMetrics | SiblingMetrics
+class ReloadFailed(msgspec.Struct, frozen=True, tag="reload_failed"):
+    """From the supervisor: the last reload was refused, and the worker keeps its configuration."""
+
+
+Message = Heartbeat | MetricsRequest | WorkerMetrics | SiblingMetrics | ReloadFailed
 _decoder = msgspec.msgpack.Decoder(Message)
 
 
@@ -152,8 +156,13 @@ class WorkerSlot:
         self._answers: dict[int, dict[int, bytes]] = {}
         self._answered = anyio.Event()
 
-    async def serve(self, own: Callable[[], Awaitable[bytes]], heartbeat: Callable[[], Heartbeat]) -> None:
-        """Send heartbeats and answer with `own` metrics, until the supervisor is gone."""
+    async def serve(
+        self,
+        own: Callable[[], Awaitable[bytes]],
+        heartbeat: Callable[[], Heartbeat],
+        reloaded: Callable[[bool], None],
+    ) -> None:
+        """Send heartbeats and answer with `own` metrics, until the supervisor is gone. `reloaded` is told of a failed reload."""
 
         def heard(message: Message) -> None:
             if isinstance(message, MetricsRequest):
@@ -161,6 +170,8 @@ class WorkerSlot:
             elif isinstance(message, SiblingMetrics) and message.number == self._asked:
                 self._answers[message.number] = message.texts
                 self._answered.set()
+            elif isinstance(message, ReloadFailed):
+                reloaded(False)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._send_heartbeats, heartbeat)

@@ -25,13 +25,13 @@ class _Question:
 
 
 class MetricsRelay:
-    """Part of the supervisor, which keeps `links` up to date: the links of the running workers, by number.
+    """Part of the supervisor, which keeps `links` up to date: those of the running workers, by number.
 
     `patience_secs`: in which the workers give their metrics.
     """
 
-    def __init__(self, tasks: TaskGroup, patience_secs: float = SIBLING_SECS) -> None:
-        self.links: dict[int, SiblingLink] = {}
+    def __init__(self, tasks: TaskGroup, links: dict[int, SiblingLink], patience_secs: float = SIBLING_SECS) -> None:
+        self.links = links
         self._tasks = tasks
         self._patience_secs = patience_secs
         self._questions: dict[int, _Question] = {}

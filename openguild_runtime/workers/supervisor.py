@@ -33,7 +33,7 @@ from openguild_runtime.config.server_config import ServerConfig, split_address
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.process.shutdown import WORKERS_SECS, Shutdown, handle_signals
 from openguild_runtime.server.failures import CommandFailed
-from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message, SiblingLink
+from openguild_runtime.server.siblings import HEARTBEAT_SECS, Heartbeat, Message, ReloadFailed, SiblingLink
 from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.unix_socket import remove_stale_sockets
 from openguild_runtime.workers.metrics_relay import MetricsRelay
@@ -157,6 +157,8 @@ class Supervisor:
         self._max_failures = max_failures
         self._shutdown = shutdown
         self._reread = reread
+        self._reloaded = True
+        self._links: dict[int, SiblingLink] = {}  # of the running workers, by number
         self._workers = [Worker(number) for number in range(config.workers)]
         self._stopping = anyio.Event()
         self._status = 0
@@ -166,7 +168,7 @@ class Supervisor:
         async with anyio.create_task_group() as helpers:
             helpers.start_soon(self._forward_shutdown)
             helpers.start_soon(self._reload_at_hangup, hangups)
-            relay = MetricsRelay(helpers)
+            relay = MetricsRelay(helpers, self._links)
             async with anyio.create_task_group() as slots:
                 for worker in self._workers:
                     slots.start_soon(self._keep_running, worker, relay)
@@ -232,7 +234,9 @@ class Supervisor:
             ours, theirs = socket.socketpair()
         except OSError as failure:
             return _log_start_failure(worker, failure)
-        link = relay.links[worker.number] = SiblingLink(ours)
+        link = self._links[worker.number] = SiblingLink(ours)
+        if not self._reloaded:
+            link.send(ReloadFailed())
         try:
             with theirs:
                 await self._start(worker, theirs)
@@ -240,7 +244,7 @@ class Supervisor:
         except OSError as failure:  # no memory, no descriptors, the interpreter was removed
             return _log_start_failure(worker, failure)
         finally:
-            del relay.links[worker.number]
+            del self._links[worker.number]
             link.close()
             if worker.process is not None:
                 with anyio.CancelScope(shield=True):
@@ -299,10 +303,17 @@ class Supervisor:
                 await self._reload()
 
     async def _reload(self) -> None:
+        self._reloaded = False  # until it is applied, whatever fails
         try:
             self._config = live_part(self._config, self._reread())
+            self._reloaded = True
         except ConfigError as problem:
             log.error("the configuration was not applied", problem=str(problem))  # noqa: TRY400 - one line
+        finally:
+            if not self._reloaded:
+                for link in self._links.values():
+                    link.send(ReloadFailed())
+        if not self._reloaded:
             return
         for worker in self._workers:
             worker.changes = {}  # the reloaded configuration replaces what `admin set` changed

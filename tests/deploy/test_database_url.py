@@ -18,7 +18,7 @@ def back_up(url: str, directory: Path) -> tuple[subprocess.CompletedProcess[str]
     """What the script says, and the arguments of `pg_dump`, for which a script stands in."""
     program, arguments = directory / "bin" / "pg_dump", directory / "arguments"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {arguments}\ntouch {directory}/backup.part\n')
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {arguments}\ntouch "${{6#--file=}}"\n')
     program.chmod(0o755)
     environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     done = subprocess.run(

@@ -29,13 +29,15 @@ from tests.support.waiting import free_port, wait_until
 DASHBOARD = "deploy/observability/grafana/dashboard.py"
 METRIC = re.compile(r"\b(?:openguild|process)_[a-z0-9_]+")
 OURS = re.compile(r"\bnamespace_job(?:_route)?:[a-z0-9_:]+")
-FROM_PROBE = frozenset(
+FROM_FILES = frozenset(
     {
         "openguild_probe_success",
         "openguild_probe_timestamp_seconds",
         "openguild_probe_certificate_expiry_timestamp_seconds",
+        "openguild_backup_success",
+        "openguild_backup_timestamp_seconds",
     }
-)  # `probe --prometheus` writes them
+)  # `probe --prometheus` and `backup.sh` write them
 
 
 def rules() -> list[dict[str, Any]]:
@@ -66,7 +68,7 @@ def exported(server: ServerProcess) -> dict[str, set[str]]:
 def test_every_panel_asks_for_what_is_exported(exported: dict[str, set[str]]) -> None:
     for _, panel in script(DASHBOARD).panels():
         for query, legend in panel.queries:
-            ours = [name for name in METRIC.findall(query) if name not in FROM_PROBE]
+            ours = [name for name in METRIC.findall(query) if name not in FROM_FILES]
             assert set(ours) <= exported.keys(), panel.title
             grouped = {word for group in re.findall(r"\b(?<!on )by \(([^)]*)\)", query) for word in group.split(", ")}
             known = set().union(*(exported[name] for name in ours))
@@ -92,8 +94,8 @@ def test_the_dashboard_file_is_its_table() -> None:
     assert [line["name"] for line in built["templating"]["list"]] == ["environment", "instance", "runbooks"]
     assert [line["name"] for line in built["annotations"]["list"]] == ["Deploys"]
     first = [panel["title"] for panel in built["panels"] if panel["gridPos"]["y"] == 1]
-    assert first == ["Firing alerts", "Ready", "Last synthetic check", "Certificate ends in"]
-    assert sum(panel["gridPos"]["w"] for panel in built["panels"][1:5]) == 24
+    assert first == ["Firing alerts", "Ready", "Last synthetic check", "Certificate ends in", "Last backup"]
+    assert sum(panel["gridPos"]["w"] for panel in built["panels"][1:6]) == 24
 
 
 def test_grafanas_schema_knows_every_member_of_the_dashboard() -> None:
@@ -129,7 +131,7 @@ def test_every_rule_asks_for_what_is_exported(exported: dict[str, set[str]]) -> 
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     for rule in rules():
         for name in METRIC.findall(re.sub(OURS, "", rule["expr"])):
-            assert name in exported or name in FROM_PROBE, f"{rule.get('alert')}: {name}"
+            assert name in exported or name in FROM_FILES, f"{rule.get('alert')}: {name}"
         assert set(OURS.findall(rule["expr"])) <= recorded
 
 

@@ -248,8 +248,8 @@ def test_a_restore_whose_channels_keep_their_epochs_says_so(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (("backup.sh",), "usage: deploy/backup.sh URL FILE"),
-        (("backup.sh", "backup", "postgresql://db/chat"), "usage: deploy/backup.sh URL FILE"),
+        (("backup.sh",), "usage: deploy/backup.sh URL FILE [METRICS]"),
+        (("backup.sh", "backup", "postgresql://db/chat"), "usage: deploy/backup.sh URL FILE [METRICS]"),
         (("restore.sh", "backup"), "usage: deploy/restore.sh FILE URL"),
         (
             ("restore.sh", "postgresql://db/chat", "backup"),
@@ -276,7 +276,7 @@ def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
     for name in ("pg_dump", "psql", "pg_restore"):
         stand_in = programs / name
         stand_in.write_text(
-            f'#!/bin/sh\nprintf "%s\\n" "$@" "$PGPASSWORD" > {tmp_path}/{name}\ntouch {tmp_path}/backup.part\n'
+            f'#!/bin/sh\nprintf "%s\\n" "$@" "$PGPASSWORD" > {tmp_path}/{name}\ntouch "{tmp_path}/${{6##*/}}"\n'
         )
         stand_in.chmod(0o755)
     environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
@@ -316,13 +316,13 @@ def test_a_backup_that_fails_leaves_nothing(tmp_path: Path, postgres: EmbeddedPo
     assert list(tmp_path.iterdir()) == []
     stand_in = tmp_path / "bin/pg_dump"
     stand_in.parent.mkdir()
-    stand_in.write_text('#!/bin/sh\ntouch "$PART"\nexit 1\n')
+    stand_in.write_text('#!/bin/sh\ntouch "${6#--file=}"\nexit 1\n')
     stand_in.chmod(0o755)
-    part = tmp_path / "full/backup.part"
-    part.parent.mkdir()
-    environment = os.environ | {"PATH": f"{stand_in.parent}:{os.environ['PATH']}", "PART": str(part)}
-    done = subprocess.run([DEPLOY / "backup.sh", postgres.url, tmp_path / "full/backup"], env=environment, check=False)
-    assert (done.returncode, list(part.parent.iterdir())) == (1, [])
+    full = tmp_path / "full"
+    full.mkdir()
+    environment = os.environ | {"PATH": f"{stand_in.parent}:{os.environ['PATH']}"}
+    done = subprocess.run([DEPLOY / "backup.sh", postgres.url, full / "backup"], env=environment, check=False)
+    assert (done.returncode, list(full.iterdir())) == (1, [])
 
 
 STEPS = {

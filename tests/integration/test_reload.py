@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support.server import SIGNING_KEY, ServerProcess
 from tests.support.waiting import wait_until
 
 OTHER_KEY = encode_unpadded(bytes(range(32, 64)))
+SUCCESSFUL = "openguild_config_last_reload_successful"
 OLD_PUBLIC = encode_unpadded(parse_seed(SIGNING_KEY).public)
 
 PROGRAM = """
@@ -119,10 +121,14 @@ def test_limits_change(rotating: Rotating) -> None:
 def test_a_bad_configuration_changes_nothing(rotating: Rotating) -> None:
     with rotating.process.start() as server:
         user = server.chat().user()
+        assert server.metric(SUCCESSFUL) == 1
         for bad in ("messaging.no_such_key = 1\n", "messaging.replay_window = -1\n", "not toml"):
             rotating.file.write_text(bad)
             rotating.hang_up("the configuration was not applied")
+            assert server.metric(SUCCESSFUL) == 0
         rotating.file.write_text("")
+        rotating.hang_up("configuration applied")
+        assert server.metric(SUCCESSFUL) == 1
         rotating.key.write_text("not a key")
         rotating.hang_up("the configuration was not applied")
         assert works(user)
@@ -157,6 +163,33 @@ def test_every_worker_gets_the_new_key(
             fresh = User(server.chat(), "x", old.token, "", "")  # a connection of its own, so either worker may answer
             assert not works(fresh)
         assert works(server.chat().user())
+        assert server.stop() == 0, server.tail()
+
+
+def test_every_worker_shows_that_a_reload_failed(
+    tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
+) -> None:
+    """Also one that is started afterwards."""
+    rotating = Rotating(tmp_path, "--workers", "2", DATABASE_URL=new_database(), NATS__URL=nats_server.url)
+
+    def shown() -> list[float]:
+        return [server.metric(SUCCESSFUL, worker=str(number)) for number in range(2)]
+
+    with rotating.process.start() as server:
+        wait_until(lambda: shown() == [1, 1], what="both workers")
+        rotating.file.write_text("not toml")
+        rotating.hang_up("the configuration was not applied")
+        wait_until(lambda: shown() == [0, 0], what="both workers' word")
+        assert server.process is not None
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        said = '"message":"serving"'
+        wait_until(lambda: server.log_path.read_text().count(said) == 3, what="another worker")
+        wait_until(lambda: [server.metric("openguild_worker_up", worker=str(n)) for n in range(2)] == [1, 1])
+        wait_until(lambda: shown() == [0, 0], what="its word")
+        rotating.file.write_text("")
+        rotating.hang_up("configuration applied")
+        wait_until(lambda: shown() == [1, 1], what="both workers' word")
         assert server.stop() == 0, server.tail()
 
 

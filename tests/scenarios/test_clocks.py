@@ -129,6 +129,18 @@ async def test_wrong_logins_at_a_replica_that_is_off_lock_out_for_the_window_onl
                 assert int(one.headers["retry-after"]) <= 2 * window
 
 
+async def test_the_first_reading_of_the_databases_clock_is_no_move(database_url: str) -> None:
+    """The operator is told that this machine's clock differs, and not that somebody has set it."""
+    with structlog.testing.capture_logs() as records:
+        async with replicas(database_url, HOUR) as (replica,):
+            server = replica.server
+            server.replica.replica.wall_clock(server.timekeeper.wall(), now=time.monotonic())
+            server.replica.carry_out()
+    told = [record["event"] for record in records if "clock" in record["event"]]
+    assert len(told) == 1
+    assert told[0].startswith("this machine's clock is 3600.0 s ahead of the database's")
+
+
 async def test_the_difference_is_measured_and_told(database_url: str) -> None:
     async with replicas(database_url, 0.0) as (replica,):
         server, clock = replica.server, replica.clock

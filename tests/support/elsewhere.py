@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -83,10 +83,11 @@ class Elsewhere:
         for sequence in [sequence for sequence in lost.messages if sequence > head]:
             del lost.messages[sequence]
 
-    def renew_epochs(self) -> None:
-        """Every channel has another epoch."""
-        for channel in self.tables._state.channels.values():
-            channel.record = msgspec.structs.replace(channel.record, epoch=channel.record.epoch + 1)
+    def renew_epochs(self, mirrored: Collection[str] = ()) -> None:
+        """Every channel has another epoch, but those that are `mirrored`."""
+        for channel_id, channel in self.tables._state.channels.items():
+            if channel_id not in mirrored:
+                channel.record = msgspec.structs.replace(channel.record, epoch=channel.record.epoch + 1)
 
     def lose_controls(self, head: int) -> None:
         """The database is restored to a time when the control log ended at `head`."""

@@ -34,7 +34,7 @@ async def workers(
     """
     with ExitStack() as ends:
         async with anyio.create_task_group() as tasks:
-            relay = MetricsRelay(tasks, relay_secs)
+            relay = MetricsRelay(tasks, {}, relay_secs)
             seats = []
             for number in range(count):
                 ours, theirs = socket.socketpair()

@@ -5,12 +5,15 @@ An index is not made by the way, at the start of a server: that stops the writes
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
 
 from openguild_runtime.storage.fitness import Connection
+from openguild_runtime.storage.migrations.schema import STEP_FILE, STEPS
 
 MADE = re.compile(r"CREATE (?:UNLOGGED |UNIQUE )?(TABLE|INDEX|FUNCTION) (\w+)(?: ON (\w+))?")
 DROPPED = re.compile(r"DROP (TABLE|INDEX|FUNCTION) (?:IF EXISTS )?(\w+)")
@@ -23,12 +26,31 @@ UNION ALL
 SELECT 'FUNCTION', proname::text FROM pg_catalog.pg_proc WHERE proname = ANY ($1::text[]) AND pg_function_is_visible(oid)
 """
 
+# What a concurrent build that failed leaves: no query uses it, and every write keeps it up. One that is being built looks alike.
+INVALID = """
+SELECT i.indexrelid::regclass::text AS name FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
+WHERE NOT i.indisvalid AND t.relname = ANY ($1::text[]) AND pg_table_is_visible(t.oid) ORDER BY 1
+"""
+
+CONSTRAINTS = {"p": "PRIMARY KEY", "u": "UNIQUE", "f": "REFERENCES", "c": "CHECK"}
+HELD = """
+SELECT t.relname::text AS table, c.contype::text AS kind, count(*) AS held FROM pg_catalog.pg_constraint AS c
+JOIN pg_catalog.pg_class AS t ON t.oid = c.conrelid
+WHERE t.relname = ANY ($1::text[]) AND pg_table_is_visible(t.oid) AND c.conparentid = 0 AND c.contype::text = ANY ($2::text[])
+GROUP BY 1, 2
+"""
+
 
 class Missing(msgspec.Struct, frozen=True, gc=False):
-    """Objects that the steps made and that are not there: names of tables, and statements of the rest by `kind name`."""
+    """Objects that the steps made and that are not there: names of tables, and statements of the rest by `kind name`.
+
+    `constraints`: `kind of table`. `invalid`: names of indexes of our tables that hold up writes and serve no query.
+    """
 
     tables: tuple[str, ...] = ()
     rest: dict[str, str] = {}
+    constraints: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
 
 
 def find_missing(statements: Iterable[str], present: Iterable[tuple[str, str]]) -> Missing:
@@ -49,26 +71,50 @@ def find_missing(statements: Iterable[str], present: Iterable[tuple[str, str]]) 
     return Missing(tables, rest)
 
 
+def find_constraints(statements: Iterable[str], held: Counter[tuple[str, str]]) -> tuple[str, ...]:
+    """Return which constraints the tables of `statements` lack. `held`: how many a table has of a kind of CONSTRAINTS."""
+    made = [(found[2], text) for text in statements if (found := MADE.match(text)) and found[1] == "TABLE"]
+    return tuple(
+        f"{keyword} of {table}"
+        for table, text in made
+        for kind, keyword in CONSTRAINTS.items()
+        if len(re.findall(rf"\b{keyword}\b", text)) > held[table, kind]
+    )
+
+
 async def read_missing(connection: Connection) -> Missing:
     """Return what the schema lacks, which has the newest step. Raises what asyncpg raises."""
     statements = _statements()
     names = [found[2] for statement in statements if (found := MADE.match(statement))]
-    present = await connection.fetch(PRESENT, names)
-    return find_missing(statements, [(row["kind"], row["name"]) for row in present])
+    invalid = tuple(row["name"] for row in await connection.fetch(INVALID, names))
+    present = [
+        (row["kind"], row["name"]) for row in await connection.fetch(PRESENT, names) if row["name"] not in invalid
+    ]
+    missing = find_missing(statements, present)
+    rows = await connection.fetch(HELD, names, list(CONSTRAINTS))
+    held = Counter({(row["table"], row["kind"]): row["held"] for row in rows})
+    there = [text for text in statements if (found := MADE.match(text)) and found[2] not in missing.tables]
+    return msgspec.structs.replace(missing, invalid=invalid, constraints=find_constraints(there, held))
 
 
 async def make_missing(connection: Connection, lock_key: int) -> Missing:
-    """Make the indexes and functions anew, all or none, and return what was missing. Raises what asyncpg raises."""
+    """Drop invalid indexes, make indexes and functions anew, all or none, and return what was missing.
+
+    Raises what asyncpg raises.
+    """
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_SECS}s'")
         await connection.execute(f"SELECT pg_advisory_xact_lock({lock_key})")
         missing = await read_missing(connection)
+        for index in missing.invalid:
+            await connection.execute(f"DROP INDEX {index}")  # quoted by regclass where it needs to be
         for statement in missing.rest.values():
             await connection.execute(statement)
     return missing
 
 
 def _statements() -> list[str]:
-    from openguild_runtime.storage.migrations.versions import v0001_first_schema  # alembic is slow to import
-
-    return list(v0001_first_schema.statements())  # and those of later steps, when there are
+    """Of all steps, in order. alembic, which they import, is slow to import."""
+    names = sorted(path.stem for path in STEPS.iterdir() if STEP_FILE.fullmatch(path.name))
+    steps = [importlib.import_module(f"{__package__}.versions.{name}") for name in names]
+    return [statement for step in steps for statement in step.statements()]

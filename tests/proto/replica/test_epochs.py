@@ -23,6 +23,7 @@ class Database:
     def __init__(self, **members: Any) -> None:
         self.history = History(**{"lineage": "one", "recorded": "one", "renewals": 0, **members})
         self.renewed = self.recorded = 0
+        self.mirrored: set[str] = set()  # channels of other servers
         self.elsewhere = Elsewhere(MemoryTables())
         self.first = self.replica()
         self.user = self.first.elsewhere.user()
@@ -44,7 +45,7 @@ class Database:
         if self.history.renewals != effect.found.renewals or self.history.recorded != effect.found.recorded:
             return False
         self.renewed += 1
-        self.elsewhere.renew_epochs()
+        self.elsewhere.renew_epochs(self.mirrored)
         self.change(
             recorded=self.history.lineage,
             renewals=max(self.history.renewals + 1, effect.at_least),
@@ -120,6 +121,37 @@ def test_a_log_that_went_back_is_a_doubt_that_renews() -> None:
     assert feed is None
     assert check(database.first) == [None, None]
     assert database.renewed == 1
+
+
+@pytest.mark.parametrize("seen", ["first by the lineage", "by the logs alone"])
+def test_mirrored_logs_that_went_back_renew_once(seen: str) -> None:
+    """Their epochs stay, and their owner brings again what is missing: they must not be doubted one after the other."""
+    database = Database()
+    replicas = [database.first, database.replica()]
+    here = database.first.elsewhere
+    channels = [database.channel, *(here.channel(database.user) for _ in range(3))]
+    database.mirrored = set(channels)
+    session = login(database.user, 1)
+    here.perform(session)
+    sockets = []
+    for channel in channels:
+        events = [here.append(channel) for _ in range(3)]
+        for driven in replicas:
+            sockets.append(driven.open(database.user, channel, session_id=session.session_id))
+            for event in events:
+                driven.deliver(event)
+        here.lose_events(channel, 1)
+    if seen == "first by the lineage":
+        database.change(lineage="two")
+        for driven in replicas:
+            check(driven)
+    for _ in range(3):
+        for driven in replicas:
+            driven.run(driven.replica.channels.check_tails(deaf=False, everything=True))
+    assert database.renewed == 1
+    for socket in sockets:
+        assert socket.closed is not None
+        assert socket.closed.reason == reasons.LOG_WENT_BACK
 
 
 def test_a_control_log_that_went_back_renews() -> None:

@@ -45,7 +45,8 @@ class Live:
             self.replica, storage=MemoryStorage(), bus=LocalBus(), metrics=Metrics("0", native_ring=True), tasks=tasks,
             sources=ClocksAndEntropy(),
         )  # fmt: skip
-        self.live = LiveConfig(self.stands, self.service, runner, lambda: self.stands)
+        self.outcomes: list[bool] = []
+        self.live = LiveConfig(self.stands, self.service, runner, lambda: self.stands, self.outcomes.append)
 
     def in_force(self) -> ServerConfig:
         """What the parts have been told agrees with what is shown."""
@@ -91,6 +92,7 @@ async def test_what_is_marked_live_is_applied(live: Live, key: str) -> None:
     assert live.live.changes() == {key: OTHERS[key]}
     live.live.reload()
     assert live.in_force() == live.stands, "what was set lasts until the next reading"
+    assert live.outcomes == [False, True]
 
 
 @pytest.mark.parametrize("key", sorted(key for key in OTHERS if key not in SETTABLE and "." in key))

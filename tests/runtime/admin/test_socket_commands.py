@@ -89,7 +89,7 @@ class Joined:
             sources=ClocksAndEntropy(), tasks=tasks, metrics=self.metrics.federation,
         )  # fmt: skip
         self.replica = AdminScope(
-            live=LiveConfig(config, service, self.runner, lambda: config),
+            live=LiveConfig(config, service, self.runner, lambda: config, lambda successful: None),
             replica=self.runner,
             drain=lambda: None,
             storage=storage,

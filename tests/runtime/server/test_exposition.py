@@ -69,8 +69,8 @@ async def test_all_workers_are_asked_once_for_all_who_wait() -> None:
             texts.append(await first.whole())
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(slots[0].serve, first.own, starting)
-            tasks.start_soon(slots[1].serve, second.own, starting)
+            tasks.start_soon(slots[0].serve, first.own, starting, lambda successful: None)
+            tasks.start_soon(slots[1].serve, second.own, starting, lambda successful: None)
             async with anyio.create_task_group() as scrapes:
                 for _ in range(20):
                     scrapes.start_soon(scrape)

@@ -16,8 +16,10 @@ pytestmark = pytest.mark.anyio
 
 async def execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
-    await connection.execute(statement)
-    await connection.close()
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 def lines(server: ServerProcess, *arguments: str) -> list[str]:
@@ -46,6 +48,35 @@ async def test_a_table_is_only_named(database_url: str, tmp_path: Path) -> None:
     assert lines(server, "--missing") == lines(server) == told
     await execute(database_url, "ALTER TABLE invites_gone RENAME TO invites; ALTER INDEX gone RENAME TO invites_guild")
     assert lines(server) == []
+
+
+async def test_an_index_that_was_not_built_is_invalid(database_url: str, tmp_path: Path) -> None:
+    """One of ours, and one that a REINDEX left beside it. A unique one fails where rows are alike."""
+    server = ServerProcess(tmp_path, DATABASE_URL=database_url)
+    await execute(database_url, "DROP INDEX refresh_tokens_family")
+    await execute(
+        database_url, "INSERT INTO control_log (sequence, kind, session_ids) VALUES (1, 'x', '{}'), (2, 'x', '{}')"
+    )
+    for name in ("refresh_tokens_family", "other_ccnew"):
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await execute(database_url, f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON control_log (kind)")
+    missing, invalid = "index refresh_tokens_family", "index other_ccnew, index refresh_tokens_family"
+    how = "`openguild-server migrate --missing`"
+    assert lines(server) == [f"Missing: {missing}; {how} makes that anew", f"Invalid: {invalid}; {how} drops it"]
+    assert lines(server, "--missing") == [f"Made anew: {missing}", f"Dropped: {invalid}"]
+    assert lines(server) == []
+
+
+async def test_constraints_are_only_named(database_url: str, tmp_path: Path) -> None:
+    """As after a restore that broke off: they come last."""
+    server = ServerProcess(tmp_path, DATABASE_URL=database_url)
+    await execute(
+        database_url,
+        "ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey, DROP CONSTRAINT idempotency_keys_user_id_fkey",
+    )
+    named = "Missing: PRIMARY KEY of idempotency_keys, REFERENCES of idempotency_keys"
+    told = [f"{named}; add it as `openguild-server migrate --sql` has it, or restore a backup"]
+    assert lines(server, "--missing") == lines(server) == told
 
 
 async def test_all_or_nothing_is_made(database_url: str) -> None:

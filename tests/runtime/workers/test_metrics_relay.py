@@ -18,11 +18,15 @@ async def text() -> bytes:
     return TEXT
 
 
+def reloaded(successful: bool) -> None:
+    """A worker is told of a reload."""
+
+
 @pytest.mark.anyio
 async def test_a_scrape_shows_all_workers() -> None:
     async with workers(3) as slots, anyio.create_task_group() as tasks:
         for slot in slots:
-            tasks.start_soon(slot.serve, text, starting)
+            tasks.start_soon(slot.serve, text, starting, reloaded)
         shown = (await gather(slots[1], text)).decode()
         tasks.cancel_scope.cancel()
     assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True] * 3
@@ -33,7 +37,7 @@ async def test_a_scrape_shows_all_workers() -> None:
 async def test_a_hung_worker_is_down_and_delays_no_scrape() -> None:
     async with workers(3, relay_secs=0.1) as slots, anyio.create_task_group() as tasks:
         for slot in slots[:2]:  # the third one does not serve
-            tasks.start_soon(slot.serve, text, starting)
+            tasks.start_soon(slot.serve, text, starting, reloaded)
         shown = (await gather(slots[0], text)).decode()
         tasks.cancel_scope.cancel()
     assert [f'openguild_worker_up{{worker="{number}"}} 1' in shown for number in range(3)] == [True, True, False]
@@ -42,7 +46,7 @@ async def test_a_hung_worker_is_down_and_delays_no_scrape() -> None:
 @pytest.mark.anyio
 async def test_a_worker_shows_itself_if_the_supervisor_is_silent() -> None:
     async with workers(2, relays=False, patience_secs=0.1) as slots, anyio.create_task_group() as tasks:
-        tasks.start_soon(slots[0].serve, text, starting)
+        tasks.start_soon(slots[0].serve, text, starting, reloaded)
         shown = (await gather(slots[0], text)).decode()
         tasks.cancel_scope.cancel()
     assert 'openguild_worker_up{worker="0"} 1' in shown
@@ -57,8 +61,8 @@ async def test_heartbeats_continue_after_a_failed_rendering() -> None:
         raise RuntimeError("a defect")
 
     async with workers(2, received, relay_secs=0.1) as slots, anyio.create_task_group() as tasks:
-        tasks.start_soon(slots[0].serve, text, starting)
-        tasks.start_soon(slots[1].serve, broken, starting)
+        tasks.start_soon(slots[0].serve, text, starting, reloaded)
+        tasks.start_soon(slots[1].serve, broken, starting, reloaded)
         await gather(slots[0], text)
         before = len(received)
         await eventually(

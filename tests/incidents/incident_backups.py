@@ -1,0 +1,84 @@
+"""Backups that fail, that nobody makes any more, and whose metrics are gone; a reload that is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from openguild_runtime.embedded.postgres import postgres_programs
+from tests.incidents.conftest import Incident, pod, serving
+from tests.support.oncall import OnCall
+from tests.support.prometheus import Prometheus
+from tests.support.server import ROOT
+from tests.support.waiting import wait_until
+
+
+def test_backups_fail_and_then_are_old(
+    database_url: str,
+    prometheus: Prometheus,
+    tmp_path: Path,
+    walk: Callable[..., Incident],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cron's password is not the database's any more; afterwards nobody runs it."""
+    monkeypatch.setenv("PATH", f"{postgres_programs()}:{os.environ['PATH']}")  # of the server's version
+    results, url = tmp_path / "backup.prom", tmp_path / "url"
+    oncall = OnCall(tmp_path, {})
+    (tmp_path / "oncall/deploy").symlink_to(ROOT / "deploy")  # the operator's shell is in a checkout
+    url.write_text(re.sub(r":[^:@/]+@", ":former@", database_url))
+
+    def cron() -> int:
+        oncall.run(f"deploy/backup.sh {url} {tmp_path}/backup {results}")
+        return oncall.status
+
+    assert cron() == 1
+    with serving(results) as scraped:
+        prometheus.watch(f"127.0.0.1:{scraped}")
+        try:
+            incident = walk("backup", oncall=oncall)
+            incident.fires("OpenGuildBackupFails", instance=f"127.0.0.1:{scraped}")
+            assert "password authentication failed" in incident.ask(url=url, file=tmp_path / "another")
+            url.write_text(database_url)
+            assert "another" in incident.ask(url=url, file=tmp_path / "another")
+            incident.mend(url=url, file=tmp_path / "backup", metrics=results)
+            incident.ends("OpenGuildBackupFails")
+            text = results.read_text()
+            results.write_text(re.sub(r"(?m)^(openguild_backup_timestamp_seconds) .*$", r"\1 1.7e9", text))
+            incident.fires("OpenGuildBackupOld")
+            assert cron() == 0
+            incident.ends("OpenGuildBackupOld")
+        finally:
+            prometheus.forget(f"127.0.0.1:{scraped}")
+
+
+def test_a_reload_is_refused(database_url: str, tmp_path: Path, walk: Callable[..., Incident]) -> None:
+    """Somebody has mistyped a limit; the server serves on with the former one."""
+    file = tmp_path / "config/server.toml"
+    file.parent.mkdir()
+    file.write_text("")
+    server = pod(tmp_path, DATABASE_URL=database_url)
+
+    def hang_up() -> None:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+
+    with server.start():
+        incident = walk("reload-failed", server)
+        file.write_text('messaging.replay_window = "many"\n')
+        hang_up()
+        incident.fires("OpenGuildReloadFailed", instance=f"127.0.0.1:{server.port}")
+        assert "messaging.replay_window: is not a whole number" in incident.ask()
+        assert server.status("/ready") == 200
+        file.write_text("messaging.replay_window = 20\n")
+        hang_up()
+        wait_until(
+            lambda: "successful 1.0" in incident.try_row("metrics openguild_config_last_reload_successful"),
+            what="the reload",
+        )
+        incident.ends("OpenGuildReloadFailed")
+        assert server.stop() == 0
