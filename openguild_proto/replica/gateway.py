@@ -371,7 +371,7 @@ class Gateway:
     def offer(self, log: str, kind: str, data: bytes, about: str) -> None:
         """Offer something about a user that others may miss to the followers of a log."""
         if self.feeds.feeds_of(log):
-            self._outputs.add_each(self.feeds.ephemeral(log, kind, data, about), _pass)
+            self._outputs.add_each(self.feeds.ephemeral(log, kind, {about: data}), _pass)
 
     # --- getters -------------------------------------------------------------------------------------
 
