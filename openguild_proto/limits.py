@@ -197,7 +197,9 @@ MAX_HINT_DEPTH = 16  # ours: events that a user's slowest stream may be behind a
 MAX_NOTIFIED_CHANNELS = 10_000  # PROTOCOL 8.10.10
 MAX_LEASES = 500_000  # ours: users of other replicas whose presence is known
 MAX_REPORTED_USERS = 500  # ours: of one report; 30 KB of JSON, encoded in less than a millisecond
-MAX_PRESENCE_USERS = 200  # ours: changes of presence told in one second
+MAX_PRESENCE_USERS = 20  # ours: changes of presence told together, in one write of less than MAX_EPHEMERAL_BYTES
+PRESENCE_PAUSE_SECS = 0.1  # ours: between these
+SOCKETS_AT_ONCE = 256  # ours: of one work for many, before other works have their turn
 
 # Replicas
 MAX_PUBLISH_MESSAGES = 8_192  # ours: waiting to be published; beyond it they are dropped and found by the tail check

@@ -15,13 +15,14 @@ The call contract, for the owner of the sockets:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.fanout.ring import Ring
 from openguild_proto.gateway.encoding import Encoding
+from openguild_proto.gateway.hint_frames import HintFrames
 
 
 class Follower(Protocol):
@@ -35,8 +36,8 @@ class Follower(Protocol):
     def fell_off(self, feed: Feed) -> None:
         """Note that the ring has dropped the socket's next event; the follower returns its slot."""
 
-    def offer(self, message: bytes, about: str) -> None:
-        """Take a hint about a user, which may be dropped."""
+    def offer(self, hints: HintFrames) -> None:
+        """Take hints about users, which may be dropped."""
 
 
 class Feed:
@@ -194,12 +195,16 @@ class Feeds:
         except LocalProtocolError:  # the slot is free
             return None
 
-    def ephemeral(self, log: str, kind: str, data: bytes, about: str) -> Iterator[Follower]:
-        """Offer something about a user that others may miss, `data` in JSON, to each follower of a log; yields after each one."""
+    def ephemeral(self, log: str, kind: str, hints: Mapping[str, bytes]) -> Iterator[Follower]:
+        """Offer hints to each follower of a log; yields after each one. `hints`: JSON by the id of the user that it is about.
+
+        A follower takes all of them or none: together they are to be smaller than `MAX_EPHEMERAL_BYTES`.
+        """
         for feed in self.feeds_of(log):
-            message = feed.encoding.ephemeral_message(log, kind, data)
+            encoding = feed.encoding
+            frames = HintFrames({about: encoding.ephemeral_message(log, kind, data) for about, data in hints.items()})
             for socket in self.followers(feed):
-                socket.offer(message, about)
+                socket.offer(frames)
                 yield socket
 
     # --- the flush -----------------------------------------------------------------------------------

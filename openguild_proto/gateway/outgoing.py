@@ -56,12 +56,12 @@ class Outgoing:
         self._ref = ref
         self._lines.append(line)
 
-    def offer(self, message: bytes) -> bool:
+    def offer(self, messages: bytes) -> bool:
         """Say something that may be missed, unless too much of that waits."""
-        if self._ephemeral_bytes + len(message) > MAX_EPHEMERAL_BYTES:
+        if self._ephemeral_bytes + len(messages) > MAX_EPHEMERAL_BYTES:
             return False
-        self._ephemeral_bytes += len(message)
-        self._append(message)
+        self._ephemeral_bytes += len(messages)
+        self._append(messages)
         return True
 
     def _append(self, message: bytes) -> None:

@@ -10,6 +10,7 @@ from openguild_proto.gateway.actions import AnyAction, ReadPage, Write
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.feeds import Feed, Feeds
 from openguild_proto.gateway.frames import Err, ServerFrame
+from openguild_proto.gateway.hint_frames import HintFrames
 from openguild_proto.gateway.outgoing import Outgoing
 
 
@@ -70,7 +71,8 @@ class SocketOutputs:
         """Ask for a page of a log."""
         self.act(ReadPage(feed, after, limit))
 
-    def offer(self, message: bytes, about: str) -> None:
-        """Queue something about another user, unless the socket is behind with what was offered before."""
-        if about != self.user_id and self.outgoing.offer(message):
+    def offer(self, hints: HintFrames) -> None:
+        """Queue hints about other users, unless the socket is behind with what was offered before."""
+        messages = hints.for_user(self.user_id)
+        if messages and self.outgoing.offer(messages):
             self.has_output()

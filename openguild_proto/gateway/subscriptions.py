@@ -17,6 +17,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway.feeds import Feed, Feeds
 from openguild_proto.gateway.following import FOLLOWING, STEPS, Following, Step
 from openguild_proto.gateway.frames import Lagging, Live
+from openguild_proto.gateway.hint_frames import HintFrames
 from openguild_proto.limits import GATEWAY_TURN_BYTES, MAX_PAGE_EVENTS
 from openguild_proto.ws.frames import message_end
 
@@ -34,8 +35,8 @@ class SubscriptionHandler(Protocol):
     def read_page(self, feed: Feed, after: int, limit: int) -> None:
         """Read up to `limit` events behind `after` from the log; answer with `page`."""
 
-    def offer(self, message: bytes, about: str) -> None:
-        """Something that may be missed, about a user."""
+    def offer(self, hints: HintFrames) -> None:
+        """Something that may be missed, about users."""
 
 
 class Subscriptions:
@@ -142,9 +143,9 @@ class Subscriptions:
                 self._due.remove(feed)
             self._catch_up(feed)
 
-    def offer(self, message: bytes, about: str) -> None:
-        """Pass on something about a user that may be missed."""
-        self._handler.offer(message, about)
+    def offer(self, hints: HintFrames) -> None:
+        """Pass on something about users that may be missed."""
+        self._handler.offer(hints)
 
     def _read_from_log(self, feed: Feed) -> None:
         feed.readers[self] = None

@@ -178,8 +178,7 @@ class Controls:
                     self._gateway.close_matching(consequence)
                 case ForgetChannels(channel_ids=channel_ids):  # many users may watch each
                     self._do_in_turn(partial(self._outputs.add_each, channel_ids, streams.forget_channel))
-                    for channel_id in channel_ids:
-                        self._gateway.log_ended(channel_id, "deleted")
+                    self._gateway.logs_deleted(channel_ids)
                 case AnnounceChannel(record=created):
                     self._do_in_turn(partial(self._channel_created, created))
                 case RefreshGuild(guild_id=guild_id):

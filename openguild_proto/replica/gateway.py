@@ -6,7 +6,7 @@ and `ReadPage` to `do`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -267,11 +267,29 @@ class Gateway:
 
     def log_ended(self, log_id: str, code: GoneCode) -> None:
         """The log is gone, or is another one from now on: whoever follows it is told so."""
+        for feed, followers in self._end(log_id):
+            self._each(followers, partial(_tell_gone, feeds=[feed], code=code))
+
+    def logs_deleted(self, log_ids: Iterable[str]) -> None:
+        """These logs are gone: one work, however many there are, for each may have very many followers."""
+
+        def tell() -> Iterator[None]:
+            for log_id in log_ids:
+                for feed, followers in self._end(log_id):
+                    for socket in followers:
+                        _tell_gone(socket, feeds=[feed], code="deleted")
+                        yield
+                yield
+
+        self._outputs.add_each(tell(), _pass)
+
+    def _end(self, log_id: str) -> Iterator[tuple[Feed, list[GatewaySocket]]]:
+        """Retire the feeds of a log; yields each with whoever followed it."""
         name = self._names.get(log_id)
         for feed in self.feeds.feeds_of(name) if name is not None else ():
             followers = [self._following[follower] for follower in self.feeds.followers(feed)]
             self._retire(feed)
-            self._each(followers, partial(_tell_gone, feeds=[feed], code=code))
+            yield feed, followers
 
     # --- rights --------------------------------------------------------------------------------------
 
@@ -371,7 +389,7 @@ class Gateway:
     def offer(self, log: str, kind: str, data: bytes, about: str) -> None:
         """Offer something about a user that others may miss to the followers of a log."""
         if self.feeds.feeds_of(log):
-            self._outputs.add_each(self.feeds.ephemeral(log, kind, data, about), _pass)
+            self._outputs.add_each(self.feeds.ephemeral(log, kind, {about: data}), _pass)
 
     # --- getters -------------------------------------------------------------------------------------
 

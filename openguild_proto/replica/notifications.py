@@ -5,7 +5,7 @@ A user's notification stream is the ring `user:<user id>`, beside the rings of c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Iterable, Set
 from functools import partial
 
 from openguild_proto.effects.base import StorageUnavailable
@@ -166,25 +166,21 @@ class Notifications:
 
     def hint(self, users: Iterable[str], payload: bytes) -> None:
         """Tell users what may be lost. A user with a stream that is behind is left out: a hint must not cost them events."""
-        self._outputs.add_each(tuple(users), self.hinting(payload))
+        self._outputs.add_each(tuple(users), partial(self.hint_to, frames=text_frame(payload)))
 
-    def hinting(self, payload: bytes) -> Callable[[str], Flush | None]:
-        """Return the function that gives a hint to one user."""
-        return self._notifying(payload, MAX_HINT_DEPTH)
+    def hint_to(self, user_id: str, frames: bytes) -> Flush | None:
+        """Tell one user what may be lost, as whole frames."""
+        return self._give(user_id, frames, MAX_HINT_DEPTH)
 
     def _notify(self, users: Iterable[str], payload: bytes) -> None:
-        self._outputs.add_each(tuple(users), self._notifying(payload))  # in the order of the messages, for each user
+        """Tell users in the order of the messages; encoded once, whatever their number."""
+        self._outputs.add_each(tuple(users), partial(self._give, frames=text_frame(payload)))
 
-    def _notifying(self, payload: bytes, max_depth: int | None = None) -> Callable[[str], Flush | None]:
-        frame = text_frame(payload)  # encoded once, whatever the number of users
-
-        def notify(user_id: str) -> Flush | None:
-            ring = user_ring(user_id)
-            if not self._hub.is_open(ring) or (max_depth is not None and self._hub.depth(ring) >= max_depth):
-                return None
-            return self._outputs.publish(ring, frame, self._hub.head(ring) + 1)
-
-        return notify
+    def _give(self, user_id: str, frames: bytes, max_depth: int | None = None) -> Flush | None:
+        ring = user_ring(user_id)
+        if not self._hub.is_open(ring) or (max_depth is not None and self._hub.depth(ring) >= max_depth):
+            return None
+        return self._outputs.publish(ring, frames, self._hub.head(ring) + 1)
 
     def _announce(self, record: ControlRecord, users: Set[str]) -> None:
         self._notify(users, channel_created_payload(record))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.limits import MAX_WAITING_WORKS
-from openguild_proto.procedures import Procedures
+from openguild_proto.limits import MAX_WAITING_WORKS, SOCKETS_AT_ONCE
+from openguild_proto.procedures import Procedure, Procedures, Signal
 from openguild_proto.replica.actions import PASS, AnyAction, Flush, Haste, Level, Log, Query
 
 T = TypeVar("T")
@@ -38,6 +38,26 @@ class Counters:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class _Part:
+    """The next items of a work; `done` is set behind the last of them, also where the work breaks off."""
+
+    def __init__(self, rest: Iterator[Any], done: Signal) -> None:
+        self.done = done
+        self.is_last = False
+        self._rest = rest
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for _ in range(SOCKETS_AT_ONCE):
+                item = next(self._rest, _END)
+                if item is _END:
+                    self.is_last = True
+                    return
+                yield item
+        finally:
+            self.done.set()
+
+
 class Outputs:
     """Actions in order. What concerns very many sockets waits as an iterator: one action at a time, made when it is taken."""
 
@@ -61,6 +81,16 @@ class Outputs:
         Hand over items that do not change meanwhile.
         """
         self._works.append((iter(items), decide))
+
+    def each(self, items: Iterable[T], decide: Callable[[T], AnyAction | None]) -> Procedure[None]:
+        """As `add_each`, some items at a time: works that came meanwhile have their turn. Return when all are done."""
+        rest = iter(items)
+        while True:
+            part = _Part(rest, Signal(self.procedures))
+            self.add_each(part, decide)
+            yield from part.done.wait()
+            if part.is_last:
+                return
 
     def log(self, level: Level, message: str, **fields: Any) -> None:
         """A line for the operator."""

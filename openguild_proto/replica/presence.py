@@ -8,21 +8,22 @@ and went within that second is told to nobody. Nothing is stored, and a lost rep
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from openguild_proto.bus.topics import Topic
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.replica import FindAudience
 from openguild_proto.gateway.feeds import Feeds
+from openguild_proto.gateway.hint_frames import HintFrames
 from openguild_proto.hints import PresenceChoice, PresenceReport, PresenceStatus, ReportRequest, encode_hint
-from openguild_proto.limits import MAX_LEASES, MAX_PRESENCE_USERS, MAX_REPORTED_USERS
+from openguild_proto.limits import MAX_LEASES, MAX_PRESENCE_USERS, MAX_REPORTED_USERS, PRESENCE_PAUSE_SECS
 from openguild_proto.procedures import Procedure, Sleep
 from openguild_proto.replica.actions import Broadcast, Flush
 from openguild_proto.replica.notifications import Notifications
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.schemas.payloads import presence_data, presence_payload
+from openguild_proto.ws.frames import text_frame
 
 TICK_SECS = 1.0
 GRACE_SECS = 3.0  # from the end of a user's last stream here until they have left: clients reconnect
@@ -84,6 +85,7 @@ class Presence:
         self._told: dict[str, PresenceStatus] = {}  # what users here were told of others
         self._untold: dict[str, None] = {}  # users whose status may be another
         self._is_ticking = False
+        self._is_telling = False
         self._is_connected = False
         self._answers_at = 0.0  # no sooner
 
@@ -206,7 +208,9 @@ class Presence:
                 yield from Sleep(TICK_SECS).wait()
                 self._expire()
                 self._report()
-                yield from self._tell()
+                if self._untold and not self._is_telling:
+                    self._is_telling = True
+                    self._outputs.procedures.start(self._tell_all(), "telling of presence")
         finally:
             self._is_ticking = False
 
@@ -235,18 +239,29 @@ class Presence:
 
         self._outputs.add_each(pages, report)
 
-    def _tell(self) -> Procedure[None]:
-        """Tell those who watch here of changes, so many a second; the rest follows."""
-        watchers = self._notifications.watchers
-        users = list(islice(self._untold, MAX_PRESENCE_USERS))
+    def _tell_all(self) -> Procedure[None]:
+        """Tell those who watch here of the changes of the last second, so many together."""
+        users = list(self._untold)
+        try:
+            for first in range(0, len(users), MAX_PRESENCE_USERS):
+                if first:
+                    yield from Sleep(PRESENCE_PAUSE_SECS).wait()  # sockets write what they were given
+                yield from self._tell(users[first : first + MAX_PRESENCE_USERS])
+        except StorageUnavailable:
+            return  # with the next tick
+        finally:
+            self._is_telling = False
+
+    def _tell(self, users: Sequence[str]) -> Procedure[None]:
         audience: dict[str, tuple[str, ...]] = {}
-        if users and (watchers.users() or not self._feeds.is_empty):
-            try:
-                audience = yield from FindAudience(tuple(users), self._max_members)
-            except StorageUnavailable:
-                return  # with the next tick
-        changes = [(user_id, audience.get(user_id, ())) for user_id in users if self._has_changed(user_id)]
-        self._outputs.add_each(self._telling(changes), lambda flush: flush)
+        if self._notifications.watchers.users() or not self._feeds.is_empty:
+            audience = yield from FindAudience(tuple(users), self._max_members)
+        changes: dict[str, dict[str, bytes]] = {}  # guild id -> what its members are told, by the user that it is about
+        for user_id in filter(self._has_changed, users):
+            data = presence_data(user_id, self._told.get(user_id, OFFLINE))
+            for guild_id in audience.get(user_id, ()):
+                changes.setdefault(guild_id, {})[user_id] = data
+        yield from self._outputs.each(self._telling(changes), lambda flush: flush)
 
     def _has_changed(self, user_id: str) -> bool:
         """Compare with what was told, and take what is so for told."""
@@ -260,14 +275,22 @@ class Presence:
             self._told[user_id] = status
         return True
 
-    def _telling(self, changes: Iterable[tuple[str, Iterable[str]]]) -> Iterator[Flush | None]:
+    def _telling(self, changes: Mapping[str, Mapping[str, bytes]]) -> Iterator[Flush | None]:
         """Tell the users in these guilds, one after the other: there may be very many."""
-        for user_id, guild_ids in changes:
-            data = presence_data(user_id, self._told.get(user_id, OFFLINE))
-            told: dict[str, None] = {}
-            for guild_id in guild_ids:
-                told.update(dict.fromkeys(self._notifications.watchers.of_guild(guild_id)))
-                for _ in self._feeds.ephemeral(f"guild:{guild_id}", "presence", data, user_id):
-                    yield None
-            told.pop(user_id, None)
-            yield from map(self._notifications.hinting(presence_payload(data)), told)
+        guilds_of: dict[str, list[str]] = {}  # watching user id -> guild ids
+        for guild_id, hints in changes.items():
+            for _ in self._feeds.ephemeral(f"guild:{guild_id}", "presence", hints):
+                yield None
+            for user_id in tuple(self._notifications.watchers.of_guild(guild_id)):
+                guilds_of.setdefault(user_id, []).append(guild_id)
+                yield None
+        frames: dict[tuple[str, ...], HintFrames] = {}  # by guilds: most users share the same
+        for user_id, guild_ids in guilds_of.items():
+            shared = tuple(guild_ids)
+            if shared not in frames:
+                hints = {about: data for guild_id in shared for about, data in changes[guild_id].items()}
+                frames[shared] = HintFrames(
+                    {about: text_frame(presence_payload(data)) for about, data in hints.items()}
+                )
+            told = frames[shared].for_user(user_id)
+            yield self._notifications.hint_to(user_id, told) if told else None

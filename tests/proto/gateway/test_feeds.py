@@ -5,6 +5,7 @@ from __future__ import annotations
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.feeds import Feed, Feeds
+from openguild_proto.gateway.hint_frames import HintFrames
 
 
 class Reader:
@@ -20,7 +21,7 @@ class Reader:
 
     fell_off = parked
 
-    def offer(self, message: bytes, about: str) -> None:
+    def offer(self, hints: HintFrames) -> None:
         raise AssertionError("nothing is offered")
 
 

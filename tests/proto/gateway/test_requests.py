@@ -166,7 +166,7 @@ class TestLogs:
             socket.heard()
         slow.room = 0
         for _ in range(200):
-            assert list(replica.feeds.ephemeral(LOG, "typing", b'{"user_id":"u"}', "u")) != []
+            assert list(replica.feeds.ephemeral(LOG, "typing", {"u": b'{"user_id":"u"}'})) != []
             fast.pump()
         assert kinds(fast) == [Eph] * 200
         slow.make_room(1 << 20)
@@ -174,7 +174,7 @@ class TestLogs:
         assert kept
         assert {type(frame) for frame in kept} == {Eph}
         assert len(kept) <= MAX_EPHEMERAL_BYTES // 80
-        list(replica.feeds.ephemeral(LOG, "typing", b'{"user_id":"u"}', "u"))
+        list(replica.feeds.ephemeral(LOG, "typing", {"u": b'{"user_id":"u"}'}))
         slow.pump()
         assert kinds(slow) == [Eph]
 

@@ -21,6 +21,7 @@ from openguild_proto.gateway.frames import (
     Ready,
     SubOk,
 )
+from openguild_proto.gateway.hint_frames import HintFrames
 from openguild_proto.gateway.phases import Phase
 from openguild_proto.limits import MAX_GATEWAY_LOGS
 from tests.support.gateway import USER, Replica, Socket, closed, kinds, log_name, opened, pass_secs
@@ -380,7 +381,7 @@ class TestEnds:
         assert successor.handle == handle
         successor.tell({"type": "sub", "ref": 1, "logs": [{"log": LOG}]})
         successor.heard()
-        socket.server.subscriptions.offer(b"\x81\x00", "u")
+        socket.server.subscriptions.offer(HintFrames({"u": b"\x81\x00"}))
         socket.server.next_write(100)
         socket.server.left()
         assert replica.feeds.gates[handle] == 0, "the handle is another's"

@@ -267,7 +267,7 @@ def test_three_readers_of_four_logs_get_everything_in_order(
             case "answer" if replica.held:
                 replica.held.pop(which % len(replica.held))()
             case "eph":
-                list(replica.feeds.ephemeral(names[which], "typing", b"{}", "u"))
+                list(replica.feeds.ephemeral(names[which], "typing", {"u": b"{}"}))
         for socket in sockets:
             socket.pump()
         check()

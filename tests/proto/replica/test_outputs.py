@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from openguild_proto.effects.replica import ReadControlHead
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.limits import MAX_WAITING_WORKS
+from openguild_proto.limits import MAX_WAITING_WORKS, SOCKETS_AT_ONCE
 from openguild_proto.replica.actions import PASS, AnyAction, Close, Flush, Haste, Level, Log, Query
 from openguild_proto.replica.outputs import Outputs
 
@@ -68,6 +68,26 @@ def test_a_decision_that_fails_is_a_line_and_the_others_are_made() -> None:
     assert (first, last) == (Close(0, 1000, ""), Close(2, 1000, ""))
     assert isinstance(line, Log)
     assert isinstance(line.failure, ValueError)
+
+
+def test_a_long_work_lets_others_have_their_turn() -> None:
+    outputs = Outputs(Hub())
+    ended: list[object] = []
+    work = outputs.each(range(SOCKETS_AT_ONCE + 1), lambda number: Close(number, 1000, ""))
+    outputs.procedures.start(work, "a long work", lambda *end: ended.append(end))
+    outputs.add_each(["other"], lambda item: Close(item, 1000, ""))
+    order = [action.socket for action in taken(outputs) if isinstance(action, Close)]
+    assert order == [*range(SOCKETS_AT_ONCE), "other", SOCKETS_AT_ONCE]
+    assert ended == [(None, None)]
+
+
+def test_a_long_work_that_breaks_off_has_ended() -> None:
+    outputs = Outputs(Hub())
+    ended: list[object] = []
+    work = outputs.each((1 // number for number in (1, 0, 1)), lambda number: Close(number, 1000, ""))
+    outputs.procedures.start(work, "a long work", lambda *end: ended.append(end))
+    assert [type(action) for action in taken(outputs)] == [Close, Log]
+    assert ended == [(None, None)]
 
 
 def test_an_iterator_that_fails_is_a_line_and_the_other_works_are_done() -> None:

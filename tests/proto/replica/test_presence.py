@@ -10,11 +10,13 @@ from openguild_proto.bus.topics import Topic
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.replica import FindAudience
 from openguild_proto.effects.roles import GrantGuildRole
+from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.hints import PresenceChoice, PresenceReport, PresenceStatus, encode_hint
-from openguild_proto.limits import MAX_REPORTED_USERS
+from openguild_proto.limits import MAX_EPHEMERAL_BYTES, MAX_PRESENCE_USERS, MAX_REPORTED_USERS, PRESENCE_PAUSE_SECS
 from openguild_proto.memory import MemoryTables
 from openguild_proto.replica.actions import Broadcast
 from openguild_proto.replica.presence import GRACE_SECS, LEASE_SECS, REPORT_SECS, TICK_SECS, Presence
+from openguild_proto.schemas.payloads import presence_data
 from openguild_proto.settings.sections import PresenceSettings
 from tests.support.deeds import NOW
 from tests.support.driven_replica import Driven, Socket
@@ -169,6 +171,34 @@ def test_a_large_guild_shows_nobody() -> None:
     here.open(cluster.alice)
     cluster.sleep(5)
     assert told(his) == []
+
+
+def test_many_who_come_at_once_are_told_together() -> None:
+    """A stream that is not flushed meanwhile, and two guilds with the same members: nobody is left out, or told twice."""
+    driven = Driven()
+    bob, *comers = (driven.elsewhere.user() for _ in range(2 * MAX_PRESENCE_USERS + 5))
+    for members in (comers, comers[:30]):
+        guild = driven.elsewhere.guild(bob)
+        for user in members:
+            driven.elsewhere.perform(GrantGuildRole(guild_id=guild, user_id=user, role="guest", now_ms=NOW))
+    his = driven.open(bob)
+    driven.sleep(3)
+    for user in comers:
+        driven.open(user)
+    driven.flushing = False
+    driven.sleep(TICK_SECS + 3 * PRESENCE_PAUSE_SECS)
+    driven.flushing = True
+    driven.flush()
+    assert told(his) == [(user, "online") for user in comers]
+
+
+def test_what_is_told_together_is_never_too_much_for_a_socket() -> None:
+    users = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(MAX_PRESENCE_USERS)]
+    for encoding in Encoding:
+        for status in PresenceStatus:
+            data = {user: presence_data(user, status) for user in users}
+            messages = [encoding.ephemeral_message(f"guild:{users[0]}", "presence", hint) for hint in data.values()]
+            assert sum(map(len, messages)) <= MAX_EPHEMERAL_BYTES
 
 
 def test_a_new_replica_is_told_everything_at_once(cluster: Cluster) -> None:

@@ -323,7 +323,7 @@ async def test_a_mirror_comes_back_when_nothing_is_left_of_it(
 ) -> None:
     """What a large one leaves behind goes a little at a time."""
     owner = Owner()
-    monkeypatch.setattr(deleted_logs, "MAX_EVENTS_AT_ONCE", -1)
+    monkeypatch.setattr(deleted_logs, "MAX_ROWS_AT_ONCE", -1)
     user_id = await mirrored(storage, owner)
     await storage.perform(DropMirror(OWNER, owner.guild_id, NOW_MS))
     assert await storage.perform(FindGuildAccess(owner.guild_id, user_id)) is None

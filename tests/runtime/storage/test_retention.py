@@ -12,7 +12,7 @@ import pytest
 
 from openguild_proto.effects.accounts import FindSession, ListDevices
 from openguild_proto.effects.attempts import AttemptKey, CountAttempt
-from openguild_proto.effects.channels import DeleteChannel, ReadEvents
+from openguild_proto.effects.channels import DeleteChannel, MarkRead, ReadEvents
 from openguild_proto.effects.guilds import DeleteGuild
 from openguild_proto.effects.retention import PruneExpired, PurgeDeleted
 from openguild_proto.effects.roles import GrantGuildRole
@@ -128,7 +128,7 @@ async def test_large_logs_go_behind_their_deletion(
     whole_guild: bool, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once nothing finds them; their rows go a little at a time, and those of other logs stay."""
-    monkeypatch.setattr(deleted_logs, "MAX_EVENTS_AT_ONCE", 25)
+    monkeypatch.setattr(deleted_logs, "MAX_ROWS_AT_ONCE", 25)
     async with anyio.create_task_group() as tasks:
         store = PostgresStorage(database_url, tasks)
         await store.start()
@@ -150,8 +150,8 @@ async def test_large_logs_go_behind_their_deletion(
 
         async def rows(log_id: str) -> dict[str, int]:
             counts = {
-                table: await connection.fetchval(f"SELECT count(*) FROM {table} WHERE log_id = $1", log_id)
-                for table in (*deleted_logs.CONTENTS, "logs")
+                table: await connection.fetchval(f"SELECT count(*) FROM {table} WHERE {log} = $1", log_id)
+                for table, log in {**deleted_logs.CONTENTS, "logs": "log_id"}.items()
             }
             return {table: count for table, count in counts.items() if count}
 
@@ -173,5 +173,43 @@ async def test_large_logs_go_behind_their_deletion(
         assert await rows(kept) == before
         assert await rows(guild) == {} or not whole_guild
         assert await connection.fetchval("SELECT count(*) FROM deleted_logs") == 0
+        await connection.close()
+        await store.aclose()
+
+
+async def test_read_positions_of_many_members_go_behind_the_deletion(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channels have few events, and every member has a read position in each."""
+    monkeypatch.setattr(deleted_logs, "MAX_ROWS_AT_ONCE", 25)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        user = await add_user(store)
+        members = [user, *[await add_user(store) for _ in range(12)]]
+        guild, other = await add_guild(store, user), await add_guild(store, user)
+        channels = [await add_channel(store, each, user) for each in (guild, guild, other)]
+        for joined in (guild, other):
+            for member in members[1:]:
+                await store.perform(GrantGuildRole(guild_id=joined, user_id=member, role="member", now_ms=NOW))
+        for channel in channels:
+            await stored(store, post(channel, user, "hi"))
+            for member in members:
+                await store.perform(MarkRead(author=Author(member), channel_id=channel, sequence=None, now_ms=NOW))
+        connection = await asyncpg.connect(database_url)
+
+        async def positions() -> list[int]:
+            counted = "SELECT count(*) FROM channel_read_state WHERE channel_id = $1"
+            return [await connection.fetchval(counted, channel) for channel in channels]
+
+        assert await positions() == [13, 13, 13]
+        await store.perform(DeleteGuild(author=Author(user), guild_id=guild))
+        assert await positions() == [13, 13, 13]
+        while await store.perform(PurgeDeleted(10)):
+            pass
+        assert await positions() == [0, 0, 13]
+        assert await connection.fetchval("SELECT count(*) FROM deleted_logs") == 0
+        await store.perform(DeleteChannel(author=Author(user), channel_id=channels[2], now_ms=NOW))
+        assert await positions() == [0, 0, 0], "few go at once"
         await connection.close()
         await store.aclose()

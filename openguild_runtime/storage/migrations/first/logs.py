@@ -1,7 +1,8 @@
 """Tables of channels, of the logs of events, and of what has become of messages.
 
-Events, states and reactions have no foreign key to their log: whoever writes them holds the log's row, and whoever deletes
-the log takes that row first and then deletes them in the same transaction. A check for each event would find nothing.
+Events, states, reactions and read positions have no foreign key to their log: whoever writes them holds the log's row, or its
+channel's, and whoever deletes the log takes that row first and then deletes them, or leaves them to `PurgeDeleted`. A check for
+each event would find nothing.
 """
 
 PARTITIONS = 8  # of the events, so that each index stays small; statements name the log and find one of them
@@ -29,7 +30,7 @@ CREATE TABLE channel_memberships (
 CREATE INDEX channel_memberships_user ON channel_memberships (user_id);
 
 CREATE TABLE channel_read_state (
-    channel_id         uuid NOT NULL REFERENCES channels ON DELETE CASCADE,
+    channel_id         uuid NOT NULL,
     user_id            uuid NOT NULL REFERENCES users ON DELETE CASCADE,
     last_read_sequence bigint NOT NULL DEFAULT 0,
     last_read_messages bigint NOT NULL DEFAULT 0,
