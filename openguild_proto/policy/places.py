@@ -27,11 +27,7 @@ class Places(Generic[T]):
 
     def take(self, server: str, now: float) -> bool:
         """Take a place if the server may have one now; else `wait`."""
-        taken = self._taken.get(server, 0)
-        if taken >= self._of_server or taken >= self._free_for(server, now):
-            return False
-        self._taken[server] = taken + 1
-        return True
+        return self._take(server, self._free_at(now)[self._promptness.is_prompt(server, now)])
 
     def wait(self, server: str, ticket: T) -> None:
         """Wait for a place, which `leave` tells of."""
@@ -50,14 +46,14 @@ class Places(Generic[T]):
         if not self._taken[server]:
             del self._taken[server]
         served: list[T] = []
-        for waiting in list(self._waiting):
-            if self.take(waiting, now):
-                tickets = self._waiting.pop(waiting)
-                ticket = next(iter(tickets))
-                del tickets[ticket]
-                if tickets:
-                    self._waiting[waiting] = tickets  # behind the others
-                served.append(ticket)
+        free = self._free_at(now)
+        for waiting in list(self._waiting):  # there may be thousands
+            is_prompt = self._promptness.is_prompt(waiting, now)
+            if self._take(waiting, free[is_prompt]):
+                served.append(self._next_of(waiting))
+                free = self._free_at(now)
+                if free[True] <= 0:
+                    break
         return served
 
     @contextmanager
@@ -70,10 +66,24 @@ class Places(Generic[T]):
             if is_free:
                 self.leave(server, now)
 
-    def _free_for(self, server: str, now: float) -> int:
-        is_prompt = self._promptness.is_prompt
+    def _take(self, server: str, free: int) -> bool:
+        taken = self._taken.get(server, 0)
+        if taken >= self._of_server or taken >= free:
+            return False
+        self._taken[server] = taken + 1
+        return True
+
+    def _next_of(self, server: str) -> T:
+        """Take the oldest ticket of a server, and put the server behind the others."""
+        tickets = self._waiting.pop(server)
+        ticket = next(iter(tickets))
+        del tickets[ticket]
+        if tickets:
+            self._waiting[server] = tickets
+        return ticket
+
+    def _free_at(self, now: float) -> dict[bool, int]:
+        """Return how many places are free, by whether the server that asks is prompt."""
         free = self._in_all - sum(self._taken.values())
-        if is_prompt(server, now):
-            return free
-        others = sum(taken for held, taken in self._taken.items() if not is_prompt(held, now))
-        return min(free, self._in_all // 2 - others)
+        slow = sum(taken for server, taken in self._taken.items() if not self._promptness.is_prompt(server, now))
+        return {True: free, False: min(free, self._in_all // 2 - slow)}

@@ -61,6 +61,28 @@ def test_a_place_goes_to_one_that_may_have_it_in_turns() -> None:
     assert found.leave("stranger", 0.0) == ["s1"]
 
 
+class _Counting(Promptness):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def is_prompt(self, server: str, now: float) -> bool:
+        self.asked += 1
+        return super().is_prompt(server, now)
+
+
+def test_a_place_is_passed_on_in_one_look_at_those_who_wait() -> None:
+    """Thousands of servers may wait, and every request ends with this."""
+    promptness = _Counting()
+    found: Places[int] = Places(1, 8, promptness)
+    assert [found.take(f"stranger {number}", 0.0) for number in range(5)] == [True, True, True, True, False]
+    for ticket in range(1_000):
+        found.wait(f"waiting {ticket}", ticket)
+    promptness.asked = 0
+    assert found.leave("stranger 0", 0.0) == [0]
+    assert promptness.asked < 1_100
+
+
 def test_a_server_is_slow_for_many_times_as_long_as_it_took() -> None:
     promptness = prompt("a")
     promptness.note("a", SLOW_SECS + 1, 10.0, answered=False)
