@@ -23,7 +23,7 @@ from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
 from openguild_proto.operations.owners import ask_owner, is_mirrored, offline, remote_user
 from openguild_proto.operations.servers import known_peer, require_dealings
-from openguild_proto.operations.upkeep import note_mistaken
+from openguild_proto.operations.upkeep import end_membership, note_mistaken
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.records import LogPlace, MemberRecord
 from openguild_proto.schemas.between_servers import JoinAnswer, JoinRequest, RemoteInvite, check_snapshot
@@ -120,6 +120,8 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             is_refused = refusal.code is not ErrorCode.GUILD_OFFLINE
             if invite is not None and is_new and is_refused:  # else an earlier join may still be admitted
                 yield from EndParting(origin=server, parting=Parting(invite.guild_id, user, due_ms))
+            if invite is not None and refusal.code is ErrorCode.BANNED:
+                yield from end_membership(call.ctx, server, invite.guild_id, user)
             raise
         is_new = False  # they are admitted
         member, snapshot = answer.member, answer.snapshot

@@ -29,7 +29,7 @@ from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
-from openguild_proto.mirror_records import Snapshot
+from openguild_proto.mirror_records import RemoteUser, Snapshot
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.owner_changes import follow_owner, handovers_at
@@ -66,6 +66,13 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
     if left is not MemberChange.DONE:
         raise Refusal(ErrorCode.LAST_OWNER if left is MemberChange.LAST_OWNER else ErrorCode.NOT_FOUND)
     return Response.empty()
+
+
+def end_membership(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
+    """End the membership of a user here whom the owner keeps out: a restored database may have brought it back."""
+    left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=user.user_id, now_ms=ctx.wall_ms)
+    if left is MemberChange.DONE:  # they may have been let in meanwhile: the owner is to know
+        yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms))
 
 
 def keep_up(ctx: Context, owner: str) -> Operation[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -56,6 +57,26 @@ def test_the_home_tells_its_banned_user_so(guild: MovingGuild) -> None:
     assert not guild.south.tables._state.partings, "the refused join is not told as one that may be undone"
     assert unban(guild, guild.north, guild.alice, bob).status == 204
     assert rejoin(guild, guild.south, guild.bob).status == 200
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_banned_member_whom_a_restored_home_has_brought_back_goes_when_they_ask(
+    guild: MovingGuild, alone: bool
+) -> None:
+    """Its owner delivers nothing to a mirror that it has ended, so nobody else would tell."""
+    if not alone:
+        carol = guild.south.user("carol")
+        assert rejoin(guild, guild.south, carol).status == 200
+    guild.level(guild.north)
+    backup = pickle.dumps(guild.south.tables._state)
+    assert ban(guild, guild.north, guild.alice, guild.user_id(guild.south, guild.bob)).status == 200
+    guild.level(guild.north)
+    guild.south.tables._state = pickle.loads(backup)
+    assert guild.south.ask("GET", f"/guilds/{guild.guild}", token=guild.bob).status == 200
+    assert error(rejoin(guild, guild.south, guild.bob)) == (403, "banned")
+    assert guild.south.ask("GET", f"/guilds/{guild.guild}", token=guild.bob).status == 404
+    assert (guild.guild in guild.south.tables._state.guilds) is not alone
+    assert not guild.south.tables._state.partings, "the owner was told"
 
 
 def test_a_moderator_of_another_server_bans_through_the_owner(guild: MovingGuild) -> None:
