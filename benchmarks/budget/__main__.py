@@ -14,12 +14,15 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.budget.counted import missing
 from benchmarks.lab import results
 from benchmarks.lab.program import program
 
+Measure: TypeAlias = Callable[[Path, Callable[[str], None]], tuple[dict[str, float], int]]
 TOLERANCE = 0.05
 TOLERANCES = {"delivery": 0.2}  # it is a difference of waits as well: how often the loop turns until the kernel has all
 
@@ -37,17 +40,19 @@ def compared(found: dict[str, float], allowed: dict[str, float]) -> tuple[list[s
     return lines, over
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None, measure: Measure | None = None) -> int:
+    """`measure`: where it is not callgrind that counts."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__)
     parser.add_argument("--save", action="store_true", help="keep these counts as the budget")
-    given = parser.parse_args()
-    lacking = missing()
+    given = parser.parse_args(arguments)
+    lacking = missing() if measure is None else None
     if lacking is not None:
         print(f"budget: skipped, {lacking}")
         return 0
     if given.save:
         results.require_writable()
-    from benchmarks.budget.measures import measure
+    if measure is None:
+        from benchmarks.budget.measures import measure
 
     stamp = results.stamped({})
     with tempfile.TemporaryDirectory() as directory:

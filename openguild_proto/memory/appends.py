@@ -55,6 +55,11 @@ def append_event(state: State, effect: AppendEvent) -> Appended | Unchanged | Ap
         channel.nonces[effect.sender_id, effect.nonce] = (effect.fingerprint, event.sequence)
     if after is not None:
         _apply(channel, effect, event, after)
+    elif isinstance(effect.change, Edit):
+        channel.strays.setdefault(effect.change.target, []).append(event.sequence)
+    if isinstance(effect.change, Redact):
+        for sequence in channel.strays.pop(effect.change.target, ()):
+            _redact(channel, sequence, effect.event_id)
     if effect.mentions != NOBODY:
         note_mentions(state, channel, event, effect.sender_id, effect.mentions)
     return Appended(event=event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import msgspec
 
 from openguild_proto.effects.channels import (
@@ -21,6 +23,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.event_page import EventPage
+from openguild_proto.limits import MAX_COUNTED_MENTIONS
 from openguild_proto.memory.authority import require_in_channel, require_in_guild
 from openguild_proto.memory.deliveries import drop_cursors
 from openguild_proto.memory.mentions import is_mentioned
@@ -232,12 +235,12 @@ def list_unread(state: State, effect: ListUnread) -> tuple[ReadState, ...]:
 
 def _read_state(state: State, channel: Channel, user_id: str) -> ReadState:
     last_read = channel.reads.get(user_id, 0)
+    unread = (sequence for sequence in channel.mentions if sequence > last_read)
+    mentions = (sequence for sequence in unread if is_mentioned(state, channel, user_id, sequence)[0])
     return ReadState(
         channel_id=channel.record.channel_id,
         last_read_sequence=last_read,
         latest_sequence=len(channel.events),
         unread=sum(sender not in {"", user_id} for sender in channel.senders[last_read:]),
-        mentions=sum(
-            is_mentioned(state, channel, user_id, sequence)[0] for sequence in channel.mentions if sequence > last_read
-        ),
+        mentions=sum(1 for _ in islice(mentions, MAX_COUNTED_MENTIONS)),
     )

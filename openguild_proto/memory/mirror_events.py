@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from openguild_proto.canonical.receipts import chain_over
-from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.mirrors import FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
 from openguild_proto.effects.performs import performs
@@ -97,7 +96,6 @@ def _is_own(state: State, user_id: str) -> bool:
 def _append(state: State, channel: Channel, event: MirroredEvent) -> StoredEvent:
     if isinstance(event.change, Redact):
         _unstage(state, channel.record.channel_id, event.change.target)
-        _redact_strays(channel, event)
     appended = append_event(
         state,
         AppendEvent(
@@ -125,15 +123,6 @@ def _unstage(state: State, log_id: str, target: str) -> None:
     staged = state.histories.get(log_id, [])
     at = next((at for at, line in enumerate(staged) if line.event.event_id == target), len(staged))
     del staged[at:]
-
-
-def _redact_strays(channel: Channel, redaction: MirroredEvent) -> None:
-    """Take away the texts of edits of a message, which may not be here, or to which they did nothing."""
-    target = redaction.change.target if redaction.change is not None else ""
-    for at, event in enumerate(channel.events):
-        if b'"message.edited"' in event.wire and parse_event(event.wire).content.get("target") == target:
-            wire = redacted_wire(event.wire, redaction.event_id)
-            channel.events[at] = StoredEvent(event.log_id, event.sequence, event.event_id, wire, event.created_at_ms)
 
 
 def _apply(state: State, origin: str, guild_id: str, event: MirroredEvent) -> bool:

@@ -80,6 +80,7 @@ class Channel:
     messages: dict[int, MessageState] = field(default_factory=dict)  # by sequence
     mentions: dict[int, Mentions] = field(default_factory=dict)  # by sequence of the message
     edits: dict[int, list[int]] = field(default_factory=dict)  # sequence of a message: those of its edits
+    strays: dict[str, list[int]] = field(default_factory=dict)  # event id: sequences of edits that did nothing to it
     reactions: dict[tuple[int, str], dict[str, None]] = field(default_factory=dict)  # (message, emoji): user ids
 
 

@@ -101,7 +101,7 @@ def _rebuild(state: State, channel: Channel, history: list[MirroredEvent]) -> No
     log_id, later, mentions = channel.record.channel_id, channel.events[len(history) :], channel.mentions
     drop_events(state, channel)
     again = Channel(channel.record)
-    for name in ("events", "nonces", "senders", "messages", "mentions", "edits", "reactions"):
+    for name in ("events", "nonces", "senders", "messages", "mentions", "edits", "strays", "reactions"):
         setattr(channel, name, getattr(again, name))
     for event in (*history, *(_again(event) for event in later)):
         append_event(

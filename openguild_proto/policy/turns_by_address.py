@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Generic, NamedTuple, TypeVar
 
 from openguild_proto.policy.addresses import limit_key
+from openguild_proto.policy.round_robin import RoundRobin
 
 T = TypeVar("T")
 
 
 class _Waiting(NamedTuple, Generic[T]):
+    key: str
     item: T
     nbytes: int
 
@@ -24,7 +25,7 @@ class TurnsByAddress(Generic[T]):
     def __init__(self, max_bytes: int, max_bytes_of_address: int) -> None:
         self._max_bytes = max_bytes
         self._max_bytes_of_address = max_bytes_of_address
-        self._waiting: dict[str, deque[_Waiting[T]]] = {}  # by limit key, that whose turn was longest ago first
+        self._waiting: RoundRobin[_Waiting[T]] = RoundRobin()  # by limit key
         self._of_address: dict[str, int] = {}  # bytes
         self._total = 0
 
@@ -34,22 +35,20 @@ class TurnsByAddress(Generic[T]):
         of_address = self._of_address.get(key, 0) + nbytes
         if of_address > self._max_bytes_of_address or self._total + nbytes > self._max_bytes:
             return False
-        self._of_address[key] = of_address
+        if of_address:
+            self._of_address[key] = of_address
         self._total += nbytes
-        self._waiting.setdefault(key, deque()).append(_Waiting(item, nbytes))
+        self._waiting.add(key, _Waiting(key, item, nbytes))
         return True
 
     def take(self) -> T | None:
         """Return whose turn it is; None: nothing waits."""
-        key = next(iter(self._waiting), None)
-        if key is None:
+        waiting = self._waiting.take()
+        if waiting is None:
             return None
-        waiting = self._waiting.pop(key)
-        item, nbytes = waiting.popleft()
+        key, item, nbytes = waiting
         self._total -= nbytes
-        self._of_address[key] -= nbytes
-        if waiting:
-            self._waiting[key] = waiting
-        else:
-            del self._of_address[key]
+        left = self._of_address.pop(key, 0) - nbytes
+        if left:
+            self._of_address[key] = left
         return item

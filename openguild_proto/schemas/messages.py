@@ -181,7 +181,7 @@ class ReadPosition(Body, frozen=True):
     last_read_sequence: Count
     latest_sequence: Count
     unread: Count
-    mentions: Count  # of the unread messages those that mention the caller
+    mentions: Count  # of the unread messages those that mention the caller, up to MAX_COUNTED_MENTIONS
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:

@@ -27,11 +27,12 @@ from openguild_proto.events import Event, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
 from openguild_proto.limits import LONG_BODY_BYTES, MAX_UNFINISHED_BODY_BYTES, MAX_UNSENT_RESPONSE_BYTES, Limits
+from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.held_bytes import HeldBytes
 from openguild_proto.policy.log_throttle import LogThrottle
-from openguild_runtime.net.long_bodies import LongBodies
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
+from openguild_runtime.net.request_turns import RequestTurns
 from openguild_runtime.net.socket_watch import SocketWatch
 from openguild_runtime.net.transport import Rest, Transport, Work
 from openguild_runtime.observability.metrics import Metrics
@@ -84,7 +85,7 @@ class ConnectionServer:
         self.admission: Admission[Transport] = Admission(max_per_address, max_connections)
         self._emptied = anyio.Event()
         self._driving: set[asyncio.Task[None]] = set()  # tasks of connections
-        self._long_bodies: LongBodies[Rest | None] = LongBodies()
+        self._turns: RequestTurns[Rest | None] = RequestTurns()
         self._handler = handler
         self._limits = limits
         self._policy = policy
@@ -149,7 +150,7 @@ class ConnectionServer:
             max_body_of=self._max_body_of,
         )
         return Transport(
-            NonblockingSocket(sock, self._watch),
+            NonblockingSocket(sock, self._watch, limit_key(address)),
             address,
             connection,
             clock=self._clock,
@@ -244,7 +245,7 @@ class ConnectionServer:
         return False
 
     async def _take(self, transport: Transport, events: list[Event]) -> None:
-        """Have the handler respond to these events, and to those behind them."""
+        """Have the handler respond to these events, and to those behind them: requests that were pipelined have turns."""
         connection = transport.connection
         while events:
             for event in events:
@@ -252,7 +253,7 @@ class ConnectionServer:
                     break  # nobody waits for the response to what was pipelined
                 match event:
                     case RequestReceived(request=request) | WebSocketRequested(request=request):
-                        rest = self._begin(transport, request)
+                        rest = self._enter(transport, request)
                         if rest is not None:
                             await rest()
                         if not connection.is_websocket and not transport.flushed():
@@ -260,17 +261,16 @@ class ConnectionServer:
                     case _:
                         self._handler.report(transport, event)
             events = connection.next_events(self._clock())
-            if events:
-                await asyncio.sleep(0)  # everybody else has a turn before what was pipelined
 
     def _begin(self, transport: Transport, request: Request) -> Rest | None:
         """Have the handler respond, to a request with a long body in its turn."""
-        nbytes = len(request.body)
-        if nbytes <= LONG_BODY_BYTES:
+        if len(request.body) <= LONG_BODY_BYTES:
             return self._handler.begin(transport, request)
-        begun = self._long_bodies.enter(
-            request.client_address, nbytes, partial(self._begin_in_turn, transport, request)
-        )
+        return self._enter(transport, request)
+
+    def _enter(self, transport: Transport, request: Request) -> Rest | None:
+        begin = partial(self._begin_in_turn, transport, request)
+        begun = self._turns.enter(request.client_address, len(request.body), begin)
         if begun is not None:
             return partial(_finish_in_turn, begun)
         self._handler.refuse(transport, request)

@@ -14,11 +14,15 @@ _BUFFER = memoryview(bytearray(65_536))
 
 
 class NonblockingSocket:
-    """Owned by one connection, and read by callback; at most one task waits to write. Must be made while the loop runs."""
+    """Owned by one connection, and read by callback; at most one task waits to write. Must be made while the loop runs.
 
-    __slots__ = ("_events", "_reader", "_sock", "_watch", "_writer", "ended")
+    `turns_of`: the key of the peer, as sockets of different peers are read by turns.
+    """
 
-    def __init__(self, sock: socket.socket, watch: SocketWatch) -> None:
+    __slots__ = ("_events", "_reader", "_sock", "_watch", "_writer", "ended", "turns_of")
+
+    def __init__(self, sock: socket.socket, watch: SocketWatch, turns_of: str = "") -> None:
+        self.turns_of = turns_of
         self.ended = False  # by `end`: nothing is sent or received any more
         self._sock = sock
         self._watch = watch

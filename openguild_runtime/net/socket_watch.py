@@ -10,22 +10,26 @@ from __future__ import annotations
 import asyncio
 import select
 import sys
-from collections import deque
 from typing import Protocol
 
 import structlog
 
 from openguild_proto.limits import TURN_SECS
+from openguild_proto.policy.round_robin import RoundRobin
 
 READ = 1  # EPOLLIN
 WRITE = 4  # EPOLLOUT
-AT_A_TIME = 32  # sockets in a turn of the loop, or those of TURN_SECS: the others have theirs in the next
+AT_A_TIME = 1_024  # ready sockets that the kernel names at once: of these the addresses have turns
 
 log = structlog.get_logger("openguild.peer")
 
 
 class Watched(Protocol):
     """What is told that its socket is ready."""
+
+    @property
+    def turns_of(self) -> str:
+        """The key of its peer: sockets of different ones are told by turns."""
 
     def ready(self, events: int) -> None:
         """`events`: READ, WRITE or both. A socket that has ended or broken counts as ready for what is wanted."""
@@ -72,9 +76,8 @@ if sys.platform == "linux":
             self._loop = loop
             self._epoll = select.epoll()
             self._watched: list[Watched | None] = []  # by descriptor
-            self._found: deque[tuple[int, int]] = (
-                deque()
-            )  # descriptors that were ready, and how: they have had no turn yet
+            self._found: dict[int, int] = {}  # by descriptor: how it was ready; it has had no turn yet
+            self._turns: RoundRobin[int] = RoundRobin()  # these descriptors
             loop.add_reader(self._epoll.fileno(), self._some_are_ready)
 
         def want(self, descriptor: int, watched: Watched, events: int) -> None:
@@ -95,13 +98,15 @@ if sys.platform == "linux":
                 self._epoll.unregister(descriptor)
 
         def _some_are_ready(self) -> None:
-            known, found, clock = self._watched, self._found, self._loop.time
-            if not found:
-                found.extend(self._epoll.poll(0, AT_A_TIME))
-            until = clock() + TURN_SECS
-            while found:
-                descriptor, events = found.popleft()
+            known, found, turns, clock = self._watched, self._found, self._turns, self._loop.time
+            for descriptor, events in self._epoll.poll(0, AT_A_TIME):
                 watched = known[descriptor]
+                if watched is not None and descriptor not in found:
+                    turns.add(watched.turns_of, descriptor)
+                    found[descriptor] = events
+            until = clock() + TURN_SECS
+            while (turn := turns.take()) is not None:
+                watched, events = known[turn], found.pop(turn)
                 if watched is not None:  # else it has ended; a socket that has its descriptor now finds nothing to do
                     try:
                         watched.ready(READ | WRITE if events & _BROKEN else events)

@@ -119,17 +119,12 @@ def test_one_round_is_no_verdict() -> None:
 
 def test_what_gateway_and_budget_keep_has_a_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openguild_runtime.net._flush", reason="the gateway benchmark drives the compiled flush")
-    from benchmarks.budget import __main__ as budget
-    from benchmarks.budget import measures as counted
-    from benchmarks.gateway import __main__ as gateway
+    from benchmarks.budget.__main__ import main as budget
+    from benchmarks.gateway.__main__ import main as gateway
 
     monkeypatch.setattr(results, "RESULTS", tmp_path)
-    monkeypatch.setattr(gateway, "apart", lambda *_: {"x": 1.0})
-    monkeypatch.setattr(budget, "missing", lambda: None)
-    monkeypatch.setattr(counted, "measure", lambda *_: ({"post": 10.0}, 7))
-    for suite in (gateway, budget):
-        monkeypatch.setattr(sys, "argv", [suite.__name__, "--save"])
-        assert not suite.main()
+    gateway(["--save"], lambda sockets: {"memory": {"bytes": float(sockets)}})
+    assert budget(["--save"], lambda directory, told: ({"post": 10.0}, 7)) == 0
     for name in ("gateway", "budget"):
         kept = json.loads((tmp_path / f"{name}.json").read_text())
         check(kept)

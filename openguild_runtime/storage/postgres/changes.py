@@ -16,6 +16,7 @@ from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
 from openguild_proto.records import NO_REACTIONS, MessageState, Pin, React, Redact, SeenMessage, StoredEvent
 from openguild_runtime.storage.postgres.search_index import FOLLOW, changed_documents
+from openguild_runtime.storage.postgres.stray_edits import redact_strays
 from openguild_runtime.storage.postgres.values import (
     Connection,
     Row,
@@ -127,6 +128,9 @@ async def judge_and_write(
         documents = await changed_documents(batch)
         if documents[0]:
             await connection.execute(FOLLOW, *documents)
+        for effect, outcome in zip(effects, outcomes, strict=True):
+            if isinstance(effect.change, Redact) and isinstance(outcome, Appended) and not outcome.repeated:
+                await redact_strays(connection, effect.channel_id, effect.change.target, effect.event_id)
         if batch.born_redacted:
             await connection.execute(BORN_REDACTED, *zip(*batch.born_redacted, strict=True))
     return outcomes

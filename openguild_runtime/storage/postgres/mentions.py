@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.mentions import ListMentions
 from openguild_proto.effects.performs import performs
+from openguild_proto.limits import MAX_COUNTED_MENTIONS
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES
 from openguild_proto.records import NOBODY, MentionRecord
@@ -45,10 +46,14 @@ OF_MANY = """
 n.created_at >= c.since AND n.sender_id <> $1::text AND (n.everyone OR ($2::text[])[c.highest] = ANY (n.roles))
     AND NOT EXISTS (SELECT FROM mentions AS d WHERE d.user_id = $1 AND d.log_id = n.log_id AND d.sequence = n.sequence)
 """
-# How many unread messages of the row `c` mention the user.
+# How many unread messages of the row `c` mention the user; beyond the bound none is looked at.
 UNREAD_MENTIONS = f"""
-(SELECT count(*) FROM mentions AS n WHERE n.user_id = $1 AND n.log_id = c.channel_id AND n.sequence > c.last_read)
-    + (SELECT count(*) FROM mentions_of_many AS n WHERE n.log_id = c.channel_id AND n.sequence > c.last_read AND {OF_MANY})
+(SELECT count(*) FROM (
+    SELECT FROM mentions AS n WHERE n.user_id = $1 AND n.log_id = c.channel_id AND n.sequence > c.last_read
+    UNION ALL
+    SELECT FROM mentions_of_many AS n WHERE n.log_id = c.channel_id AND n.sequence > c.last_read AND {OF_MANY}
+    LIMIT {MAX_COUNTED_MENTIONS}
+) AS counted)
 """
 OLDER = '($5::timestamptz IS NULL OR (n.created_at, n.event_id) < ($5, $6::text COLLATE "C"))'
 WANTED = f"(NOT $3::boolean OR n.sequence > c.last_read) AND {OLDER}"

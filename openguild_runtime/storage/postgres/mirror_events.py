@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from openguild_proto.canonical.receipts import chain_over
-from openguild_proto.canonical.redaction import redacted_wire
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.mirrors import FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
 from openguild_proto.limits import LOCK_TIMEOUT_MS
-from openguild_proto.log.changes import stray_place
 from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.records import LogPlace, Redact, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
@@ -24,7 +22,6 @@ from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, texts
 
-STRAYS_AT_ONCE = 20
 # With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, and which of the users $6
 # are of this server. Both rows are locked: whoever waits for another delivery reads the newest of what is locked, and of other
 # tables what was there before the wait.
@@ -60,15 +57,6 @@ UNSTAGE = """
 DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
     SELECT sequence FROM federation_history WHERE log_id = $1 AND event_id = $2
 )
-"""
-# Edits that did nothing to a message, or to one that is not here, some at a time: its owner decides how many there are.
-STRAY_EDITS = """
-SELECT sequence, wire FROM log_events WHERE log_id = $1 AND event_type = 'message.edited' AND target = $2
-AND sequence > $3 ORDER BY sequence LIMIT $4
-"""
-REPLACE_WIRES = """
-UPDATE log_events AS e SET wire = given.wire FROM unnest($2::bigint[], $3::bytea[]) AS given (sequence, wire)
-WHERE e.log_id = $1 AND e.sequence = given.sequence
 """
 
 
@@ -172,17 +160,6 @@ async def _channel_events(
     for event in fresh:
         if isinstance(event.change, Redact):
             await tx.connection.execute(UNSTAGE, log_id, event.change.target)
-            await _redact_strays(tx, log_id, event.change.target, event.event_id)
     if mentions_somebody(effects):
         await note_mentions(tx, effects, outcomes)
     return tuple(outcome.event for outcome in outcomes if isinstance(outcome, Appended))
-
-
-async def _redact_strays(tx: Transaction, log_id: str, target: str, redacted_by: str) -> None:
-    """Take away the texts of edits that did nothing to a message, which may not be here."""
-    place, after = stray_place(target), 0
-    while rows := await tx.connection.fetch(STRAY_EDITS, log_id, place, after, STRAYS_AT_ONCE):
-        strays = [row for row in rows if parse_event(row["wire"]).content.get("target") == target]
-        wires = [redacted_wire(row["wire"], redacted_by) for row in strays]
-        await tx.connection.execute(REPLACE_WIRES, log_id, [row["sequence"] for row in strays], wires)
-        after = rows[-1]["sequence"]

@@ -18,6 +18,15 @@ def test_an_address_with_much_does_not_hold_up_another() -> None:
     assert [turns.take() for _ in range(5)] == ["a1", "b0", "a2", "b1", None]
 
 
+def test_what_has_no_bytes_has_its_turn_too() -> None:
+    turns: TurnsByAddress[str] = TurnsByAddress(1, 1)
+    for number in range(3):
+        assert turns.add("a", f"a{number}", 0)
+    assert turns.add("b", "b0", 1)
+    assert [turns.take() for _ in range(5)] == ["a0", "b0", "a1", "a2", None]
+    assert not turns._of_address
+
+
 def test_what_waits_is_bounded() -> None:
     turns: TurnsByAddress[str] = TurnsByAddress(25, 10)
     assert turns.add("2001:db8::1", "a", 8)

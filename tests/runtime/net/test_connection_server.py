@@ -128,6 +128,18 @@ async def test_pipelined_requests_have_their_turns_one_after_the_other() -> None
     assert them.handler.turns == [f"{what} /{number}" for number in (1, 2, 3) for what in ("begin", "end")]
 
 
+async def test_what_one_address_has_pipelined_does_not_hold_up_another() -> None:
+    async with served() as them:
+        many, other = [them.connect() for _ in range(5)], them.connect("198.51.100.1")
+        for number, end in enumerate([*many, other]):
+            end.sendall(get(f"/{number}") + get(f"/{number}-second"))
+        for number, end in enumerate([*many, other]):
+            await read(end, b"/%d-second" % number)
+            end.close()
+    second = [turn for turn in them.handler.turns if turn.startswith("begin") and turn.endswith("second")]
+    assert second == [f"begin /{number}-second" for number in (0, 5, 1, 2, 3, 4)]
+
+
 async def test_many_long_bodies_do_not_hold_up_what_is_short() -> None:
     body = b"x" * (LONG_BODY_BYTES + 1)
     async with served() as them:

@@ -38,8 +38,9 @@ def stack() -> Iterator[ExitStack]:
 class End:
     """One end of a pair, and what it was told."""
 
-    def __init__(self, stack: ExitStack, watch: SocketWatch) -> None:
+    def __init__(self, stack: ExitStack, watch: SocketWatch, turns_of: str = "") -> None:
         self.watch = watch
+        self.turns_of = turns_of
         self.sock, self.other = socket.socketpair()
         for end in (self.sock, self.other):
             end.setblocking(False)
@@ -120,6 +121,34 @@ async def test_many_that_are_ready_leave_the_loop_to_others_in_between(stack: Ex
     await eventually(lambda: told.count("socket") == 3 * AT_A_TIME)
     runs = [len(run) for run in "".join("s" if name == "socket" else " " for name in told).split()]
     assert max(runs) <= AT_A_TIME
+    watch.close()
+
+
+async def test_sockets_of_one_peer_do_not_hold_up_that_of_another(stack: ExitStack) -> None:
+    loop = asyncio.get_running_loop()
+    if not hasattr(select, "epoll"):
+        pytest.skip("the loop itself decides the order")
+    watch = make_watch(loop)
+    told: list[str] = []
+
+    class Slow(End):
+        def ready(self, events: int) -> None:
+            self.want(0)
+            told.append(self.turns_of)
+            time.sleep(TURN_SECS / 4)
+
+    def sends(turns_of: str) -> None:
+        end = Slow(stack, watch, turns_of)
+        end.other.send(b"x")
+        end.want(READ)
+
+    for _ in range(100):
+        sends("a")
+    await eventually(lambda: len(told) >= 20)
+    before = len(told)
+    sends("b")
+    await eventually(lambda: len(told) == 101)
+    assert told.index("b") <= before + 1 + 8, "it is found with the next turn of the loop, and comes second there"
     watch.close()
 
 

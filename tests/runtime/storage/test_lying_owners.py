@@ -10,20 +10,22 @@ import pytest
 from msgspec.structs import replace
 
 from openguild_proto.canonical.event import build_event
-from openguild_proto.effects.channels import FindChannelAccess, ReadEvents
+from openguild_proto.effects.channels import Appended, FindChannelAccess, ReadEvents
 from openguild_proto.effects.guilds import FindGuildAccess
-from openguild_proto.effects.handovers import AbsorbHistory, StageHistory
+from openguild_proto.effects.handovers import AbsorbHistory, StageHistory, TakeGuild
 from openguild_proto.effects.messages import FindMessage, ReadVersions
 from openguild_proto.effects.mirrors import FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
+from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.limits import MAX_MESSAGE_VERSIONS
-from openguild_proto.mirror_records import HistoricEvent
+from openguild_proto.mirror_records import Handover, HistoricEvent
 from openguild_proto.operations.mirrored_events import read_mirrored
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPlace, Redact
 from openguild_proto.schemas.log_contents import ChannelCreatedContent, ChannelRoleSetContent, MemberLeftContent
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.base import Storage
-from openguild_runtime.storage.postgres.mirror_events import STRAYS_AT_ONCE
+from openguild_runtime.storage.postgres.stray_edits import STRAYS_AT_ONCE
 from tests.runtime.storage.test_mirrors import mirrored, register
+from tests.support.messages import changing
 from tests.support.owner_server import HERE, NOW_MS, OWNER, SIGNER, Owner, keys_at, new_id
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +101,24 @@ async def test_edits_of_a_message_that_is_not_here_are_read_some_at_a_time(
     events = await storage.perform(ReadEvents(owner.channel_id, 3 * STRAYS_AT_ONCE))
     assert len(events or ()) == 2 * STRAYS_AT_ONCE + 1
     assert not any(b"stray" in event.wire for event in events or ())
+
+
+async def test_edits_that_did_nothing_go_with_their_message_also_at_its_next_owner(kept_storage: Storage) -> None:
+    storage, owner = kept_storage, Owner()
+    user_id = await mirrored(storage, owner)
+    message = owner.post("first")
+    for number in range(MAX_MESSAGE_VERSIONS + STRAYS_AT_ONCE + 1):
+        owner.append("message.edited", {"target": message.event_id, "content": f"text {number}"}, lies=True)
+    news = owner.news(owner.channel_id, 0, 2 * MAX_MESSAGE_VERSIONS)
+    assert (await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news))).status == "ok"
+    lost = Handover("succession", owner.guild_id, OWNER, HERE, 2, NOW_MS, NOW_MS + 1_000, serial=1)
+    assert await storage.perform(TakeGuild(lost, 7_000_000, None, (), NOW_MS))
+    await storage.perform(GrantGuildRole(guild_id=owner.guild_id, user_id=user_id, role="moderator", now_ms=NOW_MS))
+    redaction = changing(owner.channel_id, user_id, Redact(target=message.event_id, reason="x"), now_ms=NOW_MS)
+    assert isinstance(await storage.perform(redaction), Appended)
+    events = await storage.perform(ReadEvents(owner.channel_id, 2 * MAX_MESSAGE_VERSIONS))
+    assert len(events or ()) == MAX_MESSAGE_VERSIONS + STRAYS_AT_ONCE + 3
+    assert not any(b"text " in event.wire or b"first" in event.wire for event in events or ())
 
 
 async def test_edits_without_an_end_are_no_versions_and_go_with_their_message(kept_storage: Storage) -> None:

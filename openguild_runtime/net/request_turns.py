@@ -1,4 +1,5 @@
-"""Requests with long bodies have their turns: of each turn of the loop they take `TURN_SECS`, or as long as one takes.
+"""Requests with long bodies, and those that were pipelined, have turns: of each turn of the loop they take `TURN_SECS`, or as long
+as one takes.
 
 To read 64 KiB of JSON takes up to 10 ms. Many that come at once would hold up everything else of the process.
 """
@@ -20,7 +21,7 @@ class _Waiting(NamedTuple, Generic[T]):
     begun: asyncio.Future[T]
 
 
-class LongBodies(Generic[T]):
+class RequestTurns(Generic[T]):
     """The queue of one connection server."""
 
     def __init__(self) -> None:

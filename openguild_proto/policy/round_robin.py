@@ -1,0 +1,35 @@
+"""Turns of those who wait, one after the other: what one has waiting does not hold up the others."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class RoundRobin(Generic[T]):
+    """Items by the key of whose they are. Those of a key have their turns in the order of their coming."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[T]] = {}  # by key, that whose turn was longest ago first
+
+    def add(self, key: str, item: T) -> None:
+        """Have `item` wait behind those of its key."""
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = deque()
+        waiting.append(item)
+
+    def take(self) -> T | None:
+        """Remove and return the item whose turn it is; None: nothing waits."""
+        key = next(iter(self._waiting), None)
+        if key is None:
+            return None
+        waiting = self._waiting[key]
+        item = waiting.popleft()
+        if len(self._waiting) > 1 or not waiting:
+            del self._waiting[key]
+            if waiting:
+                self._waiting[key] = waiting
+        return item
