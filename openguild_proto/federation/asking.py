@@ -17,7 +17,7 @@ from openguild_proto.effects.federation import (
     PeerUnavailable,
     Standing,
 )
-from openguild_proto.federation.discovery import place_of
+from openguild_proto.federation.discovery import Place, place_of
 from openguild_proto.federation.faults import Fault, SignatureFault
 from openguild_proto.federation.keys import with_pinned
 from openguild_proto.federation.peers import CONTACT_MS, REFRESH_MS, KnownPeers
@@ -26,6 +26,7 @@ from openguild_proto.federation.signatures import verify_answer
 
 MAX_WAIT_SECS = 3_600.0  # ours: that another server may ask for
 
+UNREACHED = frozenset({"address", "connect", "tls"})  # nobody has got the request: it may be elsewhere now
 _UNSIGNED = {401: "refused", 403: "denied_there", 429: "overloaded", 501: "off_there", 503: "overloaded"}
 
 
@@ -52,16 +53,16 @@ def ask_peer(
         place = place_of(policy, peer)
     if place is None:
         raise PeerUnavailable(server, "discovery", "it was tried a moment ago")
-    answer = yield from Exchange(
-        server=server,
-        base_url=place.base_url,
-        authority=place.authority,
-        method=asked.method,
-        target=asked.target,
-        body=asked.body,
-        timeout_secs=asked.timeout_secs,
-        max_bytes=asked.max_bytes,
-    )
+    try:
+        answer = yield from _exchange(asked, place)
+    except PeerUnavailable as failure:
+        if failure.reason not in UNREACHED or server in policy.addresses or not known.may_try(server, now):
+            raise
+        peer = yield from _discovered(server, peer, known, now, required=False)
+        moved = place_of(policy, peer)
+        if moved is None or moved == place:
+            raise
+        answer = yield from _exchange(asked, moved)
     fault = _fault(policy, peer, answer, now_ms)
     if fault in {Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY} and known.may_try(server, now):
         peer = yield from _discovered(server, peer, known, now, required=False)
@@ -72,6 +73,21 @@ def ask_peer(
         yield from NoteContact(server=server, contacted_ms=now_ms)
         known.put(server, msgspec.structs.replace(peer, contacted_ms=now_ms), now)
     return PeerAnswer(answer.status, answer.body)
+
+
+def _exchange(asked: AskPeer, place: Place) -> Operation[Exchanged]:
+    return (
+        yield from Exchange(
+            server=asked.server,
+            base_url=place.base_url,
+            authority=place.authority,
+            method=asked.method,
+            target=asked.target,
+            body=asked.body,
+            timeout_secs=asked.timeout_secs,
+            max_bytes=asked.max_bytes,
+        )
+    )
 
 
 def _discovered(server: str, peer: Peer, known: KnownPeers, now: float, *, required: bool) -> Operation[Peer]:

@@ -33,7 +33,7 @@ def choose_presence(call: Call[ChosenPresence, None]) -> Operation[Response]:
 
 @route(
     "GET", "/guilds/{guild_id}/presence", "Who is online", {200: GuildPresence},
-    rights=in_guild(Permission.READ), refused_by=_switched_off, errors=(ErrorCode.PRESENCE_OFF,),
+    rights=in_guild(Permission.READ), refused_by=_switched_off, for_remote=False, errors=(ErrorCode.PRESENCE_OFF,),
 )  # fmt: skip
 def guild_presence(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
     """List the members who are not offline; of a large guild nothing is shown."""

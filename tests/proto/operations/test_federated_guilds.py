@@ -9,12 +9,13 @@ import pytest
 
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.federation.policy import Mode
+from openguild_proto.hints import PresenceStatus
 from openguild_proto.http.message import Response
 from openguild_proto.limits import REMOTE_JOIN_WRITES, REMOTE_PREVIEW_WRITES
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations import peer_guilds
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.schemas.between_servers import UserRequest
+from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 from tests.support.homeservers import Federation, Homeserver
 from tests.support.world import decoded
 
@@ -377,3 +378,14 @@ def test_pins_of_users_of_this_server_are_signed_here(shared: Shared) -> None:
     south.ask_for(shared.bob, "PUT", f"{path}/pins/{mine}")
     shared.level()
     assert [line["event_id"] for line in south.ask_for(shared.bob, "GET", f"{path}/pins")] == [mine]
+
+
+def test_who_is_online_is_not_for_other_servers(shared: Shared) -> None:
+    """PROTOCOL 16.7.2."""
+    shared.north.present = {user_id(shared.north, shared.alice): PresenceStatus.ONLINE}
+    assert shared.north.ask_for(shared.alice, "GET", f"/guilds/{shared.guild}/presence")["members"] != []
+    bob = RemoteUser(user_id(shared.south, shared.bob), "bob")
+    for target, status in ((f"/guilds/{shared.guild}/presence", 404), (f"/guilds/{shared.guild}/members", 200)):
+        body = msgspec.json.encode(UserRequest(bob, "GET", target))
+        answer = shared.south.perform(AskPeer(NORTH, "POST", "/federation/v1/requests", body))
+        assert msgspec.json.decode(answer.body, type=UserAnswer).status == status, target

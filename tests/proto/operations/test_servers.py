@@ -53,6 +53,22 @@ def test_two_servers_that_never_met_ask_each_other(network: Network, a: ServerWo
     assert (found.base_url, found.contacted_ms) == ("https://b.example", a.wall_ms)
 
 
+def test_a_server_that_is_reached_no_more_is_looked_for_elsewhere(
+    network: Network, a: ServerWorld, b: ServerWorld
+) -> None:
+    for place in ("one.example", "two.example"):
+        b.change_policy(base_url=f"https://{place}")
+        network.servers[place] = b
+        assert a.ask_server("b.example", "GET", PING).status == 200
+        del network.servers[place]
+        assert failure(a) == "connect", "its keys were read within the last minute"
+        a.wall_ms += 61_000
+        b.wall_ms += 61_000
+    fetched = len(network.fetched)
+    assert [failure(a) for _ in range(3)] == ["connect"] * 3
+    assert len(network.fetched) == fetched + 2, "where it is nowhere else it is looked for once"
+
+
 def test_an_answer_of_404_is_signed_too(a: ServerWorld, b: ServerWorld) -> None:
     assert a.ask_server("b.example", "GET", f"{PING}?x=1").status == 400
     assert failure(a, target="/federation/v1/nothing") == "unsigned", "where no route is, no signature was read"
