@@ -52,6 +52,7 @@ class Epochs:
         if found is None:
             self._join(self._replica_id)
             return
+        self._outputs.counters.renewals = found.renewals
         if found.standby:
             self._refuse_standby()
             return
@@ -83,6 +84,7 @@ class Epochs:
         now = yield from ReadHistory()
         if now is None or now.standby:
             raise StorageUnavailable
+        self._outputs.counters.renewals = now.renewals
         self._join(now.database)
         if verdict is not Verdict.UNRECORDED:
             yield from self._begin_anew()

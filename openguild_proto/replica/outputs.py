@@ -19,7 +19,7 @@ class Counters:
     """Totals since the start, for metrics."""
 
     __slots__ = (
-        "backfilled", "delivered", "dropped", "gaps", "lagged", "missed", "replayed", "subscribers", "undelivered",
+        "backfilled", "delivered", "dropped", "gaps", "lagged", "missed", "renewals", "replayed", "subscribers", "undelivered",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -30,6 +30,7 @@ class Counters:
         self.backfilled = 0  # events read for them
         self.lagged = 0  # subscribers closed because they were too slow
         self.missed = 0  # events that those had not got
+        self.renewals = 0  # of all epochs, as the database counts them
         self.replayed = 0  # events sent from the log
         self.subscribers = 0  # there are now
 

@@ -187,6 +187,10 @@ class Metrics:
         self._limit_divisor.set(1)
         self._gaps = self._counter("openguild_gaps_found", "Gaps found in the events that NATS delivered")
         self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill gaps")
+        self._renewals = self._gauge(
+            "openguild_epoch_renewals",
+            "How often all logs were given new epochs because the database may have lost commits, as it counts that itself",
+        )
         self._latency = self._histogram(
             "openguild_delivery_seconds", "From an event's release to the flush of its channel", FAST_BUCKETS
         )
@@ -257,6 +261,7 @@ class Metrics:
         self._replayed.inc(grown["replayed"])
         self._gaps.inc(grown["gaps"])
         self._backfilled.inc(grown["backfilled"])
+        self._renewals.set(totals["renewals"])
 
     # --- connections and streams -----------------------------------------------------------------------
 

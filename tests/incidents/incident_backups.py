@@ -1,7 +1,8 @@
-"""Backups that fail, that nobody makes any more, and whose metrics are gone; a reload that is refused."""
+"""What nobody may notice: backups that fail or that nobody makes, a reload that is refused, commits that a failover lost."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from openguild_runtime.embedded.postgres import postgres_programs
-from tests.incidents.conftest import Incident, pod, serving
+from tests.incidents.conftest import Incident, Site, pod, serving
 from tests.support.oncall import OnCall
 from tests.support.prometheus import Prometheus
 from tests.support.server import ROOT
+from tests.support.stale import StalePostgres
 from tests.support.waiting import wait_until
 
 
@@ -82,3 +84,28 @@ def test_a_reload_is_refused(database_url: str, tmp_path: Path, walk: Callable[.
         )
         incident.ends("OpenGuildReloadFailed")
         assert server.stop() == 0
+
+
+def test_a_standby_that_was_behind_is_promoted(tmp_path: Path, walk: Callable[..., Incident]) -> None:
+    """Messages that were acknowledged are gone."""
+    postgres = StalePostgres(tmp_path / "data", fsync=False)
+    postgres.start()
+    try:
+        server = pod(tmp_path, DATABASE_URL=postgres.url)
+        assert server.run_command("migrate").returncode == 0
+        with server.start():
+            incident = walk("commits-lost", server)
+            place = Site(server, postgres.url)
+            assert place.post("kept") == 200
+            postgres.fall_behind()
+            wait_until(lambda: server.status("/ready") == 200)
+            wait_until(lambda: place.post("lost") == 200)
+            postgres.promote()
+            incident.fires("OpenGuildEpochsRenewed")
+            (renewed,) = [line for line in incident.ask().splitlines() if "may have lost its newest commits" in line]
+            assert json.loads(renewed)["seen"] in {"another lineage", "an event that was stored is missing"}
+            incident.ends("OpenGuildEpochsRenewed")
+            assert place.post("and on") == 200
+            assert server.stop() == 0
+    finally:
+        postgres.stop()

@@ -74,6 +74,9 @@ def runbooks() -> dict[str, Runbook]:
     for section in PAGE.read_text().split("\n## ")[1:]:
         title, _, body = section.partition("\n")
         pieces = re.split(rf"^\*\*({'|'.join(PARTS)})\*\*", body, flags=re.MULTILINE)
-        runbook = Runbook(title, dict(zip(pieces[1::2], pieces[2::2], strict=True)))
+        parts: dict[str, str] = {}
+        for name, text in zip(pieces[1::2], pieces[2::2], strict=True):  # a mend for each cause
+            parts[name] = parts.get(name, "") + text
+        runbook = Runbook(title, parts)
         found[runbook.anchor] = runbook
     return found

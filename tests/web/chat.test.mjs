@@ -347,8 +347,8 @@ test("a guild that is gone while it is being read is no problem to tell of", asy
   assert.equal(other.failures.length, 1);
 });
 
-test("a message that was stored in a log that began anew is not on its way", async () => {
-  const { chat, client } = await opened();
+test("a message that was stored in a log that began anew is not on its way, and the user is told", async () => {
+  const { chat, client, failures } = await opened();
   const outgoing = { channelId: "c", content: "x", key: "k", failure: null, sequence: null };
   client.post = async () => ({ sequence: 9 });
   await chat.outbox.send({ ...outgoing });
@@ -359,6 +359,11 @@ test("a message that was stored in a log that began anew is not on its way", asy
   client.followed(CHANNEL, 1, { epoch: 2, recovered: false });
   await settled();
   assert.deepEqual(chat.outbox.items.map(({ content }) => content), ["not stored"]);
+  const told = "This channel began anew at the server: its newest messages may be missing.";
+  assert.deepEqual(failures.map(({ message }) => message), [told]);
+  client.followed("channel:d", 1, { epoch: 2, recovered: false });
+  await settled();
+  assert.equal(failures.length, 1, "of the channel that is looked at");
 });
 
 test("members that are read while the guild is read again stay", async () => {

@@ -20,6 +20,7 @@ const LATE = "The guild has not come within 30 seconds. It is listed as soon as 
 const MAX_TAKEN_BACK = 1_000; // messages that are remembered as taken back
 const FOLLOWED_AGAIN = new Set(["restarted", "unavailable"]); // codes of `gone` after which the client asks again (PROTOCOL 15.3.7)
 const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // codes of what is gone, or was lost while there was no connection
+const BEGAN_ANEW = "This channel began anew at the server: its newest messages may be missing.";
 const MODERATORS = ["owner", "admin", "moderator"];
 const MAINTAINERS = [...MODERATORS, "maintainer"];
 
@@ -71,7 +72,7 @@ export class Chat {
     });
     client.on("followed", ({ log, recovered, ...place }) => {
       const isOpen = log === `channel:${this.channelId}`;
-      if (!recovered || (isOpen && !this.history.followed(place))) this.#restarted(log);
+      if (!recovered || (isOpen && !this.history.followed(place))) this.#restarted(log, recovered);
       const state = log.startsWith("guild:") ? this.guilds.get(log.slice(6)) : undefined;
       if (state?.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
     });
@@ -324,15 +325,21 @@ export class Chat {
     this.changed("guilds");
   }
 
-  /** What is known of a log has to be read anew. @param {string} log */
-  #restarted(log) {
+  /** What is known of a log has to be read anew. @param {string} log @param {boolean} recovered false: messages may be lost */
+  #restarted(log, recovered) {
     const [kind, of = ""] = log.split(":");
     const state = this.guilds.get(of);
     if (state !== undefined) void this.#later(() => this.#readAgain(state));
-    if (of === this.channelId) void this.#later(() => this.open(of));
+    if (of === this.channelId) void this.#later(() => this.#openAgain(of, recovered));
     if (kind !== "channel") return;
     this.outbox.restarted(of);
     void this.#later(() => this.unread.askAgain(of));
+  }
+
+  /** @param {string} channelId @param {boolean} recovered */
+  async #openAgain(channelId, recovered) {
+    await this.open(channelId);
+    if (!recovered && channelId === this.channelId) this.failed(new Error(BEGAN_ANEW)); // what was read is not there any more
   }
 
   /** @param {GuildState} state */

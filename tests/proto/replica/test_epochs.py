@@ -100,6 +100,7 @@ def test_lost_commits_give_every_channel_a_new_epoch_once(lost: dict[str, Any]) 
         check(driven)
     assert database.renewed == 1
     assert [began_anew(driven) for driven in replicas] == [True, False], "the other one found that it was done"
+    assert [driven.replica.counters.renewals for driven in replicas] == [1, 1]
     for socket in sockets:
         assert socket.closed is not None
         assert socket.closed.reason == reasons.LOG_WENT_BACK

@@ -165,6 +165,18 @@ async def test_a_channel_that_is_heard_from_behind_its_page_on_is_read_again() -
     assert not model.note_followed(followed(1, epoch=7))
 
 
+async def test_a_channel_that_began_anew_is_told() -> None:
+    """What was read may not be there any more; of another channel nothing is seen."""
+    client = Slow()
+    model = ChatModel(client)
+    for channel, told in (("another", False), ("c", True)):
+        client.go[channel] = anyio.Event()
+        client.go[channel].set()
+        await model.open(channel)
+        model.hear(followed(1, epoch=7))
+        assert ("newest messages may be missing" in model.status) is told
+
+
 async def test_a_page_from_before_the_channel_was_heard_is_read_again() -> None:
     client = Slow()
     client.heads = [1, 3]
