@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from openguild_proto.operations.gateway import Authenticated
 from openguild_proto.policy.clock_watch import deadline_of
 from openguild_proto.sessions.tokens import Claims
 from openguild_runtime.net.transport import SEND_BYTES, Fed, Transport
+from openguild_runtime.system.turns import TurnQueue
 
 log = structlog.get_logger("openguild.gateway")
 
@@ -33,6 +33,7 @@ class SessionHost(Protocol):
     limits: Limits
     clock: Callable[[], float]
     wall: Callable[[], float]
+    woken: TurnQueue
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Run in a task of its own."""
@@ -98,10 +99,10 @@ class GatewaySession:
     # --- what the machine wants ----------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Look after the machine in the next turn of the loop: many inputs of one turn are answered together."""
+        """Look after the machine in a next turn of the loop: many inputs of one turn are answered together."""
         if not self._attends:
             self._attends = True
-            asyncio.get_running_loop().call_soon(self._attend)
+            self._sessions.woken.call_soon(self._attend)
 
     def _attend(self) -> None:
         self._attends = False

@@ -28,6 +28,7 @@ from openguild_runtime.observability.log_context import bound_request
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+from openguild_runtime.system.turns import TurnQueue
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ class GatewaySessions:
         self.feeds: Feeds = replica.replica.gateway.feeds
         self.clock = sources.monotonic
         self.wall = sources.wall
+        self.woken = TurnQueue(sources.monotonic)
         self.limits = limits
         self.connection_limits = connection_limits(limits)
         self._runner = runner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -40,6 +41,34 @@ class Turn:
             if self.left() <= 0:
                 await asyncio.sleep(0)
                 self.left()
+
+
+class TurnQueue:
+    """Calls callbacks soon and in order, those of `TURN_SECS` in each turn of the loop. `clock`: monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_due = False
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call it in the next turn, or in a later one if there are too many."""
+        self._waiting.append(callback)
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        until = self._clock() + TURN_SECS
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+                if self._clock() >= until:
+                    break
+        finally:
+            self._is_due = bool(self._waiting)
+            if self._is_due:
+                asyncio.get_running_loop().call_soon(self._run)
 
 
 class Pauses:

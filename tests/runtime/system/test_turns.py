@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 import anyio.lowlevel
 import pytest
 
 from openguild_proto.limits import TURN_SECS
-from openguild_runtime.system.turns import Pauses, Turn
+from openguild_runtime.system.turns import Pauses, Turn, TurnQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +41,32 @@ async def test_the_time_of_a_turn_is_shared_and_the_next_turn_has_its_own() -> N
     assert turn.left() == -TURN_SECS
     await anyio.lowlevel.checkpoint()
     assert turn.left() == TURN_SECS
+
+
+async def test_callbacks_have_their_turns_in_order_also_behind_one_that_fails() -> None:
+    now, done, turns = [0.0], [], []
+    queue = TurnQueue(lambda: now[0])
+    loop, failures = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+
+    def take(item: int) -> None:
+        if item == 3:
+            queue.call_soon(partial(take, 100))
+            raise ValueError
+        done.append(item)
+        now[0] += TURN_SECS / 8
+
+    for item in range(40):
+        queue.call_soon(partial(take, item))
+    while len(done) < 40:
+        await anyio.lowlevel.checkpoint()
+        turns.append(len(done))
+    assert done == [0, 1, 2, *range(4, 40), 100]
+    assert turns[:3] == [3, 11, 19]
+    assert [type(failure) for failure in failures] == [ValueError]
+    queue.call_soon(partial(take, 101))
+    await anyio.lowlevel.checkpoint()
+    assert done[-1] == 101
 
 
 async def test_a_task_pauses_when_its_time_has_passed_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
