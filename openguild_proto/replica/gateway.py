@@ -271,7 +271,7 @@ class Gateway:
             self._each(followers, partial(_tell_gone, feeds=[feed], code=code))
 
     def logs_deleted(self, log_ids: Iterable[str]) -> None:
-        """These logs are gone: one work, however many there are, for each may have very many followers."""
+        """These logs are gone: one work in parts, however many there are, for each may have very many followers."""
 
         def tell() -> Iterator[None]:
             for log_id in log_ids:
@@ -281,7 +281,8 @@ class Gateway:
                         yield
                 yield
 
-        self._outputs.add_each(tell(), _pass)
+        work = self._outputs.each(tell(), _pass)
+        self._outputs.procedures.start(work, "telling sockets that logs are gone")
 
     def _end(self, log_id: str) -> Iterator[tuple[Feed, list[GatewaySocket]]]:
         """Retire the feeds of a log; yields each with whoever followed it."""

@@ -150,6 +150,11 @@ class Outputs:
         return None
 
     @property
+    def is_prompt(self) -> bool:
+        """Whether the next action is no part of a work."""
+        return bool(self._actions) or self.procedures.has_query
+
+    @property
     def is_pressed(self) -> bool:
         """So many works wait that they are done now, whatever it takes: a queue without a bound would hide that."""
         return len(self._works) > MAX_WAITING_WORKS

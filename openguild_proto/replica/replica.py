@@ -311,6 +311,11 @@ class Replica:
         return action
 
     @property
+    def is_prompt(self) -> bool:
+        """Whether the next action is no part of a work for many sockets, which may wait for another turn."""
+        return self._outputs.is_prompt
+
+    @property
     def is_pressed(self) -> bool:
         """So much waits that it must be carried out now, whatever it takes."""
         return self._outputs.is_pressed

@@ -16,11 +16,12 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Static, Tree
+from textual.widgets.tree import TreeNode
 
 from openguild_proto.client import Backoff, is_temporary
 from openguild_runtime.chat.commands import HELP, Commands, NoCommand
 from openguild_runtime.chat.login import LoginScreen
-from openguild_runtime.chat.model import ChatModel
+from openguild_runtime.chat.model import ChatModel, ShownChannel
 from openguild_runtime.chat.password import PasswordScreen
 from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
 from openguild_runtime.client import (
@@ -33,6 +34,7 @@ from openguild_runtime.client import (
     Unauthorized,
 )
 
+REFRESH_SECS = 0.05  # between two drawings of what events change: many may come at once
 TYPING_EVERY_SECS = 3.0  # others show a signal for TYPING_SHOWN_SECS
 NOT_TOLD = ("", -math.inf)
 TIMER_MARGIN_SECS = 0.05  # a timer may be early
@@ -69,8 +71,13 @@ class ChatScreen(Screen[None]):
         self._is_loaded = False
         self._told_typing = NOT_TOLD  # the channel and the time of the last signal
         self._typing_ends: Timer | None = None
+        self._refresh_is_due: Timer | None = None
         # Held, not looked for: an event may still be drawn while the screen is taken down.
         self._channels: Tree[str] = Tree("guilds", id="channels")
+        self._listed: list[
+            tuple[str, list[str]]
+        ] = []  # guilds by name, and the ids of their channels, as they are listed
+        self._lines: dict[str, tuple[tuple[object, ...], TreeNode[str]]] = {}  # by channel id: what its line shows
         self._page = VerticalScroll(id="page", can_focus=False)  # its end is shown, unless the user has left it
         self._messages = Static("", id="messages")
         self._page_of: str | None = None  # the channel that it shows
@@ -126,7 +133,7 @@ class ChatScreen(Screen[None]):
                 if isinstance(event, LogFollowed) and self.model.note_followed(event):
                     self._do(self.model.open, event.log.partition(":")[2])
                 self.model.read()
-                self._refresh()
+                self._refresh_soon()
 
     async def _connected(self) -> None:
         if self._is_loaded:
@@ -255,7 +262,15 @@ class ChatScreen(Screen[None]):
         self._note = HELP if text == "help" else text
         self._refresh()
 
+    def _refresh_soon(self) -> None:
+        """Draw what many events have changed once."""
+        if self._refresh_is_due is None:
+            self._refresh_is_due = self.set_timer(REFRESH_SECS, self._refresh)
+
     def _refresh(self) -> None:
+        if self._refresh_is_due is not None:
+            self._refresh_is_due.stop()
+            self._refresh_is_due = None
         model = self.model
         self._refresh_channels()
         if model.open_channel != self._page_of:
@@ -278,26 +293,33 @@ class ChatScreen(Screen[None]):
             self._typing_ends = self.set_timer(secs + TIMER_MARGIN_SECS, self._refresh)
 
     def _refresh_channels(self) -> None:
-        wanted = [
-            (name, [channel for channel in self.model.channels.values() if channel.guild_id == guild_id])
-            for guild_id, name in self.model.guilds.items()
-        ]
-        self._channels.clear()
-        for name, channels in wanted:
-            node = self._channels.root.add(Text(plain(name)), expand=True)
-            for channel in channels:
-                node.add_leaf(channel_label(channel, channel.channel_id == self.model.open_channel), channel.channel_id)
-        if self.model.open_channel != self._scrolled_to:
+        """Make the list anew where guilds or channels came or went; else it keeps its place, and only changed lines are drawn."""
+        model = self.model
+        channels: dict[str, list[ShownChannel]] = {guild_id: [] for guild_id in model.guilds}
+        for channel in model.channels.values():
+            channels.get(channel.guild_id, []).append(channel)
+        listed = [(model.guilds[of], [channel.channel_id for channel in lines]) for of, lines in channels.items()]
+        if listed != self._listed:
+            self._listed, self._lines = listed, {}
+            self._channels.clear()
+            for name, ids in listed:
+                guild = self._channels.root.add(Text(plain(name)), expand=True)
+                self._lines.update((channel_id, ((), guild.add_leaf("", channel_id))) for channel_id in ids)
+        for channel in (channel for lines in channels.values() for channel in lines):
+            drawn, node = self._lines[channel.channel_id]
+            state = channel.name, channel.unread, channel.channel_id == model.open_channel
+            if state != drawn:
+                node.set_label(channel_label(channel, state[2]))
+                self._lines[channel.channel_id] = state, node
+        if model.open_channel != self._scrolled_to:
             self._channels.call_after_refresh(self._scroll_to_open)
 
     def _scroll_to_open(self) -> None:
         """Have the open channel in sight when it becomes it; after that the user scrolls."""
         open_channel = self.model.open_channel
-        nodes = (node for guild in self._channels.root.children for node in guild.children)
-        for node in nodes:
-            if node.data == open_channel:
-                self._scrolled_to = open_channel
-                self._channels.scroll_to_node(node, animate=False)
+        if open_channel in self._lines:
+            self._scrolled_to = open_channel
+            self._channels.scroll_to_node(self._lines[open_channel][1], animate=False)
 
 
 class ChatApp(App[None]):

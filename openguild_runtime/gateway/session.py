@@ -21,6 +21,7 @@ from openguild_proto.operations.gateway import Authenticated
 from openguild_proto.policy.clock_watch import deadline_of
 from openguild_proto.sessions.tokens import Claims
 from openguild_runtime.net.transport import SEND_BYTES, Fed, Transport
+from openguild_runtime.system.turns import TurnQueue
 
 log = structlog.get_logger("openguild.gateway")
 
@@ -32,9 +33,7 @@ class SessionHost(Protocol):
     limits: Limits
     clock: Callable[[], float]
     wall: Callable[[], float]
-
-    def attend_soon(self, session: GatewaySession) -> None:
-        """Call its `attend_in_turn` soon."""
+    woken: TurnQueue
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Run in a task of its own."""
@@ -100,13 +99,12 @@ class GatewaySession:
     # --- what the machine wants ----------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Look after the machine soon: many inputs of one turn of the loop are answered together."""
+        """Look after the machine in a next turn of the loop: many inputs of one turn are answered together."""
         if not self._attends:
             self._attends = True
-            self._sessions.attend_soon(self)
+            self._sessions.woken.call_soon(self._attend)
 
-    def attend_in_turn(self) -> None:
-        """Called by the host when the session's turn has come; never raises."""
+    def _attend(self) -> None:
         self._attends = False
         try:
             self.attend()

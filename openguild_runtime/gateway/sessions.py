@@ -28,7 +28,7 @@ from openguild_runtime.observability.log_context import bound_request
 from openguild_runtime.replica.runner import ReplicaRunner
 from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
-from openguild_runtime.system.turns import InTurns
+from openguild_runtime.system.turns import TurnQueue
 
 T = TypeVar("T")
 
@@ -69,13 +69,13 @@ class GatewaySessions:
         self.feeds: Feeds = replica.replica.gateway.feeds
         self.clock = sources.monotonic
         self.wall = sources.wall
+        self.woken = TurnQueue(sources.monotonic)
         self.limits = limits
         self.connection_limits = connection_limits(limits)
         self._runner = runner
         self._replica = replica
         self._tasks = tasks
         self._sessions: dict[Transport, GatewaySession] = {}
-        self._attending: InTurns[GatewaySession] = InTurns(GatewaySession.attend_in_turn, sources.monotonic)
 
     # --- coming and going ----------------------------------------------------------------------------
 
@@ -112,10 +112,6 @@ class GatewaySessions:
         return True
 
     # --- what a session needs ------------------------------------------------------------------------
-
-    def attend_soon(self, session: GatewaySession) -> None:
-        """Look after a session when its turn has come: of each turn of the loop all of them have `TURN_SECS`."""
-        self._attending.add(session)
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Run in a task of its own."""

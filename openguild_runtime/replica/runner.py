@@ -147,12 +147,20 @@ class ReplicaRunner:
     # --- actions -------------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
-        """Take the actions of the replica: a few at once, more while the turn has time."""
+        """Take the actions of the replica: a few at once, more while the turn has time.
+
+        Works that go on in the next turn wait for it, however many inputs come in this one.
+        """
         if self._is_carrying_out:  # an action was an input again: it comes to that below
             return
         self._is_carrying_out = True
         try:
-            if self._take(FEW_AT_ONCE):
+            few = FEW_AT_ONCE
+            if self._goes_on:
+                while few and self.replica.is_prompt:
+                    few -= 1
+                    self._take(1)
+            elif self._take(few):
                 return
             while self._turn.left() > 0 or self.replica.is_pressed:
                 if self._take(AT_A_TIME):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -43,32 +43,32 @@ class Turn:
                 self.left()
 
 
-class InTurns(Generic[T]):
-    """Does `action(item)` for each item that is added, in their order, soon: as many in each turn of the loop as `TURN_SECS` have
-    room for, at least one. `action` raises nothing. `clock`: monotonic seconds.
-    """
+class TurnQueue:
+    """Calls callbacks soon and in order, those of `TURN_SECS` in each turn of the loop. `clock`: monotonic seconds."""
 
-    def __init__(self, action: Callable[[T], object], clock: Callable[[], float]) -> None:
-        self._action = action
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waiting: deque[T] = deque()
-        self._runs = False  # in the next turn of the loop
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_due = False
 
-    def add(self, item: T) -> None:
-        """Have its turn come."""
-        self._waiting.append(item)
-        if not self._runs:
-            self._runs = True
-            asyncio.get_running_loop().call_soon(self._next)
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call it in the next turn, or in a later one if there are too many."""
+        self._waiting.append(callback)
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._run)
 
-    def _next(self) -> None:
+    def _run(self) -> None:
         until = self._clock() + TURN_SECS
-        while self._waiting:
-            self._action(self._waiting.popleft())
-            if self._waiting and self._clock() >= until:
-                asyncio.get_running_loop().call_soon(self._next)
-                return
-        self._runs = False
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+                if self._clock() >= until:
+                    break
+        finally:
+            self._is_due = bool(self._waiting)
+            if self._is_due:
+                asyncio.get_running_loop().call_soon(self._run)
 
 
 class Pauses:

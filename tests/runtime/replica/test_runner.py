@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.replica import ReadHeads
 from openguild_proto.http.message import OpenStream
 from openguild_proto.records import Head
+from openguild_proto.replica.actions import Level
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.replica.runner import ReplicaRunner
@@ -21,6 +23,7 @@ from openguild_runtime.server.app import Server
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.support.deeds import add_channel, add_guild, add_user
 from tests.support.server import SIGNING_KEY
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -111,3 +114,23 @@ async def test_a_stream_prepared_before_its_cancellation_is_not_held(
     waiter.cancel()
     await cancelled(waiter)
     assert runner.replica.channels.get(stream.channel_id or "") is None
+
+
+async def test_a_long_work_keeps_to_its_turns_however_many_inputs_come(runner: ReplicaRunner) -> None:
+    """Each of many sockets that are told something has something to say to the replica, within one turn of the loop."""
+    done: list[int] = []
+
+    def take_a_while(number: int) -> None:
+        time.sleep(0.0001)  # holds the loop, as a socket does that is told something
+        done.append(number)
+
+    outputs = runner.replica._outputs
+    outputs.add_each(range(400), take_a_while)
+    runner.carry_out()
+    in_turn = len(done)
+    for _ in range(20):
+        outputs.log(Level.INFO, "an input's action")
+        runner.carry_out()
+        assert not outputs.is_prompt
+    assert len(done) == in_turn < 100
+    await eventually(lambda: len(done) == 400, what="the whole work")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 import anyio.lowlevel
 import pytest
 
 from openguild_proto.limits import TURN_SECS
-from openguild_runtime.system.turns import InTurns, Pauses, Turn
+from openguild_runtime.system.turns import Pauses, Turn, TurnQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -40,27 +43,30 @@ async def test_the_time_of_a_turn_is_shared_and_the_next_turn_has_its_own() -> N
     assert turn.left() == TURN_SECS
 
 
-async def test_what_is_added_has_its_turn_and_others_have_theirs() -> None:
-    now, done, seen = [0.0], [], []
+async def test_callbacks_have_their_turns_in_order_also_behind_one_that_fails() -> None:
+    now, done, turns = [0.0], [], []
+    queue = TurnQueue(lambda: now[0])
+    loop, failures = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
 
-    def slow(item: int) -> None:
+    def take(item: int) -> None:
+        if item == 3:
+            queue.call_soon(partial(take, 100))
+            raise ValueError
         done.append(item)
-        now[0] += TURN_SECS / 4
-        if item == 0:
-            work.add(100)  # behind those that wait
+        now[0] += TURN_SECS / 8
 
-    work = InTurns(slow, lambda: now[0])
-    for item in range(20):
-        work.add(item)
-    assert done == []
-    while len(done) < 21:
+    for item in range(40):
+        queue.call_soon(partial(take, item))
+    while len(done) < 40:
         await anyio.lowlevel.checkpoint()
-        seen.append(len(done))
-    assert done == [*range(20), 100]
-    assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) <= 4
-    work.add(200)
+        turns.append(len(done))
+    assert done == [0, 1, 2, *range(4, 40), 100]
+    assert turns[:3] == [3, 11, 19]
+    assert [type(failure) for failure in failures] == [ValueError]
+    queue.call_soon(partial(take, 101))
     await anyio.lowlevel.checkpoint()
-    assert done[-1] == 200
+    assert done[-1] == 101
 
 
 async def test_a_task_pauses_when_its_time_has_passed_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
