@@ -20,7 +20,7 @@ class SocketOutputs:
     `wake` is called when the first action is queued.
     """
 
-    __slots__ = ("_feeds", "_handle", "_wake", "actions", "number", "outgoing", "user_id")
+    __slots__ = ("_feeds", "_handle", "_wake", "actions", "holds", "number", "outgoing", "user_id")
 
     def __init__(self, feeds: Feeds, handle: int, encoding: Encoding, wake: Callable[[], None]) -> None:
         self.user_id: str | None = None  # whose socket it is, once it is authenticated
@@ -29,6 +29,7 @@ class SocketOutputs:
         self.actions: deque[AnyAction] = deque()
         self.outgoing = Outgoing(encoding)
         self.number = 0
+        self.holds = 0  # while there are any, events wait, and nothing else does
         self._wake = wake
 
     def act(self, action: AnyAction) -> None:
@@ -54,7 +55,7 @@ class SocketOutputs:
     def has_output(self) -> None:
         """Shut the gate, and ask for `next_write`."""
         gates = self._feeds.gates
-        if self._handle >= 0 and not gates[self._handle]:
+        if self._handle >= 0 and (self.holds or not gates[self._handle]):
             gates[self._handle] = 1
             self.act(Write())
 
@@ -62,6 +63,11 @@ class SocketOutputs:
         """Open the gate: the flush may write."""
         if self._handle >= 0:
             self._feeds.gates[self._handle] = 0
+
+    def hold(self, count: int) -> None:
+        """Count holds. At the end of the last one `next_write` is asked for, behind which the gate opens again."""
+        self.has_output()
+        self.holds += count
 
     def end(self) -> None:
         """The handle may be another socket's from now on."""

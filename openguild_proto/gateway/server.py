@@ -326,7 +326,7 @@ class GatewayServer:
     def next_write(self, max_bytes: int) -> bytes:
         """Return whole messages, about `max_bytes` and at least one: answers and control before events. b"": nothing is left."""
         data = self._outputs.outgoing.next_write(max_bytes)
-        if not data and self.phase is not Phase.CLOSED:
+        if not data and self.phase is not Phase.CLOSED and not self._outputs.holds:
             data = self._logs.subscriptions.next_write(max_bytes)
             if not data:
                 self._outputs.all_written()
@@ -334,13 +334,16 @@ class GatewayServer:
 
     def sent(self, nbytes: int) -> bytes:
         """Record what the socket took of the last `next_write`. Return the rest of a cut message, to be written first."""
-        if self._outputs.outgoing.is_writing:
-            return self._outputs.outgoing.sent(nbytes)
-        return self._logs.subscriptions.sent(nbytes)
+        outgoing = self._outputs.outgoing
+        return outgoing.sent(nbytes) if outgoing.is_writing else self._logs.subscriptions.sent(nbytes)
 
     def shut_gate(self) -> None:
         """The owner has something of its own to write first, such as a pong: no flush writes before `next_write` returns b""."""
         self._outputs.has_output()
+
+    def hold_events(self, count: int) -> None:
+        """Hold events back (1), as what the user may read is being read again, or no longer (-1). Holds add up."""
+        self._outputs.hold(count)
 
     def took_bytes(self, now: float) -> None:
         """Note that a blocked socket accepts bytes again, which is a sign of life."""

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
 
 from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.base import Overloaded, StorageUnavailable
-from openguild_proto.effects.logs import FindLogs
 from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway.actions import AnyAction as SocketAction
 from openguild_proto.gateway.actions import ReadPage, Subscribe, Unsubscribe
@@ -21,40 +19,21 @@ from openguild_proto.gateway.feeds import Feed, Feeds, Follower
 from openguild_proto.gateway.frames import GoneCode
 from openguild_proto.gateway.server import GatewayServer
 from openguild_proto.limits import MAX_CHANNELS_AT_ONCE
-from openguild_proto.log.names import LogKind, log_id_in, log_name
-from openguild_proto.log.sync import may_read
+from openguild_proto.log.names import log_id_in
 from openguild_proto.operations.consequences import CloseStreams
 from openguild_proto.policy.clock_watch import deadline_of
 from openguild_proto.policy.drain_waves import plan_slots
 from openguild_proto.procedures import Procedure
-from openguild_proto.records import LogAccess
-from openguild_proto.replica.actions import FlushFeed, Haste, Level
+from openguild_proto.replica import gateway_rights as rights
+from openguild_proto.replica.actions import FlushFeed, Haste
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.feed_pages import FeedPages
+from openguild_proto.replica.gateway_socket import GatewaySocket
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.presence import Presence
 from openguild_proto.replica.redactions import Redaction, event_in, redacted_event
 from openguild_proto.replica.streams import Streams
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
-
-
-class GatewaySocket(Protocol):
-    """What a replica knows of a socket of the gateway."""
-
-    @property
-    def server(self) -> GatewayServer:
-        """Its machine."""
-
-    @property
-    def claims(self) -> Claims | None:
-        """Those of its token; None until it is authenticated."""
-
-    @property
-    def address(self) -> str:
-        """The client's."""
-
-    def wake(self) -> None:
-        """Look after the machine soon: take its actions, and see to its deadlines."""
 
 
 class Gateway:
@@ -173,7 +152,7 @@ class Gateway:
                     socket.server.sub_refused(number, name, code)
             socket.wake()
             if held and changes != self._streams.changes:
-                yield from self._recheck_logs([socket], some, user_id)
+                yield from rights.recheck_logs(self._outputs, [socket], some, user_id)
 
     def _hold(self, names: Sequence[str], user_id: str) -> Procedure[tuple[set[str], int]]:
         """Follow those that the user may read, up to where the right was read.
@@ -183,7 +162,7 @@ class Gateway:
         nothing held.
         """
         changes = self._streams.changes
-        readable = yield from self._readable(names, user_id)
+        readable = yield from rights.readable(names, user_id)
         held = yield from self._channels.follow([access.place.log_id for access in readable.values()])
         readable = {name: access for name, access in readable.items() if access.place.log_id in held}
         try:
@@ -193,20 +172,12 @@ class Gateway:
             kept = readable
             if changes != self._streams.changes:
                 changes = self._streams.changes
-                kept = yield from self._readable(list(readable), user_id)
+                kept = yield from rights.readable(list(readable), user_id)
         except BaseException:
             self._channels.unfollow(held)
             raise
         self._channels.unfollow([log_id_in(name) for name in readable if name not in kept])
         return set(kept), changes
-
-    def _readable(self, names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
-        """Return those that the user may read, by name: an id names one log, whatever kind the client takes it for."""
-        found = yield from FindLogs(user_id=user_id, log_ids=tuple({log_id_in(name): None for name in names}))
-        readable = {
-            log_name(LogKind(access.kind), access.place.log_id): access for access in found if may_read(access, user_id)
-        }
-        return {name: readable[name] for name in names if name in readable}
 
     def _open(self, name: str, server: GatewayServer) -> Feed | None:
         """Return the feed of a log that is held; None: the log has ended meanwhile, and is let go."""
@@ -268,7 +239,7 @@ class Gateway:
     def log_ended(self, log_id: str, code: GoneCode) -> None:
         """The log is gone, or is another one from now on: whoever follows it is told so."""
         for feed, followers in self._end(log_id):
-            self._each(followers, partial(_tell_gone, feeds=[feed], code=code))
+            self._each(followers, partial(rights.tell_gone, feeds=[feed], code=code))
 
     def logs_deleted(self, log_ids: Iterable[str]) -> None:
         """These logs are gone: one work in parts, however many there are, for each may have very many followers."""
@@ -277,7 +248,7 @@ class Gateway:
             for log_id in log_ids:
                 for feed, followers in self._end(log_id):
                     for socket in followers:
-                        _tell_gone(socket, feeds=[feed], code="deleted")
+                        rights.tell_gone(socket, feeds=[feed], code="deleted")
                         yield
                 yield
 
@@ -305,29 +276,14 @@ class Gateway:
                     self._close(socket, GatewayClose.SESSION_ENDED)
 
     def recheck_user(self, user_id: str) -> None:
-        """The user's rights may have changed."""
-        if user_id in self._of_user:
-            self._outputs.procedures.start(self._recheck(user_id), "checking a user's gateway sockets again")
-
-    def _recheck(self, user_id: str) -> Procedure[None]:
+        """The user's rights may have changed: their events wait until that is known. Many may have come behind the change, where
+        this replica was held up.
+        """
         sockets = list(self._of_user.get(user_id, ()))
-        names = list({feed.log: None for socket in sockets for feed in socket.server.subscriptions.feeds()})
-        for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
-            yield from self._recheck_logs(sockets, names[first : first + MAX_CHANNELS_AT_ONCE], user_id)
-
-    def _recheck_logs(self, sockets: Sequence[GatewaySocket], names: Sequence[str], user_id: str) -> Procedure[None]:
-        """Take from a user's sockets those of the logs that the user may not read any more."""
-        code: GoneCode = "access_lost"
-        readable: dict[str, LogAccess] = {}
-        try:
-            readable = yield from self._readable(names, user_id)
-        except StorageUnavailable:
-            self._outputs.log(Level.WARNING, "access cannot be re-checked now: logs are let go", user_id=user_id)
-            code = "unavailable"
-        lost = {name for name in names if name not in readable}
-        for socket in sockets if lost else ():
-            feeds = [feed for feed in socket.server.subscriptions.feeds() if feed.log in lost]
-            _tell_gone(socket, feeds=feeds, code=code)
+        if sockets:
+            rights.hold(sockets)
+            work = rights.recheck_held(self._outputs, sockets, user_id)
+            self._outputs.procedures.start(work, "checking a user's gateway sockets again")
 
     def recheck_all(self) -> None:
         """Anything may have changed."""
@@ -338,7 +294,7 @@ class Gateway:
         for user_id in list(self._of_user):
             for socket in list(self._of_user.get(user_id, ())):
                 yield from self._recheck_session(socket)
-            yield from self._recheck(user_id)
+            yield from rights.recheck(self._outputs, list(self._of_user.get(user_id, ())), user_id)
 
     def _recheck_session(self, socket: GatewaySocket) -> Procedure[None]:
         session_id = self._sockets.get(socket)
@@ -404,13 +360,6 @@ class Gateway:
         for socket in sockets:
             self._close(socket, GatewayClose.CLOSED_BY_OPERATOR)
         return len(sockets)
-
-
-def _tell_gone(socket: GatewaySocket, *, feeds: Sequence[Feed], code: GoneCode) -> None:
-    for feed in feeds:
-        if feed in socket.server.subscriptions:
-            socket.server.gone(feed, code)
-            socket.wake()
 
 
 def _pass(_: object) -> None:

@@ -1,0 +1,78 @@
+"""Which logs the gateway's sockets may follow: read from the store when a user's rights may have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.effects.logs import FindLogs
+from openguild_proto.gateway.feeds import Feed
+from openguild_proto.gateway.frames import GoneCode
+from openguild_proto.limits import MAX_CHANNELS_AT_ONCE
+from openguild_proto.log.names import LogKind, log_id_in, log_name
+from openguild_proto.log.sync import may_read
+from openguild_proto.procedures import Procedure
+from openguild_proto.records import LogAccess
+from openguild_proto.replica.actions import Level
+from openguild_proto.replica.gateway_socket import GatewaySocket
+from openguild_proto.replica.outputs import Outputs
+
+
+def readable(names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
+    """Return those that the user may read, by name: an id names one log, whatever kind the client takes it for.
+
+    Raises StorageUnavailable.
+    """
+    found = yield from FindLogs(user_id=user_id, log_ids=tuple({log_id_in(name): None for name in names}))
+    known = {
+        log_name(LogKind(access.kind), access.place.log_id): access for access in found if may_read(access, user_id)
+    }
+    return {name: known[name] for name in names if name in known}
+
+
+def hold(sockets: Sequence[GatewaySocket]) -> None:
+    """Have the events of these sockets wait, until `recheck_held` has ended."""
+    for socket in sockets:
+        socket.server.hold_events(1)
+
+
+def recheck_held(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: str) -> Procedure[None]:
+    """As `recheck`, behind `hold`."""
+    try:
+        yield from recheck(outputs, sockets, user_id)
+    finally:
+        for socket in sockets:
+            socket.server.hold_events(-1)
+            socket.wake()
+
+
+def recheck(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: str) -> Procedure[None]:
+    """Take from a user's sockets those of their logs that the user may not read any more."""
+    names = list({feed.log: None for socket in sockets for feed in socket.server.subscriptions.feeds()})
+    for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
+        yield from recheck_logs(outputs, sockets, names[first : first + MAX_CHANNELS_AT_ONCE], user_id)
+
+
+def recheck_logs(
+    outputs: Outputs, sockets: Sequence[GatewaySocket], names: Sequence[str], user_id: str
+) -> Procedure[None]:
+    """As `recheck`, for some logs. Where that cannot be known now, they are let go, too."""
+    code: GoneCode = "access_lost"
+    known: dict[str, LogAccess] = {}
+    try:
+        known = yield from readable(names, user_id)
+    except StorageUnavailable:
+        outputs.log(Level.WARNING, "access cannot be re-checked now: logs are let go", user_id=user_id)
+        code = "unavailable"
+    lost = {name for name in names if name not in known}
+    for socket in sockets if lost else ():
+        feeds = [feed for feed in socket.server.subscriptions.feeds() if feed.log in lost]
+        tell_gone(socket, feeds=feeds, code=code)
+
+
+def tell_gone(socket: GatewaySocket, *, feeds: Sequence[Feed], code: GoneCode) -> None:
+    """End those of these feeds that the socket follows."""
+    for feed in feeds:
+        if feed in socket.server.subscriptions:
+            socket.server.gone(feed, code)
+            socket.wake()
