@@ -9,7 +9,6 @@ import json
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.canonical.receipts import chain_over, first_link
@@ -36,7 +35,6 @@ from openguild_proto.effects.guilds import (
 from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.effects.messages import FindMessage, ReadMessages
 from openguild_proto.effects.mirrors import (
-    ANOTHER,
     DropMirror,
     FindMirrorPlace,
     JoinFromServer,
@@ -133,22 +131,6 @@ async def test_events_come_once_and_in_order(storage: Storage) -> None:
     assert [event.wire for event in stored] == wires
     (unread,) = await storage.perform(ListUnread(user_id, 10))
     assert unread.unread == 5
-
-
-async def test_what_an_owner_says_anew_of_a_place_is_refused(storage: Storage) -> None:
-    """Its database was restored without a new epoch. Until its log is as long as the mirror, nothing else would tell."""
-    owner = Owner()
-    await mirrored(storage, owner)
-    for text in ("one", "lost", "lost, too"):
-        owner.post(text)
-    assert (await level(storage, owner, owner.channel_id)).status == "ok"
-    owner.post("said anew")
-    (said,) = owner.news(owner.channel_id, 3)
-    for sequence in (2, 3):
-        events = (replace(said, sequence=sequence),)
-        refused = await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, events))
-        assert (refused.status, refused.reason) == ("refused", ANOTHER)
-    assert (await level(storage, owner, owner.channel_id)).status == "ok"
 
 
 async def test_own_messages_are_not_unread(storage: Storage) -> None:
