@@ -83,6 +83,7 @@ def is_behind(mirror: LogPlace, owner: LogPlace) -> bool:
 
 REPEATED = "an event of it stands at another place of the log"
 NOT_OURS = "an event of it is of a user of the mirror, and not of their server"
+ANOTHER = "another event of it stands here at the same place: was the database of its owner restored?"
 FORKED = "its receipt chain does not follow that of the mirror"
 """Reasons for which a mirror refuses a part of a delivery."""
 

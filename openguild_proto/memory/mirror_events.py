@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.canonical.receipts import chain_over
 from openguild_proto.effects.channels import Appended, AppendEvent
-from openguild_proto.effects.mirrors import FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
+from openguild_proto.effects.mirrors import ANOTHER, FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.memory.appends import append_event
@@ -59,6 +59,10 @@ def mirror_events(state: State, effect: MirrorEvents) -> MirrorOutcome:
     place = LogPlace(effect.log_id, epoch, head)
     if epoch != effect.epoch:
         return MirrorOutcome("epoch", place)
+    here = state.events_of(effect.log_id) or []
+    known = [(here[event.sequence - 1].event_id, event.event_id) for event in effect.events if event.sequence <= head]
+    if any(ours not in {"", theirs} for ours, theirs in known):  # "": from before the mirror
+        return MirrorOutcome("refused", place, reason=ANOTHER)
     fresh = [event for event in effect.events if event.sequence > head]
     if not fresh or fresh[0].sequence != head + 1:
         return MirrorOutcome("ok", place)

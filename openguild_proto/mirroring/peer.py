@@ -351,12 +351,13 @@ class PeerDelivery:
             if place.sequence == part.log.after or log.log_id in self._fell_back:
                 return self._hold(log, "stalled", place)
             self._fell_back.add(log.log_id)
-        moved = replace(log, after=place.sequence, epoch=place.epoch)
+        after = min(place.sequence, log.head.sequence)  # beyond may stand what a restored database has lost
+        moved = replace(log, after=after, epoch=place.epoch)
         if moved.after < moved.head.sequence:
             self._behind[log.log_id] = moved  # behind the others
         elif log.ends:
             self._ended[log.guild_id] = log.head
-        self._stands[log.log_id] = stands = LogPlace(log.log_id, place.epoch, place.sequence)
+        self._stands[log.log_id] = stands = LogPlace(log.log_id, place.epoch, after)
         return stands
 
     def _refused(self, log: BehindLog, place: MirrorPlace | None) -> LogPlace | None:

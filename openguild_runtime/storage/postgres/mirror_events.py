@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from openguild_proto.canonical.receipts import chain_over
 from openguild_proto.effects.channels import Appended, AppendEvent
-from openguild_proto.effects.mirrors import FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
+from openguild_proto.effects.mirrors import ANOTHER, FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
 from openguild_proto.limits import LOCK_TIMEOUT_MS
 from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.records import LogPlace, Redact, StoredEvent
@@ -22,15 +22,20 @@ from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, texts
 
-# With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, and which of the users $6
-# are of this server. Both rows are locked: whoever waits for another delivery reads the newest of what is locked, and of other
-# tables what was there before the wait.
+# With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, or another one at its place, and
+# which of the users $6 are of this server. Both rows are locked: whoever waits for another delivery reads the newest of what is
+# locked, and of other tables what was there before the wait.
 HOLD = """
 SELECT l.epoch, l.head_sequence, m.hash,
     EXISTS (
         SELECT FROM unnest($4::text[], $5::bigint[]) AS given (event_id, sequence)
         JOIN log_events AS e ON e.log_id = $1 AND e.event_id = given.event_id AND e.sequence <> given.sequence
     ) AS is_repeated,
+    EXISTS (
+        SELECT FROM unnest($4::text[], $5::bigint[]) AS given (event_id, sequence)
+        JOIN log_events AS e ON e.log_id = $1 AND e.sequence = given.sequence AND e.event_id <> given.event_id
+        WHERE given.sequence <= l.head_sequence
+    ) AS is_another,
     ARRAY(SELECT u.user_id FROM users AS u WHERE u.user_id = ANY ($6::uuid[]) AND u.origin IS NULL) AS own
 FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
 WHERE m.log_id = $1 AND m.guild_id = $2 AND g.origin = $3 FOR NO KEY UPDATE OF l, m
@@ -82,6 +87,8 @@ async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
     place = LogPlace(effect.log_id, epoch, head)
     if epoch != effect.epoch:
         return MirrorOutcome("epoch", place)
+    if row["is_another"]:
+        return MirrorOutcome("refused", place, reason=ANOTHER)
     fresh = [event for event in effect.events if event.sequence > head]
     if not fresh or fresh[0].sequence != head + 1:
         return MirrorOutcome("ok", place)

@@ -60,3 +60,16 @@ def test_a_peer_that_never_knows_a_guild_is_asked_ever_more_seldom() -> None:
     world.post()
     world.driven.run(240)
     assert 8 <= len(world.peer.requests) <= 25
+
+
+def test_a_mirror_that_is_said_to_stand_beyond_the_log_misses_nothing_later() -> None:
+    """The database of the owner was restored, and a mirror has what was lost."""
+    world = World()
+    world.post(3)
+    world.peer.answer = lambda part: MirrorPlace(part.log_id, "ok", part.epoch, part.after + len(part.events) + 5)
+    world.post()
+    world.peer.answer = lambda part: None
+    world.peer.requests.clear()
+    world.post()
+    assert [len(part.events) for part in world.peer.requests[0].logs] == [1]
+    world.assert_level()
