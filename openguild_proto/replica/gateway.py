@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
 
 from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.base import Overloaded, StorageUnavailable
@@ -31,30 +30,12 @@ from openguild_proto.records import LogAccess
 from openguild_proto.replica.actions import FlushFeed, Haste, Level
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.feed_pages import FeedPages
+from openguild_proto.replica.gateway_socket import GatewaySocket
 from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.presence import Presence
 from openguild_proto.replica.redactions import Redaction, event_in, redacted_event
 from openguild_proto.replica.streams import Streams
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
-
-
-class GatewaySocket(Protocol):
-    """What a replica knows of a socket of the gateway."""
-
-    @property
-    def server(self) -> GatewayServer:
-        """Its machine."""
-
-    @property
-    def claims(self) -> Claims | None:
-        """Those of its token; None until it is authenticated."""
-
-    @property
-    def address(self) -> str:
-        """The client's."""
-
-    def wake(self) -> None:
-        """Look after the machine soon: take its actions, and see to its deadlines."""
 
 
 class Gateway:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from openguild_proto.diagnosis.closed_readers import SLOW_REASONS, ClosedReader
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.gateway.feeds import Feeds
-from openguild_proto.replica.gateway import GatewaySocket
+from openguild_proto.replica.gateway_socket import GatewaySocket
 from openguild_proto.replica.notifications import USER_RING
 
 CHANNEL = "channel:"

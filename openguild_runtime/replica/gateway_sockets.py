@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openguild_proto.gateway.actions import AnyAction
-from openguild_proto.replica.gateway import GatewaySocket
+from openguild_proto.replica.gateway_socket import GatewaySocket
 from openguild_proto.replica.replica import Replica
 from openguild_runtime.net.transport import Transport
 
