@@ -143,11 +143,6 @@ class Procedures:
         return self._queries.popleft() if self._queries else None
 
     @property
-    def has_query(self) -> bool:
-        """Whether `take_query` returns one."""
-        return bool(self._queries)
-
-    @property
     def idle(self) -> bool:
         """Nothing waits for an answer."""
         return not self._asked

@@ -120,20 +120,20 @@ class Outputs:
 
     # --- carrying out --------------------------------------------------------------------------------
 
-    def next_action(self) -> AnyAction | None:
-        """The next thing to do; None: nothing is left."""
-        action = self._take()
+    def next_action(self, *, works: bool = True) -> AnyAction | None:
+        """The next thing to do; None: nothing is left. `works`: those for many sockets, too."""
+        action = self._take(works=works)
         if isinstance(action, Flush):
             self._to_flush.discard(action.ring)
         return action
 
-    def _take(self) -> AnyAction | None:
+    def _take(self, *, works: bool) -> AnyAction | None:
         query = self.procedures.take_query()
         if query is not None:
             return Query(*query)
         if self._actions:
             return self._actions.popleft()
-        while self._works:
+        while works and self._works:
             items, decide = self._works[0]
             try:
                 item = next(items, _END)
@@ -148,11 +148,6 @@ class Outputs:
             except Exception as failure:  # contained: the others do not suffer
                 return Log(Level.ERROR, "work for many sockets failed", failure=failure)
         return None
-
-    @property
-    def is_prompt(self) -> bool:
-        """Whether the next action is no part of a work."""
-        return bool(self._actions) or self.procedures.has_query
 
     @property
     def is_pressed(self) -> bool:

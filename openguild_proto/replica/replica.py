@@ -301,19 +301,14 @@ class Replica:
         """Do what is due; an early call does nothing."""
         self._procedures.handle_deadline(now)
 
-    def next_action(self) -> AnyAction | None:
-        """The next thing to do, in order; None: nothing is left."""
-        while isinstance(action := self._outputs.next_action(), Prepared):
+    def next_action(self, *, works: bool = True) -> AnyAction | None:
+        """The next thing to do, in order; None: nothing is left. `works`: those for many sockets, too, which can wait."""
+        while isinstance(action := self._outputs.next_action(works=works), Prepared):
             if self._preparing.is_wanted(action):
                 break
         if isinstance(action, FlushFeed):
             self.gateway.taken(action)
         return action
-
-    @property
-    def is_prompt(self) -> bool:
-        """Whether the next action is no part of a work for many sockets, which may wait for another turn."""
-        return self._outputs.is_prompt
 
     @property
     def is_pressed(self) -> bool:

@@ -155,12 +155,9 @@ class ReplicaRunner:
             return
         self._is_carrying_out = True
         try:
-            few = FEW_AT_ONCE
             if self._goes_on:
-                while few and self.replica.is_prompt:
-                    few -= 1
-                    self._take(1)
-            elif self._take(few):
+                self._take(FEW_AT_ONCE, works=False)
+            elif self._take(FEW_AT_ONCE):
                 return
             while self._turn.left() > 0 or self.replica.is_pressed:
                 if self._take(AT_A_TIME):
@@ -176,10 +173,10 @@ class ReplicaRunner:
         self._goes_on = False
         self.carry_out()
 
-    def _take(self, count: int) -> bool:
+    def _take(self, count: int, *, works: bool = True) -> bool:
         """Carry out up to `count` actions. True: nothing is left."""
         for _ in range(count):
-            action = self.replica.next_action()
+            action = self.replica.next_action(works=works)
             if action is None:
                 return True
             try:

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Footer, Input, Static, Tree
-from textual.widgets.tree import TreeNode
 
 from openguild_proto.client import AccountLogs
 from openguild_proto.client.message_list import MessageList
@@ -85,28 +84,6 @@ async def meet(alice: Terminal, bob: Terminal) -> str:
     await bob.write(alice.text("#typing").partition(": ")[2])
     await bob.sees("no messages")
     return name
-
-
-async def test_an_event_draws_its_line_of_the_list_only(terminals: tuple[Terminal, Terminal]) -> None:
-    """With hundreds of channels the whole list takes so long that the keyboard waits."""
-    alice, bob = terminals
-    await meet(alice, bob)
-    [guild_id] = alice.app.screen.model.guilds
-    for name in ("green", "black"):
-        await alice.app.client.create_channel(guild_id, name)
-    tree = bob.app.screen.query_one("#channels", Tree)
-
-    def lines() -> list[TreeNode[str]]:
-        return [node for guild in tree.root.children for node in guild.children]
-
-    await eventually(lambda: [str(node.label) for node in lines()] == ["# general", "# green", "# black"])
-    drawn = lines()
-    await alice.app.client.post(drawn[2].data, "tea")
-    await eventually(lambda: [str(node.label) for node in lines()] == ["# general", "# green", "# black (1)"])
-    assert all(now is before for now, before in zip(lines(), drawn, strict=True))
-    tree.move_cursor(drawn[2])
-    await bob.pilot.press("ctrl+g", "enter")
-    await bob.sees("1 alice-.* tea")
 
 
 async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:

@@ -16,7 +16,6 @@ from openguild_proto.effects.replica import UnsubscribeChannels
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.hints import PresenceChoice, PresenceStatus, TypingHint
-from openguild_proto.limits import MAX_WAITING_WORKS
 from openguild_proto.memory import MemoryTables
 from openguild_proto.records import Author, ControlKind, ControlRecord, Redact
 from tests.support.deeds import NOW
@@ -122,22 +121,6 @@ def test_a_deleted_log_is_gone(scene: Scene, whole_guild: bool) -> None:
     client.attend()
     gone = scene.logs if whole_guild else scene.logs[:1]
     assert {(frame["log"], frame["code"]) for frame in client.of("gone")} == {(log, "deleted") for log in gone}
-
-
-def test_a_guild_with_many_channels_ends_in_turns(scene: Scene) -> None:
-    """As one work: a queue of many would be done at once, whatever it takes."""
-    elsewhere = scene.driven.elsewhere
-    channels = [elsewhere.channel(scene.alice, scene.guild) for _ in range(MAX_WAITING_WORKS + 1)]
-    client = scene.client()
-    client.follow(*(f"channel:{channel}" for channel in channels))
-    for record in elsewhere.records:
-        scene.driven.deliver_control(record)
-    elsewhere.perform(DeleteGuild(author=Author(scene.alice), guild_id=scene.guild))
-    scene.driven.replica.stored(elsewhere.records[-1], now=scene.driven.now)
-    assert not scene.driven.replica.is_pressed
-    scene.driven.carry_out()
-    client.attend()
-    assert {frame["log"] for frame in client.of("gone")} == {f"channel:{channel}" for channel in channels}
 
 
 def test_the_end_of_a_log_is_work_for_its_followers_only(scene: Scene) -> None:

@@ -131,6 +131,6 @@ async def test_a_long_work_keeps_to_its_turns_however_many_inputs_come(runner: R
     for _ in range(20):
         outputs.log(Level.INFO, "an input's action")
         runner.carry_out()
-        assert not outputs.is_prompt
+        assert outputs.next_action(works=False) is None
     assert len(done) == in_turn < 100
     await eventually(lambda: len(done) == 400, what="the whole work")
