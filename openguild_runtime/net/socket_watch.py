@@ -99,21 +99,28 @@ if sys.platform == "linux":
 
         def _some_are_ready(self) -> None:
             known, found, turns, clock = self._watched, self._found, self._turns, self._loop.time
-            for descriptor, events in self._epoll.poll(0, AT_A_TIME):
+            ready = self._epoll.poll(0, AT_A_TIME)
+            if len(ready) == 1 and not found:  # mostly, and without a turn
+                self._tell(*ready[0])
+                return
+            for descriptor, events in ready:
                 watched = known[descriptor]
                 if watched is not None and descriptor not in found:
                     turns.add(watched.turns_of, descriptor)
                     found[descriptor] = events
             until = clock() + TURN_SECS
             while (turn := turns.take()) is not None:
-                watched, events = known[turn], found.pop(turn)
-                if watched is not None:  # else it has ended; a socket that has its descriptor now finds nothing to do
-                    try:
-                        watched.ready(READ | WRITE if events & _BROKEN else events)
-                    except Exception:  # contained, as by the loop: those behind it would wait for as long as it fails
-                        log.exception("a socket could not be served")
+                self._tell(turn, found.pop(turn))
                 if clock() >= until:
                     return  # the epoll is still ready, and so the loop calls again
+
+        def _tell(self, descriptor: int, events: int) -> None:
+            watched = self._watched[descriptor]
+            if watched is not None:  # else it has ended; a socket that has its descriptor now finds nothing to do
+                try:
+                    watched.ready(READ | WRITE if events & _BROKEN else events)
+                except Exception:  # contained, as by the loop: those behind it would wait for as long as it fails
+                    log.exception("a socket could not be served")
 
         def close(self) -> None:
             """Implement `SocketWatch`."""
