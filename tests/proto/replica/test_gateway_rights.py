@@ -1,0 +1,54 @@
+"""What a gateway socket is given while the rights of its user are read again."""
+
+from __future__ import annotations
+
+from openguild_proto.effects.guilds import RemoveMember, SetMemberRole
+from openguild_proto.effects.logs import FindLogs
+from openguild_proto.records import Author
+from tests.proto.replica.test_gateway import Scene, scene
+from tests.support.deeds import NOW
+
+__all__ = ["scene"]
+
+
+def test_nothing_that_came_behind_a_removal_is_written(scene: Scene) -> None:
+    """A replica that was held up finds the removal and many posts behind it together."""
+    client = scene.client()
+    client.follow(*scene.logs)
+    scene.driven.hold(FindLogs)
+    removal = RemoveMember(author=Author(scene.alice), guild_id=scene.guild, user_id=scene.bob, now_ms=NOW)
+    scene.driven.change(removal)
+    scene.driven.commit(scene.channel)
+    client.attend()
+    scene.driven.let_pass(FindLogs)
+    scene.driven.commit(scene.channel)
+    client.attend()
+    assert client.events(f"channel:{scene.channel}") == []
+    assert {frame["code"] for frame in client.of("gone")} == {"access_lost"}
+
+
+def test_events_wait_until_a_changed_right_is_known(scene: Scene) -> None:
+    """Twice changed: until both are. Answers do not wait."""
+    client, other = scene.client(), scene.client(scene.alice)
+    log = f"channel:{scene.channel}"
+    client.follow(log)
+    other.follow(log)
+    held = scene.driven.hold(FindLogs)
+    for role in ("moderator", "member"):
+        grant = SetMemberRole(
+            author=Author(scene.alice), guild_id=scene.guild, user_id=scene.bob, role=role, now_ms=NOW
+        )
+        scene.driven.change(grant)
+    scene.driven.commit(scene.channel)
+    client.attend()
+    assert len(other.events(log)) == 1
+    client.say(type="unknown", ref=7)
+    assert client.frames[-1]["ref"] == 7
+    held.release(1)
+    client.attend()
+    assert client.events(log) == []
+    held.release()
+    client.attend()
+    scene.driven.commit(scene.channel)
+    client.attend()
+    assert client.events(log) == [1, 2]
