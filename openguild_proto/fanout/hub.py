@@ -38,11 +38,24 @@ class SubscriberState(Enum):
 class Subscriber:
     """One reader of one ring. `owner` is the runtime's: any object with which it finds the socket."""
 
-    __slots__ = ("_handle", "_hub", "_joined_head", "_position", "_slot", "owner", "ring", "state")
+    __slots__ = (
+        "_handle",
+        "_holds",
+        "_hub",
+        "_is_parked",
+        "_joined_head",
+        "_position",
+        "_slot",
+        "owner",
+        "ring",
+        "state",
+    )
 
     def __init__(self, hub: Hub, ring: str, position: int, head: int, owner: object, handle: int) -> None:
         self._handle = handle
+        self._holds = 0
         self._hub = hub
+        self._is_parked = False  # by its owner
         self._position = position
         self._joined_head = head
         self._slot = -1
@@ -73,8 +86,22 @@ class Subscriber:
 
     @parked.setter
     def parked(self, parked: bool) -> None:
+        self._is_parked = parked
+        self._park()
+
+    def _park(self) -> None:
         if self.state is SubscriberState.LIVE:
-            self._hub.frames(self.ring).park(self._slot, parked)
+            self._hub.frames(self.ring).park(self._slot, self._is_parked or self.held)
+
+    @property
+    def held(self) -> bool:
+        """Whether it is given nothing for now."""
+        return self._holds > 0
+
+    def hold(self, count: int) -> None:
+        """Give it nothing (1), or something again (-1), which is to be flushed. Holds add up."""
+        self._holds += count
+        self._park()
 
 
 class Lagged(NamedTuple):
@@ -290,8 +317,8 @@ class Hub:
         return self._entry(ring).live[slot]
 
     def take(self, subscriber: Subscriber, max_bytes: int) -> bytes:
-        """Return a contiguous span of whole frames for this subscriber, b"" if there are none."""
-        if subscriber.state is not SubscriberState.LIVE:
+        """Return a contiguous span of whole frames for this subscriber, b"" if there are none, or it is held."""
+        if subscriber.state is not SubscriberState.LIVE or subscriber.held:
             return b""
         return self._rings[subscriber.ring].frames.take(subscriber._slot, max_bytes)
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from openguild_proto.effects.base import Operation, StorageUnavailable
 from openguild_proto.effects.replica import ReadControlHead, ReadControls
+from openguild_proto.fanout.hub import Subscriber
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import PAGE_RECORDS
 from openguild_proto.log.follower import Item, LogFollower, Tail
@@ -29,7 +30,7 @@ from openguild_proto.operations.consequences import (
 from openguild_proto.operations.streams import recheck_session, recheck_stream
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import ControlKind, ControlRecord
-from openguild_proto.replica.actions import Close, Level, StreamSocket
+from openguild_proto.replica.actions import Close, Level, Replay, StreamSocket
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.epochs import Epochs
 from openguild_proto.replica.gateway import Gateway
@@ -185,7 +186,8 @@ class Controls:
                     users = tuple(streams.notifications.watchers.of_guild(guild_id))
                     self._outputs.add_each(users, self._start_refresh)
                 case RecheckUser(user_id=user_id):
-                    self._outputs.procedures.start(self._recheck_user(user_id), "checking a user's streams again")
+                    work = self._recheck_user(user_id, self._hold_streams_of(user_id))
+                    self._outputs.procedures.start(work, "checking a user's streams again")
                     self._gateway.recheck_user(user_id)
                 case RestartLogs():
                     streams.pages.drop_all()
@@ -230,10 +232,26 @@ class Controls:
         check = recheck_session if changes < self._everything_at else recheck_stream
         self._outputs.procedures.start(self._recheck_socket(socket, check), "checking a stream again")
 
-    def _recheck_user(self, user_id: str) -> Procedure[None]:
-        yield from self._refresh(user_id)
-        for socket in self._streams.sockets_of(user_id):
-            yield from self._recheck_socket(socket)
+    def _hold_streams_of(self, user_id: str) -> list[Subscriber]:
+        """Have their events wait until the user's rights are known: many may have come behind the change."""
+        sockets = self._streams.sockets_of(user_id)
+        held = [socket.subscriber for socket in sockets if socket.subscriber is not None]
+        for subscriber in held:
+            subscriber.hold(1)
+        return held
+
+    def _recheck_user(self, user_id: str, held: Sequence[Subscriber]) -> Procedure[None]:
+        try:
+            yield from self._refresh(user_id)
+            for socket in self._streams.sockets_of(user_id):
+                yield from self._recheck_socket(socket)
+        finally:
+            for subscriber in held:
+                subscriber.hold(-1)
+                if subscriber.replaying:
+                    self._outputs.add(Replay(subscriber.owner))
+                else:
+                    self._outputs.mark(subscriber.ring)
 
     def _recheck_socket(self, socket: StreamSocket, check: Recheck = recheck_stream) -> Procedure[None]:
         stream = socket.stream

@@ -142,6 +142,8 @@ class Streams:
     def next_pages(self, socket: StreamSocket) -> Pieces | None:
         """What a replaying socket gets next. Empty: it is live, or ends. None: wait for its `Replay`."""
         subscriber = socket.subscriber
+        if subscriber is not None and subscriber.held:
+            return None
         hole = self._hub.replay_range(subscriber) if subscriber is not None else None
         if subscriber is None or hole is None:
             return []
