@@ -15,8 +15,7 @@ from textual.widgets import Button, Footer, Input, Static, Tree
 from openguild_proto.client import AccountLogs
 from openguild_proto.client.message_list import MessageList
 from openguild_runtime.chat.app import ChatApp, ChatScreen
-from openguild_runtime.chat.password import PasswordScreen
-from openguild_runtime.client import Client, Gateway, NotFound, Unauthorized
+from openguild_runtime.client import Client, Gateway, NotFound
 from tests.support.chat import PASSWORD
 from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
@@ -316,67 +315,6 @@ async def test_a_moderator_bans_by_name_and_lets_in_again(terminals: tuple[Termi
     await alice.sees(rf"bob-{name} may join again", "#typing")
     await bob.write(join)
     await bob.sees("no messages")
-
-
-async def test_the_password_is_changed_unseen(terminals: tuple[Terminal, Terminal], server: ServerProcess) -> None:
-    alice, bob = terminals
-    name = await meet(alice, bob)
-
-    async def fill(*passwords: str) -> None:
-        for field, password in zip(("current", "new", "again"), passwords, strict=True):
-            alice.app.screen.query_one(f"#{field}", Input).value = password
-        alice.app.screen.query_one("#change", Button).press()
-
-    await alice.write(f"/password {PASSWORD}2")
-    await alice.sees("write /password alone", "#typing")
-    await alice.write("/password")
-    await eventually(lambda: isinstance(alice.app.screen, PasswordScreen))
-    await fill(PASSWORD, f"{PASSWORD}2", f"{PASSWORD}3")
-    await alice.sees("not the same twice", "#problem")
-    await fill("wrong", f"{PASSWORD}2", f"{PASSWORD}2")
-    await alice.sees("this is not your password", "#problem")
-    await fill(PASSWORD, "short", "short")
-    await alice.sees("8 characters", "#problem")
-    await fill(PASSWORD, f"{PASSWORD}2", f"{PASSWORD}2")
-    await eventually(lambda: isinstance(alice.app.screen, ChatScreen))
-    await alice.sees("your password is changed", "#typing")
-    await alice.write("said by the same session")
-    await bob.sees("said by the same session")
-    async with Client(server.base_url) as other:
-        with pytest.raises(Unauthorized):
-            await other.login(f"alice-{name}", PASSWORD)
-        await other.login(f"alice-{name}", f"{PASSWORD}2")
-    await bob.write("/password")
-    await eventually(lambda: isinstance(bob.app.screen, PasswordScreen))
-    await bob.pilot.press("escape")
-    await bob.sees("as it was", "#typing")
-
-
-async def test_the_open_channel_is_in_sight_among_many(terminals: tuple[Terminal, Terminal]) -> None:
-    alice, bob = terminals
-    await meet(alice, bob)
-    client = alice.app.client
-    [guild] = [guild.guild_id async for guild in client.guilds()]
-    made = [await client.create_channel(guild, f"room-{number}") for number in range(50)]
-    last = made[-1].channel_id
-    tree = bob.app.screen.query_one("#channels", Tree)
-
-    def in_sight(channel_id: str) -> bool:
-        lines = [node.data for guild in tree.root.children for node in (guild, *guild.children)]
-        at = lines.index(channel_id) if channel_id in lines else -1
-        return tree.scroll_offset.y <= at < tree.scroll_offset.y + tree.size.height
-
-    await eventually(lambda: len(tree.root.children[0].children) == 51)
-    first = bob.channel()
-    assert in_sight(first)
-    screen = bob.app.screen
-    assert isinstance(screen, ChatScreen)
-    screen._do(screen.model.open, last)
-    await eventually(lambda: in_sight(last))
-    tree.scroll_home(animate=False)
-    await client.post(last, "the user scrolls where they like")
-    await bob.sees("the user scrolls")
-    assert in_sight(first)
 
 
 async def test_the_newest_message_is_shown_behind_long_ones(terminals: tuple[Terminal, Terminal]) -> None:

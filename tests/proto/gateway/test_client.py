@@ -159,33 +159,6 @@ class TestLogs:
         other.say(HELLO)
         assert other.sent()[-1]["logs"] == [{"log": LOG, "epoch": EPOCH, "after": 5}]
 
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            {"channel:x": [EPOCH, 1]},
-            {log_name(2): [EPOCH, -1]},
-            {log_name(2): [EPOCH]},
-            {log_name(2): [float("inf"), 1]},
-            {log_name(number): [EPOCH, 1] for number in range(2, MAX_GATEWAY_LOGS + 2)},
-        ],
-        ids=["no log", "no sequence", "no pair", "no number", "too many"],
-    )
-    def test_places_of_which_one_is_wrong_are_all_refused(self, wrong: dict[str, Any]) -> None:
-        server = Scripted().followed()
-        server.event(5)
-        with pytest.raises((ValueError, LocalProtocolError)):
-            server.client.restore({LOG: [EPOCH, 1], log_name(0): [EPOCH, 1], **wrong})
-        assert server.client.places == {LOG: Place(EPOCH, 5)}
-        assert not server.client.follows(log_name(0))
-
-    @pytest.mark.parametrize("now", [float("nan"), float("inf")])
-    def test_a_deadline_at_no_time_is_refused(self, now: float) -> None:
-        server = Scripted().followed()
-        due = server.client.next_deadline()
-        with pytest.raises(LocalProtocolError):
-            server.client.handle_deadline(now)
-        assert server.client.next_deadline() == due
-
     def test_what_a_newer_server_says_is_passed_over(self) -> None:
         server = Scripted().followed()
         assert server.say({"type": "weather", "log": 7}) == []
