@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import select
 import sys
+from collections.abc import Iterable
 from typing import Protocol
 
 import structlog
@@ -98,21 +99,28 @@ if sys.platform == "linux":
                 self._epoll.unregister(descriptor)
 
         def _some_are_ready(self) -> None:
-            known, found, turns, clock = self._watched, self._found, self._turns, self._loop.time
-            ready = self._epoll.poll(0, AT_A_TIME)
-            if len(ready) == 1 and not found:  # mostly, and without a turn
-                self._tell(*ready[0])
-                return
-            for descriptor, events in ready:
-                watched = known[descriptor]
-                if watched is not None and descriptor not in found:
-                    turns.add(watched.turns_of, descriptor)
-                    found[descriptor] = events
+            clock, ready = self._loop.time, self._epoll.poll(0, AT_A_TIME)
             until = clock() + TURN_SECS
-            while (turn := turns.take()) is not None:
-                self._tell(turn, found.pop(turn))
+            if not self._found:  # mostly there is time for all
+                for at, (descriptor, events) in enumerate(ready, start=1):
+                    self._tell(descriptor, events)
+                    if clock() >= until:
+                        self._have_wait(ready[at:])
+                        return
+                return
+            self._have_wait(ready)
+            while (turn := self._turns.take()) is not None:
+                self._tell(turn, self._found.pop(turn))
                 if clock() >= until:
                     return  # the epoll is still ready, and so the loop calls again
+
+        def _have_wait(self, ready: Iterable[tuple[int, int]]) -> None:
+            """Have these wait for their turns."""
+            for descriptor, events in ready:
+                watched = self._watched[descriptor]
+                if watched is not None and descriptor not in self._found:
+                    self._turns.add(watched.turns_of, descriptor)
+                    self._found[descriptor] = events
 
         def _tell(self, descriptor: int, events: int) -> None:
             watched = self._watched[descriptor]
