@@ -85,7 +85,7 @@ class Joined:
         )
         service = make_service(config)
         servers = PeerLink(
-            service=service, storage=storage, connections=make_connections(config, time.monotonic),
+            service=service, storage=storage, connections=make_connections(config, time.monotonic, service.promptness),
             sources=ClocksAndEntropy(), tasks=tasks, metrics=self.metrics.federation,
         )  # fmt: skip
         self.replica = AdminScope(
