@@ -233,7 +233,7 @@ class Controls:
         self._outputs.procedures.start(self._recheck_socket(socket, check), "checking a stream again")
 
     def _hold_streams_of(self, user_id: str) -> list[Subscriber]:
-        """Have their events wait until the user's rights are known: many may have come behind the change."""
+        """Have their events wait until the user's rights are known: many may have come behind the change (PROTOCOL 8.8.6)."""
         sockets = self._streams.sockets_of(user_id)
         held = [socket.subscriber for socket in sockets if socket.subscriber is not None]
         for subscriber in held:

@@ -31,7 +31,7 @@ def readable(names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAcces
 
 
 def hold(sockets: Sequence[GatewaySocket]) -> None:
-    """Have the events of these sockets wait, until `recheck_held` has ended."""
+    """Have the events of these sockets wait, until `recheck_held` has ended (PROTOCOL 8.8.6)."""
     for socket in sockets:
         socket.server.hold_events(1)
 
