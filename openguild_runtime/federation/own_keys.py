@@ -19,20 +19,24 @@ RETRY_SECS = 5.0  # where the store could not be reached
 log = structlog.get_logger("openguild.federation")
 
 
+async def record_keys(storage: Storage, signers: tuple[EventSigner, ...], sources: ClocksAndEntropy) -> None:
+    """Record all of them: before that nobody is given the keys of this server. Raises StorageUnavailable, Overloaded."""
+    for signer in signers:
+        await _record_key(storage, signer, sources)
+
+
 async def record_keys_forever(storage: Storage, signers: tuple[EventSigner, ...], sources: ClocksAndEntropy) -> None:
-    """Until cancelled: the current key each hour, the retired ones at the start."""
-    due = signers
-    while due:
-        recorded = False
+    """Record the current key again each hour, until cancelled."""
+    pause = RECORD_SECS
+    while signers:
+        await anyio.sleep(pause)
+        pause = RETRY_SECS
         with log_exceptions("recording keys", StorageUnavailable, Overloaded):
-            for signer in due:
-                await record_key(storage, signer, sources)
-            recorded = True
-        due = signers[:1] if recorded else due
-        await anyio.sleep(RECORD_SECS if recorded else RETRY_SECS)
+            await record_keys(storage, signers[:1], sources)
+            pause = RECORD_SECS
 
 
-async def record_key(storage: Storage, signer: EventSigner, sources: ClocksAndEntropy) -> None:
+async def _record_key(storage: Storage, signer: EventSigner, sources: ClocksAndEntropy) -> None:
     """Raises StorageUnavailable."""
     now_ms = int(sources.wall() * 1_000)
     if not await storage.perform(

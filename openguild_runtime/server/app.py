@@ -44,7 +44,7 @@ from openguild_runtime.config.server_config import ServerConfig, split_address
 from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.effects.performer import Performer
 from openguild_runtime.federation.delivering import PeerHints
-from openguild_runtime.federation.own_keys import record_keys_forever
+from openguild_runtime.federation.own_keys import record_keys, record_keys_forever
 from openguild_runtime.federation.peer_link import PeerLink
 from openguild_runtime.gateway.sessions import GatewaySessions
 from openguild_runtime.net.connection_server import ConnectionServer
@@ -345,6 +345,7 @@ class Server:
         await self.storage.start()
         await _until_available(self.replica.start)
         await _until_available(partial(self.timekeeper.measure, self.storage))
+        await _until_available(partial(record_keys, self.storage, self.service.signers, self.sources))
         self.tasks.start_soon(self.timekeeper.run, self.storage)
         self.tasks.start_soon(self.replica.watch_wall_clock)  # the database's from here on
         self.lifecycle.started()

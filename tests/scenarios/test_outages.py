@@ -15,6 +15,7 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from openguild_proto.canonical.keys import encode_unpadded
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.support.busy import fair_secs
 from tests.support.chat import User, receive, texts
@@ -106,6 +107,19 @@ def test_slow_reads_leave_posts_and_readiness_alone(database_url: str, tmp_path:
             assert server.status("/ready") == 200
             wait_until(lambda: sum(answer.done() for answer in asked) == 9)
         assert sorted(answer.result().status_code for answer in asked) == [200] * 3 + [503] * 9
+        assert server.stop() == 0
+
+
+def test_a_server_is_ready_when_other_servers_can_have_its_keys(database_url: str, tmp_path: Path) -> None:
+    server = ServerProcess(
+        tmp_path, DATABASE_URL=database_url, SERVER_NAME="b.example", FEDERATION__MODE="open",
+        FEDERATION__SIGNING_KEY=encode_unpadded(b"b" * 32),
+    )  # fmt: skip
+    with locked_table(database_url, "federation_keys IN SHARE MODE") as waiting, server.start(ready=False):
+        wait_until(lambda: waiting() >= 1)
+        assert server.status("/ready") == 503
+    with server.start():
+        assert server.status("/federation/v1/keys") == 200
         assert server.stop() == 0
 
 
