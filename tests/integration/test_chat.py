@@ -148,6 +148,8 @@ async def test_typing_is_told_seldom_and_ends_by_itself(
 ) -> None:
     alice, bob = terminals
     name = await meet(alice, bob)
+    await alice.write("good morning")
+    await bob.sees("good morning")  # a hint reaches only those who follow the channel by now
     await alice.write("/help")
     told = list[str]()
     typing = Client.typing
@@ -158,9 +160,8 @@ async def test_typing_is_told_seldom_and_ends_by_itself(
 
     monkeypatch.setattr(Client, "typing", note)
     monkeypatch.setattr("openguild_proto.client.typists.TYPING_SHOWN_SECS", 2.0)  # long enough for a busy machine
-    box = alice.app.screen.query_one("#line", Input)
     for end in range(1, 6):
-        box.value = "hello"[:end]
+        alice.app.screen.query_one("#line", Input).value = "hello"[:end]
         await alice.pilot.pause()
     await bob.sees(f"alice-{name} is writing", "#typing")
     await eventually(lambda: "is writing" not in bob.text("#typing"))
