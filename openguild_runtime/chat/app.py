@@ -74,9 +74,7 @@ class ChatScreen(Screen[None]):
         self._refresh_is_due: Timer | None = None
         # Held, not looked for: an event may still be drawn while the screen is taken down.
         self._channels: Tree[str] = Tree("guilds", id="channels")
-        self._listed: list[
-            tuple[str, list[str]]
-        ] = []  # guilds by name, and the ids of their channels, as they are listed
+        self._listed: list[tuple[str, list[str]]] = []  # guilds by name, and the ids of their channels
         self._lines: dict[str, tuple[tuple[object, ...], TreeNode[str]]] = {}  # by channel id: what its line shows
         self._page = VerticalScroll(id="page", can_focus=False)  # its end is shown, unless the user has left it
         self._messages = Static("", id="messages")

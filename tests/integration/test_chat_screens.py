@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from textual.widgets import Button, Input, Tree
 
-from openguild_runtime.chat.app import ChatApp, ChatScreen
+from openguild_runtime.chat.app import ChatScreen
 from openguild_runtime.chat.password import PasswordScreen
 from openguild_runtime.client import Client, Unauthorized
-from tests.integration.test_chat import Terminal, meet
+from tests.integration.test_chat import Terminal, meet, terminals
 from tests.support.chat import PASSWORD
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
 
+__all__ = ["terminals"]
+
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def terminals(server: ServerProcess) -> AsyncIterator[tuple[Terminal, Terminal]]:
-    async with Client(server.base_url) as one, Client(server.base_url) as two:
-        alice, bob = ChatApp(one), ChatApp(two)
-        async with alice.run_test(size=(100, 30)) as hers, bob.run_test(size=(100, 30)) as his:
-            yield Terminal(alice, hers), Terminal(bob, his)
 
 
 async def test_the_password_is_changed_unseen(terminals: tuple[Terminal, Terminal], server: ServerProcess) -> None:

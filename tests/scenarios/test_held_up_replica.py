@@ -36,7 +36,7 @@ def gateway_of(server: ServerProcess, user: User) -> ClientConnection:
     return connect(
         f"ws://127.0.0.1:{server.port}/gateway",
         additional_headers=user.auth,
-        subprotocols=["openguild.v2"],  # type: ignore[list-item]
+        subprotocols=["openguild.v2"],  # type: ignore[list-item]  # a NewType
         compression=None,
         proxy=None,
         open_timeout=PATIENCE_SECS,
