@@ -6,7 +6,6 @@ import pytest
 from textual.widgets import Button, Input, Tree
 
 from openguild_runtime.chat.app import ChatScreen
-from openguild_runtime.chat.password import PasswordScreen
 from openguild_runtime.client import Client, Unauthorized
 from tests.integration.test_chat import Terminal, meet, terminals
 from tests.support.chat import PASSWORD
@@ -30,7 +29,7 @@ async def test_the_password_is_changed_unseen(terminals: tuple[Terminal, Termina
     await alice.write(f"/password {PASSWORD}2")
     await alice.sees("write /password alone", "#typing")
     await alice.write("/password")
-    await eventually(lambda: isinstance(alice.app.screen, PasswordScreen))
+    await eventually(lambda: bool(alice.app.screen.query("#current")))
     await fill(PASSWORD, f"{PASSWORD}2", f"{PASSWORD}3")
     await alice.sees("not the same twice", "#problem")
     await fill("wrong", f"{PASSWORD}2", f"{PASSWORD}2")
@@ -47,7 +46,7 @@ async def test_the_password_is_changed_unseen(terminals: tuple[Terminal, Termina
             await other.login(f"alice-{name}", PASSWORD)
         await other.login(f"alice-{name}", f"{PASSWORD}2")
     await bob.write("/password")
-    await eventually(lambda: isinstance(bob.app.screen, PasswordScreen))
+    await eventually(lambda: bool(bob.app.screen.query("#current")))
     await bob.pilot.press("escape")
     await bob.sees("as it was", "#typing")
 
