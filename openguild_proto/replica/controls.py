@@ -6,7 +6,7 @@ read from the log. A stream is ended by what the store says now (a re-check), so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from openguild_proto.effects.base import Operation, StorageUnavailable
@@ -186,8 +186,8 @@ class Controls:
                     users = tuple(streams.notifications.watchers.of_guild(guild_id))
                     self._outputs.add_each(users, self._start_refresh)
                 case RecheckUser(user_id=user_id):
-                    work = self._recheck_user(user_id, self._hold_streams_of(user_id))
-                    self._outputs.procedures.start(work, "checking a user's streams again")
+                    work, sockets = self._recheck_user(user_id), streams.sockets_of(user_id)
+                    self._start_held(sockets, work, "checking a user's streams again")
                     self._gateway.recheck_user(user_id)
                 case RestartLogs():
                     streams.pages.drop_all()
@@ -227,31 +227,38 @@ class Controls:
         if ended is not None:
             self._outputs.add(Close(socket, CloseCode.TOKEN_ENDED, ended))
             return
-        if stream.channel_id is None:
-            self._start_refresh(stream.user_id)
         check = recheck_session if changes < self._everything_at else recheck_stream
-        self._outputs.procedures.start(self._recheck_socket(socket, check), "checking a stream again")
+        self._start_held([socket], self._recheck_opened(socket, stream, check), "checking a stream again")
 
-    def _hold_streams_of(self, user_id: str) -> list[Subscriber]:
-        """Have their events wait until the user's rights are known: many may have come behind the change (PROTOCOL 8.8.6)."""
-        sockets = self._streams.sockets_of(user_id)
+    def _recheck_opened(self, socket: StreamSocket, stream: OpenStream, check: Recheck) -> Procedure[None]:
+        if stream.channel_id is None:
+            yield from self._refresh(stream.user_id)
+        yield from self._recheck_socket(socket, check)
+
+    def _recheck_user(self, user_id: str) -> Procedure[None]:
+        yield from self._refresh(user_id)
+        for socket in self._streams.sockets_of(user_id):
+            yield from self._recheck_socket(socket)
+
+    def _start_held(self, sockets: Iterable[StreamSocket], work: Procedure[None], what: str) -> None:
+        """Check these sockets again. Their events wait until it is done: many may have come behind the change (PROTOCOL 8.8.6)."""
         held = [socket.subscriber for socket in sockets if socket.subscriber is not None]
         for subscriber in held:
             subscriber.hold(1)
-        return held
+        self._outputs.procedures.start(self._held(held, work), what)
 
-    def _recheck_user(self, user_id: str, held: Sequence[Subscriber]) -> Procedure[None]:
+    def _held(self, held: Sequence[Subscriber], work: Procedure[None]) -> Procedure[None]:
         try:
-            yield from self._refresh(user_id)
-            for socket in self._streams.sockets_of(user_id):
-                yield from self._recheck_socket(socket)
-        finally:
-            for subscriber in held:
-                subscriber.hold(-1)
-                if subscriber.replaying:
-                    self._outputs.add(Replay(subscriber.owner))
-                else:
-                    self._outputs.mark(subscriber.ring)
+            yield from work
+        finally:  # behind the closings that it has decided
+            self._outputs.add_each(held, self._go_on)
+
+    def _go_on(self, subscriber: Subscriber) -> Replay | None:
+        subscriber.hold(-1)
+        if subscriber.replaying:
+            return Replay(subscriber.owner)
+        self._outputs.mark(subscriber.ring)
+        return None
 
     def _recheck_socket(self, socket: StreamSocket, check: Recheck = recheck_stream) -> Procedure[None]:
         stream = socket.stream

@@ -18,7 +18,7 @@ from openguild_proto.records import ControlRecord
 from openguild_proto.replica.actions import Flush
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.outputs import Outputs
-from openguild_proto.replica.redactions import Redaction, redacted_frame
+from openguild_proto.replica.redactions import Redaction, frame_taken_back, redacted_frame
 from openguild_proto.replica.watchers import Watchers
 from openguild_proto.schemas.payloads import (
     channel_created_payload,
@@ -63,11 +63,19 @@ class Notifications:
     # --- who watches what ----------------------------------------------------------------------------
 
     def retain(self, user_id: str) -> Procedure[None]:
-        """One more notification socket of this user. Raises StorageUnavailable, TooManyChannels, with nothing retained."""
+        """One more notification socket of this user, once it is known what they see.
+
+        Raises StorageUnavailable, TooManyChannels, with nothing retained.
+        """
         self.watchers.retain(user_id)
         try:
-            while not self.watchers.is_current(user_id):
-                yield from self.refresh(user_id)
+            while True:
+                if refreshes := self._refreshing.get(user_id):
+                    yield from refreshes[-1].ended.wait()
+                elif self.watchers.is_current(user_id):
+                    return
+                else:
+                    yield from self.refresh(user_id)
         except BaseException:
             self.release(user_id)
             raise
@@ -110,6 +118,8 @@ class Notifications:
             return
         watched = self.watchers.channels_of(user_id)
         kept = [channel_id for channel_id in (*visible_channels, *running.created) if channel_id in watched]
+        late = [channel_id for channel_id, users in self._late.items() if user_id in users]
+        lost = {*watched, *late}.difference(visible.channel_ids, running.created)
         new, gone = self.watchers.update(user_id, visible.guild_ids, [*held, *kept])
         self.watchers.was_read(user_id, beginning)
         self._channels.unfollow([channel_id for channel_id in held if channel_id not in new])
@@ -117,6 +127,12 @@ class Notifications:
         for record, told in list(running.created.values()):
             if not told and record.guild_id in visible.guild_ids:
                 self._announce(record, {user_id})
+        if lost:  # behind what the user is still being told of them
+            yield from self._outputs.each([user_id], partial(self._take_back, channel_ids=lost))
+
+    def _take_back(self, user_id: str, channel_ids: Set[str]) -> None:
+        """What the user was told of these channels, and has not been sent, goes."""
+        self._hub.rewrite(user_ring(user_id), partial(frame_taken_back, channel_ids=channel_ids))
 
     def sees_too_many(self, user_id: str) -> bool:
         """Whether new channels were too many for the user's streams: they end."""

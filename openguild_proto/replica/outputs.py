@@ -128,26 +128,27 @@ class Outputs:
         return action
 
     def _take(self, *, works: bool) -> AnyAction | None:
-        query = self.procedures.take_query()
-        if query is not None:
-            return Query(*query)
-        if self._actions:
-            return self._actions.popleft()
-        while works and self._works:
+        while True:
+            query = self.procedures.take_query()
+            if query is not None:
+                return Query(*query)
+            if self._actions:
+                return self._actions.popleft()
+            if not (works and self._works):
+                return None
             items, decide = self._works[0]
             try:
                 item = next(items, _END)
             except Exception as failure:  # contained: what else waits is done, the rest of this work cannot be known
                 self._works.popleft()
                 return Log(Level.ERROR, "work for many sockets broke off", failure=failure)
-            if item is _END:
+            if item is _END:  # whoever waited for that has perhaps gone on, with a query or an action
                 self._works.popleft()
                 continue
             try:
                 return decide(item) or PASS
             except Exception as failure:  # contained: the others do not suffer
                 return Log(Level.ERROR, "work for many sockets failed", failure=failure)
-        return None
 
     @property
     def is_pressed(self) -> bool:

@@ -1,11 +1,13 @@
-"""Redactions among the frames that a replica keeps: which event takes what away, and the frames without it (PROTOCOL 6.7)."""
+"""What goes from the frames that a replica keeps: texts that were taken away (PROTOCOL 6.7), channels that a user lost (8.8.6)."""
 
 from __future__ import annotations
+
+from collections.abc import Set
 
 import msgspec
 
 from openguild_proto.canonical.redaction import redacted_wire
-from openguild_proto.ws.frames import frame_payload, text_frame
+from openguild_proto.ws.frames import frame_payload, pong_frame, text_frame
 
 _MARK = b'"event_type":"message.redacted"'
 
@@ -31,7 +33,13 @@ class _Frame(msgspec.Struct):
     event: msgspec.Raw
 
 
+class _OfChannel(msgspec.Struct):
+    channel_id: str | None = None
+
+
+_NOTHING = pong_frame()  # that nobody asked for: clients pass over it (RFC 6455 5.5.3), and a frame is never empty
 _frames = msgspec.json.Decoder(_Frame)
+_of_channels = msgspec.json.Decoder(_OfChannel)
 _events = msgspec.json.Decoder(_Event)
 
 
@@ -52,6 +60,15 @@ def redacted_frame(frame: bytes, redaction: Redaction) -> bytes | None:
     """Return the frame without the text, where it is the message that was taken away or an edit of it; None: it is not."""
     payload = redacted_payload(frame_payload(frame), redaction)
     return None if payload is None else text_frame(payload)
+
+
+def frame_taken_back(frame: bytes, channel_ids: Set[str]) -> bytes | None:
+    """Return a frame that says nothing, where this one tells of one of these channels; None: it does not."""
+    try:
+        channel_id = _of_channels.decode(frame_payload(frame)).channel_id
+    except msgspec.DecodeError:  # several frames in one, or none: of no channel
+        return None
+    return _NOTHING if channel_id in channel_ids else None
 
 
 def redacted_payload(payload: bytes, redaction: Redaction) -> bytes | None:

@@ -61,12 +61,13 @@ def test_what_is_said_behind_a_ban_reaches_nobody_who_is_banned(replicas: tuple[
     channel = alice.channel(guild)
     bob.join(alice.invite(guild))
     there = User(other.chat(), bob.name, bob.token, bob.refresh_token, bob.user_id)
-    with gateway_of(other, bob) as gateway, there.stream(channel) as stream:
+    with gateway_of(other, bob) as gateway, there.stream(channel) as stream, there.notifications() as notifications:
         gateway.send(json.dumps({"type": "sub", "ref": 1, "logs": [{"log": f"channel:{channel}"}]}))
         read_until(gateway, lambda frame: frame["type"] == "sub_ok")
         alice.say(channel, "hello")
         read_until(gateway, lambda frame: frame["type"] == "ev")
         read_until(stream, lambda frame: "sequence" in frame)
+        read_until(notifications, lambda frame: "sequence" in frame)
         assert other.process is not None
         other.process.send_signal(signal.SIGSTOP)
         try:
@@ -78,4 +79,7 @@ def test_what_is_said_behind_a_ban_reaches_nobody_who_is_banned(replicas: tuple[
         told = read_until(gateway, lambda frame: frame["type"] == "gone")
         assert told[-1]["code"] == "access_lost"
         told += read_until(stream, lambda frame: False)
+        bobs = bob.channel(bob.guild())
+        bob.say(bobs, "the end")
+        told += read_until(notifications, lambda frame: "sequence" in frame and frame["channel_id"] == bobs)
     assert "secret" not in json.dumps(told)

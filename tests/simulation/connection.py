@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from openguild_proto.http.message import EPOCH_HEADER, Headers, Response
-from openguild_proto.ws.frames import FIN_CLOSE, FIN_TEXT
+from openguild_proto.ws.frames import FIN_CLOSE, FIN_PONG, FIN_TEXT
 from tests.simulation.clock import Clock
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Connection:
             self.code, self.reason = int.from_bytes(payload[:2], "big"), payload[2:].decode()
             self.pipe.close()
             self._end()
-        else:
+        elif kind != FIN_PONG:
             raise ValueError(f"a frame that begins with {kind:#x}")
 
     def _end(self) -> None:

@@ -39,6 +39,7 @@ from openguild_proto.replica.replica import Replica
 from openguild_proto.schemas.payloads import encode_control, event_frame_payload
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import PresenceSettings
+from openguild_proto.ws.frames import FIN_PONG
 from tests.support.elsewhere import Elsewhere
 
 T = TypeVar("T")
@@ -72,7 +73,8 @@ class Socket:
                 size = int.from_bytes(self._data[2:begin], "big")
             if len(self._data) < begin + size:
                 return
-            self.frames.append(json.loads(self._data[begin : begin + size]))
+            if self._data[0] != FIN_PONG:
+                self.frames.append(json.loads(self._data[begin : begin + size]))
             self._data = self._data[begin + size :]
 
 

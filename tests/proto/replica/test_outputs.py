@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from openguild_proto.effects.replica import ReadControlHead
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.limits import MAX_WAITING_WORKS, SOCKETS_AT_ONCE
+from openguild_proto.procedures import Procedure
 from openguild_proto.replica.actions import PASS, AnyAction, Close, Flush, Haste, Level, Log, Query
 from openguild_proto.replica.outputs import Outputs
 
@@ -79,6 +80,17 @@ def test_a_long_work_lets_others_have_their_turn() -> None:
     order = [action.socket for action in taken(outputs) if isinstance(action, Close)]
     assert order == [*range(SOCKETS_AT_ONCE), "other", SOCKETS_AT_ONCE]
     assert ended == [(None, None)]
+
+
+def test_what_comes_of_the_end_of_a_work_is_taken_with_it() -> None:
+    outputs = Outputs(Hub())
+
+    def work() -> Procedure[None]:
+        yield from outputs.each(["first"], lambda item: Close(item, 1000, ""))
+        outputs.add(Close("then", 1000, ""))
+
+    outputs.procedures.start(work(), "a work, and something behind it")
+    assert [action.socket for action in taken(outputs) if isinstance(action, Close)] == ["first", "then"]
 
 
 def test_a_long_work_that_breaks_off_has_ended() -> None:
