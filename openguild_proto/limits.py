@@ -78,6 +78,7 @@ MAX_PEER_BACKOFF_SECS = 3_600.0  # PROTOCOL 16.8: between two attempts to reach 
 MAX_HANDOVER_BODY_BYTES = 1024 * 1024  # ours: the heads of 1,000 logs, and thousands of invites
 MAX_COPIED_PAGES = 25  # ours: pages of history that a server reads before it answers how far it is
 HANDOVER_SECS = 30.0  # ours: of one step, in which MAX_COPIED_PAGES are read and verified
+MAX_OWN_KEYS = 128  # ours: with which a server signs, one after the other; others accept more
 MAX_PEER_ANSWER_BYTES = 32 * 1024 * 1024  # ours: of an answer of another server: a snapshot with 50,000 members
 MAX_SHORT_ANSWER_BYTES = 256 * 1024  # ours: of most others: 200 places in logs, 64 hand-overs
 MAX_DECISION_BYTES = 512 * 1024  # ours: of the answer to a proposal: an event of MAX_MIRRORED_EVENT_BYTES, escaped

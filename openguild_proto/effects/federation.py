@@ -7,7 +7,7 @@ from enum import Enum
 import msgspec
 
 from openguild_proto.effects.base import Effect, StorageEffect
-from openguild_proto.limits import MAX_PEER_ANSWER_BYTES
+from openguild_proto.limits import MAX_OWN_KEYS, MAX_PEER_ANSWER_BYTES
 
 
 class PublishedKey(msgspec.Struct, frozen=True, gc=False):
@@ -127,13 +127,22 @@ class RememberNonce(StorageEffect[bool], frozen=True):
     until_ms: int  # UTC milliseconds; it may be forgotten then
 
 
-class RecordOwnKey(StorageEffect[bool], frozen=True):
-    """Record a key of this server as in use until `not_after`. False: its id was used for another key, or it is revoked."""
+class OwnKey(Enum):
+    """What became of a key that this server wants to use."""
+
+    IN_USE = "in use"
+    REFUSED = "refused"  # its id was used for another key, or it is revoked
+    TOO_MANY = "too many"  # this server has had `at_most` others
+
+
+class RecordOwnKey(StorageEffect[OwnKey], frozen=True):
+    """Record a key of this server as in use until `not_after`."""
 
     key_id: str
     public_key: bytes
     now_ms: int
     not_after: int
+    at_most: int = MAX_OWN_KEYS
 
 
 class RevokeOwnKey(StorageEffect[bool], frozen=True):

@@ -22,8 +22,8 @@ DAY_MS = 86_400_000
 OVERLAP_MS = 7 * DAY_MS  # PROTOCOL 16.1.5: for which a key is good after its last use
 MAX_AHEAD_MS = 30 * DAY_MS  # ours: that another server may promise; it is asked again within an hour
 TOLERANCE_MS = 600_000  # ours: around the life of a key
-MAX_KEYS = 64  # ours: of one server, ever
-MAX_DOCUMENT_BYTES = 65_536  # ours: 64 keys of 300 bytes, and their signatures
+MAX_KEYS = 200  # ours: of another server, ever
+MAX_DOCUMENT_BYTES = 65_536  # ours: 200 keys of 260 bytes, and signatures
 KEYS_DOMAIN = b"openguild-keys\n"
 
 _Text = Annotated[str, Meta(max_length=128)]

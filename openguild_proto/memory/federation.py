@@ -16,6 +16,7 @@ from openguild_proto.effects.federation import (
     ListOwnKeys,
     ListPeers,
     NoteContact,
+    OwnKey,
     Peer,
     PublishedKey,
     RecordOwnKey,
@@ -87,15 +88,17 @@ def remember_nonce(state: State, effect: RememberNonce) -> bool:
 
 
 @performs(RecordOwnKey)
-def record_own_key(state: State, effect: RecordOwnKey) -> bool:
+def record_own_key(state: State, effect: RecordOwnKey) -> OwnKey:
     known = state.own_keys.get(effect.key_id)
     if known is None:
+        if len(state.own_keys) >= effect.at_most:
+            return OwnKey.TOO_MANY
         known = PublishedKey(effect.key_id, effect.public_key, effect.now_ms, effect.not_after)
     elif known.public_key != effect.public_key or known.revoked_at is not None:
-        return False
+        return OwnKey.REFUSED
     not_after = max(known.not_after, effect.not_after)
     state.own_keys[effect.key_id] = msgspec.structs.replace(known, not_after=not_after)
-    return True
+    return OwnKey.IN_USE
 
 
 @performs(ListOwnKeys)

@@ -7,14 +7,20 @@ import structlog
 
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.effects import Overloaded, StorageUnavailable
-from openguild_proto.effects.federation import RecordOwnKey
+from openguild_proto.effects.federation import OwnKey, RecordOwnKey
 from openguild_proto.federation.keys import OVERLAP_MS
+from openguild_proto.limits import MAX_OWN_KEYS
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 RECORD_SECS = 3_600.0
 RETRY_SECS = 5.0  # where the store could not be reached
+
+REFUSALS = {
+    OwnKey.REFUSED: "its id was used for another key, or it is revoked; choose another federation.key_id",
+    OwnKey.TOO_MANY: f"this server has had {MAX_OWN_KEYS} others; go back to the last one that was accepted",
+}
 
 log = structlog.get_logger("openguild.federation")
 
@@ -39,11 +45,8 @@ async def record_keys_forever(storage: Storage, signers: tuple[EventSigner, ...]
 async def _record_key(storage: Storage, signer: EventSigner, sources: ClocksAndEntropy) -> None:
     """Raises StorageUnavailable."""
     now_ms = int(sources.wall() * 1_000)
-    if not await storage.perform(
+    recorded = await storage.perform(
         RecordOwnKey(key_id=signer.key_id, public_key=signer.public, now_ms=now_ms, not_after=now_ms + OVERLAP_MS)
-    ):
-        log.error(
-            "other servers do not accept this key: its id was used for another key, or it is revoked; choose another "
-            "federation.key_id",
-            key_id=signer.key_id,
-        )
+    )
+    if recorded in REFUSALS:
+        log.error(f"other servers do not accept this key: {REFUSALS[recorded]}", key_id=signer.key_id)

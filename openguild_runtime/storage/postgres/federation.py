@@ -15,6 +15,7 @@ from openguild_proto.effects.federation import (
     ListOwnKeys,
     ListPeers,
     NoteContact,
+    OwnKey,
     Peer,
     PublishedKey,
     RecordOwnKey,
@@ -72,7 +73,8 @@ SELECT $1::text, $2::text, $3::timestamptz FROM set_config('synchronous_commit',
 ON CONFLICT DO NOTHING RETURNING true
 """
 OWN_KEY = """
-INSERT INTO federation_keys AS k (key_id, public_key, not_before, not_after) VALUES ($1, $2, $3, $4)
+INSERT INTO federation_keys AS k (key_id, public_key, not_before, not_after) SELECT $1, $2, $3, $4
+WHERE (SELECT count(*) FROM federation_keys WHERE key_id <> $1) < $5
 ON CONFLICT (key_id) DO UPDATE SET not_after = greatest(k.not_after, excluded.not_after)
 WHERE k.public_key = excluded.public_key AND k.revoked_at IS NULL
 RETURNING true
@@ -149,11 +151,14 @@ async def remember_nonce(connection: Connection, effect: RememberNonce) -> bool:
 
 
 @performs(RecordOwnKey, Mode.CHANGE)
-async def record_own_key(connection: Connection, effect: RecordOwnKey) -> bool:
+async def record_own_key(connection: Connection, effect: RecordOwnKey) -> OwnKey:
     recorded = await connection.fetchval(
-        OWN_KEY, effect.key_id, effect.public_key, moment(effect.now_ms), moment(effect.not_after)
+        OWN_KEY, effect.key_id, effect.public_key, moment(effect.now_ms), moment(effect.not_after), effect.at_most
     )
-    return recorded is not None
+    if recorded:
+        return OwnKey.IN_USE
+    is_known = await connection.fetchval("SELECT true FROM federation_keys WHERE key_id = $1", effect.key_id)
+    return OwnKey.REFUSED if is_known else OwnKey.TOO_MANY
 
 
 @performs(ListOwnKeys, Mode.QUERY)

@@ -86,7 +86,7 @@ EXPIRED_NEW = msgspec.structs.replace(NEW_KEY, not_after=NOW - 1)
         (document(NEW_KEY), {"known": (PublishedKey("new", OLD.public, 0, 1),)}, "another key"),
         (document(NEW_KEY), {"pinned": (pinned_key("old", OLD.public),)}, "no pinned key"),
         (document(NEW_KEY), {"pinned": (pinned_key("new", OLD.public),)}, "no pinned key"),
-        (document(NEW_KEY), {"known": [PublishedKey(str(n), OLD.public, 0, 1) for n in range(64)]}, "more than 64"),
+        (document(NEW_KEY), {"known": [PublishedKey(str(n), OLD.public, 0, 1) for n in range(200)]}, "more than 200"),
         (document(NEW_KEY).replace(b'Z"', b'"', 1), {}, "RFC 3339"),
         (document(NEW_KEY).replace(b'"new","public', b'"n w","public'), {}, "not a keys document"),
         (document(NEW_KEY).replace(b'{"new":"', b'{"new":"?'), {}, "not base64"),

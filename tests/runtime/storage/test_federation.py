@@ -11,6 +11,7 @@ from openguild_proto.effects.federation import (
     ListOwnKeys,
     ListPeers,
     NoteContact,
+    OwnKey,
     Peer,
     PublishedKey,
     RecordOwnKey,
@@ -99,18 +100,18 @@ async def test_old_nonces_are_forgotten_by_later_ones(storage: Storage) -> None:
     assert [await remember(storage, "f.example", f"old {number}", at_ms=later) for number in range(8)] == [True] * 8
 
 
-async def record(storage: Storage, key_id: str, public_key: bytes, at_ms: int) -> bool:
+async def record(storage: Storage, key_id: str, public_key: bytes, at_ms: int) -> OwnKey:
     return await storage.perform(
         RecordOwnKey(key_id=key_id, public_key=public_key, now_ms=at_ms, not_after=at_ms + 100)
     )
 
 
 async def test_own_keys_live_while_they_are_used(storage: Storage) -> None:
-    assert await record(storage, "1", b"1" * 32, NOW)
-    assert await record(storage, "2", b"2" * 32, NOW + 10)
-    assert await record(storage, "1", b"1" * 32, NOW + 20)
-    assert await record(storage, "1", b"1" * 32, NOW + 5)
-    assert not await record(storage, "1", b"x" * 32, NOW + 900), "an id is for one key"
+    assert await record(storage, "1", b"1" * 32, NOW) is OwnKey.IN_USE
+    assert await record(storage, "2", b"2" * 32, NOW + 10) is OwnKey.IN_USE
+    assert await record(storage, "1", b"1" * 32, NOW + 20) is OwnKey.IN_USE
+    assert await record(storage, "1", b"1" * 32, NOW + 5) is OwnKey.IN_USE
+    assert await record(storage, "1", b"x" * 32, NOW + 900) is OwnKey.REFUSED, "an id is for one key"
     assert [key for key in await storage.perform(ListOwnKeys()) if key.key_id in {"1", "2"}] == [
         PublishedKey("2", b"2" * 32, NOW + 10, NOW + 110),
         PublishedKey("1", b"1" * 32, NOW, NOW + 120),
@@ -147,13 +148,30 @@ async def test_peers_are_listed_by_name(storage: Storage) -> None:
 
 
 async def test_a_revoked_key_of_ones_own_is_not_used_again(storage: Storage) -> None:
-    assert await record(storage, "r", b"r" * 32, NOW)
+    assert await record(storage, "r", b"r" * 32, NOW) is OwnKey.IN_USE
     revoke = RevokeOwnKey(key_id="r", revoked_at=NOW + 1)
     assert [await storage.perform(revoke) for _ in range(2)] == [True, False]
-    assert not await record(storage, "r", b"r" * 32, NOW + 2)
+    assert await record(storage, "r", b"r" * 32, NOW + 2) is OwnKey.REFUSED
     assert not await storage.perform(RevokeOwnKey(key_id="unknown", revoked_at=NOW))
     (key,) = [key for key in await storage.perform(ListOwnKeys()) if key.key_id == "r"]
     assert key == PublishedKey("r", b"r" * 32, NOW, NOW + 100, NOW + 1)
+
+
+async def test_a_server_has_so_many_keys_and_no_more(storage: Storage) -> None:
+    """Others refuse a document with more; the keys that are there go on."""
+
+    async def use(key_id: str, at_most: int) -> OwnKey:
+        effect = RecordOwnKey(
+            key_id=key_id, public_key=key_id.encode() * 32, now_ms=NOW, not_after=NOW + 1, at_most=at_most
+        )
+        return await storage.perform(effect)
+
+    await use("m", 1_000)
+    number = len(await storage.perform(ListOwnKeys()))
+    assert await use("n", number) is OwnKey.TOO_MANY
+    assert await use("m", number) is OwnKey.IN_USE
+    assert await use("n", number + 1) is OwnKey.IN_USE
+    assert await use("m", number + 1) is OwnKey.IN_USE
 
 
 async def test_no_guild_is_federated_yet(storage: Storage) -> None:
