@@ -55,6 +55,8 @@ class _Format(NamedTuple):
     framed: Callable[[bytes], bytes]
 
 
+MAX_NESTED_BYTES = 4_096  # ours: of a message nested too deep in which a `ref` is looked for, which takes long
+_TOO_DEEP = "the frame is nested too deep"
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _json_encode, _msgpack_encode = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 _msgpack_any = msgspec.msgpack.Decoder().decode
@@ -158,7 +160,7 @@ class Encoding(Enum):
         try:
             return self._format.referred(data).ref, "the frame holds a string that is not UTF-8"
         except RecursionError:
-            return self._find_ref(readable_msgpack.without_depth(data)), "the frame is nested too deep"
+            return self._find_ref_in_nested(data, readable_msgpack.without_depth), _TOO_DEEP
         except _FAULTS:
             return None, "the frame is not valid MessagePack"
 
@@ -167,9 +169,12 @@ class Encoding(Enum):
         try:
             return self._format.referred(readable).ref, "the frame holds a lone surrogate"
         except RecursionError:
-            return self._find_ref(readable_json.without_depth(readable)), "the frame is nested too deep"
+            return self._find_ref_in_nested(readable, readable_json.without_depth), _TOO_DEEP
         except msgspec.DecodeError:
             return None, "the frame is not valid JSON"
+
+    def _find_ref_in_nested(self, data: bytes, without_depth: Callable[[bytes], bytes]) -> int | None:
+        return self._find_ref(without_depth(data)) if len(data) <= MAX_NESTED_BYTES else None
 
     # --- values inside frames, which are JSON in the log and in HTTP's answers -------------------------
 
