@@ -16,7 +16,7 @@ _BUFFER = memoryview(bytearray(65_536))
 class NonblockingSocket:
     """Owned by one connection, and read by callback; at most one task waits to write. Must be made while the loop runs.
 
-    `turns_of`: the key of the peer, as sockets of different peers are read by turns.
+    `turns_of`: the address whose turns it is read in; that of the peer, until a WebSocket tells who is behind a proxy.
     """
 
     __slots__ = ("_events", "_reader", "_sock", "_watch", "_writer", "ended", "turns_of")

@@ -30,7 +30,7 @@ class Watched(Protocol):
 
     @property
     def turns_of(self) -> str:
-        """The key of its peer: sockets of different ones are told by turns."""
+        """Of whose address it is: sockets of different ones are told by turns."""
 
     def ready(self, events: int) -> None:
         """`events`: READ, WRITE or both. A socket that has ended or broken counts as ready for what is wanted."""

@@ -132,6 +132,7 @@ class Requests:
             if refusal is not None:
                 return error_response(refusal, request.request_id, route=stream.route)
             transport.connection.accept(self._runner.clock(), subprotocol=stream.subprotocol, headers=stream.headers)
+            transport.socket.turns_of = stream.address
             is_accepted = True  # from here on the peer has the stream, and gives it back when it ends
         finally:
             if is_prepared and not is_accepted:
@@ -154,6 +155,7 @@ class Requests:
             codes=CONNECTION_CODES,
             limits=self._gateway.connection_limits,
         )
+        transport.socket.turns_of = opened.address
         self._gateway.open(transport, opened, request.client_address)
         self._metrics.socket_opened()
         return opened

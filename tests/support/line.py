@@ -46,11 +46,11 @@ class Line:
         self.end.sendall("\r\n".join(lines).encode())
         return await self.read()
 
-    async def upgrade(self, path: str = "/notifications/ws") -> str:
+    async def upgrade(self, path: str = "/notifications/ws", *headers: str) -> str:
         key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
         return await self.ask(
             "GET", path, "upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13", key,
-            "x-request-id: the-upgrade",
+            "x-request-id: the-upgrade", *headers,
         )  # fmt: skip
 
     async def read(self) -> str:
@@ -74,11 +74,18 @@ async def connected(
     queue_capacity: int = 256,
     ends: tuple[socket.socket, socket.socket] | None = None,
     sources: ClocksAndEntropy | None = None,
+    trusted_proxies: tuple[str, ...] = (),
 ) -> AsyncIterator[Line]:
-    """`queue_capacity`: events that a ring holds; `ends`: the server's and the client's, a socket pair without it."""
+    """The server's peer is 192.0.2.1. `queue_capacity`: events that a ring holds; `ends`: the server's and the client's, instead of
+    a socket pair.
+    """
     storage = storage or MemoryStorage()
     config = ServerConfig.model_validate(
-        {"session": {"signing_key": SIGNING_KEY}, "messaging": {"queue_capacity": queue_capacity}}
+        {
+            "session": {"signing_key": SIGNING_KEY},
+            "messaging": {"queue_capacity": queue_capacity},
+            "trusted_proxies": trusted_proxies,
+        }
     )
     ours, theirs = ends or socket.socketpair()
     for end in (ours, theirs):

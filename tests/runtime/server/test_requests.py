@@ -63,6 +63,16 @@ async def test_a_browser_s_preflight_is_not_counted() -> None:
         assert counted == ['openguild_http_requests_total{route="/live",status="200"} 1.0']
 
 
+@pytest.mark.parametrize("path", ["/notifications/ws", "/gateway"])
+async def test_a_socket_behind_a_proxy_is_read_in_the_turns_of_its_client(path: str) -> None:
+    async with connected(trusted_proxies=("192.0.2.1",)) as line:
+        (transport,) = line.server.connection_server.transports
+        assert transport.socket.turns_of == "192.0.2.1"
+        answer = await line.upgrade(path, "x-forwarded-for: 198.51.100.7", "sec-websocket-protocol: openguild.v2")
+        assert answer.startswith("HTTP/1.1 101 ")
+        assert transport.socket.turns_of == "198.51.100.7"
+
+
 async def test_records_about_a_stream_name_its_request_its_user_and_its_channel() -> None:
     async with connected(queue_capacity=CAPACITY) as line:
         assert (await line.upgrade()).startswith("HTTP/1.1 101 ")
