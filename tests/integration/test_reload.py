@@ -175,16 +175,18 @@ def test_every_worker_shows_that_a_reload_failed(
     def shown() -> list[float]:
         return [server.metric(SUCCESSFUL, worker=str(number)) for number in range(2)]
 
+    def workers_begun() -> int:
+        return rotating.process.log_path.read_text().count('"message":"serving"')
+
     with rotating.process.start() as server:
-        wait_until(lambda: shown() == [1, 1], what="both workers")
+        wait_until(lambda: (workers_begun(), shown()) == (2, [1, 1]), what="both workers")
         rotating.file.write_text("not toml")
         rotating.hang_up("the configuration was not applied")
         wait_until(lambda: shown() == [0, 0], what="both workers' word")
         assert server.process is not None
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
-        said = '"message":"serving"'
-        wait_until(lambda: server.log_path.read_text().count(said) == 3, what="another worker")
+        wait_until(lambda: workers_begun() == 3, what=server.tail)
         wait_until(lambda: [server.metric("openguild_worker_up", worker=str(n)) for n in range(2)] == [1, 1])
         wait_until(lambda: shown() == [0, 0], what="its word")
         rotating.file.write_text("")
