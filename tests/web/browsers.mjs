@@ -14,7 +14,7 @@ export async function open(name, options = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);
   page.on("pageerror", (error) => complaints.push(`${name}: ${error}`));
-  page.on("console", (message) => message.type() === "error" && !EXPECTED.test(message.text()) && complaints.push(`${name}: ${message.text()}`));
+  page.on("console", (message) => message.type() === "error" && !EXPECTED.test(message.text()) && complaints.push(`${name}: ${message.text()} ${message.location().url}`));
   return { browser, page };
 }
 

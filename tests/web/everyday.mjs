@@ -225,6 +225,7 @@ try {
 
   // what is open goes away while one writes
   await go("weeds");
+  await page.getByText("Nobody has written here yet.").waitFor(); // it has been read: a browser complains of each 404
   await text.fill("for weeds only");
   await owner.deleteChannel(weeds);
   await page.getByText("Choose a channel.", { exact: true }).waitFor();
