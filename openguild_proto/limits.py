@@ -177,6 +177,7 @@ CATCH_UP_SECS = 1.0  # ours: between two checks of all logs, however often the b
 PAGE_EVENTS = 200  # ours: per read of a channel's log
 PAGE_RECORDS = 500  # ours: per read of the control log
 MAX_CHANNELS_AT_ONCE = 200  # ours: opened or released together; 5 to 20 ms of the loop
+MAX_SUBS_AT_ONCE = 64  # PROTOCOL 15.3.8: of a replica; others wait where they hold up nobody at the database
 KEPT_PAGE_BYTES = 2 * 1024 * 1024  # ours: pages of the log cached for replays, some 7,000 events
 PIECE_BYTES = 65_536  # ours: of frames per write to a socket
 

@@ -60,7 +60,7 @@ GATEWAY_CLOSES: dict[GatewayClose, GatewayCloseRow] = {
     _C.TOO_BIG: _Row(_FINAL, "", "a message was larger than websocket.max_message_bytes"),
     _C.INTERNAL_ERROR: _Row(_AGAIN, "internal error", "the server failed"),
     _C.RESTART: _Row(_AGAIN, "server restarting", "the server stops; `drain` named the delay"),
-    _C.TRY_LATER: _Row(_AGAIN, "cannot authenticate now", "the token cannot be checked: the database is away"),
+    _C.TRY_LATER: _Row(_AGAIN, "cannot authenticate now", "the token cannot be checked: no database, or too much waits for it"),
     _C.MALFORMED_FRAME: _Row(_FINAL, "malformed frame", "a message is no frame, and has no `ref` to answer to"),
     _C.OUT_OF_ORDER: _Row(_FINAL, "out of order", "a frame before `auth`, or `auth` before an answer to the last one"),
     _C.NO_AUTH: _Row(_AGAIN, "no auth in time", "no `auth` came within 10 seconds"),

@@ -249,9 +249,9 @@ class GatewayServer:
         """Answer an `Authenticate`: the token is invalid."""
         self._not_authenticated(number, Input.REFUSED, ErrorCode.UNAUTHORIZED, GatewayClose.TOKEN_REFUSED)
 
-    def auth_unchecked(self, number: int) -> None:
-        """Answer an `Authenticate`: the token cannot be checked, because the store is unavailable."""
-        self._not_authenticated(number, Input.UNCHECKED, ErrorCode.DATABASE_UNAVAILABLE, GatewayClose.TRY_LATER)
+    def auth_unchecked(self, number: int, code: ErrorCode = ErrorCode.DATABASE_UNAVAILABLE) -> None:
+        """Answer an `Authenticate`: the token cannot be checked. `code`: OVERLOADED where too much waits for the store."""
+        self._not_authenticated(number, Input.UNCHECKED, code, GatewayClose.TRY_LATER)
 
     def _not_authenticated(self, number: int, step: Input, code: ErrorCode, close: GatewayClose) -> None:
         auth = self._answered_auth(number)

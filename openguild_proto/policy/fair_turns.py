@@ -6,6 +6,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+NOBODY = ""
+
 
 class Turn(NamedTuple, Generic[T]):
     """Whose turn has begun."""
@@ -15,10 +17,11 @@ class Turn(NamedTuple, Generic[T]):
 
 
 class FairTurns(Generic[T]):
-    """`places`: how many turns there are at once. `each`: how many of them one user has at most; "" is nobody, who may have all.
+    """`places`: how many turns there are at once. `each`: how many of them one user has at most; NOBODY may have all.
 
-    Users who wait have their turns one after the other, each in the order of their requests. A ticket stands for one request that
-    waits; tickets differ.
+    Users who wait have their turns one after the other, each in the order of their requests. NOBODY stands for all that is in no
+    user's turns, such as changes and the server's own work: where it waits it has every other turn, however many users wait. A
+    ticket stands for one request that waits; tickets differ.
     """
 
     def __init__(self, places: int, each: int = 1) -> None:
@@ -28,6 +31,7 @@ class FairTurns(Generic[T]):
         self._running: dict[str, int] = {}  # turns by user
         self._waiting: dict[str, dict[T, None]] = {}  # by user who may have a turn, that whose turn is next first
         self._held: dict[str, dict[T, None]] = {}  # by user who has as many turns as one may have
+        self._nobody_is_next = True  # a user had the last turn
 
     def begin(self, user_id: str) -> bool:
         """Begin a turn if there is one now; else `wait`."""
@@ -60,9 +64,10 @@ class FairTurns(Generic[T]):
         held = self._held.pop(user_id, None)
         if held is not None:
             self._waiting[user_id] = held
-        following = next(iter(self._waiting), None)
+        following = self._next()
         if following is None:
             return None
+        self._nobody_is_next = following != NOBODY
         tickets = self._waiting.pop(following)
         ticket = next(iter(tickets))
         del tickets[ticket]
@@ -70,6 +75,12 @@ class FairTurns(Generic[T]):
         if tickets:
             (self._held if self._has_all(following) else self._waiting)[following] = tickets
         return Turn(following, ticket)
+
+    def _next(self) -> str | None:
+        """Return whose turn it is; None: none waits."""
+        if NOBODY in self._waiting and (self._nobody_is_next or len(self._waiting) == 1):
+            return NOBODY
+        return next((user_id for user_id in self._waiting if user_id != NOBODY), None)
 
     def _has_all(self, user_id: str) -> bool:
         return self._running.get(user_id, 0) >= (self._each if user_id else self._places)

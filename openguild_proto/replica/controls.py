@@ -117,14 +117,17 @@ class Controls:
             self._apply_contained(record)  # needs nothing of what came before, and does no harm twice
 
     def check_tail(self) -> Procedure[None]:
-        """Read what neither this replica nor the wire has brought. Raises StorageUnavailable."""
+        """Read and apply what neither this replica nor the wire has brought. Raises StorageUnavailable."""
         follower = self.follower
         if not follower.begun:
             yield from self.start()
             return
         place = follower.place
         head = yield from ReadControlHead()
-        if follower.tail_read(place, head) is Tail.SHORT:
+        tail = follower.tail_read(place, head)
+        if tail is Tail.FURTHER:
+            yield from follower.catch_up(head)
+        if tail is Tail.SHORT:
             again = yield from ReadControlHead()
             if follower.went_back(place, head, again):
                 yield from self._epochs.went_back("the control log went back")

@@ -18,7 +18,7 @@ from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.gateway.feeds import Feed, Feeds, Follower
 from openguild_proto.gateway.frames import GoneCode
 from openguild_proto.gateway.server import GatewayServer
-from openguild_proto.limits import MAX_CHANNELS_AT_ONCE
+from openguild_proto.limits import MAX_CHANNELS_AT_ONCE, MAX_SUBS_AT_ONCE
 from openguild_proto.log.names import log_id_in
 from openguild_proto.operations.consequences import CloseStreams
 from openguild_proto.policy.clock_watch import deadline_of
@@ -33,6 +33,7 @@ from openguild_proto.replica.outputs import Outputs
 from openguild_proto.replica.presence import Presence
 from openguild_proto.replica.redactions import Redaction, event_in, redacted_event
 from openguild_proto.replica.streams import Streams
+from openguild_proto.replica.turns import Turns
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 
 
@@ -60,6 +61,7 @@ class Gateway:
         self._of_user: dict[str, dict[GatewaySocket, None]] = {}
         self._doubted: dict[GatewaySocket, None] = {}  # with tokens that may have been checked before `recheck_all`
         self._names: dict[str, str] = {}  # log id -> name, of logs with feeds
+        self._turns = Turns(outputs.procedures, MAX_SUBS_AT_ONCE)
         self._to_flush: set[str] = set()  # rings whose FlushFeed has not been taken
 
     # --- coming and going ----------------------------------------------------------------------------
@@ -130,29 +132,38 @@ class Gateway:
         """Some at a time: others have their turn of the loop. Changes of rights meanwhile have not seen these logs."""
         user_id = str(socket.server.user_id)
         for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
-            if socket not in self._sockets:
-                return
-            some, changes = names[first : first + MAX_CHANNELS_AT_ONCE], self._streams.changes
-            held: set[str] = set()
-            code = ErrorCode.NOT_FOUND
+            yield from self._turns.enter(user_id)
             try:
-                held, changes = yield from self._hold(some, user_id)
-            except Overloaded:
-                code = ErrorCode.OVERLOADED
-            except StorageUnavailable:
-                code = ErrorCode.DATABASE_UNAVAILABLE
-            except Exception as failure:  # a defect of ours: unanswered, it would hold up what the client asks for next
-                self._outputs.defect("following logs for a socket", failure)
-                code = ErrorCode.SERVER_ERROR
-            for name in some:
-                feed = self._open(name, socket.server) if name in held else None
-                if feed is not None:
-                    socket.server.subscribed(number, feed)
-                else:
-                    socket.server.sub_refused(number, name, code)
-            socket.wake()
-            if held and changes != self._streams.changes:
-                yield from rights.recheck_logs(self._outputs, [socket], some, user_id)
+                if socket not in self._sockets:
+                    return
+                yield from self._subscribe_some(socket, number, names[first : first + MAX_CHANNELS_AT_ONCE], user_id)
+            finally:
+                self._turns.leave()
+
+    def _subscribe_some(
+        self, socket: GatewaySocket, number: int, names: Sequence[str], user_id: str
+    ) -> Procedure[None]:
+        changes = self._streams.changes
+        held: set[str] = set()
+        code = ErrorCode.NOT_FOUND
+        try:
+            held, changes = yield from self._hold(names, user_id)
+        except Overloaded:
+            code = ErrorCode.OVERLOADED
+        except StorageUnavailable:
+            code = ErrorCode.DATABASE_UNAVAILABLE
+        except Exception as failure:  # a defect of ours: unanswered, it would hold up what the client asks for next
+            self._outputs.defect("following logs for a socket", failure)
+            code = ErrorCode.SERVER_ERROR
+        for name in names:
+            feed = self._open(name, socket.server) if name in held else None
+            if feed is not None:
+                socket.server.subscribed(number, feed)
+            else:
+                socket.server.sub_refused(number, name, code)
+        socket.wake()
+        if held and changes != self._streams.changes:
+            yield from rights.recheck_logs(self._outputs, [socket], names, user_id)
 
     def _hold(self, names: Sequence[str], user_id: str) -> Procedure[tuple[set[str], int]]:
         """Follow those that the user may read, up to where the right was read.

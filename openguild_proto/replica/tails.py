@@ -46,19 +46,17 @@ class Tails:
             self._outputs.procedures.start(self._catch_up(), "checking every tail")
 
     def _check_tails_forever(self) -> Procedure[None]:
-        """Two jittered checks in each `TAIL_CHECK_SECS`; the control log with every other one."""
-        with_controls = True
+        """Two jittered checks in each `TAIL_CHECK_SECS`."""
         while True:
             yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self._jitter())).wait()
-            yield from self._check_all(everything=False, controls=with_controls)
-            with_controls = not with_controls
+            yield from self._check_all(everything=False)
 
-    def _check_all(self, *, everything: bool, controls: bool) -> Procedure[None]:
+    def _check_all(self, *, everything: bool) -> Procedure[None]:
+        """The control log first: nobody who was banned is given what was said behind the ban (PROTOCOL 10.5.4)."""
         yield from self._contained(self._epochs.check(), "checking the epochs")
+        yield from self._contained(self._controls.check_tail(), "checking the control log's tail")
         tails = self._channels.check_tails(deaf=not self.is_wire_up, everything=everything)
         yield from self._contained(tails, "checking the channels' tails")
-        if controls:
-            yield from self._contained(self._controls.check_tail(), "checking the control log's tail")
 
     def _contained(self, procedure: Procedure[None], what: str) -> Procedure[None]:
         """Those behind it go on when it fails; what the database did not answer is asked at the next check."""
@@ -73,7 +71,7 @@ class Tails:
         try:
             while self._catch_up_asked:
                 self._catch_up_asked = False
-                yield from self._check_all(everything=True, controls=True)
+                yield from self._check_all(everything=True)
                 yield from Sleep(CATCH_UP_SECS).wait()
         finally:
             self._is_catching_up = False

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from openguild_proto.effects.base import StorageUnavailable
-from openguild_proto.errors import Refusal
+from openguild_proto.effects.base import Overloaded, StorageUnavailable
+from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.events import BytesReceived, Event, TextReceived
 from openguild_proto.gateway.actions import AnyAction, Authenticate, Close, CountReads, Grant, Run, Write
 from openguild_proto.gateway.close_codes import GatewayClose
@@ -146,6 +146,8 @@ class GatewaySession:
             found = await self._sessions.authenticate(self, asked)
         except Refusal:
             self.server.auth_refused(asked.number)
+        except Overloaded:
+            self.server.auth_unchecked(asked.number, ErrorCode.OVERLOADED)
         except StorageUnavailable:
             self.server.auth_unchecked(asked.number)
         except Exception:  # a defect of ours

@@ -195,6 +195,8 @@ class Socket:
     def _authenticate(self, number: int, token: str) -> None:
         if token == "away":
             self.server.auth_unchecked(number)
+        elif token == "busy":
+            self.server.auth_unchecked(number, ErrorCode.OVERLOADED)
         elif token.startswith("good") and (token[4:] or "0").isdecimal():
             self.server.authenticated(
                 number, granted(ends_at=self.replica.now + float(token[4:] or DAY)), self.replica.now

@@ -18,7 +18,7 @@ from openguild_proto.effects.accounts import (
     RotateRefresh,
     SetPassword,
 )
-from openguild_proto.effects.performs import performs
+from openguild_proto.effects.performs import performs, performs_many
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_SESSIONS_PER_RECORD
 from openguild_proto.policy.logins import Login, decide_login, is_alive
@@ -127,21 +127,25 @@ async def set_password(tx: Transaction, effect: SetPassword) -> int | None:
     return await _log_out_all(tx, effect.user_id, effect.now_ms, sender=None, kept=None)
 
 
-@performs(FindSession, Mode.QUERY)
-async def find_session(connection: Connection, effect: FindSession) -> SessionRecord | None:
-    row = await connection.fetchrow(
+@performs_many(FindSession, Mode.GROUPED)
+async def find_sessions(connection: Connection, effects: Sequence[FindSession]) -> list[SessionRecord | None]:
+    rows = await connection.fetch(
         """
-        SELECT s.user_id, u.username, f.revoked_at IS NOT NULL AS revoked
+        SELECT s.session_id, s.user_id, u.username, f.revoked_at IS NOT NULL AS revoked
         FROM sessions AS s JOIN refresh_families AS f USING (family_id) LEFT JOIN users AS u ON u.user_id = s.user_id
-        WHERE session_id = $1
+        WHERE session_id = ANY ($1::uuid[])
         """,
-        effect.session_id,
+        list({effect.session_id for effect in effects}),
     )
+    found = {str(row["session_id"]): row for row in rows}
+    return [_session(found.get(effect.session_id)) for effect in effects]
+
+
+def _session(row: Row | None) -> SessionRecord | None:
     if row is None:
         return None
-    return SessionRecord(
-        session_id=effect.session_id, user_id=str(row["user_id"]), username=row["username"], revoked=row["revoked"]
-    )
+    user_id = str(row["user_id"])
+    return SessionRecord(str(row["session_id"]), user_id, row["username"], revoked=row["revoked"])
 
 
 @performs(FindRefreshFamily, Mode.QUERY)

@@ -73,11 +73,12 @@ class TestAuthentication:
         assert (err.ref, err.code) == (5, "unauthorized")
         assert socket.closed is None
 
-    def test_a_token_that_cannot_be_checked_is_no_bad_token(self, replica: Replica) -> None:
-        socket = Socket(replica, token="away")
+    @pytest.mark.parametrize(("token", "code"), [("away", "database_unavailable"), ("busy", "overloaded")])
+    def test_a_token_that_cannot_be_checked_is_no_bad_token(self, replica: Replica, token: str, code: str) -> None:
+        socket = Socket(replica, token=token)
         _, err = socket.heard()
         assert isinstance(err, Err)
-        assert err.code == "database_unavailable"
+        assert err.code == code
         assert closed(socket) is GatewayClose.TRY_LATER
 
     def test_no_auth_in_time(self, replica: Replica) -> None:

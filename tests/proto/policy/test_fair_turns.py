@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.policy.fair_turns import FairTurns
+from openguild_proto.policy.fair_turns import NOBODY, FairTurns
 
 
 def enter(turns: FairTurns[int], user: str, ticket: int) -> bool:
@@ -42,11 +42,29 @@ def test_users_who_may_have_several_have_them_one_after_the_other() -> None:
     assert turns.leave("carol") == ("bob", 12)
 
 
-def test_nobody_may_have_all_places_and_has_turns_like_a_user() -> None:
+def test_nobody_may_have_all_places() -> None:
     turns: FairTurns[int] = FairTurns(2)
-    assert [enter(turns, "", ticket) for ticket in range(4)] == [True, True, False, False]
+    assert [enter(turns, NOBODY, ticket) for ticket in range(4)] == [True, True, False, False]
     assert not enter(turns, "alice", 10)
-    assert [turns.leave(""), turns.leave(""), turns.leave("alice")] == [("alice", 10), ("", 2), ("", 3)]
+    assert [turns.leave(NOBODY), turns.leave(NOBODY), turns.leave("alice")] == [(NOBODY, 2), ("alice", 10), (NOBODY, 3)]
+
+
+def test_nobody_has_every_other_turn_however_many_users_wait() -> None:
+    turns: FairTurns[int] = FairTurns(1)
+    assert enter(turns, "first", 0)
+    for number in range(100):
+        assert not enter(turns, f"user {number}", number)
+    assert [enter(turns, NOBODY, ticket) for ticket in (1_000, 1_001, 1_002)] == [False] * 3
+    begun, running = [], "first"
+    for _ in range(8):
+        turn = turns.leave(running)
+        assert turn is not None
+        begun.append(turn)
+        running = turn.user_id
+    of_nobody, of_users = [turn for turn in begun if turn.user_id == NOBODY], [turn for turn in begun if turn.user_id]
+    assert [turn.ticket for turn in of_nobody] == [1_000, 1_001, 1_002]
+    assert [begun.index(turn) for turn in of_nobody] == [0, 2, 4]
+    assert [turn.user_id for turn in of_users] == [f"user {number}" for number in range(5)], "and users have the others"
 
 
 @pytest.mark.parametrize("each", [1, 2])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from openguild_proto.effects.guilds import RemoveMember, SetMemberRole
 from openguild_proto.effects.logs import FindLogs
+from openguild_proto.effects.replica import ReadControls
+from openguild_proto.effects.roles import GrantGuildRole
+from openguild_proto.limits import TAIL_CHECK_SECS
 from openguild_proto.records import Author
 from tests.proto.replica.test_gateway import Scene, scene
 from tests.support.deeds import NOW
@@ -52,3 +55,47 @@ def test_events_wait_until_a_changed_right_is_known(scene: Scene) -> None:
     scene.driven.commit(scene.channel)
     client.attend()
     assert client.events(log) == [1, 2]
+
+
+def test_a_replica_without_a_wire_finds_a_removal_before_what_was_said_behind_it(scene: Scene) -> None:
+    """Whenever it comes: a log is looked at with every other check, and with others than another log."""
+    driven, log = scene.driven, f"channel:{scene.channel}"
+    driven.replica.follow(now=driven.now)
+    driven.sleep(0.6 * TAIL_CHECK_SECS)
+    client, other = scene.client(), scene.client(scene.alice)
+    for reader in (client, other):
+        reader.follow(log)
+    for tenth in range(20):
+        driven.sleep(tenth / 10)
+        removal = RemoveMember(author=Author(scene.alice), guild_id=scene.guild, user_id=scene.bob, now_ms=NOW)
+        driven.elsewhere.perform(removal)
+        said = driven.elsewhere.append(scene.channel).sequence
+        while said not in other.events(log):
+            driven.sleep(0.1)
+            other.attend()
+        assert said not in client.events(log)
+        driven.sleep(TAIL_CHECK_SECS)
+        client.attend()
+        assert client.frames[-1]["code"] == "access_lost"
+        driven.elsewhere.perform(GrantGuildRole(guild_id=scene.guild, user_id=scene.bob, role="member", now_ms=NOW))
+        driven.sleep(2 * TAIL_CHECK_SECS)
+        client.follow(log)
+
+
+def test_what_a_check_finds_waits_for_the_control_log(scene: Scene) -> None:
+    driven, log = scene.driven, f"channel:{scene.channel}"
+    client, other = scene.client(), scene.client(scene.alice)
+    for reader in (client, other):
+        reader.follow(log)
+    driven.replica.follow(now=driven.now)
+    driven.hold(ReadControls)
+    removal = RemoveMember(author=Author(scene.alice), guild_id=scene.guild, user_id=scene.bob, now_ms=NOW)
+    driven.elsewhere.perform(removal)
+    driven.elsewhere.append(scene.channel)
+    driven.sleep(3 * TAIL_CHECK_SECS)
+    other.attend()
+    assert other.events(log) == client.events(log) == []
+    driven.let_pass(ReadControls)
+    driven.sleep(2 * TAIL_CHECK_SECS)
+    other.attend()
+    assert (other.events(log), client.events(log)) == ([1], [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import msgspec
 import pytest
@@ -48,6 +50,20 @@ async def revoked(storage: Storage, session_id: str) -> bool:
     session = await storage.perform(FindSession(session_id=session_id))
     assert session is not None
     return session.revoked
+
+
+async def test_many_who_ask_for_sessions_at_once_get_their_own(storage: Storage) -> None:
+    """More than there are connections, one of them twice, and one that nobody knows."""
+    logins = [login(await add_user(storage), 100 + number) for number in range(20)]
+    for opened in logins:
+        await storage.perform(opened)
+    await storage.perform(RevokeRefresh(refresh_hash=token(103), now_ms=NOW))
+    asked = [opened.session_id for opened in (*logins, logins[2])]
+    found = await asyncio.gather(*(storage.perform(FindSession(session_id=session)) for session in (*asked, new_id())))
+    assert found.pop() is None
+    assert [session and session.session_id for session in found] == asked
+    assert [session and session.user_id for session in found] == [opened.user_id for opened in (*logins, logins[2])]
+    assert [number for number, session in enumerate(found) if session and session.revoked] == [3]
 
 
 async def test_a_name_is_unique(storage: Storage) -> None:

@@ -1,0 +1,32 @@
+"""Turns of procedures at a few places, those of different users one after the other."""
+
+from __future__ import annotations
+
+from openguild_proto.policy.round_robin import RoundRobin
+from openguild_proto.procedures import Procedure, Procedures, Signal
+
+
+class Turns:
+    """`places`: how many turns there are at once."""
+
+    def __init__(self, procedures: Procedures, places: int) -> None:
+        self._procedures = procedures
+        self._free = places
+        self._waiting: RoundRobin[Signal] = RoundRobin()  # by user
+
+    def enter(self, user_id: str) -> Procedure[None]:
+        """Wait for a turn, which `leave` ends."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = Signal(self._procedures)
+        self._waiting.add(user_id, turn)
+        yield from turn.wait()
+
+    def leave(self) -> None:
+        """End a turn; whoever waits longest has it from now on."""
+        following = self._waiting.take()
+        if following is None:
+            self._free += 1
+        else:
+            following.set()
