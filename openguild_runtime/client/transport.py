@@ -67,6 +67,10 @@ RECEIVE_BYTES = 65_536
 ATTEMPT_SECS = 20.0
 # OpenSSL's names for an answer in plain text
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+# OpenSSL's X509_V_ERR_...: UNABLE_TO_GET_ISSUER_CERT, DEPTH_ZERO_SELF_SIGNED_CERT, SELF_SIGNED_CERT_IN_CHAIN,
+# UNABLE_TO_GET_ISSUER_CERT_LOCALLY, UNABLE_TO_VERIFY_LEAF_SIGNATURE
+UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
+OWN_AUTHORITY = "; name the file of an authority of your own in the variable SSL_CERT_FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,20 @@ TRANSPORT_ERRORS = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.Clos
 
 
 async def connect_tcp(address: Address) -> ByteStream:
-    """Connect with TCP, and TLS if the address requires it. Raises OSError, TlsFailed."""
+    """Connect with TCP, and TLS if the address requires it. Raises OSError, TlsFailed.
+
+    Without TLS's own exchange at the end: HTTP and WebSocket say themselves where they end, and the exchange would read what
+    another task is reading (RFC 8446 6.1).
+    """
     if not address.tls:
         return await anyio.connect_tcp(address.host, address.port)
     try:
-        return await anyio.connect_tcp(address.host, address.port, ssl_context=ssl.create_default_context())
+        context = ssl.create_default_context()
+        return await anyio.connect_tcp(address.host, address.port, ssl_context=context, tls_standard_compatible=False)
     except ssl.SSLCertVerificationError as failure:
-        raise TlsFailed(f"the certificate of {address.authority} is not trusted: {failure.verify_message}") from failure
+        reason = failure.verify_message.rstrip(".")
+        mend = OWN_AUTHORITY if failure.verify_code in UNKNOWN_AUTHORITY else ""
+        raise TlsFailed(f"the certificate of {address.authority} is not trusted: {reason}{mend}") from failure
     except ssl.SSLError as failure:
         if failure.reason in NO_TLS:
             raise TlsFailed(f"{address.authority} does not speak TLS: is its address http://?") from failure
