@@ -64,6 +64,7 @@ def _require_files(config: ServerConfig) -> None:
     for key, path, check in (
         ("nats.ca_file", config.nats.ca_file, _require_certificates),
         ("nats.credentials_file", config.nats.credentials_file, _require_credentials),
+        ("federation.ca_file", config.federation.ca_file, _require_certificates),
     ):
         with problems.noting():
             _require_readable(key, path)

@@ -254,6 +254,9 @@ def test_good_values_of_many_forms(tmp_path: Path) -> None:
     ("settings", "expected"),
     [
         ({"NATS__CA_FILE": "/nope"}, "nats.ca_file: the file /nope cannot be read (no such file"),
+        ({"FEDERATION__CA_FILE": "/nope"}, "federation.ca_file: the file /nope cannot be read (no such file"),
+        ({"FEDERATION__CA_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no certificate: write a PEM bundle"),
+        ({"TRUSTED_PROXIES": "fe80::1%eth0"}, "trusted_proxies.0: is not a network"),
         ({"NATS__CREDENTIALS_FILE": "/"}, "nats.credentials_file: the file / cannot be read (is a directory)"),
         ({"NATS__CA_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no certificate: write a PEM bundle"),
         ({"NATS__CREDENTIALS_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no NATS USER JWT: write a .creds"),
