@@ -15,6 +15,7 @@ import msgspec
 from anyio.abc import ByteStream, SocketAttribute
 
 from openguild_proto.client import ConnectionBroken, Unauthorized
+from openguild_proto.diagnosis.certificates import UNKNOWN_AUTHORITY
 from openguild_proto.errors import ErrorCode
 
 
@@ -67,9 +68,6 @@ RECEIVE_BYTES = 65_536
 ATTEMPT_SECS = 20.0
 # OpenSSL's names for an answer in plain text
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
-# OpenSSL's X509_V_ERR_...: UNABLE_TO_GET_ISSUER_CERT, DEPTH_ZERO_SELF_SIGNED_CERT, SELF_SIGNED_CERT_IN_CHAIN,
-# UNABLE_TO_GET_ISSUER_CERT_LOCALLY, UNABLE_TO_VERIFY_LEAF_SIGNATURE
-UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 OWN_AUTHORITY = "; name the file of an authority of your own in the variable SSL_CERT_FILE"
 
 
