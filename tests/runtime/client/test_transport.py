@@ -100,9 +100,12 @@ async def test_a_silent_tls_connection_closes_while_it_is_read(tmp_path: Path, m
     shaken = anyio.Event()
 
     async def say_nothing(stream: ByteStream) -> None:
-        await TLSStream.wrap(stream, server_side=True, ssl_context=context)
-        shaken.set()
-        await anyio.sleep_forever()
+        try:
+            await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+            shaken.set()
+            await anyio.sleep_forever()
+        finally:
+            await anyio.aclose_forcefully(stream)
 
     async def read(stream: ByteStream) -> None:
         with pytest.raises(TRANSPORT_ERRORS):
