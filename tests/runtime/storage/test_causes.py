@@ -288,11 +288,13 @@ async def test_the_log_says_why_a_certificate_is_not_trusted(tmp_path: Path) -> 
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
 
     async def shake_hands(stream: ByteStream) -> None:
-        with suppress(anyio.BrokenResourceError, anyio.EndOfStream):  # the client does not like it
-            await stream.receive(8)  # its SSLRequest
-            await stream.send(b"S")
-            await TLSStream.wrap(stream, server_side=True, ssl_context=context)
-        await stream.aclose()
+        try:
+            with suppress(anyio.BrokenResourceError, anyio.EndOfStream):  # the client does not like it
+                await stream.receive(8)  # its SSLRequest
+                await stream.send(b"S")
+                await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+        finally:
+            await anyio.aclose_forcefully(stream)
 
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, shake_hands)
