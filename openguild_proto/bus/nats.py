@@ -9,6 +9,7 @@ import re
 
 from openguild_proto.bus.faults import Fault
 from openguild_proto.bus.topics import Topic
+from openguild_proto.diagnosis.certificates import OTHER_NAME, OUT_OF_TIME, distrust_reason
 
 UNREACHABLE = Fault(
     "unreachable", "cannot be reached", "check nats.url, that nats-server runs, name resolution and the network policy"
@@ -35,10 +36,20 @@ CA_FILE = Fault(
     "is not contacted, because nats.ca_file holds no certificates or is unreadable",
     "replace it with a PEM bundle that this user can read",
 )
-UNTRUSTED = Fault(
+NO_AGREEMENT = Fault(
     "tls",
-    "and this server do not agree on TLS (certificate, name or version)",
-    "check nats.ca_file and that the certificate names the host in nats.url",
+    "and this server do not agree on TLS (a certificate, its key, or the version)",
+    "see the log of nats-server, and check nats.ca_file and nats.cert_file",
+)
+CERT_FILE = Fault(
+    "tls",
+    "is not contacted, because nats.cert_file and nats.key_file are unreadable or do not belong together",
+    "replace them with a certificate and its key, as PEM files that this user can read",
+)
+WANTS_CERTIFICATE = Fault(
+    "tls",
+    "wants a certificate of this server, or does not trust the one that it has",
+    "set nats.cert_file and nats.key_file, valid now and from an authority that nats-server trusts",
 )
 NO_TLS = Fault(
     "tls",
@@ -97,6 +108,15 @@ _ERROR_TEXTS = (
 _UNKNOWN_ERROR = Fault("closed", "has ended the connection with an error", "see the log of nats-server")
 
 
+# OpenSSL's names for the alerts of a server that does not take a client's certificate (RFC 8446 6.2)
+_CERTIFICATE_ALERTS = (
+    "CERTIFICATE_REQUIRED",
+    "BAD_CERTIFICATE",
+    "CERTIFICATE_EXPIRED",
+    "UNKNOWN_CA",
+    "HANDSHAKE_FAILURE",
+)
+
 _ERROR_LINE = re.compile(rb"-ERR\s+'([^'\r\n]{1,200})'")
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 
@@ -105,6 +125,19 @@ def fault_from_error_text(text: str) -> Fault:
     """Return the fault for a text that the server sent after -ERR."""
     lower = text.lower()
     return next((fault for part, fault in _ERROR_TEXTS if part in lower), _UNKNOWN_ERROR)
+
+
+def tls_fault(reason: str | None, verify_code: int | None) -> Fault:
+    """Return the fault for OpenSSL's reason. `verify_code`: why the server's certificate is not trusted, if that is it."""
+    if verify_code is not None:
+        why = distrust_reason(verify_code) or f"for a reason that only OpenSSL knows (verification code {verify_code})"
+        if verify_code in OTHER_NAME:
+            mend = "name the host in nats.url as the certificate does"
+        else:
+            mend = "renew it" if verify_code in OUT_OF_TIME else "check nats.ca_file"
+        return Fault("tls", f"has a certificate that is not trusted: {why}", mend)
+    alert = (reason or "").rpartition("_ALERT_")[2]
+    return WANTS_CERTIFICATE if alert in _CERTIFICATE_ALERTS else NO_AGREEMENT
 
 
 def denied_fault(action: str, pattern: str, allowed: str) -> Fault:

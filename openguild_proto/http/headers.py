@@ -5,11 +5,9 @@ It applies to every response (PROTOCOL 2.5 to 2.7).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TypeAlias
 
 import msgspec
 
@@ -17,7 +15,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.http.fields import field_line, field_name
 from openguild_proto.http.message import Headers, Request, Response
 from openguild_proto.limits import MAX_REQUEST_ID_CHARS
-from openguild_proto.policy.addresses import parse_address
+from openguild_proto.policy.addresses import Network, parse_address, parse_network
 from openguild_proto.timestamps import http_date
 from openguild_proto.uuids import new_uuid
 
@@ -41,8 +39,6 @@ VARY = "origin, access-control-request-method, access-control-request-headers"
 
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID_CHARS}}}")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://[a-z0-9.-]*")
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -133,7 +129,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         for origin in cors_allowed_origins:
             if origin != "*" and _ORIGIN.fullmatch(origin) is None:
                 raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
-        return cls(cors_allowed_origins, tuple(ipaddress.ip_network(entry) for entry in trusted_proxies), wall)
+        return cls(cors_allowed_origins, tuple(map(parse_network, trusted_proxies)), wall)
 
     def apply(self, response: Response, request: Request | None, request_id: str) -> list[tuple[bytes, bytes]]:
         """Return all headers of `response` except framing; those set by the operation are not set again.

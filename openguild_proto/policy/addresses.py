@@ -7,6 +7,9 @@ from functools import lru_cache
 from typing import TypeAlias
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # RFC 4291 2.5.5.2
 
 PREFIX_BITS = 64  # RFC 6177 2: a site gets at least a /64, so one host may have 2^64 addresses
 
@@ -24,6 +27,19 @@ def parse_address(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if address.version == 6 else None
     return mapped or address
+
+
+def parse_network(text: str) -> Network:
+    """Parse a network or an address, in the form in which `parse_address` gives addresses: IPv4 inside IPv6 is IPv4.
+
+    Raises ValueError, also for a zone id, with which no address is known here.
+    """
+    network = ipaddress.ip_network(text)
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone id")
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(MAPPED):
+        return ipaddress.IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - MAPPED.prefixlen))
+    return network
 
 
 @lru_cache(maxsize=1_024)  # called for each request, mostly with the same few addresses

@@ -35,6 +35,7 @@ def _make_nats(config: ServerConfig, metrics: Metrics, tasks: TaskGroup) -> Bus:
         tasks,
         credentials_file=str(section.credentials_file) if section.credentials_file is not None else None,
         ca_file=str(section.ca_file) if section.ca_file is not None else None,
+        certificate=section.certificate,
     )
 
 

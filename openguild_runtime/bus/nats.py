@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import nats.errors
 import structlog
 from anyio.abc import TaskGroup
@@ -27,7 +28,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from openguild_proto.bus.faults import Fault
-from openguild_proto.bus.nats import CA_FILE, CLOSED, MOVED, PAYLOAD, SILENT, UNREACHABLE, Subjects
+from openguild_proto.bus.nats import CA_FILE, CERT_FILE, CLOSED, MOVED, PAYLOAD, SILENT, UNREACHABLE, Subjects
 from openguild_proto.bus.probing import Probing
 from openguild_proto.bus.publish_queue import Message, PublishQueue
 from openguild_proto.bus.reconnects import Reconnects
@@ -52,8 +53,9 @@ log = structlog.get_logger("openguild.nats")
 class NatsBus(Bus):
     """`url`: one or several separated by commas, each with its credentials; tried in turn, starting with a random one.
 
-    `credentials_file` is a NATS .creds file and is read for each connection. `ca_file` is a PEM bundle for TLS. A
-    connection without an answer to a ping for two `keepalive_secs` is closed.
+    `credentials_file` is a NATS .creds file, `ca_file` a PEM bundle for TLS, `certificate` the PEM files of this client's
+    certificate and its key. All are read for each connection. A connection without an answer to a ping for two
+    `keepalive_secs` is closed.
     """
 
     name = "nats"
@@ -68,6 +70,7 @@ class NatsBus(Bus):
         *,
         credentials_file: str | None = None,
         ca_file: str | None = None,
+        certificate: tuple[str, str] | None = None,
         keepalive_secs: float = KEEPALIVE_SECS,
         ping_secs: float = PING_SECS,
     ) -> None:
@@ -81,7 +84,7 @@ class NatsBus(Bus):
         self._ca_file = ca_file
         self._keepalive_secs = keepalive_secs
         self._ping_secs = ping_secs
-        self._tls: ssl.SSLContext | None = None
+        self._certificate = certificate
         self._connection: NatsConnection | None = None
         self.reconnects = Reconnects(random.random)
         self._problems = NatsProblems(self._subjects, metrics)
@@ -177,7 +180,7 @@ class NatsBus(Bus):
         self._subscriptions.reconnected()
         self._problems.clear()
         await connection.open(
-            tls=self._tls_context(connection.server),
+            tls=await anyio.to_thread.run_sync(self._tls_context, connection.server),
             credentials=self._credentials,
             keepalive_secs=self._keepalive_secs,
         )
@@ -189,15 +192,19 @@ class NatsBus(Bus):
         self._problems.answered(anyio.current_time())
 
     def _tls_context(self, server: NatsServer) -> ssl.SSLContext | None:
-        """Return the TLS context, or None if TLS is not configured."""
-        if not (server.tls or self._ca_file):
+        """Return the TLS context, or None if TLS is not configured. In a thread: the system's authorities take 0.2 s to read."""
+        if not (server.tls or self._ca_file or self._certificate):
             return None
-        if self._tls is None:
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+        except OSError:
+            raise ConnectionFailed(CA_FILE) from None
+        if self._certificate is not None:
             try:
-                self._tls = ssl.create_default_context(cafile=self._ca_file)
+                context.load_cert_chain(*self._certificate, password="")  # never asks the terminal for one
             except OSError:
-                raise ConnectionFailed(CA_FILE) from None
-        return self._tls
+                raise ConnectionFailed(CERT_FILE) from None
+        return context
 
     async def _serve(self, connection: NatsConnection, *, reconnected: bool) -> None:
         """Publish, subscribe and ping until the connection ends.

@@ -32,10 +32,10 @@ from openguild_proto.bus.nats import (
     SLOW_SUBSCRIBER,
     SUBSCRIPTIONS,
     UNREACHABLE,
-    UNTRUSTED,
     fault_from_bytes,
     fault_from_error_text,
     parse_denial,
+    tls_fault,
 )
 from openguild_runtime.config.nats_servers import NatsServer, read_credentials
 
@@ -249,7 +249,7 @@ class NatsConnection(Client):
 def fault_from_exception(failure: Exception, *, greeted: bool) -> Fault:
     """Return the fault for an exception of nats-py or the system. `greeted`: the server had sent its INFO."""
     if isinstance(failure, ssl.SSLError):
-        return UNTRUSTED
+        return tls_fault(failure.reason, getattr(failure, "verify_code", None))
     if isinstance(failure, nats.errors.SecureConnWantedError):
         return NO_TLS
     if isinstance(failure, nats.errors.AuthorizationError):

@@ -123,6 +123,10 @@ def _ends_in_one_line(what: str) -> Iterator[None]:
         yield
     except (ApiError, OutcomeUnknown, StreamEnded, TlsFailed) as failure:
         raise SystemExit(f"{what}: {failure}") from failure
+    except OSError as failure:
+        if failure.filename is None:
+            raise
+        raise SystemExit(f"{what}: cannot write {failure.filename} ({failure.strerror})") from failure
 
 
 def _report_interruptions(handlers: Handlers) -> None:

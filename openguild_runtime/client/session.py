@@ -105,11 +105,11 @@ class Client(Messages):
     async def login(self, username: str, password: str, device_id: str | None = None) -> None:
         """Log in as `device_id`, by default this client's. Ends the device's previous session.
 
-        Raises ApiError, OutcomeUnknown.
+        Raises ApiError, OutcomeUnknown, and OSError where the session file cannot be written.
         """
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
         answer = await self.send("POST", "/sessions/login", body, authorized=False, repeatable=True)
-        self._store_session(answer)
+        self._store_session(answer, self._file.save)
 
     async def logout(self) -> None:
         """End the session on every replica. Raises ApiError, OutcomeUnknown.
@@ -150,9 +150,9 @@ class Client(Messages):
     def _forget_session(self) -> None:
         self.session = None
         self._reads.forget()
-        self._file.save(None)
+        self._file.keep(None)
 
-    def _store_session(self, answer: ClientResponse) -> None:
+    def _store_session(self, answer: ClientResponse, save: Callable[[Session], None]) -> None:
         decode_answer(answer.body, TokenPair)
         former = self.session
         try:
@@ -167,7 +167,7 @@ class Client(Messages):
         else:
             self._reads.forget()
         self.session = session
-        self._file.save(session)
+        save(session)
         self.on_session(session)
 
     # --- requests ------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ class Client(Messages):
                 return
             body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (PROTOCOL 4.6.4)
             answer = await self.send("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
-            self._store_session(answer)
+            self._store_session(answer, self._file.keep)
 
     # --- events --------------------------------------------------------------------------------------
 
@@ -346,7 +346,7 @@ class Client(Messages):
         """
         async with self.gateway() as events:
             await running.dispatch(
-                events, self._handlers, self.sources.monotonic, lambda: self._file.save(self.session)
+                events, self._handlers, self.sources.monotonic, lambda: self._file.keep(self.session)
             )
 
     @asynccontextmanager
@@ -376,7 +376,7 @@ class Client(Messages):
                 yield gateway
         finally:
             self._gateway = None
-            self._file.save(self.session)
+            self._file.keep(self.session)
 
     def subscribe(self, channel_id: str, since: int | None = None, epoch: int | None = None) -> Subscription:
         """Return a subscription to one channel's events after `since`, in order and without repeats, across reconnects.

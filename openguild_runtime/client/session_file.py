@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from openguild_proto.client import Session
+
+log = logging.getLogger("openguild.client")
 
 
 class SessionFile:
@@ -14,6 +18,7 @@ class SessionFile:
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._path = Path(path) if path is not None else None
+        self._is_behind = False
 
     def load(self) -> Session | None:
         """Return the session that was saved, None without one. Raises OSError, ValueError naming the file."""
@@ -25,16 +30,38 @@ class SessionFile:
             raise ValueError(f"{self._path} holds no session: delete it to log in again ({failure!r})") from failure
 
     def save(self, session: Session | None) -> None:
-        """Save a session; None deletes the file. Raises OSError."""
+        """Save a session; None deletes the file. Raises OSError with the name of the file."""
         if self._path is None:
             return
         if session is None:
             self._path.unlink(missing_ok=True)
             return
         beside = self._path.with_name(f"{self._path.name}.new")
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump(session.to_dict(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
+        try:
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w") as file:
+                json.dump(session.to_dict(), file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+        except OSError as failure:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise OSError(failure.errno, failure.strerror, str(self._path)) from failure
+
+    def keep(self, session: Session | None) -> None:
+        """Save a session while the program goes on: where that fails, warn once and leave it to the next time."""
+        try:
+            self.save(session)
+        except OSError as failure:
+            if not self._is_behind:
+                log.warning(
+                    "cannot write %s (%s): a program that ends now repeats events, or has to log in; it is tried again",
+                    self._path,
+                    failure.strerror,
+                )
+            self._is_behind = True
+        else:
+            if self._is_behind:
+                log.warning("%s is written again", self._path)
+            self._is_behind = False

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.to_thread
 import msgspec
 from anyio.abc import ByteStream, SocketAttribute
 
 from openguild_proto.client import ConnectionBroken, Unauthorized
+from openguild_proto.diagnosis.certificates import UNKNOWN_AUTHORITY
 from openguild_proto.errors import ErrorCode
 
 
@@ -67,6 +71,8 @@ RECEIVE_BYTES = 65_536
 ATTEMPT_SECS = 20.0
 # OpenSSL's names for an answer in plain text
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # variables of OpenSSL
+OWN_AUTHORITY = "; name the file of an authority of your own in the variable SSL_CERT_FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +106,28 @@ Connect: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 TRANSPORT_ERRORS = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
+@lru_cache(maxsize=8)
+def _context(cafile: str | None, capath: str | None) -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities, or those of the arguments. They take 0.2 s to read."""
+    del cafile, capath  # OpenSSL reads the variables itself
+    return ssl.create_default_context()
+
+
 async def connect_tcp(address: Address) -> ByteStream:
-    """Connect with TCP, and TLS if the address requires it. Raises OSError, TlsFailed."""
+    """Connect with TCP, and TLS if the address requires it. Raises OSError, TlsFailed.
+
+    Without TLS's own exchange at the end: HTTP and WebSocket say themselves where they end, and the exchange would read what
+    another task is reading (RFC 8446 6.1).
+    """
     if not address.tls:
         return await anyio.connect_tcp(address.host, address.port)
     try:
-        return await anyio.connect_tcp(address.host, address.port, ssl_context=ssl.create_default_context())
+        context = await anyio.to_thread.run_sync(_context, *map(os.environ.get, AUTHORITIES))
+        return await anyio.connect_tcp(address.host, address.port, ssl_context=context, tls_standard_compatible=False)
     except ssl.SSLCertVerificationError as failure:
-        raise TlsFailed(f"the certificate of {address.authority} is not trusted: {failure.verify_message}") from failure
+        reason = failure.verify_message.rstrip(".")
+        mend = OWN_AUTHORITY if failure.verify_code in UNKNOWN_AUTHORITY else ""
+        raise TlsFailed(f"the certificate of {address.authority} is not trusted: {reason}{mend}") from failure
     except ssl.SSLError as failure:
         if failure.reason in NO_TLS:
             raise TlsFailed(f"{address.authority} does not speak TLS: is its address http://?") from failure

@@ -120,9 +120,18 @@ class NatsSection:
     ] = None
     credentials_file: Annotated[FilePath | None, Setting("a .creds file of NATS")] = None
     ca_file: Annotated[FilePath | None, Setting("PEM file with the authorities of its certificates")] = None
+    cert_file: Annotated[FilePath | None, Setting("PEM file with this server's certificate, which NATS may want")] = (
+        None
+    )
+    key_file: Annotated[FilePath | None, Setting("PEM file with the key of `cert_file`, without a password")] = None
     min_replicas: Annotated[
         int, Meta(gt=0, le=MAX_REPLICAS), Setting("replicas that share limits before they have heard of each other")
     ] = 1
+
+    @property
+    def certificate(self) -> tuple[str, str] | None:
+        """The files of the certificate and of its key."""
+        return None if self.cert_file is None or self.key_file is None else (str(self.cert_file), str(self.key_file))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +251,12 @@ class ServerConfig(Strict):
             yield Contradiction(
                 "invalid MLS configuration: mls.identities must include at least one identity when MLS is enabled",
                 "mls.enabled",
+            )
+        if (self.nats.cert_file is None) != (self.nats.key_file is None):
+            yield Contradiction(
+                "nats.cert_file: belongs to nats.key_file, and one of them is not set: set both, or drop both",
+                "nats.cert_file",
+                "nats.key_file",
             )
         if self.admin_path is not None and (problem := path_length_problem(self.admin_path)) is not None:
             key = "data_dir" if self.admin_socket is None else "admin_socket"

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from openguild_proto.canonical.keys import parse_public, parse_seed
 from openguild_proto.http.headers import HeaderPolicy
+from openguild_proto.policy.addresses import parse_network
 from openguild_runtime.config.database_parameters import driver_query
 from openguild_runtime.config.nats_servers import EXAMPLE as NATS_EXAMPLE
 from openguild_runtime.config.nats_servers import parse_servers
@@ -130,9 +131,11 @@ def _ip(value: str) -> str:
 
 def _network(value: str) -> str:
     try:
-        ipaddress.ip_network(value)
+        parse_network(value)
     except ValueError:
-        raise ValueError("is not a network; write its first address and its length, such as 10.0.0.0/8") from None
+        raise ValueError(
+            "is not a network; write its first address and its length, such as 10.0.0.0/8, without a zone (%)"
+        ) from None
     return value
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.to_thread
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
@@ -41,7 +42,9 @@ class Dialer:
     def __init__(
         self, tls: Callable[[], ssl.SSLContext], *, allow_private: bool, resolve: Resolve | None = None
     ) -> None:
-        self._tls = cache(tls)  # reading the system's authorities takes a while, and most servers never need them
+        self._tls = cache(
+            tls
+        )  # reading the system's authorities takes 0.2 s, in a thread; most servers never need them
         self._allow_private = allow_private
         self._resolve = resolve or NameLookups().resolve
 
@@ -56,9 +59,8 @@ class Dialer:
         wrapped: ByteStream | None = None
         try:
             with anyio.fail_after(MAX_HANDSHAKE_SECS):
-                wrapped = await TLSStream.wrap(
-                    stream, hostname=host, ssl_context=self._tls(), standard_compatible=False
-                )
+                context = await anyio.to_thread.run_sync(self._tls)
+                wrapped = await TLSStream.wrap(stream, hostname=host, ssl_context=context, standard_compatible=False)
         except (ssl.SSLError, ssl.CertificateError) as failure:
             raise PeerUnavailable(server, "tls", str(failure)) from failure
         except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream) as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 import asyncpg
@@ -10,11 +11,11 @@ from openguild_proto.effects import StorageUnavailable
 from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.embedded import EmbeddedError
 from openguild_runtime.observability import logs
-from openguild_runtime.observability.database_causes import CAUSES, REFUSALS, Cause
+from openguild_runtime.observability.database_causes import CAUSES, REFUSALS
 from openguild_runtime.process.signals import SIGINT_STATUS
 from openguild_runtime.storage.connecting import Unusable
 from openguild_runtime.storage.fitness import DatabaseUnfit
-from openguild_runtime.storage.postgres.faults import cause_of
+from openguild_runtime.storage.postgres.faults import cause_of, tls_reason
 
 LOGGED = frozenset({None, "migrate"})  # what runs where nobody looks at its terminal: to serve, and a release's step
 
@@ -83,14 +84,20 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
 
 
 def _told(failure: Unusable) -> str:
-    parameter = f" ({failure.parameter})" if failure.parameter is not None else ""
-    cause = CAUSES[failure.cause]
-    return f"{cause.meaning}{parameter}: {cause.mend}"
+    return _explained(failure.cause, failure.parameter)
 
 
-def _unreached(failure: BaseException) -> Cause | None:
+def _explained(name: str, detail: str | None) -> str:
+    cause = CAUSES[name]
+    return f"{cause.meaning}: {cause.mend}" if detail is None else f"{cause.meaning} ({detail}): {cause.mend}"
+
+
+def _unreached(failure: BaseException) -> str | None:
     """Why the database cannot be connected to; None: it answers, or the failure is none of its."""
     if isinstance(failure, OSError) and failure.filename is not None:
         return None
     cause = cause_of(failure)
-    return None if cause is None or cause in REFUSALS else CAUSES[cause]
+    if cause is None or cause in REFUSALS:
+        return None
+    reason = tls_reason(failure) if isinstance(failure, ssl.SSLError) else None
+    return _explained(cause, reason)

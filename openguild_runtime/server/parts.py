@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -22,7 +21,6 @@ from openguild_proto.schemas.log_writer import LogWriter
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.bus.base import Bus
 from openguild_runtime.config.federation import make_signers
-from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.config.pool_shares import COMMITTERS
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.federation.connections import PeerConnections
@@ -74,14 +72,9 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
 
 
 def make_connections(config: ServerConfig, clock: Callable[[], float], promptness: Promptness) -> PeerConnections:
-    """Connections to other servers. Raises ConfigError for a `federation.ca_file` that cannot be read."""
+    """Connections to other servers."""
     federation = config.federation
     tls = partial(tls_context, federation.ca_file)
-    if federation.ca_file is not None:
-        try:
-            tls()
-        except (OSError, ssl.SSLError) as problem:
-            raise ConfigError(f"federation.ca_file: {federation.ca_file}: cannot be read as PEM: {problem}") from None
     return PeerConnections(Dialer(tls, allow_private=federation.allow_private_addresses), clock, promptness)
 
 

@@ -64,10 +64,16 @@ def _require_files(config: ServerConfig) -> None:
     for key, path, check in (
         ("nats.ca_file", config.nats.ca_file, _require_certificates),
         ("nats.credentials_file", config.nats.credentials_file, _require_credentials),
+        ("federation.ca_file", config.federation.ca_file, _require_certificates),
     ):
         with problems.noting():
             _require_readable(key, path)
             check(key, path)
+    if config.nats.certificate is not None:
+        with problems.noting():
+            _require_readable("nats.cert_file", config.nats.cert_file)
+            _require_readable("nats.key_file", config.nats.key_file)
+            _require_pair("nats.cert_file and nats.key_file: are no certificate with its key", config.nats.certificate)
     for key, url in _database_urls(config):
         with problems.noting():
             _require_tls_files(key, url)
@@ -98,15 +104,18 @@ def _require_tls_files(key: str, url: str) -> None:
             "beside it (that of the system is often /etc/ssl/certs/ca-certificates.crt)"
         )
     if parameters.keys() >= {"sslcert", "sslkey"} and mode != "disable":
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
-                parameters["sslcert"], parameters["sslkey"], lambda: parameters.get("sslpassword", "")
-            )
-        except OSError:
-            raise ConfigError(
-                f"{key}: its sslcert and sslkey are no certificate with its key, or its sslpassword does not open the key: "
-                "write the PEM files of a certificate and of its key, or drop them"
-            ) from None
+        _require_pair(
+            f"{key}: its sslcert and sslkey are no certificate with its key, or its sslpassword does not open the key",
+            (parameters["sslcert"], parameters["sslkey"]),
+            parameters.get("sslpassword", ""),
+        )
+
+
+def _require_pair(problem: str, files: tuple[str, str], password: str = "") -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, lambda: password)
+    except OSError:
+        raise ConfigError(f"{problem}: write the PEM files of a certificate and of its key, or drop them") from None
 
 
 def _has_authorities() -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 
 from openguild_runtime.config.database_parameters import files_of, settings_of
+from openguild_runtime.storage.database_tls import tls_context
 
 # Classes of SQLSTATEs that refuse a setting when a session begins: its value, its name, a syntax of `options`.
 SETTING_CLASSES = ("22", "42")
@@ -27,7 +28,8 @@ class Unusable(Exception):
 async def connect(url: str, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
     """Return a session. Raises what asyncpg raises, and Unusable for a setting or a file that the URL names."""
     try:
-        return await asyncpg.connect(url, **options)
+        tls = await tls_context(url)
+        return await asyncpg.connect(url, **options if tls is None else options | {"ssl": tls})
     except asyncpg.PostgresError as failure:
         if not _refuses_setting(failure.sqlstate or ""):
             raise

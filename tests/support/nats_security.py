@@ -97,3 +97,28 @@ def secured_nats(directory: Path) -> Iterator[SecuredNats]:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def mutual_nats(directory: Path, authority: trustme.CA) -> Iterator[str]:
+    """A server that wants a certificate of `authority` from each client, and has one itself; yields its URL."""
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    port = free_port()
+    (directory / "nats.conf").write_text(
+        f"""
+        listen: "127.0.0.1:{port}"
+        tls {{
+            cert_file: "{directory}/cert.pem", key_file: "{directory}/key.pem",
+            ca_file: "{directory}/ca.pem", verify: true
+        }}
+        """
+    )
+    server = SecuredNats(directory, port)
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.kill()

@@ -22,6 +22,7 @@ from openguild_runtime.storage.migrations.missing import Missing, make_missing, 
 from openguild_runtime.storage.migrations.origin import Origin, read_origin
 from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.migrations.script import config
+from openguild_runtime.storage.migrations.timeouts import NO_TIMEOUTS
 
 if TYPE_CHECKING:  # importing alembic and SQLAlchemy takes a third of a second: done on use
     from sqlalchemy import Connection as SyncConnection
@@ -123,7 +124,7 @@ async def renew_epochs(database_url: str) -> None:
     then.
     """
     async with _session(database_url) as connection, connection.transaction(isolation="read_committed"):
-        await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        await connection.execute(NO_TIMEOUTS)
         await connection.execute(RENEWED)
         await connection.execute(NEW_EPOCHS)
 

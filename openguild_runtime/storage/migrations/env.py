@@ -3,18 +3,15 @@
 from alembic import context
 
 from openguild_runtime.storage.migrations import LOCK_KEY
+from openguild_runtime.storage.migrations.timeouts import NO_TIMEOUTS
 
 if context.is_offline_mode():
     context.configure(dialect_name="postgresql", literal_binds=True)
 else:
     context.configure(connection=context.config.attributes["connection"])
 
-# Timeouts of the role or the database are for ordinary queries. A step may set its own.
-NO_TIMEOUTS = ("SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0")
-
 with context.begin_transaction():
-    for setting in NO_TIMEOUTS:
-        context.execute(setting)
+    context.execute(NO_TIMEOUTS)  # a step may set its own
     # Held to the end of the transaction: one of several starting replicas migrates, the others wait.
     context.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
     context.run_migrations()

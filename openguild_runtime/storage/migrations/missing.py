@@ -14,6 +14,7 @@ import msgspec
 
 from openguild_runtime.storage.fitness import Connection
 from openguild_runtime.storage.migrations.schema import STEP_FILE, STEPS
+from openguild_runtime.storage.migrations.timeouts import NO_TIMEOUTS
 
 MADE = re.compile(r"CREATE (?:UNLOGGED |UNIQUE )?(TABLE|INDEX|FUNCTION) (\w+)(?: ON (\w+))?")
 DROPPED = re.compile(r"DROP (TABLE|INDEX|FUNCTION) (?:IF EXISTS )?(\w+)")
@@ -103,7 +104,8 @@ async def make_missing(connection: Connection, lock_key: int) -> Missing:
     Raises what asyncpg raises.
     """
     async with connection.transaction(isolation="read_committed"):
-        await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_SECS}s'")
+        await connection.execute(NO_TIMEOUTS)
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECS}s'")
         await connection.execute(f"SELECT pg_advisory_xact_lock({lock_key})")
         missing = await read_missing(connection)
         for index in missing.invalid:

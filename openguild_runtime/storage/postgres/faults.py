@@ -12,6 +12,7 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
+from openguild_proto.diagnosis.certificates import distrust_reason
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_runtime.observability.database_causes import CAUSES
@@ -96,9 +97,11 @@ def cause_of(failure: BaseException) -> str | None:
     return None
 
 
-def parameter_of(failure: BaseException) -> str | None:
-    """Return the name of the parameter of the URL that PostgreSQL refuses."""
-    return failure.parameter if isinstance(failure, Unusable) else None
+def details_of(failure: BaseException | None) -> dict[str, str]:
+    """Return what else the log may tell: the parameter of the URL that PostgreSQL refuses, or what it or TLS says."""
+    parameter = failure.parameter if isinstance(failure, Unusable) else None
+    details = {"says": _said(failure), "parameter": parameter}
+    return {name: value for name, value in details.items() if value is not None}
 
 
 def is_answer(failure: BaseException) -> bool:
@@ -120,8 +123,18 @@ def _errno(failure: OSError) -> int:
     return int(found[1]) if found is not None else 0
 
 
+def tls_reason(failure: ssl.SSLError) -> str | None:
+    """Return why TLS fails, without a name or an address."""
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        reason = distrust_reason(failure.verify_code)
+        return f"the certificate is not trusted: {reason}" if reason is not None else failure.reason
+    return failure.reason
+
+
 def _said(failure: BaseException | None) -> str | None:
-    """Return what PostgreSQL says where it names a table, a column or a function, and no data."""
+    """Return what PostgreSQL says where it names a table, a column or a function, and no data; of TLS why it fails."""
+    if isinstance(failure, ssl.SSLError):
+        return tls_reason(failure)
     if isinstance(
         failure,
         asyncpg.UndefinedObjectError
@@ -152,19 +165,17 @@ class FaultLog:
     def note(self, cause: str, failure: BaseException | None, *, writes: bool) -> StorageUnavailable:
         """Log the failure, and return the exception to raise instead. Its text is dropped: it may quote data and addresses."""
         self._on_fault(writes, cause)
-        says = _said(failure)
-        suppressed = self._lines.due(f"{cause} {says}", self._clock())
+        details = details_of(failure)
+        suppressed = self._lines.due(f"{cause} {details.get('says')}", self._clock())
         if suppressed is not None:
-            parameter = parameter_of(failure) if failure is not None else None
             if isinstance(failure, Unusable):
                 failure = failure.__cause__ or failure
             log.warning(
                 f"{self._title} failed: {CAUSES[cause]}",
                 cause=cause,
                 sqlstate=getattr(failure, "sqlstate", None),
-                **({} if says is None else {"says": says}),
                 kind=type(failure).__name__ if failure is not None else None,
-                **({"parameter": parameter} if parameter is not None else {}),
+                **details,
                 operation="write" if writes else "read",
                 suppressed=suppressed,
             )

@@ -11,7 +11,7 @@ from openguild_proto.effects.process import StorageHealth
 from openguild_runtime.observability.database_causes import PASSING, REFUSALS
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
-from openguild_runtime.storage.postgres.faults import parameter_of
+from openguild_runtime.storage.postgres.faults import details_of
 from openguild_runtime.storage.postgres.places import lend_in_turn
 from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
 from openguild_runtime.storage.postgres.values import Connection
@@ -27,7 +27,7 @@ class DatabaseHealth:
         self._writable = True
         self._refusal: str | None = None  # why writes were refused when that was last known
         self.schema: Schema | None = None  # at the last check
-        self.parameter: str | None = None  # of the URL, that PostgreSQL refused at the last check
+        self.details: dict[str, str] = {}  # of the failure of the last check, for the log
         self.in_doubt = True
 
     def failed(self, cause: str) -> None:
@@ -38,6 +38,7 @@ class DatabaseHealth:
     async def check(self) -> StorageHealth:
         """Check with a query in a session of the pool; at the start and after a failure with test writes in a new session."""
         self._pool.follow_primary()
+        self.details = {}
         schema.steps()  # the first call is slow, so it comes before the time limit
         try:
             if not self.in_doubt:
@@ -53,7 +54,7 @@ class DatabaseHealth:
                 raise
             if cause == "too_many_connections" and await self._serves_on():
                 return self._found()
-            self.parameter = parameter_of(failure)
+            self.details = details_of(failure)
             return self._found(cause)
         if not self._writable:
             self._writable = True

@@ -140,8 +140,7 @@ class PostgresStorage(Storage):
             )
             if why != logged:
                 logged = why
-                parameter = {"parameter": self._health.parameter} if health.cause == "setting" else {}
-                log.warning(f"waiting for the database: {why}", cause=health.cause, **parameter)
+                log.warning(f"waiting for the database: {why}", cause=health.cause, **self._health.details)
             attempt += 1
             await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 
 from openguild_proto.bus.nats import (
+    NO_AGREEMENT,
     PAYLOAD,
     REFUSED,
     SILENT,
     SUBSCRIPTIONS,
+    WANTS_CERTIFICATE,
     Subjects,
     fault_from_bytes,
     fault_from_error_text,
     parse_denial,
+    tls_fault,
 )
 from openguild_proto.bus.topics import Topic
 
@@ -79,3 +82,24 @@ def test_other_databases_are_heard_by_their_control_messages_only() -> None:
     ]  # fmt: skip
     _, fault = subjects.denied("subscribe", "openguild.a.*.control")
     assert fault.cause == "permits no subscribe on openguild.a.*.control"
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "mend"),
+    [
+        (10, "it has expired", "renew it"),
+        (62, "it is for another host name", "name the host in nats.url as the certificate does"),
+        (20, "its authority is not trusted here, or its chain is incomplete", "check nats.ca_file"),
+        (1, "for a reason that only OpenSSL knows (verification code 1)", "check nats.ca_file"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_is_told_with_its_mend(code: int, cause: str, mend: str) -> None:
+    fault = tls_fault("CERTIFICATE_VERIFY_FAILED", code)
+    assert (fault.kind, fault.cause, fault.mend) == ("tls", f"has a certificate that is not trusted: {cause}", mend)
+
+
+def test_a_server_that_wants_a_certificate_is_told_from_other_faults_of_tls() -> None:
+    assert tls_fault("TLSV13_ALERT_CERTIFICATE_REQUIRED", None) is WANTS_CERTIFICATE
+    assert tls_fault("TLSV1_ALERT_UNKNOWN_CA", None) is WANTS_CERTIFICATE
+    assert tls_fault("UNSUPPORTED_PROTOCOL", None) is NO_AGREEMENT
+    assert tls_fault(None, None) is NO_AGREEMENT

@@ -133,6 +133,19 @@ def test_the_client_is_the_right_most_untrusted_hop(peer: str, forwarded: str, e
     assert policy.client_address(peer, headers) == expected
 
 
+@pytest.mark.parametrize("entry", ["10.0.0.0/8", "::ffff:10.0.0.0/104", "::ffff:10.0.0.1"])
+@pytest.mark.parametrize("peer", ["10.0.0.1", "::ffff:10.0.0.1"])
+def test_a_proxy_may_be_written_as_ipv4_inside_ipv6(entry: str, peer: str) -> None:
+    policy = HeaderPolicy.create(trusted_proxies=(entry,))
+    assert policy.client_address(peer, (("x-forwarded-for", "1.1.1.1"),)) == "1.1.1.1"
+    assert policy.client_address("11.0.0.1", (("x-forwarded-for", "1.1.1.1"),)) == "11.0.0.1"
+
+
+def test_a_proxy_with_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="zone"):
+        HeaderPolicy.create(trusted_proxies=("fe80::1%eth0",))
+
+
 def test_several_forwarded_fields_are_one_chain() -> None:
     policy = HeaderPolicy.create(trusted_proxies=("10.0.0.0/8",))
     headers = (("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1"))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+import trustme
 
 from openguild_runtime.bus.nats import NatsBus
 from openguild_runtime.observability.metrics import Metrics
 from tests.support.bus_handler import BusRecorder
-from tests.support.nats_security import SecuredNats, secured_nats
+from tests.support.nats_security import SecuredNats, mutual_nats, secured_nats
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
 
@@ -93,3 +94,26 @@ def test_a_server_uses_tls_and_credentials(secured: SecuredNats, database_url: s
         assert process.status("/ready") == 200
         assert process.stop() == 0, process.tail()
     assert "USER NKEY SEED" not in process.tail()
+
+
+@pytest.mark.anyio
+async def test_nats_may_want_a_certificate_which_is_read_anew(tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    files = (str(tmp_path / "client.pem"), str(tmp_path / "client.key"))
+
+    def issue(by: trustme.CA) -> None:
+        certificate = by.issue_cert("replica.test")
+        certificate.cert_chain_pems[0].write_to_path(files[0])
+        certificate.private_key_pem.write_to_path(files[1])
+
+    issue(stranger)
+    with mutual_nats(tmp_path, authority) as url:
+        async with anyio.create_task_group() as tasks:
+            metrics = Metrics("0", native_ring=False)
+            bus = NatsBus(url, "one", metrics, tasks, ca_file=str(tmp_path / "ca.pem"), certificate=files)
+            await bus.start(BusRecorder())
+            bus.join("database")
+            await eventually(lambda: bus.reconnects.failed_attempts >= 2, what="a second refusal")
+            issue(authority)
+            await eventually(lambda: bus.connected, what="a connection with the renewed certificate")
+            await bus.aclose()

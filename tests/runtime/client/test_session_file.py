@@ -31,6 +31,23 @@ def test_a_file_with_anything_else_is_named(tmp_path: Path, text: str) -> None:
         SessionFile(path).load()
 
 
+def test_a_program_goes_on_where_the_file_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "bots" / "bot.json"
+    file, session = SessionFile(path), Session("a", "r")
+    with pytest.raises(OSError, match=r"No such file or directory: '.*bot\.json'"):
+        file.save(session)
+    for _ in range(3):
+        file.keep(session)
+    (line,) = caplog.messages
+    assert line.startswith(f"cannot write {path} (No such file or directory): ")
+    path.parent.mkdir()
+    for _ in range(3):
+        file.keep(session)
+    assert caplog.messages == [line, f"{path} is written again"]
+    assert SessionFile(path).load() is not None
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_without_a_path_nothing_is_kept() -> None:
     file = SessionFile(None)
     file.save(Session("a", "r"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import ssl
 from contextlib import suppress
+from pathlib import Path
 
 import anyio
 import pytest
@@ -80,13 +81,45 @@ async def test_a_certificate_of_nobody_is_told_at_once() -> None:
         tasks.start_soon(listener.serve, shake_hands)
         port = listener.extra(SocketAttribute.local_port)
         one = Client(f"https://localhost:{port}", retry_secs=60)
-        with anyio.fail_after(10), pytest.raises(TlsFailed, match=r"certificate of localhost:\d+ is not trusted"):
+        refused = r"certificate of localhost:\d+ is not trusted: .*; name the file of an authority .* SSL_CERT_FILE$"
+        with anyio.fail_after(10), pytest.raises(TlsFailed, match=refused):
             await one.login("alice", "a long password")
         async with scripted(lambda request: Response.json({"status": "live"})) as other:
             two = Client((f"https://localhost:{port}", other.url))
             assert await two.request("GET", "/live", authorized=False) == {"status": "live"}
             await two.aclose()
         await one.aclose()
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_silent_tls_connection_closes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    shaken = anyio.Event()
+
+    async def say_nothing(stream: ByteStream) -> None:
+        try:
+            await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+            shaken.set()
+            await anyio.sleep_forever()
+        finally:
+            await anyio.aclose_forcefully(stream)
+
+    async def read(stream: ByteStream) -> None:
+        with pytest.raises(TRANSPORT_ERRORS):
+            await receive(stream)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, say_nothing)
+        stream = await connect_tcp(Address("localhost", listener.extra(SocketAttribute.local_port), tls=True))
+        with anyio.fail_after(10):
+            await shaken.wait()
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(read, stream)
+                await anyio.wait_all_tasks_blocked()
+                await close(stream)
         tasks.cancel_scope.cancel()
 
 

@@ -103,6 +103,8 @@ BAD = {
     "nats.url": "http://hunter2@x",
     "nats.credentials_file": " ",
     "nats.ca_file": " ",
+    "nats.cert_file": " ",
+    "nats.key_file": " ",
     "nats.min_replicas": "0",
     "drain.delay_secs": "-1",
     "drain.window_secs": "inf",
@@ -254,6 +256,18 @@ def test_good_values_of_many_forms(tmp_path: Path) -> None:
     ("settings", "expected"),
     [
         ({"NATS__CA_FILE": "/nope"}, "nats.ca_file: the file /nope cannot be read (no such file"),
+        (
+            {"NATS__CERT_FILE": "/nope", "NATS__KEY_FILE": "/x"},
+            "nats.cert_file: the file /nope cannot be read (no such",
+        ),
+        ({"NATS__CERT_FILE": "/nope"}, "nats.cert_file: belongs to nats.key_file, and one of them is not set"),
+        (
+            {"NATS__CERT_FILE": ROOT / "pyproject.toml", "NATS__KEY_FILE": ROOT / "pyproject.toml"},
+            "nats.cert_file and nats.key_file: are no certificate with its key: write the PEM files",
+        ),
+        ({"FEDERATION__CA_FILE": "/nope"}, "federation.ca_file: the file /nope cannot be read (no such file"),
+        ({"FEDERATION__CA_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no certificate: write a PEM bundle"),
+        ({"TRUSTED_PROXIES": "fe80::1%eth0"}, "trusted_proxies.0: is not a network"),
         ({"NATS__CREDENTIALS_FILE": "/"}, "nats.credentials_file: the file / cannot be read (is a directory)"),
         ({"NATS__CA_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no certificate: write a PEM bundle"),
         ({"NATS__CREDENTIALS_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no NATS USER JWT: write a .creds"),

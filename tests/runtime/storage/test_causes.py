@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,6 +14,9 @@ import anyio
 import asyncpg
 import msgspec
 import pytest
+import trustme
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSStream
 from structlog.testing import capture_logs
 
 from openguild_proto.effects import StorageUnavailable
@@ -276,6 +280,35 @@ async def test_the_log_names_what_is_not_there_and_no_data(database_url: str, st
         await connection.execute(REVOKED[1])
     await connection.close()
     assert [line.get("says") for line in lines] == [says]
+
+
+async def test_the_log_says_why_a_certificate_is_not_trusted(tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("elsewhere.test").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async def shake_hands(stream: ByteStream) -> None:
+        try:
+            with suppress(anyio.BrokenResourceError, anyio.EndOfStream):  # the client does not like it
+                await stream.receive(8)  # its SSLRequest
+                await stream.send(b"S")
+                await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+        finally:
+            await anyio.aclose_forcefully(stream)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, shake_hands)
+        port = listener.extra(SocketAttribute.local_port)
+        with capture_logs() as lines:
+            async with opened(
+                f"postgresql://u:p@localhost:{port}/d?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem"
+            ) as store:
+                assert (await store.check()).cause == "tls"
+                with pytest.raises(StorageUnavailable):
+                    await add_user(store)
+        tasks.cancel_scope.cancel()
+    (line,) = (line for line in lines if line.get("cause") == "tls")
+    assert line["says"] == "the certificate is not trusted: it is for another host name"
 
 
 async def test_what_is_in_the_way_of_the_first_look_is_named(database_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 import asyncpg
@@ -56,6 +57,33 @@ async def test_the_printed_sql_makes_the_same_schema(empty_url: str, database_ur
 
     assert await columns(empty_url) == await columns(database_url)
     assert await revision(empty_url) == migrations.expected()
+
+
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+NOTED = """
+CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+CREATE SCHEMA noted;
+CREATE TABLE noted.limits (name text, value text);
+CREATE FUNCTION noted.note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO noted.limits SELECT name, setting FROM pg_settings WHERE name IN ({names});
+    RETURN NEW;
+END $$;
+CREATE TRIGGER noted BEFORE INSERT ON alembic_version FOR EACH ROW EXECUTE FUNCTION noted.note();
+"""  # what applies at the last statement of a step
+
+
+@pytest.mark.anyio
+async def test_no_time_limit_of_the_database_ends_a_step(empty_url: str) -> None:
+    name = urlsplit(empty_url).path[1:]
+    connection = await asyncpg.connect(empty_url)
+    await connection.execute(NOTED.format(names=", ".join(f"'{timeout}'" for timeout in TIMEOUTS)))
+    for timeout in TIMEOUTS:
+        await connection.execute(f"ALTER DATABASE {name} SET {timeout} = '10min'")
+    await migrations.upgrade(empty_url)
+    rows = await connection.fetch("SELECT DISTINCT name, value FROM noted.limits")
+    await connection.close()
+    assert {(row["name"], row["value"]) for row in rows} == {(timeout, "0") for timeout in TIMEOUTS}
 
 
 def test_the_steps_are_those_that_alembic_finds() -> None:
