@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent, canonical_bytes, event_hash, event_id
-from tests.support.chat import Chat, User, receive, texts
+from tests.support.chat import Chat, User, receive, texts, told
 from tests.support.server import ServerProcess
 from tests.support.waiting import PATIENCE_SECS
 
@@ -78,7 +77,7 @@ def test_the_stored_read_position_is_answered_and_other_devices_hear(alice: User
     with alice.notifications() as other_device:
         assert alice.ok(alice.post(f"/channels/{channel}/read", {"sequence": 4}))["last_read_sequence"] == 4
         assert alice.ok(alice.post(f"/channels/{channel}/read", {"sequence": 2}))["last_read_sequence"] == 4
-        heard = json.loads(other_device.recv(timeout=PATIENCE_SECS))
+        heard = told(other_device)
         assert (heard["kind"], heard["channel_id"], heard["event"]["last_read_sequence"]) == (
             "channel_read",
             channel,

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.chat import Chat, User, receive, texts
+from tests.support.chat import Chat, User, receive, texts, told
 from tests.support.raw import UPGRADE, RawClient
 from tests.support.server import ServerProcess
 from tests.support.waiting import PATIENCE_SECS, wait_until
@@ -222,7 +222,7 @@ def test_new_members_are_notified_from_then_on(chat: Chat, alice: User) -> None:
         def heard() -> dict[str, object] | None:
             alice.say(channel, "hello")
             try:
-                return json.loads(stream.recv(timeout=0.2))
+                return told(stream, secs=0.2)
             except TimeoutError:
                 return None
 
@@ -233,8 +233,7 @@ def test_new_members_are_notified_from_then_on(chat: Chat, alice: User) -> None:
 def test_the_author_is_notified_too(alice: User, channel: str) -> None:
     with alice.notifications() as stream:
         alice.say(channel, "x")
-        frame = json.loads(stream.recv(timeout=PATIENCE_SECS))
-        assert frame.keys() == {"kind", "channel_id", "sequence", "event"}
+        assert told(stream).keys() == {"kind", "channel_id", "sequence", "event"}
 
 
 # --- a server with small limits --------------------------------------------------------------------

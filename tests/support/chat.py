@@ -123,6 +123,14 @@ def receive(stream: ClientConnection, count: int, *, secs: float = PATIENCE_SECS
     return frames
 
 
+def told(notifications: ClientConnection, *, secs: float = PATIENCE_SECS) -> dict[str, Any]:
+    """The next notification but of a new channel: one made just before may be told of only when the stream is open."""
+    while True:
+        frame: dict[str, Any] = json.loads(notifications.recv(timeout=secs))
+        if frame["kind"] != "channel_created":
+            return frame
+
+
 def closed_with(stream: ClientConnection) -> int:
     """The close code with which the server ends the stream; what comes before it is dropped."""
     with pytest.raises(ConnectionClosed) as closed:
