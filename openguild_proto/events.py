@@ -1,4 +1,4 @@
-"""What a connection reports. The peer's faults are events, never exceptions (docs/embedding.md, "The call contract")."""
+"""The events of a connection. The peer's faults are events, never exceptions (docs/embedding.md, "The call contract")."""
 
 from __future__ import annotations
 

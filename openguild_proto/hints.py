@@ -64,13 +64,13 @@ class ReportRequest(Hint, frozen=True, tag="request"):
 
 
 class GrownHint(Hint, frozen=True, tag="grown"):
-    """Logs that peers mirror have grown: whoever delivers to these peers goes on."""
+    """Logs that peers mirror have grown: the replicas that deliver to these peers continue."""
 
     log_ids: tuple[str, ...]
 
 
 class ContactHint(Hint, frozen=True, tag="contact"):
-    """A signed request of a peer has come: whoever delivers to it need not wait any longer."""
+    """A signed request of a peer has come: the replica that delivers to it need not wait any longer."""
 
     peer: str
 

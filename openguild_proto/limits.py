@@ -264,7 +264,7 @@ BACKOFF_BASE_SECS = 0.25  # ours
 BACKOFF_MAX_SECS = 15.0  # ours
 
 
-# What a replica remembers for its operator
+# Kept in memory for the operator of a replica
 MAX_REMEMBERED_REQUESTS = 8_192  # ours: ordinary ones, and as many that were refused, failed or slow; 0.4 KiB each
 SLOW_REQUEST_SECS = 0.75  # playbook: HTTP p95
 MAX_REMEMBERED_LINES = 4_096  # ours: of the log, about requests; 0.5 KiB each on average

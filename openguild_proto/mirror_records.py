@@ -122,7 +122,7 @@ class Handover(Exchanged, frozen=True):
 
 
 class Tenure(Record, frozen=True):
-    """Whose a guild is, as a server knows it. `origin` None: this server's. `serial`: of the newest naming of a successor."""
+    """The owner of a guild, as a server knows it. `origin` None: this server's. `serial`: of the newest naming of a successor."""
 
     guild_id: str
     origin: str | None

@@ -3,7 +3,7 @@
 A procedure is a generator that yields what it waits for: an effect (its result is sent back, or `StorageUnavailable` is
 thrown in), a `Sleep`, or a `Signal`. `yield from` reads as `await` does. An operation is a procedure that yields effects only.
 
-`Procedures` drives them. Whoever owns it passes the time with each input and carries out the effects:
+`Procedures` drives them. Its owner passes the time with each input and carries out the effects:
 
     procedures.now = now
     procedures.start(procedure, "what it does")

@@ -1,4 +1,4 @@
-"""What storage holds, as the core sees it: frozen records that effects return.
+"""Records of the store as the core sees them: frozen Structs that effects return.
 
 Identifiers are UUID text, hyphenated lower case. `_ms` are UTC milliseconds. Roles are the labels of PROTOCOL 5.1.1."""
 
@@ -16,7 +16,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Author(Record, frozen=True):
-    """Who makes a change, by which session. `session_id` None: by no session, so that none can have ended."""
+    """The author of a change, and their session. `session_id` None: there is none, so none can have ended."""
 
     user_id: str
     session_id: str | None = None
@@ -46,7 +46,7 @@ class LogPart(Record, frozen=True):
 
 
 class LogAccess(Record, frozen=True):
-    """What one user is in one log, and its newest place. `kind`: "channel", "guild" or "user"."""
+    """A user's roles in one log, and its newest place. `kind`: "channel", "guild" or "user"."""
 
     kind: str
     place: LogPlace
@@ -107,7 +107,7 @@ class GuildMembership(Record, frozen=True):
 
 
 class ChannelMembership(Record, frozen=True):
-    """One line of `channels` in /users/me. `role`, `joined_at_ms`: his own in the channel, else what he has by the guild."""
+    """One line of `channels` in /users/me. `role`, `joined_at_ms`: their own in the channel, else those by the guild."""
 
     channel_id: str
     guild_id: str
@@ -122,12 +122,12 @@ class UserProfile(Record, frozen=True):
     user: UserRecord
     server_roles: tuple[str, ...]  # by (granted_at, role)
     guilds: tuple[GuildMembership, ...]  # by guild creation
-    channels: tuple[ChannelMembership, ...]  # of his guilds, and those with an explicit role; by joined_at
+    channels: tuple[ChannelMembership, ...]  # of their guilds, and those with an explicit role; by joined_at
     place: LogPlace  # the newest of the user's log
 
 
 class GuildAccess(Record, frozen=True):
-    """What one user may be in one guild. `role` None: no membership row."""
+    """A user's roles in one guild. `role` None: no membership row."""
 
     guild: GuildRecord
     role: str | None
@@ -137,7 +137,7 @@ class GuildAccess(Record, frozen=True):
 
 
 class ChannelAccess(Record, frozen=True):
-    """What one user may be in one channel, and where the channel's log stands."""
+    """A user's roles in one channel, and the newest place of the channel's log."""
 
     channel: ChannelRecord
     guild_role: str | None  # None: not a member of the guild
@@ -232,7 +232,7 @@ class SeenMessage(Record, frozen=True):
 
 
 class Change(Record, frozen=True):
-    """What an event does to an earlier message of its channel. `target`: the event id of that message."""
+    """The change that an event makes to an earlier message of its channel. `target`: the event id of that message."""
 
     target: str
 
@@ -274,7 +274,7 @@ class Pin(Change, frozen=True):
 
 
 class Mentions(Record, frozen=True):
-    """Whom a message mentions. `roles`: whoever has one of them as their effective role in the channel."""
+    """The mentions of a message. `roles`: all members with one of them as their effective role in the channel."""
 
     users: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
@@ -331,7 +331,7 @@ class MemberChange(Enum):
 
 
 class RefreshFamily(Record, frozen=True):
-    """Whose refresh token it is, and what its successor is derived from."""
+    """The family of a refresh token, and the secret from which its successor is derived."""
 
     user_id: str
     secret: bytes | None  # None: opened by a release that gave it none
@@ -352,7 +352,7 @@ class ReusedRefresh(Record, frozen=True):
 
 
 class ControlKind(Enum):
-    """What the replicas must hear about (PROTOCOL 10.4)."""
+    """A change that all replicas must hear about (PROTOCOL 10.4)."""
 
     SESSIONS_REVOKED = "sessions_revoked"  # session_ids
     MEMBER_JOINED = "member_joined"  # guild_id, user_id
@@ -390,7 +390,7 @@ class ControlRecord(Record, frozen=True):
 
 
 class History(Record, frozen=True):
-    """What a database says of itself, in one reading."""
+    """The state of a database, from one reading."""
 
     lineage: str | None  # the cluster and its timeline; None: it does not say
     recorded: str | None  # the lineage for which the channels have their epochs; None: not recorded yet

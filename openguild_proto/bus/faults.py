@@ -10,7 +10,7 @@ from openguild_proto.policy.log_throttle import LogThrottle
 
 
 class Fault(NamedTuple):
-    """What the operator is told. `kind`: for the metrics. `cause` continues a sentence that begins with the bus's name."""
+    """A fault as the operator is told it. `kind`: for the metrics. `cause` continues a sentence that begins with the bus's name."""
 
     kind: str
     cause: str

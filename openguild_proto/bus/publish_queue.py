@@ -12,7 +12,7 @@ HEADER_LINE_BYTES = 14  # "NATS/1.0", its line ends and the empty line
 
 
 class Message(NamedTuple):
-    """What is published. `headers`: request id and trace context."""
+    """A message to publish. `headers`: request id and trace context."""
 
     subject: str
     payload: bytes

@@ -1,4 +1,4 @@
-"""What a replica tells all the others, best effort, beside the events of channels."""
+"""Topics of messages from one replica to all others, best effort, beside the events of channels."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Which logs a client follows to miss nothing that its user may read: their own, their guilds', their channels (PROTOCOL 15.9.4).
+"""Chooses the logs that a client follows so that its user misses nothing: their own, their guilds' and their channels'.
 
-Feed `opened`, `followed`, `delivered`, `gone` with the events of the gateway client, and after each list the channels of every
-guild that `next_listing` names, with `listed`, and the guilds if `wants_guilds`, with `joined`. A guild's channels are listed
-once its log is level, and the answer is used once the log has come to the place that it names. So a channel made while the client
-was away is followed from its beginning. The guilds are listed where the own log begins anew. Logs that end need no care: the server
-says that they are gone.
+Source: PROTOCOL 15.9.4. Feed `opened`, `followed`, `delivered`, `gone` with the events of the gateway client, and after each
+list the channels of every guild that `next_listing` names, with `listed`, and the guilds if `wants_guilds`, with `joined`. A
+guild's channels are listed once the client is up to date with the guild's log, and the answer is used once the log has reached
+the place that it names. So a channel made while the client was away is followed from its beginning. The guilds are listed again
+where the user's own log begins anew. For logs that end the server sends `gone`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read positions on their way to the server: of each channel the newest, one at a time, with pauses (PROTOCOL 15.9.6)."""
+"""Queues read positions for the server: the newest of each channel, one at a time, with pauses (PROTOCOL 15.9.6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEPT = frozenset({429, 503})
 
 
 class ReadMark(Generic[W]):
-    """A position in a channel. `sequence` None: the newest event. `waiting`: whoever waits for the answer."""
+    """A position in a channel. `sequence` None: the newest event. `waiting`: the callers that wait for the answer."""
 
     __slots__ = ("channel_id", "sequence", "waiting")
 

@@ -1,4 +1,4 @@
-"""What a response says about retrying the request."""
+"""Reads a response's advice on retrying the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is writing in a channel, as a client shows it (PROTOCOL 7.12.2)."""
+"""The users who are typing in a channel, as a client shows them (PROTOCOL 7.12.2)."""
 
 from __future__ import annotations
 

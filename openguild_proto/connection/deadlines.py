@@ -13,7 +13,7 @@ from openguild_proto.limits import Limits
 
 
 class Deadline(StrEnum):
-    """What must have happened by the deadline."""
+    """The deadlines of a connection: what must have happened by then."""
 
     HEAD = "head"  # a request's head has arrived (RFC 9112 9.5)
     BODY = "body"  # a request's body has arrived

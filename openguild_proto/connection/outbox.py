@@ -10,7 +10,7 @@ MAX_PIECES = 16  # of one call of `sendmsg`: POSIX guarantees as many (IOV_MAX)
 class Outbox:
     """A queue of bytes. It accepts bytes beyond `max_bytes`, but is `overflowed` then.
 
-    The connection looks after messages and pongs, and ends; whoever calls `append` looks themselves.
+    The connection checks it after messages and pongs, and then ends; other callers of `append` check it themselves.
     """
 
     __slots__ = ("_max_bytes", "_offset", "_parts", "_size")

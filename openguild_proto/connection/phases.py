@@ -77,7 +77,7 @@ class Input(StrEnum):
 
 
 class Reading(Enum):
-    """What is done with the peer's bytes."""
+    """The treatment of the peer's bytes."""
 
     REQUESTS = "requests"  # read as HTTP
     FRAMES = "frames"  # read as WebSocket
@@ -86,7 +86,7 @@ class Reading(Enum):
 
 
 class Wants(Enum):
-    """What the owner of the socket must do. All but ABORT apply once nothing is queued."""
+    """The next duty of the socket's owner. All but ABORT apply once nothing is queued."""
 
     KEEP = "keep"  # continue
     SHUT_WRITE = "shut_write"  # shut the write side, call `write_ended`, and keep reading; or close the socket

@@ -144,12 +144,12 @@ class ServerConnection:
 
     @property
     def client_address(self) -> str:
-        """Who sent the last request, also through a trusted proxy; before it the peer's address, and "" for a WebSocket."""
+        """The address of the last request's client, also through a trusted proxy; before it the peer's, and "" for a WebSocket."""
         return "" if self._http is None else self._http.reader.client_address
 
     @property
     def wants(self) -> Wants:
-        """What the owner of the socket must do now."""
+        """The present duty of the socket's owner."""
         wants = PHASES[self.phase].wants
         return Wants.KEEP if self.outbox and wants is not Wants.ABORT else wants
 

@@ -14,7 +14,7 @@ TICK_SECS = 0.1  # call `due` this often: a deadline passes up to two of these l
 
 
 class Timed(Protocol):
-    """What has a deadline."""
+    """An object with a deadline."""
 
     timer_tick: int  # the bucket the object stands in, -1 for none; owned by the wheel
 
@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Timed)
 
 
 class _Bucket(dict[T, None]):
-    """Those to look at in one tick. They share its number."""
+    """The entries to look at in one tick. They share its number."""
 
     __slots__ = ("tick",)
 

@@ -1,1 +1,1 @@
-"""What a replica keeps in memory for its operator: finished requests, log lines of requests, busy users, closed readers."""
+"""Memory of a replica for its operator: finished requests, log lines of requests, busy users, closed readers."""

@@ -34,7 +34,7 @@ class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
 class FailedLogins:
     """Counts logins with a wrong password or an unknown name, in all and over a minute by address and by account.
 
-    A change of a password that names a wrong current one counts, too: whoever has a stolen token may guess.
+    A password change with a wrong current password counts, too: the thief of a token may guess.
     A name that nobody has is not kept: it may be a password in the wrong field.
     """
 

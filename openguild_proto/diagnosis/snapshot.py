@@ -1,4 +1,4 @@
-"""What `admin top` shows of a replica at one moment, and of several workers together."""
+"""The data of `admin top`: of a replica at one moment, and of several workers together."""
 
 from __future__ import annotations
 

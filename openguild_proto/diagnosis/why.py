@@ -16,7 +16,7 @@ SWITCHED = 101  # a stream or gateway socket was opened
 
 
 class Remembered(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What one replica remembers of a request id, and how far back it remembers anything."""
+    """One replica's memory of a request id, and how far back its memory goes."""
 
     requests: list[FinishedRequest]
     usernames: dict[str, str]  # by user id

@@ -43,7 +43,7 @@ class FindBehind(StorageEffect[tuple[BehindLog, ...]], frozen=True):
 
 
 class Woken(Record, frozen=True):
-    """What growth of some logs means for peers."""
+    """The peers that some grown logs concern."""
 
     behind: tuple[tuple[str, BehindLog], ...]  # (peer, log) of the peers whose lease the asker holds
     mirrored: tuple[str, ...]  # of the logs asked about, those that some peer mirrors

@@ -21,7 +21,7 @@ class PublishedKey(msgspec.Struct, frozen=True, gc=False):
 
 
 class Standing(Enum):
-    """What the operator has decided of a server, or of a server in one guild."""
+    """The operator's decision about a server, everywhere or in one guild."""
 
     ALLOW = "allow"  # in the mode `pinned`, too
     DENY = "deny"  # every request of it is refused, and none is sent to it
@@ -37,7 +37,7 @@ class Ruling(msgspec.Struct, frozen=True, gc=False):
 
 
 class Peer(msgspec.Struct, frozen=True, gc=False):
-    """What is known of another server. Times are UTC milliseconds."""
+    """Another server as this one knows it. Times are UTC milliseconds."""
 
     server: str
     base_url: str | None = None  # None: not discovered yet
@@ -128,7 +128,7 @@ class RememberNonce(StorageEffect[bool], frozen=True):
 
 
 class OwnKey(Enum):
-    """What became of a key that this server wants to use."""
+    """The result of `RecordOwnKey`, for a key that this server wants to use."""
 
     IN_USE = "in use"
     REFUSED = "refused"  # its id was used for another key, or it is revoked
@@ -240,7 +240,7 @@ class Fetch(Effect[Fetched], frozen=True):
 
 
 class Exchanged(msgspec.Struct, frozen=True, gc=False):
-    """What came back for a signed request, not verified. `signature`: of the request."""
+    """The raw answer to a signed request, not verified. `signature`: of the request."""
 
     status: int
     headers: tuple[tuple[str, str], ...]  # names in lower case

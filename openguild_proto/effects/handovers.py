@@ -116,7 +116,7 @@ class HandOver(StorageEffect[str | None], frozen=True):
 
 
 class PassedGuild(Record, frozen=True):
-    """What a server that takes a guild must know beside its logs."""
+    """The state of a guild, beside its logs, that the server taking it needs."""
 
     logs: tuple[PassedLog, ...]
     invites: tuple[PassedInvite, ...]

@@ -1,4 +1,4 @@
-"""Reading whom messages mention. They are written with their message (`AppendEvent`)."""
+"""Reading mentions. They are written with their message (`AppendEvent`)."""
 
 from __future__ import annotations
 

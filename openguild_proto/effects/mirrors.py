@@ -139,7 +139,7 @@ class DropMirror(StorageEffect[bool], frozen=True):
     place: LogPlace | None = None  # where its guild's log stood when it was found to have ended; None: anywhere
 
 
-# --- partings: whom an owner may hold for a member ---------------------------------------------------
+# --- partings: users whom an owner may still count as members ---------------------------------------------------
 
 TOLD_MS = 10_000  # ours: in which a request that tells an owner of a parting has come to an end
 
@@ -187,7 +187,7 @@ class ClaimParting(StorageEffect[bool], frozen=True):
 
 
 class NoteMistaken(StorageEffect[None], frozen=True):
-    """Note whom of `user_ids`, its members by the word of the owner, a guild does not have as members here.
+    """Note which of `user_ids`, members of a guild according to its owner, are not members of it here.
 
     Others than users of this server are left out. `MirrorEvents` does the same for the events of joins. A join under way goes
     on: what was noted before it stays due when it was.

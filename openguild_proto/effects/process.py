@@ -38,7 +38,7 @@ class Readiness(msgspec.Struct, frozen=True, gc=False):
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
-    """What a probe of the store found. `cause`: a name of the runtime's database causes where a member is False."""
+    """The result of a probe of the store. `cause`: a name of the runtime's database causes where a member is False."""
 
     database: bool  # it answers now
     migrations: bool  # its schema is one that this program works with

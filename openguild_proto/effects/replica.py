@@ -15,7 +15,7 @@ class ReadHeads(StorageEffect[dict[str, Head]], frozen=True):
 
 
 class Visible(Record, frozen=True):
-    """What one user is notified of: the guilds they are a member of, those guilds' channels, and channels they have a role in."""
+    """The sources of one user's notifications: their guilds, those guilds' channels, and channels they have a role in."""
 
     guild_ids: tuple[str, ...]
     channel_ids: tuple[str, ...]

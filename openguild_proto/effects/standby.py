@@ -1,4 +1,4 @@
-"""Which effects a standby of the store may perform."""
+"""Lists the effects that a standby of the store may perform."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What servers say to each other: names, keys, signed requests, and what a server accepts of another (PROTOCOL 16)."""
+"""Rules between servers: names, keys, signed requests, and what a server accepts from another (PROTOCOL 16)."""

@@ -24,7 +24,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Place(NamedTuple):
-    """Where a server is reached: the URL, and the authority that requests name."""
+    """The address of a server: its URL, and the authority that requests name."""
 
     base_url: str
     authority: str

@@ -15,7 +15,7 @@ from openguild_proto.mirror_records import Handover, Tenure
 
 MOVE, SUCCESSION = "move", "succession"
 DOMAIN = b"openguild-handover\n"
-MOVE_MS = 3_650 * DAY_MS  # a move is done at once, and followed by whoever was away
+MOVE_MS = 3_650 * DAY_MS  # a move is done at once; servers that were away follow it later
 SUCCESSION_MS = 366 * DAY_MS
 REVOKED = "it was revoked"
 MAX_SIGNATURES = 4  # ours: the current key and the one before it

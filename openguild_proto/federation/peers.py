@@ -1,4 +1,4 @@
-"""What a replica remembers of other servers for a moment, so that not every request reads it from the store."""
+"""A replica's short-lived cache of other servers, so that not every request reads them from the store."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class KnownPeers:
         return True
 
     def is_trying(self, server: str) -> bool:
-        """Return whether its keys are being read; whoever wants them waits for the same answer."""
+        """Return whether its keys are being read; all callers wait for the same answer."""
         return server in self._under_way
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Which servers this one has to do with, and with what restrictions (PROTOCOL 16.4)."""
+"""Decides which servers this one exchanges with, and with what restrictions (PROTOCOL 16.4)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Mode(Enum):
 
 
 class Verdict(NamedTuple):
-    """What holds for a server. `reason` is shown to the users concerned."""
+    """The policy for one server. `reason` is shown to the users concerned."""
 
     standing: Standing
     reason: str = ""
@@ -59,7 +59,7 @@ class FederationPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def own_base_url(self) -> str:
-        """Where other servers reach this one."""
+        """The addresses under which other servers reach this one."""
         return self.base_url or f"https://{self.server_name}"
 
     @property

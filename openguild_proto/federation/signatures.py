@@ -43,7 +43,7 @@ _DIGESTS = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 
 
 class Claim(NamedTuple):
-    """What a signature says of itself; nothing of it is verified."""
+    """The claims of a signature; none of them is verified."""
 
     server: str
     key_id: str

@@ -103,7 +103,7 @@ class GatewayClient:
 
     @property
     def faults(self) -> Faults:
-        """What a correct server never causes."""
+        """Counters of faults that a correct server never causes."""
         return Faults(self._logs.gaps, self._logs.repeats)
 
     @property
@@ -149,7 +149,7 @@ class GatewayClient:
         """Send a command, now or with the next connection, until it is answered. Return its ref; that of `command` is replaced.
 
         Without a key it gets a random one. Text that is not Unicode is refused. Raises LocalProtocolError when too many wait.
-        What is not answered when `Ended` is told, or is sent later, gets no answer.
+        Commands that have no answer when `Ended` comes, or that are sent later, get none.
         """
         ref = next(self._refs)
         if not self._commands.add(ref, command):

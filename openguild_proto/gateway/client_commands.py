@@ -88,7 +88,7 @@ class PendingCommands:
         return was_sent
 
     def disconnected(self) -> list[int]:
-        """What was sent may not have arrived: all of it is sent again, under its keys. Return the refs of what is not.
+        """Queue everything again under its keys, since what was sent may not have arrived. Return the refs of what is not repeated.
 
         Nobody is writing any more, and the position that a user has read up to may be a newer one by now.
         """

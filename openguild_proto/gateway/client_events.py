@@ -130,7 +130,7 @@ class Interrupted(Told, frozen=True):
 
 
 class Ended(Told, frozen=True):
-    """It is over for good. `code`: the close code, or the HTTP status that refused the upgrade; None: the caller closed it.
+    """The client has ended. `code`: the close code, or the HTTP status that refused the upgrade; None: the caller closed it.
 
     `error`: the code of such a refusal (PROTOCOL 3.6).
     """

@@ -46,7 +46,7 @@ class Faults(NamedTuple):
 
 
 class LogState(Enum):
-    """How a log stands."""
+    """The states of a followed log."""
 
     WANTED = "wanted"  # to be asked for, when there is a connection
     RESTING = "resting"  # to be asked for after a while
@@ -68,7 +68,7 @@ class FollowedLog:
 
 
 class Arrival(Enum):
-    """What an event is."""
+    """The verdict on an event that has arrived."""
 
     NEXT = "next"
     REPEAT = "repeat"

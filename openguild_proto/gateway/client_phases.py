@@ -57,7 +57,7 @@ class ClientInput(StrEnum):
 
 
 class ClientDeadline(StrEnum):
-    """What happens, or must have happened, by the deadline."""
+    """The deadlines of a gateway client: what happens, or must have happened, by then."""
 
     ANSWER = "answer"  # the server has accepted, greeted, authenticated
     HEARTBEAT = "heartbeat"  # the next heartbeat is sent

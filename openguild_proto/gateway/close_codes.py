@@ -33,7 +33,7 @@ class GatewayClose(IntEnum):
 
 
 class Comeback(Enum):
-    """What a client does after a close."""
+    """The behaviour of a client after a close."""
 
     RECONNECT = "reconnect"  # with backoff, and its positions
     RENEWED = "reconnect, with another token"

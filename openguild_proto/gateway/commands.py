@@ -15,7 +15,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _ErrorBody(msgspec.Struct):
-    """What is passed on of the body of an error."""
+    """The members of an error body that `err` passes on."""
 
     error: str = "server_error"
     message: str = ""

@@ -1,4 +1,4 @@
-"""What a gateway socket asks of the connection under it (PROTOCOL 15.5, 15.6, 15.8)."""
+"""The interface of a gateway socket to the connection under it (PROTOCOL 15.5, 15.6, 15.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How frames become messages: the only place that knows JSON in text from MessagePack in binary messages (PROTOCOL 15.1.2)."""
+"""Encodes frames as messages: the only module that tells JSON in text from MessagePack in binary messages (PROTOCOL 15.1.2)."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class MalformedFrame(Exception):
 
 
 class _Referred(msgspec.Struct):
-    """What is looked for in a message that is no frame."""
+    """The member that is looked for in a message that is not a frame."""
 
     ref: Ref
 
 
 class _Typed(msgspec.Struct):
-    """What every frame has."""
+    """The member that every frame has."""
 
     type: str
 

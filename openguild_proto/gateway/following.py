@@ -1,4 +1,4 @@
-"""How a socket stands to a log that it follows, as data: one enum and one table (PROTOCOL 15.5).
+"""The states of a socket in a log that it follows, as data: one enum and one table (PROTOCOL 15.5).
 
 With a *slot* the ring of the log has the socket's next event, or will have it. Without one the log has it: the socket has a
 *position* and is served by pages.
@@ -24,7 +24,7 @@ class Following(IntEnum):
 
 
 class Step(StrEnum):
-    """What happens to a follower."""
+    """The inputs that change a follower's state."""
 
     PASSED = "passed"  # the flush left it out, because the socket has something else to write
     LEVEL = "level"  # it has everything that the ring has
@@ -66,4 +66,4 @@ STEPS: dict[Following, dict[Step, Following]] = {
     _F.LAGGING_PAGE: {_S.PAGE: _F.LAGGING},
     _F.RETURNED: {_S.TOLD: _F.DUE, _S.FELL_OFF: _F.LAGGING},
 }
-"""state -> step -> state. `lagging` and `live` alternate: whoever falls off again before `live` was told is told nothing."""
+"""state -> step -> state. `lagging` and `live` alternate: one that falls behind again before `live` was sent is sent nothing."""

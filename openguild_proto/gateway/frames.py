@@ -192,7 +192,7 @@ class LogHead(Body, frozen=True):
 
 
 class Ready(Body, frozen=True, tag_field="type", tag="ready", omit_defaults=False):
-    """The socket is authenticated. `heads`: of the user's own log and of those of their guilds."""
+    """The socket is authenticated. `heads`: of the user's own log and of their guilds' logs."""
 
     user: ReadyUser
     session: ReadySession

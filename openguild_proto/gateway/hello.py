@@ -1,4 +1,4 @@
-"""What the server says first (PROTOCOL 15.1)."""
+"""Builds `hello`, the first frame of the server (PROTOCOL 15.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hints about users that a socket is given together: one write, whatever their number."""
+"""Hints about users, gathered so that a socket gets them in one write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client has asked for and is not begun: commands in one lane, changes of what is followed in the other (PROTOCOL 15.4.2).
+"""A client's requests that have not begun: commands in one lane, `sub` and `unsub` in the other (PROTOCOL 15.4.2).
 
 Each lane keeps the order of the client and runs one at a time, so that order and limits are as on one HTTP connection.
 """

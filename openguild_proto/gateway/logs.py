@@ -1,4 +1,4 @@
-"""Which logs a socket follows: what it asks for, and what the owner answers (PROTOCOL 15.3)."""
+"""The logs that a socket follows: the client's `sub` and `unsub`, and the owner's answers (PROTOCOL 15.3)."""
 
 from __future__ import annotations
 

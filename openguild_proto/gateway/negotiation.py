@@ -1,4 +1,4 @@
-"""What the opening handshake of a gateway socket says: the encoding, and perhaps a token (PROTOCOL 15.1.1, 15.2.2)."""
+"""Reads the opening handshake of a gateway socket: the encoding, and perhaps a token (PROTOCOL 15.1.1, 15.2.2)."""
 
 from __future__ import annotations
 

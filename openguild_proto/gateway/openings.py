@@ -33,7 +33,7 @@ class Refused(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a `sub` leads to: logs to ask for, and those that are refused."""
+    """The result of reading a `sub`: logs to ask for, and logs that are refused."""
 
     logs: tuple[str, ...]
     refused: tuple[Refused, ...]

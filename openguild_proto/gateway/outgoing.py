@@ -1,4 +1,4 @@
-"""What is said to one socket beside the events of its logs: answers, control, and what may be missed. It goes first."""
+"""Messages to one socket beside the events of its logs: answers, control and hints. They are sent before events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one socket wants done and written: its actions, and its gate in `Feeds`."""
+"""The outputs of one socket: its actions, and its gate in `Feeds`."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Input(StrEnum):
 
 
 class Deadline(StrEnum):
-    """What happens, or must have happened, by the deadline."""
+    """The deadlines of a gateway socket: what happens, or must have happened, by then."""
 
     AUTH = "auth"  # `auth` has come
     HEARTBEAT = "heartbeat"  # the next heartbeat is sent

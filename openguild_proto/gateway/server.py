@@ -119,7 +119,7 @@ class GatewayServer:
 
     @property
     def encoding(self) -> Encoding:
-        """How its frames become messages."""
+        """The encoding of its frames."""
         return self._encoding
 
     @property

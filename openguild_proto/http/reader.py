@@ -27,7 +27,7 @@ class Part(StrEnum):
 
 
 class Awaited(StrEnum):
-    """What is missing from an incomplete request."""
+    """The part that an incomplete request lacks."""
 
     BEGINNING = "beginning"  # all of it
     HEAD = "head"  # the rest of a head
@@ -83,7 +83,7 @@ class RequestReader:
 
     @property
     def awaits(self) -> Awaited:
-        """What is missing, after `next_item` returned None."""
+        """The part that the request lacks, after `next_item` returned None."""
         if self._part is not Part.HEAD:
             return Awaited.BODY
         begun = self._buffer or (self._lines is not None and self._lines.has_begun)

@@ -128,7 +128,7 @@ def check_chunk_line(line: bytes) -> tuple[int, Rule | None]:
 
 
 class Framing(msgspec.Struct, frozen=True, gc=False):
-    """How the body is delimited: `length` bytes, or chunked."""
+    """The framing of the body: `length` bytes, or chunked."""
 
     length: int
     chunked: bool

@@ -4,7 +4,7 @@ Appends are decided in order, and each sees what those before it do: a message t
 batch ends as in three.
 
 A store that has read under its locks gives every append with a `Judgement` to `decide`. Without locks it may read the messages
-and give all appends to `foresee`, if they are `foreseeable`. What comes of that may be stored if, under the locks, those messages
+and give all appends to `foresee`, if they are `foreseeable`. The result may be stored if, under the locks, those messages
 have the same revisions, every author may post, and nothing is a repeat.
 """
 
@@ -36,7 +36,7 @@ from openguild_proto.records import (
 
 
 class Judgement(msgspec.Struct, frozen=True, gc=False):
-    """What the decision about one append rests on, as it was before the batch."""
+    """The facts that decide one append, as they were before the batch."""
 
     head: int  # of the log
     messages: int  # of the log
@@ -243,7 +243,7 @@ def foreseeable(append: AppendEvent) -> bool:
 
 
 def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Appended | AppendFailure:
-    """What is answered where `known` is stored under the nonce or the event id of the append."""
+    """Return the answer to an append whose nonce or event id is stored already, as `known`."""
     if not is_same_post(
         fingerprint=append.fingerprint,
         stored_fingerprint=fingerprint,

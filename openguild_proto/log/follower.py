@@ -157,7 +157,7 @@ class LogFollower(Generic[T]):
         try:
             yield from Sleep(
                 GAP_GRACE_SECS
-            ).wait()  # commits of one batch answer in any order; the wire may overtake them
+            ).wait()  # commits of one batch answer in any order; the bus may overtake them
             yield from self.read_missing()
         finally:
             self._reading = False

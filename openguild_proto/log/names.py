@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class LogKind(Enum):
-    """Whose log it is; its id is that of the channel, guild or user."""
+    """The kind of a log's owner; the log's id is that of the channel, guild or user."""
 
     CHANNEL = "channel"
     GUILD = "guild"

@@ -1,4 +1,4 @@
-"""What is new in many logs: which parts to read for a client that has followed each up to a place (PROTOCOL 7.9)."""
+"""Sync of many logs: the parts to read for a client that has followed each up to a place (PROTOCOL 7.9)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Followed(NamedTuple):
 
 
 class News(NamedTuple):
-    """What the client learns of one log. `newest` None: it may not read it, or there is none (any more).
+    """The answer about one log. `newest` None: the client may not read it, or it does not exist.
 
     `restarted`: the log counts in another epoch or ends before the client's place, which says nothing then.
     """

@@ -1,4 +1,4 @@
-"""What the peers that mirror guilds have of their logs, and who delivers to them, in memory."""
+"""Cursors of the peers that mirror guilds, and the leases to deliver to them, in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose guilds are, and handing them over, in memory (PROTOCOL 16.10). Taking them: takeovers.py."""
+"""Owners of guilds, and handing guilds over, in memory (PROTOCOL 16.10). Taking them: takeovers.py."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from openguild_proto.schemas.log_entries import mentioned
 
 
 def note_mentions(state: State, channel: Channel, event: StoredEvent, sender_id: str, mentions: Mentions) -> None:
-    """Keep whom the new message mentions, and tell the logs of single users. Users who may not read the channel are left out."""
+    """Store the mentions of the new message, and tell the logs of single users. Users who may not read the channel are left out."""
     readers = tuple(user for user in mentions.users if user != sender_id and any(roles_in(state, channel, user)))
     if readers or mentions.of_many:
         channel.mentions[event.sequence] = Mentions(readers, mentions.roles, mentions.everyone)

@@ -1,4 +1,4 @@
-"""What the delivery to peers wants done, as data, in the order in which it is to be done."""
+"""The actions that the delivery to peers asks for, as data, to be carried out in order."""
 
 from __future__ import annotations
 

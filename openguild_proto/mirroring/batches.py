@@ -1,4 +1,4 @@
-"""Which events of which logs go into one delivery, and the delivery's body (PROTOCOL 16.8).
+"""Chooses the events of one delivery, and builds its body (PROTOCOL 16.8).
 
 A guild's own log goes first: events of its channels go when the peer has the guild's log up to where it stood when they were
 found, so that a mirror never shows them to somebody who has lost the right to read them.
@@ -30,7 +30,7 @@ class Wanted(Record, frozen=True):
 
 
 class Sent(Record, frozen=True):
-    """What a delivery has of a log: up to `last`, which is `log.after` where it has no events."""
+    """The part of a log in a delivery: up to `last`, which is `log.after` where it has no events."""
 
     log: BehindLog
     last: int
@@ -46,7 +46,7 @@ class Prepared(Record, frozen=True):
 
     @property
     def events(self) -> int:
-        """How many it has."""
+        """Its number of events."""
         return sum(part.last - part.log.after for part in self.sent)
 
 

@@ -48,7 +48,7 @@ class Cursors:
                 batch, self._next = self._next, None
                 try:
                     yield from MoveCursors(moves=tuple(batch.moves.values()))
-                except Exception as failure:  # whoever waits hears of it
+                except Exception as failure:  # the waiting callers get it
                     batch.failure = failure
                 batch.stored.set()
                 yield from Sleep(WRITE_SECS).wait()

@@ -1,4 +1,4 @@
-"""What one process delivers to the peers that mirror guilds of this server (PROTOCOL 16.8).
+"""The deliveries of one process to the peers that mirror guilds of this server (PROTOCOL 16.8).
 
 The call contract: before each input give the time, then take actions until there are none, and come back at `next_deadline`:
 
@@ -46,7 +46,7 @@ ASKED_AT_ONCE = 1_000  # peers among which are those
 MORE_SECS = 0.2  # to the next round where all were free
 LEASES = ""  # the alarm that is of no server
 UNLEASED_SECS = 1.0  # between two rounds out of turn
-WAKE_SECS = 0.002  # between two questions whom growth concerns
+WAKE_SECS = 0.002  # between two queries for the peers that growth concerns
 UNMIRRORED_SECS = 1.0  # for which a log that nobody mirrors is not asked about again
 BULK_EVENTS = 50  # of a delivery that is no news, but what a peer has missed
 BUSY_SECS = 1.0  # after an event of this process

@@ -1,4 +1,4 @@
-"""What the deliveries of a process share, and what is seen of each."""
+"""The state that all deliveries of a process share, and the status of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openguild_proto.records import LogPlace
 
 
 class Phase(Enum):
-    """What the delivery to a peer is at."""
+    """The stages of a delivery to a peer."""
 
     LEVEL = "level"  # it has everything, or takes no more for now
     LOOKING = "looking"  # reads what the peer lacks
@@ -25,7 +25,7 @@ class Phase(Enum):
 
 
 class Host(Protocol):
-    """What the deliveries of a process share."""
+    """The state that all deliveries of a process share."""
 
     procedures: Procedures
     wall_ms: int

@@ -133,5 +133,5 @@ class Preparing:
 
 
 def _store(effect: MoveChains) -> Procedure[None]:
-    """What is not stored is computed again from the last stored value."""
+    """Values that are not stored are computed again from the last stored one."""
     yield from effect

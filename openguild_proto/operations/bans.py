@@ -1,4 +1,4 @@
-"""Bans of a guild: end a membership for good, list, end them (PROTOCOL 5.5)."""
+"""Bans of a guild: ban, list, unban (PROTOCOL 5.5)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def ban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Oper
     rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,),
 )  # fmt: skip
 def unban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """Let a user join again; whoever has banned them."""
+    """End a ban, whichever moderator made it: the user may join again."""
     unbanned = yield from UnbanUser(
         author=call.claims.author,
         guild_id=guild_id,

@@ -1,4 +1,4 @@
-"""What describes the server to machines: OpenAPI for its routes, AsyncAPI for its sockets."""
+"""Descriptions of the server for machines: OpenAPI for its routes, AsyncAPI for its sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where other servers reach this one, and its keys (PROTOCOL 16.1.4, 16.3.1)."""
+"""Serves this server's federation address and its keys to others (PROTOCOL 16.1.4, 16.3.1)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CACHE = (("cache-control", "public, max-age=300"),)
 
 
 class WellKnown(msgspec.Struct, frozen=True, gc=False):
-    """Where a server is reached by others, and which versions of federation it speaks."""
+    """The address of a server for others, and the versions of federation that it speaks."""
 
     base_url: str
     versions: tuple[str, ...]

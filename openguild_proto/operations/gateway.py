@@ -21,7 +21,7 @@ from openguild_proto.timestamps import from_millis
 
 
 class Authenticated(NamedTuple):
-    """Whose socket it is, and what it is told."""
+    """The user of a gateway socket, and the facts that `ready` tells them."""
 
     claims: Claims
     ready: Ready

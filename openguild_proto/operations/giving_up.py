@@ -1,6 +1,6 @@
 """A guild that two servers own, each by its own account: one gives it up, the other goes on (PROTOCOL 16.10.12).
 
-It comes to that where an owner was cut off, its successor went on, and the owner had revoked the statement meanwhile, or handed
+This happens if an owner was cut off, its successor went on, and the owner had revoked the statement meanwhile, or handed
 the guild to a third server. Neither may step back by itself: a server whose statement was revoked could else take the guild by
 keeping silent, and a former owner could take a guild back by signing another statement for the same term.
 """
@@ -44,7 +44,7 @@ def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Resp
 def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
     """Leave a guild of this server to another one, which owns it by its own account. Idempotent. A text: why not.
 
-    What was appended here, and not there, is lost.
+    Events that were appended here, and not there, are lost.
     """
     service = ctx.service
     here = service.settings.federation.server_name

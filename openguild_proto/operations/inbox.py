@@ -1,4 +1,4 @@
-"""One's mentions (PROTOCOL 7.10)."""
+"""The caller's mentions (PROTOCOL 7.10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs in pages: a channel's, a guild's, one's own (PROTOCOL 7.6, 7.9)."""
+"""Pages of logs: of a channel, of a guild, of the caller (PROTOCOL 7.6, 7.9)."""
 
 from __future__ import annotations
 

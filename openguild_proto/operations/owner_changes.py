@@ -27,7 +27,7 @@ from openguild_proto.schemas.between_servers import OwnerProof
     auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def show_owner(call: Call[None, None], guild_id: str) -> Operation[Response]:
-    """Show the statements that this server has made or followed; whoever knows an owner before can check who is it now."""
+    """Show the statements that this server has made or followed: a server that knows an earlier owner can find the present one."""
     handovers = yield from ListHandovers(guild_id=guild_id)
     if not handovers:
         raise Refusal(ErrorCode.NOT_FOUND)

@@ -232,7 +232,7 @@ def _members(content: Any) -> dict[str, Any]:
 
 
 def _is_of_its_sender(event: CanonicalEvent, content: AnyContent | UnknownContent) -> bool:
-    """Whether the sender is a user, and the one whom readers see as the author."""
+    """Whether the sender is a user, and the one that readers see as the author."""
     author = getattr(content, "author", None)
     is_author = author is None or (author.id == event.sender and _is_name(author.username))
     return _is_uuid(event.sender) and is_author

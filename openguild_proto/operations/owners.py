@@ -138,7 +138,7 @@ def remote_user(call: Call[Any, Any]) -> Operation[RemoteUser]:
 
 
 def _follow_moved(call: Call[Any, Any], refusal: Refusal, server: str, guild_id: str | None) -> Operation[None]:
-    """Where a server says that a guild has moved, follow the guild, and raise Refusal 503: the next request goes there."""
+    """Follow a guild that a server says has moved, and raise Refusal 503: the next request goes to the new owner."""
     if refusal.code is not ErrorCode.GUILD_MOVED:
         return
     if guild_id is not None:
@@ -154,7 +154,7 @@ def pass_to_owner(
 ) -> Operation[Response]:
     """Let the owner answer the caller's request as if they were there (PROTOCOL 16.7). Raises Refusal.
 
-    `guild_id`: where the call does not know it. A guild has one owner, whom other servers ask directly: they get 421.
+    `guild_id`: where the call does not know it. A guild has one owner, which other servers must ask directly: they get 421.
     `query`: instead of the caller's.
     """
     guild_id = call.guild_id or guild_id

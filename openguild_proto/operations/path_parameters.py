@@ -1,4 +1,4 @@
-"""What the parameters of paths are, for the OpenAPI document."""
+"""Describes the parameters of paths, for the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this server answers others about its guilds: invites, joins, snapshots, requests of their users (PROTOCOL 16.5, 16.7)."""
+"""Answers other servers about guilds of this one: invites, joins, snapshots, requests of their users (PROTOCOL 16.5, 16.7)."""
 
 from __future__ import annotations
 

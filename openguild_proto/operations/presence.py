@@ -1,4 +1,4 @@
-"""Who is online (PROTOCOL 7.13)."""
+"""Presence: which users are online (PROTOCOL 7.13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `/ready` says (PROTOCOL 11.1), and what the log says when the store changes."""
+"""The answer of `/ready` (PROTOCOL 11.1), and the log's line when the state of the store changes."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def require_unrestricted(ctx: Context, caller: PeerCaller, guild_id: str | None 
 def require_dealings(ctx: Context, server: str, guild_id: str | None) -> Operation[None]:
     """Check that this server deals with the owner of a guild, in that guild. Raises Refusal 403.
 
-    Where federation is off nothing is checked: whoever asks the owner is told so.
+    Nothing is checked where federation is off: a request to the owner is refused for that.
     """
     policy = ctx.service.settings.federation
     if policy.is_on:

@@ -52,7 +52,7 @@ class RejectedEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class TransactionAnswer(msgspec.Struct, frozen=True, gc=False):
-    """What became of each event."""
+    """The result for each event."""
 
     origin: str
     accepted: list[str]
@@ -69,7 +69,7 @@ class ChannelEvents(msgspec.Struct, frozen=True, gc=False):
 
 
 class GuildContext(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """Which other servers have members in a guild, and whether the operator trusts them."""
+    """The other servers with members in a guild, and whether the operator trusts them."""
 
     guild_id: str
     remote_servers: list[str]

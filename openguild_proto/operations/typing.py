@@ -1,4 +1,4 @@
-"""Signals of typing (PROTOCOL 7.12)."""
+"""Typing signals (PROTOCOL 7.12)."""
 
 from __future__ import annotations
 

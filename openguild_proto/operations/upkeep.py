@@ -1,4 +1,4 @@
-"""What a mirror and the owner of its guilds may have lost sight of: who has left, which joins failed, which mirrors are to go.
+"""Settles between a mirror and an owner what may have got lost: members who left, joins that failed, mirrors to purge.
 
 It is looked at when the owner delivers, which shows that it can be reached (PROTOCOL 16.8.15).
 """
@@ -69,7 +69,7 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
 
 
 def end_membership(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
-    """End the membership of a user here whom the owner keeps out: a restored database may have brought it back."""
+    """End the membership of a local user that the owner refuses: a restored database may have brought it back."""
     left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=user.user_id, now_ms=ctx.wall_ms)
     if left is MemberChange.DONE:  # they may have been let in meanwhile: the owner is to know
         yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms))
@@ -126,7 +126,7 @@ def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
 
 
 def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str | None = None) -> Operation[None]:
-    """Note whom the owner takes for members who are none here: it is told. `joining`: a user who is becoming one."""
+    """Note users whom the owner lists as members but who are not members here; the owner is told. `joining`: about to be one."""
     here = ctx.service.settings.federation.server_name
     own = tuple(member.user_id for member in snapshot.members if member.origin == here and member.user_id != joining)
     if own:
@@ -134,7 +134,7 @@ def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str 
 
 
 def _look_at_unmirrored(ctx: Context, owner: str) -> Operation[None]:
-    """Where an owner delivers a guild that is not here, one of this server's users is a member by its account alone."""
+    """If an owner delivers a guild that is not here, then a user of this server is a member in the owner's eyes alone."""
     guild_id = ctx.service.upkeep.take_unmirrored(owner, ctx.now)
     if guild_id is None or (yield from FindTenure(guild_id=guild_id)) is not None:
         return

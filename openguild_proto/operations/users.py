@@ -1,4 +1,4 @@
-"""Accounts: register, who am I, one's profile (PROTOCOL 4.1)."""
+"""Accounts: register, the caller's own account and profile (PROTOCOL 4.1)."""
 
 from __future__ import annotations
 

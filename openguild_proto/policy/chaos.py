@@ -1,4 +1,4 @@
-"""Which faults a server for client authors shows, by a seed: `openguild-server --chaos-seed N` (PROTOCOL 11.5.4).
+"""Chooses by a seed the faults of a server for client authors: `openguild-server --chaos-seed N` (PROTOCOL 11.5.4).
 
 A plan depends on the randomness given and on how many were asked for before, not on time. So the connections of a client that opens
 them in the same order meet the same faults again.
@@ -14,7 +14,7 @@ MAX_CALM_SECS = 15.0  # no connection lives longer
 
 
 class Fault(Enum):
-    """What becomes of a connection. The values are shown in the log."""
+    """The fate of a connection. The values are shown in the log."""
 
     NONE = "none"  # it ends when its time is over, as behind a proxy
     RESET = "reset"  # at once

@@ -1,4 +1,4 @@
-"""What counts as the emoji of a reaction (PROTOCOL 6.6.5): a short text without spaces or controls, in one form."""
+"""Checks the emoji of a reaction (PROTOCOL 6.6.5): a short text without spaces or controls, in one form."""
 
 from __future__ import annotations
 

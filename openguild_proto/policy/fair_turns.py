@@ -1,4 +1,4 @@
-"""Turns of users at a few places: a user has a part of them at a time, so that many requests of one do not hold up the others."""
+"""Fair turns of users at a few places: each user has at most some of them, so that one user's requests do not delay the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOBODY = ""
 
 
 class Turn(NamedTuple, Generic[T]):
-    """Whose turn has begun."""
+    """The owner of the turn that has begun."""
 
     user_id: str
     ticket: T
@@ -19,7 +19,7 @@ class Turn(NamedTuple, Generic[T]):
 class FairTurns(Generic[T]):
     """`places`: how many turns there are at once. `each`: how many of them one user has at most; NOBODY may have all.
 
-    Users who wait have their turns one after the other, each in the order of their requests. NOBODY stands for all that is in no
+    Users who wait have their turns one after the other, each in the order of their requests. NOBODY stands for work that is in no
     user's turns, such as changes and the server's own work: where it waits it has every other turn, however many users wait. A
     ticket stands for one request that waits; tickets differ.
     """

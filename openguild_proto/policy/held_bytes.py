@@ -1,4 +1,4 @@
-"""Bounds what the peers of a process make it hold: bodies that have come in part, responses that wait for their readers.
+"""Bounds the bytes that a process holds for its peers: incomplete bodies, and responses that wait for their readers.
 
 Each of these is bounded by itself, but there may be many.
 """

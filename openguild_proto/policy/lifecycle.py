@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 
 class Phase(Enum):
-    """What the process does now."""
+    """The phases of the process."""
 
     STARTING = auto()  # the store is waited for, and revocations are not heard of yet
     SERVING = auto()
@@ -15,7 +15,7 @@ class Phase(Enum):
 
 
 class Input(Enum):
-    """What happens to the process."""
+    """The inputs that change the phase."""
 
     STARTED = auto()
     DRAIN = auto()

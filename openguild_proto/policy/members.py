@@ -21,7 +21,7 @@ OWNER = "owner"  # a guild keeps at least one (PROTOCOL 5.4.1)
 
 
 class Ended(NamedTuple):
-    """What a member loses with a role: roles in the guild's channels (None: all), and the invites that they created."""
+    """The rights that a member loses with a role: roles in the guild's channels (None: all), and the invites that they created."""
 
     channel_roles: tuple[str, ...] | None
     invites: bool

@@ -1,4 +1,4 @@
-"""Whom a text mentions, and whom its author may mention (PROTOCOL 6.11)."""
+"""Finds the mentions of a text, and decides which of them its author may make (PROTOCOL 6.11)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from openguild_proto.policy.permissions import RANKS, Permission, allows
 from openguild_proto.records import Mentions
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-# What stands in a code span mentions nobody. An unterminated one is no span; matching is linear, for it cannot begin again.
+# Names in a code span are no mentions. An unterminated span is none; matching is linear, for it cannot begin again.
 _MENTION = re.compile(
     rf"```.*?```|`[^`\n]+`|<@(?P<user>{_UUID})>|<@&(?P<role>[a-z]+)>|(?<!\w)@everyone(?!\w)", re.DOTALL
 )
 
 
 def find_mentions(text: str) -> Mentions:
-    """Return whom the text names: users and roles in the order of their first mention."""
+    """Return the users and roles that the text names, in the order of their first mention."""
     if "@" not in text:
         return Mentions()
     users: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""What both stores decide alike about changes of a message: who may make one, what it does, and when it does nothing."""
+"""Decisions about changes of a message, shared by both stores: who may make one, what it does, and when it does nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from openguild_proto.records import (
 
 
 class Asker(NamedTuple):
-    """Who makes a change, and what else the decision depends on."""
+    """The author of a change, and the other facts that decide it."""
 
     user_id: str
     role: str  # the effective one in the channel
@@ -34,7 +34,7 @@ class Asker(NamedTuple):
 
 
 def permission_to_append(change: Change | None, mentions: Mentions) -> Permission:
-    """What every author of such an event needs in the channel; `decide_change` asks for more where the message is not theirs."""
+    """The permission that an author of such an event needs in the channel; `decide_change` asks for more for others' messages."""
     if mentions.of_many:
         return Permission.MENTION_MANY
     match change:
@@ -141,5 +141,5 @@ def _pin(message: MessageState, asker: Asker, pinned_at_ms: int | None) -> Messa
 
 
 def page_around(limit: int) -> tuple[int, int]:
-    """How many messages of a page stand up to the place that it is around, and how many behind it."""
+    """Return how many messages of a page lie up to the place that it is around, and how many behind it."""
     return limit - limit // 2, limit // 2

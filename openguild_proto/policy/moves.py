@@ -1,4 +1,4 @@
-"""Why a guild cannot be moved, or not now: what both stores say (PROTOCOL 16.10)."""
+"""The reasons why a guild cannot be moved, or not now, shared by both stores (PROTOCOL 16.10)."""
 
 NO_GUILD = "it is no guild of this server"
 NO_MEMBER = "no user of that server is a member: one of them must join first"

@@ -22,7 +22,7 @@ SEES_ALL_RANK = RANKS["moderator"]  # server roles of this rank or above reach e
 
 
 class Permission(Enum):
-    """What a role may allow, in a guild or in one of its channels (PROTOCOL 5.2)."""
+    """The permissions that a role may give, in a guild or in one of its channels (PROTOCOL 5.2)."""
 
     READ = "read"  # see it, its log and its streams
     SEND_MESSAGES = "send messages"  # in a channel

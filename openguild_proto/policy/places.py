@@ -1,4 +1,4 @@
-"""Bounds what is under way with other servers at the same time, so that no few of them hold up the rest."""
+"""Bounds concurrent requests to other servers, so that a few slow servers cannot delay the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Places(Generic[T]):
     """`of_server`: how many places one server has at most; `in_all`: all together.
 
-    Servers that are not known to be prompt have one half of the places together. Of what is free a server may take a half at
+    Servers that are not known to be prompt have one half of the places together. Of the free places a server may take a half at
     most. A ticket stands for one request that waits for a place; tickets differ. `now`: monotonic seconds.
     """
 

@@ -1,4 +1,4 @@
-"""Which of several database servers is the primary: after a failover the former one may come back and take writes, too."""
+"""Decides which of several database servers is the primary: after a failover the former one may return and accept writes, too."""
 
 from __future__ import annotations
 

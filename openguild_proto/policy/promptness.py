@@ -1,4 +1,4 @@
-"""Which other servers have answered soon lately. One that is slow must not hold up what concerns the others."""
+"""Remembers which other servers answer promptly: a slow one must not delay work for the others."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class EmojiUse(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Crowd(NamedTuple):
-    """What reactions do not tell of an emoji that more users have used than are kept."""
+    """The rest of a crowded emoji: the users beyond those that are kept."""
 
     emoji: str
     has_reacted: bool  # the reader
@@ -99,7 +99,7 @@ def _kept(uses: Iterable[EmojiUse]) -> tuple[str, bool]:
 
 
 def _beginning(emoji: str) -> str:
-    """How the JSON of an emoji's use begins. A quote within an emoji is escaped, so that no emoji looks like it."""
+    """The beginning of an emoji's use in JSON. A quote within an emoji is escaped, so that no emoji looks like it."""
     return f'{{"emoji":{_encode(emoji).decode()},'
 
 

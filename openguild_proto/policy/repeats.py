@@ -20,7 +20,7 @@ class Once(Record, frozen=True):
 
 
 class KeptAnswer(NamedTuple):
-    """What a creation made, under the key of its author. `answer`: the record that its effect returned, as JSON."""
+    """The result of a creation, under the key of its author. `answer`: the record that its effect returned, as JSON."""
 
     fingerprint: bytes
     answer: bytes

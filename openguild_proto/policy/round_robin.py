@@ -1,4 +1,4 @@
-"""Turns of those who wait, one after the other: what one has waiting does not hold up the others."""
+"""Round-robin turns by key: a long queue of one key does not delay the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class RoundRobin(Generic[T]):
-    """Items by the key of whose they are. Those of a key have their turns in the order of their coming."""
+    """Items by key. The keys take turns; items of one key keep their order."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[T]] = {}  # by key, that whose turn was longest ago first

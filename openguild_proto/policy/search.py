@@ -1,4 +1,4 @@
-"""What a search finds: the terms of a text and of a query, by one rule for every store (PROTOCOL 7.11).
+"""The rules of search: the terms of a text and of a query, the same for every store (PROTOCOL 7.11).
 
 A store either compares with `matches`, or keeps `terms_of` each message in an index that answers the same.
 """
@@ -31,7 +31,7 @@ Terms: TypeAlias = Mapping[str, Sequence[int]]
 
 
 class Has(Enum):
-    """What a message may be asked to have."""
+    """The properties that a search may ask for."""
 
     LINK = "link"  # a web address in its text
     REPLY = "reply"  # it answers another message
@@ -181,7 +181,7 @@ def has_link(text: str) -> bool:
 
 
 class Wanted(NamedTuple):
-    """What messages a search asks for: all that is given must be so. Times are UTC milliseconds.
+    """The conditions of a search; a message must meet all that are given. Times are UTC milliseconds.
 
     `places`: ids of channels and of guilds; without any, the channels of the searcher's guilds and those they have a role in.
     """

@@ -1,4 +1,4 @@
-"""Which standby serves a read, how long a read waits for it, and when it is left out.
+"""Chooses the standby that serves a read, how long the read waits for it, and when a standby is left out.
 
 A read sees whatever was acknowledged before it began, by whichever replica. So a read first asks the primary for the place that
 its log of changes has reached, and then waits until the standby has it, for a bounded time. Reads that wait together share
@@ -16,7 +16,7 @@ LONGEST_PAUSE_SECS = 0.016
 
 
 class StandbyState(Enum):
-    """What is known of a standby. Only one that serves is given reads."""
+    """The known state of a standby. Only one that serves is given reads."""
 
     SERVING = "it had what the primary had"
     BEHIND = "it did not have it in time"
@@ -25,7 +25,7 @@ class StandbyState(Enum):
 
 
 class WalPlace(Record, frozen=True):
-    """Where a server's log of changes stands. `lineage`: the cluster and its timeline; of a standby as the primary recorded it
+    """A position in a server's write-ahead log. `lineage`: the cluster and its timeline; of a standby as the primary recorded it
     for the epochs of logs; None: it does not say."""
 
     lineage: str | None

@@ -1,4 +1,4 @@
-"""A rate limit for what is frequent: one number for each key, where a sliding window keeps a time for each admission."""
+"""A rate limit for frequent actions: one number for each key, where a sliding window keeps a time for each admission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns of addresses, one after the other: what an address has waiting does not hold up what others have."""
+"""Round-robin turns by address: a long queue of one address does not delay the others."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class _Waiting(NamedTuple, Generic[T]):
 
 
 class TurnsByAddress(Generic[T]):
-    """What waits, at most `max_bytes` of it, and `max_bytes_of_address` of one address (PROTOCOL 2.7.3).
+    """Waiting items, at most `max_bytes` of them, and `max_bytes_of_address` from one address (PROTOCOL 2.7.3).
 
-    What came from one address has its turns in the order of its coming.
+    Items of one address keep their order.
     """
 
     def __init__(self, max_bytes: int, max_bytes_of_address: int) -> None:
@@ -30,7 +30,7 @@ class TurnsByAddress(Generic[T]):
         self._total = 0
 
     def add(self, address: str, item: T, nbytes: int) -> bool:
-        """Have `item` wait behind those of its address. False: too much waits already."""
+        """Queue `item` behind those of its address. False: too much is waiting already."""
         key = limit_key(address)
         of_address = self._of_address.get(key, 0) + nbytes
         if of_address > self._max_bytes_of_address or self._total + nbytes > self._max_bytes:

@@ -1,1 +1,1 @@
-"""What one replica does between the log and its sockets, without I/O."""
+"""One replica between the log and its sockets, without I/O."""

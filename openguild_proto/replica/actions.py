@@ -1,4 +1,4 @@
-"""What a replica wants done, as data, in the order in which it is to be done."""
+"""The actions that a replica asks for, as data, to be carried out in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openguild_proto.http.message import OpenStream
 
 
 class StreamSocket(Protocol):
-    """What a replica knows of a socket that carries a stream; both members are the replica's."""
+    """A replica's record of a socket that carries a stream; both members are the replica's."""
 
     stream: OpenStream | None
     subscriber: Subscriber | None

@@ -24,11 +24,11 @@ T = TypeVar("T")
 
 
 class ChannelGone(Exception):
-    """The channel that was to be followed has been deleted meanwhile."""
+    """The channel to follow has been deleted meanwhile."""
 
 
 class _Opening:
-    """Of some channels, shared by all who hold one of them meanwhile. Neither begun nor failed: whoever did it has left."""
+    """Opens some channels, for all that hold one of them meanwhile. Neither begun nor failed: its caller has left."""
 
     __slots__ = ("ended", "failed")
 
@@ -102,7 +102,7 @@ class ChannelFeed:
 
 
 class ChannelHandler(Protocol):
-    """What the owner of the feeds does with them."""
+    """The actions of the owner of the feeds."""
 
     def release(self, channel_id: str, sequence: int, payload: bytes) -> None:
         """The next event of a channel, in order and once."""
@@ -126,7 +126,7 @@ class Channels:
         self._epochs = epochs
         self._feeds: dict[str, ChannelFeed] = {}
         self._restarts = 0  # of all feeds
-        self._left: dict[str, None] = {}  # channels that nothing follows any more, and that the wire still brings
+        self._left: dict[str, None] = {}  # channels that nothing follows any more, and that the bus still brings
 
     def get(self, channel_id: str) -> ChannelFeed | None:
         """The channel's feed, where something local depends on it."""

@@ -1,6 +1,6 @@
 """The control log: what changed about sessions, members and channels reaches the sockets of every replica.
 
-Each record is a row that was stored with the change, numbered without holes. The wire carries it at once; what the wire lost is
+Each record is a row that was stored with the change, numbered without holes. The bus carries it at once; what the bus lost is
 read from the log. A stream is ended by what the store says now (a re-check), so a repeated or late record does no harm.
 """
 
@@ -117,7 +117,7 @@ class Controls:
             self._apply_contained(record)  # needs nothing of what came before, and does no harm twice
 
     def check_tail(self) -> Procedure[None]:
-        """Read and apply what neither this replica nor the wire has brought. Raises StorageUnavailable."""
+        """Read and apply the records that came neither from this replica nor over the bus. Raises StorageUnavailable."""
         follower = self.follower
         if not follower.begun:
             yield from self.start()

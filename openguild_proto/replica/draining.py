@@ -1,4 +1,4 @@
-"""The streams of a replica that stops are sent elsewhere in waves."""
+"""Closes the streams of a stopping replica in waves, so that their clients reconnect elsewhere."""
 
 from __future__ import annotations
 

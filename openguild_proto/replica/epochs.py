@@ -1,10 +1,10 @@
-"""Sees that the database lost what was committed, and has every channel given a new epoch in the same breath.
+"""Detects that the database has lost commits, and then gives every channel a new epoch at once.
 
-What shows it: another lineage than the one recorded in the database (a promotion, a point-in-time recovery, a move), also at the
+The signs are another lineage than the one recorded in the database (a promotion, a point-in-time recovery, a move), also at the
 start of a replica; and a log that went back under a running replica. Replicas that see it at once renew once: the first one's
 transaction wins, the others find the count of renewals raised.
 
-The same readings have the id of the database, which decides with whom a replica talks. It is given anew with the epochs, so that
+The same readings have the id of the database, which decides with which replicas this one talks. It changes with the epochs, so that
 a copy that is used beside its original, such as a restored backup, leaves it.
 """
 

@@ -1,6 +1,6 @@
-"""Pages of the log for gateway sockets: each is read once for all sockets that ask for it together, and kept a while.
+"""Pages of logs for gateway sockets: each is read once for all sockets that ask for it together, and cached for a while.
 
-What is kept is bounded in bytes, and goes when a text in it is redacted or the log is another one.
+The cache is bounded in bytes; a page is dropped when a text in it is redacted or the log's epoch changes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The gateway's sockets of a replica: whose they are, which logs they follow, and what becomes of them when rights change.
+"""The gateway sockets of a replica: their users, the logs that they follow, and what happens when rights change.
 
-A socket's own protocol is `GatewayServer`; whoever drives the socket carries out its actions and hands `Subscribe`, `Unsubscribe`
+A socket's own protocol is `GatewayServer`; the socket's driver carries out its actions and hands `Subscribe`, `Unsubscribe`
 and `ReadPage` to `do`.
 """
 
@@ -248,7 +248,7 @@ class Gateway:
         return name is None or all(self.feeds.hub.has_room(feed.key) for feed in self.feeds.feeds_of(name))
 
     def log_ended(self, log_id: str, code: GoneCode) -> None:
-        """The log is gone, or is another one from now on: whoever follows it is told so."""
+        """Tell the followers of a log that it is gone, or is another one from now on."""
         for feed, followers in self._end(log_id):
             self._each(followers, partial(rights.tell_gone, feeds=[feed], code=code))
 
@@ -267,7 +267,7 @@ class Gateway:
         self._outputs.procedures.start(work, "telling sockets that logs are gone")
 
     def _end(self, log_id: str) -> Iterator[tuple[Feed, list[GatewaySocket]]]:
-        """Retire the feeds of a log; yields each with whoever followed it."""
+        """Retire the feeds of a log; yield each with its followers."""
         name = self._names.get(log_id)
         for feed in self.feeds.feeds_of(name) if name is not None else ():
             followers = [self._following[follower] for follower in self.feeds.followers(feed)]

@@ -1,4 +1,4 @@
-"""Which logs the gateway's sockets may follow: read from the store when a user's rights may have changed."""
+"""Decides which logs gateway sockets may follow: read from the store when a user's rights may have changed."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from openguild_proto.sessions.tokens import Claims
 
 
 class GatewaySocket(Protocol):
-    """What a replica knows of a socket of the gateway."""
+    """A replica's record of a gateway socket."""
 
     @property
     def server(self) -> GatewayServer:

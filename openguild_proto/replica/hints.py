@@ -1,4 +1,4 @@
-"""Hints of this replica's clients and of other replicas: who is told of them, and by which way."""
+"""Hints of this replica's clients and of other replicas: chooses their receivers here and how they are told."""
 
 from __future__ import annotations
 

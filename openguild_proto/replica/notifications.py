@@ -1,4 +1,4 @@
-"""Notification streams: what a user sees is followed while they have one open, and each user learns of it by one ring.
+"""Notification streams: while a user has one open, their visible channels are followed, and one ring carries all of it.
 
 A user's notification stream is the ring `user:<user id>`, beside the rings of channels.
 """
@@ -36,7 +36,7 @@ class TooManyChannels(Exception):
 
 
 class _Refresh:
-    """A reading of what a user sees, under way or waiting for its turn.
+    """A reading of a user's visible channels, under way or waiting for its turn.
 
     `created`: channels that appeared since it was asked for, and whether the user was told; `deleted`: those that went.
     """
@@ -50,7 +50,7 @@ class _Refresh:
 
 
 class Notifications:
-    """Users with open notification sockets, the feeds of what they see, and what they are told."""
+    """Users with open notification sockets, the feeds of their visible channels, and their notifications."""
 
     def __init__(self, hub: Hub, outputs: Outputs, channels: Channels) -> None:
         self.watchers = Watchers()
@@ -131,7 +131,7 @@ class Notifications:
             yield from self._outputs.each([user_id], partial(self._take_back, channel_ids=lost))
 
     def _take_back(self, user_id: str, channel_ids: Set[str]) -> None:
-        """What the user was told of these channels, and has not been sent, goes."""
+        """Remove the notifications about these channels that the user has not been sent."""
         self._hub.rewrite(user_ring(user_id), partial(frame_taken_back, channel_ids=channel_ids))
 
     def sees_too_many(self, user_id: str) -> bool:
@@ -173,7 +173,7 @@ class Notifications:
         return bool(users)
 
     def redacted(self, channel_id: str, redaction: Redaction) -> None:
-        """What users were told of the message, and have not been sent, goes; in turn, behind what they are being told of it."""
+        """Remove notifications about the message that users have not been sent; in turn, behind those still being made."""
 
         def rewrite(user_id: str) -> None:
             self._hub.rewrite(user_ring(user_id), partial(redacted_frame, redaction=redaction))

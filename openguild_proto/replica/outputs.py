@@ -1,4 +1,4 @@
-"""What a replica has decided and nobody has carried out yet; and what it counts."""
+"""The outputs of a replica: decided actions that are not carried out yet, and its counters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Counters:
 
 
 class _Part:
-    """The next items of a work; `done` is set behind the last of them, also where the work breaks off."""
+    """The next items of a work; `done` is set behind the last of them, also where the work fails."""
 
     def __init__(self, rest: Iterator[Any], done: Signal) -> None:
         self.done = done
@@ -60,7 +60,7 @@ class _Part:
 
 
 class Outputs:
-    """Actions in order. What concerns very many sockets waits as an iterator: one action at a time, made when it is taken."""
+    """Actions in order. Work that concerns very many sockets waits as an iterator; each of its actions is made when it is taken."""
 
     def __init__(self, hub: Hub) -> None:
         self.counters = Counters()
@@ -77,7 +77,7 @@ class Outputs:
         self._actions.append(action)
 
     def add_each(self, items: Iterable[T], decide: Callable[[T], AnyAction | None]) -> None:
-        """What `decide` says of each item, in order and behind the other works; decided as it is taken.
+        """Add the actions that `decide` gives for each item, in order, behind the other works; each is decided when it is taken.
 
         Hand over items that do not change meanwhile.
         """
@@ -142,7 +142,7 @@ class Outputs:
             except Exception as failure:  # contained: what else waits is done, the rest of this work cannot be known
                 self._works.popleft()
                 return Log(Level.ERROR, "work for many sockets broke off", failure=failure)
-            if item is _END:  # whoever waited for that has perhaps gone on, with a query or an action
+            if item is _END:  # a procedure that waited for that may have gone on, with a query or an action
                 self._works.popleft()
                 continue
             try:

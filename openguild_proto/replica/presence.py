@@ -166,7 +166,7 @@ class Presence:
         return PresenceStatus.of_all(statuses)
 
     def _look_at(self, user_id: str) -> None:
-        """What a user's sessions here say may be another than before."""
+        """Note that a user's sessions here may have another status than before."""
         sessions = self._sessions.get(user_id, {})
         status = PresenceStatus.of_all([session.status for session in sessions.values()])
         if status is self._here.get(user_id, OFFLINE):

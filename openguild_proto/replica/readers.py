@@ -1,4 +1,4 @@
-"""What an operator sees of the readers of a replica: which logs have a backlog, and how far gateway sockets are behind."""
+"""The readers of a replica for its operator: logs with a backlog, and how far gateway sockets are behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHANNEL = "channel:"
 
 
 class Depths(NamedTuple):
-    """How many events the deepest readers are behind in the rings."""
+    """The backlog of the slowest readers of the rings, in events."""
 
     channels: list[tuple[str, int]]  # (channel id, events), deepest first, only channels with a backlog
     notifications: int  # of the deepest notification stream

@@ -1,4 +1,4 @@
-"""What goes from the frames that a replica keeps: texts that were taken away (PROTOCOL 6.7), channels that a user lost (8.8.6)."""
+"""Removes from kept frames the texts that were redacted (PROTOCOL 6.7) and the channels that a user lost (8.8.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one replica does between the log and its sockets, as one state machine without I/O.
+"""One replica between the log and its sockets, as one state machine without I/O.
 
 It is to a replica what `ServerConnection` is to a socket. The call contract: give it an input with the time, then take actions
 until there are none and carry them out in order, and come back at `next_deadline`:
@@ -154,7 +154,7 @@ class Replica:
         self._outputs.add(Publish(event.log_id, payload, ""))
 
     def heard(self, channel_id: str, payload: bytes, *, now: float) -> None:
-        """What another replica tells of a channel: an event that it stored, or a hint."""
+        """Take another replica's message about a channel: an event that it stored, or a hint."""
         self._at(now)
         if payload.startswith(HINT_START):
             self._hints.heard(payload)
@@ -176,7 +176,7 @@ class Replica:
         self._hints.announce(hint)
 
     def heard_broadcast(self, topic: Topic, payload: bytes, *, now: float) -> None:
-        """What another replica tells all."""
+        """Take another replica's message to all."""
         self._at(now)
         try:
             match topic:
@@ -321,7 +321,7 @@ class Replica:
         return self._outputs.counters
 
     def probe(self, topic: Topic) -> bytes:
-        """Return a message without effect, to test whether the wire permits the topic; b"" where it is not used."""
+        """Return a message without effect, to test whether the bus permits the topic; b"" where it is not used."""
         match topic:
             case Topic.CONTROL:
                 return CONTROL_PROBE
@@ -336,7 +336,7 @@ class Replica:
 
     @property
     def limit_divisor(self) -> int:
-        """What the limits are divided by at the moment."""
+        """The number that the limits are divided by at the moment."""
         return 1 if self._sharing is None else self._sharing.divisor
 
     def depths(self) -> Depths:

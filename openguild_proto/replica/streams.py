@@ -140,7 +140,7 @@ class Streams:
     # --- replays -------------------------------------------------------------------------------------
 
     def next_pages(self, socket: StreamSocket) -> Pieces | None:
-        """What a replaying socket gets next. Empty: it is live, or ends. None: wait for its `Replay`."""
+        """Return the next bytes of a replaying socket. Empty: it is live, or ends. None: wait for its `Replay`."""
         subscriber = socket.subscriber
         if subscriber is not None and subscriber.held:
             return None
@@ -254,7 +254,7 @@ class Streams:
         self._outputs.add_each(self._hub.close(channel_id), _end_restarted)
 
     def forget_channel(self, channel_id: str) -> None:
-        """What is kept of a channel that is gone, and who was to be notified of it."""
+        """Forget a channel that is gone, and its watchers."""
         self.pages.drop_channel(channel_id)
         self.notifications.forget_channel(channel_id)
 

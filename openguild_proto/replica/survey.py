@@ -1,6 +1,6 @@
-"""One look at all sockets of a replica, for its operator: who reads, and how far behind.
+"""Surveys all sockets of a replica for its operator: who reads, and how far behind.
 
-There may be very many sockets, so whoever looks gives one after the other, and lets the loop turn between them.
+There may be very many sockets, so the caller passes them one by one, and lets the loop turn in between.
 """
 
 from __future__ import annotations

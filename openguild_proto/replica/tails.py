@@ -1,4 +1,4 @@
-"""Tail checks: what the wire did not bring is found in the log, now and then, and at once when the wire was away."""
+"""Tail checks: find in the log what the bus has lost, at intervals, and at once after the bus was down."""
 
 from __future__ import annotations
 

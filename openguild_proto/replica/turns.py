@@ -1,4 +1,4 @@
-"""Turns of procedures at a few places, those of different users one after the other."""
+"""Lets a few procedures run at a time; users take turns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Turns:
         yield from turn.wait()
 
     def leave(self) -> None:
-        """End a turn; whoever waits longest has it from now on."""
+        """End a turn; the longest waiting procedure gets it."""
         following = self._waiting.take()
         if following is None:
             self._free += 1

@@ -1,4 +1,4 @@
-"""Which signals of typing are told: few enough that no channel floods those who see it."""
+"""Chooses the typing signals that are passed on: few enough that no channel floods its readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is to be notified of what: users with open notification sockets, by channel and by guild."""
+"""The users with open notification sockets, by the channels and guilds that notify them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Watchers:
         self.beginnings = 0  # of what users see: what was read before the last one may not be so any more
 
     def begin_anew(self) -> None:
-        """What users see may have changed without a record of it: whatever was read before is current no more."""
+        """Note that the visible channels of any user may have changed without a record: earlier readings are out of date."""
         self.beginnings += 1
 
     def is_current(self, user_id: str) -> bool:
-        """Whether what the user sees is known, and was read since everything began anew."""
+        """Whether the user's visible channels are known, and were read since `begin_anew`."""
         return self._read_at.get(user_id) == self.beginnings
 
     def was_read(self, user_id: str, beginning: int) -> None:
-        """What was given to `update` was read when the count of beginnings was `beginning`."""
+        """Whether a reading made when the count of beginnings was `beginning` is still current."""
         self._read_at[user_id] = beginning
 
     def is_watching(self, user_id: str) -> bool:
-        """Whether what the user sees is known here: `update` was called and the interest has not ended."""
+        """Whether the user's visible channels are known here: `update` was called and the interest has not ended."""
         return user_id in self._channels
 
     def is_retained(self, user_id: str) -> bool:
@@ -41,7 +41,7 @@ class Watchers:
         return user_id in self._sockets
 
     def users(self) -> list[str]:
-        """Whoever watches."""
+        """All users who watch."""
         return list(self._channels)
 
     def channels_of(self, user_id: str) -> Set[str]:
@@ -57,11 +57,11 @@ class Watchers:
         return self._by_guild.get(guild_id, {}).keys()
 
     def retain(self, user_id: str) -> None:
-        """One more notification socket of this user."""
+        """Count one more notification socket of this user."""
         self._sockets[user_id] = self._sockets.get(user_id, 0) + 1
 
     def release(self, user_id: str) -> Set[str]:
-        """One socket less; with the last one the user's interest ends. Returns channels nobody watches any more."""
+        """Count one socket less; with the last one the user's interest ends. Return the channels nobody watches any more."""
         self._sockets[user_id] -= 1
         if self._sockets[user_id] > 0:
             return {}.keys()
@@ -73,7 +73,7 @@ class Watchers:
         return gone
 
     def update(self, user_id: str, guilds: Iterable[str], channels: Iterable[str]) -> tuple[Set[str], Set[str]]:
-        """What the user sees now. Returns (channels watched by somebody from now on, channels watched by nobody now)."""
+        """Set the user's visible guilds and channels. Return (channels now watched by somebody, channels now watched by nobody)."""
         wanted_guilds, wanted = dict.fromkeys(guilds), dict.fromkeys(channels)
         _move(self._by_guild, user_id, self._guilds.get(user_id, {}), wanted_guilds)
         self._guilds[user_id] = wanted_guilds
@@ -82,7 +82,7 @@ class Watchers:
         return moved
 
     def add_channel(self, users: Set[str], channel_id: str) -> bool:
-        """A new channel that these watching users see. True: nobody watched it before."""
+        """Add a new channel that these watching users see. True: nobody watched it before."""
         for user_id in users:
             self._channels[user_id][channel_id] = None
         new = channel_id not in self._by_channel

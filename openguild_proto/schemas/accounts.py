@@ -28,7 +28,7 @@ class Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Version(Body, frozen=True):
-    """Which release answers."""
+    """The release of the server."""
 
     version: str
 
@@ -122,7 +122,7 @@ class PasswordChange(Body, frozen=True):
 
 
 class Profile(Body, frozen=True):
-    """How others see an account. `display_name`: the username where there is none."""
+    """An account as others see it. `display_name`: the username where there is none."""
 
     user_id: Uuid
     username: Username

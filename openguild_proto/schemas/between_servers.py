@@ -33,7 +33,7 @@ class JoinRequest(Exchanged, frozen=True):
 
 
 class RemoteInvite(Exchanged, frozen=True):
-    """Where an invite leads."""
+    """The guild of an invite."""
 
     guild_id: str
     guild_name: str
@@ -85,7 +85,7 @@ class UserRequest(Exchanged, frozen=True):
 
 
 class UserAnswer(Exchanged, frozen=True):
-    """What the receiver's route answers the user. `body` None: none."""
+    """The answer of the receiver's route, for the user. `body` None: it has none."""
 
     status: int
     headers: dict[str, str] = {}
@@ -132,14 +132,14 @@ class EndedGuild(Exchanged, frozen=True):
 
 
 class Delivery(Exchanged, frozen=True):
-    """What is new in logs that the receiver mirrors. `ended`: guilds whose mirrors it must purge."""
+    """New events of logs that the receiver mirrors. `ended`: guilds whose mirrors it must purge."""
 
     logs: list[LogDelivery] = []
     ended: list[EndedGuild] = []
 
 
 class MirrorPlace(Exchanged, frozen=True):
-    """Where the mirror of a log stands. `status`: ok, unknown (not mirrored), epoch (of another one), or refused (by `reason`)."""
+    """The newest place of a mirrored log. `status`: ok, unknown (not mirrored), epoch (of another), refused (by `reason`)."""
 
     log_id: str
     status: str
@@ -149,7 +149,7 @@ class MirrorPlace(Exchanged, frozen=True):
 
 
 class DeliveryAnswer(Exchanged, frozen=True):
-    """Where the mirrors stand now. `purged`: guilds of which nothing is left."""
+    """The newest places of the mirrored logs. `purged`: guilds of which nothing is left."""
 
     logs: list[MirrorPlace] = []
     purged: list[str] = []

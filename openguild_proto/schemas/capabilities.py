@@ -57,7 +57,7 @@ class PageLimits(Body, frozen=True, omit_defaults=False):
 
 
 class CountLimits(Body, frozen=True, omit_defaults=False):
-    """How many of each there may be."""
+    """The highest number of each."""
 
     guilds_owned: Count
     guilds_joined: Count
@@ -92,7 +92,7 @@ class RateLimitPolicy(Body, frozen=True):
 
 
 class Capabilities(Body, frozen=True, omit_defaults=False):
-    """What this server offers. A client asks here, and never guesses from a version."""
+    """The features of this server. A client asks here, and never guesses from a version."""
 
     server_name: str
     version: str

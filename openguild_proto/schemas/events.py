@@ -1,4 +1,4 @@
-"""What the events of logs say, by their `event_type` (PROTOCOL 6.4, 6.6, 6.7). Those of guilds and users: log_contents.py."""
+"""Contents of the events of channel logs, by their `event_type` (PROTOCOL 6.4, 6.6, 6.7). Guilds and users: log_contents.py."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from openguild_proto.schemas.log_contents import GUILD_CONTENTS, USER_CONTENTS, 
 
 
 class EventAuthor(Body, frozen=True):
-    """Who posted a message, by the name of that moment."""
+    """The author of a message, under the name of that moment."""
 
     id: Uuid
     username: NameText
 
 
 class MentionedParties(Body, frozen=True):
-    """Whom a message mentions. `roles`: whoever has one of them as their effective role in the channel."""
+    """The mentions of a message. `roles`: all members with one of them as their effective role in the channel."""
 
     users: tuple[Uuid, ...] = ()
     roles: tuple[Role, ...] = ()
@@ -84,7 +84,7 @@ class PinContent(Body, frozen=True):
 
 
 class RedactedContent(Body, frozen=True):
-    """What is left of the content of a message, or of an edit of one (`target`), that was taken back."""
+    """The rest of the content of a redacted message, or of an edit (`target`) of one."""
 
     content: Literal[""]
     redacted_by: EventId

@@ -55,7 +55,7 @@ class NewChannel(Body, frozen=True):
 
 
 class ChannelChange(Body, frozen=True):
-    """What is to change of a channel, at least one of its members; an empty topic is none."""
+    """Changes of a channel, at least one; an empty topic removes it."""
 
     name: NameText | UnsetType = UNSET
     topic: TopicText | UnsetType = UNSET
@@ -185,7 +185,7 @@ class Invite(Body, frozen=True, omit_defaults=False):
 
 
 class InvitePreview(Body, frozen=True, omit_defaults=False):
-    """What an invite leads to. `origin`: the server that owns the guild, where it is another one."""
+    """The guild and role of an invite. `origin`: the server that owns the guild, where it is another one."""
 
     code: str
     guild_id: Uuid

@@ -1,4 +1,4 @@
-"""What the events of a guild's and of a user's log say, by their `event_type` (PROTOCOL 6.9, 6.10).
+"""Contents of the events of a guild's and a user's log, by their `event_type` (PROTOCOL 6.9, 6.10).
 
 Each is written in the transaction of the change that it tells. `reason` is what the actor, the event's `sender`, gave for it.
 """
@@ -86,7 +86,7 @@ class ChannelCreatedContent(LogContent, frozen=True):
 
 
 class ChannelUpdatedContent(LogContent, frozen=True):
-    """What a channel is now: all of it, changed or not."""
+    """The whole channel as it is now, including the members that did not change."""
 
     event_type = "channel.updated"
     channel_id: Uuid
@@ -169,7 +169,7 @@ class MemberUnbannedContent(LogContent, frozen=True):
 
 
 class InviteCreatedContent(LogContent, frozen=True):
-    """There is one invite more. Its code is not told: whoever has it may join."""
+    """An invite was created. The event does not hold its code, because anybody who has the code may join."""
 
     event_type = "invite.created"
     invite_id: str
@@ -178,7 +178,7 @@ class InviteCreatedContent(LogContent, frozen=True):
 
 
 class InviteDeletedContent(LogContent, frozen=True):
-    """An invite was deleted, before or after it was used up."""
+    """An invite was deleted, used up or not."""
 
     event_type = "invite.deleted"
     invite_id: str

@@ -1,4 +1,4 @@
-"""What each change appends to which logs. Both stores call it in the transaction of the change.
+"""Builds the log entries of each change. Both stores call it in the transaction of the change.
 
 A guild's log comes before that of a user: a store holds a log from the first append on, so all take them in this order.
 """
@@ -106,12 +106,12 @@ def member_joined(guild: GuildRecord, member: MemberRecord, *, invite_code: str 
 
 
 def joined_guild(guild: GuildRecord, member: MemberRecord) -> Entries:
-    """What the user's own log tells of it."""
+    """Return its entry in the user's own log."""
     return ((member.user_id, GuildJoinedContent(guild.guild_id, guild.name, member.role)),)
 
 
 def left_guild(guild_id: str, user_id: str, *, removed: bool, reason: str | None) -> Entries:
-    """What the user's own log tells of the end of their membership."""
+    """Return the entry in the user's own log about the end of their membership."""
     return ((user_id, GuildLeftContent(guild_id, removed, reason)),)
 
 

@@ -43,7 +43,7 @@ class SyncedEvent(Body, frozen=True):
 
 
 class LogNews(Body, frozen=True):
-    """What is new in one log.
+    """The news of one log.
 
     `news`: events follow the client's place without a gap; where they end before `head`, ask again from the last one.
     `restarted`: the place means nothing in this log any more; read the folded state anew. `gone`: not readable (any more).

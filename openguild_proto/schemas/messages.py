@@ -30,7 +30,7 @@ ReactionAction: TypeAlias = Literal["add", "remove"]
 
 
 class AllowedMentions(Body, frozen=True):
-    """Which of those that the text names it is to mention; absent members allow all of their kind."""
+    """Restricts the mentions of a text; absent members allow all of their kind."""
 
     users: list[Uuid] | None = None
     roles: list[Role] | None = None
@@ -48,13 +48,13 @@ class PostMessage(Body, frozen=True):
 
 
 class TypingPreview(Body, frozen=True):
-    """What the caller is writing, as far as it is shown."""
+    """The text that the caller is writing, as far as they show it."""
 
     preview: PreviewText
 
 
 class PostedMessage(Body, frozen=True):
-    """Where the message stands in its channel's log."""
+    """The place of the message in its channel's log."""
 
     sequence: Sequence
     event_id: str
@@ -93,7 +93,7 @@ class ChangedMessage(Body, frozen=True):
 
 
 class Author(Body, frozen=True):
-    """Who posted a message."""
+    """The author of a message."""
 
     id: str
     username: str | None = None  # None: the message was taken back
@@ -175,7 +175,7 @@ class MarkReadBody(Body, frozen=True):
 
 
 class ReadPosition(Body, frozen=True):
-    """How far the caller has read a channel."""
+    """The caller's read position in a channel."""
 
     channel_id: Uuid
     last_read_sequence: Count

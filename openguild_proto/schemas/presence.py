@@ -8,7 +8,7 @@ from openguild_proto.schemas.fields import Uuid
 
 
 class ChosenPresence(Body, frozen=True):
-    """How the caller appears: online, idle, or offline although they are there."""
+    """The status that the caller shows: online, idle, or offline although they are connected."""
 
     status: PresenceStatus
 

@@ -1,4 +1,4 @@
-"""What an event does, by its content: of another server's log, or proposed (PROTOCOL 16.6, 16.8)."""
+"""Reads from an event's content what the event does, for events of another server's log and proposed ones (PROTOCOL 16.6, 16.8)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from openguild_proto.schemas.log_contents import MemberBannedContent
 
 
 class Said(NamedTuple):
-    """What an event of a channel's log does. `said`: what a repeat of it must share, beside its type and its target."""
+    """The effect of an event in a channel's log. `said`: what a repeat of it must share, beside its type and its target."""
 
     change: Change | None
     mentions: Mentions = NOBODY

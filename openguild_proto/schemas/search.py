@@ -1,4 +1,4 @@
-"""What a search answers (PROTOCOL 7.11)."""
+"""The answer to a search (PROTOCOL 7.11)."""
 
 from __future__ import annotations
 

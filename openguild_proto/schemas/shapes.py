@@ -1,4 +1,4 @@
-"""What is wrong with the shape of a body or frame, in words for the authors of clients: msgspec's are those of Python."""
+"""Explains a wrong shape of a body or frame to authors of clients: msgspec's messages use Python's terms."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ async def keys(scope: AdminScope, request: Request) -> Response:
 
 
 async def _tell_of_keys(scope: AdminScope) -> None:
-    """Tell every server that is not denied, a few at once. Whoever cannot be told reads the keys within an hour."""
+    """Tell every server that is not denied, a few at once. A server that cannot be told reads the keys within an hour."""
     limiter, told = anyio.CapacityLimiter(TOLD_AT_ONCE), [0, 0]
 
     async def tell(server: str) -> None:

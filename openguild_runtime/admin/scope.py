@@ -1,4 +1,4 @@
-"""What the commands of the admin socket work on, and how they refuse."""
+"""The objects that commands of the admin socket work on, and how they refuse."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
         told = {member: value for member, value in request.items() if member not in SECRETS}
         audit.warning("admin action", uid=uid, request=told, answer=response)
         with anyio.CancelScope(shield=True):  # a drain ends this task
-            await anyio.to_thread.run_sync(logs.flush, AUDIT_SECS)  # whoever has the answer finds the record
+            await anyio.to_thread.run_sync(logs.flush, AUDIT_SECS)  # so the record is there when the answer arrives
     return response
 
 
@@ -164,7 +164,7 @@ async def serve_admin(scope: AdminScope, path: Path) -> None:
             while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
                 line += await stream.receive(MAX_REQUEST_BYTES)
             response = await respond(scope, line, _uid_of(stream))
-            with anyio.move_on_after(ANSWER_SECS, shield=True):  # whoever asks for a drain is answered
+            with anyio.move_on_after(ANSWER_SECS, shield=True):  # a request to drain is answered, too
                 await stream.send(json.dumps(response).encode() + b"\n")
 
     await serve_unix_socket(path, serve)

@@ -1,4 +1,4 @@
-"""What a line of the user does: a message, or a command that begins with a slash."""
+"""Reads a line of the user: a message, or a command that begins with a slash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USAGE = {found[1]: found[0] for found in re.finditer(r"/(\w+)(?: (?:[A-Z]+|\[[A
 
 
 class NoCommand(Exception):
-    """The line cannot be done; the text says why."""
+    """The line cannot be carried out; the text says why."""
 
 
 class Commands:

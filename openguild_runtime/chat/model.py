@@ -1,4 +1,4 @@
-"""What the terminal shows, without the terminal: guilds, channels with unread counts, the messages of the open channel."""
+"""The state that the terminal shows: guilds, channels with unread counts, the messages of the open channel."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class ChatModel:
         self._ids[username.lower()] = user_id
 
     def shown_text(self, text: str) -> str:
-        """Return a text with the names of those whom it mentions."""
+        """Return a text with the names of the users that it mentions."""
         return MENTION.sub(lambda found: f"@{self.names.get(found[1], 'somebody')}", text)
 
     def stored_text(self, written: str) -> str:
@@ -206,7 +206,7 @@ class ChatModel:
 
     @property
     def typing(self) -> str:
-        """Who writes in the open channel, in words."""
+        """The users who are typing in the open channel, in words."""
         names = [self.names.get(user_id, "somebody") for user_id in self.typists.writing(self._clock())]
         if not names:
             return ""

@@ -1,4 +1,4 @@
-"""What a client hears, as types: `@client.on(MessagePosted)`, or `match` on the events of `client.gateway()`.
+"""Events of a client, as types: `@client.on(MessagePosted)`, or `match` on the events of `client.gateway()`.
 
 An event of a log has its place (`log`, `epoch`, `sequence`), the signed `event`, and its `content`. Events about a message
 have methods that act on it.

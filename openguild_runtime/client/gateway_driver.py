@@ -175,7 +175,7 @@ class GatewayDriver:
 
     async def _close_transport(self) -> None:
         transport, self._transport = self._transport, None
-        self.made_room()  # whoever waits to read it gives up
+        self.made_room()  # a task that waits to read it gives up
         if transport is not None:
             await close(transport)
 

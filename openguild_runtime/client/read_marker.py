@@ -31,7 +31,7 @@ class _Answer:
 class ReadMarker:
     """Uses the gateway while it is open and the program keeps up, else `send` (`Client.send`).
 
-    There is no task of its own: whoever waits for an answer sends what is due, also for the others.
+    It has no task of its own: a caller that waits for an answer sends all due positions, also those of others.
     """
 
     def __init__(

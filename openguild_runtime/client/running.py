@@ -28,7 +28,7 @@ log = logging.getLogger("openguild.client")
 
 
 class Runnable(Protocol):
-    """What `run` needs of a client."""
+    """The parts of a client that `run` needs."""
 
     async def enter(self, username: str, password: str) -> None: ...
     async def accept_invite(self, invite: str) -> object: ...

@@ -77,7 +77,7 @@ OWN_AUTHORITY = "; name the file of an authority of your own in the variable SSL
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens."""
+    """The address of a server."""
 
     host: str
     port: int

@@ -1,6 +1,6 @@
 """The parameters of a database URL, behind its `?`. Errors are ValueError and never repeat a value.
 
-libpq (pg_dump, psql) and the driver read the same URL, and libpq knows more parameters. Those that change nothing here are
+libpq (pg_dump, psql) and the driver read the same URL, and libpq knows more parameters. Those without effect here are
 left out for the driver, which would send them to PostgreSQL as settings; those that cannot be kept to are refused.
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
@@ -20,7 +20,7 @@ FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _PROVE = "drop it, and let sslmode=verify-full with sslrootcert prove the server"
 
-# What the driver reads, and the values that it takes where they are few.
+# Parameters that the driver reads, and the values that it takes where they are few.
 _DRIVER: dict[str, tuple[str, ...]] = {
     "host": (), "port": (), "dbname": (), "database": (), "user": (), "password": (), "passfile": (), "service": (),
     "sslcert": (), "sslkey": (), "sslrootcert": (), "sslcrl": (), "sslpassword": (), "krbsrvname": (),
@@ -32,14 +32,14 @@ _DRIVER: dict[str, tuple[str, ...]] = {
     "gsslib": ("gssapi", "sspi"),
 }  # fmt: skip
 
-# What only libpq reads and what changes nothing here: timeouts and the primary are the server's own matter, texts are UTF-8.
+# Parameters that only libpq reads, without effect here: the server has its own timeouts and finds the primary, texts are UTF-8.
 _WITHOUT_EFFECT = frozenset({
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
     "client_encoding", "fallback_application_name", "load_balance_hosts", "sslcompression", "sslsni",
     "max_protocol_version",
 })  # fmt: skip
 
-# What the driver cannot keep to: the values that ask for nothing, and the mend for others.
+# Parameters that the driver does not support: the values that ask for nothing, and the mend for others.
 _NOT_KEPT: dict[str, tuple[tuple[str, ...], str]] = {
     "channel_binding": (("disable", "prefer"), _PROVE),
     "require_auth": ((), _PROVE),

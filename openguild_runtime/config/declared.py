@@ -52,7 +52,7 @@ class ConfigKey(NamedTuple):
 
     @property
     def setting(self) -> Setting:
-        """What it is marked with."""
+        """Its marks."""
         return next(mark for mark in self.field.metadata if isinstance(mark, Setting))
 
     @property

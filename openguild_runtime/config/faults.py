@@ -1,4 +1,4 @@
-"""What pydantic found wrong with the configuration, as one line: the key, the problem, the mend, where it is set.
+"""Formats pydantic's finding about the configuration as one line: the key, the problem, the mend, where it is set.
 
 Lines begin with the words of earlier releases where they had some: scripts look for them (PROTOCOL 13.2.1).
 """
@@ -16,7 +16,7 @@ from openguild_runtime.config.declared import ConfigKey, model_of, section_of
 from openguild_runtime.config.layers import nearest
 from openguild_runtime.config.values import EXAMPLE
 
-# What is wrong with a value of the wrong kind, and the mend.
+# The problem of a value of the wrong kind, and the mend.
 _KINDS = {
     "bool_parsing": "is neither true nor false; write one of the two",
     "bool_type": "is neither true nor false; write one of the two",
@@ -104,7 +104,7 @@ def _example(field: FieldInfo | None) -> str:
 
 
 def _field(location: str, model: type) -> FieldInfo | None:
-    """What is declared under a dotted key; indices of lists lead into their entries."""
+    """Return the declaration of a dotted key; indices of lists lead into their entries."""
     field: FieldInfo | None = None
     section: type | None = model
     for part in location.split("."):

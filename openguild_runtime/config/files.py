@@ -25,7 +25,7 @@ _LONG_NUMBER = re.compile(rf"\d[\d_]{{{MAX_DIGITS},}}")
 
 
 class BadFile(Exception):
-    """What is wrong with a file and the mend, without its name."""
+    """The problem of a file and the mend, without its name."""
 
 
 def read_text(path: Path) -> str:

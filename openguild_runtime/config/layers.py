@@ -38,13 +38,13 @@ REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
 
 
 class ConfigError(Exception):
-    """A line for each fault: the key, what is wrong with its value, how to mend it. Never holds a secret.
+    """A line for each fault: the key, the problem of its value, how to mend it. Never holds a secret.
 
     As a text it is one line, the first.
     """
 
     def __init__(self, *lines: str) -> None:
-        """What cannot be printed, such as a line's end within a key of a file, is escaped."""
+        """Characters that cannot be printed, such as a line's end within a key of a file, are escaped."""
         self.lines = tuple(
             "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in lines
         )

@@ -74,7 +74,7 @@ def _pool_size(value: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSection:
-    """`metrics.*`: whether there are any, a listener of their own, and how long a rendered text serves whoever asks."""
+    """`metrics.*`: whether there are any, a listener of their own, and how long a rendered text is served."""
 
     enabled: Annotated[bool, Setting("whether to serve `/metrics`")] = True
     bind_addr: Annotated[Address | None, Setting("address and port of a separate listener for `/metrics`")] = None
@@ -112,7 +112,7 @@ class SessionSection(SessionSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class NatsSection:
-    """`nats.*`: the wire to the other replicas."""
+    """`nats.*`: the bus to the other replicas."""
 
     url: Annotated[
         NatsUrl | None,
@@ -136,7 +136,7 @@ class NatsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class DrainSection:
-    """`drain.*`: the end (PROTOCOL 12)."""
+    """`drain.*`: how the server stops (PROTOCOL 12)."""
 
     delay_secs: Annotated[Seconds, Setting("from `/ready` 503 to the first closed stream")] = 0
     window_secs: Annotated[Seconds, Setting("from the first closed stream to the last")] = 10
@@ -164,7 +164,7 @@ class DatabaseSection:
 
 @dataclass(frozen=True, kw_only=True)
 class TracingSection:
-    """`tracing.*`: where spans go."""
+    """`tracing.*`: the collector of spans."""
 
     otlp_endpoint: Annotated[HttpUrl | None, Setting("the collector that spans go to, over HTTP")] = None
 
@@ -302,7 +302,7 @@ class ServerConfig(Strict):
         return dict(_flat(self, ""))
 
     def not_default(self) -> list[dict[str, Any]]:
-        """What `shown` has and a server without any configuration has not, by section."""
+        """Return what differs in `shown` from a server without any configuration, by section."""
         default = ServerConfig().shown()
         sections: dict[str, dict[str, Any]] = {}
         for key, value in self.shown().items():
@@ -312,13 +312,13 @@ class ServerConfig(Strict):
 
     @property
     def admin_path(self) -> Path | None:
-        """Where the admin socket is; an embedded server has one in its data directory."""
+        """The path of the admin socket; an embedded server has one in its data directory."""
         if self.admin_socket is not None or not self.embedded:
             return self.admin_socket
         return (self.data_dir / "admin.sock").absolute()
 
     def settings(self, version: str) -> Settings:
-        """What operations read."""
+        """The settings that operations read."""
         return Settings(
             server_name=self.server_name,
             version=version,

@@ -1,4 +1,4 @@
-"""What one value of the configuration may be: types with their checks. A check's text says what is wrong and the mend.
+"""Types of the configuration's values, with their checks. A check's text says what is wrong and the mend.
 
 The texts never repeat a value: it may be a secret. faults.py puts the key before them.
 """

@@ -35,7 +35,7 @@ class _Connection:
 
 
 class PeerConnections:
-    """Sends requests to other servers. `clock`: monotonic seconds. `promptness`: how soon they answer is noted there."""
+    """Sends requests to other servers. `clock`: monotonic seconds. `promptness` records how soon they answer."""
 
     def __init__(self, dialer: Dialer, clock: Callable[[], float], promptness: Promptness) -> None:
         self._dialer = dialer

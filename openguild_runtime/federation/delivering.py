@@ -203,7 +203,7 @@ class PeerHints:
         self._handler.channel_message(channel_id, payload, headers)
 
     def broadcast_message(self, topic: Topic, payload: bytes) -> None:
-        """Pass it on to the one whom it concerns."""
+        """Pass it on to the handler that it concerns."""
         if topic is Topic.HINTS and payload.startswith(PEER_HINTS):
             self._heard(payload)
         else:

@@ -53,7 +53,7 @@ log = structlog.get_logger("openguild.federation")
 
 
 class _Discovery:
-    """One that is under way. Whoever wants the same server waits for it."""
+    """A discovery under way. All callers for the same server wait for it."""
 
     def __init__(self) -> None:
         self.ended = anyio.Event()

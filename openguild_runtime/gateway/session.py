@@ -1,4 +1,4 @@
-"""One gateway socket: carries out what its machine in the core wants, and moves its bytes."""
+"""One gateway socket: carries out the actions of its machine in the core, and moves its bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("openguild.gateway")
 
 
 class SessionHost(Protocol):
-    """What a session needs of its process. `clock`, `wall`: monotonic and UTC seconds."""
+    """The parts of its process that a session needs. `clock`, `wall`: monotonic and UTC seconds."""
 
     feeds: Feeds
     limits: Limits
@@ -93,7 +93,7 @@ class GatewaySession:
 
     @property
     def described(self) -> dict[str, str | None]:
-        """What a record of the log says of it."""
+        """The fields of its log records."""
         return {"request_id": self.opened.request_id, "user_id": self.server.user_id}
 
     # --- what the machine wants ----------------------------------------------------------------------

@@ -36,7 +36,7 @@ log = structlog.get_logger("openguild.gateway")
 
 
 class OperationRunner(Protocol):
-    """What runs operations."""
+    """The runner of operations."""
 
     service: Service
     clock: Callable[[], float]

@@ -44,7 +44,7 @@ log = structlog.get_logger("openguild.http")
 
 
 class RequestHandler(Protocol):
-    """What responds to the requests of a connection server."""
+    """The handler of a connection server's requests."""
 
     def begin(self, transport: Transport, request: Request) -> Rest | None:
         """Respond to `request`, or accept the upgrade it asks for; nothing else of this connection is read meanwhile.

@@ -142,7 +142,7 @@ class NonblockingSocket:
     # --- the end -----------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """End both directions now and wake whoever waits; safe to repeat."""
+        """End both directions now and wake all waiting tasks; safe to repeat."""
         if self.ended:
             return
         self.ended = True

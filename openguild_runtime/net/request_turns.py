@@ -1,7 +1,7 @@
-"""Requests with long bodies, and those that were pipelined, have turns: of each turn of the loop they take `TURN_SECS`, or as long
+"""Requests with long bodies and pipelined requests wait in a queue: of each turn of the loop they take `TURN_SECS`, or as long
 as one takes.
 
-To read 64 KiB of JSON takes up to 10 ms. Many that come at once would hold up everything else of the process.
+Reading 64 KiB of JSON takes up to 10 ms. Many such requests at once would stall everything else in the process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the frames of a ring reach their readers: those of a stream's ring, and those of the gateway's rings.
+"""Sends the frames of rings to their readers: of streams' rings, and of the gateway's rings.
 
 With the compiled extension a chunk is one call that sends straight from the ring's memory (ext/flush.pyx); without it the
 same steps are taken here, one reader at a time.

@@ -1,7 +1,7 @@
-"""Which sockets are ready to be read or written.
+"""Watches which sockets are ready to be read or written.
 
 On Linux one epoll(7) of our own serves all sockets, and the loop watches that. An idle socket is one place in a list then,
-where the loop would keep about 600 bytes. A socket that has broken is reported for as long as something is wanted of it:
+where the loop would keep about 600 bytes. A broken socket is reported for as long as it is watched:
 libuv stops after the first report, which uvloop passes on.
 """
 
@@ -26,7 +26,7 @@ log = structlog.get_logger("openguild.peer")
 
 
 class Watched(Protocol):
-    """What is told that its socket is ready."""
+    """The callbacks of a watched socket."""
 
     @property
     def turns_of(self) -> str:
@@ -37,7 +37,7 @@ class Watched(Protocol):
 
 
 class SocketWatch(Protocol):
-    """Tells sockets that they are ready, until they want nothing more."""
+    """Calls sockets back when they are ready, until they are no longer watched."""
 
     def want(self, descriptor: int, watched: Watched, events: int) -> None:
         """From now on report these `events`; 0: none. Raises OSError where the kernel has no room."""

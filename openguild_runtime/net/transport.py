@@ -39,14 +39,14 @@ class Fed(Enum):
 
 
 class Feeder(Protocol):
-    """What the pump of a subscribed socket gets its bytes from."""
+    """The source of bytes for the pump of a subscribed socket."""
 
     def feed(self, transport: Transport) -> Fed:
         """Put what comes next into the outbox, or send it."""
 
 
 class GatewayDriver(Protocol):
-    """What drives the gateway's protocol on a transport."""
+    """The driver of the gateway's protocol on a transport."""
 
     def next_deadline(self) -> float | None:
         """Monotonic seconds; None: no deadline runs."""
@@ -56,7 +56,7 @@ class GatewayDriver(Protocol):
 
     @property
     def described(self) -> dict[str, str | None]:
-        """What a record of the log says of it."""
+        """The fields of its log records."""
 
     def write_elsewhere(self) -> None:
         """Something else writes to the socket, or it is closing: events wait."""
@@ -67,7 +67,7 @@ Rest: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Work(NamedTuple):
-    """What the callback that reads leaves to a connection's task: the rest of a request, then the events that follow."""
+    """Work that the reading callback leaves to a connection's task: the rest of a request, then the events that follow."""
 
     rest: Rest | None
     events: list[Event]
@@ -75,7 +75,7 @@ class Work(NamedTuple):
 
 
 class TransportHandler(Protocol):
-    """What a transport tells its connection server, and may ask of it."""
+    """The interface of a transport to its connection server."""
 
     @property
     def draining(self) -> bool:
@@ -126,7 +126,7 @@ class Transport:
 
     @property
     def described(self) -> dict[str, str | None]:
-        """What a record of the log says of it: timers, flushes and readers run in no request's context."""
+        """The fields of its log records: timers, flushes and readers run in no request's context."""
         stream = self.stream
         if stream is None:
             return {"peer": self.address} if self.gateway is None else {"peer": self.address, **self.gateway.described}
@@ -147,7 +147,7 @@ class Transport:
         return deadline if other is None else other if deadline is None else min(deadline, other)
 
     def deadline_passed(self) -> None:
-        """Act on what `next_deadline` gave; never raises. What the peer sent is left to whoever reads here."""
+        """Act on what `next_deadline` gave; never raises. The peer's data is left to the reading task."""
         try:
             for event in self.connection.handle_deadline(self._clock()):
                 self._handler.report(self, event)
@@ -259,7 +259,7 @@ class Transport:
     def replay(self) -> None:
         """The log has something for the subscriber: send it now as far as the socket takes it; the pump sends the rest.
 
-        What waits, such as the head of the upgrade's response, leaves with the first page.
+        Queued bytes, such as the head of the upgrade's response, leave with the first page.
         """
         if self._pumping or self.socket.ended:
             return
@@ -282,7 +282,7 @@ class Transport:
                 await self.socket.writable()
         except Exception:
             self._pump_failed()
-        except asyncio.CancelledError:  # no pump can follow, and whoever waits for one would start it again and again
+        except asyncio.CancelledError:  # no pump can follow; a task that waits for one would start it over and over
             self.abort()
             raise
         finally:
@@ -348,7 +348,7 @@ class Transport:
             self.settle()
 
     def abort(self) -> None:
-        """End both directions now; whoever reads or writes here wakes, and the connection server cleans up."""
+        """End both directions now; reading and writing tasks wake, and the connection server cleans up."""
         self.socket.end()
         self._timers.disarm(self)
 

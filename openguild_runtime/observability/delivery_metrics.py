@@ -1,4 +1,4 @@
-"""What the metrics show of deliveries to other servers, read at each scrape (PROTOCOL 11.2)."""
+"""Metrics of deliveries to other servers, read at each scrape (PROTOCOL 11.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is counted of other servers (PROTOCOL 11.2). At most SERVER_SERIES of them have series of their own."""
+"""Metrics of other servers (PROTOCOL 11.2). At most SERVER_SERIES of them have series of their own."""
 
 from __future__ import annotations
 

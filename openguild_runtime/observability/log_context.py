@@ -1,4 +1,4 @@
-"""What log records say beside their own fields: of the process, and of the request that the current task works for."""
+"""Fields of every log record: of the process, and of the request that the current task works for."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NOT_AUTHENTICATED = (*(problem.value for problem in TokenProblem), "unknown_user
 
 
 class BusSeries(NamedTuple):
-    """How the series of a kind of bus are named: `openguild_<prefix>_...`."""
+    """The prefix of a bus's series: `openguild_<prefix>_...`."""
 
     prefix: str
     title: str  # for people

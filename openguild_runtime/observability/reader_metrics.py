@@ -1,4 +1,4 @@
-"""How far the readers of channels are behind, and what those missed that were closed."""
+"""Metrics of readers: how far they are behind, and how many events those missed that were closed."""
 
 from __future__ import annotations
 

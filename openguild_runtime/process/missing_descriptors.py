@@ -1,4 +1,4 @@
-"""Descriptors 0, 1 and 2 where whoever started this process has closed them.
+"""Opens descriptors 0, 1 and 2 if the parent process has closed them.
 
 Imports little: a library may open a file while it is imported, as libffi does, and keep it.
 """

@@ -1,1 +1,1 @@
-"""What one replica does between the log and its sockets."""
+"""One replica between the log and its sockets: it carries out the core's actions."""

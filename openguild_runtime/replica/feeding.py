@@ -1,4 +1,4 @@
-"""Feeds sockets that the flush cannot serve: those that replay the log, and those whose kernel takes no more for a while."""
+"""Feeds sockets that the flush cannot serve: those that replay the log, and those whose send buffer is full."""
 
 from __future__ import annotations
 

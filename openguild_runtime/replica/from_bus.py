@@ -1,4 +1,4 @@
-"""What the bus brings to a replica: events and messages of other replicas, and whether the wire answers."""
+"""Feeds a replica from the bus: events and messages of other replicas, and whether the server answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FromBus:
             self._carry_out()
 
     def broadcast_message(self, topic: Topic, payload: bytes) -> None:
-        """What another replica tells all."""
+        """Take another replica's message to all."""
         self._replica.heard_broadcast(topic, payload, now=self._clock())
         self._carry_out()
 

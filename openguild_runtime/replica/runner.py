@@ -1,7 +1,7 @@
 """Carries out what the core's replica decides: queries, messages to other replicas, flushes, replays and closings.
 
-After each input the replica's actions are taken: the first few at once, more of them for `TURN_SECS` of each turn of the loop, so
-that what concerns very many sockets holds nobody up.
+After each input the replica's actions are taken: the first few at once, the rest for `TURN_SECS` of each turn of the loop, so
+that work for very many sockets stalls nothing else.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class StreamSockets:
             self._waiting.pop(ticket, None)
 
     def prepared(self, ticket: int, refusal: ErrorCode | None) -> None:
-        """The replica has ended a preparation: whoever waits for it goes on."""
+        """Note that the replica has ended a preparation: the waiting task continues."""
         future = self._waiting.pop(ticket, None)
         if future is not None and not future.done():
             future.set_result(refusal)

@@ -96,7 +96,7 @@ def native_ring() -> bool:
 class Server:
     """Every part of one replica. `tasks` runs what lives as long as the replica does.
 
-    What is None here is what the configuration and the system give; a test or a simulation brings its own.
+    Members that are None come from the configuration and the system; a test or a simulation brings its own.
     """
 
     def __init__(

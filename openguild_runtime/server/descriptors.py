@@ -1,6 +1,6 @@
 """Open files: how many connections their limit leaves room for, and what is done when they run out all the same.
 
-What the process needs for itself is set aside first, and a share of the connections is kept from the streams, so that
+The process's own descriptors are set aside first, and a share of the connections is kept from the streams, so that
 `/live` and the metrics respond however many streams there are. Where descriptors run out while it serves (the limit was
 lowered, another program took the system's), idle HTTP connections end, and a few spare descriptors let new ones in.
 """
@@ -79,7 +79,7 @@ def require_descriptors(config: ServerConfig) -> None:
 
 
 def make_budget(config: ServerConfig, limit: int, max_streams: int) -> DescriptorBudget:
-    """How many connections a process may have that may open `limit` files; `max_streams`: its share of the configured ones."""
+    """Return the number of connections for a process with `limit` files; `max_streams`: its share of the configured ones."""
     return DescriptorBudget(limit, _set_aside(config), max_streams, config.websocket.max_connections)
 
 

@@ -1,6 +1,6 @@
-"""What a scrape gets: rendered once in a while, however many ask.
+"""The text of a scrape, rendered at most once in a while for any number of scrapes.
 
-Whoever reaches the listener may ask for the metrics, and to render them costs tens of milliseconds, which others share.
+Anybody who reaches the listener may ask for the metrics. Rendering them takes tens of milliseconds of the loop, so it is shared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Exposition:
     """The metrics of this process, or those of all workers; a text serves for `max_age_secs`. 0: each reader gets a new one.
 
     `render()` gives the text in pieces, between which the loop may turn.
-    What another worker gave is up to `max_age_secs` old when it comes, so a text of all workers may be twice that.
+    Another worker's part is up to `max_age_secs` old when it comes, so the text of all workers may be twice that.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Exposition:
         self._rendering, self._gathering = anyio.Lock(), anyio.Lock()
 
     async def own(self) -> bytes:
-        """This process's: what a sibling asks for. Whoever asks meanwhile waits for the same text."""
+        """Return the metrics of this process, as a sibling asks for them. Requests that come meanwhile wait for the same text."""
         async with self._rendering:
             text = self._fresh(self._own)
             if text is None:
@@ -49,7 +49,7 @@ class Exposition:
         return text
 
     async def whole(self) -> bytes:
-        """What a scrape gets. Whoever asks meanwhile waits for the same text."""
+        """Return the text of a scrape. Scrapes that come meanwhile wait for the same text."""
         if self._slot is None:
             return await self.own()
         async with self._gathering:

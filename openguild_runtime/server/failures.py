@@ -1,4 +1,4 @@
-"""A command that fails: what its operator is told, in one line."""
+"""Failures of commands, as one line for the operator."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class CommandFailed(Exception):
 
 
 class WrongUsage(CommandFailed):
-    """Arguments that are none."""
+    """The arguments are wrong."""
 
 
 def answer_failures(run: Callable[[], int], command: str | None, log_format: Callable[[], str | None]) -> int:
     """`run()`, and what the operator is told when it fails: one line, and exit status 1, or 2 for wrong usage.
 
-    What collects the log of a server reads JSON records where `log_format()` is json; people read the other commands.
+    Log collectors of a server read JSON records where `log_format()` is json; people read the other commands.
     """
     try:
         return run()
@@ -53,7 +53,7 @@ def answer_failures(run: Callable[[], int], command: str | None, log_format: Cal
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a task group wrapped."""
+    """Return the error that task groups have wrapped."""
     failure: BaseException = group
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
@@ -61,7 +61,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _one_line(failure: BaseException, command: str | None) -> str | None:
-    """What to tell the operator, without addresses or credentials; None: a defect, its traceback is wanted."""
+    """Return the operator's line, without addresses or credentials; None: a defect, whose traceback is wanted."""
     match failure:
         case ConfigError() | CommandFailed() | EmbeddedError() | DatabaseUnfit():
             return str(failure)

@@ -1,4 +1,4 @@
-"""What somebody who has just started an embedded server may do next."""
+"""The next steps for somebody who has just started an embedded server."""
 
 from __future__ import annotations
 

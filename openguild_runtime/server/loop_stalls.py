@@ -1,4 +1,4 @@
-"""How late the loop wakes a timer: whatever holds the loop shows here."""
+"""Measures how late the loop wakes a timer: whatever holds the loop shows here."""
 
 from __future__ import annotations
 

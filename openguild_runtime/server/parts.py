@@ -1,4 +1,4 @@
-"""What the configuration chooses: the core's service and the store of one replica."""
+"""The parts that the configuration chooses: the core's service and the store of one replica."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def make_deliveries(
     *,
     holder: str,
 ) -> DeliveryRunner:
-    """What is delivered to other servers. `holder`: a name of this process."""
+    """Return the deliveries to other servers. `holder`: a name of this process."""
     deliveries = Deliveries(holder, service.signer, random.random, service.promptness)
 
     def is_on() -> bool:

@@ -76,7 +76,7 @@ class ReadinessProbe:
         self._wanted.set()
 
     async def _storage_health(self) -> StorageHealth:
-        """What the last probe found, if that is not long ago; else what this one finds in time."""
+        """Return the last probe's result if it is recent, else that of a new probe, as far as it ends in time."""
         now = self._clock()
         if now - self._checked_at < CACHE_SECS:
             return self._health

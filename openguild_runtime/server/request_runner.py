@@ -1,4 +1,4 @@
-"""Runs the operation of a request, traced, counted and logged, whatever it came by: HTTP or a gateway socket."""
+"""Runs the operation of a request, traced, counted and logged, over HTTP and gateway sockets alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the metrics show that is only known when they are read: pools, queues, depths, totals of the replica."""
+"""Metrics whose values are read at each scrape: pools, queues, depths, totals of the replica."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a process comes to serve, whether the command line starts it or a supervisor: its logs, then its loop."""
+"""Starts serving, for the command line and for a supervisor alike: the logs, then the loop."""
 
 from __future__ import annotations
 

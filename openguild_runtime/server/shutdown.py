@@ -32,7 +32,7 @@ log = structlog.get_logger("openguild.shutdown")
 
 
 class DrainRequest:
-    """What an operator asks for by the admin socket: SIGTERM for the whole server, once. A second signal would end it at once.
+    """Drain as the admin socket asks: SIGTERM for the whole server, once. A second signal would end it at once.
 
     A worker that drained alone would be replaced, so its supervisor gets the signal and hands it on to all.
     """

@@ -1,4 +1,4 @@
-"""What a worker and its supervisor tell each other, over a socket pair that the worker is born with.
+"""Messages between a worker and its supervisor, over a socket pair that the worker inherits.
 
 No name in the file system leads to it, so no cleaner of temporary directories can take it away, and no directory has to be
 there or to be writable. Every worker sends its heartbeat, by which the supervisor sees who hangs. The metrics of all workers
@@ -37,7 +37,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
 
 
 class MetricsRequest(msgspec.Struct, frozen=True, tag="metrics_request"):
-    """The metrics, please: of a worker, or from a worker's side of all others. The answer has the same number."""
+    """Asks for metrics: of a worker, or of all others if a worker asks. The answer has the same number."""
 
     number: int
 
@@ -65,7 +65,7 @@ _decoder = msgspec.msgpack.Decoder(Message)
 
 
 class SiblingLink:
-    """One end of the pair: messages whole and in order. What is said to an end that does not read is dropped in the end."""
+    """One end of the pair: sends whole messages in order. Messages to an end that does not read are dropped after a while."""
 
     def __init__(self, sock: socket.socket, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
         sock.setblocking(False)

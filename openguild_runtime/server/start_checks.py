@@ -1,4 +1,4 @@
-"""What only a start needs of the configuration, so that `config check` and the start say the same (PROTOCOL 4.4.1, 11.4.4).
+"""Checks of the configuration that only a start needs, so that `config check` and the start say the same (PROTOCOL 4.4.1, 11.4.4).
 
 Everything raises ConfigError: for each fault the key, what is wrong, the mend.
 """

@@ -1,4 +1,4 @@
-"""What follows from what the store tells: streams and peers hear of changes, metrics count, readiness looks again."""
+"""Reacts to events of the store: streams and peers hear of changes, metrics count, readiness looks again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadlines for what tasks wait for, with one timer of the loop for all of them.
+"""Deadlines of waiting tasks, with one timer of the loop for all of them.
 
 A cancel scope of anyio with a deadline costs a timer, a lookup of the backend and a walk of scopes each time, and every request
 needs several. Almost none passes, so here an entry in a dict is made and removed, and the timer looks at the earliest.

@@ -1,4 +1,4 @@
-"""The time that one kind of work takes of each turn of the loop, so that very many sockets hold nobody up."""
+"""Limits the time that one kind of work takes of each turn of the loop, so that very many sockets stall nothing else."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TurnQueue:
 
 
 class Pauses:
-    """For a task that does much in a row: after `TURN_SECS` of work others have their turn."""
+    """Pauses a long task after each `TURN_SECS` of work, so that others run."""
 
     def __init__(self) -> None:
         self._until = anyio.current_time() + TURN_SECS

@@ -1,4 +1,4 @@
-"""What a current schema lacks because somebody dropped or renamed it, and makes anew what holds no data.
+"""Finds the parts of a current schema that somebody dropped or renamed, and makes those anew that hold no data.
 
 An index is not made by the way, at the start of a server: that stops the writes of its table until it is built.
 """
@@ -27,7 +27,7 @@ UNION ALL
 SELECT 'FUNCTION', proname::text FROM pg_catalog.pg_proc WHERE proname = ANY ($1::text[]) AND pg_function_is_visible(oid)
 """
 
-# What a concurrent build that failed leaves: no query uses it, and every write keeps it up. One that is being built looks alike.
+# Left by a concurrent build that failed: no query uses it, and every write maintains it. One that is being built looks alike.
 INVALID = """
 SELECT i.indexrelid::regclass::text AS name FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
 WHERE NOT i.indisvalid AND t.relname = ANY ($1::text[]) AND pg_table_is_visible(t.oid) ORDER BY 1

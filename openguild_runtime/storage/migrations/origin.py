@@ -17,7 +17,7 @@ ADVICE = "no upgrade is promised before 0.1.0 (docs/operations.md, Migrations)"
 
 
 class Origin(Enum):
-    """Which first step a database began with; the value tells it to the operator."""
+    """The first step that a database began with; the value names it to the operator."""
 
     THIS = ""
     ANOTHER = f"the schema was made by a development version with another first step: create a new database; {ADVICE}"

@@ -50,7 +50,7 @@ from openguild_runtime.storage.postgres.values import Connection, Row, bound, mo
 
 # One row per event of the page; a single row without an event when the channel exists and the page is empty.
 PAGE = "SELECT sequence, event_id, wire, created_at FROM log_page_v1($1, $2, $3, $4)"
-# How many messages of the log `l` are not here. They are unread to nobody.
+# The number of messages of the log `l` that are not here. They are unread to nobody.
 NOT_HERE = """
 coalesce((
     SELECT e.message_number - 1 FROM log_events AS e

@@ -18,7 +18,7 @@ DeleteLogs: TypeAlias = Callable[[Transaction, Sequence[str]], Awaitable[None]]
 
 MAX_ROWS_AT_ONCE = 100_000  # events and read positions of a deletion: about a second, for which the guild waits
 
-# Whoever appends holds the log's row: it is taken before everything that is deleted with it, in the order of appends.
+# An append holds the log's row: it is locked before everything that is deleted with it, in the order of appends.
 HOLD_LOGS = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY log_id FOR UPDATE"
 HOLD_SEARCH = "SELECT search_hold_v1($1::uuid[])"  # nobody indexes them either
 CONTENTS = {  # tables, by the column that names the log

@@ -1,4 +1,4 @@
-"""Whose guilds are, and handing them over, in PostgreSQL (PROTOCOL 16.10). Taking them: takeovers.py."""
+"""Owners of guilds, and handing guilds over, in PostgreSQL (PROTOCOL 16.10). Taking them: takeovers.py."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SELECT g.origin AS server, count(*) AS guilds FROM guilds AS g LEFT JOIN federat
 WHERE g.origin IS NOT NULL AND (p.contacted_at IS NULL OR p.contacted_at < $1)
 GROUP BY g.origin ORDER BY guilds DESC, g.origin COLLATE "C" LIMIT $2
 """
-# Whoever adds a member or an invite holds the guild for a while, too (FOR KEY SHARE).
+# Transactions that add a member or an invite hold the guild for a while, too (FOR KEY SHARE).
 HOLD_GUILD = "SELECT origin, term FROM guilds WHERE guild_id = $1 FOR UPDATE"
 HOLD_MIRRORS = "SELECT FROM federation_guilds WHERE guild_id = $1 ORDER BY peer FOR UPDATE"
 LOGS = """
@@ -56,7 +56,7 @@ KEEP = """
 INSERT INTO federation_handovers (guild_id, term, statement) VALUES ($1, $2, $3)
 ON CONFLICT (guild_id, term) DO UPDATE SET statement = EXCLUDED.statement
 """
-# What a server must purge it is still asked to by this one; there is no last event any more.
+# This server still asks others to purge their mirrors; there is no last event any more.
 END_MIRRORING = (
     "DELETE FROM federation_guilds WHERE guild_id = $1 AND ended_at IS NULL",
     "UPDATE federation_guilds SET last_sequence = NULL WHERE guild_id = $1",

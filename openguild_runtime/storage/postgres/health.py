@@ -19,7 +19,7 @@ from openguild_runtime.storage.postgres.write_probe import check_writable, probe
 
 
 class DatabaseHealth:
-    """What the last check found, and whether something failed since. `watching`: the places that the pool has for checks."""
+    """The result of the last check, and whether something failed since. `watching`: the places that the pool has for checks."""
 
     def __init__(self, pool: Pool, watching: anyio.Semaphore) -> None:
         self._pool = pool

@@ -28,7 +28,7 @@ def is_usable(session: Session) -> bool:
 
 
 class KeptSessions:
-    """Sessions of `pool` that nobody uses, the last one used first. `give_back(pool, session)` returns one to its pool, later."""
+    """Idle sessions of `pool`, the last one used first. `give_back(pool, session)` returns one to its pool, later."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], give_back: GiveBack) -> None:
         self.pool = pool

@@ -46,7 +46,7 @@ OF_MANY = """
 n.created_at >= c.since AND n.sender_id <> $1::text AND (n.everyone OR ($2::text[])[c.highest] = ANY (n.roles))
     AND NOT EXISTS (SELECT FROM mentions AS d WHERE d.user_id = $1 AND d.log_id = n.log_id AND d.sequence = n.sequence)
 """
-# How many unread messages of the row `c` mention the user; beyond the bound none is looked at.
+# The number of unread messages of the row `c` that mention the user; beyond the bound none is counted.
 UNREAD_MENTIONS = f"""
 (SELECT count(*) FROM (
     SELECT FROM mentions AS n WHERE n.user_id = $1 AND n.log_id = c.channel_id AND n.sequence > c.last_read
@@ -105,7 +105,7 @@ def mentions_somebody(effects: Iterable[AppendEvent]) -> bool:
 
 
 async def note_mentions(tx: Transaction, effects: Sequence[AppendEvent], outcomes: Sequence[Outcome]) -> None:
-    """Keep whom the messages mention that were stored in this transaction, and tell the logs of single users."""
+    """Store the mentions of the messages of this transaction, and tell the logs of single users."""
     stored = [
         (effect, outcome.event)
         for effect, outcome in zip(effects, outcomes, strict=True)

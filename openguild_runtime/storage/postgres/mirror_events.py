@@ -57,7 +57,7 @@ SELECT $1, given.user_id, given.count, $4 FROM unnest($2::uuid[], $3::bigint[]) 
 ORDER BY given.user_id
 ON CONFLICT (channel_id, user_id) DO UPDATE SET own_since = s.own_since + EXCLUDED.own_since
 """
-# What was copied of the history is copied again from the redacted message on.
+# The copied history is copied again from the redacted message on.
 UNSTAGE = """
 DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
     SELECT sequence FROM federation_history WHERE log_id = $1 AND event_id = $2

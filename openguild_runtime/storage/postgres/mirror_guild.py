@@ -49,7 +49,7 @@ SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2 AND origin = $5 ON CONF
 """
 SET_ROLE = "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2"
 LEAVE = "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2 RETURNING role"
-# What was noted before is noted anew: whoever has told the owner of that forgets only that.
+# Earlier notes are made anew: a process that has told the owner of one forgets only that one.
 NOTE_MISTAKEN = """
 INSERT INTO federation_partings AS p (origin, guild_id, user_id, due_at)
 SELECT $1, $2, u.user_id, $4 FROM users AS u WHERE u.user_id = ANY ($3::uuid[]) AND u.origin IS NULL AND NOT EXISTS (

@@ -56,7 +56,7 @@ FROM fit WHERE l.log_id = fit.log_id
 
 
 class Tip(NamedTuple):
-    """Where a mirrored log stands, with the value of its receipt chain there."""
+    """The newest place of a mirrored log, with the value of its receipt chain there."""
 
     epoch: int
     sequence: int

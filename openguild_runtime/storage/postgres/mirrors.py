@@ -94,7 +94,7 @@ GONE = """
 SELECT wire FROM log_events WHERE log_id = $1 AND sequence > $2 AND event_type IN ('member.left', 'member.removed')
 AND position(convert_to($3::text, 'UTF8') IN wire) > 0
 """
-# Whoever has a log of one of these ids that is not of this guild.
+# Owners of logs with one of these ids outside this guild.
 TAKEN = """
 SELECT EXISTS (
     SELECT FROM unnest($1::uuid[]) AS id JOIN logs ON log_id = id LEFT JOIN channels ON channel_id = id
@@ -169,7 +169,7 @@ async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogP
 async def _tell(
     tx: Transaction, guild_id: str, gone: Sequence[str], admitted: tuple[str, Entries] | None, now_ms: int
 ) -> None:
-    """Tell users of this server that they are members no more; nobody knows when they left, or by whom. `admitted`: one who is a
+    """Tell users of this server that they are no longer members; the time and the remover are not known. `admitted`: one who is a
     member now, and what is told of that."""
     if admitted is not None:
         joined, entries = admitted

@@ -47,14 +47,14 @@ async def lend_in_turn(
 
 
 class FairPlaces:
-    """`count` places, of which each user has `each` at a time; "" is nobody, who may have all."""
+    """`count` places, of which each user has `each` at a time; "" stands for no user, and may have all."""
 
     def __init__(self, count: int, each: int = 1) -> None:
         self._turns: FairTurns[asyncio.Future[None]] = FairTurns(count, each)
 
     @property
     def free(self) -> int:
-        """How many places nobody has."""
+        """The number of free places."""
         return self._turns.free
 
     async def run(self, user_id: str, use: Callable[[], Awaitable[T]], deadlines: Deadlines) -> T:

@@ -22,7 +22,7 @@ SELECT CASE WHEN NOT pg_is_in_recovery() THEN
 END
 """
 
-# What a host that is away or not the primary raises.
+# Errors from a host that is away or not the primary.
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, Unusable)
 
 log = structlog.get_logger("openguild.storage")

@@ -1,7 +1,7 @@
 """Keeps the index of what messages say: new ones soon after their post, changes in their transaction.
 
-Each replica indexes the logs of which it knows that they grew, and now and then all that are behind. Two never index one log
-at once, and what a killed one leaves another one finds.
+Each replica indexes logs that it knows have grown, and at intervals all that are behind. Two never index one log
+at once, and another replica finishes what a killed one leaves.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class _Log(NamedTuple):
 
 
 def _progress_of(rows: Sequence[Row]) -> dict[Any, _Log]:
-    """How far each log is indexed with these rows."""
+    """The place up to which each log is indexed with these rows."""
     progress: dict[Any, _Log] = {}
     for row in rows:
         log = progress.get(row["log_id"], _Log())

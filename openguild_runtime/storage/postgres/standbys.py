@@ -31,9 +31,9 @@ from openguild_runtime.system.background import log_exceptions
 T = TypeVar("T")
 
 WATCH_SECS = 1.0  # between two looks at a standby
-QUESTIONS = 1  # at once to each standby: whoever comes meanwhile shares the next one
+QUESTIONS = 1  # at once to each standby: reads that come meanwhile share the next one
 
-# What was acknowledged is flushed. What is inserted behind it may stay there for a while, and no standby gets it before.
+# Acknowledged commits are flushed. WAL inserted behind them may stay unflushed for a while, and no standby gets it before.
 PRIMARY_PLACE = f"""
 SELECT {LINEAGE} AS lineage,
     CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint ELSE 0 END AS position
@@ -51,7 +51,7 @@ Alone: TypeAlias = Callable[[Callable[[Connection], Awaitable[Any]]], Callable[[
 
 
 class Answered(NamedTuple, Generic[T]):
-    """What a standby has answered."""
+    """The answer of a standby."""
 
     result: T
 

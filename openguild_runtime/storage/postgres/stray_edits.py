@@ -1,6 +1,6 @@
 """Edits that did nothing to a message: another server has decided them, and has other rules, or the message is not here.
 
-Their texts go with the message all the same, whoever takes it back.
+A redaction of the message removes their texts all the same.
 """
 
 from __future__ import annotations

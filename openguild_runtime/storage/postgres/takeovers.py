@@ -53,7 +53,7 @@ SELECT $1, sequence, event_id, wire, created_at, nonce, fingerprint
 FROM unnest($2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::text[], $7::bytea[])
     AS row (sequence, event_id, wire, created_at, nonce, fingerprint)
 """
-# What came by deliveries is stored again as well, behind the history.
+# Events that came by deliveries are stored again as well, behind the history.
 STAGE_LATER = """
 INSERT INTO federation_history (log_id, sequence, event_id, wire, created_at, fingerprint)
 SELECT log_id, sequence, event_id, wire, created_at, '' FROM log_events WHERE log_id = $1 AND sequence > $2

@@ -71,7 +71,7 @@ $function$
     LOCKS=LOCKS,
 )
 
-# What is written of a batch, given `fresh`, its events with what becomes of their targets.
+# Writes a batch, given `fresh`: its events with the changes of their targets.
 _WRITTEN = """
 raised AS (
     UPDATE logs AS l SET head_sequence = last.sequence, message_count = last.message_number
