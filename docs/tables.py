@@ -207,7 +207,7 @@ def gateway_closes() -> Iterator[str]:
     yield row("code", "client should", "meaning")
     yield row(*["---"] * 3)
     for code, line in GATEWAY_CLOSES.items():
-        yield row(int(code), line.comeback.value, line.meaning)
+        yield row(int(code), line.action.value, line.meaning)
 
 
 def gateway_client() -> Iterator[str]:

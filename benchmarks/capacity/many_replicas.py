@@ -18,11 +18,11 @@ import msgspec
 from openguild_proto.bus.topics import Topic
 from openguild_proto.http.message import Headers, Response
 from tests.simulation import cluster
+from tests.simulation.bus import Link
 from tests.simulation.clock import Activity, Clock
 from tests.simulation.cluster import Cluster
 from tests.simulation.pipes import Pipe
 from tests.simulation.storage import Storage
-from tests.simulation.wire import Link
 from tests.support.world import World, decoded, request
 
 STREAMS = 4  # of each replica, each of another channel; so each channel has so many readers, at as many replicas

@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 
 from openguild_proto.fanout.hub import Hub
-from openguild_proto.replica.actions import Haste
+from openguild_proto.replica.actions import Urgency
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.flusher import Flusher
 from openguild_runtime.net.listener import open_listener
@@ -78,7 +78,7 @@ async def _message(hub: Hub, flusher: Flusher, rings: StreamRings, sequence: int
     started, cpu = time.monotonic(), time.thread_time()
     held = Held(flusher)
     hub.publish(RING, FRAME, sequence)
-    flusher.flush(RING, Haste.SOON, rings)
+    flusher.flush(RING, Urgency.SOON, rings)
     held.look()
     while flusher.busy:
         await asyncio.sleep(0)

@@ -28,7 +28,7 @@ from openguild_proto.gateway.client_phases import (
     ClientInput,
     ClientPhase,
 )
-from openguild_proto.gateway.close_codes import Comeback, GatewayClose, comeback_of
+from openguild_proto.gateway.close_codes import AfterClose, GatewayClose, after_close
 from openguild_proto.gateway.encoding import Encoding, MalformedFrame, WrongKind
 from openguild_proto.gateway.frames import (
     AnyCommand,
@@ -228,10 +228,10 @@ class GatewayClient:
         """The WebSocket has ended with a close code, or without one: also when it could not be opened."""
         if not self.phase.has_socket:
             return
-        comeback = comeback_of(code)
-        if comeback is Comeback.FINAL:
+        action = after_close(code)
+        if action is AfterClose.FINAL:
             self.refused(code, reason, now)
-        elif comeback is Comeback.RENEWED:
+        elif action is AfterClose.RENEWED:
             self._forget_connection(now)
             self._move(ClientInput.TOKEN_REFUSED)
             self._events.append(told.Interrupted(f"{code} {reason}", None))
@@ -368,7 +368,7 @@ class GatewayClient:
             case Live(log=log) if log in self._logs:
                 self._events.append(told.LogLive(log))
             case Eph(log=log, kind=kind, data=data) if log in self._logs:
-                self._events.append(told.Overheard(log, kind, self.encoding.json_of(data)))
+                self._events.append(told.HintReceived(log, kind, self.encoding.json_of(data)))
 
     def _take_refusal(self, err: Err, now: float) -> None:
         if err.log is not None:

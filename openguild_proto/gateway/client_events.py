@@ -12,33 +12,33 @@ from openguild_proto.gateway.client_logs import Place
 from openguild_proto.gateway.frames import GoneCode, Problem, Ready
 
 
-class Told(msgspec.Struct, frozen=True):
+class GatewayEvent(msgspec.Struct, frozen=True):
     """Base of all events."""
 
 
-class Connect(Told, frozen=True):
+class Connect(GatewayEvent, frozen=True):
     """Open a WebSocket with the subprotocol of the encoding; answer with `connected` or `disconnected`."""
 
 
-class Disconnect(Told, frozen=True):
+class Disconnect(GatewayEvent, frozen=True):
     """Close the WebSocket with this code, and report nothing more about it, neither messages nor `disconnected`."""
 
     code: int
 
 
-class TokenNeeded(Told, frozen=True):
+class TokenNeeded(GatewayEvent, frozen=True):
     """Call `set_token` with a fresh token. `expires_in_ms`: of the one in use; None: it has ended, or the last one was refused."""
 
     expires_in_ms: int | None
 
 
-class Opened(Told, frozen=True):
+class Opened(GatewayEvent, frozen=True):
     """The socket is authenticated; everything is followed again, and what was not answered is sent again."""
 
     ready: Ready
 
 
-class Followed(Told, frozen=True):
+class Followed(GatewayEvent, frozen=True):
     """A log is followed after `after`. `recovered` False: discard your copy of the log, and read it again up to `after`."""
 
     log: str
@@ -48,7 +48,7 @@ class Followed(Told, frozen=True):
     recovered: bool
 
 
-class FollowRefused(Told, frozen=True):
+class FollowRefused(GatewayEvent, frozen=True):
     """The server refused a log. The client does not ask for it again."""
 
     log: str
@@ -56,7 +56,7 @@ class FollowRefused(Told, frozen=True):
     message: str
 
 
-class Delivered(Told, frozen=True):
+class Delivered(GatewayEvent, frozen=True):
     """The next event of a log, in order and once. `wire`: the event in JSON."""
 
     log: str
@@ -65,7 +65,7 @@ class Delivered(Told, frozen=True):
     wire: bytes
 
 
-class Overheard(Told, frozen=True):
+class HintReceived(GatewayEvent, frozen=True):
     """A hint that is in no log, such as typing. `data` in JSON."""
 
     log: str
@@ -73,34 +73,34 @@ class Overheard(Told, frozen=True):
     data: bytes
 
 
-class LogGone(Told, frozen=True):
+class LogGone(GatewayEvent, frozen=True):
     """A log is no longer followed. After `restarted` and `unavailable` the client asks for it again."""
 
     log: str
     code: GoneCode
 
 
-class LogLagging(Told, frozen=True):
+class LogLagging(GatewayEvent, frozen=True):
     """This client reads a log too slowly. `head`: the log's newest sequence."""
 
     log: str
     head: int
 
 
-class LogLive(Told, frozen=True):
+class LogLive(GatewayEvent, frozen=True):
     """The client has caught up with a log."""
 
     log: str
 
 
-class Answered(Told, frozen=True):
+class Answered(GatewayEvent, frozen=True):
     """A command was carried out. `result`: HTTP's body, decoded; None where there is none."""
 
     ref: int
     result: Any
 
 
-class Refused(Told, frozen=True):
+class Refused(GatewayEvent, frozen=True):
     """The server refused a command, with the code of HTTP. The client does not repeat it."""
 
     ref: int
@@ -116,20 +116,20 @@ def not_sent(ref: int, code: ErrorCode, message: str | None = None) -> Refused:
     return Refused(ref, code.spec.code, message or code.spec.message, None, ())
 
 
-class Dropped(Told, frozen=True):
+class Dropped(GatewayEvent, frozen=True):
     """A `read` or `typing` is given up, because its connection ended. Whether it was done is unknown."""
 
     ref: int
 
 
-class Interrupted(Told, frozen=True):
+class Interrupted(GatewayEvent, frozen=True):
     """The connection ended; another one follows in `retry_secs`. None: it waits for a token."""
 
     reason: str
     retry_secs: float | None
 
 
-class Ended(Told, frozen=True):
+class Ended(GatewayEvent, frozen=True):
     """The client has ended. `code`: the close code, or the HTTP status that refused the upgrade; None: the caller closed it.
 
     `error`: the code of such a refusal (PROTOCOL 3.6).
@@ -148,7 +148,7 @@ ClientEvent: TypeAlias = (
     | Followed
     | FollowRefused
     | Delivered
-    | Overheard
+    | HintReceived
     | LogGone
     | LogLagging
     | LogLive

@@ -32,7 +32,7 @@ class GatewayClose(IntEnum):
     CLOSED_BY_OPERATOR = 4011
 
 
-class Comeback(Enum):
+class AfterClose(Enum):
     """The behaviour of a client after a close."""
 
     RECONNECT = "reconnect"  # with backoff, and its positions
@@ -43,12 +43,12 @@ class Comeback(Enum):
 class GatewayCloseRow(NamedTuple):
     """The row of a close code. `reason`: the text in the close frame, for people."""
 
-    comeback: Comeback
+    action: AfterClose
     reason: str
     meaning: str
 
 
-_AGAIN, _TOKEN, _FINAL = Comeback
+_AGAIN, _TOKEN, _FINAL = AfterClose
 _C, _Row = GatewayClose, GatewayCloseRow
 
 GATEWAY_CLOSES: dict[GatewayClose, GatewayCloseRow] = {
@@ -77,9 +77,9 @@ GATEWAY_CLOSES: dict[GatewayClose, GatewayCloseRow] = {
 """code -> its row."""
 
 
-def comeback_of(code: int | None) -> Comeback:
+def after_close(code: int | None) -> AfterClose:
     """Return what a client does after `code`; None: the connection ended without one. An unknown code is no reason to stop."""
     try:
-        return GATEWAY_CLOSES[GatewayClose(code)].comeback if code is not None else Comeback.RECONNECT
+        return GATEWAY_CLOSES[GatewayClose(code)].action if code is not None else AfterClose.RECONNECT
     except ValueError:
-        return Comeback.RECONNECT
+        return AfterClose.RECONNECT

@@ -47,7 +47,7 @@ class Socket(NamedTuple):
 
 
 _STREAM_CLOSES = {int(code): (row.action, row.meaning) for code, row in CLOSE_CODES.items()}
-_GATEWAY_CLOSES = {int(code): (row.comeback.value, row.meaning) for code, row in GATEWAY_CLOSES.items()}
+_GATEWAY_CLOSES = {int(code): (row.action.value, row.meaning) for code, row in GATEWAY_CLOSES.items()}
 _OF_ANNOTATED = get_args(get_args(NotificationFrame)[0])
 
 SOCKETS = (

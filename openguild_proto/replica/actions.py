@@ -53,7 +53,7 @@ class Join(Action, frozen=True):
     database: str
 
 
-class Haste(IntEnum):
+class Urgency(IntEnum):
     """When a ring is to be flushed."""
 
     SOON = 0  # at the next turn of the loop
@@ -65,14 +65,14 @@ class Flush(Action, frozen=True):
     """Some subscriber of `ring` has not got what it has."""
 
     ring: str
-    haste: Haste = Haste.SOON
+    urgency: Urgency = Urgency.SOON
 
 
 class FlushFeed(Action, frozen=True):
     """Some gateway socket has not got what the ring `key` of the feeds has."""
 
     key: str
-    haste: Haste = Haste.SOON
+    urgency: Urgency = Urgency.SOON
 
 
 class Replay(Action, frozen=True):

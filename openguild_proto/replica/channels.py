@@ -137,7 +137,7 @@ class Channels:
     def follow(self, channel_ids: Sequence[str]) -> Procedure[Set[str]]:
         """Follow these channels, with one query for the heads of those that are not followed yet. Raises StorageUnavailable.
 
-        Returns the channels that are held: not those that were deleted since somebody read of them. The wire is subscribed to
+        Returns the channels that are held: not those that were deleted since somebody read of them. The bus is subscribed to
         before the heads are read, so nothing falls between the two.
         """
         feeds = [self._feeds.setdefault(channel_id, ChannelFeed(self, channel_id)) for channel_id in channel_ids]

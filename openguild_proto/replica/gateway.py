@@ -25,7 +25,7 @@ from openguild_proto.policy.clock_watch import deadline_of
 from openguild_proto.policy.drain_waves import plan_slots
 from openguild_proto.procedures import Procedure
 from openguild_proto.replica import gateway_rights as rights
-from openguild_proto.replica.actions import FlushFeed, Haste
+from openguild_proto.replica.actions import FlushFeed, Urgency
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.feed_pages import FeedPages
 from openguild_proto.replica.gateway_socket import GatewaySocket
@@ -223,8 +223,8 @@ class Gateway:
             return False
         for key, fills in self.feeds.publish(name, sequence, event_in(payload)):
             if fills:
-                haste = Haste.NOW if self.feeds.hub.stretch(key) else Haste.COMPLETELY
-                self._outputs.add(FlushFeed(key, haste))
+                urgency = Urgency.NOW if self.feeds.hub.stretch(key) else Urgency.COMPLETELY
+                self._outputs.add(FlushFeed(key, urgency))
             elif key not in self._to_flush:
                 self._to_flush.add(key)
                 self._outputs.add(FlushFeed(key))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.limits import MAX_WAITING_WORKS, SOCKETS_AT_ONCE
 from openguild_proto.procedures import Procedure, Procedures, Signal
-from openguild_proto.replica.actions import PASS, AnyAction, Flush, Haste, Level, Log, Query
+from openguild_proto.replica.actions import PASS, AnyAction, Flush, Level, Log, Query, Urgency
 
 T = TypeVar("T")
 _END = object()  # of an iterator
@@ -101,8 +101,8 @@ class Outputs:
         """Append a frame to an open ring. Returns what is to be done so that it leaves, None: that waits already."""
         if self._hub.publish(ring, frame, sequence):
             # twice too much before it was flushed: to lose readers would be worse than to be late
-            haste = Haste.NOW if self._hub.stretch(ring) else Haste.COMPLETELY
-            return Flush(ring, haste)
+            urgency = Urgency.NOW if self._hub.stretch(ring) else Urgency.COMPLETELY
+            return Flush(ring, urgency)
         if ring in self._to_flush:
             return None
         self._to_flush.add(ring)

@@ -145,7 +145,7 @@ class Presence:
             self._answers_at = now + ANSWER_SECS
             self._report_all()
 
-    def wire_state(self, connected: bool) -> None:
+    def bus_state(self, connected: bool) -> None:
         """Whether messages travel. When they do again, everyone tells everything."""
         if connected and not self._is_connected:
             self._outputs.add(Broadcast(Topic.HINTS, encode_hint(ReportRequest(self._replica))))

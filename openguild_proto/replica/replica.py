@@ -9,7 +9,7 @@ until there are none and carry them out in order, and come back at `next_deadlin
     wait_until = replica.next_deadline()
 
 Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `log_grew`, `heard`, `stored`, `announce`, `heard_broadcast`,
-`wire_state`, `wire_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`,
+`bus_state`, `bus_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`,
 `keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; those of gateway sockets: `gateway_at`. `now` is
 monotonic seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
 """
@@ -130,7 +130,7 @@ class Replica:
 
     def _share_limits(self, sharing: LimitSharing) -> Procedure[None]:
         while True:
-            connected, delivered = self._tails.is_wire_up, self._limits_delivered
+            connected, delivered = self._tails.is_bus_up, self._limits_delivered
             payload = sharing.tick(self._procedures.now, connected=connected, heard=delivered)
             if payload is not None:
                 self._outputs.add(Broadcast(Topic.LIMITS, payload))
@@ -189,16 +189,16 @@ class Replica:
         except msgspec.DecodeError:
             self._outputs.log(Level.WARNING, f"a {topic.value} message from another replica is malformed")
 
-    def wire_state(self, connected: bool, *, limits_delivered: bool = True, now: float) -> None:
+    def bus_state(self, connected: bool, *, limits_delivered: bool = True, now: float) -> None:
         """Whether messages travel, and those of the limits. When they do again, whatever was lost meanwhile is in the log."""
         self._at(now)
         self._limits_delivered = limits_delivered
-        self._tails.wire_state(connected)
+        self._tails.bus_state(connected)
         if self.presence is not None:
-            self.presence.wire_state(connected)
+            self.presence.bus_state(connected)
 
-    def wire_answered(self, *, now: float) -> None:
-        """The wire has taken what was published before."""
+    def bus_answered(self, *, now: float) -> None:
+        """Note that the bus has taken everything that was published before."""
         if self._sharing is not None:
             self._sharing.answered(now)
 

@@ -24,7 +24,7 @@ class Tails:
         self._channels = channels
         self._controls = controls
         self._jitter = jitter
-        self.is_wire_up = True
+        self.is_bus_up = True
         self._catch_up_asked = False
         self._is_catching_up = False
 
@@ -32,9 +32,9 @@ class Tails:
         """Check from now on."""
         self._outputs.procedures.start(self._check_tails_forever(), "the tail checks")
 
-    def wire_state(self, connected: bool) -> None:
+    def bus_state(self, connected: bool) -> None:
         """Whether messages travel. When they do again, everything is checked."""
-        was, self.is_wire_up = self.is_wire_up, connected
+        was, self.is_bus_up = self.is_bus_up, connected
         if connected and not was:
             self.catch_up()
 
@@ -55,7 +55,7 @@ class Tails:
         """The control log first: nobody who was banned is given what was said behind the ban (PROTOCOL 10.5.4)."""
         yield from self._contained(self._epochs.check(), "checking the epochs")
         yield from self._contained(self._controls.check_tail(), "checking the control log's tail")
-        tails = self._channels.check_tails(deaf=not self.is_wire_up, everything=everything)
+        tails = self._channels.check_tails(deaf=not self.is_bus_up, everything=everything)
         yield from self._contained(tails, "checking the channels' tails")
 
     def _contained(self, procedure: Procedure[None], what: str) -> Procedure[None]:

@@ -221,7 +221,7 @@ class Gateway:
         match event:
             case told.Delivered():
                 return log_event(self._client, event)
-            case told.Overheard():  # it may be missed
+            case told.HintReceived():  # it may be missed
                 return overheard_event(event) if not self.is_behind else None
             case told.Opened(ready=ready):
                 return Connected(ready)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from openguild_proto.gateway.client_events import Delivered, Overheard
+from openguild_proto.gateway.client_events import Delivered, HintReceived
 from openguild_proto.schemas import log_contents as contents
 from openguild_proto.schemas.events import RedactedContent, UnknownContent, parse_content, parse_event
 from openguild_proto.schemas.frames import Typist
@@ -180,7 +180,7 @@ _typists = msgspec.json.Decoder(Typist)
 _presences = msgspec.json.Decoder(MemberPresence)
 
 
-def overheard_event(overheard: Overheard) -> Event | None:
+def overheard_event(overheard: HintReceived) -> Event | None:
     """Return what is in no log as its type; None for what a newer server says."""
     with suppress(msgspec.ValidationError):
         match overheard.kind:

@@ -20,7 +20,7 @@ from openguild_proto.limits import Limits
 from openguild_proto.operations.gateway import Authenticated
 from openguild_proto.policy.clock_watch import deadline_of
 from openguild_proto.sessions.tokens import Claims
-from openguild_runtime.net.transport import SEND_BYTES, Fed, Transport
+from openguild_runtime.net.transport import SEND_BYTES, FeedResult, Transport
 from openguild_runtime.system.turns import TurnQueue
 
 log = structlog.get_logger("openguild.gateway")
@@ -207,11 +207,11 @@ class GatewaySession:
         if nbytes < len(data):
             self._transport.park()
 
-    def feed(self, transport: Transport) -> Fed:
+    def feed(self, transport: Transport) -> FeedResult:
         """One step of the pump."""
         data = b"" if self._is_shut else self.server.next_write(SEND_BYTES)
         if not data:
-            return Fed.DONE
+            return FeedResult.DONE
         nbytes = transport.send(data)
         rest = self.server.sent(max(nbytes, 0))
         if rest:
@@ -219,8 +219,8 @@ class GatewaySession:
         if nbytes > 0:
             self.server.took_bytes(self._sessions.clock())
         elif not transport.closing:
-            return Fed.BLOCKED
-        return Fed.MORE
+            return FeedResult.BLOCKED
+        return FeedResult.MORE
 
     def write_elsewhere(self) -> None:
         """Something else writes to the socket, or it is closing: events wait."""

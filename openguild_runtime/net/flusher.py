@@ -17,7 +17,7 @@ from collections.abc import Callable
 import anyio
 import structlog
 
-from openguild_proto.replica.actions import Haste
+from openguild_proto.replica.actions import Urgency
 from openguild_runtime.net.ring_flush import RingFlush
 from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.observability.tracing import Tracing
@@ -44,13 +44,13 @@ class Flusher:
         self._turn = Turn(clock)
         self._wake = anyio.Event()
 
-    def flush(self, ring: str, haste: Haste, kind: RingFlush) -> None:
+    def flush(self, ring: str, urgency: Urgency, kind: RingFlush) -> None:
         """`ring` has frames that some reader has not got."""
         if ring not in self._dirty:
             self._dirty[ring] = kind, self._clock()
             self._wake.set()
-        if haste is not Haste.SOON:
-            self._serve(ring, completely=haste is Haste.COMPLETELY)
+        if urgency is not Urgency.SOON:
+            self._serve(ring, completely=urgency is Urgency.COMPLETELY)
 
     @property
     def busy(self) -> bool:

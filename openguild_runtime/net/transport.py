@@ -30,7 +30,7 @@ SEND_BYTES = 65_536
 log = structlog.get_logger("openguild.peer")
 
 
-class Fed(Enum):
+class FeedResult(Enum):
     """How it went."""
 
     MORE = "more"  # something was given, and more may follow
@@ -41,7 +41,7 @@ class Fed(Enum):
 class Feeder(Protocol):
     """The source of bytes for the pump of a subscribed socket."""
 
-    def feed(self, transport: Transport) -> Fed:
+    def feed(self, transport: Transport) -> FeedResult:
         """Put what comes next into the outbox, or send it."""
 
 
@@ -300,8 +300,8 @@ class Transport:
                 if self.connection.is_over or self.feeder is None:
                     break
                 fed = self.feeder.feed(self)
-                if fed is not Fed.MORE:
-                    return fed is Fed.DONE
+                if fed is not FeedResult.MORE:
+                    return fed is FeedResult.DONE
         except Exception:
             self._pump_failed()
         return True

@@ -53,12 +53,12 @@ class ActionPerformer:
     def perform(self, action: AnyAction) -> None:
         """Carry out an action that has no answer. Never waits."""
         match action:
-            case Flush(ring=ring, haste=haste):
+            case Flush(ring=ring, urgency=urgency):
                 if self._tracing is not None and not ring.startswith(USER_RING):
                     self._tracing.flush_started(ring)
-                self._flusher.flush(ring, haste, self._stream_rings)
-            case FlushFeed(key=key, haste=haste):
-                self._flusher.flush(key, haste, self._gateway_rings)
+                self._flusher.flush(ring, urgency, self._stream_rings)
+            case FlushFeed(key=key, urgency=urgency):
+                self._flusher.flush(key, urgency, self._gateway_rings)
             case Publish():
                 self._publish(action)
             case Broadcast(topic=topic, payload=payload):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from openguild_proto.fanout.hub import Subscriber
 from openguild_proto.replica.replica import Replica
-from openguild_runtime.net.transport import SEND_BYTES, Fed, Transport
+from openguild_runtime.net.transport import SEND_BYTES, FeedResult, Transport
 
 
 class ReplicaFeeder:
@@ -18,30 +18,30 @@ class ReplicaFeeder:
         self._clock = clock
         self._carry_out = carry_out
 
-    def feed(self, transport: Transport) -> Fed:
+    def feed(self, transport: Transport) -> FeedResult:
         """One step: a page of the log, or a span of the ring. Done: nothing is left, or a `Replay` follows."""
         subscriber = transport.subscriber
         if subscriber is None:
-            return Fed.DONE
+            return FeedResult.DONE
         if subscriber.replaying:
             return self._feed_page(transport, subscriber)
         span = self._replica.hub.take(subscriber, SEND_BYTES)
         if not span:
-            return Fed.DONE
+            return FeedResult.DONE
         sent = transport.send(span)
         if sent >= 0:
             transport.connection.outbox.append(self._replica.hub.sent(subscriber, sent))
         elif not transport.closing:
-            return Fed.BLOCKED
-        return Fed.MORE
+            return FeedResult.BLOCKED
+        return FeedResult.MORE
 
-    def _feed_page(self, transport: Transport, subscriber: Subscriber) -> Fed:
+    def _feed_page(self, transport: Transport, subscriber: Subscriber) -> FeedResult:
         pieces = self._replica.next_pages(transport, now=self._clock())
         if pieces is None:
             asyncio.get_running_loop().call_soon(
                 self._carry_out
             )  # when the pump has ended: the `Replay` starts it again
-            return Fed.DONE
+            return FeedResult.DONE
         self._carry_out()
         for last, piece in pieces:
             if not subscriber.replaying:
@@ -51,4 +51,4 @@ class ReplicaFeeder:
             if not self._replica.replayed(transport, last) or not at_once:
                 break  # a slow reader holds one piece; when it has taken that, the rest is read again
         subscriber.parked = True  # live by now, perhaps, and still the pump's
-        return Fed.MORE
+        return FeedResult.MORE

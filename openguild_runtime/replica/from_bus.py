@@ -43,10 +43,10 @@ class FromBus:
         return self._replica.probe(topic)
 
     def bus_answered(self) -> None:
-        """The wire has taken what was published before."""
-        self._replica.wire_answered(now=self._clock())
+        """Note that the bus has taken everything that was published before."""
+        self._replica.bus_answered(now=self._clock())
 
     def bus_reconnected(self) -> None:
-        """The wire was away: whatever it lost is in the log."""
+        """Note that the bus was down: what it lost is in the log."""
         self._replica.catch_up(now=self._clock())
         self._carry_out()

@@ -235,7 +235,7 @@ class ReplicaRunner:
     def _due(self) -> None:
         self._timer = None
         now = self._clock()
-        self.replica.wire_state(self._bus.connected, limits_delivered=self._bus.limits_delivered, now=now)
+        self.replica.bus_state(self._bus.connected, limits_delivered=self._bus.limits_delivered, now=now)
         self.replica.handle_deadline(now=now)
         self.carry_out()
 

@@ -1,4 +1,4 @@
-"""What the replicas share: the database, the wire, the keys; and the way of a request to one of them."""
+"""What the replicas share: the database, the bus, the keys; and the way of a request to one of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from random import Random
 
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.http.message import Request, Response
+from tests.simulation.bus import Bus
 from tests.simulation.clock import Clock, Wait
 from tests.simulation.database import Database
 from tests.simulation.keys import Keys
 from tests.simulation.pipes import Pipe, Reader
 from tests.simulation.process import Process
-from tests.simulation.wire import Wire
 
 REPLICAS = 3
 RESTART_SECS = 0.3
@@ -39,7 +39,7 @@ class Cluster:
             (10.0, 10.0, 0.5, 0.05)
         )  # after which a request is given up, while there is trouble
         self.database = Database(clock, rng, state, violation)
-        self.wire = Wire(clock, rng)
+        self.bus = Bus(clock, rng)
         self.processes: list[Process] = []
         self.ended: list[Process] = []
         self.crashes = 0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from openguild_proto.fanout.hub import Hub, Subscriber
-from openguild_proto.replica.actions import Haste
+from openguild_proto.replica.actions import Urgency
 from tests.simulation.clock import Clock
 from tests.simulation.sockets import StreamSocket
 
@@ -27,15 +27,15 @@ class Flusher:
         self._dirty: dict[str, None] = {}
         self._round_is_due = False
 
-    def flush(self, ring: str, haste: Haste) -> None:
+    def flush(self, ring: str, urgency: Urgency) -> None:
         """Some subscriber of the ring has not got what it has."""
         self._dirty[ring] = None
         if not self._round_is_due:
             self._round_is_due = True
             self._clock.later(TURN_SECS, self._round)
-        if haste is Haste.NOW:
+        if urgency is Urgency.NOW:
             self._serve(ring, 1)
-        elif haste is Haste.COMPLETELY:
+        elif urgency is Urgency.COMPLETELY:
             while not self._serve(ring, CHUNKS):
                 pass
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from openguild_proto.gateway.actions import AnyAction
 from openguild_proto.http.message import OpenGateway
-from openguild_proto.replica.actions import Haste
+from openguild_proto.replica.actions import Urgency
 from tests.simulation.flush import SOCKETS, TURN_SECS
 from tests.simulation.gateway_socket import GatewaySocket
 from tests.simulation.pipes import Pipe
@@ -59,7 +59,7 @@ class Gateways:
             socket.attend()
             process.carry_out()
 
-    def flush(self, key: str, haste: Haste) -> None:
+    def flush(self, key: str, urgency: Urgency) -> None:
         """Give the followers of a ring what it has, some at a time unless it must be all."""
         process = self._process
         feeds = process.replica.gateway.feeds
@@ -71,8 +71,8 @@ class Gateways:
                 feeds.hub.flushed(key)
                 feeds.end_overrun(key)
                 break
-            if haste is not Haste.COMPLETELY:
-                process.clock.later(TURN_SECS, self.flush, key, haste)
+            if urgency is not Urgency.COMPLETELY:
+                process.clock.later(TURN_SECS, self.flush, key, urgency)
                 break
         if process.alive:
             process.replica.flushed(now=process.clock.now)

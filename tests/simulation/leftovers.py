@@ -43,7 +43,7 @@ def _left_at(process: Process) -> list[str]:
         "sessions whose presence is known": presence._sessions if presence else [],
         "watchers": notifications.watchers.users(),
         "refreshes": notifications._refreshing,
-        "subscriptions of the wire": process.link.subscribed,
+        "subscriptions of the bus": process.link.subscribed,
         "places of streams": range(process.service.sockets.total),
         "subscribers that are counted": range(counters.subscribers),
     }

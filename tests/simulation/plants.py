@@ -25,7 +25,7 @@ from tests.simulation.sockets import StreamSocket
 
 
 def publish_before_commit(process: Process) -> None:
-    """Subscribers and the wire get an event whose transaction may still abort."""
+    """Subscribers and the bus get an event whose transaction may still abort."""
     tables = process.database.tables
 
     def early(batch: Sequence[AppendEvent]) -> None:
@@ -40,7 +40,7 @@ def publish_before_commit(process: Process) -> None:
 
 
 def trust_nats(process: Process) -> None:
-    """The sequencer takes what the wire brings for all there is: what was lost stays lost."""
+    """The sequencer takes what the bus brings for all there is: what was lost stays lost."""
     channels = process.replica.channels
 
     def heard(channel_id: str, payload: bytes) -> None:
@@ -71,7 +71,7 @@ def replay_before_subscribe(process: Process) -> None:
 
 
 def trust_nats_for_control(process: Process) -> None:
-    """Who was removed or revoked is known to those whom the wire tells: a lost message leaves their streams open."""
+    """Who was removed or revoked is known to those whom the bus tells: a lost message leaves their streams open."""
 
     def nothing_missed() -> Procedure[None]:
         yield from ()

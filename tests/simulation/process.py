@@ -25,7 +25,6 @@ from openguild_proto.replica.actions import (
     ExpireAt,
     Flush,
     FlushFeed,
-    Haste,
     Join,
     Level,
     Log,
@@ -33,11 +32,13 @@ from openguild_proto.replica.actions import (
     Publish,
     Query,
     Replay,
+    Urgency,
 )
 from openguild_proto.replica.pages import Pieces
 from openguild_proto.replica.replica import Replica
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import SessionSettings
+from tests.simulation.bus import Link
 from tests.simulation.calls import Call, Reply
 from tests.simulation.clock import Clock
 from tests.simulation.flush import Flusher
@@ -46,7 +47,6 @@ from tests.simulation.keys import Keys
 from tests.simulation.pipes import Pipe
 from tests.simulation.sockets import StreamSocket
 from tests.simulation.storage import Storage
-from tests.simulation.wire import Link
 from tests.support.world import START_MS
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Process:
         feeds = Feeds(Hub(capacity_events=cluster.capacity, ring_type=Ring))
         self.replica = Replica(self.hub, feeds, self.service.tokens, self.rng.random, replica_id=name)
         self.storage = Storage(self.clock, self.rng, self.database, self.stored)
-        self.link = Link(cluster.wire, self)
+        self.link = Link(cluster.bus, self)
         self.flusher = Flusher(self.clock, self.hub, self.send_bytes, self._flushed)
         self.sockets: dict[StreamSocket, None] = {}
         self.gateways = Gateways(self)
@@ -206,7 +206,7 @@ class Process:
             self.replica.heard(channel_id, payload, now=self.clock.now)
         self.carry_out()
 
-    def wire_back(self) -> None:
+    def bus_back(self) -> None:
         self.replica.catch_up(now=self.clock.now)
         self.carry_out()
 
@@ -299,12 +299,12 @@ class Process:
 
     def _do(self, action: AnyAction) -> None:
         match action:
-            case Flush(ring=ring, haste=haste):
-                self.flusher.flush(ring, haste)
-            case FlushFeed(key=key, haste=haste) if haste is Haste.NOW or haste is Haste.COMPLETELY:
-                self.gateways.flush(key, haste)
-            case FlushFeed(key=key, haste=haste):
-                self.clock.later(TURN_SECS, self.gateways.flush, key, haste)
+            case Flush(ring=ring, urgency=urgency):
+                self.flusher.flush(ring, urgency)
+            case FlushFeed(key=key, urgency=urgency) if urgency is Urgency.NOW or urgency is Urgency.COMPLETELY:
+                self.gateways.flush(key, urgency)
+            case FlushFeed(key=key, urgency=urgency):
+                self.clock.later(TURN_SECS, self.gateways.flush, key, urgency)
             case Publish(channel_id=channel_id, payload=payload):
                 self.link.publish(channel_id, payload)
             case Broadcast(topic=topic, payload=payload):
@@ -359,6 +359,6 @@ class Process:
         if self._armed != deadline or not self.alive:
             return  # an earlier one was set since, and set the next
         self._armed = None
-        self.replica.wire_state(self.link.is_up, now=self.clock.now)
+        self.replica.bus_state(self.link.is_up, now=self.clock.now)
         self.replica.handle_deadline(now=self.clock.now)
         self.carry_out()

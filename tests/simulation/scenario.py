@@ -247,8 +247,8 @@ class Run:
         self._settle(ROUND_SECS)
 
     def _agree_on_presence(self) -> None:
-        """Once the wire loses no more of what is for all."""
-        self.cluster.wire.drop_control = 0.0
+        """Once the bus loses no more of what is for all."""
+        self.cluster.bus.drop_control = 0.0
         end = self.clock.now + AGREE_SECS
         while (wrong := disagreement(self.cluster)) is not None:
             if self.clock.now >= end:

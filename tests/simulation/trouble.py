@@ -28,10 +28,10 @@ class Trouble:
         rng, cluster = self._rng, self._cluster
         cluster.database.abort_share = rng.choice((0.0, 0.02, 0.1))
         cluster.database.unknown_share = rng.choice((0.0, 0.02, 0.1))
-        cluster.wire.drop = rng.choice((0.0, 0.05, 0.5))
-        cluster.wire.drop_control = rng.choice((0.0, 0.5, 1.0))
-        cluster.wire.repeat = rng.choice((0.0, 0.2))
-        cluster.wire.late = rng.choice((0.0, 0.1, 0.5))
+        cluster.bus.drop = rng.choice((0.0, 0.05, 0.5))
+        cluster.bus.drop_control = rng.choice((0.0, 0.5, 1.0))
+        cluster.bus.repeat = rng.choice((0.0, 0.2))
+        cluster.bus.late = rng.choice((0.0, 0.1, 0.5))
         for _ in range(rng.randrange(MOST)):
             cluster.clock.at(rng.uniform(0, self._secs), self._act)
         if rng.random() < RESTORE_SHARE:
@@ -41,7 +41,7 @@ class Trouble:
 
     def end(self) -> None:
         self._cluster.database.heal()
-        self._cluster.wire.drop = 0.0
+        self._cluster.bus.drop = 0.0
         self._cluster.request_secs = REQUEST_SECS
 
     def _act(self) -> None:
@@ -75,5 +75,5 @@ class Trouble:
         self._cluster.roll(self._rng.randrange(REPLICAS), 0.2, 2.0)
 
     def _restore(self) -> None:
-        self._cluster.wire.lost += 1  # a promotion takes longer than any message
+        self._cluster.bus.lost += 1  # a promotion takes longer than any message
         self._cluster.database.restore()

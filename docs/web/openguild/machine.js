@@ -18,7 +18,7 @@ import { parseFrame } from "./frames.js";
 import { FollowedLogs } from "./logs.js";
 import { Outbox } from "./outbox.js";
 import { DEADLINES, TRANSITIONS, WITH_SOCKET } from "./phases.js";
-import { Backoff, comebackOf, HANDSHAKE_MS, LOG_RETRY_MS, SILENT_HEARTBEATS, TEMPORARY_CODES } from "./policy.js";
+import { Backoff, afterClose, HANDSHAKE_MS, LOG_RETRY_MS, SILENT_HEARTBEATS, TEMPORARY_CODES } from "./policy.js";
 import { Renewal } from "./renewal.js";
 import { LONE_SURROGATE } from "./texts.js";
 
@@ -192,7 +192,7 @@ export class GatewayMachine {
   disconnected(code, reason, now) {
     if (!WITH_SOCKET.has(this.phase)) return;
     const shown = code === null ? reason : `${code} ${reason}`.trim();
-    switch (comebackOf(code)) {
+    switch (afterClose(code)) {
       case "final":
         this.#forgetConnection(now);
         this.#move("final");

@@ -22,10 +22,10 @@ export const TEMPORARY_CODES = new Set(["database_unavailable", "overloaded", "d
 export const isLogOver = (code) => code !== "restarted" && code !== "unavailable";
 
 /** What a client does after a close.
- * @typedef {"reconnect" | "token" | "final"} Comeback */
+ * @typedef {"reconnect" | "token" | "final"} AfterClose */
 
 /** PROTOCOL 15.8. `token`: come back with another token.
- * @type {Record<number, Comeback>} */
+ * @type {Record<number, AfterClose>} */
 export const GATEWAY_CLOSES = {
   1000: "final", 1001: "reconnect", 1002: "final", 1003: "final", 1007: "final", 1009: "final", 1011: "reconnect",
   1012: "reconnect", 1013: "reconnect", 4000: "final", 4001: "final", 4002: "reconnect", 4003: "token", 4004: "token",
@@ -36,9 +36,9 @@ export const GATEWAY_CLOSES = {
 /**
  * Return what to do after a close code, null for an end without one. An unknown code is no reason to stop.
  * @param {number | null} code
- * @returns {Comeback}
+ * @returns {AfterClose}
  */
-export function comebackOf(code) {
+export function afterClose(code) {
   return (code !== null && GATEWAY_CLOSES[code]) || "reconnect";
 }
 

@@ -18,7 +18,7 @@ from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client import GatewayClient
 from openguild_proto.gateway.client_logs import LINE_BYTES, TEMPORARY, Place
 from openguild_proto.gateway.client_phases import CLIENT_PHASES, CLIENT_TRANSITIONS
-from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, Comeback
+from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, AfterClose
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import AnyCommand
 
@@ -159,7 +159,7 @@ def shown(event: told.ClientEvent, names: dict[int, str]) -> list[dict[str, Any]
         case told.Delivered():
             wire = json.loads(event.wire)
             return [{"event": {"log": event.log, "epoch": event.epoch, "seq": event.sequence, "event": wire}}]
-        case told.Overheard():
+        case told.HintReceived():
             return [{"ephemeral": {"log": event.log, "kind": event.kind, "data": json.loads(event.data)}}]
         case told.LogGone():
             return [{"gone": {"log": event.log, "code": event.code}}]
@@ -233,8 +233,8 @@ def test_the_javascript_client(name: str, javascript: dict[str, Any]) -> None:
 def test_the_javascript_client_has_the_tables_of_the_core(javascript: dict[str, Any]) -> None:
     tables = javascript["tables"]
     assert tables["status"] == {code.spec.code: code.spec.status for code in ErrorCode}
-    words = {Comeback.RECONNECT: "reconnect", Comeback.RENEWED: "token", Comeback.FINAL: "final"}
-    assert tables["GATEWAY_CLOSES"] == {str(code.value): words[row.comeback] for code, row in GATEWAY_CLOSES.items()}
+    words = {AfterClose.RECONNECT: "reconnect", AfterClose.RENEWED: "token", AfterClose.FINAL: "final"}
+    assert tables["GATEWAY_CLOSES"] == {str(code.value): words[row.action] for code, row in GATEWAY_CLOSES.items()}
     assert tables["transitions"] == {phase: dict(steps) for phase, steps in CLIENT_TRANSITIONS.items()}
     assert tables["deadlines"] == {phase: list(row.deadlines) for phase, row in CLIENT_PHASES.items()}
     assert set(tables["TEMPORARY_CODES"]) == TEMPORARY

@@ -12,7 +12,7 @@ from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client import GatewayClient
 from openguild_proto.gateway.client_logs import Place
 from openguild_proto.gateway.client_phases import ClientPhase
-from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, Comeback, GatewayClose
+from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, AfterClose, GatewayClose
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import AnyCommand, Post, Read, Typing
 from openguild_proto.http.message import Request, Response
@@ -165,7 +165,7 @@ class TestLogs:
         assert server.say({"type": "lagging", "log": LOG, "head": 9, "new": 1}) == [told.LogLagging(LOG, 9)]
         assert server.say({"type": "live", "log": LOG}) == [told.LogLive(LOG)]
         assert server.say({"type": "eph", "log": LOG, "kind": "typing", "data": {"a": 1}}) == [
-            told.Overheard(LOG, "typing", b'{"a":1}')
+            told.HintReceived(LOG, "typing", b'{"a":1}')
         ]
         assert server.say({"type": "eph", "log": log_name(2), "kind": "typing", "data": 1}) == []
 
@@ -248,10 +248,10 @@ class TestConnections:
             server.client.disconnected(code, "r", 1.0)
             kinds = [type(event) for event in server.events()]
             phase, expected = {
-                Comeback.RECONNECT: (ClientPhase.WAITING, [told.Interrupted]),
-                Comeback.RENEWED: (ClientPhase.TOKENLESS, [told.Interrupted, told.TokenNeeded]),
-                Comeback.FINAL: (ClientPhase.ENDED, [told.Ended]),
-            }[row.comeback]
+                AfterClose.RECONNECT: (ClientPhase.WAITING, [told.Interrupted]),
+                AfterClose.RENEWED: (ClientPhase.TOKENLESS, [told.Interrupted, told.TokenNeeded]),
+                AfterClose.FINAL: (ClientPhase.ENDED, [told.Ended]),
+            }[row.action]
             assert (server.client.phase, kinds) == (phase, expected)
 
     @pytest.mark.parametrize("code", [None, 1006, 4999])

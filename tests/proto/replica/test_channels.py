@@ -1,4 +1,4 @@
-"""Channels that a replica follows: held and let go, heard, read where the wire lost something, and begun anew."""
+"""Channels that a replica follows: held and let go, heard, read where the bus lost something, and begun anew."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_one_who_gives_up_an_opening_takes_it_from_nobody(held: Held) -> None:
 
 
 def test_holding_while_it_is_unsubscribed_ends_subscribed(held: Held) -> None:
-    """What is asked of the wire is asked in the order in which it is to be."""
+    """What is asked of the bus is asked in the order in which it is to be."""
     held.hold()
     held.driven.hold(UnsubscribeChannels)
     held.unfollow()
@@ -297,7 +297,7 @@ def test_a_repeat_does_not_put_it_off_and_news_does(held: Held) -> None:
     held.driven.elsewhere.append(held.channel)
     asked = held.driven.count(ReadHeads)
     held.check()
-    assert held.driven.count(ReadHeads) == asked, "the wire was heard a moment ago"
+    assert held.driven.count(ReadHeads) == asked, "the bus was heard a moment ago"
     held.driven.deliver(first)
     held.check()
     held.driven.sleep(GAP_GRACE_SECS)

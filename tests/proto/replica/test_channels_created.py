@@ -36,7 +36,7 @@ class Chat:
             self.driven.deliver_control(record)
 
     def read_log(self) -> None:
-        """The wire has lost all of it."""
+        """The bus has lost all of it."""
         self.driven.run(self.driven.replica.controls.check_tail())
         self.driven.sleep(GAP_GRACE_SECS)
 

@@ -1,4 +1,4 @@
-"""Control records: applied in order and once, read where the wire lost them, and what they do to streams."""
+"""Control records: applied in order and once, read where the bus lost them, and what they do to streams."""
 
 from __future__ import annotations
 

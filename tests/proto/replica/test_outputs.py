@@ -8,7 +8,7 @@ from openguild_proto.effects.replica import ReadControlHead
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.limits import MAX_WAITING_WORKS, SOCKETS_AT_ONCE
 from openguild_proto.procedures import Procedure
-from openguild_proto.replica.actions import PASS, AnyAction, Close, Flush, Haste, Level, Log, Query
+from openguild_proto.replica.actions import PASS, AnyAction, Close, Flush, Level, Log, Query, Urgency
 from openguild_proto.replica.outputs import Outputs
 
 
@@ -146,10 +146,10 @@ def test_a_ring_that_fills_is_flushed_in_haste() -> None:
     hub = Hub(capacity_events=8)
     hub.open("ring", 0)
     outputs = Outputs(hub)
-    hastes = []
+    urgencies = []
     for sequence in range(1, 200):
         flush = outputs.publish("ring", b"frame", sequence)
-        hastes.append(flush.haste if flush is not None else None)
-    assert hastes[:4] == [Haste.SOON, None, None, Haste.NOW]
-    assert hastes.index(Haste.COMPLETELY) > hastes.index(Haste.NOW)
-    assert set(hastes[hastes.index(Haste.COMPLETELY) :]) == {Haste.COMPLETELY}
+        urgencies.append(flush.urgency if flush is not None else None)
+    assert urgencies[:4] == [Urgency.SOON, None, None, Urgency.NOW]
+    assert urgencies.index(Urgency.COMPLETELY) > urgencies.index(Urgency.NOW)
+    assert set(urgencies[urgencies.index(Urgency.COMPLETELY) :]) == {Urgency.COMPLETELY}

@@ -25,7 +25,7 @@ ONLINE, IDLE, OFFLINE = PresenceStatus
 
 
 class Cluster:
-    """Replicas on the same tables, and a wire that loses nothing unless it is told to."""
+    """Replicas on the same tables, and a bus that loses nothing unless it is told to."""
 
     def __init__(self, count: int, max_members: int = 1_000) -> None:
         settings = PresenceSettings(max_guild_members=max_members)
@@ -209,7 +209,7 @@ def test_a_new_replica_is_told_everything_at_once(cluster: Cluster) -> None:
     new.now = here.now
     cluster.replicas.append(new)
     for _ in range(2):  # its state is looked at again and again
-        new.replica.wire_state(True, now=new.now)
+        new.replica.bus_state(True, now=new.now)
         new.carry_out()
         cluster.carry()
     cluster.sleep(2)

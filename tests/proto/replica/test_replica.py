@@ -78,7 +78,7 @@ def test_a_quiet_feed_costs_one_line_in_each_interval(deaf: bool) -> None:
     hold(driven, channel)
     driven.replica.follow(now=driven.now)
     if deaf:
-        driven.replica.wire_state(False, now=driven.now)
+        driven.replica.bus_state(False, now=driven.now)
     driven.asked.clear()
     driven.sleep(1_000)
     most = 1_000 / TAIL_CHECK_SECS
@@ -94,7 +94,7 @@ def test_a_busy_feed_is_asked_for_only_while_the_wire_is_down(driven: Driven, ch
         driven.deliver(driven.elsewhere.append(channel))
         driven.sleep(TAIL_CHECK_SECS / 8)
     assert driven.count(ReadHeads) == asked
-    driven.replica.wire_state(False, now=driven.now)
+    driven.replica.bus_state(False, now=driven.now)
     for _ in range(40):
         driven.deliver(driven.elsewhere.append(channel))
         driven.sleep(TAIL_CHECK_SECS / 8)
@@ -105,13 +105,13 @@ def test_when_the_wire_is_back_everything_is_checked_at_once(driven: Driven, cha
     other = driven.elsewhere.channel(driven.elsewhere.user())
     hold(driven, channel)
     hold(driven, other)
-    driven.replica.wire_state(False, now=driven.now)
-    driven.replica.wire_state(False, now=driven.now)
+    driven.replica.bus_state(False, now=driven.now)
+    driven.replica.bus_state(False, now=driven.now)
     driven.deliver(driven.elsewhere.append(channel))  # just heard of
     driven.elsewhere.append(channel)
     driven.elsewhere.append(other)
     for _ in range(2):
-        driven.replica.wire_state(True, now=driven.now)
+        driven.replica.bus_state(True, now=driven.now)
     driven.carry_out()
     driven.sleep(GAP_GRACE_SECS)
     assert (head(driven, channel), head(driven, other)) == (2, 1)
@@ -123,14 +123,14 @@ def test_a_wire_that_reports_its_return_itself_loses_nothing(driven: Driven, cha
     """Its state is told with the next deadline only: by then it may have been away and back."""
     hold(driven, channel)
     if noticed:
-        driven.replica.wire_state(False, now=driven.now)
+        driven.replica.bus_state(False, now=driven.now)
     driven.deliver(driven.elsewhere.append(channel))  # just heard of
     driven.elsewhere.append(channel)
     driven.elsewhere.channel(driven.elsewhere.user())
     driven.asked.clear()
     driven.replica.catch_up(now=driven.now)
     driven.carry_out()
-    driven.replica.wire_state(True, now=driven.now)
+    driven.replica.bus_state(True, now=driven.now)
     driven.sleep(CATCH_UP_SECS + GAP_GRACE_SECS)
     assert head(driven, channel) == 2
     assert driven.replica.controls.follower.head == driven.elsewhere.tables.control_head()
@@ -141,7 +141,7 @@ def test_a_wire_that_was_never_away_has_nothing_checked(driven: Driven, channel:
     hold(driven, channel)
     driven.asked.clear()
     for _ in range(3):
-        driven.replica.wire_state(True, now=driven.now)
+        driven.replica.bus_state(True, now=driven.now)
         driven.carry_out()
     assert driven.asked == []
 

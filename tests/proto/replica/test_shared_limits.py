@@ -54,15 +54,15 @@ def test_what_another_replica_has_admitted_counts_here(driven: Sharing) -> None:
 
 
 def test_limits_are_divided_unless_the_wire_answers_and_delivers(driven: Sharing) -> None:
-    driven.replica.wire_answered(now=driven.now)
+    driven.replica.bus_answered(now=driven.now)
     driven.replica.heard_broadcast(Topic.LIMITS, LimitSharing("a", {}).probe(), now=driven.now)
     driven.replica.heard_broadcast(Topic.LIMITS, LimitSharing("b", {}).probe(), now=driven.now)
     driven.sleep(PUBLISH_SECS)
     assert driven.replica.limit_divisor == 1
-    driven.replica.wire_state(True, limits_delivered=False, now=driven.now)
+    driven.replica.bus_state(True, limits_delivered=False, now=driven.now)
     driven.sleep(PUBLISH_SECS)
     assert driven.replica.limit_divisor == 3
-    driven.replica.wire_state(True, now=driven.now)
+    driven.replica.bus_state(True, now=driven.now)
     driven.sleep(PUBLISH_SECS)
     assert driven.replica.limit_divisor == 1
     driven.sleep(SILENT_SECS)
@@ -70,7 +70,7 @@ def test_limits_are_divided_unless_the_wire_answers_and_delivers(driven: Sharing
 
 
 def test_nothing_is_told_while_the_wire_is_away(driven: Sharing) -> None:
-    driven.replica.wire_state(False, now=driven.now)
+    driven.replica.bus_state(False, now=driven.now)
     driven.actions.clear()
     driven.window.hit("alice", driven.now)
     driven.sleep(10 * PUBLISH_SECS)
@@ -88,6 +88,6 @@ def test_a_replica_that_is_alone_shares_nothing() -> None:
     replica = Replica(Hub(), Feeds(Hub()), driven.tokens, random.Random(0).random, replica_id="here")
     replica.share_limits(now=0.0)
     replica.heard_broadcast(Topic.LIMITS, b"{", now=0.0)
-    replica.wire_answered(now=0.0)
+    replica.bus_answered(now=0.0)
     assert (replica.next_action(), replica.next_deadline()) == (None, None)
     assert (replica.probe(Topic.LIMITS), replica.limit_divisor) == (b"", 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openguild_proto.gateway.client_events import Delivered, Overheard
+from openguild_proto.gateway.client_events import Delivered, HintReceived
 from openguild_proto.schemas.events import CONTENTS
 from openguild_runtime.client import (
     Client,
@@ -74,11 +74,11 @@ def test_what_is_new_or_taken_back(event_type: str, content: Any, kind: type[Any
 
 
 def test_what_is_in_no_log() -> None:
-    typing = Overheard("channel:c", "typing", json.dumps({"user_id": USER, "preview": "he"}).encode())
+    typing = HintReceived("channel:c", "typing", json.dumps({"user_id": USER, "preview": "he"}).encode())
     assert overheard_event(typing) == UserTyping("c", USER, "he")
     presence = overheard_event(
-        Overheard("guild:g", "presence", json.dumps({"user_id": USER, "status": "idle"}).encode())
+        HintReceived("guild:g", "presence", json.dumps({"user_id": USER, "status": "idle"}).encode())
     )
     assert isinstance(presence, PresenceChanged)
     assert presence.status.value == "idle"
-    assert overheard_event(Overheard("channel:c", "later", b"{}")) is None
+    assert overheard_event(HintReceived("channel:c", "later", b"{}")) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openguild_proto.replica.actions import Flush, Haste
+from openguild_proto.replica.actions import Flush, Urgency
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net.transport import SEND_BYTES
@@ -44,7 +44,7 @@ async def test_an_event_at_the_moment_of_the_upgrade_comes_behind_its_response()
         def join_and_publish(*arguments: Any) -> None:
             join(*arguments)
             publish(line, 16, 1_000)
-            line.server.replica.actions.perform(Flush(user_ring(line.user), Haste.NOW))
+            line.server.replica.actions.perform(Flush(user_ring(line.user), Urgency.NOW))
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(line.server.replica.streams, "join", join_and_publish)

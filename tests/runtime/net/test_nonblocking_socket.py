@@ -19,7 +19,7 @@ import structlog
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.replica import ReadVisible
-from openguild_proto.replica.actions import Flush, Haste
+from openguild_proto.replica.actions import Flush, Urgency
 from openguild_proto.ws.frames import text_frame
 from openguild_runtime.net import nonblocking_socket
 from openguild_runtime.net.nonblocking_socket import NonblockingSocket
@@ -179,7 +179,7 @@ async def events_are_published(line: Line) -> None:
     assert transport.subscriber is not None
     ring = transport.subscriber.ring
     line.server.replica.replica.hub.publish(ring, text_frame(b"x" * 100), 1)
-    line.server.replica.actions.perform(Flush(ring, Haste.SOON))
+    line.server.replica.actions.perform(Flush(ring, Urgency.SOON))
 
 
 async def reading_none_of_a_replay(line: Line) -> None:

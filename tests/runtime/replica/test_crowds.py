@@ -23,7 +23,7 @@ from openguild_proto.connection.server import ServerConnection
 from openguild_proto.effects.channels import Appended
 from openguild_proto.http.message import OpenStream
 from openguild_proto.records import ControlKind, ControlRecord, StoredEvent
-from openguild_proto.replica.actions import Flush, Haste
+from openguild_proto.replica.actions import Flush, Urgency
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
@@ -275,7 +275,7 @@ async def test_readers_who_lag_together_end_in_turns() -> None:
         for number in range(1, 200):
             hub.publish(them.channel, b"\x81\x01x", number)
         async with turns_are_short():
-            them.server.replica.actions.perform(Flush(them.channel, Haste.SOON))
+            them.server.replica.actions.perform(Flush(them.channel, Urgency.SOON))
             await eventually(lambda: not any(transport.connection.is_open for transport in them.transports))
         await them.everybody_has(b"lagged by")
 

@@ -11,7 +11,7 @@ import structlog
 from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailable
 from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.events import Event
-from openguild_proto.replica.actions import Flush, Haste
+from openguild_proto.replica.actions import Flush, Urgency
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.ws.frames import text_frame
@@ -85,7 +85,7 @@ async def test_records_about_a_stream_name_its_request_its_user_and_its_channel(
             hub, ring = line.server.replica.replica.hub, user_ring(transport.stream.user_id)
             for number in range(2 * CAPACITY):
                 hub.publish(ring, text_frame(b"x"), number + 1)
-            line.server.replica.actions.perform(Flush(ring, Haste.SOON))
+            line.server.replica.actions.perform(Flush(ring, Urgency.SOON))
             assert "lagged by" in await line.read()
             deadline = transport.connection.next_deadline()  # for the answer to the close
             assert deadline is not None

@@ -18,10 +18,10 @@ from openguild_runtime.net.socket_watch import LoopWatch
 from openguild_runtime.server.app import Server
 from openguild_runtime.server.shutdown import drain
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+from tests.simulation.runtime.bus import SimBus, SimNats
 from tests.simulation.runtime.database import SimDatabase, SimStorage
 from tests.simulation.runtime.loop import SimLoop
 from tests.simulation.runtime.network import Network
-from tests.simulation.runtime.wire import SimBus, SimNats
 from tests.support.world import START_MS
 
 QUEUE_CAPACITY = 16  # small, so that slow readers lag in a short run

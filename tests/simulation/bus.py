@@ -1,4 +1,4 @@
-"""The wire between the replicas: it drops, repeats, delays and reorders what it likes, and its links are cut."""
+"""The bus between the replicas: it drops, repeats, delays and reorders what it likes, and its links are cut."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Listener(Protocol):
     def heard(self, channel_id: str | Topic, payload: bytes) -> None:
         """What is told of a channel, or of a topic to all."""
 
-    def wire_back(self) -> None:
+    def bus_back(self) -> None:
         """The link was away: whatever it lost is in the log."""
 
 
-class Wire:
+class Bus:
     """Shares of messages that are dropped (of control messages apart), repeated, and delayed for long (and so overtaken)."""
 
     def __init__(self, clock: Clock, rng: Random) -> None:
@@ -49,61 +49,61 @@ class Wire:
 
 
 class Link:
-    """One process's connection to the wire."""
+    """One process's connection to the bus."""
 
-    def __init__(self, wire: Wire, listener: Listener) -> None:
+    def __init__(self, bus: Bus, listener: Listener) -> None:
         self.is_up = True
         self.database: str | None = None  # whose replicas it talks with
         self.subscribed: set[str] = set()
-        self._wire = wire
+        self._bus = bus
         self._listener = listener
         self._cuts = 0
-        self._wanted: dict[str, int] = {}  # channel -> number of the subscription, which the wire learns of later
+        self._wanted: dict[str, int] = {}  # channel -> number of the subscription, which the bus learns of later
         self._last = 0
-        wire.links.append(self)
+        bus.links.append(self)
 
     def end(self) -> None:
         """The process is gone."""
         self.is_up = False
-        if self in self._wire.links:
-            self._wire.links.remove(self)
+        if self in self._bus.links:
+            self._bus.links.remove(self)
 
     def cut(self, secs: float) -> None:
         """The link is down for a while; what is sent meanwhile is lost."""
-        if self in self._wire.links:
+        if self in self._bus.links:
             self.is_up = False
             self._cuts += 1
-            self._wire.clock.later(secs, self._heal, self._cuts)
+            self._bus.clock.later(secs, self._heal, self._cuts)
 
     def _heal(self, cut: int) -> None:
-        if cut == self._cuts and self in self._wire.links:
+        if cut == self._cuts and self in self._bus.links:
             self.is_up = True
-            self._listener.wire_back()
+            self._listener.bus_back()
 
     def join(self, database: str) -> None:
         """Hear the replicas of another database than before: what was told there meanwhile is in its log."""
         moved, self.database = self.database is not None, database
         if moved and self.is_up:
-            self._listener.wire_back()
+            self._listener.bus_back()
 
     def publish(self, channel_id: str | Topic, payload: bytes) -> None:
         """What is told of a channel, or of a topic to all."""
         if self.is_up and self.database is not None:
-            self._wire.publish(self, channel_id, payload)
+            self._bus.publish(self, channel_id, payload)
 
     def bring(self, database: str, channel_id: str | Topic, payload: bytes, lost: int) -> None:
-        if not self.is_up or database != self.database or lost != self._wire.lost:
+        if not self.is_up or database != self.database or lost != self._bus.lost:
             return
         if isinstance(channel_id, Topic) or channel_id in self.subscribed:
             self._listener.heard(channel_id, payload)
 
     def subscribe(self, channel_ids: tuple[str, ...], done: Callable[[], None]) -> None:
-        """`done` is called before the wire knows of it, as the real one answers."""
+        """`done` is called before the bus knows of it, as the real one answers."""
         for channel_id in channel_ids:
             self._last += 1
             self._wanted[channel_id] = self._last
-            self._wire.clock.later(self._wire.latency(), self._add, channel_id, self._last)
-        self._wire.clock.later(0.0, done)
+            self._bus.clock.later(self._bus.latency(), self._add, channel_id, self._last)
+        self._bus.clock.later(0.0, done)
 
     def _add(self, channel_id: str, number: int) -> None:
         if self._wanted.get(channel_id) == number:
@@ -113,4 +113,4 @@ class Link:
         for channel_id in channel_ids:
             self._wanted.pop(channel_id, None)
             self.subscribed.discard(channel_id)
-        self._wire.clock.later(0.0, done)
+        self._bus.clock.later(0.0, done)
