@@ -28,7 +28,7 @@ from openguild_proto.operations.consequences import (
     ended_meanwhile,
 )
 from openguild_proto.operations.streams import recheck_session, recheck_stream
-from openguild_proto.procedures import Procedure
+from openguild_proto.procedures import Procedure, Sleep
 from openguild_proto.records import ControlKind, ControlRecord
 from openguild_proto.replica.actions import Close, Level, Replay, StreamSocket
 from openguild_proto.replica.channels import Channels
@@ -133,6 +133,11 @@ class Controls:
                 yield from self._epochs.went_back("the control log went back")
             if follower.went_back(place, head, again):  # of a store that has no history
                 self._restart(again, "the control log went back")
+
+    def catch_up(self) -> Procedure[None]:
+        """Apply the records of all changes that the store has shown by now. Raises StorageUnavailable."""
+        yield from self.follower.catch_up((yield from ReadControlHead()))
+        yield from Sleep(0).wait()  # some of them are applied in turn
 
     def begin_anew(self) -> Procedure[None]:
         """The channels have new epochs because commits may be lost, and control records with them. Raises StorageUnavailable."""
@@ -286,7 +291,7 @@ class Controls:
         if not notifications.watchers.is_watching(user_id):
             return
         try:
-            yield from notifications.refresh(user_id)
+            yield from notifications.refresh(user_id, self)
         except StorageUnavailable:
             message = "a notification stream cannot be brought up to date: closing it"
             self._outputs.log(Level.WARNING, message, user_id=user_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from functools import partial
+from typing import Protocol
 
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
@@ -33,6 +34,13 @@ RETRY_SECS = 1.0  # after the store could not be reached
 
 class TooManyChannels(Exception):
     """The user sees more channels than a notification stream follows (PROTOCOL 8.10.10)."""
+
+
+class ControlLog(Protocol):
+    """The log of the records that tell of new channels."""
+
+    def catch_up(self) -> Procedure[None]:
+        """Apply the records of all changes that the store has shown by now. Raises StorageUnavailable."""
 
 
 class _Refresh:
@@ -84,10 +92,11 @@ class Notifications:
         """Undo one `retain`; with the last one the user's interest ends."""
         self._channels.unfollow(self.watchers.release(user_id))
 
-    def refresh(self, user_id: str) -> Procedure[None]:
+    def refresh(self, user_id: str, log: ControlLog | None = None) -> Procedure[None]:
         """Read again what the user sees. Raises StorageUnavailable, TooManyChannels.
 
-        One refresh of a user runs at a time: a second one waits for it and then reads the store again.
+        One refresh of a user runs at a time: a second one waits for it and then reads the store again. `log`: where streams of
+        the user are open, to which a new channel is announced before its first message.
         """
         refreshes = self._refreshing.setdefault(user_id, [])
         refresh = _Refresh(Signal(self._outputs.procedures))
@@ -95,21 +104,23 @@ class Notifications:
         try:
             while refreshes[0] is not refresh:
                 yield from refreshes[0].ended.wait()
-            yield from self._read(user_id, refresh)
+            yield from self._read(user_id, refresh, log)
         finally:
             refreshes.remove(refresh)
             if not refreshes:
                 del self._refreshing[user_id]
             refresh.ended.set()
 
-    def _read(self, user_id: str, running: _Refresh) -> Procedure[None]:
+    def _read(self, user_id: str, running: _Refresh, log: ControlLog | None) -> Procedure[None]:
         beginning = self.watchers.beginnings
         visible = yield from ReadVisible(user_id, MAX_NOTIFIED_CHANNELS + 1)
         if len(visible.channel_ids) > MAX_NOTIFIED_CHANNELS:
             raise TooManyChannels
         visible_channels = [c for c in dict.fromkeys(visible.channel_ids) if user_id not in self._late.get(c, ())]
-        watched = self.watchers.channels_of(user_id)
-        known = watched | running.created.keys()
+        known = self.watchers.channels_of(user_id)
+        if log is not None and not known >= set(visible_channels):
+            yield from log.catch_up()  # so that those which are new are in `created`
+        known = self.watchers.channels_of(user_id) | running.created.keys()
         opened = yield from self._channels.follow([new for new in visible_channels if new not in known])
         self._channels.unfollow([channel_id for channel_id in opened if channel_id in running.deleted])
         held = [channel_id for channel_id in opened if channel_id not in running.deleted]

@@ -115,6 +115,25 @@ def test_member_is_told_of_messages_that_came_before_the_channels_record(chat: C
     assert driven.leftovers() == {}
 
 
+def test_member_whose_refresh_saw_the_channel_first_is_told_of_its_first_messages(chat: Chat) -> None:
+    """The record of the channel came late, or was lost: the store showed the channel and a message in it before."""
+    driven = chat.driven
+    held = driven.hold(ReadVisible)
+    chat.join_guild()
+    chat.deliver_all()
+    channel = driven.elsewhere.channel(chat.owner, chat.guild)
+    driven.elsewhere.append(channel)
+    held.release(1)
+    driven.let_pass(ReadVisible)
+    chat.read_log()
+    driven.commit(channel)
+    assert created(chat.socket) == [channel]
+    assert chat.socket.sequences == [1, 2]
+    assert [frame["kind"] for frame in chat.socket.frames] == ["channel_created", *["channel_message"] * 2]
+    driven.leave(chat.socket)
+    assert driven.leftovers() == {}
+
+
 def test_messages_during_the_reading_of_the_first_ones_come_in_order(chat: Chat) -> None:
     driven = chat.driven
     chat.join_guild()
