@@ -43,7 +43,7 @@ class FindBehind(StorageEffect[tuple[BehindLog, ...]], frozen=True):
 
 
 class Woken(Record, frozen=True):
-    """The peers that some grown logs concern."""
+    """How some grown logs concern the peers that mirror them."""
 
     behind: tuple[tuple[str, BehindLog], ...]  # (peer, log) of the peers whose lease the asker holds
     mirrored: tuple[str, ...]  # of the logs asked about, those that some peer mirrors

@@ -29,7 +29,7 @@ class Watchers:
         return self._read_at.get(user_id) == self.beginnings
 
     def was_read(self, user_id: str, beginning: int) -> None:
-        """Whether a reading made when the count of beginnings was `beginning` is still current."""
+        """Note that what was given to `update` was read when the count of beginnings was `beginning`."""
         self._read_at[user_id] = beginning
 
     def is_watching(self, user_id: str) -> bool:

@@ -35,7 +35,7 @@ FROM federation_mirrors AS m JOIN logs AS l USING (log_id) JOIN guilds AS g ON g
 
 
 class Verified(NamedTuple):
-    """The checked subject, and a line for each problem."""
+    """How much was checked, and a line for each problem."""
 
     chains: int
     events: int

@@ -94,7 +94,7 @@ GONE = """
 SELECT wire FROM log_events WHERE log_id = $1 AND sequence > $2 AND event_type IN ('member.left', 'member.removed')
 AND position(convert_to($3::text, 'UTF8') IN wire) > 0
 """
-# Owners of logs with one of these ids outside this guild.
+# Whether a log of one of these ids is not of this guild.
 TAKEN = """
 SELECT EXISTS (
     SELECT FROM unnest($1::uuid[]) AS id JOIN logs ON log_id = id LEFT JOIN channels ON channel_id = id
