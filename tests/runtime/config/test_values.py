@@ -227,6 +227,14 @@ def test_values_of_the_wrong_kind_in_a_file(text: str, expected: str, tmp_path: 
     assert "\n" not in line
 
 
+def test_a_section_that_a_file_sets_as_a_value_is_told_of_the_file(tmp_path: Path) -> None:
+    """Not of the environment, whose key of that section is right."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/server.toml").write_text("messaging = 5")
+    with pytest.raises(ConfigError, match=r"messaging: is a section and not a value.*\(set by config/server\.toml\)"):
+        load({}, {P + "MESSAGING__REPLAY_WINDOW": "5"}, tmp_path)
+
+
 def test_servers_of_nats_may_be_a_list_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config/server.toml").write_text("nats.url = ['nats://u:p%2C@a:4222', 'tls://b']")
