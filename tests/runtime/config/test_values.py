@@ -181,6 +181,13 @@ def test_more_bad_texts(key: str, value: str, tmp_path: Path) -> None:
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize("text", ["postgresql://u@h/d\n", " postgresql://u@h/d", "postgresql://u@h/a b"])
+def test_a_line_break_in_a_url_is_told(text: str, tmp_path: Path) -> None:
+    """As in a secret that was written with one; a file of secrets may end with it."""
+    with pytest.raises(ConfigError, match="database_url: has a space or a line break"):
+        load({}, {P + "DATABASE_URL": text}, tmp_path)
+
+
 @pytest.mark.parametrize("password", ["a@b7", "a/b7", "1/b7", "a#b7", "1#b7", "1?b7", "a@b/7", "a@b@7"])
 def test_a_password_that_must_be_encoded_is_told_how(password: str, tmp_path: Path) -> None:
     for key in ("DATABASE_URL", "DATABASE__REPLICA_URLS__0"):
