@@ -33,6 +33,7 @@ trap 'exit 130' INT TERM HUP
 [ ! -d "$file" ] || { echo "backup.sh: $file is a directory: name a file in it" >&2; exit 2; }
 . "$(dirname "$0")/database-url.sh"
 use_database "$1"
+refuse_pooler
 for left in "$file".part.*; do # of a backup that was killed; another one that runs keeps its own
     [ ! -e "$left" ] || kill -0 "${left##*.}" 2>/dev/null || rm -f -- "$left"
 done

@@ -32,3 +32,16 @@ refuse_unencoded() {
     echo "in the user name and the password of the URL, @ is written as %40, / as %2F and ? as %3F" >&2
     exit 2
 }
+
+refuse_pooler() { # it shares sessions: what pg_dump and pg_restore set in one, such as an empty search_path, would stay there for the servers
+    PGOPTIONS="${PGOPTIONS-} -c openguild.session=own"
+    export PGOPTIONS # a pooler refuses it, or ignores it
+    if own=$(psql --no-psqlrc --quiet --tuples-only --no-align --dbname="$database" \
+        --command="SELECT current_setting('openguild.session', true)" 2>&1); then
+        case $own in *own) return 0 ;; esac
+    else
+        case $own in *'startup parameter'*) ;; *) printf '%s\n' "$own" >&2; exit 1 ;; esac
+    fi
+    echo "the URL leads to a pooler, such as PgBouncer: name the address of PostgreSQL itself (docs/reliability.md, PgBouncer)" >&2
+    exit 2
+}

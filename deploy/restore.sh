@@ -6,6 +6,7 @@ set -eu
 [ -r "$1" ] || { echo "restore.sh: no backup can be read at $1 (usage: deploy/restore.sh FILE URL)" >&2; exit 2; }
 . "$(dirname "$0")/database-url.sh"
 use_database "$2"
+refuse_pooler
 tables=$(psql --no-psqlrc --quiet --tuples-only --no-align --dbname="$database" --command="SELECT count(*) FROM pg_catalog.pg_class
     WHERE relkind IN ('r', 'p') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)")
 if [ "${tables:-0}" != 0 ]; then

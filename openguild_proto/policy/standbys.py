@@ -25,8 +25,8 @@ class StandbyState(Enum):
 
 
 class WalPlace(Record, frozen=True):
-    """A position in a server's write-ahead log. `lineage`: the cluster and its timeline; of a standby as the primary recorded it
-    for the epochs of logs; None: it does not say."""
+    """A position in a server's write-ahead log. `lineage`: the cluster, its timeline, and the database; of a standby as the
+    primary recorded the first two for the epochs of logs; None: it does not say."""
 
     lineage: str | None
     position: int  # bytes

@@ -37,7 +37,13 @@ from openguild_runtime.config.layers import (
 )
 from openguild_runtime.config.server_config import ServerConfig, load
 from openguild_runtime.embedded.private import private_servers, with_running_database
-from openguild_runtime.process.signals import SIGTERM_STATUS, exit_on_sigterm, hold_sighup, restore_sighup
+from openguild_runtime.process.signals import (
+    SIGTERM_STATUS,
+    exit_on_sigterm,
+    hold_sighup,
+    ignore_user_signals,
+    restore_sighup,
+)
 from openguild_runtime.process.standard_streams import redirect_stderr_to_log
 from openguild_runtime.process.watchdog import exit_process
 from openguild_runtime.server.failures import CommandFailed, answer_failures
@@ -187,6 +193,7 @@ def _working_directory() -> Path:
 def _serve(config: ServerConfig, reread: Callable[[], ServerConfig], chaos_seed: int | None) -> NoReturn:
     redirect_stderr_to_log()
     hold_sighup()
+    ignore_user_signals()
     exit_on_sigterm(0)
     require_servable(config)
     require_addresses(config)

@@ -212,7 +212,7 @@ def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], 
         if former is not None and isinstance(former, dict) != isinstance(value, Mapping):
             raise ConfigError(
                 f"failed to build configuration: {key}: is a section and not a value; write its own keys under it "
-                f"(set by {source})"
+                f"(set by {source if isinstance(former, dict) else collected.sources[key]})"
             )
         collected.sources[key] = source
         if isinstance(value, Mapping):

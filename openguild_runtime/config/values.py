@@ -44,7 +44,9 @@ def split_address(text: str) -> tuple[str, int]:
 def check_url(text: str, schemes: tuple[str, ...], example: str, *, many_hosts: bool = False) -> str:
     """The query of a URL that has one of the schemes, host names and sound ports. Raises ValueError."""
     scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in schemes or re.search(r"[\s\x00-\x1f\x7f]", text):
+    if separator and scheme.strip() in schemes and re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise ValueError(f"has a space or a line break, at its end perhaps; write it without, as {example}")
+    if not separator or scheme not in schemes:
         known = " or ".join(f"{known}://" for known in schemes)
         raise ValueError(f"is not a URL that begins with {known}; write it as {example}")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]

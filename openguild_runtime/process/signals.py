@@ -15,6 +15,11 @@ def ignore(*numbers: signal.Signals) -> None:
         signal.signal(number, lambda number, frame: None)
 
 
+def ignore_user_signals() -> None:
+    """Ignore SIGUSR1 and SIGUSR2: programs that rotate logs send them, and the default would end the process undrained."""
+    ignore(signal.SIGUSR1, signal.SIGUSR2)
+
+
 _SIGHUP_AT_START = signal.getsignal(signal.SIGHUP)  # ignored under nohup
 _held: set[signal.Signals] = set()  # that came before the loop received them, and nobody has taken
 

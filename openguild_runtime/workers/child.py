@@ -17,10 +17,11 @@ import threading
 from io import FileIO
 from typing import NoReturn
 
-from openguild_runtime.process.signals import exit_on_sigterm, hold_sighup
+from openguild_runtime.process.signals import exit_on_sigterm, hold_sighup, ignore_user_signals
 from openguild_runtime.system.imports import lean_imports
 
 hold_sighup()  # during the imports
+ignore_user_signals()
 
 with lean_imports():
     import structlog

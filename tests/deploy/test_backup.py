@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,6 +40,9 @@ class Backups:
         program = self._programs / "pg_dump"
         program.write_text(PG_DUMP)
         program.chmod(0o755)
+        psql = self._programs / "psql"
+        psql.write_text("#!/bin/sh\necho own\n")
+        psql.chmod(0o755)
 
     def start(
         self, *, content: str = "data", status: int = 0, wait: str = "", metrics: Path | None = None
@@ -148,3 +152,28 @@ def test_a_restore_leaves_mirrored_logs_their_epochs(tmp_path: Path, database_ur
     run_apart(look)
     assert epochs[guild] == 7
     assert epochs[own] != 7
+
+
+def test_a_pooler_is_refused_because_its_sessions_are_shared(
+    tmp_path: Path, database_url: str, pooled: Callable[[str], str]
+) -> None:
+    """pg_dump empties the search_path of a session, and a server that gets it next finds no table."""
+    environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}
+    backup, through = tmp_path / "backup", pooled(database_url)
+    for command in (
+        [ROOT / "deploy/backup.sh", through, backup],
+        [ROOT / "deploy/restore.sh", ROOT / "README.md", through],
+    ):
+        run = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        assert (run.returncode, run.stdout) == (2, "")
+        assert run.stderr.startswith("the URL leads to a pooler")
+    assert not backup.exists()
+
+
+def test_a_database_that_is_away_is_not_called_a_pooler(tmp_path: Path) -> None:
+    environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}
+    command = [ROOT / "deploy/backup.sh", "postgresql://127.0.0.1:1/chat", tmp_path / "backup"]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert run.returncode == 1
+    assert "Connection refused" in run.stderr
+    assert "pooler" not in run.stderr

@@ -20,6 +20,9 @@ def back_up(url: str, directory: Path) -> tuple[subprocess.CompletedProcess[str]
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {arguments}\ntouch "${{6#--file=}}"\n')
     program.chmod(0o755)
+    psql = program.with_name("psql")  # that asks whether it is a pooler
+    psql.write_text("#!/bin/sh\necho own\n")
+    psql.chmod(0o755)
     environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         [BACKUP, url, directory / "backup"], env=environment, capture_output=True, text=True, check=False

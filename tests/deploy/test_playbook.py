@@ -232,7 +232,8 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
 
 def test_a_restore_whose_channels_keep_their_epochs_says_so(tmp_path: Path) -> None:
     """The second step failed: the data is there, and what is left to do is said."""
-    for name, body in (("pg_restore", "exit 0"), ("psql", 'case "$*" in *--command=*) echo 0 ;; *) exit 3 ;; esac')):
+    psql = 'case "$*" in *openguild.session*) echo own ;; *--command=*) echo 0 ;; *) exit 3 ;; esac'
+    for name, body in (("pg_restore", "exit 0"), ("psql", psql)):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "backup").touch()
@@ -277,6 +278,7 @@ def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
         stand_in = programs / name
         stand_in.write_text(
             f'#!/bin/sh\nprintf "%s\\n" "$@" "$PGPASSWORD" > {tmp_path}/{name}\ntouch "{tmp_path}/${{6##*/}}"\n'
+            'case "$*" in *openguild.session*) echo own ;; esac\n'
         )
         stand_in.chmod(0o755)
     environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}

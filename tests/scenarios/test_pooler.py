@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from openguild_runtime.embedded import EmbeddedNats
 from tests.support.chat import receive, texts
@@ -36,3 +37,13 @@ def test_without_the_setting_the_pooler_says_no_and_the_log_says_why(
     with ServerProcess(tmp_path, DATABASE_URL=pooled(database_url)).start(ready=False) as server:
         wait_until(lambda: "statement_cache_size" in server.tail(), what="the reason in the log")
         assert server.status("/ready") != 200
+
+
+def test_the_log_has_the_words_with_which_the_pooler_refuses(
+    pooled: Callable[[str], str], database_url: str, tmp_path: Path
+) -> None:
+    url = urlsplit(pooled(database_url))
+    wrong = url._replace(netloc=f"{url.username}:wrong@{url.hostname}:{url.port}").geturl()
+    settings = {"DATABASE_URL": wrong, "DATABASE__STATEMENT_CACHE_SIZE": 0}
+    with ServerProcess(tmp_path, **settings).start(ready=False) as server:
+        wait_until(lambda: "authentication failed" in server.tail(), what="the pooler's words in the log")

@@ -222,3 +222,25 @@ def test_a_command_as_the_first_process_of_a_container_heeds_sigterm(tmp_path: P
 def _caught(process: int, number: signal.Signals) -> bool:
     status = Path(f"/proc/{process}/status").read_text()
     return bool(int(status.split("SigCgt:")[1].split()[0], 16) & 1 << (number - 1))
+
+
+def test_user_signals_do_not_end_the_server(data: Path, tmp_path: Path) -> None:
+    """As those that a rotation of logs sends. Of several signals the lowest number comes first: SIGTERM is the last one."""
+    with ServerProcess(tmp_path, "--embedded", "--workers=2", DATA_DIR=data).start() as server:
+        assert server.process is not None
+        for process in (server.process.pid, *workers(server.process.pid)):
+            os.kill(process, signal.SIGUSR1)
+            os.kill(process, signal.SIGUSR2)
+        assert server.status("/health") == 200
+        assert server.stop() == 0
+        assert "is started again" not in server.log_path.read_text()
+
+
+def workers(supervisor: int) -> list[int]:
+    found = [
+        process
+        for process in children(supervisor)
+        if b"openguild_runtime.workers" in Path(f"/proc/{process}/cmdline").read_bytes()
+    ]
+    assert len(found) == 2
+    return found

@@ -132,7 +132,8 @@ def tls_reason(failure: ssl.SSLError) -> str | None:
 
 
 def _said(failure: BaseException | None) -> str | None:
-    """Return what PostgreSQL says where it names a table, a column or a function, and no data; of TLS why it fails."""
+    """Return what PostgreSQL says where it names a table, a column or a function, and no data; what a pooler says; why TLS
+    fails."""
     if isinstance(failure, ssl.SSLError):
         return tls_reason(failure)
     if isinstance(
@@ -141,7 +142,8 @@ def _said(failure: BaseException | None) -> str | None:
         | asyncpg.InsufficientPrivilegeError
         | asyncpg.UndefinedTableError
         | asyncpg.UndefinedColumnError
-        | asyncpg.UndefinedFunctionError,
+        | asyncpg.UndefinedFunctionError
+        | asyncpg.ProtocolViolationError,  # by which PgBouncer tells everything, also a wrong password
     ):
         return str(failure).partition("\n")[0]
     return None

@@ -24,7 +24,8 @@ CASE WHEN NOT pg_is_in_recovery() THEN
 END
 """
 # A copy within the cluster (CREATE DATABASE ... TEMPLATE) has the random id of its original, and another oid.
-DATABASE = "database || '-' || (SELECT oid FROM pg_database WHERE datname = current_database())"
+OID = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+DATABASE = f"database || '-' || {OID}"
 # $1: events stored in the channels $2. Those of deleted channels are not missing, nor those of guilds that another server owns by
 # now: their logs begin anew. `elsewhere`: these channels.
 READ = """

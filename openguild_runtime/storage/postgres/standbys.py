@@ -19,7 +19,7 @@ from openguild_proto.limits import ACCESS_CHECK_BYTES, MAX_QUEUED_ACCESS_CHECKS
 from openguild_proto.policy.batches import ArrivalQueue
 from openguild_proto.policy.standbys import Standbys, StandbyState, StandbyStats, WalPlace, compare, next_pause
 from openguild_runtime.storage.postgres.batcher import Batcher
-from openguild_runtime.storage.postgres.history import LINEAGE, UNSUPPORTED
+from openguild_runtime.storage.postgres.history import LINEAGE, OID, UNSUPPORTED
 from openguild_runtime.storage.postgres.page_groups import PageGroups
 from openguild_runtime.storage.postgres.places import FairPlaces
 from openguild_runtime.storage.postgres.pool import Pool
@@ -35,12 +35,12 @@ QUESTIONS = 1  # at once to each standby: reads that come meanwhile share the ne
 
 # Acknowledged commits are flushed. WAL inserted behind them may stay unflushed for a while, and no standby gets it before.
 PRIMARY_PLACE = f"""
-SELECT {LINEAGE} AS lineage,
+SELECT {LINEAGE} || ' ' || {OID} AS lineage,
     CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint ELSE 0 END AS position
 """
-# A standby that was promoted serves nothing: it is another primary.
-STANDBY_PLACE = """
-SELECT CASE WHEN pg_is_in_recovery() THEN lineage END AS lineage,
+# A standby that was promoted serves nothing: it is another primary. With the oid, another database of the cluster does not either.
+STANDBY_PLACE = f"""
+SELECT CASE WHEN pg_is_in_recovery() THEN lineage || ' ' || {OID} END AS lineage,
     coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint AS position FROM log_history
 """
 

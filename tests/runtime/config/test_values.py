@@ -181,6 +181,13 @@ def test_more_bad_texts(key: str, value: str, tmp_path: Path) -> None:
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize("text", ["postgresql://u@h/d\n", " postgresql://u@h/d", "postgresql://u@h/a b"])
+def test_a_line_break_in_a_url_is_told(text: str, tmp_path: Path) -> None:
+    """As in a secret that was written with one; a file of secrets may end with it."""
+    with pytest.raises(ConfigError, match="database_url: has a space or a line break"):
+        load({}, {P + "DATABASE_URL": text}, tmp_path)
+
+
 @pytest.mark.parametrize("password", ["a@b7", "a/b7", "1/b7", "a#b7", "1#b7", "1?b7", "a@b/7", "a@b@7"])
 def test_a_password_that_must_be_encoded_is_told_how(password: str, tmp_path: Path) -> None:
     for key in ("DATABASE_URL", "DATABASE__REPLICA_URLS__0"):
@@ -225,6 +232,14 @@ def test_values_of_the_wrong_kind_in_a_file(text: str, expected: str, tmp_path: 
     assert expected in line
     assert "set by config/server.toml" in line
     assert "\n" not in line
+
+
+def test_a_section_that_a_file_sets_as_a_value_is_told_of_the_file(tmp_path: Path) -> None:
+    """Not of the environment, whose key of that section is right."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/server.toml").write_text("messaging = 5")
+    with pytest.raises(ConfigError, match=r"messaging: is a section and not a value.*\(set by config/server\.toml\)"):
+        load({}, {P + "MESSAGING__REPLAY_WINDOW": "5"}, tmp_path)
 
 
 def test_servers_of_nats_may_be_a_list_in_a_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import anyio
 import asyncpg
@@ -80,6 +81,29 @@ async def record_lineage(pair: Pair) -> None:
 
 def stats(store: PostgresStorage) -> StandbyStats:
     return store.stats().standbys[0]
+
+
+async def test_another_database_of_the_same_cluster_serves_nothing(pair: Pair) -> None:
+    """A copy made of the database has the position of every write, and none of the writes."""
+    await record_lineage(pair)
+    connection = await asyncpg.connect(pair.primary.url, database="template1")
+    name = urlsplit(pair.primary.url).path[1:]
+    await connection.execute(f'CREATE DATABASE copy TEMPLATE "{name}"')
+    await connection.close()
+    copy = urlsplit(pair.standby.url)._replace(path="/copy").geturl()
+    await eventually(lambda: answers(copy))
+    async with opened(pair, standby_url=copy) as store:
+        await eventually(lambda: stats(store).state is not None)
+        assert stats(store).state is StandbyState.APART
+
+
+async def answers(url: str) -> bool:
+    try:
+        connection = await asyncpg.connect(url)
+    except asyncpg.InvalidCatalogNameError:
+        return False
+    await connection.close()
+    return True
 
 
 async def test_reads_see_every_write_that_was_acknowledged_before(store: PostgresStorage) -> None:
