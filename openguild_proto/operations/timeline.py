@@ -12,7 +12,7 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.messages import FindMessage, ListPins, MessagePage, ReadMessages, ReadVersions
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import JSON, Response
-from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_CHANNEL_PINS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_SEQUENCE
+from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_CHANNEL_PINS, MAX_PAGE_BYTES, MAX_SEQUENCE
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header, newest_place

@@ -18,7 +18,14 @@ from anyio.abc import TaskGroup
 
 from openguild_proto.effects import StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess, Unchanged
-from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, MirrorOutcome, ReadSnapshot, RemoteJoin, shown_in
+from openguild_proto.effects.mirrors import (
+    JoinFromServer,
+    MirrorEvents,
+    MirrorOutcome,
+    ReadSnapshot,
+    RemoteJoin,
+    shown_in,
+)
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory

@@ -79,7 +79,9 @@ async def test_whoever_left_before_the_snapshot_was_read_has_not_joined(storage:
     assert isinstance(snapshot, Snapshot)
     shown = shown_in(joined, snapshot)
     assert shown is not None
-    assert shown.place.sequence == snapshot.sequence == joined.place.sequence + 1  # of the snapshot, which lacks the other
+    assert (
+        shown.place.sequence == snapshot.sequence == joined.place.sequence + 1
+    )  # of the snapshot, which lacks the other
     assert {member.user_id for member in snapshot.members} == {owner, user}
     await join(storage, guild, owner)  # the peer mirrors the guild still
     await storage.perform(RemoveMember(Author(user), guild, user, NOW))
