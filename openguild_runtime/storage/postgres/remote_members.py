@@ -69,11 +69,13 @@ AND (l.log_id = $2 OR l.log_id IN (SELECT channel_id FROM channels WHERE guild_i
 AND EXISTS (SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL)
 """
 FOLLOWED = "SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL"
-MEMBERS_AT_ONCE = 500  # rows of one reading: the driver decodes all of it in one turn of the loop
+# In parts, for the driver decodes all that is read at once in one turn of the loop. Its own cursors have named statements, which a
+# pooler may leave behind in another session.
 MEMBERS = """
-SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin
+DECLARE members NO SCROLL CURSOR FOR SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin
 FROM guild_memberships AS m JOIN users AS u USING (user_id) WHERE m.guild_id = $1
 """
+NEXT_MEMBERS = "FETCH 500 FROM members"
 CHANNELS = """
 SELECT c.channel_id, c.name, c.created_at, l.epoch, l.head_sequence, l.message_count, c.topic, c.position
 FROM channels AS c JOIN logs AS l ON l.log_id = c.channel_id WHERE c.guild_id = $1
@@ -172,8 +174,8 @@ async def read_snapshot(tx: Transaction, effect: ReadSnapshot) -> Snapshot | Non
         roles.setdefault(str(row["channel_id"]), {})[str(row["user_id"])] = row["role"]
         await pauses.pause_if_due()
     members: list[MirroredMember] = []
-    found = await tx.connection.cursor(MEMBERS, guild_id)
-    while rows := await found.fetch(MEMBERS_AT_ONCE):
+    await tx.connection.execute(MEMBERS, guild_id)
+    while rows := await tx.connection.fetch(NEXT_MEMBERS):
         for row in rows:
             joined_at_ms = to_millis(row["joined_at"])
             members.append(
