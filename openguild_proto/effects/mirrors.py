@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.mirror_records import MirroredEvent, MirroredMember, RemoteUser, Snapshot
+from openguild_proto.mirror_records import MirroredEvent, MirroredMember, RemoteUser, Snapshot, place_of
 from openguild_proto.records import LimitReached, LogPlace, MemberChange, Record, StoredEvent
 
 # --- of the owner ----------------------------------------------------------------------------------
 
 
 class RemoteJoin(Record, frozen=True):
-    """A remote user is a member. `place`: of the guild's log, their join included. `snapshot`: where it was asked for."""
+    """A remote user is a member. `place`: of the guild's log, their join included. `snapshot`: of that place, where it was asked
+    for.
+    """
 
     guild_id: str
     member: MirroredMember
@@ -18,9 +20,19 @@ class RemoteJoin(Record, frozen=True):
     snapshot: Snapshot | None
 
 
+def shown_in(joined: RemoteJoin, snapshot: Snapshot | None) -> RemoteJoin | None:
+    """Return a join with the snapshot that was read behind it, and as that shows it. None: the user is a member no more."""
+    members = snapshot.members if snapshot is not None else ()
+    member = next((each for each in members if each.user_id == joined.member.user_id), None)
+    if snapshot is None or member is None:
+        return None
+    return RemoteJoin(snapshot.guild_id, member, place_of(snapshot), snapshot)
+
+
 class JoinFromServer(StorageEffect[RemoteJoin | LimitReached | None], frozen=True):
     """Let a user of `peer` join as `AcceptInvite` does, and begin to deliver the guild's logs to `peer` from their heads, in one
-    transaction. None: the invite is not valid. Raises Refusal `id_taken`: the id is that of a user of another server.
+    transaction. None: the invite is not valid, or the user was a member no more when the snapshot was read. Raises Refusal
+    `id_taken`: the id is that of a user of another server.
     """
 
     peer: str

@@ -59,7 +59,7 @@ LOG_PAGE = (
 
 def _page_size(query: Mapping[str, Any]) -> int:
     limit: int = query.get("limit", DEFAULT_PAGE_EVENTS)
-    return min(max(limit, 1), MAX_PAGE_EVENTS)
+    return limit
 
 
 def _page_of(query: Mapping[str, Any]) -> PageBounds | None:

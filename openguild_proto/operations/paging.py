@@ -63,7 +63,7 @@ PAGE = paged_by(parse_uuid, UUID_PATTERN)
 
 def asked_page(query: Mapping[str, Any]) -> Page:
     """Return the page that a query of `paged_by` requests."""
-    return Page(min(max(query.get("limit", MAX_PAGE_LINES), 1), MAX_PAGE_LINES), query.get("after"))
+    return Page(query.get("limit", MAX_PAGE_LINES), query.get("after"))
 
 
 def start_of(page: Page, find: Callable[[str], Operation[PageCursor | None]]) -> Operation[PageCursor | None]:

@@ -25,9 +25,13 @@ SEQUENCE: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": MAX_SEQU
 
 
 def page_limit(most: int, default: int) -> Parameter:
-    """Return the parameter `limit` of a page. A value beyond the bounds is no error."""
+    """Return the parameter `limit` of a page, from 1 to `most`. A value beyond these bounds is no error."""
+
+    def parse_limit(name: str, text: str) -> int:
+        return min(max(parse_clamped(name, text), 1), most)
+
     schema = {"type": "integer", "default": default}
-    return Parameter("limit", schema, f"1 to {most} lines; beyond these bounds the nearest one counts", parse_clamped)
+    return Parameter("limit", schema, f"1 to {most} lines; beyond these bounds the nearest one counts", parse_limit)
 
 
 def _parse_boolean(name: str, text: str) -> bool:

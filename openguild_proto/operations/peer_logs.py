@@ -11,7 +11,7 @@ from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_DELIVERED_BYTES, MAX_DELIVERED_EVENTS
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.owner_changes import moved
-from openguild_proto.operations.parameters import EVENT_LIMIT, SEQUENCE, SINCE, parse_sequence
+from openguild_proto.operations.parameters import SEQUENCE, SINCE, page_limit, parse_sequence
 from openguild_proto.operations.route import Parameter, route
 from openguild_proto.operations.servers import require_unrestricted
 from openguild_proto.records import StoredEvent
@@ -20,11 +20,12 @@ from openguild_proto.schemas.between_servers import DeliveredEvent, LogPage
 BEFORE = Parameter(
     "before", SEQUENCE, "exclusive upper bound: the newest page below it; 400 with since", parse_sequence
 )
+LIMIT = page_limit(MAX_DELIVERED_EVENTS, MAX_DELIVERED_EVENTS)
 
 
 @route(
     "GET", "/federation/v1/logs/{log_id}/events", "A page of a log, for a server that mirrors it", {200: LogPage},
-    auth="server", client=False, query=(SINCE, BEFORE, EVENT_LIMIT), errors=(ErrorCode.NOT_FOUND, ErrorCode.GUILD_MOVED),
+    auth="server", client=False, query=(SINCE, BEFORE, LIMIT), errors=(ErrorCode.NOT_FOUND, ErrorCode.GUILD_MOVED),
 )  # fmt: skip
 def list_log_events(call: Call[None, None], log_id: str) -> Operation[Response]:
     """Show a page of the log of a guild that the server mirrors, or of one of its channels, oldest first."""
@@ -39,7 +40,7 @@ def list_log_events(call: Call[None, None], log_id: str) -> Operation[Response]:
         raise moved(log_id, handovers[-1].to)
     require_unrestricted(call.ctx, call.server, mirrored.guild_id, reads=True)
     head = mirrored.head
-    limit = min(max(call.query.get("limit", MAX_DELIVERED_EVENTS), 1), MAX_DELIVERED_EVENTS)
+    limit = call.query.get("limit", MAX_DELIVERED_EVENTS)
     events = yield from ReadEvents(log_id=log_id, limit=limit, after=since, before=before)
     page = _bounded(events or (), keep_newest=since is None)
     first = page[0].sequence if page else (since or 0) + 1

@@ -131,7 +131,7 @@ def search_messages(call: Call[None, None]) -> Operation[Response]:
     )
     if not wanted.phrases and wanted.author_id is None and not wanted.has:
         raise _problem("q", "must be provided, or from, or has")
-    page = Page(min(max(query.get("limit", DEFAULT_SEARCH_HITS), 1), MAX_SEARCH_HITS), query.get("cursor"))
+    page = Page(query.get("limit", DEFAULT_SEARCH_HITS), query.get("cursor"))
     found = yield from SearchMessages(
         reader_id=call.claims.user_id, wanted=wanted, limit=page.limit + 1, behind=query.get("cursor")
     )

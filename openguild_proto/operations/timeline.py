@@ -12,7 +12,7 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.messages import FindMessage, ListPins, MessagePage, ReadMessages, ReadVersions
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import JSON, Response
-from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_CHANNEL_PINS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, MAX_SEQUENCE
+from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_CHANNEL_PINS, MAX_PAGE_BYTES, MAX_SEQUENCE
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
 from openguild_proto.operations.epochs import LOG_EPOCH, LOG_HEAD, epoch_header, newest_place
@@ -66,7 +66,7 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
         later = list(given)[1]
         problem = FieldProblem(later, "cannot be combined with another bound")
         raise Refusal(ErrorCode.VALIDATION, details=(problem,))
-    limit = min(max(call.query.get("limit", DEFAULT_PAGE_EVENTS), 1), MAX_PAGE_EVENTS)
+    limit = call.query.get("limit", DEFAULT_PAGE_EVENTS)
     page = yield from ReadMessages(channel_id=channel_id, reader_id=call.claims.user_id, limit=limit, **given)
     if page is None:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -91,7 +91,7 @@ def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Res
     """The newest pin first, about a MiB at most; the header names the rest."""
     if call.access.channel.origin is not None and call.access.channel.base_sequence:
         return (yield from _read_missing(call))
-    limit = min(max(call.query.get("limit", MAX_CHANNEL_PINS), 1), MAX_CHANNEL_PINS)
+    limit = call.query.get("limit", MAX_CHANNEL_PINS)
     page = yield from ListPins(
         channel_id=channel_id, reader_id=call.claims.user_id, limit=limit + 1, behind=call.query.get("cursor")
     )

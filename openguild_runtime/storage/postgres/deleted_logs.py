@@ -16,7 +16,9 @@ from openguild_runtime.storage.postgres.values import rows_changed
 
 DeleteLogs: TypeAlias = Callable[[Transaction, Sequence[str]], Awaitable[None]]
 
-MAX_ROWS_AT_ONCE = 100_000  # events and read positions of a deletion: about a second, for which the guild waits
+MAX_ROWS_AT_ONCE = (
+    100_000  # events, read positions and mentions of a deletion: about a second, for which the guild waits
+)
 
 # An append holds the log's row: it is locked before everything that is deleted with it, in the order of appends.
 HOLD_LOGS = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY log_id FOR UPDATE"
@@ -39,9 +41,11 @@ SIZES = """
 SELECT log_id::text, head_sequence - coalesce(base_sequence, 0) AS events FROM logs WHERE log_id = ANY ($1::uuid[])
 ORDER BY events, log_id
 """
-# Every member has one in each channel: 5,000 in 500 channels are 2.5 million rows, half a minute.
-COUNT_READ_POSITIONS = """
-SELECT count(*) FROM (SELECT FROM channel_read_state WHERE channel_id = ANY ($1::uuid[]) LIMIT $2) AS counted
+# Every member has a read position in each channel: 5,000 in 500 channels are 2.5 million rows, half a minute. A message has up to
+# 50 mentions.
+COUNT_OTHERS = """
+SELECT (SELECT count(*) FROM (SELECT FROM channel_read_state WHERE channel_id = ANY ($1::uuid[]) LIMIT $2) AS counted)
+    + (SELECT count(*) FROM (SELECT FROM mentions WHERE log_id = ANY ($1::uuid[]) LIMIT $2) AS counted)
 """
 DELETE_LATER = """
 WITH gone AS (DELETE FROM logs WHERE log_id = ANY ($1::uuid[]) RETURNING log_id)
@@ -64,7 +68,7 @@ async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
 async def end_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
     """Delete logs whose rows are held, for good. The contents of the largest are left to `PurgeDeleted` where all are too many."""
     at_once: list[str] = []
-    rows = await tx.connection.fetchval(COUNT_READ_POSITIONS, log_ids, MAX_ROWS_AT_ONCE + 1)
+    rows = await tx.connection.fetchval(COUNT_OTHERS, log_ids, MAX_ROWS_AT_ONCE + 1)
     for log_id, events in await tx.connection.fetch(SIZES, log_ids):
         rows += events
         if rows <= MAX_ROWS_AT_ONCE:

@@ -13,6 +13,7 @@ from openguild_runtime.storage.postgres.invites import HOLD_GUILD, accept_invite
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis
+from openguild_runtime.system.turns import Pauses
 
 # Names of known users are those that their home says: the server $6 that speaks renames its own only.
 # No name of an account begins with the control character, so a remote user takes nobody's name, and nobody logs in as one.
@@ -65,11 +66,16 @@ MOVE_TO_EPOCHS = """
 UPDATE federation_cursors AS c SET epoch = l.epoch, sequence = l.head_sequence FROM logs AS l
 WHERE c.peer = $1 AND c.log_id = l.log_id AND c.epoch <> l.epoch
 AND (l.log_id = $2 OR l.log_id IN (SELECT channel_id FROM channels WHERE guild_id = $2))
+AND EXISTS (SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL)
 """
+FOLLOWED = "SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL"
+# In parts, for the driver decodes all that is read at once in one turn of the loop. Its own cursors have named statements, which a
+# pooler may leave behind in another session.
 MEMBERS = """
-SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin
+DECLARE members NO SCROLL CURSOR FOR SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin
 FROM guild_memberships AS m JOIN users AS u USING (user_id) WHERE m.guild_id = $1
 """
+NEXT_MEMBERS = "FETCH 500 FROM members"
 CHANNELS = """
 SELECT c.channel_id, c.name, c.created_at, l.epoch, l.head_sequence, l.message_count, c.topic, c.position
 FROM channels AS c JOIN logs AS l ON l.log_id = c.channel_id WHERE c.guild_id = $1
@@ -84,10 +90,15 @@ WHERE g.guild_id = $1
 """
 
 
-@performs(JoinFromServer, Mode.TRANSACTION)
-async def join_from_server(tx: Transaction, effect: JoinFromServer) -> RemoteJoin | LimitReached | None:
+async def join_from_server(
+    tx: Transaction, effect: JoinFromServer
+) -> tuple[RemoteJoin | LimitReached | None, ReadSnapshot | None]:
+    """Return the result without a snapshot, and how to read the snapshot that belongs to it.
+
+    It is read after the commit: the guild's log and the control log are locked here, and a large guild takes seconds.
+    """
     if not await tx.connection.fetchval("SELECT EXISTS (SELECT FROM invites WHERE code = $1)", effect.code):
-        return None
+        return None, None
     await tx.connection.execute(TAKE_TURN, effect.peer, effect.code, effect.user.user_id)
     await _know(tx, effect.peer, effect.user, effect.now_ms)
     await tx.connection.execute(HOLD_USER, effect.user.user_id)
@@ -104,37 +115,28 @@ async def join_from_server(tx: Transaction, effect: JoinFromServer) -> RemoteJoi
         ),
     )
     if not isinstance(member, MemberRecord):
-        return member
+        return member, None
     guild_id = member.guild_id
     began = await tx.connection.execute(BEGIN_MIRROR, effect.peer, guild_id, moment(effect.now_ms))
     begins = rows_changed(began) == 1
     if begins:
         await tx.connection.execute(BEGIN_AT_HEADS, effect.peer, guild_id)
-    snapshot = await _snapshot(tx, guild_id) if effect.wants_snapshot or begins else None
     row = await tx.connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", guild_id)
     place = LogPlace(guild_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(guild_id, 0, 0)
     joined = MirroredMember(
         member.user_id, member.username, member.role, member.joined_at_ms, member.display_name, member.origin
     )
-    return RemoteJoin(guild_id, joined, place, snapshot)
+    wanted = ReadSnapshot(effect.peer, guild_id) if effect.wants_snapshot or begins else None
+    return RemoteJoin(guild_id, joined, place, None), wanted
 
 
-@performs(ReadSnapshot, Mode.TRANSACTION)
-async def read_snapshot(tx: Transaction, effect: ReadSnapshot) -> Snapshot | None:
+async def move_cursors(tx: Transaction, effect: ReadSnapshot) -> None:
+    """Move the cursors that count in another epoch, before the snapshot is read: none is ahead of the mirror."""
     await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR KEY SHARE", effect.guild_id)
-    followed = await tx.connection.fetchval(
-        "SELECT guild_id FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL FOR UPDATE",
-        effect.peer,
-        effect.guild_id,
+    await tx.connection.execute(
+        "SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 FOR UPDATE", effect.peer, effect.guild_id
     )
-    if followed is None:
-        return None
-    log_ids = await tx.connection.fetch(
-        "SELECT channel_id FROM channels WHERE guild_id = $1", effect.guild_id
-    )  # so that nothing is appended between the two readings
-    await tx.hold_logs([effect.guild_id, *(str(row["channel_id"]) for row in log_ids)])
     await tx.connection.execute(MOVE_TO_EPOCHS, effect.peer, effect.guild_id)
-    return await _snapshot(tx, effect.guild_id)
 
 
 @performs(KnowRemoteUser, Mode.CHANGE)
@@ -158,24 +160,30 @@ async def _know(tx: Transaction, peer: str, user: RemoteUser, now_ms: int) -> No
         raise Refusal(ErrorCode.ID_TAKEN)
 
 
-async def _snapshot(tx: Transaction, guild_id: str) -> Snapshot | None:
+async def read_snapshot(tx: Transaction, effect: ReadSnapshot) -> Snapshot | None:
+    """Read the guild as of one moment, with nothing locked."""
+    guild_id = effect.guild_id
+    if await tx.connection.fetchrow(FOLLOWED, effect.peer, guild_id) is None:
+        return None
     guild = await tx.connection.fetchrow(GUILD, guild_id)
     if guild is None:
         return None
     roles: dict[str, dict[str, str]] = {}
+    pauses = Pauses()
     for row in await tx.connection.fetch(ROLES, guild_id):
         roles.setdefault(str(row["channel_id"]), {})[str(row["user_id"])] = row["role"]
-    members = [
-        MirroredMember(
-            str(row["user_id"]),
-            row["username"],
-            row["role"],
-            to_millis(row["joined_at"]),
-            row["display_name"],
-            row["origin"],
-        )
-        for row in await tx.connection.fetch(MEMBERS, guild_id)
-    ]
+        await pauses.pause_if_due()
+    members: list[MirroredMember] = []
+    await tx.connection.execute(MEMBERS, guild_id)
+    while rows := await tx.connection.fetch(NEXT_MEMBERS):
+        for row in rows:
+            joined_at_ms = to_millis(row["joined_at"])
+            members.append(
+                MirroredMember(
+                    str(row["user_id"]), row["username"], row["role"], joined_at_ms, row["display_name"], row["origin"]
+                )
+            )
+            await pauses.pause_if_due()
     channels = [
         MirroredChannel(
             str(row["channel_id"]),

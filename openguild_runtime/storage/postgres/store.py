@@ -18,14 +18,22 @@ from anyio.abc import TaskGroup
 
 from openguild_proto.effects import StorageEffect, StorageUnavailable
 from openguild_proto.effects.channels import Appended, AppendEvent, AppendFailure, FindChannelAccess, Unchanged
-from openguild_proto.effects.mirrors import MirrorEvents, MirrorOutcome
+from openguild_proto.effects.mirrors import (
+    JoinFromServer,
+    MirrorEvents,
+    MirrorOutcome,
+    ReadSnapshot,
+    RemoteJoin,
+    shown_in,
+)
 from openguild_proto.effects.performs import collect, performs
 from openguild_proto.effects.process import StorageHealth
 from openguild_proto.effects.replica import ReadHistory
 from openguild_proto.effects.search import IndexMessages, SearchHit, SearchMessages, SearchTooWide
 from openguild_proto.effects.standby import may_use_standby
 from openguild_proto.log.commits import Attempt, Outcome
-from openguild_proto.records import ChannelAccess, History
+from openguild_proto.mirror_records import Snapshot
+from openguild_proto.records import ChannelAccess, History, LimitReached
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.config.pool_shares import ACCESS_READERS, COMMITTERS, SEARCHERS, WATCHERS
 from openguild_runtime.config.server_config import DatabaseSection
@@ -45,6 +53,7 @@ from openguild_runtime.storage.postgres.performers import MODULES
 from openguild_runtime.storage.postgres.places import FairPlaces, lend_in_turn
 from openguild_runtime.storage.postgres.pool import Pool
 from openguild_runtime.storage.postgres.read_groups import ReadGroups
+from openguild_runtime.storage.postgres.remote_members import join_from_server, move_cursors, read_snapshot
 from openguild_runtime.storage.postgres.search_index import SearchIndexer
 from openguild_runtime.storage.postgres.session_settings import session_settings
 from openguild_runtime.storage.postgres.standbys import StandbyReaders, read_primary
@@ -246,6 +255,18 @@ class PostgresStorage(Storage):
         if outcome.events and any(event.event_type == "message" for event in effect.events):
             self._indexer.grown(effect.log_id)
         return outcome
+
+    @performs(JoinFromServer, Mode.STORE)
+    async def _join(self, effect: JoinFromServer) -> RemoteJoin | LimitReached | None:
+        joined, wanted = await self._transact(join_from_server, effect, snapshot=False)
+        if wanted is None:
+            return cast("RemoteJoin | LimitReached | None", joined)
+        return shown_in(joined, await self._transact(read_snapshot, wanted, snapshot=True))
+
+    @performs(ReadSnapshot, Mode.STORE)
+    async def _read_snapshot(self, effect: ReadSnapshot) -> Snapshot | None:
+        await self._transact(move_cursors, effect, snapshot=False)
+        return cast("Snapshot | None", await self._transact(read_snapshot, effect, snapshot=True))
 
     @performs(SearchMessages, Mode.STORE)
     async def _search(self, effect: SearchMessages) -> tuple[SearchHit, ...] | SearchTooWide:

@@ -15,6 +15,7 @@ from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.federation import AskPeer, RuleServer, Standing
 from openguild_proto.federation.policy import Mode
+from openguild_proto.limits import MAX_PAGE_EVENTS
 from tests.support.homeservers import Federation, Homeserver
 from tests.support.world import decoded
 
@@ -195,6 +196,14 @@ def test_a_channel_is_read_by_servers_of_its_readers_only(scene: Scene) -> None:
     assert read(scene.south, nowhere) == (200, {**empty, "channel_id": nowhere})
     scene.north.ask_for(scene.alice, "DELETE", f"/guilds/{scene.guild}/members/{scene.bob_id}")
     assert read(scene.south, scene.channel) == (200, empty)
+
+
+def test_a_page_is_bounded_whatever_a_server_asks_for(scene: Scene) -> None:
+    for number in range(MAX_PAGE_EVENTS + 1):
+        scene.north.ask_for(scene.alice, "POST", f"/channels/{scene.channel}/messages", {"content": f"{number}"})
+    for limit, most in ((2**63, MAX_PAGE_EVENTS), (MAX_PAGE_EVENTS + 1, MAX_PAGE_EVENTS), (0, 1), (-1, 1)):
+        status, page = read(scene.south, scene.channel, f"?limit={limit}")
+        assert (status, len(page["events"])) == (200, most)
 
 
 def test_a_server_that_is_denied_in_the_guild_reads_no_channel_of_it(scene: Scene) -> None:

@@ -82,7 +82,7 @@ async def test_first_members_of_a_server_who_join_at_once_do_not_wait_for_each_o
                 user = RemoteUser(user_id, f"u{user_id[:8]}")
                 for _ in range(2):
                     joined = await store.perform(JoinFromServer(PEER, user, code, "member", NOW, 1_000, True))
-                    assert isinstance(joined, RemoteJoin)
+                    assert joined is None or isinstance(joined, RemoteJoin)  # None: they have left before it was shown
                     await store.perform(RemoveMember(Author(user_id), guild, user_id, NOW))
 
             async with anyio.create_task_group() as joins:

@@ -177,6 +177,35 @@ async def test_large_logs_go_behind_their_deletion(
         await store.aclose()
 
 
+async def test_many_mentions_go_behind_the_deletion(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The channel has few messages, each of which mentions many."""
+    monkeypatch.setattr(deleted_logs, "MAX_ROWS_AT_ONCE", 25)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        user = await add_user(store)
+        members = tuple([await add_user(store) for _ in range(4)])
+        guild = await add_guild(store, user)
+        for member in members:
+            await store.perform(GrantGuildRole(guild_id=guild, user_id=member, role="member", now_ms=NOW))
+        channel = await add_channel(store, guild, user)
+        for number in range(6):
+            await stored(store, msgspec.structs.replace(post(channel, user, f"{number}"), mentions=Mentions(members)))
+        connection = await asyncpg.connect(database_url)
+
+        async def mentions() -> int:
+            count: int = await connection.fetchval("SELECT count(*) FROM mentions WHERE log_id = $1", channel)
+            return count
+
+        await store.perform(DeleteChannel(author=Author(user), channel_id=channel, now_ms=NOW))
+        assert await mentions() == 24
+        while await store.perform(PurgeDeleted(10)):
+            pass
+        assert await mentions() == 0
+        await connection.close()
+        await store.aclose()
+
+
 async def test_read_positions_of_many_members_go_behind_the_deletion(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
