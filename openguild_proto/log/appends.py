@@ -1,7 +1,7 @@
 """The queue of appends: which go into the next transaction, and which are refused.
 
 One transaction stores a batch. Channels take turns in round-robin order, so a busy one does not delay the others; within
-a channel appends keep their order. A channel whose row is locked is refused for a moment, then tried in a batch of its own.
+a channel appends keep their order. A channel or an author whose row is locked is refused for a moment, then tried alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from openguild_proto.limits import (
     BLOCKED_SECS,
     MAX_BATCH_BYTES,
     MAX_BATCH_ITEMS,
-    MAX_BLOCKED_CHANNELS,
+    MAX_BLOCKED,
     MAX_QUEUE_BYTES,
     MAX_QUEUE_EVENTS,
 )
@@ -24,12 +24,27 @@ from openguild_proto.policy.batches import BatchQueue, Waiting
 Ticket = TypeVar("Ticket")
 
 
+class _Blocked(dict[str, float]):
+    """Keys that are refused until a time, and suspect from then on: the MAX_BLOCKED newest ones."""
+
+    __slots__ = ()
+
+    def block(self, key: str, until: float) -> None:
+        self.pop(key, None)
+        self[key] = until
+        while len(self) > MAX_BLOCKED:
+            del self[next(iter(self))]
+
+    def refuses(self, key: str, now: float) -> bool:
+        return now < self.get(key, now)
+
+
 class AppendQueue(BatchQueue[AppendEvent, Ticket]):
-    """Call `offer`, `take` a batch, store it, call `stored` or `block` for its channels, and take the next batch.
+    """Call `offer`, `take` a batch, store it, call `stored`, `block_channel` or `block_author`, and take the next batch.
 
     No two appends of a batch share a nonce or an event id: the later one waits for the next batch, in which the earlier
     one is found stored. `share`: the number of queues among which the bounds are divided. `blocked_secs`: how long a
-    locked channel is refused.
+    locked channel or author is refused.
     """
 
     def __init__(self, *, share: int = 1, blocked_secs: float = BLOCKED_SECS) -> None:
@@ -37,15 +52,16 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
         self.max_channel_events = self.max_items // 2  # one busy channel leaves room for the others
         self._blocked_secs = blocked_secs
         self._channels: dict[str, deque[Waiting[AppendEvent, Ticket]]] = {}  # in the order of their turns
-        self._blocked: dict[str, float] = {}  # locked channels: refused until this time, then suspect
+        self._blocked_channels = _Blocked()
+        self._blocked_authors = _Blocked()
 
     def offer(self, item: AppendEvent, ticket: Ticket, now: float) -> bool:
-        """Queue an append. False, with nothing changed, at a bound of the queue or the channel, or if the channel is blocked."""
+        """Queue an append. False, with nothing changed, at a bound of the queue or the channel, or if it is blocked."""
         channel_id = item.channel_id
         size = len(item.wire) + APPEND_OVERHEAD_BYTES
         if self._items >= self.max_items or self.bytes + size > self.max_bytes:
             return False
-        if self._blocked and now < self._blocked.get(channel_id, now):
+        if self._blocked_channels.refuses(channel_id, now) or self._blocked_authors.refuses(_author_of(item), now):
             return False
         line = self._channels.get(channel_id)
         if line is None:
@@ -69,7 +85,8 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
             waiting = line[0]
             append = waiting.item
             nonce = None if append.nonce is None else (channel_id, append.sender_id, append.nonce)
-            if append.event_id in taken or nonce in taken:
+            is_suspect = bool(self._blocked_authors) and _author_of(append) in self._blocked_authors
+            if append.event_id in taken or nonce in taken or (is_suspect and batch):
                 channels[channel_id] = line  # the rest of this channel waits for the next batch
                 continue
             line.popleft()
@@ -81,37 +98,56 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
             if line:
                 channels[channel_id] = line  # after the channels that have not had a turn
                 turns.append(channel_id)
+            if is_suspect:
+                break
         self._items -= len(batch)
         self.bytes -= size
         return batch
 
     def _turns(self) -> deque[str]:
         """Return the channels of the next batch: a suspect one alone, or all before the next suspect one."""
-        if not self._blocked:
+        if not self._blocked_channels and not self._blocked_authors:
             return deque(self._channels)
         turns: deque[str] = deque()
-        for channel_id in self._channels:
-            if channel_id in self._blocked:
+        for channel_id, line in self._channels.items():
+            if self.suspects(line[0].item):
                 return turns or deque([channel_id])
             turns.append(channel_id)
         return turns
 
-    # --- locked channels ---------------------------------------------------------------------------
+    # --- locked channels and authors -----------------------------------------------------------------
 
-    def block(self, channel_id: str, now: float) -> list[Waiting[AppendEvent, Ticket]]:
+    def block_channel(self, channel_id: str, now: float) -> list[Waiting[AppendEvent, Ticket]]:
         """Refuse appends to this channel for `blocked_secs`; after that it is suspect. Remove and return its queued appends."""
-        self._blocked.pop(channel_id, None)
-        self._blocked[channel_id] = now + self._blocked_secs
-        while len(self._blocked) > MAX_BLOCKED_CHANNELS:
-            del self._blocked[next(iter(self._blocked))]
+        self._blocked_channels.block(channel_id, now + self._blocked_secs)
         gone = list(self._channels.pop(channel_id, ()))
         self._remove(gone)
         return gone
 
-    def suspects(self, channel_id: str) -> bool:
-        """Return whether the channel was blocked and has stored nothing since. Its next batch holds no other channel."""
-        return channel_id in self._blocked
+    def block_author(self, user_id: str, now: float) -> list[Waiting[AppendEvent, Ticket]]:
+        """Refuse appends of this user for `blocked_secs`; after that they are suspect. Remove and return their queued appends."""
+        self._blocked_authors.block(user_id, now + self._blocked_secs)
+        gone: list[Waiting[AppendEvent, Ticket]] = []
+        for channel_id, line in list(self._channels.items()):
+            theirs = [waiting for waiting in line if _author_of(waiting.item) == user_id]
+            if len(theirs) == len(line):
+                del self._channels[channel_id]
+            elif theirs:
+                self._channels[channel_id] = deque(w for w in line if _author_of(w.item) != user_id)
+            gone += theirs
+        self._remove(gone)
+        return gone
 
-    def stored(self, channel_id: str) -> None:
-        """Note that an append to the channel was stored: it is no longer suspect."""
-        self._blocked.pop(channel_id, None)
+    def suspects(self, first: AppendEvent) -> bool:
+        """Return whether the channel or the author of a batch's first append was blocked and has stored nothing since."""
+        return first.channel_id in self._blocked_channels or _author_of(first) in self._blocked_authors
+
+    def stored(self, append: AppendEvent) -> None:
+        """Note that the append was stored: its channel and its author are no longer suspect."""
+        self._blocked_channels.pop(append.channel_id, None)
+        self._blocked_authors.pop(_author_of(append), None)
+
+
+def _author_of(append: AppendEvent) -> str:
+    """Return the id of the user whose row the append locks; "": of none."""
+    return append.author.user_id if append.author is not None else ""

@@ -1,13 +1,14 @@
 """Plans how to store a batch of appends when part of it fails: the next attempt and its lock timeout.
 
-An event that the store refuses fails alone: the batch is halved until the event is found. After a lock timeout the batch
-is stored channel by channel: the locked channel is blocked, and the others are stored.
+An event that the store refuses fails alone: the batch is halved until the event is found. After a lock timeout the appends
+of users whose rows are locked fail, and the others are tried again. If no user is locked the batch is stored channel by
+channel: the locked channel is blocked, and the others are stored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -81,9 +82,17 @@ class CommitPlan:
         for place, outcome in zip(part.places, outcomes, strict=True):
             self._settled[place] = outcome
 
-    def locked(self, now: float) -> str | None:
-        """Report a lock timeout: nothing was stored. Return the channel to block, if it is known."""
+    def locked(self, now: float, users: Collection[str] = ()) -> str | None:
+        """Report a lock timeout: nothing was stored. Return the channel to block, if it is known.
+
+        `users`: authors of the attempt whose rows others hold locked.
+        """
         tried = self._end_attempt()
+        rest = [place for place in tried.places if not _is_of(self.batch[place], users)]
+        if len(rest) < len(tried.places):
+            patience = LOCK_TIMEOUT_MS if self._settled is None else PROBE_LOCK_TIMEOUT_MS
+            self._split([rest] if rest else [], patience, now)
+            return None
         parts: dict[str, list[int]] = {}
         for place in tried.places:
             parts.setdefault(self.batch[place].channel_id, []).append(place)
@@ -117,3 +126,7 @@ class CommitPlan:
             self.outcomes = self._settled = [Overloaded() for _ in self.batch]
         give_up = now + RETRY_LIMIT_SECS
         self._parts += [_Part(places, lock_timeout_ms, give_up) for places in reversed(parts)]
+
+
+def _is_of(append: AppendEvent, users: Collection[str]) -> bool:
+    return append.author is not None and append.author.user_id in users

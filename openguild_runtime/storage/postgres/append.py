@@ -26,6 +26,12 @@ FROM set_config('lock_timeout', $13, true) AS lock_timeout, LATERAL append_posts
 ) AS appended
 """
 
+# Those of the authors whose rows other transactions hold locked.
+LOCKED_AUTHORS = """
+WITH free AS MATERIALIZED (SELECT user_id FROM users WHERE user_id = ANY ($1::uuid[]) FOR KEY SHARE SKIP LOCKED)
+SELECT user_id FROM users WHERE user_id = ANY ($1::uuid[]) AND user_id NOT IN (SELECT user_id FROM free)
+"""
+
 
 async def append_batch(
     connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int, writer: LogWriter
@@ -42,6 +48,12 @@ async def append_batch(
         transaction = Transaction(connection, writer)
         await note_mentions(transaction, effects, outcomes)
     return outcomes, transaction.events
+
+
+async def locked_authors(connection: Connection, effects: Sequence[AppendEvent]) -> list[str]:
+    """Return the ids of the authors whose rows other transactions hold locked at this moment."""
+    authors = {effect.author.user_id for effect in effects if effect.author is not None}
+    return [str(row["user_id"]) for row in await connection.fetch(LOCKED_AUTHORS, list(authors))]
 
 
 async def _append(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:

@@ -45,7 +45,7 @@ class Committer(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
         super().__init__(self._appends, self._commit)
 
     async def _commit(self, batch: Sequence[AppendEvent]) -> Sequence[Outcome]:
-        plan = CommitPlan(batch, suspect=self._appends.suspects(batch[0].channel_id))
+        plan = CommitPlan(batch, suspect=self._appends.suspects(batch[0]))
         now = time.monotonic()
         while (attempt := plan.next_attempt(now)) is not None:
             started = now
@@ -57,18 +57,21 @@ class Committer(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
             else:
                 now = time.monotonic()
                 self._on_batch(len(attempt.appends), now - started)
-                self._appends.stored(attempt.appends[0].channel_id)
+                self._appends.stored(attempt.appends[0])
                 plan.stored(outcomes)
         return plan.outcomes
 
     def _failed(self, plan: CommitPlan, failure: StorageUnavailable | asyncpg.PostgresError, now: float) -> None:
         """Report a failed attempt to the plan, and handle its result."""
         match failure:
-            case Locked():
-                channel_id = plan.locked(now)
+            case Locked(users=users):
+                channel_id = plan.locked(now, users)
+                for user_id in users:
+                    self._tell_locked("a user is locked in the database: their posts are", now, user_id=user_id)
+                    settle_all(self._appends.block_author(user_id, now), Overloaded())
                 if channel_id is not None:
-                    self._tell_locked(channel_id, now)
-                    settle_all(self._appends.block(channel_id, now), Overloaded())
+                    self._tell_locked("a channel is locked in the database: its posts are", now, channel_id=channel_id)
+                    settle_all(self._appends.block_channel(channel_id, now), Overloaded())
             case StorageUnavailable():
                 plan.unavailable(failure)
             case _:  # PostgreSQL refuses this event. Its message may quote the data, so it is not logged.
@@ -79,14 +82,10 @@ class Committer(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
                         "an event cannot be stored", kind=kind, channel_id=event.channel_id, event_id=event.event_id
                     )
 
-    def _tell_locked(self, channel_id: str, now: float) -> None:
-        suppressed = self._locked.due("", now)
+    def _tell_locked(self, what: str, now: float, **fields: str) -> None:
+        suppressed = self._locked.due(what, now)
         if suppressed is not None:
-            log.warning(
-                "a channel is locked in the database: its posts are refused for a moment",
-                channel_id=channel_id,
-                suppressed=suppressed,
-            )
+            log.warning(f"{what} refused for a moment", **fields, suppressed=suppressed)
 
 
 class Committers:

@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import asyncpg
 import structlog
@@ -68,7 +68,11 @@ log = structlog.get_logger("openguild.storage")
 
 
 class Locked(Overloaded):
-    """A lock timed out; nothing was done."""
+    """A lock timed out; nothing was done. `users`: authors of a batch of appends whose rows are locked, as far as is known."""
+
+    def __init__(self, users: Collection[str] = ()) -> None:
+        super().__init__()
+        self.users = users
 
 
 def cause_of(failure: BaseException) -> str | None:

@@ -42,8 +42,9 @@ from openguild_runtime.storage import fitness
 from openguild_runtime.storage.base import Storage, StorageStats
 from openguild_runtime.storage.postgres import access, history, search
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
-from openguild_runtime.storage.postgres.append import append_batch
+from openguild_runtime.storage.postgres.append import append_batch, locked_authors
 from openguild_runtime.storage.postgres.committer import Committers
+from openguild_runtime.storage.postgres.faults import Locked
 from openguild_runtime.storage.postgres.health import DatabaseHealth
 from openguild_runtime.storage.postgres.mirror_events import mirror_events
 from openguild_runtime.storage.postgres.mirror_posts import MirrorPosts
@@ -334,7 +335,11 @@ class PostgresStorage(Storage):
                     break
             return outcomes
 
-        return await self._pool.lend(within, writes=True)
+        try:
+            return await self._pool.lend(within, writes=True)
+        except Locked:
+            asked = self._alone(lambda connection: locked_authors(connection, attempt.appends))
+            raise Locked(await self._pool.lend(asked, writes=True)) from None
 
     def _failed(self, writes: bool, cause: str) -> None:
         self._health.failed(cause)

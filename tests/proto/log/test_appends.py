@@ -16,21 +16,29 @@ from openguild_proto.limits import (
     BLOCKED_SECS,
     MAX_BATCH_BYTES,
     MAX_BATCH_ITEMS,
-    MAX_BLOCKED_CHANNELS,
+    MAX_BLOCKED,
     MAX_QUEUE_BYTES,
     MAX_QUEUE_EVENTS,
 )
 from openguild_proto.log.appends import AppendQueue
+from openguild_proto.records import Author
 
 CHANNELS = ("a", "b", "c", "d")
+AUTHORS = ("", "u", "v")
 NOW = 1_000.0
 
 
-def append(channel: str, event_id: str, nonce: str | None = None, sender: str = "alice", size: int = 10) -> AppendEvent:
+def append(
+    channel: str, event_id: str, nonce: str | None = None, sender: str = "alice", size: int = 10, author: str = ""
+) -> AppendEvent:
     return AppendEvent(
-        author=None, channel_id=channel, sender_id=sender, event_id=event_id, event_type="message",
+        author=Author(author) if author else None, channel_id=channel, sender_id=sender, event_id=event_id, event_type="message",
         wire=b"x" * size, nonce=nonce, fingerprint=bytes(32), now_ms=0,
     )  # fmt: skip
+
+
+def author_of(event: AppendEvent) -> str:
+    return event.author.user_id if event.author is not None else ""
 
 
 def tickets(batch: list[object]) -> list[object]:
@@ -62,18 +70,21 @@ class Turns(RuleBasedStateMachine):
     @rule(
         channel=st.sampled_from(CHANNELS),
         sender=st.sampled_from(("alice", "bob")),
+        author=st.sampled_from(AUTHORS),
         nonce=st.sampled_from((None, None, "x", "y")),
         same_id=st.booleans(),
         size=st.sampled_from((0, 1_000, MAX_BATCH_BYTES // 2)),
         count=st.integers(1, 300),
     )
-    def offer(self, channel: str, sender: str, nonce: str | None, same_id: bool, size: int, count: int) -> None:
+    def offer(
+        self, channel: str, sender: str, author: str, nonce: str | None, same_id: bool, size: int, count: int
+    ) -> None:
         for _ in range(count if size == 0 else 1):
             self.number += 1
-            event = append(channel, f"same in {channel}" if same_id else f"e{self.number}", nonce, sender, size)
+            event = append(channel, f"same in {channel}" if same_id else f"e{self.number}", nonce, sender, size, author)
             weight = size + APPEND_OVERHEAD_BYTES
             fits = (
-                self.now >= self.refused_until.get(channel, 0.0)
+                self.now >= max(self.refused_until.get(channel, 0.0), self.refused_until.get(author, 0.0))
                 and len(self.queue) < MAX_QUEUE_EVENTS
                 and self.queue.bytes + weight <= MAX_QUEUE_BYTES
                 and len(self.waiting[channel]) < MAX_QUEUE_EVENTS // 2
@@ -108,6 +119,8 @@ class Turns(RuleBasedStateMachine):
             assert [(waiting.ticket, waiting.item) for waiting in here] == line, "in order"
         self.out.update(waiting.ticket for waiting in batch)
         assert not (self.suspects & set(taken)) or len(taken) == 1, "a suspect is tried alone"
+        authors = {author_of(waiting.item) for waiting in batch}
+        assert not (self.suspects & authors) or len(batch) == 1, "a suspect is tried alone"
         for channel in waited:
             self.batches_without[channel] = 0 if channel in taken else self.batches_without[channel] + 1
             # Each channel before it in the round holds it back for one batch at most: by its bytes, or as a suspect.
@@ -115,7 +128,7 @@ class Turns(RuleBasedStateMachine):
 
     @rule(channel=st.sampled_from(CHANNELS))
     def block(self, channel: str) -> None:
-        gone = self.queue.block(channel, self.now)
+        gone = self.queue.block_channel(channel, self.now)
         assert [waiting.ticket for waiting in gone] == [number for number, _ in self.waiting[channel]]
         self.out.update(waiting.ticket for waiting in gone)
         self.waiting[channel] = []
@@ -123,11 +136,24 @@ class Turns(RuleBasedStateMachine):
         self.refused_until[channel] = self.now + BLOCKED_SECS
         self.suspects.add(channel)
 
-    @rule(channel=st.sampled_from(CHANNELS))
-    def stored(self, channel: str) -> None:
-        self.queue.stored(channel)
-        self.refused_until.pop(channel, None)
-        self.suspects.discard(channel)
+    @rule(author=st.sampled_from(AUTHORS[1:]))
+    def block_author(self, author: str) -> None:
+        gone = self.queue.block_author(author, self.now)
+        theirs = [number for line in self.waiting.values() for number, event in line if author_of(event) == author]
+        assert sorted(waiting.ticket for waiting in gone) == sorted(theirs)
+        self.out.update(theirs)
+        for channel, line in self.waiting.items():
+            self.waiting[channel] = [(number, event) for number, event in line if author_of(event) != author]
+        self.batches_without.clear()
+        self.refused_until[author] = self.now + BLOCKED_SECS
+        self.suspects.add(author)
+
+    @rule(channel=st.sampled_from(CHANNELS), author=st.sampled_from(AUTHORS))
+    def stored(self, channel: str, author: str) -> None:
+        self.queue.stored(append(channel, "stored", author=author))
+        for name in (channel, author):
+            self.refused_until.pop(name, None)
+            self.suspects.discard(name)
 
     @rule(secs=st.sampled_from((0.0, BLOCKED_SECS / 2, BLOCKED_SECS)))
     def wait(self, secs: float) -> None:
@@ -149,7 +175,9 @@ class Turns(RuleBasedStateMachine):
         assert len(self.queue) == len(lines) <= MAX_QUEUE_EVENTS
         assert self.queue.bytes == sum(len(event.wire) + APPEND_OVERHEAD_BYTES for event in lines) <= MAX_QUEUE_BYTES
         assert not self.out or max(self.out.values()) == 1, "each comes out once"
-        assert {channel for channel in CHANNELS if self.queue.suspects(channel)} == self.suspects
+        channels = {channel for channel in CHANNELS if self.queue.suspects(append(channel, "first"))}
+        authors = {author for author in AUTHORS if self.queue.suspects(append("another", "first", author=author))}
+        assert channels | authors == self.suspects
 
 
 TestTurns = Turns.TestCase
@@ -222,12 +250,12 @@ def test_a_blocked_channel_is_refused_and_no_other() -> None:
     queue: AppendQueue[int] = AppendQueue()
     queue.offer(append("blocked", "1"), 1, NOW)
     queue.offer(append("free", "2"), 2, NOW)
-    assert tickets(queue.block("blocked", NOW)) == [1]
+    assert tickets(queue.block_channel("blocked", NOW)) == [1]
     assert not queue.offer(append("blocked", "3"), 3, NOW + BLOCKED_SECS - 0.01)
     assert queue.offer(append("free", "4"), 4, NOW)
     assert queue.offer(append("blocked", "5"), 5, NOW + BLOCKED_SECS), "for a moment only"
-    queue.block("blocked", NOW + 5)
-    queue.stored("blocked")
+    queue.block_channel("blocked", NOW + 5)
+    queue.stored(append("blocked", "5"))
     assert queue.offer(append("blocked", "6"), 6, NOW + 5)
 
 
@@ -242,16 +270,50 @@ def test_a_suspect_channel_is_tried_alone_until_it_has_stored() -> None:
             found.append(sorted(waiting.item.channel_id for waiting in queue.take()))
         return found
 
-    queue.block("suspect", NOW)
+    queue.block_channel("suspect", NOW)
     assert batches() == [["a"], ["suspect", "suspect"], ["b", "c"]]
-    queue.stored("suspect")
+    queue.stored(append("suspect", "e1"))
     assert batches() == [["a", "b", "c", "suspect", "suspect"]]
 
 
-@pytest.mark.parametrize("blocked", [MAX_BLOCKED_CHANNELS, 2 * MAX_BLOCKED_CHANNELS])
+@pytest.mark.parametrize("blocked", [MAX_BLOCKED, 2 * MAX_BLOCKED])
 def test_what_is_remembered_of_blocked_channels_is_bounded(blocked: int) -> None:
     queue: AppendQueue[int] = AppendQueue()
     for number in range(blocked):
-        queue.block(f"c{number}", NOW)
-    remembered = [number for number in range(blocked) if queue.suspects(f"c{number}")]
-    assert remembered == list(range(blocked - MAX_BLOCKED_CHANNELS, blocked)), "the newest"
+        queue.block_channel(f"c{number}", NOW)
+    remembered = [number for number in range(blocked) if queue.suspects(append(f"c{number}", "first"))]
+    assert remembered == list(range(blocked - MAX_BLOCKED, blocked)), "the newest"
+
+
+def test_a_blocked_author_is_refused_and_nobody_else() -> None:
+    queue: AppendQueue[int] = AppendQueue()
+    for number, (channel, author) in enumerate((("a", "held"), ("a", "free"), ("b", "held"), ("c", ""), ("a", "held"))):
+        assert queue.offer(append(channel, f"e{number}", author=author), number, NOW)
+    assert sorted(tickets(queue.block_author("held", NOW))) == [0, 2, 4]
+    assert not queue.offer(append("c", "e5", author="held"), 5, NOW + BLOCKED_SECS - 0.01)
+    assert queue.offer(append("a", "e6", author="free"), 6, NOW)
+    assert sorted(tickets(queue.take())) == [1, 3, 6]
+    assert (len(queue), queue.bytes) == (0, 0)
+    assert queue.offer(append("c", "e7", author="held"), 7, NOW + BLOCKED_SECS), "for a moment only"
+
+
+def test_a_suspect_author_is_tried_alone_until_one_append_is_stored() -> None:
+    """In their channel the order stays; other channels do not wait behind more than one of theirs."""
+    queue: AppendQueue[int] = AppendQueue(blocked_secs=0.0)
+
+    def batches() -> list[list[int]]:
+        offers = (("a", "free"), ("a", "held"), ("a", "free"), ("b", "held"), ("b", "held"), ("c", "free"))
+        for number, (channel, author) in enumerate(offers):
+            queue.offer(append(channel, f"e{number}", author=author), number, NOW)
+        found = []
+        while queue:
+            found.append(tickets(queue.take()))
+        return found
+
+    queue.block_author("held", NOW)
+    found = batches()
+    assert [batch for batch in found if {1, 3, 4} & set(batch)] == [[3], [1], [4]]
+    assert sorted(number for batch in found for number in batch) == list(range(6))
+    assert [number for batch in found for number in batch if number in {0, 1, 2}] == [0, 1, 2]
+    queue.stored(append("b", "e4", author="held"))
+    assert len(batches()) == 1

@@ -13,6 +13,7 @@ from openguild_proto.effects.channels import AppendEvent, AppendFailure
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import LOCK_TIMEOUT_MS, PROBE_LOCK_TIMEOUT_MS, RETRY_LIMIT_SECS
 from openguild_proto.log.commits import Attempt, CommitPlan, Outcome
+from openguild_proto.records import Author
 from tests.support.deeds import append
 
 STORED = AppendFailure(kind="no_channel")  # whatever a store answers
@@ -26,9 +27,13 @@ class Store:
     """Stores an attempt, unless it holds an event that is bad, a channel that is locked, or comes while it is away."""
 
     def __init__(
-        self, bad: set[str] = frozenset(), locked: set[str] = frozenset(), away: set[int] = frozenset()
-    ) -> None:  # type: ignore[assignment]  # empty
-        self.bad, self.locked, self.away = bad, locked, away
+        self,
+        bad: set[str] = frozenset(),  # type: ignore[assignment]  # empty
+        locked: set[str] = frozenset(),  # type: ignore[assignment]  # empty
+        away: set[int] = frozenset(),  # type: ignore[assignment]  # empty
+        users: set[str] = frozenset(),  # type: ignore[assignment]  # empty
+    ) -> None:
+        self.bad, self.locked, self.away, self.users = bad, locked, away, users
         self.now = 0.0
         self.attempts: list[Attempt] = []
         self.stored: list[str] = []  # event ids
@@ -41,9 +46,10 @@ class Store:
             self.attempts.append(attempt)
             if len(self.attempts) in self.away:
                 plan.unavailable(StorageUnavailable())
-            elif any(event.channel_id in self.locked for event in attempt.appends):
+            elif any(event.channel_id in self.locked or author_of(event) in self.users for event in attempt.appends):
                 self.now += attempt.lock_timeout_ms / 1000
-                if (channel_id := plan.locked(self.now)) is not None:
+                held = self.users.intersection(map(author_of, attempt.appends))
+                if (channel_id := plan.locked(self.now, held)) is not None:
                     self.blocked.append(channel_id)
             elif any(event.event_id in self.bad for event in attempt.appends):
                 if (event := plan.refused(Refused(), self.now)) is not None:
@@ -52,6 +58,10 @@ class Store:
                 self.stored += [event.event_id for event in attempt.appends]
                 plan.stored([STORED for _ in attempt.appends])
         return plan.outcomes
+
+
+def author_of(event: AppendEvent) -> str:
+    return event.author.user_id if event.author is not None else ""
 
 
 def kinds(outcomes: Sequence[Outcome]) -> list[type]:
@@ -94,6 +104,29 @@ def test_a_batch_of_one_locked_channel_is_not_tried_again() -> None:
     store = Store(locked={"c"})
     assert kinds(store.run([append("c"), append("c")])) == [Overloaded, Overloaded]
     assert (store.blocked, len(store.attempts)) == (["c"], 1)
+
+
+def test_appends_of_a_locked_user_fail_and_the_others_of_their_channel_are_stored() -> None:
+    batch = [append("a"), append("a", author=Author("held")), append("b", author=Author("free")), append("a")]
+    store = Store(users={"held"})
+    assert kinds(store.run(batch)) == [AppendFailure, Overloaded, AppendFailure, AppendFailure]
+    assert store.stored == [batch[place].event_id for place in (0, 2, 3)], "in order"
+    assert store.blocked == []
+    assert [attempt.lock_timeout_ms for attempt in store.attempts] == [LOCK_TIMEOUT_MS] * 2
+
+
+def test_a_locked_channel_beside_a_locked_user_is_found_too() -> None:
+    batch = [append("a", author=Author("held")), append("locked"), append("b")]
+    store = Store(users={"held"}, locked={"locked"})
+    assert kinds(store.run(batch)) == [Overloaded, Overloaded, AppendFailure]
+    assert store.blocked == ["locked"]
+
+
+def test_a_batch_of_one_locked_user_is_not_tried_again() -> None:
+    store = Store(users={"held"})
+    assert kinds(store.run([append("c", author=Author("held"))], suspect=True)) == [Overloaded]
+    assert [attempt.lock_timeout_ms for attempt in store.attempts] == [PROBE_LOCK_TIMEOUT_MS]
+    assert store.blocked == []
 
 
 def test_where_every_channel_is_locked_it_gives_up_in_time() -> None:
