@@ -35,7 +35,8 @@ class MalformedFrame(Exception):
     @property
     def close_reason(self) -> str:
         """Tell the author of a client what is wrong, where no answer can."""
-        problem = " ".join(shape_problem(self.problem, "the frame")) if self.code is ErrorCode.VALIDATION else self.problem
+        is_shape = self.code is ErrorCode.VALIDATION
+        problem = " ".join(shape_problem(self.problem, "the frame")) if is_shape else self.problem
         return f"malformed frame: {problem}".encode(errors="replace")[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
 
 
