@@ -444,3 +444,37 @@ test("a member who leaves and joins again at once hears all that follows", async
     await heard;
   }
 });
+
+test("a guild that was left while nothing ran begins anew when it is joined again", async (t) => {
+  const { alice, guildId, channelId, log } = await owner(t);
+  const bob = await user(t);
+  const { code } = await alice.createInvite(guildId);
+  await bob.acceptInvite(code);
+  await bob.followAll();
+  const one = next(bob, "message");
+  await alice.post(channelId, "one");
+  await one;
+  const stored = JSON.parse(JSON.stringify(bob.toJSON()));
+  bob.close();
+  const phone = new Client(url);
+  t.after(() => phone.close());
+  await phone.login(bob.username, PASSWORD);
+  await phone.leaveGuild(guildId);
+  await alice.post(channelId, "said meanwhile");
+  const again = Client.fromJSON(stored);
+  t.after(() => again.close());
+  const heard = [];
+  again.on("message", ({ event }) => heard.push(event.content.content));
+  const refused = [log, `guild:${guildId}`].map((gone) => next(again, "refused", (told) => told.log === gone));
+  await again.followAll();
+  assert.deepEqual((await Promise.all(refused)).map(({ code }) => code), ["not_found", "not_found"]);
+  assert.deepEqual(Object.keys(again.toJSON().positions), [`user:${again.userId}`]);
+  const joined = next(again, "guild");
+  await phone.acceptInvite(code);
+  await joined;
+  if (!again.isFollowed(log)) await next(again, "followed", (told) => told.log === log);
+  const after = next(again, "message", ({ event }) => event.content.content === "after");
+  await alice.post(channelId, "after");
+  await after;
+  assert.deepEqual(heard, ["after"]);
+});
