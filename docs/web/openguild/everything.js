@@ -129,7 +129,7 @@ export class Everything {
     this.#run(() => this.#followMissed());
   }
 
-  /** Logs with a stored place that were in no list: the server refuses those that have ended, so that no later join goes on there. */
+  /** Logs with a stored place that were in no list: the server refuses those that have ended, and no later join goes on there. */
   #followKept() {
     for (const log of this.#parts.subscriptions.kept()) {
       if (!this.#channels.has(log) && !this.#guilds.has(log)) this.#subscribe(log, {});
