@@ -11,7 +11,8 @@ import msgspec
 from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway import readable_json, readable_msgpack
 from openguild_proto.gateway.frames import AnyFrame, ClientFrame, Ref, ServerFrame
-from openguild_proto.schemas.shapes import MAX_PROBLEM_CHARS
+from openguild_proto.limits import MAX_CLOSE_REASON_BYTES
+from openguild_proto.schemas.shapes import MAX_PROBLEM_CHARS, shape_problem
 from openguild_proto.ws.frames import binary_frame, frame_payload, text_frame
 
 
@@ -30,6 +31,13 @@ class MalformedFrame(Exception):
         self.problem = problem
         self.ref = ref
         self.code = code
+
+    @property
+    def close_reason(self) -> str:
+        """Tell the author of a client what is wrong, where no answer can."""
+        is_shape = self.code is ErrorCode.VALIDATION
+        problem = " ".join(shape_problem(self.problem, "the frame")) if is_shape else self.problem
+        return f"malformed frame: {problem}".encode(errors="replace")[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
 
 
 class _Referred(msgspec.Struct):
@@ -118,7 +126,8 @@ class Encoding(Enum):
             problem = None
         if problem is not None and (ref := self._find_ref(data)) is not None:
             raise MalformedFrame(problem, ref)
-        raise self._unparsed(data)
+        unparsed = self._unparsed(data)
+        raise unparsed if problem is None or unparsed.ref is not None else MalformedFrame(problem)
 
     def decode_server(self, payload: str | bytes) -> ServerFrame | None:
         """Parse a message of a server; None: a frame of a newer release (PROTOCOL 13.1.1). Raises WrongKind, MalformedFrame."""

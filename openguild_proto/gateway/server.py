@@ -180,7 +180,7 @@ class GatewayServer:
 
     def _refuse_frame(self, fault: MalformedFrame, nbytes: int) -> None:
         if fault.ref is None or self.phase is Phase.OPENING:
-            self._end(Input.VIOLATION, GatewayClose.MALFORMED_FRAME)
+            self._end(Input.VIOLATION, GatewayClose.MALFORMED_FRAME, fault.close_reason)
             return
         self._move(Input.REQUEST)
         if fault.code is ErrorCode.VALIDATION:

@@ -47,7 +47,7 @@ _HEADERS: dict[str, Schema] = {
         "schema": {"type": "integer", "minimum": 0},
     },
     "RateLimit-Policy": {
-        "description": "the limits of the route (draft-ietf-httpapi-ratelimit-headers)",
+        "description": "the limits of the route, where it has any that are sent (draft-ietf-httpapi-ratelimit-headers)",
         "schema": {"type": "string"},
     },
     "RateLimit": {"description": "what is left of them", "schema": {"type": "string"}},
@@ -244,6 +244,6 @@ def _error_response(text: str, schemas: Mapping[str, Schema], *headers: str) -> 
     example = {"error": "not_found", "message": ErrorCode.NOT_FOUND.spec.message, "request_id": ID_EXAMPLE}
     return {
         "description": text,
-        "headers": _header_references("X-Request-Id", *headers),
+        "headers": _header_references("X-Request-Id", *_LIMITED, *headers),
         "content": {"application/json": {"schema": schema, "example": example}},
     }

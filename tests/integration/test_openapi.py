@@ -59,6 +59,8 @@ def check_answer(method: str, template: str, answer: httpx.Response) -> Any:
     """The answer's status, headers and body are described at the route; gives the body."""
     responses = DOCUMENT["paths"][path_of(template)][method]["responses"]
     response = follow(responses.get(str(answer.status_code)) or responses["default"])
+    described = DOCUMENT["components"]["headers"].keys() - {"Cache-Control"}  # every answer has that one
+    assert {name for name in described if name in answer.headers} <= response.get("headers", {}).keys()
     for name, header in response.get("headers", {}).items():
         schema = follow(header)
         value = answer.headers.get(name)

@@ -103,9 +103,12 @@ test("what two people do reaches both, and folds to what the server says", async
   const last = await alice.post(channelId, "last", { replyTo: one.event_id });
   if (events.at(-1)?.sequence !== last.sequence) await next(alice, "message", (event) => event.sequence === last.sequence);
   const now = await alice.messages(channelId);
+  const anew = await alice.logPage(log, { since: 0, limit: 200 }); // without the texts that were taken back
   for (const page of [early, half]) {
-    const behind = events.filter(({ sequence }) => sequence > page.head);
-    assert.deepEqual(foldMessages(page.messages, behind, { me: alice.userId }), now.messages);
+    for (const told of [events, anew]) {
+      const behind = told.filter(({ sequence }) => sequence > page.head);
+      assert.deepEqual(foldMessages(page.messages, behind, { me: alice.userId }), now.messages);
+    }
   }
   assert.deepEqual((await alice.versions(channelId, one.event_id)).map(({ content }) => content), ["one", "one, edited"]);
   assert.deepEqual(await alice.pins(channelId), []);
@@ -440,4 +443,38 @@ test("a member who leaves and joins again at once hears all that follows", async
     await alice.post(channelId, `${number}`);
     await heard;
   }
+});
+
+test("a guild that was left while nothing ran begins anew when it is joined again", async (t) => {
+  const { alice, guildId, channelId, log } = await owner(t);
+  const bob = await user(t);
+  const { code } = await alice.createInvite(guildId);
+  await bob.acceptInvite(code);
+  await bob.followAll();
+  const one = next(bob, "message");
+  await alice.post(channelId, "one");
+  await one;
+  const stored = JSON.parse(JSON.stringify(bob.toJSON()));
+  bob.close();
+  const phone = new Client(url);
+  t.after(() => phone.close());
+  await phone.login(bob.username, PASSWORD);
+  await phone.leaveGuild(guildId);
+  await alice.post(channelId, "said meanwhile");
+  const again = Client.fromJSON(stored);
+  t.after(() => again.close());
+  const heard = [];
+  again.on("message", ({ event }) => heard.push(event.content.content));
+  const refused = [log, `guild:${guildId}`].map((gone) => next(again, "refused", (told) => told.log === gone));
+  await again.followAll();
+  assert.deepEqual((await Promise.all(refused)).map(({ code }) => code), ["not_found", "not_found"]);
+  assert.deepEqual(Object.keys(again.toJSON().positions), [`user:${again.userId}`]);
+  const joined = next(again, "guild");
+  await phone.acceptInvite(code);
+  await joined;
+  if (!again.isFollowed(log)) await next(again, "followed", (told) => told.log === log);
+  const after = next(again, "message", ({ event }) => event.content.content === "after");
+  await alice.post(channelId, "after");
+  await after;
+  assert.deepEqual(heard, ["after"]);
 });

@@ -147,11 +147,13 @@ test("nothing is asked for where all of it came while the page was read", async 
   assert.deepEqual([subscribed, ...sequences(history)], [[], 1, 8]);
 });
 
-test("a change whose content was taken back does nothing", () => {
+test("a change whose content was taken back does nothing, but that an edit is a version", () => {
   const reaction = event(2, "reaction.added", { target: "$1", emoji: "\u{1f331}" });
-  const taken = ["reaction.added", "reaction.removed", "reactions.cleared", "message.pinned", "message.edited"];
+  const taken = ["reaction.added", "reaction.removed", "reactions.cleared", "message.pinned"];
   const emptied = taken.map((type, place) => event(3 + place, type, { content: "", redacted_by: "$9", target: "$1" }));
   const [before, after] = [foldMessages([message(1)], [reaction]), foldMessages([message(1)], [reaction, ...emptied])];
   assert.equal(before[0].reactions.length, 1);
   assert.deepEqual(after, before);
+  const edit = event(3, "message.edited", { content: "", redacted_by: "$9", target: "$1" });
+  assert.deepEqual(foldMessages([message(1)], [reaction, edit]), [{ ...before[0], versions: 2 }]);
 });

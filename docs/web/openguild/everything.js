@@ -111,7 +111,7 @@ export class Everything {
     this.#beginning ??= new Promise((resolve, reject) => {
       this.#settle = { resolve: () => resolve(undefined), reject };
       this.#followReady(ready);
-    });
+    }).then(() => this.#followKept());
     await this.#beginning;
     return [...this.#guilds.values()].flatMap(({ followed }) => followed ?? []);
   }
@@ -127,6 +127,13 @@ export class Everything {
     this.#subscribeAnew(this.#own, beginning(this.#own));
     for (const guild of guilds) this.#join(guild.guild_id, guild, beginning(`guild:${guild.guild_id}`));
     this.#run(() => this.#followMissed());
+  }
+
+  /** Logs with a stored place that were in no list: the server refuses those that have ended, and no later join goes on there. */
+  #followKept() {
+    for (const log of this.#parts.subscriptions.kept()) {
+      if (!this.#channels.has(log) && !this.#guilds.has(log)) this.#subscribe(log, {});
+    }
   }
 
   // --- what the client tells -------------------------------------------------------------------------------

@@ -28,8 +28,9 @@ export function foldMessages(messages, events, { me } = {}) {
 function foldOne(messages, { sequence, event }, me) {
   const { content, event_type: type, event_id: eventId } = event;
   if (type === "message") return addMessage(messages, sequence, event);
-  if (content["redacted_by"] !== undefined) return; // what it did was taken back: its text, and that of its message, or all of it
   const target = content["target"];
+  if (type === "message.edited") countVersion(messages, target);
+  if (content["redacted_by"] !== undefined) return; // what it did was taken back: its text, and that of its message, or all of it
   /** @param {(message: Message) => Message} change */
   const change = (change) => {
     const place = messages.findLastIndex((message) => message.event_id === target);
@@ -49,7 +50,7 @@ function foldOne(messages, { sequence, event }, me) {
   switch (type) {
     case "message.edited": {
       const text = content["content"];
-      change((message) => ({ ...message, content: text, edited_at: timeOf(event), versions: (message.versions ?? 1) + 1 }));
+      change((message) => ({ ...message, content: text, edited_at: timeOf(event) }));
       quote(text);
       break;
     }
@@ -106,6 +107,17 @@ function addMessage(messages, sequence, event) {
   }
   const place = messages.findLastIndex((other) => other.sequence < sequence);
   messages.splice(place + 1, 0, message);
+}
+
+/**
+ * An edit is a version also where it, or its message, came without its text: it was taken back by then.
+ * @param {Message[]} messages
+ * @param {string} target
+ */
+function countVersion(messages, target) {
+  const place = messages.findLastIndex((message) => message.event_id === target);
+  const message = messages[place];
+  if (message !== undefined) messages[place] = { ...message, versions: (message.versions ?? 1) + 1 };
 }
 
 /**

@@ -30,6 +30,11 @@ export class Subscriptions {
     return new Map([...this.#kept, ...this.#gateway.machine.logs.places(), ...this.#loops.places()]);
   }
 
+  /** Logs that have a place and are not followed. */
+  kept() {
+    return [...this.#kept.keys()];
+  }
+
   /** There is a session: open the gateway where something is followed. */
   begin() {
     if (this.#gateway.machine.logs.size > 0) this.#start();
