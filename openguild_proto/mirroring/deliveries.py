@@ -8,8 +8,8 @@ The call contract: before each input give the time, then take actions until ther
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = deliveries.next_deadline()
 
-Inputs: `start`, `wire_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all processes one
-delivers to a peer: the one that holds its lease.
+Inputs: `start`, `wire_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all
+processes one delivers to a peer: the one that holds its lease.
 """
 
 from __future__ import annotations
