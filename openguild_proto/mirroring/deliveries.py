@@ -23,6 +23,7 @@ from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.deliveries import (
     CursorMove,
     FindBehind,
+    FindEnded,
     FindMirroring,
     FindWoken,
     LeaveLeases,
@@ -101,6 +102,7 @@ class Deliveries:
         self._passed_over: set[str] = set()  # of these, the ones that have grown again
         self._told: dict[str, float] = {}  # when the others heard of contact with a peer
         self._is_wire_up = True
+        self._ended: dict[str, frozenset[str]] = {}  # guilds to purge that were found while it is not, by peer
 
     # --- inputs --------------------------------------------------------------------------------------
 
@@ -119,6 +121,7 @@ class Deliveries:
         """Whether hints of other processes come. When they do again, look at everything: some may have been lost."""
         was, self._is_wire_up = self._is_wire_up, connected
         if connected and not was:
+            self._ended.clear()
             for peer in self.peers.values():
                 peer.look()
 
@@ -332,11 +335,16 @@ class Deliveries:
                 continue
 
     def _find_growth(self, server: str) -> Procedure[None]:
-        """Wake the delivery for what the peer lacks. Raises StorageUnavailable."""
+        """Wake the delivery for what the peer lacks, and is to purge. Raises StorageUnavailable."""
         if server in self.peers and self.peers[server].phase is not Phase.BACKING_OFF:
             behind = yield from FindBehind(peer=server, limit=MAX_LOOK_LOGS)
-            for log in behind if server in self.peers else ():
-                self.peers[server].woken(log)
+            ended = frozenset(place.log_id for place in (yield from FindEnded(peer=server)))
+            if server in self.peers:
+                for log in behind:
+                    self.peers[server].woken(log)
+                if ended - self._ended.get(server, frozenset()):
+                    self.peers[server].look()
+                self._ended[server] = ended
 
     # --- what the peers share ------------------------------------------------------------------------
 

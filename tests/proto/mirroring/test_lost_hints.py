@@ -42,3 +42,27 @@ def test_what_grew_while_hints_got_lost_is_found_when_they_come_again() -> None:
     world.driven.is_wire_up = True
     world.driven.run(0.1)
     world.assert_level()
+
+
+def test_a_deleted_guild_is_purged_soon_while_hints_get_lost() -> None:
+    world = World()
+    other = world.driven.add("two")
+    world.driven.run(10)
+    world.driven.is_wire_up = False
+    world.owner.drop_guild(world.guild)
+    world.driven.at(other).grew(world.guild)
+    world.driven.run(2 * TAIL_CHECK_SECS)
+    assert world.peer.purged == [world.guild]
+
+
+def test_a_peer_that_purges_nothing_is_not_asked_each_second() -> None:
+    world = World()
+    other = world.driven.add("two")
+    world.driven.run(10)
+    world.driven.is_wire_up = False
+    world.peer.malformed = b"{}"
+    world.owner.drop_guild(world.guild)
+    world.peer.requests.clear()
+    world.driven.at(other).grew(world.guild)
+    world.driven.run(PEER_HEADS_SECS / 2)
+    assert 1 <= len(world.peer.requests) <= 2
