@@ -71,7 +71,7 @@ MAX_PROPOSED_BYTES_BESIDE_TEXT = (
 MAX_USER_REQUEST_BODY_BYTES = 65_536  # ours: a small body with what surrounds it
 PEER_HEADS_SECS = 60.0  # PROTOCOL 16.8: between two looks at all logs that a peer mirrors
 RENEWAL_SECS = 60.0  # PROTOCOL 16.5.9: in which a mirror begins anew at most once
-PEER_LEASE_SECS = 15.0  # ours: after a killed process another one delivers
+PEER_LEASE_SECS = 6.0  # PROTOCOL 16.8.12: after a killed process another one delivers
 MIN_PEER_BACKOFF_SECS = 1.0  # ours: about so long after the first failure
 MAX_PEER_BACKOFF_SECS = 3_600.0  # PROTOCOL 16.8: between two attempts to reach a peer
 

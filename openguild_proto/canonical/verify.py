@@ -31,6 +31,11 @@ class UnverifiedEvent(Exception):
     """The event is not authentic; the message names the fault."""
 
 
+def unsigned_by(server: str) -> str:
+    """Return the message of an event that the server has signed with no key that is known, or not at all."""
+    return f"no known key of {server} has signed it"
+
+
 class _SentEvent(CanonicalEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All members are there and no others: nothing else is covered by the hash (PROTOCOL 6.1.1)."""
 
@@ -72,7 +77,7 @@ def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = No
             )
         if public is not None and verify(public, digest, _signature(text)):
             return Verified.REDACTED if redacted else Verified.WHOLE
-    raise UnverifiedEvent(f"no known key of {server} has signed it")
+    raise UnverifiedEvent(unsigned_by(server))
 
 
 def _refuse_repeated_members(wire: bytes | str) -> None:

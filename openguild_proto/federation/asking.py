@@ -27,7 +27,13 @@ from openguild_proto.federation.signatures import verify_answer
 MAX_WAIT_SECS = 3_600.0  # ours: that another server may ask for
 
 UNREACHED = frozenset({"address", "connect", "tls"})  # nobody has got the request: it may be elsewhere now
-_UNSIGNED = {401: "refused", 403: "denied_there", 429: "overloaded", 501: "off_there", 503: "overloaded"}
+_UNSIGNED = {  # of answers to requests that were not taken
+    401: "refused",
+    403: "denied_there",
+    429: "overloaded",
+    501: "off_there",
+    503: "overloaded",
+}
 
 
 def ask_peer(
@@ -64,7 +70,15 @@ def ask_peer(
             raise
         answer = yield from _exchange(asked, moved)
     fault = _fault(policy, peer, answer, now_ms)
-    if fault in {Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY} and known.may_try(server, now):
+    if (
+        fault is Fault.MISSING and server not in policy.addresses and known.may_try(server, now)
+    ):  # somebody else answers
+        peer = yield from _discovered(server, peer, known, now, required=False)
+        moved = place_of(policy, peer)
+        if moved is not None and moved != place and answer.status in _UNSIGNED:
+            answer = yield from _exchange(asked, moved)
+            fault = _fault(policy, peer, answer, now_ms)
+    elif fault in {Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY} and known.may_try(server, now):
         peer = yield from _discovered(server, peer, known, now, required=False)
         fault = _fault(policy, peer, answer, now_ms)
     if fault is not None:

@@ -8,8 +8,8 @@ The call contract: before each input give the time, then take actions until ther
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = deliveries.next_deadline()
 
-Inputs: `start`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all processes one
-delivers to a peer: the one that holds its lease.
+Inputs: `start`, `wire_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all
+processes one delivers to a peer: the one that holds its lease.
 """
 
 from __future__ import annotations
@@ -20,19 +20,31 @@ from typing import Any
 
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.effects.base import StorageUnavailable
-from openguild_proto.effects.deliveries import CursorMove, FindMirroring, FindWoken, LeaveLeases, TakeLeases, Woken
+from openguild_proto.effects.deliveries import (
+    CursorMove,
+    FindBehind,
+    FindEnded,
+    FindMirroring,
+    FindWoken,
+    LeaveLeases,
+    TakeLeases,
+    Woken,
+)
 from openguild_proto.hints import AnyHint, ContactHint, GrownHint
 from openguild_proto.limits import (
     BULK_EVENTS_PER_SEC,
     BUSY_BULK_EVENTS_PER_SEC,
     MAX_ASKED_PEERS,
+    MAX_LOOK_LOGS,
     MAX_WAKING_LOGS,
     PEER_LEASE_SECS,
+    TAIL_CHECK_SECS,
 )
 from openguild_proto.mirroring.actions import AnyAction, Level, Log, Query, Tell
 from openguild_proto.mirroring.alarms import Alarms
 from openguild_proto.mirroring.batches import Prepared, Wanted
 from openguild_proto.mirroring.cursors import CursorBatch, Cursors
+from openguild_proto.mirroring.host import Phase
 from openguild_proto.mirroring.peer import STORAGE_SECS, PeerDelivery
 from openguild_proto.mirroring.preparing import Preparing
 from openguild_proto.policy.places import Places
@@ -51,6 +63,7 @@ UNMIRRORED_SECS = 1.0  # for which a log that nobody mirrors is not asked about 
 BULK_EVENTS = 50  # of a delivery that is no news, but what a peer has missed
 BUSY_SECS = 1.0  # after an event of this process
 CONTACT_SECS = 1.0  # between two hints of contact with a peer
+LOOKED_AT_ONCE = 50  # peers in one round while no hint comes
 
 
 class Deliveries:
@@ -88,6 +101,8 @@ class Deliveries:
         self._unmirrored: set[str] = set()
         self._passed_over: set[str] = set()  # of these, the ones that have grown again
         self._told: dict[str, float] = {}  # when the others heard of contact with a peer
+        self._is_wire_up = True
+        self._ended: dict[str, frozenset[str]] = {}  # guilds to purge that were found while it is not, by peer
 
     # --- inputs --------------------------------------------------------------------------------------
 
@@ -100,6 +115,15 @@ class Deliveries:
         """Begin to take leases, and to deliver."""
         self.procedures.start(self._keep_leases(), "leases of peers")
         self.procedures.start(self._ask_again(), "logs that nobody mirrors")
+        self.procedures.start(self._look_while_deaf(), "growth that no hint tells of")
+
+    def wire_state(self, *, connected: bool) -> None:
+        """Whether hints of other processes come. When they do again, look at everything: some may have been lost."""
+        was, self._is_wire_up = self._is_wire_up, connected
+        if connected and not was:
+            self._ended.clear()
+            for peer in self.peers.values():
+                peer.look()
 
     def grew(self, log_id: str, event: StoredEvent | None = None) -> None:
         """This process has stored an event; given where it is at hand."""
@@ -295,6 +319,32 @@ class Deliveries:
             self._unmirrored.clear()
             if passed_over:
                 self._ask(dict.fromkeys(passed_over, True))
+
+    def _look_while_deaf(self) -> Procedure[None]:
+        """Find what other processes store, as soon as their own users would, for some peers after the others."""
+        turns: deque[str] = deque()
+        while not self._is_ended:
+            yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self.jitter())).wait()
+            if self._is_wire_up:
+                continue
+            turns = turns or deque(self.peers)
+            try:
+                for server in [turns.popleft() for _ in range(min(len(turns), LOOKED_AT_ONCE))]:
+                    yield from self._find_growth(server)
+            except StorageUnavailable:
+                continue
+
+    def _find_growth(self, server: str) -> Procedure[None]:
+        """Wake the delivery for what the peer lacks, and is to purge. Raises StorageUnavailable."""
+        if server in self.peers and self.peers[server].phase is not Phase.BACKING_OFF:
+            behind = yield from FindBehind(peer=server, limit=MAX_LOOK_LOGS)
+            ended = frozenset(place.log_id for place in (yield from FindEnded(peer=server)))
+            if server in self.peers:
+                for log in behind:
+                    self.peers[server].woken(log)
+                if ended - self._ended.get(server, frozenset()):
+                    self.peers[server].look()
+                self._ended[server] = ended
 
     # --- what the peers share ------------------------------------------------------------------------
 

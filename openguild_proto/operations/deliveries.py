@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from openguild_proto.canonical.keys import decode_unpadded
-from openguild_proto.canonical.verify import UnverifiedEvent
+from openguild_proto.canonical.verify import UnverifiedEvent, unsigned_by
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import Standing
 from openguild_proto.effects.handovers import FindTenure
@@ -38,6 +38,7 @@ from openguild_proto.operations.servers import (
     EventKeys,
     denied,
     keys_for_events,
+    read_keys_again,
     require_unrestricted,
     verdict_in,
     with_own_past,
@@ -77,7 +78,7 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
     if problem is not None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("logs", problem),))
     keys = yield from keys_for_events(call.ctx, owner)
-    has_all_keys, is_flooding = False, False
+    has_all_keys, has_new_keys, is_flooding = False, False, False
     told: dict[str, bool] = {}  # guilds of which it was asked whether they are the sender's now
     places: list[MirrorPlace] = []
     purged: list[str] = []
@@ -86,6 +87,11 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
         if isinstance(outcome, str) and not has_all_keys:  # perhaps signed here with a key that was replaced
             keys, has_all_keys = (yield from with_own_past(call.ctx, keys)), True
             outcome = yield from _take(call, part, keys)
+        if outcome == unsigned_by(owner) and not has_new_keys:
+            has_new_keys = True  # one of the owner's replicas may have its new key before the others
+            if (yield from read_keys_again(call.ctx, owner)):
+                keys = yield from with_own_past(call.ctx, (yield from keys_for_events(call.ctx, owner)))
+                outcome = yield from _take(call, part, keys)
         if not isinstance(outcome, str) and outcome.status == "unknown" and (yield from _is_its(call, part, told)):
             outcome = yield from _take(call, part, keys)
         if isinstance(outcome, str):

@@ -36,9 +36,22 @@ def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Resp
     """Follow the statements that count, or go on where another owner has given the guild up; idempotent. 404 where none does."""
     handovers = call.body.handovers
     is_followed = yield from follow(call.ctx, guild_id, handovers, call.server.server)
-    if not is_followed and not (yield from _go_on(call.ctx, guild_id, handovers)):
+    if (
+        not is_followed
+        and not (yield from _follows_already(guild_id, handovers))
+        and not (yield from _go_on(call.ctx, guild_id, handovers))
+    ):
         raise Refusal(ErrorCode.NOT_FOUND)
     return Response.empty()
+
+
+def _follows_already(guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
+    """Return whether this server is no owner any more by the newest of these statements: another mirror has told it first."""
+    tenure = yield from FindTenure(guild_id=guild_id)
+    newest = max(handovers, key=lambda each: each.term, default=None)
+    if tenure is None or tenure.origin is None or newest is None:
+        return False
+    return newest in (yield from ListHandovers(guild_id=guild_id))
 
 
 def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:

@@ -200,6 +200,20 @@ def with_own_past(ctx: Context, keys: EventKeys) -> Operation[EventKeys]:
     return keys.with_past(ctx.service.settings.federation.server_name, (yield from ListOwnKeys()))
 
 
+def read_keys_again(ctx: Context, server: str) -> Operation[bool]:
+    """Read the keys of a server that has signed events with others. False: they were read a moment ago, or cannot be read."""
+    known = ctx.service.peers
+    if not known.may_try(server, ctx.now):
+        return False
+    try:
+        with known.trying(server):
+            peer = yield from Discover(server=server)
+    except PeerUnavailable:
+        return False
+    known.put(server, peer, ctx.now)
+    return True
+
+
 def is_silent(ctx: Context, server: str) -> Operation[bool]:
     """Return whether a server has not been heard of for longer than it stays silent while it is there (PROTOCOL 16.5.10)."""
     peer = yield from known_peer(ctx, server)

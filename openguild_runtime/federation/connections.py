@@ -12,6 +12,7 @@ from anyio.abc import ByteStream
 
 from openguild_proto.client.http import ClientResponse, ConnectionBroken, HttpClient
 from openguild_proto.effects.federation import PeerUnavailable
+from openguild_proto.federation.signatures import SIGNATURE
 from openguild_proto.http.message import Headers
 from openguild_proto.limits import MAX_PEER_ANSWER_BYTES
 from openguild_proto.policy.places import Places
@@ -133,8 +134,11 @@ class PeerConnections:
         body: bytes,
         max_bytes: int,
     ) -> ClientResponse | None:
-        """Send and receive; None: the connection ended before a byte came."""
-        received = done = False
+        """Send and receive; None: the connection ended before a byte came.
+
+        One that brings answers without a signature is not kept: it may lead to a former address of the server.
+        """
+        received = signed = False
         try:
             await connection.stream.send(connection.http.send_request(method, target, headers(), body, max_bytes))
             while True:
@@ -145,14 +149,14 @@ class PeerConnections:
                 received = received or part != b""
                 answer = connection.http.receive_data(part)
                 if answer is not None:
-                    done = True
+                    signed = answer.header(SIGNATURE) is not None
                     return answer
         except (*TRANSPORT_ERRORS, ConnectionBroken) as failure:
             if not received:
                 return None
             raise PeerUnavailable(server, "broken", str(failure), sent=True) from failure
         finally:
-            if done and connection.http.reusable:
+            if signed and connection.http.reusable:
                 await self._keep(connection, key)
             else:
                 await close(connection.stream)

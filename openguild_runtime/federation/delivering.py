@@ -95,6 +95,13 @@ class DeliveryRunner:
         self._at_now().heard(hint)
         self._carry_out()
 
+    def reconnected(self) -> None:
+        """The wire was away: whatever grew unheard is found."""
+        if self._runs():
+            self._deliveries.wire_state(connected=False)
+            self._at_now()
+            self._carry_out()
+
     def contacted(self, server: str) -> None:
         """A signed request of a peer has come."""
         if self._runs():
@@ -126,6 +133,7 @@ class DeliveryRunner:
 
     def _at_now(self) -> Deliveries:
         self._deliveries.at(self._sources.monotonic(), int(self._sources.wall() * 1_000))
+        self._deliveries.wire_state(connected=self._bus.connected)
         return self._deliveries
 
     # --- actions -------------------------------------------------------------------------------------
@@ -190,9 +198,10 @@ class DeliveryRunner:
 class PeerHints:
     """Gives hints of other replicas on peers to `heard`, and everything else that the bus brings to `handler`."""
 
-    def __init__(self, handler: BusHandler, heard: Callable[[bytes], None]) -> None:
+    def __init__(self, handler: BusHandler, heard: Callable[[bytes], None], reconnected: Callable[[], None]) -> None:
         self._handler = handler
         self._heard = heard
+        self._reconnected = reconnected
 
     def probe(self, topic: Topic) -> bytes:
         """Return a message without effect."""
@@ -214,5 +223,6 @@ class PeerHints:
         self._handler.bus_answered()
 
     def bus_reconnected(self) -> None:
-        """Pass it on. What grew unheard is found at the next look."""
+        """Pass it on, to both."""
         self._handler.bus_reconnected()
+        self._reconnected()

@@ -250,7 +250,7 @@ class Server:
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(measure_stalls, self.metrics, self.sources.monotonic)
         self.tasks.start_soon(self.replica.run)
-        await self.bus.start(PeerHints(self.replica.from_bus, self.deliveries.heard))
+        await self.bus.start(PeerHints(self.replica.from_bus, self.deliveries.heard, self.deliveries.reconnected))
         self.tasks.start_soon(self._start_storage)
 
     async def run(self, shutdown: Shutdown, hangups: AsyncIterator[signal.Signals]) -> None:

@@ -42,12 +42,14 @@ class Network:
         self.bend: Callable[[Request], Request | None] = lambda request: request
         self.bend_answer: Callable[[Response], Response] = lambda answer: answer
         self.fetched: list[str] = []
+        self.last: ServerWorld | None = None  # that has answered
 
     def send(self, server: str, authority: str, request: Request) -> Response:
         bent = self.bend(request)
         if bent is None or authority not in self.servers:
             raise PeerUnavailable(server, "connect")
         answer = self.servers[authority].run(bent)
+        self.last = self.servers[authority]
         assert isinstance(answer, Response)
         return self.bend_answer(answer)
 

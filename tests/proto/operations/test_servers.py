@@ -69,6 +69,31 @@ def test_a_server_that_is_reached_no_more_is_looked_for_elsewhere(
     assert len(network.fetched) == fetched + 2, "where it is nowhere else it is looked for once"
 
 
+@pytest.mark.parametrize("status", [401, 404, 502])
+def test_a_server_is_looked_for_elsewhere_where_another_answers_at_its_address(
+    network: Network, a: ServerWorld, b: ServerWorld, status: int
+) -> None:
+    b.change_policy(base_url="https://one.example")
+    network.servers["one.example"] = b
+    assert a.ask_server("b.example", "GET", PING).status == 200
+    a.wall_ms += 61_000
+    b.wall_ms += 61_000
+    b.change_policy(base_url="https://two.example")
+    network.servers["two.example"] = b
+    if status != 401:  # else it still answers there, and refuses requests that name its former authority
+        other = network.servers["one.example"] = ServerWorld(network, "c.example")
+        network.bend_answer = lambda answer: Response(status) if network.last is other else answer
+    if status == 401:
+        assert a.ask_server("b.example", "GET", PING).status == 200, "it was not taken, and is sent again at once"
+    else:
+        assert failure(a) == "unsigned", "the other one may have done it"
+        assert a.ask_server("b.example", "GET", PING).status == 200
+    fetched = len(network.fetched)
+    network.bend_answer = lambda answer: Response(status)
+    assert {failure(a) for _ in range(3)} == {"refused" if status == 401 else "unsigned"}
+    assert len(network.fetched) == fetched, "it was looked for within the last minute"
+
+
 def test_an_answer_of_404_is_signed_too(a: ServerWorld, b: ServerWorld) -> None:
     assert a.ask_server("b.example", "GET", f"{PING}?x=1").status == 400
     assert failure(a, target="/federation/v1/nothing") == "unsigned", "where no route is, no signature was read"

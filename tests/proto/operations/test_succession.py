@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,8 +11,9 @@ import pytest
 from openguild_proto.effects.federation import AskPeer, RuleServer, Standing
 from openguild_proto.effects.handovers import ListHandovers, SilentOwner
 from openguild_proto.federation.handovers import SUCCESSION, SUCCESSION_MS, signed_handover
+from openguild_proto.http.message import Request, Response
 from openguild_proto.mirror_records import Handover
-from openguild_proto.operations.owner_changes import lost_owners
+from openguild_proto.operations.owner_changes import lost_owners, tell_of_owner
 from openguild_proto.schemas.between_servers import OwnerProof
 from tests.support.homeservers import Homeserver
 from tests.support.moving_guild import EAST, LOST_SECS, NORTH, SOUTH, MovingGuild, error
@@ -111,6 +113,31 @@ def test_the_lost_owner_follows_when_it_is_back(lost: tuple[MovingGuild, Handove
     guild.level(guild.south)
     for server, token in ((guild.south, guild.bob), (guild.east, guild.carol), (guild.north, guild.alice)):
         assert guild.texts(server, token)[-2:] == ["one", "I follow"]
+
+
+def test_no_operator_is_warned_where_another_mirror_tells_the_former_owner_first(
+    lost: tuple[MovingGuild, Handover],
+) -> None:
+    guild, statement = lost
+    assert guild.succeed(guild.south, statement) is None
+    guild.level(guild.south)
+    guild.federation.cut.clear()
+    told: list[bool | None] = []
+
+    def overtaken(request: Request, carry_on: Callable[[], Response]) -> Response:
+        """The north delivers to both at once."""
+        if request.path == "/federation/v1/deliveries" and not told:
+            told.append(None)
+            told.append(guild.east.finish(tell_of_owner(guild.guild, NORTH)))
+        return carry_on()
+
+    guild.post(guild.north, guild.alice, "I am the owner")
+    with guild.federation.on_the_way(overtaken):
+        guild.north.deliver(SOUTH)
+    assert told == [None, True]
+    assert guild.south.finish(tell_of_owner(guild.guild, NORTH)) is True, "it follows already"
+    assert guild.origin(guild.north, guild.alice) == SOUTH
+    assert guild.south.warned == []
 
 
 def test_a_mirror_that_hears_the_owner_asks_it(guild: MovingGuild) -> None:

@@ -17,7 +17,8 @@ from openguild_runtime.federation.dialer import Dialer, tls_context
 
 pytestmark = pytest.mark.anyio
 
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+SIGNED = b"signature: og=:AA==:\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + SIGNED + b"\r\nok"
 
 
 class Peer:
@@ -31,8 +32,12 @@ class Peer:
         self.answer: Callable[[ByteStream, bytes], Awaitable[bool]] = self.ok
         self.busy = anyio.Event()  # as many are under way as may be
         self.now = 0.0
-        dialer = Dialer(lambda: tls_context(None), allow_private=True)
+        self.address = "127.0.0.1"  # of its name
+        dialer = Dialer(lambda: tls_context(None), allow_private=True, resolve=self._resolve)
         self.connections_to = PeerConnections(dialer, lambda: self.now, Promptness())
+
+    async def _resolve(self, host: str, port: int) -> list[str]:
+        return [self.address if host == "a.example" else host]
 
     async def ok(self, stream: ByteStream, request: bytes) -> bool:
         await stream.send(ANSWER)
@@ -58,8 +63,8 @@ class Peer:
                 return
 
     async def ask(self, **more: Any) -> bytes:
+        url = f"http://{more.pop('host', '127.0.0.1')}:{self.port}"
         asked = {"method": "GET", "target": "/x", "headers": lambda: (("x-sent", "1"),), "timeout_secs": 5.0} | more
-        url = f"http://127.0.0.1:{self.port}"
         return (await self.connections_to.request("a.example", url, "a.example", **asked)).body
 
     async def reason(self, **more: Any) -> str:
@@ -97,6 +102,27 @@ async def test_a_connection_is_kept_for_the_next_request(peer: Peer) -> None:
     peer.now += IDLE_SECS + 1
     assert await peer.ask() == b"ok"
     assert peer.connections == 2
+
+
+async def test_a_name_that_leads_elsewhere_is_followed_where_its_former_address_still_answers(peer: Peer) -> None:
+    """Other than 127.0.0.1, where the server is no more and a proxy says so, on connections that it leaves open."""
+
+    async def gone(stream: ByteStream, request: bytes) -> bool:
+        await stream.send(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\n\r\ngone")
+        return True
+
+    assert await peer.ask(host="a.example") == b"ok"
+    peer.answer = gone
+    elsewhere = await anyio.create_tcp_listener(local_host="127.0.0.2", local_port=peer.port)
+    moved = Peer()
+    async with elsewhere, anyio.create_task_group() as tasks:
+        tasks.start_soon(elsewhere.serve, moved.serve)
+        peer.address = "127.0.0.2"
+        assert await peer.ask(host="a.example") == b"gone"
+        assert [await peer.ask(host="a.example") for _ in range(3)] == [b"ok"] * 3
+        assert (peer.connections, moved.connections) == (1, 1)
+        await peer.connections_to.aclose()
+        tasks.cancel_scope.cancel()
 
 
 async def test_each_answer_has_a_bound_of_its_own(peer: Peer) -> None:

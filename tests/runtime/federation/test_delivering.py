@@ -52,8 +52,8 @@ class Handler:
 
 
 def test_hints_on_peers_go_to_the_deliveries_and_all_else_to_the_replica() -> None:
-    handler, heard = Handler(), list[bytes]()
-    hints = PeerHints(handler, heard.append)
+    handler, heard, reconnected = Handler(), list[bytes](), list[str]()
+    hints = PeerHints(handler, heard.append, lambda: reconnected.append("deliveries"))
     ours = [encode_hint(GrownHint(("a",))), encode_hint(ContactHint("p.test"))]
     others = [encode_hint(TypingHint("c", "u")), encode_hint(PresenceChoice("u", "s", PresenceStatus.IDLE))]
     for payload in (*ours, *others):
@@ -62,7 +62,7 @@ def test_hints_on_peers_go_to_the_deliveries_and_all_else_to_the_replica() -> No
     hints.channel_message("c", b"x", {})
     hints.bus_answered()
     hints.bus_reconnected()
-    assert heard == ours
+    assert (heard, reconnected) == (ours, ["deliveries"])
     assert all(payload.startswith(PEER_HINTS) for payload in ours)
     assert handler.given == [
         *((Topic.HINTS, payload) for payload in others), (Topic.CONTROL, ours[0]), ("c", b"x", {}), "answered", "reconnected",
@@ -108,4 +108,46 @@ async def test_deliveries_begin_when_federation_is_turned_on() -> None:
         await anyio.wait_all_tasks_blocked()
         assert runner.counters() == []
         assert owner.tables._state.leases == {}
+        tasks.cancel_scope.cancel()
+
+
+class PartedBus(LocalBus):
+    """Is not connected while it `is_away`."""
+
+    is_away = False
+
+    @property
+    def connected(self) -> bool:
+        return not self.is_away
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+async def test_what_grew_while_the_bus_was_away_is_delivered(is_noticed: bool) -> None:
+    owner, peer = Owner(), ModelPeer("p.test")
+    guild = owner.guild()
+    channel = owner.channel(guild)
+    owner.join(guild, peer)
+    asked, arrived = anyio.Event(), anyio.Event()
+
+    async def ask(effect: AskPeer) -> PeerAnswer:
+        answer = peer.take(effect.body)
+        asked.set()
+        if any(log_id == channel for log_id, _ in peer.order):
+            arrived.set()
+        return PeerAnswer(200, msgspec.json.encode(answer))
+
+    bus = PartedBus()
+    async with anyio.create_task_group() as tasks:
+        runner = DeliveryRunner(
+            Deliveries("one", SIGNER, lambda: 0.5), storage=MemoryStorage(owner.tables), ask=ask, bus=bus, tasks=tasks,
+            sources=ClocksAndEntropy(),
+        )  # fmt: skip
+        runner.start()
+        with anyio.fail_after(10):
+            await asked.wait()
+            bus.is_away = is_noticed  # else it is back before anybody looks
+            owner.post(channel)
+            if not is_noticed:
+                runner.reconnected()
+            await arrived.wait()
         tasks.cancel_scope.cancel()
