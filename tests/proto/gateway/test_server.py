@@ -268,22 +268,6 @@ class TestFaults:
         socket.tell(frame)
         assert closed(socket) is GatewayClose.MALFORMED_FRAME
 
-    @pytest.mark.parametrize(
-        ("frame", "problem"),
-        [
-            ({"type": "read", "channel_id": "00000000-0000-4000-8000-000000000000"}, "ref must be provided"),
-            ({"type": "read", "ref": "3"}, "ref must be an integer"),
-            ({"type": "unsub", "logs": ["x"]}, "logs[0] must be channel:, guild: or user: and an id"),
-            ({"type": "x" * 5_000}, "type is none of the values that it may have"),
-            ([], "the frame must be an object"),
-        ],
-    )
-    def test_the_close_says_what_is_wrong_with_a_frame(self, replica: Replica, frame: Any, problem: str) -> None:
-        socket = opened(replica)
-        socket.tell(frame)
-        assert socket.closed is not None
-        assert socket.closed.reason == f"malformed frame: {problem}"
-
     def test_bytes_that_are_nothing_close(self) -> None:
         for encoding, payload in (
             (Encoding.JSON, "{"),
