@@ -42,6 +42,6 @@ refuse_pooler() { # it shares sessions: what pg_dump and pg_restore set in one, 
     else
         case $own in *'startup parameter'*) ;; *) printf '%s\n' "$own" >&2; exit 1 ;; esac
     fi
-    echo "the URL leads to a pooler, such as PgBouncer: name the address of PostgreSQL itself (docs/reliability.md, PgBouncer in transaction mode)" >&2
+    echo "the URL leads to a pooler, such as PgBouncer: name the address of PostgreSQL itself (docs/reliability.md)" >&2
     exit 2
 }

@@ -272,12 +272,12 @@ def test_on_call_a_namespace_without_servers_is_an_error(tmp_path: Path) -> None
 
 def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
     """A stand-in for each program writes down its arguments and what it got by the environment."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
+    (programs := tmp_path / "bin").mkdir()
     for name in ("pg_dump", "psql", "pg_restore"):
         stand_in = programs / name
         stand_in.write_text(
-            f'#!/bin/sh\nprintf "%s\\n" "$@" "$PGPASSWORD" > {tmp_path}/{name}\ntouch "{tmp_path}/${{6##*/}}"; echo own\n'
+            f'#!/bin/sh\nprintf "%s\\n" "$@" "$PGPASSWORD" > {tmp_path}/{name}\ntouch "{tmp_path}/${{6##*/}}"\n'
+            'case "$*" in *openguild.session*) echo own ;; esac\n'
         )
         stand_in.chmod(0o755)
     environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}

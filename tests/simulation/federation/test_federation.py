@@ -10,7 +10,7 @@ from tests.simulation.federation.scenario import run_seed
 
 SEEDS = 6  # `make simulate-federation` runs more of them
 BEGIN = {
-    "move_cursors_before_the_answer": 0, "trust_the_home": 19, "begin_chains_at_each_receipt": 1, "keep_redacted_texts": 2,
+    "move_cursors_before_the_answer": 0, "trust_the_home": 3, "begin_chains_at_each_receipt": 1, "keep_redacted_texts": 2,
     "forget_nonces_of_requests": 0, "forget_nonces_of_posts": 0, "keep_mirrors_of_the_removed": 0, "deliver_to_the_removed": 2,
     "admit_the_banned": 4, "begin_without_bans": 5,
 }  # fmt: skip
