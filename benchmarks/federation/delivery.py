@@ -25,9 +25,9 @@ import msgspec
 from benchmarks.lab.program import positive, program
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
-from openguild_proto.mirroring.deliveries import Deliveries
 from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPlace
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.embedded import EmbeddedPostgres

@@ -12,8 +12,8 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import Fetch, FindPeer, Peer, PeerUnavailable, StorePeer
 from openguild_proto.federation.faults import KeysFault
 from openguild_proto.federation.keys import MAX_DOCUMENT_BYTES, read_keys_document
-from openguild_proto.federation.names import NameFault, authority_of
 from openguild_proto.federation.policy import VERSION, FederationPolicy
+from openguild_proto.federation.server_names import NameFault, authority_of
 
 WELL_KNOWN = "/.well-known/openguild"
 KEYS = "/federation/v1/keys"

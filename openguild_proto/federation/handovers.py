@@ -10,7 +10,7 @@ from openguild_proto.canonical.encode import CanonicalError, canonical_json
 from openguild_proto.canonical.keys import EventSigner, decode_unpadded, encode_unpadded
 from openguild_proto.canonical.signing import verify
 from openguild_proto.federation.keys import DAY_MS
-from openguild_proto.federation.names import NameFault, parse_server_name
+from openguild_proto.federation.server_names import NameFault, parse_server_name
 from openguild_proto.mirror_records import Handover, Tenure
 
 MOVE, SUCCESSION = "move", "succession"

@@ -14,7 +14,7 @@ from openguild_proto.canonical.keys import EventSigner, KeyFormatError, encode_u
 from openguild_proto.canonical.signing import verify
 from openguild_proto.effects.federation import PublishedKey
 from openguild_proto.federation.faults import Fault, KeysFault, SignatureFault
-from openguild_proto.federation.names import NameFault, parse_key_id
+from openguild_proto.federation.server_names import NameFault, parse_key_id
 from openguild_proto.limits import MAX_TIME_MS
 from openguild_proto.timestamps import from_millis, to_millis
 

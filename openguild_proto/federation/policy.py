@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from openguild_proto.effects.federation import Peer, PublishedKey, Standing
-from openguild_proto.federation.names import authority_of
+from openguild_proto.federation.server_names import authority_of
 from openguild_proto.settings.federation import FederationSettings
 
 VERSION = "v1"

@@ -17,7 +17,7 @@ from openguild_proto.canonical.signing import SIGNATURE_BYTES, verify
 from openguild_proto.effects.federation import PublishedKey
 from openguild_proto.federation.faults import Fault, SignatureFault
 from openguild_proto.federation.keys import request_key
-from openguild_proto.federation.names import NameFault, parse_key_id, parse_server_name
+from openguild_proto.federation.server_names import NameFault, parse_key_id, parse_server_name
 from openguild_proto.federation.structured_fields import (
     InnerList,
     Item,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from openguild_proto.log.names import LogKind
+from openguild_proto.log.log_names import LogKind
 from openguild_proto.policy.permissions import Permission, is_allowed
 from openguild_proto.records import LogAccess, LogPart, LogPlace
 

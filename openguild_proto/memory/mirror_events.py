@@ -26,6 +26,7 @@ from openguild_proto.policy.bans import may_mirror_ban
 from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ControlKind, LogPlace, Redact, StoredEvent
+from openguild_proto.schemas.event_effects import as_kept, ban_told
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import (
     ChannelCreatedContent,
@@ -44,7 +45,6 @@ from openguild_proto.schemas.log_contents import (
 )
 from openguild_proto.schemas.log_entries import left_guild
 from openguild_proto.schemas.payloads import channel_body
-from openguild_proto.schemas.said import as_kept, ban_told
 
 
 @performs(MirrorEvents)

@@ -16,9 +16,9 @@ from openguild_proto.memory.logs import find_place
 from openguild_proto.memory.state import Channel, Mirror, PeerGuild, State
 from openguild_proto.mirror_records import MirroredEvent, PassedLog
 from openguild_proto.records import NOBODY, ControlKind, InviteRecord, LogPlace, StoredEvent
+from openguild_proto.schemas.event_effects import as_kept, effect_of_event
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import guild_moved
-from openguild_proto.schemas.said import as_kept, what_is_said
 
 
 @performs(FindCopies)
@@ -117,7 +117,7 @@ def _rebuild(state: State, channel: Channel, history: list[MirroredEvent]) -> No
 
 def _again(event: StoredEvent) -> MirroredEvent:
     parsed = parse_event(event.wire)
-    said = what_is_said(parsed, parse_content(parsed))
+    said = effect_of_event(parsed, parse_content(parsed))
     return MirroredEvent(
         event.sequence, event.event_id, parsed.event_type, parsed.sender, event.wire, event.created_at_ms,
         said.change, said.mentions, said.redacted_by,

@@ -106,7 +106,7 @@ def _change(
     nonce_in_body: str | None,
     said: tuple[str, ...] | None = None,
 ) -> Operation[Response]:
-    """`said`: what a repeat must share beside type and target, as `what_is_said` tells it; None: the values of `members`."""
+    """`said`: what a repeat must share beside type and target, as `effect_of_event` tells it; None: the values of `members`."""
     nonce = asked_nonce(call.request, nonce_in_body)
     fingerprint = fingerprint_of(event_type, change.target, *(members.values() if said is None else said))
     content = {"target": change.target, **members}

@@ -22,10 +22,10 @@ from openguild_proto.limits import (
     MAX_SNAPSHOTS_OF_GUILD,
     RENEWAL_SECS,
 )
-from openguild_proto.policy.places import Places
 from openguild_proto.policy.promptness import Promptness
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.policy.server_slots import ServerSlots
 from openguild_proto.policy.token_bucket import TokenBucket
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import (
@@ -201,7 +201,7 @@ class Service:
     mirrored: MirroredChannels
     upkeep: Upkeep
     promptness: Promptness
-    deliveries: Places[None]  # that are being taken
+    deliveries: ServerSlots[None]  # that are being taken
     retired_signers: tuple[EventSigner, ...] = ()  # of keys that were replaced; they sign the keys document
 
     @classmethod
@@ -233,7 +233,7 @@ class Service:
             mirrored=MirroredChannels(),
             upkeep=Upkeep(),
             promptness=promptness,
-            deliveries=Places(MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN, promptness),
+            deliveries=ServerSlots(MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN, promptness),
             **windows,
         )
 

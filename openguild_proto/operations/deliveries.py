@@ -65,7 +65,7 @@ TOO_OFTEN = "it has begun anew within the last minute"
 )  # fmt: skip
 def deliver(call: Call[Delivery, None]) -> Operation[Response]:
     """Store the events, and answer where each mirror stands now. What is there already changes nothing."""
-    with call.ctx.service.deliveries.place(call.server.server, call.ctx.now) as is_free:
+    with call.ctx.service.deliveries.slot(call.server.server, call.ctx.now) as is_free:
         if not is_free:
             raise Refusal(ErrorCode.OVERLOADED, wait_secs=OVERLOADED_RETRY_SECS)
         return (yield from _deliver(call))

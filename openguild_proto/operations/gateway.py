@@ -9,7 +9,7 @@ from openguild_proto.effects.logs import FindAccountPlaces
 from openguild_proto.gateway.frames import LogHead, Ready, ReadySession, ReadyUser
 from openguild_proto.gateway.negotiation import negotiate
 from openguild_proto.http.message import OpenGateway
-from openguild_proto.log.names import LogKind, log_name
+from openguild_proto.log.log_names import LogKind, log_name
 from openguild_proto.operations.auth import bearer_token, live_claims, query_token, unauthorized
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context, Limit

@@ -13,7 +13,7 @@ from openguild_proto.operations.parameters import switch
 from openguild_proto.operations.route import route
 from openguild_proto.records import MentionRecord, PageCursor
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
-from openguild_proto.schemas.folded import mention_line
+from openguild_proto.schemas.folded_messages import mention_line
 from openguild_proto.schemas.messages import Mention
 
 UNREAD = switch("unread", "true: only those that are not read yet")

@@ -22,7 +22,7 @@ from openguild_proto.limits import (
     MAX_SYNC_BODY_BYTES,
     MAX_SYNC_LOGS,
 )
-from openguild_proto.log.names import LogKind, log_name
+from openguild_proto.log.log_names import LogKind, log_name
 from openguild_proto.log.sync import Followed, News, plan_sync
 from openguild_proto.operations.auth import unauthorized
 from openguild_proto.operations.call import Call

@@ -13,8 +13,8 @@ from openguild_proto.limits import MAX_MIRRORED_EVENT_BYTES
 from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.operations.owner_claims import event_problem, form_problem
 from openguild_proto.records import LogPlace
+from openguild_proto.schemas.event_effects import EventEffect, effect_of_event
 from openguild_proto.schemas.events import parse_content, parse_event
-from openguild_proto.schemas.said import Said, what_is_said
 
 
 def read_event(wire: bytes) -> CanonicalEvent:
@@ -63,9 +63,9 @@ def read_mirrored(
         raise UnverifiedEvent(problem)
     if of_guild:
         _check_place(event, place, owner, any_epoch=any_epoch)
-        said = Said(None)
+        said = EventEffect(None)
     else:
-        said = what_is_said(event, content)
+        said = effect_of_event(event, content)
     return MirroredEvent(
         place.sequence,
         event.event_id,

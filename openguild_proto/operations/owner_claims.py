@@ -13,7 +13,7 @@ from typing import Any
 
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.canonical.keys import decode_unpadded
-from openguild_proto.federation.names import NameFault, parse_server_name
+from openguild_proto.federation.server_names import NameFault, parse_server_name
 from openguild_proto.limits import (
     MAX_EMOJI_CHARS,
     MAX_EVENT_VALUES,

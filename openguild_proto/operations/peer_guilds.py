@@ -10,7 +10,7 @@ from openguild_proto.effects.federation import Standing
 from openguild_proto.effects.guilds import FindInvite, FindMember
 from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, ReadSnapshot
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.federation.names import NameFault, parse_user_id
+from openguild_proto.federation.server_names import NameFault, parse_user_id
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import MAX_COUNTED_MEMBERS, MAX_MIRRORED_MEMBERS, MAX_USER_REQUEST_BODY_BYTES
 from openguild_proto.log.chains import with_chains

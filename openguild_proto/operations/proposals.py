@@ -48,6 +48,7 @@ from openguild_proto.records import (
     Redact,
 )
 from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer
+from openguild_proto.schemas.event_effects import EventEffect, effect_of_event
 from openguild_proto.schemas.events import (
     AnyContent,
     EditContent,
@@ -59,7 +60,6 @@ from openguild_proto.schemas.events import (
     UnknownContent,
     parse_content,
 )
-from openguild_proto.schemas.said import Said, what_is_said
 
 PROPOSED = (  # PROTOCOL 16.6.2
     MessageContent, EditContent, RedactionContent, ReactionContent, ReactionsClearedContent, PinContent,
@@ -89,7 +89,7 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     event = _checked_event(ctx, caller.server, user.user_id, log_id, wire, keys)
     yield from KnowRemoteUser(peer=caller.server, user=user, now_ms=ctx.wall_ms)
     content = parse_content(event)
-    said = what_is_said(event, content)
+    said = effect_of_event(event, content)
     access = yield from FindChannelAccess(channel_id=log_id, user_id=user.user_id)
     require_channel(access, Permission.READ)
     if access is None:
@@ -163,7 +163,11 @@ def _checked_event(
 
 
 def _check_said(
-    event: CanonicalEvent, content: AnyContent | UnknownContent, user: RemoteUser, said: Said, access: ChannelAccess
+    event: CanonicalEvent,
+    content: AnyContent | UnknownContent,
+    user: RemoteUser,
+    said: EventEffect,
+    access: ChannelAccess,
 ) -> None:
     """Check what the event says as the route of a client would. Raises Refusal."""
     if not isinstance(content, PROPOSED):

@@ -15,7 +15,7 @@ from openguild_proto.effects.mirrors import (
     StoreMirror,
 )
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
-from openguild_proto.federation.names import NameFault, parse_server_name
+from openguild_proto.federation.server_names import NameFault, parse_server_name
 from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES, REMOTE_JOIN_WRITES, REMOTE_PREVIEW_WRITES
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit

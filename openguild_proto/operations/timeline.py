@@ -23,7 +23,7 @@ from openguild_proto.operations.parameters import CURSOR_TIME, EVENT_LIMIT, SEQU
 from openguild_proto.operations.route import Parameter, in_channel, route
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ChannelAccess
-from openguild_proto.schemas.folded import folded_messages, folded_version
+from openguild_proto.schemas.folded_messages import folded_messages, folded_version
 from openguild_proto.schemas.messages import Message, TextVersion
 
 _encode = msgspec.json.Encoder().encode

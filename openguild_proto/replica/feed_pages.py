@@ -14,7 +14,7 @@ from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.gateway.feeds import Feed
 from openguild_proto.gateway.server import GatewayServer
 from openguild_proto.limits import KEPT_PAGE_BYTES, PIECE_BYTES
-from openguild_proto.log.names import log_id_in
+from openguild_proto.log.log_names import log_id_in
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import StoredEvent
 from openguild_proto.replica.outputs import Outputs

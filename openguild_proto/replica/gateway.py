@@ -19,7 +19,7 @@ from openguild_proto.gateway.feeds import Feed, Feeds, Follower
 from openguild_proto.gateway.frames import GoneCode
 from openguild_proto.gateway.server import GatewayServer
 from openguild_proto.limits import MAX_CHANNELS_AT_ONCE, MAX_SUBS_AT_ONCE
-from openguild_proto.log.names import log_id_in
+from openguild_proto.log.log_names import log_id_in
 from openguild_proto.operations.consequences import CloseStreams
 from openguild_proto.policy.clock_watch import deadline_of
 from openguild_proto.policy.drain_waves import plan_slots

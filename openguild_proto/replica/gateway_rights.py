@@ -9,7 +9,7 @@ from openguild_proto.effects.logs import FindLogs
 from openguild_proto.gateway.feeds import Feed
 from openguild_proto.gateway.frames import GoneCode
 from openguild_proto.limits import MAX_CHANNELS_AT_ONCE
-from openguild_proto.log.names import LogKind, log_id_in, log_name
+from openguild_proto.log.log_names import LogKind, log_id_in, log_name
 from openguild_proto.log.sync import may_read
 from openguild_proto.procedures import Procedure
 from openguild_proto.records import LogAccess

@@ -39,6 +39,7 @@ from openguild_proto.replica.actions import (
     Publish,
     StreamSocket,
 )
+from openguild_proto.replica.backlogs import Depths, GatewayTotals, depths
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.controls import Controls
 from openguild_proto.replica.draining import Draining
@@ -50,7 +51,6 @@ from openguild_proto.replica.outputs import Counters, Outputs
 from openguild_proto.replica.pages import Pages, Pieces
 from openguild_proto.replica.preparing import Preparing
 from openguild_proto.replica.presence import Presence
-from openguild_proto.replica.readers import Depths, GatewayTotals, depths
 from openguild_proto.replica.redactions import redacted_frame, redaction_in
 from openguild_proto.replica.streams import Streams
 from openguild_proto.replica.tails import Tails

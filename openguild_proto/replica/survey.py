@@ -11,8 +11,8 @@ from typing import NamedTuple
 from openguild_proto.diagnosis.snapshot import ChannelLine, ReaderLine
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.replica.actions import StreamSocket
+from openguild_proto.replica.backlogs import CHANNEL
 from openguild_proto.replica.gateway_socket import GatewaySocket
-from openguild_proto.replica.readers import CHANNEL
 
 
 class _Follower(NamedTuple):

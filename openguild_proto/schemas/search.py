@@ -9,7 +9,7 @@ from openguild_proto.effects.search import SearchHit
 from openguild_proto.policy.search import Phrase, excerpt
 from openguild_proto.schemas.accounts import Body
 from openguild_proto.schemas.fields import EventId, Sequence, Timestamp, Uuid
-from openguild_proto.schemas.folded import posted_by, text_now
+from openguild_proto.schemas.folded_messages import posted_by, text_now
 from openguild_proto.schemas.messages import Author
 from openguild_proto.timestamps import from_millis
 

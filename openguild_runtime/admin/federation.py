@@ -23,8 +23,8 @@ from openguild_proto.effects.federation import (
     Standing,
 )
 from openguild_proto.federation.keys import revocation_ms
-from openguild_proto.federation.names import NameFault, parse_server_name
 from openguild_proto.federation.policy import judge
+from openguild_proto.federation.server_names import NameFault, parse_server_name
 from openguild_proto.limits import MAX_REASON_CHARS
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.timestamps import from_millis

@@ -9,7 +9,7 @@ import msgspec
 
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.handovers import BeginMove, EndMove, ListMoves, Move
-from openguild_proto.federation.names import NameFault, parse_server_name
+from openguild_proto.federation.server_names import NameFault, parse_server_name
 from openguild_proto.operations.taking_over import parse_handover
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.timestamps import from_millis

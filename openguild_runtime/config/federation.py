@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from openguild_proto.canonical.keys import EventSigner, parse_public, parse_seed
 from openguild_proto.effects.federation import PublishedKey, Standing
 from openguild_proto.federation.keys import pinned_key
-from openguild_proto.federation.names import NameFault, authority_of, parse_key_id, parse_server_name
 from openguild_proto.federation.policy import OWNER_LOST_SECS, FederationPolicy, Mode
+from openguild_proto.federation.server_names import NameFault, authority_of, parse_key_id, parse_server_name
 from openguild_proto.settings.federation import FederationSettings
 from openguild_proto.settings.setting import Contradiction, Setting, Window
 from openguild_runtime.config.declared import Strict

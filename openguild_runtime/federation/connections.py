@@ -15,8 +15,8 @@ from openguild_proto.effects.federation import PeerUnavailable
 from openguild_proto.federation.signatures import SIGNATURE
 from openguild_proto.http.message import Headers
 from openguild_proto.limits import MAX_PEER_ANSWER_BYTES
-from openguild_proto.policy.places import Places
 from openguild_proto.policy.promptness import Promptness
+from openguild_proto.policy.server_slots import ServerSlots
 from openguild_runtime.federation.dialer import Dialer
 
 IDLE_SECS = 30.0  # below what servers and proxies close after
@@ -43,7 +43,7 @@ class PeerConnections:
         self._clock = clock
         self._idle: OrderedDict[_Connection, tuple[str, str]] = OrderedDict()  # oldest first
         self._promptness = promptness
-        self._places: Places[anyio.Event] = Places(MAX_AT_ONCE_PER_SERVER, MAX_AT_ONCE, promptness)
+        self._places: ServerSlots[anyio.Event] = ServerSlots(MAX_AT_ONCE_PER_SERVER, MAX_AT_ONCE, promptness)
 
     async def aclose(self) -> None:
         """Close idle connections."""

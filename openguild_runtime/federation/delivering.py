@@ -11,13 +11,13 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.bus.topics import Topic
+from openguild_proto.delivery.actions import AnyAction, Log, Query, Tell
+from openguild_proto.delivery.deliveries import Deliveries
+from openguild_proto.delivery.peer_delivery import PeerDelivery
+from openguild_proto.delivery.shared import Counters
 from openguild_proto.effects.base import StorageEffect, StorageUnavailable
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
 from openguild_proto.hints import PEER_HINTS, decode_hint, encode_hint
-from openguild_proto.mirroring.actions import AnyAction, Log, Query, Tell
-from openguild_proto.mirroring.deliveries import Deliveries
-from openguild_proto.mirroring.host import Counters
-from openguild_proto.mirroring.peer import PeerDelivery
 from openguild_proto.records import ControlRecord, StoredEvent
 from openguild_runtime.bus.base import Bus, BusHandler
 from openguild_runtime.storage.base import Storage

@@ -33,7 +33,7 @@ from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.giving_up import give_up
 from openguild_proto.operations.owner_changes import lost_owners
 from openguild_proto.operations.taking_over import succeed
-from openguild_proto.policy.places import Places
+from openguild_proto.policy.server_slots import ServerSlots
 from openguild_runtime.federation.connections import PeerConnections
 from openguild_runtime.federation.guild_moves import GuildMoves
 from openguild_runtime.federation.lost_owners import watch_lost_owners
@@ -81,7 +81,7 @@ class PeerLink:
         self._tasks = tasks
         self._metrics = metrics
         self._discoveries: dict[str, _Discovery] = {}
-        self._places: Places[None] = Places(1, MAX_DISCOVERIES, service.promptness)
+        self._places: ServerSlots[None] = ServerSlots(1, MAX_DISCOVERIES, service.promptness)
         self._absorbing: set[str] = set()  # logs
         self.moves = GuildMoves(storage=storage, run=self._run, context=self.context, is_on=lambda: self.policy.is_on)
 

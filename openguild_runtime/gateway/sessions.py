@@ -21,7 +21,7 @@ from openguild_proto.http.refusal import error_response
 from openguild_proto.limits import Limits
 from openguild_proto.operations.context import Context, Service
 from openguild_proto.operations.gateway import Authenticated, authenticate_gateway
-from openguild_proto.replica.readers import closed_gateway_reader
+from openguild_proto.replica.backlogs import closed_gateway_reader
 from openguild_runtime.gateway.session import GatewaySession
 from openguild_runtime.net.transport import Transport
 from openguild_runtime.observability.log_context import bound_request

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from openguild_proto.mirroring.host import Counters
+from openguild_proto.delivery.shared import Counters
 
 TOTALS = (
     ("requests", "openguild_federation_delivery_requests", "Requests with events for another server"),

@@ -24,7 +24,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from openguild_proto.replica.readers import Depths, GatewayTotals
+from openguild_proto.replica.backlogs import Depths, GatewayTotals
 from openguild_runtime.observability.buckets import Histogram
 from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.observability.federation_metrics import FederationMetrics

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from openguild_proto.replica.readers import Depths
+from openguild_proto.replica.backlogs import Depths
 
 MAX_CHANNELS = 20
 DEPTH_SERIES = 100  # PROTOCOL 11.2.5

@@ -10,11 +10,11 @@ from anyio.abc import TaskGroup
 
 import openguild_runtime
 from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
 from openguild_proto.federation.policy import Mode
 from openguild_proto.limits import Limits
 from openguild_proto.memory import MemoryTables
-from openguild_proto.mirroring.deliveries import Deliveries
 from openguild_proto.operations.context import Service
 from openguild_proto.policy.promptness import Promptness
 from openguild_proto.schemas.log_writer import LogWriter

@@ -11,7 +11,7 @@ from openguild_proto.effects.messages import FoundMessage, MessagePage, ReadMess
 from openguild_proto.operations.context import Settings
 from openguild_proto.policy.reactions import read_reactions
 from openguild_proto.records import NO_REACTIONS
-from openguild_proto.schemas.folded import folded_messages
+from openguild_proto.schemas.folded_messages import folded_messages
 from tests.simulation.client import Client
 from tests.simulation.clock import Activity
 

@@ -10,11 +10,11 @@ import msgspec
 
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.delivery.actions import AnyAction, Level, Log, Query, Tell
+from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects.base import StorageEffect, StorageUnavailable
 from openguild_proto.effects.federation import AskPeer, FindPeer, PeerAnswer, PeerUnavailable
 from openguild_proto.memory import MemoryTables
-from openguild_proto.mirroring.actions import AnyAction, Level, Log, Query, Tell
-from openguild_proto.mirroring.deliveries import Deliveries
 from openguild_proto.policy.promptness import Promptness
 from openguild_proto.schemas.between_servers import Delivery, DeliveryAnswer, LogDelivery, MirrorPlace
 

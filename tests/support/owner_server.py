@@ -28,9 +28,9 @@ from openguild_proto.memory import MemoryTables
 from openguild_proto.mirror_records import MirroredEvent, RemoteUser
 from openguild_proto.operations.mirrored_events import read_mirrored
 from openguild_proto.records import Author, LogPart, LogPlace, StoredEvent
+from openguild_proto.schemas.event_effects import effect_of_event
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_writer import LogWriter
-from openguild_proto.schemas.said import what_is_said
 
 OWNER, HERE = "owner.example", "localhost"
 NOW_MS = 1_800_000_000_000
@@ -98,7 +98,7 @@ class Owner:
             signatures |= HERE_SIGNER.sign(event_hash(built.canonical))
         wire = wire_bytes(built.canonical, built.event_id, signatures)
         event = parse_event(wire)
-        said = what_is_said(event, parse_content(event))
+        said = effect_of_event(event, parse_content(event))
         appended = self.do(
             AppendEvent(
                 author=None if lies else Author(sender), channel_id=self.channel_id, sender_id=sender, event_id=built.event_id,

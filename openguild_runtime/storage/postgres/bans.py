@@ -10,7 +10,7 @@ from openguild_proto.policy.permissions import Permission
 from openguild_proto.records import ControlKind, LimitReached
 from openguild_proto.schemas.log_entries import user_banned, user_unbanned
 from openguild_runtime.storage.postgres.authority import require_in_guild
-from openguild_runtime.storage.postgres.banned import BAN, COUNT, HOLD_ENTRY, add_bans, ban_of, end_ban
+from openguild_runtime.storage.postgres.ban_checks import BAN, COUNT, HOLD_ENTRY, add_bans, ban_of, end_ban
 from openguild_runtime.storage.postgres.ended_mirrors import end_mirror, holds_last_member
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mode import Mode

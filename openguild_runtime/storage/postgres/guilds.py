@@ -24,7 +24,7 @@ from openguild_proto.schemas.log_entries import guild_created, guild_renamed, me
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.authority import hold_guild, hold_users, require_author, require_in_guild
-from openguild_runtime.storage.postgres.banned import is_banned
+from openguild_runtime.storage.postgres.ban_checks import is_banned
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.ended_mirrors import end_mirror, end_mirrors, holds_last_member

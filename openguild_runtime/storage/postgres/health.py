@@ -11,8 +11,8 @@ from openguild_proto.effects.process import StorageHealth
 from openguild_runtime.observability.database_causes import PASSING, REFUSALS
 from openguild_runtime.storage.migrations import schema
 from openguild_runtime.storage.migrations.schema import Schema
+from openguild_runtime.storage.postgres.fair_slots import lend_in_turn
 from openguild_runtime.storage.postgres.faults import details_of
-from openguild_runtime.storage.postgres.places import lend_in_turn
 from openguild_runtime.storage.postgres.pool import Pool, ProbeTimer
 from openguild_runtime.storage.postgres.values import Connection
 from openguild_runtime.storage.postgres.write_probe import check_writable, probe_writes

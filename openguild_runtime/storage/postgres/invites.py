@@ -19,7 +19,7 @@ from openguild_proto.records import ControlKind, InviteRecord, LimitReached, Mem
 from openguild_proto.schemas.log_entries import invite_created, invite_deleted, member_joined
 from openguild_runtime.storage.postgres.access import find_guild_access
 from openguild_runtime.storage.postgres.authority import hold_guild, require_author, require_in_guild
-from openguild_runtime.storage.postgres.banned import is_banned
+from openguild_runtime.storage.postgres.ban_checks import is_banned
 from openguild_runtime.storage.postgres.guilds import MEMBER, MEMBERS, find_member, known_member
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer

@@ -12,8 +12,8 @@ from openguild_proto.limits import LOCK_TIMEOUT_MS
 from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.records import LogPlace, Redact, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
+from openguild_proto.schemas.event_effects import as_kept
 from openguild_proto.schemas.events import parse_content, parse_event
-from openguild_proto.schemas.said import as_kept
 from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.changes import judge_and_write
 from openguild_runtime.storage.postgres.mentions import mentions_somebody, note_mentions

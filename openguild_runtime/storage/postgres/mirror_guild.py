@@ -10,6 +10,7 @@ from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ChannelRecord, ControlKind
 from openguild_proto.schemas.decode import parse_uuid
+from openguild_proto.schemas.event_effects import ban_told
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import (
     ChannelCreatedContent,
@@ -28,8 +29,7 @@ from openguild_proto.schemas.log_contents import (
 )
 from openguild_proto.schemas.log_entries import Entries, left_guild
 from openguild_proto.schemas.payloads import channel_body
-from openguild_proto.schemas.said import ban_told
-from openguild_runtime.storage.postgres.banned import end_ban, mirror_ban
+from openguild_runtime.storage.postgres.ban_checks import end_ban, mirror_ban
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users

@@ -16,7 +16,7 @@ from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import Entries, joined_guild, left_guild
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
-from openguild_runtime.storage.postgres.banned import add_bans
+from openguild_runtime.storage.postgres.ban_checks import add_bans
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLogs, delete_logs, end_logs
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.remote_members import KNOW_USERS

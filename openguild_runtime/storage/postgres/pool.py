@@ -18,11 +18,11 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.effects import StorageUnavailable
-from openguild_proto.policy.silence import SilenceDetector
+from openguild_proto.policy.silence_detector import SilenceDetector
 from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.storage.postgres.faults import FaultLog, cause_of, is_answer
 from openguild_runtime.storage.postgres.kept_sessions import KeptSessions, Session
-from openguild_runtime.storage.postgres.primary import FAILURES, PrimaryConnector
+from openguild_runtime.storage.postgres.primary_connector import FAILURES, PrimaryConnector
 from openguild_runtime.storage.postgres.values import Connection
 from openguild_runtime.system.deadlines import Deadline, Deadlines
 

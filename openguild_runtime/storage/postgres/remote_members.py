@@ -8,7 +8,7 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
 from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord
-from openguild_runtime.storage.postgres.banned import ENTRY, all_bans
+from openguild_runtime.storage.postgres.ban_checks import ENTRY, all_bans
 from openguild_runtime.storage.postgres.invites import HOLD_GUILD, accept_invite
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction

@@ -19,9 +19,9 @@ from openguild_proto.limits import ACCESS_CHECK_BYTES, MAX_QUEUED_ACCESS_CHECKS
 from openguild_proto.policy.batches import ArrivalQueue
 from openguild_proto.policy.standbys import Standbys, StandbyState, StandbyStats, WalPlace, compare, next_pause
 from openguild_runtime.storage.postgres.batcher import Batcher
+from openguild_runtime.storage.postgres.fair_slots import FairSlots
 from openguild_runtime.storage.postgres.history import LINEAGE, OID, UNSUPPORTED
 from openguild_runtime.storage.postgres.page_groups import PageGroups
-from openguild_runtime.storage.postgres.places import FairPlaces
 from openguild_runtime.storage.postgres.pool import Pool
 from openguild_runtime.storage.postgres.read_groups import ReadGroups
 from openguild_runtime.storage.postgres.reads import read
@@ -84,7 +84,7 @@ class _Standby:
         self.pool = pool
         self._alone = alone
         self._pages = PageGroups(ReadGroups(self._borrow))
-        self._places = FairPlaces(places, each=max(1, places - 1))
+        self._places = FairSlots(places, each=max(1, places - 1))
         self.questions: Batcher[None, StandbyState] = Batcher(
             ArrivalQueue(max_items=MAX_QUEUED_ACCESS_CHECKS, item_bytes=ACCESS_CHECK_BYTES), ask_for_all
         )

@@ -44,6 +44,7 @@ from openguild_runtime.storage.postgres import access, history, search
 from openguild_runtime.storage.postgres.access_batcher import AccessBatcher
 from openguild_runtime.storage.postgres.append import append_batch, locked_authors
 from openguild_runtime.storage.postgres.committer import Committers
+from openguild_runtime.storage.postgres.fair_slots import FairSlots, lend_in_turn
 from openguild_runtime.storage.postgres.faults import Locked
 from openguild_runtime.storage.postgres.health import DatabaseHealth
 from openguild_runtime.storage.postgres.mirror_events import mirror_events
@@ -51,7 +52,6 @@ from openguild_runtime.storage.postgres.mirror_posts import MirrorPosts
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.page_groups import PageGroups
 from openguild_runtime.storage.postgres.performers import MODULES
-from openguild_runtime.storage.postgres.places import FairPlaces, lend_in_turn
 from openguild_runtime.storage.postgres.pool import Pool
 from openguild_runtime.storage.postgres.read_groups import ReadGroups
 from openguild_runtime.storage.postgres.remote_members import join_from_server, move_cursors, read_snapshot
@@ -124,10 +124,10 @@ class PostgresStorage(Storage):
         self._workers_ended: anyio.Event | None = None
         reserved = committers + ACCESS_READERS + WATCHERS  # each worker uses one connection at a time
         shared = max(1, pool_size - reserved)
-        self._shared = FairPlaces(shared, each=max(1, shared - 1))
+        self._shared = FairSlots(shared, each=max(1, shared - 1))
         self._watching = anyio.Semaphore(WATCHERS, fast_acquire=True)
         self._health = DatabaseHealth(self._pool, self._watching)
-        self._searching = FairPlaces(SEARCHERS)
+        self._searching = FairSlots(SEARCHERS)
         self._indexer = SearchIndexer()
         self._mirror_posts = MirrorPosts()
 

@@ -14,9 +14,9 @@ from openguild_proto.effects.performs import performs
 from openguild_proto.limits import LOCK_TIMEOUT_MS
 from openguild_proto.mirror_records import Handover, PassedLog
 from openguild_proto.records import NOBODY, ControlKind
+from openguild_proto.schemas.event_effects import as_kept, effect_of_event
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import guild_moved
-from openguild_proto.schemas.said import as_kept, what_is_said
 from openguild_runtime.storage.postgres.changes import judge_and_write
 from openguild_runtime.storage.postgres.handovers import HOLD_GUILD, LOGS, keep_handover
 from openguild_runtime.storage.postgres.mirror_events import ADD_EVENTS
@@ -201,7 +201,7 @@ async def _rebuild(tx: Transaction, log_id: str) -> None:
 
 def _again(log_id: str, row: Row) -> AppendEvent:
     event = parse_event(row["wire"])
-    said = what_is_said(event, parse_content(event))
+    said = effect_of_event(event, parse_content(event))
     return AppendEvent(
         author=None,
         channel_id=log_id,

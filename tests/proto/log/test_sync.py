@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.log.names import LogKind
+from openguild_proto.log.log_names import LogKind
 from openguild_proto.log.sync import Followed, News, plan_sync
 from openguild_proto.records import LogAccess, LogPart, LogPlace
 

@@ -175,7 +175,7 @@ def test_few_deliveries_of_a_server_are_taken_at_a_time(shared: Shared) -> None:
     with ExitStack() as slow:
         for _ in range(MAX_DELIVERIES_OF_SERVER):
             assert deliver(NORTH) == 200
-            slow.enter_context(shared.south.service.deliveries.place(NORTH, shared.south.wall_ms / 1000))
+            slow.enter_context(shared.south.service.deliveries.slot(NORTH, shared.south.wall_ms / 1000))
         assert deliver(NORTH) == 503
         assert deliver("east.test") == 200
     assert deliver(NORTH) == 200

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from openguild_proto.bus.topics import Topic
+from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
 from openguild_proto.hints import (
     PEER_HINTS,
@@ -20,7 +21,6 @@ from openguild_proto.hints import (
     TypingHint,
     encode_hint,
 )
-from openguild_proto.mirroring.deliveries import Deliveries
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.federation.delivering import DeliveryRunner, PeerHints
 from openguild_runtime.storage.memory import MemoryStorage

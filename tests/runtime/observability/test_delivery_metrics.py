@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from openguild_proto.mirroring.host import Counters
+from openguild_proto.delivery.shared import Counters
 from openguild_runtime.observability.delivery_metrics import DeliveryCollector
 
 

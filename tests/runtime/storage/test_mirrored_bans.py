@@ -18,9 +18,9 @@ from openguild_proto.errors import ErrorCode
 from openguild_proto.mirror_records import GuildBan, MirroredEvent, RemoteUser, Snapshot
 from openguild_proto.policy import bans as policy
 from openguild_proto.records import Author
+from openguild_proto.schemas.event_effects import ban_told
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import MemberBannedContent
-from openguild_proto.schemas.said import ban_told
 from openguild_runtime.storage.base import Storage
 from tests.runtime.storage.test_mirrors import level, mirrored
 from tests.runtime.storage.test_taking_over import EPOCH, handover

@@ -32,7 +32,7 @@ from openguild_proto.effects.replica import ReadHeads, ReadVisible
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.records import Author, ClearReactions, Edit, LogPart, Pin, React, Redact
 from openguild_proto.schemas.log_writer import LogWriter
-from openguild_runtime.storage.postgres import banned, bans, guilds, partings
+from openguild_runtime.storage.postgres import ban_checks, bans, guilds, partings
 from openguild_runtime.storage.postgres.access import find_access_and_page, find_channel_accesses
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.mode import Mode
@@ -270,13 +270,13 @@ async def test_owners_are_counted_without_the_other_members(
 @pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])
 @pytest.mark.parametrize(
     ("statement", "index"),
-    [(banned.IS_BANNED, "guild_bans_pkey"), (bans.COUNT, "guild_bans_"), (bans.LIST, "guild_bans_banned")],
+    [(ban_checks.IS_BANNED, "guild_bans_pkey"), (bans.COUNT, "guild_bans_"), (bans.LIST, "guild_bans_banned")],
     ids=["join", "count", "list"],
 )
 async def test_bans_are_found_by_their_guild(
     module_database: str, places: tuple[Place, Place], statement: str, index: str, generic: bool
 ) -> None:
-    given = {bans.LIST: [10, None, None], banned.IS_BANNED: [places[0].user]}.get(statement, [])
+    given = {bans.LIST: [10, None, None], ban_checks.IS_BANNED: [places[0].user]}.get(statement, [])
     async with PlanReader.connected(module_database, generic=generic) as reader:
         await reader.connection.fetch(statement, places[0].guild, *given)
         (carried_out,) = await reader.taken()

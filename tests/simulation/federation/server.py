@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
+from openguild_proto.delivery.actions import Level, Log, Query
+from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects import Effect, StorageEffect, StorageUnavailable
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, Discover, Exchange, Fetch, PeerUnavailable, RecordOwnKey
@@ -21,8 +23,6 @@ from openguild_proto.federation.keys import OVERLAP_MS
 from openguild_proto.federation.policy import FederationPolicy, Mode
 from openguild_proto.http.message import Request, Response
 from openguild_proto.memory import MemoryTables
-from openguild_proto.mirroring.actions import Level, Log, Query
-from openguild_proto.mirroring.deliveries import Deliveries
 from openguild_proto.operations.context import Context, Service, Settings, rates
 from openguild_proto.operations.dispatch import dispatch
 from openguild_proto.policy.quotas import StreamLimiter

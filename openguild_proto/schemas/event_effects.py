@@ -26,7 +26,7 @@ from openguild_proto.schemas.events import (
 from openguild_proto.schemas.log_contents import MemberBannedContent
 
 
-class Said(NamedTuple):
+class EventEffect(NamedTuple):
     """The effect of an event in a channel's log. `said`: what a repeat of it must share, beside its type and its target."""
 
     change: Change | None
@@ -35,31 +35,31 @@ class Said(NamedTuple):
     redacted_by: str | None = None
 
 
-def what_is_said(event: CanonicalEvent, content: AnyContent | UnknownContent) -> Said:
+def effect_of_event(event: CanonicalEvent, content: AnyContent | UnknownContent) -> EventEffect:
     """Return what the event does. One that is not understood does nothing."""
     match content:
         case MessageContent():
             reply = Reply(content.reply_to) if content.reply_to is not None else None
             named = content.mentions
             mentions = NOBODY if named is None else Mentions(named.users, named.roles, named.everyone)
-            return Said(reply, mentions, (content.content,))
+            return EventEffect(reply, mentions, (content.content,))
         case EditContent():
-            return Said(Edit(content.target, content.content), said=(content.content,))
+            return EventEffect(Edit(content.target, content.content), said=(content.content,))
         case RedactionContent():
             said = () if content.reason is None else (content.reason,)
-            return Said(Redact(content.target, content.reason), said=said)
+            return EventEffect(Redact(content.target, content.reason), said=said)
         case ReactionContent():
             adds = event.event_type == "reaction.added"
-            return Said(React(content.target, content.emoji, adds), said=(content.emoji,))
+            return EventEffect(React(content.target, content.emoji, adds), said=(content.emoji,))
         case ReactionsClearedContent(target=target, emoji=emoji, reason=reason):
-            return Said(ClearReactions(target, emoji, reason), said=(emoji or "", reason or ""))
+            return EventEffect(ClearReactions(target, emoji, reason), said=(emoji or "", reason or ""))
         case PinContent():
-            return Said(Pin(content.target, event.event_type == "message.pinned"))
+            return EventEffect(Pin(content.target, event.event_type == "message.pinned"))
         case RedactedContent():
             answered = content.reply_to if event.event_type == "message" else None
             reply = Reply(answered) if answered is not None else None
-            return Said(reply, redacted_by=content.redacted_by)
-    return Said(None)
+            return EventEffect(reply, redacted_by=content.redacted_by)
+    return EventEffect(None)
 
 
 def as_kept(events: Iterable[MirroredEvent], own: Container[str]) -> list[MirroredEvent] | None:

@@ -8,11 +8,11 @@ from itertools import chain, groupby
 from typing import NamedTuple, TypeAlias
 
 from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.delivery.batches import Prepared, Wanted, assemble, cut, parts_of, place_before
+from openguild_proto.delivery.recent_events import RecentEvents
 from openguild_proto.effects.deliveries import ChainPoint, MoveChains
 from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.log.chains import ChainCache, Receipt, begun_chains_at, fold, signed
-from openguild_proto.mirroring.batches import Prepared, Wanted, assemble, cut, parts_of, place_before
-from openguild_proto.mirroring.recent import RecentEvents
 from openguild_proto.procedures import Procedure, Procedures, Signal
 from openguild_proto.records import LogPlace, StoredEvent
 

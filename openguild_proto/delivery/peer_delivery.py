@@ -11,6 +11,10 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
+from openguild_proto.delivery.actions import Level
+from openguild_proto.delivery.batches import GUESSED_BYTES, Prepared, Sent, Wanted, choose
+from openguild_proto.delivery.cursors import CursorBatch
+from openguild_proto.delivery.shared import Counters, Host, Phase
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.deliveries import BehindLog, CursorMove, FindBehind, FindEnded, NotePurged
 from openguild_proto.effects.federation import AskPeer, FindPeer, PeerUnavailable
@@ -25,10 +29,6 @@ from openguild_proto.limits import (
     MIN_PEER_BACKOFF_SECS,
     PEER_HEADS_SECS,
 )
-from openguild_proto.mirroring.actions import Level
-from openguild_proto.mirroring.batches import GUESSED_BYTES, Prepared, Sent, Wanted, choose
-from openguild_proto.mirroring.cursors import CursorBatch
-from openguild_proto.mirroring.host import Counters, Host, Phase
 from openguild_proto.policy.backoff import Backoff
 from openguild_proto.procedures import Procedure, Signal
 from openguild_proto.records import LogPlace

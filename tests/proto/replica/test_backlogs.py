@@ -5,7 +5,7 @@ from __future__ import annotations
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.memory import MemoryTables
-from openguild_proto.replica.readers import Depths, GatewayTotals, closed_gateway_reader
+from openguild_proto.replica.backlogs import Depths, GatewayTotals, closed_gateway_reader
 from openguild_proto.replica.survey import Survey
 from tests.support.deeds import NOW
 from tests.support.driven_gateway import GatewayClient

@@ -1,4 +1,4 @@
-"""Places for which callers wait a limited time: those of a semaphore, and those that users share."""
+"""Slots for which callers wait a limited time: those of a semaphore, and those that users share."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from openguild_runtime.system.deadlines import Deadlines
 
 T = TypeVar("T")
 
-PLACE_LIMIT_SECS = 5.0  # for a shared connection: half of a request's time, then `overloaded`
+SLOT_LIMIT_SECS = 5.0  # for a shared connection: half of a request's time, then `overloaded`
 
 
-async def wait_for_place(places: anyio.Semaphore, deadlines: Deadlines) -> None:
-    """Take a place of the semaphore. Raises Overloaded if none is free in time."""
-    with deadlines.after(PLACE_LIMIT_SECS):
-        await places.acquire()
+async def wait_for_slot(slots: anyio.Semaphore, deadlines: Deadlines) -> None:
+    """Take a slot of the semaphore. Raises Overloaded if none is free in time."""
+    with deadlines.after(SLOT_LIMIT_SECS):
+        await slots.acquire()
         return
     raise Overloaded
 
 
 async def lend_in_turn(
     pool: Pool,
-    places: anyio.Semaphore,
+    slots: anyio.Semaphore,
     use: Callable[[Connection], Awaitable[T]],
     *,
     writes: bool = False,
     limit_secs: float | None = None,
 ) -> T:
-    """Run `use` with a connection within a place of the semaphore, for each of which the pool has one."""
+    """Run `use` with a connection within a slot of the semaphore, for each of which the pool has one."""
     try:
-        places.acquire_nowait()
+        slots.acquire_nowait()
     except anyio.WouldBlock:
-        await wait_for_place(places, pool.deadlines)
+        await wait_for_slot(slots, pool.deadlines)
     try:
         return await pool.lend(use, writes=writes, limit_secs=limit_secs)
     finally:
-        places.release()
+        slots.release()
 
 
-class FairPlaces:
-    """`count` places, of which each user has `each` at a time; "" stands for no user, and may have all."""
+class FairSlots:
+    """`count` slots, of which each user has `each` at a time; "" stands for no user, and may have all."""
 
     def __init__(self, count: int, each: int = 1) -> None:
         self._turns: FairTurns[asyncio.Future[None]] = FairTurns(count, each)
 
     @property
     def free(self) -> int:
-        """The number of free places."""
+        """The number of free slots."""
         return self._turns.free
 
     async def run(self, user_id: str, use: Callable[[], Awaitable[T]], deadlines: Deadlines) -> T:
-        """Run `use` within a place of the user. Raises Overloaded if none is free in time."""
+        """Run `use` within a slot of the user. Raises Overloaded if none is free in time."""
         await self.enter(user_id, deadlines)
         try:
             return await use()
@@ -66,7 +66,7 @@ class FairPlaces:
             self.leave(user_id)
 
     async def enter(self, user_id: str, deadlines: Deadlines) -> None:
-        """Take a place of the user; `leave` gives it back. Raises Overloaded if none is free in time."""
+        """Take a slot of the user; `leave` gives it back. Raises Overloaded if none is free in time."""
         if not self._turns.begin(user_id):
             await self._wait(user_id, deadlines)
 
@@ -74,7 +74,7 @@ class FairPlaces:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.wait(user_id, ticket)
         try:
-            with deadlines.after(PLACE_LIMIT_SECS):
+            with deadlines.after(SLOT_LIMIT_SECS):
                 await ticket
                 return
             raise Overloaded
@@ -85,7 +85,7 @@ class FairPlaces:
             raise
 
     def leave(self, user_id: str) -> None:
-        """Give a place of the user back."""
+        """Give a slot of the user back."""
         turn = self._turns.leave(user_id)
         while turn is not None and turn.ticket.done():  # cancelled, and its task has not run since
             turn = self._turns.leave(turn.user_id)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from openguild_proto.delivery.recent_events import MAX_RECENT_BYTES, RECENT_SECS, RecentEvents
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.deliveries import BehindLog, MoveCursors
 from openguild_proto.effects.logs import ReadLogs
-from openguild_proto.mirroring.recent import MAX_RECENT_BYTES, RECENT_SECS, RecentEvents
 from openguild_proto.records import LogPlace, StoredEvent
 from tests.support.mirrored_guild import World
 

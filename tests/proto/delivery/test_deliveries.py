@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from openguild_proto.delivery.shared import Phase
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.deliveries import CursorMove, FindBehind, FindWoken, MoveCursors, ReadChains, TakeLeases
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
@@ -19,7 +20,6 @@ from openguild_proto.limits import (
     PEER_HEADS_SECS,
     PEER_LEASE_SECS,
 )
-from openguild_proto.mirroring.host import Phase
 from openguild_proto.records import LogPlace
 from openguild_proto.schemas.between_servers import LogDelivery, MirrorPlace
 from tests.support.driven_deliveries import ModelPeer

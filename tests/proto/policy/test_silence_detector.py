@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.policy.silence import SilenceDetector
+from openguild_proto.policy.silence_detector import SilenceDetector
 
 
 def test_nothing_is_answered_within_the_timeout() -> None:

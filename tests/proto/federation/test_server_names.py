@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.federation.names import NameFault, RemoteName, authority_of, parse_key_id, parse_server_name
+from openguild_proto.federation.server_names import NameFault, RemoteName, authority_of, parse_key_id, parse_server_name
 
 USER = "ec7c5138-ee1a-4112-95ef-e53514b670c2"
 NAMES = [

@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from openguild_proto.effects import Overloaded
-from openguild_runtime.storage.postgres import places
-from openguild_runtime.storage.postgres.places import FairPlaces
+from openguild_runtime.storage.postgres import fair_slots
+from openguild_runtime.storage.postgres.fair_slots import FairSlots
 from openguild_runtime.system.deadlines import Deadlines
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +19,7 @@ class Desk:
     """Some places, and who is at one; a request stays until it is let go."""
 
     def __init__(self, count: int) -> None:
-        self.places, self.deadlines = FairPlaces(count), Deadlines()
+        self.places, self.deadlines = FairSlots(count), Deadlines()
         self.inside: list[str] = []
         self._exits: dict[str, anyio.Event] = {}
 
@@ -78,7 +78,7 @@ async def test_requests_that_are_cancelled_leave_their_places() -> None:
 
 
 async def test_who_waits_for_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PLACE_LIMIT_SECS", 0.01)
+    monkeypatch.setattr(fair_slots, "SLOT_LIMIT_SECS", 0.01)
     desk = Desk(1)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:

@@ -6,9 +6,9 @@ import hypothesis.strategies as st
 import msgspec
 from hypothesis import given
 
+from openguild_proto.delivery.batches import FAIR_EVENTS, Wanted, assemble, choose, cut, parts_of, weight
 from openguild_proto.effects.deliveries import BehindLog
 from openguild_proto.limits import MAX_DELIVERED_EVENTS, MAX_DELIVERED_LOGS
-from openguild_proto.mirroring.batches import FAIR_EVENTS, Wanted, assemble, choose, cut, parts_of, weight
 from openguild_proto.records import LogPlace, StoredEvent
 from openguild_proto.schemas.between_servers import Delivery, EndedGuild, check_delivery
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from openguild_proto.delivery.actions import Query
+from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects.deliveries import FindEnded
 from openguild_proto.limits import PEER_LEASE_SECS
-from openguild_proto.mirroring.actions import Query
-from openguild_proto.mirroring.deliveries import Deliveries
 from tests.support.driven_deliveries import SIGNER, ModelPeer
 from tests.support.mirrored_guild import World
 

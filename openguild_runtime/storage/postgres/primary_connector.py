@@ -1,4 +1,4 @@
-"""Connects to the primary among the hosts of a database URL (openguild_proto/policy/primaries.py)."""
+"""Connects to the primary among the hosts of a database URL (openguild_proto/policy/failover.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 import asyncpg
 import structlog
 
-from openguild_proto.policy.primaries import PrimaryChoice
+from openguild_proto.policy.failover import PrimaryChoice
 from openguild_runtime.storage.connecting import Unusable, connect
 
 FRESH_SECS = 1.0  # for which a look at all hosts holds

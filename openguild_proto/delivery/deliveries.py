@@ -19,6 +19,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from openguild_proto.canonical.keys import EventSigner
+from openguild_proto.delivery.actions import AnyAction, Level, Log, Query, Tell
+from openguild_proto.delivery.alarms import Alarms
+from openguild_proto.delivery.batches import Prepared, Wanted
+from openguild_proto.delivery.cursors import CursorBatch, Cursors
+from openguild_proto.delivery.peer_delivery import STORAGE_SECS, PeerDelivery
+from openguild_proto.delivery.preparing import Preparing
+from openguild_proto.delivery.shared import Phase
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.deliveries import (
     CursorMove,
@@ -40,15 +47,8 @@ from openguild_proto.limits import (
     PEER_LEASE_SECS,
     TAIL_CHECK_SECS,
 )
-from openguild_proto.mirroring.actions import AnyAction, Level, Log, Query, Tell
-from openguild_proto.mirroring.alarms import Alarms
-from openguild_proto.mirroring.batches import Prepared, Wanted
-from openguild_proto.mirroring.cursors import CursorBatch, Cursors
-from openguild_proto.mirroring.host import Phase
-from openguild_proto.mirroring.peer import STORAGE_SECS, PeerDelivery
-from openguild_proto.mirroring.preparing import Preparing
-from openguild_proto.policy.places import Places
 from openguild_proto.policy.promptness import Promptness
+from openguild_proto.policy.server_slots import ServerSlots
 from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
 from openguild_proto.records import ControlKind, ControlRecord, LogPlace, StoredEvent
 
@@ -94,7 +94,7 @@ class Deliveries:
         self._holders = 1  # processes that deliver, as far as is known
         self._lease_signal: Signal | None = None
         self._hurried = 0.0  # when leases are taken out of turn, or were
-        self._places: Places[Signal] = Places(1, MAX_ASKED_PEERS, promptness or Promptness())
+        self._places: ServerSlots[Signal] = ServerSlots(1, MAX_ASKED_PEERS, promptness or Promptness())
         self._grown: dict[str, bool] = {}  # logs to ask about: whether the others must hear of it
         self._is_asking = False
         self._is_flooded = False  # more have grown

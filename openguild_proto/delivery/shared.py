@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
+from openguild_proto.delivery.actions import Level
+from openguild_proto.delivery.batches import Prepared, Wanted
+from openguild_proto.delivery.cursors import CursorBatch
 from openguild_proto.effects.deliveries import CursorMove
-from openguild_proto.mirroring.actions import Level
-from openguild_proto.mirroring.batches import Prepared, Wanted
-from openguild_proto.mirroring.cursors import CursorBatch
 from openguild_proto.procedures import Procedure, Procedures
 from openguild_proto.records import LogPlace
 

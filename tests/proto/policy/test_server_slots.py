@@ -1,4 +1,4 @@
-"""Places for what is under way with other servers at the same time."""
+"""Slots for what is under way with other servers at the same time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from openguild_proto.policy.places import Places
 from openguild_proto.policy.promptness import MAX_REMEMBERED, SLOW_SECS, SLOW_TIMES, Promptness
+from openguild_proto.policy.server_slots import ServerSlots
 
 
 def prompt(*servers: str) -> Promptness:
@@ -17,38 +17,38 @@ def prompt(*servers: str) -> Promptness:
     return promptness
 
 
-def places(of_server: int, in_all: int, *servers: str) -> Places[str]:
+def slots(of_server: int, in_all: int, *servers: str) -> ServerSlots[str]:
     """Those of `servers` are prompt."""
-    return Places(of_server, in_all, prompt(*servers))
+    return ServerSlots(of_server, in_all, prompt(*servers))
 
 
-def test_a_server_has_few_places_and_leaves_others_theirs() -> None:
-    found = places(2, 4, "a", "b", "c")
+def test_a_server_has_few_slots_and_leaves_others_theirs() -> None:
+    found = slots(2, 4, "a", "b", "c")
     with ExitStack() as taken:
-        assert [taken.enter_context(found.place("a", 0.0)) for _ in range(3)] == [True, True, False]
-        assert [taken.enter_context(found.place("b", 0.0)) for _ in range(2)] == [True, False], "half of what is free"
-        assert taken.enter_context(found.place("c", 0.0))
-        assert not taken.enter_context(found.place("d", 0.0))
-    with found.place("b", 0.0) as is_free:
+        assert [taken.enter_context(found.slot("a", 0.0)) for _ in range(3)] == [True, True, False]
+        assert [taken.enter_context(found.slot("b", 0.0)) for _ in range(2)] == [True, False], "half of what is free"
+        assert taken.enter_context(found.slot("c", 0.0))
+        assert not taken.enter_context(found.slot("d", 0.0))
+    with found.slot("b", 0.0) as is_free:
         assert is_free
 
 
-def test_a_place_is_given_back_when_its_work_fails() -> None:
-    found = places(1, 1, "a")
-    with pytest.raises(ValueError, match="it fails"), found.place("a", 0.0):
+def test_a_slot_is_given_back_when_its_work_fails() -> None:
+    found = slots(1, 1, "a")
+    with pytest.raises(ValueError, match="it fails"), found.slot("a", 0.0):
         raise ValueError("it fails")
-    with found.place("a", 0.0) as is_free:
+    with found.slot("a", 0.0) as is_free:
         assert is_free
 
 
 def test_slow_servers_and_strangers_share_a_half() -> None:
-    found = places(1, 8, "prompt")
+    found = slots(1, 8, "prompt")
     assert [found.take(f"stranger {number}", 0.0) for number in range(5)] == [True, True, True, True, False]
     assert found.take("prompt", 0.0)
 
 
-def test_a_place_goes_to_one_that_may_have_it_in_turns() -> None:
-    found = places(1, 2, "a", "b")
+def test_a_slot_goes_to_one_that_may_have_it_in_turns() -> None:
+    found = slots(1, 2, "a", "b")
     assert found.take("stranger", 0.0)
     assert found.take("a", 0.0)
     for server, ticket in (("other", "s1"), ("a", "a1"), ("a", "a2"), ("b", "b1")):
@@ -71,10 +71,10 @@ class _Counting(Promptness):
         return super().is_prompt(server, now)
 
 
-def test_a_place_is_passed_on_in_one_look_at_those_who_wait() -> None:
+def test_a_slot_is_passed_on_in_one_look_at_those_who_wait() -> None:
     """Thousands of servers may wait, and every request ends with this."""
     promptness = _Counting()
-    found: Places[int] = Places(1, 8, promptness)
+    found: ServerSlots[int] = ServerSlots(1, 8, promptness)
     assert [found.take(f"stranger {number}", 0.0) for number in range(5)] == [True, True, True, True, False]
     for ticket in range(1_000):
         found.wait(f"waiting {ticket}", ticket)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from openguild_proto.mirroring.alarms import Alarms
+from openguild_proto.delivery.alarms import Alarms
 
 NAMES = ("a", "b", "c")
 

@@ -11,11 +11,11 @@ from openguild_proto.policy.promptness import Promptness
 T = TypeVar("T")
 
 
-class Places(Generic[T]):
-    """`of_server`: how many places one server has at most; `in_all`: all together.
+class ServerSlots(Generic[T]):
+    """`of_server`: how many slots one server has at most; `in_all`: all together.
 
-    Servers that are not known to be prompt have one half of the places together. Of the free places a server may take a half at
-    most. A ticket stands for one request that waits for a place; tickets differ. `now`: monotonic seconds.
+    Servers that are not known to be prompt have one half of the slots together. Of the free slots a server may take a half at
+    most. A ticket stands for one request that waits for a slot; tickets differ. `now`: monotonic seconds.
     """
 
     def __init__(self, of_server: int, in_all: int, promptness: Promptness) -> None:
@@ -26,11 +26,11 @@ class Places(Generic[T]):
         self._waiting: dict[str, dict[T, None]] = {}  # by server; the one whose turn is next first
 
     def take(self, server: str, now: float) -> bool:
-        """Take a place if the server may have one now; else `wait`."""
+        """Take a slot if the server may have one now; else `wait`."""
         return self._take(server, self._free_at(now)[self._promptness.is_prompt(server, now)])
 
     def wait(self, server: str, ticket: T) -> None:
-        """Wait for a place, which `leave` tells of."""
+        """Wait for a slot, which `leave` tells of."""
         self._waiting.setdefault(server, {})[ticket] = None
 
     def give_up(self, server: str, ticket: T) -> None:
@@ -41,7 +41,7 @@ class Places(Generic[T]):
             self._waiting.pop(server, None)
 
     def leave(self, server: str, now: float) -> list[T]:
-        """Give a place back. Return the tickets of those who have a place from now on."""
+        """Give a slot back. Return the tickets of those who have a slot from now on."""
         self._taken[server] -= 1
         if not self._taken[server]:
             del self._taken[server]
@@ -57,8 +57,8 @@ class Places(Generic[T]):
         return served
 
     @contextmanager
-    def place(self, server: str, now: float) -> Iterator[bool]:
-        """Take a place within this context. False: there is none, and the context has none. For places that nobody waits for."""
+    def slot(self, server: str, now: float) -> Iterator[bool]:
+        """Take a slot within this context. False: there is none, and the context has none. For slots that nobody waits for."""
         is_free = self.take(server, now)
         try:
             yield is_free
@@ -83,7 +83,7 @@ class Places(Generic[T]):
         return ticket
 
     def _free_at(self, now: float) -> dict[bool, int]:
-        """Return how many places are free, by whether the server that asks is prompt."""
+        """Return how many slots are free, by whether the server that asks is prompt."""
         free = self._in_all - sum(self._taken.values())
         slow = sum(taken for server, taken in self._taken.items() if not self._promptness.is_prompt(server, now))
         return {True: free, False: min(free, self._in_all // 2 - slow)}

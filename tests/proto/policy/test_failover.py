@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.policy.primaries import PrimaryChoice
+from openguild_proto.policy.failover import PrimaryChoice
 
 
 def test_the_newest_timeline_is_chosen_and_the_first_of_equals() -> None:
