@@ -61,7 +61,9 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
         size = len(item.wire) + APPEND_OVERHEAD_BYTES
         if self._items >= self.max_items or self.bytes + size > self.max_bytes:
             return False
-        if self._blocked_channels.refuses(channel_id, now) or self._blocked_authors.refuses(_author_of(item), now):
+        if self._blocked_channels and self._blocked_channels.refuses(channel_id, now):
+            return False
+        if self._blocked_authors and self._blocked_authors.refuses(_author_of(item), now):
             return False
         line = self._channels.get(channel_id)
         if line is None:
@@ -145,7 +147,8 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
     def stored(self, append: AppendEvent) -> None:
         """Note that the append was stored: its channel and its author are no longer suspect."""
         self._blocked_channels.pop(append.channel_id, None)
-        self._blocked_authors.pop(_author_of(append), None)
+        if self._blocked_authors:
+            self._blocked_authors.pop(_author_of(append), None)
 
 
 def _author_of(append: AppendEvent) -> str:
