@@ -1,6 +1,6 @@
 """A real server that tells, at a signal, which of its objects hold a text: `python -m tests.support.held_memory FLAGS`.
 
-At SIGUSR2 it walks all objects that are reachable, and writes what it found to a file. A look at the raw memory of the process
+At SIGWINCH it walks all objects that are reachable, and writes what it found to a file. A look at the raw memory of the process
 would also find what was freed and not written again, which nothing promises away (docs/security.md).
 """
 
@@ -28,7 +28,7 @@ def look(pid: int, directory: Path, markers: Sequence[str]) -> list[str]:
     """What `held_memory` says of the process: the reachable objects that hold a marker."""
     answer = directory / f"{FOUND}.{pid}"
     (directory / SOUGHT).write_text(json.dumps([marker.encode().hex() for marker in markers]))
-    os.kill(pid, signal.SIGUSR2)
+    os.kill(pid, signal.SIGWINCH)
     wait_until(answer.exists, secs=60, what=lambda: "what the process holds")
     found: list[str] = json.loads(answer.read_text())
     answer.unlink()
@@ -80,7 +80,7 @@ def _tell(_number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     from openguild_runtime.cli.main import main as serve
 
-    signal.signal(signal.SIGUSR2, _tell)
+    signal.signal(signal.SIGWINCH, _tell)
     serve()
 
 
