@@ -202,7 +202,8 @@ class Feeds:
         """
         for feed in self.feeds_of(log):
             encoding = feed.encoding
-            frames = HintFrames({about: encoding.ephemeral_message(log, kind, data) for about, data in hints.items()})
+            messages = {about: encoding.ephemeral_message(log, kind, data) for about, data in hints.items()}
+            frames = HintFrames(messages, passes=kind == "typing")
             for socket in self.followers(feed):
                 socket.offer(frames)
                 yield socket

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 
 
 class HintFrames:
-    """Whole WebSocket messages, each about one user, who is not given their own."""
+    """Whole WebSocket messages, each about one user, who is not given their own.
 
-    __slots__ = ("_all", "_by_user")
+    `passes`: it is of the moment, such as typing, so a socket whose rights are being read again does without it.
+    """
 
-    def __init__(self, by_user: Mapping[str, bytes]) -> None:
+    __slots__ = ("_all", "_by_user", "passes")
+
+    def __init__(self, by_user: Mapping[str, bytes], *, passes: bool = False) -> None:
+        self.passes = passes
         self._by_user = by_user
         self._all = b"".join(by_user.values())
 

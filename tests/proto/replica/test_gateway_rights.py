@@ -6,6 +6,7 @@ from openguild_proto.effects.guilds import RemoveMember, SetMemberRole
 from openguild_proto.effects.logs import FindLogs
 from openguild_proto.effects.replica import ReadControls
 from openguild_proto.effects.roles import GrantGuildRole
+from openguild_proto.hints import TypingHint
 from openguild_proto.limits import TAIL_CHECK_SECS
 from openguild_proto.records import Author
 from tests.proto.replica.test_gateway import Scene, scene
@@ -28,6 +29,29 @@ def test_nothing_that_came_behind_a_removal_is_written(scene: Scene) -> None:
     client.attend()
     assert client.events(f"channel:{scene.channel}") == []
     assert {frame["code"] for frame in client.of("gone")} == {"access_lost"}
+
+
+def test_nothing_typed_behind_a_removal_is_shown(scene: Scene) -> None:
+    """Neither while the right is read again nor afterwards; before it was."""
+    driven, log, carol = scene.driven, f"channel:{scene.channel}", scene.driven.elsewhere.user()
+    client, other = scene.client(), scene.client(scene.alice)
+    for reader in (client, other):
+        reader.follow(log)
+
+    def typed(preview: str) -> None:
+        driven.replica.announce(TypingHint(scene.channel, carol, preview), now=driven.now)
+        for reader in (client, other):
+            reader.attend()
+
+    typed("hello")
+    driven.hold(FindLogs)
+    driven.change(RemoveMember(author=Author(scene.alice), guild_id=scene.guild, user_id=scene.bob, now_ms=NOW))
+    driven.sleep(60)
+    typed("a secret")
+    driven.let_pass(FindLogs)
+    client.attend()
+    assert [frame["data"]["preview"] for frame in other.of("eph")] == ["hello", "a secret"]
+    assert [frame["data"]["preview"] for frame in client.of("eph")] == ["hello"]
 
 
 def test_events_wait_until_a_changed_right_is_known(scene: Scene) -> None:
