@@ -8,7 +8,7 @@ The call contract: before each input give the time, then take actions until ther
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = deliveries.next_deadline()
 
-Inputs: `start`, `wire_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all
+Inputs: `start`, `bus_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all
 processes one delivers to a peer: the one that holds its lease.
 """
 
@@ -101,7 +101,7 @@ class Deliveries:
         self._unmirrored: set[str] = set()
         self._passed_over: set[str] = set()  # of these, the ones that have grown again
         self._told: dict[str, float] = {}  # when the others heard of contact with a peer
-        self._is_wire_up = True
+        self._is_bus_up = True
         self._ended: dict[str, frozenset[str]] = {}  # guilds to purge that were found while it is not, by peer
 
     # --- inputs --------------------------------------------------------------------------------------
@@ -115,11 +115,11 @@ class Deliveries:
         """Begin to take leases, and to deliver."""
         self.procedures.start(self._keep_leases(), "leases of peers")
         self.procedures.start(self._ask_again(), "logs that nobody mirrors")
-        self.procedures.start(self._look_while_deaf(), "growth that no hint tells of")
+        self.procedures.start(self._look_while_bus_is_down(), "growth that no hint tells of")
 
-    def wire_state(self, *, connected: bool) -> None:
+    def bus_state(self, *, connected: bool) -> None:
         """Whether hints of other processes come. When they do again, look at everything: some may have been lost."""
-        was, self._is_wire_up = self._is_wire_up, connected
+        was, self._is_bus_up = self._is_bus_up, connected
         if connected and not was:
             self._ended.clear()
             for peer in self.peers.values():
@@ -320,12 +320,12 @@ class Deliveries:
             if passed_over:
                 self._ask(dict.fromkeys(passed_over, True))
 
-    def _look_while_deaf(self) -> Procedure[None]:
+    def _look_while_bus_is_down(self) -> Procedure[None]:
         """Find what other processes store, as soon as their own users would, for some peers after the others."""
         turns: deque[str] = deque()
         while not self._is_ended:
             yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self.jitter())).wait()
-            if self._is_wire_up:
+            if self._is_bus_up:
                 continue
             turns = turns or deque(self.peers)
             try:

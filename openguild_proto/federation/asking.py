@@ -70,9 +70,8 @@ def ask_peer(
             raise
         answer = yield from _exchange(asked, moved)
     fault = _fault(policy, peer, answer, now_ms)
-    if (
-        fault is Fault.MISSING and server not in policy.addresses and known.may_try(server, now)
-    ):  # somebody else answers
+    # without a signature somebody else answers at its address
+    if fault is Fault.MISSING and server not in policy.addresses and known.may_try(server, now):
         peer = yield from _discovered(server, peer, known, now, required=False)
         moved = place_of(policy, peer)
         if moved is not None and moved != place and answer.status in _UNSIGNED:

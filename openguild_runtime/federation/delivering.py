@@ -96,9 +96,9 @@ class DeliveryRunner:
         self._carry_out()
 
     def reconnected(self) -> None:
-        """The wire was away: whatever grew unheard is found."""
+        """Note that the bus was down: growth that was not heard of is found."""
         if self._runs():
-            self._deliveries.wire_state(connected=False)
+            self._deliveries.bus_state(connected=False)
             self._at_now()
             self._carry_out()
 
@@ -133,7 +133,7 @@ class DeliveryRunner:
 
     def _at_now(self) -> Deliveries:
         self._deliveries.at(self._sources.monotonic(), int(self._sources.wall() * 1_000))
-        self._deliveries.wire_state(connected=self._bus.connected)
+        self._deliveries.bus_state(connected=self._bus.connected)
         return self._deliveries
 
     # --- actions -------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class DrivenDeliveries:
         self.loses_answer: Callable[[], bool] = lambda: False
         self.silent: set[str] = set()  # peers that are asked and never answer
         self.promptness = Promptness()
-        self.is_wire_up = True  # else hints get lost, and each process knows it
+        self.is_bus_up = True  # else hints get lost, and each process knows it
 
     def add(self, name: str) -> Deliveries:
         """Start a process."""
@@ -111,7 +111,7 @@ class DrivenDeliveries:
 
     def at(self, process: Deliveries) -> Deliveries:
         process.at(self.now, self.wall_ms)
-        process.wire_state(connected=self.is_wire_up)
+        process.bus_state(connected=self.is_bus_up)
         return process
 
     def grew(self) -> None:
@@ -147,7 +147,7 @@ class DrivenDeliveries:
                     process.answered(number, result)
             case Tell(hint=hint):
                 for other in self.processes:
-                    if self.is_wire_up and other is not process:
+                    if self.is_bus_up and other is not process:
                         self.at(other).heard(hint)
             case Log():
                 assert action.level is not Level.ERROR, (action.message, repr(action.failure))

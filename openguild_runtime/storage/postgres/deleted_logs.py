@@ -16,9 +16,8 @@ from openguild_runtime.storage.postgres.values import rows_changed
 
 DeleteLogs: TypeAlias = Callable[[Transaction, Sequence[str]], Awaitable[None]]
 
-MAX_ROWS_AT_ONCE = (
-    100_000  # events, read positions and mentions of a deletion: about a second, for which the guild waits
-)
+# Events, read positions and mentions of a deletion: about a second, for which the guild waits.
+MAX_ROWS_AT_ONCE = 100_000
 
 # An append holds the log's row: it is locked before everything that is deleted with it, in the order of appends.
 HOLD_LOGS = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY log_id FOR UPDATE"

@@ -14,7 +14,7 @@ def test_what_another_process_stores_is_found_soon_while_hints_get_lost(peers: i
     world = World(peers)
     other = world.driven.add("two")
     world.driven.run(30)
-    world.driven.is_wire_up = False
+    world.driven.is_bus_up = False
     for _ in range(5):
         world.owner.post(world.channel)
         for process in (world.process, other):
@@ -35,11 +35,11 @@ def test_what_grew_while_hints_got_lost_is_found_when_they_come_again() -> None:
     world = World()
     other = world.driven.add("two")
     world.driven.run(10)
-    world.driven.is_wire_up = False
+    world.driven.is_bus_up = False
     world.owner.post(world.channel)
     world.driven.at(other).grew(world.channel)
     world.driven.carry_out()
-    world.driven.is_wire_up = True
+    world.driven.is_bus_up = True
     world.driven.run(0.1)
     world.assert_level()
 
@@ -48,7 +48,7 @@ def test_a_deleted_guild_is_purged_soon_while_hints_get_lost() -> None:
     world = World()
     other = world.driven.add("two")
     world.driven.run(10)
-    world.driven.is_wire_up = False
+    world.driven.is_bus_up = False
     world.owner.drop_guild(world.guild)
     world.driven.at(other).grew(world.guild)
     world.driven.run(2 * TAIL_CHECK_SECS)
@@ -59,7 +59,7 @@ def test_a_peer_that_purges_nothing_is_not_asked_each_second() -> None:
     world = World()
     other = world.driven.add("two")
     world.driven.run(10)
-    world.driven.is_wire_up = False
+    world.driven.is_bus_up = False
     world.peer.malformed = b"{}"
     world.owner.drop_guild(world.guild)
     world.peer.requests.clear()
