@@ -203,7 +203,7 @@ class Feeds:
         for feed in self.feeds_of(log):
             encoding = feed.encoding
             messages = {about: encoding.ephemeral_message(log, kind, data) for about, data in hints.items()}
-            frames = HintFrames(messages, passes=kind == "typing")
+            frames = HintFrames(messages, momentary=kind == "typing")
             for socket in self.followers(feed):
                 socket.offer(frames)
                 yield socket

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 class HintFrames:
     """Whole WebSocket messages, each about one user, who is not given their own.
 
-    `passes`: it is of the moment, such as typing, so a socket whose rights are being read again does without it.
+    `momentary`: such as typing. A socket whose rights are being read again is not given it, then or later.
     """
 
-    __slots__ = ("_all", "_by_user", "passes")
+    __slots__ = ("_all", "_by_user", "momentary")
 
-    def __init__(self, by_user: Mapping[str, bytes], *, passes: bool = False) -> None:
-        self.passes = passes
+    def __init__(self, by_user: Mapping[str, bytes], *, momentary: bool = False) -> None:
+        self.momentary = momentary
         self._by_user = by_user
         self._all = b"".join(by_user.values())
 

@@ -79,7 +79,7 @@ class SocketOutputs:
 
     def offer(self, hints: HintFrames) -> None:
         """Queue hints about other users, unless the socket is behind with what was offered before."""
-        if self.holds and hints.passes:
+        if self.holds and hints.momentary:
             return
         messages = hints.for_user(self.user_id)
         if messages and self.outgoing.offer(messages):
