@@ -103,6 +103,7 @@ TRANSITIONS: dict[Phase, dict[Input, Phase]] = {
     },
     _P.DRAINING: {
         _I.AUTH: _P.DRAINING, _I.REQUEST: _P.DRAINING, _I.HEARTBEAT: _P.DRAINING, _I.VIOLATION: _P.CLOSED,
+        _I.AUTHENTICATED: _P.DRAINING, _I.REFUSED: _P.DRAINING, _I.UNCHECKED: _P.DRAINING,  # of an `auth` before the drain
         _I.DRAIN: _P.DRAINING, _I.CLOSE: _P.CLOSED,
         _I.EXPIRED: _P.CLOSED, _I.SILENCE: _P.CLOSED, _I.SLOT_PASSED: _P.CLOSED,
     },

@@ -230,13 +230,13 @@ class GatewayServer:
         was, auth = self.phase, self._answered_auth(number)
         if auth is None or not self._move(Input.AUTHENTICATED):
             return
-        if was is Phase.RENEWING and grant.ready.user.user_id != self.user_id:
+        if was is not Phase.CHECKING and grant.ready.user.user_id != self.user_id:
             self._outputs.refuse(auth.ref, ErrorCode.UNAUTHORIZED, "the token is another user's")
             return
         self._token = auth.token
         self.session_id = grant.ready.session.session_id
         self.expires_at(grant.ends_at, now)
-        if was is Phase.RENEWING:
+        if was is not Phase.CHECKING:
             self._outputs.say(Ok(auth.ref))
             return
         self._outputs.user_id = grant.ready.user.user_id
@@ -355,7 +355,6 @@ class GatewayServer:
         """Tell the client to reconnect after `after_ms`, its slot; close a socket that is not authenticated."""
         if self.phase in {Phase.OPEN, Phase.RENEWING}:
             self._move(Input.DRAIN)
-            self._renewal = None
             self._outputs.say(Drain(after_ms))
             self._deadlines.set(Deadline.SLOT, now + after_ms / 1_000 + SLOT_GRACE_SECS)
         else:

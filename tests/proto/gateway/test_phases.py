@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
 from openguild_proto.gateway.actions import Authenticate, Close, CountReads, Run, Subscribe
@@ -79,6 +81,23 @@ class Carried:
                 self.server.subscribed(number, self.replica.open_feed(logs[0]))
             case Run(number=number):
                 self.server.answered(number, Response.json({}))
+
+
+@pytest.mark.parametrize(("how", "answer"), [(0, {"type": "ok"}), (1, {"code": "unauthorized"}), (2, {"code": "database_unavailable"})])
+def test_an_auth_before_the_drain_is_answered(how: int, answer: dict[str, str]) -> None:
+    driver = Carried()
+    driver.server.receive('{"type": "auth", "token": "t"}', 0.0)
+    driver.collect()
+    driver.answer(0, 0)
+    driver.server.receive('{"type": "auth", "ref": 7, "token": "t2"}', 0.0)
+    driver.server.drain(900, 0.0)
+    driver.collect()
+    while data := driver.server.next_write(10_000):  # what came before
+        driver.server.sent(len(data))
+    driver.answer(1, how)
+    frame = json.loads(driver.server.next_write(10_000)[2:])
+    assert frame.items() >= {"ref": 7, **answer}.items()
+    assert driver.server.phase is Phase.DRAINING
 
 
 STEP = st.one_of(
