@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.limits import MAX_DEVICES_PER_USER, MAX_PAGE_LINES
+from openguild_proto.policy.account_deletion import AccountDeletion
 from openguild_proto.records import (
     Author,
     DeviceRecord,
+    GuildRecord,
     RefreshFamily,
     ReusedRefresh,
     RotatedRefresh,
@@ -85,11 +87,30 @@ class SetPassword(StorageEffect[int | None], frozen=True):
     now_ms: int
 
 
+class ListOwnedAlone(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
+    """List the guilds whose only owner is the user, oldest first, at most `limit`: they cannot leave these."""
+
+    user_id: str
+    limit: int
+
+
+class DeleteAccount(StorageEffect[AccountDeletion], frozen=True):
+    """Delete the author's account with all that is theirs alone, and end all their sessions, in one transaction.
+
+    Events of others' logs stay, such as their messages. `checked_hash`: what the current password was verified with. Raises
+    Refusal 401.
+    """
+
+    author: Author
+    checked_hash: str
+    now_ms: int
+
+
 class OpenSession(StorageEffect[bool], frozen=True):
     """Log in: create a family for (user, device), and revoke the device's former family in the same transaction.
 
-    False: `checked_hash`, which the password was verified with, is no longer the stored hash. `limit`: active families of the
-    user, this one included; beyond it those seen longest ago are revoked.
+    False: `checked_hash`, which the password was verified with, is no longer the stored hash, or the account is deleted. `limit`:
+    active families of the user, this one included; beyond it those seen longest ago are revoked.
     """
 
     session_id: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from openguild_proto.effects.accounts import (
@@ -24,7 +26,6 @@ from openguild_proto.effects.accounts import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
-from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_SESSIONS_PER_RECORD
 from openguild_proto.memory.authority import require_author
 from openguild_proto.memory.state import Channel, Family, Membership, Session, State
@@ -148,14 +149,19 @@ def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
     if state.server_roles.get(effect.user_id, {}).pop(effect.role, None) is None:
         return False
     enough = sufficient_guild_roles(state.roles_of(effect.user_id), Permission.CREATE_INVITES)
-    for code, invite in list(state.invites.items()):
-        mine = enough is not None and invite.created_by == effect.user_id
-        if mine and state.guild_role(invite.guild_id, effect.user_id) not in (enough or ()):
-            del state.invites[code]
-            if state.guilds[invite.guild_id].origin is None:  # else its log is its owner's
-                state.append(invites_ended(invite.guild_id, [code]), sender=None, now_ms=effect.now_ms)
+    if enough is not None:
+        end_invites_of(state, effect.user_id, enough, effect.now_ms, sender=None)
     state.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
     return True
+
+
+def end_invites_of(state: State, user_id: str, enough: Sequence[str], now_ms: int, *, sender: str | None) -> None:
+    """Delete the user's invites to guilds in which they have none of the roles `enough`."""
+    for code, invite in list(state.invites.items()):
+        if invite.created_by == user_id and state.guild_role(invite.guild_id, user_id) not in enough:
+            del state.invites[code]
+            if state.guilds[invite.guild_id].origin is None:  # else its log is its owner's
+                state.append(invites_ended(invite.guild_id, [code]), sender=sender, now_ms=now_ms)
 
 
 # --- sessions ------------------------------------------------------------------------------------
@@ -164,9 +170,7 @@ def revoke_server_role(state: State, effect: RevokeServerRole) -> bool:
 @performs(OpenSession)
 def open_session(state: State, effect: OpenSession) -> bool:
     user = state.users.get(effect.user_id)
-    if user is None:
-        raise LocalProtocolError("a session needs an existing user")
-    if user.password_hash != effect.checked_hash:
+    if user is None or user.password_hash != effect.checked_hash:
         return False
     prune_user(state, effect.user_id, effect.now_ms)
     logins = [

@@ -30,6 +30,8 @@ def store_mirror(state: State, effect: StoreMirror) -> bool:
     if guild is not None and guild.origin != effect.origin:
         raise Refusal(ErrorCode.ID_TAKEN)
     snapshot = effect.snapshot
+    if effect.joined is not None and effect.joined.user_id not in state.users:  # the account was deleted meanwhile
+        raise Refusal(ErrorCode.UNAUTHORIZED)
     if snapshot is None and guild is None:
         return False
     here = state.place_of(effect.guild_id) if guild is not None else None

@@ -18,6 +18,7 @@ from openguild_proto.memory.guilds import end_lost_rights
 from openguild_proto.memory.mirrors import drop, note_mistaken
 from openguild_proto.memory.state import State
 from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.policy.account_deletion import DELETED_USERNAME
 from openguild_proto.policy.members import OWNER, decide_removal
 from openguild_proto.records import ControlKind, MemberChange
 from openguild_proto.schemas.log_entries import left_guild
@@ -74,11 +75,20 @@ def note_each_mistaken(state: State, effect: NoteMistaken) -> None:
 @performs(FindPartings)
 def find_partings(state: State, effect: FindPartings) -> tuple[Parting, ...]:
     due = [
-        Parting(guild_id, RemoteUser(user_id, state.users[user_id].username, state.users[user_id].display_name), due_ms)
+        Parting(guild_id, _known_as(state, user_id), due_ms)
         for (origin, guild_id, user_id), due_ms in sorted(state.partings.items())
         if origin == effect.origin and due_ms <= effect.now_ms and user_id not in state.members.get(guild_id, {})
     ]
     return tuple(due[: effect.limit])
+
+
+def _known_as(state: State, user_id: str) -> RemoteUser:
+    user = state.users.get(user_id)
+    return (
+        RemoteUser(user_id, user.username, user.display_name)
+        if user is not None
+        else RemoteUser(user_id, DELETED_USERNAME)
+    )
 
 
 @performs(EndParting)

@@ -32,7 +32,7 @@ from openguild_proto.ws.handshake import SUBPROTOCOL
 CACHE_SECS = 60
 FEATURES = (
     "edits", "redactions", "reactions", "reaction_clearing", "pins", "replies", "mentions", "bans", "search", "typing", "logs",
-    "sync", "gateway", "idempotency_keys", "rate_limit_headers", "password_change",
+    "sync", "gateway", "idempotency_keys", "rate_limit_headers", "password_change", "account_deletion",
 )  # fmt: skip
 TEXTS = TextLimits(
     message=limits.MAX_MESSAGE_CHARS,

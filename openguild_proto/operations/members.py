@@ -25,7 +25,8 @@ _FAILURES = {
 }
 
 
-def _require_done(change: MemberChange) -> None:
+def require_done(change: MemberChange) -> None:
+    """Raise Refusal for a change of a member that was not made."""
     if change is not MemberChange.DONE:
         raise Refusal(_FAILURES[change])
 
@@ -82,7 +83,7 @@ def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> 
             reason=call.query.get("reason"),
             limit=call.ctx.service.settings.guilds.max_owned_per_user,
         )
-        _require_done((yield from change))
+        require_done((yield from change))
     return Response.json(Member.of(replace(member, role=role)))
 
 
@@ -96,7 +97,7 @@ def leave(call: Call[None, None], guild_id: str) -> Operation[Response]:
     access = yield from FindGuildAccess(guild_id=guild_id, user_id=author.user_id)
     if access is not None and access.guild.origin is not None:
         return (yield from leave_mirrored(call, access.guild.origin, guild_id))
-    _require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=author.user_id, now_ms=now_ms)))
+    require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=author.user_id, now_ms=now_ms)))
     return Response.empty()
 
 
@@ -116,5 +117,5 @@ def kick(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operatio
         now_ms=call.ctx.wall_ms,
         reason=call.query.get("reason"),
     )
-    _require_done((yield from removal))
+    require_done((yield from removal))
     return Response.empty()

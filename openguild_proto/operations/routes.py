@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.limits import MAX_SMALL_BODY_BYTES
 from openguild_proto.operations import (
+    account_deletion,
     bans,
     capabilities,
     changes,
@@ -47,6 +48,7 @@ ROUTES: tuple[Route, ...] = (
     *describing(lambda: ROUTES),
     *collect_routes(
         users,
+        account_deletion,
         sessions,
         guilds,
         succession,

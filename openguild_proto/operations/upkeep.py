@@ -54,7 +54,13 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
     except Refusal as refusal:
         if call.is_remote or refusal.code in {ErrorCode.LAST_OWNER, ErrorCode.UNAUTHORIZED}:
             raise
-    tenure = yield from FindTenure(guild_id=guild_id)  # the answer may have been that the guild has moved
+    yield from leave_here(owner, guild_id, call.claims.user_id, call.ctx.wall_ms)
+    return Response.empty()
+
+
+def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int) -> Operation[None]:
+    """End a membership in a mirrored guild; its owner is told later. Raises Refusal."""
+    tenure = yield from FindTenure(guild_id=guild_id)  # the owner may have answered that the guild has moved
     if tenure is not None and tenure.origin is not None:
         owner = tenure.origin
     copies = yield from FindCopies(owner=owner, guild_id=guild_id)
@@ -62,10 +68,9 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
     is_going = any(move.guild_id == guild_id for move in (yield from ListMoves()))
     if is_coming or is_going:  # it is on its way between two servers, and must not go with its last member
         raise offline()
-    left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=call.claims.user_id, now_ms=call.ctx.wall_ms)
+    left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=user_id, now_ms=now_ms)
     if left is not MemberChange.DONE:
         raise Refusal(ErrorCode.LAST_OWNER if left is MemberChange.LAST_OWNER else ErrorCode.NOT_FOUND)
-    return Response.empty()
 
 
 def end_membership(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:

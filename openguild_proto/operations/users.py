@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from openguild_proto.effects.accounts import ChangePassword, DescribeUser, FindUser, InsertUser, SetDisplayName
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.process import HashPassword, VerifyPassword
@@ -72,8 +74,8 @@ def me(call: Call[None, None]) -> Operation[Response]:
     A 401 is not counted as a rejection, because clients use this route to test a token (PROTOCOL 3.6.5).
     """
     profile = yield from DescribeUser(user_id=call.claims.user_id)
-    if profile is None:  # the account is deleted (PROTOCOL 4.1.5)
-        raise unauthorized(TokenProblem.REVOKED)
+    if profile is None:
+        raise unknown_account()
     guild_roles = {guild.guild_id: guild.role for guild in profile.guilds}
     channels = tuple(
         ChannelLine(
@@ -120,22 +122,33 @@ def change_password(call: Call[PasswordChange, None]) -> Operation[Response]:
 
     A wrong current one gets 403 and not 401, which would tell the client that its token is bad (PROTOCOL 4.8.2).
     """
-    ctx, address, author = call.ctx, call.request.client_address, call.claims.author
-    with attempt_from(ctx, address):
+    ctx, author = call.ctx, call.claims.author
+    with attempt_from(ctx, call.request.client_address):
         current, new = call.body.current_password.strip(), call.body.new_password.strip()
         problems = (*secret_problems(current, "current_password"), *password_problems(new, "new_password"))
         if problems:
             raise Refusal(ErrorCode.VALIDATION, details=problems)
-    user = yield from FindUser(user_id=author.user_id)
-    if user is None:  # the account is deleted (PROTOCOL 4.1.5)
-        raise unauthorized(TokenProblem.REVOKED)
-    yield from count_attempt(ctx, address, normalise_username(user.username)[1])
-    if not (yield from VerifyPassword(password_hash=user.password_hash, password=current)):
-        raise Refusal(ErrorCode.WRONG_PASSWORD)
+    checked_hash = yield from require_password(call, current)
     password_hash = yield from HashPassword(password=new)
     changed = yield from ChangePassword(
-        author=author, checked_hash=user.password_hash, password_hash=password_hash, now_ms=ctx.wall_ms
+        author=author, checked_hash=checked_hash, password_hash=password_hash, now_ms=ctx.wall_ms
     )
     if not changed:  # another change came first: what was verified is no longer the password
         raise Refusal(ErrorCode.WRONG_PASSWORD)
     return Response.empty()
+
+
+def require_password(call: Call[Any, Any], password: str) -> Operation[str]:
+    """Check the caller's password, as an attempt to log in. Return the stored hash. Raises Refusal 403."""
+    user = yield from FindUser(user_id=call.claims.user_id)
+    if user is None:
+        raise unknown_account()
+    yield from count_attempt(call.ctx, call.request.client_address, normalise_username(user.username)[1])
+    if not (yield from VerifyPassword(password_hash=user.password_hash, password=password)):
+        raise Refusal(ErrorCode.WRONG_PASSWORD)
+    return user.password_hash
+
+
+def unknown_account() -> Refusal:
+    """Return the refusal 401 of a token whose account is deleted (PROTOCOL 4.1.5)."""
+    return unauthorized(TokenProblem.REVOKED)

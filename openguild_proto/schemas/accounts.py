@@ -121,6 +121,12 @@ class PasswordChange(Body, frozen=True):
     new_password: Annotated[Password, MANDATORY] = ""
 
 
+class PasswordConfirmation(Body, frozen=True):
+    """The caller's password, for what cannot be undone."""
+
+    current_password: Annotated[Secret, MANDATORY] = ""
+
+
 class Profile(Body, frozen=True):
     """An account as others see it. `display_name`: the username where there is none."""
 

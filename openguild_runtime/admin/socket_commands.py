@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
+from openguild_runtime.admin.accounts import delete_account
 from openguild_runtime.admin.federation import LOOKS as FEDERATION_LOOKS
 from openguild_runtime.admin.federation import federation
 from openguild_runtime.admin.guilds import LOOKS as GUILD_LOOKS
@@ -116,12 +117,12 @@ def begin_drain(scope: AdminScope, request: Request) -> Response:
 VIEWS: dict[str, Callable[[AdminScope, Request], Awaitable[Response]]] = {
     "channels": list_channels, "sessions": list_sessions, "top": snapshot, "why": remembered,
     "federation": federation, "guild": guild, "block": block, "unblock": unblock, "blocks": blocks,
-    "password": password,
+    "password": password, "delete-account": delete_account,
 }  # fmt: skip
 COMMANDS: dict[str, Callable[[AdminScope, Request], Response]] = {
     "show": show, "set": change, "log": change_log, "close": close_sessions, "drain": begin_drain,
 }  # fmt: skip
-CHANGES = frozenset({"set", "log", "close", "drain", "block", "unblock", "password"})
+CHANGES = frozenset({"set", "log", "close", "drain", "block", "unblock", "password", "delete-account"})
 SECRETS = frozenset({"password_hash"})
 """Members of requests that no log has."""
 LOOKS = {"federation": FEDERATION_LOOKS, "guild": GUILD_LOOKS}

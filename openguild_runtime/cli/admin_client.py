@@ -20,12 +20,14 @@ from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.system.unix_socket import short_socket_path, worker_paths
 
 ANSWER_SECS = 10.0
+ONCE = frozenset({"delete-account"})
+"""Commands that change what is stored, which the first worker does for all."""
 
 Answer: TypeAlias = dict[str, Any]
 
 
 def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `admin top|why|channels|sessions|show|set|log|close|block|unblock|blocks|password|federation|guild|drain`."""
+    """Add `admin` and its commands."""
     admin = commands.add_parser("admin", help="inspect or change a running server of this host (admin_socket)")
     asking = admin.add_subparsers(dest="ask", metavar="command", required=True)
     top = asking.add_parser(
@@ -76,6 +78,8 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
             blocking.add_argument("--secs", type=int, default=3_600, help="how long, by default %(default)s")
     asking.add_parser("blocks", help="the blocks in force")
     add_password_command(asking)
+    deleting = asking.add_parser("delete-account", help="delete a user's account for good, on every replica")
+    deleting.add_argument("--user", required=True, help="a user name or id")
     add_federation_commands(asking)
     add_guild_commands(asking)
     asking.add_parser("drain", help="drain and exit, with all workers, as at SIGTERM")
@@ -100,12 +104,13 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
             return show_top(lambda: ask_all(path, request), arguments)
         case "why":
             return show_why(ask_all(path, request), arguments)
-    answers = ask_all(path, request)
+    answers = [ask_one(path, request)] if request["command"] in ONCE else ask_all(path, request)
     for answer in answers:
         text = json.dumps(answer, indent=2, ensure_ascii=False)
         sys.stdout.write(printable(text, kept="\n") + "\n")  # other servers have chosen some of it
     failed = any("error" in answer for answer in answers)
-    return int(failed or (arguments.get("user") is not None and not _matched(answers)))
+    looks_for_user = arguments.get("user") is not None and request["command"] not in ONCE
+    return int(failed or (looks_for_user and not _matched(answers)))
 
 
 def _matched(answers: list[Answer]) -> bool:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Api(ABC):
     """Methods built on `send`. All raise ApiError and OutcomeUnknown; they are retried, and what they make is made once.
 
-    Only `change_password` is sent once.
+    Only `change_password` and `delete_account` are sent once.
     """
 
     __slots__ = ()
@@ -56,6 +56,13 @@ class Api(ABC):
         """
         body = {"current_password": current, "new_password": new}
         await self.send("POST", "/users/@me/password", body)
+
+    async def delete_account(self, password: str) -> None:
+        """Delete the account for good. Raises Forbidden `wrong_password`, or Conflict `last_owner`: a guild has no other owner.
+
+        It is sent once. After OutcomeUnknown call it again: Unauthorized says that it is deleted.
+        """
+        await self.send("POST", "/users/@me/delete", {"current_password": password})
 
     # --- guilds, channels, invites -----------------------------------------------------------------
 

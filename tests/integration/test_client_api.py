@@ -12,6 +12,7 @@ from openguild_proto.limits import MAX_PAGE_EVENTS
 from openguild_proto.schemas.guilds import Guild, Invite
 from openguild_runtime.client import (
     Client,
+    Conflict,
     Forbidden,
     LogFollowed,
     RateLimited,
@@ -78,6 +79,20 @@ async def test_a_password_is_changed_and_this_session_goes_on(
             await laptop.login(name, PASSWORD)
         await laptop.login(name, "battery staple")
     assert (await alice.request("GET", "/users/me"))["username"] == name
+
+
+async def test_an_account_is_deleted(clients: tuple[Client, Client]) -> None:
+    alice, bob = clients
+    guild = await alice.create_guild("den")
+    with pytest.raises(Conflict) as alone:
+        await alice.delete_account(PASSWORD)
+    assert (alone.value.code, [problem.field for problem in alone.value.details]) == ("last_owner", [guild.guild_id])
+    with pytest.raises(Forbidden) as wrong:
+        await bob.delete_account("a wrong guess")
+    assert wrong.value.code == "wrong_password"
+    await bob.delete_account(PASSWORD)
+    with pytest.raises(Unauthorized):
+        await bob.delete_account(PASSWORD)
 
 
 async def test_typing_without_a_gateway(clients: tuple[Client, Client]) -> None:

@@ -1,4 +1,4 @@
-"""Changing and setting passwords on two replicas with one database (PROTOCOL 4.8)."""
+"""Changing and setting passwords, and deleting accounts, on two replicas with one database (PROTOCOL 4.8, 4.9)."""
 
 from __future__ import annotations
 
@@ -158,6 +158,53 @@ def test_the_audit_log_tells_of_it_without_the_password(replicas: Replicas, alic
     assert not any(secret in log for secret in (generated, NEW, "argon2id"))
 
 
+def test_a_deleted_account_is_gone_on_every_replica(here: Chat, there: Chat, alice: User) -> None:
+    bob = there.user()
+    guild = alice.guild()
+    channel = alice.channel(guild)
+    bob.join(alice.invite(guild))
+    bob.say(channel, "so long")
+    phone = here.login(bob.name, "phone")
+    with bob.stream(channel) as stream, phone.notifications() as notifications:
+        answer = phone.post("/users/@me/delete", {"current_password": PASSWORD})
+        assert told(answer) == (204, "")
+        assert closed_with(notifications) == 4401
+        assert closed_with(stream) in {4401, 4403}, "the guild was left before"
+    for user in (bob, phone):
+        wait_until(lambda user=user: user.get("/users/me").status_code == 401, what="the token is refused")
+    assert told(log_in(there, bob.name, PASSWORD)) == (401, "invalid_credentials")
+    assert [line["user_id"] for line in alice.get(f"/guilds/{guild}/members").json()] == [alice.user_id]
+    assert [line["content"] for line in alice.get(f"/channels/{channel}/messages").json()] == ["so long"]
+    posted = alice.say(channel, f"<@{bob.user_id}>", allowed_mentions={"users": [bob.user_id]})
+    assert posted["sequence"] == 2
+    assert told(alice.post("/users/@me/delete", {"current_password": PASSWORD})) == (409, "last_owner")
+
+
+def delete_account(server: ServerProcess, user: str, status: int = 0) -> dict[str, Any]:
+    done = server.run_command("admin", "delete-account", "--user", user)
+    assert done.returncode == status, done.stdout + done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_an_operator_deletes_an_account(replicas: Replicas, there: Chat, alice: User) -> None:
+    guild = alice.guild()
+    refused = delete_account(replicas[0], alice.name, status=1)["error"]
+    assert refused.startswith("first delete the guilds that have no other owner, or give them one")
+    assert guild in refused
+    assert alice.chat.http.delete(f"/guilds/{guild}", headers=alice.auth).status_code == 204
+    with there.login(alice.name, "laptop").notifications() as stream:
+        assert delete_account(replicas[0], alice.name) == {"deleted": alice.user_id, "username": alice.name}
+        assert closed_with(stream) == 4401
+    (record,) = [each for each in replicas[0].records() if each["target"] == "openguild.audit"][-1:]
+    assert record["answer"]["deleted"] == alice.user_id
+    unknown = {"error": f"user: there is no {alice.name!r}"}
+    assert delete_account(replicas[0], alice.name, status=1) == unknown
+    assert delete_account(replicas[0], alice.user_id, status=1) == {
+        "error": "user: there is no such account of this server"
+    }
+
+
 def test_unknown_users_are_refused(replicas: Replicas) -> None:
     unknown = "0198c0de-0000-4000-8000-0000000000ff"
     assert set_password(replicas[0], "--user", "nobody-at-all", status=1) == {
@@ -186,4 +233,5 @@ def test_only_one_of_several_workers_sets_it(
             said = set_password(pair, "--user", alice.name)
             assert (said["worker"], said["devices_logged_out"]) == (0, 1)
             assert log_in(chat, alice.name, said["password"]).status_code == 200
+            assert delete_account(pair, alice.name)["worker"] == 0
             assert pair.stop() == 0

@@ -39,6 +39,18 @@ test("a password is changed, other devices are logged out, and this session goes
   assert.equal(refreshes, 0);
 });
 
+test("an account is deleted, and its session has ended", async (t) => {
+  const alice = await user(t);
+  const { guild_id: guild } = await alice.createGuild("den");
+  await assert.rejects(alice.deleteAccount(PASSWORD), (refusal) => refusal instanceof ApiError && refusal.code === "last_owner" && refusal.details[0].field === guild);
+  await alice.deleteGuild(guild);
+  await assert.rejects(alice.deleteAccount("a wrong guess"), { code: "wrong_password", status: 403 });
+  await alice.deleteAccount(PASSWORD);
+  await assert.rejects(alice.deleteAccount(PASSWORD), { status: 401 });
+  assert.equal(alice.isLoggedIn, false);
+  await assert.rejects(alice.login(alice.username, PASSWORD), { code: "invalid_credentials" });
+});
+
 test("half an emoji is refused and ends nothing", async (t) => {
   const { alice, guildId, channelId } = await owner(t);
   const { event_id: eventId } = await alice.post(channelId, "hello");

@@ -262,6 +262,17 @@ try {
   await page.route("**/users/@me/password", (route) => route.abort());
   await change("battery staple", "battery staple 2");
   await alerts.getByText("Give the new one in both fields to find out.").waitFor();
+
+  // the account is deleted
+  async function deleteAccount(password) {
+    await page.getByRole("button", { name: "Delete account" }).click();
+    await fill(page, "Password", password, "Delete for good");
+  }
+  await deleteAccount("a wrong guess");
+  await alerts.getByText("the current password is wrong").last().waitFor();
+  await deleteAccount("battery staple");
+  await page.getByRole("button", { name: "Log in" }).waitFor();
+  await assert.rejects(guest.login(GUSTAV, "battery staple"), { code: "invalid_credentials" });
 } catch (failure) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/failed-everyday.png` });
   console.error(await alerts.allTextContents(), complaints.join("\n"));

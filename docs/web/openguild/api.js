@@ -282,6 +282,15 @@ export class Api {
     await this.request("POST", "/users/@me/password", { body: { current_password: current, new_password: next } });
   }
 
+  /**
+   * Delete the account for good. Rejects with ApiError `wrong_password`, or `last_owner` where a guild has no other owner; its `details` name
+   * these guilds. It is sent once. After OutcomeUnknown call it again: that the session has ended says that it is deleted.
+   * @param {string} password
+   */
+  async deleteAccount(password) {
+    await this.request("POST", "/users/@me/delete", { body: { current_password: password } });
+  }
+
   /** @returns {Promise<import("./types.js").ReadPosition[]>} */
   unread() {
     return this.list("/channels/unread");

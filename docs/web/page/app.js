@@ -58,6 +58,7 @@ export class App {
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
       h("button", { type: "button", id: "change-password", onclick: () => void shown(() => this.#changePassword()) }, "Password"),
+      h("button", { type: "button", id: "delete-account", onclick: () => void shown(() => this.#deleteAccount()) }, "Delete account"),
       h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out")));
     byId("view").replaceChildren(h("div", { class: "app", id: "app" },
       h("header", { class: "top" },
@@ -112,6 +113,22 @@ export class App {
       throw new Error("The server has not answered: your password may be the new one or the old one. Give the new one in both fields to find out.");
     }
     showNotice("Your password is changed. All your other devices are logged out.");
+  }
+
+  async #deleteAccount() {
+    const given = await ask({
+      title: "Delete account", submit: "Delete for good",
+      text: "You leave all guilds, and nobody can bring the account back. Your messages stay: delete those that are to go before.",
+      fields: [{ name: "current", label: "Password", required: true, maxlength: 1_024, secret: "current-password" }],
+    });
+    if (given === null) return;
+    try {
+      await this.client.deleteAccount(given["current"] ?? "");
+    } catch (failure) {
+      if (!(failure instanceof OutcomeUnknown)) throw failure;
+      throw new Error("The server has not answered: try again. If you are logged out, your account is deleted.");
+    }
+    await this.#logOut();
   }
 
   async #logOut() {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from openguild_proto.effects.accounts import (
@@ -170,18 +172,18 @@ async def revoke_server_role(tx: Transaction, effect: RevokeServerRole) -> bool:
     )
     if not rows_changed(status):
         return False
-    await _end_invites(tx, effect)
+    rows = await tx.connection.fetch("SELECT role FROM user_roles WHERE user_id = $1", effect.user_id)
+    enough = sufficient_guild_roles(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
+    if enough is not None:
+        await end_invites_of(tx, effect.user_id, enough, effect.now_ms, sender=None)
     await tx.log(ControlKind.ACCESS_CHANGED, user_id=effect.user_id)
     return True
 
 
-async def _end_invites(tx: Transaction, effect: RevokeServerRole) -> None:
-    """Delete the invites that the user may no longer create after losing a server role."""
-    user_id = effect.user_id
-    rows = await tx.connection.fetch("SELECT role FROM user_roles WHERE user_id = $1", user_id)
-    enough = sufficient_guild_roles(texts(row["role"] for row in rows), Permission.CREATE_INVITES)
-    if enough is None:
-        return
+async def end_invites_of(
+    tx: Transaction, user_id: str, enough: Sequence[str], now_ms: int, *, sender: str | None
+) -> None:
+    """Delete the user's invites to guilds in which they have none of the roles `enough`."""
     guilds = "SELECT guild_id FROM invites WHERE created_by = $1"
     await tx.connection.execute(
         f"SELECT FROM guilds WHERE guild_id IN ({guilds}) ORDER BY guild_id FOR NO KEY UPDATE", user_id
@@ -198,4 +200,4 @@ async def _end_invites(tx: Transaction, effect: RevokeServerRole) -> None:
     )
     own = [row for row in ended if row["origin"] is None]  # the log of a guild that was handed over is its owner's
     for guild_id, code in sorted((str(row["guild_id"]), row["code"]) for row in own):
-        await tx.append(invites_ended(guild_id, [code]), sender=None, now_ms=effect.now_ms)
+        await tx.append(invites_ended(guild_id, [code]), sender=sender, now_ms=now_ms)

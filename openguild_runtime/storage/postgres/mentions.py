@@ -82,16 +82,20 @@ ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
 """
 UNREAD_OF = f"SELECT {UNREAD_MENTIONS} AS mentions FROM ({OWN_CHANNELS} AND c.channel_id = $3) AS c"
 
-# Of the users $2, those who may read their message's channel.
+# Of the users $1, those who may read their message's channel. Their logs are held, in their order: none is deleted before it is
+# told.
 MENTION_USERS = """
+WITH readers AS MATERIALIZED (
+    SELECT n.user_id, n.log_id, n.sequence, n.event_id, n.created_at
+    FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::timestamptz[])
+        AS n (user_id, log_id, sequence, event_id, created_at)
+    JOIN channels AS c ON c.channel_id = n.log_id JOIN logs AS l ON l.log_id = n.user_id
+    WHERE EXISTS (SELECT FROM guild_memberships AS g WHERE g.guild_id = c.guild_id AND g.user_id = n.user_id)
+       OR EXISTS (SELECT FROM channel_memberships AS m WHERE m.channel_id = c.channel_id AND m.user_id = n.user_id)
+    ORDER BY n.user_id FOR NO KEY UPDATE OF l
+)
 INSERT INTO mentions (user_id, log_id, sequence, event_id, created_at)
-SELECT n.user_id, n.log_id, n.sequence, n.event_id, n.created_at
-FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::timestamptz[])
-    AS n (user_id, log_id, sequence, event_id, created_at)
-JOIN channels AS c ON c.channel_id = n.log_id
-WHERE EXISTS (SELECT FROM guild_memberships AS g WHERE g.guild_id = c.guild_id AND g.user_id = n.user_id)
-   OR EXISTS (SELECT FROM channel_memberships AS m WHERE m.channel_id = c.channel_id AND m.user_id = n.user_id)
-RETURNING event_id, user_id
+SELECT user_id, log_id, sequence, event_id, created_at FROM readers RETURNING event_id, user_id
 """
 MENTION_MANY = """
 INSERT INTO mentions_of_many (log_id, sequence, event_id, created_at, sender_id, roles, everyone)
@@ -129,8 +133,6 @@ async def note_mentions(tx: Transaction, effects: Sequence[AppendEvent], outcome
     readers: dict[str, list[str]] = {}
     for row in rows:
         readers.setdefault(row["event_id"], []).append(str(row["user_id"]))
-    if len(readers) > 1:
-        await tx.hold_logs(sorted({user for users in readers.values() for user in users}))
     for effect, event in stored:
         entries = mentioned(readers.get(event.event_id, ()), event)
         await tx.append(entries, sender=effect.sender_id, now_ms=event.created_at_ms)

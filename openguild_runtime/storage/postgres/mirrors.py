@@ -26,7 +26,7 @@ from openguild_runtime.storage.postgres.values import Connection, moment, rows_c
 # Joins of the first members at once take turns: there is no row yet that one of them could hold.
 TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtextextended('mirror ' || $1::uuid::text, 0))"
 # Members of this server, before the guild, as where events of its log are stored: a mirror that begins anew refers to them again.
-HOLD_OWN = "SELECT FROM users WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR NO KEY UPDATE"
+HOLD_OWN = "SELECT user_id::text FROM users WHERE user_id = ANY ($1::uuid[]) ORDER BY users.user_id FOR NO KEY UPDATE"
 HOLD_GUILD = f"SELECT {GUILD} FROM guilds WHERE guild_id = $1 FOR UPDATE"
 ADD_GUILD = """
 WITH log AS (
@@ -109,7 +109,11 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
     snapshot, joined = effect.snapshot, effect.joined
     here_too = [each for each in snapshot.members if each.origin == tx.server_name] if snapshot is not None else []
     users = {each.user_id for each in (*here_too, *((joined,) if joined is not None else ()))}
-    await tx.connection.execute(HOLD_OWN, list(users))
+    held = await tx.connection.fetch(HOLD_OWN, list(users))
+    if joined is not None and joined.user_id not in {
+        row["user_id"] for row in held
+    }:  # the account was deleted meanwhile
+        raise Refusal(ErrorCode.UNAUTHORIZED)
     if snapshot is not None:
         await tx.connection.execute(TAKE_TURN, effect.guild_id)
         await know_users(tx, effect.origin, snapshot.members, effect.now_ms)

@@ -15,6 +15,7 @@ from openguild_proto.effects.mirrors import (
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.policy.account_deletion import DELETED_USERNAME
 from openguild_proto.policy.members import OWNER, decide_removal
 from openguild_proto.records import ControlKind, MemberChange
 from openguild_proto.schemas.log_entries import left_guild
@@ -108,8 +109,8 @@ async def note_mistaken(connection: Connection, effect: NoteMistaken) -> None:
 async def find_partings(connection: Connection, effect: FindPartings) -> tuple[Parting, ...]:
     rows = await connection.fetch(
         """
-        SELECT p.guild_id, p.user_id, p.due_at, u.username, u.display_name
-        FROM federation_partings AS p JOIN users AS u USING (user_id)
+        SELECT p.guild_id, p.user_id, p.due_at, coalesce(u.username, $4) AS username, u.display_name
+        FROM federation_partings AS p LEFT JOIN users AS u USING (user_id)
         WHERE p.origin = $1 AND p.due_at <= $2 AND NOT EXISTS (
             SELECT FROM guild_memberships AS m WHERE m.guild_id = p.guild_id AND m.user_id = p.user_id
         ) ORDER BY p.guild_id, p.user_id LIMIT $3
@@ -117,6 +118,7 @@ async def find_partings(connection: Connection, effect: FindPartings) -> tuple[P
         effect.origin,
         moment(effect.now_ms),
         effect.limit,
+        DELETED_USERNAME,
     )
     return tuple(
         Parting(

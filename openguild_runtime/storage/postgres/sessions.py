@@ -19,7 +19,6 @@ from openguild_proto.effects.accounts import (
     SetPassword,
 )
 from openguild_proto.effects.performs import performs, performs_many
-from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_SESSIONS_PER_RECORD
 from openguild_proto.policy.logins import Login, decide_login, is_alive
 from openguild_proto.records import (
@@ -55,10 +54,7 @@ async def open_session(tx: Transaction, effect: OpenSession) -> bool:
     connection, now = tx.connection, moment(effect.now_ms)
     # serialises logins of one user: two on one device must not both be the first
     await hold_users(tx, [effect.user_id])
-    stored = await connection.fetchval(STORED_HASH, effect.user_id)
-    if stored is None:
-        raise LocalProtocolError("a session needs an existing user")
-    if stored != effect.checked_hash:
+    if await connection.fetchval(STORED_HASH, effect.user_id) != effect.checked_hash:
         return False
     await prune_users(tx, [effect.user_id], effect.now_ms)
     rows = await connection.fetch(
@@ -101,7 +97,7 @@ async def open_session(tx: Transaction, effect: OpenSession) -> bool:
         *logged_in(effect.user_id, effect.device_id, effect.device_name),
     )
     await tx.append(entries, sender=effect.user_id, now_ms=effect.now_ms)
-    await _log_revoked(tx, effect.user_id, ended)
+    await log_revoked(tx, effect.user_id, ended)
     return True
 
 
@@ -338,7 +334,7 @@ async def _log_out(tx: Transaction, user_id: str, family_id: str, device_id: str
     """Revoke the family of a device, and tell the user's log and the replicas."""
     session_ids = await _end_families(tx, [family_id], now_ms)
     await tx.append(logged_out(user_id, [device_id]), sender=user_id, now_ms=now_ms)
-    await _log_revoked(tx, user_id, session_ids)
+    await log_revoked(tx, user_id, session_ids)
 
 
 async def _log_out_all(tx: Transaction, user_id: str, now_ms: int, *, sender: str | None, kept: str | None) -> int:
@@ -356,11 +352,12 @@ async def _log_out_all(tx: Transaction, user_id: str, now_ms: int, *, sender: st
     )
     session_ids = await _end_families(tx, [str(row["family_id"]) for row in rows], now_ms)
     await tx.append(logged_out(user_id, {row["device_id"] for row in rows}), sender=sender, now_ms=now_ms)
-    await _log_revoked(tx, user_id, session_ids)
+    await log_revoked(tx, user_id, session_ids)
     return len(rows)
 
 
-async def _log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]) -> None:
+async def log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]) -> None:
+    """Tell the replicas that sessions have ended; the last statements of a transaction."""
     for start in range(0, len(session_ids), MAX_SESSIONS_PER_RECORD):
         some = session_ids[start : start + MAX_SESSIONS_PER_RECORD]
         await tx.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=some)

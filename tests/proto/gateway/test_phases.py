@@ -83,7 +83,9 @@ class Carried:
                 self.server.answered(number, Response.json({}))
 
 
-@pytest.mark.parametrize(("how", "answer"), [(0, {"type": "ok"}), (1, {"code": "unauthorized"}), (2, {"code": "database_unavailable"})])
+@pytest.mark.parametrize(
+    ("how", "answer"), [(0, {"type": "ok"}), (1, {"code": "unauthorized"}), (2, {"code": "database_unavailable"})]
+)
 def test_an_auth_before_the_drain_is_answered(how: int, answer: dict[str, str]) -> None:
     driver = Carried()
     driver.server.receive('{"type": "auth", "token": "t"}', 0.0)

@@ -45,7 +45,7 @@ OWN = {  # everybody's own things: any account; `True`: only where the caller is
     "POST /invites/{code}/accept": False, "DELETE /guilds/{guild_id}/members/@me": True,
     "PATCH /users/@me": False, "GET /users/@me/log": False, "GET /inbox": False, "POST /sync": False,
     "GET /search/messages": False, "PUT /users/@me/presence": False,
-    "POST /users/@me/password": False,
+    "POST /users/@me/password": False, "POST /users/@me/delete": False,
 }  # fmt: skip
 OF_OWNERS = {  # of the guild's own owners, whatever the server roles: what they get where federation is off
     "GET /guilds/{guild_id}/succession": 404, "PUT /guilds/{guild_id}/succession": 404,
@@ -62,6 +62,7 @@ BODIES = {
     "Successor": {"server": "other.example"},
     "ReactToMessage": {"emoji": "\N{THUMBS UP SIGN}"},
     "PasswordChange": {"current_password": PASSWORD, "new_password": "battery staple"},
+    "PasswordConfirmation": {"current_password": PASSWORD},
     "Login": {"identifier": "owner", "secret": PASSWORD, "device": {"device_id": "d"}},
 }  # fmt: skip
 

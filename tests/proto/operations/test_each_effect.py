@@ -72,6 +72,7 @@ ACTS = [
     Act("GET", "/sessions/devices", "bob"),
     Act("DELETE", "/sessions/devices/second", "bob", status=204, again=404),
     Act("POST", "/users/@me/password", "bob", {"current_password": PASSWORD, "new_password": "new horse"}, 204, again=403),
+    Act("POST", "/users/@me/delete", "eve", {"current_password": PASSWORD}, 204, again=401),
     Act("GET", "/guilds"),
     Act("GET", "/search/messages?q=one", "bob"),
     Act("POST", "/guilds", body={"name": "new"}),

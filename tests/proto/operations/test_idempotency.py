@@ -21,7 +21,7 @@ from tests.support.world import World, decoded, request
 DONE_AGAIN_WITHOUT_HARM = {  # repeating them changes nothing, or replaces what the first one made
     "POST /users/register", "POST /sessions/login", "POST /sessions/refresh", "POST /sessions/revoke", "POST /sync",
     "POST /users/@me/password", "POST /channels/{channel_id}/typing", "POST /channels/{channel_id}/typing-preview",
-    "POST /channels/{channel_id}/read",
+    "POST /channels/{channel_id}/read", "POST /users/@me/delete",
 }  # fmt: skip
 
 

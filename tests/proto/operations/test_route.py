@@ -10,7 +10,7 @@ import pytest
 
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.http.message import OpenGateway, OpenStream, Response
-from openguild_proto.operations import changes, messages, routes, typing, users
+from openguild_proto.operations import account_deletion, changes, messages, routes, typing, users
 from openguild_proto.operations import reads as reading
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit, rates
@@ -95,7 +95,7 @@ def test_the_limit_of_writes_is_not_forgotten() -> None:
             hints = route in collect_routes(typing)
             reads = route in collect_routes(reading)
             wanted = Limit.MESSAGES if appends else Limit.TYPING if hints else Limit.READS if reads else Limit.WRITES
-            guesses = route.operation is users.change_password
+            guesses = route.operation in {users.change_password, account_deletion.delete_account}
             assert route.limits == (Limit.ATTEMPTS if guesses else wanted,), name_of(route)
 
 
@@ -117,9 +117,9 @@ def test_an_operation_that_forgets_its_late_decision_is_a_defect(monkeypatch: py
 def test_routes_are_those_of_their_modules() -> None:
     assert [route.operation.__name__ for route in collect_routes(messages)] == ["post_message"]
     assert {route.name.partition(".")[0] for route in ROUTES} == {
-        "health", "description", "users", "sessions", "guilds", "channels", "members", "invites", "keys", "logs", "messages",
-        "changes", "timeline", "typing", "presence", "gateway", "reads", "inbox", "search", "streams", "capabilities",
-        "federation", "transactions", "peer_guilds", "peer_logs", "proofs", "proposals", "deliveries", "succession",
+        "health", "description", "users", "account_deletion", "sessions", "guilds", "channels", "members", "invites", "keys",
+        "logs", "messages", "changes", "timeline", "typing", "presence", "gateway", "reads", "inbox", "search", "streams",
+        "capabilities", "federation", "transactions", "peer_guilds", "peer_logs", "proofs", "proposals", "deliveries", "succession",
         "owner_changes", "giving_up", "handing_over", "taking_over", "bans",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from openguild_proto.effects import StorageEffect, deliveries, federation, handovers, mirrors
-from openguild_proto.effects.accounts import ListDevices, RevokeDevice, RevokeRefresh, SetDisplayName
+from openguild_proto.effects.accounts import DeleteAccount, ListDevices, RevokeDevice, RevokeRefresh, SetDisplayName
 from openguild_proto.effects.bans import BanUser, UnbanUser
 from openguild_proto.effects.channels import (
     Appended,
@@ -40,7 +40,7 @@ from openguild_proto.policy.permissions import ROLES, Permission, require_role
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id
-from tests.support.passwords import change_password
+from tests.support.passwords import PASSWORD_HASH, change_password
 
 pytestmark = pytest.mark.anyio
 
@@ -132,6 +132,7 @@ BY_SESSION: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     "leave": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.admin, now_ms=NOW),
     "change the profile": lambda p: SetDisplayName(author=p.author, display_name="x", now_ms=NOW),
     "change the password": lambda p: change_password(p.author, NOW + 1),
+    "delete the account": lambda p: DeleteAccount(author=p.author, checked_hash=PASSWORD_HASH, now_ms=NOW + 1),
     "sign a device out": lambda p: RevokeDevice(author=p.author, device_id="laptop", now_ms=NOW + 1),
 }
 

@@ -69,10 +69,11 @@ CREATE INDEX federation_mirrors_guild ON federation_mirrors (guild_id);
 CREATE TABLE federation_partings (
     origin   text NOT NULL,
     guild_id uuid NOT NULL,
-    user_id  uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    user_id  uuid NOT NULL,
     due_at   timestamptz NOT NULL,
     PRIMARY KEY (origin, guild_id, user_id)
 );
-COMMENT ON TABLE federation_partings IS 'users who are no members of a guild, and whom its owner may hold for members';
+COMMENT ON TABLE federation_partings IS
+    'users who are no members of a guild, and whom its owner may hold for members; also those whose account is deleted';
 CREATE INDEX federation_partings_user ON federation_partings (user_id);
 """

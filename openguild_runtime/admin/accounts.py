@@ -1,0 +1,48 @@
+"""The command `admin delete-account` of the admin socket (PROTOCOL 4.9.6)."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from openguild_proto.effects.base import Operation, StorageEffect, StorageUnavailable
+from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.operations.account_deletion import delete_by_operator
+from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response, user_of
+from openguild_runtime.storage.base import Storage
+
+T = TypeVar("T")
+
+
+async def delete_account(scope: AdminScope, request: Request) -> Response:
+    """Delete the account of a user of this server: they leave all guilds, and their sessions end on every replica."""
+    user_id = user_of(request)
+    if not user_id:
+        raise Refused("name the user")
+    try:
+        user = await run_stored(scope.storage, delete_by_operator(user_id, int(scope.sources.wall() * 1_000)))
+    except StorageUnavailable:
+        raise Refused("the database does not answer; what was not done is done by the same command") from None
+    except Refusal as refusal:
+        named = "".join(f"; {problem.field}: {problem.message}" for problem in refusal.details)
+        raise Refused(f"{refusal.message}{named}") from None
+    if user is None:
+        raise Refused("user: there is no such account of this server")
+    return {"deleted": user.user_id, "username": user.username}
+
+
+async def run_stored(storage: Storage, operation: Operation[T]) -> T:
+    """Run an operation that asks for nothing but stored things."""
+    try:
+        effect = next(operation)
+        while True:
+            if not isinstance(effect, StorageEffect):
+                raise LocalProtocolError(f"an operator's command cannot perform {type(effect).__name__}")
+            try:
+                result = await storage.perform(effect)
+            except Exception as failure:
+                effect = operation.throw(failure)
+            else:
+                effect = operation.send(result)
+    except StopIteration as end:
+        returned: T = end.value
+        return returned
