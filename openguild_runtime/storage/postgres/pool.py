@@ -37,14 +37,15 @@ LOOK_SECS = 5.0  # between two looks at the other hosts of the URL
 RENEW_SECS = 5.0  # between two renewals of all sessions after failures, to limit reconnects to a standby
 log = structlog.get_logger("openguild.storage")
 
-# Failures after which a transaction is run again, once: a migration invalidated prepared statements, or it met another one.
+# Failures after which a transaction is run again: a migration invalidated prepared statements, or it met another one.
 AGAIN = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
 )
-AGAIN_SECS = 0.02  # before that: the transaction that it met goes first, else they meet again
+# Before each run after the first: the transaction that it met goes first, else they meet again. On a busy machine that takes longer.
+AGAIN_SECS = (0.02, 0.2)
 # Causes after which a session cannot be used again.
 UNRECOVERABLE = frozenset({"read_only", "shutdown", "lost", "starting", "damaged"})
 
@@ -201,12 +202,7 @@ class Pool:
         if connection is None:
             connection = await pool.acquire()
         try:
-            try:
-                result = await use(connection)
-            except AGAIN as failure:  # the transaction was rolled back
-                log.info("a transaction is run again", kind=type(failure).__name__)
-                await asyncio.sleep(AGAIN_SECS)
-                result = await use(connection)
+            result = await self._run(use, connection)
         except BaseException as failure:
             cause = self.cause_of(failure) if isinstance(failure, Exception) else None
             if is_answer(failure) and cause != "lost":
@@ -216,6 +212,15 @@ class Pool:
         self._silence.heard(time.monotonic())
         kept.put(connection)
         return result
+
+    async def _run(self, use: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+        for pause in AGAIN_SECS:
+            try:
+                return await use(connection)
+            except AGAIN as failure:  # the transaction was rolled back
+                log.info("a transaction is run again", kind=type(failure).__name__)
+                await asyncio.sleep(pause)
+        return await use(connection)
 
     def _give_back(self, pool: asyncpg.Pool[asyncpg.Record], session: Session) -> None:
         self._tasks.start_soon(_return, pool, session, False)
