@@ -35,7 +35,7 @@ async def list_owned_alone(connection: Connection, effect: ListOwnedAlone) -> tu
 
 @performs(DeleteAccount, Mode.TRANSACTION)
 async def delete_account(tx: Transaction, effect: DeleteAccount) -> AccountDeletion:
-    """Rows that name the user go with theirs, by their foreign keys; mentions have none."""
+    """Rows that name the user go with theirs, by their foreign keys. Mentions stay with their messages; nobody can list them."""
     connection, user_id = tx.connection, effect.author.user_id
     await require_author(tx, effect.author, changing=[user_id])
     outcome = decide_account_deletion(
@@ -48,7 +48,6 @@ async def delete_account(tx: Transaction, effect: DeleteAccount) -> AccountDelet
     rows = await connection.fetch(SESSIONS, user_id, moment(effect.now_ms))
     await end_invites_of(tx, user_id, (), effect.now_ms, sender=user_id)
     await connection.execute(HOLD_LOGS, [user_id])
-    await connection.execute("DELETE FROM mentions WHERE user_id = $1", user_id)
     await end_logs(tx, [user_id])
     await connection.execute("DELETE FROM users WHERE user_id = $1", user_id)
     await log_revoked(tx, user_id, [str(row["session_id"]) for row in rows])
