@@ -58,8 +58,8 @@ export class App {
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
       h("button", { type: "button", id: "change-password", onclick: () => void shown(() => this.#changePassword()) }, "Password"),
-      h("button", { type: "button", id: "delete-account", onclick: () => void shown(() => this.#deleteAccount()) }, "Delete account"),
-      h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out")));
+      h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out"),
+      h("button", { type: "button", id: "delete-account", onclick: () => void shown(() => this.#deleteAccount()) }, "Delete account")));
     byId("view").replaceChildren(h("div", { class: "app", id: "app" },
       h("header", { class: "top" },
         h("button", { type: "button", class: "only-narrow", id: "open-channels", "aria-controls": "channels", "aria-expanded": "false", onclick: () => this.#toggle("channels") }, "☰", h("span", { class: "hidden" }, "Guilds and channels")),
