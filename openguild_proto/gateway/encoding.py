@@ -36,7 +36,7 @@ class MalformedFrame(Exception):
     def close_reason(self) -> str:
         """Tell the author of a client what is wrong, where no answer can."""
         is_shape = self.code is ErrorCode.VALIDATION
-        problem = " ".join(shape_problem(self.problem, "the frame")) if is_shape else self.problem
+        problem = " ".join(shape_problem(self.problem, "the frame", ClientFrame)) if is_shape else self.problem
         return f"malformed frame: {problem}".encode(errors="replace")[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
 
 

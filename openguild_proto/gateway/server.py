@@ -184,7 +184,7 @@ class GatewayServer:
             return
         self._move(Input.REQUEST)
         if fault.code is ErrorCode.VALIDATION:
-            problem = Problem(*shape_problem(fault.problem, "frame"))
+            problem = Problem(*shape_problem(fault.problem, "frame", ClientFrame))
             refusal = Err(fault.ref, fault.code.spec.code, fault.code.spec.message, details=[problem])
         else:
             refusal = Err(fault.ref, fault.code.spec.code, fault.problem)

@@ -39,7 +39,7 @@ def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as fault:
-        raise Refusal(ErrorCode.VALIDATION, details=(shape_problem(str(fault), "body"),)) from None
+        raise Refusal(ErrorCode.VALIDATION, details=(shape_problem(str(fault), "body", kind),)) from None
 
 
 def _check_media_type(request: Request) -> None:

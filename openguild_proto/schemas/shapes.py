@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import Any
+
+from msgspec.inspect import EnumType, ListType, LiteralType, StructType, Type, UnionType, type_info
 
 from openguild_proto.errors import FieldProblem
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN, LAST, LOG_NAME_PATTERN, NONCE_PATTERN, UUID_PATTERN
@@ -29,18 +33,49 @@ _FORMS = {
     LOG_NAME_PATTERN + LAST: "must be channel:, guild: or user: and an id",
     NONCE_PATTERN + LAST: "must be 1 to 64 visible ASCII characters",
 }
+_NO_SUCH_VALUE = ("Invalid enum value", "Invalid value")
+_NAMES = re.compile(r"[.\[][^.\[\]]*\]|\.")  # what parts the names of a path: dots, and places in lists
 _UNITS = {"str": " characters long", "array": " entries long"}
 
 
-def shape_problem(message: str, whole: str) -> FieldProblem:
-    """Return the field and the fault that a message of msgspec names. `whole`: the field where it names none."""
+def shape_problem(message: str, whole: str, kind: Any) -> FieldProblem:
+    """Return the field and the fault that a message of msgspec names. `whole`: the field where it names none.
+
+    `kind`: the type that was decoded, which says what a value may be.
+    """
     at = _PATH.search(message)
     path = at["path"] if at else ""
     text = _PATH.sub("", message)
     missing = _MISSING.fullmatch(text)
     if missing is not None:
         return FieldProblem(f"{path}.{missing['name']}" if path else missing["name"], "must be provided")
+    if text.startswith(_NO_SUCH_VALUE):
+        values = sorted(_values(_info(kind), [name for name in _NAMES.split(path) if name]))
+        return FieldProblem(path or whole, f"must be one of: {', '.join(values)}"[:MAX_PROBLEM_CHARS])
     return FieldProblem(path or whole, _sentence(text)[:MAX_PROBLEM_CHARS])
+
+
+@cache
+def _info(kind: Any) -> Type:
+    return type_info(kind)
+
+
+def _values(kind: Type, path: list[str]) -> set[str]:
+    """Return the values that a type, or its member behind `path`, lists."""
+    match kind:
+        case UnionType(types=types):
+            return set().union(*(_values(each, path) for each in types))
+        case ListType(item_type=item):
+            return _values(item, path)
+        case StructType(tag_field=name, tag=tag) if path == [name]:
+            return {str(tag)}
+        case StructType(fields=fields) if path:
+            return set().union(*(_values(each.type, path[1:]) for each in fields if each.encode_name == path[0]))
+        case LiteralType(values=values) if not path:
+            return {str(value) for value in values}
+        case EnumType(cls=cls) if not path:
+            return {str(each.value) for each in cls}
+    return set()
 
 
 def _sentence(text: str) -> str:
@@ -54,6 +89,4 @@ def _sentence(text: str) -> str:
     if kinds is not None:
         words = [_WORDS[kind] for kind in kinds["kinds"].split(" | ") if kind in _WORDS]
         return f"must be {' or '.join(words)}"
-    if text.startswith(("Invalid enum value", "Invalid value")):
-        return "is none of the values that it may have"
     return next((form for pattern, form in _FORMS.items() if text.endswith(repr(pattern))), text)

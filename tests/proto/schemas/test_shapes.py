@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -15,10 +15,12 @@ from openguild_proto.schemas.shapes import MAX_PROBLEM_CHARS, shape_problem
 
 class Colour(Enum):
     RED = "red"
+    BLUE = "blue"
 
 
 class Inner(msgspec.Struct):
     number: int
+    shade: Literal["light", "dark"] = "light"
 
 
 class Body(msgspec.Struct):
@@ -53,7 +55,9 @@ class Body(msgspec.Struct):
         ({"lines": [{}]}, "lines[0].number", "must be provided"),
         ({"inner": []}, "inner", "must be an object"),
         ({"inner": {}}, "inner.number", "must be provided"),
-        ({"colour": "blue" * 20_000}, "colour", "is none of the values that it may have"),
+        ({"colour": "green" * 20_000}, "colour", "must be one of: blue, red"),
+        ({"inner": {"number": 1, "shade": "grey"}}, "inner.shade", "must be one of: dark, light"),
+        ({"lines": [{"number": 1, "shade": ""}]}, "lines[0].shade", "must be one of: dark, light"),
         ({"channel": "zz"}, "channel", "must be a UUID in lower case with hyphens"),
         ({"message": "zz"}, "message", "must be an event id"),
         ({"log": "zz"}, "log", "must be channel:, guild: or user: and an id"),
@@ -63,10 +67,10 @@ class Body(msgspec.Struct):
 def test_faults_are_told_in_plain_words(body: Any, field: str, words: str) -> None:
     with pytest.raises(msgspec.ValidationError) as raised:
         msgspec.json.decode(msgspec.json.encode(body), type=Body)
-    told = shape_problem(str(raised.value), "whole")
+    told = shape_problem(str(raised.value), "whole", Body)
     assert told.field == field
     assert told.message.removesuffix(" or null") == words
 
 
 def test_other_messages_are_passed_on_within_a_bound() -> None:
-    assert shape_problem("x" * 9_000, "whole") == ("whole", "x" * MAX_PROBLEM_CHARS)
+    assert shape_problem("x" * 9_000, "whole", Body) == ("whole", "x" * MAX_PROBLEM_CHARS)
