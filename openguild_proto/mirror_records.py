@@ -32,6 +32,7 @@ class MirroredMember(Exchanged, frozen=True):
     joined_at_ms: int
     display_name: str | None = None
     origin: str | None = None  # None: of the owner server
+    timed_out_until_ms: int | None = None
 
 
 class MirroredChannel(Exchanged, frozen=True):

@@ -1,6 +1,4 @@
-"""Records of the store as the core sees them: frozen Structs that effects return.
-
-Identifiers are UUID text, hyphenated lower case. `_ms` are UTC milliseconds. Roles are the labels of PROTOCOL 5.1.1."""
+"""Records of the store: frozen Structs that effects return. Ids are UUID text, lower case, with hyphens; `_ms` UTC milliseconds."""
 
 from __future__ import annotations
 
@@ -157,6 +155,7 @@ class MemberRecord(Record, frozen=True):
     joined_at_ms: int
     display_name: str | None = None
     origin: str | None = None  # as of the user
+    timed_out_until_ms: int | None = None  # None: they are not timed out now
 
 
 class InviteRecord(Record, frozen=True):

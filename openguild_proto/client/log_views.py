@@ -32,6 +32,7 @@ from openguild_proto.schemas.log_contents import (
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MemberTimedOutContent,
     MemberUnbannedContent,
     MentionedContent,
     ProfileUpdatedContent,
@@ -52,6 +53,7 @@ class SeenMember(msgspec.Struct):
     username: str
     role: str
     display_name: str | None = None
+    timed_out_until: str | None = None  # a time, which may have passed
 
 
 class LogView(ABC):
@@ -98,7 +100,10 @@ class GuildView(LogView):
         view = cls()
         view.head, view.name = head, guild.name
         view.channels = {line.channel_id: SeenChannel(line.name, line.topic, line.position) for line in channels}
-        view.members = {line.user_id: SeenMember(line.username, line.role, line.display_name) for line in members}
+        view.members = {
+            line.user_id: SeenMember(line.username, line.role, line.display_name, line.timed_out_until)
+            for line in members
+        }
         return view
 
     def _fold(self, content: LogContent) -> None:
@@ -113,6 +118,8 @@ class GuildView(LogView):
                 self.members[user_id] = SeenMember(content.username, content.role, content.display_name)
             case MemberRoleSetContent(user_id=user_id, role=role) if user_id in self.members:
                 self.members[user_id].role = role
+            case MemberTimedOutContent(user_id=user_id, until=until) if user_id in self.members:
+                self.members[user_id].timed_out_until = until
             case MemberLeftContent(user_id=user_id) | MemberRemovedContent(user_id=user_id):
                 self.members.pop(user_id, None)
             case MemberBannedContent(user_id=user_id):

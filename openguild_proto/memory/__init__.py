@@ -34,6 +34,7 @@ from openguild_proto.memory import (
     retention,
     search,
     takeovers,
+    timeouts,
 )
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, StoredEvent
@@ -64,6 +65,7 @@ PERFORMERS = collect(
     retention,
     search,
     takeovers,
+    timeouts,
 )
 """The function of each effect."""
 
@@ -79,6 +81,7 @@ class MemoryTables:
         performed = PERFORMERS.get(type(effect))
         if performed is None:
             raise TypeError(f"not a storage effect: {type(effect).__name__}")
+        self._state.now_ms = max(self._state.now_ms, getattr(effect, "now_ms", None) or 0)
         return cast("T", performed.function(self._state, effect))
 
     def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.permissions import Permission, require_owned, require_role, require_session
+from openguild_proto.policy.timeouts import role_while_timed_out
 from openguild_proto.records import Author
 
 
@@ -23,8 +24,8 @@ def require_in_guild(state: State, author: Author, guild_id: str, permission: Pe
     if guild_id not in state.guilds:
         raise Refusal(ErrorCode.NOT_FOUND)
     require_owned(state.guilds[guild_id].origin)
-    own = state.guild_role(guild_id, author.user_id)
-    return require_role(state.roles_of(author.user_id), (own,), permission)
+    own = roles_now(state, guild_id, author.user_id, state.guild_role(guild_id, author.user_id))
+    return require_role(state.roles_of(author.user_id), own, permission)
 
 
 def require_in_channel(state: State, author: Author, channel_id: str, permission: Permission) -> Channel:
@@ -33,13 +34,15 @@ def require_in_channel(state: State, author: Author, channel_id: str, permission
     channel = state.channels.get(channel_id)
     if channel is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    require_role(state.roles_of(author.user_id), roles_in(state, channel, author.user_id), permission)
+    roles = roles_now(state, channel.record.guild_id, author.user_id, *roles_in(state, channel, author.user_id))
+    require_role(state.roles_of(author.user_id), roles, permission)
     return channel
 
 
 def effective_role_in(state: State, channel: Channel, user_id: str) -> str:
     """The user's effective role in the channel. Raises Refusal where they may not read it."""
-    return require_role(state.roles_of(user_id), roles_in(state, channel, user_id), Permission.READ)
+    roles = roles_now(state, channel.record.guild_id, user_id, *roles_in(state, channel, user_id))
+    return require_role(state.roles_of(user_id), roles, Permission.READ)
 
 
 def may_read(state: State, channel: Channel, user_id: str) -> bool:
@@ -49,6 +52,13 @@ def may_read(state: State, channel: Channel, user_id: str) -> bool:
     except Refusal:
         return False
     return True
+
+
+def roles_now(state: State, guild_id: str, user_id: str, *roles: str | None) -> tuple[str | None, ...]:
+    """Return what roles in the guild and its channels count as now: less while the member is timed out."""
+    if state.timed_out_until(guild_id, user_id) is None:
+        return roles
+    return tuple(role_while_timed_out(role) if role is not None else None for role in roles)
 
 
 def roles_in(state: State, channel: Channel, user_id: str) -> tuple[str | None, str | None]:

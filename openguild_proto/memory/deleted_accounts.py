@@ -39,6 +39,8 @@ def delete_account(state: State, effect: DeleteAccount) -> AccountDeletion:
     for channel in state.channels.values():
         channel.roles.pop(user_id, None)
         channel.reads.pop(user_id, None)
+    for timeouts in state.timeouts.values():
+        timeouts.pop(user_id, None)
     for named in (state.server_roles, state.answers, state.logs, state.epochs, state.users):
         named.pop(user_id, None)
     state.user_ids = {key: known for key, known in state.user_ids.items() if known != user_id}

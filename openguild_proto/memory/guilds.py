@@ -23,7 +23,7 @@ from openguild_proto.effects.guilds import (
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
-from openguild_proto.memory.authority import require_author, require_in_guild
+from openguild_proto.memory.authority import require_author, require_in_guild, roles_now
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.deliveries import end_mirror, end_mirrors
 from openguild_proto.memory.paging import page_after
@@ -100,9 +100,10 @@ def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | No
     guild = state.guilds.get(effect.guild_id)
     if guild is None:
         return None
+    (role,) = roles_now(state, effect.guild_id, effect.user_id, state.guild_role(effect.guild_id, effect.user_id))
     return GuildAccess(
         guild=guild,
-        role=state.guild_role(effect.guild_id, effect.user_id),
+        role=role,
         server_roles=state.roles_of(effect.user_id),
         place=state.place_of(effect.guild_id),
         base=state.base_of(effect.guild_id),
@@ -131,7 +132,7 @@ def delete_guild(state: State, effect: DeleteGuild) -> None:
     del state.members[effect.guild_id]
     del state.logs[effect.guild_id]
     end_mirrors(state, effect.guild_id)
-    for known in (state.moves, state.tenures, state.successions, state.bans):
+    for known in (state.moves, state.tenures, state.successions, state.bans, state.timeouts):
         known.pop(effect.guild_id, None)
     for invite in [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]:
         del state.invites[invite.code]
@@ -265,6 +266,7 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
         joined_at_ms=membership.joined_at_ms,
         display_name=state.users[user_id].display_name,
         origin=state.users[user_id].origin,
+        timed_out_until_ms=state.timed_out_until(guild_id, user_id),
     )
 
 

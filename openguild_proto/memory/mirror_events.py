@@ -41,10 +41,12 @@ from openguild_proto.schemas.log_contents import (
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MemberTimedOutContent,
     MemberUnbannedContent,
 )
 from openguild_proto.schemas.log_entries import left_guild
 from openguild_proto.schemas.payloads import channel_body
+from openguild_proto.timestamps import to_millis
 
 
 @performs(MirrorEvents)
@@ -179,6 +181,13 @@ def _apply(state: State, origin: str, guild_id: str, event: MirroredEvent) -> bo
         case MemberRoleSetContent(user_id=user_id, role=role) if user_id in members:
             held, members[user_id].role = members[user_id].role, role
             end_lost_rights(state, guild_id, user_id, held, role)
+            state.log(ControlKind.MEMBER_CHANGED, guild_id=guild_id, user_id=user_id)
+        case MemberTimedOutContent(user_id=user_id, until=until) if user_id in members:
+            timeouts = state.timeouts.setdefault(guild_id, {})
+            if until is None:
+                timeouts.pop(user_id, None)
+            else:
+                timeouts[user_id] = to_millis(until) or 0
             state.log(ControlKind.MEMBER_CHANGED, guild_id=guild_id, user_id=user_id)
         case InviteDeletedContent(invite_id=ended):
             for code in [invite.code for invite in state.invites.values() if invite.guild_id == guild_id]:

@@ -98,13 +98,15 @@ def _store(state: State, origin: str, snapshot: Snapshot, *, anew: bool) -> list
     state.bans[guild_id] = {}
     for ban in snapshot.bans:
         keep_ban(state, guild_id, ban)
-    state.members[guild_id] = {}
+    state.members[guild_id], state.timeouts[guild_id] = {}, {}
     for member in snapshot.members:
         home = home_of(state, origin, member.origin)
         if home is None and member.user_id not in own:
             continue
         if know_user(state, member, home, origin, member.joined_at_ms):
             state.members[guild_id][member.user_id] = Membership(member.role, member.joined_at_ms)
+            if member.timed_out_until_ms is not None:
+                state.timeouts[guild_id][member.user_id] = member.timed_out_until_ms
     for line in snapshot.channels:
         add_channel(state, origin, guild_id, line)
     return sorted(own - state.members[guild_id].keys())
@@ -226,6 +228,7 @@ def drop(state: State, guild_id: str) -> None:
     state.epochs.pop(guild_id, None)
     state.tenures.pop(guild_id, None)
     state.bans.pop(guild_id, None)
+    state.timeouts.pop(guild_id, None)
     for code in [code for code, invite in state.invites.items() if invite.guild_id == guild_id]:
         del state.invites[code]
     for log_id in (guild_id, *(channel.record.channel_id for channel in channels)):

@@ -118,6 +118,7 @@ def _snapshot(state: State, guild_id: str) -> Snapshot:
             membership.joined_at_ms,
             state.users[user_id].display_name,
             state.users[user_id].origin,
+            state.timed_out_until(guild_id, user_id),
         )
         for user_id, membership in state.members[guild_id].items()
     ]

@@ -131,6 +131,8 @@ class State:
     guilds: dict[str, GuildRecord] = field(default_factory=dict)
     members: dict[str, dict[str, Membership]] = field(default_factory=dict)  # guild id: user id
     bans: dict[str, dict[str, GuildBan]] = field(default_factory=dict)  # guild id: user id
+    timeouts: dict[str, dict[str, int]] = field(default_factory=dict)  # guild id, user id: its end, ms
+    now_ms: int = 0  # the newest time of an effect
     invites: dict[str, InviteRecord] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
     event_places: dict[str, tuple[str, int]] = field(default_factory=dict)  # event id: channel id, sequence
@@ -224,6 +226,11 @@ class State:
         """Return the user's role in the guild; None: not a member."""
         membership = self.members.get(guild_id, {}).get(user_id)
         return membership.role if membership is not None else None
+
+    def timed_out_until(self, guild_id: str, user_id: str) -> int | None:
+        """Return the end of the member's time-out; None: they have none now."""
+        ends_ms = self.timeouts.get(guild_id, {}).get(user_id, 0)
+        return ends_ms if ends_ms > self.now_ms else None
 
     def channels_of_guild(self, guild_id: str) -> list[Channel]:
         """Return the channels of the guild, oldest first."""

@@ -48,7 +48,8 @@ from openguild_proto.schemas.events import (
     UnknownContent,
 )
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
-from openguild_proto.schemas.log_contents import MemberBannedContent
+from openguild_proto.schemas.log_contents import MemberBannedContent, MemberTimedOutContent
+from openguild_proto.timestamps import to_millis
 
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 _TYPE = re.compile(r"[!-~]{1,64}", re.ASCII)
@@ -117,7 +118,7 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
             well_formed = _is_emoji(emoji)
         case ReactionsClearedContent(emoji=emoji, reason=reason):
             well_formed = (emoji is None or _is_emoji(emoji)) and len(reason or "") <= MAX_REASON_CHARS
-        case MemberBannedContent(reason=str(reason)):
+        case MemberBannedContent(reason=str(reason)) | MemberTimedOutContent(reason=str(reason)):
             well_formed = _is_reason(reason)
         case _:
             well_formed = True
@@ -148,7 +149,8 @@ def member_problem(member: MirroredMember) -> str | None:
     names: Iterable[str] = (member.username, *([member.display_name] if member.display_name is not None else []))
     if not _is_uuid(member.user_id) or not all(map(_is_name, names)) or member.role not in ROLES:
         return "a member is none"
-    if not _is_moment(member.joined_at_ms) or not (member.origin is None or _is_server(member.origin)):
+    moments = (member.joined_at_ms, member.timed_out_until_ms or 0)
+    if not all(map(_is_moment, moments)) or not (member.origin is None or _is_server(member.origin)):
         return "a member is of no server, or joined at no time"
     return None
 
@@ -311,6 +313,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "topic": _is_topic,
     "position": _is_position,
     "serial": _is_count,
+    "until": lambda text: to_millis(text) is not None,
     "role": ROLES.__contains__,
     "origin": _is_server,
     "target": lambda text: _EVENT_ID.fullmatch(text) is not None,

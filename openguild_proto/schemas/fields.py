@@ -28,6 +28,7 @@ from openguild_proto.limits import (
     MIN_PASSWORD_CHARS,
 )
 from openguild_proto.policy.permissions import ROLES
+from openguild_proto.policy.timeouts import MAX_TIMEOUT_SECS
 
 SCHEMA_PREFIX = "#/components/schemas/"
 MANDATORY_MARK = "x-mandatory"
@@ -111,4 +112,5 @@ LogName: TypeAlias = Annotated[
     str, Meta(extra_json_schema={"pattern": LOG_NAME_PATTERN, "examples": [f"guild:{ID_EXAMPLE}"]})
 ]
 InviteUses: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_INVITE_USES})]
+TimeoutSeconds: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_TIMEOUT_SECS})]
 InviteSeconds: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_INVITE_TTL_SECS})]

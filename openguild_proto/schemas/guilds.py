@@ -19,6 +19,7 @@ from openguild_proto.schemas.fields import (
     ReasonText,
     Role,
     ServerName,
+    TimeoutSeconds,
     Timestamp,
     TopicText,
     Uuid,
@@ -120,6 +121,7 @@ class Member(Body, frozen=True):
     joined_at: Timestamp
     display_name: NameText | None = None
     origin: ServerName | None = None  # the home server of a remote user; absent: this one
+    timed_out_until: Timestamp | None = None  # absent: they are not timed out
 
     @classmethod
     def of(cls, record: MemberRecord) -> Member:
@@ -132,7 +134,14 @@ class Member(Body, frozen=True):
             from_millis(record.joined_at_ms),
             record.display_name,
             record.origin,
+            from_millis(record.timed_out_until_ms) if record.timed_out_until_ms is not None else None,
         )
+
+
+class TimeOut(Body, frozen=True):
+    """How long a member may not write."""
+
+    secs: TimeoutSeconds
 
 
 class Ban(Body, frozen=True):

@@ -135,6 +135,15 @@ class MemberRoleSetContent(LogContent, frozen=True):
     reason: ReasonText | None = None
 
 
+class MemberTimedOutContent(LogContent, frozen=True):
+    """A member's roles count as viewer at most until then (PROTOCOL 5.9). `until` absent: no longer."""
+
+    event_type = "member.timed_out"
+    user_id: Uuid
+    until: Timestamp | None = None
+    reason: ReasonText | None = None
+
+
 class MemberLeftContent(LogContent, frozen=True):
     """A member left; their roles in channels and their invites ended."""
 
@@ -268,6 +277,7 @@ GUILD_CONTENTS: dict[str, type[LogContent]] = {
         ChannelRoleSetContent,
         MemberJoinedContent,
         MemberRoleSetContent,
+        MemberTimedOutContent,
         MemberLeftContent,
         MemberRemovedContent,
         MemberBannedContent,

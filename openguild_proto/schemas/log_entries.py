@@ -42,6 +42,7 @@ from openguild_proto.schemas.log_contents import (
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MemberTimedOutContent,
     MemberUnbannedContent,
     MentionedContent,
     ProfileUpdatedContent,
@@ -120,6 +121,12 @@ def role_set(
 ) -> Entries:
     """The member has another role. `ended_invites`: the codes of those that they may no longer create."""
     return ((guild_id, MemberRoleSetContent(user_id, role, reason)), *invites_ended(guild_id, ended_invites))
+
+
+def timed_out(guild_id: str, user_id: str, until_ms: int | None, reason: str | None) -> Entries:
+    """The member is timed out, or no longer (None)."""
+    until = from_millis(until_ms) if until_ms is not None else None
+    return ((guild_id, MemberTimedOutContent(user_id, until, reason)),)
 
 
 def member_gone(

@@ -115,6 +115,16 @@ class Api(ABC):
         """Iterate over the bans of a guild, oldest first, as a moderator of it."""
         return self.list_items(Ban, f"/guilds/{guild_id}/bans")
 
+    async def time_out(self, guild_id: str, user_id: str, secs: int, reason: str | None = None) -> Member:
+        """Let a member only read for `secs`, as a moderator, in place of a time-out that they have already."""
+        path = _timeout_path(guild_id, user_id, reason)
+        answer = await self.send("PUT", path, {"secs": secs}, repeatable=True)
+        return decode_answer(answer.body, Member)
+
+    async def end_timeout(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
+        """End a member's time-out before its time, as a moderator. Raises NotFound where there is none."""
+        await self.send("DELETE", _timeout_path(guild_id, user_id, reason))
+
     async def create_channel(self, guild_id: str, name: str) -> Channel:
         """Create a channel in a guild, as a maintainer of it or above."""
         return await self._post_for(Channel, f"/guilds/{guild_id}/channels", {"name": name})
@@ -185,5 +195,12 @@ class Api(ABC):
 
 
 def _ban_path(guild_id: str, user_id: str, reason: str | None) -> str:
-    query = "" if reason is None else "?" + urlencode({"reason": reason}, errors="surrogatepass")
-    return f"/guilds/{guild_id}/bans/{user_id}{query}"
+    return f"/guilds/{guild_id}/bans/{user_id}{_because(reason)}"
+
+
+def _timeout_path(guild_id: str, user_id: str, reason: str | None) -> str:
+    return f"/guilds/{guild_id}/members/{user_id}/timeout{_because(reason)}"
+
+
+def _because(reason: str | None) -> str:
+    return "" if reason is None else "?" + urlencode({"reason": reason}, errors="surrogatepass")

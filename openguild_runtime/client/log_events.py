@@ -71,6 +71,10 @@ class MemberRoleSet(LogEvent[contents.MemberRoleSetContent]):
     """The role of a member changed."""
 
 
+class MemberTimedOut(LogEvent[contents.MemberTimedOutContent]):
+    """A member may only read for some time, or writes again."""
+
+
 class MemberLeft(LogEvent[contents.MemberLeftContent]):
     """A member left."""
 
@@ -146,6 +150,7 @@ EVENT_TYPES: dict[str, type[LogEvent[Any]]] = {
     "channel.role_set": ChannelRoleSet,
     "member.joined": MemberJoined,
     "member.role_set": MemberRoleSet,
+    "member.timed_out": MemberTimedOut,
     "member.left": MemberLeft,
     "member.removed": MemberRemoved,
     "member.banned": MemberBanned,

@@ -192,6 +192,24 @@ export class Api {
     return this.list(`/guilds/${id(guildId)}/bans`);
   }
 
+  /**
+   * Let a member only read for `secs`, as a moderator, in place of a time-out that they have already.
+   * @param {string} guildId
+   * @param {string} userId
+   * @param {number} secs
+   * @param {{reason?: string | undefined}} [options]
+   * @returns {Promise<Member>}
+   */
+  async timeOut(guildId, userId, secs, { reason } = {}) {
+    const path = `/guilds/${id(guildId)}/members/${id(userId)}/timeout`;
+    return (await this.request("PUT", path, { query: { reason }, body: { secs }, repeatable: true })).body;
+  }
+
+  /** End a member's time-out before its time. @param {string} guildId @param {string} userId @param {{reason?: string | undefined}} [options] */
+  async endTimeout(guildId, userId, { reason } = {}) {
+    return (await this.request("DELETE", `/guilds/${id(guildId)}/members/${id(userId)}/timeout`, { query: { reason } })).body;
+  }
+
   /** @param {string} guildId @param {{maxUses?: number, expiresInSecs?: number}} [bounds] @returns {Promise<Invite>} */
   createInvite(guildId, { maxUses, expiresInSecs } = {}) {
     return this.#create(`/guilds/${id(guildId)}/invites`, { max_uses: maxUses, expires_in_secs: expiresInSecs });

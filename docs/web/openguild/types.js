@@ -8,7 +8,8 @@
  * @typedef {{guild_id: string, name: string, created_at: string}} Guild
  * @typedef {{channel_id: string, guild_id: string, name: string, created_at: string, epoch: number, topic?: string | null, position?: number}} Channel
  * @typedef {"owner" | "admin" | "moderator" | "maintainer" | "member" | "contributor" | "viewer" | "guest"} Role
- * @typedef {{guild_id: string, user_id: string, username: string, role: Role, joined_at: string, display_name?: string | null}} Member
+ * @typedef {{guild_id: string, user_id: string, username: string, role: Role, joined_at: string, display_name?: string | null,
+ *   timed_out_until?: string | null}} Member
  * @typedef {{guild_id: string, user_id: string, banned_by: string, banned_at: string, username?: string | null, reason?: string | null}} Ban
  * @typedef {{invite_id: string, code: string, guild_id: string, max_uses: number | null, uses: number, expires_at: string | null, created_by: string}} Invite
  * @typedef {{code: string, guild_id: string, guild_name: string, member_count: number, expires_at: string | null}} InvitePreview

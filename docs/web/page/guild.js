@@ -111,6 +111,11 @@ export class GuildState {
         if (member !== undefined) this.members.set(member.user_id, { ...member, role: content["role"] });
         break;
       }
+      case "member.timed_out": {
+        const member = this.members.get(content["user_id"]);
+        if (member !== undefined) this.members.set(member.user_id, { ...member, timed_out_until: content["until"] ?? null });
+        break;
+      }
       case "member.left":
       case "member.removed":
         this.members.delete(content["user_id"]);

@@ -71,12 +71,15 @@ export class Sidebar {
     members.sort((a, b) => a.rank - b.rank || compareNames(a.name, b.name));
     this.people.draw(members.map(({ member, status, name }) => {
       const mayRemove = this.#mayRemove(member);
+      const isTimedOut = Date.parse(member.timed_out_until ?? "") > Date.now();
+      const role = isTimedOut ? `${member.role}, timed out` : member.role;
       const make = () => h("li", { class: `member ${status}`, "data-user": member.username },
         h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, name),
-        h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role" }, member.role),
+        h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role" }, role),
+        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `${isTimedOut ? "Let write" : "Time out"} ${name}`, title: isTimedOut ? "Let write" : "Time out", onclick: () => void shown(() => this.#timeOut(member, isTimedOut)) }, isTimedOut ? "▶" : "⏸"),
         mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => void shown(() => this.#remove(member)) }, "✕"),
         mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Ban ${name}`, title: "Ban", onclick: () => void shown(() => this.#ban(member)) }, "⊘"));
-      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, member.role, mayRemove], make };
+      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, role, mayRemove], make };
     }));
     redraw(this.members, h("h2", { id: "members-title" }, "Members"), this.people.parent,
       chat.guild && chat.mayModerate && h("p", { class: "buttons" },
@@ -92,6 +95,23 @@ export class Sidebar {
   async #remove(member) {
     const sure = await ask({ title: `Remove ${member.username}?`, text: "They can come back with another invite.", submit: "Remove" });
     if (sure !== null) await this.chat.client.removeMember(member.guild_id, member.user_id);
+  }
+
+  /** @param {import("../openguild/types.js").Member} member @param {boolean} isTimedOut */
+  async #timeOut(member, isTimedOut) {
+    const { client } = this.chat;
+    if (isTimedOut) return void (await client.endTimeout(member.guild_id, member.user_id));
+    const answer = await ask({
+      title: `Time out ${member.username}?`, text: "They can read and not write until the time is over.", submit: "Time out",
+      fields: [
+        { name: "minutes", label: "Minutes", value: "10", required: true, maxlength: 5 },
+        { name: "reason", label: "Reason, which all members can read", maxlength: 512 },
+      ],
+    });
+    if (answer === null) return;
+    const secs = Math.round(Number(answer["minutes"]) * 60);
+    if (!(secs > 0)) throw new Error("The minutes are to be a number above 0.");
+    await client.timeOut(member.guild_id, member.user_id, secs, { reason: answer["reason"] || undefined });
   }
 
   /** @param {import("../openguild/types.js").Member} member */

@@ -16,12 +16,14 @@ from openguild_proto.records import (
     GuildRecord,
     LogPlace,
 )
+from openguild_runtime.storage.migrations.first.timeouts import role_now
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, texts
 
 # server roles of a user, by (granted_at, role); `$2` is the user id
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
+ROLE_NOW = role_now("m.role", guild="m.guild_id", user="m.user_id")
 GUILD = Columns(GuildRecord)
 CHANNEL = Columns(ChannelRecord)
 CHANNELS = (
@@ -52,7 +54,7 @@ ACCESS_AND_LAST = _PAGED_ACCESS.format(bound="sequence < $3 ORDER BY sequence DE
 async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> GuildAccess | None:
     row = await connection.fetchrow(
         f"""
-        SELECT {GUILD.of("g")}, m.role, {SERVER_ROLES} AS server_roles, l.epoch, l.head_sequence, l.base_sequence
+        SELECT {GUILD.of("g")}, {ROLE_NOW} AS role, {SERVER_ROLES} AS server_roles, l.epoch, l.head_sequence, l.base_sequence
         FROM guilds AS g JOIN logs AS l ON l.log_id = g.guild_id
         LEFT JOIN guild_memberships AS m ON m.guild_id = g.guild_id AND m.user_id = $2
         WHERE g.guild_id = $1

@@ -34,7 +34,11 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
 MEMBERS = Columns(MemberRecord)
-MEMBER = f"SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id)"
+MEMBER = f"""
+SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id) LEFT JOIN (
+    SELECT guild_id, user_id, ends_at AS timed_out_until FROM guild_timeouts WHERE ends_at > now()
+) AS timed_out USING (guild_id, user_id)
+"""
 # The label of owners stands in the text: only then their own index is used, and not every member of the guild is looked at.
 MEMBERSHIP_COUNTS = f"""
 SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,

@@ -25,14 +25,17 @@ from openguild_proto.schemas.log_contents import (
     MemberLeftContent,
     MemberRemovedContent,
     MemberRoleSetContent,
+    MemberTimedOutContent,
     MemberUnbannedContent,
 )
 from openguild_proto.schemas.log_entries import Entries, left_guild
 from openguild_proto.schemas.payloads import channel_body
+from openguild_proto.timestamps import to_millis
 from openguild_runtime.storage.postgres.ban_checks import end_ban, mirror_ban
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users
+from openguild_runtime.storage.postgres.timeouts import drop_timeout, keep_timeouts
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, rows_changed
 
@@ -118,6 +121,8 @@ class GuildMirror:
                 for row in await connection.fetch(INVITES, guild_id):
                     if invite_id(row["code"]) == ended:
                         await connection.execute(END_INVITE, row["code"])
+            case MemberTimedOutContent(user_id=user_id, until=until):
+                await self._time_out(user_id, until)
             case MemberLeftContent(user_id=user_id):
                 await self._leave(event, user_id, removed=False, reason=None)
             case MemberRemovedContent(user_id=user_id, reason=reason):
@@ -126,6 +131,13 @@ class GuildMirror:
                 await self._ban(event, content)
             case MemberUnbannedContent(user_id=user_id):
                 await end_ban(connection, guild_id, user_id)
+
+    async def _time_out(self, user_id: str, until: str | None) -> None:
+        if until is None:
+            await drop_timeout(self._connection, self._guild_id, user_id)
+        else:
+            await keep_timeouts(self._connection, self._guild_id, [user_id], [moment(to_millis(until) or 0)])
+        self._record(ControlKind.MEMBER_CHANGED, user_id=user_id)
 
     async def _add_channel(self, event: MirroredEvent, made: ChannelCreatedContent) -> None:
         if await self._connection.fetchval(EXISTS, made.channel_id):

@@ -20,6 +20,7 @@ from openguild_runtime.storage.postgres.ban_checks import add_bans
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLogs, delete_logs, end_logs
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.remote_members import KNOW_USERS
+from openguild_runtime.storage.postgres.timeouts import keep_timeouts
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts
 
@@ -227,6 +228,9 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
         [*(row["joined_at"] for row in kept), *(moment(member.joined_at_ms) for member in remote)],
         [*(None for _ in kept), *(member.origin or origin for member in remote)],
     )
+    timed_out = [each for each in snapshot.members if each.timed_out_until_ms is not None]
+    ends = [moment(each.timed_out_until_ms or 0) for each in timed_out]
+    await keep_timeouts(connection, guild_id, [each.user_id for each in timed_out], ends)
     await add_channels(tx, origin, guild_id, snapshot.channels)
     for row in kept:
         await connection.execute(READ_ALL, guild_id, row["user_id"], row["joined_at"])

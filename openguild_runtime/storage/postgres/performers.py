@@ -25,6 +25,7 @@ from openguild_runtime.storage.postgres import (
     retention,
     sessions,
     takeovers,
+    timeouts,
 )
 
 MODULES = (
@@ -52,4 +53,5 @@ MODULES = (
     retention,
     sessions,
     takeovers,
+    timeouts,
 )

@@ -12,7 +12,7 @@ from openguild_runtime.storage.postgres.ban_checks import ENTRY, all_bans
 from openguild_runtime.storage.postgres.invites import HOLD_GUILD, accept_invite
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis
+from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis, to_millis_or_none
 from openguild_runtime.system.turns import Pauses
 
 # Names of known users are those that their home says: the server $6 that speaks renames its own only.
@@ -72,7 +72,8 @@ FOLLOWED = "SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND 
 # In parts, for the driver decodes all that is read at once in one turn of the loop. Its own cursors have named statements, which a
 # pooler may leave behind in another session.
 MEMBERS = """
-DECLARE members NO SCROLL CURSOR FOR SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin
+DECLARE members NO SCROLL CURSOR FOR SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin,
+    (SELECT t.ends_at FROM guild_timeouts AS t WHERE t.guild_id = $1 AND t.user_id = m.user_id AND t.ends_at > now()) AS timed_out
 FROM guild_memberships AS m JOIN users AS u USING (user_id) WHERE m.guild_id = $1
 """
 NEXT_MEMBERS = "FETCH 500 FROM members"
@@ -180,7 +181,13 @@ async def read_snapshot(tx: Transaction, effect: ReadSnapshot) -> Snapshot | Non
             joined_at_ms = to_millis(row["joined_at"])
             members.append(
                 MirroredMember(
-                    str(row["user_id"]), row["username"], row["role"], joined_at_ms, row["display_name"], row["origin"]
+                    str(row["user_id"]),
+                    row["username"],
+                    row["role"],
+                    joined_at_ms,
+                    row["display_name"],
+                    row["origin"],
+                    to_millis_or_none(row["timed_out"]),
                 )
             )
             await pauses.pause_if_due()

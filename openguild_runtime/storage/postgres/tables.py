@@ -7,6 +7,7 @@ TABLES = (
     "federation_checkpoints", "federation_cursors", "federation_guilds", "federation_handovers", "federation_history",
     "federation_keys", "federation_leases", "federation_mirrors", "federation_moves", "federation_nonces", "federation_partings",
     "federation_peer_keys", "federation_peers", "federation_rulings", "federation_successions", "guild_bans", "guild_memberships",
+    "guild_timeouts",
     "guilds", "idempotency_keys", "invites", "log_events", "log_history", "login_attempts", "login_blocks", "logs", "mentions",
     "mentions_of_many", "message_states", "reactions", "refresh_families", "refresh_tokens", "schema_serves", "search_documents",
     "search_progress", "sessions", "user_roles", "users",

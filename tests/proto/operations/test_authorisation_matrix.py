@@ -15,6 +15,7 @@ import pytest
 
 from openguild_proto.effects.bans import BanUser
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
+from openguild_proto.effects.timeouts import TimeOutMember
 from openguild_proto.http.message import OpenStream
 from openguild_proto.operations.route import Route
 from openguild_proto.operations.routes import ROUTES
@@ -62,14 +63,14 @@ BODIES = {
     "Successor": {"server": "other.example"},
     "ReactToMessage": {"emoji": "\N{THUMBS UP SIGN}"},
     "PasswordChange": {"current_password": PASSWORD, "new_password": "battery staple"},
-    "PasswordConfirmation": {"current_password": PASSWORD},
+    "TimeOut": {"secs": 60}, "PasswordConfirmation": {"current_password": PASSWORD},
     "Login": {"identifier": "owner", "secret": PASSWORD, "device": {"device_id": "d"}},
 }  # fmt: skip
 
 
 @dataclass
 class Scene:
-    """An owner's guild with a channel, an invite, a guest and a ban; and one who asks."""
+    """An owner's guild with a channel, an invite, a guest who is timed out, and a ban; and one who asks."""
 
     world: World
     guild: str
@@ -107,6 +108,9 @@ def stage() -> Scene:
     channel = decoded(world.ask("POST", f"/guilds/{guild}/channels", {"name": "c"}, owner))["channel_id"]
     code = decoded(world.ask("POST", f"/guilds/{guild}/invites", {}, owner))["code"]
     world.perform(GrantGuildRole(guild_id=guild, user_id=ids[1], role="guest", now_ms=0))
+    world.perform(
+        TimeOutMember(author=Author(ids[0]), guild_id=guild, user_id=ids[1], ends_ms=4_000_000_000_000, now_ms=0)
+    )
     world.perform(BanUser(author=Author(ids[0]), guild_id=guild, user_id=BANNED, now_ms=0))
     for window in ("user_messages", "address_messages", "user_typing", "user_queries"):
         setattr(world.service, window, SlidingWindow(1_000_000, 60))

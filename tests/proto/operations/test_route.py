@@ -120,7 +120,7 @@ def test_routes_are_those_of_their_modules() -> None:
         "health", "description", "users", "account_deletion", "sessions", "guilds", "channels", "members", "invites", "keys",
         "logs", "messages", "changes", "timeline", "typing", "presence", "gateway", "reads", "inbox", "search", "streams",
         "capabilities", "federation", "transactions", "peer_guilds", "peer_logs", "proofs", "proposals", "deliveries", "succession",
-        "owner_changes", "giving_up", "handing_over", "taking_over", "bans",
+        "owner_changes", "giving_up", "handing_over", "taking_over", "bans", "timeouts",
     }  # fmt: skip
     names = [name_of(route) for route in ROUTES]
     assert len(set(names)) == len(names)

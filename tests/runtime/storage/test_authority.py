@@ -34,6 +34,7 @@ from openguild_proto.effects.guilds import (
     SetMemberRole,
 )
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
+from openguild_proto.effects.timeouts import EndTimeout, TimeOutMember
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.memory import PERFORMERS
 from openguild_proto.policy.permissions import ROLES, Permission, require_role
@@ -51,6 +52,7 @@ WITHOUT_AUTHOR = {
     "RecordLineage", "RenewEpochs", "RevokeRefresh", "RevokeServerRole", "RotateRefresh", "SetPassword", "UnblockLogins",
 }  # fmt: skip
 READS = ("Describe", "Find", "List", "Read", "Search")
+FOREVER = 4_000_000_000_000  # by the database's clock, too
 _logins = count(1)  # of refresh tokens, which all tests share a database for
 
 
@@ -80,6 +82,13 @@ class Place:
         self.elsewhere = await self.invite(await add_guild(storage, self.owner))
         for user_id, role in ((self.admin, "admin"), (self.other, "member")):
             await storage.perform(GrantGuildRole(guild_id=self.guild, user_id=user_id, role=role, now_ms=NOW))
+        self.timed_out = await add_user(storage)
+        await storage.perform(GrantGuildRole(guild_id=self.guild, user_id=self.timed_out, role="member", now_ms=NOW))
+        await storage.perform(
+            TimeOutMember(
+                author=Author(self.owner), guild_id=self.guild, user_id=self.timed_out, ends_ms=FOREVER, now_ms=NOW
+            )
+        )
         await storage.perform(BanUser(author=Author(self.owner), guild_id=self.guild, user_id=self.banned, now_ms=NOW))
         session, laptop = login(self.admin, next(_logins)), login(self.admin, next(_logins), "laptop")
         for effect in (session, laptop):
@@ -111,6 +120,10 @@ BY_ROLE: dict[str, Callable[[Place], StorageEffect[Any]]] = {
     ),
     "ban": lambda p: BanUser(author=p.author, guild_id=p.guild, user_id=p.other, now_ms=NOW),
     "end a ban": lambda p: UnbanUser(author=p.author, guild_id=p.guild, user_id=p.banned, now_ms=NOW),
+    "time out": lambda p: TimeOutMember(
+        author=p.author, guild_id=p.guild, user_id=p.other, ends_ms=NOW + 1, now_ms=NOW
+    ),
+    "end a time-out": lambda p: EndTimeout(author=p.author, guild_id=p.guild, user_id=p.timed_out, now_ms=NOW),
     "kick": lambda p: RemoveMember(author=p.author, guild_id=p.guild, user_id=p.other, now_ms=NOW),
     "rename the guild": lambda p: RenameGuild(author=p.author, guild_id=p.guild, name="x", now_ms=NOW),
     "delete the guild": lambda p: DeleteGuild(author=p.author, guild_id=p.guild),

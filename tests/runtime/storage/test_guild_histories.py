@@ -31,18 +31,21 @@ from openguild_proto.effects.guilds import (
     FindGuildAccess,
     InsertGuild,
     InsertInvite,
+    ListMembers,
     RemoveMember,
     RenameGuild,
     SetMemberRole,
 )
 from openguild_proto.effects.logs import FindAccountPlaces, FindLogs, FindPlace, ReadLogs
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
+from openguild_proto.effects.timeouts import EndTimeout, TimeOutMember
 from openguild_proto.records import Author, LogPart
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.runtime.storage.test_message_histories import Both, opened
 from tests.support.deeds import DAY, NOW, append, new_id, token
 
 USERS = tuple(f"00000000-0000-4000-8000-00000000000{number}" for number in range(4))
+FOREVER = 4_000_000_000_000  # by the database's clock, too
 ROLES = ("guest", "member", "maintainer", "moderator", "admin", "owner")
 
 
@@ -63,7 +66,7 @@ STEP = st.tuples(
     st.sampled_from([
         "rename", "channel", "update", "drop", "invite", "join", "join", "uninvite", "leave", "kick", "role", "grant",
         "channel role", "server role", "no server role", "read", "name", "log in", "log out", "password",
-        "operator's password", "delete account",
+        "operator's password", "delete account", "time out", "let write",
     ]),
     st.integers(0, 3), st.integers(0, 3), st.integers(0, 9), st.sampled_from(ROLES),
 )  # fmt: skip
@@ -141,6 +144,11 @@ class Deeds:
                 return RevokeDevice(author=author, device_id=f"d{place % 2}", now_ms=now_ms)
             case "password":
                 return ChangePassword(author=author, checked_hash="", password_hash="", now_ms=now_ms)
+            case "time out":
+                ends_ms = FOREVER if place % 3 else NOW - 1
+                return TimeOutMember(author=author, guild_id=guild, user_id=two, ends_ms=ends_ms, now_ms=now_ms)
+            case "let write":
+                return EndTimeout(author=author, guild_id=guild, user_id=two, now_ms=now_ms)
             case "delete account":
                 return DeleteAccount(author=author, checked_hash="", now_ms=now_ms)
             case "operator's password":
@@ -169,11 +177,16 @@ def test_a_history_leaves_the_same_logs_in_both_stores(
         both.alike(deeds.effect(*step, NOW + moment))
     (guild_log,) = both.alike(ReadEvents(log_id=deeds.guild, limit=200, after=0))
     assert [event.sequence for event in guild_log] == list(range(1, len(guild_log) + 1))
+    both.alike(ListMembers(guild_id=deeds.guild))
     logs = (*USERS, deeds.guild, *deeds.channels, new_id())
     for user in USERS:
         (own,) = both.alike(ReadEvents(log_id=user, limit=200))
         assert all(later.sequence == event.sequence + 1 for event, later in itertools.pairwise(own or ()))
-        both.alike(ListOwnedAlone(user_id=user, limit=2), DescribeUser(user_id=user), FindGuildAccess(guild_id=deeds.guild, user_id=user))
+        both.alike(
+            ListOwnedAlone(user_id=user, limit=2),
+            DescribeUser(user_id=user),
+            FindGuildAccess(guild_id=deeds.guild, user_id=user),
+        )
         both.alike(FindPlace(log_id=user), FindPlace(log_id=deeds.guild), FindPlace(log_id=new_id()))
         both.alike(FindLogs(user_id=user, log_ids=logs), FindAccountPlaces(user_id=user))
     both.alike(ReadLogs(parts=(LogPart(deeds.guild, 1, 3), LogPart(new_id(), 0, 9), LogPart(USERS[1], 0, 2))))

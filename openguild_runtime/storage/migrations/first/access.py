@@ -1,8 +1,11 @@
 """Functions that tell what users are in channels, and what a change rests on: as plain statements they are planned each time."""
 
 from openguild_runtime.storage.migrations.first.appends import by_log, filled
+from openguild_runtime.storage.migrations.first.timeouts import role_now
 
-ACCESS = """
+_NOW = role_now("role", guild="c.guild_id", user="given.reader")
+ACCESS = filled(
+    """
 CREATE FUNCTION channel_access_v1(log_ids uuid[], readers uuid[]) RETURNS TABLE (
     place bigint, channel_id uuid, guild_role text, channel_role text, server_roles text[]
 ) LANGUAGE plpgsql STABLE ROWS 1 AS $function$
@@ -13,14 +16,16 @@ RETURN QUERY SELECT given.place, c.channel_id, g.role, m.role,
 FROM unnest(log_ids, readers) WITH ORDINALITY AS given (log_id, reader, place)
 JOIN channels AS c ON c.channel_id = given.log_id
 LEFT JOIN LATERAL (
-    SELECT role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.reader LIMIT 1
+    SELECT {NOW} AS role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.reader LIMIT 1
 ) AS g ON true
 LEFT JOIN LATERAL (
-    SELECT role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.reader LIMIT 1
+    SELECT {NOW} AS role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.reader LIMIT 1
 ) AS m ON true;
 END
 $function$
-"""
+""",
+    NOW=_NOW,
+)
 
 _SEEN = """
 RETURN QUERY SELECT given.place, t.sequence, t.event_id, t.sender_id, t.created_at, s.edited_text, s.edited_at, s.versions,

@@ -18,6 +18,7 @@ from openguild_runtime.storage.migrations.first import (
     reading,
     search,
     tables,
+    timeouts,
 )
 
 revision = "0001"
@@ -28,6 +29,7 @@ depends_on = None
 TABLES = (
     tables.ACCOUNTS,
     tables.GUILDS,
+    timeouts.TIMEOUTS,
     logs.CHANNELS,
     logs.LOGS,
     logs.EVENT_PARTITIONS,

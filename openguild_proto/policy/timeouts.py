@@ -1,0 +1,24 @@
+"""Decides on time-outs of members, and what a role counts as meanwhile (PROTOCOL 5.9). Both stores call it."""
+
+from __future__ import annotations
+
+from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.policy.permissions import rank
+from openguild_proto.records import MemberChange
+
+TIMED_OUT_ROLE = "viewer"
+MAX_TIMEOUT_SECS = 28 * 86_400
+
+
+def role_while_timed_out(role: str) -> str:
+    """Return what a role in the guild or in one of its channels counts as."""
+    return role if rank(role) < rank(TIMED_OUT_ROLE) else TIMED_OUT_ROLE
+
+
+def decide_timeout(*, author_role: str, held: str | None) -> MemberChange:
+    """Decide on a time-out, and on its end by a moderator. `held`: the member's role; None: they are none. Raises Refusal 403."""
+    if held is None:
+        return MemberChange.NOT_MEMBER
+    if rank(held) >= rank(author_role):
+        raise Refusal(ErrorCode.FORBIDDEN, "you can only time out members below your own rank")
+    return MemberChange.DONE
