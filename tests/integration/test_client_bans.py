@@ -43,6 +43,24 @@ async def test_a_banned_user_is_out_until_the_ban_ends(clients: tuple[Client, Cl
     assert (await bob.accept_invite(code)).role == "member"
 
 
+async def test_a_member_who_is_timed_out_only_reads_until_it_ends(clients: tuple[Client, Client]) -> None:
+    alice, bob = clients
+    guild = (await alice.create_guild("tea")).guild_id
+    channel = (await alice.create_channel(guild, "general")).channel_id
+    bob_id = (await bob.accept_invite((await alice.create_invite(guild)).code)).user_id
+    member = await alice.time_out(guild, bob_id, 600, "spam & more")
+    assert member.timed_out_until is not None
+    with pytest.raises(Forbidden):
+        await bob.post(channel, "x")
+    assert [event async for event in bob.history(channel)] == []
+    with pytest.raises(Forbidden):
+        await bob.end_timeout(guild, bob_id)
+    await alice.end_timeout(guild, bob_id, "enough")
+    with pytest.raises(NotFound):
+        await alice.end_timeout(guild, bob_id)
+    await bob.post(channel, "at once")
+
+
 async def test_a_ban_is_told_in_the_log_of_the_guild(clients: tuple[Client, Client]) -> None:
     alice, bob = clients
     guild = (await alice.create_guild("tea")).guild_id

@@ -223,6 +223,22 @@ test("a banned user is out, is refused by code, and may come back when the ban h
   assert.equal((await bob.acceptInvite(code)).role, "member");
 });
 
+test("a member who is timed out only reads until it is over", async (t) => {
+  const { alice, guildId, channelId } = await owner(t);
+  const bob = await user(t);
+  await bob.acceptInvite((await alice.createInvite(guildId)).code);
+  alice.subscribe(`guild:${guildId}`, { after: 0 });
+  const isTold = next(alice, "event", ({ event }) => event.event_type === "member.timed_out");
+  const member = await alice.timeOut(guildId, bob.userId, 600, { reason: "spam & more" });
+  const { event } = await isTold;
+  assert.deepEqual([event.content.user_id, event.content.until, event.content.reason], [bob.userId, member.timed_out_until, "spam & more"]);
+  await assert.rejects(bob.post(channelId, "x"), { code: "forbidden" });
+  await assert.rejects(bob.timeOut(guildId, alice.userId, 600), { code: "forbidden" });
+  await alice.endTimeout(guildId, bob.userId);
+  await assert.rejects(alice.endTimeout(guildId, bob.userId), { code: "not_found" });
+  assert.equal((await bob.post(channelId, "x")).sequence, 1);
+});
+
 test("a restart is survived in a slot, by what was kept as well", async (t) => {
   const { alice, channelId, log } = await owner(t, { url: direct });
   for (const text of ["1", "2", "3"]) await alice.post(channelId, text);

@@ -136,6 +136,13 @@ try {
   assert.deepEqual([scrollWidth, scrollHeight], [390, 780], "nothing is cut off, and the page itself does not scroll");
 
   // a ban, and its end
+  await one.getByRole("button", { name: `Time out ${BOB}` }).click();
+  await fill(one, "Minutes", "90", "Time out");
+  await one.locator(`.member[data-user="${BOB}"] .role`, { hasText: "timed out" }).waitFor();
+  const role = two.locator(`.member[data-user="${BOB}"] .role`); // out of sight on a telephone
+  await role.filter({ hasText: "timed out" }).waitFor({ state: "attached" });
+  await one.getByRole("button", { name: `Let write ${BOB}` }).click();
+  await role.filter({ hasText: /^member$/ }).waitFor({ state: "attached" });
   await one.getByRole("button", { name: `Ban ${BOB}` }).click();
   await fill(one, "Reason, which all members can read", "too <i>loud</i>", "Ban");
   await two.getByText("Create a guild, or join one by an invite.").waitFor();
