@@ -20,13 +20,17 @@ from openguild_runtime.storage.postgres.ban_checks import add_bans
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLogs, delete_logs, end_logs
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.remote_members import KNOW_USERS
-from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.transaction import GuildControl, Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts
 
 # Joins of the first members at once take turns: there is no row yet that one of them could hold.
 TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtextextended('mirror ' || $1::uuid::text, 0))"
-# Members of this server, before the guild, as where events of its log are stored: a mirror that begins anew refers to them again.
-HOLD_OWN = "SELECT FROM users WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR NO KEY UPDATE"
+# Members of this server, before the guild: a mirror that begins anew refers to them again. The owner may name any users.
+HOLD_OWN = """
+SELECT FROM users AS u WHERE user_id = ANY ($1::uuid[]) AND (user_id = $2 OR EXISTS (
+    SELECT FROM guild_memberships AS m WHERE m.guild_id = $3 AND m.user_id = u.user_id
+)) ORDER BY user_id FOR NO KEY UPDATE
+"""
 HOLD_GUILD = f"SELECT {GUILD} FROM guilds WHERE guild_id = $1 FOR UPDATE"
 ADD_GUILD = """
 WITH log AS (
@@ -109,13 +113,14 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
     snapshot, joined = effect.snapshot, effect.joined
     here_too = [each for each in snapshot.members if each.origin == tx.server_name] if snapshot is not None else []
     users = {each.user_id for each in (*here_too, *((joined,) if joined is not None else ()))}
-    await tx.connection.execute(HOLD_OWN, list(users))
+    await tx.connection.execute(HOLD_OWN, list(users), joined.user_id if joined is not None else None, effect.guild_id)
     if snapshot is not None:
         await tx.connection.execute(TAKE_TURN, effect.guild_id)
-        await know_users(tx, effect.origin, snapshot.members, effect.now_ms)
     guild = await _hold(tx, effect.guild_id)
     if guild is not None and guild.origin != effect.origin:
         raise Refusal(ErrorCode.ID_TAKEN)
+    if snapshot is not None:
+        await know_users(tx, effect.origin, snapshot.members, effect.now_ms)
     here = await _place(tx.connection, effect.guild_id) if guild is not None else None
     if snapshot is None and (here is None or (effect.stands is not None and is_behind(here, effect.stands))):
         return False
@@ -177,10 +182,10 @@ async def _tell(
         await tx.append(entries, sender=joined, now_ms=now_ms)
     left = [left_guild(guild_id, user_id, removed=True, reason=None) for user_id in gone]
     await tx.append(tuple(chain.from_iterable(left)), sender=None, now_ms=now_ms)
+    records = [GuildControl(ControlKind.MEMBER_REMOVED, user_id=user_id) for user_id in gone]
     if admitted is not None:
-        await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=joined)
-    for user_id in gone:
-        await tx.log(ControlKind.MEMBER_REMOVED, guild_id=guild_id, user_id=user_id)
+        records.insert(0, GuildControl(ControlKind.MEMBER_JOINED, user_id=joined))
+    await tx.log_of_guild(guild_id, records)
 
 
 async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool) -> list[str]:

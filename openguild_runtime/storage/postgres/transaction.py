@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -24,6 +24,18 @@ INSERT INTO control_log (sequence, kind, guild_id, channel_id, user_id, session_
 SELECT next.sequence, $1, $2, $3, $4, $5, $6 FROM next
 RETURNING sequence
 """
+# In one statement: each change of members and each revocation on this server waits for the counter meanwhile.
+APPEND_CONTROLS = """
+WITH next AS (
+    UPDATE control_head SET sequence = sequence + cardinality($2::text[])
+    RETURNING sequence - cardinality($2::text[]) AS former
+)
+INSERT INTO control_log (sequence, kind, guild_id, channel_id, user_id, session_ids, body)
+SELECT next.former + given.place, given.kind, $1, given.channel_id, given.user_id, '{}', given.body
+FROM next, unnest($2::text[], $3::uuid[], $4::uuid[], $5::json[]) WITH ORDINALITY
+    AS given (kind, channel_id, user_id, body, place)
+RETURNING sequence
+"""
 
 # The row of the log is locked to the end of the transaction, for the same reason.
 HOLD_IN_ORDER = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY kind, log_id FOR NO KEY UPDATE"
@@ -38,12 +50,22 @@ FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) AS e 
 """
 
 
+class GuildControl(NamedTuple):
+    """A control record of a guild, without its sequence."""
+
+    kind: ControlKind
+    channel_id: str | None = None
+    user_id: str | None = None
+    body: str | None = None
+
+
 class Transaction:
     """A running transaction. `records` and `events`: what it wrote to the control log, and to logs of guilds and users, to be
     announced after the commit.
 
     Lock order: users by id, guilds by id, an idempotency key, lines of mirrors, channels by id, invites; then the logs of
-    channels, of guilds, of users, each by id; the counter of the control log last.
+    channels, of guilds, of users, each by id; the counter of the control log last. Users of other servers whom the owner of
+    a mirrored guild names are made and renamed behind that guild, all in one statement.
     """
 
     __slots__ = ("_writer", "connection", "events", "records")
@@ -107,6 +129,20 @@ class Transaction:
                 body=body,
             )
         )
+
+    async def log_of_guild(self, guild_id: str, records: Sequence[GuildControl]) -> None:
+        """Append many records of a guild to the control log; must be the last statement of the transaction."""
+        if not records:
+            return
+        kinds, channels, users, bodies = zip(*records, strict=True)
+        rows = await self.connection.fetch(
+            APPEND_CONTROLS, guild_id, [kind.value for kind in kinds], channels, users, bodies
+        )
+        first = min(row["sequence"] for row in rows)
+        self.records += [
+            ControlRecord(first + place, record.kind, guild_id, record.channel_id, record.user_id, body=record.body)
+            for place, record in enumerate(records)
+        ]
 
 
 async def run_transaction(

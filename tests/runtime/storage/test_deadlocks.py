@@ -118,8 +118,8 @@ async def test_mirrors_that_begin_anew_do_not_wait_for_their_events_and_joins(da
 
 
 @asynccontextmanager
-async def in_line(database_url: str, log_id: str) -> AsyncIterator[Callable[[Awaitable[object]], Awaitable[None]]]:
-    """While a log is locked: begin effects, each of which waits before the next one begins. They go on at the end."""
+async def in_line(database_url: str, *log_ids: str) -> AsyncIterator[Callable[[Awaitable[object]], Awaitable[None]]]:
+    """While logs are locked: begin effects, each of which waits before the next one begins. They go on at the end."""
     other, looker = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
     begun = 0
     async with anyio.create_task_group() as tasks:
@@ -138,7 +138,7 @@ async def in_line(database_url: str, log_id: str) -> AsyncIterator[Callable[[Awa
             await eventually(waiting, what="an effect that waits")
 
         async with other.transaction():
-            await other.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", log_id)
+            await other.execute("SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) FOR UPDATE", log_ids)
             yield begin
     await other.close()
     await looker.close()

@@ -1,0 +1,153 @@
+"""What a mirrored guild holds locked while its owner's events are stored, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+import anyio
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from openguild_proto.effects.channels import Appended
+from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, StoreMirror
+from openguild_proto.effects.replica import ReadControls
+from openguild_proto.effects.roles import GrantGuildRole
+from openguild_proto.mirror_records import MirroredMember
+from openguild_proto.operations.mirrored_events import read_mirrored
+from openguild_proto.records import Author, LogPlace
+from openguild_proto.schemas.log_contents import (
+    ChannelDeletedContent,
+    LogContent,
+    MemberBannedContent,
+    MemberJoinedContent,
+    MemberRemovedContent,
+)
+from openguild_proto.schemas.log_writer import LogWriter
+from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.storage.postgres.mirrors import drop_mirror
+from openguild_runtime.storage.postgres.transaction import run_transaction
+from tests.runtime.storage.test_deadlocks import deadlocks, in_line
+from tests.support.deeds import add_channel, add_guild, add_user, append, login
+from tests.support.owner_server import HERE, NOW_MS, OWNER, SIGNER, Owner, keys_at, new_id
+
+pytestmark = pytest.mark.anyio
+
+
+class Mirrored(NamedTuple):
+    """A store that mirrors guilds."""
+
+    store: PostgresStorage
+    url: str
+
+    async def guild(self, *members: str) -> Owner:
+        """Mirror a new guild, with these members of this server."""
+        owner = Owner()
+        for user_id in members:
+            joined = owner.join(user_id, f"u{user_id[:8]}")
+            await self.store.perform(
+                StoreMirror(OWNER, owner.guild_id, joined.snapshot, NOW_MS, joined.member, joined.place)
+            )
+        return owner
+
+    async def news(self, owner: Owner, contents: Sequence[LogContent]) -> MirrorEvents:
+        """A delivery with events of the guild's log that say this, as any owner can make them."""
+        place = await self.store.perform(FindMirrorPlace(OWNER, owner.guild_id))
+        assert place is not None
+        events = []
+        for content in contents:
+            place = LogPlace(place.log_id, place.epoch, place.sequence + 1)
+            built = LogWriter(OWNER, SIGNER).write(place, content, sender=owner.user_id, now_ms=NOW_MS)
+            events.append(read_mirrored(built.wire, place, OWNER, HERE, keys_at, at_ms=NOW_MS, of_guild=True))
+        return MirrorEvents(OWNER, owner.guild_id, owner.guild_id, place.epoch, tuple(events))
+
+
+@pytest.fixture
+async def mirrored(database_url: str) -> AsyncIterator[Mirrored]:
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        yield Mirrored(store, database_url)
+        await store.aclose()
+
+
+async def test_users_whom_a_waiting_delivery_names_post_and_log_in(mirrored: Mirrored) -> None:
+    store = mirrored.store
+    insider, named = await add_user(store), await add_user(store)
+    guild = await add_guild(store, insider)
+    channel = await add_channel(store, guild, insider)
+    await store.perform(GrantGuildRole(user_id=named, guild_id=guild, role="member", now_ms=NOW_MS))
+    owner = await mirrored.guild(insider)
+    joins = [MemberJoinedContent(user_id, "x", "member") for user_id in (insider, named)]
+    delivery = await mirrored.news(owner, [*joins, *(MemberBannedContent(user_id) for user_id in (insider, named))])
+    async with in_line(mirrored.url, owner.guild_id) as begin:
+        await begin(store.perform(delivery))
+        for number, user_id in enumerate((insider, named), start=1):
+            assert isinstance(await store.perform(append(channel, user_id, author=Author(user_id))), Appended)
+            assert await store.perform(login(user_id, number))
+
+
+async def test_a_mirror_that_begins_anew_holds_no_user_whom_its_owner_calls_a_member(mirrored: Mirrored) -> None:
+    store = mirrored.store
+    insider, named = await add_user(store), await add_user(store)
+    owner = await mirrored.guild(insider)
+    snapshot = owner.join(new_id()).snapshot
+    assert snapshot is not None
+    lie = MirroredMember(named, "named", "member", NOW_MS, origin=HERE)
+    renewed = replace(snapshot, epoch=2, members=[*snapshot.members, lie])
+    async with in_line(mirrored.url, owner.guild_id) as begin:
+        await begin(store.perform(StoreMirror(OWNER, owner.guild_id, renewed, NOW_MS)))
+        assert await store.perform(login(named, 1))
+
+
+async def test_deliveries_of_two_guilds_that_the_same_new_users_join_do_not_wait_for_each_other(
+    mirrored: Mirrored,
+) -> None:
+    before = await deadlocks(mirrored.url)
+    insider, users = await add_user(mirrored.store), [new_id(), new_id()]
+    owners = [await mirrored.guild(insider) for _ in range(2)]
+    async with in_line(mirrored.url, *(owner.channel_id for owner in owners)) as begin:
+        for owner, (first, second) in zip(owners, (users, users[::-1]), strict=True):
+            delivery = await mirrored.news(
+                owner,
+                [
+                    MemberJoinedContent(first, "first", "member"),
+                    ChannelDeletedContent(owner.channel_id, "general"),
+                    MemberJoinedContent(second, "second", "member"),
+                ],
+            )
+            await begin(mirrored.store.perform(delivery))
+    await mirrored.store.aclose()
+    assert await deadlocks(mirrored.url) == before
+
+
+async def test_a_delivery_tells_removed_users_in_the_order_of_their_logs(mirrored: Mirrored) -> None:
+    """Beside the end of another mirror, which tells the same users."""
+    before = await deadlocks(mirrored.url)
+    insider, *users = sorted([await add_user(mirrored.store) for _ in range(3)])
+    one, other = await mirrored.guild(insider, *users), await mirrored.guild(*users)
+    delivery = await mirrored.news(one, [MemberRemovedContent(user_id) for user_id in reversed(users)])
+    async with in_line(mirrored.url, users[0]) as begin:
+        await begin(mirrored.store.perform(DropMirror(OWNER, other.guild_id, NOW_MS)))
+        await begin(mirrored.store.perform(delivery))
+    await mirrored.store.aclose()
+    assert await deadlocks(mirrored.url) == before
+
+
+async def test_the_end_of_a_mirror_holds_the_control_log_for_two_statements(mirrored: Mirrored) -> None:
+    """However many users of this server are members: every join and revocation on it waits meanwhile."""
+    users = [await add_user(mirrored.store) for _ in range(5)]
+    owner = await mirrored.guild(*users)
+    connection = await asyncpg.connect(mirrored.url)
+    before = await connection.fetchval("SELECT sequence FROM control_head")
+    asked: list[str] = []
+    with connection.query_logger(lambda record: asked.append(record.query)):
+        _, ended = await run_transaction(
+            connection, drop_mirror, DropMirror(OWNER, owner.guild_id, NOW_MS), writer=LogWriter(), snapshot=False
+        )
+    await connection.close()
+    assert sum("control_head" in query for query in asked) == 2
+    stored = await mirrored.store.perform(ReadControls(after=before, limit=100))
+    assert list(stored) == ended.records
+    assert [record.user_id for record in stored[:-1]] == sorted(users)
