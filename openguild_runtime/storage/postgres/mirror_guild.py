@@ -76,7 +76,9 @@ class GuildMirror:
         self._guild_id = guild_id
         self._entries: list[tuple[Entries, str, int]] = []  # of users' logs: with sender and time
         self._records: list[GuildControl] = []
-        self._mistaken: dict[str, int] = {}  # users of this server who are no members, and when the owner said that they are
+        self._mistaken: dict[
+            str, int
+        ] = {}  # users of this server who are no members, and when the owner said that they are
         self.lost_members = False  # whether somebody is a member no more
 
     async def know_members(self, told: Iterable[tuple[MirroredEvent, object]]) -> None:
@@ -209,6 +211,4 @@ class GuildMirror:
 
 def member_of(event: MirroredEvent, joined: MemberJoinedContent) -> MirroredMember:
     """Return the member whom the event tells of."""
-    return MirroredMember(
-        joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin
-    )
+    return MirroredMember(joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin)
