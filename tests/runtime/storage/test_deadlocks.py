@@ -8,15 +8,19 @@ from contextlib import asynccontextmanager
 import anyio
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.effects.channels import DeleteChannel
-from openguild_proto.effects.guilds import DeleteGuild, InsertInvite, RemoveMember
+from openguild_proto.effects.guilds import DeleteGuild, InsertGuild, InsertInvite, RemoveMember
 from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, ReadSnapshot, RemoteJoin, StoreMirror
+from openguild_proto.errors import Refusal
 from openguild_proto.mirror_records import RemoteUser
+from openguild_proto.policy.repeats import Once
 from openguild_proto.records import Author, MemberChange
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, login, new_id
+from tests.support.guild_deeds import accept, invite
 from tests.support.owner_server import OWNER, Owner
 from tests.support.peers import PEER, join
 from tests.support.waiting import eventually
@@ -25,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 HOLD_LOG = "SELECT FROM logs WHERE log_id = $1 FOR UPDATE"
+HOLD_KEY = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"  # of an idempotency key, behind its user's id
 HOLD_INDEX = "SELECT search_hold_v1(ARRAY[$1::uuid])"
 
 
@@ -216,5 +221,25 @@ async def test_the_first_join_from_a_server_and_the_end_of_a_channel_do_not_wait
         assert isinstance(joined[0], RemoteJoin)
         assert joined[0].snapshot is not None
         assert joined[0].snapshot.channels == []
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+async def test_a_guild_and_a_join_with_one_key_do_not_wait_for_each_other(database_url: str) -> None:
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner, user = await add_user(store), await add_user(store)
+        code = await invite(store, await add_guild(store, owner), owner)
+        once = [Once("key", bytes([number]) * 32) for number in range(2)]
+
+        async def join() -> None:
+            with pytest.raises(Refusal):
+                await store.perform(replace(accept(code, user), once=once[1]))
+
+        async with in_line(database_url, f"{user}key", lock=HOLD_KEY) as begin:
+            await begin(store.perform(InsertGuild(Author(user), new_id(), "guild", NOW, once=once[0])))
+            await begin(join())
         await store.aclose()
     assert await deadlocks(database_url) == before
