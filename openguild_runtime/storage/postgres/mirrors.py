@@ -80,6 +80,14 @@ SELECT FROM mark_read_v1(ARRAY(
     SELECT channel_id FROM channels JOIN logs ON log_id = channel_id WHERE guild_id = $1 AND head_sequence > 0
 ), $2, NULL, $3)
 """
+# Of many members at once, in channels that this transaction has made: nobody else can have a position there.
+ALL_READ_ALL = """
+INSERT INTO channel_read_state (channel_id, user_id, last_read_sequence, last_read_messages, updated_at)
+SELECT c.channel_id, given.user_id, l.head_sequence, l.message_count, given.joined_at
+FROM unnest($2::uuid[], $3::timestamptz[]) AS given (user_id, joined_at),
+    channels AS c JOIN logs AS l ON l.log_id = c.channel_id
+WHERE c.guild_id = $1 AND l.head_sequence > 0
+"""
 OWN_MEMBERS = """
 SELECT m.user_id, m.role, m.joined_at FROM guild_memberships AS m JOIN users AS u USING (user_id)
 WHERE m.guild_id = $1 AND u.origin IS NULL
@@ -229,8 +237,9 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
         [*(None for _ in kept), *(member.origin or origin for member in remote)],
     )
     await add_channels(tx, origin, guild_id, snapshot.channels)
-    for row in kept:
-        await connection.execute(READ_ALL, guild_id, row["user_id"], row["joined_at"])
+    await connection.execute(
+        ALL_READ_ALL, guild_id, [row["user_id"] for row in kept], [row["joined_at"] for row in kept]
+    )
     return sorted(str(row["user_id"]) for row in own if row not in kept)
 
 

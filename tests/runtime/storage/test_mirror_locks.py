@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from openguild_proto.effects.channels import Appended
+from openguild_proto.effects.channels import Appended, ListUnread
 from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, StoreMirror
 from openguild_proto.effects.replica import ReadControls
 from openguild_proto.effects.roles import GrantGuildRole
@@ -26,7 +26,7 @@ from openguild_proto.schemas.log_contents import (
 )
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.postgres import PostgresStorage
-from openguild_runtime.storage.postgres.mirrors import drop_mirror
+from openguild_runtime.storage.postgres.mirrors import drop_mirror, store_mirror
 from openguild_runtime.storage.postgres.transaction import run_transaction
 from tests.runtime.storage.test_deadlocks import deadlocks, in_line
 from tests.support.deeds import add_channel, add_guild, add_user, append, login
@@ -151,3 +151,28 @@ async def test_the_end_of_a_mirror_holds_the_control_log_for_two_statements(mirr
     stored = await mirrored.store.perform(ReadControls(after=before, limit=100))
     assert list(stored) == ended.records
     assert [record.user_id for record in stored[:-1]] == sorted(users)
+
+
+async def test_a_mirror_begins_anew_in_as_many_statements_however_many_are_members(mirrored: Mirrored) -> None:
+    """The guild is locked meanwhile, and a transaction has a limited time."""
+    counts = []
+    for size in (1, 4):
+        users = [await add_user(mirrored.store) for _ in range(size)]
+        owner = await mirrored.guild(*users)
+        snapshot = owner.join(new_id()).snapshot
+        assert snapshot is not None
+        channels = [replace(line, epoch=2, sequence=7, messages=5) for line in snapshot.channels]
+        renewed = replace(snapshot, epoch=2, channels=channels)
+        connection = await asyncpg.connect(mirrored.url)
+        asked: list[str] = []
+        with connection.query_logger(lambda record, asked=asked: asked.append(record.query)):
+            await run_transaction(
+                connection, store_mirror, StoreMirror(OWNER, owner.guild_id, renewed, NOW_MS), writer=LogWriter(),
+                snapshot=False,
+            )  # fmt: skip
+        await connection.close()
+        counts.append(len(asked))
+        for user_id in users:
+            (state,) = await mirrored.store.perform(ListUnread(user_id=user_id, limit=10))
+            assert (state.last_read_sequence, state.latest_sequence, state.unread) == (7, 7, 0)
+    assert counts[0] == counts[1]
