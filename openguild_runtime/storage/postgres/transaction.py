@@ -152,13 +152,16 @@ async def run_transaction(
     *,
     writer: LogWriter,
     snapshot: bool,
+    limit_secs: float | None = None,
 ) -> tuple[Any, Transaction]:
     """Run `function(transaction, effect)` in a transaction. Return its result and the transaction, which has ended.
 
-    `snapshot`: all statements read as of one moment, and none writes.
+    `snapshot`: all statements read as of one moment, and none writes. `limit_secs`: of each statement, if not that of the session.
     """
     tx = Transaction(connection, writer)
     async with connection.transaction(isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot):
+        if limit_secs is not None:
+            await connection.execute(f"SET LOCAL statement_timeout = {int(limit_secs * 1000)}")
         result = await function(tx, effect)
     return result, tx
 
