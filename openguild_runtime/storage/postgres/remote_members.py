@@ -17,6 +17,7 @@ from openguild_runtime.system.turns import Pauses
 
 # Names of known users are those that their home says: the server $6 that speaks renames its own only.
 # No name of an account begins with the control character, so a remote user takes nobody's name, and nobody logs in as one.
+# A log of that id, without a user, is a guild's or a channel's: the id is taken.
 KNOW_USERS = """
 WITH given AS (
     SELECT DISTINCT ON (user_id) user_id, username, display_name, origin
@@ -28,6 +29,7 @@ WITH given AS (
 ), added AS (
     INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at, display_name, origin)
     SELECT user_id, username, E'\\x1f' || user_id, '', $5, $5, display_name, origin FROM given
+    WHERE NOT EXISTS (SELECT FROM logs WHERE log_id = given.user_id)
     ON CONFLICT (user_id) DO NOTHING RETURNING user_id
 )
 INSERT INTO logs (log_id, kind) SELECT user_id, 'user' FROM added
