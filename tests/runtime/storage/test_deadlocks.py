@@ -12,12 +12,13 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.effects.channels import DeleteChannel
+from openguild_proto.effects.deliveries import BeginChains, ChainPoint, MoveChains, ReadChains
 from openguild_proto.effects.guilds import DeleteGuild, InsertGuild, InsertInvite, RemoveMember
 from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, ReadSnapshot, RemoteJoin, StoreMirror
 from openguild_proto.errors import Refusal
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.policy.repeats import Once
-from openguild_proto.records import Author, MemberChange
+from openguild_proto.records import Author, LogPlace, MemberChange
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, login, new_id
 from tests.support.guild_deeds import accept, invite
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.anyio
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 HOLD_LOG = "SELECT FROM logs WHERE log_id = $1 FOR UPDATE"
 HOLD_KEY = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"  # of an idempotency key, behind its user's id
+HOLD_CHAIN = "SELECT FROM federation_chains WHERE log_id = $1 FOR UPDATE"
 HOLD_INDEX = "SELECT search_hold_v1(ARRAY[$1::uuid])"
 
 
@@ -241,5 +243,28 @@ async def test_a_guild_and_a_join_with_one_key_do_not_wait_for_each_other(databa
         async with in_line(database_url, f"{user}key", lock=HOLD_KEY) as begin:
             await begin(store.perform(InsertGuild(Author(user), new_id(), "guild", NOW, once=once[0])))
             await begin(join())
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+async def test_processes_that_store_the_same_chains_do_not_wait_for_each_other(database_url: str) -> None:
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        guild = await add_guild(store, owner)
+        one, other = sorted([await add_channel(store, guild, owner) for _ in range(2)])
+
+        def points(*log_ids: str, sequence: int) -> tuple[ChainPoint, ...]:
+            return tuple(ChainPoint(LogPlace(log_id, 1, sequence), b"%d" % sequence) for log_id in log_ids)
+
+        await store.perform(BeginChains(points(one, other, sequence=0)))
+        async with in_line(database_url, other, lock=HOLD_CHAIN) as begin:
+            await begin(store.perform(MoveChains(points(other, one, sequence=2), ())))
+            await begin(store.perform(MoveChains(points(one, other, sequence=1), ())))
+        places = tuple(point.place for point in points(one, other, sequence=2))
+        stored = await store.perform(ReadChains(places, 10))
+        assert [part.point for part in stored] == list(points(one, other, sequence=2))
         await store.aclose()
     assert await deadlocks(database_url) == before
