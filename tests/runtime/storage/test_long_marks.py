@@ -27,7 +27,7 @@ from tests.support.messages import post, stored
 
 pytestmark = pytest.mark.anyio
 
-FEW = MARK_READ.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(f"> {LONG_PART}", "> 1")
+FEW = MARK_READ.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(f" {LONG_PART}", " 1")
 HOLD_POSITION = "SELECT FROM channel_read_state WHERE channel_id = $1 FOR UPDATE"
 
 

@@ -124,7 +124,7 @@ IF asked IS NOT NULL THEN
     ) INTO known_logs, known_formers, known_places, known_counts
     FROM channel_read_state AS s JOIN logs AS l ON l.log_id = s.channel_id
     WHERE s.channel_id = ANY (channels_read) AND s.user_id = reader
-        AND asked - s.last_read_sequence > {LONG} AND l.head_sequence - asked > {LONG};
+        AND asked BETWEEN s.last_read_sequence + {LONG} AND l.head_sequence - {LONG};
 END IF;
 PERFORM FROM channel_read_state WHERE channel_id = ANY (channels_read) AND user_id = reader
     ORDER BY channel_id FOR NO KEY UPDATE;
