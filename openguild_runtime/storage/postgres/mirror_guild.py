@@ -26,13 +26,13 @@ from openguild_proto.schemas.log_contents import (
     MemberRoleSetContent,
     MemberUnbannedContent,
 )
-from openguild_proto.schemas.log_entries import Entries, left_guild
+from openguild_proto.schemas.log_entries import left_guild
 from openguild_proto.schemas.payloads import channel_body
 from openguild_runtime.storage.postgres.ban_checks import end_ban, mirror_ban
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users
-from openguild_runtime.storage.postgres.transaction import GuildControl, Transaction
+from openguild_runtime.storage.postgres.transaction import Change, GuildControl, Transaction
 from openguild_runtime.storage.postgres.values import moment, rows_changed
 
 HAS_OWN_MEMBERS = """
@@ -74,7 +74,7 @@ class GuildMirror:
         self._connection = tx.connection
         self._origin = origin
         self._guild_id = guild_id
-        self._entries: list[tuple[Entries, str, int]] = []  # of users' logs: with sender and time
+        self._changes: list[Change] = []  # for users' logs
         self._records: list[GuildControl] = []
         self._mistaken: dict[
             str, int
@@ -176,7 +176,7 @@ class GuildMirror:
         await end_lost_rights(self._tx, self._guild_id, user_id, held, None)
         if await self._connection.fetchval("SELECT origin IS NULL FROM users WHERE user_id = $1", user_id):
             entries = left_guild(self._guild_id, user_id, removed=removed, reason=reason)
-            self._entries.append((entries, event.sender_id, event.at_ms))
+            self._changes.append((entries, event.sender_id, event.at_ms))
         self._record(ControlKind.MEMBER_REMOVED, user_id=user_id)
 
     async def _ban(self, event: MirroredEvent, content: MemberBannedContent) -> None:
@@ -198,11 +198,7 @@ class GuildMirror:
         if self._mistaken:
             due = [moment(at_ms) for at_ms in self._mistaken.values()]
             await self._connection.execute(NOTE_MISTAKEN, self._origin, self._guild_id, list(self._mistaken), due)
-        users = {log_id for entries, _, _ in self._entries for log_id, _ in entries}
-        if len(users) > 1:
-            await self._tx.hold_logs(list(users))
-        for entries, sender, at_ms in self._entries:
-            await self._tx.append(entries, sender=sender, now_ms=at_ms)
+        await self._tx.append_each(self._changes)
         await self._tx.log_of_guild(self._guild_id, self._records)
 
     def _record(self, kind: ControlKind, **members: Any) -> None:

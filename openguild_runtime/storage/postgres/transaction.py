@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -31,8 +31,8 @@ WITH next AS (
     RETURNING sequence - cardinality($2::text[]) AS former
 )
 INSERT INTO control_log (sequence, kind, guild_id, channel_id, user_id, session_ids, body)
-SELECT next.former + given.place, given.kind, $1, given.channel_id, given.user_id, '{}', given.body
-FROM next, unnest($2::text[], $3::uuid[], $4::uuid[], $5::json[]) WITH ORDINALITY
+SELECT next.former + given.place, given.kind, $1, given.channel_id, given.user_id, '{}', given.body::json
+FROM next, unnest($2::text[], $3::uuid[], $4::uuid[], $5::text[]) WITH ORDINALITY
     AS given (kind, channel_id, user_id, body, place)
 RETURNING sequence
 """
@@ -45,9 +45,14 @@ WHERE log_id = taken.id RETURNING log_id, epoch, head_sequence - taken.places AS
 """
 APPEND_EVENTS = """
 INSERT INTO log_events (log_id, sequence, event_id, event_type, wire, sender_id, created_at, fingerprint, message_number)
-SELECT log_id, sequence, event_id, event_type, wire, $6, $7, '', 0
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) AS e (log_id, sequence, event_id, event_type, wire)
+SELECT log_id, sequence, event_id, event_type, wire, sender_id, created_at, '', 0
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::timestamptz[])
+    AS e (log_id, sequence, event_id, event_type, wire, sender_id, created_at)
 """
+
+
+Change: TypeAlias = tuple[Entries, str | None, int]
+"""What the logs of guilds and users tell of a change: entries, their sender, the time in milliseconds."""
 
 
 class GuildControl(NamedTuple):
@@ -87,9 +92,13 @@ class Transaction:
 
     async def append(self, entries: Entries, *, sender: str | None, now_ms: int) -> None:
         """Append to the logs of guilds and users. `sender`: the user who made the change; None: the operator."""
-        if not entries:
+        await self.append_each([(entries, sender, now_ms)])
+
+    async def append_each(self, changes: Sequence[Change]) -> None:
+        """Append what several changes tell, all in a few statements: the logs are locked meanwhile."""
+        counts = Counter(log_id for entries, _, _ in changes for log_id, _ in entries)
+        if not counts:
             return
-        counts = Counter(log_id for log_id, _ in entries)
         if len(counts) > 1:
             await self.hold_logs(list(counts))
         taken = await self.connection.fetch(TAKE_PLACES, list(counts), list(counts.values()))
@@ -97,12 +106,14 @@ class Transaction:
         if len(places) < len(counts):
             raise LocalProtocolError("a guild and a user have a log as long as they exist")
         rows = []
-        for log_id, content in entries:
-            place = places[log_id] = replace(places[log_id], sequence=places[log_id].sequence + 1)
-            built = self._writer.write(place, content, sender=sender, now_ms=now_ms)
-            rows.append((log_id, place.sequence, built.event_id, content.event_type, built.wire))
-            self.events.append(StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms))
-        await self.connection.execute(APPEND_EVENTS, *zip(*rows, strict=True), sender or "", moment(now_ms))
+        for entries, sender, now_ms in changes:
+            at = moment(now_ms)
+            for log_id, content in entries:
+                place = places[log_id] = replace(places[log_id], sequence=places[log_id].sequence + 1)
+                built = self._writer.write(place, content, sender=sender, now_ms=now_ms)
+                rows.append((log_id, place.sequence, built.event_id, content.event_type, built.wire, sender or "", at))
+                self.events.append(StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms))
+        await self.connection.execute(APPEND_EVENTS, *zip(*rows, strict=True))
 
     async def log(
         self,

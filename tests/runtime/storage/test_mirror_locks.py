@@ -11,12 +11,14 @@ import pytest
 from msgspec.structs import replace
 
 from openguild_proto.effects.channels import Appended, ListUnread
+from openguild_proto.effects.logs import FindPlace, ReadLogs
 from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, StoreMirror
 from openguild_proto.effects.replica import ReadControls
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.mirror_records import MirroredMember
 from openguild_proto.operations.mirrored_events import read_mirrored
-from openguild_proto.records import Author, LogPlace
+from openguild_proto.records import Author, LogPart, LogPlace
+from openguild_proto.schemas.events import parse_event
 from openguild_proto.schemas.log_contents import (
     ChannelDeletedContent,
     LogContent,
@@ -26,8 +28,9 @@ from openguild_proto.schemas.log_contents import (
 )
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.storage.postgres.mirror_events import mirror_events
 from openguild_runtime.storage.postgres.mirrors import drop_mirror, store_mirror
-from openguild_runtime.storage.postgres.transaction import run_transaction
+from openguild_runtime.storage.postgres.transaction import HOLD_IN_ORDER, run_transaction
 from tests.runtime.storage.test_deadlocks import deadlocks, in_line
 from tests.support.deeds import add_channel, add_guild, add_user, append, login
 from tests.support.owner_server import HERE, NOW_MS, OWNER, SIGNER, Owner, keys_at, new_id
@@ -176,3 +179,23 @@ async def test_a_mirror_begins_anew_in_as_many_statements_however_many_are_membe
             (state,) = await mirrored.store.perform(ListUnread(user_id=user_id, limit=10))
             assert (state.last_read_sequence, state.latest_sequence, state.unread) == (7, 7, 0)
     assert counts[0] == counts[1]
+
+
+async def test_removed_users_are_told_together(mirrored: Mirrored) -> None:
+    """Their logs are locked meanwhile: who mentions one of them waits, with the whole channel."""
+    insider, *users = [await add_user(mirrored.store) for _ in range(4)]
+    owner = await mirrored.guild(insider, *users)
+    delivery = await mirrored.news(owner, [MemberRemovedContent(user_id) for user_id in users])
+    connection = await asyncpg.connect(mirrored.url)
+    asked: list[str] = []
+    with connection.query_logger(lambda record: asked.append(record.query)):
+        await run_transaction(connection, mirror_events, delivery, writer=LogWriter(), snapshot=False)
+    await connection.close()
+    held = next(place for place, query in enumerate(asked) if query == HOLD_IN_ORDER)
+    assert len(asked[held:]) == 5  # and the places, the events, the control log, the commit
+    for user_id in users:
+        place = await mirrored.store.perform(FindPlace(user_id))
+        assert place is not None
+        (told,) = await mirrored.store.perform(ReadLogs((LogPart(user_id, place.sequence - 1, 1),)))
+        event = parse_event(told.wire)
+        assert (event.event_type, event.sender) == ("guild.left", owner.user_id)
