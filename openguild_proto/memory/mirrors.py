@@ -130,7 +130,7 @@ def know_user(state: State, member: MirroredMember, home: str | None, sender: st
         if home == sender:
             state.users[member.user_id] = replace(known, username=member.username, display_name=member.display_name)
         return True
-    if home is None:
+    if home is None or state.has_log(member.user_id):
         return False
     state.users[member.user_id] = UserRecord(
         member.user_id, member.username, "", now_ms, now_ms, display_name=member.display_name, origin=home

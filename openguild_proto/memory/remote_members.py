@@ -97,6 +97,8 @@ def know_remote_user(state: State, effect: KnowRemoteUser) -> None:
 def _know(state: State, peer: str, user: RemoteUser, now_ms: int) -> None:
     known = state.users.get(user.user_id)
     if known is None:
+        if state.has_log(user.user_id):
+            raise Refusal(ErrorCode.ID_TAKEN)
         state.users[user.user_id] = UserRecord(
             user.user_id, user.username, "", now_ms, now_ms, display_name=user.display_name, origin=peer
         )

@@ -180,6 +180,10 @@ class State:
         mirror = self.mirrors.get(log_id)
         return mirror.base if mirror is not None else self.bases.get(log_id, 0)
 
+    def has_log(self, log_id: str) -> bool:
+        """Whether a guild, a channel or a user has this id."""
+        return log_id in self.logs or log_id in self.channels
+
     def events_of(self, log_id: str) -> list[StoredEvent] | None:
         """Return the events of the log of a channel, guild or user; None: there is none."""
         channel = self.channels.get(log_id)

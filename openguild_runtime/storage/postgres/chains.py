@@ -58,10 +58,14 @@ WITH {_GIVEN}, held AS (
 )
 INSERT INTO federation_checkpoints (log_id, epoch, sequence, hash) SELECT log_id, epoch, sequence, hash FROM begun
 """
+# In the order of the logs: processes that deliver the same ones to other peers store their tips at the same time.
 MOVE_TIPS = f"""
-WITH {_GIVEN}
+WITH {_GIVEN}, held AS MATERIALIZED (
+    SELECT log_id FROM federation_chains WHERE log_id IN (SELECT log_id FROM given) ORDER BY log_id FOR NO KEY UPDATE
+)
 UPDATE federation_chains AS f SET sequence = given.sequence, hash = given.hash
-FROM given, {_LAZILY} AS lazily WHERE f.log_id = given.log_id AND f.epoch = given.epoch AND f.sequence < given.sequence
+FROM given JOIN held USING (log_id), {_LAZILY} AS lazily
+WHERE f.log_id = given.log_id AND f.epoch = given.epoch AND f.sequence < given.sequence
 """
 ADD_CHECKPOINTS = f"""
 WITH {_GIVEN}, held AS (

@@ -87,6 +87,17 @@ FROM guilds AS g FULL JOIN federation_guilds AS f USING (guild_id)
 WHERE g.origin IS NOT NULL OR f.peer IS NOT NULL
 GROUP BY guild_id, g.name, g.origin ORDER BY guild_id LIMIT $1
 """
+READABLE = """
+SELECT c.guild_id FROM channels AS c WHERE c.channel_id = $2 AND c.origin IS NULL AND (
+    EXISTS (
+        SELECT FROM guild_memberships AS m JOIN users AS u USING (user_id)
+        WHERE m.guild_id = c.guild_id AND u.origin = $1
+    ) OR EXISTS (
+        SELECT FROM channel_memberships AS m JOIN users AS u USING (user_id)
+        WHERE m.channel_id = c.channel_id AND u.origin = $1
+    )
+)
+"""
 
 _keys = msgspec.json.Decoder(tuple[PublishedKey, ...])
 _rulings = msgspec.json.Decoder(tuple[Ruling, ...])
@@ -237,19 +248,5 @@ async def list_guild_homes(connection: Connection, effect: ListGuildHomes) -> tu
 
 @performs(FindReadable, Mode.QUERY)
 async def find_readable(connection: Connection, effect: FindReadable) -> str | None:
-    guild_id = await connection.fetchval(
-        """
-        SELECT c.guild_id FROM channels AS c WHERE c.channel_id = $2 AND c.origin IS NULL AND (
-            EXISTS (
-                SELECT FROM guild_memberships AS m JOIN users AS u USING (user_id)
-                WHERE m.guild_id = c.guild_id AND u.origin = $1
-            ) OR EXISTS (
-                SELECT FROM channel_memberships AS m JOIN users AS u USING (user_id)
-                WHERE m.channel_id = c.channel_id AND u.origin = $1
-            )
-        )
-        """,
-        effect.server,
-        effect.channel_id,
-    )
+    guild_id = await connection.fetchval(READABLE, effect.server, effect.channel_id)
     return str(guild_id) if guild_id is not None else None

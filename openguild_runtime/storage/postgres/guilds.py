@@ -51,6 +51,8 @@ SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2)
 @performs(InsertGuild, Mode.TRANSACTION)
 async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | LimitReached:
     now, owner_id = moment(effect.now_ms), effect.author.user_id
+    # lock the user, so that the count of guilds holds; before the key, as an acceptance of an invite does
+    await tx.connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", owner_id)
     await require_author(tx, effect.author)
     repeated = await find_repeat(tx, effect.author, effect.once, GuildRecord, effect.now_ms)
     if repeated is not None:
@@ -83,8 +85,7 @@ async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | Li
 
 
 async def _guilds_owned(tx: Transaction, user_id: str) -> int:
-    """Lock the user, and return how many guilds they own."""
-    await tx.connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
+    """Return how many guilds the user owns, whose row is held."""
     owned: int = await tx.connection.fetchval(
         "SELECT count(*) FROM guild_memberships WHERE user_id = $1 AND role = $2", user_id, OWNER
     )

@@ -133,9 +133,12 @@ async def note_mentions(tx: Transaction, effects: Sequence[AppendEvent], outcome
     readers: dict[str, list[str]] = {}
     for row in rows:
         readers.setdefault(row["event_id"], []).append(str(row["user_id"]))
-    for effect, event in stored:
-        entries = mentioned(readers.get(event.event_id, ()), event)
-        await tx.append(entries, sender=effect.sender_id, now_ms=event.created_at_ms)
+    await tx.append_each(
+        [
+            (mentioned(readers.get(event.event_id, ()), event), effect.sender_id, event.created_at_ms)
+            for effect, event in stored
+        ]
+    )
 
 
 @performs(ListMentions, Mode.QUERY)

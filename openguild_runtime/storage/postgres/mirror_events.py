@@ -14,10 +14,9 @@ from openguild_proto.records import LogPlace, Redact, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.event_effects import as_kept
 from openguild_proto.schemas.events import parse_content, parse_event
-from openguild_runtime.storage.postgres.authority import hold_users
 from openguild_runtime.storage.postgres.changes import judge_and_write
 from openguild_runtime.storage.postgres.mentions import mentions_somebody, note_mentions
-from openguild_runtime.storage.postgres.mirror_guild import GuildMirror, users_of
+from openguild_runtime.storage.postgres.mirror_guild import GuildMirror
 from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, texts
@@ -40,7 +39,8 @@ SELECT l.epoch, l.head_sequence, m.hash,
 FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
 WHERE m.log_id = $1 AND m.guild_id = $2 AND g.origin = $3 FOR NO KEY UPDATE OF l, m
 """
-# Locks the guild before its log, as every change of it does; a deletion of the guild waits.
+# Locks the guild before its log, as every change of it does; a deletion of the guild waits. Users are not locked: the owner may
+# name any users of this server, and none of what they do here rests on their rights in its guild.
 HOLD_GUILD = "SELECT FROM guilds WHERE guild_id = $1 AND origin = $2 FOR NO KEY UPDATE"
 CHAIN = "UPDATE federation_mirrors SET hash = $2, receipt = $3 WHERE log_id = $1"
 RAISE_HEAD = "UPDATE logs SET head_sequence = $2 WHERE log_id = $1"
@@ -68,7 +68,6 @@ DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
 async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
     of_guild = effect.log_id == effect.guild_id
     if of_guild:
-        await hold_users(tx, users_of(effect.events))
         await tx.connection.execute(HOLD_GUILD, effect.guild_id, effect.origin)
     row = await tx.connection.fetchrow(
         HOLD,
@@ -126,9 +125,11 @@ async def _guild_events(
         [moment(event.at_ms) for event in fresh],
     )
     mirror = GuildMirror(tx, effect.origin, effect.guild_id)
-    for event in fresh:
+    told = [(event, parse_content(parse_event(event.wire))) for event in fresh]
+    await mirror.know_members(told)
+    for event, content in told:
         tx.events.append(StoredEvent(effect.log_id, event.sequence, event.event_id, event.wire, event.at_ms))
-        await mirror.apply(event, parse_content(parse_event(event.wire)))
+        await mirror.apply(event, content)
     if mirror.lost_members and not await mirror.has_own_members():
         channel_ids = await clear(tx, effect.guild_id)
         await mirror.tell()

@@ -11,7 +11,6 @@ from openguild_proto.policy.invites import invite_id
 from openguild_proto.records import ChannelRecord, ControlKind
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.event_effects import ban_told
-from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import (
     ChannelCreatedContent,
     ChannelDeletedContent,
@@ -28,7 +27,7 @@ from openguild_proto.schemas.log_contents import (
     MemberTimedOutContent,
     MemberUnbannedContent,
 )
-from openguild_proto.schemas.log_entries import Entries, left_guild
+from openguild_proto.schemas.log_entries import left_guild
 from openguild_proto.schemas.payloads import channel_body
 from openguild_proto.timestamps import to_millis
 from openguild_runtime.storage.postgres.ban_checks import end_ban, mirror_ban
@@ -36,7 +35,7 @@ from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users
 from openguild_runtime.storage.postgres.timeouts import drop_timeout, keep_timeouts
-from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.transaction import Change, GuildControl, Transaction
 from openguild_runtime.storage.postgres.values import moment, rows_changed
 
 HAS_OWN_MEMBERS = """
@@ -55,7 +54,8 @@ LEAVE = "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2 RETU
 # Earlier notes are made anew: a process that has told the owner of one forgets only that one.
 NOTE_MISTAKEN = """
 INSERT INTO federation_partings AS p (origin, guild_id, user_id, due_at)
-SELECT $1, $2, u.user_id, $4 FROM users AS u WHERE u.user_id = ANY ($3::uuid[]) AND u.origin IS NULL AND NOT EXISTS (
+SELECT $1, $2, u.user_id, given.due_at FROM unnest($3::uuid[], $4::timestamptz[]) AS given (user_id, due_at)
+JOIN users AS u USING (user_id) WHERE u.origin IS NULL AND NOT EXISTS (
     SELECT FROM guild_memberships AS m WHERE m.guild_id = $2 AND m.user_id = u.user_id
 ) ORDER BY u.user_id
 ON CONFLICT (origin, guild_id, user_id)
@@ -69,27 +69,31 @@ OF_GUILD = "SELECT EXISTS (SELECT FROM channels WHERE channel_id = $1 AND guild_
 EXISTS = "SELECT EXISTS (SELECT FROM logs WHERE log_id = $1)"
 
 
-def users_of(events: Iterable[MirroredEvent]) -> list[str]:
-    """Return the users whose rights the events change, for the lock that comes first."""
-    found = set()
-    for event in events:
-        user_id = getattr(parse_content(parse_event(event.wire)), "user_id", None)
-        if user_id is not None:
-            found.add(user_id)
-    return sorted(found)
-
-
 class GuildMirror:
-    """Applies events in order; then `tell` writes what this server's users and replicas hear of it."""
+    """Applies events in order, after `know_members`; then `tell` writes what this server's users and replicas hear of it."""
 
     def __init__(self, tx: Transaction, origin: str, guild_id: str) -> None:
         self._tx = tx
         self._connection = tx.connection
         self._origin = origin
         self._guild_id = guild_id
-        self._entries: list[tuple[Entries, str, int]] = []  # of users' logs: with sender and time
-        self._records: list[tuple[ControlKind, dict[str, Any]]] = []
+        self._changes: list[Change] = []  # for users' logs
+        self._records: list[GuildControl] = []
+        self._mistaken: dict[
+            str, int
+        ] = {}  # users of this server who are no members, and when the owner said that they are
         self.lost_members = False  # whether somebody is a member no more
+
+    async def know_members(self, told: Iterable[tuple[MirroredEvent, object]]) -> None:
+        """Keep the names of all who join, in one statement: in its order of users deliveries of other guilds keep them, too."""
+        joining = {
+            content.user_id: (event.at_ms, member_of(event, content))
+            for event, content in told
+            if isinstance(content, MemberJoinedContent)
+        }
+        if joining:
+            now_ms = max(at_ms for at_ms, _ in joining.values())
+            await know_users(self._tx, self._origin, [member for _, member in joining.values()], now_ms)
 
     async def apply(self, event: MirroredEvent, content: object) -> None:
         """Apply one event. What is not understood changes nothing."""
@@ -167,14 +171,9 @@ class GuildMirror:
         """Users of this server are admitted by their own request only (`StoreMirror`). Of others the owner is to hear."""
         home = home_of(self._tx.server_name, self._origin, joined.origin)
         if home is None:
-            await self._connection.execute(
-                NOTE_MISTAKEN, self._origin, self._guild_id, [joined.user_id], moment(event.at_ms)
-            )
+            if await self._connection.fetchval(ROLE, self._guild_id, joined.user_id) is None:
+                self._mistaken[joined.user_id] = event.at_ms
             return
-        member = MirroredMember(
-            joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin
-        )
-        await know_users(self._tx, self._origin, [member], event.at_ms)
         status = await self._connection.execute(
             JOIN, self._guild_id, joined.user_id, joined.role, moment(event.at_ms), home
         )
@@ -189,7 +188,7 @@ class GuildMirror:
         await end_lost_rights(self._tx, self._guild_id, user_id, held, None)
         if await self._connection.fetchval("SELECT origin IS NULL FROM users WHERE user_id = $1", user_id):
             entries = left_guild(self._guild_id, user_id, removed=removed, reason=reason)
-            self._entries.append((entries, event.sender_id, event.at_ms))
+            self._changes.append((entries, event.sender_id, event.at_ms))
         self._record(ControlKind.MEMBER_REMOVED, user_id=user_id)
 
     async def _ban(self, event: MirroredEvent, content: MemberBannedContent) -> None:
@@ -208,10 +207,16 @@ class GuildMirror:
 
     async def tell(self) -> None:
         """Append to the logs of this server's users, then to the control log."""
-        for entries, sender, at_ms in self._entries:
-            await self._tx.append(entries, sender=sender, now_ms=at_ms)
-        for kind, members in self._records:
-            await self._tx.log(kind, guild_id=self._guild_id, **members)
+        if self._mistaken:
+            due = [moment(at_ms) for at_ms in self._mistaken.values()]
+            await self._connection.execute(NOTE_MISTAKEN, self._origin, self._guild_id, list(self._mistaken), due)
+        await self._tx.append_each(self._changes)
+        await self._tx.log_of_guild(self._guild_id, self._records)
 
     def _record(self, kind: ControlKind, **members: Any) -> None:
-        self._records.append((kind, members))
+        self._records.append(GuildControl(kind, **members))
+
+
+def member_of(event: MirroredEvent, joined: MemberJoinedContent) -> MirroredMember:
+    """Return the member whom the event tells of."""
+    return MirroredMember(joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin)

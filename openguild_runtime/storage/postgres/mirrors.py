@@ -21,13 +21,17 @@ from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLog
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.remote_members import KNOW_USERS
 from openguild_runtime.storage.postgres.timeouts import keep_timeouts
-from openguild_runtime.storage.postgres.transaction import Transaction
+from openguild_runtime.storage.postgres.transaction import GuildControl, Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts
 
 # Joins of the first members at once take turns: there is no row yet that one of them could hold.
 TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtextextended('mirror ' || $1::uuid::text, 0))"
-# Members of this server, before the guild, as where events of its log are stored: a mirror that begins anew refers to them again.
-HOLD_OWN = "SELECT user_id::text FROM users WHERE user_id = ANY ($1::uuid[]) ORDER BY users.user_id FOR NO KEY UPDATE"
+# Members of this server, before the guild: a mirror that begins anew refers to them again. The owner may name any users.
+HOLD_OWN = """
+SELECT user_id::text FROM users AS u WHERE user_id = ANY ($1::uuid[]) AND (user_id = $2 OR EXISTS (
+    SELECT FROM guild_memberships AS m WHERE m.guild_id = $3 AND m.user_id = u.user_id
+)) ORDER BY u.user_id FOR NO KEY UPDATE
+"""
 HOLD_GUILD = f"SELECT {GUILD} FROM guilds WHERE guild_id = $1 FOR UPDATE"
 ADD_GUILD = """
 WITH log AS (
@@ -77,6 +81,14 @@ SELECT FROM mark_read_v1(ARRAY(
     SELECT channel_id FROM channels JOIN logs ON log_id = channel_id WHERE guild_id = $1 AND head_sequence > 0
 ), $2, NULL, $3)
 """
+# Of many members at once, in channels that this transaction has made: nobody else can have a position there.
+ALL_READ_ALL = """
+INSERT INTO channel_read_state (channel_id, user_id, last_read_sequence, last_read_messages, updated_at)
+SELECT c.channel_id, given.user_id, l.head_sequence, l.message_count, given.joined_at
+FROM unnest($2::uuid[], $3::timestamptz[]) AS given (user_id, joined_at),
+    channels AS c JOIN logs AS l ON l.log_id = c.channel_id
+WHERE c.guild_id = $1 AND l.head_sequence > 0
+"""
 OWN_MEMBERS = """
 SELECT m.user_id, m.role, m.joined_at FROM guild_memberships AS m JOIN users AS u USING (user_id)
 WHERE m.guild_id = $1 AND u.origin IS NULL
@@ -110,17 +122,17 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
     snapshot, joined = effect.snapshot, effect.joined
     here_too = [each for each in snapshot.members if each.origin == tx.server_name] if snapshot is not None else []
     users = {each.user_id for each in (*here_too, *((joined,) if joined is not None else ()))}
-    held = await tx.connection.fetch(HOLD_OWN, list(users))
-    if joined is not None and joined.user_id not in {
-        row["user_id"] for row in held
-    }:  # the account was deleted meanwhile
+    joined_id = joined.user_id if joined is not None else None
+    held = await tx.connection.fetch(HOLD_OWN, list(users), joined_id, effect.guild_id)
+    if joined_id is not None and joined_id not in {row["user_id"] for row in held}:  # the account was deleted meanwhile
         raise Refusal(ErrorCode.UNAUTHORIZED)
     if snapshot is not None:
         await tx.connection.execute(TAKE_TURN, effect.guild_id)
-        await know_users(tx, effect.origin, snapshot.members, effect.now_ms)
     guild = await _hold(tx, effect.guild_id)
     if guild is not None and guild.origin != effect.origin:
         raise Refusal(ErrorCode.ID_TAKEN)
+    if snapshot is not None:
+        await know_users(tx, effect.origin, snapshot.members, effect.now_ms)
     here = await _place(tx.connection, effect.guild_id) if guild is not None else None
     if snapshot is None and (here is None or (effect.stands is not None and is_behind(here, effect.stands))):
         return False
@@ -182,10 +194,10 @@ async def _tell(
         await tx.append(entries, sender=joined, now_ms=now_ms)
     left = [left_guild(guild_id, user_id, removed=True, reason=None) for user_id in gone]
     await tx.append(tuple(chain.from_iterable(left)), sender=None, now_ms=now_ms)
+    records = [GuildControl(ControlKind.MEMBER_REMOVED, user_id=user_id) for user_id in gone]
     if admitted is not None:
-        await tx.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=joined)
-    for user_id in gone:
-        await tx.log(ControlKind.MEMBER_REMOVED, guild_id=guild_id, user_id=user_id)
+        records.insert(0, GuildControl(ControlKind.MEMBER_JOINED, user_id=joined))
+    await tx.log_of_guild(guild_id, records)
 
 
 async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool) -> list[str]:
@@ -232,8 +244,9 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
     ends = [moment(each.timed_out_until_ms or 0) for each in timed_out]
     await keep_timeouts(connection, guild_id, [each.user_id for each in timed_out], ends)
     await add_channels(tx, origin, guild_id, snapshot.channels)
-    for row in kept:
-        await connection.execute(READ_ALL, guild_id, row["user_id"], row["joined_at"])
+    await connection.execute(
+        ALL_READ_ALL, guild_id, [row["user_id"] for row in kept], [row["joined_at"] for row in kept]
+    )
     return sorted(str(row["user_id"]) for row in own if row not in kept)
 
 

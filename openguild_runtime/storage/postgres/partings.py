@@ -100,9 +100,9 @@ async def claim_parting(connection: Connection, effect: ClaimParting) -> bool:
 
 @performs(NoteMistaken, Mode.CHANGE)
 async def note_mistaken(connection: Connection, effect: NoteMistaken) -> None:
-    await connection.execute(
-        NOTE_MISTAKEN, effect.origin, effect.guild_id, sorted(effect.user_ids), moment(effect.now_ms)
-    )
+    user_ids = list(effect.user_ids)
+    due = [moment(effect.now_ms)] * len(user_ids)
+    await connection.execute(NOTE_MISTAKEN, effect.origin, effect.guild_id, user_ids, due)
 
 
 @performs(FindPartings, Mode.QUERY)

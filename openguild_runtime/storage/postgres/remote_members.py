@@ -9,7 +9,7 @@ from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
 from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord
 from openguild_runtime.storage.postgres.ban_checks import ENTRY, all_bans
-from openguild_runtime.storage.postgres.invites import HOLD_GUILD, accept_invite
+from openguild_runtime.storage.postgres.invites import accept_invite
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis, to_millis_or_none
@@ -17,6 +17,7 @@ from openguild_runtime.system.turns import Pauses
 
 # Names of known users are those that their home says: the server $6 that speaks renames its own only.
 # No name of an account begins with the control character, so a remote user takes nobody's name, and nobody logs in as one.
+# A log of that id, without a user, is a guild's or a channel's: the id is taken.
 KNOW_USERS = """
 WITH given AS (
     SELECT DISTINCT ON (user_id) user_id, username, display_name, origin
@@ -28,6 +29,7 @@ WITH given AS (
 ), added AS (
     INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at, display_name, origin)
     SELECT user_id, username, E'\\x1f' || user_id, '', $5, $5, display_name, origin FROM given
+    WHERE NOT EXISTS (SELECT FROM logs WHERE log_id = given.user_id)
     ON CONFLICT (user_id) DO NOTHING RETURNING user_id
 )
 INSERT INTO logs (log_id, kind) SELECT user_id, 'user' FROM added
@@ -46,6 +48,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('join ' || $1::text || ' ' || guil
     {ENTRY.format(guild_id="guild_id", user_id="$3")} FROM invites WHERE code = $2
 """
 HOLD_USER = "SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE"
+# As a deletion of a channel does: a mirror that begins has a cursor in each channel, when the guild's log is held.
+HOLD_GUILD = "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR NO KEY UPDATE"
 # After the user and the guild, and before the guild's log is held, as where a removal or a deletion ends the mirror.
 HOLD_MIRROR = """
 SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = (SELECT guild_id FROM invites WHERE code = $2) FOR UPDATE

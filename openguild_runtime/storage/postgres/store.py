@@ -230,7 +230,9 @@ class PostgresStorage(Storage):
         limit_secs: float | None = None,
     ) -> Any:
         result, ended = await self._with_connection(
-            lambda connection: run_transaction(connection, function, effect, writer=self._writer, snapshot=snapshot),
+            lambda connection: run_transaction(
+                connection, function, effect, writer=self._writer, snapshot=snapshot, limit_secs=limit_secs
+            ),
             writes=not snapshot,
             limit_secs=limit_secs,
             user_id=effect.in_turns_of,

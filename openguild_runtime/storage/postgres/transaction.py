@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -24,6 +24,18 @@ INSERT INTO control_log (sequence, kind, guild_id, channel_id, user_id, session_
 SELECT next.sequence, $1, $2, $3, $4, $5, $6 FROM next
 RETURNING sequence
 """
+# In one statement: each change of members and each revocation on this server waits for the counter meanwhile.
+APPEND_CONTROLS = """
+WITH next AS (
+    UPDATE control_head SET sequence = sequence + cardinality($2::text[])
+    RETURNING sequence - cardinality($2::text[]) AS former
+)
+INSERT INTO control_log (sequence, kind, guild_id, channel_id, user_id, session_ids, body)
+SELECT next.former + given.place, given.kind, $1, given.channel_id, given.user_id, '{}', given.body::json
+FROM next, unnest($2::text[], $3::uuid[], $4::uuid[], $5::text[]) WITH ORDINALITY
+    AS given (kind, channel_id, user_id, body, place)
+RETURNING sequence
+"""
 
 # The row of the log is locked to the end of the transaction, for the same reason.
 HOLD_IN_ORDER = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY kind, log_id FOR NO KEY UPDATE"
@@ -33,9 +45,23 @@ WHERE log_id = taken.id RETURNING log_id, epoch, head_sequence - taken.places AS
 """
 APPEND_EVENTS = """
 INSERT INTO log_events (log_id, sequence, event_id, event_type, wire, sender_id, created_at, fingerprint, message_number)
-SELECT log_id, sequence, event_id, event_type, wire, $6, $7, '', 0
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) AS e (log_id, sequence, event_id, event_type, wire)
+SELECT log_id, sequence, event_id, event_type, wire, sender_id, created_at, '', 0
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::timestamptz[])
+    AS e (log_id, sequence, event_id, event_type, wire, sender_id, created_at)
 """
+
+
+Change: TypeAlias = tuple[Entries, str | None, int]
+"""What the logs of guilds and users tell of a change: entries, their sender, the time in milliseconds."""
+
+
+class GuildControl(NamedTuple):
+    """A control record of a guild, without its sequence."""
+
+    kind: ControlKind
+    channel_id: str | None = None
+    user_id: str | None = None
+    body: str | None = None
 
 
 class Transaction:
@@ -43,7 +69,8 @@ class Transaction:
     announced after the commit.
 
     Lock order: users by id, guilds by id, an idempotency key, lines of mirrors, channels by id, invites; then the logs of
-    channels, of guilds, of users, each by id; the counter of the control log last.
+    channels, of guilds, of users, each by id; the counter of the control log last. Users of other servers whom the owner of
+    a mirrored guild names are made and renamed behind that guild, all in one statement.
     """
 
     __slots__ = ("_writer", "connection", "events", "records")
@@ -65,9 +92,13 @@ class Transaction:
 
     async def append(self, entries: Entries, *, sender: str | None, now_ms: int) -> None:
         """Append to the logs of guilds and users. `sender`: the user who made the change; None: the operator."""
-        if not entries:
+        await self.append_each([(entries, sender, now_ms)])
+
+    async def append_each(self, changes: Sequence[Change]) -> None:
+        """Append what several changes tell, all in a few statements: the logs are locked meanwhile."""
+        counts = Counter(log_id for entries, _, _ in changes for log_id, _ in entries)
+        if not counts:
             return
-        counts = Counter(log_id for log_id, _ in entries)
         if len(counts) > 1:
             await self.hold_logs(list(counts))
         taken = await self.connection.fetch(TAKE_PLACES, list(counts), list(counts.values()))
@@ -75,12 +106,14 @@ class Transaction:
         if len(places) < len(counts):
             raise LocalProtocolError("a guild and a user have a log as long as they exist")
         rows = []
-        for log_id, content in entries:
-            place = places[log_id] = replace(places[log_id], sequence=places[log_id].sequence + 1)
-            built = self._writer.write(place, content, sender=sender, now_ms=now_ms)
-            rows.append((log_id, place.sequence, built.event_id, content.event_type, built.wire))
-            self.events.append(StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms))
-        await self.connection.execute(APPEND_EVENTS, *zip(*rows, strict=True), sender or "", moment(now_ms))
+        for entries, sender, now_ms in changes:
+            at = moment(now_ms)
+            for log_id, content in entries:
+                place = places[log_id] = replace(places[log_id], sequence=places[log_id].sequence + 1)
+                built = self._writer.write(place, content, sender=sender, now_ms=now_ms)
+                rows.append((log_id, place.sequence, built.event_id, content.event_type, built.wire, sender or "", at))
+                self.events.append(StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms))
+        await self.connection.execute(APPEND_EVENTS, *zip(*rows, strict=True))
 
     async def log(
         self,
@@ -108,6 +141,20 @@ class Transaction:
             )
         )
 
+    async def log_of_guild(self, guild_id: str, records: Sequence[GuildControl]) -> None:
+        """Append many records of a guild to the control log; must be the last statement of the transaction."""
+        if not records:
+            return
+        kinds, channels, users, bodies = zip(*records, strict=True)
+        rows = await self.connection.fetch(
+            APPEND_CONTROLS, guild_id, [kind.value for kind in kinds], channels, users, bodies
+        )
+        first = min(row["sequence"] for row in rows)
+        self.records += [
+            ControlRecord(first + place, record.kind, guild_id, record.channel_id, record.user_id, body=record.body)
+            for place, record in enumerate(records)
+        ]
+
 
 async def run_transaction(
     connection: Connection,
@@ -116,13 +163,16 @@ async def run_transaction(
     *,
     writer: LogWriter,
     snapshot: bool,
+    limit_secs: float | None = None,
 ) -> tuple[Any, Transaction]:
     """Run `function(transaction, effect)` in a transaction. Return its result and the transaction, which has ended.
 
-    `snapshot`: all statements read as of one moment, and none writes.
+    `snapshot`: all statements read as of one moment, and none writes. `limit_secs`: of each statement, if not that of the session.
     """
     tx = Transaction(connection, writer)
     async with connection.transaction(isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot):
+        if limit_secs is not None:
+            await connection.execute(f"SET LOCAL statement_timeout = {int(limit_secs * 1000)}")
         result = await function(tx, effect)
     return result, tx
 

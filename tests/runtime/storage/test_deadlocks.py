@@ -8,14 +8,20 @@ from contextlib import asynccontextmanager
 import anyio
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.effects.guilds import DeleteGuild, InsertInvite, RemoveMember
+from openguild_proto.effects.channels import DeleteChannel
+from openguild_proto.effects.deliveries import BeginChains, ChainPoint, MoveChains, ReadChains
+from openguild_proto.effects.guilds import DeleteGuild, InsertGuild, InsertInvite, RemoveMember
 from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, ReadSnapshot, RemoteJoin, StoreMirror
+from openguild_proto.errors import Refusal
 from openguild_proto.mirror_records import RemoteUser
-from openguild_proto.records import Author, MemberChange
+from openguild_proto.policy.repeats import Once
+from openguild_proto.records import Author, LogPlace, MemberChange
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, login, new_id
+from tests.support.guild_deeds import accept, invite
 from tests.support.owner_server import OWNER, Owner
 from tests.support.peers import PEER, join
 from tests.support.waiting import eventually
@@ -23,6 +29,10 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.anyio
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+HOLD_LOG = "SELECT FROM logs WHERE log_id = $1 FOR UPDATE"
+HOLD_KEY = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"  # of an idempotency key, behind its user's id
+HOLD_CHAIN = "SELECT FROM federation_chains WHERE log_id = $1 FOR UPDATE"
+HOLD_INDEX = "SELECT search_hold_v1(ARRAY[$1::uuid])"
 
 
 async def test_a_change_that_was_chosen_to_end_a_deadlock_is_made(database_url: str) -> None:
@@ -118,8 +128,10 @@ async def test_mirrors_that_begin_anew_do_not_wait_for_their_events_and_joins(da
 
 
 @asynccontextmanager
-async def in_line(database_url: str, log_id: str) -> AsyncIterator[Callable[[Awaitable[object]], Awaitable[None]]]:
-    """While a log is locked: begin effects, each of which waits before the next one begins. They go on at the end."""
+async def in_line(
+    database_url: str, *keys: str, lock: str = HOLD_LOG
+) -> AsyncIterator[Callable[[Awaitable[object]], Awaitable[None]]]:
+    """While `lock` is held, for each key: begin effects, each of which waits before the next one begins. They go on at the end."""
     other, looker = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
     begun = 0
     async with anyio.create_task_group() as tasks:
@@ -138,7 +150,8 @@ async def in_line(database_url: str, log_id: str) -> AsyncIterator[Callable[[Awa
             await eventually(waiting, what="an effect that waits")
 
         async with other.transaction():
-            await other.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", log_id)
+            for key in keys:
+                await other.execute(lock, key)
             yield begin
     await other.close()
     await looker.close()
@@ -182,5 +195,76 @@ async def test_a_mirror_that_begins_anew_waits_for_no_login(database_url: str) -
             await begin(
                 store.perform(StoreMirror(OWNER, owner.guild_id, again.snapshot, NOW, again.member, again.place))
             )
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+async def test_the_first_join_from_a_server_and_the_end_of_a_channel_do_not_wait_for_each_other(
+    database_url: str,
+) -> None:
+    """The join begins a cursor in each channel of the guild; the deletion is held up behind the lock of the channel's log."""
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        guild, code = await add_guild(store, owner), new_id()[:12]
+        channel = await add_channel(store, guild, owner)
+        await store.perform(InsertInvite(Author(owner), code, guild, None, None, NOW))
+        first = JoinFromServer(PEER, RemoteUser(new_id(), "first"), code, "member", NOW, 1_000, True)
+        joined: list[object] = []
+
+        async def join_first() -> None:
+            joined.append(await store.perform(first))
+
+        async with in_line(database_url, channel, lock=HOLD_INDEX) as begin:
+            await begin(store.perform(DeleteChannel(Author(owner), channel, NOW)))
+            await begin(join_first())
+        assert isinstance(joined[0], RemoteJoin)
+        assert joined[0].snapshot is not None
+        assert joined[0].snapshot.channels == []
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+async def test_a_guild_and_a_join_with_one_key_do_not_wait_for_each_other(database_url: str) -> None:
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner, user = await add_user(store), await add_user(store)
+        code = await invite(store, await add_guild(store, owner), owner)
+        once = [Once("key", bytes([number]) * 32) for number in range(2)]
+
+        async def join() -> None:
+            with pytest.raises(Refusal):
+                await store.perform(replace(accept(code, user), once=once[1]))
+
+        async with in_line(database_url, f"{user}key", lock=HOLD_KEY) as begin:
+            await begin(store.perform(InsertGuild(Author(user), new_id(), "guild", NOW, once=once[0])))
+            await begin(join())
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+async def test_processes_that_store_the_same_chains_do_not_wait_for_each_other(database_url: str) -> None:
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        owner = await add_user(store)
+        guild = await add_guild(store, owner)
+        one, other = sorted([await add_channel(store, guild, owner) for _ in range(2)])
+
+        def points(*log_ids: str, sequence: int) -> tuple[ChainPoint, ...]:
+            return tuple(ChainPoint(LogPlace(log_id, 1, sequence), b"%d" % sequence) for log_id in log_ids)
+
+        await store.perform(BeginChains(points(one, other, sequence=0)))
+        async with in_line(database_url, other, lock=HOLD_CHAIN) as begin:
+            await begin(store.perform(MoveChains(points(other, one, sequence=2), ())))
+            await begin(store.perform(MoveChains(points(one, other, sequence=1), ())))
+        places = tuple(point.place for point in points(one, other, sequence=2))
+        stored = await store.perform(ReadChains(places, 10))
+        assert [part.point for part in stored] == list(points(one, other, sequence=2))
         await store.aclose()
     assert await deadlocks(database_url) == before

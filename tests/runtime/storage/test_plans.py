@@ -32,7 +32,7 @@ from openguild_proto.effects.replica import ReadHeads, ReadVisible
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.records import Author, ClearReactions, Edit, LogPart, Pin, React, Redact
 from openguild_proto.schemas.log_writer import LogWriter
-from openguild_runtime.storage.postgres import ban_checks, bans, guilds, partings
+from openguild_runtime.storage.postgres import ban_checks, bans, ended_mirrors, federation, guilds, partings
 from openguild_runtime.storage.postgres.access import find_access_and_page, find_channel_accesses
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.mode import Mode
@@ -265,6 +265,19 @@ async def test_owners_are_counted_without_the_other_members(
         given = [places[0].guild, places[0].user, "o"][: statement.count("$3") + 2]
         plan = await reader.connection.fetch(f"EXPLAIN {statement}", *given)
     assert "guild_memberships_owners" in "".join(line[0] for line in plan)
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])
+@pytest.mark.parametrize("statement", [ended_mirrors.HAS_MEMBERS, federation.READABLE], ids=["removal", "page"])
+async def test_members_of_another_server_are_found_without_the_other_users(
+    module_database: str, places: tuple[Place, Place], statement: str, generic: bool
+) -> None:
+    of = places[0].guild if statement is ended_mirrors.HAS_MEMBERS else places[0].channel
+    async with PlanReader.connected(module_database, generic=generic) as reader:
+        plan = await reader.connection.fetch(f"EXPLAIN {statement}", "peer.test", of)
+    lines = [line[0] for line in plan]
+    assert any("users_origin" in line for line in lines), lines
+    assert not any("Seq Scan on users" in line for line in lines), lines
 
 
 @pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])

@@ -4,6 +4,8 @@ They are functions for the sake of their settings. STABLE: all statements of a c
 of the statement that calls, so a page is as of one moment.
 """
 
+from openguild_runtime.storage.migrations.first.appends import filled
+
 # The first `size` events after `lower`, else the last `size` before `upper`. A single row without an event: an empty page.
 EVENTS = """
 CREATE FUNCTION log_page_v1(of_log uuid, lower bigint, upper bigint, size integer) RETURNS TABLE (
@@ -95,18 +97,35 @@ MESSAGES = _FOLD.format(**_MILLIS, name="messages_v1", arguments="sequences bigi
 
 # `asked` NULL: up to the newest event. The row of the reader is held before anything is counted: a post of theirs, which
 # raises `own_since`, is seen with its event or waits. Of the two parts of the log that tell how many messages of theirs are
-# behind the new place the shorter one is counted.
-MARK_READ = """
+# behind the new place the shorter one is counted. A long one is counted before the row is held, because such a post holds its
+# channel while it waits: how many are between two places of the log does not change.
+LONG_PART = 1_000  # events
+MARK_READ = filled(
+    """
 CREATE FUNCTION mark_read_v1(channels_read uuid[], reader uuid, asked bigint, moment timestamptz) RETURNS TABLE (
     channel_id uuid, last_read bigint, head_sequence bigint, unread bigint, moved boolean
 ) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
+DECLARE
+    known_logs uuid[];
+    known_formers bigint[];
+    known_places bigint[];
+    known_counts bigint[];
 BEGIN
 PERFORM FROM channels WHERE channel_id = ANY (channels_read) ORDER BY channel_id FOR KEY SHARE;
 INSERT INTO channel_read_state (channel_id, user_id, updated_at)
     SELECT channel_id, user_id, moment FROM channels, users
     WHERE channel_id = ANY (channels_read) AND user_id = reader ORDER BY channel_id
     ON CONFLICT (channel_id, user_id) DO NOTHING;
+IF asked IS NOT NULL THEN
+    SELECT array_agg(s.channel_id), array_agg(s.last_read_sequence), array_agg(asked), array_agg(
+        CASE WHEN l.head_sequence - asked <= asked - s.last_read_sequence
+        THEN s.own_since - {OWN_BEHIND} ELSE {OWN_BETWEEN} END
+    ) INTO known_logs, known_formers, known_places, known_counts
+    FROM channel_read_state AS s JOIN logs AS l ON l.log_id = s.channel_id
+    WHERE s.channel_id = ANY (channels_read) AND s.user_id = reader
+        AND asked BETWEEN s.last_read_sequence + {LONG} AND l.head_sequence - {LONG};
+END IF;
 PERFORM FROM channel_read_state WHERE channel_id = ANY (channels_read) AND user_id = reader
     ORDER BY channel_id FOR NO KEY UPDATE;
 RETURN QUERY WITH aimed AS (
@@ -122,6 +141,7 @@ RETURN QUERY WITH aimed AS (
             SELECT e.message_number FROM log_events AS e WHERE e.log_id = aimed.channel_id AND e.sequence = aimed.place
         ) END AS messages,
         CASE WHEN place >= head_sequence THEN 0 WHEN place = former THEN own_since
+        WHEN known.mine IS NOT NULL THEN own_since - known.mine
         WHEN head_sequence - place <= place - former THEN (
             SELECT count(*) FROM log_events AS e WHERE e.log_id = aimed.channel_id AND e.event_type = 'message'
             AND e.sequence > aimed.place AND e.sender_id = reader::text
@@ -129,7 +149,9 @@ RETURN QUERY WITH aimed AS (
             SELECT count(*) FROM log_events AS e WHERE e.log_id = aimed.channel_id AND e.event_type = 'message'
             AND e.sequence > aimed.former AND e.sequence <= aimed.place AND e.sender_id = reader::text
         ) END AS own
-    FROM aimed
+    FROM aimed LEFT JOIN unnest(known_logs, known_formers, known_places, known_counts)
+        AS known (log_id, since, upto, mine)
+        ON known.log_id = aimed.channel_id AND known.since = aimed.former AND known.upto = aimed.place
 ), kept AS (
     UPDATE channel_read_state AS s SET last_read_sequence = place, last_read_messages = messages, own_since = own,
         updated_at = moment
@@ -138,4 +160,14 @@ RETURN QUERY WITH aimed AS (
 SELECT channel_id, place, greatest(head_sequence, place), greatest(message_count - messages - own, 0), place > former FROM counted;
 END
 $function$
-"""
+""",
+    LONG=str(LONG_PART),
+    OWN_BEHIND="""(
+            SELECT count(*) FROM log_events AS e WHERE e.log_id = s.channel_id AND e.event_type = 'message'
+            AND e.sequence > asked AND e.sender_id = reader::text
+        )""",
+    OWN_BETWEEN="""(
+            SELECT count(*) FROM log_events AS e WHERE e.log_id = s.channel_id AND e.event_type = 'message'
+            AND e.sequence > s.last_read_sequence AND e.sequence <= asked AND e.sender_id = reader::text
+        )""",
+)

@@ -13,6 +13,7 @@ CREATE TABLE users (
 );
 COMMENT ON COLUMN users.origin IS 'home server of a remote user, who cannot log in here; NULL: this server';
 COMMENT ON COLUMN users.username_key IS 'case-folded NFKC name: unique whatever the case';
+CREATE INDEX users_origin ON users (origin, user_id) WHERE origin IS NOT NULL;
 
 CREATE TABLE user_roles (
     user_id    uuid NOT NULL REFERENCES users ON DELETE CASCADE,
