@@ -50,7 +50,7 @@ from openguild_proto.gateway.frames import (
     SubOk,
     Unsub,
 )
-from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SILENT_HEARTBEATS
+from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SERVER_SILENT_HEARTBEATS
 from openguild_proto.policy.backoff import Backoff
 
 _GIVEN_UP = {ClientDeadline.ANSWER: "no answer in time", ClientDeadline.SILENCE: "the server is silent"}
@@ -275,7 +275,7 @@ class GatewayClient:
     def put_off_silence(self, now: float) -> None:
         """Call it where the connection is not read, because the program takes no events: the silence is not the server's."""
         if ClientDeadline.SILENCE in self._deadlines:
-            self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+            self._deadlines.set(ClientDeadline.SILENCE, now + SERVER_SILENT_HEARTBEATS * self._heartbeat_secs)
 
     def handle_deadline(self, now: float) -> None:
         """Act on the deadlines that have passed; early calls do nothing."""
@@ -329,7 +329,7 @@ class GatewayClient:
                 if self._move(ClientInput.READY):
                     self._opened_at = now
                     self._deadlines.set(ClientDeadline.HEARTBEAT, now + self._heartbeat_secs)
-                    self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+                    self._deadlines.set(ClientDeadline.SILENCE, now + SERVER_SILENT_HEARTBEATS * self._heartbeat_secs)
                     self._events.append(told.Opened(frame))
             case Drain(reconnect_after_ms=after_ms):
                 if self._move(ClientInput.DRAIN):
