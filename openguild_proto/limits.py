@@ -246,6 +246,7 @@ MAX_UNSENT_ANSWER_BYTES = 262_144  # ours: for one socket; beyond it the socket 
 MAX_EPHEMERAL_BYTES = 4_096  # ours: of one socket, unsent; what comes then is dropped
 GATEWAY_TURN_BYTES = 16_384  # ours: of one log before the next one of the socket has its turn
 PAGE_RETRY_SECS = 2.0  # ours: after a log could not be read
+DATABASE_PATIENCE_SECS = 5.0  # PROTOCOL 15.9.3: of a client with a server that has no database, while another one may
 
 # The client's side
 MAX_LISTED_MESSAGES = 1_000  # ours: in a client's list of the newest messages of a channel

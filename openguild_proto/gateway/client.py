@@ -250,10 +250,8 @@ class GatewayClient:
     def _lost(self, reason: str, now: float) -> None:
         """Come back: in the slot that the server gave, else with backoff."""
         self._forget_connection(now)
-        if ClientDeadline.SLOT in self._deadlines:
-            delay = max(self._deadlines[ClientDeadline.SLOT] - now, 0.0)
-        else:
-            delay = self._backoff.next_delay()
+        has_slot = ClientDeadline.SLOT in self._deadlines
+        delay = max(self._deadlines[ClientDeadline.SLOT] - now, 0.0) if has_slot else self._backoff.next_delay()
         self._move(ClientInput.LOST)
         self._deadlines.set(ClientDeadline.RECONNECT, now + delay)
         self._events.append(told.Interrupted(reason, delay))
@@ -383,7 +381,9 @@ class GatewayClient:
                 self._rest(now)
             elif not self._renewed(now):
                 self._events.append(told.TokenNeeded(None))
-        elif (may_be_done := self._commands.refused(err.ref, err.code)) is not None:
+        elif (may_be_done := self._commands.refused(err.ref, err.code, now)) is not None:
+            if self._commands.wants_another_server(now):
+                self._give_up("the server has no database", now)
             details = tuple(err.details)
             self._events.append(told.Refused(err.ref, err.code, err.message, err.retry_after_ms, details, may_be_done))
             self._ask()
