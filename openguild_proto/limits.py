@@ -235,6 +235,9 @@ GATEWAY_HEARTBEAT_SECS = WebSocketLimits.ping_interval_secs  # PROTOCOL 15.6.1
 GATEWAY_PING_SECS = 3_600.0  # ours: heartbeats take the place of pings
 GATEWAY_WRITE_SECS = 120.0  # ours: longer than a silent client is kept
 SILENT_HEARTBEATS = 3  # PROTOCOL 15.6.2: without a sign of life
+SERVER_SILENT_HEARTBEATS = (
+    2  # PROTOCOL 15.6.3: the same, of a server; commands are retried for 60 s, elsewhere too then
+)
 TOKEN_NOTICE_SECS = 60.0  # PROTOCOL 15.2.5: before the token ends; a tenth of a shorter life
 SLOT_GRACE_SECS = 5.0  # PROTOCOL 15.7.2: for a client that does not leave in its slot
 MAX_HELD_FRAMES = 64  # ours: of a client, waiting for a command before them; beyond it the socket is not read
@@ -243,6 +246,7 @@ MAX_UNSENT_ANSWER_BYTES = 262_144  # ours: for one socket; beyond it the socket 
 MAX_EPHEMERAL_BYTES = 4_096  # ours: of one socket, unsent; what comes then is dropped
 GATEWAY_TURN_BYTES = 16_384  # ours: of one log before the next one of the socket has its turn
 PAGE_RETRY_SECS = 2.0  # ours: after a log could not be read
+DATABASE_PATIENCE_SECS = 5.0  # PROTOCOL 15.9.3: of a client with a server that has no database, while another one may
 
 # The client's side
 MAX_LISTED_MESSAGES = 1_000  # ours: in a client's list of the newest messages of a channel

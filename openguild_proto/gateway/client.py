@@ -50,7 +50,7 @@ from openguild_proto.gateway.frames import (
     SubOk,
     Unsub,
 )
-from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SILENT_HEARTBEATS
+from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SERVER_SILENT_HEARTBEATS
 from openguild_proto.policy.backoff import Backoff
 
 _GIVEN_UP = {ClientDeadline.ANSWER: "no answer in time", ClientDeadline.SILENCE: "the server is silent"}
@@ -250,10 +250,8 @@ class GatewayClient:
     def _lost(self, reason: str, now: float) -> None:
         """Come back: in the slot that the server gave, else with backoff."""
         self._forget_connection(now)
-        if ClientDeadline.SLOT in self._deadlines:
-            delay = max(self._deadlines[ClientDeadline.SLOT] - now, 0.0)
-        else:
-            delay = self._backoff.next_delay()
+        has_slot = ClientDeadline.SLOT in self._deadlines
+        delay = max(self._deadlines[ClientDeadline.SLOT] - now, 0.0) if has_slot else self._backoff.next_delay()
         self._move(ClientInput.LOST)
         self._deadlines.set(ClientDeadline.RECONNECT, now + delay)
         self._events.append(told.Interrupted(reason, delay))
@@ -275,7 +273,7 @@ class GatewayClient:
     def put_off_silence(self, now: float) -> None:
         """Call it where the connection is not read, because the program takes no events: the silence is not the server's."""
         if ClientDeadline.SILENCE in self._deadlines:
-            self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+            self._deadlines.set(ClientDeadline.SILENCE, now + SERVER_SILENT_HEARTBEATS * self._heartbeat_secs)
 
     def handle_deadline(self, now: float) -> None:
         """Act on the deadlines that have passed; early calls do nothing."""
@@ -329,7 +327,7 @@ class GatewayClient:
                 if self._move(ClientInput.READY):
                     self._opened_at = now
                     self._deadlines.set(ClientDeadline.HEARTBEAT, now + self._heartbeat_secs)
-                    self._deadlines.set(ClientDeadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
+                    self._deadlines.set(ClientDeadline.SILENCE, now + SERVER_SILENT_HEARTBEATS * self._heartbeat_secs)
                     self._events.append(told.Opened(frame))
             case Drain(reconnect_after_ms=after_ms):
                 if self._move(ClientInput.DRAIN):
@@ -383,7 +381,9 @@ class GatewayClient:
                 self._rest(now)
             elif not self._renewed(now):
                 self._events.append(told.TokenNeeded(None))
-        elif (may_be_done := self._commands.refused(err.ref, err.code)) is not None:
+        elif (may_be_done := self._commands.refused(err.ref, err.code, now)) is not None:
+            if self._commands.wants_another_server(now):
+                self._give_up("the server has no database", now)
             details = tuple(err.details)
             self._events.append(told.Refused(err.ref, err.code, err.message, err.retry_after_ms, details, may_be_done))
             self._ask()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from openguild_proto.errors import LEAVES_OPEN, LocalProtocolError
+from openguild_proto.errors import LEAVES_OPEN, ErrorCode, LocalProtocolError
 from openguild_proto.gateway.frames import AnyCommand, Read, Typing
-from openguild_proto.limits import MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
+from openguild_proto.limits import DATABASE_PATIENCE_SECS, MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 
 KEY_BYTES = 16
 LONE_SURROGATE = "a text holds a lone surrogate"
@@ -39,6 +39,7 @@ class PendingCommands:
         self._commands: dict[int, AnyCommand] = {}  # by ref, in order
         self._unsent: deque[int] = deque()  # refs
         self._lost: set[int] = set()  # refs of those that were sent over a connection that has ended
+        self._without_database: float | None = None  # since when the server has answered nothing else
 
     def __len__(self) -> int:
         return len(self._commands)
@@ -66,15 +67,24 @@ class PendingCommands:
         if ref in self._unsent or self._commands.pop(ref, None) is None:
             return False
         self._lost.discard(ref)
+        self._without_database = None
         return True
 
-    def refused(self, ref: int, code: str) -> bool | None:
+    def refused(self, ref: int, code: str, now: float) -> bool | None:
         """A command was refused. Return whether it may be done all the same: this attempt, or one on an earlier connection.
 
         None: it was none that waits for an answer.
         """
-        may_be_done = code in LEAVES_OPEN or ref in self._lost
-        return may_be_done if self.answered(ref) else None
+        may_be_done, since = code in LEAVES_OPEN or ref in self._lost, self._without_database
+        if not self.answered(ref):
+            return None
+        if code == ErrorCode.DATABASE_UNAVAILABLE.spec.code:
+            self._without_database = now if since is None else since
+        return may_be_done
+
+    def wants_another_server(self, now: float) -> bool:
+        """Return whether the server has had no database for so long that another one may do better."""
+        return self._without_database is not None and now - self._without_database >= DATABASE_PATIENCE_SECS
 
     def withdraw(self, ref: int) -> bool:
         """Give a command up: it is not sent again, and an answer is not told. Return whether it was ever sent."""
@@ -95,6 +105,7 @@ class PendingCommands:
         dropped = [ref for ref, command in self._commands.items() if isinstance(command, (Read, Typing))]
         for ref in dropped:
             self.withdraw(ref)
+        self._without_database = None
         self._lost.update(self._commands.keys() - set(self._unsent))
         self._unsent = deque(self._commands)
         return dropped

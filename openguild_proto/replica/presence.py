@@ -3,6 +3,9 @@
 Each replica reports its own users: at a change, and again every `REPORT_SECS`. A report holds for `LEASE_SECS`, so that the
 users of a replica that died are offline when its leases have ended. Once a second changes are collected and told; what came
 and went within that second is told to nobody. Nothing is stored, and a lost report is made up by the next one.
+
+A choice ends with the session's last stream here, and its client repeats it after each connect. A session without a choice counts
+from `ARRIVAL_SECS` after its first stream, so that somebody who has chosen to appear offline is not shown at each reconnect.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ from openguild_proto.schemas.payloads import presence_data, presence_payload
 from openguild_proto.ws.frames import text_frame
 
 TICK_SECS = 1.0
-GRACE_SECS = 3.0  # from the end of a user's last stream here until they have left: clients reconnect
+ARRIVAL_SECS = 2.0  # from a session's first stream here until it counts without a choice: clients repeat theirs
+GRACE_SECS = (
+    5.0  # from the end of a user's last stream here until they have left: clients reconnect, and arrive elsewhere
+)
 REPORT_SECS = 10.0
 LEASE_SECS = 25.0  # two reports may be lost
 ANSWER_SECS = 5.0  # between two answers to requests for reports
@@ -50,9 +56,9 @@ def _pop_until(times: OrderedDict[K, float], end: float) -> Iterator[K]:
 class _Session:
     __slots__ = ("sockets", "status")
 
-    def __init__(self, status: PresenceStatus) -> None:
+    def __init__(self, status: PresenceStatus | None) -> None:
         self.sockets = 0
-        self.status = status
+        self.status = status  # None: it has just come, and does not count yet
 
 
 class Presence:
@@ -74,6 +80,9 @@ class Presence:
         self._max_members = max_members
         self._max_leases = max_leases
         self._sessions: dict[str, dict[str, _Session]] = {}  # user id -> session id -> its streams here
+        self._arriving: OrderedDict[tuple[str, str], float] = (
+            OrderedDict()
+        )  # (user id, session id) -> when it counts as online, earliest first
         self._leaving: OrderedDict[str, float] = OrderedDict()  # user id -> when they have left, earliest first
         self._here: dict[str, PresenceStatus] = {}  # user id -> status here, of those who are not offline
         self._reported: OrderedDict[str, float] = (
@@ -96,7 +105,10 @@ class Presence:
         sessions = self._sessions.setdefault(user_id, {})
         if session_id not in sessions:
             renewed = sessions.get(former) if former is not None else None
-            sessions[session_id] = _Session(renewed.status if renewed is not None else PresenceStatus.ONLINE)
+            sessions[session_id] = session = _Session(renewed.status if renewed is not None else None)
+            if session.status is None:
+                self._arriving[user_id, session_id] = self._outputs.procedures.now + ARRIVAL_SECS
+                self._tick_soon()
         sessions[session_id].sockets += 1
         self._leaving.pop(user_id, None)
         self._look_at(user_id)
@@ -109,6 +121,7 @@ class Presence:
         if session.sockets:
             return
         del sessions[session_id]
+        self._arriving.pop((user_id, session_id), None)
         if sessions:
             self._look_at(user_id)
         else:
@@ -118,10 +131,7 @@ class Presence:
 
     def choose(self, choice: PresenceChoice) -> None:
         """A client has chosen, here or at another replica; it counts where its session has streams."""
-        session = self._sessions.get(choice.user_id, {}).get(choice.session_id)
-        if session is not None:
-            session.status = choice.status
-            self._look_at(choice.user_id)
+        self._count(choice.user_id, choice.session_id, choice.status)
 
     def heard_report(self, report: PresenceReport) -> None:
         """Another replica reports its users."""
@@ -165,11 +175,20 @@ class Presence:
             statuses.append(self._here[user_id])
         return PresenceStatus.of_all(statuses)
 
+    def _count(self, user_id: str, session_id: str, status: PresenceStatus) -> None:
+        """Count a session with this status, if it has streams here."""
+        session = self._sessions.get(user_id, {}).get(session_id)
+        if session is not None:
+            session.status = status
+            self._arriving.pop((user_id, session_id), None)
+            self._look_at(user_id)
+
     def _look_at(self, user_id: str) -> None:
         """Note that a user's sessions here may have another status than before."""
-        sessions = self._sessions.get(user_id, {})
-        status = PresenceStatus.of_all([session.status for session in sessions.values()])
-        if status is self._here.get(user_id, OFFLINE):
+        sessions = self._sessions.get(user_id, {}).values()
+        statuses = [session.status for session in sessions if session.status is not None]
+        status = PresenceStatus.of_all(statuses)
+        if status is self._here.get(user_id, OFFLINE) or (sessions and not statuses):  # as before until one counts
             return
         if status is OFFLINE:
             del self._here[user_id]
@@ -204,7 +223,7 @@ class Presence:
 
     def _tick_while_needed(self) -> Procedure[None]:
         try:
-            while self._leaving or self._here or self._leases or self._unreported or self._untold:
+            while self._arriving or self._leaving or self._here or self._leases or self._unreported or self._untold:
                 yield from Sleep(TICK_SECS).wait()
                 self._expire()
                 self._report()
@@ -216,6 +235,8 @@ class Presence:
 
     def _expire(self) -> None:
         now = self._outputs.procedures.now
+        for arrived in list(_pop_until(self._arriving, now)):
+            self._count(*arrived, PresenceStatus.ONLINE)
         for user_id in _pop_until(self._leaving, now):
             self._look_at(user_id)
         for lease in _pop_until(self._leases, now):

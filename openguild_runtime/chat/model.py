@@ -179,7 +179,12 @@ class ChatModel:
         try:
             for guild_id in list(self.guilds):
                 with suppress(Forbidden, NotFound):  # this server does not show it, or the guild was left meanwhile
-                    online |= {line.user_id for line in (await self.client.presence(guild_id)).members}
+                    answer = await self.client.presence(guild_id)
+                    online |= {line.user_id for line in answer.members}
+                    if (
+                        answer.shown
+                    ):  # oneself too: the answering replica may not have heard of it, and nobody is told their own
+                        online.add(self.user_id)
         finally:
             is_last = self._presence_changes is changes
             if is_last:

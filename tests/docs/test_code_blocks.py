@@ -96,6 +96,21 @@ def test_javascript_is_well_formed(block: Block, tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.parametrize("block", of_language("nginx"), ids=by_name)
+def test_nginx_takes_its_configuration(block: Block, tmp_path: Path) -> None:
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if nginx is None:
+        pytest.skip("no nginx on this machine")
+    temporary = [
+        f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    ]
+    http = "\n".join(["access_log off;", *temporary, block.code.replace("443 ssl", "127.0.0.1:8443")])
+    path = tmp_path / "nginx.conf"
+    path.write_text(f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ {http} }}")
+    checked = subprocess.run([nginx, "-t", "-c", path], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_the_shell_parses_its_blocks() -> None:
     for block in of_language("bash", "console"):
         code = re.sub(r"<[\w ]+>", "name", block.code)  # what the reader fills in
@@ -136,7 +151,7 @@ def test_the_server_knows_the_commands_in_sentences(capsys: pytest.CaptureFixtur
 
 
 def test_every_language_is_checked() -> None:
-    checked = {"python", "json", "json5", "js", "bash", "console", "yaml", ""}
+    checked = {"python", "json", "json5", "js", "bash", "console", "yaml", "nginx", ""}
     assert {block.language for block in BLOCKS} <= checked
 
 

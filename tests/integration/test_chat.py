@@ -140,7 +140,7 @@ async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:
     await bob.pilot.press("ctrl+n")
     await bob.sees("in another channel")
     await eventually(lambda: [one.unread for one in screen.model.channels.values()] == [0, 0])
-    assert "2 online" in bob.text("#status")
+    await bob.sees("2 online", "#status")
 
 
 async def test_typing_is_told_seldom_and_ends_by_itself(

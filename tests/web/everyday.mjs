@@ -79,14 +79,18 @@ try {
   await text.focus();
   await page.keyboard.press("Escape");
 
-  // a reload comes back to the place, and to what is being written
+  // a reload comes back to the place, to how one appears, and to what is being written
   await go("tulips");
   await act(page, "bulb 59.", "Reply");
   await text.fill("how deep?");
+  await page.getByLabel("How you appear").selectOption("Invisible");
+  await page.locator(`.member.offline[data-user="${GUSTAV}"]`).waitFor();
   await page.reload();
   await page.getByRole("heading", { name: "#tulips" }).waitFor();
   await context.getByText("bulb 59.").waitFor();
   assert.equal(await text.inputValue(), "how deep?");
+  assert.equal(await page.getByLabel("How you appear").inputValue(), "offline");
+  await page.getByLabel("How you appear").selectOption("Online");
   await text.press("Escape");
   await text.fill("on bulbs");
   await go("roses");

@@ -1,7 +1,7 @@
 // What was written and is not in view yet, without a browser and a server: called by test_page.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { forgetUnsent, Outbox } from "../../docs/web/page/outbox.js";
+import { forgetUnsent, keptUnsent, Outbox, takeUpUnsent } from "../../docs/web/page/outbox.js";
 
 const draft = (more = {}) => ({ channelId: "c", content: "hello", key: "k", failure: null, sequence: null, ...more });
 
@@ -92,4 +92,21 @@ test("what was not sent when the session ended is there in the next one of the u
   forgetUnsent();
   last.outbox.takeUp("alice");
   assert.deepEqual(last.texts(), [], "the user has logged out");
+});
+
+test("what was being sent when the page was loaded again is sent under its key, and what was refused waits", async () => {
+  forgetUnsent();
+  const { outbox } = begin();
+  void outbox.send(draft({ content: "on its way" }));
+  outbox.items.push(draft({ content: "refused", failure: "no way" }));
+  outbox.keep("alice");
+  takeUpUnsent(JSON.parse(JSON.stringify(keptUnsent())));
+  const sent = [];
+  const post = async (channelId, content, { key }) => (sent.push([channelId, content, key]), { sequence: 7 });
+  const next = new Outbox({ post }, () => true, () => true, () => {});
+  next.takeUp("alice");
+  await Promise.resolve();
+  assert.deepEqual(sent, [["c", "on its way", "k"]]);
+  await new Promise(setImmediate);
+  assert.deepEqual(next.items.map(({ content, failure }) => [content, failure]), [["refused", "no way"]]);
 });

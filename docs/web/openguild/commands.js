@@ -1,7 +1,7 @@
 /** The commands of a client that are not answered yet, in order, across connections (PROTOCOL 15.9.3). */
 
 import { leavesOpen, OpenGuildError } from "./errors.js";
-import { MAX_HELD_FRAMES, MAX_PENDING_COMMANDS } from "./policy.js";
+import { DATABASE_PATIENCE_MS, MAX_HELD_FRAMES, MAX_PENDING_COMMANDS } from "./policy.js";
 import { isWellFormed } from "./texts.js";
 
 /** A frame of PROTOCOL 15.1.5 without its `ref`.
@@ -25,6 +25,8 @@ export class PendingCommands {
   #tried = new Set();
   /** @type {Set<number>} refs of those that were sent over a connection that has ended */
   #lost = new Set();
+  /** @type {number | null} since when the server has answered nothing else than that it has no database */
+  #withoutDatabase = null;
 
   /**
    * Keep a command until it is answered. False: a text in it is not Unicode, and cannot be sent. Throws when too many wait.
@@ -62,6 +64,7 @@ export class PendingCommands {
     if (this.#unsent.has(ref) || !this.#commands.delete(ref)) return false;
     this.#tried.delete(ref);
     this.#lost.delete(ref);
+    this.#withoutDatabase = null;
     return true;
   }
 
@@ -70,10 +73,19 @@ export class PendingCommands {
    * none that waits for an answer.
    * @param {number} ref
    * @param {string} code
+   * @param {number} now
    */
-  refused(ref, code) {
+  refused(ref, code, now) {
     const mayBeDone = leavesOpen(code) || this.#lost.has(ref);
-    return this.answered(ref) ? mayBeDone : undefined;
+    const since = this.#withoutDatabase;
+    if (!this.answered(ref)) return undefined;
+    if (code === "database_unavailable") this.#withoutDatabase = since ?? now;
+    return mayBeDone;
+  }
+
+  /** Whether the server has had no database for so long that another one may do better. @param {number} now */
+  wantsAnotherServer(now) {
+    return this.#withoutDatabase !== null && now - this.#withoutDatabase >= DATABASE_PATIENCE_MS;
   }
 
   /**
@@ -94,6 +106,7 @@ export class PendingCommands {
   disconnected() {
     const dropped = [...this.#commands.values()].filter(({ type }) => type === "typing" || type === "read").map(({ ref }) => ref);
     for (const ref of dropped) this.withdraw(ref);
+    this.#withoutDatabase = null;
     for (const ref of this.#commands.keys()) if (!this.#unsent.has(ref)) this.#lost.add(ref);
     this.#unsent = new Set(this.#commands.keys());
     return dropped;

@@ -381,13 +381,12 @@ export class GatewayMachine {
       if (TEMPORARY_CODES.has(err.code)) {
         this.#renewal.rest();
         this.#rest(now);
-      } else {
-        if (!this.#renewed(now)) this.#events.push({ type: "token_needed", expiresInMs: null });
-      }
+      } else if (!this.#renewed(now)) this.#events.push({ type: "token_needed", expiresInMs: null });
     } else {
       const { ref, code, message, retry_after_ms: retryAfterMs, details = [] } = err;
-      const mayBeDone = this.#commands.refused(ref, code);
+      const mayBeDone = this.#commands.refused(ref, code, now);
       if (mayBeDone === undefined) return;
+      if (this.#commands.wantsAnotherServer(now)) this.#giveUp("the server has no database", now);
       this.#events.push({ type: "failed", ref, code, message, retryAfterMs: retryAfterMs ?? undefined, details, mayBeDone });
       this.#ask();
     }

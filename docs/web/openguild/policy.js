@@ -3,7 +3,8 @@
 export const BACKOFF_BASE_MS = 250;
 export const BACKOFF_MAX_MS = 15_000;
 export const HANDSHAKE_MS = 10_000; // from each step of a connection to the server's next one
-export const SILENT_HEARTBEATS = 3; // PROTOCOL 15.6.3
+export const SILENT_HEARTBEATS = 2; // PROTOCOL 15.6.3
+export const DATABASE_PATIENCE_MS = 5_000; // PROTOCOL 15.9.3: with a server that has no database, while another one may
 export const LOG_RETRY_MS = 2_000; // after a log could not be followed for a while
 export const MAX_LOGS = 1_000; // PROTOCOL 15.3.1
 export const MAX_TAIL = 200; // PROTOCOL 15.3.2

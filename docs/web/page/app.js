@@ -56,6 +56,7 @@ export class App {
     };
     const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(choose) },
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
+    presence.value = chat.status;
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
       h("button", { type: "button", id: "change-password", onclick: () => void shown(() => this.#changePassword()) }, "Password"),
       h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out"),

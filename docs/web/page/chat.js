@@ -223,6 +223,12 @@ export class Chat {
     if (await this.history.open(channelId, around)) this.markRead();
   }
 
+  /** Appear as before the page was loaded again. @param {import("../openguild/types.js").PresenceStatus} status */
+  appearAs(status) {
+    this.status = status;
+    this.client.setPresence(status).catch(() => {}); // the client makes the choice again when it is connected
+  }
+
   /** Choose how one appears. @param {import("../openguild/types.js").PresenceStatus} status */
   async setStatus(status) {
     await this.client.setPresence(status);

@@ -10,6 +10,7 @@ import { hideDrawers } from "./sidebar.js";
 
 const KEPT = "openguild.session"; // of this tab: it survives a reload, and another tab can be another person
 const PLACE = "openguild.place"; // of this tab: the channel that is open
+const APPEARS = "openguild.appears"; // of this tab: how its user appears to others
 const WRITTEN = "openguild.written"; // of this tab: what is not sent, while the page is loaded again
 const VISITED = "openguild.visited"; // of this browser: somebody has logged in here
 const INVITE = /^#invite=([A-Za-z0-9_-]{1,64})$/;
@@ -81,6 +82,7 @@ function advice(refusal) {
  */
 function showSignIn(api, notice) {
   for (const dialog of document.querySelectorAll("dialog")) dialog.close(); // of the session that has ended
+  sessionStorage.removeItem(APPEARS);
   announce(null);
   document.title = "OpenGuild";
   const isInvited = INVITE.test(location.hash);
@@ -137,12 +139,15 @@ async function showChat(api, client) {
     showSignIn(api);
   });
   const place = sessionStorage.getItem(PLACE) ?? "";
+  const appears = sessionStorage.getItem(APPEARS) ?? "online";
   /** @param {import("./chat.js").Part} part */
   const changed = (part) => {
     if (chat.channelId !== "") sessionStorage.setItem(PLACE, chat.channelId);
+    sessionStorage.setItem(APPEARS, chat.status);
     app.changed(part);
   };
   const chat = new Chat(client, changed, (message) => app.heard(message), (id) => app.forget(id), failed);
+  if (appears !== "online") chat.appearAs(/** @type {import("../openguild/types.js").PresenceStatus} */ (appears));
   client.on("status", ({ state, reason }) => {
     if (state !== "ended" || client.isLoggedIn) return;
     over.abort();

@@ -10,6 +10,8 @@ import { failureText } from "./dom.js";
  * @typedef {{channelId: string, content: string, replyTo: string | undefined, edits: string | undefined, key: string, failure: string | null, sequence: number | null}} Outgoing
  */
 
+const RELOADED = "the page was loaded again"; // while it was being sent
+
 /** @type {Map<string, Outgoing[]>} by user; they outlast a session that ends */
 const unsent = new Map();
 
@@ -20,7 +22,7 @@ export function forgetUnsent() {
 
 /** What a tab that is loaded again needs of it, by user. @returns {[string, Outgoing[]][]} */
 export function keptUnsent() {
-  return [...unsent].map(([userId, items]) => [userId, items.map((outgoing) => ({ ...outgoing, failure: outgoing.failure ?? "the page was loaded again" }))]);
+  return [...unsent].map(([userId, items]) => [userId, items.map((outgoing) => ({ ...outgoing, failure: outgoing.failure ?? RELOADED }))]);
 }
 
 /** @param {[string, Outgoing[]][]} kept */
@@ -69,12 +71,13 @@ export class Outbox {
     unsent.set(userId, this.items.filter(({ sequence }) => sequence === null));
   }
 
-  /** Take what the last session of a user has left. @param {string} userId */
+  /** Take what the last session of a user has left, and go on with what was being sent when the page was loaded again. @param {string} userId */
   takeUp(userId) {
-    const left = unsent.get(userId) ?? [];
+    const left = (unsent.get(userId) ?? []).map((outgoing) => ({ ...outgoing, failure: outgoing.failure ?? "the session had ended" }));
     unsent.delete(userId);
-    this.items.unshift(...left.map((outgoing) => ({ ...outgoing, failure: outgoing.failure ?? "the session had ended" })));
+    this.items.unshift(...left);
     this.changed();
+    for (const outgoing of left) if (outgoing.failure === RELOADED) this.send(outgoing).catch(() => {}); // it is shown with its channel
   }
 
   /** Let go of the messages that are stored and in view: the answer may be there before the event. */

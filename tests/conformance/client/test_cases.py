@@ -240,8 +240,9 @@ def test_the_javascript_client_has_the_tables_of_the_core(javascript: dict[str, 
     assert set(tables["TEMPORARY_CODES"]) == TEMPORARY
     for name, value in {
         "BACKOFF_BASE_MS": limits.BACKOFF_BASE_SECS * 1_000, "BACKOFF_MAX_MS": limits.BACKOFF_MAX_SECS * 1_000,
-        "HANDSHAKE_MS": limits.CLIENT_HANDSHAKE_SECS * 1_000, "SILENT_HEARTBEATS": limits.SILENT_HEARTBEATS,
-        "LOG_RETRY_MS": limits.PAGE_RETRY_SECS * 1_000, "MAX_LOGS": limits.MAX_GATEWAY_LOGS, "LINE_BYTES": LINE_BYTES,
+        "HANDSHAKE_MS": limits.CLIENT_HANDSHAKE_SECS * 1_000, "SILENT_HEARTBEATS": limits.SERVER_SILENT_HEARTBEATS,
+        "LOG_RETRY_MS": limits.PAGE_RETRY_SECS * 1_000, "DATABASE_PATIENCE_MS": limits.DATABASE_PATIENCE_SECS * 1_000,
+        "MAX_LOGS": limits.MAX_GATEWAY_LOGS, "LINE_BYTES": LINE_BYTES,
         "MAX_TAIL": limits.MAX_TAIL_EVENTS,
         "MAX_HELD_FRAMES": limits.MAX_HELD_FRAMES, "MAX_PENDING_COMMANDS": limits.MAX_PENDING_COMMANDS,
         "REFRESH_AHEAD_MS": limits.REFRESH_AHEAD_SECS * 1_000, "READ_MARK_MS": limits.READ_MARK_SECS * 1_000,

@@ -289,7 +289,7 @@ class TestConnections:
         for frame in (HELLO, READY)[:steps]:
             server.say(frame)
         server.events()
-        server.now = CLIENT_HANDSHAKE_SECS if steps < 2 else 75.0
+        server.now = CLIENT_HANDSHAKE_SECS if steps < 2 else 50.0
         server.client.handle_deadline(server.now)
         kinds = [type(event) for event in server.events()]
         assert kinds == [told.Disconnect, told.Interrupted]

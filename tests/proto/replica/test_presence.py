@@ -15,7 +15,7 @@ from openguild_proto.hints import PresenceChoice, PresenceReport, PresenceStatus
 from openguild_proto.limits import MAX_EPHEMERAL_BYTES, MAX_PRESENCE_USERS, MAX_REPORTED_USERS, PRESENCE_PAUSE_SECS
 from openguild_proto.memory import MemoryTables
 from openguild_proto.replica.actions import Broadcast
-from openguild_proto.replica.presence import GRACE_SECS, LEASE_SECS, REPORT_SECS, TICK_SECS, Presence
+from openguild_proto.replica.presence import ARRIVAL_SECS, GRACE_SECS, LEASE_SECS, REPORT_SECS, TICK_SECS, Presence
 from openguild_proto.schemas.payloads import presence_data
 from openguild_proto.settings.sections import PresenceSettings
 from tests.support.deeds import NOW
@@ -98,6 +98,36 @@ def test_a_reconnect_is_told_to_nobody(cluster: Cluster) -> None:
     cluster.sleep(10)
     assert told(his) == [(cluster.alice, "online")]
     assert cluster.statuses(cluster.alice) == [ONLINE, ONLINE]
+
+
+def test_a_hidden_user_is_not_shown_at_a_reconnect(cluster: Cluster) -> None:
+    here, there = cluster.replicas
+    his, hers = here.open(cluster.bob), there.open(cluster.alice)
+    cluster.choose(1, cluster.alice, OFFLINE)
+    for former, driven in ((there, here), (here, here), (here, there)):
+        former.leave(hers)
+        hers = driven.open(cluster.alice)
+        cluster.sleep(ARRIVAL_SECS - TICK_SECS)
+        assert cluster.statuses(cluster.alice) == [OFFLINE, OFFLINE]
+        cluster.choose(0, cluster.alice, OFFLINE)  # as her client does after each connect
+        cluster.sleep(ARRIVAL_SECS + GRACE_SECS)
+    assert told(his) == []
+    cluster.choose(1, cluster.alice, ONLINE)
+    cluster.sleep(2 * TICK_SECS)
+    assert told(his) == [(cluster.alice, "online")]
+
+
+def test_an_idle_user_stays_idle_at_a_reconnect(cluster: Cluster) -> None:
+    here = cluster.replicas[0]
+    his, hers = here.open(cluster.bob), here.open(cluster.alice)
+    cluster.choose(1, cluster.alice, IDLE)
+    cluster.sleep(3)
+    here.leave(hers)
+    here.open(cluster.alice)
+    cluster.sleep(ARRIVAL_SECS - TICK_SECS)
+    cluster.choose(1, cluster.alice, IDLE)
+    cluster.sleep(ARRIVAL_SECS + GRACE_SECS)
+    assert told(his) == [(cluster.alice, "idle")]
 
 
 def test_users_of_a_replica_that_died_are_offline_within_thirty_seconds(cluster: Cluster) -> None:
@@ -185,6 +215,7 @@ def test_many_who_come_at_once_are_told_together() -> None:
     driven.sleep(3)
     for user in comers:
         driven.open(user)
+    driven.sleep(ARRIVAL_SECS - TICK_SECS)
     driven.flushing = False
     driven.sleep(TICK_SECS + 3 * PRESENCE_PAUSE_SECS)
     driven.flushing = True
@@ -248,7 +279,7 @@ def test_reports_come_in_pieces_and_all_users_are_renewed() -> None:
     for user in users:
         driven.open(user)
     driven.taken(Broadcast)
-    for secs in (1, REPORT_SECS + 1):
+    for secs in (ARRIVAL_SECS, REPORT_SECS + 1):
         driven.sleep(secs)
         reports = [message for message in driven.taken(Broadcast) if message.topic is Topic.HINTS]
         assert len(reports) == 3

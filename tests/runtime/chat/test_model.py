@@ -278,7 +278,7 @@ async def test_who_comes_and_goes_while_presence_is_read_counts() -> None:
     client = Guilds()
     client.present = ["alice", "bob"]
     model = ChatModel(client)
-    model.guilds[GUILD] = "tea"
+    model.guilds[GUILD], model.user_id = "tea", "erin"
     model.online = {"dave"}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(model.read_presence)
@@ -286,7 +286,7 @@ async def test_who_comes_and_goes_while_presence_is_read_counts() -> None:
         model.hear(PresenceChanged("bob", PresenceStatus.OFFLINE))
         model.hear(PresenceChanged("carol", PresenceStatus.IDLE))
         client.go.set()
-    assert model.online == {"alice", "carol"}
+    assert model.online == {"alice", "carol", "erin"}, "oneself too: nobody is told their own"
 
 
 async def test_a_guild_that_could_not_be_read_is_read_on_the_next_connection() -> None:

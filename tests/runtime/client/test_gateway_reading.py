@@ -150,7 +150,7 @@ async def test_a_program_that_takes_nothing_keeps_its_connection() -> None:
         assert isinstance(await anext(events), LogFollowed)
         await server.events(1, count)
         tasks.start_soon(server.beat)
-        await eventually(lambda: server.beats > 5)  # silence of three heartbeats would end it
+        await eventually(lambda: server.beats > 5)  # silence of two heartbeats would end it
         assert len(server.server.sockets) == 1
         assert await sequences(events, count) == list(range(1, count + 1))
         tasks.cancel_scope.cancel()

@@ -5,11 +5,13 @@ It has no selector and no threads. Sockets of the simulated network say themselv
 
 from __future__ import annotations
 
-from asyncio import base_events
+from asyncio import Task, base_events
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
 import anyio
+from anyio._backends._asyncio import CancelScope
 
 
 class Stalled(Exception):
@@ -29,6 +31,25 @@ class _Clockwork:
         return []
 
 
+class _NumberedTask(Task[Any]):
+    """Its hash is its number, not its address: anyio cancels the tasks and scopes of a scope in the order of a set."""
+
+    def __init__(self, coroutine: Any, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+def _hash_of_scope(scope: CancelScope) -> int:
+    host = scope._host_task
+    return hash(host) if isinstance(host, _NumberedTask) else object.__hash__(scope)
+
+
+CancelScope.__hash__ = _hash_of_scope  # as before where the loop is another one
+
+
 class SimLoop(base_events.BaseEventLoop):
     """`time()` is simulated monotonic seconds. Readiness is told by `can_read` and `can_write`."""
 
@@ -38,6 +59,8 @@ class SimLoop(base_events.BaseEventLoop):
         self._clock_resolution = 1e-9
         self._callbacks: dict[tuple[str, int], tuple[Callable[..., None], tuple[Any, ...]]] = {}
         self.is_ready: Callable[[str, int], bool] = lambda kind, descriptor: False
+        numbers = count()
+        self.set_task_factory(lambda loop, coro, **options: _NumberedTask(coro, next(numbers), loop=loop, **options))
 
     def time(self) -> float:
         return self._selector.now
