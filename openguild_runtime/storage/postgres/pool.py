@@ -44,7 +44,7 @@ AGAIN = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
 )
-# Before each run after the first: the transaction that it met goes first, else they meet again. On a busy machine that takes longer.
+# Before each run after the first: the transaction that it met goes first, else they meet again. A busy machine takes longer.
 AGAIN_SECS = (0.02, 0.2)
 # Causes after which a session cannot be used again.
 UNRECOVERABLE = frozenset({"read_only", "shutdown", "lost", "starting", "damaged"})
