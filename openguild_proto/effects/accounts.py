@@ -88,10 +88,11 @@ class SetPassword(StorageEffect[int | None], frozen=True):
 
 
 class ListOwnedAlone(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
-    """List the guilds whose only owner is the user, oldest first, at most `limit`: they cannot leave these."""
+    """List the guilds whose only owner is the user, oldest first, at most `limit`. `with_mirrored`: also those of other servers."""
 
     user_id: str
     limit: int
+    with_mirrored: bool = True
 
 
 class DeleteAccount(StorageEffect[AccountDeletion], frozen=True):

@@ -7,7 +7,7 @@ from enum import Enum
 import msgspec
 
 from openguild_proto.effects.base import Effect, StorageEffect
-from openguild_proto.limits import MAX_OWN_KEYS, MAX_PEER_ANSWER_BYTES
+from openguild_proto.limits import MAX_OWN_KEYS, MAX_PEER_ANSWER_BYTES, PEER_ANSWER_SECS
 
 
 class PublishedKey(msgspec.Struct, frozen=True, gc=False):
@@ -216,7 +216,7 @@ class AskPeer(Effect[PeerAnswer], frozen=True):
     method: str
     target: str  # path and query
     body: bytes = b""
-    timeout_secs: float = 10.0
+    timeout_secs: float = PEER_ANSWER_SECS
     max_bytes: int = MAX_PEER_ANSWER_BYTES  # of the answer
 
 

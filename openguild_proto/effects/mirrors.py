@@ -153,6 +153,7 @@ class DropMirror(StorageEffect[bool], frozen=True):
 
 # --- partings: users whom an owner may still count as members ---------------------------------------------------
 
+KEPT_MS = 30 * 86_400_000  # ours: a parting, of whose owner nothing is heard
 TOLD_MS = 10_000  # ours: in which a request that tells an owner of a parting has come to an end
 
 
@@ -167,13 +168,14 @@ class Parting(Record, frozen=True):
 class LeaveMirror(StorageEffect[MemberChange], frozen=True):
     """Let a user of this server leave a guild of `origin` here, and note the parting. The mirror goes with the last of them.
 
-    DONE, NOT_MEMBER (also where there is no such mirror), or LAST_OWNER.
+    DONE, NOT_MEMBER (also where there is no such mirror), or LAST_OWNER. `even_last`: the last owner leaves, too.
     """
 
     origin: str
     guild_id: str
     user_id: str
     now_ms: int
+    even_last: bool = False
 
 
 class NoteParting(StorageEffect[bool | None], frozen=True):

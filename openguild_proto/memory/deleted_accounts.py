@@ -20,7 +20,8 @@ def list_owned_alone(state: State, effect: ListOwnedAlone) -> tuple[GuildRecord,
     alone = [
         state.guilds[guild_id]
         for guild_id, members in state.members.items()
-        if [user_id for user_id, member in members.items() if member.role == OWNER] == [effect.user_id]
+        if (effect.with_mirrored or state.guilds[guild_id].origin is None)
+        and [user_id for user_id, member in members.items() if member.role == OWNER] == [effect.user_id]
     ]
     return tuple(islice(sorted(alone, key=lambda guild: (guild.created_at_ms, guild.guild_id)), effect.limit))
 

@@ -11,6 +11,7 @@ from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, StoreMirror, is_behind
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.limits import MAX_NOTED_UNKNOWN
 from openguild_proto.memory.bans import keep_ban
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.state import ABSENT, Channel, Membership, Mirror, State
@@ -175,9 +176,13 @@ def may_have_role(state: State, guild_id: str, user_id: str) -> bool:
 
 
 def note_mistaken(state: State, origin: str, guild_id: str, user_id: str, now_ms: int) -> None:
-    """Note that the owner takes a user of this server for a member, unless they are one."""
+    """Note that the owner takes a user of this server for a member, unless they are one. Their account may be deleted."""
     known = state.users.get(user_id)
-    if known is not None and known.origin is None and user_id not in state.members.get(guild_id, {}):
+    if known is None:
+        is_noted = sum(key[0] == origin for key in state.partings) < MAX_NOTED_UNKNOWN
+    else:
+        is_noted = known.origin is None and user_id not in state.members.get(guild_id, {})
+    if is_noted:
         key = origin, guild_id, user_id
         state.partings[key] = max(state.partings[key], now_ms) + 1 if key in state.partings else now_ms
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.mirrors import (
+    KEPT_MS,
     TOLD_MS,
     ClaimParting,
     EndParting,
@@ -33,11 +34,12 @@ def leave_mirror(state: State, effect: LeaveMirror) -> MemberChange:
     members = state.members[guild_id]
     owners = sum(member.role == OWNER for member in members.values())
     held = members[user_id].role if user_id in members else None
-    change = decide_removal(author_role=None, held=held, owners=owners)
+    change = decide_removal(author_role=None, held=held, owners=owners, even_last=effect.even_last)
     if change is not MemberChange.DONE:
         return change
     end_lost_rights(state, guild_id, user_id, held, None)
     del members[user_id]
+    _forget(state, effect.now_ms)
     state.partings[effect.origin, guild_id, user_id] = effect.now_ms
     state.append(left_guild(guild_id, user_id, removed=False, reason=None), sender=user_id, now_ms=effect.now_ms)
     if any(state.users[member].origin is None for member in members):
@@ -47,12 +49,18 @@ def leave_mirror(state: State, effect: LeaveMirror) -> MemberChange:
     return MemberChange.DONE
 
 
+def _forget(state: State, due_ms: int) -> None:
+    """Forget the partings of owners that are never heard of again."""
+    state.partings = {key: known_ms for key, known_ms in state.partings.items() if known_ms >= due_ms - KEPT_MS}
+
+
 @performs(NoteParting)
 def note_parting(state: State, effect: NoteParting) -> bool | None:
     key = effect.origin, effect.guild_id, effect.user_id
     known_ms = state.partings.get(key)
     if known_ms is not None and effect.now_ms is not None and 0 < known_ms - effect.now_ms <= TOLD_MS:
         return None
+    _forget(state, effect.due_ms)
     state.partings[key] = effect.due_ms
     return known_ms is None
 
@@ -68,7 +76,7 @@ def claim_parting(state: State, effect: ClaimParting) -> bool:
 
 @performs(NoteMistaken)
 def note_each_mistaken(state: State, effect: NoteMistaken) -> None:
-    for user_id in effect.user_ids:
+    for user_id in sorted(set(effect.user_ids)):
         note_mistaken(state, effect.origin, effect.guild_id, user_id, effect.now_ms)
 
 

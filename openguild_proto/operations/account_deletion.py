@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from msgspec.structs import replace
-
 from openguild_proto.effects.accounts import DeleteAccount, DescribeUser, FindUser, ListOwnedAlone
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.guilds import FindGuildAccess, RemoveMember
+from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Response
+from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.attempts import attempt_from
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Limit
-from openguild_proto.operations.members import leave, require_done
-from openguild_proto.operations.route import route, route_of
-from openguild_proto.operations.upkeep import leave_here
+from openguild_proto.operations.members import require_done
+from openguild_proto.operations.route import route
+from openguild_proto.operations.upkeep import leave_here, tell_left
 from openguild_proto.operations.users import require_password, unknown_account
-from openguild_proto.policy.account_deletion import AccountDeletion
+from openguild_proto.policy.account_deletion import DELETED_USERNAME, AccountDeletion
 from openguild_proto.records import Author, UserRecord
 from openguild_proto.schemas.accounts import PasswordConfirmation
 from openguild_proto.sessions.passwords import secret_problems
 
 ROUNDS = 3  # ours: of leaving guilds, which the user may join meanwhile
+MAX_TOLD_AT_ONCE = 10  # ours: guilds whose owner servers hear at once that the user leaves, until one does not answer
 MAX_NAMED = 20  # guilds in the refusal
 OWNED_ALONE = "first delete the guilds that have no other owner, or give them one"
 
@@ -35,7 +36,7 @@ OWNED_ALONE = "first delete the guilds that have no other owner, or give them on
     errors=(ErrorCode.WRONG_PASSWORD, ErrorCode.LAST_OWNER, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response]:
-    """Leave all guilds as the caller could, then delete the account. A repeat goes on where one before it has stopped."""
+    """Leave all guilds, then delete the account. A repeat goes on where one before it has stopped."""
     ctx, author = call.ctx, call.claims.author
     with attempt_from(ctx, call.request.client_address):
         password = call.body.current_password.strip()
@@ -43,12 +44,18 @@ def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response
         if problems:
             raise Refusal(ErrorCode.VALIDATION, details=tuple(problems))
     checked_hash = yield from require_password(call, password)
+    told_at_once = MAX_TOLD_AT_ONCE
     for _ in range(ROUNDS):
         for guild_id in (yield from _guilds_of(author.user_id)):
+            owner = None
             with _already_left():
-                yield from leave(_leaving(call, guild_id), guild_id)
+                owner = yield from _leave(author, guild_id, ctx.wall_ms)
+            if owner is not None and told_at_once:
+                is_told = yield from tell_left(ctx, owner, guild_id, RemoteUser(author.user_id, DELETED_USERNAME))
+                told_at_once = told_at_once - 1 if is_told else 0
         outcome = yield from DeleteAccount(author=author, checked_hash=checked_hash, now_ms=ctx.wall_ms)
-        if outcome is AccountDeletion.DONE:
+        if outcome is AccountDeletion.DONE:  # an operator who restores a backup looks for these
+            yield from WarnOperator("account deleted", (("user_id", author.user_id),))
             return Response.empty()
         if outcome is AccountDeletion.STALE:
             raise Refusal(ErrorCode.WRONG_PASSWORD)
@@ -58,24 +65,27 @@ def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response
 def delete_by_operator(user_id: str, now_ms: int) -> Operation[UserRecord | None]:
     """Delete the account of a user of this server, whatever their password is; return what it was, None: there is none.
 
-    Owner servers of mirrored guilds are told when they deliver. Raises Refusal as `delete_account` does.
+    Guilds of other servers do not keep it, also where the user is their only owner. Raises Refusal as `delete_account` does.
     """
     for _ in range(ROUNDS):
         user = yield from FindUser(user_id=user_id)
         if user is None or user.origin is not None:
             return None
-        for guild_id in (yield from _guilds_of(user_id)):
+        for guild_id in (yield from _guilds_of(user_id, keeping_mirrored=False)):
             with _already_left():
-                yield from _leave_for(user_id, guild_id, now_ms)
+                yield from _leave(Author(user_id), guild_id, now_ms, even_last=True)
         outcome = yield from DeleteAccount(author=Author(user_id), checked_hash=user.password_hash, now_ms=now_ms)
         if outcome is AccountDeletion.DONE:
             return user
     raise _joining()
 
 
-def _guilds_of(user_id: str) -> Operation[list[str]]:
-    """Return the guilds that the user is a member of. Raises Refusal 409 if they are the only owner of one."""
-    alone = yield from ListOwnedAlone(user_id=user_id, limit=MAX_NAMED)
+def _guilds_of(user_id: str, *, keeping_mirrored: bool = True) -> Operation[list[str]]:
+    """Return the guilds that the user is a member of. Raises Refusal 409 if they are the only owner of one.
+
+    `keeping_mirrored`: guilds of other servers count as well.
+    """
+    alone = yield from ListOwnedAlone(user_id=user_id, limit=MAX_NAMED, with_mirrored=keeping_mirrored)
     if alone:
         details = tuple(FieldProblem(guild.guild_id, f"{guild.name} has no other owner") for guild in alone)
         raise Refusal(ErrorCode.LAST_OWNER, OWNED_ALONE, details=details)
@@ -95,22 +105,18 @@ def _already_left() -> Iterator[None]:
             raise
 
 
-def _leaving(call: Call[PasswordConfirmation, None], guild_id: str) -> Call[None, None]:
-    """The call with which the user would leave: an owner server is asked by its request, which has no password."""
-    path = f"/guilds/{guild_id}/members/@me"
-    request = replace(call.request, method="DELETE", path=path, query="", headers=(), body=b"")
-    leaving = Call[None, None](call.ctx, request, route_of(leave), {"guild_id": guild_id})
-    leaving.claims = call.claims
-    return leaving
+def _leave(author: Author, guild_id: str, now_ms: int, *, even_last: bool = False) -> Operation[str | None]:
+    """End a membership. Return the owner server of a mirrored guild, which is not asked but told: it could keep the account.
 
-
-def _leave_for(user_id: str, guild_id: str, now_ms: int) -> Operation[None]:
+    `even_last`: also that of the only owner of a mirrored guild.
+    """
+    user_id = author.user_id
     access = yield from FindGuildAccess(guild_id=guild_id, user_id=user_id)
     if access is not None and access.guild.origin is not None:
-        yield from leave_here(access.guild.origin, guild_id, user_id, now_ms)
-        return
-    leaves = RemoveMember(author=Author(user_id), guild_id=guild_id, user_id=user_id, now_ms=now_ms)
-    require_done((yield from leaves))
+        yield from leave_here(access.guild.origin, guild_id, user_id, now_ms, even_last=even_last)
+        return access.guild.origin
+    require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=user_id, now_ms=now_ms)))
+    return None
 
 
 def _joining() -> Refusal:

@@ -26,6 +26,7 @@ from openguild_proto.limits import (
     MAX_SAFE_INTEGER,
     MAX_SHORT_ANSWER_BYTES,
     OWNER_RETRY_SECS,
+    PEER_ANSWER_SECS,
 )
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.call import Call
@@ -73,6 +74,7 @@ def ask_owner(
     body: msgspec.Struct | None,
     kind: type[T],
     max_bytes: int = MAX_PEER_ANSWER_BYTES,
+    timeout_secs: float = PEER_ANSWER_SECS,
 ) -> Operation[T]:
     """Return the answer of an owner. Raises Refusal: 503 `guild_offline` where there is none, or what the owner refuses with.
 
@@ -80,7 +82,7 @@ def ask_owner(
     """
     sent = msgspec.json.encode(body) if body is not None else b""
     try:
-        answer = yield from AskPeer(server=server, method=method, target=target, body=sent, max_bytes=max_bytes)
+        answer = yield from AskPeer(server, method, target, sent, timeout_secs, max_bytes)
     except PeerUnavailable as failure:
         if failure.reason == "denied":
             raise denied(Verdict(Standing.DENY, failure.detail)) from None
@@ -150,7 +152,12 @@ def _follow_moved(call: Call[Any, Any], refusal: Refusal, server: str, guild_id:
 
 
 def pass_to_owner(
-    call: Call[Any, Any], server: str, guild_id: str | None = None, *, query: str | None = None
+    call: Call[Any, Any],
+    server: str,
+    guild_id: str | None = None,
+    *,
+    query: str | None = None,
+    timeout_secs: float = PEER_ANSWER_SECS,
 ) -> Operation[Response]:
     """Let the owner answer the caller's request as if they were there (PROTOCOL 16.7). Raises Refusal.
 
@@ -172,7 +179,8 @@ def pass_to_owner(
         request.body.decode("utf-8", "replace") if request.body else None,
         keys[0] if len(keys) == 1 else None,
     )
-    answer = yield from ask_owner(server, "POST", "/federation/v1/requests", asked, UserAnswer, MAX_PAGE_ANSWER_BYTES)
+    target, most = "/federation/v1/requests", MAX_PAGE_ANSWER_BYTES
+    answer = yield from ask_owner(server, "POST", target, asked, UserAnswer, most, timeout_secs)
     if answer.status >= 400:
         refusal = refusal_of(answer.status, (answer.body or "").encode())
         yield from _follow_moved(call, refusal, server, guild_id)

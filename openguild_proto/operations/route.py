@@ -206,12 +206,6 @@ def route(method: str, template: str, summary: str, responses: Mapping[int, Any]
     return mark
 
 
-def route_of(operation: OperationFunction) -> Route:
-    """Return the route that an operation was registered for, the first of several."""
-    found: Route = getattr(operation, MARK)[0]
-    return found
-
-
 def collect_routes(*modules: ModuleType) -> tuple[Route, ...]:
     """Return the routes registered in `modules`, in order."""
     return tuple(

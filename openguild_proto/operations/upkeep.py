@@ -39,6 +39,9 @@ from openguild_proto.records import MemberChange
 from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 
 MAX_PARTINGS = 10  # in one round
+LEAVE_SECS = (
+    5.0  # ours: for the owner's answer, so that a user who leaves can do so without it before their request must end
+)
 SETTLED = frozenset(
     {204, 404, 409}
 )  # statuses of an owner that has decided: gone, no member, the last one that owns the guild
@@ -50,7 +53,7 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
     Raises Refusal 409 for the last owner of the guild.
     """
     try:
-        return (yield from pass_to_owner(call, owner, guild_id))
+        return (yield from pass_to_owner(call, owner, guild_id, timeout_secs=LEAVE_SECS))
     except Refusal as refusal:
         if call.is_remote or refusal.code in {ErrorCode.LAST_OWNER, ErrorCode.UNAUTHORIZED}:
             raise
@@ -58,8 +61,8 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
     return Response.empty()
 
 
-def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int) -> Operation[None]:
-    """End a membership in a mirrored guild; its owner is told later. Raises Refusal."""
+def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int, *, even_last: bool = False) -> Operation[None]:
+    """End a membership in a mirrored guild; its owner is told later. `even_last`: also that of its last owner. Raises Refusal."""
     tenure = yield from FindTenure(guild_id=guild_id)  # the owner may have answered that the guild has moved
     if tenure is not None and tenure.origin is not None:
         owner = tenure.origin
@@ -68,9 +71,14 @@ def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int) -> Operatio
     is_going = any(move.guild_id == guild_id for move in (yield from ListMoves()))
     if is_coming or is_going:  # it is on its way between two servers, and must not go with its last member
         raise offline()
-    left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=user_id, now_ms=now_ms)
+    left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=user_id, now_ms=now_ms, even_last=even_last)
     if left is not MemberChange.DONE:
         raise Refusal(ErrorCode.LAST_OWNER if left is MemberChange.LAST_OWNER else ErrorCode.NOT_FOUND)
+
+
+def tell_left(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[bool]:
+    """Tell an owner at once that a user has left by `leave_here`. False: it cannot be reached now."""
+    return (yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms)))
 
 
 def end_membership(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:

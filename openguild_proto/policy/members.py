@@ -45,13 +45,17 @@ def decide_role_change(
     return MemberChange.DONE
 
 
-def decide_removal(*, author_role: str | None, held: str | None, owners: int) -> MemberChange:
-    """Decide on the end of a membership. `author_role` None: the member leaves. Raises Refusal 403."""
+def decide_removal(*, author_role: str | None, held: str | None, owners: int, even_last: bool = False) -> MemberChange:
+    """Decide on the end of a membership. `author_role` None: the member leaves. `even_last`: also the last owner.
+
+    Raises Refusal 403.
+    """
     if held is None:
         return MemberChange.NOT_MEMBER
     if author_role is not None:
         require_removal(author_role, held)
-    return MemberChange.LAST_OWNER if _is_last_owner(held, None, owners) else MemberChange.DONE
+    is_last = not even_last and _is_last_owner(held, None, owners)
+    return MemberChange.LAST_OWNER if is_last else MemberChange.DONE
 
 
 def decide_grant(*, held: str | None, role: str, owners: int, is_banned: bool) -> MemberChange:

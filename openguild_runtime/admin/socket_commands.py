@@ -39,7 +39,8 @@ from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.observability import logs
 from openguild_runtime.system.unix_socket import serve_unix_socket
 
-REQUEST_TIMEOUT_SECS = 5.0
+REQUEST_TIMEOUT_SECS = 5.0  # for reading it
+COMMAND_SECS = 7.0  # within the ten seconds for which `openguild-server admin` waits
 ANSWER_SECS = 1.0
 AUDIT_SECS = 1.0  # the longest wait for the audit record: a log that nobody reads must not stop administrators
 MAX_REQUEST_BYTES = 4_096
@@ -141,10 +142,13 @@ async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
         commands = ", ".join([*VIEWS, *COMMANDS])
         return {"error": f"expected a command, in a line of UTF-8 of less than {MAX_REQUEST_BYTES} bytes: {commands}"}
     try:
-        named = await resolve_user(scope.storage, request)
-        response = await view(scope, named) if view is not None else COMMANDS[name](scope, named)
+        with anyio.fail_after(COMMAND_SECS):
+            named = await resolve_user(scope.storage, request)
+            response = await view(scope, named) if view is not None else COMMANDS[name](scope, named)
     except Refused as problem:
         response = {"error": str(problem)}
+    except TimeoutError:
+        response = {"error": f"not done within {COMMAND_SECS:g} seconds, and stopped: give the same command again"}
     except Exception:  # a bug must not end the server
         log.exception("admin request failed", command=name)
         response = {"error": "internal error"}
@@ -160,13 +164,15 @@ async def serve_admin(scope: AdminScope, path: Path) -> None:
     """Serve the socket at `path` until cancelled. The server's user and root may connect."""
 
     async def serve(stream: SocketStream) -> None:
-        with anyio.move_on_after(REQUEST_TIMEOUT_SECS):
-            line = b""
+        line = b""
+        with anyio.move_on_after(REQUEST_TIMEOUT_SECS) as reading:
             while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
                 line += await stream.receive(MAX_REQUEST_BYTES)
-            response = await respond(scope, line, _uid_of(stream))
-            with anyio.move_on_after(ANSWER_SECS, shield=True):  # a request to drain is answered, too
-                await stream.send(json.dumps(response).encode() + b"\n")
+        if reading.cancelled_caught:
+            return
+        response = await respond(scope, line, _uid_of(stream))
+        with anyio.move_on_after(ANSWER_SECS, shield=True):  # a request to drain is answered, too
+            await stream.send(json.dumps(response).encode() + b"\n")
 
     await serve_unix_socket(path, serve)
 

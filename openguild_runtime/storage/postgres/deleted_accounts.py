@@ -17,7 +17,7 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment
 
 OWNED_ALONE = f"""
-SELECT {GUILD} FROM guilds AS g WHERE guild_id IN (
+SELECT {GUILD} FROM guilds AS g WHERE ($3 OR g.origin IS NULL) AND guild_id IN (
     SELECT guild_id FROM guild_memberships AS m WHERE user_id = $1 AND role = '{OWNER}' AND NOT EXISTS (
         SELECT FROM guild_memberships AS o WHERE o.guild_id = m.guild_id AND o.role = '{OWNER}' AND o.user_id <> $1
     )
@@ -29,7 +29,7 @@ SESSIONS = "SELECT session_id FROM sessions WHERE user_id = $1 AND expires_at > 
 
 @performs(ListOwnedAlone, Mode.QUERY)
 async def list_owned_alone(connection: Connection, effect: ListOwnedAlone) -> tuple[GuildRecord, ...]:
-    rows = await connection.fetch(OWNED_ALONE, effect.user_id, effect.limit)
+    rows = await connection.fetch(OWNED_ALONE, effect.user_id, effect.limit, effect.with_mirrored)
     return tuple(GUILD.record(row) for row in rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from openguild_proto.limits import MAX_NOTED_UNKNOWN
 from openguild_proto.mirror_records import MirroredChannel, MirroredEvent, MirroredMember
 from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.invites import invite_id
@@ -51,13 +52,24 @@ SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2 AND origin = $5 ON CONF
 """
 SET_ROLE = "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2"
 LEAVE = "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2 RETURNING role"
-# Earlier notes are made anew: a process that has told the owner of one forgets only that one.
-NOTE_MISTAKEN = """
+# Earlier notes are made anew: a process that has told the owner of one forgets only that one. Users whose account is deleted are
+# as unknown as those whom the owner makes up, hence the bound.
+NOTE_MISTAKEN = f"""
+WITH given AS (
+    SELECT DISTINCT ON (user_id) user_id, due_at FROM unnest($3::uuid[], $4::timestamptz[]) AS row (user_id, due_at)
+), noted AS (
+    SELECT count(*) AS count FROM (SELECT FROM federation_partings WHERE origin = $1 LIMIT {MAX_NOTED_UNKNOWN}) AS counted
+), mistaken AS (
+    SELECT user_id, due_at FROM given JOIN users AS u USING (user_id) WHERE u.origin IS NULL AND NOT EXISTS (
+        SELECT FROM guild_memberships AS m WHERE m.guild_id = $2 AND m.user_id = u.user_id
+    )
+    UNION ALL (
+        SELECT user_id, due_at FROM given WHERE NOT EXISTS (SELECT FROM users AS u WHERE u.user_id = given.user_id)
+        ORDER BY user_id LIMIT (SELECT {MAX_NOTED_UNKNOWN} - count FROM noted)
+    )
+)
 INSERT INTO federation_partings AS p (origin, guild_id, user_id, due_at)
-SELECT $1, $2, u.user_id, given.due_at FROM unnest($3::uuid[], $4::timestamptz[]) AS given (user_id, due_at)
-JOIN users AS u USING (user_id) WHERE u.origin IS NULL AND NOT EXISTS (
-    SELECT FROM guild_memberships AS m WHERE m.guild_id = $2 AND m.user_id = u.user_id
-) ORDER BY u.user_id
+SELECT $1, $2, user_id, due_at FROM mistaken ORDER BY user_id
 ON CONFLICT (origin, guild_id, user_id)
 DO UPDATE SET due_at = greatest(p.due_at, EXCLUDED.due_at) + interval '1 millisecond'
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.mirrors import (
+    KEPT_MS,
     TOLD_MS,
     ClaimParting,
     EndParting,
@@ -33,11 +34,12 @@ SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2)
     (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = '{OWNER}') AS owners
 FROM guilds WHERE guild_id = $1 AND origin = $3
 """
-# Those of owners that are never heard of again go after a month.
-NOTE = """
+# Those of owners that are never heard of again go, whoever has left.
+NOTE = f"""
 WITH gone AS (
     DELETE FROM federation_partings WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM federation_partings WHERE user_id = $3 AND due_at < $4::timestamptz - interval '30 days' LIMIT 10
+        SELECT ctid FROM federation_partings WHERE due_at < $4::timestamptz - interval '{KEPT_MS} milliseconds'
+        AND (origin, guild_id, user_id) <> ($1, $2::uuid, $3::uuid) ORDER BY due_at LIMIT 10 FOR UPDATE SKIP LOCKED
     ))
 )
 INSERT INTO federation_partings AS p (origin, guild_id, user_id, due_at) VALUES ($1, $2, $3, $4)
@@ -58,7 +60,7 @@ async def leave_mirror(tx: Transaction, effect: LeaveMirror) -> MemberChange:
     row = await tx.connection.fetchrow(ROLES, guild_id, user_id, effect.origin)
     if row is None:
         return MemberChange.NOT_MEMBER
-    change = decide_removal(author_role=None, held=row["role"], owners=row["owners"])
+    change = decide_removal(author_role=None, held=row["role"], owners=row["owners"], even_last=effect.even_last)
     if change is not MemberChange.DONE:
         return change
     await tx.connection.execute(LEAVE, guild_id, user_id)

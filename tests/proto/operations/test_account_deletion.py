@@ -10,11 +10,15 @@ import pytest
 
 from openguild_proto.effects import Effect
 from openguild_proto.effects.accounts import ChangePassword, DeleteAccount
+from openguild_proto.effects.federation import AskPeer
 from openguild_proto.effects.guilds import RemoveMember
+from openguild_proto.effects.logs import FindPlace
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.http.message import Request, Response
+from openguild_proto.operations.account_deletion import delete_by_operator
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.records import Author
+from openguild_proto.settings.sections import HttpLimits
 from tests.proto.operations.test_federated_guilds import Shared, shared, user_id
 from tests.proto.operations.test_upkeep import BOTH, greet, members
 from tests.support.world import PASSWORD, World, decoded
@@ -73,6 +77,7 @@ def at(kind: type[Effect[Any]], act: Callable[[], object], times: int = 1) -> Ca
 
 def test_the_account_is_gone_and_its_messages_stay(club: Club) -> None:
     assert told(delete(club.world, club.bob)) == (204, "")
+    assert [warned.fields for warned in club.world.warned] == [(("user_id", club.bob_id),)]
     assert told(club.world.ask("GET", "/users/me", token=club.bob)) == (401, "unauthorized")
     login = {"identifier": "bob", "secret": PASSWORD, "device": {"device_id": "d"}}
     assert told(club.world.ask("POST", "/sessions/login", login)) == (401, "invalid_credentials")
@@ -175,7 +180,8 @@ def test_a_password_that_was_changed_meanwhile_deletes_nothing(club: Club) -> No
     assert club.bob_id in club.world.tables._state.users
 
 
-def test_an_owner_server_learns_of_the_end_and_not_of_the_password(shared: Shared) -> None:
+def test_an_owner_server_learns_of_the_end_and_nothing_else(shared: Shared) -> None:
+    bob = user_id(shared.south, shared.bob)
     carried: list[Request] = []
 
     def listening(request: Request, carry_on: Callable[[], Response]) -> Response:
@@ -183,23 +189,68 @@ def test_an_owner_server_learns_of_the_end_and_not_of_the_password(shared: Share
         return carry_on()
 
     with shared.federation.on_the_way(listening):
-        answer = shared.south.ask("POST", PATH, {"current_password": PASSWORD}, shared.bob)
-    assert answer.status == 204
+        assert shared.south.ask("POST", PATH, {"current_password": PASSWORD}, shared.bob).status == 204
     assert members(shared) == {"alice"}
+    assert shared.north.tables._state.users[bob].username == "deleted"
+    assert not shared.south.tables._state.partings
     assert carried
-    assert not any(PASSWORD.encode() in request.body for request in carried)
+    assert not any(PASSWORD.encode() in request.body or b"bob" in request.body for request in carried)
 
 
-def test_an_owner_server_that_is_away_is_told_later(shared: Shared) -> None:
-    bob = user_id(shared.south, shared.bob)
+def test_an_owner_server_that_does_not_answer_is_asked_once_and_told_later(shared: Shared) -> None:
+    second = shared.north.ask_for(shared.alice, "POST", "/guilds", {"name": "second"})["guild_id"]
+    code = shared.north.ask_for(shared.alice, "POST", f"/guilds/{second}/invites", {})["code"]
+    shared.south.ask_for(shared.bob, "POST", f"/invites/{code}@north.test/accept")
+    asked: list[AskPeer] = []
+
+    def look(place: int, effect: Effect[Any]) -> None:
+        del place
+        if isinstance(effect, AskPeer):
+            asked.append(effect)
+
     shared.federation.cut.add(BOTH)
-    assert shared.south.ask("POST", PATH, {"current_password": PASSWORD}, shared.bob).status == 204
+    answer = shared.south.ask("POST", PATH, {"current_password": PASSWORD}, shared.bob, before=look)
+    assert answer.status == 204
+    assert [effect.timeout_secs < HttpLimits().request_timeout_secs / 2 for effect in asked] == [True]
     shared.federation.cut.clear()
     assert members(shared) == {"alice", "bob"}
     greet(shared)
     assert members(shared) == {"alice"}
-    assert shared.north.tables._state.users[bob].username == "deleted"
     assert not shared.south.tables._state.partings
+
+
+def test_an_owner_server_that_was_restored_is_told_again(shared: Shared) -> None:
+    bob = user_id(shared.south, shared.bob)
+    carol = shared.south.user("carol")
+    shared.south.ask_for(carol, "POST", f"/invites/{shared.code}@north.test/accept")
+    member = shared.north.tables._state.members[shared.guild][bob]
+    assert shared.south.ask("POST", PATH, {"current_password": PASSWORD}, shared.bob).status == 204
+    greet(shared)
+    shared.north.tables._state.members[shared.guild][bob] = member  # as before the account was deleted
+    state = shared.north.tables._state
+    state.epochs[shared.guild] = shared.north.perform(FindPlace(shared.guild)).epoch + 1
+    shared.level()
+    assert members(shared) == {"alice", "deleted", "carol"}
+    greet(shared)
+    assert members(shared) == {"alice", "carol"}
+    assert not shared.south.tables._state.partings
+
+
+def test_only_an_operator_deletes_the_only_owner_of_a_guild_elsewhere(shared: Shared) -> None:
+    bob = user_id(shared.south, shared.bob)
+    shared.north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{bob}", {"role": "owner"})
+    shared.north.ask_for(shared.alice, "DELETE", f"/guilds/{shared.guild}/members/@me")
+    shared.level()
+    shared.federation.cut.add(BOTH)
+    answer = shared.south.ask("POST", PATH, {"current_password": PASSWORD}, shared.bob)
+    assert told(answer) == (409, "last_owner")
+    deleted = shared.south.finish(delete_by_operator(bob, shared.south.wall_ms))
+    assert deleted is not None
+    assert deleted.username == "bob"
+    assert bob not in shared.south.tables._state.users
+    shared.federation.cut.clear()
+    greet(shared)
+    assert not shared.south.tables._state.partings, "the owner has decided that they stay"
 
 
 def test_a_join_that_ends_after_the_account_is_undone_at_the_owner(shared: Shared) -> None:

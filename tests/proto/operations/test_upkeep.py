@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import msgspec
 import pytest
 
+from openguild_proto.effects import Effect
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.effects.mirrors import FindMirrorPlace
@@ -16,6 +18,7 @@ from openguild_proto.http.message import Request, Response
 from openguild_proto.records import LogPart
 from openguild_proto.schemas.between_servers import Delivery
 from openguild_proto.schemas.events import parse_event
+from openguild_proto.settings.sections import HttpLimits
 from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, error, shared, user_id
 
 __all__ = ["shared"]
@@ -62,6 +65,22 @@ def test_a_user_leaves_at_once_while_the_owner_is_away(shared: Shared) -> None:
     assert members(shared) == {"alice", "carol"}
     shared.level()
     assert not shared.south.tables._state.partings
+
+
+def test_a_user_who_leaves_does_not_wait_until_their_request_must_end(shared: Shared) -> None:
+    asked: list[AskPeer] = []
+
+    def look(place: int, effect: Effect[Any]) -> None:
+        del place
+        if isinstance(effect, AskPeer):
+            asked.append(effect)
+
+    shared.south.ask("DELETE", f"/guilds/{shared.guild}/members/@me", token=shared.bob, before=look)
+    (leaving,) = asked
+    assert leaving.timeout_secs <= HttpLimits().request_timeout_secs / 2, "then they leave here"
+    assert AskPeer(NORTH, "GET", "/").timeout_secs < HttpLimits().request_timeout_secs, (
+        "else nobody tells which server it was"
+    )
 
 
 def test_the_last_one_takes_the_mirror_along_while_the_owner_is_away(shared: Shared) -> None:

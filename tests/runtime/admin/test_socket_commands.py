@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 from msgspec import convert
+from structlog.testing import capture_logs
 
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.connection.timer_wheel import TimerWheel
@@ -30,6 +31,7 @@ from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.http.message import OpenStream
 from openguild_proto.replica.notifications import user_ring
 from openguild_proto.replica.replica import Replica
+from openguild_runtime.admin import socket_commands
 from openguild_runtime.admin.reload import LiveConfig
 from openguild_runtime.admin.scope import AdminScope, Response
 from openguild_runtime.admin.socket_commands import respond, serve_admin
@@ -58,10 +60,13 @@ class AwayAtTimes(MemoryStorage):
     """A store that cannot be reached while `failing`."""
 
     failing = False
+    hanging = False
 
     async def perform(self, effect: StorageEffect[Any]) -> Any:
         if self.failing:
             raise StorageUnavailable
+        if self.hanging:
+            await anyio.sleep_forever()
         return await super().perform(effect)
 
 
@@ -202,6 +207,18 @@ async def test_without_its_database_a_server_shows_ids(joined: Joined) -> None:
     assert "does not answer: give the id" in (await joined.ask(command="sessions", user="alice"))["error"]
     (line,) = (await joined.ask(command="sessions", user=alice))["sessions"]
     assert (line["user_id"], "username" in line) == (alice, False)
+
+
+async def test_a_command_that_takes_too_long_is_answered_and_recorded(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await add_user(joined.storage, "alice")
+    monkeypatch.setattr(socket_commands, "COMMAND_SECS", 0.01)
+    joined.storage.hanging = True
+    with capture_logs() as records:
+        answer = await joined.ask(command="delete-account", user=alice)
+    assert answer == {"error": "not done within 0.01 seconds, and stopped: give the same command again"}
+    assert [record["answer"] for record in records if record["event"] == "admin action"] == [answer]
 
 
 async def test_closed_readers_stay_listed(joined: Joined) -> None:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.guilds import FindGuildAccess, ListMembers, RemoveMember
 from openguild_proto.effects.mirrors import (
+    KEPT_MS,
     TOLD_MS,
     ClaimParting,
     EndParting,
@@ -19,6 +20,7 @@ from openguild_proto.effects.mirrors import (
     Parting,
     StoreMirror,
 )
+from openguild_proto.limits import MAX_NOTED_UNKNOWN
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.records import Author, MemberChange
 from openguild_runtime.storage.base import Storage
@@ -72,13 +74,14 @@ async def test_a_join_is_undone_unless_the_user_is_a_member(kept_storage: Storag
 
 
 async def test_whom_the_owner_takes_for_members_is_noted(kept_storage: Storage) -> None:
-    """By its word, or by the event of a join. Members are not, nor users of other servers."""
+    """By its word, or by the event of a join. So are unknown ones, for accounts may be deleted; not members, nor others' users."""
     storage, owner = kept_storage, Owner()
     bob, carol, dave = await mirrored(storage, owner), await register(storage, "carol"), await register(storage, "dave")
-    asked = (bob, dave, carol, owner.user_id, new_id())
+    deleted = new_id()
+    asked = (bob, dave, carol, owner.user_id, deleted, deleted)
     await storage.perform(NoteMistaken(OWNER, owner.guild_id, asked, NOW_MS))
     assert {(each.user.user_id, each.due_ms) for each in await partings(storage, owner)} == {
-        (carol, NOW_MS), (dave, NOW_MS)
+        (carol, NOW_MS), (dave, NOW_MS), (deleted, NOW_MS)
     }  # fmt: skip
     for parting in await partings(storage, owner):
         await storage.perform(EndParting(OWNER, parting))
@@ -86,6 +89,31 @@ async def test_whom_the_owner_takes_for_members_is_noted(kept_storage: Storage) 
     await level(storage, owner, owner.guild_id)
     (told,) = await partings(storage, owner)
     assert told.user.user_id == carol
+
+
+async def test_an_owner_that_makes_up_users_does_not_fill_the_store(kept_storage: Storage) -> None:
+    storage, guild_id = kept_storage, new_id()
+    carol = await register(storage, "carol")
+    for _ in range(2):
+        made_up = tuple(new_id() for _ in range(MAX_NOTED_UNKNOWN - 1))
+        await storage.perform(NoteMistaken("liar.example", guild_id, made_up, NOW_MS))
+    await storage.perform(NoteMistaken("liar.example", guild_id, (carol,), NOW_MS))
+    found = await storage.perform(FindPartings("liar.example", NOW_MS, 2 * MAX_NOTED_UNKNOWN))
+    assert len(found) == MAX_NOTED_UNKNOWN + 1
+    assert carol in {parting.user.user_id for parting in found}
+
+
+async def test_partings_of_owners_that_are_gone_for_good_go_whoever_has_left(kept_storage: Storage) -> None:
+    storage, guild_id = kept_storage, new_id()
+    noted_ms = NOW_MS - 1_000  # before those of other tests
+    await storage.perform(NoteMistaken("lost.example", guild_id, (new_id(),), noted_ms))
+    later_ms = noted_ms + KEPT_MS
+    await storage.perform(NoteParting(OWNER, guild_id, new_id(), later_ms))
+    assert len(await storage.perform(FindPartings("lost.example", later_ms, 10))) == 1
+    await storage.perform(NoteParting(OWNER, guild_id, new_id(), later_ms + 1))
+    assert await storage.perform(FindPartings("lost.example", later_ms, 10)) == ()
+    for parting in await storage.perform(FindPartings(OWNER, later_ms + 1, 10)):
+        await storage.perform(EndParting(OWNER, parting))
 
 
 async def test_what_is_noted_again_is_another_parting_and_not_due_before(kept_storage: Storage) -> None:

@@ -75,5 +75,5 @@ CREATE TABLE federation_partings (
 );
 COMMENT ON TABLE federation_partings IS
     'users who are no members of a guild, and whom its owner may hold for members; also those whose account is deleted';
-CREATE INDEX federation_partings_user ON federation_partings (user_id);
+CREATE INDEX federation_partings_due ON federation_partings (due_at);
 """
