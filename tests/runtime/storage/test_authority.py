@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count, product
+from itertools import count
 from typing import Any
 
 import anyio
@@ -37,7 +37,7 @@ from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, Gran
 from openguild_proto.effects.timeouts import EndTimeout, TimeOutMember
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.memory import PERFORMERS
-from openguild_proto.policy.permissions import ROLES, Permission, require_role
+from openguild_proto.policy.permissions import ROLES
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id
@@ -224,51 +224,6 @@ async def test_a_batch_stores_the_posts_of_those_who_may(place: Place) -> None:
         expected = (Appended, ErrorCode.FORBIDDEN, Appended, ErrorCode.NOT_FOUND)[number % 4]
         assert outcome is expected or isinstance(outcome, Appended) is (expected is Appended)
     assert await heads(place.storage, [place.channel]) == {place.channel: 6}
-
-
-async def test_posts_are_decided_by_the_same_rule_everywhere(storage: Storage) -> None:
-    """What the statement of a batch admits is what `require_role` admits, for roles of all three scopes."""
-    owner = await add_user(storage)
-    guild = await add_guild(storage, owner)
-    channel = await add_channel(storage, guild, owner)
-    some = (None, "guest", "viewer", "contributor", "moderator")
-    cases = {await add_user(storage): roles for roles in product(some, some, (*some, "maintainer"))}
-
-    async def grant(user_id: str, in_guild: str | None, in_channel: str | None, server: str | None) -> None:
-        if in_guild is not None:
-            await storage.perform(GrantGuildRole(guild_id=guild, user_id=user_id, role=in_guild, now_ms=NOW))
-        if in_channel is not None:
-            await storage.perform(GrantChannelRole(channel_id=channel, user_id=user_id, role=in_channel, now_ms=NOW))
-        if server is not None:
-            await storage.perform(GrantServerRole(user_id=user_id, role=server, now_ms=NOW))
-
-    found: dict[str, ErrorCode | None] = {}
-
-    async def post(user_id: str) -> None:
-        try:
-            await storage.perform(append(channel, user_id, author=Author(user_id)))
-            found[user_id] = None
-        except Refusal as refusal:
-            found[user_id] = refusal.code
-
-    for user_id, roles in cases.items():
-        await grant(user_id, *roles)
-    async with anyio.create_task_group() as tasks:
-        for user_id in cases:
-            tasks.start_soon(post, user_id)
-
-    def rule(in_guild: str | None, in_channel: str | None, server: str | None) -> ErrorCode | None:
-        try:
-            require_role([server] if server is not None else [], (in_guild, in_channel), Permission.SEND_MESSAGES)
-        except Refusal as refusal:
-            return refusal.code
-        return None
-
-    assert found == {user_id: rule(*roles) for user_id, roles in cases.items()}
-    assert set(found.values()) == {None, ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND}
-
-
-# --- what a lower role takes along -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by", ["a member", "the command line"])
