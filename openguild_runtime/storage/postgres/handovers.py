@@ -32,6 +32,7 @@ from openguild_proto.policy.moves import BEHIND, LOST, MOVING, NO_GUILD, NO_MEMB
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.schemas.log_entries import successor_set
 from openguild_runtime.storage.postgres.authority import require_in_guild
+from openguild_runtime.storage.postgres.logs import OF_GUILD
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis, to_millis_or_none
@@ -48,9 +49,8 @@ GROUP BY g.origin ORDER BY guilds DESC, g.origin COLLATE "C" LIMIT $2
 # Transactions that add a member or an invite hold the guild for a while, too (FOR KEY SHARE).
 HOLD_GUILD = "SELECT origin, term FROM guilds WHERE guild_id = $1 FOR UPDATE"
 HOLD_MIRRORS = "SELECT FROM federation_guilds WHERE guild_id = $1 ORDER BY peer FOR UPDATE"
-LOGS = """
-SELECT log_id, epoch, head_sequence, base_sequence FROM logs
-WHERE log_id = $1 OR log_id IN (SELECT channel_id FROM channels WHERE guild_id = $1) ORDER BY log_id <> $1, log_id
+LOGS = f"""
+SELECT log_id, epoch, head_sequence, base_sequence FROM logs WHERE log_id = {OF_GUILD} ORDER BY log_id <> $1, log_id
 """
 KEEP = """
 INSERT INTO federation_handovers (guild_id, term, statement) VALUES ($1, $2, $3)
@@ -60,18 +60,12 @@ ON CONFLICT (guild_id, term) DO UPDATE SET statement = EXCLUDED.statement
 END_MIRRORING = (
     "DELETE FROM federation_guilds WHERE guild_id = $1 AND ended_at IS NULL",
     "UPDATE federation_guilds SET last_sequence = NULL WHERE guild_id = $1",
-    """
-    DELETE FROM federation_cursors
-    WHERE log_id = $1 OR log_id IN (SELECT channel_id FROM channels WHERE guild_id = $1)
-    """,
+    f"DELETE FROM federation_cursors WHERE log_id = {OF_GUILD}",
     """
     INSERT INTO federation_mirrors (log_id, guild_id)
     SELECT $1::uuid, $1::uuid UNION ALL SELECT channel_id, guild_id FROM channels WHERE guild_id = $1
     """,
-    """
-    UPDATE logs SET base_sequence = coalesce(base_sequence, 0)
-    WHERE log_id = $1 OR log_id IN (SELECT channel_id FROM channels WHERE guild_id = $1)
-    """,
+    f"UPDATE logs SET base_sequence = coalesce(base_sequence, 0) WHERE log_id = {OF_GUILD}",
 )
 SET_ORIGIN = (
     "UPDATE guilds SET origin = $2 WHERE guild_id = $1",

@@ -12,6 +12,9 @@ from openguild_runtime.storage.postgres.access import GUILD, SERVER_ROLES
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, texts, to_millis
 
+# Of the guild $1: its log and those of its channels. As an array: with OR every log of the server is read.
+OF_GUILD = "ANY (ARRAY(SELECT $1::uuid UNION ALL SELECT channel_id FROM channels WHERE guild_id = $1))"
+
 
 @performs(FindPlace, Mode.QUERY)
 async def find_place(connection: Connection, effect: FindPlace) -> LogPlace | None:

@@ -10,6 +10,7 @@ from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Remo
 from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord
 from openguild_runtime.storage.postgres.ban_checks import ENTRY, all_bans
 from openguild_runtime.storage.postgres.invites import accept_invite
+from openguild_runtime.storage.postgres.logs import OF_GUILD
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis, to_millis_or_none
@@ -60,17 +61,15 @@ ON CONFLICT (peer, guild_id) DO UPDATE SET since = EXCLUDED.since, ended_at = NU
 WHERE f.ended_at IS NOT NULL
 """
 # A peer that has not purged what it had goes on from there.
-BEGIN_AT_HEADS = """
+BEGIN_AT_HEADS = f"""
 INSERT INTO federation_cursors (peer, log_id, epoch, sequence)
-SELECT $1, log_id, epoch, head_sequence FROM logs
-WHERE (log_id = $2 OR log_id IN (SELECT channel_id FROM channels WHERE guild_id = $2))
-AND NOT EXISTS (SELECT FROM federation_cursors WHERE peer = $1 AND log_id = $2) ON CONFLICT DO NOTHING
+SELECT $2, log_id, epoch, head_sequence FROM logs WHERE log_id = {OF_GUILD}
+AND NOT EXISTS (SELECT FROM federation_cursors WHERE peer = $2 AND log_id = $1) ON CONFLICT DO NOTHING
 """
-MOVE_TO_EPOCHS = """
+MOVE_TO_EPOCHS = f"""
 UPDATE federation_cursors AS c SET epoch = l.epoch, sequence = l.head_sequence FROM logs AS l
-WHERE c.peer = $1 AND c.log_id = l.log_id AND c.epoch <> l.epoch
-AND (l.log_id = $2 OR l.log_id IN (SELECT channel_id FROM channels WHERE guild_id = $2))
-AND EXISTS (SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL)
+WHERE c.peer = $2 AND c.log_id = l.log_id AND c.epoch <> l.epoch AND l.log_id = {OF_GUILD}
+AND EXISTS (SELECT FROM federation_guilds WHERE peer = $2 AND guild_id = $1 AND ended_at IS NULL)
 """
 FOLLOWED = "SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL"
 # In parts, for the driver decodes all that is read at once in one turn of the loop. Its own cursors have named statements, which a
@@ -125,7 +124,7 @@ async def join_from_server(
     began = await tx.connection.execute(BEGIN_MIRROR, effect.peer, guild_id, moment(effect.now_ms))
     begins = rows_changed(began) == 1
     if begins:
-        await tx.connection.execute(BEGIN_AT_HEADS, effect.peer, guild_id)
+        await tx.connection.execute(BEGIN_AT_HEADS, guild_id, effect.peer)
     row = await tx.connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", guild_id)
     place = LogPlace(guild_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(guild_id, 0, 0)
     joined = MirroredMember(
@@ -141,7 +140,7 @@ async def move_cursors(tx: Transaction, effect: ReadSnapshot) -> None:
     await tx.connection.execute(
         "SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 FOR UPDATE", effect.peer, effect.guild_id
     )
-    await tx.connection.execute(MOVE_TO_EPOCHS, effect.peer, effect.guild_id)
+    await tx.connection.execute(MOVE_TO_EPOCHS, effect.guild_id, effect.peer)
 
 
 @performs(KnowRemoteUser, Mode.CHANGE)

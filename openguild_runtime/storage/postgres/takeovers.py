@@ -19,6 +19,7 @@ from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import guild_moved
 from openguild_runtime.storage.postgres.changes import judge_and_write
 from openguild_runtime.storage.postgres.handovers import HOLD_GUILD, LOGS, keep_handover
+from openguild_runtime.storage.postgres.logs import OF_GUILD
 from openguild_runtime.storage.postgres.mirror_events import ADD_EVENTS
 from openguild_runtime.storage.postgres.mirror_posts import forgeable
 from openguild_runtime.storage.postgres.mode import Mode
@@ -76,7 +77,6 @@ WHERE e.log_id = $1 AND h.log_id = $1 AND e.sequence = h.sequence AND h.nonce IS
 UNSTAGE = "DELETE FROM federation_history WHERE log_id = $1"
 ABSORBED = "UPDATE federation_mirrors SET copied = $2 WHERE log_id = $1"
 IS_WHOLE = "UPDATE logs SET base_sequence = 0 WHERE log_id = $1"
-OF_GUILD = "log_id = $1 OR log_id IN (SELECT channel_id FROM channels WHERE guild_id = $1)"
 # Cursors stand in the epoch before, so that each mirror is told of the new one.
 DELIVER = f"""
 WITH peers AS (
@@ -87,16 +87,16 @@ WITH peers AS (
     ON CONFLICT (peer, guild_id) DO UPDATE SET since = EXCLUDED.since, ended_at = NULL, purged_at = NULL, last_sequence = NULL
 )
 INSERT INTO federation_cursors (peer, log_id, epoch, sequence)
-SELECT peer, log_id, epoch, 0 FROM peers, logs WHERE {OF_GUILD} ORDER BY peer, log_id
+SELECT peer, log_id, epoch, 0 FROM peers, logs WHERE log_id = {OF_GUILD} ORDER BY peer, log_id
 ON CONFLICT (peer, log_id) DO UPDATE SET epoch = EXCLUDED.epoch, sequence = EXCLUDED.sequence
 """
 OWN = (
     "UPDATE guilds SET origin = NULL WHERE guild_id = $1",
     "UPDATE channels SET origin = NULL WHERE guild_id = $1",
     "DELETE FROM federation_mirrors WHERE guild_id = $1",
-    f"DELETE FROM federation_history WHERE {OF_GUILD}",
+    f"DELETE FROM federation_history WHERE log_id = {OF_GUILD}",
 )
-RENEW = f"UPDATE logs SET epoch = $2, base_sequence = nullif(base_sequence, 0) WHERE {OF_GUILD}"
+RENEW = f"UPDATE logs SET epoch = $2, base_sequence = nullif(base_sequence, 0) WHERE log_id = {OF_GUILD}"
 KEEP_FORMER = """
 INSERT INTO federation_handovers (guild_id, term, statement) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
 """

@@ -32,13 +32,23 @@ from openguild_proto.effects.replica import ReadHeads, ReadVisible
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.records import Author, ClearReactions, Edit, LogPart, Pin, React, Redact
 from openguild_proto.schemas.log_writer import LogWriter
-from openguild_runtime.storage.postgres import ban_checks, bans, ended_mirrors, federation, guilds, partings
+from openguild_runtime.storage.postgres import (
+    ban_checks,
+    bans,
+    ended_mirrors,
+    federation,
+    guilds,
+    handovers,
+    partings,
+    remote_members,
+    takeovers,
+)
 from openguild_runtime.storage.postgres.access import find_access_and_page, find_channel_accesses
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.store import PERFORMERS
 from openguild_runtime.storage.postgres.transaction import run_transaction
-from openguild_runtime.storage.postgres.values import Connection
+from openguild_runtime.storage.postgres.values import Connection, moment
 from tests.runtime.storage.conftest import opened
 from tests.support.deeds import NOW, add_channel, add_guild, add_user
 from tests.support.messages import changing, post, stored
@@ -265,6 +275,30 @@ async def test_owners_are_counted_without_the_other_members(
         given = [places[0].guild, places[0].user, "o"][: statement.count("$3") + 2]
         plan = await reader.connection.fetch(f"EXPLAIN {statement}", *given)
     assert "guild_memberships_owners" in "".join(line[0] for line in plan)
+
+
+OF_GUILD = {  # with what they are given beside the guild
+    "a first join": (remote_members.BEGIN_AT_HEADS, "peer.test"),
+    "other epochs": (remote_members.MOVE_TO_EPOCHS, "peer.test"),
+    "the logs": (handovers.LOGS,),
+    "no cursors": (handovers.END_MIRRORING[2],),
+    "handed over": (handovers.END_MIRRORING[4],),
+    "taken": (takeovers.RENEW, 7),
+    "delivered": (takeovers.DELIVER, moment(NOW)),
+}
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])
+@pytest.mark.parametrize("asked", OF_GUILD.values(), ids=OF_GUILD)
+async def test_the_logs_of_a_guild_are_found_without_the_other_logs(
+    module_database: str, places: tuple[Place, Place], asked: tuple[Any, ...], generic: bool
+) -> None:
+    """The guild is locked meanwhile, and at a first join the control log."""
+    statement, *given = asked
+    async with PlanReader.connected(module_database, generic=generic) as reader:
+        plan = await reader.connection.fetch(f"EXPLAIN {statement}", places[0].guild, *given)
+    whole = [line[0] for line in plan if re.search("Seq Scan on (logs|federation_cursors)", line[0])]
+    assert whole == []
 
 
 @pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])
