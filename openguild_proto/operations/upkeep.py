@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.federation import AskPeer, PeerUnavailable
+from openguild_proto.effects.federation import AskPeer, PeerAnswer, PeerUnavailable
 from openguild_proto.effects.handovers import FindCopies, FindTenure, ListHandovers, ListMoves
 from openguild_proto.effects.mirrors import (
     TOLD_MS,
@@ -79,6 +79,11 @@ def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int, *, even_las
 def tell_left(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[bool]:
     """Tell an owner at once that a user has left by `leave_here`. False: it cannot be reached now."""
     return (yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms)))
+
+
+def ask_to_let_go(owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
+    """Ask an owner to end a membership that `leave_here` must not end; then what it delivers ends it. Raises PeerUnavailable."""
+    yield from _ask_to_leave(owner, guild_id, user)
 
 
 def end_membership(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
@@ -161,10 +166,8 @@ def _tell(ctx: Context, owner: str, parting: Parting) -> Operation[bool]:
     if not (yield from ClaimParting(origin=owner, parting=parting, now_ms=ctx.wall_ms)):
         return True
     parting = replace(parting, due_ms=ctx.wall_ms + TOLD_MS)
-    target = f"/guilds/{parting.guild_id}/members/@me"
-    asked = msgspec.json.encode(UserRequest(parting.user, "DELETE", target))
     try:
-        answer = yield from AskPeer(owner, "POST", "/federation/v1/requests", asked, CHECK_SECS, MAX_SHORT_ANSWER_BYTES)
+        answer = yield from _ask_to_leave(owner, parting.guild_id, parting.user)
     except PeerUnavailable:
         return False
     status = _status(answer.body) if answer.status == 200 else 0
@@ -175,6 +178,11 @@ def _tell(ctx: Context, owner: str, parting: Parting) -> Operation[bool]:
     if is_settled:
         yield from EndParting(origin=owner, parting=parting)
     return True
+
+
+def _ask_to_leave(owner: str, guild_id: str, user: RemoteUser) -> Operation[PeerAnswer]:
+    asked = msgspec.json.encode(UserRequest(user, "DELETE", f"/guilds/{guild_id}/members/@me"))
+    return (yield from AskPeer(owner, "POST", "/federation/v1/requests", asked, CHECK_SECS, MAX_SHORT_ANSWER_BYTES))
 
 
 def _is_of_another(ctx: Context, guild_id: str, former: str) -> Operation[bool]:
