@@ -26,8 +26,9 @@ from openguild_runtime.storage.postgres.values import moment
 HOLD_SENDERS = """
 SELECT user_id::text FROM users WHERE user_id = ANY ($1::uuid[]) AND origin IS NULL ORDER BY users.user_id FOR KEY SHARE
 """
-# With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, or another one at its place. Both rows are locked: whoever waits for another delivery reads the newest of what is
-# locked, and of other tables what was there before the wait.
+# With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, or another one at its place.
+# Both rows are locked: whoever waits for another delivery reads the newest of what is locked, and of other tables what was there
+# before the wait.
 HOLD = """
 SELECT l.epoch, l.head_sequence, m.hash,
     EXISTS (

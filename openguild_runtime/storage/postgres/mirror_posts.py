@@ -28,7 +28,8 @@ WITH own AS MATERIALIZED (
     SELECT user_id FROM users WHERE user_id = ANY ($13::uuid[]) AND origin IS NULL ORDER BY user_id FOR KEY SHARE
 ), held AS (
     SELECT l.log_id, l.message_count
-    FROM (SELECT count(*) AS count FROM own) AS senders, set_config('lock_timeout', $16, true) AS lock_timeout, set_config('synchronous_commit', 'off', true) AS lazily,
+    FROM (SELECT count(*) AS count FROM own) AS senders,
+        set_config('lock_timeout', $16, true) AS lock_timeout, set_config('synchronous_commit', 'off', true) AS lazily,
         federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
     WHERE m.log_id = $1 AND m.guild_id = $2 AND g.origin = $3 AND l.epoch = $4 AND l.head_sequence = $5
         AND m.hash IS NOT DISTINCT FROM $6 AND lock_timeout IS NOT NULL AND lazily IS NOT NULL

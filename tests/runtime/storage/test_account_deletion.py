@@ -41,6 +41,7 @@ from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, appe
 from tests.support.owner_server import HERE, OWNER, Owner
 from tests.support.passwords import PASSWORD_HASH
 from tests.support.storage_handler import HeardFromStorage
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -214,17 +215,18 @@ async def test_a_delivery_of_what_the_user_wrote_does_not_fail(
     async def end() -> None:
         assert await run_stored(store, delete_by_operator(bob, NOW + 1)) is not None
 
-    async with anyio.create_task_group() as tasks:
-        async with other.transaction():
-            await other.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", owner.channel_id)
-            tasks.start_soon(partial(level, store, owner, owner.channel_id))
-            with anyio.fail_after(60):
-                while await looker.fetchval(WAITING) < 1:
-                    await anyio.sleep(0.01)
-            tasks.start_soon(end)
-            with anyio.fail_after(60):
-                while await looker.fetchval(WAITING) < 2 and await store.perform(FindUser(user_id=bob)) is not None:
-                    await anyio.sleep(0.01)
+    async def waiting(transactions: int) -> bool:
+        return bool(await looker.fetchval(WAITING) >= transactions)
+
+    async def is_over_or_waits() -> bool:
+        return await waiting(2) or await store.perform(FindUser(user_id=bob)) is None
+
+    async with anyio.create_task_group() as tasks, other.transaction():
+        await other.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", owner.channel_id)
+        tasks.start_soon(partial(level, store, owner, owner.channel_id))
+        await eventually(lambda: waiting(1))
+        tasks.start_soon(end)
+        await eventually(is_over_or_waits)
     place = await store.perform(FindPlace(log_id=owner.channel_id))
     assert place is not None
     assert place.sequence == owner.do(FindPlace(log_id=owner.channel_id)).sequence
