@@ -39,9 +39,8 @@ from openguild_proto.records import MemberChange
 from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 
 MAX_PARTINGS = 10  # in one round
-LEAVE_SECS = (
-    5.0  # ours: for the owner's answer, so that a user who leaves can do so without it before their request must end
-)
+# Ours: for the owner's answer, after up to 5 seconds for finding it; a user then leaves here before their request must end.
+LEAVE_SECS = 3.0
 SETTLED = frozenset(
     {204, 404, 409}
 )  # statuses of an owner that has decided: gone, no member, the last one that owns the guild
