@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from openguild_proto.effects.accounts import DeleteAccount, DescribeUser, FindUser, ListOwnedAlone
 from openguild_proto.effects.base import Operation
+from openguild_proto.effects.federation import PeerUnavailable
 from openguild_proto.effects.guilds import FindGuildAccess, RemoveMember
 from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
@@ -14,10 +15,10 @@ from openguild_proto.http.message import Response
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.operations.attempts import attempt_from
 from openguild_proto.operations.call import Call
-from openguild_proto.operations.context import Limit
+from openguild_proto.operations.context import Context, Limit
 from openguild_proto.operations.members import require_done
 from openguild_proto.operations.route import route
-from openguild_proto.operations.upkeep import leave_here, tell_left
+from openguild_proto.operations.upkeep import ask_to_let_go, leave_here, tell_left
 from openguild_proto.operations.users import require_password, unknown_account
 from openguild_proto.policy.account_deletion import DELETED_USERNAME, AccountDeletion
 from openguild_proto.records import Author, UserRecord
@@ -44,15 +45,12 @@ def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response
         if problems:
             raise Refusal(ErrorCode.VALIDATION, details=tuple(problems))
     checked_hash = yield from require_password(call, password)
-    told_at_once = MAX_TOLD_AT_ONCE
     for _ in range(ROUNDS):
+        left = []
         for guild_id in (yield from _guilds_of(author.user_id)):
-            owner = None
             with _already_left():
-                owner = yield from _leave(author, guild_id, ctx.wall_ms)
-            if owner is not None and told_at_once:
-                is_told = yield from tell_left(ctx, owner, guild_id, RemoteUser(author.user_id, DELETED_USERNAME))
-                told_at_once = told_at_once - 1 if is_told else 0
+                left.append((guild_id, (yield from _leave_or_ask(author, guild_id, ctx.wall_ms))))
+        yield from _tell_owners(ctx, author.user_id, left)
         outcome = yield from DeleteAccount(author=author, checked_hash=checked_hash, now_ms=ctx.wall_ms)
         if outcome is AccountDeletion.DONE:  # an operator who restores a backup looks for these
             yield from WarnOperator("account deleted", (("user_id", author.user_id),))
@@ -117,6 +115,29 @@ def _leave(author: Author, guild_id: str, now_ms: int, *, even_last: bool = Fals
         return access.guild.origin
     require_done((yield from RemoveMember(author=author, guild_id=guild_id, user_id=user_id, now_ms=now_ms)))
     return None
+
+
+def _leave_or_ask(author: Author, guild_id: str, now_ms: int) -> Operation[str | None]:
+    """End a membership as `_leave` does. Where a move has begun, the owner is asked: a repeat then finds the user gone."""
+    try:
+        return (yield from _leave(author, guild_id, now_ms))
+    except Refusal as refusal:
+        if refusal.code is not ErrorCode.GUILD_OFFLINE:
+            raise
+        access = yield from FindGuildAccess(guild_id=guild_id, user_id=author.user_id)
+        owner = access.guild.origin if access is not None else None
+        if owner is not None:
+            with suppress(PeerUnavailable):
+                yield from ask_to_let_go(owner, guild_id, RemoteUser(author.user_id, DELETED_USERNAME))
+        raise
+
+
+def _tell_owners(ctx: Context, user_id: str, left: list[tuple[str, str | None]]) -> Operation[None]:
+    """Tell owner servers that the user has left. It comes last: after one that takes too long, a repeat has nobody to tell."""
+    mirrored = [(guild_id, owner) for guild_id, owner in left if owner is not None]
+    for guild_id, owner in mirrored[:MAX_TOLD_AT_ONCE]:
+        if not (yield from tell_left(ctx, owner, guild_id, RemoteUser(user_id, DELETED_USERNAME))):
+            return
 
 
 def _joining() -> Refusal:

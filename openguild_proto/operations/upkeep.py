@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.federation import AskPeer, PeerUnavailable
+from openguild_proto.effects.federation import AskPeer, PeerAnswer, PeerUnavailable
 from openguild_proto.effects.handovers import FindCopies, FindTenure, ListHandovers, ListMoves
 from openguild_proto.effects.mirrors import (
     TOLD_MS,
@@ -39,9 +39,8 @@ from openguild_proto.records import MemberChange
 from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 
 MAX_PARTINGS = 10  # in one round
-LEAVE_SECS = (
-    5.0  # ours: for the owner's answer, so that a user who leaves can do so without it before their request must end
-)
+# Ours: for the owner's answer, after up to 5 seconds for finding it; a user then leaves here before their request must end.
+LEAVE_SECS = 3.0
 SETTLED = frozenset(
     {204, 404, 409}
 )  # statuses of an owner that has decided: gone, no member, the last one that owns the guild
@@ -79,6 +78,11 @@ def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int, *, even_las
 def tell_left(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[bool]:
     """Tell an owner at once that a user has left by `leave_here`. False: it cannot be reached now."""
     return (yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms)))
+
+
+def ask_to_let_go(owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
+    """Ask an owner to end a membership that `leave_here` must not end; then what it delivers ends it. Raises PeerUnavailable."""
+    yield from _ask_to_leave(owner, guild_id, user)
 
 
 def end_membership(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
@@ -161,10 +165,8 @@ def _tell(ctx: Context, owner: str, parting: Parting) -> Operation[bool]:
     if not (yield from ClaimParting(origin=owner, parting=parting, now_ms=ctx.wall_ms)):
         return True
     parting = replace(parting, due_ms=ctx.wall_ms + TOLD_MS)
-    target = f"/guilds/{parting.guild_id}/members/@me"
-    asked = msgspec.json.encode(UserRequest(parting.user, "DELETE", target))
     try:
-        answer = yield from AskPeer(owner, "POST", "/federation/v1/requests", asked, CHECK_SECS, MAX_SHORT_ANSWER_BYTES)
+        answer = yield from _ask_to_leave(owner, parting.guild_id, parting.user)
     except PeerUnavailable:
         return False
     status = _status(answer.body) if answer.status == 200 else 0
@@ -175,6 +177,11 @@ def _tell(ctx: Context, owner: str, parting: Parting) -> Operation[bool]:
     if is_settled:
         yield from EndParting(origin=owner, parting=parting)
     return True
+
+
+def _ask_to_leave(owner: str, guild_id: str, user: RemoteUser) -> Operation[PeerAnswer]:
+    asked = msgspec.json.encode(UserRequest(user, "DELETE", f"/guilds/{guild_id}/members/@me"))
+    return (yield from AskPeer(owner, "POST", "/federation/v1/requests", asked, CHECK_SECS, MAX_SHORT_ANSWER_BYTES))
 
 
 def _is_of_another(ctx: Context, guild_id: str, former: str) -> Operation[bool]:

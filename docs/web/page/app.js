@@ -119,7 +119,7 @@ export class App {
   async #deleteAccount() {
     const given = await ask({
       title: "Delete account", submit: "Delete for good",
-      text: "You leave all guilds, and nobody can bring the account back. Your messages stay: delete those that are to go before.",
+      text: "You leave all guilds, and nobody can bring the account back. Your messages stay: first delete those that you want gone.",
       fields: [{ name: "current", label: "Password", required: true, maxlength: 1_024, secret: "current-password" }],
     });
     if (given === null) return;

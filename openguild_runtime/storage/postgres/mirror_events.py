@@ -19,11 +19,15 @@ from openguild_runtime.storage.postgres.mentions import mentions_somebody, note_
 from openguild_runtime.storage.postgres.mirror_guild import GuildMirror
 from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
 from openguild_runtime.storage.postgres.transaction import Transaction
-from openguild_runtime.storage.postgres.values import moment, texts
+from openguild_runtime.storage.postgres.values import moment
 
-# With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, or another one at its place, and
-# which of the users $6 are of this server. Both rows are locked: whoever waits for another delivery reads the newest of what is
-# locked, and of other tables what was there before the wait.
+# Senders of this server, before the log: none of their accounts is deleted until what they have read is stored.
+HOLD_SENDERS = """
+SELECT user_id::text FROM users WHERE user_id = ANY ($1::uuid[]) AND origin IS NULL ORDER BY users.user_id FOR KEY SHARE
+"""
+# With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, or another one at its place.
+# Both rows are locked: whoever waits for another delivery reads the newest of what is locked, and of other tables what was there
+# before the wait.
 HOLD = """
 SELECT l.epoch, l.head_sequence, m.hash,
     EXISTS (
@@ -34,8 +38,7 @@ SELECT l.epoch, l.head_sequence, m.hash,
         SELECT FROM unnest($4::text[], $5::bigint[]) AS given (event_id, sequence)
         JOIN log_events AS e ON e.log_id = $1 AND e.sequence = given.sequence AND e.event_id <> given.event_id
         WHERE given.sequence <= l.head_sequence
-    ) AS is_another,
-    ARRAY(SELECT u.user_id FROM users AS u WHERE u.user_id = ANY ($6::uuid[]) AND u.origin IS NULL) AS own
+    ) AS is_another
 FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
 WHERE m.log_id = $1 AND m.guild_id = $2 AND g.origin = $3 FOR NO KEY UPDATE OF l, m
 """
@@ -69,6 +72,7 @@ async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
     of_guild = effect.log_id == effect.guild_id
     if of_guild:
         await tx.connection.execute(HOLD_GUILD, effect.guild_id, effect.origin)
+    own = set() if of_guild else await _hold_own_senders(tx, effect.events)
     row = await tx.connection.fetchrow(
         HOLD,
         effect.log_id,
@@ -76,9 +80,6 @@ async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
         effect.origin,
         [event.event_id for event in effect.events],
         [event.sequence for event in effect.events],
-        []
-        if of_guild
-        else list({event.sender_id for event in effect.events if parse_uuid(event.sender_id) is not None}),
     )
     if row is None:
         return MirrorOutcome("unknown")
@@ -91,7 +92,6 @@ async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
     fresh = [event for event in effect.events if event.sequence > head]
     if not fresh or fresh[0].sequence != head + 1:
         return MirrorOutcome("ok", place)
-    own = {*texts(row["own"])}
     if row["is_repeated"]:
         return MirrorOutcome("refused", place, reason=REPEATED)
     kept = as_kept(fresh, own)
@@ -108,6 +108,11 @@ async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
     if of_guild:
         return await _guild_events(tx, effect, fresh, reached)
     return MirrorOutcome("ok", reached, await _channel_events(tx, effect.log_id, fresh, own))
+
+
+async def _hold_own_senders(tx: Transaction, events: Sequence[MirroredEvent]) -> set[str]:
+    senders = list({event.sender_id for event in events if parse_uuid(event.sender_id) is not None})
+    return {row["user_id"] for row in await tx.connection.fetch(HOLD_SENDERS, senders)}
 
 
 async def _guild_events(

@@ -22,13 +22,18 @@ SELECT l.epoch, l.head_sequence, m.hash FROM federation_mirrors AS m JOIN logs A
 # Stores all events, or none where the log stands elsewhere than was thought, or one of them is to be refused. The locked rows are
 # checked again after a wait, so nothing else is read before it that another delivery may have changed.
 # Not waited for until it is on disk: what a crash of the database forgets, the owner delivers again.
+# Senders of this server are held first: none of their accounts is deleted meanwhile.
 STORE = """
-WITH held AS (
+WITH own AS MATERIALIZED (
+    SELECT user_id FROM users WHERE user_id = ANY ($13::uuid[]) AND origin IS NULL ORDER BY user_id FOR KEY SHARE
+), held AS (
     SELECT l.log_id, l.message_count
-    FROM set_config('lock_timeout', $16, true) AS lock_timeout, set_config('synchronous_commit', 'off', true) AS lazily,
+    FROM (SELECT count(*) AS count FROM own) AS senders,
+        set_config('lock_timeout', $16, true) AS lock_timeout, set_config('synchronous_commit', 'off', true) AS lazily,
         federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
     WHERE m.log_id = $1 AND m.guild_id = $2 AND g.origin = $3 AND l.epoch = $4 AND l.head_sequence = $5
         AND m.hash IS NOT DISTINCT FROM $6 AND lock_timeout IS NOT NULL AND lazily IS NOT NULL
+        AND senders.count IS NOT NULL
     FOR NO KEY UPDATE OF l, m
 ), fit AS MATERIALIZED (
     SELECT log_id, message_count FROM held
@@ -40,7 +45,7 @@ WITH held AS (
     INSERT INTO channel_read_state AS s (channel_id, user_id, own_since, updated_at)
     SELECT fit.log_id, u.user_id, given.count, ($12::timestamptz[])[cardinality($12::timestamptz[])]
     FROM fit, unnest($13::uuid[], $14::bigint[]) AS given (user_id, count)
-    JOIN users AS u ON u.user_id = given.user_id AND u.origin IS NULL ORDER BY u.user_id
+    JOIN own AS u ON u.user_id = given.user_id ORDER BY u.user_id
     ON CONFLICT (channel_id, user_id) DO UPDATE SET own_since = s.own_since + EXCLUDED.own_since
 ), added AS (
     INSERT INTO log_events (log_id, sequence, event_id, event_type, wire, sender_id, created_at, fingerprint, message_number)

@@ -17,6 +17,7 @@ from openguild_proto.policy.moves import MOVING, NO_GUILD, NO_MEMBER
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.between_servers import HandoverStep
 from tests.support.moving_guild import EAST, NORTH, SOUTH, MovingGuild, error
+from tests.support.world import PASSWORD
 
 
 @pytest.fixture
@@ -315,6 +316,19 @@ def test_nobody_leaves_a_guild_between_its_owners(guild: MovingGuild) -> None:
     path = f"/guilds/{guild.guild}/members/@me"
     assert error(guild.south.ask("DELETE", path, token=guild.bob)) == (503, "guild_offline")
     assert guild.origin(guild.south, guild.bob) == NORTH
+
+
+def test_a_move_that_was_taken_back_keeps_nobodys_account(guild: MovingGuild) -> None:
+    assert guild.begin(guild.north, SOUTH) is None
+    assert guild.drive(guild.north) is not None
+    assert guild.north.perform(EndMove(guild.guild, done=False))
+
+    def delete() -> Response:
+        return guild.south.ask("POST", "/users/@me/delete", {"current_password": PASSWORD}, guild.bob)
+
+    assert error(delete()) == (503, "guild_offline")
+    guild.level(guild.north)
+    assert delete().status == 204
 
 
 @pytest.mark.parametrize("has_mirror", [True, False], ids=["mirror", "no mirror"])

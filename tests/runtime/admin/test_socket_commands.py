@@ -215,7 +215,7 @@ async def test_a_command_that_takes_too_long_is_answered_and_recorded(
     alice = await add_user(joined.storage, "alice")
     monkeypatch.setattr(socket_commands, "COMMAND_SECS", 0.01)
     joined.storage.hanging = True
-    with capture_logs() as records:
+    with capture_logs() as records, anyio.fail_after(30):
         answer = await joined.ask(command="delete-account", user=alice)
     assert answer == {"error": "not done within 0.01 seconds, and stopped: give the same command again"}
     assert [record["answer"] for record in records if record["event"] == "admin action"] == [answer]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from itertools import count
 
 import anyio
@@ -26,7 +27,7 @@ from openguild_proto.effects.channels import Appended, MarkRead
 from openguild_proto.effects.guilds import AcceptInvite, InsertInvite, RemoveMember
 from openguild_proto.effects.logs import FindPlace, ReadLogs
 from openguild_proto.effects.mentions import ListMentions
-from openguild_proto.effects.mirrors import TOLD_MS, FindPartings, NoteParting
+from openguild_proto.effects.mirrors import TOLD_MS, FindPartings, NoteParting, StoreMirror
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.errors import Refusal
 from openguild_proto.operations.account_deletion import delete_by_operator
@@ -35,9 +36,12 @@ from openguild_proto.records import Author, ControlKind, LogPart, Mentions
 from openguild_runtime.admin.accounts import run_stored
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.postgres import PostgresStorage
+from tests.runtime.storage.test_mirrors import level, mirrored, register
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, login, new_id, token
+from tests.support.owner_server import HERE, OWNER, Owner
 from tests.support.passwords import PASSWORD_HASH
 from tests.support.storage_handler import HeardFromStorage
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -188,6 +192,48 @@ async def test_nothing_is_left_of_an_account_whatever_runs_beside_its_deletion(
             named = f"SELECT count(*) FROM {row['table_name']} WHERE {row['column_name']}::text = $1"
             assert await looker.fetchval(named, bob) == 0, (turn, row)
     await looker.close()
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["plain posts", "others"])
+async def test_a_delivery_of_what_the_user_wrote_does_not_fail(
+    store: Storage, database_url: str, answers: bool
+) -> None:
+    owner = Owner()
+    bob, carol = await mirrored(store, owner), await register(store, "carol")
+    joined = owner.join(carol, "carol")
+    await store.perform(StoreMirror(OWNER, owner.guild_id, None, NOW, joined=joined.member, stands=joined.place))
+    first = owner.post("first")
+    await level(store, owner, owner.channel_id)
+    more = {"reply_to": first.event_id} if answers else {}
+    owner.append("message", {"content": "by bob", **more}, sender=bob, home=HERE)
+    looker = await asyncpg.connect(database_url)
+    other = await asyncpg.connect(database_url)
+
+    async def end() -> None:
+        assert await run_stored(store, delete_by_operator(bob, NOW + 1)) is not None
+
+    async def waiting(transactions: int) -> bool:
+        return bool(await looker.fetchval(WAITING) >= transactions)
+
+    async def is_over_or_waits() -> bool:
+        return await waiting(2) or await store.perform(FindUser(user_id=bob)) is None
+
+    async with anyio.create_task_group() as tasks, other.transaction():
+        await other.execute("SELECT FROM logs WHERE log_id = $1 FOR UPDATE", owner.channel_id)
+        tasks.start_soon(partial(level, store, owner, owner.channel_id))
+        await eventually(lambda: waiting(1))
+        tasks.start_soon(end)
+        await eventually(is_over_or_waits)
+    place = await store.perform(FindPlace(log_id=owner.channel_id))
+    assert place is not None
+    assert place.sequence == owner.do(FindPlace(log_id=owner.channel_id)).sequence
+    assert await store.perform(FindUser(user_id=bob)) is None
+    assert await looker.fetchval("SELECT count(*) FROM channel_read_state WHERE user_id = $1", bob) == 0
+    await looker.close()
+    await other.close()
 
 
 def effects_beside(
