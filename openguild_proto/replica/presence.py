@@ -162,9 +162,11 @@ class Presence:
             self._report_all()
         self._is_connected = connected
 
-    def status_of(self, user_ids: Iterable[str]) -> dict[str, PresenceStatus]:
-        """Return the statuses of those who are not offline."""
+    def status_of(self, user_ids: Iterable[str], reader_id: str = "") -> dict[str, PresenceStatus]:
+        """Return the statuses of those who are not offline. `reader_id`: online to themselves before others are told."""
         found = ((user_id, self._combined(user_id)) for user_id in user_ids)
+        if any(session.status is None for session in self._sessions.get(reader_id, {}).values()):
+            found = ((user_id, PresenceStatus.ONLINE if user_id == reader_id else status) for user_id, status in found)
         return {user_id: status for user_id, status in found if status is not OFFLINE}
 
     # --- what is so --------------------------------------------------------------------------------
