@@ -30,9 +30,7 @@ from openguild_proto.ws.frames import text_frame
 
 TICK_SECS = 1.0
 ARRIVAL_SECS = 2.0  # from a session's first stream here until it counts without a choice: clients repeat theirs
-GRACE_SECS = (
-    5.0  # from the end of a user's last stream here until they have left: clients reconnect, and arrive elsewhere
-)
+GRACE_SECS = 5.0  # from the end of a user's last stream here until they have left: clients arrive elsewhere
 REPORT_SECS = 10.0
 LEASE_SECS = 25.0  # two reports may be lost
 ANSWER_SECS = 5.0  # between two answers to requests for reports
