@@ -221,6 +221,9 @@ CLOCK_DRIFT = 200e-6  # ours: seconds per second between two readings of the sto
 
 # Retry-After
 OVERLOADED_RETRY_SECS = 1  # ours
+SHARE_RETRY_SECS = (
+    5.0  # PROTOCOL 9.6.2: told where the whole limit would admit; the share ends when replicas hear of each other
+)
 UNAVAILABLE_RETRY_SECS = 2  # ours: the database is down
 CONNECTION_LIMIT_RETRY_SECS = 5  # ours: a place is free when a stream ends
 

@@ -66,9 +66,10 @@ class Announce(Effect[None], frozen=True):
 
 
 class FindPresence(Effect[dict[str, PresenceStatus]], frozen=True):
-    """Find those of these users who are not offline, as far as this replica knows."""
+    """Find those of these users who are not offline, as far as this replica knows; a reader who has just come is, too."""
 
     user_ids: tuple[str, ...]
+    reader_id: str
 
 
 class LetOthersRun(Effect[None], frozen=True):

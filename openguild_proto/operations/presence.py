@@ -41,7 +41,7 @@ def guild_presence(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
     members = yield from ListMembers(guild_id=guild_id, limit=most + 1, reader_id=call.claims.user_id)
     if len(members) > most:
         return Response.json(GuildPresence(shown=False, members=()))
-    found = yield from FindPresence(tuple(member.user_id for member in members))
+    found = yield from FindPresence(tuple(member.user_id for member in members), call.claims.user_id)
     return Response.json(
         GuildPresence(shown=True, members=tuple(MemberPresence(user_id, status) for user_id, status in found.items()))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from math import ceil
 
-from openguild_proto.limits import MAX_WINDOW_KEYS
+from openguild_proto.limits import MAX_WINDOW_KEYS, SHARE_RETRY_SECS
 
 
 class SlidingWindow:
@@ -77,21 +77,34 @@ class SlidingWindow:
         start = now - self.window_secs
         while times and times[0] <= start:
             times.popleft()
-        limit = max(1, self.limit // self.divisor)
-        room = limit - min(count, limit)  # that must be free of earlier admissions, or taken by no more than these
-        return times[-room - 1] - start if len(times) > room else None
+        return self._wait(times, start, min(count, self._share))
+
+    @property
+    def _share(self) -> int:
+        return max(1, self.limit // self.divisor)
+
+    def _wait(self, times: deque[float], start: float, count: int) -> float | None:
+        """Return the seconds until `count` more are admitted; None: they are now."""
+        room = self._share - count  # that must be free of earlier admissions, or taken by no more than these
+        if len(times) <= room:
+            return None
+        wait = times[-room - 1] - start
+        if self.divisor == 1:
+            return wait
+        whole = self.limit - count
+        least = times[-whole - 1] - start if len(times) > whole else 0.0
+        return min(wait, max(least, SHARE_RETRY_SECS))
 
     def left(self, key: str, now: float) -> tuple[int, int]:
         """Return how many more would be admitted now, and for how many seconds no more than these."""
         times = self._admitted.get(key)
-        limit = max(1, self.limit // self.divisor)
         start = now - self.window_secs
         while times and times[0] <= start:
             times.popleft()
         if not times:
-            return limit, ceil(self.window_secs)
-        used = len(times)
-        return max(0, limit - used), ceil(times[max(0, used - limit)] - start)
+            return self._share, ceil(self.window_secs)
+        wait = self._wait(times, start, 1)
+        return max(0, self._share - len(times)), ceil(times[0] - start if wait is None else wait)
 
     def _expire(self, now: float) -> None:
         start = now - self.window_secs

@@ -30,9 +30,7 @@ from openguild_proto.ws.frames import text_frame
 
 TICK_SECS = 1.0
 ARRIVAL_SECS = 2.0  # from a session's first stream here until it counts without a choice: clients repeat theirs
-GRACE_SECS = (
-    5.0  # from the end of a user's last stream here until they have left: clients reconnect, and arrive elsewhere
-)
+GRACE_SECS = 5.0  # from the end of a user's last stream here until they have left: clients arrive elsewhere
 REPORT_SECS = 10.0
 LEASE_SECS = 25.0  # two reports may be lost
 ANSWER_SECS = 5.0  # between two answers to requests for reports
@@ -162,9 +160,11 @@ class Presence:
             self._report_all()
         self._is_connected = connected
 
-    def status_of(self, user_ids: Iterable[str]) -> dict[str, PresenceStatus]:
-        """Return the statuses of those who are not offline."""
+    def status_of(self, user_ids: Iterable[str], reader_id: str = "") -> dict[str, PresenceStatus]:
+        """Return the statuses of those who are not offline. `reader_id`: online to themselves before others are told."""
         found = ((user_id, self._combined(user_id)) for user_id in user_ids)
+        if any(session.status is None for session in self._sessions.get(reader_id, {}).values()):
+            found = ((user_id, PresenceStatus.ONLINE if user_id == reader_id else status) for user_id, status in found)
         return {user_id: status for user_id, status in found if status is not OFFLINE}
 
     # --- what is so --------------------------------------------------------------------------------

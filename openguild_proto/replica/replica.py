@@ -330,9 +330,9 @@ class Replica:
             case Topic.HINTS:
                 return HINT_PROBE
 
-    def presence_of(self, user_ids: Iterable[str]) -> dict[str, PresenceStatus]:
+    def presence_of(self, user_ids: Iterable[str], reader_id: str = "") -> dict[str, PresenceStatus]:
         """Return the statuses of those users who are not offline; none where presence is not shown."""
-        return {} if self.presence is None else self.presence.status_of(user_ids)
+        return {} if self.presence is None else self.presence.status_of(user_ids, reader_id)
 
     @property
     def limit_divisor(self) -> int:

@@ -75,7 +75,7 @@ class Performer:
         render_metrics: Callable[[], Awaitable[bytes | None]],
         committed: Callable[[StoredEvent, str], None],
         announce: Callable[[AnyHint], None],
-        presence_of: Callable[[Iterable[str]], dict[str, PresenceStatus]],
+        presence_of: Callable[[Iterable[str], str], dict[str, PresenceStatus]],
         servers: Servers,
         tracing: Tracing | None = None,
     ) -> None:
@@ -180,7 +180,7 @@ class Performer:
 
     @performs(FindPresence)
     async def _find_presence(self, effect: FindPresence) -> dict[str, PresenceStatus]:
-        return self._presence_of(effect.user_ids)
+        return self._presence_of(effect.user_ids, effect.reader_id)
 
     @performs(Discover)
     async def _discover(self, effect: Discover) -> Peer:

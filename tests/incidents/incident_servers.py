@@ -46,8 +46,8 @@ def test_nats_permits_too_little(database_url: str, tmp_path: Path, walk: Callab
         channel = alice.channel(guild)
         bob.join(alice.invite(guild))
         with alice.notifications(), bob.notifications():
-            assert online(alice, guild) == {alice.user_id}
-            assert online(bob, guild) == {bob.user_id}
+            for user in (alice, bob):
+                wait_until(lambda user=user: online(user, guild) == {user.user_id})
             assert nobody.ask().count("nats: error") == 2
             for server in servers:
                 refuses.fires("OpenGuildNatsDenied", instance=f"127.0.0.1:{server.port}")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from openguild_proto.errors import ErrorCode, Refusal
+from openguild_proto.limits import SHARE_RETRY_SECS
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.permissions import (
     LOWEST_ROLE,
@@ -135,6 +136,19 @@ def test_the_wait_is_exact() -> None:
     assert window.hit("k", 5.0) == pytest.approx(6.0)
     assert window.peek("k", 5.0) == pytest.approx(6.0)
     assert window.hit("k", 11.0) is None
+
+
+def test_a_share_that_may_end_soon_names_a_short_wait() -> None:
+    window = SlidingWindow(3, 60.0)
+    window.divisor = 3
+    assert window.hit("k", 0.0) is None
+    assert window.hit("k", 1.0) == SHARE_RETRY_SECS
+    assert window.left("k", 1.0) == (0, SHARE_RETRY_SECS)
+    assert window.hit("k", 58.0) == pytest.approx(2.0), "the share itself admits sooner"
+    window.absorb("k", 2, 58.0)
+    assert window.hit("k", 58.5) == pytest.approx(5.0), "the whole limit admits at 60"
+    window.absorb("k", 1, 59.0)
+    assert window.hit("k", 59.5) == pytest.approx(58.5), "the whole limit is used up, too"
 
 
 @given(st.lists(st.floats(0, 30, allow_nan=False), max_size=40), st.integers(1, 5), st.integers(1, 3))

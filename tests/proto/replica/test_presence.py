@@ -117,6 +117,16 @@ def test_a_hidden_user_is_not_shown_at_a_reconnect(cluster: Cluster) -> None:
     assert told(his) == [(cluster.alice, "online")]
 
 
+def test_who_has_just_come_is_online_to_themselves(cluster: Cluster) -> None:
+    here = cluster.replicas[0]
+    here.open(cluster.alice)
+    users = [cluster.alice, cluster.bob]
+    assert here.replica.presence_of(users, cluster.alice) == {cluster.alice: ONLINE}
+    assert here.replica.presence_of(users, cluster.bob) == here.replica.presence_of([cluster.bob], cluster.alice) == {}
+    cluster.choose(0, cluster.alice, OFFLINE)
+    assert here.replica.presence_of(users, cluster.alice) == {}
+
+
 def test_an_idle_user_stays_idle_at_a_reconnect(cluster: Cluster) -> None:
     here = cluster.replicas[0]
     his, hers = here.open(cluster.bob), here.open(cluster.alice)

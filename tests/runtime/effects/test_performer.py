@@ -61,7 +61,7 @@ def performer(storage: MemoryStorage) -> Performer:
     return Performer(
         storage=storage, lifecycle=lifecycle, hasher=Busy(), readiness=never, render_metrics=never,
         committed=lambda event, request_id: None, announce=lambda hint: None,
-        presence_of=lambda user_ids: {}, servers=NoServers(),
+        presence_of=lambda user_ids, reader_id: {}, servers=NoServers(),
     )  # fmt: skip
 
 
