@@ -104,6 +104,7 @@ export class GuildState {
         this.members.set(content["user_id"], {
           guild_id: this.id, user_id: content["user_id"], username: content["username"], role: content["role"],
           display_name: content["display_name"] ?? null, joined_at: new Date(event.origin_ts).toISOString(),
+          timed_out_until: content["timed_out_until"] ?? null,
         });
         break;
       case "member.role_set": {
