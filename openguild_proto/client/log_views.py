@@ -53,7 +53,7 @@ class SeenMember(msgspec.Struct):
     username: str
     role: str
     display_name: str | None = None
-    timed_out_until: str | None = None  # a time, which may have passed
+    timed_out_until: str | None = None  # a time, which may have passed; it does not count while they are an owner
 
 
 class LogView(ABC):
