@@ -355,4 +355,4 @@ async def test_a_page_of_members_reads_their_own_timeouts_alone(
     lines = [line[0].strip() for line in plan]
     of_timeouts = lines[next(place for place, line in enumerate(lines) if "guild_timeouts" in line) :]
     conditions = [line for line in of_timeouts if line.startswith("Index Cond")]
-    assert conditions and "user_id" in conditions[0], lines
+    assert any("user_id" in condition for condition in conditions), lines

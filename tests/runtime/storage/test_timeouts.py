@@ -141,9 +141,7 @@ async def test_it_does_not_count_while_the_member_is_an_owner(place: Place) -> N
 
 
 async def test_the_owners_role_in_a_channel_alone_counts_less(place: Place) -> None:
-    await place.storage.perform(
-        GrantChannelRole(channel_id=place.channel, user_id=place.bob, role="owner", now_ms=NOW)
-    )
+    await place.storage.perform(GrantChannelRole(channel_id=place.channel, user_id=place.bob, role="owner", now_ms=NOW))
     await place.time_out()
     assert await place.roles() == ("viewer", "viewer", "viewer")
     assert not await place.posts()
