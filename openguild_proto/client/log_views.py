@@ -53,7 +53,7 @@ class SeenMember(msgspec.Struct):
     username: str
     role: str
     display_name: str | None = None
-    timed_out_until: str | None = None  # a time, which may have passed
+    timed_out_until: str | None = None  # a time, which may have passed; it does not count while they are an owner
 
 
 class LogView(ABC):
@@ -115,7 +115,9 @@ class GuildView(LogView):
             case ChannelDeletedContent(channel_id=channel_id):
                 self.channels.pop(channel_id, None)
             case MemberJoinedContent(user_id=user_id):
-                self.members[user_id] = SeenMember(content.username, content.role, content.display_name)
+                self.members[user_id] = SeenMember(
+                    content.username, content.role, content.display_name, content.timed_out_until
+                )
             case MemberRoleSetContent(user_id=user_id, role=role) if user_id in self.members:
                 self.members[user_id].role = role
             case MemberTimedOutContent(user_id=user_id, until=until) if user_id in self.members:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.permissions import Permission, require_owned, require_role, require_session
-from openguild_proto.policy.timeouts import role_while_timed_out
+from openguild_proto.policy.timeouts import channel_role_while_timed_out, guild_role_while_timed_out
 from openguild_proto.records import Author
 
 
@@ -24,8 +24,8 @@ def require_in_guild(state: State, author: Author, guild_id: str, permission: Pe
     if guild_id not in state.guilds:
         raise Refusal(ErrorCode.NOT_FOUND)
     require_owned(state.guilds[guild_id].origin)
-    own = roles_now(state, guild_id, author.user_id, state.guild_role(guild_id, author.user_id))
-    return require_role(state.roles_of(author.user_id), own, permission)
+    own = guild_role_now(state, guild_id, author.user_id)
+    return require_role(state.roles_of(author.user_id), (own,), permission)
 
 
 def require_in_channel(state: State, author: Author, channel_id: str, permission: Permission) -> Channel:
@@ -34,15 +34,13 @@ def require_in_channel(state: State, author: Author, channel_id: str, permission
     channel = state.channels.get(channel_id)
     if channel is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    roles = roles_now(state, channel.record.guild_id, author.user_id, *roles_in(state, channel, author.user_id))
-    require_role(state.roles_of(author.user_id), roles, permission)
+    require_role(state.roles_of(author.user_id), roles_now(state, channel, author.user_id), permission)
     return channel
 
 
 def effective_role_in(state: State, channel: Channel, user_id: str) -> str:
     """The user's effective role in the channel. Raises Refusal where they may not read it."""
-    roles = roles_now(state, channel.record.guild_id, user_id, *roles_in(state, channel, user_id))
-    return require_role(state.roles_of(user_id), roles, Permission.READ)
+    return require_role(state.roles_of(user_id), roles_now(state, channel, user_id), Permission.READ)
 
 
 def may_read(state: State, channel: Channel, user_id: str) -> bool:
@@ -54,11 +52,21 @@ def may_read(state: State, channel: Channel, user_id: str) -> bool:
     return True
 
 
-def roles_now(state: State, guild_id: str, user_id: str, *roles: str | None) -> tuple[str | None, ...]:
-    """Return what roles in the guild and its channels count as now: less while the member is timed out."""
-    if state.timed_out_until(guild_id, user_id) is None:
-        return roles
-    return tuple(role_while_timed_out(role) if role is not None else None for role in roles)
+def guild_role_now(state: State, guild_id: str, user_id: str) -> str | None:
+    """Return what the user's role in the guild counts as: less while they are timed out. None: not a member."""
+    role = state.guild_role(guild_id, user_id)
+    if role is None or state.timed_out_until(guild_id, user_id) is None:
+        return role
+    return guild_role_while_timed_out(role)
+
+
+def roles_now(state: State, channel: Channel, user_id: str) -> tuple[str | None, str | None]:
+    """Return what the user's roles in the channel's guild and in the channel count as: less while they are timed out."""
+    guild_id = channel.record.guild_id
+    _, role = roles_in(state, channel, user_id)
+    if role is not None and state.timed_out_until(guild_id, user_id) is not None:
+        role = channel_role_while_timed_out(role)
+    return guild_role_now(state, guild_id, user_id), role
 
 
 def roles_in(state: State, channel: Channel, user_id: str) -> tuple[str | None, str | None]:

@@ -24,7 +24,7 @@ from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.event_page import EventPage
 from openguild_proto.limits import MAX_COUNTED_MENTIONS
-from openguild_proto.memory.authority import require_in_channel, require_in_guild, roles_in, roles_now
+from openguild_proto.memory.authority import require_in_channel, require_in_guild, roles_now
 from openguild_proto.memory.deliveries import drop_cursors
 from openguild_proto.memory.mentions import is_mentioned
 from openguild_proto.memory.paging import page_after
@@ -103,9 +103,7 @@ def find_channel_access(state: State, effect: FindChannelAccess) -> ChannelAcces
     channel = state.channels.get(effect.channel_id)
     if channel is None:
         return None
-    guild_role, channel_role = roles_now(
-        state, channel.record.guild_id, effect.user_id, *roles_in(state, channel, effect.user_id)
-    )
+    guild_role, channel_role = roles_now(state, channel, effect.user_id)
     return ChannelAccess(
         channel=channel.record,
         guild_role=guild_role,

@@ -23,7 +23,7 @@ from openguild_proto.effects.guilds import (
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.errors import ErrorCode, LocalProtocolError, Refusal
-from openguild_proto.memory.authority import require_author, require_in_guild, roles_now
+from openguild_proto.memory.authority import guild_role_now, require_author, require_in_guild
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.deliveries import end_mirror, end_mirrors
 from openguild_proto.memory.paging import page_after
@@ -100,10 +100,9 @@ def find_guild_access(state: State, effect: FindGuildAccess) -> GuildAccess | No
     guild = state.guilds.get(effect.guild_id)
     if guild is None:
         return None
-    (role,) = roles_now(state, effect.guild_id, effect.user_id, state.guild_role(effect.guild_id, effect.user_id))
     return GuildAccess(
         guild=guild,
-        role=role,
+        role=guild_role_now(state, effect.guild_id, effect.user_id),
         server_roles=state.roles_of(effect.user_id),
         place=state.place_of(effect.guild_id),
         base=state.base_of(effect.guild_id),
@@ -266,7 +265,7 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
         joined_at_ms=membership.joined_at_ms,
         display_name=state.users[user_id].display_name,
         origin=state.users[user_id].origin,
-        timed_out_until_ms=state.timed_out_until(guild_id, user_id),
+        timed_out_until_ms=state.timed_out_until(guild_id, user_id) if membership.role != OWNER else None,
     )
 
 

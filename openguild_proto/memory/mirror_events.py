@@ -16,6 +16,7 @@ from openguild_proto.memory.mirrors import (
     add_roles,
     drop,
     home_of,
+    keep_timeout,
     know_user,
     may_have_role,
     note_mistaken,
@@ -170,13 +171,20 @@ def _apply(state: State, origin: str, guild_id: str, event: MirroredEvent) -> bo
                 state.log(ControlKind.ACCESS_CHANGED, guild_id=guild_id, channel_id=channel_id, user_id=user_id)
         case MemberJoinedContent() as joined:
             member = MirroredMember(
-                joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin
+                joined.user_id,
+                joined.username,
+                joined.role,
+                event.at_ms,
+                joined.display_name,
+                joined.origin,
+                to_millis(joined.timed_out_until) if joined.timed_out_until is not None else None,
             )
             home = home_of(state, origin, joined.origin)
             if home is None:
                 note_mistaken(state, origin, guild_id, joined.user_id, event.at_ms)
             elif know_user(state, member, home, origin, event.at_ms):
                 members[joined.user_id] = Membership(joined.role, event.at_ms)
+                keep_timeout(state, guild_id, member)
                 state.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=joined.user_id)
         case MemberRoleSetContent(user_id=user_id, role=role) if user_id in members:
             held, members[user_id].role = members[user_id].role, role

@@ -106,8 +106,7 @@ def _store(state: State, origin: str, snapshot: Snapshot, *, anew: bool) -> list
             continue
         if know_user(state, member, home, origin, member.joined_at_ms):
             state.members[guild_id][member.user_id] = Membership(member.role, member.joined_at_ms)
-            if member.timed_out_until_ms is not None:
-                state.timeouts[guild_id][member.user_id] = member.timed_out_until_ms
+            keep_timeout(state, guild_id, member)
     for line in snapshot.channels:
         add_channel(state, origin, guild_id, line)
     return sorted(own - state.members[guild_id].keys())
@@ -138,6 +137,12 @@ def know_user(state: State, member: MirroredMember, home: str | None, sender: st
     )
     state.logs[member.user_id] = []
     return True
+
+
+def keep_timeout(state: State, guild_id: str, member: MirroredMember) -> None:
+    """Keep what the owner has told of a member's time-out, in place of an earlier one."""
+    if member.timed_out_until_ms is not None:
+        state.timeouts.setdefault(guild_id, {})[member.user_id] = member.timed_out_until_ms
 
 
 def add_channel(state: State, origin: str, guild_id: str, line: MirroredChannel) -> Channel:
@@ -193,6 +198,7 @@ def admit(state: State, guild_id: str, member: MirroredMember, now_ms: int) -> N
         return
     guild = state.guilds[guild_id]
     state.members[guild_id][member.user_id] = Membership(member.role, member.joined_at_ms)
+    keep_timeout(state, guild_id, member)
     for channel in state.channels_of_guild(guild_id):
         channel.reads[member.user_id] = max(len(channel.events), channel.reads.get(member.user_id, 0))
     record = MemberRecord(guild_id, member.user_id, member.username, member.role, member.joined_at_ms)

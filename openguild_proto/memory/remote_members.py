@@ -154,5 +154,11 @@ def _snapshot(state: State, guild_id: str) -> Snapshot:
 
 def _member(member: MemberRecord) -> MirroredMember:
     return MirroredMember(
-        member.user_id, member.username, member.role, member.joined_at_ms, member.display_name, member.origin
+        member.user_id,
+        member.username,
+        member.role,
+        member.joined_at_ms,
+        member.display_name,
+        member.origin,
+        member.timed_out_until_ms,
     )

@@ -16,7 +16,9 @@ from openguild_proto.schemas.log_entries import timed_out
 def time_out_member(state: State, effect: TimeOutMember) -> MemberChange:
     change = _decide(state, effect)
     if change is MemberChange.DONE:
-        state.timeouts.setdefault(effect.guild_id, {})[effect.user_id] = effect.ends_ms
+        known = state.timeouts.get(effect.guild_id, {})
+        lasting = {user_id: ends_ms for user_id, ends_ms in known.items() if ends_ms > state.now_ms}
+        state.timeouts[effect.guild_id] = {**lasting, effect.user_id: effect.ends_ms}
         _tell(state, effect, effect.ends_ms)
     return change
 

@@ -14,6 +14,7 @@ from openguild_proto.operations.paging import NEXT_AFTER, PAGE, asked_page, page
 from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.route import in_guild, route
 from openguild_proto.operations.upkeep import leave_mirrored
+from openguild_proto.policy.members import OWNER
 from openguild_proto.policy.permissions import Permission, normalise_role, require_removal, require_role_change
 from openguild_proto.records import GuildAccess, MemberChange, MemberRecord, PageCursor
 from openguild_proto.schemas.guilds import Member, RoleBody
@@ -84,7 +85,8 @@ def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> 
             limit=call.ctx.service.settings.guilds.max_owned_per_user,
         )
         require_done((yield from change))
-    return Response.json(Member.of(replace(member, role=role)))
+    until_ms = member.timed_out_until_ms if role != OWNER else None
+    return Response.json(Member.of(replace(member, role=role, timed_out_until_ms=until_ms)))
 
 
 @route(

@@ -314,6 +314,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "position": _is_position,
     "serial": _is_count,
     "until": lambda text: to_millis(text) is not None,
+    "timed_out_until": lambda text: to_millis(text) is not None,
     "role": ROLES.__contains__,
     "origin": _is_server,
     "target": lambda text: _EVENT_ID.fullmatch(text) is not None,

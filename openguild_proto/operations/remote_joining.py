@@ -153,7 +153,13 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
                 raise Refusal(ErrorCode.NOT_FOUND)
         if stored:
             return MemberRecord(
-                answer.guild_id, user.user_id, user.username, member.role, member.joined_at_ms, user.display_name
+                answer.guild_id,
+                user.user_id,
+                user.username,
+                member.role,
+                member.joined_at_ms,
+                user.display_name,
+                timed_out_until_ms=member.timed_out_until_ms,
             )
         # the mirror went meanwhile, or does not tell whether they are a member: it lacks events, or it began after the answer
         has_mirror = snapshot is not None

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.policy.permissions import rank
+from openguild_proto.policy.members import OWNER
+from openguild_proto.policy.permissions import ROLES, rank
 from openguild_proto.records import MemberChange
 
 TIMED_OUT_ROLE = "viewer"
 MAX_TIMEOUT_SECS = 28 * 86_400
+CHANNEL_ROLES_KEPT = tuple(role for role in ROLES if rank(role) <= rank(TIMED_OUT_ROLE))
+GUILD_ROLES_KEPT = (OWNER, *CHANNEL_ROLES_KEPT)  # nobody could end the time-out of an owner who was made one meanwhile
 
 
-def role_while_timed_out(role: str) -> str:
-    """Return what a role in the guild or in one of its channels counts as."""
-    return role if rank(role) < rank(TIMED_OUT_ROLE) else TIMED_OUT_ROLE
+def guild_role_while_timed_out(role: str) -> str:
+    """Return what a role in the guild counts as."""
+    return role if role in GUILD_ROLES_KEPT else TIMED_OUT_ROLE
+
+
+def channel_role_while_timed_out(role: str) -> str:
+    """Return what a role in one of the guild's channels counts as."""
+    return role if role in CHANNEL_ROLES_KEPT else TIMED_OUT_ROLE
 
 
 def decide_timeout(*, author_role: str, held: str | None) -> MemberChange:

@@ -124,6 +124,7 @@ class MemberJoinedContent(LogContent, frozen=True):
     display_name: NameText | None = None
     invite_id: str | None = None
     origin: ServerName | None = None  # the home server of a remote user
+    timed_out_until: Timestamp | None = None  # they were timed out before they left (PROTOCOL 5.9.3)
 
 
 class MemberRoleSetContent(LogContent, frozen=True):

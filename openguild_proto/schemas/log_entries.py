@@ -102,7 +102,10 @@ def channel_role_granted(channel: ChannelRecord, user_id: str, role: str) -> Ent
 def member_joined(guild: GuildRecord, member: MemberRecord, *, invite_code: str | None = None) -> Entries:
     """The user is a member; `invite_code`: of the invite that they used."""
     used = invite_id(invite_code) if invite_code is not None else None
-    joined = MemberJoinedContent(member.user_id, member.username, member.role, member.display_name, used, member.origin)
+    until = from_millis(member.timed_out_until_ms) if member.timed_out_until_ms is not None else None
+    joined = MemberJoinedContent(
+        member.user_id, member.username, member.role, member.display_name, used, member.origin, until
+    )
     return ((guild.guild_id, joined), *joined_guild(guild, member))
 
 

@@ -376,3 +376,21 @@ test("members that are read while the guild is read again stay", async () => {
   await settled();
   assert.equal(chat.role, "owner");
 });
+
+test("one who is timed out has no buttons of a moderator until it is over, and an owner keeps theirs", async () => {
+  const { chat, client } = await opened((client) => (client.memberList = [member("me", "moderator"), member("bob")]));
+  const [past, until] = ["2026-01-01T00:00:00Z", "9999-01-01T00:00:00Z"];
+  const told = (sequence, type, content) => client.event(GUILD, sequence, type, { user_id: "me", ...content });
+  const shown = () => [chat.role, chat.mayModerate, chat.timedOutUntil];
+  told(1, "member.timed_out", { until });
+  assert.deepEqual(shown(), ["viewer", false, Date.parse(until)]);
+  told(2, "member.role_set", { role: "owner" });
+  assert.deepEqual(shown(), ["owner", true, 0]);
+  told(3, "member.role_set", { role: "moderator" });
+  told(4, "member.timed_out", { until: past });
+  assert.deepEqual(shown(), ["moderator", true, 0]);
+  told(5, "member.joined", { username: "me", role: "member", timed_out_until: until });
+  assert.deepEqual(shown(), ["viewer", false, Date.parse(until)]);
+  told(6, "member.timed_out", {});
+  assert.deepEqual(shown(), ["member", false, 0]);
+});

@@ -135,14 +135,20 @@ try {
   const { scrollWidth, scrollHeight } = await two.evaluate(() => ({ scrollWidth: document.documentElement.scrollWidth, scrollHeight: document.documentElement.scrollHeight }));
   assert.deepEqual([scrollWidth, scrollHeight], [390, 780], "nothing is cut off, and the page itself does not scroll");
 
-  // a ban, and its end
+  // a time-out, and its end
   await one.getByRole("button", { name: `Time out ${BOB}` }).click();
   await fill(one, "Minutes", "90", "Time out");
   await one.locator(`.member[data-user="${BOB}"] .role`, { hasText: "timed out" }).waitFor();
   const role = two.locator(`.member[data-user="${BOB}"] .role`); // out of sight on a telephone
   await role.filter({ hasText: "timed out" }).waitFor({ state: "attached" });
+  await two.getByText("You are timed out until").waitFor();
+  await shot(two, "phone-timed-out");
   await one.getByRole("button", { name: `Let write ${BOB}` }).click();
+  await two.getByText("You are timed out until").waitFor({ state: "detached" });
   await role.filter({ hasText: /^member$/ }).waitFor({ state: "attached" });
+  await one.getByRole("button", { name: `Time out ${BOB}` }).waitFor();
+
+  // a ban, and its end
   await one.getByRole("button", { name: `Ban ${BOB}` }).click();
   await fill(one, "Reason, which all members can read", "too <i>loud</i>", "Ban");
   await two.getByText("Create a guild, or join one by an invite.").waitFor();

@@ -203,6 +203,7 @@ export class App {
     this.#showStatus();
     const day = new Date().toDateString();
     if (day !== this.#day) redrawTimes();
+    if ((this.#sidebar?.nextEnd ?? Infinity) <= Date.now()) this.changed("guilds");
     this.#day = day;
   }
 

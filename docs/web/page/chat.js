@@ -1,7 +1,7 @@
 /** What the page knows: guilds, channels, members, unread counts, and the messages of the channel that is open. No elements. */
 
 import { ApiError } from "../openguild.js";
-import { GuildState } from "./guild.js";
+import { GuildState, timedOutUntil } from "./guild.js";
 import { History } from "./history.js";
 import { Outbox } from "./outbox.js";
 import { Unread } from "./unread.js";
@@ -110,8 +110,15 @@ export class Chat {
     return channels.sort((a, b) => (a.position ?? 0) - (b.position ?? 0) || a.created_at.localeCompare(b.created_at));
   }
 
+  /** When the user may write again in the open guild; 0: they are not timed out. */
+  get timedOutUntil() {
+    return timedOutUntil(this.guild?.members.get(this.me.user_id));
+  }
+
+  /** What the user's role in the open guild counts as. */
   get role() {
-    return this.guild?.members.get(this.me.user_id)?.role ?? "guest";
+    const role = this.guild?.members.get(this.me.user_id)?.role ?? "guest";
+    return this.timedOutUntil > 0 && role !== "guest" ? "viewer" : role;
   }
 
   get mayModerate() {
@@ -284,7 +291,7 @@ export class Chat {
     if (state === undefined) return void this.#early.add(guildId);
     state.apply(told);
     const { content, event_type: type } = told.event;
-    if (type === "member.left" || type === "member.removed") this.#stopsTyping(content["user_id"]);
+    if (type === "member.left" || type === "member.removed" || type === "member.timed_out") this.#stopsTyping(content["user_id"]);
     if (type === "channel.deleted") this.#gone(`channel:${content["channel_id"]}`);
     if (type === "member.joined") this.#readPresenceSoon(state);
     this.changed("guilds");

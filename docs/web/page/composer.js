@@ -53,9 +53,10 @@ export class Composer {
   /** @param {Chat} chat */
   constructor(chat) {
     this.chat = chat;
-    this.text = h("textarea", { id: "composer-text", rows: 1, dir: "auto", "aria-describedby": "composer-context", onkeydown: this.#keydown.bind(this), oninput: this.#input.bind(this) });
+    this.text = h("textarea", { id: "composer-text", rows: 1, dir: "auto", "aria-describedby": "composer-limit composer-context", onkeydown: this.#keydown.bind(this), oninput: this.#input.bind(this) });
     this.label = h("label", { for: "composer-text", class: "hidden" }, "Message");
     this.context = h("p", { id: "composer-context" });
+    this.limit = h("p", { id: "composer-limit" });
     this.typing = h("p", { id: "typing", "aria-live": "polite" });
     /** Keep the keyboard on the screen. @param {MouseEvent} event */
     const onmousedown = (event) => event.preventDefault();
@@ -65,7 +66,7 @@ export class Composer {
       event.preventDefault();
       void shown(() => this.#send());
     };
-    this.element = h("form", { class: "composer", onsubmit }, this.typing, this.context,
+    this.element = h("form", { class: "composer", onsubmit }, this.typing, this.limit, this.context,
       h("div", { class: "row" }, this.label, this.text, send));
   }
 
@@ -79,6 +80,8 @@ export class Composer {
     }
     this.element.hidden = chat.channel === undefined;
     this.text.placeholder = `Message #${chat.channel?.name ?? ""}`;
+    const until = chat.timedOutUntil; // the server decides: the clock here may differ
+    this.limit.textContent = until > 0 ? `You are timed out until ${new Date(until).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}: you can read, not write.` : "";
     const { editing, replyTo } = this.#draft;
     const chosen = editing ?? replyTo;
     if (chosen === null) this.context.replaceChildren();

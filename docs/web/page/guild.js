@@ -9,6 +9,12 @@ import { Changes } from "./changes.js";
 /** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
 /** @typedef {import("../openguild/types.js").Member} Member */
 
+/** When a member may write again; 0: they are not timed out (PROTOCOL 5.9). @param {Member | undefined} member */
+export function timedOutUntil(member) {
+  const until = member !== undefined && member.role !== "owner" ? Date.parse(member.timed_out_until ?? "") : 0;
+  return until > Date.now() ? until : 0;
+}
+
 export class GuildState {
   /** @type {Map<string, Channel>} */
   channels = new Map();
@@ -104,6 +110,7 @@ export class GuildState {
         this.members.set(content["user_id"], {
           guild_id: this.id, user_id: content["user_id"], username: content["username"], role: content["role"],
           display_name: content["display_name"] ?? null, joined_at: new Date(event.origin_ts).toISOString(),
+          timed_out_until: content["timed_out_until"] ?? null,
         });
         break;
       case "member.role_set": {

@@ -1,6 +1,7 @@
 /** Guilds, channels and members. */
 
 import { ask, byId, h, shown } from "./dom.js";
+import { timedOutUntil } from "./guild.js";
 import { showBans } from "./panel.js";
 import { redraw, Rows } from "./redraw.js";
 
@@ -11,6 +12,8 @@ const { compare: compareNames } = new Intl.Collator();
 const RANKS = ["owner", "admin", "moderator", "maintainer", "member", "contributor", "viewer", "guest"];
 
 export class Sidebar {
+  nextEnd = Infinity; // when the next time-out that is shown is over
+
   /** @param {Chat} chat */
   constructor(chat) {
     this.chat = chat;
@@ -69,17 +72,21 @@ export class Sidebar {
       return { member, status, name: member.display_name ?? member.username, rank: RANKS.indexOf(member.role) + (status === "offline" ? RANKS.length : 0) };
     });
     members.sort((a, b) => a.rank - b.rank || compareNames(a.name, b.name));
+    this.nextEnd = Infinity;
     this.people.draw(members.map(({ member, status, name }) => {
       const mayRemove = this.#mayRemove(member);
-      const isTimedOut = Date.parse(member.timed_out_until ?? "") > Date.now();
-      const role = isTimedOut ? `${member.role}, timed out` : member.role;
+      const until = timedOutUntil(member);
+      const isTimedOut = until > 0;
+      if (isTimedOut) this.nextEnd = Math.min(this.nextEnd, until);
+      const role = isTimedOut ? "timed out" : member.role;
+      const title = isTimedOut && `${member.role}, timed out until ${new Date(until).toLocaleString()}`;
       const make = () => h("li", { class: `member ${status}`, "data-user": member.username },
         h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, name),
-        h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role" }, role),
+        h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role", title }, role),
         mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `${isTimedOut ? "Let write" : "Time out"} ${name}`, title: isTimedOut ? "Let write" : "Time out", onclick: () => void shown(() => this.#timeOut(member, isTimedOut)) }, isTimedOut ? "▶" : "⏸"),
         mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => void shown(() => this.#remove(member)) }, "✕"),
         mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Ban ${name}`, title: "Ban", onclick: () => void shown(() => this.#ban(member)) }, "⊘"));
-      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, role, mayRemove], make };
+      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, role, title, mayRemove], make };
     }));
     redraw(this.members, h("h2", { id: "members-title" }, "Members"), this.people.parent,
       chat.guild && chat.mayModerate && h("p", { class: "buttons" },

@@ -16,14 +16,14 @@ from openguild_proto.records import (
     GuildRecord,
     LogPlace,
 )
-from openguild_runtime.storage.migrations.first.timeouts import role_now
+from openguild_runtime.storage.migrations.first.timeouts import guild_role_now
 from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, texts
 
 # server roles of a user, by (granted_at, role); `$2` is the user id
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
-ROLE_NOW = role_now("m.role", guild="m.guild_id", user="m.user_id")
+ROLE_NOW = guild_role_now("m.role", guild="m.guild_id", user="m.user_id")
 GUILD = Columns(GuildRecord)
 CHANNEL = Columns(ChannelRecord)
 CHANNELS = (

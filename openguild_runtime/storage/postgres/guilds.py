@@ -34,10 +34,13 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
 MEMBERS = Columns(MemberRecord)
+# Time-outs are looked up one by one: joined as a table, every one of the guild would be read for each member of a page. Those of
+# owners do not count.
 MEMBER = f"""
-SELECT {MEMBERS} FROM guild_memberships JOIN users USING (user_id) LEFT JOIN (
-    SELECT guild_id, user_id, ends_at AS timed_out_until FROM guild_timeouts WHERE ends_at > now()
-) AS timed_out USING (guild_id, user_id)
+SELECT {MEMBERS} FROM guild_memberships AS m JOIN users USING (user_id) LEFT JOIN LATERAL (
+    SELECT ends_at AS timed_out_until FROM guild_timeouts AS t
+    WHERE t.guild_id = m.guild_id AND t.user_id = m.user_id AND t.ends_at > now() AND m.role <> '{OWNER}' LIMIT 1
+) AS timed_out ON true
 """
 # The label of owners stands in the text: only then their own index is used, and not every member of the guild is looked at.
 MEMBERSHIP_COUNTS = f"""

@@ -35,7 +35,7 @@ from openguild_runtime.storage.postgres.ban_checks import end_ban, mirror_ban
 from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, end_logs
 from openguild_runtime.storage.postgres.guilds import end_lost_rights
 from openguild_runtime.storage.postgres.mirrors import ADD_ROLES, add_channels, add_roles, home_of, know_users
-from openguild_runtime.storage.postgres.timeouts import drop_timeout, keep_timeouts
+from openguild_runtime.storage.postgres.timeouts import drop_timeout, keep_timeout, keep_timeouts
 from openguild_runtime.storage.postgres.transaction import Change, GuildControl, Transaction
 from openguild_runtime.storage.postgres.values import moment, rows_changed
 
@@ -149,10 +149,12 @@ class GuildMirror:
                 await end_ban(connection, guild_id, user_id)
 
     async def _time_out(self, user_id: str, until: str | None) -> None:
+        if await self._connection.fetchval(ROLE, self._guild_id, user_id) is None:  # the owner may name any user
+            return
         if until is None:
             await drop_timeout(self._connection, self._guild_id, user_id)
         else:
-            await keep_timeouts(self._connection, self._guild_id, [user_id], [moment(to_millis(until) or 0)])
+            await keep_timeout(self._connection, self._guild_id, user_id, to_millis(until) or 0)
         self._record(ControlKind.MEMBER_CHANGED, user_id=user_id)
 
     async def _add_channel(self, event: MirroredEvent, made: ChannelCreatedContent) -> None:
@@ -190,6 +192,7 @@ class GuildMirror:
             JOIN, self._guild_id, joined.user_id, joined.role, moment(event.at_ms), home
         )
         if rows_changed(status):
+            await keep_timeouts(self._connection, self._guild_id, [member_of(event, joined)])
             self._record(ControlKind.MEMBER_JOINED, user_id=joined.user_id)
 
     async def _leave(self, event: MirroredEvent, user_id: str, *, removed: bool, reason: str | None) -> None:
@@ -231,4 +234,7 @@ class GuildMirror:
 
 def member_of(event: MirroredEvent, joined: MemberJoinedContent) -> MirroredMember:
     """Return the member whom the event tells of."""
-    return MirroredMember(joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin)
+    until_ms = to_millis(joined.timed_out_until) if joined.timed_out_until is not None else None
+    return MirroredMember(
+        joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin, until_ms
+    )

@@ -240,9 +240,7 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
         [*(row["joined_at"] for row in kept), *(moment(member.joined_at_ms) for member in remote)],
         [*(None for _ in kept), *(member.origin or origin for member in remote)],
     )
-    timed_out = [each for each in snapshot.members if each.timed_out_until_ms is not None]
-    ends = [moment(each.timed_out_until_ms or 0) for each in timed_out]
-    await keep_timeouts(connection, guild_id, [each.user_id for each in timed_out], ends)
+    await keep_timeouts(connection, guild_id, snapshot.members)
     await add_channels(tx, origin, guild_id, snapshot.channels)
     await connection.execute(
         ALL_READ_ALL, guild_id, [row["user_id"] for row in kept], [row["joined_at"] for row in kept]
@@ -308,6 +306,7 @@ async def _admit(
     )
     if not rows_changed(status):
         return None
+    await keep_timeouts(tx.connection, guild_id, [member])
     await tx.connection.execute(READ_ALL, guild_id, user_id, moment(now_ms))
     record = MemberRecord(guild_id, user_id, member.username, member.role, member.joined_at_ms)
     return user_id, joined_guild(guild, record)

@@ -128,7 +128,13 @@ async def join_from_server(
     row = await tx.connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", guild_id)
     place = LogPlace(guild_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(guild_id, 0, 0)
     joined = MirroredMember(
-        member.user_id, member.username, member.role, member.joined_at_ms, member.display_name, member.origin
+        member.user_id,
+        member.username,
+        member.role,
+        member.joined_at_ms,
+        member.display_name,
+        member.origin,
+        member.timed_out_until_ms,
     )
     wanted = ReadSnapshot(effect.peer, guild_id) if effect.wants_snapshot or begins else None
     return RemoteJoin(guild_id, joined, place, None), wanted

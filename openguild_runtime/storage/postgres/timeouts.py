@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable
 
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.timeouts import EndTimeout, TimeOutMember
+from openguild_proto.mirror_records import MirroredMember
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.policy.timeouts import decide_timeout
 from openguild_proto.records import ControlKind, MemberChange
@@ -33,7 +33,7 @@ async def time_out_member(tx: Transaction, effect: TimeOutMember) -> MemberChang
     change = await _decide(tx, effect)
     if change is MemberChange.DONE:
         await tx.connection.execute(END_PAST, effect.guild_id)
-        await keep_timeouts(tx.connection, effect.guild_id, [effect.user_id], [moment(effect.ends_ms)])
+        await keep_timeout(tx.connection, effect.guild_id, effect.user_id, effect.ends_ms)
         await _tell(tx, effect, effect.ends_ms)
     return change
 
@@ -48,11 +48,16 @@ async def end_timeout(tx: Transaction, effect: EndTimeout) -> bool:
     return True
 
 
-async def keep_timeouts(
-    connection: Connection, guild_id: str, user_ids: Sequence[str], ends: Sequence[datetime]
-) -> None:
-    """Store time-outs of members, in place of earlier ones."""
-    await connection.execute(KEEP, guild_id, user_ids, ends)
+async def keep_timeouts(connection: Connection, guild_id: str, members: Iterable[MirroredMember]) -> None:
+    """Store what an owner server has told of its members' time-outs, in place of earlier ones."""
+    ends_ms = {each.user_id: each.timed_out_until_ms for each in members if each.timed_out_until_ms is not None}
+    if ends_ms:
+        await connection.execute(KEEP, guild_id, list(ends_ms), [moment(at_ms) for at_ms in ends_ms.values()])
+
+
+async def keep_timeout(connection: Connection, guild_id: str, user_id: str, ends_ms: int) -> None:
+    """Store a member's time-out, in place of an earlier one."""
+    await connection.execute(KEEP, guild_id, [user_id], [moment(ends_ms)])
 
 
 async def drop_timeout(connection: Connection, guild_id: str, user_id: str) -> None:

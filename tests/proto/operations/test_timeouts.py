@@ -164,3 +164,45 @@ def test_a_mirror_that_begins_anew_knows_who_is_timed_out(shared: Shared) -> Non
     shared.south.ask_for(shared.bob, "POST", f"/invites/{shared.code}@north.test/accept")
     lines = shared.south.ask_for(shared.bob, "GET", f"/guilds/{shared.guild}/members")
     assert [line["user_id"] for line in lines if "timed_out_until" in line] == [carol_id]
+
+
+def test_who_becomes_the_only_owner_may_act_at_once(club: Club) -> None:
+    alice = decoded(club.world.ask("GET", "/users/me", token=club.alice))["user_id"]
+    time_out(club)
+    shown = club.make("PUT", f"/guilds/{club.guild}/members/{club.bob_id}", {"role": "owner"})
+    assert "timed_out_until" not in shown
+    club.make("DELETE", f"/guilds/{club.guild}/members/@me")
+    assert post(club, club.bob)[0] == 200
+    code = club.make("POST", f"/guilds/{club.guild}/invites", {}, who=club.bob)["code"]
+    club.make("POST", f"/invites/{code}/accept")
+    assert club.world.ask("PUT", path(club, alice), {"secs": 9}, club.bob).status == 200
+
+
+def test_a_mirror_that_begins_with_a_join_knows_that_they_are_timed_out(shared: Shared) -> None:
+    bob = user_id(shared.south, shared.bob)
+    shared.north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{bob}/timeout", {"secs": 600})
+    shared.south.ask_for(shared.bob, "DELETE", f"/guilds/{shared.guild}/members/@me")
+    shared.level()
+    joined = shared.south.ask_for(shared.bob, "POST", f"/invites/{shared.code}@north.test/accept")
+    (line,) = [
+        line
+        for line in shared.south.ask_for(shared.bob, "GET", f"/guilds/{shared.guild}/members")
+        if line["user_id"] == bob
+    ]
+    assert joined["timed_out_until"] == line["timed_out_until"]
+    assert error(shared.south.ask("POST", f"/channels/{shared.channel}/typing", token=shared.bob)) == (403, "forbidden")
+
+
+def test_a_mirror_hears_that_who_joins_again_is_timed_out(shared: Shared) -> None:
+    carol = shared.north.user("carol")
+    shared.north.ask_for(carol, "POST", f"/invites/{shared.code}/accept")
+    carol_id = user_id(shared.north, carol)
+    shared.north.ask_for(shared.alice, "PUT", f"/guilds/{shared.guild}/members/{carol_id}/timeout", {"secs": 600})
+    shared.north.ask_for(carol, "DELETE", f"/guilds/{shared.guild}/members/@me")
+    shared.south.ask_for(shared.bob, "DELETE", f"/guilds/{shared.guild}/members/@me")
+    shared.level()
+    shared.south.ask_for(shared.bob, "POST", f"/invites/{shared.code}@north.test/accept")
+    shared.north.ask_for(carol, "POST", f"/invites/{shared.code}/accept")
+    shared.level()
+    lines = shared.south.ask_for(shared.bob, "GET", f"/guilds/{shared.guild}/members")
+    assert [line["user_id"] for line in lines if "timed_out_until" in line] == [carol_id]

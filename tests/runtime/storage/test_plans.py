@@ -72,6 +72,7 @@ DIVIDED = {
     "channel_read_state": {"channel_id", "user_id"},
     "guilds": {"guild_id"},
     "guild_memberships": {"guild_id", "user_id"},
+    "guild_timeouts": {"user_id"},
     "users": {"user_id"},
     "user_roles": {"user_id"},
     "sessions": {"session_id", "family_id", "user_id"},
@@ -90,6 +91,7 @@ FILLING = (
         SELECT guild_id, row_number() OVER () AS n FROM guilds) AS g JOIN (
         SELECT user_id, row_number() OVER () AS n FROM users) AS u ON u.n % 500 = g.n % 500
     """,
+    "guild_timeouts SELECT guild_id, user_id, now() + interval '1 hour' FROM guild_memberships",
     "guild_bans SELECT guild_id, gen_random_uuid(), guild_id, now() FROM guilds, generate_series(1, 3) AS n",
     "channels SELECT gen_random_uuid(), guild_id, n::text, now() FROM guilds, generate_series(1, 2) AS n",
     "logs SELECT channel_id, 'channel', 1, 4, 4 FROM channels",
@@ -373,3 +375,18 @@ def test_hot_routes_perform_hot_effects() -> None:
     hot = {effect for effect in performed if issubclass(effect, StorageEffect)}
     assert {effect.__name__ for effect in hot if effect.divides_by is None} == set()
     assert len(hot) > 8
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])
+async def test_a_page_of_members_reads_their_own_timeouts_alone(
+    module_database: str, places: tuple[Place, Place], generic: bool
+) -> None:
+    """Also where PostgreSQL would rather read all of the guild, as it does while its statistics are young."""
+    statement = f"{guilds.MEMBER} WHERE guild_id = $1 ORDER BY joined_at, user_id LIMIT 100"
+    async with PlanReader.connected(module_database, generic=generic) as reader:
+        await reader.connection.execute("SET enable_nestloop = off")
+        plan = await reader.connection.fetch(f"EXPLAIN {statement}", places[0].guild)
+    lines = [line[0].strip() for line in plan]
+    of_timeouts = lines[next(place for place, line in enumerate(lines) if "guild_timeouts" in line) :]
+    conditions = [line for line in of_timeouts if line.startswith("Index Cond")]
+    assert any("user_id" in condition for condition in conditions), lines

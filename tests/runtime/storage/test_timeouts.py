@@ -127,6 +127,41 @@ async def test_it_outlasts_leaving_and_a_new_role(place: Place) -> None:
     assert (await place.roles())[0] == "viewer"
 
 
+async def test_it_does_not_count_while_the_member_is_an_owner(place: Place) -> None:
+    await place.time_out()
+    await place.storage.perform(GrantGuildRole(guild_id=place.guild, user_id=place.bob, role="owner", now_ms=NOW))
+    assert (await place.roles())[:2] == ("owner", "owner")
+    assert await place.posts()
+    member = await place.storage.perform(FindMember(guild_id=place.guild, user_id=place.bob))
+    assert member is not None
+    assert member.timed_out_until_ms is None
+    await place.storage.perform(RenameGuild(author=Author(place.bob), guild_id=place.guild, name="x", now_ms=NOW))
+    await place.storage.perform(GrantGuildRole(guild_id=place.guild, user_id=place.bob, role="member", now_ms=NOW))
+    assert not await place.posts()
+
+
+async def test_the_owners_role_in_a_channel_alone_counts_less(place: Place) -> None:
+    await place.storage.perform(GrantChannelRole(channel_id=place.channel, user_id=place.bob, role="owner", now_ms=NOW))
+    await place.time_out()
+    assert await place.roles() == ("viewer", "viewer", "viewer")
+    assert not await place.posts()
+
+
+async def test_the_event_of_a_join_tells_of_it(place: Place) -> None:
+    await place.time_out()
+    leave = RemoveMember(author=Author(place.bob), guild_id=place.guild, user_id=place.bob, now_ms=NOW)
+    assert await place.storage.perform(leave) is MemberChange.DONE
+    await place.storage.perform(GrantGuildRole(guild_id=place.guild, user_id=place.bob, role="member", now_ms=NOW))
+    events = [
+        json.loads(event.wire) for event in await place.storage.perform(ReadLogs(parts=(LogPart(place.guild, 0, 99),)))
+    ]
+    told = [event["content"] for event in events if event["event_type"] == "member.joined"]
+    assert [content.get("timed_out_until") for content in told if content["user_id"] == place.bob] == [
+        None,
+        "2096-10-02T07:06:40Z",
+    ]
+
+
 async def test_only_those_of_a_lower_rank_are_timed_out(place: Place) -> None:
     moderator = await add_user(place.storage)
     await place.storage.perform(

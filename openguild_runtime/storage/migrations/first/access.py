@@ -1,9 +1,10 @@
 """Functions that tell what users are in channels, and what a change rests on: as plain statements they are planned each time."""
 
 from openguild_runtime.storage.migrations.first.appends import by_log, filled
-from openguild_runtime.storage.migrations.first.timeouts import role_now
+from openguild_runtime.storage.migrations.first.timeouts import channel_role_now, guild_role_now
 
-_NOW = role_now("role", guild="c.guild_id", user="given.reader")
+_IN_GUILD = guild_role_now("role", guild="c.guild_id", user="given.reader")
+_IN_CHANNEL = channel_role_now("role", guild="c.guild_id", user="given.reader")
 ACCESS = filled(
     """
 CREATE FUNCTION channel_access_v1(log_ids uuid[], readers uuid[]) RETURNS TABLE (
@@ -16,15 +17,16 @@ RETURN QUERY SELECT given.place, c.channel_id, g.role, m.role,
 FROM unnest(log_ids, readers) WITH ORDINALITY AS given (log_id, reader, place)
 JOIN channels AS c ON c.channel_id = given.log_id
 LEFT JOIN LATERAL (
-    SELECT {NOW} AS role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.reader LIMIT 1
+    SELECT {GUILD_ROLE} AS role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.reader LIMIT 1
 ) AS g ON true
 LEFT JOIN LATERAL (
-    SELECT {NOW} AS role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.reader LIMIT 1
+    SELECT {CHANNEL_ROLE} AS role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.reader LIMIT 1
 ) AS m ON true;
 END
 $function$
 """,
-    NOW=_NOW,
+    GUILD_ROLE=_IN_GUILD,
+    CHANNEL_ROLE=_IN_CHANNEL,
 )
 
 _SEEN = """

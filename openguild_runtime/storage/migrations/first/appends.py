@@ -5,7 +5,7 @@ takes a snapshot for each, so it sees everything that was committed before the l
 both in the order of their ids, as everywhere. A row is looked up by LATERAL and LIMIT, which leaves PostgreSQL one way.
 """
 
-from openguild_runtime.storage.migrations.first.timeouts import role_now
+from openguild_runtime.storage.migrations.first.timeouts import channel_role_now, guild_role_now
 
 LOCKS = """
 PERFORM FROM users WHERE user_id = ANY (authors) ORDER BY user_id FOR KEY SHARE;
@@ -13,14 +13,16 @@ PERFORM FROM logs WHERE log_id = ANY (log_ids) ORDER BY log_id FOR NO KEY UPDATE
 """.strip()
 
 # What the decision about each given row rests on: its channel, the author's roles and session, and a stored repeat.
-_NOW = role_now("role", guild="c.guild_id", user="given.author")
-JUDGED = """
+_IN_GUILD = guild_role_now("role", guild="c.guild_id", user="given.author")
+_IN_CHANNEL = channel_role_now("role", guild="c.guild_id", user="given.author")
+JUDGED = (
+    """
 FROM given JOIN logs AS l USING (log_id) JOIN channels AS c ON c.channel_id = given.log_id
 LEFT JOIN LATERAL (
-    SELECT {NOW} AS role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.author LIMIT 1
+    SELECT {GUILD_ROLE} AS role FROM guild_memberships WHERE guild_id = c.guild_id AND user_id = given.author LIMIT 1
 ) AS g ON true
 LEFT JOIN LATERAL (
-    SELECT {NOW} AS role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.author LIMIT 1
+    SELECT {CHANNEL_ROLE} AS role FROM channel_memberships WHERE channel_id = c.channel_id AND user_id = given.author LIMIT 1
 ) AS m ON true
 LEFT JOIN sessions AS x ON x.session_id = given.session AND x.user_id = given.author
 LEFT JOIN LATERAL (
@@ -34,7 +36,10 @@ LEFT JOIN LATERAL (
     WHERE e.log_id = {log} AND e.event_id = given.event_id
     LIMIT 1
 ) AS known ON true
-""".strip().replace("{NOW}", _NOW)
+""".strip()
+    .replace("{GUILD_ROLE}", _IN_GUILD)
+    .replace("{CHANNEL_ROLE}", _IN_CHANNEL)
+)
 
 # Whether the author of the row may do what takes one of the roles `permitted`.
 ADMITTED = """

@@ -1,7 +1,8 @@
-"""The table of time-outs, and what a role counts as meanwhile."""
+"""The table of time-outs, and what roles count as meanwhile."""
 
-from openguild_proto.policy.permissions import RANKS
-from openguild_proto.policy.timeouts import TIMED_OUT_ROLE
+from collections.abc import Iterable
+
+from openguild_proto.policy.timeouts import CHANNEL_ROLES_KEPT, GUILD_ROLES_KEPT, TIMED_OUT_ROLE
 
 TIMEOUTS = """
 CREATE TABLE guild_timeouts (
@@ -14,12 +15,20 @@ COMMENT ON TABLE guild_timeouts IS 'users whose roles in a guild count as viewer
 CREATE INDEX guild_timeouts_user ON guild_timeouts (user_id);
 """
 
-_LOWER = ", ".join(f"'{role}'" for role, rank in RANKS.items() if rank <= RANKS[TIMED_OUT_ROLE])
+
+def guild_role_now(role: str, *, guild: str, user: str) -> str:
+    """Return SQL for what the column `role` of guild_memberships counts as at this moment."""
+    return _role_now(role, GUILD_ROLES_KEPT, guild, user)
 
 
-def role_now(role: str, *, guild: str, user: str) -> str:
-    """Return SQL for what the column `role` of a membership counts as at this moment."""
+def channel_role_now(role: str, *, guild: str, user: str) -> str:
+    """Return SQL for what the column `role` of channel_memberships counts as at this moment."""
+    return _role_now(role, CHANNEL_ROLES_KEPT, guild, user)
+
+
+def _role_now(role: str, kept: Iterable[str], guild: str, user: str) -> str:
+    labels = ", ".join(f"'{label}'" for label in kept)
     timed_out = (
         f"SELECT FROM guild_timeouts AS t WHERE t.guild_id = {guild} AND t.user_id = {user} AND t.ends_at > now()"
     )
-    return f"CASE WHEN {role} NOT IN ({_LOWER}) AND EXISTS ({timed_out}) THEN '{TIMED_OUT_ROLE}' ELSE {role} END"
+    return f"CASE WHEN {role} NOT IN ({labels}) AND EXISTS ({timed_out}) THEN '{TIMED_OUT_ROLE}' ELSE {role} END"
