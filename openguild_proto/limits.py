@@ -42,32 +42,28 @@ BULK_EVENTS_PER_SEC = 10_000  # ours: that a process sends to peers that have mi
 BUSY_BULK_EVENTS_PER_SEC = 2_500  # ours: the same, while its own users post
 MAX_ENDED_GUILDS = 1_000  # PROTOCOL 16.8: in one delivery
 MAX_DELIVERY_BODY_BYTES = 2 * 1024 * 1024  # ours: such a delivery with its members
-MAX_DELIVERIES_OF_SERVER = (
-    4  # PROTOCOL 16.8.8: being taken at a time; an owner sends the next one after an answer, or a timeout
-)
+# PROTOCOL 16.8.8: being taken at a time; an owner sends the next one after an answer, or a timeout
+MAX_DELIVERIES_OF_SERVER = 4
 MAX_DELIVERIES_TAKEN = 64  # ours: of all servers, in a process; each holds its body, twice or more
 MAX_COUNTED_MEMBERS = 10_000  # PROTOCOL 5.6.7: ours; counting 150,000 takes 30 ms
 MAX_MIRRORED_MEMBERS = 50_000  # PROTOCOL 16.5: of a guild that other servers mirror
 MAX_MIRRORED_CHANNELS = 1_000  # PROTOCOL 16.5
-MAX_SNAPSHOTS_OF_GUILD = (
-    30  # PROTOCOL 16.4.6: to one server in RENEWAL_SECS; many of its users may join a guild at once
-)
+# PROTOCOL 16.4.6: to one server in RENEWAL_SECS; many of its users may join a guild at once
+MAX_SNAPSHOTS_OF_GUILD = 30
 MAX_MIRRORED_ROLES = 50_000  # PROTOCOL 16.5.7: in its channels, beside those in the guild
 MAX_MIRRORED_EVENT_BYTES = 2 * 65_536  # ours: a proposal of MAX_PROPOSAL_BODY_BYTES, and the owner's signature
 MAX_EVENT_VALUES = 256  # PROTOCOL 16.8.14: in the content of an event; a message with all its mentions has 65
 MAX_SIGNING_SERVERS = 4  # PROTOCOL 16.8.14: of one event; its home and the owner of its log are two
 MAX_SIGNATURES_PER_SERVER = 4  # PROTOCOL 16.8.14: the current key and the one before it are two
 MAX_MIRRORED_MS = 253_402_300_799_999  # ours: the last moment that a timestamptz of Python has, in the year 9999
-REMOTE_JOIN_WRITES = (
-    12  # PROTOCOL 9.2.4: changes as which a join at another server counts: it may answer with a snapshot
-)
+# PROTOCOL 9.2.4: changes as which a join at another server counts: it may answer with a snapshot
+REMOTE_JOIN_WRITES = 12
 REMOTE_PREVIEW_WRITES = REMOTE_JOIN_WRITES // 2  # PROTOCOL 9.2.4: a join looks at the invite, and then uses it
 OWNER_RETRY_SECS = 5  # ours: told to users while the owner of their guild cannot be reached
 MAX_PROPOSAL_SKEW_MS = 600_000  # PROTOCOL 16.6: between the time of a proposed event and the owner's clock
 MAX_PROPOSAL_BODY_BYTES = 65_536  # ours: a message of 4,000 characters, escaped, with its members
-MAX_PROPOSED_BYTES_BESIDE_TEXT = (
-    4_096  # PROTOCOL 16.6.2: 50 mentions are 2,000, a reason of 512 characters is at most 2,048
-)
+# PROTOCOL 16.6.2: 50 mentions are 2,000, a reason of 512 characters is at most 2,048
+MAX_PROPOSED_BYTES_BESIDE_TEXT = 4_096
 MAX_USER_REQUEST_BODY_BYTES = 65_536  # ours: a small body with what surrounds it
 PEER_HEADS_SECS = 60.0  # PROTOCOL 16.8: between two looks at all logs that a peer mirrors
 RENEWAL_SECS = 60.0  # PROTOCOL 16.5.9: in which a mirror begins anew at most once
@@ -221,9 +217,8 @@ CLOCK_DRIFT = 200e-6  # ours: seconds per second between two readings of the sto
 
 # Retry-After
 OVERLOADED_RETRY_SECS = 1  # ours
-SHARE_RETRY_SECS = (
-    5.0  # PROTOCOL 9.6.2: told where the whole limit would admit; the share ends when replicas hear of each other
-)
+# PROTOCOL 9.6.2: told where the whole limit would admit; the share ends when replicas hear of each other
+SHARE_RETRY_SECS = 5.0
 UNAVAILABLE_RETRY_SECS = 2  # ours: the database is down
 CONNECTION_LIMIT_RETRY_SECS = 5  # ours: a place is free when a stream ends
 
@@ -240,9 +235,8 @@ GATEWAY_HEARTBEAT_SECS = WebSocketLimits.ping_interval_secs  # PROTOCOL 15.6.1
 GATEWAY_PING_SECS = 3_600.0  # ours: heartbeats take the place of pings
 GATEWAY_WRITE_SECS = 120.0  # ours: longer than a silent client is kept
 SILENT_HEARTBEATS = 3  # PROTOCOL 15.6.2: without a sign of life
-SERVER_SILENT_HEARTBEATS = (
-    2  # PROTOCOL 15.6.3: the same, of a server; commands are retried for 60 s, elsewhere too then
-)
+# PROTOCOL 15.6.3: the same, of a server; commands are retried for 60 s, elsewhere too then
+SERVER_SILENT_HEARTBEATS = 2
 TOKEN_NOTICE_SECS = 60.0  # PROTOCOL 15.2.5: before the token ends; a tenth of a shorter life
 SLOT_GRACE_SECS = 5.0  # PROTOCOL 15.7.2: for a client that does not leave in its slot
 MAX_HELD_FRAMES = 64  # ours: of a client, waiting for a command before them; beyond it the socket is not read
@@ -260,9 +254,8 @@ READ_MARK_SECS = 1.0  # PROTOCOL 15.9.6: between two read positions of a client
 MAX_RESPONSE_HEAD_BYTES = 65_536  # ours
 MAX_RESPONSE_BODY_BYTES = 32 * 1024 * 1024  # ours: a page of 200 events of 4,000 characters is far below
 MAX_INTERIM_RESPONSES = 16  # ours: 1xx before one response
-MAX_FREE_CHUNKS = (
-    4_096  # ours: of one response's body, however small they are: a chunk costs as much work as 1,000 bytes
-)
+# ours: of one response's body, however small they are: a chunk costs as much work as 1,000 bytes
+MAX_FREE_CHUNKS = 4_096
 MIN_CHUNK_BYTES = 256  # ours: on average, of the chunks beyond
 MAX_REFUSAL_CHARS = 65_536  # ours: of the body of a refused upgrade
 MAX_STREAM_MESSAGE_CHARS = 4 * 1024 * 1024  # ours: of one message of a stream

@@ -34,9 +34,8 @@ class _GuildLog:
     def __init__(self) -> None:
         self.known = False  # its channels, from one list and the log behind it
         self.level_at: int | None = None
-        self.listing: tuple[int, tuple[str, ...]] | None = (
-            None  # an answer that waits for the log: its head, the channels
-        )
+        # an answer that waits for the log: its head, the channels
+        self.listing: tuple[int, tuple[str, ...]] | None = None
 
 
 class AccountLogs:

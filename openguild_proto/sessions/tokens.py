@@ -29,9 +29,8 @@ class TokenProblem(Enum):
     BAD_SIGNATURE = "bad_signature"  # forged, or signed with a key that this replica does not have
     EXPIRED = "expired"
     REVOKED = "revoked"  # the session has ended, or the account is deleted
-    UNKNOWN_SESSION = (
-        "unknown_session"  # the signature is good: the session is of another database, or of a lost commit
-    )
+    # the signature is good: the session is of another database, or of a lost commit
+    UNKNOWN_SESSION = "unknown_session"
 
 
 class TokenInvalid(Exception):

@@ -24,9 +24,8 @@ from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.observability.metrics import Metrics
 
-OWN = (
-    32  # measured: 13 to 24 for the loop, logs, listeners, NATS, a private PostgreSQL and NATS; and files for a moment
-)
+# measured: 13 to 24 for the loop, logs, listeners, NATS, a private PostgreSQL and NATS; and files for a moment
+OWN = 32
 SUPERVISOR = 32  # of a supervisor, and three for each worker
 SCRAPES = 64  # at once, on a listener of their own
 LEAST_SCRAPES = 8  # of them that are set aside

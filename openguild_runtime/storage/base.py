@@ -21,9 +21,8 @@ class StorageStats(msgspec.Struct, frozen=True, gc=False):
     pool_size: int = 0  # open connections
     pool_idle: int = 0  # of these, idle ones
     queue_events: int = 0  # queued appends
-    unindexed: int = (
-        0  # messages that waited for the search index when all logs were looked through, about once a minute
-    )
+    # messages that waited for the search index when all logs were looked through, about once a minute
+    unindexed: int = 0
     shared_free: int = 1  # reads that could begin now; 1 where nothing limits them
     standbys: tuple[StandbyStats, ...] = ()  # in the order of the configuration
 

@@ -26,9 +26,8 @@ SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY gr
 ROLE_NOW = guild_role_now("m.role", guild="m.guild_id", user="m.user_id")
 GUILD = Columns(GuildRecord)
 CHANNEL = Columns(ChannelRecord)
-CHANNELS = (
-    f"(SELECT {CHANNEL}, head_sequence FROM channels JOIN logs ON log_id = channel_id) AS c"  # with where its log is
-)
+# with where its log is
+CHANNELS = f"(SELECT {CHANNEL}, head_sequence FROM channels JOIN logs ON log_id = channel_id) AS c"
 ACCESS = f"""
 SELECT a.place, {CHANNEL.of("c")}, c.head_sequence, a.guild_role, a.channel_role, a.server_roles
 FROM channel_access_v1($1, $2) AS a JOIN {CHANNELS} ON c.channel_id = a.channel_id

@@ -23,9 +23,8 @@ from openguild_runtime.storage.postgres.faults import Locked
 Store: TypeAlias = Callable[[Attempt], Awaitable[Sequence[Outcome]]]
 OnBatch: TypeAlias = Callable[[int, float], None]
 
-TELL_SECS = (
-    10.0  # between two lines about locked channels: each is tried again every second, and a locked table locks them all
-)
+# between two lines about locked channels: each is tried again every second, and a locked table locks them all
+TELL_SECS = 10.0
 
 log = structlog.get_logger("openguild.storage")
 

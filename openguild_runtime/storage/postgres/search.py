@@ -23,9 +23,8 @@ from openguild_runtime.system.turns import Pauses
 
 LIMIT_SECS = 2.0  # for one search; then it is too wide
 SCAN_MOST = 10_000  # messages of the searched channels: fewer are looked through without the index of terms
-TAIL_MOST = (
-    2_000  # messages that are not indexed yet and are compared one by one; more, and the search waits for the index
-)
+# messages that are not indexed yet and are compared one by one; more, and the search waits for the index
+TAIL_MOST = 2_000
 READERS = roles_with(Permission.READ)
 OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
