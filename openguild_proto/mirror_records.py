@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from openguild_proto.records import NOBODY, Change, LogPlace, Mentions, Record
+from openguild_proto.records import NOBODY, Change, LogPlace, MemberRecord, Mentions, Record
 
 
 class Exchanged(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -33,6 +33,19 @@ class MirroredMember(Exchanged, frozen=True):
     display_name: str | None = None
     origin: str | None = None  # None: of the owner server
     timed_out_until_ms: int | None = None
+
+    @classmethod
+    def of(cls, record: MemberRecord) -> MirroredMember:
+        """Return the member of `record` as other servers get them."""
+        return cls(
+            record.user_id,
+            record.username,
+            record.role,
+            record.joined_at_ms,
+            record.display_name,
+            record.origin,
+            record.timed_out_until_ms,
+        )
 
 
 class MirroredChannel(Exchanged, frozen=True):

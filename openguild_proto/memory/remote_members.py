@@ -43,7 +43,7 @@ def join_from_server(state: State, effect: JoinFromServer) -> RemoteJoin | Limit
     guild_id = member.guild_id
     begins = begin_mirror(state, effect.peer, guild_id, effect.now_ms)
     snapshot = _snapshot(state, guild_id) if effect.wants_snapshot or begins else None
-    return RemoteJoin(guild_id, _member(member), state.place_of(guild_id), snapshot)
+    return RemoteJoin(guild_id, MirroredMember.of(member), state.place_of(guild_id), snapshot)
 
 
 def _know_as_before(state: State, user_id: str, known: UserRecord | None) -> None:
@@ -149,16 +149,4 @@ def _snapshot(state: State, guild_id: str) -> Snapshot:
         term=term,
         serial=serial,
         bans=bans_of(state, guild_id),
-    )
-
-
-def _member(member: MemberRecord) -> MirroredMember:
-    return MirroredMember(
-        member.user_id,
-        member.username,
-        member.role,
-        member.joined_at_ms,
-        member.display_name,
-        member.origin,
-        member.timed_out_until_ms,
     )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from openguild_proto.effects.base import Operation, StorageEffect, StorageUnavailable
-from openguild_proto.errors import LocalProtocolError, Refusal
+from openguild_proto.effects.base import StorageUnavailable
+from openguild_proto.errors import Refusal
 from openguild_proto.operations.account_deletion import delete_by_operator
 from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response, user_of
-from openguild_runtime.storage.base import Storage
-
-T = TypeVar("T")
+from openguild_runtime.system.operations import drive
 
 
 async def delete_account(scope: AdminScope, request: Request) -> Response:
@@ -19,7 +15,7 @@ async def delete_account(scope: AdminScope, request: Request) -> Response:
     if not user_id:
         raise Refused("name the user")
     try:
-        user = await run_stored(scope.storage, delete_by_operator(user_id, int(scope.sources.wall() * 1_000)))
+        user = await drive(delete_by_operator(user_id, int(scope.sources.wall() * 1_000)), scope.storage.perform)
     except StorageUnavailable:
         raise Refused("the database does not answer; what was not done is done by the same command") from None
     except Refusal as refusal:
@@ -28,21 +24,3 @@ async def delete_account(scope: AdminScope, request: Request) -> Response:
     if user is None:
         raise Refused("user: there is no such account of this server")
     return {"deleted": user.user_id, "username": user.username}
-
-
-async def run_stored(storage: Storage, operation: Operation[T]) -> T:
-    """Run an operation that asks for nothing but stored things."""
-    try:
-        effect = next(operation)
-        while True:
-            if not isinstance(effect, StorageEffect):
-                raise LocalProtocolError(f"an operator's command cannot perform {type(effect).__name__}")
-            try:
-                result = await storage.perform(effect)
-            except Exception as failure:
-                effect = operation.throw(failure)
-            else:
-                effect = operation.send(result)
-    except StopIteration as end:
-        returned: T = end.value
-        return returned

@@ -41,6 +41,7 @@ from openguild_runtime.observability.federation_metrics import FederationMetrics
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
+from openguild_runtime.system.operations import drive
 
 T = TypeVar("T")
 
@@ -252,20 +253,7 @@ class PeerLink:
                 raise TypeError(type(effect).__name__)
 
     async def _run(self, operation: Operation[T]) -> T:
-        try:
-            effect = next(operation)
-            while True:
-                try:
-                    result = await self.perform(effect)
-                except (PeerUnavailable, StorageUnavailable) as failure:
-                    effect = operation.throw(failure)
-                else:
-                    effect = operation.send(result)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            operation.close()
+        return await drive(operation, self.perform)
 
     def _now_ms(self) -> int:
         return int(self._sources.wall() * 1_000)

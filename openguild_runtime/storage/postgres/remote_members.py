@@ -127,17 +127,8 @@ async def join_from_server(
         await tx.connection.execute(BEGIN_AT_HEADS, guild_id, effect.peer)
     row = await tx.connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", guild_id)
     place = LogPlace(guild_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(guild_id, 0, 0)
-    joined = MirroredMember(
-        member.user_id,
-        member.username,
-        member.role,
-        member.joined_at_ms,
-        member.display_name,
-        member.origin,
-        member.timed_out_until_ms,
-    )
     wanted = ReadSnapshot(effect.peer, guild_id) if effect.wants_snapshot or begins else None
-    return RemoteJoin(guild_id, joined, place, None), wanted
+    return RemoteJoin(guild_id, MirroredMember.of(member), place, None), wanted
 
 
 async def move_cursors(tx: Transaction, effect: ReadSnapshot) -> None:

@@ -33,9 +33,9 @@ from openguild_proto.errors import Refusal
 from openguild_proto.operations.account_deletion import delete_by_operator
 from openguild_proto.policy.account_deletion import DELETED_USERNAME, AccountDeletion
 from openguild_proto.records import Author, ControlKind, LogPart, Mentions
-from openguild_runtime.admin.accounts import run_stored
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.system.operations import drive
 from tests.runtime.storage.test_mirrors import level, mirrored, register
 from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, login, new_id, token
 from tests.support.owner_server import HERE, OWNER, Owner
@@ -176,7 +176,7 @@ async def test_nothing_is_left_of_an_account_whatever_runs_beside_its_deletion(
         async def end(user_id: str = bob) -> None:
             for _ in range(5):  # others make them a member again
                 try:
-                    assert await run_stored(store, delete_by_operator(user_id, NOW + 1)) is not None
+                    assert await drive(delete_by_operator(user_id, NOW + 1), store.perform) is not None
                     return
                 except Refusal:
                     continue
@@ -213,7 +213,7 @@ async def test_a_delivery_of_what_the_user_wrote_does_not_fail(
     other = await asyncpg.connect(database_url)
 
     async def end() -> None:
-        assert await run_stored(store, delete_by_operator(bob, NOW + 1)) is not None
+        assert await drive(delete_by_operator(bob, NOW + 1), store.perform) is not None
 
     async def waiting(transactions: int) -> bool:
         return bool(await looker.fetchval(WAITING) >= transactions)
