@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
+import msgspec
 import structlog
 
 from openguild_proto.canonical.keys import KeyRing
@@ -22,6 +24,8 @@ from openguild_runtime.replica.runner import ReplicaRunner
 
 KEYS = {key.name: key.setting for key in keys_of(ServerConfig)}
 SETTABLE = frozenset(name for name, setting in KEYS.items() if setting.live and setting.settable)  # by `admin set`
+SHOWN = sorted(key.name for key in keys_of(ServerConfig) if key.setting.live and not key.is_secret)
+DIGEST_CHARS = 8
 
 log = structlog.get_logger("openguild.server")
 
@@ -65,6 +69,17 @@ def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
     return after
 
 
+def live_settings(config: ServerConfig) -> dict[str, Any]:
+    """Return the settings that a reload applies, without secrets, by their dotted keys."""
+    shown = config.shown()
+    return {key: shown[key] for key in SHOWN}
+
+
+def settings_digest(config: ServerConfig) -> str:
+    """Return 8 hexadecimal digits that are the same at replicas with the same `live_settings`."""
+    return sha256(msgspec.json.encode(live_settings(config), order="sorted")).hexdigest()[:DIGEST_CHARS]
+
+
 def token_keys(keys: KeyRing) -> dict[str, Any]:
     """Return the fingerprints of the key that signs access tokens, and of all that verify them."""
     return {"signs": keys.fingerprints[0], "accepts": list(keys.fingerprints)}
@@ -87,6 +102,11 @@ class LiveConfig:
         self._replica = replica
         self._reread = reread
         self._reloaded = reloaded
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Those of the keys of access tokens: the one that signs, then those that are accepted besides."""
+        return self._service.tokens.keys.fingerprints
 
     def reload(self) -> None:
         """Load and apply the configuration. An invalid one changes nothing and is logged in one line."""

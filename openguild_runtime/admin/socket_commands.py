@@ -30,7 +30,7 @@ from openguild_runtime.admin.guilds import LOOKS as GUILD_LOOKS
 from openguild_runtime.admin.guilds import guild
 from openguild_runtime.admin.login_blocks import block, blocks, unblock
 from openguild_runtime.admin.passwords import password
-from openguild_runtime.admin.reload import KEYS, SETTABLE, token_keys, value_of, with_value
+from openguild_runtime.admin.reload import KEYS, SETTABLE, live_settings, token_keys, value_of, with_value
 from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response, user_of
 from openguild_runtime.admin.usernames import resolve_user
 from openguild_runtime.admin.views import list_channels, list_sessions, remembered, snapshot
@@ -52,8 +52,13 @@ audit = structlog.get_logger(logs.AUDIT)
 def show(scope: AdminScope, request: Request) -> Response:
     """Show the settings that can change at run time, the log filter, and the fingerprints of the token keys."""
     del request
-    settings = {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}
-    return {"settings": settings, "log": logs.current_filter(), "token_keys": token_keys(scope.live.config.key_ring())}
+    shown = live_settings(scope.live.config)
+    return {
+        "settings": {key: value for key, value in shown.items() if key in SETTABLE},
+        "only_by_reload": {key: value for key, value in shown.items() if key not in SETTABLE},
+        "log": logs.current_filter(),
+        "token_keys": token_keys(scope.live.config.key_ring()),
+    }
 
 
 def change(scope: AdminScope, request: Request) -> Response:

@@ -222,6 +222,7 @@ class Metrics:
             "openguild_token_key_info", "Always 1: a key that this process accepts tokens of", "fingerprint", "use"
         )
         self._fingerprints: tuple[str, ...] = ()
+        self._settings = self._gauge("openguild_settings_info", "Always 1: digest of what a reload applies", "digest")
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
 
@@ -369,6 +370,11 @@ class Metrics:
         self._token_keys.clear()
         for place, fingerprint in enumerate(fingerprints):
             self._token_keys.labels(fingerprint, "fallback" if place else "signing").set(1)
+
+    def settings(self, digest: str) -> None:
+        """Name the settings in force, by `openguild_runtime.admin.reload.settings_digest`."""
+        self._settings.clear()
+        self._settings.labels(digest).set(1)
 
     def reloaded(self, successful: bool) -> None:
         self._reload.set(successful)

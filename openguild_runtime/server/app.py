@@ -168,9 +168,9 @@ class Server:
         self.deliveries = make_deliveries(
             self.service, self.storage, self.servers.ask, self.bus, tasks, self.sources, holder=replica_id
         )
-        scrape = Scrape(self.metrics, self.storage, self.replica, self.service.tokens, self.deliveries, clock)
-        self.exposition = Exposition(scrape.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config), self.metrics.reloaded)
+        scrape = Scrape(self.metrics, self.storage, self.replica, self.live, self.deliveries, clock)
+        self.exposition = Exposition(scrape.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         budget = make_budget(config, descriptors, self.service.sockets.max_total)
         self.readiness = ReadinessProbe(
             self.storage,

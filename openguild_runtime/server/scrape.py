@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_runtime.admin.reload import LiveConfig, settings_digest
 from openguild_runtime.federation.delivering import DeliveryRunner
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
@@ -22,14 +22,14 @@ class Scrape:
         metrics: Metrics,
         storage: Storage,
         replica: ReplicaRunner,
-        tokens: TokenAuthority,
+        live: LiveConfig,
         deliveries: DeliveryRunner,
         clock: Callable[[], float],
     ) -> None:
         self._metrics = metrics
         self._storage = storage
         self._replica = replica
-        self._tokens = tokens
+        self._live = live
         self._deliveries = deliveries
         self._clock = clock
 
@@ -47,6 +47,7 @@ class Scrape:
         metrics.gateway(self._replica.replica.gateway_totals())
         metrics.limit_divisor(self._replica.replica.limit_divisor)
         metrics.log_lines_dropped(logs.dropped_lines())
-        metrics.token_keys(self._tokens.keys.fingerprints)
+        metrics.token_keys(self._live.fingerprints)
+        metrics.settings(settings_digest(self._live.config))
         metrics.federation.deliveries.peers = self._deliveries.counters()
         yield from metrics.chunks()
