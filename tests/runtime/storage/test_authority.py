@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from openguild_proto.effects import StorageEffect, deliveries, federation, handovers, mirrors
+from openguild_proto.effects import Overloaded, StorageEffect, deliveries, federation, handovers, mirrors
 from openguild_proto.effects.accounts import DeleteAccount, ListDevices, RevokeDevice, RevokeRefresh, SetDisplayName
 from openguild_proto.effects.bans import BanUser, UnbanUser
 from openguild_proto.effects.channels import (
@@ -334,8 +334,19 @@ async def test_of_two_devices_that_sign_each_other_out_one_does(storage: Storage
         assert len(await storage.perform(ListDevices(user_id=user, now_ms=NOW + 2))) == 1
 
 
+async def perform_unless_locked(storage: Storage, effect: StorageEffect[Any]) -> None:
+    """Perform it, again where it is refused because others hold its author for longer than a post waits."""
+    while True:
+        try:
+            await storage.perform(effect)
+        except Overloaded:
+            await anyio.sleep(0.05)  # their lock ends when one of the other tasks commits
+        else:
+            return
+
+
 async def test_everything_at_once_ends_without_a_deadlock(place: Place) -> None:
-    """Members change each other, post, log in and leave: nobody waits for ever, and nothing is unavailable."""
+    """Members change each other, post, log in and leave: nobody waits for ever, and nothing is unavailable for long."""
     storage, guild = place.storage, place.guild
     users = [place.owner, place.admin, place.other]
 
@@ -357,7 +368,7 @@ async def test_everything_at_once_ends_without_a_deadlock(place: Place) -> None:
                 RevokeDevice(author=author, device_id="phone", now_ms=NOW + 1),
             ):
                 with suppress(Refusal):
-                    await storage.perform(effect)
+                    await perform_unless_locked(storage, effect)
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
