@@ -55,6 +55,7 @@ class ErrorCode(Enum):
         "server_quarantined", 403, "nothing new is taken from that server", "server_quarantined"
     )
     FORBIDDEN = ErrorSpec("forbidden", 403, "your role does not permit this", "forbidden")
+    TIMED_OUT = ErrorSpec("timed_out", 403, "you are timed out in this guild", "timed_out")
     BANNED = ErrorSpec("banned", 403, "you are banned from this guild", "banned")
     ORIGIN_NOT_ALLOWED = ErrorSpec(
         "origin_not_allowed", 403, "pages of this origin may not open streams here", "origin_not_allowed"

@@ -28,6 +28,7 @@ from openguild_proto.operations.rate_limit_headers import rate_limit_headers
 from openguild_proto.operations.route import NEED_TOKEN, Route, RunAs
 from openguild_proto.operations.router import BadParameter, Matched, WrongMethod
 from openguild_proto.operations.servers import require_admitted, require_unrestricted, signed_answer, verified_server
+from openguild_proto.operations.timeouts import with_end_of_timeout
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.policy.token_bucket import TokenBucket
@@ -117,9 +118,10 @@ def dispatch(
             return answered if call.peer is None else _signed(call, answered)
         return msgspec.structs.replace(result, route=template, headers=result.headers + told)
     except Refusal as refusal:
-        if refusal.code in uncounted:
-            refusal.reason = None
-        refused = refusal_response(refusal, request.request_id, route=template)
+        given = (yield from with_end_of_timeout(call, refusal)) if call is not None else refusal
+        if given.code in uncounted:
+            given.reason = None
+        refused = refusal_response(given, request.request_id, route=template)
         told = _told(ctx, request, limits, user_id)
         whose = user_id or refused.user_id
         return _signed(call, msgspec.structs.replace(refused, headers=refused.headers + told, user_id=whose))

@@ -169,7 +169,7 @@ class Route(NamedTuple):
         if self.auth in {"socket", "gateway"}:
             codes.append(ErrorCode.UPGRADE_REQUIRED)
         if self.rights.scope is not None:
-            codes += [ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN]
+            codes += [ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.TIMED_OUT]
         if self.is_answered_by_owner or self.rights.late or Limit.OWNER_READS in self.limits:
             codes.append(ErrorCode.GUILD_OFFLINE)
         if (

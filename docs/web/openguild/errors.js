@@ -80,7 +80,8 @@ export class LogGone extends OpenGuildError {
  * @type {Record<string, number>} */
 export const STATUS_OF_CODE = {
   invalid_request: 400, invalid_json: 400, validation_error: 400, invalid_since: 400, search_too_wide: 400,
-  invalid_handshake: 400, unauthorized: 401, invalid_credentials: 401, invalid_refresh_token: 401, forbidden: 403, banned: 403,
+  invalid_handshake: 400, unauthorized: 401, invalid_credentials: 401, invalid_refresh_token: 401, forbidden: 403,
+  timed_out: 403, banned: 403,
   origin_not_allowed: 403, sender_mismatch: 403, presence_off: 403, wrong_password: 403, registration_closed: 403, not_found: 404,
   method_not_allowed: 405, request_timeout: 408, username_taken: 409, nonce_reused: 409, last_owner: 409,
   message_redacted: 409, limit_reached: 409, invite_expired: 410, payload_too_large: 413, uri_too_long: 414,
