@@ -1,7 +1,7 @@
 // What people meet on the page, one person in a browser and the others by the client: called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
-import { act, complaints, fill, message, open, PASSWORD, write } from "./browsers.mjs";
+import { act, choose, complaints, fill, message, open, PASSWORD, write } from "./browsers.mjs";
 
 const { API, PAGE } = process.env;
 const [OLGA, GUSTAV] = ["olga", "gustav"].map((name) => name + (process.env.SUFFIX ?? ""));
@@ -250,7 +250,7 @@ try {
   // the password is changed: other devices are logged out, and a wrong current one is told
   const over = new Promise((resolve) => guest.on("status", ({ state }) => state === "ended" && resolve()));
   async function change(current, next) {
-    await page.getByRole("button", { name: "Password", exact: true }).click();
+    await choose(page, "Account", "Change password");
     await page.getByLabel("Current password").fill(current);
     await fill(page, "New password", next, "Change");
   }
@@ -269,7 +269,7 @@ try {
 
   // the account is deleted
   async function deleteAccount(password) {
-    await page.getByRole("button", { name: "Delete account" }).click();
+    await choose(page, "Account", "Delete account");
     await fill(page, "Password", password, "Delete for good");
   }
   await deleteAccount("a wrong guess");

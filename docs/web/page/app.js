@@ -1,7 +1,7 @@
 /** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
 
 import { OutcomeUnknown } from "../openguild.js";
-import { announce, ask, byId, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
+import { announce, ask, byId, choose, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
 import { forgetUnsent } from "./outbox.js";
 import { setGoTo, showPins, showResults } from "./panel.js";
@@ -47,20 +47,19 @@ export class App {
       event.preventDefault();
       void shown(() => showResults(chat, search.value));
     };
-    const choose = async () => {
+    const appear = async () => {
       try {
         await chat.setStatus(/** @type {any} */ (presence.value));
       } finally {
         presence.value = chat.status;
       }
     };
-    const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(choose) },
+    const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(appear) },
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
     presence.value = chat.status;
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
-      h("button", { type: "button", id: "change-password", onclick: () => void shown(() => this.#changePassword()) }, "Password"),
-      h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out"),
-      h("button", { type: "button", id: "delete-account", onclick: () => void shown(() => this.#deleteAccount()) }, "Delete account")));
+      h("button", { type: "button", id: "account", "aria-haspopup": "dialog", onclick: () => void shown(() => this.#manageAccount()) }, "Account"),
+      h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out")));
     byId("view").replaceChildren(h("div", { class: "app", id: "app" },
       h("header", { class: "top" },
         h("button", { type: "button", class: "only-narrow", id: "open-channels", "aria-controls": "channels", "aria-expanded": "false", onclick: () => this.#toggle("channels") }, "☰", h("span", { class: "hidden" }, "Guilds and channels")),
@@ -96,6 +95,12 @@ export class App {
     byId("app").classList.add(`shows-${which}`);
     byId(`open-${which}`).setAttribute("aria-expanded", "true");
     byId(which).querySelector("button")?.focus();
+  }
+
+  async #manageAccount() {
+    const chosen = await choose("Account", { password: "Change password", deletion: "Delete account" });
+    if (chosen === "password") await this.#changePassword();
+    if (chosen === "deletion") await this.#deleteAccount();
   }
 
   async #changePassword() {

@@ -92,8 +92,8 @@ export function forget(id) {
   }
 }
 
-/** @typedef {{name: string, label: string, value?: string, required?: boolean, minlength?: number, maxlength?: number, secret?: "current-password" | "new-password"}} Field
- * `secret`: a password, and what a password manager is to do about it. */
+/** @typedef {{name: string, label: string, value?: string, required?: boolean, minlength?: number, maxlength?: number, secret?: "current-password" | "new-password", options?: string[]}} Field
+ * `secret`: it is a password, and this is its `autocomplete`. `options`: the values to choose from. */
 
 /**
  * Ask for texts in a dialog; null: it was cancelled.
@@ -102,8 +102,11 @@ export function forget(id) {
  */
 export function ask({ title, text, fields = [], submit, extra }) {
   return new Promise((resolve) => {
-    const inputs = fields.map(({ name, label, value = "", required = false, minlength, maxlength = 1_000, secret }) => {
-      const input = h("input", { name, required, minlength: minlength ?? null, maxlength, autocomplete: secret ?? "off", type: secret ? "password" : "text", id: `ask-${name}` });
+    const inputs = fields.map(({ name, label, value = "", required = false, minlength, maxlength = 1_000, secret, options }) => {
+      const id = `ask-${name}`;
+      const input = options === undefined
+        ? h("input", { name, required, minlength: minlength ?? null, maxlength, autocomplete: secret ?? "off", type: secret ? "password" : "text", id })
+        : h("select", { name, id }, ...options.map((option) => h("option", {}, option)));
       input.value = value;
       return h("p", {}, h("label", { for: `ask-${name}` }, label), input);
     });
@@ -116,10 +119,32 @@ export function ask({ title, text, fields = [], submit, extra }) {
     };
     const form = h("form", { onsubmit }, h("h2", { id: "ask-title" }, title), text && h("p", {}, text), ...inputs, extra,
       h("p", { class: "buttons" }, cancel, h("button", { class: "primary" }, submit)));
-    const dialog = h("dialog", { "aria-labelledby": "ask-title", onclose: () => (resolve(null), dialog.remove()) }, form);
-    document.body.append(dialog);
-    dialog.showModal();
+    const dialog = showDialog(form, () => resolve(null));
   });
+}
+
+/**
+ * Let somebody choose what to do; null: they cancelled.
+ * @template {string} T
+ * @param {string} title
+ * @param {Record<T, string>} choices what the buttons say
+ * @returns {Promise<T | null>}
+ */
+export function choose(title, choices) {
+  return new Promise((resolve) => {
+    const names = /** @type {T[]} */ (Object.keys(choices));
+    const buttons = names.map((name) => h("button", { type: "button", onclick: () => (resolve(name), dialog.close()) }, choices[name]));
+    const cancel = h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel");
+    const dialog = showDialog(h("div", { class: "menu" }, h("h2", { id: "ask-title" }, title), ...buttons, cancel), () => resolve(null));
+  });
+}
+
+/** Show a dialog, which has a heading `ask-title`. @param {Node} content @param {() => void} closed */
+function showDialog(content, closed) {
+  const dialog = h("dialog", { "aria-labelledby": "ask-title", onclose: () => (closed(), dialog.remove()) }, content);
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
 }
 
 /** A time of today, or a day. @param {string} timestamp */

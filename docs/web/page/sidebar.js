@@ -1,6 +1,6 @@
 /** Guilds, channels and members. */
 
-import { ask, byId, h, shown } from "./dom.js";
+import { ask, byId, choose, h, shown } from "./dom.js";
 import { timedOutUntil } from "./guild.js";
 import { showBans } from "./panel.js";
 import { redraw, Rows } from "./redraw.js";
@@ -74,19 +74,17 @@ export class Sidebar {
     members.sort((a, b) => a.rank - b.rank || compareNames(a.name, b.name));
     this.nextEnd = Infinity;
     this.people.draw(members.map(({ member, status, name }) => {
-      const mayRemove = this.#mayRemove(member);
+      const mayManage = this.#mayManage(member);
       const until = timedOutUntil(member);
       const isTimedOut = until > 0;
       if (isTimedOut) this.nextEnd = Math.min(this.nextEnd, until);
       const role = isTimedOut ? "timed out" : member.role;
       const title = isTimedOut && `${member.role}, timed out until ${new Date(until).toLocaleString()}`;
       const make = () => h("li", { class: `member ${status}`, "data-user": member.username },
-        h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, name),
-        h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role", title }, role),
-        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `${isTimedOut ? "Let write" : "Time out"} ${name}`, title: isTimedOut ? "Let write" : "Time out", onclick: () => void shown(() => this.#timeOut(member, isTimedOut)) }, isTimedOut ? "▶" : "⏸"),
-        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => void shown(() => this.#remove(member)) }, "✕"),
-        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Ban ${name}`, title: "Ban", onclick: () => void shown(() => this.#ban(member)) }, "⊘"));
-      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, role, title, mayRemove], make };
+        h("span", { class: "dot", "aria-hidden": "true" }),
+        h("p", {}, h("span", { class: "name" }, name), h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role", title }, role)),
+        mayManage && h("button", { type: "button", class: "quiet", "aria-haspopup": "dialog", "aria-label": `Manage ${name}`, onclick: () => void shown(() => this.#manage(member, isTimedOut)) }, "⋯"));
+      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, role, title, mayManage], make };
     }));
     redraw(this.members, h("h2", { id: "members-title" }, "Members"), this.people.parent,
       chat.guild && chat.mayModerate && h("p", { class: "buttons" },
@@ -94,8 +92,29 @@ export class Sidebar {
   }
 
   /** @param {import("../openguild/types.js").Member} member */
-  #mayRemove(member) {
+  #mayManage(member) {
     return this.chat.mayModerate && RANKS.indexOf(member.role) > RANKS.indexOf(this.chat.role);
+  }
+
+  /** @param {import("../openguild/types.js").Member} member @param {boolean} isTimedOut */
+  async #manage(member, isTimedOut) {
+    const chosen = await choose(`Manage ${member.display_name ?? member.username}`, {
+      role: "Change role", timeout: isTimedOut ? "End time-out" : "Time out", remove: "Remove", ban: "Ban",
+    });
+    if (chosen === "role") await this.#changeRole(member);
+    if (chosen === "timeout") await this.#timeOut(member, isTimedOut);
+    if (chosen === "remove") await this.#remove(member);
+    if (chosen === "ban") await this.#ban(member);
+  }
+
+  /** @param {import("../openguild/types.js").Member} member */
+  async #changeRole(member) {
+    const answer = await ask({
+      title: `Role of ${member.username}`, submit: "Change",
+      fields: [{ name: "role", label: "Role", value: member.role, options: RANKS.slice(RANKS.indexOf(this.chat.role)) }],
+    });
+    const role = /** @type {import("../openguild/types.js").Role | undefined} */ (answer?.["role"]);
+    if (role && role !== member.role) await this.chat.client.setRole(member.guild_id, member.user_id, role);
   }
 
   /** @param {import("../openguild/types.js").Member} member */
@@ -117,7 +136,7 @@ export class Sidebar {
     });
     if (answer === null) return;
     const secs = Math.round(Number(answer["minutes"]) * 60);
-    if (!(secs > 0)) throw new Error("The minutes are to be a number above 0.");
+    if (!(secs > 0)) throw new Error("The minutes must be a number above 0.");
     await client.timeOut(member.guild_id, member.user_id, secs, { reason: answer["reason"] || undefined });
   }
 
