@@ -284,7 +284,7 @@ class ServerConnection:
                         events.append(item)
                 case _ if events:
                     ws.put_back(item)
-                    return events
+                    break
                 case PingReceived(payload=payload):
                     if self.phase is Phase.OPEN:
                         self.outbox.append(pong_frame(payload))

@@ -110,6 +110,20 @@ def test_each_frame_has_its_own_time() -> None:
     assert conn.next_deadline() == 78.0, "nothing has begun"
 
 
+def test_a_whole_frame_meets_no_deadline_while_messages_wait_to_be_taken() -> None:
+    """A ping behind the first message and one behind the second: `next_events` gives the rest, however late it is called."""
+    conn = opened()
+    ping = masked(0x89, b"")
+    pieces = [masked(0x81, text) + ping for text in (b"a", b"b", b"c")]
+    list(conn.receive_data(pieces[0][:3], 0.0))
+    given = conn.receive_data(pieces[0][3:] + pieces[1] + pieces[2], 29.0)
+    given += conn.handle_deadline(30.0)
+    given += conn.handle_deadline(100.0)
+    assert given == [TextReceived("a"), TextReceived("b"), TextReceived("c")]
+    assert conn.next_events(100.0) == []
+    assert conn.next_deadline() == 125.0
+
+
 def test_the_pong_rule_ends_a_frame_that_has_more_time() -> None:
     conn = opened(Limits(frame_timeout_secs=1_000.0))
     for second in range(75):
