@@ -34,6 +34,9 @@ class Awaited(StrEnum):
     BODY = "body"  # the rest of a body
 
 
+_OF_NO_HEAD = (b"", b"\r")  # the second is the first half of an empty line, which is ignored (RFC 9112 2.2)
+
+
 class RequestReader:
     """A `Decoder` of requests. `request` and `exchange` belong to the last one until `begin_next`."""
 
@@ -87,8 +90,8 @@ class RequestReader:
         """The part that the request lacks, after `next_item` returned None."""
         if self._part is not Part.HEAD:
             return Awaited.BODY
-        begun = self._buffer or (self._lines is not None and self._lines.has_begun)
-        return Awaited.HEAD if begun else Awaited.BEGINNING
+        begun = self._lines is not None and self._lines.has_begun
+        return Awaited.HEAD if begun or self._buffer not in _OF_NO_HEAD else Awaited.BEGINNING
 
     def next_item(self, now: float) -> Request | Rule | None:
         """Return the next whole request, a broken rule, or None: more bytes are needed. `now` is not used."""

@@ -64,6 +64,16 @@ def test_keep_alive_ends_after_the_idle_time() -> None:
     assert expire(conn) == ([DeadlineExpired("idle")], b"")
 
 
+@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"], [b"\r"]])
+def test_an_empty_line_begins_no_request_in_whatever_pieces_it_comes(pieces: list[bytes]) -> None:
+    """RFC 9112 2.2: old clients send one behind a body."""
+    conn = connection()
+    drive(conn, [HEAD + b"\r\n"])
+    for piece in pieces:
+        list(conn.receive_data(piece, 1.0))
+    assert expire(conn) == ([DeadlineExpired("idle")], b"")
+
+
 def test_two_unanswered_pings_end_the_socket() -> None:
     conn = opened()
     for _ in range(2):

@@ -75,7 +75,8 @@ def test_the_peer_s_bytes_are_never_out_of_turn(phase: Phase) -> None:
     }[PHASES[phase].reading]
     assert expected <= set(TRANSITIONS[phase])
     if PHASES[phase].own is not Deadline.BODY and Reading.REQUESTS is PHASES[phase].reading:
-        assert {Input.BLANK, Input.HEAD, Input.HANDSHAKE} <= set(TRANSITIONS[phase])
+        assert {Input.HEAD, Input.HANDSHAKE} <= set(TRANSITIONS[phase])
+        assert (Input.BLANK in TRANSITIONS[phase]) is (phase is not Phase.HEAD), "half of an empty line is no head"
 
 
 # --- the connection does what they say -------------------------------------------------------------
@@ -140,7 +141,7 @@ def in_phase(phase: Phase, step: Input) -> ServerConnection:
         case Phase.UNREAD:
             return answered(coming)
         case Phase.HEAD:
-            return fed(coming[:1])
+            return fed(REQUEST[:1] if step is Input.BLANK else coming[:1])
         case Phase.BODY:
             return fed(post)
         case Phase.RESPONDING:
@@ -148,7 +149,7 @@ def in_phase(phase: Phase, step: Input) -> ServerConnection:
         case Phase.UPGRADING:
             return fed(HANDSHAKE + behind)
         case Phase.LAST_HEAD:
-            return closed(fed(coming[:1]))
+            return closed(answered(coming[:1]))
         case Phase.LAST_BODY:
             return closed(fed(post))
         case Phase.LAST_RESPONSE:
@@ -183,7 +184,7 @@ def bytes_of(phase: Phase, step: Input) -> bytes | None:
             return b"x" * 201 if kept else None
         case Reading.DROPPED:
             return None
-    if step not in BYTES:
+    if step not in BYTES or (phase, step) == (Phase.HEAD, Input.BLANK):
         return None
     if PHASES[phase].own is Deadline.BODY:
         return b"no size\r\n" if step is Input.VIOLATION else BODIES.get(step)
