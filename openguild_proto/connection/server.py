@@ -11,7 +11,8 @@ The call contract, for every driver:
 
 If `next_events` is not called, the next `receive_data` reads on, and `receive_eof` reads the rest; nothing is lost. No deadline of
 the peer runs while the caller has a request to respond to, or events to take from `next_events`. Commands in the wrong
-phase, and values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection.
+phase, and values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection;
+in `respond` and `accept` it changes nothing.
 
 Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `unfinished_body_bytes`,
 `client_address`, `wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
@@ -21,6 +22,7 @@ Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -67,15 +69,9 @@ class ServerConnection:
     )  # fmt: skip
 
     def __init__(
-        self,
-        *,
-        now: float,
-        random_bytes: Callable[[int], bytes],
-        limits: Limits = DEFAULT_LIMITS,
-        policy: HeaderPolicy = DEFAULT_POLICY,
-        peer_address: str = "",
-        max_body_of: Callable[[str, str], int] | None = None,
-    ) -> None:
+        self, *, now: float, random_bytes: Callable[[int], bytes], limits: Limits = DEFAULT_LIMITS,
+        policy: HeaderPolicy = DEFAULT_POLICY, peer_address: str = "", max_body_of: Callable[[str, str], int] | None = None,
+    ) -> None:  # fmt: skip
         self.phase = Phase.NEW
         self.outbox = Outbox(limits.max_outbox_bytes)
         self._limits = limits
@@ -173,7 +169,7 @@ class ServerConnection:
         http = self._http
         if http is not None and reading is Reading.KEPT:
             if http.reader.unread + len(data) > self._limits.max_pipelined_bytes:
-                return self._take(steps.of_violation(http, strictness.PIPELINE), now)
+                return self._take(lambda: steps.of_violation(http, strictness.PIPELINE), now)
             http.reader.feed(data)
             return []
         self._decoder.feed(data)
@@ -212,14 +208,19 @@ class ServerConnection:
             self._move(Input.REQUEST, now)
             return [steps.received(item)]
         if item is not None:
-            return self._take(steps.of_request(http, item, self._policy), now)
+            return self._take(lambda: steps.of_request(http, item, self._policy), now)
         before = self.phase
         self._move(steps.MISSING[http.reader.awaits], now)
         if self.phase is not before and self.phase in {Phase.BODY, Phase.LAST_BODY}:
             self.outbox.append(http.continue_response())
         return []
 
-    def _take(self, step: Step, now: float) -> list[Event]:
+    def _take(self, step_of: Callable[[], Step], now: float) -> list[Event]:
+        try:
+            step = step_of()
+        except BaseException:  # of a callback: what is refused would be read on, and a deadline has stopped
+            self._move(Input.CALLBACK_FAILED, now)
+            raise
         self.outbox.append(step.reply)
         self._move(step.input, now)
         return [] if step.event is None else [step.event]
@@ -242,21 +243,19 @@ class ServerConnection:
         self._move(goes_to if alive else Input.RESPOND_LAST, now)
 
     def accept(
-        self,
-        now: float,
-        subprotocol: str | None = None,
-        headers: Headers = (),
-        *,
-        codes: steps.Codes = steps.USUAL_CODES,
-        limits: Limits | None = None,
-    ) -> None:
+        self, now: float, subprotocol: str | None = None, headers: Headers = (), *,
+        codes: steps.Codes = steps.USUAL_CODES, limits: Limits | None = None,
+    ) -> None:  # fmt: skip
         """Accept the upgrade: queue 101, and read the bytes after the handshake as WebSocket.
 
         `codes`: close codes of the subprotocol for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, where it has others.
         `limits`: from now on, where the subprotocol has others.
-        Raises LocalProtocolError: there is no upgrade, its peer has shut its side, it did not offer `subprotocol`, or a bad header.
+        Raises LocalProtocolError: there is no upgrade, its peer has shut its side, it did not offer `subprotocol`, or a header or a
+        code that cannot be sent.
         """
         self._require(Input.ACCEPT)
+        for code in codes.values():
+            close_frame(code)  # raises for one that cannot be sent
         http = self._http
         request: Request | None = http.reader.request if http is not None else None
         if http is None or request is None:
@@ -264,7 +263,7 @@ class ServerConnection:
         self.outbox.append(
             http.switch(handshake.accept_token(request), handshake.chosen(subprotocol, request), headers)
         )
-        self._limits = self._limits if limits is None else limits
+        self._limits = limits or self._limits
         self._decoder = self._ws = WebSocketDecoder(self._limits)
         if rest := http.reader.take_rest():
             self._decoder.feed(rest)
@@ -284,7 +283,7 @@ class ServerConnection:
                         events.append(item)
                 case _ if events:
                     ws.put_back(item)
-                    return events
+                    break
                 case PingReceived(payload=payload):
                     if self.phase is Phase.OPEN:
                         self.outbox.append(pong_frame(payload))
@@ -292,7 +291,7 @@ class ServerConnection:
                             self._move(Input.OVERFLOW, now)
                             return [PeerViolated("RFC 6455 5.5.2: pings without reading the pongs", "slow_reader")]
                 case _:
-                    return self._take(steps.of_last_frame(item, self.phase, self._codes), now)
+                    return self._take(lambda: steps.of_last_frame(item, self.phase, self._codes), now)
         self._heard(ws, now)
         return events
 
@@ -324,8 +323,8 @@ class ServerConnection:
         """Close the WebSocket with `code` at `deadline` (monotonic seconds), when its credentials expire. Raises as `close`."""
         self._require(Input.EXPIRE_AT)
         close_frame(code, reason)  # raises for one that cannot be sent
-        self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
         self._deadlines.set(Deadline.LIFETIME, deadline)
+        self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
 
     def close(self, code: int, reason: str, now: float) -> None:
         """Begin an orderly close. Safe to repeat. Raises LocalProtocolError for a code or a reason that cannot be sent.
@@ -350,7 +349,7 @@ class ServerConnection:
                 self.close(*self._lifetime_close, now)
                 events.append(DeadlineExpired(name.value))
                 continue
-            events += self._take(steps.of_deadline(name, self.phase, self._http, self._codes), now)
+            events += self._take(partial(steps.of_deadline, name, self.phase, self._http, self._codes), now)
             if self.is_over:
                 break
         return events

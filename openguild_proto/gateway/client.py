@@ -19,7 +19,7 @@ from itertools import count
 from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.gateway import client_events as told
-from openguild_proto.gateway.client_commands import LONE_SURROGATE, PendingCommands
+from openguild_proto.gateway.client_commands import LONE_SURROGATE, PendingCommands, sendable
 from openguild_proto.gateway.client_logs import TEMPORARY, Arrival, Faults, FollowedLogs, Place
 from openguild_proto.gateway.client_phases import (
     CLIENT_PHASES,
@@ -114,20 +114,20 @@ class GatewayClient:
     # --- commands of the caller ------------------------------------------------------------------------
 
     def start(self, token: str, now: float) -> None:
-        """Begin with the first connection; after `close` do nothing. Raises LocalProtocolError if it has begun."""
+        """Begin with the first connection; after `close` do nothing. Raises LocalProtocolError: it has begun, or as `set_token`."""
         if self.phase not in {ClientPhase.IDLE, ClientPhase.ENDED}:
             raise LocalProtocolError("the client has begun")
-        self._token = token
+        self._token = sendable(token)
         self._connect(ClientInput.START, now)
 
     def set_token(self, token: str, now: float) -> None:
-        """Use another token from now on: for the open connection too."""
-        self._token = token
+        """Use another token from now on: for the open connection too. Raises LocalProtocolError for one that is not Unicode."""
+        self._token = sendable(token)
         if self.phase is ClientPhase.OPEN and self._renewal > 0:
             self._renews_again = True
         elif self.phase is ClientPhase.OPEN:
-            self._renewal = next(self._refs)
-            self._say(Auth(token, self._renewal))
+            ref = next(self._refs)
+            self._renewal = ref if self._say(Auth(token, ref)) else 0  # one that is too long gets no answer
         elif self.phase is ClientPhase.TOKENLESS:
             self._move(ClientInput.TOKEN)
             if ClientDeadline.RECONNECT not in self._deadlines:

@@ -22,6 +22,15 @@ def keyed(command: AnyCommand, random_bytes: Callable[[int], bytes]) -> AnyComma
     return msgspec.structs.replace(command, key=random_bytes(KEY_BYTES).hex())
 
 
+def sendable(token: str) -> str:
+    """Return the token. Raises LocalProtocolError if no message can carry it; the error does not quote it."""
+    try:
+        token.encode()
+    except UnicodeEncodeError:
+        raise LocalProtocolError("the token holds a lone surrogate") from None
+    return token
+
+
 def is_well_formed(command: AnyCommand) -> bool:
     """Return whether all texts of a command are Unicode; a lone surrogate is not, and no message can carry it."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import ServerFrame, SubbedLog, SubOk
 from openguild_proto.limits import MAX_EPHEMERAL_BYTES, MAX_UNSENT_ANSWER_BYTES
@@ -76,7 +77,9 @@ class Outgoing:
             self._append(self._encoding.message(SubOk(self._ref, lines)))
 
     def next_write(self, max_bytes: int) -> bytes:
-        """Return whole messages, at least one, more while within `max_bytes`; b"": there are none."""
+        """Return whole messages, at least one, more while within `max_bytes`; b"": there are none. The same ones until `sent`."""
+        if self._writing is not None:
+            return self._writing
         self._end_lines()
         messages = self._messages
         if not messages:
@@ -92,8 +95,14 @@ class Outgoing:
         return self._writing
 
     def sent(self, nbytes: int) -> bytes:
-        """Record what the socket took of that. Return the rest of a message that was cut; the others are given again."""
-        data, self._writing = self._writing or b"", None
+        """Record what the socket took of that. Return the rest of a message that was cut; the others are given again.
+
+        Raises LocalProtocolError for more than was given, and below 0.
+        """
+        data = self._writing or b""
+        if not 0 <= nbytes <= len(data):
+            raise LocalProtocolError(f"{nbytes} bytes cannot be taken of {len(data)} that are being written")
+        self._writing = None
         end = 0
         while end < nbytes:
             end = message_end(data, end)

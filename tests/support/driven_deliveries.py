@@ -91,6 +91,7 @@ class DrivenDeliveries:
         self.lines: list[Log] = []
         self.asked: list[StorageEffect[Any]] = []
         self.fails: Callable[[Any], Exception | None] = lambda effect: None
+        self.defects: list[Exception] | None = None  # what processes say of them; None: there are to be none
         self.loses_answer: Callable[[], bool] = lambda: False
         self.silent: set[str] = set()  # peers that are asked and never answer
         self.promptness = Promptness()
@@ -143,12 +144,18 @@ class DrivenDeliveries:
                     result = self._perform(effect)
                 except (StorageUnavailable, PeerUnavailable) as error:
                     process.failed(number, error)
+                except Exception as error:
+                    if self.defects is None:
+                        raise
+                    process.failed(number, error)
                 else:
                     process.answered(number, result)
             case Tell(hint=hint):
                 for other in self.processes:
                     if self.is_bus_up and other is not process:
                         self.at(other).heard(hint)
+            case Log(level=Level.ERROR, failure=Exception() as failure) if self.defects is not None:
+                self.defects.append(failure)
             case Log():
                 assert action.level is not Level.ERROR, (action.message, repr(action.failure))
                 self.lines.append(action)
