@@ -306,7 +306,7 @@ class ChatModel:
                 if channel is not None and (not recovered or after > channel.head):
                     channel.head, self._wants_unread = after, True
                 if not recovered and log == f"channel:{self.open_channel}":
-                    self.status = "this channel began anew at the server: its newest messages may be missing"
+                    self.status = "the server has restored this channel: its newest messages may be missing"
             case LogGone(log=log):
                 self._forget(log)
             case LogEvent():

@@ -57,7 +57,7 @@ def _lines(model: ChatModel, message: ShownMessage) -> list[Text]:
         found.append(
             Text(
                 plain(
-                    f"  > {_author(model, answered)}: {model.shown_text(answered.text or 'taken back')[:EXCERPT_CHARS]}"
+                    f"  > {_author(model, answered)}: {model.shown_text(answered.text or 'deleted')[:EXCERPT_CHARS]}"
                 ),
                 style="dim",
             )
@@ -66,7 +66,7 @@ def _lines(model: ChatModel, message: ShownMessage) -> list[Text]:
     line = Text(f"{message.sequence:>4} ", style="dim")
     line.append(plain(author), style="bold" if message.author_id == model.user_id else "bold cyan")
     if message.text is None:
-        line.append("  taken back", style="dim italic")
+        line.append("  deleted", style="dim italic")
     else:
         line.append(plain(f"  {model.shown_text(message.text)}"))
     for shown_if, mark in ((message.edited, " (edited)"), (message.pinned, " (pinned)")):

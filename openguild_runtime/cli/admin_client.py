@@ -31,12 +31,12 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     admin = commands.add_parser("admin", help="inspect or change a running server of this host (admin_socket)")
     asking = admin.add_subparsers(dest="ask", metavar="command", required=True)
     top = asking.add_parser(
-        "top", help="a live view: backlogs, slow readers, failing logins, busy users, event loop, queue, pool, NATS"
+        "top", help="a live view: backlogs, slow readers, failed logins, busy users, event loop, queue, pool, NATS"
     )
     top.add_argument("--json", action="store_true", help="print one snapshot as JSON, and exit")
-    top.add_argument("--once", action="store_true", help="print one table, and exit; so it is without a terminal")
-    top.add_argument("--interval", type=float, default=2.0, metavar="SECS", help="between two looks, by default 2")
-    why = asking.add_parser("why", help="what happened to a request; exit status 1 if nothing is remembered of it")
+    top.add_argument("--once", action="store_true", help="print one table, and exit; the default without a terminal")
+    top.add_argument("--interval", type=float, default=2.0, metavar="SECS", help="between two refreshes, by default 2")
+    why = asking.add_parser("why", help="what happened to a request; exit status 1 if the server does not remember it")
     why.add_argument("request_id", help="x-request-id of the response, or request_id of the error")
     why.add_argument("--json", action="store_true", help="print what is remembered as JSON")
     for name, text in (
@@ -65,10 +65,10 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         (
             "block",
             "refuse logins from an address or to an account for a while, on every replica; `password` ends sessions",
-            "of IPv6 its /64; registrations from there are refused too",
-            "a user name; its owner still logs in where they have a session",
+            "for IPv6 its whole /64; also refuses registrations from there",
+            "a user name; its owner can still log in from an address with a session",
         ),
-        ("unblock", "end such a block", "as it was blocked", "a user name"),
+        ("unblock", "end a block", "as in block", "a user name"),
     ):  # fmt: skip
         blocking = asking.add_parser(name, help=text)
         which = blocking.add_mutually_exclusive_group(required=True)
@@ -76,9 +76,9 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         which.add_argument("--account", help=of_account)
         if name == "block":
             blocking.add_argument("--secs", type=int, default=3_600, help="how long, by default %(default)s")
-    asking.add_parser("blocks", help="the blocks in force")
+    asking.add_parser("blocks", help="list the blocks")
     add_password_command(asking)
-    deleting = asking.add_parser("delete-account", help="delete a user's account for good, on every replica")
+    deleting = asking.add_parser("delete-account", help="delete a user's account permanently, on every replica")
     deleting.add_argument("--user", required=True, help="a user name or id")
     add_federation_commands(asking)
     add_guild_commands(asking)

@@ -73,25 +73,25 @@ class FederationSection(FederationSettings):
         Setting("`off`, `pinned` or `open`; without it `pinned` where servers are trusted", live=True, settable=False),
     ] = None  # fmt: skip
     signing_key: Annotated[Seed | None, Setting("the seed of the key that signs events and requests")] = None
-    key_id: Annotated[Text, Setting("the name of that key, never used for another one")] = "1"
+    key_id: Annotated[Text, Setting("the name of that key; never use it for another key")] = "1"
     previous_signing_key: Annotated[
-        Seed | None, Setting("the seed before it, for 7 days after a rotation: it vouches for the new key")
+        Seed | None, Setting("the former seed, for 7 days after a rotation: it vouches for the new key")
     ] = None
-    previous_key_id: Annotated[Text | None, Setting("the name of the key before it")] = None
+    previous_key_id: Annotated[Text | None, Setting("the name of the former key")] = None
     trusted_servers: Annotated[
         tuple[TrustedServer, ...], Setting("servers and their verifying keys", live=True, settable=False)
     ] = ()
-    base_url: Annotated[BaseUrl | None, Setting("where other servers reach this one; else https and `server_name`")] = (
-        None
-    )
+    base_url: Annotated[
+        BaseUrl | None, Setting("where other servers reach this one; default: https and `server_name`")
+    ] = None
     allowed_servers: Annotated[
         tuple[OtherServer, ...], Setting("servers that are trusted with whatever keys they publish", live=True, settable=False)
     ] = ()  # fmt: skip
     denied_servers: Annotated[
-        tuple[OtherServer, ...], Setting("servers that this one has nothing to do with", live=True, settable=False)
+        tuple[OtherServer, ...], Setting("servers with which this one does not federate", live=True, settable=False)
     ] = ()
     quarantined_servers: Annotated[
-        tuple[OtherServer, ...], Setting("servers of which nothing new is taken", live=True, settable=False)
+        tuple[OtherServer, ...], Setting("servers from which nothing new is accepted", live=True, settable=False)
     ] = ()
     take_guilds_from: Annotated[
         tuple[OtherServer, ...], Setting("servers that may move guilds to this one", live=True, settable=False)
@@ -99,8 +99,8 @@ class FederationSection(FederationSettings):
     owner_lost_after_secs: Annotated[
         Window,
         Setting(
-            "not having heard of a server for so long, its guilds may go on at their successors; with less than 180 "
-            "a living one may count as lost, for contacts are noted once a minute",
+            "after this time without contact to a server, the successors of its guilds may take over; below 180 a "
+            "running server may count as lost, because contacts are noted once a minute",
             live=True,
         ),
     ] = OWNER_LOST_SECS

@@ -85,7 +85,9 @@ class MetricsSection:
 class CorsSection:
     """`cors.*`: whose pages may read answers and open streams."""
 
-    allowed_origins: Annotated[tuple[Origin, ...], Setting("whose pages may read answers; empty: anybody's")] = ()
+    allowed_origins: Annotated[
+        tuple[Origin, ...], Setting("origins whose pages may read responses; empty: any origin")
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ class NatsSection:
     ] = None
     credentials_file: Annotated[FilePath | None, Setting("a .creds file of NATS")] = None
     ca_file: Annotated[FilePath | None, Setting("PEM file with the authorities of its certificates")] = None
-    cert_file: Annotated[FilePath | None, Setting("PEM file with this server's certificate, which NATS may want")] = (
+    cert_file: Annotated[FilePath | None, Setting("PEM file with this server's certificate, if NATS requires one")] = (
         None
     )
     key_file: Annotated[FilePath | None, Setting("PEM file with the key of `cert_file`, without a password")] = None
@@ -147,14 +149,14 @@ class DatabaseSection:
     """`database.*`: connections to PostgreSQL, and how long a statement may take."""
 
     pool_size: Annotated[
-        int, Meta(le=500), AfterValidator(_pool_size), Setting("maximum of connections of one process")
+        int, Meta(le=500), AfterValidator(_pool_size), Setting("maximum number of connections of one process")
     ] = 10
     statement_timeout_secs: Annotated[PositiveSeconds, Setting("maximum time of a statement")] = 10
     statement_cache_size: Annotated[
         int, Meta(ge=0, le=MAX_STATEMENTS), Setting("prepared statements of a connection; 0 behind PgBouncer")
     ] = 100
     replica_urls: Annotated[
-        tuple[DatabaseUrl, ...], Setting("streaming standbys of `database_url`, each with a pool of its own, for reads")
+        tuple[DatabaseUrl, ...], Setting("streaming standbys of `database_url` for reads, each with its own pool")
     ] = ()
     replica_wait_secs: Annotated[
         PositiveSeconds,
@@ -166,7 +168,7 @@ class DatabaseSection:
 class TracingSection:
     """`tracing.*`: the collector of spans."""
 
-    otlp_endpoint: Annotated[HttpUrl | None, Setting("the collector that spans go to, over HTTP")] = None
+    otlp_endpoint: Annotated[HttpUrl | None, Setting("the collector that receives spans, over HTTP")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +184,7 @@ class MediaSection:
 class ServerConfig(Strict):
     """The whole. `storage` None until `--embedded` or `database_url` or `storage: memory` decides it (PROTOCOL 11.4.4)."""
 
-    bind_addr: Annotated[Address | None, Setting("address and port to listen on; wins over `host` and `port`")] = None
+    bind_addr: Annotated[Address | None, Setting("address and port to listen on; overrides `host` and `port`")] = None
     host: Annotated[Ip, Setting("IP address to listen on")] = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
     port: Annotated[int, Number, Field(ge=0, le=65_535), Setting("port to listen on; 0: any free one")] = 8080
     server_name: Annotated[ServerName, Setting("the name by which users and other servers know this one")] = "localhost"
@@ -191,13 +193,13 @@ class ServerConfig(Strict):
     )
     database_url: Annotated[DatabaseUrl | None, Setting("URL of the PostgreSQL database")] = None
     storage: Annotated[
-        Literal["postgres", "memory"] | None, Setting("`postgres`, or `memory`: everything is lost at the end")
+        Literal["postgres", "memory"] | None, Setting("`postgres`, or `memory`: all data is lost at exit")
     ] = None
     embedded: Annotated[bool, Setting("run a private PostgreSQL and NATS under `data_dir`")] = False
     data_dir: Annotated[FilePath, Setting("directory with the data of the private servers")] = Path("data")
     admin_socket: Annotated[FilePath | None, Setting("Unix socket for `openguild-server admin`")] = None
     workers: Annotated[int, Number, Field(gt=0, le=64), Setting("number of processes that serve")] = 1
-    trusted_proxies: Annotated[tuple[Network, ...], Setting("whose `X-Forwarded-For` is believed")] = ()
+    trusted_proxies: Annotated[tuple[Network, ...], Setting("proxies whose `X-Forwarded-For` is trusted")] = ()
     metrics: Annotated[MetricsSection, Declared()] = MetricsSection()
     cors: Annotated[CorsSection, Declared()] = CorsSection()
     messaging: Annotated[MessagingSettings, Declared()] = MessagingSettings()

@@ -123,7 +123,7 @@ async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:
     await alice.write("/search morning")
     await alice.sees("#general 1 .*good.*morning", "#typing")
     await alice.write("/delete 1")
-    await bob.sees("taken back")
+    await bob.sees("deleted")
     await bob.write("/nonsense")
     await bob.sees("is no command", "#typing")
     for line, usage in (("/reply hey", r"/reply N TEXT"), ("/react", r"/react \[N\] EMOJI"), ("/guild", "/guild NAME")):
@@ -357,7 +357,7 @@ async def test_a_line_that_is_not_done_comes_back(terminals: tuple[Terminal, Ter
     await alice.write("/delete 1")
     await alice.sees("reason must be given", "#typing")
     await alice.write("/delete 1 too rude")
-    await bob.sees("taken back")
+    await bob.sees("deleted")
 
 
 async def test_texts_are_no_commands_to_the_terminal(terminals: tuple[Terminal, Terminal]) -> None:

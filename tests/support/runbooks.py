@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/runbooks.md"
-PARTS = ("You see", "Ask", "It means", "Mend", "Over")
+PARTS = ("You see", "Run", "It means", "Fix", "Resolved")
 
 
 class Runbook(NamedTuple):
@@ -30,13 +30,13 @@ class Runbook(NamedTuple):
     @property
     def ask(self) -> str:
         """The one command of the section."""
-        (command,) = commands_of(self.parts["Ask"])
+        (command,) = commands_of(self.parts["Run"])
         return command
 
     @property
     def mends(self) -> list[str]:
-        """The commands that mend, in the order of the page."""
-        return commands_of(self.parts.get("Mend", ""))
+        """The commands of the fix, in the order of the page."""
+        return commands_of(self.parts.get("Fix", ""))
 
     @property
     def inline(self) -> list[str]:
@@ -75,7 +75,7 @@ def runbooks() -> dict[str, Runbook]:
         title, _, body = section.partition("\n")
         pieces = re.split(rf"^\*\*({'|'.join(PARTS)})\*\*", body, flags=re.MULTILINE)
         parts: dict[str, str] = {}
-        for name, text in zip(pieces[1::2], pieces[2::2], strict=True):  # a mend for each cause
+        for name, text in zip(pieces[1::2], pieces[2::2], strict=True):  # a fix for each cause
             parts[name] = parts.get(name, "") + text
         runbook = Runbook(title, parts)
         found[runbook.anchor] = runbook

@@ -74,7 +74,7 @@ try {
   await act(page, "Red ones", "Edit");
   await text.fill("  ");
   await page.keyboard.press("Enter");
-  await alerts.getByText("An edit needs a text. To take the message back, delete it.").waitFor();
+  await alerts.getByText("A message cannot be empty. To remove it, delete it.").waitFor();
   await alerts.getByRole("button", { name: "Dismiss" }).click();
   await text.focus();
   await page.keyboard.press("Escape");
@@ -102,7 +102,7 @@ try {
   await act(page, "Which colour?", "Reply");
   const [question] = (await owner.messages(roses)).messages;
   await owner.redact(roses, question.event_id);
-  await context.getByText("taken back").waitFor();
+  await context.getByText("deleted").waitFor();
   assert.ok(!(await page.content()).includes("Which colour?"));
   await page.keyboard.press("Escape");
 
@@ -136,7 +136,7 @@ try {
   await owner.redact(tulips, (await owner.messages(tulips, { limit: 1, after: 3 })).messages[0].event_id);
   await page.locator("#announcer:empty").waitFor({ state: "attached" });
   await go("tulips");
-  await context.getByText("taken back").waitFor();
+  await context.getByText("deleted").waitFor();
   await page.keyboard.press("Escape");
   await text.fill("on bulbs");
   await go("roses");
@@ -265,7 +265,7 @@ try {
   await alerts.getByText("new_password must be at least 8 characters long").waitFor();
   await page.route("**/users/@me/password", (route) => route.abort());
   await change("battery staple", "battery staple 2");
-  await alerts.getByText("Give the new one in both fields to find out.").waitFor();
+  await alerts.getByText("Enter the new password in both fields to find out.").waitFor();
 
   // the account is deleted
   async function deleteAccount(password) {

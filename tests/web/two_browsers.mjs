@@ -55,7 +55,7 @@ try {
   assert.equal(await message(two, "Hello Bob").getByRole("button", { name: "Clear reactions" }).count(), 0, "bob is no moderator");
   await act(one, "Hello Bob", "Clear reactions");
   await one.getByLabel("Reactions", { exact: true }).and(one.locator("select")).selectOption({ label: "rude 1" });
-  await fill(one, "Reason, if you like", "a test", "Clear");
+  await fill(one, "Reason (optional)", "a test", "Clear");
   await message(two, "Hello Bob").getByRole("button", { name: "rude 1" }).waitFor({ state: "detached" });
   await message(two, "Hello Bob").getByRole("button", { name: "🎉 2" }).waitFor();
   await two.mouse.move(0, 0);
@@ -119,8 +119,8 @@ try {
   await one.reload();
   await one.getByRole("button", { name: "# recipes" }).click();
   await act(one, "Once more", "Delete");
-  await fill(one, "Reason, if you like", "", "Delete");
-  await message(two, "This message was taken back.").waitFor();
+  await fill(one, "Reason (optional)", "", "Delete");
+  await message(two, "This message was deleted.").waitFor();
   assert.ok(!(await two.content()).includes("Once more"));
 
   // a telephone

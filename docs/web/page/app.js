@@ -116,7 +116,7 @@ export class App {
       await this.client.changePassword(given["current"] ?? "", given["next"] ?? "");
     } catch (failure) {
       if (!(failure instanceof OutcomeUnknown)) throw failure;
-      throw new Error("The server has not answered: your password may be the new one or the old one. Give the new one in both fields to find out.");
+      throw new Error("The server has not answered: your password may be the new one or the old one. Enter the new password in both fields to find out.");
     }
     showNotice("Your password is changed. All your other devices are logged out.");
   }
@@ -124,7 +124,7 @@ export class App {
   async #deleteAccount() {
     const given = await ask({
       title: "Delete account", submit: "Delete for good",
-      text: "You leave all guilds, and nobody can bring the account back. Your messages stay: first delete those that you want gone.",
+      text: "You leave all guilds, and nobody can bring the account back. Your messages stay: first delete those that you do not want to leave behind.",
       fields: [{ name: "current", label: "Password", required: true, maxlength: 1_024, secret: "current-password" }],
     });
     if (given === null) return;

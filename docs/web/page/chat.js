@@ -16,11 +16,11 @@ import { Unread } from "./unread.js";
 
 const TYPING_MS = 5_000; // PROTOCOL 7.12.2
 const ARRIVAL_MS = 30_000; // for a guild that was joined to come
-const LATE = "The guild has not come within 30 seconds. It is listed as soon as it comes.";
+const LATE = "The guild has not appeared within 30 seconds. It will appear in the list later.";
 const MAX_TAKEN_BACK = 1_000; // messages that are remembered as taken back
 const FOLLOWED_AGAIN = new Set(["restarted", "unavailable"]); // codes of `gone` after which the client asks again (PROTOCOL 15.3.7)
 const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // codes of what is gone, or was lost while there was no connection
-const BEGAN_ANEW = "This channel began anew at the server: its newest messages may be missing.";
+const BEGAN_ANEW = "The server has restored this channel: its newest messages may be missing.";
 const MODERATORS = ["owner", "admin", "moderator"];
 const MAINTAINERS = [...MODERATORS, "maintainer"];
 
@@ -60,7 +60,7 @@ export class Chat {
     client.on("event", (event) => this.#apply(event));
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
     client.on("status", ({ state }) => {
-      if (state === "ended") for (const end of this.#awaited.keys()) end("The connection has ended before the guild came.");
+      if (state === "ended") for (const end of this.#awaited.keys()) end("The connection has ended before the guild appeared.");
       if (state !== "online") for (const id of this.typing.keys()) this.#stopsTyping(id);
       changed("status");
     });

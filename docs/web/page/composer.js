@@ -10,7 +10,7 @@ import { redraw } from "./redraw.js";
 const TYPING_EVERY_MS = 3_000;
 const TOUCH = "(hover: none) and (pointer: coarse)"; // the keyboard on the screen has no other key for a new line than Enter
 const MAX_CHARS = 4_000; // PROTOCOL 1.3.6
-const NO_TEXT = "An edit needs a text. To take the message back, delete it.";
+const NO_TEXT = "A message cannot be empty. To remove it, delete it.";
 
 /** What is being written in a channel; `before`: the text that an edit has interrupted.
  * @typedef {{text: string, replyTo: Message | null, editing: Message | null, before: string}} Draft */
@@ -81,14 +81,14 @@ export class Composer {
     this.element.hidden = chat.channel === undefined;
     this.text.placeholder = `Message #${chat.channel?.name ?? ""}`;
     const until = chat.timedOutUntil; // the server decides: the clock here may differ
-    this.limit.textContent = until > 0 ? `You are timed out until ${new Date(until).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}: you can read, not write.` : "";
+    this.limit.textContent = until > 0 ? `You are timed out until ${new Date(until).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}: you can read, but not write.` : "";
     const { editing, replyTo } = this.#draft;
     const chosen = editing ?? replyTo;
     if (chosen === null) this.context.replaceChildren();
     else {
       const of = chat.history.messages?.find(({ event_id: id }) => id === chosen.event_id) ?? chosen; // it may have been taken back meanwhile
       const what = editing !== null ? "Editing: " : `Reply to ${chat.nameOf(of.author)}: `;
-      redraw(this.context, h("span", {}, what, of.redacted_by != null ? "taken back" : chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
+      redraw(this.context, h("span", {}, what, of.redacted_by != null ? "deleted" : chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
     }
     const names = [...chat.typing].map(([id, { preview }]) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
     const text = names.length > 3 ? "Several people are typing…" : names.join(" · ");

@@ -128,7 +128,7 @@ export class Sidebar {
     const { client } = this.chat;
     if (isTimedOut) return void (await client.endTimeout(member.guild_id, member.user_id));
     const answer = await ask({
-      title: `Time out ${member.username}?`, text: "They can read and not write until the time is over.", submit: "Time out",
+      title: `Time out ${member.username}?`, text: "They can read, but not write, until the time is over.", submit: "Time out",
       fields: [
         { name: "minutes", label: "Minutes", value: "10", required: true, maxlength: 5 },
         { name: "reason", label: "Reason, which all members can read", maxlength: 512 },
@@ -136,7 +136,7 @@ export class Sidebar {
     });
     if (answer === null) return;
     const secs = Math.round(Number(answer["minutes"]) * 60);
-    if (!(secs > 0)) throw new Error("The minutes must be a number above 0.");
+    if (!(secs > 0)) throw new Error("Enter a number of minutes above 0.");
     await client.timeOut(member.guild_id, member.user_id, secs, { reason: answer["reason"] || undefined });
   }
 

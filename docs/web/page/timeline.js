@@ -190,11 +190,11 @@ export class Timeline {
     return h("li", { class: "message", id: `m${message.event_id.replace("$", "-")}`, tabindex: "-1", "data-sequence": message.sequence },
       preview && h("button", {
         type: "button", class: "quote", tabindex: "-1", "data-key": "quote", onclick: () => void shown(() => this.goTo(message.channel_id, preview.sequence, preview.event_id)),
-      }, h("span", { class: "hidden" }, "Answers "), `↪ ${chat.nameOf(preview.author)}: `, preview.content == null ? "taken back" : chat.shownText(preview.content)),
+      }, h("span", { class: "hidden" }, "Answers "), `↪ ${chat.nameOf(preview.author)}: `, preview.content == null ? "deleted" : chat.shownText(preview.content)),
       h("p", { class: "head" }, h("span", { class: "author" }, name), " ", timeElement(message.created_at),
         message.edited_at && h("button", { type: "button", class: "quiet edited", tabindex: "-1", "data-key": "versions", onclick: () => void shown(() => this.#versions(message)) }, "edited"),
         message.pinned_at && h("span", { class: "pinned" }, "pinned")),
-      h("p", { class: isRedacted ? "text redacted" : "text" }, isRedacted ? "This message was taken back." : chat.shownText(message.content)),
+      h("p", { class: isRedacted ? "text redacted" : "text" }, isRedacted ? "This message was deleted." : chat.shownText(message.content)),
       this.#reactions(message),
       !isRedacted && this.#actions(message, name));
   }
@@ -251,8 +251,8 @@ export class Timeline {
     const which = h("select", { name: "which", id: "which", required: true },
       uses.length > 1 && h("option", { value: "" }, "Choose"), ...options, uses.length > 1 && h("option", { value: "all" }, "All"));
     const answer = await ask({
-      title: "Clear reactions?", text: "They are taken away from everybody.", submit: "Clear",
-      fields: [{ name: "reason", label: "Reason, if you like", maxlength: 512 }], extra: h("p", {}, h("label", { for: "which" }, "Reactions"), which),
+      title: "Clear reactions?", text: "They are removed for all users.", submit: "Clear",
+      fields: [{ name: "reason", label: "Reason (optional)", maxlength: 512 }], extra: h("p", {}, h("label", { for: "which" }, "Reactions"), which),
     });
     if (answer === null) return;
     const emoji = answer["which"] === "all" ? undefined : /** @type {import("../openguild/types.js").Reaction} */ (uses[Number(answer["which"])]).emoji;
@@ -263,7 +263,7 @@ export class Timeline {
   async #redact(message, isMine) {
     const answer = await ask({
       title: "Delete this message?", text: "Its text is erased on the server, for everybody.", submit: "Delete",
-      fields: [{ name: "reason", label: isMine ? "Reason, if you like" : "Reason", required: !isMine, maxlength: 512 }],
+      fields: [{ name: "reason", label: isMine ? "Reason (optional)" : "Reason", required: !isMine, maxlength: 512 }],
     });
     if (answer !== null) await this.chat.client.redact(message.channel_id, message.event_id, { reason: answer["reason"] || undefined });
   }
@@ -275,7 +275,7 @@ export class Timeline {
     const versions = await chat.client.versions(channel, id);
     if (!chat.mayShow(channel, id)) return;
     const lines = versions.map(({ content, created_at: at }) => h("li", { "data-event": id, "data-channel": channel },
-      timeElement(at), " ", content == null ? "taken back" : chat.shownText(content)));
+      timeElement(at), " ", content == null ? "deleted" : chat.shownText(content)));
     await ask({ title: "Versions of this message", submit: "Close", extra: h("ol", { class: "versions" }, ...lines) });
   }
 }
