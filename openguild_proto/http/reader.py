@@ -1,4 +1,4 @@
-"""Reads requests from bytes: the head by the fast or the slow path, then the body, whose size is checked before it is kept."""
+"""Reads requests from bytes: the head by the fast or the slow path, then the body, whose size is checked before it is stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Part(StrEnum):
 
 
 class Awaited(StrEnum):
-    """The part that an incomplete request lacks."""
+    """The missing part of an incomplete request."""
 
     BEGINNING = "beginning"  # all of it
     HEAD = "head"  # the rest of a head
@@ -61,15 +61,15 @@ class RequestReader:
         self._lines: LineExchange | None = None  # created for the first head that needs it
         self._body: list[bytes] = []
         self.client_address = peer  # of the last head; the peer's until there is one
-        self.body_bytes = 0  # of a body that is not whole, its buffered end not among them
+        self.body_bytes = 0  # of an incomplete body, without buffered bytes
         self._chunk_left = self._chunked_bytes = self._chunks = self._trailer_bytes = 0
         self.expects_continue = False
         self.begin_next()
 
     def begin_next(self) -> None:
-        """Begin with the next request, after the response to the last one."""
+        """Start the next request, after the response to the last one."""
         self._part = Part.HEAD
-        self.request: Request | None = None  # once its head is complete
+        self.request: Request | None = None  # set when its head is complete
         self.exchange: Exchange = PLAIN
 
     def feed(self, data: bytes) -> None:
@@ -83,14 +83,14 @@ class RequestReader:
 
     @property
     def awaits(self) -> Awaited:
-        """The part that the request lacks, after `next_item` returned None."""
+        """The missing part of the request, after `next_item` returned None."""
         if self._part is not Part.HEAD:
             return Awaited.BODY
         begun = self._buffer or (self._lines is not None and self._lines.has_begun)
         return Awaited.HEAD if begun else Awaited.BEGINNING
 
     def next_item(self, now: float) -> Request | Rule | None:
-        """Return the next whole request, a broken rule, or None: more bytes are needed. `now` is not used."""
+        """Return the next complete request, a broken rule, or None if more bytes are needed. `now` is not used."""
         while True:
             outcome = _STEPS[self._part](self)
             if not isinstance(outcome, bool):
@@ -125,7 +125,7 @@ class RequestReader:
         )
         if head.framing is NO_BODY:
             self.expects_continue = False
-            return self.request  # the fast path's most frequent case: nothing more to read
+            return self.request  # the most common case: no body to read
         return self._begin_body(self.request, head.framing)
 
     def _begin_body(self, request: Request, framing: strictness.Framing) -> Request | Rule | bool | None:
