@@ -1,6 +1,6 @@
 """OpenGuild's protocol, without I/O: what an embedder imports.
 
-A `ServerConnection` speaks HTTP/1.1 and WebSocket over one byte stream. A server on a socket, one client after the other:
+A `ServerConnection` speaks HTTP/1.1 and WebSocket over one byte stream. A server that serves one client at a time:
 
     import secrets, socket, time
     from openguild_proto import RequestReceived, Response, ServerConnection, Wants
@@ -20,11 +20,11 @@ A `ServerConnection` speaks HTTP/1.1 and WebSocket over one byte stream. A serve
                 sock.sendall(part)
         sock.close()
 
-A server for many clients waits for `next_deadline` too: docs/tutorials/embedder.md.
+A server for many clients also waits for `next_deadline`, see docs/tutorials/embedder.md.
 
 A `Hub` distributes the frames of a log to many subscribers, and a `FanoutWriter` sends them on a connection.
 `build_event` and `verify_event` sign and check events.
-Operations, which answer a request by effects, are in `openguild_proto.operations.dispatch`.
+Operations, which answer requests and yield effects, are run by `openguild_proto.operations.dispatch`.
 """
 
 from openguild_proto.canonical.encode import CanonicalError

@@ -1,4 +1,4 @@
-"""The deadlines of one machine by their names, in monotonic seconds."""
+"""Named deadlines of one state machine, in monotonic seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 def require_time(at: float) -> None:
-    """Raise LocalProtocolError for what is no time: with NaN or infinity a deadline would pass for ever, or never."""
+    """Raise LocalProtocolError unless `at` is a finite number. NaN and infinity would make a deadline pass at once or never."""
     try:
         is_time = -inf < at < inf
     except TypeError:
@@ -22,34 +22,34 @@ def require_time(at: float) -> None:
 
 
 class Deadlines(dict[K, float]):
-    """The deadlines that are set, by name. `next` only reads. A dict itself: every idle connection keeps one."""
+    """The deadlines that are set, by name. A dict subclass to save memory, because every idle connection has one."""
 
     __slots__ = ()
 
     def set(self, name: K, at: float) -> None:
-        """Set or move the deadline `name` to `at`, monotonic seconds. Raises LocalProtocolError."""
-        if type(at) is not float or not -inf < at < inf:  # called several times for each request
+        """Set or move the deadline `name` to `at`, in monotonic seconds. Raises LocalProtocolError unless `at` is finite."""
+        if type(at) is not float or not -inf < at < inf:  # fast path: called several times per request
             require_time(at)
         self[name] = at
 
     def stop(self, name: K) -> None:
-        """Stop this deadline, if it is set."""
+        """Remove this deadline if it is set."""
         self.pop(name, None)
 
     def stop_all_but(self, kept: Collection[K]) -> None:
-        """Stop every deadline except `kept`, which stay as they are."""
+        """Remove every deadline except those in `kept`."""
         for name in tuple(self):
             if name not in kept:
                 del self[name]
 
     def next(self) -> float | None:
-        """Return the earliest deadline; None: none is set."""
+        """Return the earliest deadline, or None. Changes nothing."""
         return min(self.values()) if self else None
 
     def take_expired(self, now: float) -> K | None:
-        """Remove and return the earliest deadline that has passed; None: none has. Raises LocalProtocolError.
+        """Remove and return the name of the earliest deadline if it has passed, else None.
 
-        Returns one at a time, because acting on it may stop others.
+        Returns one at a time, because handling it may stop others. Raises LocalProtocolError unless `now` is finite.
         """
         require_time(now)
         name = min(self, key=self.__getitem__, default=None)

@@ -1,7 +1,7 @@
-"""Every refusal the server makes: code, HTTP status, close code and the metric's rejection reason.
+"""The errors that the server sends: code, HTTP status, message and rejection reason of the metric.
 
-One table, so that the documents, the OpenAPI description and the metrics cannot drift from what is sent
-(PROTOCOL 3.6, 8.9, 11.2). An operation refuses by raising `Refusal`; the dispatcher turns it into a response.
+The documents, the OpenAPI description and the metrics are generated from this one table (PROTOCOL 3.6, 8.9, 11.2).
+An operation refuses a request by raising `Refusal`; the dispatcher turns it into a response.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class FieldProblem(NamedTuple):
 
 
 class ErrorSpec(NamedTuple):
-    """A row of the table: `error` member, HTTP status, default sentence, default rejection reason (or None)."""
+    """A row of the table: `error` member, HTTP status, default message, default rejection reason (or None)."""
 
     code: str
     status: int
@@ -130,11 +130,11 @@ class ErrorCode(Enum):
 
     @property
     def spec(self) -> ErrorSpec:
-        """The row of the table: `error` member, HTTP status, sentence, rejection reason."""
+        """Return the row of the table."""
         return self.value
 
 
-# After one of these, the client does not know whether the request was carried out (PROTOCOL 3.6.3).
+# Errors that leave the client unsure whether the request was carried out (PROTOCOL 3.6.3).
 LEAVES_OPEN = frozenset(
     code.spec.code
     for code in ErrorCode
@@ -143,12 +143,14 @@ LEAVES_OPEN = frozenset(
 
 
 class Refusal(Exception):
-    """Raised inside an operation to answer with a typed error; nothing has been done when it is raised.
+    """The exception with which an operation answers a typed error. Raise it before anything has been changed.
 
-    `reason` overrides the counted rejection reason (PROTOCOL 3.6.5, `openguild_messaging_rejections_total`),
-    `wait_secs` becomes `Retry-After` and `retry_after_ms`, `details` names the fields. `limit`: the rate limit that was exceeded.
-    `log_cause`: the cause that is logged, but not sent to the caller. `log_user`: the user whose token or password was refused, for
-    the operator.
+    - `reason` overrides the counted rejection reason (PROTOCOL 3.6.5, `openguild_messaging_rejections_total`).
+    - `wait_secs` becomes `Retry-After` and `retry_after_ms`.
+    - `details` names the invalid fields.
+    - `limit` is the rate limit that was exceeded.
+    - `log_cause` is logged but not sent to the caller.
+    - `log_user` is the user whose token or password was refused. It is logged for the operator.
     """
 
     def __init__(
@@ -174,7 +176,7 @@ class Refusal(Exception):
         self.headers = headers
         self.log_cause = log_cause
         self.log_user = log_user
-        self.members: dict[str, object] = {}  # further members of the body
+        self.members: dict[str, object] = {}  # extra members of the error body
 
 
 class LocalProtocolError(Exception):

@@ -1,4 +1,4 @@
-"""A page of a log, as a store reads it."""
+"""A page of a log, as the store returns it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class EventPage(msgspec.Struct):
-    """Events as (sequence, wire), oldest first. Requests for the same page may share one, and so what is made of it."""
+    """Events as (sequence, wire), oldest first. Requests for the same page may share one object and its rendered `body`."""
 
     events: tuple[tuple[int, bytes], ...] = ()
-    body: bytes | None = None  # of the answer; the first of the requests sets it
+    body: bytes | None = None  # of the answer; set by the first request that renders it

@@ -1,4 +1,4 @@
-"""The events of a connection. The peer's faults are events, never exceptions (docs/embedding.md, "The call contract")."""
+"""The events of a connection. Faults of the peer are events, never exceptions (docs/embedding.md, "The call contract")."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openguild_proto.http.message import Request
 
 
 class RequestReceived(msgspec.Struct, frozen=True, gc=False):
-    """A whole request that is not an upgrade.
+    """A complete request that is not an upgrade.
 
     Call `respond`, now or later.
     """
@@ -19,7 +19,7 @@ class RequestReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class WebSocketRequested(msgspec.Struct, frozen=True, gc=False):
-    """A valid opening handshake of a WebSocket.
+    """A valid WebSocket opening handshake.
 
     Call `accept`, or refuse it with `respond`.
     """
@@ -28,7 +28,7 @@ class WebSocketRequested(msgspec.Struct, frozen=True, gc=False):
 
 
 class TextReceived(msgspec.Struct, frozen=True, gc=False):
-    """A whole text message, valid UTF-8 and at most `max_message_bytes` long.
+    """A complete text message: valid UTF-8, at most `max_message_bytes` long.
 
     Handle it. To reply call `send_text` or `send_bytes`.
     """
@@ -37,7 +37,7 @@ class TextReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class BytesReceived(msgspec.Struct, frozen=True, gc=False):
-    """A whole binary message, at most `max_message_bytes` long.
+    """A complete binary message, at most `max_message_bytes` long.
 
     Handle it. To reply call `send_text` or `send_bytes`.
     """
@@ -46,9 +46,9 @@ class BytesReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class PeerClosed(msgspec.Struct, frozen=True, gc=False):
-    """The peer's close frame; ours is queued or was sent before. `code` None: the frame had none (RFC 6455 7.1.5).
+    """The peer has sent a close frame. Our own is already sent or queued. `code` is None if the frame had none (RFC 6455 7.1.5).
 
-    Send no further message, and follow `wants`.
+    Send no more messages, and follow `wants`.
     """
 
     code: int | None
@@ -56,14 +56,14 @@ class PeerClosed(msgspec.Struct, frozen=True, gc=False):
 
 
 class PeerGone(msgspec.Struct, frozen=True, gc=False):
-    """The peer has ended its side of the byte stream.
+    """The peer has closed its side of the byte stream.
 
-    Respond to the requests that arrived whole, and follow `wants`.
+    Respond to the complete requests, and follow `wants`.
     """
 
 
 class PeerViolated(msgspec.Struct, frozen=True, gc=False):
-    """The peer broke a rule. The reply is queued, and nothing further is interpreted.
+    """The peer broke a rule. The reply is queued, and all further bytes are ignored.
 
     Log `rule`, and follow `wants`.
     """
@@ -76,13 +76,13 @@ class PeerViolated(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadlineExpired(msgspec.Struct, frozen=True, gc=False):
-    """A deadline has passed and ended the connection. The reply, if there is one, is queued.
+    """A deadline has passed and ended the connection. The reply, if any, is queued.
 
     Log `name`, and follow `wants`.
     """
 
     name: str
-    reason: str | None = None  # rejection reason for the metric, where the peer is to blame
+    reason: str | None = None  # rejection reason for the metric, None unless the peer is to blame
     status_hint: int | None = None  # HTTP status of the reply
     request_id: str = ""  # of the reply over HTTP
 

@@ -1,4 +1,4 @@
-"""Hints: what replicas tell each other and may lose without harm (PROTOCOL 10.7). Nothing of them is stored."""
+"""Hints: messages between replicas that may be lost without harm (PROTOCOL 10.7). They are not stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openguild_proto.records import ReadState
 
 
 class PresenceStatus(Enum):
-    """Of a user, over all their sessions: the one that comes first here and is true of some session."""
+    """The presence of a user. A user with several sessions has the first of these that any session has."""
 
     ONLINE = "online"
     IDLE = "idle"
@@ -19,7 +19,7 @@ class PresenceStatus(Enum):
 
     @classmethod
     def of_all(cls, statuses: list[PresenceStatus]) -> PresenceStatus:
-        """Return the status of a user from those of their sessions or replicas; OFFLINE for none."""
+        """Return a user's status from the statuses of their sessions or replicas, OFFLINE if there are none."""
         return next((status for status in cls if status in statuses), cls.OFFLINE)
 
 
@@ -35,7 +35,7 @@ class ReadHint(Hint, frozen=True, tag="read"):
 
 
 class TypingHint(Hint, frozen=True, tag="typing"):
-    """A user writes a message. `preview`: what it will be, as far as they show it."""
+    """A user is typing. `preview` is the text so far, if they share it."""
 
     channel_id: str
     user_id: str
@@ -43,7 +43,7 @@ class TypingHint(Hint, frozen=True, tag="typing"):
 
 
 class PresenceChoice(Hint, frozen=True, tag="choice"):
-    """A client says how its session's user is to appear; OFFLINE: not at all."""
+    """A client has set the presence of its session. OFFLINE hides the user."""
 
     user_id: str
     session_id: str
@@ -51,26 +51,26 @@ class PresenceChoice(Hint, frozen=True, tag="choice"):
 
 
 class PresenceReport(Hint, frozen=True, tag="report"):
-    """Users with streams at a replica, and their statuses there. Holds for `LEASE_SECS`; OFFLINE ends it."""
+    """The users with streams at a replica, and their statuses there. Valid for `LEASE_SECS`; OFFLINE ends it."""
 
     replica: str
     users: tuple[tuple[str, PresenceStatus], ...]
 
 
 class ReportRequest(Hint, frozen=True, tag="request"):
-    """A replica knows nobody's presence: the others report at once."""
+    """A replica without presence data, for example after a restart, asks the others to report at once."""
 
     replica: str
 
 
 class GrownHint(Hint, frozen=True, tag="grown"):
-    """Logs that peers mirror have grown: the replicas that deliver to these peers continue."""
+    """Logs that peers mirror have new events. The replicas that deliver to those peers continue."""
 
     log_ids: tuple[str, ...]
 
 
 class ContactHint(Hint, frozen=True, tag="contact"):
-    """A signed request of a peer has come: the replica that delivers to it need not wait any longer."""
+    """A signed request from a peer has arrived. The replica that delivers to it stops backing off."""
 
     peer: str
 
@@ -79,22 +79,22 @@ AnyHint: TypeAlias = ReadHint | TypingHint | PresenceChoice | PresenceReport | R
 _decoder = msgspec.json.Decoder(AnyHint)
 
 HINT_START = b'{"type":'
-"""Tells a hint from an event in what comes for a channel."""
+"""Prefix that distinguishes a hint from an event on a channel's subject."""
 
 
 def encode_hint(hint: AnyHint) -> bytes:
-    """Return the JSON that replicas exchange; it begins with `HINT_START`."""
+    """Return the hint as JSON. It begins with `HINT_START`."""
     return msgspec.json.encode(hint)
 
 
 def decode_hint(payload: bytes) -> AnyHint:
-    """Parse a hint of another replica. Raises msgspec.DecodeError, also for a type of a later release."""
+    """Parse a hint from another replica. Raises msgspec.DecodeError, also for a type that a later release added."""
     hint: AnyHint = _decoder.decode(payload)
     return hint
 
 
 PEER_HINTS = (b'{"type":"grown"', b'{"type":"contact"')
-"""Tell hints on peers from those on users."""
+"""Prefixes of the hints about peers; all other hints are about users."""
 
 HINT_PROBE = encode_hint(PresenceReport(replica="", users=()))
-"""A hint without effect."""
+"""A hint without effect, to test the bus."""

@@ -1,7 +1,7 @@
-"""Guilds across servers, as the core sees them: what a mirror is made of (PROTOCOL 16.5).
+"""The records of mirrored guilds (PROTOCOL 16.5).
 
-Ids are UUID text; a user without `origin` is of the server that says so. They are also the JSON that servers exchange: members
-that are not known are ignored, so that servers of two releases understand each other.
+Ids are UUID text. A user without `origin` belongs to the server that sends the record. The JSON that servers exchange is made
+of these Structs. Unknown members are ignored, so that servers of different releases can work together.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from openguild_proto.records import NOBODY, Change, LogPlace, MemberRecord, Ment
 
 
 class Exchanged(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Base of what servers exchange."""
+    """Base of the records that servers exchange."""
 
 
 class RemoteUser(Exchanged, frozen=True):
-    """A user of the server that sends this."""
+    """A user of the sending server."""
 
     user_id: str
     username: str
@@ -31,12 +31,12 @@ class MirroredMember(Exchanged, frozen=True):
     role: str
     joined_at_ms: int
     display_name: str | None = None
-    origin: str | None = None  # None: of the owner server
+    origin: str | None = None  # None: belongs to the owner server
     timed_out_until_ms: int | None = None
 
     @classmethod
     def of(cls, record: MemberRecord) -> MirroredMember:
-        """Return the member of `record` as other servers get them."""
+        """Return the member as sent to other servers."""
         return cls(
             record.user_id,
             record.username,
@@ -49,7 +49,10 @@ class MirroredMember(Exchanged, frozen=True):
 
 
 class MirroredChannel(Exchanged, frozen=True):
-    """A channel of a mirrored guild, and where its log stands. `messages`: of them in the log. `chain`: see chain.py."""
+    """A channel of a mirrored guild and the head of its log.
+
+    `messages`: how many of the log's events are messages. `chain`: the receipt chain at the head (log/chains.py).
+    """
 
     channel_id: str
     name: str
@@ -64,7 +67,7 @@ class MirroredChannel(Exchanged, frozen=True):
 
 
 class GuildBan(Exchanged, frozen=True):
-    """A user who may not join a guild. `username`: as of the ban; None: the owner server did not know the user."""
+    """A user who is banned from a guild. `username`: at the time of the ban; None if the owner server did not know the user."""
 
     user_id: str
     banned_by: str
@@ -74,7 +77,7 @@ class GuildBan(Exchanged, frozen=True):
 
 
 class Snapshot(Exchanged, frozen=True):
-    """A guild as it is at a place of its log."""
+    """The state of a guild at a position of its log."""
 
     guild_id: str
     name: str
@@ -84,21 +87,22 @@ class Snapshot(Exchanged, frozen=True):
     members: list[MirroredMember]
     channels: list[MirroredChannel]
     chain: str | None = None
-    term: int = 1  # of its owner
-    serial: int = 0  # of the naming of a successor (handovers.py)
+    term: int = 1  # the owner's term
+    serial: int = 0  # number of the newest naming of a successor (federation/handovers.py)
     bans: list[GuildBan] = []
 
 
 def place_of(snapshot: Snapshot) -> LogPlace:
-    """Return the place of the guild's log at which it is as the snapshot says."""
+    """Return the position in the guild's log that the snapshot describes."""
     return LogPlace(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
 
 
 class MirroredEvent(Record, frozen=True):
-    """An event as the owner server of its log stored it, checked. `change`, `mentions`: what it says, in a channel's log.
+    """A verified event of a mirrored log, as stored by its owner server.
 
-    `by_owner`: the owner server alone has signed it, and so it must not be of a user of this server. `of_third`: it is said to
-    be of a server that is neither the owner nor this one.
+    - `change`, `mentions`: parsed from the content, for events of a channel's log.
+    - `by_owner`: only the owner server has signed it, so its sender must not be a user of this server.
+    - `of_third`: it names a home server that is neither the owner nor this one.
     """
 
     sequence: int
@@ -109,7 +113,7 @@ class MirroredEvent(Record, frozen=True):
     at_ms: int
     change: Change | None = None
     mentions: Mentions = NOBODY
-    redacted_by: str | None = None  # its content was taken away before it came
+    redacted_by: str | None = None  # event id, if its content was redacted before it arrived
     by_owner: bool = False
     of_third: bool = False
 
@@ -118,10 +122,11 @@ class MirroredEvent(Record, frozen=True):
 
 
 class Handover(Exchanged, frozen=True):
-    """The word of a guild's owner that the server `to` owns it from the term `term` on (PROTOCOL 16.10).
+    """A signed statement of a guild's owner: the server `to` owns the guild from the term `term` on (PROTOCOL 16.10).
 
-    `kind`: "move", or "succession" for when the owner is lost. `serial`: of the naming of the successor. `signatures`: of
-    `owner`, by key id, in base64url.
+    - `kind`: "move", or "succession", which takes effect when the owner is lost.
+    - `serial`: the number of the naming of the successor.
+    - `signatures`: by `owner`, in base64url by key id.
     """
 
     kind: str
@@ -136,13 +141,13 @@ class Handover(Exchanged, frozen=True):
 
 
 class Tenure(Record, frozen=True):
-    """The owner of a guild, as a server knows it. `origin` None: this server's. `serial`: of the newest naming of a successor."""
+    """The owner of a guild as this server knows it. `origin` None: this server. `serial`: of the newest naming of a successor."""
 
     guild_id: str
     origin: str | None
     term: int = 1
     serial: int = 0
-    has_members: bool = True  # of this server
+    has_members: bool = True  # whether this server has members in the guild
 
 
 class PassedInvite(Exchanged, frozen=True):
@@ -157,7 +162,7 @@ class PassedInvite(Exchanged, frozen=True):
 
 
 class PassedLog(Exchanged, frozen=True):
-    """Where a log of a guild ends that is handed over."""
+    """The head of a log of a guild that is handed over."""
 
     log_id: str
     epoch: int
@@ -165,7 +170,7 @@ class PassedLog(Exchanged, frozen=True):
 
 
 class HistoricEvent(Record, frozen=True):
-    """An event of a log whose history is copied, checked. `nonce`, `fingerprint`: by which its repeats are known."""
+    """A verified event of a log whose history is copied. `nonce` and `fingerprint` identify repeats of its request."""
 
     event: MirroredEvent
     nonce: str | None

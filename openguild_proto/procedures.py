@@ -30,12 +30,12 @@ class Sleep(NamedTuple):
     secs: float
 
     def wait(self) -> Procedure[None]:
-        """Use as `yield from Sleep(1.0).wait()`."""
+        """Wait, as `yield from Sleep(1.0).wait()`."""
         yield self
 
 
 class Signal:
-    """Something that happens once; procedures wait for it with `yield from signal.wait()`."""
+    """A one-time signal. Procedures wait for it with `yield from signal.wait()`."""
 
     __slots__ = ("_procedures", "is_set", "waiting")
 
@@ -45,14 +45,14 @@ class Signal:
         self._procedures = procedures
 
     def set(self) -> None:
-        """It has happened: whatever waits goes on, within the same input."""
+        """Set the signal and resume the waiting procedures, within the same input. Idempotent."""
         if not self.is_set:
             self.is_set = True
             self._procedures.resume(self.waiting)
             self.waiting = []
 
     def wait(self) -> Procedure[None]:
-        """Return when it has happened."""
+        """Return when the signal is set."""
         if not self.is_set:
             yield self
 
@@ -61,7 +61,7 @@ Procedure: TypeAlias = "Generator[Effect[Any] | Sleep | Signal, Any, T]"
 
 
 class _Running:
-    """A procedure under way; `serial` names what it waits for, so that a late answer finds nothing."""
+    """A running procedure. `serial` is the number of its current wait, so that a late answer is ignored."""
 
     __slots__ = ("cancelled", "done", "generator", "serial", "what")
 
@@ -74,20 +74,20 @@ class _Running:
 
 
 Done: TypeAlias = Callable[[Any, "Exception | None"], None]
-"""Called at the end of a procedure with its result, or with the exception that ended it."""
+"""Called when a procedure ends, with its result or the exception that ended it."""
 
 
 class Procedures:
-    """Every procedure of one owner. `defect(what, failure)` hears of a procedure that failed unexpectedly.
+    """The procedures of one owner. `defect(what, failure)` is called when one without a `done` callback fails unexpectedly.
 
-    `StorageUnavailable` that ends a procedure is an outage, which its performer has reported: it is no defect.
+    A procedure that ends with `StorageUnavailable` is not a defect: the outage was reported when the effect was performed.
     """
 
     def __init__(self, defect: Callable[[str, Exception], None]) -> None:
         self.now = 0.0  # monotonic seconds, set by the owner with each input
         self._defect = defect
         self._serial = 0
-        self._asked: dict[int, _Running] = {}  # number of the query -> who waits for its answer
+        self._asked: dict[int, _Running] = {}  # by query number: the procedure that waits for the answer
         self._queries: deque[tuple[int, Effect[Any]]] = deque()
         self._sleeping: list[tuple[float, int, _Running]] = []  # a heap
         self._ready: deque[tuple[_Running, Any, Exception | None]] = deque()
@@ -96,9 +96,9 @@ class Procedures:
     # --- inputs --------------------------------------------------------------------------------------
 
     def start(self, procedure: Procedure[Any], what: str, done: Done | None = None) -> Callable[[], None]:
-        """Begin; it runs until it waits. Returns what cancels it (GeneratorExit is raised in it where it waits).
+        """Start a procedure, which runs until it first waits. Returns a function that cancels it.
 
-        `done` is not called for a procedure that was cancelled.
+        Cancelling raises GeneratorExit where the procedure waits, and `done` is not called.
         """
         running = _Running(procedure, what, done)
         self._ready.append((running, None, None))
@@ -106,11 +106,11 @@ class Procedures:
         return lambda: self._cancel(running)
 
     def answered(self, number: int, result: Any) -> None:
-        """The effect of this query was performed."""
+        """Resume the procedure that made this query with the result of its effect."""
         self._answer(number, result, None)
 
     def failed(self, number: int, error: Exception) -> None:
-        """The effect of this query raised."""
+        """Raise `error` in the procedure that made this query."""
         self._answer(number, None, error)
 
     def _answer(self, number: int, result: Any, error: Exception | None) -> None:
@@ -120,7 +120,7 @@ class Procedures:
             self._run()
 
     def handle_deadline(self, now: float) -> None:
-        """Wake what has slept long enough; early calls do nothing. Raises LocalProtocolError for what is no time."""
+        """Resume the procedures whose sleep is over. Early calls do nothing. Raises LocalProtocolError unless `now` is finite."""
         require_time(now)
         self.now = max(self.now, now)
         while self._sleeping and self._sleeping[0][0] <= now:
@@ -130,29 +130,29 @@ class Procedures:
         self._run()
 
     def resume(self, waiting: list[_Running]) -> None:
-        """Called by a signal."""
+        """Resume these procedures. Called by a signal."""
         self._ready.extend((running, None, None) for running in waiting)
         self._run()
 
     # --- outputs -------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """Monotonic seconds; None: nothing sleeps."""
+        """Return the end of the earliest sleep in monotonic seconds, or None."""
         return self._sleeping[0][0] if self._sleeping else None
 
     def take_query(self) -> tuple[int, Effect[Any]] | None:
-        """The next effect to perform, with the number to answer it by."""
+        """Return the next effect to perform, with the number to answer it by, or None."""
         return self._queries.popleft() if self._queries else None
 
     @property
     def idle(self) -> bool:
-        """Nothing waits for an answer."""
+        """Whether no effect is unanswered. Procedures may still sleep or wait for a signal."""
         return not self._asked
 
     # --- driving -------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        if self._is_running:  # a procedure started another one, or set a signal: it comes to that below
+        if self._is_running:  # a procedure started another or set a signal; the loop below gets to it
             return
         self._is_running = True
         try:
@@ -162,7 +162,7 @@ class Procedures:
             self._is_running = False
 
     def _step(self, running: _Running, value: Any, error: Exception | None) -> None:
-        if running.cancelled:  # while it waited for its turn
+        if running.cancelled:  # while it was queued
             return
         running.serial = -1
         try:

@@ -1,13 +1,13 @@
-"""One object for equal texts that very many connections keep."""
+"""Share one object between equal strings that many connections keep."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-MAX_SHARED = 65_536  # ours: beyond it the text that was asked for longest ago is forgotten
+MAX_SHARED = 65_536  # ours: beyond it the least recently used text is evicted
 
 
 @lru_cache(maxsize=MAX_SHARED)
 def shared(text: str) -> str:
-    """Return the text, as the same object each time. `sys.intern` keeps what it has seen for good on some releases of Python."""
+    """Return an equal string, the same object each time. `sys.intern` is not used: some Python releases never free its strings."""
     return text

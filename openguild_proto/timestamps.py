@@ -1,4 +1,4 @@
-"""RFC 3339 timestamps from integers (PROTOCOL 1.2.2): UTC, `Z`, shortest exact of 0, 3, 6 fractional digits."""
+"""RFC 3339 timestamps from integers (PROTOCOL 1.2.2): UTC, `Z`, the shortest exact form of 0, 3 or 6 fractional digits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")  # whatever the locale
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")  # independent of the locale
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 _MOMENT = re.compile(
@@ -17,19 +17,22 @@ _MOMENT = re.compile(
 
 
 def from_micros(micros: int) -> str:
-    """`micros`: UTC microseconds since the epoch. Raises OverflowError outside the years 1 to 9999."""
+    """Return the timestamp of `micros`, UTC microseconds since the epoch. Raises OverflowError outside the years 1 to 9999."""
     millis, rest = divmod(micros, 1000)
     return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z" if rest else from_millis(millis)
 
 
 def from_millis(millis: int) -> str:
-    """`millis`: UTC milliseconds since the epoch. Raises as `from_micros`."""
+    """Return the timestamp of `millis`, UTC milliseconds since the epoch. Raises OverflowError outside the years 1 to 9999."""
     seconds, fraction = divmod(millis, 1000)
     return f"{_second(seconds)}.{fraction:03d}Z" if fraction else f"{_second(seconds)}Z"
 
 
 def http_date(seconds: int) -> str:
-    """Return the date as HTTP writes it (RFC 9110 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`. Raises as `from_micros`."""
+    """Return the date in HTTP's format (RFC 9110 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+
+    `seconds`: UTC seconds since the epoch. Raises OverflowError outside the years 1 to 9999.
+    """
     moment = _EPOCH + timedelta(seconds=seconds)
     return f"{_DAYS[moment.weekday()]}, {moment:%d} {_MONTHS[moment.month - 1]} {moment.year:04d} {moment:%H:%M:%S} GMT"
 
@@ -40,15 +43,15 @@ def _second(seconds: int) -> str:
     return f"{_day(days)}T{_TWO_DIGITS[minute // 60]}:{_TWO_DIGITS[minute % 60]}:{_TWO_DIGITS[second % 60]}"
 
 
-@lru_cache(maxsize=256)  # a page falls into few days
+@lru_cache(maxsize=256)  # the events of a page fall on few days
 def _day(days: int) -> str:
     return (_EPOCH + timedelta(days=days)).isoformat()[:10]
 
 
 def to_millis(text: str) -> int | None:
-    """Return UTC milliseconds, rounded up, of an RFC 3339 timestamp or of the beginning of a date; None: it is neither.
+    """Return an RFC 3339 timestamp or date (its midnight, UTC) as UTC milliseconds, rounded up; None if it is neither.
 
-    Times before 1970 count as 1970, and those after 9999 as its last millisecond: an offset or rounding may lead there.
+    Times before 1970 are clamped to 1970, and those after 9999 to its last millisecond: an offset or rounding may lead there.
     """
     if _MOMENT.fullmatch(text) is None:
         return None

@@ -1,4 +1,4 @@
-"""UUIDs from entropy that the caller brings: of users, guilds, channels, sessions and requests."""
+"""UUIDs from entropy that the caller supplies: of users, guilds, channels, sessions and requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def new_uuid(random_bytes: Callable[[int], bytes]) -> str:
-    """A UUIDv4 as text (RFC 9562 5.4), from 16 bytes of `random_bytes`."""
+    """Return a UUIDv4 as text (RFC 9562 5.4), from 16 bytes of `random_bytes`."""
     raw = bytearray(random_bytes(16))
     raw[6] = raw[6] & 0x0F | 0x40
     raw[8] = raw[8] & 0x3F | 0x80

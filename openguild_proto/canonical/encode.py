@@ -13,13 +13,13 @@ _MIN_I64, _MAX_U64 = -(2**63), 2**64 - 1
 
 
 class CanonicalError(ValueError):
-    """The value has no canonical form; the message says why, without quoting the value."""
+    """The value has no canonical form. The message gives the reason without quoting the value."""
 
 
 def canonical_json(value: Any, *, strict: bool = True) -> bytes:
-    """Encode a value. `strict`, for local events: only integers within ±(2^53-1) (PROTOCOL 6.2.4); else doubles too (6.2.5).
+    """Encode a value. `strict`, for local events: only integers within ±(2^53-1) (PROTOCOL 6.2.4); else also doubles (6.2.5).
 
-    Raises CanonicalError for NaN, infinities, lone surrogates, keys that are not text and nesting beyond 128.
+    Raises CanonicalError for NaN, infinities, lone surrogates, keys that are not text, and nesting deeper than 128.
     """
     parts: list[str] = []
     write_canonical(value, parts, strict=strict)
@@ -27,7 +27,7 @@ def canonical_json(value: Any, *, strict: bool = True) -> bytes:
 
 
 def write_canonical(value: Any, parts: list[str], *, strict: bool = True) -> None:
-    """Append the parts of the encoding. Raises CanonicalError as `canonical_json`, but for surrogates."""
+    """Append the parts of the encoding. Raises CanonicalError as `canonical_json` does, except for lone surrogates."""
     _write(value, parts, strict, MAX_JSON_DEPTH)
 
 
@@ -99,7 +99,10 @@ def _number(value: float, strict: bool) -> str:
 
 
 def format_double(value: float) -> str:
-    """Return the shortest round-trip form: plain from 1e-5 below 1e16, else `1e16`, `1.5e-7`. Raises CanonicalError."""
+    """Return the shortest round-trip form: plain from 1e-5 up to below 1e16, else `1e16`, `1.5e-7`.
+
+    Raises CanonicalError for NaN and infinities.
+    """
     if not math.isfinite(value):
         raise CanonicalError("a number is not finite")
     if value == 0:

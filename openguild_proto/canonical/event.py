@@ -1,4 +1,4 @@
-"""The canonical event: the hashed and signed form of an event in a channel's log (PROTOCOL 6.1)."""
+"""The canonical event: the hashed and signed form of an event in a log (PROTOCOL 6.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ID_SLOT = b',"event_id":"'
 
 
 class CanonicalEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The 11 members in the order of the encoding. `origin_ts`: UTC milliseconds, for information; it defines no order."""
+    """The 11 members in the order of the encoding. `origin_ts`: UTC milliseconds, informational; it does not define the order."""
 
     schema_version: int = 1
     event_id: str
@@ -44,7 +44,7 @@ class BuiltEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 def canonical_bytes(event: CanonicalEvent, *, strict: bool = True) -> bytes:
-    """Return the bytes to hash, in which event_id and signatures are empty. Raises ValueError, also as CanonicalError."""
+    """Return the bytes to hash, with empty event_id and signatures. Raises ValueError or its subclass CanonicalError."""
     text = encode_text
     parts = [
         f'{{"schema_version":{event.schema_version:d},"event_id":"","origin_server":{text(event.origin_server)}'
@@ -84,7 +84,7 @@ def base58(raw: bytes) -> str:
 
 
 def base58_decode(text: str, size: int) -> bytes:
-    """Decode `size` bytes. Raises ValueError for anything but their one form."""
+    """Decode `size` bytes. Raises ValueError for any text but their canonical one."""
     number = 0
     for character in text:
         number = number * 58 + _ALPHABET.index(character)
@@ -97,7 +97,7 @@ def base58_decode(text: str, size: int) -> bytes:
 
 
 def wire_bytes(canonical: bytes, identifier: str, signatures: dict[str, dict[str, str]]) -> bytes:
-    """Return the event for clients: inserts the id and the signatures into the canonical bytes, without encoding again."""
+    """Return the event for clients: the canonical bytes with the id and the signatures inserted."""
     slot = canonical.index(_ID_SLOT) + len(_ID_SLOT)
     wire = canonical[:slot] + identifier.encode("ascii") + canonical[slot:]
     if not signatures:
@@ -117,14 +117,14 @@ def build_event(
 ) -> BuiltEvent:
     """Build and sign a local event.
 
-    - `server_name`: the origin; `verify_event` checks with its keys, so `signer` has the same name.
-    - `room_id`: the id of the channel, guild or user in whose log it stands; `sender`: the id of its user.
-    - `content`: JSON without floats, of the type (`openguild_proto.schemas.events`), which is not checked here.
+    - `server_name`: the origin, also the name of `signer`, because `verify_event` uses the origin's keys.
+    - `room_id`: the id of the channel, guild or user whose log the event is in; `sender`: the id of its user.
+    - `content`: JSON without floats, as its type requires (`openguild_proto.schemas.events`). This is not checked here.
     - `origin_ts_ms`: UTC milliseconds.
-    - `signer`: None leaves the event without a signature.
+    - `signer`: None leaves the event unsigned.
 
-    Raises CanonicalError (a ValueError) for content without a canonical form, such as a float, and ValueError for a time that is
-    no integer.
+    Raises CanonicalError (a ValueError) for content without a canonical form, such as a float, and ValueError for a time that
+    is not an integer.
     """
     canonical = canonical_bytes(
         CanonicalEvent(

@@ -12,7 +12,7 @@ from openguild_proto.canonical.signing import PUBLIC_BYTES, SEED_BYTES, SigningK
 
 
 class KeyFormatError(ValueError):
-    """A key is not 32 bytes in base64url without padding. The message never quotes it."""
+    """A key is not 32 bytes in base64url without padding. The message never quotes the key."""
 
 
 def encode_unpadded(raw: bytes) -> str:
@@ -57,24 +57,24 @@ def parse_public(text: str) -> bytes:
 
 
 def fingerprint(public: bytes) -> str:
-    """Return a short name of a public key, for logs and metrics: the first 16 hexadecimal digits of its SHA-256."""
+    """Return a short identifier of a public key for logs and metrics: the first 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(public).hexdigest()[:16]
 
 
 class KeyRing(msgspec.Struct, frozen=True):
-    """Tokens are signed with `signing` and verified with it, then with each of `fallback` (public keys)."""
+    """The keys for tokens: `signing` signs. `signing`, then each of the public keys `fallback`, verifies."""
 
     signing: SigningKey
     fallback: tuple[bytes, ...] = ()
 
     @property
     def public_keys(self) -> tuple[bytes, ...]:
-        """The keys that verify, in the order in which they are tried."""
+        """The public keys that verify, in the order in which they are tried."""
         return (self.signing.public, *self.fallback)
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """The names of `public_keys`, in their order: first the one that signs."""
+        """The fingerprints of `public_keys`, in the same order: the signing key first."""
         return tuple(fingerprint(public) for public in self.public_keys)
 
     def verifier(self, message: bytes, signature: bytes) -> bytes | None:
@@ -94,7 +94,7 @@ class EventSigner:
 
     @property
     def public(self) -> bytes:
-        """The key that verifies the signatures."""
+        """The public key that verifies the signatures."""
         return self._key.public
 
     def sign_bytes(self, message: bytes) -> bytes:
@@ -102,6 +102,6 @@ class EventSigner:
         return self._key.sign(message)
 
     def sign(self, event_hash: bytes) -> dict[str, dict[str, str]]:
-        """Return the signatures of the 32 bytes `event_hash`, in standard base64 with padding."""
+        """Return the signature of the 32-byte `event_hash` in standard base64 with padding, by server name and key id."""
         signature = base64.b64encode(self._key.sign(event_hash)).decode("ascii")
         return {self.server_name: {f"ed25519:{self.key_id}": signature}}

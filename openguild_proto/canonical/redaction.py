@@ -12,13 +12,13 @@ class _Wire(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Wire)
-_KEPT = ("target", "reply_to")  # which message an edit was of, and which one a reply answered
+_KEPT = ("target", "reply_to")  # the target of an edit, and the message that a reply answers
 
 
 def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
-    """Return the event without its content, which says by which event it went. `wire` is canonical but for id and signatures.
+    """Return the event without its content, which names the redaction instead. `wire` is canonical except for id and signatures.
 
-    Redacting it again changes nothing. Raises ValueError for bytes that are no such event.
+    Redacting it again changes nothing. Raises ValueError for bytes that are not such an event.
     """
     content = bytes(_decoder.decode(wire).content)
     members = msgspec.json.decode(content)
@@ -33,8 +33,10 @@ def redacted_wire(wire: bytes, redacted_by: str) -> bytes:
 
 
 def has_canonical_content(wire: bytes, content: object) -> bool:
-    """Return whether an event, which has this content, has it in canonical form: it can be redacted, and its numbers are those
-    that every encoding has. Raises CanonicalError."""
+    """Return whether `content`, the event's, is in canonical form in `wire`, so that it can be redacted.
+
+    Then its numbers are also encoded the same everywhere. Raises CanonicalError.
+    """
     return _member(canonical_json(content, strict=False)) in wire
 
 
@@ -43,7 +45,7 @@ def _member(content: bytes) -> bytes:
 
 
 def is_redacted(content: object) -> bool:
-    """Return whether an event's content is exactly that of a redacted one."""
+    """Return whether an event's content is exactly that of a redacted event."""
     return (
         isinstance(content, dict)
         and content.get("content") == ""

@@ -17,8 +17,8 @@ _decoder = msgspec.json.Decoder(_Message)
 
 
 def replied_to(wire: bytes) -> str | None:
-    """Return the event id of the message that the event `wire` replies to; None: it is no reply, or cannot be read."""
-    if b'"reply_to"' not in wire:  # most do not: nothing is decoded
+    """Return the event id of the message that the event `wire` replies to, or None if it is no reply or malformed."""
+    if b'"reply_to"' not in wire:  # fast path for most events
         return None
     try:
         return _decoder.decode(wire).content.reply_to

@@ -10,9 +10,9 @@ SIGNATURE_BYTES = 64
 
 
 class SigningKey:
-    """A signing key made from a seed, 32 random bytes. Raises ValueError for another length.
+    """A signing key made from a seed of 32 random bytes. Raises ValueError for another length.
 
-    `public`: the public key, 32 bytes. Its repr shows only that.
+    `public`: the 32-byte public key. `repr` shows only this one.
     """
 
     __slots__ = ("_secret", "public")

@@ -1,4 +1,4 @@
-"""The text of a posted message, and the properties that a search can ask for."""
+"""The text of a posted message, and the properties that a search can filter by."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _decoder = msgspec.json.Decoder(_Message)
 def posted_with(wire: bytes) -> frozenset[Has]:
     """Return whether the message is a reply, and whether it has mentions. Edits change neither."""
     marks = {Has.REPLY} if replied_to(wire) is not None else set()
-    if b'"mentions"' in wire and _mentions(wire):  # most do not: nothing is decoded
+    if b'"mentions"' in wire and _mentions(wire):  # fast path for most messages
         marks.add(Has.MENTION)
     return frozenset(marks)
 
@@ -38,7 +38,7 @@ def _mentions(wire: bytes) -> bool:
 
 
 def posted_text(wire: bytes) -> str:
-    """Return the text; empty if there is none, or it cannot be read."""
+    """Return the text, or "" if there is none or the message is malformed."""
     try:
         return _decoder.decode(wire).content.content
     except msgspec.DecodeError:

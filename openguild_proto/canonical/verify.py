@@ -1,4 +1,7 @@
-"""Checks an event as a client got it: that its id is the hash of its content, and who signed it (PROTOCOL 6.3, 6.7)."""
+"""Verifies an event that a client received: its id must be the hash of its content, and its server must have signed it.
+
+Source: PROTOCOL 6.3 and 6.7.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +24,23 @@ ServerKeys = Mapping[str, Mapping[str, bytes]]
 
 
 class Verified(Enum):
-    """The result of `verify_event`: WHOLE, or REDACTED, whose content nobody can compare any more."""
+    """The result of `verify_event`."""
 
     WHOLE = "whole"  # the event is what its server signed
-    REDACTED = "redacted"  # the server signed an event of this id; its content was taken away, so nobody can compare it
+    REDACTED = "redacted"  # the server signed an event with this id; its content was redacted and cannot be verified
 
 
 class UnverifiedEvent(Exception):
-    """The event is not authentic; the message names the fault."""
+    """The event is not authentic. The message gives the reason."""
 
 
 def unsigned_by(server: str) -> str:
-    """Return the message of an event that the server has signed with no key that is known, or not at all."""
+    """Return the error message for an event without a valid signature by a known key of the server."""
     return f"no known key of {server} has signed it"
 
 
 class _SentEvent(CanonicalEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All members are there and no others: nothing else is covered by the hash (PROTOCOL 6.1.1)."""
+    """An event with all members and no others, because the hash covers no others (PROTOCOL 6.1.1)."""
 
     schema_version: int
     prev_events: tuple[str, ...]
@@ -49,10 +52,10 @@ _decoder = msgspec.json.Decoder(_SentEvent)
 
 
 def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = None) -> Verified:
-    """Verify one event with the keys of the server `signed_by`; None: of the one that it names as its origin.
+    """Verify an event with the keys of the server `signed_by`, or of its origin if None.
 
-    `wire`: the JSON of the event, as a stream or a page has it. `keys`: public keys of 32 bytes by server and key name, such as
-    `{"chat.example": {"ed25519:2026": key}}`; `openguild_proto.canonical.keys.parse_public` reads one from its text.
+    `wire`: the JSON of the event, from a stream or a page. `keys`: public keys of 32 bytes by server and key name, such as
+    `{"chat.example": {"ed25519:2026": key}}`; `openguild_proto.canonical.keys.parse_public` parses one from text.
     Raises UnverifiedEvent, and LocalProtocolError for keys that are text.
     """
     try:
@@ -81,7 +84,7 @@ def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = No
 
 
 def _refuse_repeated_members(wire: bytes | str) -> None:
-    """Raise ValueError where an object names a member twice: readers differ in which of them counts."""
+    """Raise ValueError if an object repeats a member: parsers differ in which one they use."""
     json.loads(wire, object_pairs_hook=_members_once)
 
 

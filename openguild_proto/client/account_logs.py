@@ -1,10 +1,12 @@
 """Chooses the logs that a client follows so that its user misses nothing: their own, their guilds' and their channels'.
 
-Source: PROTOCOL 15.9.4. Feed `opened`, `followed`, `delivered`, `gone` with the events of the gateway client, and after each
-list the channels of every guild that `next_listing` names, with `listed`, and the guilds if `wants_guilds`, with `joined`. A
-guild's channels are listed once the client is up to date with the guild's log, and the answer is used once the log has reached
-the place that it names. So a channel made while the client was away is followed from its beginning. The guilds are listed again
-where the user's own log begins anew. For logs that end the server sends `gone`.
+Source: PROTOCOL 15.9.4. Call `opened`, `followed`, `delivered` and `gone` with the events of the gateway client. After each call,
+list the channels of every guild that `next_listing` returns and pass them to `listed`; if `wants_guilds`, list the guilds and
+pass them to `joined`.
+
+A guild's channels are listed when the client is up to date with the guild's log, and the response is used when the log has
+reached the position in it. So a channel created while the client was away is followed from its beginning. The guilds are listed
+again when the user's own log restarts. The server sends `gone` for logs that end.
 """
 
 from __future__ import annotations
@@ -27,21 +29,21 @@ from openguild_proto.schemas.log_contents import (
 
 
 class _GuildLog:
-    """A guild whose log is followed. `level_at`: its channels are listed when the log has come there; None: not yet known."""
+    """A guild whose log is followed. `level_at`: the sequence at which its channels are listed; None: not known yet."""
 
     __slots__ = ("known", "level_at", "listing")
 
     def __init__(self) -> None:
-        self.known = False  # its channels, from one list and the log behind it
+        self.known = False  # its channels are known, from a list and the events after it
         self.level_at: int | None = None
-        # an answer that waits for the log: its head, the channels
+        # a list that waits until the log has reached its head: (head, channel ids)
         self.listing: tuple[int, tuple[str, ...]] | None = None
 
 
 class AccountLogs:
-    """Follows them with `gateway`, behind its kept places where it has them, else from the first connection on.
+    """Follows the logs with `gateway`: from its stored positions, else from the first connection on.
 
-    `skipped`: logs beyond the MAX_GATEWAY_LOGS of a socket, which are not followed.
+    `skipped`: logs beyond the MAX_GATEWAY_LOGS of a socket. They are not followed.
     """
 
     def __init__(self, gateway: GatewayClient) -> None:
@@ -50,22 +52,22 @@ class AccountLogs:
         self._guilds: dict[str, _GuildLog] = {}
         self._listings: deque[str] = deque()
         self._wants_guilds = False
-        # Logs of channels that are followed by a list, from now on, and have had no event.
+        # Channel logs that are followed because of a list, from now on, and have had no event yet.
         self._listed: set[str] = set()
 
     def next_listing(self) -> str | None:
-        """Remove and return the id of the guild to read `GET /guilds/{id}/channels` of, all pages; None: none."""
+        """Remove and return the id of a guild whose channels to list (`GET /guilds/{id}/channels`, all pages), or None."""
         return self._listings.popleft() if self._listings else None
 
     def wants_guilds(self) -> bool:
-        """Return, once for each time, whether to read `GET /guilds`, all pages."""
+        """Return whether to list the guilds (`GET /guilds`, all pages). True once per request."""
         wants, self._wants_guilds = self._wants_guilds, False
         return wants
 
     # --- input ---------------------------------------------------------------------------------------
 
     def opened(self, ready: Ready) -> None:
-        """A connection is authenticated: `ready` names the guilds, and where the logs were then."""
+        """Handle an authenticated connection. `ready` has the guilds, and the heads of the logs at that time."""
         places = {line.log: Place(line.epoch, line.head) for line in ready.heads}
         own = f"user:{ready.user.user_id}"
         self._follow(own, places.get(own))
@@ -76,9 +78,9 @@ class AccountLogs:
             self._join(guild_id, places.get(f"guild:{guild_id}"))
 
     def followed(self, event: Followed) -> None:
-        """A log is followed."""
+        """Handle that a log is followed."""
         kind, log_id = _split(event.log)
-        if kind == "user" and not event.recovered:  # what it would have told is not known
+        if kind == "user" and not event.recovered:  # its earlier events are not known
             self._wants_guilds = True
         if kind == "guild" and (guild := self._guilds.get(log_id)) is not None:
             if not guild.known or not event.recovered:
@@ -86,7 +88,7 @@ class AccountLogs:
             self._moved(log_id, guild, event.after)
 
     def delivered(self, event: Delivered) -> None:
-        """A log has an event more."""
+        """Handle the next event of a log."""
         kind, log_id = _split(event.log)
         self._listed.discard(event.log)
         if kind == "channel":
@@ -100,7 +102,7 @@ class AccountLogs:
                 self._follow(f"channel:{channel_id}")
             case ChannelCreatedContent(channel_id=channel_id):
                 log = f"channel:{channel_id}"
-                if log in self._listed:  # by a list that is newer than its place
+                if log in self._listed:  # by a list that is newer than this event
                     self._listed.discard(log)
                     self._gateway.follow(log, BEGINNING)
                 self._follow(log, BEGINNING)
@@ -108,19 +110,19 @@ class AccountLogs:
             self._moved(log_id, guild, event.sequence)
 
     def gone(self, log: str) -> None:
-        """A log cannot be followed, or not any more."""
+        """Handle that a log cannot be followed, or no longer."""
         self._listed.discard(log)
         kind, log_id = _split(log)
         if kind == "guild":
             self._guilds.pop(log_id, None)
 
     def joined(self, guild_ids: Iterable[str]) -> None:
-        """The user has these guilds. Others are not forgotten: their own logs say that they are gone."""
+        """Follow the user's guilds. Guilds that are not listed stay: their own logs report their end."""
         for guild_id in guild_ids:
             self._join(guild_id)
 
     def listed(self, guild_id: str, head: int, channel_ids: Iterable[str]) -> None:
-        """The guild has these channels, or had when its log ended at `head`: `X-OpenGuild-Head` of the first page."""
+        """Handle a guild's list of channels. `head`: `X-OpenGuild-Head` of the first page."""
         guild = self._guilds.get(guild_id)
         if guild is not None:
             guild.listing = head, tuple(channel_ids)
@@ -130,7 +132,7 @@ class AccountLogs:
     # --- the logs ------------------------------------------------------------------------------------
 
     def _moved(self, guild_id: str, guild: _GuildLog, sequence: int) -> None:
-        """The guild's log was delivered up to `sequence`."""
+        """Handle that the guild's log was delivered up to `sequence`."""
         if guild.level_at is not None and sequence >= guild.level_at:
             guild.level_at = None
             self._listings.append(guild_id)
@@ -144,12 +146,12 @@ class AccountLogs:
             self._guilds[guild_id] = _GuildLog()
 
     def _follow(self, log: str, place: Place | None = None) -> bool:
-        """Follow a log unless it is followed. Return False beyond the bound."""
+        """Follow a log unless it is followed already. Return False beyond the limit."""
         if self._gateway.follows(log):
             return True
         try:
             self._gateway.follow(log, place)
-        except LocalProtocolError:  # beyond the bound
+        except LocalProtocolError:  # beyond the limit
             self.skipped.add(log)
             return False
         return True

@@ -1,4 +1,4 @@
-"""Refusals of the server as exceptions, by their status; requests and the gateway's commands raise the same ones."""
+"""The server's errors as exceptions, by status. Requests and gateway commands raise the same ones."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ STATUS_BY_CODE: dict[str, int] = {code.spec.code: code.spec.status for code in E
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """The fault of one member of a request."""
+    """What is wrong with one field of a request."""
 
     field: str = ""
     message: str = ""
 
 
 class ApiError(Exception):
-    """A refusal (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`. Nothing was changed, unless status >= 500.
+    """An error response (PROTOCOL 3.6). Nothing was changed, unless `status` is 500 or above.
 
-    `reason`: what the code, the message and the details say, in one line. `retry_after_secs`: the server's advice, or None.
+    `reason`: the code, message and details in one line. `retry_after_secs`: the server's advice, or None.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ApiError(Exception):
         self.retry_after_secs = retry_after_secs
 
     def __reduce__(self) -> tuple[type[ApiError], tuple[object, ...]]:
-        """Let it pass between processes."""
+        """Support pickling."""
         told = self.status, self.code, self.message, self.request_id, self.details, self.retry_after_secs
         return type(self), told
 
@@ -111,7 +111,7 @@ def api_error(response: ClientResponse) -> ApiError:
 
 
 def encoded(body: Any) -> bytes:
-    """Return a body as JSON. Raises ApiError for one with a lone surrogate, as the server would refuse it."""
+    """Return a body as JSON. Raises ApiError for a lone surrogate, which the server would refuse."""
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError:
@@ -120,7 +120,7 @@ def encoded(body: Any) -> bytes:
 
 
 def refused_command(refused: Refused) -> ApiError:
-    """Return the error for a command that the gateway refused. A code of a newer server counts as status 400."""
+    """Return the error for a command that the gateway refused. An unknown code, of a newer server, gets status 400."""
     status = STATUS_BY_CODE.get(refused.code, 400)
     advised = refused.retry_after_ms / 1_000 if refused.retry_after_ms is not None else None
     details = tuple(Problem(problem.field, problem.message) for problem in refused.details)
@@ -128,7 +128,7 @@ def refused_command(refused: Refused) -> ApiError:
 
 
 def session_end(ended: Ended) -> Unauthorized | None:
-    """Return the error for a gateway that ended with the session; None: it ended for another reason."""
+    """Return the error for a gateway connection that ended with the session, or None if it ended for another reason."""
     if ended.code != GatewayClose.SESSION_ENDED:
         return None
     spec = ErrorCode.UNAUTHORIZED.spec

@@ -1,7 +1,7 @@
 """A gateway client on byte streams: `GatewayClient` with its WebSocket, without I/O.
 
-For every `Connect` of the client: `connect`, then send `data_to_send()` after every call and feed `receive_data`; after a
-`Disconnect`, send what is left and close the transport. Everything else is `client`'s.
+For every `Connect` of the client call `connect`, then send `data_to_send()` after every call and feed `receive_data`. After a
+`Disconnect` send the remaining bytes and close the transport. Use `client` for everything else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TARGET = "/client/v1/gateway"
 
 
 class GatewayLink:
-    """One connection at a time of `client`."""
+    """Connects `client` to one transport at a time."""
 
     def __init__(self, client: GatewayClient) -> None:
         self.client = client
@@ -28,13 +28,13 @@ class GatewayLink:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a connection is opening or open: without one, the transport is of no use."""
+        """Whether a connection is opening or open. If not, close the transport."""
         return self._ws is not None
 
     def connect(self, host: str, now: float) -> None:
-        """Begin the handshake on a new transport. `host`: the Host header's value, such as `chat.example.org:8080`.
+        """Begin the handshake on a new transport. `host`: the value of the Host header, such as `chat.example.org:8080`.
 
-        Raises LocalProtocolError for one that cannot be sent.
+        Raises LocalProtocolError for a host that cannot be sent.
         """
         self._ws, self._open = ClientWebSocket(host, TARGET, subprotocols=(self.client.encoding.value,)), False
 
@@ -63,7 +63,7 @@ class GatewayLink:
         self.client.disconnected(None, reason, now)
 
     def disconnect(self, code: int) -> bytes:
-        """End the WebSocket, as a `Disconnect` asks. Return the last bytes to send. Raises LocalProtocolError for a bad code."""
+        """Close the WebSocket, for a `Disconnect`. Return the last bytes to send. Raises LocalProtocolError for a bad code."""
         ws = self._ws
         if ws is None:
             return b""

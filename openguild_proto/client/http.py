@@ -34,20 +34,20 @@ class ConnectionBroken(Exception):
 
 
 def cannot_be_sent(misuse: Exception) -> LocalProtocolError:
-    """Return what to raise instead of `misuse`, a fault that h11 or Python found: without the value, which may be a token."""
+    """Return the exception to raise for `misuse`, found by h11 or Python. Leaves out the value, which may be a token."""
     fault = "not ASCII" if isinstance(misuse, UnicodeError) else str(misuse).partition(" b'")[0].partition(' b"')[0]
     return LocalProtocolError(f"the request cannot be sent: {fault}")
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # h11 sends most of them
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # most of these pass h11's checks
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
 class HttpClient:
-    """Call `send_request`, send the bytes it returns, and feed `receive_data` until it returns the response.
+    """One connection. Call `send_request`, send the bytes, and feed `receive_data` until it returns the response.
 
-    `host` is the Host header's value. Handles one request at a time. A body longer than `max_body_bytes`, or of very many small
-    chunks, breaks the connection.
+    `host` is the value of the Host header. Handles one request at a time. A body longer than `max_body_bytes`, or of very many
+    small chunks, breaks the connection.
     """
 
     __slots__ = (
@@ -82,10 +82,10 @@ class HttpClient:
         self, method: str, target: str, headers: tuple[tuple[str, str], ...] = (), body: bytes = b"",
         max_body_bytes: int | None = None,
     ) -> bytes:  # fmt: skip
-        """Return the bytes of a request. `max_body_bytes`: of the response, and those after it.
+        """Return the bytes of a request. `max_body_bytes`: of this response and later ones.
 
-        Raises LocalProtocolError while another request is in progress, for a body that is no bytes, and for a method, target or
-        header that cannot be sent, such as one that is not ASCII, or of the framing, which is the connection's.
+        Raises LocalProtocolError while another request is in progress, for a body that is not bytes, and for a method, target
+        or header that cannot be sent: one that is not ASCII, or a header of the framing, which the connection sets itself.
         """
         if not self.reusable:
             raise LocalProtocolError("the connection cannot take a request now")

@@ -1,7 +1,7 @@
-"""The state of a guild and of the user in a client: responses, and the log applied to them (PROTOCOL 7.9.5).
+"""The state of a guild and of the user in a client: responses, with the log's events applied (PROTOCOL 7.9.5).
 
-Every event says how something is now, not what is to be added to it. So the answers may be newer than the place that they
-name: applying an event again changes nothing.
+An event holds a new state and not a difference, so applying it twice changes nothing. Therefore a response may be newer than the
+position that it names.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class SeenMember(msgspec.Struct):
     username: str
     role: str
     display_name: str | None = None
-    timed_out_until: str | None = None  # a time, which may have passed; it does not count while they are an owner
+    timed_out_until: str | None = None  # may have passed; has no effect while the member is an owner
 
 
 class LogView(ABC):
-    """Base of the views: applies a log's events in order and once. `head`: the sequence of the last one."""
+    """Base of the views. Applies the events of a log in order and once. `head`: the sequence of the last one."""
 
     def __init__(self, head: int = 0) -> None:
         self.head = head
 
     def apply(self, sequence: int, wire: bytes | str) -> None:
-        """Apply the next event. One that is known already does nothing; a hole raises ValueError."""
+        """Apply the next event. Ignores repeats. Raises ValueError for a gap."""
         if sequence <= self.head:
             return
         if sequence != self.head + 1:
@@ -75,15 +75,15 @@ class LogView(ABC):
 
     @abstractmethod
     def _fold(self, content: LogContent) -> None:
-        """Apply what an event says; one that the view has no use for changes nothing."""
+        """Apply an event's content. Ignores content that the view does not use."""
 
 
 class GuildView(LogView):
-    """A guild with its channels and members by their ids, the ids of users who are banned, and the names of its invites.
+    """A guild: its channels and members by id, the ids of banned users, and the ids of its invites.
 
-    Begin with `start` and the answers of `GET /guilds/{id}`, `.../channels` and `.../members`, in any order, and with the
-    lowest place that they name; or with an empty view and the log's first event. Display names are those of the answers or of the
-    joins: the guild's log does not tell of a changed one (PROTOCOL 7.9.6).
+    Start with `start` and the responses of `GET /guilds/{id}`, `.../channels` and `.../members`, read in any order, and the
+    lowest position that they name; or with an empty view and the log's first event. Display names are those of the responses
+    or of joining: the guild's log does not report changes of them (PROTOCOL 7.9.6).
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class GuildView(LogView):
 
     @classmethod
     def start(cls, head: int, guild: Guild, channels: Iterable[Channel], members: Iterable[Member]) -> GuildView:
-        """Return the view of these answers, of which the one that was read first named `head`."""
+        """Return the view of these responses. `head`: the lowest position that they name."""
         view = cls()
         view.head, view.name = head, guild.name
         view.channels = {line.channel_id: SeenChannel(line.name, line.topic, line.position) for line in channels}

@@ -1,4 +1,4 @@
-"""The newest messages of a channel as a client shows them: a folded page, and the events behind it applied (PROTOCOL 7.8.2)."""
+"""The newest messages of a channel as a client shows them: a folded page, with later events applied (PROTOCOL 7.8.2)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ ChangeContent: TypeAlias = EditContent | RedactionContent | ReactionContent | Re
 
 
 class ShownReaction(msgspec.Struct):
-    """One emoji on a message. `me`: the user is among those who used it."""
+    """One emoji on a message. `me`: the user has used it."""
 
     count: int
     me: bool
 
 
 class ShownMessage(msgspec.Struct):
-    """A message as it is now. `text` None: taken back. `author`: their name, "" where it is not told."""
+    """A message in its current state. `text` None: redacted. `author`: their name, "" if unknown."""
 
     event_id: str
     sequence: int
@@ -52,9 +52,9 @@ _reactions = msgspec.json.Decoder(list[Reaction])
 
 
 class MessageList:
-    """`messages` by event id, oldest first, MAX_LISTED_MESSAGES at most.
+    """`messages` by event id, oldest first, at most MAX_LISTED_MESSAGES.
 
-    `head`: the log's sequence up to which they are true. `user_id`: whose view it is.
+    `head`: the sequence of the log up to which events are applied. `user_id`: the user who sees the list.
     """
 
     def __init__(self, user_id: str, page: Iterable[Message], head: int) -> None:
@@ -63,7 +63,7 @@ class MessageList:
         self._user_id = user_id
 
     def apply(self, sequence: int, wire: bytes | str) -> ShownMessage | None:
-        """Apply an event of the log. Return the message that is new or another one now; None: nothing that is shown changed."""
+        """Apply an event of the log. Return the new or changed message, or None if nothing visible changed."""
         if sequence <= self.head:
             return None
         self.head = sequence
@@ -74,7 +74,7 @@ class MessageList:
         match content:
             case MessageContent(author=author, content=text, reply_to=reply_to):
                 return self._post(event, sequence, author.username, text, reply_to)
-            case RedactedContent(reply_to=reply_to) if event.event_type == "message":  # it came when it was taken back
+            case RedactedContent(reply_to=reply_to) if event.event_type == "message":  # redacted before it arrived
                 return self._post(event, sequence, "", None, reply_to)
         return None
 

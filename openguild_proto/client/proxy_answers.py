@@ -1,7 +1,7 @@
-"""Recognises responses that come from a proxy or captive portal and not from the server.
+"""Recognises responses from a proxy or captive portal instead of the server.
 
-The client treats them as no response and retries. It follows no redirects: the token is sent only to the addresses that
-the client was given.
+The client treats them as no response and retries. It follows no redirects: it sends its token only to the addresses that it was
+configured with.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.client.retry_advice import is_temporary
 
-_SERVER_TYPES = frozenset({"application/json", "text/plain"})  # of all the server's responses
+_SERVER_TYPES = frozenset({"application/json", "text/plain"})  # the types of all responses of the server
 _SHOWN_CHARS = 200
 
 

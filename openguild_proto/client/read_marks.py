@@ -12,11 +12,11 @@ from openguild_proto.policy.backoff import Backoff
 W = TypeVar("W")
 
 KEPT = frozenset({429, 503})
-"""The statuses after which a mark is sent again; any other refusal drops it."""
+"""The statuses after which a position is sent again. Any other error drops it."""
 
 
 class ReadMark(Generic[W]):
-    """A position in a channel. `sequence` None: the newest event. `waiting`: the callers that wait for the answer."""
+    """A read position in a channel. `sequence` None: the newest event. `waiting`: the callers that wait for the answer."""
 
     __slots__ = ("channel_id", "sequence", "waiting")
 
@@ -26,17 +26,17 @@ class ReadMark(Generic[W]):
         self.waiting: list[W] = []
 
     def covers(self, sequence: int | None) -> bool:
-        """Return whether the user has read up to `sequence` when they have read up to this."""
+        """Return whether this position includes `sequence`."""
         return self.sequence is not None and sequence is not None and sequence <= self.sequence
 
     def raise_to(self, sequence: int | None) -> None:
-        """Move the position, never back."""
+        """Move the position forward, never back."""
         if self.sequence is not None and (sequence is None or sequence > self.sequence):
             self.sequence = sequence
 
 
 class ReadMarks(Generic[W]):
-    """`add` marks; `take` one at `next_at` and send it; then report `answered`, `refused` or `unanswered`."""
+    """The queue. Call `add`; at `next_at` call `take` and send the position; then call `answered`, `refused` or `unanswered`."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._marks: dict[str, ReadMark[W]] = {}  # by channel
@@ -48,7 +48,7 @@ class ReadMarks(Generic[W]):
         return bool(self._marks) or self._sent is not None
 
     def add(self, channel_id: str, sequence: int | None, *waiting: W) -> None:
-        """Add a position; it replaces an older one of the channel that waits. Raises LocalProtocolError."""
+        """Add a position. It replaces an older queued one of the channel. Raises LocalProtocolError if the queue is full."""
         mark = self._sent
         if mark is None or mark.channel_id != channel_id or not mark.covers(sequence):
             if channel_id not in self._marks and len(self._marks) >= MAX_PENDING_COMMANDS:
@@ -58,11 +58,11 @@ class ReadMarks(Generic[W]):
         mark.waiting += waiting
 
     def next_at(self) -> float | None:
-        """Return the monotonic time at which to `take` the next one; None: nothing waits, or one is on its way."""
+        """Return the monotonic time at which to call `take`; None: the queue is empty, or a position is being sent."""
         return self._next_at if self._marks and self._sent is None else None
 
     def take(self, now: float) -> ReadMark[W] | None:
-        """Return the mark to send now, that of the channel that has waited longest; None: it is not time."""
+        """Return the position to send now, of the channel that has waited longest; None: it is not time."""
         due = self.next_at()
         if due is None or now < due:
             return None
@@ -71,19 +71,19 @@ class ReadMarks(Generic[W]):
         return mark
 
     def answered(self) -> list[W]:
-        """The server has the position. Return who waits for the answer."""
+        """Handle success. Return the callers that wait for the answer."""
         self._backoff.reset()
         return self._settled()
 
     def refused(self, status: int, advised_secs: float | None, now: float) -> list[W]:
-        """The server refused: for a while, then it is sent again, else it is dropped. Return who is to be told of the refusal."""
+        """Handle an error. Return the callers to report it to; empty if the position will be sent again."""
         if status not in KEPT:
             return self._settled()
         self.unanswered(now, advised_secs)
         return []
 
     def unanswered(self, now: float, advised_secs: float | None = None) -> None:
-        """There is no answer: the connection was lost. It is sent again, unless a newer one replaces it."""
+        """Handle a lost connection. The position is sent again, unless a newer one replaces it."""
         self._next_at = max(self._next_at, now + self._backoff.next_delay(advised_secs))
         mark, self._sent = self._sent, None
         if mark is None:
@@ -95,7 +95,7 @@ class ReadMarks(Generic[W]):
         self._marks = {mark.channel_id: mark, **self._marks}
 
     def clear(self) -> list[W]:
-        """Drop all of them: they are of a user who is logged in no longer. Return who waits for an answer."""
+        """Drop all positions, because the user has logged out. Return the callers that wait."""
         marks = [*self._marks.values(), *([self._sent] if self._sent is not None else [])]
         self._marks, self._sent = {}, None
         return [waiting for mark in marks for waiting in mark.waiting]

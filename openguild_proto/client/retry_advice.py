@@ -1,4 +1,4 @@
-"""Reads a response's advice on retrying the request."""
+"""Retry advice in a response."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ def parse_retry_after(value: str | None) -> float | None:
 
 
 def is_temporary(status: int) -> bool:
-    """Return whether a status is due to overload, an outage or a drain, and not to the request itself, nor to what a server
-    does not offer (501).
+    """Return whether a status is due to overload, an outage or a drain.
+
+    Other statuses are due to the request, or to a feature that the server does not have (501).
     """
     return status in {408, 429} or (status >= 500 and status != 501)

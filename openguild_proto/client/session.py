@@ -20,10 +20,10 @@ from openguild_proto.sessions.tokens import unverified_issue_us
 
 
 class Session:
-    """The token pair of one login. `refresh_token` changes with every refresh.
+    """The token pair of one login. Every refresh replaces both tokens.
 
-    `refresh_at`: monotonic seconds. Without it, as for a pair loaded from disk, the client refreshes after a 401.
-    `positions`: up to where the program has handled each log; shared with the session that replaces this one.
+    `refresh_at`: monotonic seconds. If unknown, as for a pair loaded from disk, the client refreshes after a 401.
+    `positions`: how far the program has handled each log. They are passed on to the session that replaces this one.
     """
 
     __slots__ = ("access_token", "positions", "refresh_at", "refresh_token")
@@ -49,7 +49,7 @@ class Session:
         return cls(pair.access_token, pair.refresh_token, refresh_at, positions)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the pair and the positions for storage. Protect it like a password. The next refresh invalidates the pair."""
+        """Return the pair and the positions for storage. Store them like a password. The next refresh invalidates the pair."""
         positions = {log: [place.epoch, place.sequence] for log, place in self.positions.items()}
         return {"access_token": self.access_token, "refresh_token": self.refresh_token, "positions": positions}
 
@@ -68,7 +68,7 @@ class Session:
 
 
 def _lifetime_secs(pair: TokenPair) -> float:
-    """Return the access token's lifetime by the server's clock, as this machine's may be wrong; 0 if unknown.
+    """Return the access token's lifetime by the server's clock, since the local clock may be wrong; 0 if unknown.
 
     Uses the token's time of issue and not the Date header, which a proxy may set.
     """
@@ -82,7 +82,7 @@ class Step(Enum):
     """The next step after an attempt."""
 
     DONE = "done"
-    RETRY = "retry"  # after a delay; only for repeatable requests
+    RETRY = "retry"  # after a delay; only repeatable requests
     REFRESH = "refresh"  # get a new token, then retry
     FAIL = "fail"
 

@@ -1,8 +1,8 @@
 """A subscription to one channel across many connections, without I/O: resume, deduplication and reconnect delays.
 
-For each connection: `connect`, send `data_to_send()`, feed `receive_data` and deadlines, take the events. A
-`Disconnected` says how long to wait before the next `connect`; an `Ended` is final. Repeated events are dropped by their
-sequence. A gap ends the connection: after the reconnect the server replays the missing events from the log.
+For each connection: `connect`, send `data_to_send()`, feed `receive_data` and deadlines, take the events. `Disconnected` has
+the delay before the next `connect`; `Ended` is final. Repeated events are dropped by their sequence. A gap ends the
+connection: after the reconnect the server replays the missing events from the log.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EPOCH = re.compile(r"[1-9][0-9]{0,15}")
 
 
 class Opened(msgspec.Struct, frozen=True, gc=False):
-    """The server has accepted the stream; `since` is the requested position."""
+    """The server has accepted the stream. `since` is the requested position."""
 
     since: int | None
 
@@ -60,7 +60,8 @@ class Disconnected(msgspec.Struct, frozen=True, gc=False):
 class Ended(msgspec.Struct, frozen=True, gc=False):
     """The stream ended for good. `code`: an HTTP status or a terminal close code (PROTOCOL 8.9.2).
 
-    `reason`: of the close frame, or what the refusal says. `error`: the code of a refusal (PROTOCOL 3.6), such as "forbidden".
+    `reason`: of the close frame or the error response. `error`: the code of an error response (PROTOCOL 3.6), such as
+    "forbidden".
     """
 
     code: int
@@ -74,9 +75,9 @@ StreamEvent: TypeAlias = Opened | Delivered | Notified | Disconnected | Ended
 class StreamClient:
     """One stream. `channel_id` None: the notification stream, which has no sequences.
 
-    `since` is exclusive; None starts with the newest events. `position` is the last sequence delivered, at first `since`.
-    `epoch` is the epoch of the log that `position` belongs to, None until the server has sent it: store both together.
-    `jitter()` returns a number in [0, 1). Raises LocalProtocolError for a position or an epoch that no log has.
+    `since` is exclusive; None starts with the newest events. `position` is the last sequence delivered, initially `since`.
+    `epoch` is the epoch of the log that `position` belongs to, None until the server has sent it. Store both together.
+    `jitter()` returns a number in [0, 1). Raises LocalProtocolError for a position or an epoch out of range.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class StreamClient:
         return self._ws is not None
 
     def connect(self, host: str, token: str, now: float) -> None:
-        """Begin a handshake on a new transport. Raises LocalProtocolError while connected, and for what cannot be sent."""
+        """Begin a handshake on a new transport. Raises LocalProtocolError while connected, or for a bad host or token."""
         if self._ws is not None:
             raise LocalProtocolError("the stream is connected")
         if self.channel_id is None:
@@ -263,7 +264,7 @@ def _epoch_from_headers(headers: Headers) -> int | None:
 
 
 def _rejects_epoch(refusal: ClientResponse) -> bool:
-    """Return whether the server rejects the `epoch` parameter: during a rollout the stream may reach an older release."""
+    """Return whether the server rejects the `epoch` parameter. An older release, reached during a rollout, does."""
     refused = api_error(ClientResponse(400, (), refusal.body))
     named = any(problem.field == "epoch" for problem in refused.details)
     return named and refused.code == ErrorCode.VALIDATION.spec.code

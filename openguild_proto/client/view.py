@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class SeenMessage(msgspec.Struct):
-    """A message in a view. `reactions`: the users of each emoji, by the first use."""
+    """A message in a view. `reactions`: the users of each emoji, in the order of first use."""
 
     event_id: str
     sequence: int
     author_id: str
-    text: str | None  # None: taken back
+    text: str | None  # None: redacted
     versions: int = 1
     edited: bool = False
     pinned: bool = False
@@ -40,14 +40,14 @@ class SeenMessage(msgspec.Struct):
 
 
 class ChannelView:
-    """Apply the log's events from its beginning, in order and once; `messages` are by event id, in the order of the log."""
+    """The messages of a channel by event id, in the order of the log. Apply the log from its beginning, in order and once."""
 
     def __init__(self) -> None:
         self.messages: dict[str, SeenMessage] = {}
         self.head = 0
 
     def apply(self, sequence: int, wire: bytes | str) -> None:
-        """Apply the next event. One that is known already does nothing; a hole raises ValueError."""
+        """Apply the next event. Ignores repeats. Raises ValueError for a gap."""
         if sequence <= self.head:
             return
         if sequence != self.head + 1:
@@ -63,7 +63,7 @@ class ChannelView:
             case EditContent(target=target, content=text) if (message := self._whole(target)) is not None:
                 message.text, message.versions, message.edited = text, message.versions + 1, True
             case EditContent(target=target) | RedactedContent(target=str(target)) if target in self.messages:
-                if event.event_type == "message.edited":  # the message came redacted, its edit perhaps not yet
+                if event.event_type == "message.edited":  # the message arrived redacted, its edit may not have
                     self.messages[target].versions += 1
             case RedactionContent(target=target) if (message := self._whole(target)) is not None:
                 self._redact(message, event.event_id)
@@ -75,7 +75,7 @@ class ChannelView:
                 message.pinned = event.event_type == "message.pinned"
 
     def pinned(self) -> Iterable[SeenMessage]:
-        """The pinned messages, by their place in the log."""
+        """Return the pinned messages, in the order of the log."""
         return (message for message in self.messages.values() if message.pinned)
 
     def _post(self, sequence: int, event: CanonicalEvent, text: str | None, reply_to: str | None) -> None:
@@ -84,7 +84,7 @@ class ChannelView:
             answered.replies += 1
 
     def _whole(self, event_id: str) -> SeenMessage | None:
-        """Return the message, if nothing has taken its text away: what came before that and is read now left no trace."""
+        """Return the message unless it is redacted. Earlier changes of a redacted message have no effect."""
         message = self.messages.get(event_id)
         return message if message is not None and message.redacted_by is None else None
 
@@ -94,7 +94,7 @@ class ChannelView:
 
 
 def without(reactions: dict[str, T], emoji: str | None) -> dict[str, T]:
-    """Return the reactions without those with the emoji; None: without any."""
+    """Return the reactions without this emoji, or no reactions for None."""
     return {used: reaction for used, reaction in reactions.items() if emoji not in {None, used}}
 
 

@@ -1,6 +1,6 @@
-"""One WebSocket from the client's side, without I/O: handshake, messages, close. For a single connection.
+"""One WebSocket connection from the client's side, without I/O: handshake, messages, close.
 
-Send `data_to_send()` after every call, feed `receive_data`, and take the events. `Accepted` comes first; the last event is
+Send `data_to_send()` after every call, feed `receive_data`, and take the events. `Accepted` comes first. The last event is
 `Refused`, `Closed` or `Broken`, after which nothing more is read. At the end of the transport call `receive_eof`.
 """
 
@@ -41,26 +41,26 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A whole message: `str` for text, `bytes` for binary."""
+    """A complete message: `str` for text, `bytes` for binary."""
 
     payload: str | bytes
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
-    """The server answered the upgrade with another status than 101. The body may be cut off."""
+    """The server answered the upgrade with a status other than 101. The body may be truncated."""
 
     response: ClientResponse
 
 
 class Closed(msgspec.Struct, frozen=True, gc=False):
-    """The server sent a close frame, which is answered. `code` 1005: it named none."""
+    """The server sent a close frame, and the reply is queued. `code` 1005: the frame had no code."""
 
     code: int
     reason: str
 
 
 class Broken(msgspec.Struct, frozen=True, gc=False):
-    """The server broke the protocol, or a bound of this client."""
+    """The server broke the protocol, or exceeded a bound of this client."""
 
     reason: str
 
@@ -69,7 +69,7 @@ WebSocketEvent: TypeAlias = Accepted | Message | Refused | Closed | Broken
 
 
 class ClientWebSocket:
-    """Begins with the handshake for `target` (path and query) on `host`; `token` is sent as a bearer token.
+    """A connection that begins with the handshake for `target` (path and query) on `host`. `token`: sent as a bearer token.
 
     Raises LocalProtocolError for a host, target, token or subprotocol that cannot be sent.
     """
@@ -78,15 +78,14 @@ class ClientWebSocket:
         self._ws = WSConnection(ConnectionType.CLIENT)
         self._open = False
         self._over = False
-        self._parts: list[str | bytes] = []  # of a message, or of the body of a refusal
+        self._parts: list[str | bytes] = []  # of a message, or of the body of an error response
         self._size = 0
         self._head: bytes | None = b""  # of the handshake response, until it is complete
         self._interim = 0
         self._refusal = ClientResponse(0, (), b"")
         if any(not name.isascii() or WHOLE_TOKEN.fullmatch(name.encode()) is None for name in subprotocols):
-            raise LocalProtocolError(
-                "the request cannot be sent: a subprotocol is a token"
-            )  # it may hold the access token
+            # The message leaves out the subprotocol, which may contain the access token.
+            raise LocalProtocolError("the request cannot be sent: a subprotocol is a token")
         try:
             headers = [(b"authorization", b"Bearer " + token.encode("ascii"))] if token is not None else []
             request = events.Request(host=host, target=target, subprotocols=list(subprotocols), extra_headers=headers)
@@ -96,7 +95,7 @@ class ClientWebSocket:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is read."""
+        """Whether no more data is read."""
         return self._over
 
     def data_to_send(self) -> bytes:
@@ -114,7 +113,7 @@ class ClientWebSocket:
             self._send(events.BytesMessage(data=payload))
 
     def close(self, code: int = CloseCode.NORMAL) -> None:
-        """Queue a close frame, if the WebSocket is open; nothing more is read. Raises LocalProtocolError for an invalid code."""
+        """Queue a close frame if the WebSocket is open; no more data is read. Raises LocalProtocolError for an invalid code."""
         if not is_sendable(code):
             raise LocalProtocolError(f"close code {code} must not be sent")
         if self._open:
@@ -141,13 +140,13 @@ class ClientWebSocket:
         return found
 
     def receive_eof(self) -> list[WebSocketEvent]:
-        """Note the end of the transport. It may be that of a refusal's body (RFC 9112 6.3)."""
+        """Handle the end of the transport, which may end the body of an error response (RFC 9112 6.3)."""
         if self._over:
             return []
         return [self._refused() if self._refusal.status else self._break("the connection ended")]
 
     def _skip_interim_answers(self, data: bytes) -> bytes:
-        """Drop interim responses, which wsproto takes for the response (RFC 9110 15.2); b"" until the head is complete."""
+        """Drop interim responses, which wsproto would take for the final one (RFC 9110 15.2). b"" until the head is complete."""
         if self._head is None:
             return data
         self._head += data
@@ -183,9 +182,8 @@ class ClientWebSocket:
                 self._send(event.response())
                 return None
             case events.CloseConnection(code=code, reason=reason):
-                broken = (
-                    self._ws.state is ConnectionState.OPEN
-                )  # no close frame has come: wsproto reports a fault of the server's
+                # If the state is still OPEN no close frame has come: wsproto reports a protocol error of the server.
+                broken = self._ws.state is ConnectionState.OPEN
                 self._send(event.response())
                 self._over = True
                 return Broken(f"the server broke RFC 6455: close code {code}") if broken else Closed(code, reason or "")
@@ -196,7 +194,7 @@ class ClientWebSocket:
         if self._size > MAX_STREAM_MESSAGE_CHARS:
             return self._break("a message is too large")
         if self._parts or not finished:
-            if part:  # of empty ones there may be any number
+            if part:  # there may be any number of empty ones
                 self._parts.append(part)
             if not finished:
                 return None
@@ -208,7 +206,7 @@ class ClientWebSocket:
     def _send(self, event: events.Event) -> None:
         try:
             self._out.append(self._ws.send(event))
-        except WsprotoMisuse:  # a close frame was sent
+        except WsprotoMisuse:  # a close frame was already sent
             return
 
     def _refused(self) -> Refused:

@@ -1,6 +1,6 @@
-"""The hub: rings, their subscribers, the change from replay to live, depths, and slow consumers.
+"""The hub: rings and their subscribers, the switch from replay to live, depths, and slow consumers.
 
-A ring is named by its key, a string: a channel id or a user's notification ring. docs/fan-out.md has a driver. It uses:
+A ring is named by a string: a channel id or a user's notification ring. docs/fan-out.md has a driver. It uses:
 
 - commands: `open`, `publish`, `subscribe`, `replayed`, `unsubscribe`, `close`;
 - the flush: `flush_plan` returns subscribers that are behind, `take` a span of whole frames, `sent` moves the cursor and
@@ -8,7 +8,7 @@ A ring is named by its key, a string: a channel id or a user's notification ring
 - bursts: `publish` returns True when the ring is half full, `stretch` enlarges it until it is flushed, `has_room` checks it;
 - getters: `head`, `depth`, `depths`, `subscriber_count`, `replay_range`.
 
-A subscriber has one cursor, `position`. While the ring does not hold `position + 1` the subscriber is *replaying*: storage
+A subscriber has one cursor, `position`. While the ring has dropped `position + 1` the subscriber is *replaying*: storage
 supplies the log in pages. As soon as the ring holds the next frame it is *live*. The cursor only moves forward, so no event
 is lost or repeated in between.
 """
@@ -36,7 +36,7 @@ class SubscriberState(Enum):
 
 
 class Subscriber:
-    """One reader of one ring. `owner` is the runtime's: any object with which it finds the socket."""
+    """A reader of one ring. The hub does not use `owner`: a runtime finds the socket by it."""
 
     __slots__ = (
         "_handle",
@@ -55,7 +55,7 @@ class Subscriber:
         self._handle = handle
         self._holds = 0
         self._hub = hub
-        self._is_parked = False  # by its owner
+        self._is_parked = False  # set by the owner through `parked`
         self._position = position
         self._joined_head = head
         self._slot = -1
@@ -65,13 +65,13 @@ class Subscriber:
 
     @property
     def position(self) -> int:
-        """The last sequence handed over, from which the reader can resume."""
+        """The last sequence handed over. The reader can resume after it."""
         if self.state is SubscriberState.LIVE:
             return self._hub.frames(self.ring).cursor(self._slot)
         return self._position
 
     def leave(self) -> None:
-        """Take nothing more from the ring. Idempotent."""
+        """Leave the ring. Idempotent."""
         self._hub.unsubscribe(self)
 
     @property
@@ -95,17 +95,17 @@ class Subscriber:
 
     @property
     def held(self) -> bool:
-        """Whether it is given nothing for now."""
+        """Whether deliveries to this subscriber are paused by `hold`."""
         return self._holds > 0
 
     def hold(self, count: int) -> None:
-        """Give it nothing (1), or something again (-1), which is to be flushed. Holds add up."""
+        """Pause deliveries (1) or undo one such call (-1). Calls add up. Flush the ring after the last is undone."""
         self._holds += count
         self._park()
 
 
 class Lagged(NamedTuple):
-    """A subscriber that the ring has overrun: how many frames it misses, and the sequence to resume from."""
+    """A subscriber that was overrun: the number of frames it misses, and the sequence to resume from."""
 
     subscriber: Subscriber
     missed: int
@@ -120,16 +120,16 @@ class _RingEntry:
         self.unflushed_events = self.unflushed_bytes = 0  # published since the last flush
         self.stretched = False  # enlarged for a burst
         self.live: dict[int, Subscriber] = {}  # slot -> subscriber
-        self.replaying: dict[Subscriber, None] = {}  # in the order in which they came
+        self.replaying: dict[Subscriber, None] = {}  # in the order of arrival
 
 
 class Hub:
-    """All rings of a process: each holds the newest frames of one log, for any number of subscribers.
+    """The rings of a process. Each holds the newest frames of one log for any number of subscribers.
 
-    - `capacity_events`, `capacity_bytes`: what one ring holds at most.
-    - `ring_type`: its class; None: the compiled one where it was built, else PureRing.
+    - `capacity_events`, `capacity_bytes`: the bounds of a ring.
+    - `ring_type`: its class; None: the compiled ring if it is built, else PureRing.
 
-    A ring that is not open, a sequence out of order, and a subscriber in the wrong state raise LocalProtocolError.
+    Methods raise LocalProtocolError for a ring that is not open, a sequence out of order, or a subscriber in the wrong state.
     """
 
     def __init__(
@@ -185,9 +185,9 @@ class Hub:
     def publish(self, ring: str, frame: bytes, sequence: int) -> bool:
         """Append the prepared `frame`, in O(1) for any number of subscribers.
 
+        Return True if unflushed frames fill half of the ring, or all but one capacity of a stretched ring.
+        Then flush or `stretch` the ring before the next publish, or the burst overruns readers that keep up.
         Raises LocalProtocolError unless `sequence` is `head + 1`.
-        Return True if unflushed frames fill half of the ring; for a stretched ring, if less than one ring's room is left.
-        Then flush or `stretch` it before the next publish, or the burst overruns readers that keep up.
         """
         entry = self._entry(ring)
         frames = entry.frames
@@ -200,10 +200,10 @@ class Hub:
         return self._fills(entry, STRETCHED_RINGS - 1 if entry.stretched else 0.5)
 
     def rewrite(self, ring: str, rewritten: Callable[[bytes], bytes | None]) -> int:
-        """Give every frame that the ring holds to `rewritten`, and put what it returns in the frame's place.
+        """Call `rewritten` with every frame in the ring, and replace the frame with the result unless it is None.
 
-        None leaves a frame as it is. Returns how many were replaced; 0 if the ring is not open. A reader that has such a frame
-        before it gets the new one.
+        Return the number of replaced frames, 0 if the ring is not open. Readers that have not reached a replaced frame get
+        the new one.
         """
         entry = self._rings.get(ring)
         if entry is None:
@@ -217,16 +217,16 @@ class Hub:
         return replaced
 
     def _fills(self, entry: _RingEntry, rings: float) -> bool:
-        """Return whether the unflushed frames fill this many rings, in events or in bytes."""
+        """Return whether the unflushed frames fill `rings` times the capacity, in events or in bytes."""
         return (
             entry.unflushed_events >= rings * self._capacity_events
             or entry.unflushed_bytes >= rings * self._capacity_bytes
         )
 
     def stretch(self, ring: str) -> bool:
-        """Enlarge the ring by the factor STRETCHED_RINGS until it is `flushed`, for a burst that cannot be flushed at once.
+        """Enlarge the ring by the factor STRETCHED_RINGS until `flushed`, for a burst that cannot be flushed at once.
 
-        Return False if it is stretched already.
+        Return False if it is already enlarged.
         """
         entry = self._entry(ring)
         if entry.stretched:
@@ -236,12 +236,12 @@ class Hub:
         return True
 
     def has_room(self, ring: str) -> bool:
-        """Return False if unflushed frames fill half of a stretched ring: publish nothing that the log can supply later."""
+        """Return False if unflushed frames fill half of a stretched ring. Leave further events in the log until there is room."""
         entry = self._rings.get(ring)
         return entry is None or not entry.stretched or not self._fills(entry, STRETCHED_RINGS / 2)
 
     def flushed(self, ring: str) -> None:
-        """Mark the ring as flushed: every subscriber has all frames or is parked."""
+        """Mark the ring as flushed: every subscriber has received all frames or is parked."""
         entry = self._entry(ring)
         entry.unflushed_events = entry.unflushed_bytes = 0
         if entry.stretched:
@@ -251,12 +251,12 @@ class Hub:
     # --- subscribers -------------------------------------------------------------------------------
 
     def subscribe(self, ring: str, since: int, owner: object = None, handle: int = -1) -> Subscriber:
-        """Add a reader that has all events up to `since`. Raises LocalProtocolError if `since` is beyond the head.
+        """Add a subscriber that has all events up to `since`. Raises LocalProtocolError if `since` is beyond the head.
 
-        `handle`: a number of 32 bits, bound to its place in the ring for exactly as long as it has one.
+        `handle`: a 32-bit number, such as a file descriptor, bound to the subscriber's slot while it is live.
         """
         entry = self._entry(ring)
-        if not -MAX_INT - 1 <= handle <= MAX_INT:  # the ring would refuse it when the reader has its place
+        if not -MAX_INT - 1 <= handle <= MAX_INT:  # checked here, since the ring would raise only when it goes live
             raise LocalProtocolError(f"handle {handle} has more than 32 bits")
         if not 0 <= since <= entry.frames.head:
             raise LocalProtocolError(f"since {since} is not within 0 and {entry.frames.head}")
@@ -278,14 +278,14 @@ class Hub:
         return True
 
     def replay_range(self, subscriber: Subscriber) -> tuple[int, int] | None:
-        """Return (after, upto): storage must supply after < sequence <= upto, the ring has the rest. None: it is live."""
+        """Return (after, upto): storage must supply after < sequence <= upto, the ring has the rest. None: it is not replaying."""
         if subscriber.state is not SubscriberState.REPLAYING:
             return None
         entry = self._entry(subscriber.ring)
         return None if self._try_live(entry, subscriber) else (subscriber._position, entry.frames.tail - 1)
 
     def replayed(self, subscriber: Subscriber, upto: int) -> None:
-        """Record that the events up to `upto` are with the socket. The subscriber goes live if the ring has the rest."""
+        """Record that the socket has the events up to `upto`. The subscriber goes live if the ring has the rest."""
         if subscriber.state is not SubscriberState.REPLAYING:
             raise LocalProtocolError("the subscriber is not replaying")
         entry = self._entry(subscriber.ring)
@@ -309,7 +309,7 @@ class Hub:
     # --- flush -------------------------------------------------------------------------------------
 
     def flush_plan(self, ring: str, limit: int) -> list[Subscriber]:
-        """Return up to `limit` live subscribers that are behind and not parked, in turn. None left: the ring is flushed."""
+        """Return up to `limit` live subscribers that are behind and not parked, in turn. An empty list: the ring is flushed."""
         entry = self._entry(ring)
         live = entry.live
         return [live[slot] for slot in entry.frames.pending(limit)]
@@ -319,7 +319,7 @@ class Hub:
         return self._entry(ring).live[slot]
 
     def take(self, subscriber: Subscriber, max_bytes: int) -> bytes:
-        """Return a contiguous span of whole frames for this subscriber, b"" if there are none, or it is held."""
+        """Return a contiguous span of whole frames for this subscriber; b"" if there are none, or if it is held or not live."""
         if subscriber.state is not SubscriberState.LIVE or subscriber.held:
             return b""
         return self._rings[subscriber.ring].frames.take(subscriber._slot, max_bytes)
@@ -357,9 +357,9 @@ class Hub:
         return self._entry(ring).frames.head
 
     def depth(self, ring: str) -> int:
-        """Return how many events the ring's deepest subscriber is behind, at most the capacity.
+        """Return how many events the ring's slowest subscriber is behind, at most the capacity.
 
-        A replaying subscriber counts the events published since it joined: the replay itself is not a backlog.
+        For a replaying subscriber only the events published since it joined count: the replay itself is not a backlog.
         """
         entry = self._entry(ring)
         depth = entry.frames.depth()
@@ -370,7 +370,7 @@ class Hub:
     def depths(self, limit: int | None = None) -> list[tuple[str, int]]:
         """Return (ring, depth) of the rings with a backlog, deepest first, at most `limit`."""
         deep = [(ring, depth) for ring in self._active if (depth := self.depth(ring)) > 0]
-        self._active = dict.fromkeys(ring for ring, _ in deep)  # the others have no backlog before the next publish
+        self._active = dict.fromkeys(ring for ring, _ in deep)  # the others have no backlog until their next publish
         deep.sort(key=lambda item: -item[1])
         return deep[:limit]
 

@@ -1,6 +1,6 @@
-"""Selects the compiled ring if it was built, else the pure one.
+"""Selects the compiled ring if it is built, else the pure-Python ring.
 
-The core reads no environment variables. To get the pure ring, pass `openguild_proto.fanout.ring.Ring` to the hub.
+The core reads no environment variables. To use the pure ring, pass `openguild_proto.fanout.ring.Ring` to the hub.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Frames have consecutive indices. The ring holds the newest frames, from `tail` to `head`, bounded in events and in bytes.
 A subscriber is a slot with a cursor: the index of the last frame that it has received. Publishing visits no subscriber, so
-its cost does not depend on their number.
+its cost does not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections import deque
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_EVENTS, MAX_RING_INDEX
 
-MAX_INT = 2**31 - 1  # of C, as the compiled ring has it
+MAX_INT = 2**31 - 1  # of a C int, the limit of the compiled ring
 
 
 class Ring:
-    """A ring bounded by `capacity_events` and `capacity_bytes`. It always keeps one frame, of any size.
+    """A ring bounded by `capacity_events` and `capacity_bytes`. It always keeps the newest frame, of any size.
 
-    `pending` skips a parked slot, which something else serves. All methods raise `LocalProtocolError` for a slot that is
-    not attached.
+    A parked slot is served by something else, so `pending` skips it. Every method that takes a slot raises `LocalProtocolError`
+    unless the slot is attached.
     """
 
     __slots__ = (
@@ -56,7 +56,7 @@ class Ring:
     # --- publishing --------------------------------------------------------------------------------
 
     def publish(self, frame: bytes) -> int:
-        """Append one frame and return its index. Drops the oldest frames when a bound is exceeded."""
+        """Append a frame and return its index. Drops the oldest frames while a bound is exceeded."""
         _check(frame)
         frames = self._frames
         frames.append(frame)
@@ -67,13 +67,13 @@ class Ring:
         return self.head
 
     def frame(self, index: int) -> bytes:
-        """Return the frame at this index, which the ring must hold."""
+        """Return the frame at this index. Raises LocalProtocolError if the ring does not hold it."""
         if not self.tail <= index <= self.head:
             raise LocalProtocolError("the ring does not hold this frame")
         return self._frames[index - self.tail]
 
     def replace(self, index: int, frame: bytes) -> None:
-        """Put another frame in the place of one that the ring holds: its content was taken away."""
+        """Replace a frame, whose content was redacted. Raises LocalProtocolError if the ring does not hold it."""
         old = self.frame(index)
         _check(frame)
         self._bytes += len(frame) - len(old)
@@ -88,7 +88,7 @@ class Ring:
 
     @property
     def tail(self) -> int:
-        """Index of the oldest frame, head + 1 if there is none."""
+        """Index of the oldest frame, or head + 1 if the ring is empty."""
         return self.head - len(self._frames) + 1
 
     @property
@@ -120,7 +120,7 @@ class Ring:
         return slot
 
     def detach(self, slot: int) -> None:
-        """Free the slot, which `attach` may return again at once."""
+        """Free the slot. `attach` may reuse it at once."""
         self.cursor(slot)
         self._cursors[slot] = -1
         self._parked[slot] = 0
@@ -163,9 +163,9 @@ class Ring:
     # --- reading -----------------------------------------------------------------------------------
 
     def take(self, slot: int, max_bytes: int) -> bytes:
-        """Return the slot's next frames, whole and contiguous: at least one, more while within `max_bytes`.
+        """Return the slot's next frames, whole and contiguous: at least one, more while they fit in `max_bytes`.
 
-        b"" if there are none, or if the slot has lagged.
+        Return b"" if there are none or the slot has lagged.
         """
         first = self.cursor(slot) + 1 - self.tail
         if first < 0 or first >= len(self._frames):
@@ -183,9 +183,9 @@ class Ring:
         return b"".join(span)
 
     def sent(self, slot: int, nbytes: int) -> bytes:
-        """Record that the kernel took `nbytes` of the span of `take`: moves the cursor by whole frames.
+        """Record that the kernel accepted `nbytes` of the span from `take`, and move the cursor by whole frames.
 
-        Return the rest of a cut frame, which must be sent before anything else on that socket.
+        A partly sent frame counts as whole: its rest is returned and must be sent before anything else on that socket.
         """
         position = self.cursor(slot) + 1 - self.tail
         if position < 0:

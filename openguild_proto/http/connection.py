@@ -1,4 +1,4 @@
-"""The server side of HTTP/1.1: gives whole requests (reader.py) and encodes responses."""
+"""The server side of HTTP/1.1: returns complete requests (reader.py) and encodes responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UPGRADE_REQUIRED = 426  # has Upgrade (RFC 9110 15.5.22), and so the connection 
 class HttpConnection:
     """Encodes the responses to the requests of `reader`, one at a time, in order (RFC 9112 9.3.2).
 
-    It keeps no phase: the caller knows whether a request awaits a response (connection/phases.py).
+    Keeps no state of its own: the caller knows whether a request awaits a response (connection/phases.py).
     """
 
     __slots__ = ("_policy", "reader")
@@ -38,7 +38,7 @@ class HttpConnection:
         return data, True
 
     def refuse(self, refusal: Refusal) -> tuple[bytes, str]:
-        """Return the bytes of the last response of this connection, to an invalid head or body, and its request id.
+        """Return the bytes of the final response, to an invalid head or body, and its request id.
 
         The id is new if the head could not be read.
         """
@@ -49,9 +49,9 @@ class HttpConnection:
     def _response_bytes(self, response: Response, request_id: str) -> bytes:
         request, exchange, status = self.reader.request, self.reader.exchange, response.status
         is_number = isinstance(status, int)  # the caller may not check types
-        if not (is_number and 200 <= status <= 599):  # RFC 9110 15: an interim one is no response
+        if not (is_number and 200 <= status <= 599):  # RFC 9110 15: 1xx is not a final response
             raise LocalProtocolError(f"status {status!r}: a response has one of 200 to 599")
-        if not isinstance(response.body, (bytes, bytearray)):  # h11 would have begun the response before it notices
+        if not isinstance(response.body, (bytes, bytearray)):  # h11 would notice too late
             raise LocalProtocolError("the body of a response is bytes; Response.text and Response.json encode theirs")
         content = b"" if status in _WITHOUT_CONTENT else response.body
         body = b"" if request is not None and request.method == "HEAD" else content
@@ -73,13 +73,13 @@ class HttpConnection:
         return exchange.response(status, _reason(status), headers, body)
 
     def continue_response(self) -> bytes:
-        """Return the response 100 Continue (RFC 9110 10.1.1); b"" without Expect: 100-continue."""
+        """Return the response 100 Continue (RFC 9110 10.1.1), or b"" if the request has no Expect: 100-continue."""
         return self.reader.exchange.interim(100, "Continue", []) if self.reader.expects_continue else b""
 
     def switch(self, accept_token: bytes, subprotocol: str | None, more: Headers = ()) -> bytes:
-        """Return the bytes of 101 Switching Protocols (RFC 6455 4.2.2), with `more` headers.
+        """Return the bytes of 101 Switching Protocols (RFC 6455 4.2.2), with the headers `more`.
 
-        Raises LocalProtocolError for those of the handshake among them.
+        Raises LocalProtocolError if `more` has headers of the handshake.
         """
         for name, _ in more:
             if name.lower() == "upgrade" or name.lower().startswith("sec-websocket-"):

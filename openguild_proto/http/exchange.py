@@ -1,4 +1,4 @@
-"""The interface of the two ways to read a request: by patterns (fast_path.py), or line by line with h11 (lines.py)."""
+"""The interface of the two request readers: by patterns (fast_path.py), and line by line with h11 (lines.py)."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class HeadReader(Protocol):
     """Reads heads."""
 
     def read_head(self, buffer: bytearray) -> Head | Rule | None:
-        """Remove and return a head at the start of `buffer`; None: it is incomplete, or not supported by this reader."""
+        """Remove and return the head at the start of `buffer`; None: it is incomplete, or not supported by this reader."""
 
 
 class Exchange(Protocol):
     """Reads the rest of a request and encodes its response."""
 
     def pass_body(self, data: bytes) -> bytes:
-        """Take bytes of a body of known length; return those of the request."""
+        """Process bytes of a body of known length, and return the bytes for the request."""
 
     def end_chunks(self) -> None:
-        """Note the last chunk; trailers follow. The reader counts the chunks."""
+        """Process the last chunk; trailers follow. The reader counts the chunks."""
 
     def pass_trailer(self, line: bytes) -> None:
-        """Take a line of the trailer section with its CRLF; an empty one ends it."""
+        """Process a line of the trailer section with its CRLF. An empty line ends the section."""
 
     def end_body(self) -> Rule | None:
-        """Note the end of the request; return the rule that it broke, or None."""
+        """Process the end of the request. Return the rule that it broke, or None."""
 
     def interim(self, status: int, reason: str, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Return the bytes of an interim response (RFC 9110 15.2). Raises LocalProtocolError."""
@@ -51,4 +51,4 @@ class Exchange(Protocol):
         """Return the bytes of the final response. Raises LocalProtocolError for an invalid field value."""
 
     def begin_next(self) -> bool:
-        """Prepare for the next request; False: none may follow."""
+        """Prepare for the next request. Return False if none may follow."""

@@ -1,4 +1,4 @@
-"""The fast path for common requests: a complete HTTP/1.1 head, with a body of known length or none, or a WebSocket handshake.
+"""The fast path for common requests: a complete HTTP/1.1 head with a body of known length or none, or a WebSocket handshake.
 
 Two patterns have the grammar that strictness.py checks line by line, so a second parse by h11 is not needed. All other
 requests (an incomplete head, HTTP/1.0, chunks, Expect, other upgrades, Connection: close, anything malformed) take the slow
@@ -23,13 +23,13 @@ _FIELD_LINES = re.compile(rb"((?:" + TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n")
 _CHECKED = frozenset(
     {"host", "content-length", "connection", "upgrade", "transfer-encoding", "expect", "te", "trailer"}
 )
-_UPGRADES = frozenset({"upgrade", "keep-alive, upgrade"})  # of Connection, as clients and browsers send it
-MAX_REMEMBERED_BYTES, MAX_REMEMBERED_FIELDS = 2_048, 32  # of a connection, which may be idle: 11 KiB at most
+_UPGRADES = frozenset({"upgrade", "keep-alive, upgrade"})  # values of Connection that clients and browsers send
+MAX_REMEMBERED_BYTES, MAX_REMEMBERED_FIELDS = 2_048, 32  # per connection, which may be idle: at most 11 KiB
 NO_BODY = Framing(0, chunked=False, expects_continue=False)
 
 
 class _Fields(NamedTuple):
-    """The header fields of a head: their lines with the empty line behind them, and what they say."""
+    """The header fields of a head: their lines with the final empty line, and the parsed fields."""
 
     lines: bytes
     headers: Headers
@@ -41,9 +41,9 @@ _NO_FIELDS = _Fields(b"", (), NO_BODY, upgrades=False)
 
 
 class PatternHeads:
-    """Reads common heads, and leaves all others in the buffer.
+    """Reads common heads and leaves all others in the buffer.
 
-    It remembers the last header fields: a client repeats them with most requests, each with another target.
+    Caches the last header fields, because a client repeats them in most requests with another target.
     """
 
     __slots__ = ("_last", "_limits", "_max_bytes")
@@ -54,7 +54,7 @@ class PatternHeads:
         self._last = _NO_FIELDS
 
     def read_head(self, buffer: bytearray) -> Head | None:
-        """Remove and return the head at the start of `buffer`; None: it takes the slow path."""
+        """Remove and return the head at the start of `buffer`; None: use the slow path."""
         start = buffer.find(b"\r\n", 0, self._max_bytes) + 2
         if start < 2 or (matched := _REQUEST_LINE.fullmatch(buffer, 0, start)) is None:
             return None
@@ -141,7 +141,7 @@ class PlainExchange:
         return None
 
     def interim(self, status: int, reason: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Raise LocalProtocolError: requests with 100 Continue take the slow path, and 101 has lines of its own."""
+        """Raise LocalProtocolError: requests that expect 100 take the slow path, and `HttpConnection.switch` encodes the 101."""
         raise LocalProtocolError("the request asks for no interim response")
 
     def response(self, status: int, reason: str, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
@@ -158,4 +158,4 @@ class PlainExchange:
 
 
 PLAIN = PlainExchange()
-HANDSHAKE = PlainExchange()  # of a request that may be an opening handshake of WebSocket, which is not checked yet
+HANDSHAKE = PlainExchange()  # of a request that may be a WebSocket handshake, which is checked later

@@ -14,9 +14,10 @@ _VALUE = re.compile(rb"(?:[!-~\x80-\xff]+(?:[\t ]+[!-~\x80-\xff]+)*)?")
 
 @lru_cache(maxsize=256)
 def field_name(name: str) -> bytes:
-    """Return the name of a header of a response, in lower case.
+    """Return the name of a response header in lower case.
 
-    Raises LocalProtocolError for an invalid name, and for the framing and the request id, which are the connection's (RFC 9112 6).
+    Raises LocalProtocolError for an invalid name, and for the framing and the request id, which the connection sets (RFC 9112
+    6).
     """
     lower = name.lower()
     if not name.isascii() or strictness.WHOLE_TOKEN.fullmatch(name.encode()) is None:
@@ -29,7 +30,7 @@ def field_name(name: str) -> bytes:
 
 
 def field_line(name: bytes, value: bytes) -> bytes:
-    """Return the line. Raises LocalProtocolError for an invalid value."""
+    """Return the line of a header. Raises LocalProtocolError for an invalid value."""
     if _VALUE.fullmatch(value) is None:
         raise LocalProtocolError(
             f"the value of {name.decode()} holds control characters, or begins or ends with spaces"
@@ -38,4 +39,4 @@ def field_line(name: bytes, value: bytes) -> bytes:
 
 
 frequent_field_line = lru_cache(maxsize=256)(field_line)
-"""`field_line` for values that many responses share."""
+"""`field_line`, cached for values that many responses share."""

@@ -19,7 +19,7 @@ from openguild_proto.policy.addresses import Network, parse_address, parse_netwo
 from openguild_proto.timestamps import http_date
 from openguild_proto.uuids import new_uuid
 
-# no-store: a cache that keys by the address alone would give one user's answer to others.
+# no-store: a cache that keys by the URL alone would give one user's response to others.
 SECURITY_HEADERS: Headers = (
     ("cache-control", "no-store"),
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
@@ -29,7 +29,7 @@ SECURITY_HEADERS: Headers = (
 )
 CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,OPTIONS"
 CORS_REQUEST_HEADERS = "authorization, content-type, x-request-id, x-device-id, idempotency-key"  # PROTOCOL 2.6.4
-# Readable from other origins.
+# Scripts of other origins may read these.
 CORS_EXPOSED = (
     "x-request-id, x-next-after, x-next-cursor, x-openguild-epoch, x-openguild-head, retry-after"
     ", ratelimit, ratelimit-policy"
@@ -42,7 +42,7 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?|[a-z
 
 
 def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Raises LocalProtocolError for a name or value that cannot be sent."""
+    """Encode headers. Raises LocalProtocolError for a name or value that cannot be sent."""
     try:
         return [(field_name(name), value.encode("latin-1")) for name, value in headers]
     except UnicodeEncodeError as misuse:
@@ -64,11 +64,11 @@ _REPLACEABLE = frozenset(
 NO_NAMES: frozenset[bytes] = frozenset()
 
 
-@lru_cache(maxsize=256)  # for each response, mostly with the same few origins of the configuration
+@lru_cache(maxsize=256)  # called for each response, mostly with the few configured origins
 def _prepared_lines(
     content_type: str | None, replaced: frozenset[bytes], admitted: str | None, is_preflight: bool
 ) -> tuple[bytes, bytes]:
-    """Return the lines of the content type and of the security headers, and those of CORS, without what is `replaced`."""
+    """Return the lines of the content type and the security headers, and those of CORS, without the `replaced` headers."""
     before = [*_content_type(content_type), *_SECURITY]
     return _joined(before, replaced), _joined(_cors_headers(admitted, is_preflight), replaced)
 
@@ -81,7 +81,7 @@ def _joined(headers: Iterable[tuple[bytes, bytes]], but: frozenset[bytes] = NO_N
     return b"".join([field_line(name, value) for name, value in headers if name not in but])
 
 
-@lru_cache(maxsize=8)  # all responses of a second have the same
+@lru_cache(maxsize=8)  # shared by all responses of a second
 def _date_line(seconds: int) -> bytes:
     return f"date: {http_date(seconds)}\r\n".encode("ascii")
 
@@ -101,13 +101,13 @@ def _cors_headers(admitted: str | None, is_preflight: bool) -> tuple[tuple[bytes
 
 
 class HeaderPolicy(msgspec.Struct, frozen=True):
-    """The headers of every response, the origins of browsers, and the client's address behind proxies. Use `create`.
+    """The headers of every response, the allowed origins of browsers, and the client's address behind proxies. Use `create`.
 
-    - `cors_allowed_origins`: compared exactly, for requests and for WebSocket upgrades; empty or "*" admits any.
-    - `trusted_proxies`: networks whose X-Forwarded-For is believed.
-    - `wall()`: the time in UTC seconds, such as `time.time`, for Date; None: no clock, and so no Date (RFC 9110 6.6.1).
+    - `cors_allowed_origins`: compared exactly, for requests and for WebSocket upgrades; empty or "*" allows any.
+    - `trusted_proxies`: networks whose X-Forwarded-For is trusted.
+    - `wall()`: the time in UTC seconds, such as `time.time`, for Date; None: no clock, so no Date is sent (RFC 9110 6.6.1).
 
-    A response that names a header of the policy, such as content-security-policy or access-control-allow-origin, replaces it.
+    A header of a response, such as content-security-policy or access-control-allow-origin, replaces the policy's.
     """
 
     cors_allowed_origins: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     ) -> HeaderPolicy:
         """Create the policy. Raises ValueError for an invalid entry: a bad list never admits any origin (PROTOCOL 2.6.1)."""
         both: tuple[object, ...] = cors_allowed_origins, trusted_proxies
-        if any(isinstance(entries, str | bytes) for entries in both):  # its letters would be the entries
+        if any(isinstance(entries, str | bytes) for entries in both):  # else each letter would be an entry
             raise ValueError("origins and proxies are tuples of entries, not one text")
         for origin in cors_allowed_origins:
             if origin != "*" and _ORIGIN.fullmatch(origin) is None:
@@ -132,7 +132,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         return cls(cors_allowed_origins, tuple(map(parse_network, trusted_proxies)), wall)
 
     def apply(self, response: Response, request: Request | None, request_id: str) -> list[tuple[bytes, bytes]]:
-        """Return all headers of `response` except framing; those set by the operation are not set again.
+        """Return all headers of `response` except framing. Headers of the response replace those of the policy.
 
         Raises LocalProtocolError for an invalid value.
         """
@@ -147,11 +147,11 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
             *([] if self.wall is None else [(b"date", http_date(int(self.wall())).encode("ascii"))]),
         )
         headers = [*own, *(header for header in policy if header[0] not in replaced)]
-        _joined(headers)  # it raises for control characters; h11 sends most of them
+        _joined(headers)  # raises for control characters, most of which h11 would send
         return headers
 
     def lines(self, response: Response, request: Request | None, request_id: str) -> bytes:
-        """Return the headers of `apply` as lines, most of them prepared. Raises LocalProtocolError for an invalid value."""
+        """Return the headers of `apply` as lines, most of them cached. Raises LocalProtocolError for an invalid value."""
         own, replaced = b"", NO_NAMES
         if response.headers:
             encoded = _encoded(response.headers)
@@ -186,7 +186,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     def client_address(self, peer: str, headers: Headers) -> str:
         """Return the client's address: the peer, or behind trusted proxies the right-most untrusted hop (PROTOCOL 2.7.1).
 
-        Limits use `policy.addresses.limit_key` of it.
+        Limits are keyed by `policy.addresses.limit_key` of it.
         """
         if not self.is_trusted(peer):
             return peer
@@ -202,7 +202,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
         return client
 
     def is_trusted(self, address: str) -> bool:
-        """Return whether the address is that of a trusted proxy."""
+        """Return whether the address belongs to a trusted proxy."""
         if not self.trusted_proxies:
             return False
         parsed = parse_address(address)
@@ -212,7 +212,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
 
 
 def _plain_address(hop: str) -> str | None:
-    """Return the address without port and brackets; None: it is invalid."""
+    """Return the address without port and brackets, or None if it is invalid."""
     text = hop.strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

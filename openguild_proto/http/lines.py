@@ -1,6 +1,6 @@
 """Reads any request line by line: checks each line (strictness.py), then passes it to h11.
 
-h11 is the authority on the wire format. Input that it accepts or checks too late is refused before it.
+h11 is the authority on the wire format. Input that it accepts or checks too late is refused first.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LineExchange:
 
     @property
     def has_line(self) -> bool:
-        """Whether a line was consumed: the fast path cannot read this head any more."""
+        """Whether a line was consumed, so that the fast path can no longer read this head."""
         return self._head_bytes > 0 or self._empty_lines > 0
 
     @property
@@ -102,7 +102,7 @@ class LineExchange:
         return strictness.check_header_line(line[:-2])
 
     def _finish_head(self, headers: Headers) -> Head | Rule:
-        """Check the complete head. Our rules come first, because h11 joins repeated fields and knows only 400."""
+        """Check the complete head. Our rules come first, because h11 joins repeated fields and only answers 400."""
         framing = strictness.check_head(self._http_version, headers, self._limits.max_body_bytes)
         if isinstance(framing, Rule):
             return framing
@@ -117,12 +117,12 @@ class LineExchange:
         return Head(event.method.decode("ascii"), path, query, headers, self._http_version, framing, self)
 
     def pass_body(self, data: bytes) -> bytes:
-        """Pass the bytes through h11, which counts the length too."""
+        """Pass the bytes through h11, which also counts the length."""
         self._h11.receive_data(data)
         return self._collect()
 
     def end_chunks(self) -> None:
-        """Pass only the end of a chunked body to h11: passing each chunk costs ten times as much."""
+        """Pass only the end of a chunked body to h11, because passing each chunk costs ten times as much."""
         self._h11.receive_data(b"0\r\n")
 
     def pass_trailer(self, line: bytes) -> None:
@@ -136,7 +136,7 @@ class LineExchange:
         return b"".join(parts)
 
     def end_body(self) -> Rule | None:
-        """Return the rule that h11 found broken; for h11, too, the request must be complete."""
+        """Return the rule that h11 found broken. The request must also be complete for h11."""
         try:
             self._collect()
         except h11.RemoteProtocolError as fault:
@@ -173,4 +173,4 @@ class LineExchange:
         return True
 
 
-_UNFINISHED = {h11.IDLE, h11.SEND_BODY, h11.ERROR}  # states of the peer in which the request is incomplete for h11
+_UNFINISHED = {h11.IDLE, h11.SEND_BODY, h11.ERROR}  # states of the peer in which h11 considers the request incomplete

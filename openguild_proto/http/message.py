@@ -11,22 +11,21 @@ Headers = tuple[tuple[str, str], ...]
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 EPOCH_HEADER = "x-openguild-epoch"  # of the channel's log (PROTOCOL 7.2.2)
-METHODS = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
-)  # RFC 9110 9.1, RFC 5789
+# RFC 9110 9.1, RFC 5789
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 OTHER_METHOD = "other"
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A whole, valid request. Its body is complete and within its limit."""
+    """A complete, valid request. Its body is within its limit."""
 
     method: str
     path: str  # raw path as sent, before percent-decoding, without the query
-    query: str  # raw query without '?', '' when absent
+    query: str  # raw query without '?', '' if absent
     headers: Headers  # names lower case, values stripped, latin-1 decoded, in order of arrival
     body: bytes = b""
     http_version: str = "1.1"
-    request_id: str = ""  # of the client, or generated (PROTOCOL 2.5.2)
+    request_id: str = ""  # the client's, or generated (PROTOCOL 2.5.2)
     client_address: str = ""  # socket peer or right-most untrusted hop (PROTOCOL 2.7.1), no port
     is_upgrade: bool = False  # a valid WebSocket handshake
 
@@ -48,18 +47,18 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class PeerSeen(NamedTuple):
-    """The server that asked, for the operator. `ahead_secs`: of its clock, before ours."""
+    """The server that sent a request, for the operator. `ahead_secs`: how far its clock is ahead of ours."""
 
     server: str
     ahead_secs: float
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """A whole response. The connection adds framing, security headers, CORS and X-Request-Id (`HeaderPolicy`).
+    """A complete response. The connection adds framing, security headers, CORS and X-Request-Id (`HeaderPolicy`).
 
-    Create it with `json`, `text` or `empty`, or with `status` (200 to 599), `body`, `headers` and `content_type`. An embedder needs
-    no other field but `close`. The framing (`content-length`, `connection`) is the connection's; a body with 204, 205, 304 or to
-    HEAD is not sent.
+    Create it with `json`, `text` or `empty`, or with `status` (200 to 599), `body`, `headers` and `content_type`. An embedder
+    needs no other field but `close`. The connection sets the framing (`content-length`, `connection`). The body is not sent
+    with 204, 205 and 304, or in response to HEAD.
     """
 
     status: int
@@ -67,13 +66,13 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
     content_type: str | None = None
     rejection: str | None = None  # counted in openguild_messaging_rejections_total{reason}
-    route: str = "unmatched"  # template for the metrics; the dispatcher fills it in
+    route: str = "unmatched"  # template for the metrics; set by the dispatcher
     close: bool = False  # close the connection after this response
-    log_cause: str | None = None  # for the log and the metrics only: why, where the caller is not told
+    log_cause: str | None = None  # the cause, for the log and the metrics; not sent to the caller
     error: str | None = None  # the `error` member of the body
-    detail: str | None = None  # what else the body tells of the error, in a line for the operator
-    user_id: str | None = None  # of the caller, for the operator; the dispatcher fills it in
-    peer: PeerSeen | None = None  # whose signature was good; the dispatcher fills it in
+    detail: str | None = None  # the rest of the error body in one line, for the operator
+    user_id: str | None = None  # the caller, for the operator; set by the dispatcher
+    peer: PeerSeen | None = None  # the server that signed the request; set by the dispatcher
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> Response:
@@ -94,13 +93,13 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 class OpenGateway(msgspec.Struct, frozen=True, gc=False):
     """Returned by an operation, instead of a response, to accept an upgrade to the gateway (PROTOCOL 15).
 
-    The socket authenticates afterwards. The runtime releases its place in `StreamLimiter` at its end.
+    The socket authenticates afterwards. The runtime releases its place in `StreamLimiter` when it ends.
     """
 
-    encoding: str  # a name of `gateway.encoding.SUBPROTOCOLS`
+    encoding: str  # a key of `gateway.encoding.SUBPROTOCOLS`
     address: str  # key under which the socket's place is reserved
-    subprotocol: str | None = None  # to echo
-    token: str | None = None  # of the upgrade's header or subprotocol
+    subprotocol: str | None = None  # to return in the 101
+    token: str | None = None  # from the Authorization header or the subprotocol
     request_id: str = ""
     headers: Headers = ()  # of the 101
     route: str = "unmatched"
@@ -109,7 +108,7 @@ class OpenGateway(msgspec.Struct, frozen=True, gc=False):
 class OpenStream(msgspec.Struct, frozen=True, gc=False):
     """Returned by an operation, instead of a response, to accept an upgrade (PROTOCOL 8).
 
-    The runtime accepts the handshake, joins the stream, and releases the socket's place in `StreamLimiter` at its end.
+    The runtime accepts the handshake, joins the stream, and releases the socket's place in `StreamLimiter` when it ends.
     """
 
     user_id: str
@@ -119,7 +118,7 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     channel_id: str | None  # None: the caller's notification stream
     address: str = ""  # key under which the socket's place is reserved (policy/addresses.py)
     guild_id: str | None = None
-    since: int | None = None  # last sequence the client has; None: the newest `replay_window` events
+    since: int | None = None  # last sequence that the client has; None: start with the newest `replay_window` events
     replay_window: int = 0  # events
     head: int = 0  # the channel's newest sequence when access was checked
     epoch: int | None = None  # of the log of `since` and `head`
@@ -129,5 +128,5 @@ class OpenStream(msgspec.Struct, frozen=True, gc=False):
     route: str = "unmatched"
 
     def accepted(self) -> OpenStream:
-        """Return what is kept of it for as long as the stream is open: not the headers of the 101, which is sent."""
+        """Return the part to keep while the stream is open: without the headers of the 101, which was sent."""
         return msgspec.structs.replace(self, headers=())

@@ -1,4 +1,4 @@
-"""Reads requests from bytes: the head by the fast or the slow path, then the body, whose size is checked before it is kept."""
+"""Reads requests from bytes: the head by the fast or the slow path, then the body, whose size is checked before it is stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Part(StrEnum):
 
 
 class Awaited(StrEnum):
-    """The part that an incomplete request lacks."""
+    """The missing part of an incomplete request."""
 
     BEGINNING = "beginning"  # all of it
     HEAD = "head"  # the rest of a head
@@ -71,9 +71,9 @@ class RequestReader:
         self.begin_next()
 
     def begin_next(self) -> None:
-        """Begin with the next request, after the response to the last one."""
+        """Start the next request, after the response to the last one."""
         self._part = Part.HEAD
-        self.request: Request | None = None  # once its head is complete
+        self.request: Request | None = None  # set when its head is complete
         self.exchange: Exchange = PLAIN
 
     def feed(self, data: bytes) -> None:
@@ -87,14 +87,14 @@ class RequestReader:
 
     @property
     def awaits(self) -> Awaited:
-        """The part that the request lacks, after `next_item` returned None."""
+        """The missing part of the request, after `next_item` returned None."""
         if self._part is not Part.HEAD:
             return Awaited.BODY
         begun = self._lines is not None and self._lines.has_begun
         return Awaited.HEAD if begun or self._buffer not in _OF_NO_HEAD else Awaited.BEGINNING
 
     def next_item(self, now: float) -> Request | Rule | None:
-        """Return the next whole request, a broken rule, or None: more bytes are needed. `now` is not used."""
+        """Return the next complete request, a broken rule, or None if more bytes are needed. `now` is not used."""
         while True:
             outcome = _STEPS[self._part](self)
             if not isinstance(outcome, bool):
@@ -129,7 +129,7 @@ class RequestReader:
         )
         if head.framing is NO_BODY:
             self.expects_continue = False
-            return self.request  # the fast path's most frequent case: nothing more to read
+            return self.request  # the most common case: no body to read
         return self._begin_body(self.request, head.framing)
 
     def _begin_body(self, request: Request, framing: strictness.Framing) -> Request | Rule | bool | None:

@@ -1,4 +1,4 @@
-"""Builds the responses with a typed error (PROTOCOL 3.6), for operations and for the connection."""
+"""Builds error responses (PROTOCOL 3.6), for operations and for the connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openguild_proto.http.message import JSON, Headers, Response
 def refusal_response(refusal: Refusal, request_id: str, *, route: str = "unmatched", close: bool = False) -> Response:
     """Return the response `{"error", "message", "request_id", "details"?, "limit"?, "retry_after_ms"?}` (PROTOCOL 3.6.1).
 
-    It has WWW-Authenticate with 401 where a token is asked for, and Retry-After with 429 and 503.
+    It has WWW-Authenticate with 401, unless a signature is invalid, and Retry-After with 429 and 503.
     """
     body: dict[str, Any] = {"error": refusal.code.spec.code, "message": refusal.message, "request_id": request_id}
     body |= refusal.members

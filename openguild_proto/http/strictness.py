@@ -17,7 +17,7 @@ from openguild_proto.limits import MAX_METHOD_BYTES
 
 
 class Rule(NamedTuple):
-    """A rule. `source`: RFC section and summary, for the log. `code`: of the typed response."""
+    """A rule. `source`: RFC section and summary, for the log. `code`: of the error response."""
 
     source: str
     code: ErrorCode = ErrorCode.INVALID_REQUEST
@@ -72,7 +72,7 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:" + _EXTENSION + rb")*")
 
 
 def check_line(line: bytes) -> Rule | None:
-    """Check the end and the characters of a line, given with its LF."""
+    """Check the end and the characters of a line, given with its LF. Return the broken rule, or None."""
     if not line.endswith(b"\r\n"):
         return BARE_LF
     if b"\r" in line[:-2]:
@@ -81,7 +81,7 @@ def check_line(line: bytes) -> Rule | None:
 
 
 def check_request_line(line: bytes, max_target_bytes: int) -> Rule | None:
-    """Check a request line, given without CRLF."""
+    """Check a request line, given without CRLF. Return the broken rule, or None."""
     matched = _REQUEST_LINE.fullmatch(line)
     if matched is None:
         return REQUEST_LINE
@@ -101,7 +101,7 @@ def check_request_line(line: bytes, max_target_bytes: int) -> Rule | None:
 
 
 def path_and_query(target: str) -> tuple[str, str]:
-    """Split a checked target; the host of the absolute form is dropped (RFC 9112 3.2.2)."""
+    """Split a checked target into path and query. The host of the absolute form is dropped (RFC 9112 3.2.2)."""
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         target = absolute[1]
@@ -110,7 +110,7 @@ def path_and_query(target: str) -> tuple[str, str]:
 
 
 def check_header_line(line: bytes) -> Rule | None:
-    """Check a header field, given without CRLF."""
+    """Check a header field, given without CRLF. Return the broken rule, or None."""
     if line[:1] in {b" ", b"\t"}:
         return OBS_FOLD
     if _HEADER.fullmatch(line) is None:
@@ -136,7 +136,7 @@ class Framing(msgspec.Struct, frozen=True, gc=False):
 
 
 def check_head(version: str, headers: Headers, max_body_bytes: int) -> Framing | Rule:
-    """Check the rules for the whole head and return the framing of the body. Names are lower case."""
+    """Check the rules for the whole head. Return the framing of the body, or the broken rule. Names are lower case."""
     hosts, lengths, codings, expectations = (
         [value for name, value in headers if name == wanted]
         for wanted in ("host", "content-length", "transfer-encoding", "expect")

@@ -1,4 +1,4 @@
-"""The actions that a replica asks for, as data, to be carried out in order."""
+"""The actions that a replica asks for, as data. Carry them out in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openguild_proto.http.message import OpenStream
 
 
 class StreamSocket(Protocol):
-    """A replica's record of a socket that carries a stream; both members are the replica's."""
+    """A replica's record of a socket that carries a stream. The replica sets both attributes."""
 
     stream: OpenStream | None
     subscriber: Subscriber | None
@@ -26,14 +26,14 @@ class Action(msgspec.Struct, frozen=True, gc=False):
 
 
 class Query(Action, frozen=True):
-    """Perform `effect`; answer with `Replica.answered(number, result)` or `Replica.failed(number, error)`."""
+    """Perform `effect`, then call `Replica.answered(number, result)` or `Replica.failed(number, error)`."""
 
     number: int
     effect: Effect[Any]
 
 
 class Publish(Action, frozen=True):
-    """Tell the other replicas of an event that this one stored. Best effort: the log has it."""
+    """Publish an event that this replica stored to the other replicas. Best effort: it is also in the log."""
 
     channel_id: str
     payload: bytes
@@ -41,60 +41,60 @@ class Publish(Action, frozen=True):
 
 
 class Broadcast(Action, frozen=True):
-    """Tell every other replica. Best effort."""
+    """Send `payload` to every other replica. Best effort."""
 
     topic: Topic
     payload: bytes
 
 
 class Join(Action, frozen=True):
-    """From now on what is told to other replicas, and heard of them, is of this database."""
+    """Exchange messages only with replicas of this database from now on."""
 
     database: str
 
 
 class Urgency(IntEnum):
-    """When a ring is to be flushed."""
+    """When to flush a ring."""
 
-    SOON = 0  # at the next turn of the loop
-    NOW = 1  # as far as this turn's time allows: a burst fills the ring
-    COMPLETELY = 2  # whatever it takes: the next event would overrun readers who keep up
+    SOON = 0  # in the next turn of the loop
+    NOW = 1  # in this turn as far as its time allows: a burst fills the ring
+    COMPLETELY = 2  # without a time limit: the next event would overrun readers that keep up
 
 
 class Flush(Action, frozen=True):
-    """Some subscriber of `ring` has not got what it has."""
+    """Some subscriber of `ring` has not received all frames."""
 
     ring: str
     urgency: Urgency = Urgency.SOON
 
 
 class FlushFeed(Action, frozen=True):
-    """Some gateway socket has not got what the ring `key` of the feeds has."""
+    """Some gateway socket has not received all frames of the feed ring `key`."""
 
     key: str
     urgency: Urgency = Urgency.SOON
 
 
 class Replay(Action, frozen=True):
-    """The socket is fed from the log, by `Replica.next_pages`, until it is live.
+    """Feed the socket from the log with `Replica.next_pages` until it is live.
 
-    Also when a page that it waited for is there, or it left while it waited.
+    Also sent when a page that the socket waits for has been read, and when a waiting socket has left.
     """
 
     socket: Any
 
 
 class Close(Action, frozen=True):
-    """End the stream in order."""
+    """Close the stream with a close handshake."""
 
     socket: Any
     code: int
     reason: str
-    missed: int | None = None  # events lost by a reader that was too slow
+    missed: int | None = None  # events missed by a reader that was too slow
 
 
 class ExpireAt(Action, frozen=True):
-    """Close the stream at `deadline` (monotonic seconds) instead of an earlier given one, when its token ends."""
+    """Close the stream at `deadline`, in monotonic seconds, when its token expires. Replaces the previous deadline."""
 
     socket: Any
     deadline: float
@@ -103,14 +103,14 @@ class ExpireAt(Action, frozen=True):
 
 
 class Prepared(Action, frozen=True):
-    """The stream of this ticket can be joined, or is refused."""
+    """The stream of this ticket is ready to join, or is refused."""
 
     ticket: int
     refusal: ErrorCode | None
 
 
 class Level(Enum):
-    """Of a line in the log."""
+    """The level of a log line."""
 
     INFO = "info"
     WARNING = "warning"
@@ -118,16 +118,16 @@ class Level(Enum):
 
 
 class Log(Action, frozen=True):
-    """A line for the operator."""
+    """Log a line for the operator."""
 
     level: Level
     message: str
     fields: dict[str, Any] = {}
-    failure: Exception | None = None  # a defect: the log shows its traceback
+    failure: Exception | None = None  # of a defect; logged with its traceback
 
 
 class Pass(Action, frozen=True):
-    """Nothing: one of very many sockets was looked at and needs nothing. A place to stop for a turn of the loop."""
+    """Do nothing. Separates the many sockets that were checked and need no action, so that the loop can end its turn here."""
 
 
 PASS = Pass()

@@ -1,4 +1,4 @@
-"""The readers of a replica for its operator: logs with a backlog, and how far gateway sockets are behind."""
+"""The readers of a replica, for its operator: logs with a backlog, and how far behind gateway sockets are."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CHANNEL = "channel:"
 
 
 class Depths(NamedTuple):
-    """The backlog of the slowest readers of the rings, in events."""
+    """The backlog of the slowest readers, in events."""
 
-    channels: list[tuple[str, int]]  # (channel id, events), deepest first, only channels with a backlog
-    notifications: int  # of the deepest notification stream
+    channels: list[tuple[str, int]]  # (channel id, events), deepest first; only channels with a backlog
+    notifications: int  # of the slowest notification stream
 
 
 class GatewayTotals(NamedTuple):
-    """The gateway of a replica in numbers."""
+    """Totals of the gateway of a replica."""
 
     sockets: int
     subscriptions: int  # pairs of a socket and a log
-    from_log: int  # of these, served from storage: the socket began behind the ring, or reads too slowly
+    from_log: int  # of these, served from storage, because the socket is behind the ring
 
 
 def depths(hub: Hub, feeds: Feeds) -> Depths:
@@ -46,13 +46,13 @@ def depths(hub: Hub, feeds: Feeds) -> Depths:
 
 
 def gateway_backlog(socket: GatewaySocket) -> int:
-    """Return how many events the socket is behind, in the log of which it has read least."""
+    """Return how many events the socket is behind in the log where it is furthest behind."""
     subscriptions = socket.server.subscriptions
     return max((feed.head - subscriptions.position(feed) for feed in subscriptions.feeds()), default=0)
 
 
 def closed_gateway_reader(socket: GatewaySocket, reason: str | None, now: float) -> ClosedReader | None:
-    """Return what to remember of a socket that ends by a deadline; None: it was not slow. `reason`: for the metric."""
+    """Return a record of a socket that a deadline has ended, or None if it was not slow. `reason`: of the metric."""
     if socket.claims is None or reason is None or reason not in SLOW_REASONS:
         return None
     missed = gateway_backlog(socket)

@@ -1,7 +1,7 @@
-"""The control log: what changed about sessions, members and channels reaches the sockets of every replica.
+"""The control log: brings changes of sessions, members and channels to the sockets of every replica.
 
-Each record is a row that was stored with the change, numbered without holes. The bus carries it at once; what the bus lost is
-read from the log. A stream is ended by what the store says now (a re-check), so a repeated or late record does no harm.
+Each record is a row stored with its change; the sequence has no holes. The bus carries records at once, and records that it
+loses are read from the log. A stream is closed by what the store says now (a re-check), so repeated or late records do no harm.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Recheck = Callable[[OpenStream], Operation[CloseCode | None]]
 
 
 class Controls:
-    """Applies every control record in order, once, from where the log stands at `start`."""
+    """Applies every control record once and in order, from the head of the log at `start`."""
 
     def __init__(
         self,
@@ -62,37 +62,40 @@ class Controls:
         self._streams = streams
         self._gateway = gateway
         self._tokens = tokens
-        self._log_head = 0  # as it was read when there were no records
-        self._everything_at = 0  # the count of changes when everything was last to be checked again
-        self._unknown: set[str] = set()  # kinds of a newer release that the log has mentioned
+        self._log_head = 0  # as read when the log returned no records
+        self._everything_at = 0  # `Streams.changes` when everything was last checked again
+        self._unknown: set[str] = set()  # kinds of a newer release that were logged
         self.follower: LogFollower[ControlRecord] = LogFollower(self, outputs.procedures)
 
     # --- source of the follower ----------------------------------------------------------------------
 
     def read(self, after: int, before: int) -> Procedure[Sequence[Item[ControlRecord]]]:
-        """A page of the control log."""
+        """Read a page of the control log."""
         del before
         records = yield from ReadControls(after, PAGE_RECORDS)
-        if not records:  # they are gone if the log is further all the same; else the reading was stale, or it went back
+        if not records:  # if the head is further, they were deleted; else the read was stale or the log went back
             self._log_head = yield from ReadControlHead()
-            records = yield from ReadControls(after, PAGE_RECORDS)  # after the head: it reaches at least as far
+            records = yield from ReadControls(after, PAGE_RECORDS)  # read after the head, so it reaches at least as far
         return [Item(record.sequence, record) for record in records]
 
     def release(self, sequence: int, record: ControlRecord) -> None:
-        """Apply the next record; a failure is contained, those behind it do not suffer."""
+        """Apply the next record. A failure is reported and does not stop the following records."""
         del sequence
         self._apply_contained(record)
 
     def has_room(self) -> bool:
-        """Always: records are few."""
+        """Return True: records are few."""
         return True
 
     def is_followed(self) -> bool:
-        """For as long as the replica lives."""
+        """Return True: the control log is followed as long as the replica runs."""
         return True
 
     def truncated(self, first: int | None) -> int | None:
-        """Records were missed and are no longer in the log: anything may have changed. None: the tail check judges."""
+        """Check everything again if records were missed that are no longer in the log, and return the sequence to continue from.
+
+        Return None if none were missed: the next tail check decides.
+        """
         head = first - 1 if first is not None else self._log_head
         if head <= self.follower.head:
             return None
@@ -100,24 +103,24 @@ class Controls:
         return head
 
     def counted(self, items: int) -> None:
-        """Nothing is counted."""
+        """Do nothing: these reads are not counted."""
 
     # --- arrivals ------------------------------------------------------------------------------------
 
     def start(self) -> Procedure[None]:
-        """Read where the log stands. Raises StorageUnavailable."""
+        """Read the head of the log. Raises StorageUnavailable."""
         self.follower.restart((yield from ReadControlHead()))
 
     def offer(self, record: ControlRecord) -> None:
-        """A record, stored here or heard from another replica."""
+        """Handle a record that was stored here or came from another replica."""
         if not self.follower.begun:
-            return  # there is no socket yet that could care
+            return  # no socket is open yet
         self.follower.offer(record.sequence, record)
         if record.sequence > self.follower.head and record.kind is ControlKind.SESSIONS_REVOKED:
-            self._apply_contained(record)  # needs nothing of what came before, and does no harm twice
+            self._apply_contained(record)  # does not depend on earlier records, and may be repeated
 
     def check_tail(self) -> Procedure[None]:
-        """Read and apply the records that came neither from this replica nor over the bus. Raises StorageUnavailable."""
+        """Read and apply the records that neither this replica stored nor the bus delivered. Raises StorageUnavailable."""
         follower = self.follower
         if not follower.begun:
             yield from self.start()
@@ -131,16 +134,16 @@ class Controls:
             again = yield from ReadControlHead()
             if follower.went_back(place, head, again):
                 yield from self._epochs.went_back("the control log went back")
-            if follower.went_back(place, head, again):  # of a store that has no history
+            if follower.went_back(place, head, again):  # if the store has no history
                 self._restart(again, "the control log went back")
 
     def catch_up(self) -> Procedure[None]:
-        """Apply the records of all changes that the store has shown by now. Raises StorageUnavailable."""
+        """Apply the records of all changes that have been read from the store so far. Raises StorageUnavailable."""
         yield from self.follower.catch_up((yield from ReadControlHead()))
-        yield from Sleep(0).wait()  # some of them are applied in turn
+        yield from Sleep(0).wait()  # lets the procedures of `_do_in_turn` run
 
     def begin_anew(self) -> Procedure[None]:
-        """The channels have new epochs because commits may be lost, and control records with them. Raises StorageUnavailable."""
+        """Restart because commits, and control records with them, may be lost. Raises StorageUnavailable."""
         if self.follower.begun:
             self._restart((yield from ReadControlHead()), "control records may be lost")
 
@@ -149,7 +152,7 @@ class Controls:
         self._check_everything(why, head)
 
     def _check_everything(self, why: str, head: int) -> None:
-        """Anything may have changed: sessions, members, channels. Every stream is checked again, and every token."""
+        """Check every stream and token again, because any session, member or channel may have changed."""
         self._outputs.log(Level.ERROR, f"{why}: every stream is checked again", head=head)
         self._streams.changed()
         self._everything_at = self._streams.changes
@@ -160,9 +163,9 @@ class Controls:
         self._gateway.recheck_all()
 
     def _recheck_everything(self) -> Procedure[None]:
-        """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile.
+        """Check the streams one after the other, so that thousands of checks do not delay other queries.
 
-        Streams that join later are none of them: `recheck_joined` looks at those whose access was checked before.
+        Streams that join later are not included. If their access was checked before the change, `recheck_joined` checks them.
         """
         for socket in self._streams.sockets():
             yield from self._recheck_socket(socket, recheck_session)
@@ -172,7 +175,7 @@ class Controls:
     def _apply_contained(self, record: ControlRecord) -> None:
         try:
             self._apply(record)
-        except Exception as failure:  # a defect of ours
+        except Exception as failure:  # must not stop the records that follow
             self._outputs.defect("applying a control record", failure)
 
     def _apply(self, record: ControlRecord) -> None:
@@ -204,7 +207,7 @@ class Controls:
                     self._pass_over(kind)
 
     def _do_in_turn(self, do: Callable[[], None]) -> None:
-        """Do it behind the refreshes that earlier records of the same page have started: those must learn of it."""
+        """Call `do` after the refreshes that earlier records of the same page have started, whose result it changes."""
 
         def once() -> Procedure[None]:
             do()
@@ -224,9 +227,10 @@ class Controls:
     # --- checking again ------------------------------------------------------------------------------
 
     def recheck_joined(self, socket: StreamSocket, changes: int) -> None:
-        """Something changed while this stream was being opened: what was checked before may not be true any more.
+        """Check a stream again because something changed while it was being opened.
 
-        `changes`: the count when it was checked. Where records may be lost since then, its session is asked for as well.
+        `changes`: the count of changes when its access was checked. If records may be lost since then, its session is checked
+        as well.
         """
         stream = socket.stream
         if stream is None:
@@ -249,7 +253,7 @@ class Controls:
             yield from self._recheck_socket(socket)
 
     def _start_held(self, sockets: Iterable[StreamSocket], work: Procedure[None], what: str) -> None:
-        """Check these sockets again. Their events wait until it is done: many may have come behind the change (PROTOCOL 8.8.6)."""
+        """Start checking these sockets again. Their events are held until it is done (PROTOCOL 8.8.6)."""
         held = [socket.subscriber for socket in sockets if socket.subscriber is not None]
         for subscriber in held:
             subscriber.hold(1)
@@ -258,7 +262,7 @@ class Controls:
     def _held(self, held: Sequence[Subscriber], work: Procedure[None]) -> Procedure[None]:
         try:
             yield from work
-        finally:  # behind the closings that it has decided
+        finally:  # queued after the Close actions of `work`
             self._outputs.add_each(held, self._go_on)
 
     def _go_on(self, subscriber: Subscriber) -> Replay | None:

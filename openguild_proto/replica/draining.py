@@ -13,14 +13,14 @@ from openguild_proto.ws.close_codes import CloseCode
 
 
 class Draining:
-    """`jitter()` gives numbers in [0, 1): which socket goes when, and when its client comes back."""
+    """Closes sockets in random order. `jitter()` returns numbers in [0, 1), for the order and the delay before a client returns."""
 
     def __init__(self, outputs: Outputs, jitter: Callable[[], float]) -> None:
         self._outputs = outputs
         self._jitter = jitter
 
     def begin(self, sockets: Sequence[StreamSocket], window_secs: float) -> None:
-        """Close these with 1012 in waves over half of the window."""
+        """Close these sockets with 1012 in waves, over half of the window."""
         shuffled = sorted(sockets, key=lambda _: self._jitter())
         self._outputs.procedures.start(self._waves(shuffled, window_secs), "closing the streams in waves")
 

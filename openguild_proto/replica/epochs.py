@@ -1,11 +1,12 @@
-"""Detects that the database has lost commits, and then gives every channel a new epoch at once.
+"""Detects that the database has lost commits, and then gives every channel a new epoch.
 
-The signs are another lineage than the one recorded in the database (a promotion, a point-in-time recovery, a move), also at the
-start of a replica; and a log that went back under a running replica. Replicas that see it at once renew once: the first one's
-transaction wins, the others find the count of renewals raised.
+Commits may be lost if the lineage differs from the one recorded in the database (after a promotion, a point-in-time recovery
+or a move), which is also checked when a replica starts, or if a log went back under a running replica. If several replicas
+see it at the same time, the epochs are renewed once: the first transaction wins, the others find the count of renewals
+raised.
 
-The same readings have the id of the database, which decides with which replicas this one talks. It changes with the epochs, so that
-a copy that is used beside its original, such as a restored backup, leaves it.
+The history also has the id of the database. Replicas exchange messages only within one database. The id changes with the
+epochs, so that a copy in use beside its original, such as a restored backup, separates from it.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ from openguild_proto.replica.outputs import Outputs
 
 
 class Epochs:
-    """`begin_anew` is what follows when the channels have new epochs. Raises StorageUnavailable: the next check does it again.
+    """Checks the history of the database.
 
-    `replica_id`: the id of a database that has none, because it ends with this process.
+    `begin_anew` is run when the channels have new epochs; if it raises StorageUnavailable, the next check runs it again.
+    `replica_id`: used as the id of a database without history, which ends with this process.
     """
 
     def __init__(self, outputs: Outputs, begin_anew: Callable[[], Procedure[None]], replica_id: str) -> None:
         self._outputs = outputs
         self._begin_anew = begin_anew
         self._replica_id = replica_id
-        self._joined: str | None = None  # the id of a database
+        self._joined: str | None = None  # the database id of the last Join
         self._known: History | None = None
-        self._doubt: str | None = None  # the log that went back, until it is settled
+        self._doubt: str | None = None  # why commits may be lost, until the epochs are renewed
         self._checking: Signal | None = None
 
     def check(self) -> Procedure[None]:
-        """Ask the database once. Raises StorageUnavailable; whatever was begun is then taken up by the next check."""
+        """Read the history and act on it. Raises StorageUnavailable; the next check then continues what was left undone."""
         while self._checking is not None:
             yield from self._checking.wait()
         self._checking = Signal(self._outputs.procedures)
@@ -67,14 +69,14 @@ class Epochs:
         self._doubt = None
 
     def went_back(self, what: str) -> Procedure[None]:
-        """A log is behind what it was: nobody can tell what else went with it. Raises StorageUnavailable, as `check` does."""
+        """Check the history because a log went back. `what` is logged. Raises StorageUnavailable, as `check` does."""
         self._doubt = what
         yield from self.check()
 
     def _refuse_standby(self) -> None:
         doubt, self._doubt = self._doubt, None
         if doubt is not None:
-            raise StorageUnavailable  # a standby is behind, and that is all: the primary will tell
+            raise StorageUnavailable  # a standby may only be behind: wait for the primary
 
     def _settle(self, found: History, verdict: Verdict) -> Procedure[History]:
         if verdict is Verdict.UNRECORDED:

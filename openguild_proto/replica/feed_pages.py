@@ -1,6 +1,6 @@
-"""Pages of logs for gateway sockets: each is read once for all sockets that ask for it together, and cached for a while.
+"""Pages of logs for gateway sockets. A page is read once for all sockets that wait for it, and cached.
 
-The cache is bounded in bytes; a page is dropped when a text in it is redacted or the log's epoch changes.
+The cache is bounded in bytes. A page is dropped when an event in it is redacted or the log's epoch changes.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ class PageReader(Protocol):
 
     @property
     def server(self) -> GatewayServer:
-        """Its machine."""
+        """Its protocol state machine."""
 
     def wake(self) -> None:
-        """Look after the machine soon."""
+        """Process the state machine's actions soon."""
 
 
 class FeedPages:
-    """`ask` answers with `GatewayServer.page`, at once or later."""
+    """Reads and caches pages. `ask` answers through `GatewayServer.page`, at once or later."""
 
     def __init__(self, outputs: Outputs, kept_bytes: int = KEPT_PAGE_BYTES) -> None:
         self._outputs = outputs
         self._kept_bytes = kept_bytes
-        self._kept: OrderedDict[_Key, bytes] = OrderedDict()  # the least recently used one first
-        self._asking: dict[_Key, list[Any]] = {}  # sockets that wait for a page that is being read
+        self._kept: OrderedDict[_Key, bytes] = OrderedDict()  # least recently used first
+        self._asking: dict[_Key, list[Any]] = {}  # sockets that wait for a page being read
         self._bytes = 0
 
     def ask(self, socket: PageReader, feed: Feed, after: int, limit: int) -> None:
-        """Give the socket up to `limit` events of the feed's log behind `after`, about `PIECE_BYTES` of them."""
+        """Give the socket up to `limit` events of the feed's log after the sequence `after`, about `PIECE_BYTES` of them."""
         kept = self._kept.get((feed, after))
         if kept is not None:
             self._kept.move_to_end((feed, after))
@@ -57,7 +57,7 @@ class FeedPages:
         asking.append(socket)
 
     def _read(self, feed: Feed, after: int, limit: int, asking: list[Any]) -> Procedure[None]:
-        """`asking`: those who wait for this page; no longer known once the feed was dropped, as what is read may be redacted."""
+        """Read a page for the sockets in `asking`. `drop` disowns the list, because the result may contain redacted content."""
         log_id = log_id_in(feed.log)
         events: tuple[StoredEvent, ...] | None = None
         pages: list[tuple[int, bytes]] = []
@@ -99,7 +99,7 @@ class FeedPages:
         self._bytes -= len(self._kept.pop(key, b""))
 
     def drop(self, feed: Feed) -> None:
-        """Keep nothing of this feed. Sockets that wait for a page of it are told to ask again."""
+        """Drop the cached pages of this feed. Sockets that wait for one are told to ask again."""
         for key in [key for key in self._kept if key[0] is feed]:
             self._forget(key)
         for key in [key for key in self._asking if key[0] is feed]:
@@ -108,17 +108,17 @@ class FeedPages:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept."""
+        """Size of the cached pages in bytes."""
         return self._bytes
 
     @property
     def reading(self) -> int:
-        """Pages that are being read."""
+        """Number of pages being read."""
         return len(self._asking)
 
 
 def _in_pages(feed: Feed, events: Iterable[StoredEvent]) -> list[tuple[int, bytes]]:
-    """Join whole messages to pages of about `PIECE_BYTES`, each with the last sequence in it."""
+    """Join whole messages into pages of about `PIECE_BYTES`. Return each with the last sequence in it."""
     pages: list[tuple[int, bytes]] = []
     messages: list[bytes] = []
     size = last = 0

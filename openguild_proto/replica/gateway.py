@@ -1,7 +1,7 @@
-"""The gateway sockets of a replica: their users, the logs that they follow, and what happens when rights change.
+"""The gateway sockets of a replica: their users, the logs that they follow, and changes of rights.
 
-A socket's own protocol is `GatewayServer`; the socket's driver carries out its actions and hands `Subscribe`, `Unsubscribe`
-and `ReadPage` to `do`.
+`GatewayServer` implements the protocol of one socket. The socket's driver carries out its actions and passes `Subscribe`,
+`Unsubscribe` and `ReadPage` to `Gateway.do`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from openguild_proto.sessions.tokens import Claims, TokenAuthority
 
 
 class Gateway:
-    """`streams` counts changes of rights. `feeds`: of all sockets of the process."""
+    """All gateway sockets of a process. `streams` counts changes of rights; `feeds` are shared by all sockets."""
 
     def __init__(
         self,
@@ -56,23 +56,23 @@ class Gateway:
         self._streams = streams
         self._presence = presence
         self._tokens = tokens
-        self._sockets: dict[GatewaySocket, str | None] = {}  # the session that counts as present
-        self._following: dict[Follower, GatewaySocket] = {}  # by what the feeds know of a socket
+        self._sockets: dict[GatewaySocket, str | None] = {}  # value: the session that counts as present
+        self._following: dict[Follower, GatewaySocket] = {}  # by the follower in the feeds
         self._of_user: dict[str, dict[GatewaySocket, None]] = {}
-        self._doubted: dict[GatewaySocket, None] = {}  # with tokens that may have been checked before `recheck_all`
+        self._doubted: dict[GatewaySocket, None] = {}  # whose token may have been checked before `recheck_all`
         self._names: dict[str, str] = {}  # log id -> name, of logs with feeds
         self._turns = Turns(outputs.procedures, MAX_SUBS_AT_ONCE)
-        self._to_flush: set[str] = set()  # rings whose FlushFeed has not been taken
+        self._to_flush: set[str] = set()  # keys of the FlushFeed actions that have not been taken
 
     # --- coming and going ----------------------------------------------------------------------------
 
     def opened(self, socket: GatewaySocket) -> None:
-        """The upgrade was accepted."""
+        """Add a socket whose upgrade was accepted."""
         self._sockets[socket] = None
         self._following[socket.server.subscriptions] = socket
 
     def authenticated(self, socket: GatewaySocket) -> None:
-        """The socket's machine has accepted a token, the first one or a newer one of the same user."""
+        """Handle that the socket's state machine has accepted a token: the first one, or a newer one of the same user."""
         claims = socket.claims
         if claims is None or socket not in self._sockets:
             return
@@ -83,7 +83,7 @@ class Gateway:
             self._outputs.procedures.start(self._recheck_session(socket), "checking a gateway socket's session again")
 
     def _end_if_revoked(self, socket: GatewaySocket, claims: Claims) -> None:
-        """The session or the key may have ended while the token was checked."""
+        """Close the socket if its session or key was revoked while the token was checked."""
         if self._tokens.is_revoked(claims.session_id):
             self._close(socket, GatewayClose.SESSION_ENDED)
         elif not self._tokens.trusts(claims.verified_by):
@@ -98,7 +98,7 @@ class Gateway:
                 self._presence.closed(user_id, former)
 
     def left(self, socket: GatewaySocket) -> None:
-        """The socket is gone; carry out what its machine still wants. Safe to repeat."""
+        """Remove a closed socket; then carry out its machine's remaining actions. Idempotent."""
         if socket not in self._sockets:
             return
         claims = socket.claims
@@ -119,7 +119,7 @@ class Gateway:
     # --- following -----------------------------------------------------------------------------------
 
     def do(self, socket: GatewaySocket, action: SocketAction) -> None:
-        """Carry out an action that is about logs."""
+        """Carry out one of the socket's actions on logs."""
         match action:
             case Subscribe(number=number, logs=logs):
                 self._outputs.procedures.start(self._subscribe(socket, number, logs), "following logs for a socket")
@@ -129,7 +129,7 @@ class Gateway:
                 self.pages.ask(socket, feed, after, limit)
 
     def _subscribe(self, socket: GatewaySocket, number: int, names: Sequence[str]) -> Procedure[None]:
-        """Some at a time: others have their turn of the loop. Changes of rights meanwhile have not seen these logs."""
+        """Subscribe in batches, so that other work gets its turns of the loop."""
         user_id = str(socket.server.user_id)
         for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
             yield from self._turns.enter(user_id)
@@ -152,7 +152,7 @@ class Gateway:
             code = ErrorCode.OVERLOADED
         except StorageUnavailable:
             code = ErrorCode.DATABASE_UNAVAILABLE
-        except Exception as failure:  # a defect of ours: unanswered, it would hold up what the client asks for next
+        except Exception as failure:  # the client must be answered, or its next commands wait
             self._outputs.defect("following logs for a socket", failure)
             code = ErrorCode.SERVER_ERROR
         for name in names:
@@ -166,11 +166,11 @@ class Gateway:
             yield from rights.recheck_logs(self._outputs, [socket], names, user_id)
 
     def _hold(self, names: Sequence[str], user_id: str) -> Procedure[tuple[set[str], int]]:
-        """Follow those that the user may read, up to where the right was read.
+        """Follow the logs that the user may read, at least up to where the right was read.
 
-        Rights are read once more where any changed meanwhile, not again and again: others may change theirs all the time.
-        Return those that are held, and the count of changes that this takes account of. Raises StorageUnavailable, with
-        nothing held.
+        If rights change meanwhile, they are read once more, but no more often: they may change all the time. Return the names
+        of the held logs, and the count of changes up to which rights are checked. Raises StorageUnavailable, with nothing
+        held.
         """
         changes = self._streams.changes
         readable = yield from rights.readable(names, user_id)
@@ -191,7 +191,7 @@ class Gateway:
         return set(kept), changes
 
     def _open(self, name: str, server: GatewayServer) -> Feed | None:
-        """Return the feed of a log that is held; None: the log has ended meanwhile, and is let go."""
+        """Return the feed of a held log. If the log was deleted meanwhile, release it and return None."""
         feed = self.feeds.get(name, server.encoding)
         if feed is None:
             log_id = log_id_in(name)
@@ -217,7 +217,7 @@ class Gateway:
     # --- events --------------------------------------------------------------------------------------
 
     def released(self, log_id: str, sequence: int, payload: bytes) -> bool:
-        """The next event of a log, as its frame payload. False: no socket follows it."""
+        """Publish the next event of a log, given as its frame payload. Return False if no socket follows it."""
         name = self._names.get(log_id)
         if name is None:
             return False
@@ -231,11 +231,11 @@ class Gateway:
         return True
 
     def taken(self, flush: FlushFeed) -> None:
-        """This action was taken."""
+        """Record that this action was taken."""
         self._to_flush.discard(flush.key)
 
     def redacted(self, log_id: str, redaction: Redaction) -> None:
-        """A text was taken away: nothing keeps it."""
+        """Remove a redacted message's content from rings and cached pages."""
         name = self._names.get(log_id)
         if name is not None:
             self.feeds.rewrite(name, partial(redacted_event, redaction=redaction))
@@ -243,17 +243,17 @@ class Gateway:
                 self.pages.drop(feed)
 
     def has_room(self, log_id: str) -> bool:
-        """Whether the log's followers can be given more at once."""
+        """Return whether the log's followers can accept more events now."""
         name = self._names.get(log_id)
         return name is None or all(self.feeds.hub.has_room(feed.key) for feed in self.feeds.feeds_of(name))
 
     def log_ended(self, log_id: str, code: GoneCode) -> None:
-        """Tell the followers of a log that it is gone, or is another one from now on."""
+        """Tell the followers of a log that it is gone or was replaced."""
         for feed, followers in self._end(log_id):
             self._each(followers, partial(rights.tell_gone, feeds=[feed], code=code))
 
     def logs_deleted(self, log_ids: Iterable[str]) -> None:
-        """These logs are gone: one work in parts, however many there are, for each may have very many followers."""
+        """Tell the followers that these logs are deleted, in parts, because each may have very many followers."""
 
         def tell() -> Iterator[None]:
             for log_id in log_ids:
@@ -277,7 +277,7 @@ class Gateway:
     # --- rights --------------------------------------------------------------------------------------
 
     def close_matching(self, ended: CloseStreams) -> None:
-        """Sessions have ended, a channel or a guild is gone."""
+        """Handle that sessions have ended, or that a channel or guild was deleted."""
         for log_id in (ended.channel_id, ended.guild_id):
             if log_id is not None:
                 self.log_ended(log_id, "deleted")
@@ -287,8 +287,9 @@ class Gateway:
                     self._close(socket, GatewayClose.SESSION_ENDED)
 
     def recheck_user(self, user_id: str) -> None:
-        """The user's rights may have changed: their events wait until that is known. Many may have come behind the change, where
-        this replica was held up.
+        """Check a user's rights again because they may have changed. Holds the user's events until they are known.
+
+        A delayed replica may already have events that were sent after the change (PROTOCOL 8.8.6).
         """
         sockets = list(self._of_user.get(user_id, ()))
         if sockets:
@@ -297,7 +298,7 @@ class Gateway:
             self._outputs.procedures.start(work, "checking a user's gateway sockets again")
 
     def recheck_all(self) -> None:
-        """Anything may have changed."""
+        """Check every socket again, because anything may have changed."""
         self._doubted = dict.fromkeys(self._sockets)
         self._outputs.procedures.start(self._recheck_everyone(), "checking every gateway socket again")
 
@@ -309,7 +310,7 @@ class Gateway:
 
     def _recheck_session(self, socket: GatewaySocket) -> Procedure[None]:
         session_id = self._sockets.get(socket)
-        if session_id is None:  # it left meanwhile
+        if session_id is None:  # the socket has left
             return
         try:
             session = yield from FindSession(session_id=session_id)
@@ -322,7 +323,7 @@ class Gateway:
             self._close(socket, GatewayClose.SESSION_ENDED)
 
     def keys_replaced(self) -> None:
-        """The key ring has changed: sockets whose token was signed by a key that has left it end."""
+        """Close the sockets whose token was signed by a key that is no longer in the key ring."""
 
         def end(socket: GatewaySocket) -> None:
             if socket.claims is not None and not self._tokens.trusts(socket.claims.verified_by):
@@ -331,7 +332,7 @@ class Gateway:
         self._each(self._sockets, end)
 
     def clock_moved(self, wall: float) -> None:
-        """The wall clock was set to `wall`, UTC seconds: tokens end by it."""
+        """Move the expiry of all tokens, because the wall clock was set to `wall`, UTC seconds."""
 
         def expire(socket: GatewaySocket) -> None:
             if socket.claims is not None:
@@ -342,7 +343,7 @@ class Gateway:
         self._each(self._sockets, expire)
 
     def drain(self, window_secs: float, jitter: Callable[[], float]) -> None:
-        """Send every socket elsewhere, each in its slot, within two thirds of the window."""
+        """Disconnect every socket in its own slot, within two thirds of the window."""
         spread_ms = plan_slots(len(self._sockets), window_secs)
 
         def send_away(socket: GatewaySocket) -> None:
@@ -354,21 +355,21 @@ class Gateway:
     def _each(self, sockets: Iterable[GatewaySocket], do: Callable[[GatewaySocket], None]) -> None:
         self._outputs.add_each(tuple(sockets), do)
 
-    # --- what may be missed --------------------------------------------------------------------------
+    # --- ephemeral data ------------------------------------------------------------------------------
 
     def offer(self, log: str, kind: str, data: bytes, about: str) -> None:
-        """Offer something about a user that others may miss to the followers of a log."""
+        """Send ephemeral data about a user to the followers of a log. It may be dropped."""
         if self.feeds.feeds_of(log):
             self._outputs.add_each(self.feeds.ephemeral(log, kind, {about: data}), _pass)
 
     # --- getters -------------------------------------------------------------------------------------
 
     def sockets(self) -> list[GatewaySocket]:
-        """Every gateway socket of this replica."""
+        """Return every gateway socket of this replica."""
         return list(self._sockets)
 
     def close_user(self, user_id: str) -> int:
-        """Close a user's sockets, as an operator wants; clients come back. Return how many there were."""
+        """Close a user's sockets on an operator's request; the clients reconnect. Return the number of sockets."""
         sockets = list(self._of_user.get(user_id, ()))
         for socket in sockets:
             self._close(socket, GatewayClose.CLOSED_BY_OPERATOR)
@@ -376,4 +377,4 @@ class Gateway:
 
 
 def _pass(_: object) -> None:
-    """It was offered by the iterator."""
+    """Do nothing: the iterator has done the work."""

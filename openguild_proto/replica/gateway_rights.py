@@ -1,4 +1,4 @@
-"""Decides which logs gateway sockets may follow: read from the store when a user's rights may have changed."""
+"""Decides which logs gateway sockets may follow, and checks again when a user's rights may have changed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from openguild_proto.replica.outputs import Outputs
 
 
 def readable(names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
-    """Return those that the user may read, by name: an id names one log, whatever kind the client takes it for.
+    """Return the logs that the user may read, by name. Raises StorageUnavailable.
 
-    Raises StorageUnavailable.
+    A name with the wrong kind for its id is not readable.
     """
     found = yield from FindLogs(user_id=user_id, log_ids=tuple({log_id_in(name): None for name in names}))
     known = {
@@ -29,13 +29,13 @@ def readable(names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAcces
 
 
 def hold(sockets: Sequence[GatewaySocket]) -> None:
-    """Have the events of these sockets wait, until `recheck_held` has ended (PROTOCOL 8.8.6)."""
+    """Hold the events of these sockets until `recheck_held` has ended (PROTOCOL 8.8.6)."""
     for socket in sockets:
         socket.server.hold_events(1)
 
 
 def recheck_held(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: str) -> Procedure[None]:
-    """As `recheck`, behind `hold`."""
+    """Run `recheck`, then undo `hold`."""
     try:
         yield from recheck(outputs, sockets, user_id)
     finally:
@@ -45,7 +45,7 @@ def recheck_held(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: st
 
 
 def recheck(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: str) -> Procedure[None]:
-    """Take from a user's sockets those of their logs that the user may not read any more."""
+    """Unsubscribe a user's sockets from the logs that the user may no longer read."""
     names = list({feed.log: None for socket in sockets for feed in socket.server.subscriptions.feeds()})
     for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
         yield from recheck_logs(outputs, sockets, names[first : first + MAX_CHANNELS_AT_ONCE], user_id)
@@ -54,7 +54,7 @@ def recheck(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: str) ->
 def recheck_logs(
     outputs: Outputs, sockets: Sequence[GatewaySocket], names: Sequence[str], user_id: str
 ) -> Procedure[None]:
-    """As `recheck`, for some logs. Where that cannot be known now, they are let go, too."""
+    """Run `recheck` for some logs. If the store is unavailable, all of them are unsubscribed."""
     code: GoneCode = "access_lost"
     known: dict[str, LogAccess] = {}
     try:
@@ -70,7 +70,7 @@ def recheck_logs(
 
 
 def tell_gone(socket: GatewaySocket, *, feeds: Sequence[Feed], code: GoneCode) -> None:
-    """End those of these feeds that the socket follows."""
+    """Unsubscribe the socket from those of these feeds that it follows."""
     for feed in feeds:
         if feed in socket.server.subscriptions:
             socket.server.gone(feed, code)

@@ -1,4 +1,4 @@
-"""A socket of the gateway, as its replica knows it."""
+"""The interface of a gateway socket to its replica."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class GatewaySocket(Protocol):
 
     @property
     def server(self) -> GatewayServer:
-        """Its machine."""
+        """Its protocol state machine."""
 
     @property
     def claims(self) -> Claims | None:
-        """Those of its token; None until it is authenticated."""
+        """The claims of its token; None until it is authenticated."""
 
     @property
     def address(self) -> str:
-        """The client's."""
+        """The client's IP address."""
 
     def wake(self) -> None:
-        """Look after the machine soon: take its actions, and see to its deadlines."""
+        """Process the state machine soon: take its actions and set its deadline."""

@@ -1,4 +1,4 @@
-"""Hints of this replica's clients and of other replicas: chooses their receivers here and how they are told."""
+"""Hints from local clients and from other replicas: selects their local receivers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from openguild_proto.schemas.payloads import channel_read_payload, typing_data, 
 
 
 class Hints:
-    """`presence` None: this server shows none."""
+    """Applies and forwards hints. `presence` is None if this server does not show presence."""
 
     def __init__(
         self, outputs: Outputs, notifications: Notifications, presence: Presence | None, gateway: Gateway
@@ -38,7 +38,7 @@ class Hints:
         self._has_warned = False
 
     def announce(self, hint: AnyHint) -> None:
-        """Tell what a client of this replica does, here and at the others."""
+        """Apply a hint from a local client, and send it to the other replicas. Drops typing hints that come too often."""
         if isinstance(hint, TypingHint):
             if not self._typing.admits(hint.channel_id, hint.user_id, self._outputs.procedures.now):
                 return
@@ -48,11 +48,11 @@ class Hints:
         self._apply(hint)
 
     def heard(self, payload: bytes) -> None:
-        """A hint of another replica."""
+        """Apply a hint from another replica. Malformed hints are dropped; the first is logged."""
         try:
             hint = decode_hint(payload)
         except msgspec.DecodeError:
-            if not self._has_warned:  # each of them would fill the log
+            if not self._has_warned:  # one line per hint would flood the log
                 self._has_warned = True
                 self._outputs.log(Level.WARNING, "hints from another replica are malformed, or of a later release")
             return

@@ -1,6 +1,6 @@
-"""Notification streams: while a user has one open, their visible channels are followed, and one ring carries all of it.
+"""Notification streams. While a user has one open, their visible channels are followed, and one ring carries all their events.
 
-A user's notification stream is the ring `user:<user id>`, beside the rings of channels.
+A user's notification ring is named `user:<user id>`, next to the rings of channels.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from openguild_proto.schemas.payloads import (
 from openguild_proto.ws.frames import text_frame
 
 USER_RING = "user:"
-RETRY_SECS = 1.0  # after the store could not be reached
+RETRY_SECS = 1.0  # after the store was unavailable
 
 
 class TooManyChannels(Exception):
-    """The user sees more channels than a notification stream follows (PROTOCOL 8.10.10)."""
+    """The user can see more channels than a notification stream follows (PROTOCOL 8.10.10)."""
 
 
 class ControlLog(Protocol):
-    """The log of the records that tell of new channels."""
+    """The log whose records announce new channels."""
 
     def catch_up(self) -> Procedure[None]:
-        """Apply the records of all changes that the store has shown by now. Raises StorageUnavailable."""
+        """Apply the records of all changes that have been read from the store so far. Raises StorageUnavailable."""
 
 
 class _Refresh:
-    """A reading of a user's visible channels, under way or waiting for its turn.
+    """A read of a user's visible channels, in progress or waiting.
 
-    `created`: channels that appeared since it was asked for, and whether the user was told; `deleted`: those that went.
+    `created`: channels created since it was requested, and whether the user was told; `deleted`: channels deleted since.
     """
 
     __slots__ = ("created", "deleted", "ended")
@@ -58,22 +58,22 @@ class _Refresh:
 
 
 class Notifications:
-    """Users with open notification sockets, the feeds of their visible channels, and their notifications."""
+    """The users with open notification sockets, the feeds of their visible channels, and their rings."""
 
     def __init__(self, hub: Hub, outputs: Outputs, channels: Channels) -> None:
         self.watchers = Watchers()
         self._hub = hub
         self._outputs = outputs
         self._channels = channels
-        self._refreshing: dict[str, list[_Refresh]] = {}  # by user id; the first runs, the others wait
-        self._late: dict[str, dict[str, None]] = {}  # by channel id: users who are being told of its first events
+        self._refreshing: dict[str, list[_Refresh]] = {}  # by user id; the first one runs, the others wait
+        self._late: dict[str, dict[str, None]] = {}  # by channel id: users who are being sent its first events
 
-    # --- who watches what ----------------------------------------------------------------------------
+    # --- watching ------------------------------------------------------------------------------------
 
     def retain(self, user_id: str) -> Procedure[None]:
-        """One more notification socket of this user, once it is known what they see.
+        """Add a notification socket of this user. Returns when their visible channels are known and followed.
 
-        Raises StorageUnavailable, TooManyChannels, with nothing retained.
+        Raises StorageUnavailable and TooManyChannels, with nothing retained.
         """
         self.watchers.retain(user_id)
         try:
@@ -89,14 +89,14 @@ class Notifications:
             raise
 
     def release(self, user_id: str) -> None:
-        """Undo one `retain`; with the last one the user's interest ends."""
+        """Undo one `retain`. After the last one the user's channels are no longer followed."""
         self._channels.unfollow(self.watchers.release(user_id))
 
     def refresh(self, user_id: str, log: ControlLog | None = None) -> Procedure[None]:
-        """Read again what the user sees. Raises StorageUnavailable, TooManyChannels.
+        """Read the user's visible channels again. Raises StorageUnavailable and TooManyChannels.
 
-        One refresh of a user runs at a time: a second one waits for it and then reads the store again. `log`: where streams of
-        the user are open, to which a new channel is announced before its first message.
+        One refresh per user runs at a time; a second one waits and then reads the store again. Pass `log` if the user has open
+        streams: a new channel must be announced to them before its first message.
         """
         refreshes = self._refreshing.setdefault(user_id, [])
         refresh = _Refresh(Signal(self._outputs.procedures))
@@ -119,12 +119,12 @@ class Notifications:
         visible_channels = [c for c in dict.fromkeys(visible.channel_ids) if user_id not in self._late.get(c, ())]
         known = self.watchers.channels_of(user_id)
         if log is not None and not known >= set(visible_channels):
-            yield from log.catch_up()  # so that those which are new are in `created`
+            yield from log.catch_up()  # so that new channels are in `created`
         known = self.watchers.channels_of(user_id) | running.created.keys()
         opened = yield from self._channels.follow([new for new in visible_channels if new not in known])
         self._channels.unfollow([channel_id for channel_id in opened if channel_id in running.deleted])
         held = [channel_id for channel_id in opened if channel_id not in running.deleted]
-        if not self.watchers.is_retained(user_id):  # the last socket went away meanwhile
+        if not self.watchers.is_retained(user_id):  # the last socket has left
             self._channels.unfollow(held)
             return
         watched = self.watchers.channels_of(user_id)
@@ -138,22 +138,22 @@ class Notifications:
         for record, told in list(running.created.values()):
             if not told and record.guild_id in visible.guild_ids:
                 self._announce(record, {user_id})
-        if lost:  # behind what the user is still being told of them
+        if lost:  # after the notifications that are still queued for the user
             yield from self._outputs.each([user_id], partial(self._take_back, channel_ids=lost))
 
     def _take_back(self, user_id: str, channel_ids: Set[str]) -> None:
-        """Remove the notifications about these channels that the user has not been sent."""
+        """Remove unsent notifications about these channels from the user's ring."""
         self._hub.rewrite(user_ring(user_id), partial(frame_taken_back, channel_ids=channel_ids))
 
     def sees_too_many(self, user_id: str) -> bool:
-        """Whether new channels were too many for the user's streams: they end."""
+        """Return whether the user can see too many channels after new ones were created."""
         return len(self.watchers.channels_of(user_id)) > MAX_NOTIFIED_CHANNELS
 
     def channel_created(self, record: ControlRecord) -> None:
-        """Tell the guild's members, and let them have the channel's messages from the first one on.
+        """Announce a new channel to the guild's members, and send them its messages from the first one on.
 
-        Some may have been told of them before the record came: those who opened a stream when the channel was there. A user
-        who is being refreshed has perhaps just become a member: they hear of it when that is known.
+        Users who opened a stream after the channel was created may already follow it. A user with a refresh in progress may
+        have just become a member: the refresh announces the channel.
         """
         if record.guild_id is None or record.channel_id is None:
             return
@@ -165,7 +165,7 @@ class Notifications:
             self._announce(record, members)
 
     def forget_channel(self, channel_id: str) -> None:
-        """The channel is gone: nobody is notified of it any more."""
+        """Remove a deleted channel."""
         for refreshes in self._refreshing.values():
             for refresh in refreshes:
                 refresh.created.pop(channel_id, None)
@@ -174,17 +174,17 @@ class Notifications:
         if self.watchers.drop_channel(channel_id):
             self._channels.unfollow([channel_id])
 
-    # --- what they are told --------------------------------------------------------------------------
+    # --- notifying -----------------------------------------------------------------------------------
 
     def released(self, channel_id: str, payload: bytes) -> bool:
-        """The next event of a channel, as its frame payload. False: nobody watches the channel."""
+        """Notify the watchers of a channel's next event, given as its frame payload. Return False if there are none."""
         users = self.watchers.of_channel(channel_id)
         if users:
             self._notify(users, channel_message_payload(payload))
         return bool(users)
 
     def redacted(self, channel_id: str, redaction: Redaction) -> None:
-        """Remove notifications about the message that users have not been sent; in turn, behind those still being made."""
+        """Remove the content of a redacted message from unsent notifications, including those still queued."""
 
         def rewrite(user_id: str) -> None:
             self._hub.rewrite(user_ring(user_id), partial(redacted_frame, redaction=redaction))
@@ -192,15 +192,15 @@ class Notifications:
         self._outputs.add_each(tuple(self.watchers.of_channel(channel_id)), rewrite)
 
     def hint(self, users: Iterable[str], payload: bytes) -> None:
-        """Tell users what may be lost. A user with a stream that is behind is left out: a hint must not cost them events."""
+        """Send users a payload that may be lost. Skips users with a slow stream: a hint must not cost them events."""
         self._outputs.add_each(tuple(users), partial(self.hint_to, frames=text_frame(payload)))
 
     def hint_to(self, user_id: str, frames: bytes) -> Flush | None:
-        """Tell one user what may be lost, as whole frames."""
+        """Send one user whole frames that may be lost, unless one of their streams is too far behind."""
         return self._give(user_id, frames, MAX_HINT_DEPTH)
 
     def _notify(self, users: Iterable[str], payload: bytes) -> None:
-        """Tell users in the order of the messages; encoded once, whatever their number."""
+        """Send users a payload in the order of the messages. It is encoded once for all users."""
         self._outputs.add_each(tuple(users), partial(self._give, frames=text_frame(payload)))
 
     def _give(self, user_id: str, frames: bytes, max_depth: int | None = None) -> Flush | None:
@@ -231,7 +231,10 @@ class Notifications:
             self._outputs.procedures.start(self._tell_from_the_first(record, late), "telling of a new channel's events")
 
     def _tell_from_the_first(self, record: ControlRecord, users: list[str]) -> Procedure[None]:
-        """Tell users the events of a new channel that others here were told before its record came, then let them watch it."""
+        """Send users the first events of a new channel, then let them watch it.
+
+        Others here got these events before the record of the channel arrived.
+        """
         channel_id, told = str(record.channel_id), 0
         while (feed := self._channels.get(channel_id)) is not None and told < feed.head:
             if not self._still_late(record, users):  # all of them have left
@@ -258,12 +261,12 @@ class Notifications:
             self._channels.unfollow([channel_id])
 
     def _still_late(self, record: ControlRecord, users: list[str]) -> list[str]:
-        """Those of the users who are members and wait to be told of the channel's first events."""
+        """Return the users who are members and still wait for the channel's first events."""
         late = self._late.get(str(record.channel_id), {})
         members = self.watchers.of_guild(str(record.guild_id))
         return [user_id for user_id in users if user_id in late and user_id in members]
 
 
 def user_ring(user_id: str) -> str:
-    """The ring of a user's notification stream."""
+    """Return the name of a user's notification ring."""
     return USER_RING + user_id

@@ -1,4 +1,4 @@
-"""The outputs of a replica: decided actions that are not carried out yet, and its counters."""
+"""The outputs of a replica: queued actions and counters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openguild_proto.procedures import Procedure, Procedures, Signal
 from openguild_proto.replica.actions import PASS, AnyAction, Flush, Level, Log, Query, Urgency
 
 T = TypeVar("T")
-_END = object()  # of an iterator
+_END = object()  # marks the end of an iterator
 
 
 class Counters:
@@ -24,24 +24,24 @@ class Counters:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.delivered = 0  # events given to some subscriber here
-        self.undelivered = 0  # events that nobody here follows
-        self.dropped = 0  # events that a subscriber did not get before its end
-        self.gaps = 0  # holes read from the log
-        self.backfilled = 0  # events read for them
+        self.delivered = 0  # events sent to some local subscriber
+        self.undelivered = 0  # events without a local follower
+        self.dropped = 0  # events not sent to a subscriber before its stream ended
+        self.gaps = 0  # gaps read from the log
+        self.backfilled = 0  # events read for gaps
         self.lagged = 0  # subscribers closed because they were too slow
-        self.missed = 0  # events that those had not got
-        self.renewals = 0  # of all epochs, as the database counts them
+        self.missed = 0  # events that these had not received
+        self.renewals = 0  # renewals of all epochs, as counted by the database
         self.replayed = 0  # events sent from the log
-        self.subscribers = 0  # there are now
+        self.subscribers = 0  # current number
 
     def snapshot(self) -> dict[str, int]:
-        """All of them by name."""
+        """Return all counters by name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 class _Part:
-    """The next items of a work; `done` is set behind the last of them, also where the work fails."""
+    """The next items of a work. `done` is set after the last of them, also if the work fails."""
 
     def __init__(self, rest: Iterator[Any], done: Signal) -> None:
         self.done = done
@@ -61,7 +61,10 @@ class _Part:
 
 
 class Outputs:
-    """Actions in order. Work that concerns very many sockets waits as an iterator; each of its actions is made when it is taken."""
+    """The queue of actions.
+
+    Work on very many sockets (a "work") waits as an iterator, and each of its actions is decided when it is taken.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self.counters = Counters()
@@ -74,18 +77,18 @@ class Outputs:
     # --- deciding ------------------------------------------------------------------------------------
 
     def add(self, action: AnyAction) -> None:
-        """One thing to do."""
+        """Queue an action."""
         self._actions.append(action)
 
     def add_each(self, items: Iterable[T], decide: Callable[[T], AnyAction | None]) -> None:
-        """Add the actions that `decide` gives for each item, in order, behind the other works; each is decided when it is taken.
+        """Queue a work after the others: the actions that `decide` returns for each item, in order.
 
-        Hand over items that do not change meanwhile.
+        Each is decided when it is taken, so `items` must not change meanwhile.
         """
         self._works.append((iter(items), decide))
 
     def each(self, items: Iterable[T], decide: Callable[[T], AnyAction | None]) -> Procedure[None]:
-        """As `add_each`, some items at a time: works that came meanwhile have their turn. Return when all are done."""
+        """Do as `add_each`, in batches, so that other works get their turn. Return when all items are done."""
         rest = iter(items)
         while True:
             part = _Part(rest, Signal(self.procedures))
@@ -95,13 +98,13 @@ class Outputs:
                 return
 
     def log(self, level: Level, message: str, **fields: Any) -> None:
-        """A line for the operator."""
+        """Queue a log line for the operator."""
         self._actions.append(Log(level, message, fields))
 
     def publish(self, ring: str, frame: bytes, sequence: int) -> Flush | None:
-        """Append a frame to an open ring. Returns what is to be done so that it leaves, None: that waits already."""
+        """Append a frame to an open ring. Return the flush that sends it, or None if one is queued."""
         if self._hub.publish(ring, frame, sequence):
-            # twice too much before it was flushed: to lose readers would be worse than to be late
+            # if it fills a second time before a flush, hold up the loop rather than overrun readers
             urgency = Urgency.NOW if self._hub.stretch(ring) else Urgency.COMPLETELY
             return Flush(ring, urgency)
         if ring in self._to_flush:
@@ -110,13 +113,13 @@ class Outputs:
         return Flush(ring)
 
     def mark(self, ring: str) -> None:
-        """Some subscriber of `ring` is behind."""
+        """Queue a flush of `ring`, unless one is queued."""
         if ring not in self._to_flush:
             self._to_flush.add(ring)
             self._actions.append(Flush(ring))
 
     def defect(self, what: str, failure: Exception) -> None:
-        """Something of ours failed; the log gets its traceback."""
+        """Log a failure caused by a defect of the server, with its traceback."""
         self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))
 
     def not_read(self, failure: Exception, what: str, message: str, **fields: Any) -> None:
@@ -129,7 +132,7 @@ class Outputs:
     # --- carrying out --------------------------------------------------------------------------------
 
     def next_action(self, *, works: bool = True) -> AnyAction | None:
-        """The next thing to do; None: nothing is left. `works`: those for many sockets, too."""
+        """Return the next action, or None. `works`: include works on many sockets."""
         action = self._take(works=works)
         if isinstance(action, Flush):
             self._to_flush.discard(action.ring)
@@ -147,18 +150,18 @@ class Outputs:
             items, decide = self._works[0]
             try:
                 item = next(items, _END)
-            except Exception as failure:  # contained: what else waits is done, the rest of this work cannot be known
+            except Exception as failure:  # drop this work, and go on with the others
                 self._works.popleft()
                 return Log(Level.ERROR, "work for many sockets broke off", failure=failure)
-            if item is _END:  # a procedure that waited for that may have gone on, with a query or an action
+            if item is _END:  # a procedure that waited for it may have added a query or an action
                 self._works.popleft()
                 continue
             try:
                 return decide(item) or PASS
-            except Exception as failure:  # contained: the others do not suffer
+            except Exception as failure:  # go on with the next item
                 return Log(Level.ERROR, "work for many sockets failed", failure=failure)
 
     @property
     def is_pressed(self) -> bool:
-        """So many works wait that they are done now, whatever it takes: a queue without a bound would hide that."""
+        """Whether so many works are queued that they must be done now, to bound the queue."""
         return len(self._works) > MAX_WAITING_WORKS

@@ -1,8 +1,7 @@
-"""Pages of the log for replays: read once for all sockets that ask together, and kept a while, because a log never changes
-until its database is restored.
+"""Pages of the log for replays. A page is read once for all sockets that wait for it, and cached.
 
-A reconnect storm asks for the same few pages thousands of times. What is kept is bounded in bytes; pages go when their channel is
-deleted.
+A reconnect storm requests the same few pages thousands of times. The cache is bounded in bytes. A log only changes when its
+database is restored or a message is redacted; its pages are dropped then, and when its channel is deleted.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from openguild_proto.replica.outputs import Outputs
 from openguild_proto.schemas.payloads import event_frame_payload
 from openguild_proto.ws.frames import text_frame
 
-PAGE_OVERHEAD_BYTES = 400  # measured: of a page beside its pieces
+PAGE_OVERHEAD_BYTES = 400  # measured: of a page, besides its pieces
 PIECE_OVERHEAD_BYTES = 120
 
 Pieces = list[tuple[int, bytes]]
-"""(last sequence in it, whole frames) for each piece of about `PIECE_BYTES`."""
+"""(last sequence, whole frames) for each piece of about `PIECE_BYTES`."""
 
 _Key = tuple[str, "int | None", int]  # channel, epoch, after
 
 
 class _Kept(NamedTuple):
-    """A page and the bytes that it takes."""
+    """A cached page and its size in bytes."""
 
     pieces: Pieces
     size: int
 
 
 class _Reading:
-    """A page that is being read. `waiting`: sockets that asked for it meanwhile; `pieces`: what was kept of it before."""
+    """A page that is being read. `waiting`: sockets that requested it; `pieces`: the cached part."""
 
     __slots__ = ("pieces", "waiting")
 
@@ -48,23 +47,22 @@ class _Reading:
 
 
 class Pages:
-    """`get` gives the frames behind a sequence; an empty page: the log cannot be read, or the channel is gone."""
+    """Reads and caches pages. `get` returns an empty page if the log cannot be read or the channel is gone."""
 
     def __init__(self, outputs: Outputs, kept_bytes: int = KEPT_PAGE_BYTES) -> None:
         self._outputs = outputs
         self._kept_bytes = kept_bytes
-        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()  # the least recently used one first
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()  # least recently used first
         self._reading: dict[_Key, _Reading] = {}
         self._waiting: dict[Any, _Reading] = {}  # by socket
         self._unreadable: dict[Any, None] = {}  # sockets whose page could not be read
         self._bytes = 0
 
     def get(self, channel_id: str, epoch: int | None, after: int, count: int, socket: Any) -> Pieces | None:
-        """Up to `count` events behind sequence `after`. None: it is being read; a `Replay` of `socket` follows when it is there.
+        """Return up to `count` events after the sequence `after`. None: a `Replay` of `socket` follows when they have been read.
 
-        `epoch`: of the log that these are places in. Pages of the log before may be kept when another replica renews the epochs.
-
-        A page that was kept when the log was shorter grows by what it lacks; what there is is given when that cannot be read.
+        `epoch`: of the log. Pages of an earlier epoch may still be cached when another replica renews the epochs.
+        A page cached when the log was shorter is extended; if that read fails, the cached part is returned.
         """
         key = (channel_id, epoch, after)
         kept = self._kept.get(key)
@@ -93,7 +91,7 @@ class Pages:
         except StorageUnavailable:
             self._outputs.log(Level.WARNING, "a replay was cut short: the log cannot be read", channel_id=channel_id)
         finally:
-            is_wanted = self._reading.get(key) is reading  # else it was dropped meanwhile: this may be of another log
+            is_wanted = self._reading.get(key) is reading  # False if it was dropped, because it may be of another log
             if is_wanted:
                 del self._reading[key]
                 if more:
@@ -121,7 +119,7 @@ class Pages:
             self._bytes -= kept.size
 
     def left(self, socket: Any) -> None:
-        """The socket is gone: nothing is kept for it, and if it waits it hears of that."""
+        """Forget a socket that has left. If it waits for a page, a `Replay` follows."""
         self._unreadable.pop(socket, None)
         reading = self._waiting.pop(socket, None)
         if reading is not None:
@@ -129,33 +127,33 @@ class Pages:
             self._outputs.add(Replay(socket))
 
     def drop_channel(self, channel_id: str) -> None:
-        """Keep nothing of this channel."""
+        """Drop the pages of this channel."""
         for key in [key for key in self._kept if key[0] == channel_id]:
             self._forget(key)
         for key in [key for key in self._reading if key[0] == channel_id]:
             del self._reading[key]
 
     def drop_all(self) -> None:
-        """The log is not the one that these were read from."""
+        """Drop all pages, because logs were replaced."""
         self._kept.clear()
         self._reading.clear()
         self._bytes = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept, what the pages take beside their frames included."""
+        """Size of the cached pages in bytes, with their overhead."""
         return self._bytes
 
 
 def _joined(pieces: Pieces, more: Pieces) -> Pieces:
-    """A new list: a socket may be reading the other one."""
+    """Return a new list, because a socket may be reading the old one."""
     if not pieces or not more or len(pieces[-1][1]) + len(more[0][1]) > PIECE_BYTES:
         return pieces + more
     return [*pieces[:-1], (more[0][0], pieces[-1][1] + more[0][1]), *more[1:]]
 
 
 def in_pieces(events: Iterable[StoredEvent]) -> Pieces:
-    """Join frames to pieces of about `PIECE_BYTES`, each with the last sequence in it."""
+    """Join frames into pieces of about `PIECE_BYTES`. Return each with the last sequence in it."""
     pieces: Pieces = []
     frames: list[bytes] = []
     size = last = 0

@@ -1,4 +1,4 @@
-"""Streams that are being prepared before their upgrade is accepted: each has a ticket, until its `Prepared` is taken."""
+"""Streams that are prepared before their upgrade is accepted. Each has a ticket until its `Prepared` is taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openguild_proto.replica.streams import Streams
 
 
 class Preparing:
-    """`tickets`: what cancels each, until its `Prepared` is taken."""
+    """Prepares streams. `tickets` has the function that cancels each, until its `Prepared` is taken."""
 
     def __init__(self, outputs: Outputs, streams: Streams) -> None:
         self.tickets: dict[int, Callable[[], None]] = {}
@@ -25,7 +25,7 @@ class Preparing:
         self._last_ticket = 0
 
     def begin(self, stream: OpenStream) -> int:
-        """Open a stream whose access was checked. Return a ticket; a `Prepared` follows, unless `cancel` comes first."""
+        """Prepare a stream whose access was checked. Return a ticket; a `Prepared` follows unless `cancel` is called first."""
         self._last_ticket += 1
         ticket = self._last_ticket
 
@@ -51,15 +51,15 @@ class Preparing:
         return ErrorCode.SERVER_ERROR
 
     def cancel(self, ticket: int) -> None:
-        """The stream of this ticket is not wanted any more; nothing is held for it."""
+        """Cancel this ticket and release everything held for it."""
         cancel = self.tickets.pop(ticket, None)
         if cancel is not None:
             cancel()
 
     def is_wanted(self, prepared: Prepared) -> bool:
-        """Take the ticket of a `Prepared`. False: it was cancelled."""
+        """Take the ticket of a `Prepared`. Return False if it was cancelled."""
         return self.tickets.pop(prepared.ticket, None) is not None
 
 
 def _nothing() -> None:
-    """Cancel what has ended already."""
+    """Do nothing: the procedure has already ended."""

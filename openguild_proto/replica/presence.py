@@ -1,11 +1,11 @@
-"""Presence: which users have streams, here and at other replicas, and what those who share a guild are told of it.
+"""Presence: which users have streams, here and at other replicas, and the notifications to users who share a guild with them.
 
-Each replica reports its own users: at a change, and again every `REPORT_SECS`. A report holds for `LEASE_SECS`, so that the
-users of a replica that died are offline when its leases have ended. Once a second changes are collected and told; what came
-and went within that second is told to nobody. Nothing is stored, and a lost report is made up by the next one.
+Each replica reports its own users: at a change, and again every `REPORT_SECS`. A report is valid for `LEASE_SECS`, so the
+users of a dead replica are offline when its leases have expired. Changes are collected and sent once a second; a change that
+was undone within that second is not sent. Nothing is stored, and the next report makes up for a lost one.
 
-A choice ends with the session's last stream here, and its client repeats it after each connect. A session without a choice counts
-from `ARRIVAL_SECS` after its first stream, so that somebody who has chosen to appear offline is not shown at each reconnect.
+A chosen status ends with the session's last stream here; the client repeats it after each connect. A session without a chosen
+status counts from `ARRIVAL_SECS` after its first stream, so that users who appear offline are not shown at each reconnect.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from openguild_proto.schemas.payloads import presence_data, presence_payload
 from openguild_proto.ws.frames import text_frame
 
 TICK_SECS = 1.0
-ARRIVAL_SECS = 2.0  # from a session's first stream here until it counts without a choice: clients repeat theirs
-GRACE_SECS = 5.0  # from the end of a user's last stream here until they have left: clients arrive elsewhere
+ARRIVAL_SECS = 2.0  # from a session's first stream here until it counts without a choice; clients repeat theirs first
+GRACE_SECS = 5.0  # from the end of a user's last stream here until they count as gone; clients may reconnect elsewhere
 REPORT_SECS = 10.0
-LEASE_SECS = 25.0  # two reports may be lost
+LEASE_SECS = 25.0  # survives two lost reports
 ANSWER_SECS = 5.0  # between two answers to requests for reports
 
 OFFLINE = PresenceStatus.OFFLINE
@@ -42,7 +42,7 @@ K = TypeVar("K")
 
 
 def _pop_until(times: OrderedDict[K, float], end: float) -> Iterator[K]:
-    """Remove and return the keys, earliest first, whose time is not after `end`."""
+    """Remove and return the keys whose time is at most `end`, earliest first."""
     while times:
         key, time = next(iter(times.items()))
         if time > end:
@@ -56,11 +56,11 @@ class _Session:
 
     def __init__(self, status: PresenceStatus | None) -> None:
         self.sockets = 0
-        self.status = status  # None: it has just come, and does not count yet
+        self.status = status  # None: it has just connected, and does not count yet
 
 
 class Presence:
-    """`replica`: a unique id. `max_members`: of a guild whose members are told of each other."""
+    """Tracks presence. `replica`: its unique id. `max_members`: members of larger guilds are not told of each other."""
 
     def __init__(
         self,
@@ -81,25 +81,23 @@ class Presence:
         self._arriving: OrderedDict[tuple[str, str], float] = (
             OrderedDict()
         )  # (user id, session id) -> when it counts as online, earliest first
-        self._leaving: OrderedDict[str, float] = OrderedDict()  # user id -> when they have left, earliest first
-        self._here: dict[str, PresenceStatus] = {}  # user id -> status here, of those who are not offline
-        self._reported: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # user id -> when the others were told last, earliest first
+        self._leaving: OrderedDict[str, float] = OrderedDict()  # user id -> when they count as gone, earliest first
+        self._here: dict[str, PresenceStatus] = {}  # user id -> status here, unless offline
+        self._reported: OrderedDict[str, float] = OrderedDict()  # user id -> time of the last report, earliest first
         self._unreported: dict[str, None] = {}  # users whose status here has changed since
         self._leases: OrderedDict[tuple[str, str], float] = OrderedDict()  # (user id, replica) -> end, earliest first
         self._elsewhere: dict[str, dict[str, PresenceStatus]] = {}  # user id -> replica -> status there
-        self._told: dict[str, PresenceStatus] = {}  # what users here were told of others
-        self._untold: dict[str, None] = {}  # users whose status may be another
+        self._told: dict[str, PresenceStatus] = {}  # the statuses that local users were sent
+        self._untold: dict[str, None] = {}  # users whose status may differ from the sent one
         self._is_ticking = False
         self._is_telling = False
         self._is_connected = False
-        self._answers_at = 0.0  # no sooner
+        self._answers_at = 0.0  # earliest time of the next answer to a request
 
     # --- inputs --------------------------------------------------------------------------------------
 
     def opened(self, user_id: str, session_id: str, former: str | None = None) -> None:
-        """A stream was opened here, or goes on with another session than the `former` one: with what that one has chosen."""
+        """Add a stream of this session. A stream that replaces its session `former` keeps the status chosen there."""
         sessions = self._sessions.setdefault(user_id, {})
         if session_id not in sessions:
             renewed = sessions.get(former) if former is not None else None
@@ -112,7 +110,7 @@ class Presence:
         self._look_at(user_id)
 
     def closed(self, user_id: str, session_id: str) -> None:
-        """A stream has ended here."""
+        """Remove a stream of this session."""
         sessions = self._sessions[user_id]
         session = sessions[session_id]
         session.sockets -= 1
@@ -128,11 +126,11 @@ class Presence:
             self._tick_soon()
 
     def choose(self, choice: PresenceChoice) -> None:
-        """A client has chosen, here or at another replica; it counts where its session has streams."""
+        """Set the status that a client has chosen. Ignored unless its session has streams here."""
         self._count(choice.user_id, choice.session_id, choice.status)
 
     def heard_report(self, report: PresenceReport) -> None:
-        """Another replica reports its users."""
+        """Apply another replica's report of its users."""
         if report.replica == self._replica:
             return
         end = self._outputs.procedures.now + LEASE_SECS
@@ -147,27 +145,30 @@ class Presence:
                 self._doubt(user_id)
 
     def heard_request(self, request: ReportRequest) -> None:
-        """Another replica has just come: it knows nobody."""
+        """Report all users, because another replica has just started."""
         now = self._outputs.procedures.now
         if request.replica != self._replica and now >= self._answers_at:
             self._answers_at = now + ANSWER_SECS
             self._report_all()
 
     def bus_state(self, connected: bool) -> None:
-        """Whether messages travel. When they do again, everyone tells everything."""
+        """Set whether the bus is connected. After a reconnect all replicas report all their users."""
         if connected and not self._is_connected:
             self._outputs.add(Broadcast(Topic.HINTS, encode_hint(ReportRequest(self._replica))))
             self._report_all()
         self._is_connected = connected
 
     def status_of(self, user_ids: Iterable[str], reader_id: str = "") -> dict[str, PresenceStatus]:
-        """Return the statuses of those who are not offline. `reader_id`: online to themselves before others are told."""
+        """Return the statuses of those users who are not offline.
+
+        `reader_id`: this user is online to themselves from their first stream, before it counts for others.
+        """
         found = ((user_id, self._combined(user_id)) for user_id in user_ids)
         if any(session.status is None for session in self._sessions.get(reader_id, {}).values()):
             found = ((user_id, PresenceStatus.ONLINE if user_id == reader_id else status) for user_id, status in found)
         return {user_id: status for user_id, status in found if status is not OFFLINE}
 
-    # --- what is so --------------------------------------------------------------------------------
+    # --- statuses ----------------------------------------------------------------------------------
 
     def _combined(self, user_id: str) -> PresenceStatus:
         statuses = list(self._elsewhere.get(user_id, {}).values())
@@ -176,7 +177,7 @@ class Presence:
         return PresenceStatus.of_all(statuses)
 
     def _count(self, user_id: str, session_id: str, status: PresenceStatus) -> None:
-        """Count a session with this status, if it has streams here."""
+        """Set the status of a session, if it has streams here."""
         session = self._sessions.get(user_id, {}).get(session_id)
         if session is not None:
             session.status = status
@@ -184,11 +185,12 @@ class Presence:
             self._look_at(user_id)
 
     def _look_at(self, user_id: str) -> None:
-        """Note that a user's sessions here may have another status than before."""
+        """Compute a user's status here again, and note a change."""
         sessions = self._sessions.get(user_id, {}).values()
         statuses = [session.status for session in sessions if session.status is not None]
         status = PresenceStatus.of_all(statuses)
-        if status is self._here.get(user_id, OFFLINE) or (sessions and not statuses):  # as before until one counts
+        # While no session counts yet, the status stays as it was.
+        if status is self._here.get(user_id, OFFLINE) or (sessions and not statuses):
             return
         if status is OFFLINE:
             del self._here[user_id]
@@ -243,7 +245,7 @@ class Presence:
             self._end_lease(lease)
 
     def _report(self) -> None:
-        """Tell the others of what has changed, and again of what they were told `REPORT_SECS` ago."""
+        """Report changed statuses, and repeat those reported `REPORT_SECS` ago."""
         now = self._outputs.procedures.now
         self._unreported.update(dict.fromkeys(_pop_until(self._reported, now - REPORT_SECS)))
         users = list(self._unreported)
@@ -261,15 +263,15 @@ class Presence:
         self._outputs.add_each(pages, report)
 
     def _tell_all(self) -> Procedure[None]:
-        """Tell those who watch here of the changes of the last second, so many together."""
+        """Send the changes of the last second to local users, `MAX_PRESENCE_USERS` together."""
         users = list(self._untold)
         try:
             for first in range(0, len(users), MAX_PRESENCE_USERS):
                 if first:
-                    yield from Sleep(PRESENCE_PAUSE_SECS).wait()  # sockets write what they were given
+                    yield from Sleep(PRESENCE_PAUSE_SECS).wait()  # lets sockets send what they have
                 yield from self._tell(users[first : first + MAX_PRESENCE_USERS])
         except StorageUnavailable:
-            return  # with the next tick
+            return  # retried at the next tick
         finally:
             self._is_telling = False
 
@@ -277,7 +279,7 @@ class Presence:
         audience: dict[str, tuple[str, ...]] = {}
         if self._notifications.watchers.users() or not self._feeds.is_empty:
             audience = yield from FindAudience(tuple(users), self._max_members)
-        changes: dict[str, dict[str, bytes]] = {}  # guild id -> what its members are told, by the user that it is about
+        changes: dict[str, dict[str, bytes]] = {}  # guild id -> payloads for its members, by the user they are about
         for user_id in filter(self._has_changed, users):
             data = presence_data(user_id, self._told.get(user_id, OFFLINE))
             for guild_id in audience.get(user_id, ()):
@@ -285,7 +287,7 @@ class Presence:
         yield from self._outputs.each(self._telling(changes), lambda flush: flush)
 
     def _has_changed(self, user_id: str) -> bool:
-        """Compare with what was told, and take what is so for told."""
+        """Return whether the status differs from the sent one, and record it as sent."""
         self._untold.pop(user_id, None)
         status = self._combined(user_id)
         if status is self._told.get(user_id, OFFLINE):
@@ -297,7 +299,7 @@ class Presence:
         return True
 
     def _telling(self, changes: Mapping[str, Mapping[str, bytes]]) -> Iterator[Flush | None]:
-        """Tell the users in these guilds, one after the other: there may be very many."""
+        """Send the changes to the users of these guilds, one step per user, because there may be very many."""
         guilds_of: dict[str, list[str]] = {}  # watching user id -> guild ids
         for guild_id, hints in changes.items():
             for _ in self._feeds.ephemeral(f"guild:{guild_id}", "presence", hints):

@@ -1,4 +1,4 @@
-"""Removes from kept frames the texts that were redacted (PROTOCOL 6.7) and the channels that a user lost (8.8.6)."""
+"""Removes redacted texts (PROTOCOL 6.7) and the channels that a user has lost (8.8.6) from queued frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MARK = b'"event_type":"message.redacted"'
 
 
 class Redaction(msgspec.Struct, frozen=True, gc=False):
-    """The event `event_id` takes away the texts of the message `target`."""
+    """The event `event_id` redacts the message `target`."""
 
     event_id: str
     target: str
@@ -37,15 +37,15 @@ class _OfChannel(msgspec.Struct):
     channel_id: str | None = None
 
 
-_NOTHING = pong_frame()  # that nobody asked for: clients pass over it (RFC 6455 5.5.3), and a frame is never empty
+_NOTHING = pong_frame()  # an unsolicited pong, which clients ignore (RFC 6455 5.5.3); a frame is never empty
 _frames = msgspec.json.Decoder(_Frame)
 _of_channels = msgspec.json.Decoder(_OfChannel)
 _events = msgspec.json.Decoder(_Event)
 
 
 def redaction_in(payload: bytes) -> Redaction | None:
-    """Return the redaction that an event's frame payload holds; None: it is another event."""
-    if _MARK not in payload:  # nearly always; a text that quotes it has its quotes escaped
+    """Return the redaction in an event's frame payload, or None if it is another event."""
+    if _MARK not in payload:  # fast path; a text that quotes the mark has its quotes escaped
         return None
     try:
         event = _events.decode(_frames.decode(payload).event)
@@ -57,22 +57,22 @@ def redaction_in(payload: bytes) -> Redaction | None:
 
 
 def redacted_frame(frame: bytes, redaction: Redaction) -> bytes | None:
-    """Return the frame without the text, where it is the message that was taken away or an edit of it; None: it is not."""
+    """Return the frame without its text if it is the redacted message or an edit of it, else None."""
     payload = redacted_payload(frame_payload(frame), redaction)
     return None if payload is None else text_frame(payload)
 
 
 def frame_taken_back(frame: bytes, channel_ids: Set[str]) -> bytes | None:
-    """Return a frame that says nothing, where this one tells of one of these channels; None: it does not."""
+    """Return a frame without content if this one is about one of these channels, else None."""
     try:
         channel_id = _of_channels.decode(frame_payload(frame)).channel_id
-    except msgspec.DecodeError:  # several frames in one, or none: of no channel
+    except msgspec.DecodeError:  # not about a channel: several frames in one, or no JSON
         return None
     return _NOTHING if channel_id in channel_ids else None
 
 
 def redacted_payload(payload: bytes, redaction: Redaction) -> bytes | None:
-    """Return a frame's payload without the text, as `redacted_frame` does."""
+    """Return a frame's payload without its text, or None, as `redacted_frame` does."""
     if redaction.target.encode() not in payload:
         return None
     try:
@@ -84,12 +84,12 @@ def redacted_payload(payload: bytes, redaction: Redaction) -> bytes | None:
 
 
 def redacted_event(wire: bytes, redaction: Redaction) -> bytes | None:
-    """Return an event without the text, as `redacted_frame` does."""
+    """Return an event without its text, or None, as `redacted_frame` does."""
     return redacted_wire(wire, redaction.event_id) if redacts(wire, redaction) else None
 
 
 def redacts(wire: bytes, redaction: Redaction) -> bool:
-    """Return whether the event is the message that was taken away, or an edit of it."""
+    """Return whether the event is the redacted message or an edit of it."""
     if redaction.target.encode() not in wire:
         return False
     try:
@@ -101,5 +101,5 @@ def redacts(wire: bytes, redaction: Redaction) -> bool:
 
 
 def event_in(payload: bytes) -> bytes:
-    """Return the event of a frame's payload. Raises msgspec.DecodeError."""
+    """Return the event in a frame's payload. Raises msgspec.DecodeError."""
     return bytes(_frames.decode(payload).event)

@@ -1,7 +1,7 @@
-"""One replica between the log and its sockets, as one state machine without I/O.
+"""A replica between the log and its sockets, as one state machine without I/O.
 
-It is to a replica what `ServerConnection` is to a socket. The call contract: give it an input with the time, then take actions
-until there are none and carry them out in order, and come back at `next_deadline`:
+`Replica` is for a replica what `ServerConnection` is for a socket. The call contract: call an input with the time, then take the
+actions until there are none and carry them out in order, and call `handle_deadline` at `next_deadline`:
 
     replica.committed(event, request_id, now=clock())
     while (action := replica.next_action()) is not None:
@@ -10,8 +10,8 @@ until there are none and carry them out in order, and come back at `next_deadlin
 
 Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `log_grew`, `heard`, `stored`, `announce`, `heard_broadcast`,
 `bus_state`, `bus_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`,
-`keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; those of gateway sockets: `gateway_at`. `now` is
-monotonic seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
+`keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; for gateway sockets: `gateway_at`. `now` is
+monotonic seconds and never goes back. `jitter` returns numbers in [0, 1). No input raises because of another replica or the store.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ DEFAULT_PRESENCE = PresenceSettings()
 
 
 class Replica:
-    """`hub` and `feeds` hold the rings, which whoever carries out `Flush` and `FlushFeed` sends from; `tokens` hears of revoked
-    sessions.
+    """The state machine of one replica. `replica_id` is unique; `tokens` is told of revoked sessions.
 
-    `sharing`: of the message limits, with the other replicas; None: there are no others. `replica_id`: a unique one.
+    `hub`, `feeds`: the rings, whose frames the caller sends when it carries out `Flush` and `FlushFeed`. `sharing`: of the
+    message limits with the other replicas; None: there are no others.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Replica:
     # --- the start -----------------------------------------------------------------------------------
 
     def start(self) -> Procedure[None]:
-        """Read where everything stands. Raises StorageUnavailable: try again. Run it with `run`."""
+        """Read the epochs and the head of the control log. Call it through `run`. Raises StorageUnavailable; then retry."""
         yield from self.epochs.check()
         if not self.controls.follower.begun:
             yield from self.controls.start()
@@ -113,17 +113,17 @@ class Replica:
     def run(
         self, procedure: Procedure[Any], what: str, done: Callable[[Any, Exception | None], None], *, now: float
     ) -> None:
-        """Run a procedure of this replica, such as `start`; `done(result, error)` at its end."""
+        """Run a procedure of this replica, such as `start`. Calls `done(result, error)` when it ends."""
         self._at(now)
         self._procedures.start(procedure, what, done)
 
     def follow(self, *, now: float) -> None:
-        """From now on the tails are checked."""
+        """Start the tail checks."""
         self._at(now)
         self._tails.follow()
 
     def share_limits(self, *, now: float) -> None:
-        """From now on the other replicas are told what this one admits."""
+        """Start telling the other replicas what this one admits."""
         self._at(now)
         if self._sharing is not None:
             self._procedures.start(self._share_limits(self._sharing), "sharing limits")
@@ -136,10 +136,10 @@ class Replica:
                 self._outputs.add(Broadcast(Topic.LIMITS, payload))
             yield from Sleep(PUBLISH_SECS).wait()
 
-    # --- what is stored and heard --------------------------------------------------------------------
+    # --- events and messages -------------------------------------------------------------------------
 
     def committed(self, event: StoredEvent, request_id: str, *, now: float) -> None:
-        """This replica stored an event: to its own subscribers at once, and to the other replicas."""
+        """Send an event that this replica stored to its own subscribers and to the other replicas."""
         self._at(now)
         payload = event_frame_payload(event)
         if not self.channels.committed(event.log_id, event.sequence, payload):
@@ -147,14 +147,14 @@ class Replica:
         self._outputs.add(Publish(event.log_id, payload, request_id))
 
     def log_grew(self, event: StoredEvent, *, now: float) -> None:
-        """This replica stored an event of the log of a guild or a user: to those who follow it, here and elsewhere."""
+        """Send an event of a guild's or user's log that this replica stored to its followers, here and elsewhere."""
         self._at(now)
         payload = event_frame_payload(event)
         self.channels.committed(event.log_id, event.sequence, payload)
         self._outputs.add(Publish(event.log_id, payload, ""))
 
     def heard(self, channel_id: str, payload: bytes, *, now: float) -> None:
-        """Take another replica's message about a channel: an event that it stored, or a hint."""
+        """Handle another replica's message about a channel: an event that it stored, or a hint."""
         self._at(now)
         if payload.startswith(HINT_START):
             self._hints.heard(payload)
@@ -165,18 +165,18 @@ class Replica:
             self._outputs.log(Level.WARNING, "an event from another replica is malformed", channel_id=channel_id)
 
     def stored(self, record: ControlRecord, *, now: float) -> None:
-        """This replica made a change: tell the others and apply it here."""
+        """Apply a change that this replica stored, and send its record to the others."""
         self._at(now)
         self._outputs.add(Broadcast(Topic.CONTROL, encode_control(record)))
         self.controls.offer(record)
 
     def announce(self, hint: AnyHint, *, now: float) -> None:
-        """A client of this replica does what others may miss: best effort, to those concerned on every replica."""
+        """Send a hint of a local client to the users concerned on every replica. Best effort."""
         self._at(now)
         self._hints.announce(hint)
 
     def heard_broadcast(self, topic: Topic, payload: bytes, *, now: float) -> None:
-        """Take another replica's message to all."""
+        """Handle another replica's message to all replicas."""
         self._at(now)
         try:
             match topic:
@@ -190,7 +190,7 @@ class Replica:
             self._outputs.log(Level.WARNING, f"a {topic.value} message from another replica is malformed")
 
     def bus_state(self, connected: bool, *, limits_delivered: bool = True, now: float) -> None:
-        """Whether messages travel, and those of the limits. When they do again, whatever was lost meanwhile is in the log."""
+        """Set whether the bus is connected and delivers the messages about limits. Lost events are read after a reconnect."""
         self._at(now)
         self._limits_delivered = limits_delivered
         self._tails.bus_state(connected)
@@ -198,12 +198,12 @@ class Replica:
             self.presence.bus_state(connected)
 
     def bus_answered(self, *, now: float) -> None:
-        """Note that the bus has taken everything that was published before."""
+        """Record that the bus has accepted everything published before."""
         if self._sharing is not None:
             self._sharing.answered(now)
 
     def catch_up(self, *, now: float) -> None:
-        """Check every tail: at once, one at a time, and then no sooner than `CATCH_UP_SECS` after the last one."""
+        """Check every tail now, or `CATCH_UP_SECS` after the last such check. Checks never overlap."""
         self._at(now)
         self._tails.catch_up()
 
@@ -211,30 +211,30 @@ class Replica:
 
     @property
     def changes(self) -> int:
-        """Counts what may have changed a right; give `join` the count from before the check of access."""
+        """The count of events that may have changed a right. Pass `join` the count from before the access check."""
         return self.streams.changes
 
     def prepare(self, stream: OpenStream, *, now: float) -> int:
-        """Open a stream whose access was checked. Returns a ticket; a `Prepared` follows, unless `cancel` comes first."""
+        """Prepare a stream whose access was checked. Return a ticket; a `Prepared` follows unless `cancel` is called first."""
         self._at(now)
         return self._preparing.begin(stream)
 
     def cancel(self, ticket: int, *, now: float) -> None:
-        """The stream of this ticket is not wanted any more; nothing is held for it. Only before its `Prepared` is taken."""
+        """Cancel this ticket and release everything held for it. Only before its `Prepared` is taken."""
         self._at(now)
         self._preparing.cancel(ticket)
 
     def abandon(self, stream: OpenStream, *, now: float) -> None:
-        """A prepared stream is not joined."""
+        """Release a prepared stream that is not joined."""
         self._at(now)
         self.streams.abandon(stream)
 
     def join(
         self, socket: StreamSocket, stream: OpenStream, *, handle: int, changes: int, wall: float, now: float
     ) -> None:
-        """The upgrade was accepted: subscribe the socket, whose descriptor is `handle`. `wall`: UTC seconds.
+        """Subscribe a socket whose upgrade was accepted. `handle`: its file descriptor. `wall`: UTC seconds.
 
-        `changes`: the count when its access was checked. What came since has not seen this socket, so it is checked again.
+        `changes`: the count when its access was checked. If it has changed since, the access is checked again.
         """
         self._at(now)
         self.streams.join(socket, stream, handle=handle, wall=wall)
@@ -242,12 +242,12 @@ class Replica:
             self.controls.recheck_joined(socket, changes)
 
     def leave(self, socket: StreamSocket, *, now: float) -> None:
-        """The socket is going; safe to repeat."""
+        """Remove a closing socket. Idempotent."""
         self._at(now)
         self.streams.leave(socket)
 
     def next_pages(self, socket: StreamSocket, *, now: float) -> Pieces | None:
-        """Return frames from the log for a socket that was told to `Replay`.
+        """Return frames from the log for a socket with a `Replay` action.
 
         Empty: it is live, or ends. None: wait for its next `Replay`.
         """
@@ -255,28 +255,28 @@ class Replica:
         return self.streams.next_pages(socket)
 
     def replayed(self, socket: StreamSocket, upto: int) -> bool:
-        """The socket was given everything up to `upto`. False: it takes nothing more."""
+        """Record that the socket has the events up to `upto`. Return False if it must get no more."""
         return self.streams.replayed(socket, upto)
 
     def flushed(self, *, now: float) -> None:
-        """Rings were flushed: readers that they have overrun end."""
+        """Close readers that the rings have overrun, after rings were flushed."""
         self._at(now)
         self.streams.end_lagged()
 
     def keys_replaced(self, trusts: Callable[[bytes], bool], *, now: float) -> None:
-        """The key ring has changed: streams whose token was signed by a key that has left it end."""
+        """Close the streams whose token was signed by a key that is no longer in the key ring."""
         self._at(now)
         self.streams.keys_replaced(trusts)
         self.gateway.keys_replaced()
 
     def wall_clock(self, wall: float, *, now: float) -> None:
-        """UTC seconds now; call it about once a second. Streams end with their tokens, also when the clock was set."""
+        """Check the wall clock, in UTC seconds; call it about once a second. If it was set, all deadlines of streams change."""
         self._at(now)
         if self.streams.wall_clock(wall):
             self.gateway.clock_moved(wall)
 
     def drain(self, window_secs: float, *, now: float) -> None:
-        """Send every stream elsewhere, in waves over half of the window, each told when to come back."""
+        """Disconnect every stream in waves over half of the window, and tell each when to reconnect."""
         self._at(now)
         self._draining.begin(self.streams.sockets(), window_secs)
         self.gateway.drain(window_secs, self._jitter)
@@ -284,25 +284,25 @@ class Replica:
     # --- answers and time ----------------------------------------------------------------------------
 
     def answered(self, number: int, result: Any, *, now: float) -> None:
-        """The effect of this query was performed."""
+        """Handle the result of this query's effect."""
         self._at(now)
         self._procedures.answered(number, result)
 
     def failed(self, number: int, error: Exception, *, now: float) -> None:
-        """The effect of this query raised: StorageUnavailable is expected, anything else a defect."""
+        """Handle the exception of this query's effect: StorageUnavailable is expected, any other is a defect."""
         self._at(now)
         self._procedures.failed(number, error)
 
     def next_deadline(self) -> float | None:
-        """When `handle_deadline` is due, in monotonic seconds; None: nothing waits for time."""
+        """Return when `handle_deadline` is due, in monotonic seconds, or None."""
         return self._procedures.next_deadline()
 
     def handle_deadline(self, *, now: float) -> None:
-        """Do what is due; an early call does nothing."""
+        """Do what is due at `now`. Early calls do nothing."""
         self._procedures.handle_deadline(now)
 
     def next_action(self, *, works: bool = True) -> AnyAction | None:
-        """The next thing to do, in order; None: nothing is left. `works`: those for many sockets, too, which can wait."""
+        """Return the next action, or None. `works`: include works on many sockets, which can wait."""
         while isinstance(action := self._outputs.next_action(works=works), Prepared):
             if self._preparing.is_wanted(action):
                 break
@@ -312,7 +312,7 @@ class Replica:
 
     @property
     def is_pressed(self) -> bool:
-        """So much waits that it must be carried out now, whatever it takes."""
+        """Whether so many works are queued that they must be carried out now, to bound the queue."""
         return self._outputs.is_pressed
 
     @property
@@ -321,7 +321,7 @@ class Replica:
         return self._outputs.counters
 
     def probe(self, topic: Topic) -> bytes:
-        """Return a message without effect, to test whether the bus permits the topic; b"" where it is not used."""
+        """Return a message without effect, to test whether the bus permits the topic; b"" if the topic is not used."""
         match topic:
             case Topic.CONTROL:
                 return CONTROL_PROBE
@@ -331,25 +331,25 @@ class Replica:
                 return HINT_PROBE
 
     def presence_of(self, user_ids: Iterable[str], reader_id: str = "") -> dict[str, PresenceStatus]:
-        """Return the statuses of those users who are not offline; none where presence is not shown."""
+        """Return the statuses of those users who are not offline; empty if presence is not shown."""
         return {} if self.presence is None else self.presence.status_of(user_ids, reader_id)
 
     @property
     def limit_divisor(self) -> int:
-        """The number that the limits are divided by at the moment."""
+        """The number by which shared limits are divided now."""
         return 1 if self._sharing is None else self._sharing.divisor
 
     def depths(self) -> Depths:
-        """Return which channels have readers that are behind, and how far the notification streams are."""
+        """Return the backlogs of channels and notification streams."""
         return depths(self.hub, self.gateway.feeds)
 
     def gateway_totals(self) -> GatewayTotals:
-        """Return how many gateway sockets there are, and what they follow."""
+        """Return totals of the gateway's sockets and subscriptions."""
         feeds = self.gateway.feeds
         return GatewayTotals(len(self.gateway.sockets()), feeds.followed, feeds.read_from_log)
 
     def gateway_at(self, now: float) -> Gateway:
-        """Return the gateway's sockets, whose inputs are given at this time."""
+        """Return the gateway, for inputs at this time."""
         self._at(now)
         return self.gateway
 
@@ -359,7 +359,7 @@ class Replica:
     # --- the feeds' handler --------------------------------------------------------------------------
 
     def release(self, channel_id: str, sequence: int, payload: bytes) -> None:
-        """The next event of a channel, in order and once: to its ring, and to those who are notified of it."""
+        """Send the next event of a channel to its ring, to gateway sockets and to notification streams."""
         redaction = redaction_in(payload)
         if redaction is not None:
             self.hub.rewrite(channel_id, partial(redacted_frame, redaction=redaction))
@@ -379,20 +379,20 @@ class Replica:
             self._outputs.counters.undelivered += 1
 
     def restarted(self, channel_id: str) -> None:
-        """The channel's log went back."""
+        """Close the streams of a channel whose log was replaced."""
         self.streams.log_went_back(channel_id)
         self.gateway.log_ended(channel_id, "restarted")
 
     def unfollowed(self, channel_id: str) -> None:
-        """Nothing of the channel is heard any more: a page that is kept could hold what is redacted later."""
+        """Drop the channel's cached pages: they could contain what is redacted later, unnoticed here."""
         self.streams.pages.drop_channel(channel_id)
 
     def has_room(self, channel_id: str) -> bool:
-        """Whether the channel's readers can be given more at once."""
+        """Return whether the channel's readers can accept more events now."""
         return self.hub.has_room(channel_id) and self.gateway.has_room(channel_id)
 
     def _begin_anew(self) -> Procedure[None]:
-        """Every channel has a new epoch. Counted as a change first, so that what is joining just now is looked at again."""
+        """Restart all logs with new epochs. Counts a change first, so that streams that are joining are checked again."""
         self.streams.changed()
         self.streams.pages.drop_all()
         yield from self.channels.restart_all()

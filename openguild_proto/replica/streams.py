@@ -1,6 +1,6 @@
-"""The live streams of a replica: which socket follows which ring, from where, and when it ends.
+"""The live streams of a replica: which socket follows which ring, from which position, and when it ends.
 
-A channel's stream is the ring named by its id, a user's notification stream that of notifications.py.
+A channel's stream follows the ring named by the channel id, a notification stream the user's ring (notifications.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ from openguild_proto.ws.close_codes import CloseCode
 
 
 class Streams:
-    """`changes` counts what may have changed a right: a joining socket compares it with what it was when access was checked."""
+    """All stream sockets of a replica.
+
+    `changes` counts events that may have changed a right. A joining socket compares it with the count when its access was
+    checked.
+    """
 
     def __init__(
         self,
@@ -48,12 +52,12 @@ class Streams:
         self._presence = presence
         self._is_ending_lagged = False
         self._clock_watch = ClockWatch()
-        self._sockets: dict[str, dict[StreamSocket, None]] = {}  # user id -> sockets, in the order of their coming
+        self._sockets: dict[str, dict[StreamSocket, None]] = {}  # user id -> sockets, in the order of arrival
 
     # --- joining and leaving -------------------------------------------------------------------------
 
     def prepare(self, stream: OpenStream) -> Procedure[None]:
-        """Before the upgrade is accepted: make this replica hear what the stream needs. Raises StorageUnavailable, ChannelGone."""
+        """Follow what the stream needs, before the upgrade is accepted. Raises StorageUnavailable and ChannelGone."""
         if stream.channel_id is None:
             yield from self.notifications.retain(stream.user_id)
             return
@@ -63,22 +67,22 @@ class Streams:
             yield from self._channels.reach_epoch(stream.channel_id, stream.epoch)
             yield from self._channels.catch_up(stream.channel_id, stream.head)
             if self._is_beyond_log(stream):
-                raise StorageUnavailable  # the log went back meanwhile: asked again, the client is told so
+                raise StorageUnavailable  # the log went back; when the client retries, the access check tells it so
         except BaseException:
             self._channels.unfollow([stream.channel_id])
             raise
 
     def abandon(self, stream: OpenStream) -> None:
-        """Undo `prepare`: the upgrade was not accepted, or the socket is gone."""
+        """Undo `prepare`, because the upgrade was not accepted or the socket has left."""
         if stream.channel_id is not None:
             self._channels.unfollow([stream.channel_id])
         else:
             self.notifications.release(stream.user_id)
 
     def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int, wall: float) -> None:
-        """Subscribe the accepted socket; from here it misses nothing and gets nothing twice.
+        """Subscribe the accepted socket. From here on it gets every event once.
 
-        `handle`: its descriptor. `wall`: UTC seconds; the stream ends with its token.
+        `handle`: its file descriptor. `wall`: UTC seconds; the stream ends when its token expires.
         """
         socket.stream = stream
         self._sockets.setdefault(stream.user_id, {})[socket] = None
@@ -97,12 +101,12 @@ class Streams:
             self._outputs.mark(ring)
 
     def _is_beyond_log(self, stream: OpenStream) -> bool:
-        """The log went back since access was checked."""
+        """Return whether the log went back behind the stream's `since` after its access was checked."""
         feed = self._channels.get(stream.channel_id) if stream.channel_id is not None else None
         return feed is not None and feed.head < (stream.since or 0)
 
     def _place(self, stream: OpenStream) -> tuple[str, int]:
-        """The ring, opened, and the sequence after which the stream begins."""
+        """Return the ring, which is open then, and the sequence after which the stream begins."""
         if stream.channel_id is None:
             ring = user_ring(stream.user_id)
             if not self._hub.is_open(ring):
@@ -116,7 +120,7 @@ class Streams:
         return stream.channel_id, since
 
     def leave(self, socket: StreamSocket) -> None:
-        """The socket is going: out of its ring and out of the indexes; safe to repeat."""
+        """Remove the socket from its ring and the indexes. Idempotent."""
         stream, subscriber = socket.stream, socket.subscriber
         if stream is None:
             return
@@ -140,7 +144,7 @@ class Streams:
     # --- replays -------------------------------------------------------------------------------------
 
     def next_pages(self, socket: StreamSocket) -> Pieces | None:
-        """Return the next bytes of a replaying socket. Empty: it is live, or ends. None: wait for its `Replay`."""
+        """Return the next frames of a replaying socket. Empty: it is live, or ends. None: wait for its `Replay`."""
         subscriber = socket.subscriber
         if subscriber is not None and subscriber.held:
             return None
@@ -155,7 +159,7 @@ class Streams:
         return pieces
 
     def replayed(self, socket: StreamSocket, upto: int) -> bool:
-        """The socket was given everything up to `upto`. False: it has left its ring meanwhile, and takes nothing more."""
+        """Record that the socket has the events up to `upto`. Return False if it has left its ring and must get no more."""
         subscriber = socket.subscriber
         if subscriber is None or not subscriber.replaying:
             return False
@@ -170,7 +174,7 @@ class Streams:
         return ExpireAt(socket, deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
     def wall_clock(self, wall: float) -> bool:
-        """UTC seconds now. Return whether the clock was set; then every stream gets its deadline anew: tokens end by it."""
+        """Check the wall clock, given in UTC seconds. Return whether it was set; then all streams get new deadlines."""
         by = self._clock_watch.moved(self._outputs.procedures.now, wall)
         if not by:
             return False
@@ -184,7 +188,7 @@ class Streams:
         return True
 
     def end_lagged(self) -> None:
-        """Readers that the rings have overrun end, with the place to resume from: 1008."""
+        """Close the readers that the rings have overrun with 1008, and tell them where to resume."""
         if self._is_ending_lagged:
             return
         lagged = self._hub.take_lagged(FEW_AT_ONCE)
@@ -197,7 +201,7 @@ class Streams:
             while lagged:
                 yield from lagged
                 lagged = self._hub.take_lagged(FEW_AT_ONCE)
-        finally:  # also where it breaks off: the next flush begins again
+        finally:  # also if it fails, so that the next flush can start it again
             self._is_ending_lagged = False
 
     def _end_lagged(self, lagged: Lagged) -> Close:
@@ -210,14 +214,15 @@ class Streams:
         return Close(socket, CloseCode.POLICY_VIOLATION, reason, missed=lagged.missed)
 
     def count_missed(self, socket: StreamSocket, reason: str | None) -> None:
-        """The socket ends by a deadline: what it had not got is dropped. `reason`: for the metric of rejections."""
+        """Count the events that a socket closed by a deadline has missed. `reason`: rejection reason of the metric."""
         subscriber = socket.subscriber
         if subscriber is None or not self._hub.is_open(subscriber.ring):
             return
         missed = self._hub.head(subscriber.ring) - subscriber.position
         if subscriber.state is SubscriberState.LIVE:
             self._outputs.counters.dropped += missed
-        if missed and reason in SLOW_REASONS and subscriber.state is not SubscriberState.LAGGED:  # remembered already
+        # `_end_lagged` has already recorded lagged subscribers.
+        if missed and reason in SLOW_REASONS and subscriber.state is not SubscriberState.LAGGED:
             self._remember(socket, missed, str(reason))
 
     def _remember(self, socket: StreamSocket, missed: int, cause: str) -> None:
@@ -228,7 +233,7 @@ class Streams:
             self.closed_readers.add(reader)
 
     def close_streams(self, ended: CloseStreams) -> None:
-        """End the streams that are meant."""
+        """Close the streams that `ended` matches."""
 
         def end(socket: StreamSocket) -> Close | None:
             if socket.stream is None or not ended.matches(socket.stream):
@@ -238,7 +243,7 @@ class Streams:
         self._outputs.add_each(self.sockets() if ended.user_id is None else self.sockets_of(ended.user_id), end)
 
     def keys_replaced(self, trusts: Callable[[bytes], bool]) -> None:
-        """The key ring has changed: streams whose token was signed by a key that has left it end with 4401."""
+        """Close the streams whose token was signed by a key that is no longer in the key ring, with 4401."""
         self.changed()
 
         def end(socket: StreamSocket) -> Close | None:
@@ -249,27 +254,27 @@ class Streams:
         self._outputs.add_each(self.sockets(), end)
 
     def log_went_back(self, channel_id: str) -> None:
-        """The database was restored to an earlier state: a client that returns with a later `since` is told so by a 400."""
+        """End the channel's streams because its log was replaced. A client that returns with a later `since` gets a 400."""
         self.pages.drop_all()
         self._outputs.add_each(self._hub.close(channel_id), _end_restarted)
 
     def forget_channel(self, channel_id: str) -> None:
-        """Forget a channel that is gone, and its watchers."""
+        """Remove a deleted channel and its watchers."""
         self.pages.drop_channel(channel_id)
         self.notifications.forget_channel(channel_id)
 
     def changed(self) -> None:
-        """Rights may have changed: a stream that is being opened just now is looked at again when it joins."""
+        """Count a possible change of rights. A stream that is being opened is checked again when it joins."""
         self.changes += 1
 
     # --- getters -------------------------------------------------------------------------------------
 
     def sockets(self) -> list[StreamSocket]:
-        """Every stream socket of this replica."""
+        """Return every stream socket of this replica."""
         return [socket for sockets in self._sockets.values() for socket in sockets]
 
     def sockets_of(self, user_id: str) -> list[StreamSocket]:
-        """The user's stream sockets, in the order of their coming."""
+        """Return the user's stream sockets, in the order of arrival."""
         return list(self._sockets.get(user_id, ()))
 
 

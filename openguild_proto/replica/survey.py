@@ -1,6 +1,6 @@
-"""Surveys all sockets of a replica for its operator: who reads, and how far behind.
+"""Surveys all sockets of a replica for its operator: the readers, and how far behind each is.
 
-There may be very many sockets, so the caller passes them one by one, and lets the loop turn in between.
+There may be very many sockets, so the caller passes them one at a time and yields to the loop in between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Follower(NamedTuple):
 
 
 class Survey:
-    """`channels`: whose followers are wanted. `user`: whose sockets are listed; None: those of all."""
+    """Collects readers. `channels`: channels to count followers of. `user`: lists only their sockets; None: all."""
 
     def __init__(self, hub: Hub, channels: Iterable[str], user: str | None = None) -> None:
         self.readers: list[ReaderLine] = []
@@ -32,7 +32,7 @@ class Survey:
         self._slowest: dict[str, _Follower] = {}
 
     def stream(self, socket: StreamSocket, address: str) -> None:
-        """Look at a stream. `address`: the peer's, where the stream does not know the client's."""
+        """Add a stream. `address`: the peer's, used if the client's is not known."""
         stream = socket.stream
         if stream is None:
             return
@@ -47,14 +47,14 @@ class Survey:
             self.readers.append(line)
 
     def _behind(self, socket: StreamSocket) -> int:
-        """Return how many events it is behind. One that lagged out stays listed until it is closed, perhaps after its ring."""
+        """Return how many events it is behind. A lagged stream stays listed until it is closed, perhaps after its ring."""
         subscriber = socket.subscriber
         if subscriber is None or not self._hub.is_open(subscriber.ring):
             return 0
         return self._hub.head(subscriber.ring) - subscriber.position
 
     def gateway(self, socket: GatewaySocket) -> None:
-        """Look at a gateway socket; one that is not authenticated reads nothing."""
+        """Add a gateway socket. One that is not authenticated is ignored."""
         subscriptions, claims = socket.server.subscriptions, socket.claims
         if claims is None:
             return
@@ -79,7 +79,7 @@ class Survey:
             self._slowest[channel_id] = follower
 
     def channel(self, channel_id: str, depth: int, head: int | None) -> ChannelLine:
-        """Return the line of a channel, once all sockets were looked at."""
+        """Return the line of a channel, when all sockets were added."""
         line = ChannelLine(channel_id=channel_id, depth=depth, subscribers=self._counts[channel_id], head=head)
         slowest = self._slowest.get(channel_id)
         if slowest is not None:
@@ -87,5 +87,5 @@ class Survey:
         return line
 
     def slowest_first(self) -> list[ReaderLine]:
-        """Return the readers, the furthest behind first."""
+        """Return the readers, furthest behind first."""
         return sorted(self.readers, key=lambda line: -line.behind)

@@ -1,4 +1,4 @@
-"""Tail checks: find in the log what the bus has lost, at intervals, and at once after the bus was down."""
+"""Tail checks: find events and records that the bus has lost, periodically, and at once after the bus was down."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openguild_proto.replica.outputs import Outputs
 
 
 class Tails:
-    """`jitter()` gives numbers in [0, 1): replicas do not check at the same moment."""
+    """Runs the tail checks. `jitter()` returns numbers in [0, 1), so that replicas check at different times."""
 
     def __init__(
         self, outputs: Outputs, epochs: Epochs, channels: Channels, controls: Controls, jitter: Callable[[], float]
@@ -29,37 +29,37 @@ class Tails:
         self._is_catching_up = False
 
     def follow(self) -> None:
-        """Check from now on."""
+        """Start the periodic checks."""
         self._outputs.procedures.start(self._check_tails_forever(), "the tail checks")
 
     def bus_state(self, connected: bool) -> None:
-        """Whether messages travel. When they do again, everything is checked."""
+        """Set whether the bus is connected. After a reconnect every tail is checked."""
         was, self.is_bus_up = self.is_bus_up, connected
         if connected and not was:
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Check every tail: at once, one at a time, and then no sooner than `CATCH_UP_SECS` after the last one."""
+        """Check every tail now, or `CATCH_UP_SECS` after the last such check. Checks never overlap."""
         self._catch_up_asked = True
         if not self._is_catching_up:
             self._is_catching_up = True
             self._outputs.procedures.start(self._catch_up(), "checking every tail")
 
     def _check_tails_forever(self) -> Procedure[None]:
-        """Two jittered checks in each `TAIL_CHECK_SECS`."""
+        """Check twice in each `TAIL_CHECK_SECS`, with jitter."""
         while True:
             yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self._jitter())).wait()
             yield from self._check_all(everything=False)
 
     def _check_all(self, *, everything: bool) -> Procedure[None]:
-        """The control log first: nobody who was banned is given what was said behind the ban (PROTOCOL 10.5.4)."""
+        """Check all logs, the control log first: a banned user must not get events from after the ban (PROTOCOL 10.5.4)."""
         yield from self._contained(self._epochs.check(), "checking the epochs")
         yield from self._contained(self._controls.check_tail(), "checking the control log's tail")
         tails = self._channels.check_tails(deaf=not self.is_bus_up, everything=everything)
         yield from self._contained(tails, "checking the channels' tails")
 
     def _contained(self, procedure: Procedure[None], what: str) -> Procedure[None]:
-        """Those behind it go on when it fails; what the database did not answer is asked at the next check."""
+        """Run a check. If the store is unavailable, the next check repeats it; a defect is reported. The others go on."""
         try:
             yield from procedure
         except StorageUnavailable:

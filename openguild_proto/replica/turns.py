@@ -1,4 +1,4 @@
-"""Lets a few procedures run at a time; users take turns."""
+"""Limits how many procedures run at a time; users take turns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from openguild_proto.procedures import Procedure, Procedures, Signal
 
 
 class Turns:
-    """`places`: how many turns there are at once."""
+    """Turns for procedures. `places`: how many run at a time."""
 
     def __init__(self, procedures: Procedures, places: int) -> None:
         self._procedures = procedures
@@ -15,7 +15,7 @@ class Turns:
         self._waiting: RoundRobin[Signal] = RoundRobin()  # by user
 
     def enter(self, user_id: str) -> Procedure[None]:
-        """Wait for a turn, which `leave` ends."""
+        """Wait for a turn. End it with `leave`."""
         if self._free:
             self._free -= 1
             return
@@ -24,7 +24,7 @@ class Turns:
         yield from turn.wait()
 
     def leave(self) -> None:
-        """End a turn; the longest waiting procedure gets it."""
+        """End a turn, and give it to a waiting procedure, round robin by user."""
         following = self._waiting.take()
         if following is None:
             self._free += 1

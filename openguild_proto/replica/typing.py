@@ -1,4 +1,4 @@
-"""Chooses the typing signals that are passed on: few enough that no channel floods its readers."""
+"""Rate-limits typing signals, so that no channel floods its readers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from openguild_proto.limits import MAX_TYPISTS, MAX_TYPISTS_PER_CHANNEL, TYPING_
 
 
 class TypingThrottle:
-    """One signal of a user in a channel passes every `TYPING_SECS`, and those of so many users of a channel."""
+    """Admits one signal per user and channel every `TYPING_SECS`, from at most MAX_TYPISTS_PER_CHANNEL users of a channel."""
 
     def __init__(self) -> None:
         self._passed: OrderedDict[tuple[str, str], float] = (
             OrderedDict()
         )  # (channel id, user id) -> monotonic seconds, oldest first
-        self._typists: dict[str, int] = {}  # channel id -> how many of those
+        self._typists: dict[str, int] = {}  # channel id -> number of its entries in `_passed`
 
     def admits(self, channel_id: str, user_id: str, now: float) -> bool:
-        """Return whether this signal is told; it counts then."""
+        """Return whether this signal is forwarded, and count it if so."""
         self._forget(now - TYPING_SECS)
         typists = self._typists.get(channel_id, 0)
         if (

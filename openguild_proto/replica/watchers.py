@@ -6,9 +6,9 @@ from collections.abc import Iterable, Set
 
 
 class Watchers:
-    """An index without I/O. A channel's feed is held once, while at least one user watches it.
+    """An index of watchers. A channel's feed is held once, while at least one user watches it.
 
-    Sets are the keys of dicts, whose order is the order of what happened: a replica decides the same of the same inputs.
+    Sets are dict keys, which keep their order, so that a replica decides the same for the same inputs.
     """
 
     def __init__(self) -> None:
@@ -17,51 +17,54 @@ class Watchers:
         self._guilds: dict[str, dict[str, None]] = {}  # user id -> guild ids
         self._by_channel: dict[str, dict[str, None]] = {}
         self._by_guild: dict[str, dict[str, None]] = {}
-        self._read_at: dict[str, int] = {}  # user id -> the count of beginnings when what they see was read
-        self.beginnings = 0  # of what users see: what was read before the last one may not be so any more
+        self._read_at: dict[str, int] = {}  # user id -> `beginnings` when their channels were read
+        self.beginnings = 0  # number of `begin_anew` calls
 
     def begin_anew(self) -> None:
-        """Note that the visible channels of any user may have changed without a record: earlier readings are out of date."""
+        """Mark every user's visible channels as out of date, because they may have changed without a record."""
         self.beginnings += 1
 
     def is_current(self, user_id: str) -> bool:
-        """Whether the user's visible channels are known, and were read since `begin_anew`."""
+        """Return whether the user's visible channels are known and were read since `begin_anew`."""
         return self._read_at.get(user_id) == self.beginnings
 
     def was_read(self, user_id: str, beginning: int) -> None:
-        """Note that what was given to `update` was read when the count of beginnings was `beginning`."""
+        """Record that the last `update` of this user was read when `beginnings` was `beginning`."""
         self._read_at[user_id] = beginning
 
     def is_watching(self, user_id: str) -> bool:
-        """Whether the user's visible channels are known here: `update` was called and the interest has not ended."""
+        """Return whether the user's visible channels are known: `update` was called and `release` has not ended it."""
         return user_id in self._channels
 
     def is_retained(self, user_id: str) -> bool:
-        """Whether the user has a notification socket here."""
+        """Return whether the user has a notification socket here."""
         return user_id in self._sockets
 
     def users(self) -> list[str]:
-        """All users who watch."""
+        """Return the ids of all users who watch."""
         return list(self._channels)
 
     def channels_of(self, user_id: str) -> Set[str]:
-        """Ids of the channels that the user watches."""
+        """Return the ids of the channels that the user watches."""
         return self._channels.get(user_id, {}).keys()
 
     def of_channel(self, channel_id: str) -> Set[str]:
-        """Ids of the users who watch the channel."""
+        """Return the ids of the users who watch the channel."""
         return self._by_channel.get(channel_id, {}).keys()
 
     def of_guild(self, guild_id: str) -> Set[str]:
-        """Ids of the users who watch the guild."""
+        """Return the ids of the users who watch the guild."""
         return self._by_guild.get(guild_id, {}).keys()
 
     def retain(self, user_id: str) -> None:
-        """Count one more notification socket of this user."""
+        """Add a notification socket of this user."""
         self._sockets[user_id] = self._sockets.get(user_id, 0) + 1
 
     def release(self, user_id: str) -> Set[str]:
-        """Count one socket less; with the last one the user's interest ends. Return the channels nobody watches any more."""
+        """Remove a notification socket of this user, and with the last one the user.
+
+        Return the channels that nobody watches any more.
+        """
         self._sockets[user_id] -= 1
         if self._sockets[user_id] > 0:
             return {}.keys()
@@ -73,7 +76,7 @@ class Watchers:
         return gone
 
     def update(self, user_id: str, guilds: Iterable[str], channels: Iterable[str]) -> tuple[Set[str], Set[str]]:
-        """Set the user's visible guilds and channels. Return (channels now watched by somebody, channels now watched by nobody)."""
+        """Set the user's visible guilds and channels. Return (channels newly watched, channels no longer watched by anybody)."""
         wanted_guilds, wanted = dict.fromkeys(guilds), dict.fromkeys(channels)
         _move(self._by_guild, user_id, self._guilds.get(user_id, {}), wanted_guilds)
         self._guilds[user_id] = wanted_guilds
@@ -82,7 +85,7 @@ class Watchers:
         return moved
 
     def add_channel(self, users: Set[str], channel_id: str) -> bool:
-        """Add a new channel that these watching users see. True: nobody watched it before."""
+        """Add a new channel for these users, who all watch. Return True if nobody watched it before."""
         for user_id in users:
             self._channels[user_id][channel_id] = None
         new = channel_id not in self._by_channel
@@ -90,7 +93,7 @@ class Watchers:
         return new
 
     def drop_channel(self, channel_id: str) -> bool:
-        """The channel is gone. True: somebody watched it."""
+        """Remove a deleted channel. Return True if somebody watched it."""
         users = self._by_channel.pop(channel_id, {})
         for user_id in users:
             self._channels[user_id].pop(channel_id, None)

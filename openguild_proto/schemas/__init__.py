@@ -1,1 +1,1 @@
-"""The Structs of all bodies and socket messages, from which the OpenAPI document is built, and their decoding."""
+"""The Structs of all bodies and socket messages, and their decoding. The OpenAPI document is generated from them."""

@@ -1,6 +1,6 @@
-"""Bodies of requests between servers, and of their answers (PROTOCOL 16.5 to 16.8).
+"""Bodies of requests and responses between servers (PROTOCOL 16.5 to 16.8).
 
-Hashes and signatures are base64url without padding. An event is text: its JSON, whose bytes are what was signed.
+Hashes and signatures are base64url without padding. An event is a string with its JSON, because the signature covers its bytes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from openguild_proto.settings.sections import MAX_GUILD_BANS
 
 
 class JoinRequest(Exchanged, frozen=True):
-    """A user of the sender joins by an invite. `has_mirror`: the sender mirrors the guild already and needs no snapshot."""
+    """A user of the sender joins by an invite. `has_mirror`: the sender already mirrors the guild and needs no snapshot."""
 
     user: RemoteUser
     has_mirror: bool = False
 
 
 class RemoteInvite(Exchanged, frozen=True):
-    """The guild of an invite."""
+    """An invite and its guild."""
 
     guild_id: str
     guild_name: str
@@ -45,7 +45,7 @@ class RemoteInvite(Exchanged, frozen=True):
 
 
 class JoinAnswer(Exchanged, frozen=True):
-    """The user is a member. The join stands in the guild's log at or before `sequence`."""
+    """The user is a member. The join is in the guild's log at or before `sequence`."""
 
     guild_id: str
     member: MirroredMember
@@ -55,7 +55,7 @@ class JoinAnswer(Exchanged, frozen=True):
 
 
 class Proposal(Exchanged, frozen=True):
-    """An event that a user of the sender wants in a channel's log: built and signed at home, as clients would see it."""
+    """An event that a user of the sender proposes for a channel's log: built and signed by the sender, as clients would get it."""
 
     user: RemoteUser
     event: str
@@ -63,7 +63,7 @@ class Proposal(Exchanged, frozen=True):
 
 
 class ProposalAnswer(Exchanged, frozen=True):
-    """The owner's decision. `event`: as it stands in the log, countersigned; absent where nothing needed to change."""
+    """The owner's decision. `event`: as stored in the log, countersigned; absent if nothing needed to change."""
 
     event_id: str
     sequence: int | None = None
@@ -71,21 +71,21 @@ class ProposalAnswer(Exchanged, frozen=True):
     event: str | None = None
     repeated: bool = False
     receipt: str | None = None
-    epoch: int | None = None  # that `sequence` counts in
+    epoch: int | None = None  # the epoch of `sequence`
 
 
 class UserRequest(Exchanged, frozen=True):
-    """A request of a client of the sender, for a guild that the receiver owns (PROTOCOL 16.7)."""
+    """A client's request, forwarded by the sender, about a guild that the receiver owns (PROTOCOL 16.7)."""
 
     user: RemoteUser
     method: str
-    target: str  # path and query, of the routes of clients
+    target: str  # path and query of a client route
     body: str | None = None
     key: str | None = None  # the Idempotency-Key
 
 
 class UserAnswer(Exchanged, frozen=True):
-    """The answer of the receiver's route, for the user. `body` None: it has none."""
+    """The response of the receiver's route, for the user. `body` None: no body."""
 
     status: int
     headers: dict[str, str] = {}
@@ -93,14 +93,14 @@ class UserAnswer(Exchanged, frozen=True):
 
 
 class DeliveredEvent(Exchanged, frozen=True):
-    """One event of a log; its sequence follows that of the one before."""
+    """One event of a log. Its sequence follows that of the previous one."""
 
     event: str
     at_ms: int  # when the owner stored it
 
 
 class LogPage(Exchanged, frozen=True):
-    """Events of a log from the sequence `first` on. `head`: its newest sequence."""
+    """Events of a log from the sequence `first` on. `head`: the log's newest sequence."""
 
     epoch: int
     head: int
@@ -109,7 +109,7 @@ class LogPage(Exchanged, frozen=True):
 
 
 class LogDelivery(Exchanged, frozen=True):
-    """Events of a log after the sequence `after`. `chain`, `receipt`: at the last of them (chain.py)."""
+    """Events of a log after the sequence `after`. `chain`, `receipt`: the receipt chain after the last one, and its receipt."""
 
     log_id: str
     guild_id: str
@@ -121,7 +121,7 @@ class LogDelivery(Exchanged, frozen=True):
 
 
 class EndedGuild(Exchanged, frozen=True):
-    """A guild whose mirror the receiver must purge: it got the last event at this place of the guild's log.
+    """A guild whose mirror the receiver must purge after the last event, which is at this position of the guild's log.
 
     `epoch` 0: the guild is deleted.
     """
@@ -139,7 +139,7 @@ class Delivery(Exchanged, frozen=True):
 
 
 class MirrorPlace(Exchanged, frozen=True):
-    """The newest place of a mirrored log. `status`: ok, unknown (not mirrored), epoch (of another), refused (by `reason`)."""
+    """The newest position of a mirrored log. `status`: ok, unknown (not mirrored), epoch (differs), refused (see `reason`)."""
 
     log_id: str
     status: str
@@ -149,16 +149,16 @@ class MirrorPlace(Exchanged, frozen=True):
 
 
 class DeliveryAnswer(Exchanged, frozen=True):
-    """The newest places of the mirrored logs. `purged`: guilds of which nothing is left."""
+    """The newest positions of the mirrored logs. `purged`: guilds whose mirrors are completely removed."""
 
     logs: list[MirrorPlace] = []
     purged: list[str] = []
 
 
 class LogProof(Exchanged, frozen=True):
-    """The ids of a log's events from the sequence `first` on, and the receipt chain before and behind them.
+    """The ids of a log's events from the sequence `first` on, and the receipt chain before and after them.
 
-    `receipt`: the owner's signature of `chain`, at the last of them.
+    `receipt`: the owner's signature of `chain`, the value after the last of them.
     """
 
     log_id: str
@@ -171,13 +171,13 @@ class LogProof(Exchanged, frozen=True):
 
 
 class OwnerProof(Exchanged, frozen=True):
-    """The hand-overs of a guild that the sender has made or followed, by term."""
+    """The hand-overs of a guild that the sender has issued or followed, by term."""
 
     handovers: list[Handover] = []
 
 
 class HandoverStep(Exchanged, frozen=True):
-    """Copy more of a guild's history, up to where `logs` says that its logs end; with `handover` take it over when it is whole."""
+    """A request to copy more of a guild's history, up to the heads in `logs`. With `handover`: take over when it is complete."""
 
     handover: Handover | None = None
     logs: list[PassedLog] = []
@@ -185,7 +185,7 @@ class HandoverStep(Exchanged, frozen=True):
 
 
 class HandoverProgress(Exchanged, frozen=True):
-    """`phase`: copying, whole (nothing is missing for now) or owner. `missing`: events. `sequence`: of the guild's log there."""
+    """`phase`: copying, whole (nothing is missing now) or owner. `missing`: events. `sequence`: copied of the guild's log."""
 
     phase: str
     missing: int = 0
@@ -193,7 +193,7 @@ class HandoverProgress(Exchanged, frozen=True):
 
 
 class PassedEvent(Exchanged, frozen=True):
-    """An event of a log, with what its repeats are known by."""
+    """An event of a log. `nonce` and `fingerprint` identify repeats of its request."""
 
     event: str
     at_ms: int
@@ -202,7 +202,7 @@ class PassedEvent(Exchanged, frozen=True):
 
 
 class HistoryPage(Exchanged, frozen=True):
-    """Events of a log from the sequence `first` on. `head`: its newest sequence."""
+    """Events of a log from the sequence `first` on. `head`: the log's newest sequence."""
 
     epoch: int
     head: int
@@ -211,7 +211,7 @@ class HistoryPage(Exchanged, frozen=True):
 
 
 def check_snapshot(snapshot: Snapshot) -> str | None:
-    """Return what is beyond a bound; None: nothing is."""
+    """Return which limit the snapshot exceeds, or None."""
     if len(snapshot.members) > MAX_MIRRORED_MEMBERS:
         return f"more than {MAX_MIRRORED_MEMBERS} members"
     if len(snapshot.channels) > MAX_MIRRORED_CHANNELS:
@@ -224,7 +224,7 @@ def check_snapshot(snapshot: Snapshot) -> str | None:
 
 
 def check_delivery(delivery: Delivery) -> str | None:
-    """Return what is beyond a bound; None: nothing is."""
+    """Return which limit the delivery exceeds, or None."""
     if len(delivery.logs) > MAX_DELIVERED_LOGS:
         return f"more than {MAX_DELIVERED_LOGS} logs"
     if len(delivery.ended) > MAX_ENDED_GUILDS:

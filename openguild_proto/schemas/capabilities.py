@@ -1,4 +1,4 @@
-"""The body of `GET /client/v1`: what a server offers, and within what bounds (PROTOCOL 13.1.5)."""
+"""The body of `GET /client/v1`: the features and limits of a server (PROTOCOL 13.1.5)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from openguild_proto.schemas.fields import Count
 
 
 class OfferedGateway(Body, frozen=True, omit_defaults=False):
-    """The gateway (PROTOCOL 15). `subprotocols`: in the order of the server's preference."""
+    """The gateway (PROTOCOL 15). `subprotocols`: in the server's order of preference."""
 
     path: str
     subprotocols: list[str]
@@ -20,7 +20,7 @@ class OfferedGateway(Body, frozen=True, omit_defaults=False):
 
 
 class OfferedStreams(Body, frozen=True, omit_defaults=False):
-    """The streams of one channel, and of notifications (PROTOCOL 8)."""
+    """The streams of channels and notifications (PROTOCOL 8)."""
 
     subprotocols: list[str]
     ping_ms: Count
@@ -46,7 +46,7 @@ class TextLimits(Body, frozen=True, omit_defaults=False):
 
 
 class PageLimits(Body, frozen=True, omit_defaults=False):
-    """The largest `limit` of each kind of page."""
+    """The maximum `limit` of each kind of page."""
 
     lines: Count  # guilds, channels, members, invites, mentions
     events: Count
@@ -57,7 +57,7 @@ class PageLimits(Body, frozen=True, omit_defaults=False):
 
 
 class CountLimits(Body, frozen=True, omit_defaults=False):
-    """The highest number of each."""
+    """Maximum counts."""
 
     guilds_owned: Count
     guilds_joined: Count
@@ -69,7 +69,7 @@ class CountLimits(Body, frozen=True, omit_defaults=False):
     message_emoji: Count
     message_mentions: Count
     devices: Count
-    presence_members: Count  # of a guild in which presence is shown
+    presence_members: Count  # members of a guild up to which it shows presence
 
 
 class SizeLimits(Body, frozen=True, omit_defaults=False):
@@ -82,17 +82,17 @@ class SizeLimits(Body, frozen=True, omit_defaults=False):
 
 
 class RateLimitPolicy(Body, frozen=True):
-    """A rate-limit policy, by its name in the headers (PROTOCOL 9.1.4). `window_secs` absent: it counts what is open."""
+    """A rate-limit policy, by its name in the headers (PROTOCOL 9.1.4). `window_secs` absent: it counts open sockets."""
 
     name: str
-    limit: str  # of the table of limits
+    limit: str  # a name from the table of limits
     of: str  # account or address
     quota: Count
     window_secs: Count | None = None
 
 
 class Capabilities(Body, frozen=True, omit_defaults=False):
-    """The features of this server. A client asks here, and never guesses from a version."""
+    """The features of this server. Clients use them and never infer features from a version."""
 
     server_name: str
     version: str

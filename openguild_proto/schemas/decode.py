@@ -28,9 +28,9 @@ _INTEGER = re.compile(r"(-?)([0-9]+)", re.ASCII)
 def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
     """Decode the JSON body as `kind`, a msgspec Struct. Unknown members are ignored (PROTOCOL 3.3.4).
 
-    Raises Refusal: 415 for another media type or a content coding; 400 `invalid_json` for invalid JSON, beyond its bounds, and
-    lone surrogates; 400 `validation_error` with the field for a wrong type or a repeated member.
-    `required` False: an empty body stands for `{}`.
+    Raises Refusal: 415 for another media type or a content coding; 400 `invalid_json` for invalid JSON, too many or too deep
+    containers, and lone surrogates; 400 `validation_error` with the field for a wrong type or a repeated member.
+    `required` False: an empty body counts as `{}`.
     """
     if not request.body and not required:
         return msgspec.convert({}, kind)
@@ -54,7 +54,7 @@ def _check_media_type(request: Request) -> None:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, with bounds of its structure. Raises Refusal."""
+    """Parse strict JSON: UTF-8, no NaN, no lone surrogates, no repeated members, bounded structure. Raises Refusal."""
     texts = _parse_texts(body)
     if texts is not None:
         return texts
@@ -72,9 +72,10 @@ def parse_json(body: bytes) -> Any:
 
 
 def _parse_texts(body: bytes) -> dict[str, str | bool | None] | None:
-    """Parse an object without numbers and other containers, as most bodies are, in a fraction of the time.
+    """Parse an object without numbers or nested containers, as most bodies are. Much faster than the full parser.
 
-    None: it is another value, or no strict JSON, or has a colon beside those behind its names, which may stand for a repeated name.
+    Return None for any other value, for invalid JSON, and if a string contains a colon: only the count of colons shows here
+    that no name is repeated.
     """
     try:
         value = _TEXTS.decode(body)
@@ -84,7 +85,7 @@ def _parse_texts(body: bytes) -> dict[str, str | bool | None] | None:
 
 
 def _check_structure(body: bytes) -> None:
-    """Check the depth, and how many objects and arrays there are, before parsing, in one scan without recursion."""
+    """Check the depth and the number of objects and arrays before parsing, in one scan without recursion. Raises Refusal."""
     depth = found = 0
     for matched in _STRUCTURE.finditer(body):
         token = matched[0]
@@ -116,7 +117,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _number(text: str) -> float | int:
-    """Return an integer where the number is one, however it is written: JSON knows no other kind (RFC 8259 6)."""
+    """Return an int for an integer in any notation, such as 1e3: JSON has one number type (RFC 8259 6)."""
     value = float(text)
     return int(value) if value.is_integer() and abs(value) <= MAX_SAFE_INTEGER else value
 
@@ -135,7 +136,7 @@ def _check_surrogates(value: Any) -> None:
 
 
 def parse_uuid(text: str) -> str | None:
-    """Parse a UUID (hyphenated, simple, braced or URN, any case) to hyphenated lower case; None: it is invalid."""
+    """Parse a UUID (hyphenated, simple, braced or URN, any case). Return it hyphenated in lower case, or None if it is invalid."""
     if _CANONICAL.fullmatch(text):
         return text
     lowered = text.lower().removeprefix("urn:uuid:")
@@ -149,7 +150,7 @@ def parse_uuid(text: str) -> str | None:
 
 
 def decode_component(text: str, *, plus: bool = False) -> str | None:
-    """Percent-decode a path segment or query part; None: invalid UTF-8 or escape."""
+    """Percent-decode a path segment or query part. Return None for invalid UTF-8 or an invalid escape."""
     if text.isalnum() and text.isascii():
         return text  # nothing to decode
     if plus:
@@ -165,8 +166,10 @@ def decode_component(text: str, *, plus: bool = False) -> str | None:
 
 
 def parse_query(request: Request, *allowed: str) -> dict[str, str]:
-    """Parse the query to a dict. Raises Refusal for a repeated, badly escaped or unknown parameter: a misspelt `limit` must
-    not mean the default."""
+    """Parse the query to a dict. Raises Refusal for a repeated, badly escaped or unknown parameter.
+
+    Unknown parameters are refused so that a misspelt `limit` does not silently mean the default.
+    """
     found: dict[str, str] = {}
     for part in request.query.split("&"):
         if not part:
@@ -184,7 +187,7 @@ def parse_query(request: Request, *allowed: str) -> dict[str, str]:
 
 
 def parse_integer(name: str, text: str) -> int:
-    """Parse a decimal integer of signed 64 bits. Raises Refusal with the parameter."""
+    """Parse a signed 64-bit decimal integer. Raises Refusal that names the parameter."""
     value = _decimal(name, text)
     if not -MAX_SEQUENCE - 1 <= value <= MAX_SEQUENCE:
         raise _not_integer(name)
@@ -192,13 +195,13 @@ def parse_integer(name: str, text: str) -> int:
 
 
 def parse_clamped(name: str, text: str) -> int:
-    """Parse a decimal integer, clamped to signed 64 bits. Raises Refusal with the parameter."""
+    """Parse a decimal integer, clamped to signed 64 bits. Raises Refusal that names the parameter."""
     return min(max(_decimal(name, text), -MAX_SEQUENCE - 1), MAX_SEQUENCE)
 
 
 def _decimal(name: str, text: str) -> int:
     digits = _INTEGER.fullmatch(text)
-    # 20 digits are out of range; leading zeros are stripped here, because a pattern for them would backtrack
+    # 20 digits are out of range. Leading zeros are stripped here, because a pattern for them would backtrack.
     if digits is None:
         raise _not_integer(name)
     return int(digits[1] + (digits[2].lstrip("0")[:20] or "0"))

@@ -1,4 +1,4 @@
-"""Reads from an event's content what the event does, for events of another server's log and proposed ones (PROTOCOL 16.6, 16.8)."""
+"""Reads the effect of an event from its content, for proposed events and those of another server's log (PROTOCOL 16.6, 16.8)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from openguild_proto.schemas.log_contents import MemberBannedContent
 
 
 class EventEffect(NamedTuple):
-    """The effect of an event in a channel's log. `said`: what a repeat of it must share, beside its type and its target."""
+    """The effect of an event in a channel's log. `said`: the values that a repeat must share, besides type and target."""
 
     change: Change | None
     mentions: Mentions = NOBODY
@@ -36,7 +36,7 @@ class EventEffect(NamedTuple):
 
 
 def effect_of_event(event: CanonicalEvent, content: AnyContent | UnknownContent) -> EventEffect:
-    """Return what the event does. One that is not understood does nothing."""
+    """Return the effect of the event. Unknown content has none."""
     match content:
         case MessageContent():
             reply = Reply(content.reply_to) if content.reply_to is not None else None
@@ -63,11 +63,11 @@ def effect_of_event(event: CanonicalEvent, content: AnyContent | UnknownContent)
 
 
 def as_kept(events: Iterable[MirroredEvent], own: Container[str]) -> list[MirroredEvent] | None:
-    """Return the events of a mirrored log as they are kept; None: the owner says that one of them is of a user of this server,
-    `own`, whose server has not signed it.
+    """Return the events of a mirrored log as they are stored.
 
-    A third server can give the id of such a user to one of its own, which the owner of the log cannot know: its events keep
-    their places, and what they take back, but nothing of their content (PROTOCOL 16.8.2).
+    Return None if an event without this server's signature names a user of this server, `own`, as its sender: the owner has
+    forged it. If its origin is a third server, which may have given a user the same id, the owner is not to blame: the event is
+    stored without its content, and only a redaction keeps its effect (PROTOCOL 16.8.2).
     """
     kept = []
     for event in events:
@@ -90,7 +90,7 @@ def _without_content(event: MirroredEvent) -> MirroredEvent:
 
 
 def ban_told(event: MirroredEvent, content: MemberBannedContent) -> GuildBan | None:
-    """Return the ban that an event of a guild's log tells of. None: nobody has banned the user, which no honest owner says."""
+    """Return the ban in an event of a guild's log. None: the sender is not a user id, which no honest owner sends."""
     if parse_uuid(event.sender_id) != event.sender_id:
         return None
     return GuildBan(content.user_id, event.sender_id, event.at_ms, content.username, content.reason)

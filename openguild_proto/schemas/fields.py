@@ -1,6 +1,6 @@
 """Annotated types of members, for the OpenAPI document.
 
-They have no effect on decoding. Operations check the values after trimming, and report all problems together.
+They do not affect decoding. Operations check the values after trimming and report all problems together.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ EVENT_ID_PATTERN = r"^\$[1-9A-HJ-NP-Za-km-z]{1,44}$"
 
 UUID_PATTERN = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 LOG_NAME_PATTERN = rf"^(channel|guild|user):{UUID_PATTERN}$"
-LAST = r"(?!\n)"  # behind `$`, which in Python also matches before a line break at the end
+LAST = r"(?!\n)"  # after `$`, which in Python also matches before a final line break
 
-# White space that is trimmed from texts, and control characters, as classes of a pattern (PROTOCOL 1.2.4, 1.3). They are
-# spelled out: engines differ in what `\\s` is.
+# White space that is trimmed from texts, and control characters, as character classes of a pattern (PROTOCOL 1.2.4, 1.3).
+# They are written out because regex engines differ in the meaning of `\\s`.
 _SPACES = r"\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NUL = r"\u0000"
 _CONTROLS = r"\u0000-\u001f\u007f-\u009f"
 
 
 def text_pattern(least: int, most: int, refused: str = _CONTROLS) -> str:
-    """Return the pattern of a text of `least` to `most` characters after trimming, without those of the class `refused`."""
+    """Return the pattern of a text of `least` to `most` characters after trimming, without characters of the class `refused`."""
     end, inner = f"[^{refused}{_SPACES}]", f"[^{refused}]" if refused else r"[\s\S]"
     text = f"{end}({inner}{{{max(0, least - 2)},{most - 2}}}{end}){'?' if least < 2 else ''}"
     return f"^[{_SPACES}]*{text if least else f'({text})?'}[{_SPACES}]*$"
 
 
-MANDATORY = Meta(extra_json_schema={MANDATORY_MARK: True})  # an absent member is read as blank, which is refused
+MANDATORY = Meta(extra_json_schema={MANDATORY_MARK: True})  # an absent member counts as blank, which is refused
 REACTIONS = Meta(extra_json_schema={"type": "array", "items": {"$ref": SCHEMA_PREFIX + "Reaction"}, "default": []})
 POSITIONS = Meta(extra_json_schema={"maxItems": MAX_SYNC_LOGS})
 EVENT = Meta(extra_json_schema={"$ref": SCHEMA_PREFIX + "CanonicalEvent"})
 
 
 def text_schema(least: int, most: int, example: str, refused: str = _CONTROLS, **more: str) -> dict[str, Any]:
-    """Return the schema of a text. `format`: names a rule of PROTOCOL 1.3 that no pattern says.
+    """Return the schema of a text. `format`: names a rule of PROTOCOL 1.3 that a pattern cannot express.
 
-    The bounds are in the pattern, because they count what trimming leaves, and again in `x-characters` for readers.
+    The bounds are in the pattern, because they apply after trimming, and again in `x-characters` for readers.
     """
     pattern = text_pattern(least, most, refused)
     return {"type": "string", "pattern": pattern, CHARACTERS: [least, most], "examples": [example], **more}

@@ -1,4 +1,4 @@
-"""Messages as clients read them, made of the event that posted them and of what has happened since (PROTOCOL 7.8)."""
+"""Messages as clients read them, folded from the event that posted them and later changes (PROTOCOL 7.8)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _decoder = msgspec.json.Decoder(_Event)
 
 
 def folded_messages(channel_id: str, page: MessagePage, reader_id: str, server_name: str) -> list[Message]:
-    """Return the messages of the page as this reader of the server `server_name` sees them."""
+    """Return the messages of the page as this reader sees them. `server_name`: this server."""
     previews = {event_id: _preview(original) for event_id, original in page.originals.items()}
     return [_folded_message(channel_id, found, previews, reader_id, server_name) for found in page.messages]
 
@@ -65,24 +65,24 @@ def _folded_message(
 
 
 def posted_by(state: MessageState, wire: bytes) -> Author:
-    """Return the author of a message; `wire`: the event that posted it."""
+    """Return the author of a message. `wire`: the event that posted it."""
     return _author(state.author_id, _decoder.decode(wire).content)
 
 
 def text_now(state: MessageState, wire: bytes) -> str | None:
-    """Return the newest text of a message; None: it was taken back."""
+    """Return the newest text of a message, or None if it is redacted."""
     return _text(state, _decoder.decode(wire).content)
 
 
 def folded_version(version: MessageVersion) -> TextVersion:
-    """Return one text of a message."""
+    """Return one version of a message's text."""
     content = _decoder.decode(version.wire).content
     text = None if content.redacted_by is not None else content.content
     return TextVersion(version.sequence, version.event_id, from_millis(version.created_at_ms), text)
 
 
 def mention_line(mention: MentionRecord) -> Mention:
-    """Return a line of the inbox."""
+    """Return an entry of the inbox."""
     event = _decoder.decode(mention.wire)
     text = event.content.content if mention.edited_text is None else mention.edited_text
     return Mention(
@@ -114,7 +114,7 @@ def _author(user_id: str, content: _Content) -> Author:
 
 
 def _text(state: MessageState, content: _Content) -> str | None:
-    """The newest text; None: it was taken back."""
+    """Return the newest text, or None if it is redacted."""
     if state.redacted_by is not None:
         return None
     return content.content if state.edited_text is None else state.edited_text

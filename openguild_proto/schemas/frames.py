@@ -1,4 +1,4 @@
-"""The Structs of socket messages, for the OpenAPI document only: payloads.py builds the bytes without them."""
+"""The Structs of socket messages, for the OpenAPI document only. payloads.py builds the bytes without them."""
 
 from __future__ import annotations
 
@@ -46,28 +46,28 @@ class ChannelCreated(Body, frozen=True, tag_field="kind", tag="channel_created")
 
 
 class ChannelRead(Body, frozen=True, tag_field="kind", tag="channel_read"):
-    """The caller's own read position moved on another device."""
+    """The caller's read position was moved on another device."""
 
     channel_id: Uuid
     event: ReadPosition
 
 
 class Typist(Body, frozen=True):
-    """A user who is writing, and what, if they show it."""
+    """A user who is typing, and the text so far if they share it."""
 
     user_id: Uuid
     preview: PreviewText | None = None
 
 
 class TypingFrame(Body, frozen=True, tag_field="kind", tag="typing"):
-    """Another member is writing in a channel that the caller may read."""
+    """Another member is typing in a channel that the caller may read."""
 
     channel_id: Uuid
     event: Typist
 
 
 class PresenceFrame(Body, frozen=True, tag_field="kind", tag="presence"):
-    """Somebody who shares a guild with the caller came, went, or chose how they appear."""
+    """A user who shares a guild with the caller connected, disconnected or changed their presence."""
 
     event: MemberPresence
 
@@ -76,4 +76,4 @@ NotificationFrame: TypeAlias = Annotated[
     ChannelMessage | ChannelEvent | ChannelCreated | ChannelRead | TypingFrame | PresenceFrame,
     msgspec.Meta(title="NotificationFrame"),
 ]
-"""One text frame of `/notifications/ws`; a union has only its title as a name in OpenAPI."""
+"""One text frame of `/notifications/ws`. The title names the union in OpenAPI."""

@@ -1,6 +1,6 @@
 """Builds the log entries of each change. Both stores call it in the transaction of the change.
 
-A guild's log comes before that of a user: a store holds a log from the first append on, so all take them in this order.
+Entries of a guild's log come before those of a user's: a store locks a log at its first append, so all lock in the same order.
 """
 
 from __future__ import annotations
@@ -50,49 +50,49 @@ from openguild_proto.schemas.log_contents import (
 from openguild_proto.timestamps import from_millis
 
 Entries: TypeAlias = tuple[tuple[str, LogContent], ...]
-"""(log id, content), to be appended in order."""
+"""Pairs of (log id, content), to append in this order."""
 
 
 def guild_created(guild: GuildRecord, owner: MemberRecord) -> Entries:
-    """The guild begins with its owner as a member."""
+    """Return the entries for a new guild with its owner as a member."""
     return ((guild.guild_id, GuildCreatedContent(guild.name)), *member_joined(guild, owner))
 
 
 def guild_renamed(guild: GuildRecord, reason: str | None) -> Entries:
-    """The guild has the name of `guild`."""
+    """Return the entry for a new name of the guild, the one in `guild`."""
     return ((guild.guild_id, GuildUpdatedContent(guild.name, reason)),)
 
 
 def successor_set(guild_id: str, server: str | None, serial: int) -> Entries:
-    """An owner of the guild has named its successor, or none."""
+    """Return the entry for a new successor of the guild, or for its removal."""
     return ((guild_id, GuildSuccessorSetContent(serial, server)),)
 
 
 def guild_moved(handover: Handover) -> Entries:
-    """The guild has another owner server."""
+    """Return the entry for a new owner server of the guild."""
     lost = handover.kind == "succession"
     return ((handover.guild_id, GuildMovedContent(handover.owner, handover.to, handover.term, lost)),)
 
 
 def channel_created(channel: ChannelRecord) -> Entries:
-    """The guild has this channel."""
+    """Return the entry for a new channel."""
     made = ChannelCreatedContent(channel.channel_id, channel.name, channel.topic, channel.position)
     return ((channel.guild_id, made),)
 
 
 def channel_updated(channel: ChannelRecord, reason: str | None) -> Entries:
-    """The channel is as `channel` says."""
+    """Return the entry for a changed channel, with its new state."""
     now = ChannelUpdatedContent(channel.channel_id, channel.name, channel.topic, channel.position, reason)
     return ((channel.guild_id, now),)
 
 
 def channel_deleted(channel: ChannelRecord, reason: str | None) -> Entries:
-    """The channel is gone."""
+    """Return the entry for a deleted channel."""
     return ((channel.guild_id, ChannelDeletedContent(channel.channel_id, channel.name, reason)),)
 
 
 def channel_role_granted(channel: ChannelRecord, user_id: str, role: str) -> Entries:
-    """The operator has given the user a role in the channel."""
+    """Return the entries for a role in a channel that the operator has given to a user."""
     return (
         (channel.guild_id, ChannelRoleSetContent(channel.channel_id, user_id, role)),
         (user_id, ChannelRoleGivenContent(channel.channel_id, channel.guild_id, role)),
@@ -100,7 +100,7 @@ def channel_role_granted(channel: ChannelRecord, user_id: str, role: str) -> Ent
 
 
 def member_joined(guild: GuildRecord, member: MemberRecord, *, invite_code: str | None = None) -> Entries:
-    """The user is a member; `invite_code`: of the invite that they used."""
+    """Return the entries for a new member. `invite_code`: the invite that they used."""
     used = invite_id(invite_code) if invite_code is not None else None
     until = from_millis(member.timed_out_until_ms) if member.timed_out_until_ms is not None else None
     joined = MemberJoinedContent(
@@ -110,24 +110,24 @@ def member_joined(guild: GuildRecord, member: MemberRecord, *, invite_code: str 
 
 
 def joined_guild(guild: GuildRecord, member: MemberRecord) -> Entries:
-    """Return its entry in the user's own log."""
+    """Return the entry of a join in the user's own log."""
     return ((member.user_id, GuildJoinedContent(guild.guild_id, guild.name, member.role)),)
 
 
 def left_guild(guild_id: str, user_id: str, *, removed: bool, reason: str | None) -> Entries:
-    """Return the entry in the user's own log about the end of their membership."""
+    """Return the entry in the user's own log for the end of a membership."""
     return ((user_id, GuildLeftContent(guild_id, removed, reason)),)
 
 
 def role_set(
     guild_id: str, user_id: str, role: str, *, ended_invites: Iterable[str], reason: str | None = None
 ) -> Entries:
-    """The member has another role. `ended_invites`: the codes of those that they may no longer create."""
+    """Return the entries for a member's new role. `ended_invites`: the codes of invites that the new role may not create."""
     return ((guild_id, MemberRoleSetContent(user_id, role, reason)), *invites_ended(guild_id, ended_invites))
 
 
 def timed_out(guild_id: str, user_id: str, until_ms: int | None, reason: str | None) -> Entries:
-    """The member is timed out, or no longer (None)."""
+    """Return the entry for a timeout of a member, or for its end (None)."""
     until = from_millis(until_ms) if until_ms is not None else None
     return ((guild_id, MemberTimedOutContent(user_id, until, reason)),)
 
@@ -135,14 +135,14 @@ def timed_out(guild_id: str, user_id: str, until_ms: int | None, reason: str | N
 def member_gone(
     guild_id: str, user_id: str, *, removed: bool, ended_invites: Iterable[str], reason: str | None
 ) -> Entries:
-    """The user left, or was removed by another member."""
+    """Return the entries for a user who left or was removed by another member."""
     content = MemberRemovedContent(user_id, reason) if removed else MemberLeftContent(user_id)
     gone = (guild_id, content), *invites_ended(guild_id, ended_invites)
     return (*gone, *left_guild(guild_id, user_id, removed=removed, reason=reason))
 
 
 def user_banned(guild_id: str, ban: GuildBan, *, was_member: bool, ended_invites: Iterable[str]) -> Entries:
-    """The user may not join any more. A client that does not know of bans sees a member go (PROTOCOL 6.9.6)."""
+    """Return the entries for a ban. A client that does not know bans sees a member removed (PROTOCOL 6.9.6)."""
     removed = ((guild_id, MemberRemovedContent(ban.user_id, ban.reason)),) if was_member else ()
     banned = (guild_id, MemberBannedContent(ban.user_id, ban.username, ban.reason))
     left = left_guild(guild_id, ban.user_id, removed=True, reason=ban.reason) if was_member else ()
@@ -150,47 +150,47 @@ def user_banned(guild_id: str, ban: GuildBan, *, was_member: bool, ended_invites
 
 
 def user_unbanned(guild_id: str, ban: GuildBan, reason: str | None) -> Entries:
-    """The user may join again."""
+    """Return the entry for the end of a ban."""
     return ((guild_id, MemberUnbannedContent(ban.user_id, ban.username, reason)),)
 
 
 def invites_ended(guild_id: str, codes: Iterable[str]) -> Entries:
-    """The invites of these codes ended with the right to create them."""
+    """Return the entries for invites that end because their creator lost the right to create them."""
     return tuple((guild_id, InviteDeletedContent(invite_id(code))) for code in sorted(codes))
 
 
 def invite_created(invite: InviteRecord) -> Entries:
-    """The guild has this invite."""
+    """Return the entry for a new invite."""
     expires_at = from_millis(invite.expires_at_ms) if invite.expires_at_ms is not None else None
     return ((invite.guild_id, InviteCreatedContent(invite_id(invite.code), invite.max_uses, expires_at)),)
 
 
 def invite_deleted(invite: InviteRecord, reason: str | None) -> Entries:
-    """The invite is gone."""
+    """Return the entry for a deleted invite."""
     return ((invite.guild_id, InviteDeletedContent(invite_id(invite.code), reason)),)
 
 
 def position_moved(user_id: str, state: ReadState, epoch: int) -> Entries:
-    """The user has read the channel further than before."""
+    """Return the entry for a user's new read position."""
     return ((user_id, ChannelReadContent(state.channel_id, state.last_read_sequence, epoch)),)
 
 
 def mentioned(user_ids: Iterable[str], message: StoredEvent) -> Entries:
-    """The message mentions these users, who may read it."""
+    """Return the entries for users whom the message mentions. All of them may read it."""
     content = MentionedContent(message.log_id, message.event_id, message.sequence)
     return tuple((user_id, content) for user_id in sorted(user_ids))
 
 
 def profile_updated(user: UserRecord) -> Entries:
-    """The user's display name changed."""
+    """Return the entry for a user's new display name."""
     return ((user.user_id, ProfileUpdatedContent(user.display_name)),)
 
 
 def logged_in(user_id: str, device_id: str, device_name: str | None) -> Entries:
-    """A device of the user has a new session."""
+    """Return the entry for a new session of a user's device."""
     return ((user_id, DeviceLoggedInContent(device_id, device_name)),)
 
 
 def logged_out(user_id: str, device_ids: Iterable[str]) -> Entries:
-    """The sessions of these devices of the user have ended."""
+    """Return the entries for ended sessions of a user's devices."""
     return tuple((user_id, DeviceLoggedOutContent(device_id)) for device_id in sorted(device_ids))

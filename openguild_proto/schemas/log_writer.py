@@ -1,4 +1,4 @@
-"""Builds the events of guilds' and users' logs. A store calls it in the transaction of the change that the event tells."""
+"""Builds the events of guilds' and users' logs. A store calls it in the transaction of the change."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from openguild_proto.schemas.log_contents import USER_CONTENTS, LogContent
 class LogWriter(msgspec.Struct, frozen=True):
     """Builds events of one server. `signer` None: they are not signed (PROTOCOL 6.3.3).
 
-    An event says its own place, so two equal contents are two events, and a mirror can check the order. A user's log is
-    read by nobody else, so its events are not signed.
+    An event contains its own position, so equal contents are different events, and a mirror can check the order. Events of a
+    user's log are not signed, because only that user reads them.
     """
 
     server_name: str = "localhost"

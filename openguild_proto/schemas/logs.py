@@ -1,4 +1,4 @@
-"""Bodies of logs: their pages, and what is new in many of them (PROTOCOL 7.9)."""
+"""Bodies of logs: pages, and the news of many logs (PROTOCOL 7.9)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LogLine(Body, frozen=True):
 
 
 class FollowedLog(Body, frozen=True):
-    """Up to where the client has followed a log; 0: nothing of it."""
+    """A client's position in a log; `sequence` 0: it has no events."""
 
     log: LogName
     epoch: Epoch
@@ -29,7 +29,7 @@ class FollowedLog(Body, frozen=True):
 
 
 class SyncRequest(Body, frozen=True):
-    """The logs that the client follows; what matters most to it comes first."""
+    """The logs that the client follows, most important first."""
 
     positions: Annotated[list[FollowedLog], POSITIONS]
     limit: AnyInteger | None = None
@@ -45,8 +45,8 @@ class SyncedEvent(Body, frozen=True):
 class LogNews(Body, frozen=True):
     """The news of one log.
 
-    `news`: events follow the client's place without a gap; where they end before `head`, ask again from the last one.
-    `restarted`: the place means nothing in this log any more; read the folded state anew. `gone`: not readable (any more).
+    `news`: events follow the client's position without a gap. If they end before `head`, ask again from the last one.
+    `restarted`: the position is no longer valid in this log; read the folded state again. `gone`: the log is not readable.
     """
 
     log: LogName
@@ -57,7 +57,7 @@ class LogNews(Body, frozen=True):
 
 
 class SyncResponse(Body, frozen=True, omit_defaults=False):
-    """Logs in which anything changed, in the order asked. `more`: not all of it is here; ask again."""
+    """Logs with news, in the order of the request. `more`: the response is incomplete; ask again."""
 
     logs: list[LogNews]
     more: bool

@@ -30,7 +30,7 @@ ReactionAction: TypeAlias = Literal["add", "remove"]
 
 
 class AllowedMentions(Body, frozen=True):
-    """Restricts the mentions of a text; absent members allow all of their kind."""
+    """Restricts the mentions of a text. An absent member allows all mentions of its kind."""
 
     users: list[Uuid] | None = None
     roles: list[Role] | None = None
@@ -38,23 +38,23 @@ class AllowedMentions(Body, frozen=True):
 
 
 class PostMessage(Body, frozen=True):
-    """A message to post; with a nonce it is stored once, however often it is sent."""
+    """A message to post. With a nonce it is stored once, however often it is sent."""
 
     content: MessageText
     sender: str | None = None  # blank or absent means "me"
     nonce: Nonce | None = None
-    reply_to: EventId | None = None  # the message that this one answers
-    allowed_mentions: AllowedMentions | None = None  # absent: all that the text names
+    reply_to: EventId | None = None  # the message that it replies to
+    allowed_mentions: AllowedMentions | None = None  # absent: all mentions in the text count
 
 
 class TypingPreview(Body, frozen=True):
-    """The text that the caller is writing, as far as they show it."""
+    """The text that the caller is typing, as far as they share it."""
 
     preview: PreviewText
 
 
 class PostedMessage(Body, frozen=True):
-    """The place of the message in its channel's log."""
+    """The position of the message in its channel's log."""
 
     sequence: Sequence
     event_id: str
@@ -62,21 +62,21 @@ class PostedMessage(Body, frozen=True):
 
 
 class ServerKeys(Body, frozen=True):
-    """Public keys in base64url without padding, by the key ids of `signatures`."""
+    """Public keys in base64url without padding, by the key ids used in `signatures`."""
 
     server_name: str
     verify_keys: dict[str, str]
 
 
 class EditMessage(Body, frozen=True):
-    """The text that takes the place of the one before."""
+    """The new text of a message."""
 
     content: MessageText
     nonce: Nonce | None = None
 
 
 class ReactToMessage(Body, frozen=True):
-    """One emoji of the caller on a message."""
+    """An emoji to add to a message or remove from it."""
 
     emoji: Annotated[Emoji, MANDATORY] = ""
     action: ReactionAction = "add"
@@ -84,7 +84,7 @@ class ReactToMessage(Body, frozen=True):
 
 
 class ChangedMessage(Body, frozen=True):
-    """The message that a change was about, and where the change stands in the log; without that it was so already."""
+    """The changed message, and the position of the change in the log; absent if nothing had to change."""
 
     message_id: EventId
     sequence: Sequence | None = None
@@ -96,11 +96,11 @@ class Author(Body, frozen=True):
     """The author of a message."""
 
     id: str
-    username: str | None = None  # None: the message was taken back
+    username: str | None = None  # None: the message is redacted
 
 
 class Reaction(Body, frozen=True):
-    """One emoji on a message. `reactors`: some of the users, MAX_SHOWN_REACTORS at most."""
+    """One emoji on a message. `reactors`: some of its users, at most MAX_SHOWN_REACTORS."""
 
     emoji: Emoji
     count: Sequence
@@ -109,7 +109,7 @@ class Reaction(Body, frozen=True):
 
 
 class MessagePreview(Body, frozen=True):
-    """The beginning of a message that is replied to; without `content` it was taken back."""
+    """The beginning of a message that is replied to. `content` is absent if it is redacted."""
 
     event_id: EventId
     sequence: Sequence
@@ -125,7 +125,7 @@ class Message(Body, frozen=True):
     channel_id: Uuid
     author: Author
     created_at: Timestamp
-    content: str | None = None  # absent: taken back
+    content: str | None = None  # absent: redacted
     edited_at: Timestamp | None = None
     versions: Sequence = 1
     redacted_by: EventId | None = None
@@ -133,7 +133,7 @@ class Message(Body, frozen=True):
     reactions: Annotated[msgspec.Raw | msgspec.UnsetType, REACTIONS] = msgspec.UNSET
     reply_count: Count = 0
     reply_to: EventId | None = None
-    reply_preview: MessagePreview | None = None  # absent: there is no such message any more
+    reply_preview: MessagePreview | None = None  # absent: the message no longer exists
     origin: ServerName | None = None  # the home server of its author; absent: this one
 
 
@@ -152,12 +152,12 @@ class Mention(Body, frozen=True):
 
 
 class TextVersion(Body, frozen=True):
-    """One version of a message's text."""
+    """One version of a message's text. `content` is absent if the message is redacted."""
 
     sequence: Sequence
     event_id: EventId
     created_at: Timestamp
-    content: str | None = None  # absent: taken back
+    content: str | None = None
 
 
 class ListedEvent(Body, frozen=True):
@@ -169,7 +169,7 @@ class ListedEvent(Body, frozen=True):
 
 
 class MarkReadBody(Body, frozen=True):
-    """Up to which sequence the caller has read."""
+    """The sequence up to which the caller has read."""
 
     sequence: AnyInteger | None = None  # absent: the newest
 
@@ -181,7 +181,7 @@ class ReadPosition(Body, frozen=True):
     last_read_sequence: Count
     latest_sequence: Count
     unread: Count
-    mentions: Count  # of the unread messages those that mention the caller, up to MAX_COUNTED_MENTIONS
+    mentions: Count  # unread messages that mention the caller, up to MAX_COUNTED_MENTIONS
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:

@@ -1,7 +1,7 @@
 """Builds and parses the payloads of socket frames and of messages between replicas (PROTOCOL 8.4, 8.10, 10.4).
 
-An event's payload is encoded once, on the replica that commits it. Other replicas and notification streams splice those
-bytes (PROTOCOL 8.4.3).
+An event's payload is encoded once, by the replica that commits it. Other replicas and notification streams reuse those bytes
+(PROTOCOL 8.4.3).
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ def payload_sequence(payload: bytes | str) -> int:
 
 
 def channel_message_payload(payload: bytes) -> bytes:
-    """Return the notification for an event's frame payload: `kind`, then the same members. It tells messages from changes."""
+    """Return the notification for an event's frame payload: `kind`, a message or another event, then the same members."""
     return (_MESSAGE if _MESSAGE_TYPE in payload else _CHANGE) + payload[1:]
 
 
 def channel_created_payload(record: ControlRecord) -> bytes:
-    """Return the notification `channel_created`; the record contains the channel's JSON."""
+    """Return the notification `channel_created`. The record contains the channel's JSON."""
     members = {"kind": "channel_created", "channel_id": record.channel_id, "guild_id": record.guild_id}
     return msgspec.json.encode({**members, "event": msgspec.Raw((record.body or "null").encode())})
 
 
 def channels_deleted(record: ControlRecord) -> list[str]:
-    """Return the channels that were deleted with their guild; none for a record of an old release."""
+    """Return the channels that were deleted with their guild; empty for a record of an old release."""
     return msgspec.json.decode(record.body, type=list[str]) if record.body is not None else []
 
 
@@ -68,7 +68,7 @@ def channel_body(channel: ChannelRecord) -> str:
 
 
 def channel_read_payload(state: ReadState) -> bytes:
-    """Return the notification `channel_read`: a read position moved on another device (PROTOCOL 8.10.4)."""
+    """Return the notification `channel_read`: a read position was moved on another device (PROTOCOL 8.10.4)."""
     return msgspec.json.encode(
         {"kind": "channel_read", "channel_id": state.channel_id, "event": ReadPosition.of(state)}
     )
@@ -80,7 +80,7 @@ def typing_payload(channel_id: str, user_id: str, preview: str | None) -> bytes:
 
 
 def typing_data(user_id: str, preview: str | None) -> bytes:
-    """Return who is typing, and what."""
+    """Return the JSON of a typing user, with the preview if there is one."""
     return msgspec.json.encode({"user_id": user_id} if preview is None else {"user_id": user_id, "preview": preview})
 
 
@@ -90,7 +90,7 @@ def presence_payload(data: bytes) -> bytes:
 
 
 def presence_data(user_id: str, status: PresenceStatus) -> bytes:
-    """Return how a user appears."""
+    """Return the JSON of a user's presence."""
     return msgspec.json.encode({"user_id": user_id, "status": status})
 
 
@@ -102,14 +102,14 @@ _controls = msgspec.json.Decoder(_Control)
 
 
 def encode_control(record: ControlRecord) -> bytes:
-    """Return a control record as the JSON that replicas exchange."""
+    """Return a control record as JSON for other replicas."""
     return msgspec.json.encode(_Control(record))
 
 
 def decode_control(payload: bytes) -> ControlRecord:
-    """Parse a control record of another replica. Raises msgspec.DecodeError."""
+    """Parse a control record from another replica. Raises msgspec.DecodeError."""
     return _controls.decode(payload).record
 
 
 CONTROL_PROBE = encode_control(ControlRecord(sequence=0, kind=ControlKind.MEMBER_CHANGED))
-"""A record without effect: every log begins at 1."""
+"""A record without effect, because its sequence 0 is before the first one."""

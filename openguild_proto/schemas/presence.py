@@ -8,20 +8,20 @@ from openguild_proto.schemas.fields import Uuid
 
 
 class ChosenPresence(Body, frozen=True):
-    """The status that the caller shows: online, idle, or offline although they are connected."""
+    """The caller's chosen status. OFFLINE hides them while they are connected."""
 
     status: PresenceStatus
 
 
 class MemberPresence(Body, frozen=True):
-    """A user who is not offline; in a notification also one who is."""
+    """The presence of a user: not offline, except in a notification."""
 
     user_id: Uuid
     status: PresenceStatus
 
 
 class GuildPresence(Body, frozen=True):
-    """Members who are not offline. `shown`: whether the guild is small enough for presence."""
+    """The members who are not offline. `shown`: whether the guild is small enough to show presence."""
 
     shown: bool
     members: tuple[MemberPresence, ...]

@@ -1,4 +1,4 @@
-"""The answer to a search (PROTOCOL 7.11)."""
+"""The response to a search (PROTOCOL 7.11)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from openguild_proto.timestamps import from_millis
 
 
 class SearchResult(Body, frozen=True):
-    """A message that was found. `title`: its author's name. `subtitle`: its channel's name."""
+    """A found message. `title`: its author's name. `subtitle`: its channel's name."""
 
     id: EventId
     type: Literal["message"]
     title: str
     subtitle: str
-    snippet: str  # of its text now, MAX_EXCERPT_CHARS at most
+    snippet: str  # of its newest text, at most MAX_EXCERPT_CHARS
     channel_id: Uuid
     event_id: EventId
     guild_id: Uuid
@@ -32,7 +32,7 @@ class SearchResult(Body, frozen=True):
 
     @classmethod
     def of(cls, hit: SearchHit, phrases: Several[Phrase]) -> SearchResult:
-        """Return the line of a hit; `phrases`: what was searched for."""
+        """Return the entry of a hit. `phrases`: the phrases of the search."""
         state = hit.state
         author = posted_by(state, hit.wire)
         return cls(

@@ -1,4 +1,4 @@
-"""Explains a wrong shape of a body or frame to authors of clients: msgspec's messages use Python's terms."""
+"""Explains a wrong shape of a body or frame to client authors, because msgspec's messages use Python's terms."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _FORMS = {
     NONCE_PATTERN + LAST: "must be 1 to 64 visible ASCII characters",
 }
 _NO_SUCH_VALUE = ("Invalid enum value", "Invalid value")
-_NAMES = re.compile(r"[.\[][^.\[\]]*\]|\.")  # what parts the names of a path: dots, and places in lists
+_NAMES = re.compile(r"[.\[][^.\[\]]*\]|\.")  # separators of a path: dots and list indices
 _UNITS = {"str": " characters long", "array": " entries long"}
 
 
 def shape_problem(message: str, whole: str, kind: Any) -> FieldProblem:
-    """Return the field and the fault that a message of msgspec names. `whole`: the field where it names none.
+    """Return the field and the fault from a message of msgspec. `whole`: the field to use if it names none.
 
-    `kind`: the type that was decoded, which says what a value may be.
+    `kind`: the decoded type, from which the allowed values are read.
     """
     at = _PATH.search(message)
     path = at["path"] if at else ""
@@ -61,7 +61,7 @@ def _info(kind: Any) -> Type:
 
 
 def _values(kind: Type, path: list[str]) -> set[str]:
-    """Return the values that a type, or its member behind `path`, lists."""
+    """Return the allowed values of a type, or of its member at `path`."""
     match kind:
         case UnionType(types=types):
             return set().union(*(_values(each, path) for each in types))
