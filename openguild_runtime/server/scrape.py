@@ -1,4 +1,4 @@
-"""Metrics whose values are read at each scrape: pools, queues, depths, totals of the replica."""
+"""Metrics whose values are read at each scrape: pools, queues, depths and totals of the replica."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MISSED_SECS = 600.0  # longer than the window of the alert that names the channe
 
 
 class Scrape:
-    """Brings `metrics` up to date and renders them."""
+    """Updates `metrics` and renders them."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Scrape:
         self._clock = clock
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the exposition in pieces of about a millisecond."""
+        """Yield the exposition in pieces that take about a millisecond each."""
         stats, metrics = self._storage.stats(), self._metrics
         metrics.pool(stats.pool_size, stats.pool_idle, stats.shared_free)
         metrics.commit_queue(stats.queue_events)
