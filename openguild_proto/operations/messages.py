@@ -23,7 +23,7 @@ from openguild_proto.operations.idempotency import IDEMPOTENCY_KEY, asked_nonce
 from openguild_proto.operations.posting import fingerprint_of, post_event
 from openguild_proto.operations.route import in_channel, route
 from openguild_proto.policy.mentions import find_mentions
-from openguild_proto.policy.permissions import Permission, normalise_role
+from openguild_proto.policy.permissions import ROLES, Permission, normalise_role
 from openguild_proto.records import ChannelAccess, Reply
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
@@ -59,7 +59,7 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
 def _checked_allowance(allowed: AllowedMentions) -> AllowedMentions:
     users, roles = allowed.users, allowed.roles
     problems = _wrong_entries("users", users or (), parse_uuid, "must be a UUID")
-    problems += _wrong_entries("roles", roles or (), normalise_role, "is not a role")
+    problems += _wrong_entries("roles", roles or (), normalise_role, f"must be one of: {', '.join(ROLES)}")
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=tuple(problems[:MAX_PROBLEMS]))
     return msgspec.structs.replace(

@@ -16,8 +16,11 @@ HELP = """/guild NAME      make a guild      /channel NAME   make a channel
 /edit TEXT       your last one     /delete [N] [WHY]
 /pin N           pin, or unpin     /clear N [EMOJI]
 /search WORDS    find messages     /members
-/ban NAME [WHY]  keep out          /unban NAME [WHY]
-/bans            who is kept out   /password       change yours
+/role NAME ROLE  change a role     /kick NAME [WHY]
+/timeout NAME MINUTES [WHY]        only lets them read; 0 ends it
+/ban NAME [WHY]  ban a member      /unban NAME [WHY]
+/bans            list the bans     /leave          leave the guild
+/password        change yours
 @NAME mentions. N: the number before a message; [N]: or the last one"""
 _USAGE = {found[1]: found[0] for found in re.finditer(r"/(\w+)(?: (?:[A-Z]+|\[[A-Z]+\]))*", HELP)}
 
@@ -40,8 +43,9 @@ class Commands:
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "help": self._help, "guild": self._guild, "channel": self._channel, "invite": self._invite, "join": self._join,
             "reply": self._reply, "edit": self._edit, "delete": self._delete, "react": self._react, "pin": self._pin,
-            "clear": self._clear, "search": self._search, "members": self._members, "ban": self._ban,
-            "unban": self._unban, "bans": self._bans, "password": self._password,
+            "clear": self._clear, "search": self._search, "members": self._members, "role": self._role,
+            "kick": self._kick, "timeout": self._timeout, "ban": self._ban, "unban": self._unban, "bans": self._bans,
+            "leave": self._leave, "password": self._password,
         }  # fmt: skip
 
     async def do(self, line: str) -> None:
@@ -169,6 +173,38 @@ class Commands:
             f"{one.display_name or one.username}{' *' if one.user_id in online else ''} ({one.role})" for one in members
         ]
         self._show(", ".join(names))
+
+    async def _member(self, argument: str) -> tuple[str, str, str]:
+        """Return the guild, the member that `argument` names, and the words after the name."""
+        guild_id = self._guild_id()
+        members = {one.user_id: one.username async for one in self._model.client.members(guild_id)}
+        user_id, rest = whom(argument, members)
+        return guild_id, user_id, rest or ""
+
+    async def _role(self, argument: str) -> None:
+        guild_id, user_id, role = await self._member(argument)
+        member = await self._model.client.set_role(guild_id, user_id, role)
+        self._show(f"{member.username} is {member.role} now")
+
+    async def _kick(self, argument: str) -> None:
+        guild_id, user_id, reason = await self._member(argument)
+        await self._model.client.remove_member(guild_id, user_id, reason or None)
+        self._show("removed: another invite lets them join again")
+
+    async def _timeout(self, argument: str) -> None:
+        guild_id, user_id, rest = await self._member(argument)
+        minutes, _, reason = rest.partition(" ")
+        if not (minutes.isascii() and minutes.isdigit()):
+            raise NoCommand(f"write {_USAGE['timeout']}")
+        if int(minutes) == 0:
+            await self._model.client.end_timeout(guild_id, user_id, reason or None)
+            self._show("the time-out has ended")
+        else:
+            member = await self._model.client.time_out(guild_id, user_id, int(minutes) * 60, reason or None)
+            self._show(f"{member.username} is timed out until {member.timed_out_until}")
+
+    async def _leave(self, argument: str) -> None:
+        await self._model.client.leave_guild(self._guild_id())
 
     async def _ban(self, argument: str) -> None:
         guild_id, client = self._guild_id(), self._model.client

@@ -31,6 +31,7 @@ from openguild_proto.client import (
     Session,
     Unauthorized,
 )
+from openguild_proto.schemas.accounts import Me, Profile
 from openguild_proto.schemas.guilds import Ban, Channel, Guild, Invite, Member
 from openguild_proto.schemas.messages import (
     ChangedMessage,
@@ -131,6 +132,7 @@ __all__ = [
     "LogEvent",
     "LogFollowed",
     "LogGone",
+    "Me",
     "Member",
     "MemberBanned",
     "MemberJoined",
@@ -155,6 +157,7 @@ __all__ = [
     "Posted",
     "PresenceChanged",
     "Problem",
+    "Profile",
     "ProfileUpdated",
     "RateLimited",
     "ReactionAdded",

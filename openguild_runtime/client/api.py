@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from openguild_proto.client import ClientResponse, invite_code
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.operations.epochs import LOG_HEAD
+from openguild_proto.schemas.accounts import Me, Profile
 from openguild_proto.schemas.guilds import Ban, Channel, Guild, Invite, Member
 from openguild_proto.schemas.presence import GuildPresence
 from openguild_runtime.client.subscription import ChannelEvent
@@ -48,6 +49,15 @@ class Api(ABC):
 
     # --- the account --------------------------------------------------------------------------------
 
+    async def me(self) -> Me:
+        """Return the caller's account, roles and memberships."""
+        return decode_answer((await self.send("GET", "/users/me")).body, Me)
+
+    async def set_display_name(self, name: str) -> Profile:
+        """Set the name that others see. An empty name removes it, and others see the username."""
+        answer = await self.send("PATCH", "/users/@me", {"display_name": name}, repeatable=True)
+        return decode_answer(answer.body, Profile)
+
     async def change_password(self, current: str, new: str) -> None:
         """Change the password; all other devices are logged out. Raises Forbidden `wrong_password`: `current` is not the password.
 
@@ -74,6 +84,19 @@ class Api(ABC):
         """Iterate over the caller's guilds."""
         return self.list_items(Guild, "/guilds")
 
+    async def rename_guild(self, guild_id: str, name: str) -> Guild:
+        """Rename a guild, as a moderator or above."""
+        answer = await self.send("PATCH", f"/guilds/{guild_id}", {"name": name}, repeatable=True)
+        return decode_answer(answer.body, Guild)
+
+    async def delete_guild(self, guild_id: str) -> None:
+        """Delete a guild with its channels and messages, as an admin or above."""
+        await self.send("DELETE", f"/guilds/{guild_id}")
+
+    async def leave_guild(self, guild_id: str) -> None:
+        """Leave a guild. Raises Conflict `last_owner` if the caller is its only owner."""
+        await self.send("DELETE", f"/guilds/{guild_id}/members/@me")
+
     def channels(self, guild_id: str) -> AsyncIterator[Channel]:
         """Iterate over the channels of a guild."""
         return self.list_items(Channel, f"/guilds/{guild_id}/channels")
@@ -94,6 +117,16 @@ class Api(ABC):
     def members(self, guild_id: str) -> AsyncIterator[Member]:
         """Iterate over the members of a guild."""
         return self.list_items(Member, f"/guilds/{guild_id}/members")
+
+    async def set_role(self, guild_id: str, user_id: str, role: str, reason: str | None = None) -> Member:
+        """Give a member of a lower rank another role, at most the caller's own, as a moderator or above."""
+        path = f"/guilds/{guild_id}/members/{user_id}{_because(reason)}"
+        answer = await self.send("PUT", path, {"role": role}, repeatable=True)
+        return decode_answer(answer.body, Member)
+
+    async def remove_member(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
+        """Remove a member of a lower rank, as a moderator or above. They can join again by another invite."""
+        await self.send("DELETE", f"/guilds/{guild_id}/members/{user_id}{_because(reason)}")
 
     async def presence(self, guild_id: str) -> GuildPresence:
         """Return the members of a guild who are not offline."""
@@ -129,12 +162,33 @@ class Api(ABC):
         """Create a channel in a guild, as a maintainer of it or above."""
         return await self._post_for(Channel, f"/guilds/{guild_id}/channels", {"name": name})
 
+    async def change_channel(
+        self, channel_id: str, *, name: str | None = None, topic: str | None = None, position: int | None = None
+    ) -> Channel:
+        """Change the given members of a channel, as a moderator or above. An empty `topic` removes it."""
+        given = {"name": name, "topic": topic, "position": position}
+        change = {member: value for member, value in given.items() if value is not None}
+        answer = await self.send("PATCH", f"/channels/{channel_id}", change, repeatable=True)
+        return decode_answer(answer.body, Channel)
+
+    async def delete_channel(self, channel_id: str) -> None:
+        """Delete a channel with its messages, as an admin or above."""
+        await self.send("DELETE", f"/channels/{channel_id}")
+
     async def create_invite(
         self, guild_id: str, *, max_uses: int | None = None, expires_in_secs: int | None = None
     ) -> Invite:
         """Create an invite to a guild: its `code` is for `accept_invite`. None: any number of uses, and no end."""
         body = {"max_uses": max_uses, "expires_in_secs": expires_in_secs}
         return await self._post_for(Invite, f"/guilds/{guild_id}/invites", body)
+
+    def invites(self, guild_id: str) -> AsyncIterator[Invite]:
+        """Iterate over the valid invites of a guild, as a maintainer or above."""
+        return self.list_items(Invite, f"/guilds/{guild_id}/invites")
+
+    async def delete_invite(self, code: str) -> None:
+        """Revoke an invite: one's own, or any as a moderator."""
+        await self.send("DELETE", f"/invites/{quote(code, safe='', errors='surrogatepass')}")
 
     async def accept_invite(self, invite: str) -> Member:
         """Join a guild by the code or the link of an invite. A member keeps their role."""

@@ -298,26 +298,6 @@ async def spend_reads(url: str, client: Client) -> None:
             pass
 
 
-async def test_a_moderator_bans_by_name_and_lets_in_again(terminals: tuple[Terminal, Terminal]) -> None:
-    alice, bob = terminals
-    name = await meet(alice, bob)
-    join = alice.text("#typing").partition(": ")[2]
-    await alice.write("/bans")
-    await alice.sees("nobody is banned", "#typing")
-    await alice.write("/ban nobody at all")
-    await alice.sees("nobody here has the name 'nobody at all'", "#typing")
-    await alice.write(f"/ban @BOB-{name} far too loud")
-    await alice.sees(rf"bob-{name} is banned", "#typing")
-    await bob.write(join)
-    await bob.sees("you are banned from this guild", "#typing")
-    await alice.write("/bans")
-    await alice.sees(rf"bob-{name} \(far too loud\)", "#typing")
-    await alice.write(f"/unban bob-{name}")
-    await alice.sees(rf"bob-{name} may join again", "#typing")
-    await bob.write(join)
-    await bob.sees("no messages")
-
-
 async def test_the_newest_message_is_shown_behind_long_ones(terminals: tuple[Terminal, Terminal]) -> None:
     alice, bob = terminals
     await meet(alice, bob)
