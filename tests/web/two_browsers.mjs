@@ -177,6 +177,26 @@ try {
   await fill(two, null, null, "Join");
   await message(two, "Hello Bob").first().waitFor();
 
+  // the guild and its channels change, and one channel goes
+  await choose(one, "Manage", "Rename guild");
+  await fill(one, "Name", "Tea house", "Rename");
+  await two.locator("#channels .item", { hasText: "Tea house" }).waitFor({ state: "attached" }); // out of sight on a telephone
+  await choose(one, "Manage", "Rename guild");
+  await fill(one, "Name", "Tea room", "Rename");
+  await one.getByRole("button", { name: "# recipes" }).click();
+  await one.getByRole("heading", { name: "#recipes" }).waitFor();
+  await choose(one, "Manage channel", "Change name and topic");
+  await one.getByRole("dialog").getByLabel("Topic").fill("Cakes & more");
+  await fill(one, "Name", "baking", "Change");
+  await one.getByRole("heading", { name: "#baking" }).waitFor();
+  await one.getByText("Cakes & more").waitFor();
+  const gone = two.locator("#channels .item", { hasText: "# baking" });
+  await gone.waitFor({ state: "attached" });
+  await choose(one, "Manage channel", "Delete channel");
+  await fill(one, null, null, "Delete channel");
+  await gone.waitFor({ state: "detached" });
+  await one.getByRole("heading", { name: "#baking" }).waitFor({ state: "detached" });
+
   // the end of a membership
   await choose(one, `Manage ${BOB}`, "Remove");
   await fill(one, null, null, "Remove");

@@ -4,6 +4,7 @@ import { OutcomeUnknown } from "../openguild.js";
 import { announce, ask, byId, choose, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
 import { forgetUnsent } from "./outbox.js";
+import { manageChannel } from "./manage.js";
 import { setGoTo, showPins, showResults } from "./panel.js";
 import { hideDrawers, Sidebar } from "./sidebar.js";
 import { Timeline } from "./timeline.js";
@@ -71,6 +72,7 @@ export class App {
       h("main", { id: "main", "aria-labelledby": "channel-title", onclick: () => hideDrawers() },
         h("div", { class: "channel-head" },
           h("div", {}, h("h1", { id: "channel-title", tabindex: "-1" }), h("p", { id: "topic" })),
+          h("button", { type: "button", id: "manage-channel", "aria-haspopup": "dialog", "aria-label": "Manage channel", hidden: true, onclick: () => void shown(() => manageChannel(chat)) }, "⋯"),
           h("form", { role: "search", onsubmit: find }, search),
           h("button", { type: "button", id: "show-pins", onclick: () => void shown(() => showPins(chat)) }, "Pins")),
         timeline.element, composer.element),
@@ -194,6 +196,7 @@ export class App {
     byId("me").textContent = chat.me.username;
     byId("channel-title").textContent = chat.channel ? `#${chat.channel.name}` : (chat.guild?.guild.name ?? "Welcome");
     byId("topic").textContent = chat.channel?.topic ?? "";
+    byId("manage-channel").hidden = chat.channel === undefined || !chat.mayModerate;
     byId("main").classList.toggle("is-empty", chat.channel === undefined);
     if (chat.channelId === this.#shownChannel) return;
     this.#shownChannel = chat.channelId;

@@ -127,7 +127,7 @@ export function ask({ title, text, fields = [], submit, extra }) {
  * Let somebody choose what to do; null: they cancelled.
  * @template {string} T
  * @param {string} title
- * @param {Record<T, string>} choices what the buttons say
+ * @param {{[name in T]?: string}} choices what the buttons say
  * @returns {Promise<T | null>}
  */
 export function choose(title, choices) {

@@ -2,6 +2,7 @@
 
 import { ask, byId, choose, h, shown } from "./dom.js";
 import { timedOutUntil } from "./guild.js";
+import { manageGuild } from "./manage.js";
 import { showBans } from "./panel.js";
 import { redraw, Rows } from "./redraw.js";
 
@@ -45,6 +46,7 @@ export class Sidebar {
       chat.guild && h("p", { class: "buttons" },
         chat.mayMaintain && h("button", { type: "button", id: "new-channel", "data-key": "new-channel", onclick: () => void shown(() => this.#newChannel()) }, "New channel"),
         chat.mayMaintain && h("button", { type: "button", id: "invite", "data-key": "invite", onclick: () => void shown(() => this.#invite()) }, "Invite"),
+        chat.mayModerate && h("button", { type: "button", id: "manage-guild", "data-key": "manage-guild", "aria-haspopup": "dialog", onclick: () => void shown(() => manageGuild(chat)) }, "Manage"),
         h("button", { type: "button", id: "leave", "data-key": "leave", onclick: () => void shown(() => this.#leave()) }, "Leave")));
   }
 
