@@ -43,11 +43,11 @@ async function picture(file, viewport, options, pose) {
     await page.getByLabel("Password").fill(PASSWORD);
     await page.getByRole("button", { name: "Log in" }).click();
     await message(page, "a pinch of salt").waitFor();
+    await page.mouse.move(0, 0);
+    await page.getByRole("heading", { name: "#general" }).focus();
     await pose(page);
     await bob.typing(general);
     await page.getByText("bob is typing").waitFor();
-    await page.mouse.move(0, 0);
-    await page.getByRole("heading", { name: "#general" }).focus();
     await page.screenshot({ path: file });
   } finally {
     await browser.close();
