@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Sequence
+from typing import Any
+
+import anyio
 
 from openguild_proto.canonical.event import build_event
+from openguild_proto.effects import Overloaded, StorageEffect
 from openguild_proto.effects.accounts import InsertUser, OpenSession
 from openguild_proto.effects.channels import AppendEvent, InsertChannel
 from openguild_proto.effects.guilds import InsertGuild
@@ -135,3 +139,14 @@ async def history(storage: Storage) -> History | None:
 
 async def renew_epochs(storage: Storage, found: History, at_least: int) -> bool:
     return await storage.perform(RenewEpochs(found=found, at_least=at_least))
+
+
+async def perform_unless_locked(storage: Storage, effect: StorageEffect[Any]) -> None:
+    """Perform it, again where it is refused because others hold its author for longer than a post waits."""
+    while True:
+        try:
+            await storage.perform(effect)
+        except Overloaded:
+            await anyio.sleep(0.05)  # their lock ends when one of the other tasks commits
+        else:
+            return

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from openguild_proto.effects import Overloaded, StorageEffect, deliveries, federation, handovers, mirrors
+from openguild_proto.effects import StorageEffect, deliveries, federation, handovers, mirrors
 from openguild_proto.effects.accounts import DeleteAccount, ListDevices, RevokeDevice, RevokeRefresh, SetDisplayName
 from openguild_proto.effects.bans import BanUser, UnbanUser
 from openguild_proto.effects.channels import (
@@ -40,7 +40,18 @@ from openguild_proto.memory import PERFORMERS
 from openguild_proto.policy.permissions import ROLES
 from openguild_proto.records import Author, InviteRecord, MemberChange
 from openguild_runtime.storage.base import Storage
-from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, control_head, heads, login, new_id
+from tests.support.deeds import (
+    NOW,
+    add_channel,
+    add_guild,
+    add_user,
+    append,
+    control_head,
+    heads,
+    login,
+    new_id,
+    perform_unless_locked,
+)
 from tests.support.passwords import PASSWORD_HASH, change_password
 
 pytestmark = pytest.mark.anyio
@@ -332,17 +343,6 @@ async def test_of_two_devices_that_sign_each_other_out_one_does(storage: Storage
             tasks.start_soon(end, laptop.session_id, "phone")
         assert set(outcomes) == {True, ErrorCode.UNAUTHORIZED}
         assert len(await storage.perform(ListDevices(user_id=user, now_ms=NOW + 2))) == 1
-
-
-async def perform_unless_locked(storage: Storage, effect: StorageEffect[Any]) -> None:
-    """Perform it, again where it is refused because others hold its author for longer than a post waits."""
-    while True:
-        try:
-            await storage.perform(effect)
-        except Overloaded:
-            await anyio.sleep(0.05)  # their lock ends when one of the other tasks commits
-        else:
-            return
 
 
 async def test_everything_at_once_ends_without_a_deadlock(place: Place) -> None:
