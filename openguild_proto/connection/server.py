@@ -168,7 +168,7 @@ class ServerConnection:
             raise LocalProtocolError("the peer has shut its side: no bytes can follow")
         http = self._http
         if http is not None and reading is Reading.KEPT:
-            if http.reader.unread + len(data) > self._limits.max_pipelined_bytes:
+            if data and http.reader.unread + len(data) > self._limits.max_pipelined_bytes:
                 return self._take(lambda: steps.of_violation(http, strictness.PIPELINE), now)
             http.reader.feed(data)
             return []
