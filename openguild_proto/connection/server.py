@@ -6,7 +6,8 @@ The call contract, for every driver:
 2. respond: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. Data after a
    request, and a frame after messages that needs a reply, wait for that: call `next_events` and handle its events in the
    same way, until it returns none;
-3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes);
+3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes), before `next_events` gives
+   another request: nothing else bounds the responses that a peer does not read;
 4. check `wants` and `next_deadline`, and continue.
 
 If `next_events` is not called, the next `receive_data` reads on, and `receive_eof` reads the rest; nothing is lost. No deadline of
