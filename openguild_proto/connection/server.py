@@ -33,7 +33,7 @@ from openguild_proto.connection.decoder import Decoder
 from openguild_proto.connection.outbox import Outbox
 from openguild_proto.connection.phases import MAY_RUN, PHASES, TRANSITIONS, Input, Phase, Reading, Wants, not_allowed
 from openguild_proto.connection.steps import Step
-from openguild_proto.deadlines import Deadlines
+from openguild_proto.deadlines import Deadlines, require_time
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import BytesReceived, DeadlineExpired, Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http import strictness
@@ -261,9 +261,8 @@ class ServerConnection:
         request: Request | None = http.reader.request if http is not None else None
         if http is None or request is None:
             raise LocalProtocolError("there is no upgrade to accept")
-        self.outbox.append(
-            http.switch(handshake.accept_token(request), handshake.chosen(subprotocol, request), headers)
-        )
+        chosen = handshake.chosen(subprotocol, request)
+        self.outbox.append(http.switch(handshake.accept_token(request), chosen, headers))
         self._limits = limits or self._limits
         self._decoder = self._ws = WebSocketDecoder(self._limits)
         if rest := http.reader.take_rest():
@@ -276,6 +275,7 @@ class ServerConnection:
 
     def _next_messages(self, ws: WebSocketDecoder, now: float) -> list[Event]:
         """Return messages up to a frame that needs a reply, which must follow the caller's own messages."""
+        require_time(now)  # before a message is taken, which nobody would get
         events: list[Event] = []
         while (item := ws.next_item(now)) is not None:
             match item:
@@ -381,10 +381,8 @@ class ServerConnection:
         """Note that a write to the socket blocked."""
         if Deadline.WRITE in self._deadlines or Deadline.WRITE not in PHASES[self.phase].others:
             return
-        limits = self._limits
-        self._deadlines.set(
-            Deadline.WRITE, now + (limits.close_timeout_secs if self.is_over else limits.write_timeout_secs)
-        )
+        secs = self._limits.close_timeout_secs if self.is_over else self._limits.write_timeout_secs
+        self._deadlines.set(Deadline.WRITE, now + secs)
 
     def write_idle(self, now: float) -> None:
         """Note that nothing is queued any more."""

@@ -143,6 +143,17 @@ def test_what_is_no_bytes_is_refused_and_nothing_breaks(value: Any) -> None:
     assert conn.receive_data(masked(0x81, b"still open"), 0.0) == [TextReceived("still open")]
 
 
+@pytest.mark.parametrize("now", [float("nan"), float("inf"), None])
+def test_no_message_is_lost_to_a_time_that_is_none(now: Any) -> None:
+    conn = opened()
+    with pytest.raises(LocalProtocolError):
+        conn.receive_data(masked(0x81, b"kept"), now)
+    with pytest.raises(LocalProtocolError):
+        conn.handle_deadline(now)
+    assert conn.next_events(1.0) == [TextReceived("kept")]
+    assert conn.next_deadline() == 26.0
+
+
 @pytest.mark.parametrize("nbytes", [-1, 4])
 def test_no_more_is_consumed_than_is_queued(nbytes: int) -> None:
     conn = connection()
