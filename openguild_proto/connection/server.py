@@ -264,6 +264,7 @@ class ServerConnection:
         chosen = handshake.chosen(subprotocol, request)
         self.outbox.append(http.switch(handshake.accept_token(request), chosen, headers))
         self._limits = limits or self._limits
+        self.outbox.max_bytes = self._limits.max_outbox_bytes
         self._decoder = self._ws = WebSocketDecoder(self._limits)
         if rest := http.reader.take_rest():
             self._decoder.feed(rest)

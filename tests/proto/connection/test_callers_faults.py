@@ -49,6 +49,16 @@ def test_a_code_that_cannot_be_sent_is_refused_when_the_upgrade_is_accepted() ->
     assert (conn.phase, len(conn.outbox)) == (Phase.UPGRADING, 0)
 
 
+@pytest.mark.parametrize(("before", "since"), [(1_000, 100_000), (100_000, 1_000)])
+def test_the_limits_of_an_accepted_upgrade_count_from_then_on(before: int, since: int) -> None:
+    conn = connection(Limits(max_outbox_bytes=before))
+    conn.receive_data(HANDSHAKE, 0.0)
+    conn.accept(0.0, limits=Limits(max_outbox_bytes=since))
+    conn.data_to_send()
+    conn.send_bytes(b"x" * 50_000, 0.0)
+    assert conn.wants is (Wants.KEEP if since > before else Wants.ABORT)
+
+
 def failing(*_: object) -> int:
     raise KeyError("the caller's own fault")
 
