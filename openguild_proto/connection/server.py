@@ -6,7 +6,8 @@ The call contract, for every driver:
 2. respond: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. Data after a
    request, and a frame after messages that needs a reply, wait for that: call `next_events` and handle its events in the
    same way, until it returns none;
-3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes);
+3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes), before `next_events` gives
+   another request: nothing else bounds the responses that a peer does not read;
 4. check `wants` and `next_deadline`, and continue.
 
 If `next_events` is not called, the next `receive_data` reads on, and `receive_eof` reads the rest; nothing is lost. No deadline of
@@ -32,7 +33,7 @@ from openguild_proto.connection.decoder import Decoder
 from openguild_proto.connection.outbox import Outbox
 from openguild_proto.connection.phases import MAY_RUN, PHASES, TRANSITIONS, Input, Phase, Reading, Wants, not_allowed
 from openguild_proto.connection.steps import Step
-from openguild_proto.deadlines import Deadlines
+from openguild_proto.deadlines import Deadlines, require_time
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import BytesReceived, DeadlineExpired, Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http import strictness
@@ -168,7 +169,7 @@ class ServerConnection:
             raise LocalProtocolError("the peer has shut its side: no bytes can follow")
         http = self._http
         if http is not None and reading is Reading.KEPT:
-            if http.reader.unread + len(data) > self._limits.max_pipelined_bytes:
+            if data and http.reader.unread + len(data) > self._limits.max_pipelined_bytes:
                 return self._take(lambda: steps.of_violation(http, strictness.PIPELINE), now)
             http.reader.feed(data)
             return []
@@ -260,10 +261,10 @@ class ServerConnection:
         request: Request | None = http.reader.request if http is not None else None
         if http is None or request is None:
             raise LocalProtocolError("there is no upgrade to accept")
-        self.outbox.append(
-            http.switch(handshake.accept_token(request), handshake.chosen(subprotocol, request), headers)
-        )
+        chosen = handshake.chosen(subprotocol, request)
+        self.outbox.append(http.switch(handshake.accept_token(request), chosen, headers))
         self._limits = limits or self._limits
+        self.outbox.max_bytes = self._limits.max_outbox_bytes
         self._decoder = self._ws = WebSocketDecoder(self._limits)
         if rest := http.reader.take_rest():
             self._decoder.feed(rest)
@@ -275,6 +276,7 @@ class ServerConnection:
 
     def _next_messages(self, ws: WebSocketDecoder, now: float) -> list[Event]:
         """Return messages up to a frame that needs a reply, which must follow the caller's own messages."""
+        require_time(now)  # before a message is taken, which nobody would get
         events: list[Event] = []
         while (item := ws.next_item(now)) is not None:
             match item:
@@ -380,10 +382,8 @@ class ServerConnection:
         """Note that a write to the socket blocked."""
         if Deadline.WRITE in self._deadlines or Deadline.WRITE not in PHASES[self.phase].others:
             return
-        limits = self._limits
-        self._deadlines.set(
-            Deadline.WRITE, now + (limits.close_timeout_secs if self.is_over else limits.write_timeout_secs)
-        )
+        secs = self._limits.close_timeout_secs if self.is_over else self._limits.write_timeout_secs
+        self._deadlines.set(Deadline.WRITE, now + secs)
 
     def write_idle(self, now: float) -> None:
         """Note that nothing is queued any more."""

@@ -10,7 +10,7 @@ The owner of the socket calls `next_write` when the socket takes bytes, then `se
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from openguild_proto.errors import LocalProtocolError
@@ -97,9 +97,30 @@ class Subscriptions:
 
     def end(self, feed: Feed) -> None:
         """Follow a log no longer. Safe to repeat."""
+        if self._leave(feed):
+            for queue in (self._due, self._behind):
+                if queue is not None and feed in queue:
+                    queue.remove(feed)
+
+    def end_some(self, feeds: Iterable[Feed]) -> list[Feed]:
+        """`end` each of these, however many, in one pass over those that wait. Return the ones that were followed."""
+        ended = [feed for feed in feeds if self._leave(feed)]
+        self._due, self._behind = (
+            queue and deque(feed for feed in queue if feed in self._entries) for queue in (self._due, self._behind)
+        )
+        return ended
+
+    def end_all(self) -> list[Feed]:
+        """Follow nothing any more, and give the handle back. Return what was followed."""
+        ended = self.end_some(list(self._entries))
+        self._feeds.leave(self.handle)
+        return ended
+
+    def _leave(self, feed: Feed) -> bool:
+        """Follow a log no longer, except that it may still be in a queue. Return whether it was followed."""
         packed = self._entries.pop(feed, None)
         if packed is None:
-            return
+            return False
         self._feeds.followed -= 1
         if _IN_RING[packed & _MASK]:
             feed.ring.detach(packed >> _BITS)
@@ -107,17 +128,7 @@ class Subscriptions:
             self._read_no_more(feed)
         if self._reading is feed:
             self._reading = self._page = None
-        for queue in (self._due, self._behind):
-            if queue is not None and feed in queue:
-                queue.remove(feed)
-
-    def end_all(self) -> list[Feed]:
-        """Follow nothing any more, and give the handle back. Return what was followed."""
-        ended, self._due, self._behind = list(self._entries), None, None
-        for feed in ended:
-            self.end(feed)
-        self._feeds.leave(self.handle)
-        return ended
+        return True
 
     # --- what the flush says -------------------------------------------------------------------------
 

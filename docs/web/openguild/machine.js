@@ -80,7 +80,7 @@ export class GatewayMachine {
     this.#token = token;
     if (this.phase === "open") {
       const ref = this.#renewal.begin(() => this.#nextRef());
-      if (ref > 0) this.#outbox.add({ type: "auth", token, ref });
+      if (ref > 0 && !this.#outbox.add({ type: "auth", token, ref })) this.#renewal.end(); // one that is too long gets no answer
     } else if (this.phase === "tokenless") {
       this.#move("token");
       if (this.#deadlines.get("reconnect") === undefined) this.#deadlines.set("reconnect", now);

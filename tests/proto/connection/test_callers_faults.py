@@ -49,6 +49,16 @@ def test_a_code_that_cannot_be_sent_is_refused_when_the_upgrade_is_accepted() ->
     assert (conn.phase, len(conn.outbox)) == (Phase.UPGRADING, 0)
 
 
+@pytest.mark.parametrize(("before", "since"), [(1_000, 100_000), (100_000, 1_000)])
+def test_the_limits_of_an_accepted_upgrade_count_from_then_on(before: int, since: int) -> None:
+    conn = connection(Limits(max_outbox_bytes=before))
+    conn.receive_data(HANDSHAKE, 0.0)
+    conn.accept(0.0, limits=Limits(max_outbox_bytes=since))
+    conn.data_to_send()
+    conn.send_bytes(b"x" * 50_000, 0.0)
+    assert conn.wants is (Wants.KEEP if since > before else Wants.ABORT)
+
+
 def failing(*_: object) -> int:
     raise KeyError("the caller's own fault")
 
@@ -141,6 +151,17 @@ def test_what_is_no_bytes_is_refused_and_nothing_breaks(value: Any) -> None:
     with pytest.raises(TypeError):
         conn.receive_data(value, 0.0)
     assert conn.receive_data(masked(0x81, b"still open"), 0.0) == [TextReceived("still open")]
+
+
+@pytest.mark.parametrize("now", [float("nan"), float("inf"), None])
+def test_no_message_is_lost_to_a_time_that_is_none(now: Any) -> None:
+    conn = opened()
+    with pytest.raises(LocalProtocolError):
+        conn.receive_data(masked(0x81, b"kept"), now)
+    with pytest.raises(LocalProtocolError):
+        conn.handle_deadline(now)
+    assert conn.next_events(1.0) == [TextReceived("kept")]
+    assert conn.next_deadline() == 26.0
 
 
 @pytest.mark.parametrize("nbytes", [-1, 4])
