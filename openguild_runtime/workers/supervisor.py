@@ -203,9 +203,8 @@ class Supervisor:
                 self._status = max(self._status, status)
                 return
             if status == 1 and not worker.served:
-                log.error(
-                    "a worker cannot start: the others end too", worker=worker.number
-                )  # the worker has logged the reason
+                # the worker has logged the reason
+                log.error("a worker cannot start: the others end too", worker=worker.number)
                 self._stop_with_failure()
                 return
             worker.failures = 0 if lived > STABLE_SECS else worker.failures + 1
