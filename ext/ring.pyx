@@ -295,7 +295,7 @@ cdef class Ring:
         return b""
 
     def deliver(self, Py_ssize_t limit, Py_ssize_t max_bytes):
-        """Do `pending`, `take` and `sent` in one call. Return (span, slots); consecutive slots with the same cursor share a span."""
+        """Do `pending`, `take` and `sent` in one call: return (span, slots). Consecutive slots with one cursor share a span."""
         cdef list found = [], slots = None
         cdef long long oldest = self.head - self._count, place = -1, last = -1, cursor
         cdef Py_ssize_t count = self._slot_count, step, slot, begin, end, served = 0
