@@ -3,8 +3,8 @@
 `begin` starts a count, `end NAME` writes it to a file, `publish COUNT` publishes events to the subscribers of all channels. Each
 is answered with one line. Before it serves, it counts the yardstick as `unit`.
 
-From the first `begin` on, the timers of the server stand still, because their work depends on time, not on requests, and
-valgrind makes everything take long.
+From the first `begin` on, the timers of the server are stopped, because their work depends on time, not on requests, and
+everything takes long under valgrind.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ async def keys(scope: AdminScope, request: Request) -> Response:
 
 
 async def _tell_of_keys(scope: AdminScope) -> None:
-    """Inform every server that is not denied, TOLD_AT_ONCE at once. Servers that do not answer read the keys within an hour."""
+    """Inform every server that has been in contact and is not denied. Servers that do not answer read the keys within an hour."""
     limiter, told = anyio.CapacityLimiter(TOLD_AT_ONCE), [0, 0]
 
     async def tell(server: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 USAGE_STATUS = 2
 SIMILAR = 0.65  # similarity, at most 1, from which a name is suggested
-FEW = 8  # up to so many names, all are listed
+FEW = 8  # the maximum of names that are all listed
 _CHOICE = re.compile(r"argument (?P<what>.+?): invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.+)\)")
 
 

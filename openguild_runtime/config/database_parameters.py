@@ -117,7 +117,7 @@ def _check(name: str, value: str) -> None:
 
 
 def _check_setting(name: str) -> None:
-    """Raise ValueError for a misspelt parameter. Only PostgreSQL can tell whether a setting exists."""
+    """Raise ValueError for a misspelt parameter. Only PostgreSQL knows whether a setting exists."""
     close = difflib.get_close_matches(name.lower(), _KNOWN, n=1, cutoff=_CLOSE)
     if close and name.lower() not in _NO_TYPING_ERRORS:
         raise ValueError(f"has a parameter behind its ? that is not known; did you mean {close[0]}?")

@@ -1,8 +1,8 @@
 """Sections of the configuration: builds pydantic models from the dataclasses that declare them.
 
 A section is a frozen dataclass whose fields are marked with `Setting`. Sections of the core are in openguild_proto/settings,
-the others in server_config.py. They are the only place for names, defaults, bounds and meanings of keys, and for what can
-change at run time.
+the others in server_config.py. They alone define the names, defaults, bounds and meanings of keys, and which of them can change
+at run time.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def read_file(path: Path) -> dict[str, Any]:
         content = _PARSERS[path.suffix](text)
     except RecursionError:
         raise BadFile(": is nested too deeply; write sections, keys and values") from None
-    except (ValueError, OverflowError):  # a number with too many digits, whose position the parsers do not tell
+    except (ValueError, OverflowError):  # a number with too many digits, whose position the parsers do not report
         long = _LONG_NUMBER.search(text)
         raise _at(text, long.start() if long else 0, "a value that cannot be read") from None
     if not isinstance(content, dict):

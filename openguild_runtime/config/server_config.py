@@ -74,7 +74,7 @@ def _pool_size(value: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSection:
-    """`metrics.*`: whether there are any, a listener of their own, and how long a rendered text is served."""
+    """`metrics.*`: whether metrics are served, by which listener, and how long a rendered text is reused."""
 
     enabled: Annotated[bool, Setting("whether to serve `/metrics`")] = True
     bind_addr: Annotated[Address | None, Setting("address and port of a separate listener for `/metrics`")] = None
@@ -83,14 +83,14 @@ class MetricsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class CorsSection:
-    """`cors.*`: whose pages may read answers and open streams."""
+    """`cors.*`: the origins whose pages may read responses and open streams."""
 
     allowed_origins: Annotated[tuple[Origin, ...], Setting("whose pages may read answers; empty: anybody's")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlsSection:
-    """`mls.*`: checked, and not served yet (PROTOCOL 13.3)."""
+    """`mls.*`: validated, but without effect yet (PROTOCOL 13.3)."""
 
     enabled: Annotated[bool, Setting("checked, and not served yet")] = False
     ciphersuite: Annotated[str, Setting("the cipher suite of groups")] = MLS_CIPHERSUITE
@@ -99,7 +99,7 @@ class MlsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionSection(SessionSettings):
-    """`session.*`: the keys of tokens, and what the core reads."""
+    """`session.*`: the keys of tokens, and the settings of the core."""
 
     signing_key: Annotated[
         Seed | None,
@@ -171,7 +171,7 @@ class TracingSection:
 
 @dataclass(frozen=True, kw_only=True)
 class MediaSection:
-    """Read for the sake of existing deployments; media storage comes later (PROTOCOL 13.2.4)."""
+    """`media.*`: accepted for existing deployments, but without effect yet (PROTOCOL 13.2.4)."""
 
     endpoint: Annotated[HttpUrl | None, Setting("read, and not used yet")] = None
     bucket: Annotated[Text | None, Setting("read, and not used yet")] = None

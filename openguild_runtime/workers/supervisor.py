@@ -218,7 +218,7 @@ class Supervisor:
             most = min(self._max_backoff_secs, 0.2 * 2 ** min(worker.failures, MAX_FAILURES))
             delay = 0.0 if worker.failures == 0 else random.uniform(most / 2, most)  # noqa: S311 - jitter
             fields = {"worker": worker.number, "status": status, "delay_secs": round(delay, 2)}
-            if status == 0:  # somebody else sent it a SIGTERM
+            if status == 0:  # after a SIGTERM that the supervisor did not send
                 log.warning("a worker ended and is started again", **fields)
             else:
                 log.error("a worker died and is started again", **fields)

@@ -120,7 +120,7 @@ async def _apply(database_url: str, revision: str) -> None:
 async def renew_epochs(database_url: str) -> None:
     """Set a new epoch for every channel after a restore, so that clients read the logs again (`deploy/restore.sh` calls this).
 
-    Running replicas notice it and close their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed
+    Running replicas notice this and close their streams. Raises DatabaseUnfit and asyncpg's exceptions; nothing is changed
     then.
     """
     async with _session(database_url) as connection, connection.transaction(isolation="read_committed"):

@@ -88,8 +88,8 @@ END
 $function$
 """
 
-# Changes the documents of messages with new texts, or deletes them if `documents` is NULL. Marks of what they were posted with
-# are kept. Messages that are not indexed yet are skipped, because they are indexed with their new text.
+# Changes the documents of messages with new texts, or deletes them if `documents` is NULL. Marks of replies and mentions are
+# kept. Messages that are not indexed yet are skipped, because they will be indexed with their new text.
 FOLLOW = """
 CREATE FUNCTION search_follow_v1(log_ids uuid[], sequences bigint[], documents text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
