@@ -62,6 +62,7 @@ log = structlog.get_logger("openguild.server")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with all flags and subcommands."""
     parser = Parser(
         prog="openguild-server",
         description="OpenGuild homeserver. Serves if no subcommand is given.",

@@ -143,6 +143,7 @@ async def receive(stream: ByteStream) -> bytes:
 
 
 async def close(stream: ByteStream) -> None:
+    """Close a stream within a second. Failures of the transport are ignored."""
     with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT_ERRORS):
         await stream.aclose()
 

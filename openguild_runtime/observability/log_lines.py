@@ -13,6 +13,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def json_line(record: Record) -> str:
+    """Format as one line of JSON. Raises ValueError and OverflowError for values that JSON cannot hold."""
     return _encode(record).decode() + "\n"
 
 

@@ -24,6 +24,7 @@ def moment(millis: int) -> datetime:
 
 
 def moment_or_none(millis: int | None) -> datetime | None:
+    """Return `moment` of the value, or None."""
     return moment(millis) if millis is not None else None
 
 
@@ -38,6 +39,7 @@ def to_millis(value: datetime) -> int:
 
 
 def to_millis_or_none(value: datetime | None) -> int | None:
+    """Return `to_millis` of the value, or None."""
     return to_millis(value) if value is not None else None
 
 
