@@ -60,7 +60,7 @@ class Bus(ABC):
 
     @property
     def limits_delivered(self) -> bool:
-        """Whether limits messages are exchanged with the other replicas, as far as the bus can tell."""
+        """Whether messages about limits reach the other replicas, as far as the bus can tell."""
         return self.connected
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Reads a line of the user: a message, or a command that begins with a slash."""
+"""Runs a line of the user: a message, or a command that begins with a slash."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _USAGE = {found[1]: found[0] for found in re.finditer(r"/(\w+)(?: (?:[A-Z]+|\[[A
 
 
 class NoCommand(Exception):
-    """The line cannot be carried out; the text says why."""
+    """A line cannot be run. The text is the reason."""
 
 
 class Commands:
-    """`show` shows a line until the next one. `change_password` asks for the passwords where nobody sees them."""
+    """The commands. `show` shows a text until the next one. `change_password` opens a screen that hides the passwords."""
 
     def __init__(
         self, model: ChatModel, show: Callable[[str], None], change_password: Callable[[], None] = lambda: None
@@ -38,7 +38,7 @@ class Commands:
         self._model = model
         self._show = show
         self._change_password = change_password
-        self._unsettled: tuple[str, str, str | None] | None = None  # the last post, if it may be stored, and its nonce
+        self._unsettled: tuple[str, str, str | None] | None = None  # the last post, if its outcome is unknown
         self._nonce: str | None = None
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "help": self._help, "guild": self._guild, "channel": self._channel, "invite": self._invite, "join": self._join,
@@ -49,7 +49,7 @@ class Commands:
         }  # fmt: skip
 
     async def do(self, line: str) -> None:
-        """Do what the line says. Raises NoCommand, ApiError, OutcomeUnknown."""
+        """Run a line. Raises NoCommand, ApiError, OutcomeUnknown."""
         self._show("")
         if not line.startswith("/"):
             await self._post(line, None)
@@ -70,7 +70,7 @@ class Commands:
 
     def _guild_id(self) -> str:
         channel = self._model.channels.get(self._open())
-        if channel is None:  # it was just made or deleted
+        if channel is None:  # it has just been created or deleted
             raise NoCommand("the guild of this channel is not known: choose another channel")
         return channel.guild_id
 
@@ -119,7 +119,7 @@ class Commands:
         await self._post(text, answered.event_id)
 
     async def _post(self, text: str, reply_to: str | None) -> None:
-        """Store a message. One that is written again, because nobody knows whether it was stored, is stored once."""
+        """Post a message. If it repeats a post with unknown outcome, the nonce is the same, so that it is stored once."""
         post = self._open(), self._model.stored_text(text), reply_to
         nonce = self._nonce if self._unsettled == post else None
         self._unsettled = None
@@ -226,9 +226,9 @@ class Commands:
 
 
 def whom(argument: str, named: Mapping[str, str]) -> tuple[str, str | None]:
-    """Return the user whose name or id `argument` begins with, and the words behind it. Names may have spaces: the longest counts.
+    """Return the user whose name or ID `argument` begins with, and the words after it. The longest name counts.
 
-    Raises NoCommand where nobody of `named` is meant, or more than one.
+    `named` has user names by ID; names may contain spaces. Raises NoCommand if no user matches, or more than one.
     """
     words = argument.removeprefix("@").split()
     for count in range(len(words), 0, -1):

@@ -21,7 +21,7 @@ from openguild_runtime.system.unix_socket import short_socket_path, worker_paths
 
 ANSWER_SECS = 10.0
 ONCE = frozenset({"delete-account"})
-"""Commands that change what is stored, which the first worker does for all."""
+"""Commands that change stored data, which are sent to one worker only."""
 
 Answer: TypeAlias = dict[str, Any]
 
@@ -88,7 +88,7 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
 def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
     """Send the command to the server or to all its workers; `drain` to one worker, whose supervisor drains all.
 
-    Return the exit status: 1 if any of them failed, or if nothing matched. Raises CommandFailed.
+    Returns the exit status, 1 if any of them failed or if nothing matched. Raises CommandFailed.
     """
     path = config.admin_path
     if path is None:
@@ -107,7 +107,7 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
     answers = [ask_one(path, request)] if request["command"] in ONCE else ask_all(path, request)
     for answer in answers:
         text = json.dumps(answer, indent=2, ensure_ascii=False)
-        sys.stdout.write(printable(text, kept="\n") + "\n")  # other servers have chosen some of it
+        sys.stdout.write(printable(text, kept="\n") + "\n")  # other servers choose parts of it
     failed = any("error" in answer for answer in answers)
     looks_for_user = arguments.get("user") is not None and request["command"] not in ONCE
     return int(failed or (looks_for_user and not _matched(answers)))
@@ -119,7 +119,7 @@ def _matched(answers: list[Answer]) -> bool:
 
 
 def ask_all(path: Path, request: dict[str, Any]) -> list[Answer]:
-    """Return the answer of the server, or those of its workers. Raises CommandFailed: none listens."""
+    """Return the answer of the server, or those of its workers. Raises CommandFailed if none listens."""
     answer = _ask(path, request)
     if answer is not None:
         return [answer]
@@ -128,13 +128,13 @@ def ask_all(path: Path, request: dict[str, Any]) -> list[Answer]:
         workers[number] = said = _ask(each, request)
         if said and "draining" in said:
             return [{"worker": number} | said]
-    if not any(workers.values()):  # the sockets are left from killed processes
+    if not any(workers.values()):  # the sockets were left by killed processes
         raise _nobody_listens(path)
     return [{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()]
 
 
 def ask_one(path: Path, request: dict[str, Any]) -> Answer:
-    """Return the answer of the server, or that of one of its workers. Raises CommandFailed: none listens."""
+    """Return the answer of the server, or that of one of its workers. Raises CommandFailed if none listens."""
     answer = _ask(path, request)
     if answer is not None:
         return answer
@@ -163,7 +163,7 @@ def _request(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ask(path: Path, request: dict[str, Any]) -> Answer | None:
-    """Return the answer; None if no server listens there."""
+    """Return the answer, or None if no server listens there."""
     text = b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER_SECS)

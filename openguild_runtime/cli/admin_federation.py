@@ -1,4 +1,4 @@
-"""`openguild-server admin federation ...`: other servers, and the decisions about them."""
+"""`openguild-server admin federation ...`: lists of other servers, and decisions about them."""
 
 from __future__ import annotations
 

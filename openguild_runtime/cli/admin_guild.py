@@ -1,4 +1,4 @@
-"""`openguild-server admin guild ...`: guilds that move to another server, or come here."""
+"""`openguild-server admin guild ...`: moves of guilds to and from other servers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_guild_commands(asking: argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def guild_request(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the request for the admin socket. Raises CommandFailed for a statement that cannot be read."""
+    """Return the request for the admin socket. Raises CommandFailed if a statement cannot be read."""
     request = {"command": "guild"} | {name: arguments[name] for name in NAMES if arguments.get(name) is not None}
     if arguments.get("statement") is not None:
         request["statement"] = _statement(arguments["statement"])
@@ -43,7 +43,7 @@ def guild_request(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _statement(given: str) -> Any:
-    """Take it as it is (a file of the operator is not within reach in a container), or read it."""
+    """Return a statement, given as JSON (a container cannot reach the operator's files), as a file, or on standard input."""
     is_text = given.lstrip().startswith("{")
     try:
         text = given if is_text else sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")

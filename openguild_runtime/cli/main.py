@@ -1,7 +1,7 @@
 """`openguild-server [flags] [subcommand]`: serves, or runs an operator's command (PROTOCOL 11.5).
 
-Flags precede the subcommand. Exit status: 0 success, 1 a failure reported in one line, 2 wrong usage, 3 the server did not
-shut down in time.
+Flags precede the subcommand. The exit status is 0 for success, 1 for a failure reported in one line, 2 for wrong usage, 3 if the
+server did not shut down in time.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ log = structlog.get_logger("openguild.server")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with all flags and subcommands."""
     parser = Parser(
         prog="openguild-server",
         description="OpenGuild homeserver. Serves if no subcommand is given.",
@@ -181,7 +182,7 @@ def _load(flags: dict[str, Any]) -> ServerConfig:
 
 
 def _working_directory() -> Path:
-    """Return the directory whose `config/` is read. Raises ConfigError: an upgrade has put another one in its place."""
+    """Return the directory whose `config/` is read. Raises ConfigError if it was removed, for example by an upgrade."""
     try:
         return Path.cwd()
     except OSError:
@@ -250,7 +251,7 @@ async def _migrate(config: ServerConfig, new_epoch: bool, make_missing: bool) ->
 
 
 async def _wait_for_schema(config: ServerConfig) -> int:
-    """Wait for the schema: a rollout runs this before it starts the new release (deploy/k8s)."""
+    """Wait until the schema is current. A rollout runs this before it starts the new release (deploy/k8s)."""
     if config.database_url is None:
         raise CommandFailed("database_url must be configured to wait for its schema")
     async with anyio.create_task_group() as tasks:
@@ -263,7 +264,7 @@ async def _wait_for_schema(config: ServerConfig) -> int:
 
 
 def _check(flags: dict[str, Any]) -> int:
-    """Print every fault, a line for each."""
+    """Check the configuration and print each fault on a line."""
     try:
         require_servable(_load(flags))
     except ConfigError as problem:
@@ -280,7 +281,7 @@ def _dump(config: ServerConfig) -> int:
 
 
 def _chat(url: str, session_file: str | None) -> int:
-    if not (os.isatty(0) and os.isatty(2)):  # textual reads standard input and draws on standard error
+    if not (os.isatty(0) and os.isatty(2)):  # textual uses standard input and standard error
         raise CommandFailed("chat: needs a terminal; a program uses the client of docs/client.md")
     try:
         from openguild_runtime.chat.run import chat

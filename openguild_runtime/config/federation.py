@@ -1,4 +1,4 @@
-"""`federation.*`: the keys of this server, which servers it has to do with, and how it reaches them (PROTOCOL 16)."""
+"""`federation.*`: the keys of this server, the other servers, and how to reach them (PROTOCOL 16)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLE = "https://chat.example.org"
 
 
 def _mode(value: Any) -> Any:
-    """YAML reads a bare `off` as false."""
+    """Return the mode in lower case, and `off` for False, because YAML reads an unquoted `off` as false."""
     if value is False:
         return "off"
     return value.lower() if isinstance(value, str) else value
@@ -57,7 +57,7 @@ ModeName = Literal["off", "pinned", "open"]
 
 
 class TrustedServer(Strict):
-    """One line of `federation.trusted_servers`."""
+    """An entry of `federation.trusted_servers`."""
 
     server_name: str = ""
     key_id: str = ""
@@ -116,7 +116,7 @@ class FederationSection(FederationSettings):
 
 
 def federation_contradictions(section: FederationSection, server_name: str) -> Iterator[Contradiction]:
-    """Yield where keys or servers do not fit together."""
+    """Yield the contradictions between keys of the section."""
     for index, server in enumerate(section.trusted_servers):
         for name in ("server_name", "key_id"):
             if not getattr(server, name).strip():
@@ -158,14 +158,14 @@ def _names(section: FederationSection, server_name: str) -> Iterator[tuple[str, 
 
 
 def mode_of(section: FederationSection) -> Mode:
-    """Return the mode: the one that is set, or what the trusted servers imply."""
+    """Return the configured mode, or else `pinned` if servers are trusted and `off` if not."""
     if section.mode is not None:
         return Mode(section.mode)
     return Mode.PINNED if section.trusted_servers else Mode.OFF
 
 
 def federation_policy(section: FederationSection, server_name: str) -> FederationPolicy:
-    """Return what the core reads."""
+    """Return the section's policy for the core."""
     pinned: dict[str, tuple[PublishedKey, ...]] = {}
     for server in section.trusted_servers:
         key = pinned_key(server.key_id.removeprefix("ed25519:"), parse_public(server.verifying_key))
@@ -190,7 +190,7 @@ def federation_policy(section: FederationSection, server_name: str) -> Federatio
 
 
 def make_signers(section: FederationSection, server_name: str) -> tuple[EventSigner, ...]:
-    """Return the signers of this server's keys, the current one first; none where there is no key."""
+    """Return the signers of this server's configured keys, the current one first."""
     given: tuple[tuple[SecretStr | None, str | None], ...] = (
         (section.signing_key, section.key_id),
         (section.previous_signing_key, section.previous_key_id),

@@ -1,8 +1,8 @@
-"""The configuration: every key (docs/configuration.md), its default, its check, and what is wrong with several together.
+"""The configuration: every key (docs/configuration.md) with its default and its check, and contradictions between keys.
 
-Layers, later wins: defaults, `config/server.{toml,yaml,json}`, `config/server.local.*`, environment, flags
-(layers.py). pydantic checks the result; a key that is not here is refused by name. The sections that the core reads
-stand in openguild_proto/settings/sections.py.
+The layers, of which later ones win, are defaults, `config/server.{toml,yaml,json}`, `config/server.local.*`, environment and
+flags (layers.py). pydantic checks the result and refuses unknown keys. The sections of the core are in
+openguild_proto/settings/sections.py.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = ["ServerConfig", "load", "split_address"]
 
 HIDDEN = "***"
 MLS_CIPHERSUITE = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
-MAX_EMBEDDED_CONNECTIONS = 1_000  # of all workers' pools
+MAX_EMBEDDED_CONNECTIONS = 1_000  # of the pools of all workers
 
 
 def _pool_size(value: int) -> int:
@@ -74,7 +74,7 @@ def _pool_size(value: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSection:
-    """`metrics.*`: whether there are any, a listener of their own, and how long a rendered text is served."""
+    """`metrics.*`: whether metrics are served, by which listener, and how long a rendered text is reused."""
 
     enabled: Annotated[bool, Setting("whether to serve `/metrics`")] = True
     bind_addr: Annotated[Address | None, Setting("address and port of a separate listener for `/metrics`")] = None
@@ -83,7 +83,7 @@ class MetricsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class CorsSection:
-    """`cors.*`: whose pages may read answers and open streams."""
+    """`cors.*`: the origins whose pages may read responses and open streams."""
 
     allowed_origins: Annotated[
         tuple[Origin, ...], Setting("origins whose pages may read responses; empty: any origin")
@@ -92,7 +92,7 @@ class CorsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class MlsSection:
-    """`mls.*`: checked, and not served yet (PROTOCOL 13.3)."""
+    """`mls.*`: validated, but without effect yet (PROTOCOL 13.3)."""
 
     enabled: Annotated[bool, Setting("checked, and not served yet")] = False
     ciphersuite: Annotated[str, Setting("the cipher suite of groups")] = MLS_CIPHERSUITE
@@ -101,7 +101,7 @@ class MlsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionSection(SessionSettings):
-    """`session.*`: the keys of tokens, and what the core reads."""
+    """`session.*`: the keys of tokens, and the settings of the core."""
 
     signing_key: Annotated[
         Seed | None,
@@ -173,7 +173,7 @@ class TracingSection:
 
 @dataclass(frozen=True, kw_only=True)
 class MediaSection:
-    """Read for the sake of existing deployments; media storage comes later (PROTOCOL 13.2.4)."""
+    """`media.*`: accepted for existing deployments, but without effect yet (PROTOCOL 13.2.4)."""
 
     endpoint: Annotated[HttpUrl | None, Setting("read, and not used yet")] = None
     bucket: Annotated[Text | None, Setting("read, and not used yet")] = None
@@ -182,7 +182,7 @@ class MediaSection:
 
 
 class ServerConfig(Strict):
-    """The whole. `storage` None until `--embedded` or `database_url` or `storage: memory` decides it (PROTOCOL 11.4.4)."""
+    """The whole configuration. Unless `storage` is set, `embedded` or `database_url` decides on it (PROTOCOL 11.4.4)."""
 
     bind_addr: Annotated[Address | None, Setting("address and port to listen on; overrides `host` and `port`")] = None
     host: Annotated[Ip, Setting("IP address to listen on")] = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
@@ -300,11 +300,11 @@ class ServerConfig(Strict):
         return split_address(self.bind_addr) if self.bind_addr is not None else (self.host, self.port)
 
     def shown(self) -> dict[str, Any]:
-        """Every key and its value for people to read; a secret that is set is `***`."""
+        """Return all keys with their values for display, secrets as `***`."""
         return dict(_flat(self, ""))
 
     def not_default(self) -> list[dict[str, Any]]:
-        """Return what differs in `shown` from a server without any configuration, by section."""
+        """Return the keys and values of `shown` that differ from the defaults, one dict for each section."""
         default = ServerConfig().shown()
         sections: dict[str, dict[str, Any]] = {}
         for key, value in self.shown().items():
@@ -314,13 +314,13 @@ class ServerConfig(Strict):
 
     @property
     def admin_path(self) -> Path | None:
-        """The path of the admin socket; an embedded server has one in its data directory."""
+        """The path of the admin socket, for an embedded server by default in its data directory, or None."""
         if self.admin_socket is not None or not self.embedded:
             return self.admin_socket
         return (self.data_dir / "admin.sock").absolute()
 
     def settings(self, version: str) -> Settings:
-        """The settings that operations read."""
+        """Return the settings for operations."""
         return Settings(
             server_name=self.server_name,
             version=version,
@@ -335,7 +335,7 @@ class ServerConfig(Strict):
         )
 
     def key_ring(self) -> KeyRing:
-        """The token keys; `session.signing_key` must be set."""
+        """Return the token keys. Raises ConfigError if `session.signing_key` is not set."""
         if self.session.signing_key is None:
             raise ConfigError(
                 "session.signing_key: is not set: run `openguild-server keygen` and set it, the same on every replica"
@@ -365,12 +365,12 @@ def _shown_item(item: Any) -> Any:
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> ServerConfig:
-    """Collect the layers and check the result. Raises ConfigError: for each fault key, problem, mend; never a secret."""
+    """Collect the layers and check the result. Raises ConfigError, which lists all faults and never contains a secret."""
     problems = Problems()
     collected = collect(flags, environ, directory, ServerConfig, problems)
     try:
         config = ServerConfig.model_validate(collected.values)
-    except ValidationError as failure:  # what contradicts a layer that could not be read is not known
+    except ValidationError as failure:  # contradictions are not reported if a layer could not be read
         problems.lines += lines_of(
             failure, ServerConfig, collected.sources, without_contradictions=bool(problems.lines)
         )

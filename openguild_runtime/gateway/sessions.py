@@ -93,7 +93,7 @@ class GatewaySessions:
             session.received(event)
 
     def timed_out(self, transport: Transport, reason: str | None) -> None:
-        """Record a gateway socket that was closed by a deadline. `reason` is the reason of the rejection."""
+        """Record a gateway socket that a deadline has closed because it was too slow. `reason` is that of the rejection."""
         session = self._sessions.get(transport)
         reader = closed_gateway_reader(session, reason, self.clock()) if session is not None else None
         if reader is not None:

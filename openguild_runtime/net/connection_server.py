@@ -195,7 +195,7 @@ class ConnectionServer:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
-    # --- HTTP: what a task does --------------------------------------------------------------------
+    # --- the tasks of HTTP connections -------------------------------------------------------------
 
     def _leave_to_task(self, transport: Transport, work: Work) -> None:
         """Pass `work` to the connection's task, and start the task if there is none."""

@@ -1,6 +1,6 @@
-"""The causes for which a database cannot be used: name, meaning and mend.
+"""The causes for which a database cannot be used, each with name, meaning and remedy.
 
-The names are label values of metrics and appear in `/ready`. No text holds an address, a user name or a credential.
+The names are label values of metrics and appear in `/ready`. No text contains an address, a user name or a credential.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """A cause. The log shows "<meaning>: <mend>"."""
+    """A cause. Its text in the log is "<meaning>: <mend>"."""
 
     meaning: str
     mend: str
@@ -75,11 +75,11 @@ CAUSES: dict[str, Cause] = {
 REFUSALS = frozenset(
     {"read_only", "disk_full", "memory", "limit", "rights", "schema", "damaged", "slow", "locked", "conflict", "other"}
 )
-"""Causes for which the database refuses a statement."""
+"""Causes with which the database refuses a statement."""
 PASSING = frozenset({"slow", "locked", "conflict"})
-"""Causes that concern one statement and say nothing about the next."""
+"""Temporary causes, which say nothing about the next statement."""
 
 
 def explain(cause: str | None) -> str:
-    """Return what is wrong and what to do about it, for the operator; empty without a cause."""
+    """Return the text of a cause for the operator, or "" for None."""
     return str(CAUSES[cause]) if cause is not None else ""

@@ -22,14 +22,14 @@ LEVELS = (
 
 
 class DeliveryCollector(Collector):
-    """`label` bounds the names of servers: those beyond it are shown as one."""
+    """Collects the counters of peers. `label` returns the label of a server, the same one for all beyond its bound."""
 
     def __init__(self, label: Callable[[str], str]) -> None:
         self.peers: Iterable[tuple[str, Counters]] = ()
         self._label = label
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families."""
+        """Yield the metric families."""
         peers = [(self._label(server), counters) for server, counters in self.peers]
         for name, series, text in TOTALS:
             yield _filled(CounterMetricFamily(series, text, labels=["server"]), name, peers)

@@ -1,4 +1,4 @@
-"""Metrics of other servers (PROTOCOL 11.2). At most SERVER_SERIES of them have series of their own."""
+"""Metrics of other servers (PROTOCOL 11.2). At most SERVER_SERIES servers have their own series."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OTHER = "other"
 
 
 class FederationMetrics:
-    """Names of servers are labels only once a signature of theirs was good, or the operator's users have asked them."""
+    """Metrics by server. A server becomes a label after a valid signature of it, or a request of this server's users to it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._servers: set[str] = set()
@@ -52,7 +52,7 @@ class FederationMetrics:
         )  # fmt: skip
 
     def label(self, server: str) -> str:
-        """Return the name, or `other` where there are as many as there may be."""
+        """Return the server's name, or `other` beyond SERVER_SERIES names."""
         if server not in self._servers:
             if len(self._servers) >= SERVER_SERIES:
                 return OTHER
@@ -60,22 +60,22 @@ class FederationMetrics:
         return server
 
     def failed(self, server: str, reason: str) -> None:
-        """Count a request without an answer that counts. `reason`: one of PEER_FAILURES."""
+        """Count a request without a valid answer. `reason` is one of PEER_FAILURES."""
         self._failures[reason].inc()
         self._failed.labels(self.label(server)).inc()
 
     def answered(self, server: str) -> None:
-        """Count an answer whose signature was good."""
+        """Count an answer with a valid signature."""
         self._asked.labels(self.label(server)).inc()
 
     def heard(self, server: str, ahead_secs: float) -> None:
-        """Count a request whose signature was good. `ahead_secs`: of its clock, within a second."""
+        """Count a request with a valid signature. `ahead_secs` is how far its server's clock is ahead, to a second."""
         label = self.label(server)
         self._heard.labels(label).inc()
         self._ahead.labels(label).set(ahead_secs)
 
     def lost(self, owners: Iterable[SilentOwner]) -> None:
-        """Show these owners as lost, and no other."""
+        """Set the owners that are lost."""
         guilds = Counts[str]()
         for owner in owners:
             guilds[self.label(owner.server)] += owner.guilds

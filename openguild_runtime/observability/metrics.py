@@ -34,7 +34,7 @@ from openguild_runtime.observability.reader_metrics import DepthCollector, Misse
 from openguild_runtime.observability.request_metrics import RequestMetrics
 from openguild_runtime.observability.standby_metrics import StandbyCollector
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # one extra series per metric, used by nothing
+disable_created_metrics()  # type: ignore[no-untyped-call]  # an unused extra series for each metric
 
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -43,7 +43,7 @@ STALL_WINDOW_SECS = 60.0
 
 
 class _Family(Collector):
-    """Exports a part of a family that has been collected already."""
+    """Exports a part of a family that is collected already."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family
@@ -53,7 +53,7 @@ class _Family(Collector):
 
 
 def _families(collector: Collector) -> Iterator[tuple[Metric, Iterator[Sample]]]:
-    """Yield the families of a collector that may have many samples, without its `collect`, which builds all at once."""
+    """Yield the families of a collector with many samples, each with an iterator, since `collect` builds all samples at once."""
     if isinstance(collector, RequestMetrics):
         yield from collector.families()
     elif isinstance(collector, MetricWrapperBase):
@@ -67,14 +67,14 @@ def _family_chunks(family: Metric, samples: Iterator[Sample]) -> Iterator[bytes]
     while some := list(islice(samples, CHUNK_SAMPLES)):
         family.samples = some
         text = generate_latest(_Family(family))
-        yield text.split(b"\n", 2)[2] if begun else text  # HELP and TYPE come once
+        yield text.split(b"\n", 2)[2] if begun else text  # HELP and TYPE only once
         begun = True
     if not begun:
         yield generate_latest(_Family(family))
 
 
 class _WindowMaximum:
-    """The maximum over the last one to two windows. Reading does not reset it, so several scrapers see the same."""
+    """The maximum over the last one to two windows. Reading does not reset it, so that several scrapers see the same value."""
 
     def __init__(self, window_secs: float, clock: Callable[[], float]) -> None:
         self._window_secs = window_secs
@@ -98,7 +98,7 @@ class _WindowMaximum:
 
 
 class Metrics:
-    """The registry of a process. Keeps labelled children in dicts, because `labels()` is slow."""
+    """The metrics of a process. Labelled children are kept in dicts, because `labels()` is slow."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class Metrics:
             "openguild_db_failures", "Failed database statements by cause", "operation", "cause"
         )
         for operation, cause in itertools.product(("read", "write"), CAUSES):
-            self._db_failures.labels(operation, cause)  # exported as 0 from the start, like the reasons
+            self._db_failures.labels(operation, cause)  # exported as 0 from the start, like REASONS
         prefix, title, setting, kinds = bus or NATS_SERIES
         prefix = f"openguild_{prefix}"
         self._bus = Gauge(
@@ -240,18 +240,18 @@ class Metrics:
     # --- HTTP and messaging --------------------------------------------------------------------------
 
     def rejected(self, reason: str) -> None:
-        """Count a rejection. `reason` is from a fixed set in the core."""
+        """Count a rejection. `reason` is from a fixed set of the core."""
         child = self._rejected.get(reason)
         if child is None:
             child = self._rejected[reason] = self._rejections.labels(reason)
         child.inc()
 
     def not_authenticated(self, cause: str) -> None:
-        """Count a 401. `cause`: one of NOT_AUTHENTICATED."""
+        """Count a 401. `cause` is one of NOT_AUTHENTICATED."""
         self._not_authenticated[cause].inc()
 
     def replica_totals(self, totals: dict[str, int]) -> None:
-        """Take the replica's totals since its start, by the names of `openguild_proto.replica.outputs.Counters`."""
+        """Set the replica's totals since its start, by the names of `openguild_proto.replica.outputs.Counters`."""
         before, self._replica_before = self._replica_before, totals
         grown = {name: total - before.get(name, 0) for name, total in totals.items()}
         self._subscribers.set(totals["subscribers"])
@@ -289,11 +289,11 @@ class Metrics:
         self._flush_sends.inc(sends)
 
     def depths(self, depths: Depths) -> None:
-        """Set what waits for its readers now."""
+        """Set the depths of the rings."""
         self._depths.depths = depths
 
     def gateway(self, totals: GatewayTotals) -> None:
-        """Set the gateway's numbers."""
+        """Set the totals of the gateway."""
         self._gateway_sockets.set(totals.sockets)
         self._gateway_logs.set(totals.subscriptions)
         self._gateway_from_log.set(totals.from_log)
@@ -319,7 +319,7 @@ class Metrics:
         self._db_ready.set(ready)
 
     def db_failed(self, writes: bool, cause: str) -> None:
-        """Count a failed statement. `cause`: a name in database_causes.py."""
+        """Count a failed statement. `cause` is a name in database_causes.py."""
         self._db_failures.labels("write" if writes else "read", cause).inc()
 
     def bus_connected(self, connected: bool) -> None:
@@ -332,7 +332,7 @@ class Metrics:
         self._publishes_dropped.inc()
 
     def bus_fault(self, kind: str) -> None:
-        """Count a fault. `kind`: one of the bus's series."""
+        """Count a fault. `kind` is one of the faults of the bus's series."""
         self._bus_faults[kind].inc()
 
     def denied_subjects(self, count: int) -> None:
@@ -351,19 +351,19 @@ class Metrics:
         self._longest_stall.add(seconds)
 
     def longest_stall_secs(self) -> float:
-        """Return the longest stall of the last one to two windows."""
+        """Return the longest stall in the last one to two windows."""
         return self._longest_stall.value()
 
     def clock_difference(self, seconds: float) -> None:
         self._clock_difference.set(seconds)
 
     def log_lines_dropped(self, lines: int) -> None:
-        """Take the number of lines that the process has dropped so far."""
+        """Set the number of log lines that the process has dropped so far."""
         self._log_dropped.inc(lines - self._log_dropped_before)
         self._log_dropped_before = lines
 
     def token_keys(self, fingerprints: tuple[str, ...]) -> None:
-        """Name the keys of access tokens: the one that signs, then those that are accepted besides."""
+        """Set the fingerprints of the keys of access tokens: first the signing key, then the other accepted keys."""
         if fingerprints == self._fingerprints:
             return
         self._fingerprints = fingerprints
@@ -383,7 +383,7 @@ class Metrics:
         self._draining.set(draining)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the Prometheus text 0.0.4 in chunks that take about a millisecond each, so that the loop can run between."""
+        """Yield the Prometheus text 0.0.4 in chunks that take about a millisecond each, so that the loop can run in between."""
         self._stall_max.set(self._longest_stall.value())
         for collector in list(self.registry._collector_to_names):
             if isinstance(collector, MetricWrapperBase | RequestMetrics):  # may have many samples

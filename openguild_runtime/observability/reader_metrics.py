@@ -1,4 +1,4 @@
-"""Metrics of readers: how far they are behind, and how many events those missed that were closed."""
+"""Metrics of slow readers: how far they are behind, and how many events were missed by those that were closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEPTH_SERIES = 100  # PROTOCOL 11.2.5
 
 
 class DepthCollector(Collector):
-    """Reads the queue depths from the hub at each scrape. Idle channels have no series (PROTOCOL 11.2.5)."""
+    """Exports `depths`, which is set at each scrape. Idle channels have no series (PROTOCOL 11.2.5)."""
 
     def __init__(self) -> None:
         self.depths = Depths([], 0)
@@ -42,7 +42,7 @@ class DepthCollector(Collector):
 
 
 class MissedEvents(Collector):
-    """Exports what `by_channel` holds: (channel id, events), most first."""
+    """Exports `by_channel`, pairs (channel ID, events) in descending order of events."""
 
     def __init__(self) -> None:
         self.by_channel: list[tuple[str, int]] = []

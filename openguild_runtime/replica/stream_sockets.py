@@ -31,7 +31,8 @@ class StreamSockets:
     async def prepare(self, stream: OpenStream, deadline: float) -> ErrorCode | None:
         """Have the replica follow the stream's logs, by `deadline` in the loop's time.
 
-        Returns why the stream is refused, or None; the caller then has to call `join` or `abandon`.
+        Returns why the stream is refused (DATABASE_UNAVAILABLE after `deadline`), or None; the caller then has to call `join` or
+        `abandon`.
         """
         ticket = self._replica.prepare(stream, now=self._clock())
         future = self._waiting[ticket] = self._loop.create_future()

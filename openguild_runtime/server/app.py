@@ -387,7 +387,7 @@ class Server:
 
 
 async def _no_metrics() -> None:
-    """Return None: metrics are disabled, or have their own listener."""
+    """Return None, because metrics are disabled or have their own listener."""
 
 
 async def _until_available(action: Callable[[], Awaitable[None]]) -> None:

@@ -45,7 +45,7 @@ def make_service(config: ServerConfig) -> Service:
 
 
 def make_signer(config: ServerConfig) -> EventSigner | None:
-    """Return the signer of events, with the first configured key, or None: without a key, events are not signed."""
+    """Return the signer of events with the first configured key, or None, with which events are not signed."""
     return next(iter(make_signers(config.federation, config.server_name)), None)
 
 

@@ -75,8 +75,8 @@ class RequestRunner:
     def begin(self, request: Request) -> Response | Begun:
         """Run the request's operation up to its first effect.
 
-        Returns the response of an operation without effects; any other result is to be passed to `finish`. With tracing
-        on, the whole operation is left to `finish`.
+        Returns the response of an operation without effects; the caller has to pass any other result to `finish`. With tracing
+        on, `finish` runs the whole operation.
         """
         operation = self._dispatch(self._context(), request)
         if self._tracing is not None:

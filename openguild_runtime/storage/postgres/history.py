@@ -50,9 +50,9 @@ CLAIM = (
 UNSUPPORTED = (asyncpg.UndefinedFunctionError, asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError)
 
 Witnesses: TypeAlias = dict[object, tuple[str, str]]
-"""(event id, channel id) by session; the key None is the first of all."""
+"""(event ID, channel ID) by session; the key None has the first event of all."""
 
-MAX_WITNESSES = 64  # the sessions of a pool, and their successors while no reading succeeds
+MAX_WITNESSES = 64  # more than the sessions of a pool, since sessions are replaced while no reading succeeds
 
 log = structlog.get_logger("openguild.storage")
 

@@ -68,6 +68,7 @@ DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
 
 
 async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
+    """Store events that follow the head of a mirrored log, and apply those of a guild's log to its mirror."""
     of_guild = effect.log_id == effect.guild_id
     if of_guild:
         await tx.connection.execute(HOLD_GUILD, effect.guild_id, effect.origin)

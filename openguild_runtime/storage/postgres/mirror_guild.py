@@ -93,7 +93,7 @@ class GuildMirror:
         self._records: list[GuildControl] = []
         self._mistaken: dict[
             str, int
-        ] = {}  # non-members of this server whom the owner takes for members, with the event's time
+        ] = {}  # users of this server that the owner lists as members although they are not, with the event's time
         self.lost_members = False  # whether a member has left or was removed
 
     async def know_members(self, told: Iterable[tuple[MirroredEvent, object]]) -> None:

@@ -268,7 +268,7 @@ class Pool:
         return result
 
     async def _fall_silent(self) -> None:
-        """Fail all uses, and drop all sessions: their server may never respond again."""
+        """Fail all uses and drop all sessions, because their server may never respond again."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -280,19 +280,19 @@ class Pool:
         self._on_silence()
 
     def follow_primary(self) -> None:
-        """Look, now and then, whether another host of the URL has become the primary; then all sessions are replaced."""
+        """Check every LOOK_SECS whether another host of the URL has become the primary, and replace all sessions then."""
         now = time.monotonic()
         if self._primary.has_several and now - self._looked_at >= LOOK_SECS:
             self._looked_at = now
             self._tasks.start_soon(self._look)
 
     async def _look(self) -> None:
-        with suppress(*FAILURES):  # who needs a session will be told
+        with suppress(*FAILURES):  # callers that need a session will see it
             if await self._primary.look(self._session):
                 await self.renew()
 
     async def renew(self) -> None:
-        """Replace each session at its next use: its server may not be the primary any more."""
+        """Replace each session at its next use, because its server may no longer be the primary."""
         self._renewed_at = time.monotonic()
         if self._pool is not None:
             self._keep_no_more()
@@ -309,4 +309,4 @@ async def _return(pool: asyncpg.Pool[asyncpg.Record], connection: Any, unrecover
 
 
 async def _keep_session(connection: Connection) -> None:
-    """Skip the round trip of RESET ALL: effects change no session state."""
+    """Skip asyncpg's reset of a session, because effects change no session state."""
