@@ -108,7 +108,7 @@ export class Client extends Actions {
     return this.#http.send(method, path, options);
   }
 
-  /** Create an account and return its user id. It is not retried: after OutcomeUnknown try to log in. @param {string} username @param {string} password */
+  /** Create an account; return its user id. Not retried: after OutcomeUnknown try to log in. @param {string} username @param {string} password */
   async register(username, password) {
     const { body } = await this.request("POST", "/users/register", { body: { username, password }, authorized: false });
     return /** @type {string} */ (body.user_id);
@@ -163,8 +163,7 @@ export class Client extends Actions {
 
   /**
    * Return the state for `Client.fromJSON`: the session, and the last handled place of each log. An event is handled after its
-   * listeners, in a loop when the next one is requested. Store it at each `session` event, and as often as positions should be
-   * saved.
+   * listeners, in a loop when the next one is requested. Store it at each `session` event, and whenever positions should be saved.
    * @returns {StoredClient}
    */
   toJSON() {
@@ -345,8 +344,8 @@ export class Client extends Actions {
    * Follow all logs that the user may read, now and later: their own, and those of their guilds and channels. Logs with a stored
    * position continue there, others begin now, and new channels at their beginning. Listeners to `guild` get each guild with its
    * channels, including guilds joined later, and again when a guild's log restarts. `refused` with `limit_reached` reports each log
-   * beyond a socket's 1,000. Resolves with the guilds when all is followed; rejects with ConnectionEnded, or ApiError for a refused
-   * list.
+   * beyond a socket's 1,000. Resolves with the guilds when all is followed; rejects with ConnectionEnded, or ApiError if a list is
+   * refused.
    */
   async followAll() {
     const ready = await this.connect();
