@@ -1,4 +1,4 @@
-"""Effects with the members that a test does not care about filled in."""
+"""Storage effects with defaults for the members that a test does not care about."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def new_id() -> str:
 
 
 def token(number: int) -> bytes:
-    """The stored hash of refresh token `number`."""
+    """Return the stored hash of refresh token `number`."""
     hashed = hash_refresh_token(new_refresh_token(number.to_bytes(16, "big")))
     assert hashed is not None
     return hashed
@@ -77,7 +77,7 @@ def append(
     nonce: str | None = None,
     author: Author | None = None,
 ) -> AppendEvent:
-    """Of another server's account, unless there is an `author`."""
+    """Return an append by an account of another server, unless `author` is given."""
     built = build_event(
         server_name="elsewhere.test", room_id=channel_id, event_type="message", sender=sender_id,
         content={"content": text, "nonce": new_id()}, origin_ts_ms=NOW, signer=None,
@@ -98,7 +98,7 @@ def append(
 def login(
     user_id: str, number: int, device_id: str = "phone", now_ms: int = NOW, checked_hash: str = PASSWORD_HASH
 ) -> OpenSession:
-    """A session whose refresh token is `token(number)`: access for an hour, refresh for a month."""
+    """Return the login of a session whose refresh token is `token(number)`: access for an hour, refresh for a month."""
     return OpenSession(
         session_id=new_id(),
         family_id=new_id(),

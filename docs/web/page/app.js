@@ -1,4 +1,4 @@
-/** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
+/** The layout of the chat: a header with the state of the connection, navigation, timeline, composer, and side panel. */
 
 import { OutcomeUnknown } from "../openguild.js";
 import { announce, ask, byId, choose, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
@@ -83,7 +83,7 @@ export class App {
     const timer = setInterval(() => (root.isConnected ? this.#tick() : clearInterval(timer)), 500);
   }
 
-  /** Show where a guild is made or joined, also where that is hidden for want of room. */
+  /** Show where to create or join a guild, also on narrow screens, which hide it. */
   showNavigation() {
     const isHidden = getComputedStyle(byId("channels")).display === "none";
     if (isHidden) this.#toggle("channels");
@@ -146,35 +146,35 @@ export class App {
     this.leave();
   }
 
-  /** The session has ended, or the page is left: what is being written is not. */
+  /** Keep drafts and unsent messages: the session has ended, or the user leaves the page. */
   ended() {
     this.#composer?.keep();
     this.#chat?.outbox.keep(this.#chat.me.user_id);
   }
 
-  /** A part of what is shown has changed; it is drawn once for many changes. @param {Part} part */
+  /** Mark a part as changed, and draw it with the next frame: once for many changes. @param {Part} part */
   changed(part) {
     if (this.#dirty.size === 0) requestAnimationFrame(() => this.draw());
-    if (this.#dirty.size === 0 && document.hidden) setTimeout(() => this.draw()); // a hidden page is given no frames
+    if (this.#dirty.size === 0 && document.hidden) setTimeout(() => this.draw()); // a hidden page gets no frames
     this.#dirty.add(part);
   }
 
-  /** Tell of a message of somebody else. @param {import("../openguild/types.js").Message} message */
+  /** Announce another user's message to screen readers. @param {import("../openguild/types.js").Message} message */
   heard(message) {
     announce(`${this.#chat?.nameOf(message.author)}: ${this.#chat?.shownText(message.content)}`);
   }
 
-  /** Show nothing more of a message that was taken back, or of a channel that is gone. @param {string} id */
+  /** Remove a redacted message, or the messages of a channel that is gone, from view. @param {string} id */
   forget(id) {
     announce(null);
     forget(id);
     this.#composer?.forget(id);
   }
 
-  /** Draw what has changed. */
+  /** Draw the parts that have changed. */
   draw() {
     const chat = this.#chat;
-    if (this.#dirty.size === 0 || chat === null || !this.#root?.isConnected) return; // else somebody else has logged in
+    if (this.#dirty.size === 0 || chat === null || !this.#root?.isConnected) return; // not connected: another user has logged in
     const dirty = new Set(this.#dirty);
     const focused = document.activeElement;
     this.#dirty.clear();
@@ -186,7 +186,7 @@ export class App {
     if (all || dirty.has("typing") || dirty.has("messages")) this.#composer?.draw();
     const isElsewhere = document.activeElement !== focused && document.activeElement !== document.body;
     if (focused instanceof HTMLElement && !focused.checkVisibility() && !isElsewhere) byId("channel-title").focus();
-    if (all) this.#drawHead(chat); // last: it gives the focus to what is shown by now
+    if (all) this.#drawHead(chat); // last: it moves the focus to an element drawn above
     const unread = [...chat.guilds.keys()].reduce((sum, id) => sum + chat.unreadOf(id).unread, 0);
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${chat.channel ? `#${chat.channel.name} – ` : ""}OpenGuild`;
   }

@@ -13,7 +13,7 @@ const { compare: compareNames } = new Intl.Collator();
 const RANKS = ["owner", "admin", "moderator", "maintainer", "member", "contributor", "viewer", "guest"];
 
 export class Sidebar {
-  nextEnd = Infinity; // when the next time-out that is shown is over
+  nextEnd = Infinity; // when the next of the shown time-outs ends
 
   /** @param {Chat} chat */
   constructor(chat) {
@@ -170,7 +170,7 @@ export class Sidebar {
     const link = `${location.origin}${location.pathname}#invite=${code}`;
     const input = h("input", { id: "invite-link", readonly: true, "aria-label": "Link", onfocus: () => input.select() });
     input.value = link;
-    const mayCopy = "clipboard" in navigator; // not on a page without TLS of another machine
+    const mayCopy = "clipboard" in navigator; // only secure contexts have a clipboard
     const answer = await ask({
       title: `Invite to ${this.chat.guild?.guild.name}`, text: "Whoever has this link can join, for a week.", submit: mayCopy ? "Copy" : "Close", extra: h("p", {}, input),
     });
@@ -192,7 +192,7 @@ export class Sidebar {
   }
 }
 
-/** Hide what is shown over the messages on narrow screens. Return which button has shown it. */
+/** Hide the drawer that covers the messages on narrow screens. Return the button that opened it, or null. */
 export function hideDrawers() {
   const opener = document.querySelector('.only-narrow[aria-expanded="true"]');
   byId("app").classList.remove("shows-channels", "shows-members");
