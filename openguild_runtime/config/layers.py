@@ -38,7 +38,7 @@ REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
 
 
 class ConfigError(Exception):
-    """A line for each fault: the key, the problem of its value, how to mend it. Never holds a secret.
+    """A line for each fault: the key, the problem of its value, and the fix. Never contains a secret.
 
     As a text it is one line, the first.
     """

@@ -1,4 +1,4 @@
-"""Types of the configuration's values, with their checks. A check's text says what is wrong and the mend.
+"""Types of the configuration's values, with their checks. A check's text names the problem and the fix.
 
 The texts never repeat a value: it may be a secret. faults.py puts the key before them.
 """
