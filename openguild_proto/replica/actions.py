@@ -1,4 +1,4 @@
-"""The actions that a replica asks for, as data, to be carried out in order."""
+"""The actions of a replica, as data, to be carried out in order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Query(Action, frozen=True):
 
 
 class Publish(Action, frozen=True):
-    """Tell the other replicas of an event that this one stored. Best effort: the log has it."""
+    """Send the other replicas an event that this one stored. Best effort: the log has it."""
 
     channel_id: str
     payload: bytes
@@ -41,14 +41,14 @@ class Publish(Action, frozen=True):
 
 
 class Broadcast(Action, frozen=True):
-    """Tell every other replica. Best effort."""
+    """Send a message to every other replica. Best effort."""
 
     topic: Topic
     payload: bytes
 
 
 class Join(Action, frozen=True):
-    """From now on what is told to other replicas, and heard of them, is of this database."""
+    """From now on, exchange messages only with replicas of this database."""
 
     database: str
 
@@ -58,27 +58,27 @@ class Urgency(IntEnum):
 
     SOON = 0  # at the next turn of the loop
     NOW = 1  # as far as this turn's time allows: a burst fills the ring
-    COMPLETELY = 2  # whatever it takes: the next event would overrun readers who keep up
+    COMPLETELY = 2  # without a time limit: the next event would overrun readers that keep up
 
 
 class Flush(Action, frozen=True):
-    """Some subscriber of `ring` has not got what it has."""
+    """Flush `ring`: some subscriber is behind."""
 
     ring: str
     urgency: Urgency = Urgency.SOON
 
 
 class FlushFeed(Action, frozen=True):
-    """Some gateway socket has not got what the ring `key` of the feeds has."""
+    """Flush the ring `key` of the feeds: some gateway socket is behind."""
 
     key: str
     urgency: Urgency = Urgency.SOON
 
 
 class Replay(Action, frozen=True):
-    """The socket is fed from the log, by `Replica.next_pages`, until it is live.
+    """Feed the socket from the log, with `Replica.next_pages`, until it is live.
 
-    Also when a page that it waited for is there, or it left while it waited.
+    Also sent when a page for which it waited has arrived, or when it left while it waited.
     """
 
     socket: Any
@@ -94,7 +94,7 @@ class Close(Action, frozen=True):
 
 
 class ExpireAt(Action, frozen=True):
-    """Close the stream at `deadline` (monotonic seconds) instead of an earlier given one, when its token ends."""
+    """Close the stream at `deadline` (monotonic seconds), when its token expires. This replaces an earlier deadline."""
 
     socket: Any
     deadline: float
@@ -110,7 +110,7 @@ class Prepared(Action, frozen=True):
 
 
 class Level(Enum):
-    """Of a line in the log."""
+    """The level of a log line."""
 
     INFO = "info"
     WARNING = "warning"
@@ -127,7 +127,7 @@ class Log(Action, frozen=True):
 
 
 class Pass(Action, frozen=True):
-    """Nothing: one of very many sockets was looked at and needs nothing. A place to stop for a turn of the loop."""
+    """Do nothing: one of very many sockets was checked and needs nothing. The loop may take a turn here."""
 
 
 PASS = Pass()

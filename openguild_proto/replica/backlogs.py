@@ -46,13 +46,13 @@ def depths(hub: Hub, feeds: Feeds) -> Depths:
 
 
 def gateway_backlog(socket: GatewaySocket) -> int:
-    """Return how many events the socket is behind, in the log of which it has read least."""
+    """Return how many events the socket is behind in its slowest log."""
     subscriptions = socket.server.subscriptions
     return max((feed.head - subscriptions.position(feed) for feed in subscriptions.feeds()), default=0)
 
 
 def closed_gateway_reader(socket: GatewaySocket, reason: str | None, now: float) -> ClosedReader | None:
-    """Return what to remember of a socket that ends by a deadline; None: it was not slow. `reason`: for the metric."""
+    """Return the record of a socket that ends by a deadline; None: it was not slow. `reason`: for the metric."""
     if socket.claims is None or reason is None or reason not in SLOW_REASONS:
         return None
     missed = gateway_backlog(socket)

@@ -1,6 +1,6 @@
-"""The channels that this replica follows: each while something local depends on it, in order and once.
+"""The channels that this replica follows, in order and once, while something local depends on them.
 
-A channel is held by its streams and by the notification streams of those who see it, and followed until the last one ends.
+Streams of a channel, and notification streams of users who see it, hold the channel. It is followed until the last one ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ChannelGone(Exception):
 
 
 class _Opening:
-    """Opens some channels, for all that hold one of them meanwhile. Neither begun nor failed: its caller has left."""
+    """Opens some channels, for all streams that hold one of them meanwhile. Neither begun nor failed: its caller has left."""
 
     __slots__ = ("ended", "failed")
 
@@ -47,7 +47,7 @@ class ChannelFeed:
         self.channel_id = channel_id
         self.checking: Signal | None = None  # the history is being read for streams of another epoch
         self.epoch: int | None = None  # of the log that is released from; None: it is not known yet
-        self.base = 0  # behind which a mirrored log begins here
+        self.base = 0  # a mirrored log begins here after this sequence
         self.holders = 0
         self.opening: _Opening | None = None  # in progress
         self.gone = False  # the log has no such channel
@@ -74,12 +74,12 @@ class ChannelFeed:
         return [Item(event.sequence, event_frame_payload(event)) for event in events or ()]
 
     def release(self, sequence: int, payload: bytes) -> None:
-        """To the channel's subscribers, unless this is the feed of before: perhaps the channel has another one by now."""
+        """Release to the channel's subscribers, unless the channel has a newer feed."""
         if self.is_current:
             self.channels.handler.release(self.channel_id, sequence, payload)
 
     def has_room(self) -> bool:
-        """False: its readers cannot be given more at once."""
+        """Return whether the channel's readers can be given more now."""
         return self.channels.handler.has_room(self.channel_id)
 
     def is_followed(self) -> bool:
@@ -92,7 +92,7 @@ class ChannelFeed:
         return None
 
     def counted(self, items: int) -> None:
-        """Events were read for a hole."""
+        """Count events that were read to fill a gap."""
         self.channels.outputs.counters.backfilled += items
 
     @property
@@ -108,13 +108,13 @@ class ChannelHandler(Protocol):
         """The next event of a channel, in order and once."""
 
     def restarted(self, channel_id: str) -> None:
-        """The channel's log is not the one that was released from."""
+        """The channel's log is a new one."""
 
     def unfollowed(self, channel_id: str) -> None:
         """Nothing local depends on the channel any more: its events are not released."""
 
     def has_room(self, channel_id: str) -> bool:
-        """Whether the channel's readers can be given more; what comes while they cannot is read from the log when they can."""
+        """Whether the channel's readers can be given more; events that arrive meanwhile are read from the log later."""
 
 
 class Channels:
@@ -137,8 +137,8 @@ class Channels:
     def follow(self, channel_ids: Sequence[str]) -> Procedure[Set[str]]:
         """Follow these channels, with one query for the heads of those that are not followed yet. Raises StorageUnavailable.
 
-        Returns the channels that are held: not those that were deleted since somebody read of them. The bus is subscribed to
-        before the heads are read, so nothing falls between the two.
+        Return the channels that are held, without those deleted meanwhile. It subscribes to the bus before it reads the heads,
+        so no event is lost in between.
         """
         feeds = [self._feeds.setdefault(channel_id, ChannelFeed(self, channel_id)) for channel_id in channel_ids]
         for feed in feeds:
@@ -152,7 +152,7 @@ class Channels:
         return dict.fromkeys(feed.channel_id for feed in feeds if not feed.gone).keys()
 
     def _be_open(self, feeds: Sequence[ChannelFeed]) -> Procedure[None]:
-        """Open those that nobody opens, and wait for the others."""
+        """Open the feeds that are not being opened, and wait for the others."""
         while closed := [feed for feed in feeds if not feed.follower.begun and not feed.gone]:
             mine = [feed for feed in closed if feed.opening is None]
             if mine:
@@ -226,7 +226,7 @@ class Channels:
             self.outputs.procedures.start(self._unsubscribe(), "unsubscribing")
 
     def _unsubscribe(self) -> Procedure[None]:
-        """A socket that ends leaves its channels one by one: what leaves in one turn is given up together."""
+        """Unsubscribe from all channels that were released in one turn, because a socket releases them one by one."""
         yield from Sleep(0).wait()
         channel_ids, self._left = list(self._left), {}
         for some in batched(channel_ids):
@@ -237,7 +237,7 @@ class Channels:
     # --- what arrives --------------------------------------------------------------------------------
 
     def committed(self, channel_id: str, sequence: int, payload: bytes) -> bool:
-        """An event that this replica stored. False: nothing local depends on its channel."""
+        """Take an event that this replica stored. False: nothing local depends on its channel."""
         feed = self._feeds.get(channel_id)
         if feed is None:
             return False
@@ -245,7 +245,7 @@ class Channels:
         return True
 
     def heard(self, channel_id: str, payload: bytes) -> None:
-        """An event from another replica; repeats are dropped by their sequence. Raises msgspec.DecodeError."""
+        """Take an event from another replica; repeats are dropped by their sequence. Raises msgspec.DecodeError."""
         feed = self._feeds.get(channel_id)
         if feed is not None:
             feed.follower.hear(payload_sequence(payload), payload, len(payload))
@@ -257,11 +257,11 @@ class Channels:
             yield from feed.follower.catch_up(head)
 
     def reach_epoch(self, channel_id: str, epoch: int | None, base: int = 0) -> Procedure[None]:
-        """Make sure that the feed of a held channel follows the log of this epoch, which begins behind `base`. Raises
+        """Make sure that the feed of a held channel follows the log of this epoch, which begins after `base`. Raises
         StorageUnavailable, also if it cannot.
 
-        Another replica may have seen first that the database lost commits: what was released here is of the log before then.
-        Or it lost them since the access of the stream was checked.
+        Another replica may have noticed first that the database lost commits: this replica has then released events of the old log.
+        Or the database lost them after the access of the stream was checked.
         """
         feed = self._feeds.get(channel_id)
         if feed is None or epoch is None:
@@ -317,9 +317,9 @@ class Channels:
                         self._restart(feed, second)
 
     def restart_all(self) -> Procedure[None]:
-        """Logs have new epochs: what was released of another one begins anew. Raises StorageUnavailable.
+        """Logs have new epochs: restart the feeds with another epoch. Raises StorageUnavailable.
 
-        So does a log that went back and keeps its epoch, which is that of its owner's server: it is no further doubt.
+        Also restart a log that went back but keeps its epoch, because the owner server gives it: this raises no further doubt.
         """
         self._restarts += 1
         for some in batched([feed for feed in self._feeds.values() if feed.follower.begun]):
@@ -333,7 +333,7 @@ class Channels:
                     self._restart(feed, head)
 
     def _restart(self, feed: ChannelFeed, head: Head | None) -> None:
-        """Sequences that were sent mean something else from now on, so the channel's streams cannot go on."""
+        """Restart a feed. Sequences that were sent now mean other events, so the channel's streams cannot continue."""
         if not feed.is_current:
             return
         feed.epoch = head.epoch if head is not None else None
@@ -345,5 +345,5 @@ class Channels:
 
 
 def batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Pieces of what is followed or unfollowed at once."""
+    """Yield the items in batches of the size that is followed or unfollowed at once."""
     return (items[start : start + MAX_CHANNELS_AT_ONCE] for start in range(0, len(items), MAX_CHANNELS_AT_ONCE))

@@ -1,7 +1,7 @@
 """The control log: what changed about sessions, members and channels reaches the sockets of every replica.
 
-Each record is a row that was stored with the change, numbered without holes. The bus carries it at once; what the bus lost is
-read from the log. A stream is ended by what the store says now (a re-check), so a repeated or late record does no harm.
+Each record is a row that was stored with the change, numbered without gaps. The bus carries it at once; records that the bus lost
+are read from the log. The store decides whether a stream ends (a re-check), so a repeated or late record does no harm.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Controls:
         return [Item(record.sequence, record) for record in records]
 
     def release(self, sequence: int, record: ControlRecord) -> None:
-        """Apply the next record; a failure is contained, those behind it do not suffer."""
+        """Apply the next record. A failure is contained, so later records are not affected."""
         del sequence
         self._apply_contained(record)
 
@@ -92,7 +92,7 @@ class Controls:
         return True
 
     def truncated(self, first: int | None) -> int | None:
-        """Records were missed and are no longer in the log: anything may have changed. None: the tail check judges."""
+        """Check everything: records were missed and are no longer in the log. None: the tail check decides."""
         head = first - 1 if first is not None else self._log_head
         if head <= self.follower.head:
             return None
@@ -105,11 +105,11 @@ class Controls:
     # --- arrivals ------------------------------------------------------------------------------------
 
     def start(self) -> Procedure[None]:
-        """Read where the log stands. Raises StorageUnavailable."""
+        """Read the head of the log. Raises StorageUnavailable."""
         self.follower.restart((yield from ReadControlHead()))
 
     def offer(self, record: ControlRecord) -> None:
-        """A record, stored here or heard from another replica."""
+        """Take a record that was stored here or came from another replica."""
         if not self.follower.begun:
             return  # there is no socket yet that could care
         self.follower.offer(record.sequence, record)
@@ -140,7 +140,7 @@ class Controls:
         yield from Sleep(0).wait()  # some of them are applied in turn
 
     def begin_anew(self) -> Procedure[None]:
-        """The channels have new epochs because commits may be lost, and control records with them. Raises StorageUnavailable."""
+        """Restart: the channels have new epochs, because commits and control records may be lost. Raises StorageUnavailable."""
         if self.follower.begun:
             self._restart((yield from ReadControlHead()), "control records may be lost")
 
@@ -149,7 +149,7 @@ class Controls:
         self._check_everything(why, head)
 
     def _check_everything(self, why: str, head: int) -> None:
-        """Anything may have changed: sessions, members, channels. Every stream is checked again, and every token."""
+        """Check every stream and every token again: sessions, members and channels may have changed."""
         self._outputs.log(Level.ERROR, f"{why}: every stream is checked again", head=head)
         self._streams.changed()
         self._everything_at = self._streams.changes
@@ -160,9 +160,9 @@ class Controls:
         self._gateway.recheck_all()
 
     def _recheck_everything(self) -> Procedure[None]:
-        """One after the other: there may be thousands, and they are not to crowd out what is asked meanwhile.
+        """Check one stream after the other: there may be thousands, and they must not delay other queries.
 
-        Streams that join later are none of them: `recheck_joined` looks at those whose access was checked before.
+        This does not include streams that join later: `recheck_joined` checks those whose access was checked before.
         """
         for socket in self._streams.sockets():
             yield from self._recheck_socket(socket, recheck_session)
@@ -204,7 +204,7 @@ class Controls:
                     self._pass_over(kind)
 
     def _do_in_turn(self, do: Callable[[], None]) -> None:
-        """Do it behind the refreshes that earlier records of the same page have started: those must learn of it."""
+        """Call `do` after the refreshes that earlier records of the same page have started, because these must see its result."""
 
         def once() -> Procedure[None]:
             do()
@@ -224,9 +224,9 @@ class Controls:
     # --- checking again ------------------------------------------------------------------------------
 
     def recheck_joined(self, socket: StreamSocket, changes: int) -> None:
-        """Something changed while this stream was being opened: what was checked before may not be true any more.
+        """Check a stream again if something changed while it was being opened.
 
-        `changes`: the count when it was checked. Where records may be lost since then, its session is asked for as well.
+        `changes`: the count at the first check. If records may have been lost since then, its session is checked too.
         """
         stream = socket.stream
         if stream is None:
@@ -249,7 +249,7 @@ class Controls:
             yield from self._recheck_socket(socket)
 
     def _start_held(self, sockets: Iterable[StreamSocket], work: Procedure[None], what: str) -> None:
-        """Check these sockets again. Their events wait until it is done: many may have come behind the change (PROTOCOL 8.8.6)."""
+        """Check these sockets again. Their events wait until then, because many may follow the change (PROTOCOL 8.8.6)."""
         held = [socket.subscriber for socket in sockets if socket.subscriber is not None]
         for subscriber in held:
             subscriber.hold(1)

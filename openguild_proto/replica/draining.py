@@ -13,7 +13,7 @@ from openguild_proto.ws.close_codes import CloseCode
 
 
 class Draining:
-    """`jitter()` gives numbers in [0, 1): which socket goes when, and when its client comes back."""
+    """`jitter()` returns numbers in [0, 1): for the order of the sockets, and the time when each client reconnects."""
 
     def __init__(self, outputs: Outputs, jitter: Callable[[], float]) -> None:
         self._outputs = outputs

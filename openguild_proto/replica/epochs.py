@@ -1,11 +1,11 @@
 """Detects that the database has lost commits, and then gives every channel a new epoch at once.
 
-The signs are another lineage than the one recorded in the database (a promotion, a point-in-time recovery, a move), also at the
-start of a replica; and a log that went back under a running replica. Replicas that see it at once renew once: the first one's
-transaction wins, the others find the count of renewals raised.
+There are two signs. The lineage differs from the one recorded in the database (a promotion, a point-in-time recovery, a move), also
+at the start of a replica. Or a log went back under a running replica. If several replicas notice it at once, the epochs are renewed
+once: the first transaction wins, and the others see that the count of renewals has increased.
 
-The same readings have the id of the database, which decides with which replicas this one talks. It changes with the epochs, so that
-a copy that is used beside its original, such as a restored backup, leaves it.
+The same queries return the id of the database. Replicas talk only to replicas with the same id. It changes with the epochs, so that
+replicas of a copy, such as a restored backup, no longer talk to those of the original.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from openguild_proto.replica.outputs import Outputs
 
 
 class Epochs:
-    """`begin_anew` is what follows when the channels have new epochs. Raises StorageUnavailable: the next check does it again.
+    """`begin_anew` runs when the channels have new epochs. It may raise StorageUnavailable: the next check runs it again.
 
-    `replica_id`: the id of a database that has none, because it ends with this process.
+    `replica_id`: the id of a database without an id, because it ends with this process.
     """
 
     def __init__(self, outputs: Outputs, begin_anew: Callable[[], Procedure[None]], replica_id: str) -> None:
@@ -37,7 +37,7 @@ class Epochs:
         self._checking: Signal | None = None
 
     def check(self) -> Procedure[None]:
-        """Ask the database once. Raises StorageUnavailable; whatever was begun is then taken up by the next check."""
+        """Query the database once. Raises StorageUnavailable; the next check then continues the work."""
         while self._checking is not None:
             yield from self._checking.wait()
         self._checking = Signal(self._outputs.procedures)
@@ -67,7 +67,7 @@ class Epochs:
         self._doubt = None
 
     def went_back(self, what: str) -> Procedure[None]:
-        """A log is behind what it was: nobody can tell what else went with it. Raises StorageUnavailable, as `check` does."""
+        """Note that a log went back, so that other commits may be lost too. Raises StorageUnavailable, as `check` does."""
         self._doubt = what
         yield from self.check()
 

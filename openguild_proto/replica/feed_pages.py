@@ -1,4 +1,4 @@
-"""Pages of logs for gateway sockets: each is read once for all sockets that ask for it together, and cached for a while.
+"""Pages of logs for gateway sockets: each is read once for all sockets that request it together, and cached for a while.
 
 The cache is bounded in bytes; a page is dropped when a text in it is redacted or the log's epoch changes.
 """
@@ -27,10 +27,10 @@ class PageReader(Protocol):
 
     @property
     def server(self) -> GatewayServer:
-        """Its machine."""
+        """The state machine of the socket."""
 
     def wake(self) -> None:
-        """Look after the machine soon."""
+        """Take the machine's actions soon."""
 
 
 class FeedPages:
@@ -44,7 +44,7 @@ class FeedPages:
         self._bytes = 0
 
     def ask(self, socket: PageReader, feed: Feed, after: int, limit: int) -> None:
-        """Give the socket up to `limit` events of the feed's log behind `after`, about `PIECE_BYTES` of them."""
+        """Give the socket up to `limit` events of the feed's log after `after`, about `PIECE_BYTES` of them."""
         kept = self._kept.get((feed, after))
         if kept is not None:
             self._kept.move_to_end((feed, after))
@@ -57,7 +57,7 @@ class FeedPages:
         asking.append(socket)
 
     def _read(self, feed: Feed, after: int, limit: int, asking: list[Any]) -> Procedure[None]:
-        """`asking`: those who wait for this page; no longer known once the feed was dropped, as what is read may be redacted."""
+        """`asking`: the sockets that wait for this page. After a `drop` it is unknown, because the page may have redacted text."""
         log_id = log_id_in(feed.log)
         events: tuple[StoredEvent, ...] | None = None
         try:
@@ -96,7 +96,7 @@ class FeedPages:
         self._bytes -= len(self._kept.pop(key, b""))
 
     def drop(self, feed: Feed) -> None:
-        """Keep nothing of this feed. Sockets that wait for a page of it are told to ask again."""
+        """Drop the cached pages of this feed. Sockets that wait for one must request it again."""
         for key in [key for key in self._kept if key[0] is feed]:
             self._forget(key)
         for key in [key for key in self._asking if key[0] is feed]:
@@ -105,7 +105,7 @@ class FeedPages:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept."""
+        """The number of cached bytes."""
         return self._bytes
 
     @property

@@ -1,4 +1,4 @@
-"""The gateway sockets of a replica: their users, the logs that they follow, and what happens when rights change.
+"""The gateway sockets of a replica: their users, the logs that they follow, and the effects of changed permissions.
 
 A socket's own protocol is `GatewayServer`; the socket's driver carries out its actions and hands `Subscribe`, `Unsubscribe`
 and `ReadPage` to `do`.
@@ -98,7 +98,7 @@ class Gateway:
                 self._presence.closed(user_id, former)
 
     def left(self, socket: GatewaySocket) -> None:
-        """The socket is gone; carry out what its machine still wants. Safe to repeat."""
+        """The socket is gone; carry out the remaining actions of its machine. Safe to repeat."""
         if socket not in self._sockets:
             return
         claims = socket.claims
@@ -129,7 +129,7 @@ class Gateway:
                 self.pages.ask(socket, feed, after, limit)
 
     def _subscribe(self, socket: GatewaySocket, number: int, names: Sequence[str]) -> Procedure[None]:
-        """Some at a time: others have their turn of the loop. Changes of rights meanwhile have not seen these logs."""
+        """Follow some logs at a time, so that others get turns of the loop. Permission changes meanwhile do not see these logs."""
         user_id = str(socket.server.user_id)
         for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
             yield from self._turns.enter(user_id)
@@ -166,10 +166,10 @@ class Gateway:
             yield from rights.recheck_logs(self._outputs, [socket], names, user_id)
 
     def _hold(self, names: Sequence[str], user_id: str) -> Procedure[tuple[set[str], int]]:
-        """Follow those that the user may read, up to where the right was read.
+        """Follow the logs that the user may read, at least up to the permission check.
 
-        Rights are read once more where any changed meanwhile, not again and again: others may change theirs all the time.
-        Return those that are held, and the count of changes that this takes account of. Raises StorageUnavailable, with
+        If any permission changed meanwhile, permissions are read once more, but not repeatedly: others may change all the time.
+        Return the held logs, and the count of changes that this includes. Raises StorageUnavailable, with
         nothing held.
         """
         changes = self._streams.changes
@@ -191,7 +191,7 @@ class Gateway:
         return set(kept), changes
 
     def _open(self, name: str, server: GatewayServer) -> Feed | None:
-        """Return the feed of a log that is held; None: the log has ended meanwhile, and is let go."""
+        """Return the feed of a held log; None: the log has ended meanwhile, and is released."""
         feed = self.feeds.get(name, server.encoding)
         if feed is None:
             log_id = log_id_in(name)
@@ -235,7 +235,7 @@ class Gateway:
         self._to_flush.discard(flush.key)
 
     def redacted(self, log_id: str, redaction: Redaction) -> None:
-        """A text was taken away: nothing keeps it."""
+        """A text was redacted: remove it from everything that is kept."""
         name = self._names.get(log_id)
         if name is not None:
             self.feeds.rewrite(name, partial(redacted_event, redaction=redaction))
@@ -248,12 +248,12 @@ class Gateway:
         return name is None or all(self.feeds.hub.has_room(feed.key) for feed in self.feeds.feeds_of(name))
 
     def log_ended(self, log_id: str, code: GoneCode) -> None:
-        """Tell the followers of a log that it is gone, or is another one from now on."""
+        """Tell the followers of a log that it is gone, or has restarted."""
         for feed, followers in self._end(log_id):
             self._each(followers, partial(rights.tell_gone, feeds=[feed], code=code))
 
     def logs_deleted(self, log_ids: Iterable[str]) -> None:
-        """These logs are gone: one work in parts, however many there are, for each may have very many followers."""
+        """These logs are gone. All of them are one job in parts, because each may have very many followers."""
 
         def tell() -> Iterator[None]:
             for log_id in log_ids:
@@ -287,8 +287,8 @@ class Gateway:
                     self._close(socket, GatewayClose.SESSION_ENDED)
 
     def recheck_user(self, user_id: str) -> None:
-        """The user's rights may have changed: their events wait until that is known. Many may have come behind the change, where
-        this replica was held up.
+        """The user's permissions may have changed: their events wait until that is known. Many may have followed the change, if
+        this replica was delayed.
         """
         sockets = list(self._of_user.get(user_id, ()))
         if sockets:
@@ -329,7 +329,7 @@ class Gateway:
         self._each(self._sockets, end)
 
     def clock_moved(self, wall: float) -> None:
-        """The wall clock was set to `wall`, UTC seconds: tokens end by it."""
+        """The wall clock was set to `wall`, UTC seconds: tokens expire by it."""
 
         def expire(socket: GatewaySocket) -> None:
             if socket.claims is not None:
@@ -340,7 +340,7 @@ class Gateway:
         self._each(self._sockets, expire)
 
     def drain(self, window_secs: float, jitter: Callable[[], float]) -> None:
-        """Send every socket elsewhere, each in its slot, within two thirds of the window."""
+        """Tell every socket to reconnect elsewhere, each in its slot, within two thirds of the window."""
         spread_ms = plan_slots(len(self._sockets), window_secs)
 
         def send_away(socket: GatewaySocket) -> None:
@@ -355,7 +355,7 @@ class Gateway:
     # --- what may be missed --------------------------------------------------------------------------
 
     def offer(self, log: str, kind: str, data: bytes, about: str) -> None:
-        """Offer something about a user that others may miss to the followers of a log."""
+        """Offer a hint about a user, which may be lost, to the followers of a log."""
         if self.feeds.feeds_of(log):
             self._outputs.add_each(self.feeds.ephemeral(log, kind, {about: data}), _pass)
 
@@ -366,7 +366,7 @@ class Gateway:
         return list(self._sockets)
 
     def close_user(self, user_id: str) -> int:
-        """Close a user's sockets, as an operator wants; clients come back. Return how many there were."""
+        """Close a user's sockets for an operator; clients reconnect. Return how many there were."""
         sockets = list(self._of_user.get(user_id, ()))
         for socket in sockets:
             self._close(socket, GatewayClose.CLOSED_BY_OPERATOR)

@@ -19,7 +19,7 @@ from openguild_proto.replica.outputs import Outputs
 
 
 def readable(names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAccess]]:
-    """Return those that the user may read, by name: an id names one log, whatever kind the client takes it for.
+    """Return the logs that the user may read, by name: an id names one log, even if the client names the wrong kind.
 
     Raises StorageUnavailable.
     """
@@ -31,13 +31,13 @@ def readable(names: Sequence[str], user_id: str) -> Procedure[dict[str, LogAcces
 
 
 def hold(sockets: Sequence[GatewaySocket]) -> None:
-    """Have the events of these sockets wait, until `recheck_held` has ended (PROTOCOL 8.8.6)."""
+    """Hold the events of these sockets until `recheck_held` has ended (PROTOCOL 8.8.6)."""
     for socket in sockets:
         socket.server.hold_events(1)
 
 
 def recheck_held(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: str) -> Procedure[None]:
-    """As `recheck`, behind `hold`."""
+    """As `recheck`, after `hold`."""
     try:
         yield from recheck(outputs, sockets, user_id)
     finally:
@@ -47,7 +47,7 @@ def recheck_held(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: st
 
 
 def recheck(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: str) -> Procedure[None]:
-    """Take from a user's sockets those of their logs that the user may not read any more."""
+    """End the logs of a user's sockets that the user may no longer read."""
     names = list({feed.log: None for socket in sockets for feed in socket.server.subscriptions.feeds()})
     for first in range(0, len(names), MAX_CHANNELS_AT_ONCE):
         yield from recheck_logs(outputs, sockets, names[first : first + MAX_CHANNELS_AT_ONCE], user_id)
@@ -56,7 +56,7 @@ def recheck(outputs: Outputs, sockets: Sequence[GatewaySocket], user_id: str) ->
 def recheck_logs(
     outputs: Outputs, sockets: Sequence[GatewaySocket], names: Sequence[str], user_id: str
 ) -> Procedure[None]:
-    """As `recheck`, for some logs. Where that cannot be known now, they are let go, too."""
+    """As `recheck`, for some logs. If the permissions cannot be read now, these logs are ended too."""
     code: GoneCode = "access_lost"
     known: dict[str, LogAccess] = {}
     try:
@@ -71,7 +71,7 @@ def recheck_logs(
 
 
 def tell_gone(socket: GatewaySocket, *, feeds: Sequence[Feed], code: GoneCode) -> None:
-    """End those of these feeds that the socket follows."""
+    """End the given feeds that the socket follows."""
     for feed in feeds:
         if feed in socket.server.subscriptions:
             socket.server.gone(feed, code)

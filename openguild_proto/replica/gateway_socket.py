@@ -13,15 +13,15 @@ class GatewaySocket(Protocol):
 
     @property
     def server(self) -> GatewayServer:
-        """Its machine."""
+        """The state machine of the socket."""
 
     @property
     def claims(self) -> Claims | None:
-        """Those of its token; None until it is authenticated."""
+        """The claims of its token; None until it is authenticated."""
 
     @property
     def address(self) -> str:
-        """The client's."""
+        """The client's address."""
 
     def wake(self) -> None:
-        """Look after the machine soon: take its actions, and see to its deadlines."""
+        """Serve the machine soon: take its actions, and check its deadlines."""

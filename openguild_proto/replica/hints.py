@@ -1,4 +1,4 @@
-"""Hints of this replica's clients and of other replicas: chooses their receivers here and how they are told."""
+"""Hints of this replica's clients and of other replicas: chooses the receivers here, and the form of the messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Hints:
         self._has_warned = False
 
     def announce(self, hint: AnyHint) -> None:
-        """Tell what a client of this replica does, here and at the others."""
+        """Send a hint of a client of this replica to receivers here and on the others."""
         if isinstance(hint, TypingHint):
             if not self._typing.admits(hint.channel_id, hint.user_id, self._outputs.procedures.now):
                 return
@@ -48,7 +48,7 @@ class Hints:
         self._apply(hint)
 
     def heard(self, payload: bytes) -> None:
-        """A hint of another replica."""
+        """Take a hint of another replica."""
         try:
             hint = decode_hint(payload)
         except msgspec.DecodeError:

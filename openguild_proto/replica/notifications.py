@@ -1,6 +1,6 @@
-"""Notification streams: while a user has one open, their visible channels are followed, and one ring carries all of it.
+"""Notification streams: while a user has one open, their visible channels are followed, and one ring carries all events.
 
-A user's notification stream is the ring `user:<user id>`, beside the rings of channels.
+A user's notification stream is the ring `user:<user id>`, in addition to the rings of channels.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class TooManyChannels(Exception):
 
 
 class ControlLog(Protocol):
-    """The log of the records that tell of new channels."""
+    """The log of the records about new channels."""
 
     def catch_up(self) -> Procedure[None]:
         """Apply the records of all changes that the store has shown by now. Raises StorageUnavailable."""
 
 
 class _Refresh:
-    """A reading of a user's visible channels, under way or waiting for its turn.
+    """A read of a user's visible channels, in progress or waiting for its turn.
 
-    `created`: channels that appeared since it was asked for, and whether the user was told; `deleted`: those that went.
+    `created`: channels created since it was requested, and whether the user was told; `deleted`: deleted channels.
     """
 
     __slots__ = ("created", "deleted", "ended")
@@ -71,7 +71,7 @@ class Notifications:
     # --- who watches what ----------------------------------------------------------------------------
 
     def retain(self, user_id: str) -> Procedure[None]:
-        """One more notification socket of this user, once it is known what they see.
+        """Add a notification socket of this user, when their visible channels are known.
 
         Raises StorageUnavailable, TooManyChannels, with nothing retained.
         """
@@ -93,10 +93,10 @@ class Notifications:
         self._channels.unfollow(self.watchers.release(user_id))
 
     def refresh(self, user_id: str, log: ControlLog | None = None) -> Procedure[None]:
-        """Read again what the user sees. Raises StorageUnavailable, TooManyChannels.
+        """Read again which channels the user sees. Raises StorageUnavailable, TooManyChannels.
 
-        One refresh of a user runs at a time: a second one waits for it and then reads the store again. `log`: where streams of
-        the user are open, to which a new channel is announced before its first message.
+        One refresh of a user runs at a time: a second one waits for it and then reads the store again. `log`: if the user has
+        open streams, so that a new channel is announced to them before its first message.
         """
         refreshes = self._refreshing.setdefault(user_id, [])
         refresh = _Refresh(Signal(self._outputs.procedures))
@@ -142,18 +142,18 @@ class Notifications:
             yield from self._outputs.each([user_id], partial(self._take_back, channel_ids=lost))
 
     def _take_back(self, user_id: str, channel_ids: Set[str]) -> None:
-        """Remove the notifications about these channels that the user has not been sent."""
+        """Remove the unsent notifications about these channels."""
         self._hub.rewrite(user_ring(user_id), partial(frame_taken_back, channel_ids=channel_ids))
 
     def sees_too_many(self, user_id: str) -> bool:
-        """Whether new channels were too many for the user's streams: they end."""
+        """Return whether the user has too many channels after new ones, so that their streams end."""
         return len(self.watchers.channels_of(user_id)) > MAX_NOTIFIED_CHANNELS
 
     def channel_created(self, record: ControlRecord) -> None:
-        """Tell the guild's members, and let them have the channel's messages from the first one on.
+        """Tell the guild's members, and send them the channel's messages from the first one on.
 
-        Some may have been told of them before the record came: those who opened a stream when the channel was there. A user
-        who is being refreshed has perhaps just become a member: they hear of it when that is known.
+        Users who opened a stream after the channel was created may have got its messages before the record came. A user
+        whose channels are being read may just have become a member: they are told when that is known.
         """
         if record.guild_id is None or record.channel_id is None:
             return
@@ -165,7 +165,7 @@ class Notifications:
             self._announce(record, members)
 
     def forget_channel(self, channel_id: str) -> None:
-        """The channel is gone: nobody is notified of it any more."""
+        """The channel is gone: stop its notifications."""
         for refreshes in self._refreshing.values():
             for refresh in refreshes:
                 refresh.created.pop(channel_id, None)
@@ -184,7 +184,7 @@ class Notifications:
         return bool(users)
 
     def redacted(self, channel_id: str, redaction: Redaction) -> None:
-        """Remove notifications about the message that users have not been sent; in turn, behind those still being made."""
+        """Remove unsent notifications about the message, after those that are still being created."""
 
         def rewrite(user_id: str) -> None:
             self._hub.rewrite(user_ring(user_id), partial(redacted_frame, redaction=redaction))
@@ -192,15 +192,15 @@ class Notifications:
         self._outputs.add_each(tuple(self.watchers.of_channel(channel_id)), rewrite)
 
     def hint(self, users: Iterable[str], payload: bytes) -> None:
-        """Tell users what may be lost. A user with a stream that is behind is left out: a hint must not cost them events."""
+        """Send users a hint, which may be lost. Users with a stream that is behind get none, so that it costs them no events."""
         self._outputs.add_each(tuple(users), partial(self.hint_to, frames=text_frame(payload)))
 
     def hint_to(self, user_id: str, frames: bytes) -> Flush | None:
-        """Tell one user what may be lost, as whole frames."""
+        """Send one user hints, which may be lost, as whole frames."""
         return self._give(user_id, frames, MAX_HINT_DEPTH)
 
     def _notify(self, users: Iterable[str], payload: bytes) -> None:
-        """Tell users in the order of the messages; encoded once, whatever their number."""
+        """Notify users in the order of the messages. The payload is encoded once for all of them."""
         self._outputs.add_each(tuple(users), partial(self._give, frames=text_frame(payload)))
 
     def _give(self, user_id: str, frames: bytes, max_depth: int | None = None) -> Flush | None:
@@ -231,7 +231,7 @@ class Notifications:
             self._outputs.procedures.start(self._tell_from_the_first(record, late), "telling of a new channel's events")
 
     def _tell_from_the_first(self, record: ControlRecord, users: list[str]) -> Procedure[None]:
-        """Tell users the events of a new channel that others here were told before its record came, then let them watch it."""
+        """Send users the events of a new channel that others here got before its record came, then let them watch it."""
         channel_id, told = str(record.channel_id), 0
         while (feed := self._channels.get(channel_id)) is not None and told < feed.head:
             if not self._still_late(record, users):  # all of them have left
@@ -258,7 +258,7 @@ class Notifications:
             self._channels.unfollow([channel_id])
 
     def _still_late(self, record: ControlRecord, users: list[str]) -> list[str]:
-        """Those of the users who are members and wait to be told of the channel's first events."""
+        """Return the users who are members and wait for the channel's first events."""
         late = self._late.get(str(record.channel_id), {})
         members = self.watchers.of_guild(str(record.guild_id))
         return [user_id for user_id in users if user_id in late and user_id in members]

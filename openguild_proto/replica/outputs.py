@@ -1,4 +1,4 @@
-"""The outputs of a replica: decided actions that are not carried out yet, and its counters."""
+"""The outputs of a replica: its pending actions, and its counters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Counters:
 
 
 class _Part:
-    """The next items of a work; `done` is set behind the last of them, also where the work fails."""
+    """The next items of a job; `done` is set after the last of them, also if the job fails."""
 
     def __init__(self, rest: Iterator[Any], done: Signal) -> None:
         self.done = done
@@ -60,7 +60,7 @@ class _Part:
 
 
 class Outputs:
-    """Actions in order. Work that concerns very many sockets waits as an iterator; each of its actions is made when it is taken."""
+    """Actions in order. A job for very many sockets waits as an iterator, and each of its actions is created when it is taken."""
 
     def __init__(self, hub: Hub) -> None:
         self.counters = Counters()
@@ -73,18 +73,18 @@ class Outputs:
     # --- deciding ------------------------------------------------------------------------------------
 
     def add(self, action: AnyAction) -> None:
-        """One thing to do."""
+        """Queue an action."""
         self._actions.append(action)
 
     def add_each(self, items: Iterable[T], decide: Callable[[T], AnyAction | None]) -> None:
-        """Add the actions that `decide` gives for each item, in order, behind the other works; each is decided when it is taken.
+        """Queue the actions that `decide` returns for each item, in order, after other jobs; each is decided when it is taken.
 
-        Hand over items that do not change meanwhile.
+        The items must not change meanwhile.
         """
         self._works.append((iter(items), decide))
 
     def each(self, items: Iterable[T], decide: Callable[[T], AnyAction | None]) -> Procedure[None]:
-        """As `add_each`, some items at a time: works that came meanwhile have their turn. Return when all are done."""
+        """As `add_each`, some items at a time, so that newer jobs get turns. Return when all are done."""
         rest = iter(items)
         while True:
             part = _Part(rest, Signal(self.procedures))
@@ -94,11 +94,11 @@ class Outputs:
                 return
 
     def log(self, level: Level, message: str, **fields: Any) -> None:
-        """A line for the operator."""
+        """Queue a log line."""
         self._actions.append(Log(level, message, fields))
 
     def publish(self, ring: str, frame: bytes, sequence: int) -> Flush | None:
-        """Append a frame to an open ring. Returns what is to be done so that it leaves, None: that waits already."""
+        """Append a frame to an open ring. Return the flush that sends it, None: one is already queued."""
         if self._hub.publish(ring, frame, sequence):
             # twice too much before it was flushed: to lose readers would be worse than to be late
             urgency = Urgency.NOW if self._hub.stretch(ring) else Urgency.COMPLETELY
@@ -115,13 +115,13 @@ class Outputs:
             self._actions.append(Flush(ring))
 
     def defect(self, what: str, failure: Exception) -> None:
-        """Something of ours failed; the log gets its traceback."""
+        """Log the traceback of a bug."""
         self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))
 
     # --- carrying out --------------------------------------------------------------------------------
 
     def next_action(self, *, works: bool = True) -> AnyAction | None:
-        """The next thing to do; None: nothing is left. `works`: those for many sockets, too."""
+        """Return the next action; None: there is none. `works`: include jobs for many sockets."""
         action = self._take(works=works)
         if isinstance(action, Flush):
             self._to_flush.discard(action.ring)
@@ -152,5 +152,5 @@ class Outputs:
 
     @property
     def is_pressed(self) -> bool:
-        """So many works wait that they are done now, whatever it takes: a queue without a bound would hide that."""
+        """Whether so many jobs wait that they must be done now, without a time limit: an unbounded queue would hide that."""
         return len(self._works) > MAX_WAITING_WORKS

@@ -1,8 +1,8 @@
-"""Pages of the log for replays: read once for all sockets that ask together, and kept a while, because a log never changes
-until its database is restored.
+"""Pages of the log for replays: read once for all sockets that request them together, and cached for a while, because a log never
+changes until its database is restored.
 
-A reconnect storm asks for the same few pages thousands of times. What is kept is bounded in bytes; pages go when their channel is
-deleted.
+A reconnect storm requests the same few pages thousands of times. The cache is bounded in bytes; pages are dropped when their
+channel is deleted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Kept(NamedTuple):
 
 
 class _Reading:
-    """A page that is being read. `waiting`: sockets that asked for it meanwhile; `pieces`: what was kept of it before."""
+    """A page that is being read. `waiting`: sockets that requested it meanwhile; `pieces`: the part that was cached before."""
 
     __slots__ = ("pieces", "waiting")
 
@@ -48,7 +48,7 @@ class _Reading:
 
 
 class Pages:
-    """`get` gives the frames behind a sequence; an empty page: the log cannot be read, or the channel is gone."""
+    """`get` returns the frames after a sequence; an empty page: the log cannot be read, or the channel is gone."""
 
     def __init__(self, outputs: Outputs, kept_bytes: int = KEPT_PAGE_BYTES) -> None:
         self._outputs = outputs
@@ -60,11 +60,11 @@ class Pages:
         self._bytes = 0
 
     def get(self, channel_id: str, epoch: int | None, after: int, count: int, socket: Any) -> Pieces | None:
-        """Up to `count` events behind sequence `after`. None: it is being read; a `Replay` of `socket` follows when it is there.
+        """Return up to `count` events after sequence `after`. None: they are being read; a `Replay` of `socket` follows.
 
-        `epoch`: of the log that these are places in. Pages of the log before may be kept when another replica renews the epochs.
+        `epoch`: that of the log. Pages of the old log may still be cached when another replica renews the epochs.
 
-        A page that was kept when the log was shorter grows by what it lacks; what there is is given when that cannot be read.
+        A page that was cached when the log was shorter is extended; if that fails, the cached part is returned.
         """
         key = (channel_id, epoch, after)
         kept = self._kept.get(key)
@@ -121,7 +121,7 @@ class Pages:
             self._bytes -= kept.size
 
     def left(self, socket: Any) -> None:
-        """The socket is gone: nothing is kept for it, and if it waits it hears of that."""
+        """The socket is gone: drop its state, and end its wait."""
         self._unreadable.pop(socket, None)
         reading = self._waiting.pop(socket, None)
         if reading is not None:
@@ -129,26 +129,26 @@ class Pages:
             self._outputs.add(Replay(socket))
 
     def drop_channel(self, channel_id: str) -> None:
-        """Keep nothing of this channel."""
+        """Drop the cached pages of this channel."""
         for key in [key for key in self._kept if key[0] == channel_id]:
             self._forget(key)
         for key in [key for key in self._reading if key[0] == channel_id]:
             del self._reading[key]
 
     def drop_all(self) -> None:
-        """The log is not the one that these were read from."""
+        """Drop all pages: the logs have restarted."""
         self._kept.clear()
         self._reading.clear()
         self._bytes = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept, what the pages take beside their frames included."""
+        """The number of cached bytes, including the overhead of the pages."""
         return self._bytes
 
 
 def _joined(pieces: Pieces, more: Pieces) -> Pieces:
-    """A new list: a socket may be reading the other one."""
+    """Return a new list, because a socket may be reading the old one."""
     if not pieces or not more or len(pieces[-1][1]) + len(more[0][1]) > PIECE_BYTES:
         return pieces + more
     return [*pieces[:-1], (more[0][0], pieces[-1][1] + more[0][1]), *more[1:]]

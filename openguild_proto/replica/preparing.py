@@ -51,7 +51,7 @@ class Preparing:
         return ErrorCode.SERVER_ERROR
 
     def cancel(self, ticket: int) -> None:
-        """The stream of this ticket is not wanted any more; nothing is held for it."""
+        """Cancel the stream of this ticket, and release what it holds."""
         cancel = self.tickets.pop(ticket, None)
         if cancel is not None:
             cancel()
@@ -62,4 +62,4 @@ class Preparing:
 
 
 def _nothing() -> None:
-    """Cancel what has ended already."""
+    """Do nothing: cancels a stream that has already ended."""

@@ -1,11 +1,11 @@
-"""Presence: which users have streams, here and at other replicas, and what those who share a guild are told of it.
+"""Presence: which users have streams, here and on other replicas, and the messages about them to users in the same guilds.
 
-Each replica reports its own users: at a change, and again every `REPORT_SECS`. A report holds for `LEASE_SECS`, so that the
-users of a replica that died are offline when its leases have ended. Once a second changes are collected and told; what came
-and went within that second is told to nobody. Nothing is stored, and a lost report is made up by the next one.
+Each replica reports its own users: at a change, and again every `REPORT_SECS`. A report is valid for `LEASE_SECS`, so the
+users of a replica that died become offline when its leases expire. Once a second, changes are collected and sent; a user who
+came and left within that second is not mentioned. Nothing is stored, and the next report replaces a lost one.
 
 A choice ends with the session's last stream here, and its client repeats it after each connect. A session without a choice counts
-from `ARRIVAL_SECS` after its first stream, so that somebody who has chosen to appear offline is not shown at each reconnect.
+from `ARRIVAL_SECS` after its first stream, so that a user who has chosen to appear offline is not shown at each reconnect.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Presence:
     # --- inputs --------------------------------------------------------------------------------------
 
     def opened(self, user_id: str, session_id: str, former: str | None = None) -> None:
-        """A stream was opened here, or goes on with another session than the `former` one: with what that one has chosen."""
+        """A stream was opened here, or continues with a new session instead of `former`, which passes on its choice."""
         sessions = self._sessions.setdefault(user_id, {})
         if session_id not in sessions:
             renewed = sessions.get(former) if former is not None else None
@@ -147,14 +147,14 @@ class Presence:
                 self._doubt(user_id)
 
     def heard_request(self, request: ReportRequest) -> None:
-        """Another replica has just come: it knows nobody."""
+        """Another replica has just started, and has no reports yet."""
         now = self._outputs.procedures.now
         if request.replica != self._replica and now >= self._answers_at:
             self._answers_at = now + ANSWER_SECS
             self._report_all()
 
     def bus_state(self, connected: bool) -> None:
-        """Whether messages travel. When they do again, everyone tells everything."""
+        """Note whether the bus delivers messages. When it does again, every replica reports all its users."""
         if connected and not self._is_connected:
             self._outputs.add(Broadcast(Topic.HINTS, encode_hint(ReportRequest(self._replica))))
             self._report_all()
@@ -184,7 +184,7 @@ class Presence:
             self._look_at(user_id)
 
     def _look_at(self, user_id: str) -> None:
-        """Note that a user's sessions here may have another status than before."""
+        """Update the status of a user, whose sessions here may have changed."""
         sessions = self._sessions.get(user_id, {}).values()
         statuses = [session.status for session in sessions if session.status is not None]
         status = PresenceStatus.of_all(statuses)
@@ -243,7 +243,7 @@ class Presence:
             self._end_lease(lease)
 
     def _report(self) -> None:
-        """Tell the others of what has changed, and again of what they were told `REPORT_SECS` ago."""
+        """Report changed users to the other replicas, and repeat reports that are `REPORT_SECS` old."""
         now = self._outputs.procedures.now
         self._unreported.update(dict.fromkeys(_pop_until(self._reported, now - REPORT_SECS)))
         users = list(self._unreported)
@@ -261,7 +261,7 @@ class Presence:
         self._outputs.add_each(pages, report)
 
     def _tell_all(self) -> Procedure[None]:
-        """Tell those who watch here of the changes of the last second, so many together."""
+        """Send the changes of the last second to watching users here, some users at a time."""
         users = list(self._untold)
         try:
             for first in range(0, len(users), MAX_PRESENCE_USERS):
@@ -285,7 +285,7 @@ class Presence:
         yield from self._outputs.each(self._telling(changes), lambda flush: flush)
 
     def _has_changed(self, user_id: str) -> bool:
-        """Compare with what was told, and take what is so for told."""
+        """Return whether a user's status differs from the last one sent, and record it as sent."""
         self._untold.pop(user_id, None)
         status = self._combined(user_id)
         if status is self._told.get(user_id, OFFLINE):
@@ -297,7 +297,7 @@ class Presence:
         return True
 
     def _telling(self, changes: Mapping[str, Mapping[str, bytes]]) -> Iterator[Flush | None]:
-        """Tell the users in these guilds, one after the other: there may be very many."""
+        """Send to the users in these guilds, one after the other, because there may be very many."""
         guilds_of: dict[str, list[str]] = {}  # watching user id -> guild ids
         for guild_id, hints in changes.items():
             for _ in self._feeds.ephemeral(f"guild:{guild_id}", "presence", hints):

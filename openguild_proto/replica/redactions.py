@@ -13,7 +13,7 @@ _MARK = b'"event_type":"message.redacted"'
 
 
 class Redaction(msgspec.Struct, frozen=True, gc=False):
-    """The event `event_id` takes away the texts of the message `target`."""
+    """The event `event_id` redacts the texts of the message `target`."""
 
     event_id: str
     target: str
@@ -57,13 +57,13 @@ def redaction_in(payload: bytes) -> Redaction | None:
 
 
 def redacted_frame(frame: bytes, redaction: Redaction) -> bytes | None:
-    """Return the frame without the text, where it is the message that was taken away or an edit of it; None: it is not."""
+    """Return the frame without the text, if it is the redacted message or an edit of it; None: it is not."""
     payload = redacted_payload(frame_payload(frame), redaction)
     return None if payload is None else text_frame(payload)
 
 
 def frame_taken_back(frame: bytes, channel_ids: Set[str]) -> bytes | None:
-    """Return a frame that says nothing, where this one tells of one of these channels; None: it does not."""
+    """Return an empty frame to replace one about one of these channels; None: it is about another."""
     try:
         channel_id = _of_channels.decode(frame_payload(frame)).channel_id
     except msgspec.DecodeError:  # several frames in one, or none: of no channel
@@ -89,7 +89,7 @@ def redacted_event(wire: bytes, redaction: Redaction) -> bytes | None:
 
 
 def redacts(wire: bytes, redaction: Redaction) -> bool:
-    """Return whether the event is the message that was taken away, or an edit of it."""
+    """Return whether the event is the redacted message, or an edit of it."""
     if redaction.target.encode() not in wire:
         return False
     try:

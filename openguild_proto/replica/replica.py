@@ -1,7 +1,7 @@
 """One replica between the log and its sockets, as one state machine without I/O.
 
-It is to a replica what `ServerConnection` is to a socket. The call contract: give it an input with the time, then take actions
-until there are none and carry them out in order, and come back at `next_deadline`:
+It does for a replica what `ServerConnection` does for a socket. The call contract: pass an input with the time, then take actions
+until there are none, carry them out in order, and call `handle_deadline` at `next_deadline`:
 
     replica.committed(event, request_id, now=clock())
     while (action := replica.next_action()) is not None:
@@ -11,7 +11,8 @@ until there are none and carry them out in order, and come back at `next_deadlin
 Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `log_grew`, `heard`, `stored`, `announce`, `heard_broadcast`,
 `bus_state`, `bus_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`,
 `keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; those of gateway sockets: `gateway_at`. `now` is
-monotonic seconds and never goes back. `jitter` gives numbers in [0, 1). No input raises for what another replica or the store says.
+monotonic seconds and never goes back. `jitter` returns numbers in [0, 1). No input raises because of data of another replica or the
+store.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ DEFAULT_PRESENCE = PresenceSettings()
 
 
 class Replica:
-    """`hub` and `feeds` hold the rings, which whoever carries out `Flush` and `FlushFeed` sends from; `tokens` hears of revoked
+    """`hub` and `feeds` hold the rings, from which the driver sends for `Flush` and `FlushFeed`; `tokens` is told of revoked
     sessions.
 
-    `sharing`: of the message limits, with the other replicas; None: there are no others. `replica_id`: a unique one.
+    `sharing`: shares the message limits with the other replicas; None: there are no others. `replica_id`: unique.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Replica:
     # --- the start -----------------------------------------------------------------------------------
 
     def start(self) -> Procedure[None]:
-        """Read where everything stands. Raises StorageUnavailable: try again. Run it with `run`."""
+        """Read the heads of all logs. Raises StorageUnavailable: try again. Run it with `run`."""
         yield from self.epochs.check()
         if not self.controls.follower.begun:
             yield from self.controls.start()
@@ -118,12 +119,12 @@ class Replica:
         self._procedures.start(procedure, what, done)
 
     def follow(self, *, now: float) -> None:
-        """From now on the tails are checked."""
+        """Start the tail checks."""
         self._at(now)
         self._tails.follow()
 
     def share_limits(self, *, now: float) -> None:
-        """From now on the other replicas are told what this one admits."""
+        """Start to tell the other replicas what this one admits."""
         self._at(now)
         if self._sharing is not None:
             self._procedures.start(self._share_limits(self._sharing), "sharing limits")
@@ -139,7 +140,7 @@ class Replica:
     # --- what is stored and heard --------------------------------------------------------------------
 
     def committed(self, event: StoredEvent, request_id: str, *, now: float) -> None:
-        """This replica stored an event: to its own subscribers at once, and to the other replicas."""
+        """Take an event that this replica stored: send it to its own subscribers at once, and to the other replicas."""
         self._at(now)
         payload = event_frame_payload(event)
         if not self.channels.committed(event.log_id, event.sequence, payload):
@@ -147,7 +148,7 @@ class Replica:
         self._outputs.add(Publish(event.log_id, payload, request_id))
 
     def log_grew(self, event: StoredEvent, *, now: float) -> None:
-        """This replica stored an event of the log of a guild or a user: to those who follow it, here and elsewhere."""
+        """Take an event that this replica stored in the log of a guild or a user: send it to followers here and elsewhere."""
         self._at(now)
         payload = event_frame_payload(event)
         self.channels.committed(event.log_id, event.sequence, payload)
@@ -171,12 +172,12 @@ class Replica:
         self.controls.offer(record)
 
     def announce(self, hint: AnyHint, *, now: float) -> None:
-        """A client of this replica does what others may miss: best effort, to those concerned on every replica."""
+        """Send a hint of a client of this replica to its receivers on every replica, best effort."""
         self._at(now)
         self._hints.announce(hint)
 
     def heard_broadcast(self, topic: Topic, payload: bytes, *, now: float) -> None:
-        """Take another replica's message to all."""
+        """Take another replica's broadcast."""
         self._at(now)
         try:
             match topic:
@@ -190,7 +191,7 @@ class Replica:
             self._outputs.log(Level.WARNING, f"a {topic.value} message from another replica is malformed")
 
     def bus_state(self, connected: bool, *, limits_delivered: bool = True, now: float) -> None:
-        """Whether messages travel, and those of the limits. When they do again, whatever was lost meanwhile is in the log."""
+        """Note whether the bus delivers messages, and those of the limits. When it does again, lost events come from the log."""
         self._at(now)
         self._limits_delivered = limits_delivered
         self._tails.bus_state(connected)
@@ -211,7 +212,7 @@ class Replica:
 
     @property
     def changes(self) -> int:
-        """Counts what may have changed a right; give `join` the count from before the check of access."""
+        """The count of changes that may affect permissions; pass `join` the count from before the access check."""
         return self.streams.changes
 
     def prepare(self, stream: OpenStream, *, now: float) -> int:
@@ -220,7 +221,7 @@ class Replica:
         return self._preparing.begin(stream)
 
     def cancel(self, ticket: int, *, now: float) -> None:
-        """The stream of this ticket is not wanted any more; nothing is held for it. Only before its `Prepared` is taken."""
+        """Cancel the stream of this ticket, and release what it holds. Only before its `Prepared` is taken."""
         self._at(now)
         self._preparing.cancel(ticket)
 
@@ -234,7 +235,7 @@ class Replica:
     ) -> None:
         """The upgrade was accepted: subscribe the socket, whose descriptor is `handle`. `wall`: UTC seconds.
 
-        `changes`: the count when its access was checked. What came since has not seen this socket, so it is checked again.
+        `changes`: the count when its access was checked. Later changes have not seen this socket, so it is checked again.
         """
         self._at(now)
         self.streams.join(socket, stream, handle=handle, wall=wall)
@@ -255,7 +256,7 @@ class Replica:
         return self.streams.next_pages(socket)
 
     def replayed(self, socket: StreamSocket, upto: int) -> bool:
-        """The socket was given everything up to `upto`. False: it takes nothing more."""
+        """Note that the socket got everything up to `upto`. False: it takes nothing more."""
         return self.streams.replayed(socket, upto)
 
     def flushed(self, *, now: float) -> None:
@@ -276,7 +277,7 @@ class Replica:
             self.gateway.clock_moved(wall)
 
     def drain(self, window_secs: float, *, now: float) -> None:
-        """Send every stream elsewhere, in waves over half of the window, each told when to come back."""
+        """Close every stream, in waves over half of the window, each with the time to reconnect."""
         self._at(now)
         self._draining.begin(self.streams.sockets(), window_secs)
         self.gateway.drain(window_secs, self._jitter)
@@ -294,7 +295,7 @@ class Replica:
         self._procedures.failed(number, error)
 
     def next_deadline(self) -> float | None:
-        """When `handle_deadline` is due, in monotonic seconds; None: nothing waits for time."""
+        """Return when `handle_deadline` is due, in monotonic seconds; None: nothing waits for time."""
         return self._procedures.next_deadline()
 
     def handle_deadline(self, *, now: float) -> None:
@@ -302,7 +303,7 @@ class Replica:
         self._procedures.handle_deadline(now)
 
     def next_action(self, *, works: bool = True) -> AnyAction | None:
-        """The next thing to do, in order; None: nothing is left. `works`: those for many sockets, too, which can wait."""
+        """Return the next action, in order; None: there is none. `works`: include jobs for many sockets, which can wait."""
         while isinstance(action := self._outputs.next_action(works=works), Prepared):
             if self._preparing.is_wanted(action):
                 break
@@ -312,7 +313,7 @@ class Replica:
 
     @property
     def is_pressed(self) -> bool:
-        """So much waits that it must be carried out now, whatever it takes."""
+        """Whether so much waits that it must be carried out now, without a time limit."""
         return self._outputs.is_pressed
 
     @property
@@ -336,7 +337,7 @@ class Replica:
 
     @property
     def limit_divisor(self) -> int:
-        """The number that the limits are divided by at the moment."""
+        """The present divisor of the limits."""
         return 1 if self._sharing is None else self._sharing.divisor
 
     def depths(self) -> Depths:
@@ -384,7 +385,7 @@ class Replica:
         self.gateway.log_ended(channel_id, "restarted")
 
     def unfollowed(self, channel_id: str) -> None:
-        """Nothing of the channel is heard any more: a page that is kept could hold what is redacted later."""
+        """The channel is no longer followed: drop its cached pages, because a later redaction would not reach them."""
         self.streams.pages.drop_channel(channel_id)
 
     def has_room(self, channel_id: str) -> bool:
@@ -392,7 +393,7 @@ class Replica:
         return self.hub.has_room(channel_id) and self.gateway.has_room(channel_id)
 
     def _begin_anew(self) -> Procedure[None]:
-        """Every channel has a new epoch. Counted as a change first, so that what is joining just now is looked at again."""
+        """Every channel has a new epoch. Count a change first, so that streams that are just joining are checked again."""
         self.streams.changed()
         self.streams.pages.drop_all()
         yield from self.channels.restart_all()

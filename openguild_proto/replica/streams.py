@@ -1,4 +1,4 @@
-"""The live streams of a replica: which socket follows which ring, from where, and when it ends.
+"""The live streams of a replica: the ring that each socket follows, its position, and its end.
 
 A channel's stream is the ring named by its id, a user's notification stream that of notifications.py.
 """
@@ -27,7 +27,7 @@ from openguild_proto.ws.close_codes import CloseCode
 
 
 class Streams:
-    """`changes` counts what may have changed a right: a joining socket compares it with what it was when access was checked."""
+    """`changes` counts changes that may affect permissions: a joining socket compares it with the count at its access check."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Streams:
     # --- joining and leaving -------------------------------------------------------------------------
 
     def prepare(self, stream: OpenStream) -> Procedure[None]:
-        """Before the upgrade is accepted: make this replica hear what the stream needs. Raises StorageUnavailable, ChannelGone."""
+        """Before the upgrade is accepted, follow what the stream needs. Raises StorageUnavailable, ChannelGone."""
         if stream.channel_id is None:
             yield from self.notifications.retain(stream.user_id)
             return
@@ -76,7 +76,7 @@ class Streams:
             self.notifications.release(stream.user_id)
 
     def join(self, socket: StreamSocket, stream: OpenStream, *, handle: int, wall: float) -> None:
-        """Subscribe the accepted socket; from here it misses nothing and gets nothing twice.
+        """Subscribe the accepted socket; from now on it misses nothing and gets nothing twice.
 
         `handle`: its descriptor. `wall`: UTC seconds; the stream ends with its token.
         """
@@ -116,7 +116,7 @@ class Streams:
         return stream.channel_id, since
 
     def leave(self, socket: StreamSocket) -> None:
-        """The socket is going: out of its ring and out of the indexes; safe to repeat."""
+        """Remove the socket from its ring and from the indexes, because it is closing. Safe to repeat."""
         stream, subscriber = socket.stream, socket.subscriber
         if stream is None:
             return
@@ -155,7 +155,7 @@ class Streams:
         return pieces
 
     def replayed(self, socket: StreamSocket, upto: int) -> bool:
-        """The socket was given everything up to `upto`. False: it has left its ring meanwhile, and takes nothing more."""
+        """Note that the socket got everything up to `upto`. False: it has left its ring meanwhile, and takes nothing more."""
         subscriber = socket.subscriber
         if subscriber is None or not subscriber.replaying:
             return False
@@ -170,7 +170,7 @@ class Streams:
         return ExpireAt(socket, deadline, CloseCode.TOKEN_ENDED, reasons.EXPIRED)
 
     def wall_clock(self, wall: float) -> bool:
-        """UTC seconds now. Return whether the clock was set; then every stream gets its deadline anew: tokens end by it."""
+        """Take the UTC seconds now. Return whether the clock was changed; if so, every stream gets a new deadline."""
         by = self._clock_watch.moved(self._outputs.procedures.now, wall)
         if not by:
             return False
@@ -184,7 +184,7 @@ class Streams:
         return True
 
     def end_lagged(self) -> None:
-        """Readers that the rings have overrun end, with the place to resume from: 1008."""
+        """Close readers that the rings have overrun with 1008 and the sequence to resume from."""
         if self._is_ending_lagged:
             return
         lagged = self._hub.take_lagged(FEW_AT_ONCE)
@@ -210,7 +210,7 @@ class Streams:
         return Close(socket, CloseCode.POLICY_VIOLATION, reason, missed=lagged.missed)
 
     def count_missed(self, socket: StreamSocket, reason: str | None) -> None:
-        """The socket ends by a deadline: what it had not got is dropped. `reason`: for the metric of rejections."""
+        """Count the unsent events of a socket that ends by a deadline. `reason`: for the metric of rejections."""
         subscriber = socket.subscriber
         if subscriber is None or not self._hub.is_open(subscriber.ring):
             return
@@ -228,7 +228,7 @@ class Streams:
             self.closed_readers.add(reader)
 
     def close_streams(self, ended: CloseStreams) -> None:
-        """End the streams that are meant."""
+        """Close the matching streams."""
 
         def end(socket: StreamSocket) -> Close | None:
             if socket.stream is None or not ended.matches(socket.stream):
@@ -249,7 +249,7 @@ class Streams:
         self._outputs.add_each(self.sockets(), end)
 
     def log_went_back(self, channel_id: str) -> None:
-        """The database was restored to an earlier state: a client that returns with a later `since` is told so by a 400."""
+        """The database was restored to an earlier state: a client that resumes with a later `since` gets a 400."""
         self.pages.drop_all()
         self._outputs.add_each(self._hub.close(channel_id), _end_restarted)
 
@@ -259,13 +259,13 @@ class Streams:
         self.notifications.forget_channel(channel_id)
 
     def changed(self) -> None:
-        """Rights may have changed: a stream that is being opened just now is looked at again when it joins."""
+        """Permissions may have changed: a stream that is being opened is checked again when it joins."""
         self.changes += 1
 
     # --- getters -------------------------------------------------------------------------------------
 
     def sockets(self) -> list[StreamSocket]:
-        """Every stream socket of this replica."""
+        """Return every stream socket of this replica."""
         return [socket for sockets in self._sockets.values() for socket in sockets]
 
     def sockets_of(self, user_id: str) -> list[StreamSocket]:

@@ -1,6 +1,6 @@
-"""Surveys all sockets of a replica for its operator: who reads, and how far behind.
+"""Surveys all sockets of a replica for its operator: the readers, and how far each is behind.
 
-There may be very many sockets, so the caller passes them one by one, and lets the loop turn in between.
+There may be very many sockets, so the caller passes them one by one, and lets the loop take turns in between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Follower(NamedTuple):
 
 
 class Survey:
-    """`channels`: whose followers are wanted. `user`: whose sockets are listed; None: those of all."""
+    """`channels`: the channels whose followers are listed. `user`: the user whose sockets are listed; None: all users."""
 
     def __init__(self, hub: Hub, channels: Iterable[str], user: str | None = None) -> None:
         self.readers: list[ReaderLine] = []

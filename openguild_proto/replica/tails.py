@@ -33,7 +33,7 @@ class Tails:
         self._outputs.procedures.start(self._check_tails_forever(), "the tail checks")
 
     def bus_state(self, connected: bool) -> None:
-        """Whether messages travel. When they do again, everything is checked."""
+        """Note whether the bus delivers messages. When it does again, everything is checked."""
         was, self.is_bus_up = self.is_bus_up, connected
         if connected and not was:
             self.catch_up()
@@ -52,14 +52,14 @@ class Tails:
             yield from self._check_all(everything=False)
 
     def _check_all(self, *, everything: bool) -> Procedure[None]:
-        """The control log first: nobody who was banned is given what was said behind the ban (PROTOCOL 10.5.4)."""
+        """Check the control log first, so that banned users get no messages from after the ban (PROTOCOL 10.5.4)."""
         yield from self._contained(self._epochs.check(), "checking the epochs")
         yield from self._contained(self._controls.check_tail(), "checking the control log's tail")
         tails = self._channels.check_tails(deaf=not self.is_bus_up, everything=everything)
         yield from self._contained(tails, "checking the channels' tails")
 
     def _contained(self, procedure: Procedure[None], what: str) -> Procedure[None]:
-        """Those behind it go on when it fails; what the database did not answer is asked at the next check."""
+        """Run one check. If it fails, the others continue, and the next check repeats it."""
         try:
             yield from procedure
         except StorageUnavailable:

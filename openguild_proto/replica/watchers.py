@@ -8,7 +8,7 @@ from collections.abc import Iterable, Set
 class Watchers:
     """An index without I/O. A channel's feed is held once, while at least one user watches it.
 
-    Sets are the keys of dicts, whose order is the order of what happened: a replica decides the same of the same inputs.
+    Sets are the keys of dicts, in insertion order, so that a replica decides the same for the same inputs.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Watchers:
         return self._read_at.get(user_id) == self.beginnings
 
     def was_read(self, user_id: str, beginning: int) -> None:
-        """Note that what was given to `update` was read when the count of beginnings was `beginning`."""
+        """Note that the arguments of `update` were read when the count of beginnings was `beginning`."""
         self._read_at[user_id] = beginning
 
     def is_watching(self, user_id: str) -> bool:
@@ -61,7 +61,7 @@ class Watchers:
         self._sockets[user_id] = self._sockets.get(user_id, 0) + 1
 
     def release(self, user_id: str) -> Set[str]:
-        """Count one socket less; with the last one the user's interest ends. Return the channels nobody watches any more."""
+        """Count one socket less; with the last one the user stops watching. Return the channels that nobody watches now."""
         self._sockets[user_id] -= 1
         if self._sockets[user_id] > 0:
             return {}.keys()
