@@ -34,4 +34,4 @@ SECS: dict[Deadline, Callable[[Limits], float]] = {
     Deadline.CLOSE: attrgetter("close_timeout_secs"),
     Deadline.LINGER: attrgetter("linger_timeout_secs"),
 }
-"""The lengths of those that a phase sets, of the connection's limits."""
+"""The durations of the deadlines that a phase sets, from the connection's limits."""

@@ -6,8 +6,8 @@
     ...
     is_done = writer.write(sock.send, now)  # False: call it again when the socket is writable
 
-It keeps the rules that hold between the two: replies never cut a frame of the ring, the flush leaves a blocked reader out, the
-write deadline runs while it is blocked, and a connection that has ended reads its ring no longer.
+It ensures these rules: replies never cut a frame of the ring, the flush skips a blocked reader, the write deadline runs while the
+reader is blocked, and a connection that has ended no longer reads its ring.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEND_BYTES = 65_536  # at most, in one call of `send`
 
 
 class FanoutWriter:
-    """Sends what one connection has queued and what its `subscriber` (None before `subscribe`) has not got yet."""
+    """Sends what one connection has queued, and the frames of its `subscriber` (None before `subscribe`)."""
 
     __slots__ = ("_conn", "_hub", "subscriber")
 
@@ -34,9 +34,9 @@ class FanoutWriter:
         self.subscriber: Subscriber | None = None
 
     def subscribe(self, ring: str, since: int, owner: object = None) -> Subscriber:
-        """Read a ring behind `since`. While the subscriber is replaying, put what storage supplies into `conn.outbox`.
+        """Read a ring after the sequence `since`. While the subscriber is replaying, put frames from storage into `conn.outbox`.
 
-        Raises LocalProtocolError if the connection is no open WebSocket, reads a ring already, or `since` is beyond the head.
+        Raises LocalProtocolError if the connection is not an open WebSocket, already reads a ring, or `since` is beyond the head.
         """
         if not self._conn.is_open or self.subscriber is not None:
             raise LocalProtocolError("an open WebSocket reads one ring")
@@ -60,7 +60,7 @@ class FanoutWriter:
                 return self._blocked(now)
         while subscriber is not None and (span := self._hub.take(subscriber, SEND_BYTES)):
             sent = _accepted(send, span)
-            conn.outbox.append(self._hub.sent(subscriber, sent))  # the rest of a cut frame goes first the next time
+            conn.outbox.append(self._hub.sent(subscriber, sent))  # the unsent rest of a frame is sent first next time
             conn.wrote(sent, now)
             if sent < len(span):
                 return self._blocked(now)
@@ -83,7 +83,7 @@ class FanoutWriter:
         self._conn.close(CloseCode.POLICY_VIOLATION, reasons.lagged(lagged.missed, lagged.resume_from), now)
 
     def end(self) -> None:
-        """Read the ring no longer: the socket is closed. Safe to repeat."""
+        """Stop reading the ring, because the socket is closed. Safe to repeat."""
         if self.subscriber is not None:
             self.subscriber.leave()
 

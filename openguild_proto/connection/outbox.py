@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-MAX_PIECES = 16  # of one call of `sendmsg`: POSIX guarantees as many (IOV_MAX)
+MAX_PIECES = 16  # in one call of `sendmsg`: POSIX guarantees that many (IOV_MAX)
 
 
 class Outbox:

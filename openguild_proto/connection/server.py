@@ -3,14 +3,14 @@
 The call contract, for every driver:
 
 1. feed: `receive_data`, `receive_eof` or `handle_deadline`. Each returns the events that are ready;
-2. respond: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. Data after a
-   request, and a frame after messages that needs a reply, wait for that: call `next_events` and handle its events in the
+2. respond: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. The data after a
+   request, and a close frame after messages, wait until you have replied: call `next_events` and handle its events in the
    same way, until it returns none;
 3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes), before `next_events` gives
    another request: nothing else bounds the responses that a peer does not read;
 4. check `wants` and `next_deadline`, and continue.
 
-If `next_events` is not called, the next `receive_data` reads on, and `receive_eof` reads the rest; nothing is lost. No deadline of
+If `next_events` is not called, the next `receive_data` continues, and `receive_eof` reads the rest; nothing is lost. No deadline of
 the peer runs while the caller has a request to respond to, or events to take from `next_events`. Commands in the wrong
 phase, and values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection;
 in `respond` and `accept` it changes nothing.
@@ -60,7 +60,7 @@ class ServerConnection:
     - `random_bytes(n)`: returns n random bytes, such as `secrets.token_bytes`; for request ids.
     - `limits`, `policy`: bounds, and the headers of responses.
     - `peer_address`: of the socket, without port.
-    - `max_body_of(method, path)`: the limit of a route, asked for a body over `limits.unquestioned_body_bytes`, 32 KiB by default.
+    - `max_body_of(method, path)`: the limit of a route, called for a body over `limits.unquestioned_body_bytes`, 32 KiB by default.
 
     Attributes: `phase`; `outbox`, the queued bytes: `append(data)` (prepared frames), `peek(max_bytes)`, `consume(nbytes)`, `len`.
     """
@@ -131,12 +131,12 @@ class ServerConnection:
 
     @property
     def is_write_blocked(self) -> bool:
-        """Whether `write_blocked` was called and the peer has not taken everything since."""
+        """Whether `write_blocked` was called and not all bytes were written since."""
         return Deadline.WRITE in self._deadlines
 
     @property
     def unfinished_body_bytes(self) -> int:
-        """The bytes that are kept of a request body that is not whole."""
+        """The buffered bytes of an incomplete request body."""
         return 0 if self._http is None else self._http.reader.body_bytes
 
     @property

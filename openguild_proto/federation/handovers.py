@@ -1,4 +1,4 @@
-"""Statements by which a guild's owner hands it over: what is signed, and which one counts (PROTOCOL 16.10)."""
+"""Statements by which a guild's owner hands it over: the signed bytes, and which statement is valid (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def signed_handover(handover: Handover, signers: Iterable[EventSigner]) -> Hando
 
 
 def handover_bytes(handover: Handover) -> bytes:
-    """Return what is signed. It begins as no event, receipt or document of keys does."""
+    """Return the bytes to sign. No event, receipt or keys document begins with the same bytes."""
     members = msgspec.to_builtins(msgspec.structs.replace(handover, signatures={}))
     return DOMAIN + canonical_json({**members, "serial": handover.serial})
 
 
 def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
-    """Return whether one of `keys`, of its owner by `ed25519:<id>`, has signed the statement."""
+    """Return whether one of the owner's `keys`, by `ed25519:<id>`, has signed the statement."""
     if not 0 < len(handover.signatures) <= MAX_SIGNATURES:
         return False
     try:
@@ -54,7 +54,7 @@ def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
 
 
 def names_servers(handover: Handover) -> bool:
-    """Return whether the owner and the server that is to follow it can be servers."""
+    """Return whether the names of the owner and of its successor are valid server names."""
     try:
         parse_server_name(handover.owner)
         parse_server_name(handover.to)
@@ -66,7 +66,7 @@ def names_servers(handover: Handover) -> bool:
 def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) -> tuple[Handover, ...]:
     """Return the statements that lead to `to` as the newest owner, one after the other, from one of `owners` by term; () if none.
 
-    Signatures are not looked at.
+    Signatures are not checked.
     """
     by_term = {each.term: each for each in handovers}
     newest = max((term for term, each in by_term.items() if each.to == to), default=0)
@@ -79,9 +79,9 @@ def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) 
 
 
 def handover_problem(handover: Handover, tenure: Tenure, owner: str, now_ms: int) -> str | None:
-    """Return why a statement does not count for a guild that `owner` is known to own; None: it does, if it is signed.
+    """Return why a statement is not valid for a guild that `owner` is known to own; None: it is valid, if it is signed.
 
-    Only one for the next term counts, so a statement counts once, and none from before another hand-over does.
+    Only a statement for the next term is valid. So it is valid once, and not after another hand-over.
     """
     if handover.kind not in {MOVE, SUCCESSION} or handover.guild_id != tenure.guild_id:
         return "it is of another kind or guild"

@@ -1,4 +1,4 @@
-"""The channels that were found to be mirrored: their posts go to the owner, so that to try and store one here is a wasted trip."""
+"""The known mirrored channels: their posts go to the owner, so an attempt to store one here would waste a query."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_KNOWN = 10_000  # ours: some 100 bytes each
 
 
 class MirroredChannels:
-    """One per process: a hint alone, which the database corrects."""
+    """One per process. It is only a hint, which the database corrects."""
 
     __slots__ = ("_known",)
 
@@ -19,7 +19,7 @@ class MirroredChannels:
         return channel_id in self._known
 
     def note(self, channel_id: str, *, mirrored: bool) -> None:
-        """Keep what the database says of a channel."""
+        """Remember whether the database says that a channel is mirrored."""
         if not mirrored:
             self._known.pop(channel_id, None)
             return

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 from openguild_proto.effects.federation import Peer
 
-FRESH_SECS = 1.0  # a ruling of the operator holds on every replica after that
+FRESH_SECS = 1.0  # a decision of the operator applies on every replica after that
 RETRY_SECS = 60.0  # PROTOCOL 16.3.6: between two attempts to read the keys of a server
-FIRST_RETRY_SECS = 5.0  # PROTOCOL 16.3.6: after one that failed; then twice as long each time
+FIRST_RETRY_SECS = 5.0  # PROTOCOL 16.3.6: after a failed attempt; doubled each time
 REFRESH_MS = 3_600_000  # PROTOCOL 16.3.6: after which the keys of a server are read again
-CONTACT_MS = 60_000  # ours: between two notes of contact
+CONTACT_MS = 60_000  # ours: between two records of contact
 MEGABYTE = 1024 * 1024
 MAX_KNOWN = 1_024  # ours: of servers; the one that was used longest ago is dropped
 
 
 class KnownPeers:
-    """Peers as the store had them a moment ago, and when reading the keys of a server was last tried."""
+    """Recently read rows of peers, and the last attempts to read the keys of servers."""
 
     __slots__ = ("_bytes", "_peers", "_tried", "_under_way")
 
@@ -29,39 +29,39 @@ class KnownPeers:
         self._under_way: dict[str, int] = {}  # servers whose keys are being read: by how many
 
     def has(self, server: str, now: float) -> bool:
-        """Return whether `get` may be asked instead of the store."""
+        """Return whether `get` may be used instead of the store."""
         found = self._peers.get(server)
         return found is not None and now - found[0] < FRESH_SECS
 
     def get(self, server: str) -> Peer | None:
-        """Return what was put last."""
+        """Return the row that was put last."""
         return self._peers[server][1]
 
     def put(self, server: str, peer: Peer | None, now: float) -> None:
-        """Remember what the store has said."""
+        """Remember a row of the store."""
         self._peers[server] = (now, peer)
         self._peers.move_to_end(server)
         if len(self._peers) > MAX_KNOWN:
             self._peers.popitem(last=False)
 
     def count_bytes(self, server: str, nbytes: int) -> int:
-        """Count bytes of a server, and return how many megabytes are full with them that were not before."""
+        """Count bytes of a server, and return how many further megabytes are now complete."""
         full, self._bytes[server] = divmod(self._bytes.pop(server, 0) + nbytes, MEGABYTE)
         if len(self._bytes) > MAX_KNOWN:
             self._bytes.popitem(last=False)
         return full
 
     def drop(self, server: str) -> None:
-        """Forget a server, whose row has changed."""
+        """Forget a server, because its row has changed."""
         self._peers.pop(server, None)
 
     def retry(self, server: str) -> None:
-        """Let the keys of a server be read again at once, and its row."""
+        """Allow the keys and the row of a server to be read again at once."""
         self._tried.pop(server, None)
         self.drop(server)
 
     def may_try(self, server: str, now: float) -> bool:
-        """Return whether its keys may be read again now, or are being read, and remember that they are."""
+        """Return whether its keys may be read now, or are being read, and record the attempt."""
         if self.is_trying(server):
             return True
         tried, wait_secs = self._tried.get(server, (now, 0.0))

@@ -1,4 +1,4 @@
-"""Decides which servers this one exchanges with, and with what restrictions (PROTOCOL 16.4)."""
+"""Decides with which servers this one federates, and with which restrictions (PROTOCOL 16.4)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Mode(Enum):
 
 
 class Verdict(NamedTuple):
-    """The policy for one server. `reason` is shown to the users concerned."""
+    """The policy for one server. `reason` is shown to affected users."""
 
     standing: Standing
     reason: str = ""
@@ -54,12 +54,12 @@ class FederationPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_on(self) -> bool:
-        """Whether this server has to do with others."""
+        """Whether this server federates."""
         return self.mode is not Mode.OFF
 
     @property
     def own_base_url(self) -> str:
-        """The addresses under which other servers reach this one."""
+        """The base URL at which other servers reach this one."""
         return self.base_url or f"https://{self.server_name}"
 
     @property
@@ -72,9 +72,9 @@ _SEVEREST = {Standing.DENY: 2, Standing.QUARANTINE: 1, Standing.ALLOW: 0}
 
 
 def judge(policy: FederationPolicy, server: str, peer: Peer | None, guild_id: str | None = None) -> Verdict:
-    """Return what holds for a server: the severest of what the configuration says and the operator has decided.
+    """Return the policy for a server: the strictest of the configuration and the operator's decisions.
 
-    `guild_id`: what was decided for this guild counts, too.
+    `guild_id`: decisions about this guild apply too.
     """
     if policy.mode is Mode.OFF:
         return Verdict(Standing.DENY, OFF)

@@ -1,4 +1,4 @@
-"""When a mirror last settled with an owner what only the two of them know: who has left, and which mirrors are to go."""
+"""Tracks the last upkeep round of a mirror with each owner: members who have left, and mirrors to remove."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Upkeep:
         self.past: dict[str, str | None] = {}  # by owner: the guild that was asked about last
 
     def begin(self, owner: str, now: float) -> bool:
-        """Return whether a round with an owner is due; then it begins."""
+        """Return whether a round with an owner is due, and if so begin it."""
         if self._rounds.get(owner, float("-inf")) + UPKEEP_SECS > now:
             return False
         self._rounds[owner] = now
@@ -36,7 +36,7 @@ class Upkeep:
         self._denied.pop(guild_id, None)
 
     def denied(self, guild_id: str, now: float) -> bool:
-        """The owner says that a guild is not mirrored. Returns whether it has said so before, and not just now."""
+        """Note that the owner says a guild is not mirrored. Return whether it has said so before, some time ago."""
         first = self._denied.setdefault(guild_id, now)
         if len(self._denied) > MAX_KNOWN:
             self._denied.popitem(last=False)
@@ -49,7 +49,7 @@ class Upkeep:
             self._unmirrored.popitem(last=False)
 
     def take_unmirrored(self, owner: str, now: float) -> str | None:
-        """Return a guild that the owner delivered in vain a while ago: longer than an answer to a join takes."""
+        """Return an unmirrored guild that the owner delivered some time ago, longer ago than a join can take."""
         guild_id, since = self._unmirrored.get(owner, (None, now))
         if since + UPKEEP_SECS / 2 > now:
             return None

@@ -1,4 +1,4 @@
-"""The actions that a gateway socket asks of its owner, as data (PROTOCOL 15)."""
+"""The actions that a gateway socket requests from its owner, as data (PROTOCOL 15)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Action(msgspec.Struct, frozen=True):
 class Authenticate(Action, frozen=True):
     """Check the token; answer with `authenticated`, `auth_refused` or `auth_unchecked`.
 
-    `renews`: the socket has a token already, and its client is told of no guilds again.
+    `renews`: the socket already has a token, so its client does not get the list of guilds again.
     """
 
     number: int
@@ -28,7 +28,7 @@ class Authenticate(Action, frozen=True):
 
 
 class CountReads(Action, frozen=True):
-    """Take `reads` from those that the user may make; answer with `reads_counted` (PROTOCOL 9.2.10)."""
+    """Take `reads` from the user's budget of reads; answer with `reads_counted` (PROTOCOL 9.2.10)."""
 
     number: int
     reads: int
@@ -37,7 +37,7 @@ class CountReads(Action, frozen=True):
 class Subscribe(Action, frozen=True):
     """Check that the user may read these logs, and follow them; answer each with `subscribed` or `sub_refused`.
 
-    Until an `Unsubscribe` of its feed the caller holds what it did for a log that it answered with `subscribed`.
+    After `subscribed` the caller keeps the log's feed open until an `Unsubscribe` of that feed.
     """
 
     number: int
@@ -51,7 +51,7 @@ class Unsubscribe(Action, frozen=True):
 
 
 class ReadPage(Action, frozen=True):
-    """Read up to `limit` events of the log behind `after`; answer with `page`."""
+    """Read up to `limit` events of the log after the sequence `after`; answer with `page`."""
 
     feed: Feed
     after: int

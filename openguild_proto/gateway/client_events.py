@@ -27,13 +27,13 @@ class Disconnect(GatewayEvent, frozen=True):
 
 
 class TokenNeeded(GatewayEvent, frozen=True):
-    """Call `set_token` with a fresh token. `expires_in_ms`: of the one in use; None: it has ended, or the last one was refused."""
+    """Call `set_token` with a new token. `expires_in_ms`: of the current token; None: it has expired, or was refused."""
 
     expires_in_ms: int | None
 
 
 class Opened(GatewayEvent, frozen=True):
-    """The socket is authenticated; everything is followed again, and what was not answered is sent again."""
+    """The socket is authenticated. The client follows its logs again, and sends unanswered commands again."""
 
     ready: Ready
 
@@ -94,14 +94,14 @@ class LogLive(GatewayEvent, frozen=True):
 
 
 class Answered(GatewayEvent, frozen=True):
-    """A command was carried out. `result`: HTTP's body, decoded; None where there is none."""
+    """A command was carried out. `result`: the body of the HTTP response, decoded; None if there is none."""
 
     ref: int
     result: Any
 
 
 class Refused(GatewayEvent, frozen=True):
-    """The server refused a command, with the code of HTTP. The client does not repeat it."""
+    """The server refused a command, with the error code that HTTP has. The client does not repeat it."""
 
     ref: int
     code: str
@@ -112,12 +112,12 @@ class Refused(GatewayEvent, frozen=True):
 
 
 def not_sent(ref: int, code: ErrorCode, message: str | None = None) -> Refused:
-    """Return the refusal of a command that the client does not send, as the server would refuse it."""
+    """Return the refusal of a command that the client does not send, equal to the server's refusal."""
     return Refused(ref, code.spec.code, message or code.spec.message, None, ())
 
 
 class Dropped(GatewayEvent, frozen=True):
-    """A `read` or `typing` is given up, because its connection ended. Whether it was done is unknown."""
+    """A `read` or `typing` was abandoned, because its connection ended. Whether it was done is unknown."""
 
     ref: int
 

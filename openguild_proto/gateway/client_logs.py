@@ -1,4 +1,4 @@
-"""The logs that a client follows, and how far it has got in each, across connections (PROTOCOL 15.9)."""
+"""The logs that a client follows, and its position in each, across connections (PROTOCOL 15.9)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPORARY = frozenset(
 
 
 class Place(NamedTuple):
-    """The last event of a log that a client has: its sequence counts in `epoch`."""
+    """The last event of a log that a client has: its sequence in `epoch`."""
 
     epoch: int
     sequence: int
@@ -55,7 +55,7 @@ class LogState(Enum):
 
 
 class FollowedLog:
-    """One log. `place` None: nothing of it has been had yet."""
+    """One log. `place` None: the client has no event of it yet."""
 
     __slots__ = ("is_at_server", "place", "ref", "state", "tail")
 
@@ -89,12 +89,12 @@ class FollowedLogs:
         return log in self._logs
 
     def places(self) -> dict[str, Place]:
-        """Return how far each log was had, as far as anything of it was."""
+        """Return the position in each log of which the client has events."""
         return {name: log.place for name, log in self._logs.items() if log.place is not None}
 
     def add(self, name: str, place: Place | None, tail: int | None) -> None:
-        """Follow a log behind `place`, or with its newest `tail` events. Raises LocalProtocolError beyond the bound, and for what
-        no server takes: it would refuse the whole `sub`, without naming the log.
+        """Follow a log after `place`, or with its newest `tail` events. Raises LocalProtocolError beyond the bound, and for
+        invalid values: a server would refuse the whole `sub`, without naming the log.
         """
         _require_valid(name, place, tail)
         self._require_room([name])
@@ -107,7 +107,7 @@ class FollowedLogs:
             raise LocalProtocolError(f"a socket follows at most {MAX_GATEWAY_LOGS} logs")
 
     def remove(self, name: str) -> bool:
-        """Follow a log no longer. Return whether the server has to be told."""
+        """Stop following a log. Return whether the server must be told."""
         is_at_server = self._is_at_server(name)
         self._logs.pop(name, None)
         return is_at_server
@@ -125,7 +125,7 @@ class FollowedLogs:
             log.is_at_server = False
 
     def wake(self) -> None:
-        """Ask again for what rests."""
+        """Request the resting logs again."""
         for log in self._logs.values():
             if log.state is LogState.RESTING:
                 self._want(log)
@@ -135,7 +135,7 @@ class FollowedLogs:
         self._has_wanted = True
 
     def subs(self, refs: Iterator[int], frame_bytes: int) -> Iterable[Sub]:
-        """Yield the frames that ask for what is wanted, of about `frame_bytes` at most."""
+        """Yield the frames that request the wanted logs, of about `frame_bytes` at most."""
         if not self._has_wanted:
             return
         self._has_wanted = False
@@ -154,7 +154,7 @@ class FollowedLogs:
     # --- what the server says --------------------------------------------------------------------------
 
     def begun(self, ref: int, line: SubbedLog) -> bool:
-        """A log is followed. Return False for an answer that nothing waits for any more."""
+        """Note that a log is followed. Return False for an answer that is no longer awaited."""
         log = self._logs.get(line.log)
         if log is None or log.state is not LogState.ASKED or log.ref != ref:
             return False
@@ -163,7 +163,7 @@ class FollowedLogs:
         return True
 
     def refused(self, ref: int, name: str, code: str) -> bool | None:
-        """A log is not followed. Return whether it is asked for again after a while; None: nothing waits for this answer."""
+        """Note that a log was refused. Return whether it is requested again later; None: this answer is no longer awaited."""
         log = self._logs.get(name)
         if log is None or log.state is not LogState.ASKED or log.ref != ref:
             return None
@@ -174,7 +174,7 @@ class FollowedLogs:
         return False
 
     def gone(self, name: str, code: str) -> bool:
-        """A log is not followed any more. Return whether it was."""
+        """Note that a log is no longer followed. Return whether it was followed."""
         log = self._logs.get(name)
         if log is None or log.state is not LogState.FOLLOWED:
             return False
@@ -187,7 +187,7 @@ class FollowedLogs:
         return True
 
     def arrived(self, event: Ev) -> Arrival:
-        """Take an event: one that is next moves the place, one that does not follow is asked for again with those before it."""
+        """Take an event. The next event moves the place; after a gap the log is requested again from the place."""
         log = self._logs.get(event.log)
         if log is None or log.place is None or log.state is not LogState.FOLLOWED:
             return Arrival.UNWANTED

@@ -26,7 +26,7 @@ class ClientPhase(StrEnum):
 
     @property
     def has_sent_auth(self) -> bool:
-        """Return whether the server's answers count."""
+        """Return whether `auth` was sent, so that the server's answers are valid."""
         return self in _SENT_AUTH
 
     @property
@@ -36,7 +36,7 @@ class ClientPhase(StrEnum):
 
     @property
     def is_asking(self) -> bool:
-        """Return whether something new may be asked for."""
+        """Return whether new requests may be sent."""
         return self in _ASKING
 
 
@@ -49,9 +49,9 @@ class ClientInput(StrEnum):
     READY = "ready"
     DRAIN = "drain"
     LOST = "lost"  # the connection has ended, or is given up
-    TOKEN_REFUSED = "token_refused"  # the server wants another token # noqa: S105 - the name of an input
+    TOKEN_REFUSED = "token_refused"  # the server requires another token # noqa: S105 - the name of an input
     TOKEN = "token"  # the caller has another token # noqa: S105 - the name of an input
-    FINAL = "final"  # a close code after which nobody comes back
+    FINAL = "final"  # a close code after which a client does not reconnect
     DUE = "due"  # the delay before the next connection has passed
     CLOSE = "close"  # the caller ends it
 
@@ -62,9 +62,9 @@ class ClientDeadline(StrEnum):
     ANSWER = "answer"  # the server has accepted, greeted, authenticated
     HEARTBEAT = "heartbeat"  # the next heartbeat is sent
     SILENCE = "silence"  # the server has given a sign of life
-    SLOT = "slot"  # the client of a draining server comes back
-    RECONNECT = "reconnect"  # the next connection is begun
-    RETRY = "retry"  # logs that could not be followed are asked for again
+    SLOT = "slot"  # the client of a draining server reconnects
+    RECONNECT = "reconnect"  # the next connection is opened
+    RETRY = "retry"  # logs that could not be followed are requested again
 
 
 class ClientPhaseRow(NamedTuple):

@@ -1,4 +1,4 @@
-"""The close codes of the gateway: one meaning each, and whether a client comes back (PROTOCOL 15.8)."""
+"""The close codes of the gateway: one meaning each, and whether a client reconnects (PROTOCOL 15.8)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class AfterClose(Enum):
 
     RECONNECT = "reconnect"  # with backoff, and its positions
     RENEWED = "reconnect, with another token"
-    FINAL = "final"  # coming back unchanged ends the same way
+    FINAL = "final"  # reconnecting without a change ends the same way
 
 
 class GatewayCloseRow(NamedTuple):
@@ -78,7 +78,7 @@ GATEWAY_CLOSES: dict[GatewayClose, GatewayCloseRow] = {
 
 
 def after_close(code: int | None) -> AfterClose:
-    """Return what a client does after `code`; None: the connection ended without one. An unknown code is no reason to stop."""
+    """Return what a client does after `code`; None: the connection ended without one. After an unknown code it reconnects."""
     try:
         return GATEWAY_CLOSES[GatewayClose(code)].action if code is not None else AfterClose.RECONNECT
     except ValueError:

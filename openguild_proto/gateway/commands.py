@@ -1,4 +1,4 @@
-"""Commands as the requests of HTTP that they stand for, so that the operations, limits and codes are the same (PROTOCOL 15.4)."""
+"""Converts commands to the equivalent HTTP requests, so that operations, limits and codes are the same (PROTOCOL 15.4)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def request_of(command: AnyCommand, *, token: str, request_id: str, client_addre
 
 
 def key_of(command: AnyCommand) -> str | None:
-    """Return the key of a command; None: it has none, or repeating it changes nothing anyway."""
+    """Return the key of a command; None: it has none, or a repeat has no effect anyway."""
     return None if isinstance(command, (Read, Typing)) else command.key
 
 

@@ -12,10 +12,10 @@ CONNECTION_CODES: dict[str, int] = {
     "frame_timeout": GatewayClose.SLOW_FRAME,
     "ping_timeout": GatewayClose.SILENT,
 }
-"""What `ServerConnection` decides by itself, by its reason for the metric -> the code."""
+"""The closes that `ServerConnection` decides by itself: their reason in the metric -> the close code."""
 
 
 def connection_limits(limits: Limits) -> Limits:
-    """Return the limits of the connection: heartbeats and not pings tell whether the client is there, and a reader that takes
-    nothing for a while stays."""
+    """Return the limits of the connection: heartbeats instead of pings show that the client is there, and a reader that
+    accepts nothing for a while is not closed."""
     return replace(limits, ping_interval_secs=GATEWAY_PING_SECS, write_timeout_secs=GATEWAY_WRITE_SECS)

@@ -21,9 +21,9 @@ class WrongKind(Exception):
 
 
 class MalformedFrame(Exception):
-    """A message is no frame. `ref`: of what it may have been meant for, None where it has none.
+    """A message is not a valid frame. `ref`: the ref in it, None if it has none.
 
-    `code` VALIDATION: `problem` is as msgspec words it. INVALID_JSON: `problem` is a sentence.
+    `code` VALIDATION: `problem` is msgspec's message. INVALID_JSON: `problem` is a sentence.
     """
 
     def __init__(self, problem: str, ref: int | None = None, code: ErrorCode = ErrorCode.VALIDATION) -> None:
@@ -34,7 +34,7 @@ class MalformedFrame(Exception):
 
     @property
     def close_reason(self) -> str:
-        """Tell the author of a client what is wrong, where no answer can."""
+        """Return the fault for a close frame, for authors of clients, when no answer can be sent."""
         is_shape = self.code is ErrorCode.VALIDATION
         problem = " ".join(shape_problem(self.problem, "the frame", ClientFrame)) if is_shape else self.problem
         return f"malformed frame: {problem}".encode(errors="replace")[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
@@ -63,7 +63,7 @@ class _Format(NamedTuple):
     framed: Callable[[bytes], bytes]
 
 
-MAX_NESTED_BYTES = 4_096  # ours: of a message nested too deep in which a `ref` is looked for, which takes long
+MAX_NESTED_BYTES = 4_096  # ours: of a too deeply nested message that is searched for a `ref`, which is slow
 _TOO_DEEP = "the frame is nested too deep"
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _json_encode, _msgpack_encode = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
@@ -158,7 +158,7 @@ class Encoding(Enum):
             return None
 
     def _unparsed(self, data: bytes) -> MalformedFrame:
-        """Return the fault of a message that HTTP answers with `invalid_json`. Without a `ref` it may be anything."""
+        """Return the fault of a message for which HTTP answers `invalid_json`. Without a `ref` its kind is unknown."""
         if self is Encoding.MSGPACK:
             ref, problem = self._find_ref_in_unparsed_msgpack(data)
         else:
@@ -200,7 +200,7 @@ class Encoding(Enum):
     # --- what all followers of a log share -------------------------------------------------------------
 
     def event_message(self, log: str, epoch: int, sequence: int, wire: bytes) -> bytes:
-        """Return the `ev` of an event, `wire` in JSON, as a whole WebSocket message; it says nothing of a socket."""
+        """Return the `ev` of an event, `wire` in JSON, as a whole WebSocket message, the same for all sockets."""
         if self is Encoding.JSON:  # spliced: the event was encoded when it was stored
             payload = b'{"type":"ev","log":"%b","epoch":%d,"seq":%d,"event":%b}' % (log.encode(), epoch, sequence, wire)
             return text_frame(payload)
@@ -208,7 +208,7 @@ class Encoding(Enum):
         return binary_frame(_msgpack_encode(members))
 
     def ephemeral_message(self, log: str, kind: str, data: bytes) -> bytes:
-        """Return the `eph` of something that may be missed, `data` in JSON, as a whole WebSocket message."""
+        """Return the `eph` of a hint that may be lost, `data` in JSON, as a whole WebSocket message."""
         members = {"type": "eph", "log": log, "kind": kind, "data": self.raw(data)}
         found = self._format
         return found.framed(found.encode(members))

@@ -1,15 +1,15 @@
 """The logs that sockets follow, one ring for each log and encoding, shared by all sockets of a process.
 
 A ring holds whole WebSocket messages, so an event is encoded once for each encoding. A follower is a slot of the ring, bound to
-the socket's handle, and an entry in the socket's `Subscriptions`. Publishing looks at no follower.
+the socket's handle, and an entry in the socket's `Subscriptions`. Publishing does not touch followers.
 
 The call contract, for the owner of the sockets:
 
-- `open` a feed before a socket follows it, at the head that the log is followed from; `publish` each event; `close` it when
-  nobody follows it any more;
+- `open` a feed before a socket follows it, at the head from which the log is followed; `publish` each event; `close` it when
+  no socket follows it;
 - `join` a socket under a handle, and `leave` before its handle is used again;
-- flush the rings that `publish` returns: with `flush`, or with a native one that calls `parked` for each slot that it parks.
-  A socket whose gate is shut is passed over: it has something else to write first, and takes the rest by itself;
+- flush the rings that `publish` returns: with `flush`, or with a native flush that calls `parked` for each slot that it parks.
+  The flush skips a socket whose gate is shut: the socket has other bytes to write first, and then writes the rest itself;
 - after a flush call `end_overrun`.
 """
 
@@ -26,12 +26,12 @@ from openguild_proto.gateway.hint_frames import HintFrames
 
 
 class Follower(Protocol):
-    """A socket as feeds know it, by its handle."""
+    """A socket, which feeds know by its handle."""
 
     handle: int
 
     def parked(self, feed: Feed) -> None:
-        """The flush has passed the socket over, or could not give it everything."""
+        """The flush has skipped the socket, or the socket did not accept everything."""
 
     def fell_off(self, feed: Feed) -> None:
         """Note that the ring has dropped the socket's next event; the follower returns its slot."""
@@ -48,7 +48,7 @@ class Feed:
     def __init__(self, log: str, epoch: int, encoding: Encoding, key: str, ring: Ring) -> None:
         self.log = log
         self.epoch = epoch
-        self.base = 0  # behind which a mirrored log begins here
+        self.base = 0  # a mirrored log begins here after this sequence
         self.encoding = encoding
         self.key = key  # of the ring, in the hub
         self.ring = ring
@@ -66,11 +66,11 @@ class Feed:
         return bool(self.readers) or self.ring.slots > 0
 
     def reaches(self, position: int) -> bool:
-        """Return whether the ring has the event behind `position`, or will have it next."""
+        """Return whether the ring has the event after `position`, or will have it next."""
         return position >= self.ring.tail - 1
 
     def attach(self, position: int, handle: int) -> int:
-        """Give the socket a slot whose next event is the one behind `position`. Raises LocalProtocolError: see `reaches`."""
+        """Give the socket a slot whose next event is the one after `position`. Raises LocalProtocolError: see `reaches`."""
         slot = self.ring.attach(position)
         self.ring.bind(slot, handle)
         self.slots = max(self.slots, slot + 1)
@@ -78,7 +78,7 @@ class Feed:
 
 
 class Feeds:
-    """All feeds of a process. `hub`: of its own, for rings without subscribers; gateway sockets have slots."""
+    """All feeds of a process. `hub`: a separate hub for rings without subscribers; gateway sockets have slots."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -92,7 +92,7 @@ class Feeds:
     # --- logs ----------------------------------------------------------------------------------------
 
     def open(self, log: str, epoch: int, head: int, encoding: Encoding, base: int = 0) -> Feed:
-        """Return the feed, at first with an empty ring at `head`. `base`: behind which a mirrored log begins here."""
+        """Return the feed; a new one has an empty ring at `head`. `base`: a mirrored log begins here after this sequence."""
         feeds = self._of(encoding)
         feed = feeds.get(log)
         if feed is None:
@@ -126,7 +126,7 @@ class Feeds:
     def publish(self, log: str, sequence: int, wire: bytes) -> list[tuple[str, bool]]:
         """Give the next event, `wire` in JSON, to all followers of the log, in O(1).
 
-        Return the rings to flush, and whether unflushed events fill half of each: then flush or stretch it before the next one
+        Return the rings to flush, and whether unflushed events fill half of each: then flush or stretch it before the next event
         (`Hub.publish`). Raises LocalProtocolError if `sequence` does not follow the head.
         """
         rings = []
@@ -138,9 +138,9 @@ class Feeds:
         return rings
 
     def rewrite(self, log: str, rewritten: Callable[[bytes], bytes | None]) -> int:
-        """Give every event that the rings of a log hold to `rewritten`, as JSON, and put what it returns in its place.
+        """Replace every event in the rings of a log by the result of `rewritten`, which gets and returns JSON.
 
-        None leaves an event as it is. Return how many messages were replaced.
+        None leaves an event unchanged. Return how many messages were replaced.
         """
         return sum(self._rewrite(feeds[log], rewritten) for feeds in self._feeds if log in feeds)
 
@@ -182,7 +182,7 @@ class Feeds:
         self._sockets.pop(handle, None)
 
     def followers(self, feed: Feed) -> Iterator[Follower]:
-        """Yield the sockets that follow a feed; those that leave meanwhile may be left out."""
+        """Yield the sockets that follow a feed; those that leave meanwhile may be omitted."""
         yield from list(feed.readers)
         for slot in range(feed.slots):
             socket = self._socket_at(feed, slot)
@@ -198,7 +198,7 @@ class Feeds:
     def ephemeral(self, log: str, kind: str, hints: Mapping[str, bytes]) -> Iterator[Follower]:
         """Offer hints to each follower of a log; yields after each one. `hints`: JSON by the id of the user that it is about.
 
-        A follower takes all of them or none: together they are to be smaller than `MAX_EPHEMERAL_BYTES`.
+        A follower takes all of them or none: together they must be smaller than `MAX_EPHEMERAL_BYTES`.
         """
         for feed in self.feeds_of(log):
             encoding = feed.encoding
@@ -238,7 +238,7 @@ class Feeds:
         return len(slots), bool(ring.pending(1)), rests
 
     def parked(self, key: str, slot: int) -> None:
-        """The flush has passed a slot over, because its gate is shut or its socket took less than it was given."""
+        """The flush has skipped a slot, because its gate is shut or its socket accepted less than offered."""
         feed = self._by_key[key]
         socket = self._socket_at(feed, slot)
         if socket is not None:
@@ -246,7 +246,7 @@ class Feeds:
             socket.parked(feed)
 
     def end_overrun(self, key: str) -> int:
-        """Take the slots of followers that the ring has overrun: the log serves them. Return how many there were."""
+        """Remove the slots of followers that the ring has overrun: the log serves them. Return how many there were."""
         feed = self._by_key.get(key)
         lagged = feed.ring.lagged() if feed is not None else []
         for slot in lagged:

@@ -1,7 +1,7 @@
 """The states of a socket in a log that it follows, as data: one enum and one table (PROTOCOL 15.5).
 
-With a *slot* the ring of the log has the socket's next event, or will have it. Without one the log has it: the socket has a
-*position* and is served by pages.
+With a *slot*, the ring of the log has the socket's next event, or will have it. Without a slot, the socket has a *position* and
+is served by pages of the log.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class Following(IntEnum):
 class Step(StrEnum):
     """The inputs that change a follower's state."""
 
-    PASSED = "passed"  # the flush left it out, because the socket has something else to write
+    PASSED = "passed"  # the flush skipped it, because the socket has other bytes to write
     LEVEL = "level"  # it has everything that the ring has
     FELL_OFF = "fell_off"  # the ring has dropped its next event
-    ASKED = "asked"  # a page of the log was asked for
+    ASKED = "asked"  # a page of the log was requested
     PAGE = "page"  # the page came, or could not be read
     TOLD = "told"  # `lagging` or `live` was written
     REACHED = "reached"  # the ring has its next event
 
 
 class FollowingRow(NamedTuple):
-    """The properties of a state. `in_ring`: it has a slot, else a position."""
+    """The properties of a state. `in_ring`: it has a slot, otherwise a position."""
 
     meaning: str
     in_ring: bool

@@ -1,7 +1,7 @@
 """The frames of the gateway, as one tagged union for each direction (PROTOCOL 15.1).
 
-A frame is one object with the member `type`. Ids and what the gateway itself uses are checked where a frame is decoded; what a
-command's texts and numbers may be is decided by its operation, as over HTTP. Members that are not known are ignored.
+A frame is one object with the member `type`. Decoding checks ids and the members that the gateway itself uses. A command's
+operation checks its texts and numbers, as over HTTP. Unknown members are ignored.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Post(Command, frozen=True, kw_only=True, tag_field="type", tag="post"):
 
 
 class Edit(Command, frozen=True, kw_only=True, tag_field="type", tag="edit"):
-    """Edit one's own message."""
+    """Edit a message of the user."""
 
     event_id: MessageId
     content: str
@@ -135,7 +135,7 @@ class Read(Command, frozen=True, kw_only=True, tag_field="type", tag="read"):
 
 
 class Typing(Command, frozen=True, kw_only=True, tag_field="type", tag="typing"):
-    """Show others that one is typing, with an optional preview of the text. An empty preview withdraws it."""
+    """Show others that the user is typing, with an optional preview of the text. An empty preview withdraws it."""
 
     preview: PreviewText | None = None
 
@@ -201,9 +201,9 @@ class Ready(Body, frozen=True, tag_field="type", tag="ready", omit_defaults=Fals
 
 
 class SubbedLog(Body, frozen=True, omit_defaults=False):
-    """A log that is followed from now on: its events behind `after` come, without a gap.
+    """A log that is followed from now on: its events after `after` come, without a gap.
 
-    `recovered` False: it could not go on from where the client asked, so what the client knows of it must be read anew.
+    `recovered` False: the log could not continue from the client's position, so the client must read it again.
     """
 
     log: Log
@@ -235,7 +235,7 @@ class Problem(Body, frozen=True):
 
 
 class Err(Body, frozen=True, tag_field="type", tag="err"):
-    """A command, a renewal or one log of a `sub` was refused, with the code of HTTP."""
+    """A command, a renewal or one log of a `sub` was refused, with the error code that HTTP has."""
 
     ref: Ref
     code: str

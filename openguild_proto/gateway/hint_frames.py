@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 
 class HintFrames:
-    """Whole WebSocket messages, each about one user, who is not given their own.
+    """Whole WebSocket messages, each about one user, who does not get their own.
 
-    `momentary`: such as typing. A socket whose rights are being read again is not given it, then or later.
+    `momentary`: valid only now, such as typing. A socket whose permissions are being read again does not get it, then or later.
     """
 
     __slots__ = ("_all", "_by_user", "momentary")
@@ -19,7 +19,7 @@ class HintFrames:
         self._all = b"".join(by_user.values())
 
     def for_user(self, user_id: str | None) -> bytes:
-        """Return what this user is told of the others; b"": nothing."""
+        """Return the messages about other users; b"": there are none."""
         if user_id not in self._by_user:
             return self._all
         return b"".join(message for about, message in self._by_user.items() if about != user_id)

@@ -1,4 +1,4 @@
-"""A client's requests that have not begun: commands in one lane, `sub` and `unsub` in the other (PROTOCOL 15.4.2).
+"""A client's waiting requests: commands in one lane, `sub` and `unsub` in the other (PROTOCOL 15.4.2).
 
 Each lane keeps the order of the client and runs one at a time, so that order and limits are as on one HTTP connection.
 """
@@ -16,7 +16,7 @@ Command: TypeAlias = AnyCommand | Err  # the refusal of one that came before `re
 
 
 class Lanes:
-    """Held frames, with the bytes that they came in."""
+    """Held frames, with their sizes in bytes."""
 
     __slots__ = ("_changes", "_commands", "_nbytes")
 
@@ -27,12 +27,12 @@ class Lanes:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is held that no more is to be read."""
+        """Whether so much is held that the socket must not be read."""
         count = len(self._commands or ()) + len(self._changes or ())
         return count >= MAX_HELD_FRAMES or self._nbytes >= MAX_HELD_FRAME_BYTES
 
     def add(self, frame: Command | Change, nbytes: int) -> None:
-        """Hold a frame behind those of its lane."""
+        """Append a frame to its lane."""
         if isinstance(frame, (Sub, Unsub)):
             if self._changes is None:
                 self._changes = deque()
@@ -53,7 +53,7 @@ class Lanes:
         return command
 
     def next_change(self) -> Change | None:
-        """Remove and return the next change of what is followed; None: there is none."""
+        """Remove and return the next `sub` or `unsub`; None: there is none."""
         if not self._changes:
             return None
         change, nbytes = self._changes.popleft()

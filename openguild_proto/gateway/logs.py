@@ -18,7 +18,7 @@ from openguild_proto.policy.count_limits import reads_of
 
 
 class SocketLogs:
-    """The logs of one socket. `lanes`: where its changes wait, which begin in order and one at a time."""
+    """The logs of one socket. `lanes`: hold its changes, which begin in order and one at a time."""
 
     __slots__ = ("_encoding", "_feeds", "_lanes", "_openings", "_outputs", "_uncounted", "subscriptions")
 
@@ -34,7 +34,7 @@ class SocketLogs:
     # --- what the client asks ------------------------------------------------------------------------
 
     def begin_changes(self) -> None:
-        """Begin with the changes that wait, up to one that has to be answered first."""
+        """Begin the waiting changes, up to one that needs an answer first."""
         while not self._openings.number and (change := self._lanes.next_change()) is not None:
             if isinstance(change, Sub):
                 self._uncounted = change
@@ -44,7 +44,7 @@ class SocketLogs:
                 self._unsubscribe(change)
 
     def count_reads(self) -> None:
-        """Ask whether the user may make the reads of the `sub` that waits for it, if one does."""
+        """Request the reads of the waiting `sub`, if there is one."""
         if self._uncounted is not None:
             self._outputs.act(CountReads(self._openings.number, reads_of(len(self._uncounted.logs))))
 
@@ -104,7 +104,7 @@ class SocketLogs:
             self.begin_changes()
 
     def gone(self, feed: Feed, code: GoneCode) -> None:
-        """The socket follows this log no longer."""
+        """The socket no longer follows this log."""
         if feed in self.subscriptions:
             self._outputs.say(Gone(feed.log, code))
             self._release(feed)

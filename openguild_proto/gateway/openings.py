@@ -1,4 +1,4 @@
-"""The logs of one `sub` until all of them are answered, and where each begins (PROTOCOL 15.3)."""
+"""The logs of one `sub` until all of them are answered, and the position at which each begins (PROTOCOL 15.3)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from openguild_proto.gateway.frames import Sub, SubbedLog, SubLog
 
 
 def decide_begin(asked: SubLog, epoch: int, head: int, base: int = 0) -> SubbedLog:
-    """Return where a log begins for the socket: where it asked, else at its tail or its head.
+    """Return where a log begins for the socket: at the requested position, else at its tail or its head.
 
-    A position of another epoch, beyond the head or before the `base` of a mirrored log says nothing of what is here: it is
+    A position of another epoch, beyond the head or before the `base` of a mirrored log has no meaning here: the log is
     not `recovered`.
     """
     known = asked.after is not None
@@ -25,7 +25,7 @@ def decide_begin(asked: SubLog, epoch: int, head: int, base: int = 0) -> SubbedL
 
 
 class Refused(NamedTuple):
-    """A log of a `sub` that is refused without a question. `message` None: that of the code."""
+    """A log of a `sub` that is refused at once. `message` None: the message of the code."""
 
     log: str
     code: ErrorCode
@@ -33,7 +33,7 @@ class Refused(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The result of reading a `sub`: logs to ask for, and logs that are refused."""
+    """The result of reading a `sub`: logs to open, and logs that are refused."""
 
     logs: tuple[str, ...]
     refused: tuple[Refused, ...]
@@ -50,7 +50,7 @@ class Openings:
         self._asked: dict[str, SubLog] | None = None
 
     def begin(self, sub: Sub, follows: Callable[[str], bool], room: int) -> Wanted:
-        """Begin with a `sub`. `room`: how many more logs the socket may follow; those that it `follows` need none."""
+        """Begin a `sub`. `room`: how many more logs the socket may follow; logs that it `follows` already need no room."""
         asked: dict[str, SubLog] = {}
         refused: list[Refused] = []
         named = {log.log: log for log in reversed(sub.logs)}  # each counts once, as it was named first
@@ -69,7 +69,7 @@ class Openings:
         return Wanted(tuple(asked), tuple(refused))
 
     def take(self, number: int, log: str) -> SubLog | None:
-        """Return what was asked for a log, once; None: nothing waits for this answer. After the last one `number` is 0."""
+        """Return the request for a log, once; None: this answer is not awaited. After the last one `number` is 0."""
         if number != self.number or self._asked is None:
             return None
         asked = self._asked.pop(log, None)
@@ -78,6 +78,6 @@ class Openings:
         return asked
 
     def clear(self) -> None:
-        """Wait for no answers any more."""
+        """Stop waiting for answers."""
         self._asked = None
         self.number = 0

@@ -1,4 +1,4 @@
-"""Messages to one socket beside the events of its logs: answers, control and hints. They are sent before events."""
+"""Messages to one socket other than the events of its logs: answers, control and hints. They are sent before events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINE_BYTES = 160  # of one of them, about
 
 
 class Outgoing:
-    """Whole WebSocket messages in order. Lines that answer one `sub` are gathered until something else is said, or written."""
+    """Whole WebSocket messages in order. Lines that answer one `sub` are collected until another message is added or written."""
 
     __slots__ = ("_encoding", "_ephemeral_bytes", "_lines", "_messages", "_nbytes", "_ref", "_writing")
 
@@ -35,16 +35,16 @@ class Outgoing:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that nothing more is to be asked for."""
+        """Whether so much waits that nothing more must be requested."""
         return self._nbytes + len(self._lines or ()) * LINE_BYTES >= MAX_UNSENT_ANSWER_BYTES
 
     @property
     def is_writing(self) -> bool:
-        """Whether what `next_write` returned is still to be answered by `sent`."""
+        """Whether `sent` must still be called for the result of `next_write`."""
         return self._writing is not None
 
     def add(self, frame: ServerFrame) -> None:
-        """Say something."""
+        """Queue a frame."""
         self._end_lines()
         self._append(self._encoding.message(frame))
 
@@ -58,7 +58,7 @@ class Outgoing:
         self._lines.append(line)
 
     def offer(self, messages: bytes) -> bool:
-        """Say something that may be missed, unless too much of that waits."""
+        """Queue a hint, which may be lost, unless too many bytes of hints wait."""
         if self._ephemeral_bytes + len(messages) > MAX_EPHEMERAL_BYTES:
             return False
         self._ephemeral_bytes += len(messages)

@@ -15,7 +15,7 @@ from openguild_proto.gateway.outgoing import Outgoing
 
 
 class SocketOutputs:
-    """The handler of the socket's subscriptions, too. `number`: of the last action that is answered.
+    """The outputs of a socket; also the handler of its subscriptions. `number`: of the last action that needs an answer.
 
     `wake` is called when the first action is queued.
     """
@@ -39,7 +39,7 @@ class SocketOutputs:
             self._wake()
 
     def next_number(self) -> int:
-        """Return the number of the next action that is answered."""
+        """Return the number of the next action that needs an answer."""
         self.number += 1
         return self.number
 
@@ -49,11 +49,11 @@ class SocketOutputs:
         self.has_output()
 
     def refuse(self, ref: int, code: ErrorCode, message: str | None = None, log: str | None = None) -> None:
-        """Queue an `err`. `message` None: that of the code."""
+        """Queue an `err`. `message` None: the message of the code."""
         self.say(Err(ref, code.spec.code, message or code.spec.message, log))
 
     def has_output(self) -> None:
-        """Shut the gate, and ask for `next_write`."""
+        """Shut the gate, and request `next_write`."""
         gates = self._feeds.gates
         if self._handle >= 0 and (self.holds or not gates[self._handle]):
             gates[self._handle] = 1
@@ -65,20 +65,20 @@ class SocketOutputs:
             self._feeds.gates[self._handle] = 0
 
     def hold(self, count: int) -> None:
-        """Count holds. At the end of the last one `next_write` is asked for, behind which the gate opens again."""
+        """Count holds. When the last one ends, request `next_write`, after which the gate opens again."""
         self.has_output()
         self.holds += count
 
     def end(self) -> None:
-        """The handle may be another socket's from now on."""
+        """Release the handle: another socket may use it from now on."""
         self._handle = -1
 
     def read_page(self, feed: Feed, after: int, limit: int) -> None:
-        """Ask for a page of a log."""
+        """Request a page of a log."""
         self.act(ReadPage(feed, after, limit))
 
     def offer(self, hints: HintFrames) -> None:
-        """Queue hints about other users, unless the socket is behind with what was offered before."""
+        """Queue hints about other users, unless the socket has not read the earlier ones."""
         if self.holds and hints.momentary:
             return
         messages = hints.for_user(self.user_id)

@@ -1,6 +1,6 @@
 """Valid JSON text that msgspec does not parse, changed so that it does: only to find the `ref` of a refused message.
 
-Both functions take one pass over the text. Text that is no JSON stays none.
+Both functions take one pass over the text. Invalid JSON stays invalid.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ _NEVER_USED = 0xC1
 
 
 def without_depth(data: bytes) -> bytes:
-    """Return a map with nil for each array and map within it that has members. What is no MessagePack stays none.
+    """Return a map with nil for each array and map within it that has members. Invalid MessagePack stays invalid.
 
-    One pass, without recursion: each step takes a byte at least.
+    It takes one pass, without recursion: each step consumes at least a byte.
     """
     parts: list[bytes] = []
     kept = 0

@@ -3,13 +3,13 @@
 The call contract, for every driver:
 
 1. feed: an input, with the time. Messages go to `receive`; answers to actions, `gone`, `expires_at`, `drain`, `close`, `left` and
-   `handle_deadline` are inputs too. What others may miss, such as typing, comes by `Feeds.ephemeral`;
-2. carry out: take `next_action()` until it returns None, in order, after `left` too. Answers may come at any later time, in any
-   order, also after `left`: what a late one holds is given back by an `Unsubscribe`;
-3. write: when the socket takes bytes, and after a `Write`, call `next_write`, send, and call `sent` with what was taken, until it
-   returns b"". What `sent` returns is the rest of a cut message: it goes before anything else. While the socket takes nothing,
-   call nothing; when it takes bytes again, `took_bytes`, and go on. Writing leads to actions (a page is asked for when the socket
-   has room for it), so take those again at its end;
+   `handle_deadline` are inputs too. Hints that may be lost, such as typing, come through `Feeds.ephemeral`;
+2. carry out: take `next_action()` until it returns None, in order, also after `left`. Answers may come at any later time, in any
+   order, also after `left`: a late `subscribed` is undone by an `Unsubscribe`;
+3. write: when the socket accepts bytes, and after a `Write`, call `next_write`, send, and call `sent` with the number of accepted
+   bytes, until `next_write` returns b"". Send the result of `sent`, the rest of a partly sent message, before anything else. While
+   the socket is blocked, call nothing; when it accepts bytes again, call `took_bytes` and continue. Writing leads to actions (a
+   page is requested when the socket has room for it), so take the actions again at its end;
 4. check `wants_messages` (False: stop reading the socket) and `next_deadline`, and continue.
 
 While there is something to write, the gate of the socket's handle in `Feeds` is shut, so that no flush writes in between.
@@ -60,9 +60,9 @@ DEFAULT_LIMITS = Limits()
 
 
 class GatewayServer:
-    """`handle`: under which `feeds` knows the socket. `token`: of the upgrade's header or subprotocol, where it had one.
+    """`handle`: identifies the socket in `feeds`. `token`: from the upgrade's header or subprotocol, if it had one.
 
-    `wake()` is called when `next_action` has something again: inputs of other sockets and the flush may cause it. `wall_ms`: UTC
+    `wake()` is called when `next_action` has something again, also because of other sockets' inputs and the flush. `wall_ms`: UTC
     milliseconds. `heartbeat_secs`: between two heartbeats of each side.
     """
 
@@ -139,7 +139,7 @@ class GatewayServer:
     # --- the machine ---------------------------------------------------------------------------------
 
     def _move(self, step: Input) -> bool:
-        """Change to the phase that `step` leads to; the only place that changes it. False: the step has no meaning now."""
+        """Change to the phase that `step` leads to; the only place that changes it. False: the step does not apply now."""
         target = TRANSITIONS[self.phase].get(step)
         if target is None:
             return False
@@ -250,7 +250,7 @@ class GatewayServer:
         self._not_authenticated(number, Input.REFUSED, ErrorCode.UNAUTHORIZED, GatewayClose.TOKEN_REFUSED)
 
     def auth_unchecked(self, number: int, code: ErrorCode = ErrorCode.DATABASE_UNAVAILABLE) -> None:
-        """Answer an `Authenticate`: the token cannot be checked. `code`: OVERLOADED where too much waits for the store."""
+        """Answer an `Authenticate`: the token cannot be checked. `code`: OVERLOADED if too much waits for the store."""
         self._not_authenticated(number, Input.UNCHECKED, code, GatewayClose.TRY_LATER)
 
     def _not_authenticated(self, number: int, step: Input, code: ErrorCode, close: GatewayClose) -> None:
@@ -260,14 +260,14 @@ class GatewayServer:
             self._end(step, close)
 
     def _answered_auth(self, number: int) -> Auth | None:
-        """Return the `auth` that this answers; None: nothing waits for it any more."""
+        """Return the `auth` that this answers; None: it is no longer awaited."""
         if self._renewal is None or self._renewal[0] != number:
             return None
         (_, auth), self._renewal = self._renewal, None
         return auth
 
     def expires_at(self, ends_at: float, now: float) -> None:
-        """Set when the token expires: `ends_at`, monotonic seconds. Called again when the wall clock was set."""
+        """Set the time when the token expires: `ends_at`, monotonic seconds. Call it again when the wall clock was changed."""
         if Deadline.EXPIRY in MAY_RUN[self.phase]:
             self._deadlines.set(Deadline.EXPIRY, ends_at)
             self._deadlines.set(Deadline.NOTICE, ends_at - min(TOKEN_NOTICE_SECS, max(ends_at - now, 0.0) / 10))
@@ -275,7 +275,7 @@ class GatewayServer:
     # --- commands ------------------------------------------------------------------------------------
 
     def _run_lanes(self) -> None:
-        """Begin what may begin: one command at a time, and one change of what is followed."""
+        """Begin waiting requests: one command at a time, and one `sub` or `unsub` at a time."""
         if self.phase is Phase.CHECKING:
             return
         while not self._running and (command := self._lanes.next_command()) is not None:
@@ -298,14 +298,14 @@ class GatewayServer:
     # --- logs ----------------------------------------------------------------------------------------
 
     def reads_counted(self, number: int, wait: float | None, now: float) -> None:
-        """Answer a `CountReads`: the user may make these reads (None), or so many in `wait` seconds, and is asked again then."""
+        """Answer a `CountReads`: the reads are allowed (`wait` None), or it asks again after `wait` seconds."""
         if wait is None:
             self._logs.reads_counted(number)
         elif self._logs.waits_for_reads(number) and Deadline.READS in MAY_RUN[self.phase]:
             self._deadlines.set(Deadline.READS, now + wait)
 
     def subscribed(self, number: int, feed: Feed) -> None:
-        """Answer a `Subscribe`: the user may read this log. Its feed is open, and not behind the head read with the right."""
+        """Answer a `Subscribe`: the user may read this log. Its feed is open, and not behind the head at the permission check."""
         self._logs.subscribed(number, feed)
 
     def sub_refused(self, number: int, log: str, code: ErrorCode) -> None:
@@ -317,7 +317,7 @@ class GatewayServer:
         self._logs.gone(feed, code)
 
     def page(self, feed: Feed, after: int, pieces: Sequence[bytes], now: float) -> None:
-        """Take whole messages of the events right behind `after`, for a `ReadPage`; none: the log cannot be read now."""
+        """Take whole messages of the events directly after `after`, for a `ReadPage`; none: the log cannot be read now."""
         if not self._logs.page(feed, after, pieces) and Deadline.REST in MAY_RUN[self.phase]:
             self._deadlines.set(Deadline.REST, now + PAGE_RETRY_SECS)
 
@@ -333,16 +333,16 @@ class GatewayServer:
         return data
 
     def sent(self, nbytes: int) -> bytes:
-        """Record what the socket took of the last `next_write`. Return the rest of a cut message, to be written first."""
+        """Record how many bytes of the last `next_write` the socket accepted. Return the rest of a partly sent message."""
         outgoing = self._outputs.outgoing
         return outgoing.sent(nbytes) if outgoing.is_writing else self._logs.subscriptions.sent(nbytes)
 
     def shut_gate(self) -> None:
-        """The owner has something of its own to write first, such as a pong: no flush writes before `next_write` returns b""."""
+        """Note that the owner writes other bytes first, such as a pong: no flush writes before `next_write` returns b""."""
         self._outputs.has_output()
 
     def hold_events(self, count: int) -> None:
-        """Hold events back (1), as what the user may read is being read again, or no longer (-1). Holds add up."""
+        """Hold events back (1) while the user's permissions are read again, or end a hold (-1). Holds add up."""
         self._outputs.hold(count)
 
     def took_bytes(self, now: float) -> None:

@@ -1,10 +1,10 @@
-"""The logs that one socket follows, and which of them is written next.
+"""The logs that one socket follows, and the choice of the log that is written next.
 
-A log costs an entry of a dict and an integer, which packs its state with its slot or position. Nothing is done for an event
-that the flush delivers. When the socket has something else to write, logs whose events the flush passed over queue here and
-have their turns, of `GATEWAY_TURN_BYTES` each, so that a flood in one log starves no other.
+A log costs an entry of a dict and an integer, which packs its state with its slot or position. An event that the flush delivers
+costs nothing here. When the socket has other bytes to write, logs that the flush skipped queue here and take turns of
+`GATEWAY_TURN_BYTES` each, so that a flood in one log does not starve the others.
 
-The owner of the socket calls `next_write` when the socket takes bytes, then `sent` before anything else.
+The owner of the socket calls `next_write` when the socket accepts bytes, then `sent` before anything else.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class SubscriptionHandler(Protocol):
     """The owner of the subscriptions."""
 
     def has_output(self) -> None:
-        """There is something to write: shut the gate, and call `next_write` when the socket takes bytes."""
+        """There is something to write: shut the gate, and call `next_write` when the socket accepts bytes."""
 
     def read_page(self, feed: Feed, after: int, limit: int) -> None:
-        """Read up to `limit` events behind `after` from the log; answer with `page`."""
+        """Read up to `limit` events after `after` from the log; answer with `page`."""
 
     def offer(self, hints: HintFrames) -> None:
-        """Something that may be missed, about users."""
+        """Take hints about users, which may be lost."""
 
 
 class Subscriptions:
-    """`handle`: under which the socket is known to `feeds`."""
+    """`handle`: identifies the socket in `feeds`."""
 
     __slots__ = (
         "_behind", "_due", "_entries", "_feeds", "_handler", "_page", "_reading", "_resting", "_writing", "handle",
@@ -68,11 +68,11 @@ class Subscriptions:
         return feed in self._entries
 
     def feeds(self) -> list[Feed]:
-        """Return what is followed."""
+        """Return the followed logs."""
         return list(self._entries)
 
     def state(self, feed: Feed) -> Following:
-        """Return how the socket stands to a log. Raises KeyError if it does not follow it."""
+        """Return the socket's state in a log. Raises KeyError if it does not follow it."""
         return _STATES[self._entries[feed] & _MASK]
 
     def position(self, feed: Feed) -> int:
@@ -83,7 +83,7 @@ class Subscriptions:
     # --- following -----------------------------------------------------------------------------------
 
     def begin(self, feed: Feed, after: int) -> None:
-        """Follow a log behind `after`, which is not beyond its head. One that is followed is moved."""
+        """Follow a log after `after`, which is not beyond its head. If the log is followed already, its position moves."""
         if not 0 <= after <= feed.head:
             raise LocalProtocolError(f"{after} is not within 0 and {feed.head}")
         self.end(feed)
@@ -133,7 +133,7 @@ class Subscriptions:
     # --- what the flush says -------------------------------------------------------------------------
 
     def parked(self, feed: Feed) -> None:
-        """The flush has passed the socket over: the log waits for its turn."""
+        """The flush has skipped the socket: the log waits for its turn."""
         if self.state(feed) is Following.LIVE:
             self._step(feed, Step.PASSED)
             self._queue(feed)
@@ -155,7 +155,7 @@ class Subscriptions:
             self._catch_up(feed)
 
     def offer(self, hints: HintFrames) -> None:
-        """Pass on something about users that may be missed."""
+        """Pass on hints about users, which may be lost."""
         self._handler.offer(hints)
 
     def _read_from_log(self, feed: Feed) -> None:
@@ -179,7 +179,7 @@ class Subscriptions:
         self._handler.has_output()
 
     def _catch_up(self, feed: Feed) -> None:
-        """Go back to the ring where it has the next event, else wait for a page."""
+        """Return to the ring if it has the next event, otherwise wait for a page."""
         position = self._entries[feed] >> _BITS
         if feed.reaches(position):
             self._read_no_more(feed)
@@ -238,9 +238,9 @@ class Subscriptions:
         return not feed.reaches(feed.ring.cursor(self._entries[feed] >> _BITS))
 
     def sent(self, nbytes: int) -> bytes:
-        """Record that the socket took `nbytes` of what `next_write` returned. Return the rest of a message that was cut.
+        """Record that the socket accepted `nbytes` of the last `next_write`. Return the rest of a partly sent message.
 
-        The rest must be written before anything else. Other messages that were not taken are given again.
+        The rest must be written before anything else. Other messages that were not sent are returned again.
         """
         data, self._writing = self._writing, None
         if data is None or not self._due or not 0 <= nbytes <= len(data):
@@ -276,7 +276,7 @@ class Subscriptions:
         return data[nbytes:end]
 
     def _forget_page(self, feed: Feed) -> None:
-        """Keep nothing more of a page: all of it is written, or the socket takes no more and it is read again when it does."""
+        """Drop a page: all of it is written, or the socket is blocked and the page is read again when it accepts bytes."""
         if self._reading is feed and self._page is not None and self._due is not None:
             self._reading = self._page = None
             self._due.remove(feed)
@@ -295,9 +295,9 @@ class Subscriptions:
         self._handler.read_page(feed, after, min(MAX_PAGE_EVENTS, feed.ring.tail - 1 - after))
 
     def page(self, feed: Feed, after: int, pieces: Sequence[bytes]) -> bool:
-        """Take whole messages of the events right behind `after`, in pieces; none: the log could not be read.
+        """Take whole messages of the events directly after `after`, in pieces; none: the log could not be read.
 
-        Return False if it could not: nothing is read until `rested`. An answer that nothing waits for any more is ignored.
+        Return False if it could not: nothing is read until `rested`. An answer that is no longer awaited is ignored.
         """
         if self._reading is not feed or self._page is not None or self.position(feed) != after:
             return True

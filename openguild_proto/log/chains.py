@@ -1,6 +1,6 @@
-"""Computes values of receipt chains from what is kept of them and the ids of events (PROTOCOL 16.9).
+"""Computes values of receipt chains from stored values and the ids of events (PROTOCOL 16.9).
 
-A chain is computed when somebody needs a value, from the last kept one before it; nothing is computed when an event is stored.
+A value is computed when it is needed, from the last stored value before it. Nothing is computed when an event is stored.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from openguild_proto.records import LogPlace, Record
 
 READ_IDS = 1_000  # in one reading
 MAX_CACHED_LOGS = 1_000
-CACHED_VALUES = 4  # of a log: of the peers some are behind others
+CACHED_VALUES = 4  # per log, because some peers are behind others
 
 
 class Receipt(Record, frozen=True):
-    """The value of a chain at a place, and the owner's signature of it. `signature` None: the owner has no key."""
+    """The value of a chain at a place, and the owner's signature over it. `signature` None: the owner has no key."""
 
     point: ChainPoint
     signature: bytes | None
 
     @property
     def text(self) -> str | None:
-        """The signature as it travels."""
+        """The signature as it is sent."""
         return encode_unpadded(self.signature) if self.signature is not None else None
 
 
 class ChainCache:
-    """The newest values of the chains that are used most, so that live delivery reads none."""
+    """The newest values of the most used chains, so that live delivery need not read them."""
 
     def __init__(self, max_logs: int = MAX_CACHED_LOGS) -> None:
         self._max_logs = max_logs
@@ -50,7 +50,7 @@ class ChainCache:
         return values.get(place)
 
     def add(self, point: ChainPoint) -> None:
-        """Keep a value, and drop the oldest one of its log or of all."""
+        """Cache a value, and drop the oldest one of its log or of all logs."""
         values = self._values.pop(point.place.log_id, {})
         self._values[point.place.log_id] = values
         values[point.place] = point.hash
@@ -61,7 +61,7 @@ class ChainCache:
 
 
 def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) -> ChainPoint:
-    """Return the value behind these events, which follow `point`. Values to be kept are appended to `passed`."""
+    """Return the value after these events, which follow `point`. Append the values to store to `passed`."""
     place, chain = point.place, point.hash
     sequence = place.sequence
     for sequence, event_id in enumerate(event_ids, start=place.sequence + 1):
@@ -74,7 +74,7 @@ def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) 
 def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
     """Return the values at these places, one for each log.
 
-    A place before its chain begins, or that the log does not have, is left out.
+    Places before the beginning of their chain, or that the log does not have, are omitted.
     """
     found: dict[LogPlace, bytes] = {}
     if not places:
@@ -105,7 +105,7 @@ def begun_chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, byte
     if missing:
         begins = [
             ChainPoint(place, first_link(place.log_id, place.epoch, place.sequence)) for place in missing
-        ]  # where another process has begun one meanwhile, that one counts
+        ]  # if another process has begun one meanwhile, that one is used
         yield from BeginChains(points=tuple(begins))
         found |= yield from chains_at(missing)
     return found

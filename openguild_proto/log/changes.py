@@ -1,11 +1,11 @@
-"""Decides a batch of appends, of which some change messages, on what a store has read.
+"""Decides a batch of appends, some of which change messages, from the data that a store has read.
 
-Appends are decided in order, and each sees what those before it do: a message that is posted, edited and taken back in one
-batch ends as in three.
+Appends are decided in order, and each sees the results of those before it: posting, editing and redacting a message in one
+batch has the same result as in three batches.
 
-A store that has read under its locks gives every append with a `Judgement` to `decide`. Without locks it may read the messages
-and give all appends to `foresee`, if they are `foreseeable`. The result may be stored if, under the locks, those messages
-have the same revisions, every author may post, and nothing is a repeat.
+A store that has read under its locks passes every append with a `Judgement` to `decide`. Without locks it may read the messages
+and pass all appends to `foresee`, if they are `foreseeable`. The result may be stored if, under the locks, those messages
+have the same revisions, every author may post, and no append is a repeat.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class NewEvent:
-    """An event to store. Sequence and number are counted from the start of the batch where it was foreseen."""
+    """An event to store. After `foresee`, sequence and number are counted from the start of the batch."""
 
     append: AppendEvent
     sequence: int
@@ -67,34 +67,35 @@ class NewEvent:
 
 
 def stray_place(event_id: str) -> int:
-    """Return what stands for a message as the target of an edit that does nothing to it: it is not here, or another server has
-    other rules. Below every sequence, so it is no version of a message; two messages may share it.
+    """Return the target of an edit that has no effect, because its message is not here or another server has other rules.
+
+    It is below every sequence, so it is no version of a message; two messages may share it.
     """
     return -1 - (int.from_bytes(blake3(event_id.encode()).digest(8), "big") >> 1)
 
 
 @dataclass(slots=True)
 class ChangeBatch:
-    """Give every append to `decide`, in order; then store what stands in the members, in one transaction."""
+    """Pass every append to `decide`, in order; then store the data in the members, in one transaction."""
 
     events: list[NewEvent] = field(default_factory=list)
     states: dict[tuple[str, int], tuple[int, MessageState]] = field(default_factory=dict)
-    """Of changed messages, by channel and sequence: the place in `events` of the last change, and how the message is then."""
+    """The changed messages, by channel and sequence: the place in `events` of the last change, and the state after it."""
     reactions: dict[tuple[str, int, str, str], tuple[int, bool]] = field(default_factory=dict)
-    """By channel, message, emoji and user: the place in `events` of the last change, and whether the reaction is there then.
-    Those before a clearing of them are not here any more."""
+    """By channel, message, emoji and user: the place in `events` of the last change, and whether the reaction exists after it.
+    Reactions that a later change clears are removed from here."""
     cleared: dict[tuple[str, int, str | None], None] = field(default_factory=dict)
-    """By channel, message and emoji (None: all): whose reactions from before the batch are to go, before those above are stored."""
+    """By channel, message and emoji (None: all): reactions from before the batch to delete, before those above are stored."""
     redacted: dict[tuple[str, int], bytes] = field(default_factory=dict)  # wires of stored events without their text
     born_redacted: list[tuple[str, int, str]] = field(default_factory=list)
-    """Messages that came without their text: channel, sequence, the event id of their redaction."""
+    """Messages that arrived already redacted: channel, sequence, the event id of their redaction."""
     _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # of a channel: newest sequence, messages
     _pins: dict[str, int] = field(default_factory=dict)  # of a channel: how many more than before the batch
     _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # of a message: one of its readings
     _posted: dict[tuple[str, str], MessageState] = field(default_factory=dict)  # in this batch, by channel and event id
 
     def decide(self, append: AppendEvent, judgement: Judgement | None) -> Outcome:
-        """`judgement` None: there is no such channel. Without an author, another server has decided (`apply_decided`)."""
+        """Decide an append. `judgement` None: there is no such channel. No author: another server has decided (`apply_decided`)."""
         if judgement is None:
             return AppendFailure(kind="no_channel")
         try:
@@ -110,8 +111,8 @@ class ChangeBatch:
             return failure
 
     def foresee(self, append: AppendEvent, seen: SeenMessage | None) -> bool:
-        """Decide about a `foreseeable` append. `seen`: the message that it changes. False: the batch must be thrown away, for this
-        append may store nothing, or depends on more.
+        """Decide a `foreseeable` append. `seen`: the message that it changes. False: discard the batch, because this append
+        may store nothing, or depends on more data.
         """
         change, author = append.change, append.author
         if change is None:

@@ -42,8 +42,8 @@ class LogSource(Protocol[T]):
         """Read a page of items with after < sequence < before, in order; later ones may follow. Raises StorageUnavailable."""
 
     def release(self, sequence: int, item: T) -> None:
-        """Take the next item, in order and once. It must not raise, nor call the follower: the head has moved past the items that
-        it releases next."""
+        """Take the next item, in order and once. It must not raise or call the follower, whose head is already past the items
+        that it releases next."""
 
     def has_room(self) -> bool:
         """Return whether items can be taken now; the rest is read from the log later."""
@@ -90,7 +90,7 @@ class LogFollower(Generic[T]):
 
     @property
     def seen(self) -> int:
-        """The newest sequence heard of."""
+        """The newest known sequence."""
         return self._sequencer.seen
 
     @property

@@ -20,7 +20,7 @@ class Followed(NamedTuple):
 class News(NamedTuple):
     """The answer about one log. `newest` None: the client may not read it, or it does not exist.
 
-    `restarted`: the log counts in another epoch or ends before the client's place, which says nothing then.
+    `restarted`: the log has another epoch or ends before the client's place, so that place has no meaning.
     """
 
     kind: LogKind
@@ -30,7 +30,7 @@ class News(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """`news`: of logs in which anything changed, in the order asked. `parts`: what to read for them, within the limit."""
+    """`news`: the logs with changes, in the requested order. `parts`: the ranges to read for them, within the limit."""
 
     news: tuple[News, ...]
     parts: tuple[LogPart, ...]

@@ -146,7 +146,7 @@ def _answer_of_owner(call: Call[Any, Any], owner: str, template: str) -> Operati
 
 
 def _run_as(ctx: Context, asked: RunAs) -> Operation[Response]:
-    """Respond with what a route of clients answers a user of another server (PROTOCOL 16.7.2)."""
+    """Run a client route for a user of another server, and return its response (PROTOCOL 16.7.2)."""
     answer = yield from dispatch(ctx, asked.request, asked)
     if not isinstance(answer, Response):
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -193,7 +193,7 @@ def _decode_query(request: Request, route: Route) -> Mapping[str, Any]:
 
 
 def _prepare_page(call: Call[Any, Any], page_of: Callable[[Mapping[str, Any]], PageBounds | None]) -> None:
-    """Decode the query early, and ask for its page with the rights. A bad query is left, to be refused after the rights."""
+    """Decode the query early, so that its page is read with the permissions. An invalid query is refused later, after these."""
     try:
         call.query = _decode_query(call.request, call.route) if call.request.query else NO_QUERY
     except Refusal:
@@ -211,7 +211,7 @@ def _decode_body(call: Call[Any, Any], route: Route) -> Any:
 
 
 def _reserve_place(call: Call[Any, Any], route: Route) -> None:
-    """Reserve the place of a socket. The caller of dispatch gives it back, under the stream's address."""
+    """Reserve the place of a socket. The caller of dispatch releases it, with the stream's address."""
     user_id = call.claims.user_id if route.needs_token else None
     if not call.ctx.service.sockets.reserve(user_id, limit_key(call.request.client_address)):
         raise Limit.STREAMS.refusal(CONNECTION_LIMIT_RETRY_SECS)

@@ -1,8 +1,8 @@
-"""A guild that two servers own, each by its own account: one gives it up, the other goes on (PROTOCOL 16.10.12).
+"""A guild that two servers claim to own: one gives it up, the other continues (PROTOCOL 16.10.12).
 
-This happens if an owner was cut off, its successor went on, and the owner had revoked the statement meanwhile, or handed
-the guild to a third server. Neither may step back by itself: a server whose statement was revoked could else take the guild by
-keeping silent, and a former owner could take a guild back by signing another statement for the same term.
+This happens if an owner was cut off, its successor took over, and the owner had revoked the statement meanwhile, or handed
+the guild to a third server. Neither may step back by itself. Otherwise a server whose statement was revoked could take the guild
+by keeping silent, and a former owner could take a guild back by signing another statement for the same term.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TWO_OWNERS = "another server goes on with a guild that this one owns: one of the
     auth="server", client=False, body=OwnerProof, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Response]:
-    """Follow the statements that count, or go on where another owner has given the guild up; idempotent. 404 where none does."""
+    """Follow valid statements, or continue as owner if another owner has given the guild up; idempotent. 404 if neither applies."""
     handovers = call.body.handovers
     is_followed = yield from follow(call.ctx, guild_id, handovers, call.server.server)
     if (
@@ -46,7 +46,7 @@ def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Resp
 
 
 def _follows_already(guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
-    """Return whether this server is no owner any more by the newest of these statements: another mirror has told it first."""
+    """Return whether this server already follows the newest of these statements, because another mirror told it first."""
     tenure = yield from FindTenure(guild_id=guild_id)
     newest = max(handovers, key=lambda each: each.term, default=None)
     if tenure is None or tenure.origin is None or newest is None:
@@ -55,9 +55,9 @@ def _follows_already(guild_id: str, handovers: Iterable[Handover]) -> Operation[
 
 
 def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
-    """Leave a guild of this server to another one, which owns it by its own account. Idempotent. A text: why not.
+    """Give up a guild of this server to another server that claims to own it. Idempotent. Return a text: the reason why not.
 
-    Events that were appended here, and not there, are lost.
+    Events that were appended only here are lost.
     """
     service = ctx.service
     here = service.settings.federation.server_name
@@ -80,7 +80,7 @@ def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
 
 
 def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
-    """Own a guild of this server in a later term, which another owner has given up to it. False: none has."""
+    """Continue as owner, in a later term, of a guild that another owner has given up to this server. False: none has."""
     here = ctx.service.settings.federation.server_name
     tenure = yield from FindTenure(guild_id=guild_id)
     if tenure is None or tenure.origin is not None:
@@ -98,7 +98,7 @@ def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operat
 def _known_chain(
     ctx: Context, tenure: Tenure, handovers: Iterable[Handover], to: str
 ) -> Operation[tuple[Handover, ...]]:
-    """Return the authentic statements that lead to `to` from an owner of the guild that is known here; () if none do."""
+    """Return the authentic statements that lead from a known owner of the guild to `to`; () if there are none."""
     guild_id = tenure.guild_id
     owners = {tenure.term: ctx.service.settings.federation.server_name}
     for known in (yield from ListHandovers(guild_id=guild_id)):
@@ -112,5 +112,5 @@ def _known_chain(
 
 
 def has_claim(ctx: Context, tenure: Tenure, handovers: Iterable[Handover], server: str) -> Operation[bool]:
-    """Return whether a server can show that it owns a guild of this one: an owner that is known here has signed so."""
+    """Return whether a server can prove that it owns a guild of this server, by the signature of a known owner."""
     return bool((yield from _known_chain(ctx, tenure, handovers, server)))

@@ -40,7 +40,7 @@ def list_inbox(call: Call[None, None]) -> Operation[Response]:
 
 
 def _no_line(_: str) -> Operation[PageCursor | None]:
-    """Find no line by its id: an event may be a mention or not, and only a cursor tells when."""
+    """Find no line by its id, because only a cursor has the time of a mention."""
     yield from ()
     return None
 

@@ -44,7 +44,7 @@ JOIN_ROLE = "member"
     errors=(ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED), request_headers=(CREATION_KEY,),
 )  # fmt: skip
 def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Create an invite; without bounds it admits any number until it is deleted."""
+    """Create an invite; without bounds it admits any number of users until it is deleted."""
     ctx, body = call.ctx, call.body
     problems = tuple(
         FieldProblem(field, f"must be between 1 and {most}")
@@ -77,7 +77,7 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
     response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """List the invites of a guild; used-up and expired ones too, until they are deleted."""
+    """List the invites of a guild, including used-up and expired ones, until they are deleted."""
     page, reader_id = asked_page(call.query), call.claims.user_id
 
     def find(code: str) -> Operation[PageCursor | None]:
@@ -105,7 +105,7 @@ def _find(code: str, *, counted: int = 0) -> Operation[InviteRecord]:
     errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """Show where an invite leads; 410 if it is used up or expired. Of another server: `code@server` (PROTOCOL 16.5.1)."""
+    """Show the guild of an invite; 410 if it is used up or expired. For another server: `code@server` (PROTOCOL 16.5.1)."""
     code, server = split_invite(call, code)
     if server is not None:
         remote = yield from show_remote_invite(call, code, server)
@@ -128,7 +128,7 @@ def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
     request_headers=(CREATION_KEY,),
 )  # fmt: skip
 def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """Join the guild; idempotent for members. Of another server: `code@server` (PROTOCOL 16.5.1)."""
+    """Join the guild; idempotent for members. For another server: `code@server` (PROTOCOL 16.5.1)."""
     ctx = call.ctx
     code, server = split_invite(call, code)
     if server is not None:

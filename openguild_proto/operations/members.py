@@ -27,7 +27,7 @@ _FAILURES = {
 
 
 def require_done(change: MemberChange) -> None:
-    """Raise Refusal for a change of a member that was not made."""
+    """Raise Refusal if a change of a member was not made."""
     if change is not MemberChange.DONE:
         raise Refusal(_FAILURES[change])
 

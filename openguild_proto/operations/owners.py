@@ -47,7 +47,7 @@ _VALUE = re.compile(r"[!-~]{1,256}", re.ASCII)  # of a header: an epoch, a place
 
 CODES = {code.spec.code: code for code in ErrorCode}
 OURS = frozenset({401, 500, 501, 502, 503, 504})
-"""Statuses of an owner that tell of servers, not of what the user asked for."""
+"""Statuses of an owner that are about servers, and not about the user's request."""
 
 MAX_WAIT_MS = 3_600_000  # ours: that an owner may ask of a user
 CHECK_SECS = 3.0  # ours: for a question within the answer to another server
@@ -76,9 +76,9 @@ def ask_owner(
     max_bytes: int = MAX_PEER_ANSWER_BYTES,
     timeout_secs: float = PEER_ANSWER_SECS,
 ) -> Operation[T]:
-    """Return the answer of an owner. Raises Refusal: 503 `guild_offline` where there is none, or what the owner refuses with.
+    """Return the answer of an owner. Raises Refusal: 503 `guild_offline` without an answer, or the owner's refusal.
 
-    501 `not_implemented` where federation is off here: nobody is asked, now or later (PROTOCOL 16.4.1).
+    501 `not_implemented` if federation is off here: no server is contacted, now or later (PROTOCOL 16.4.1).
     """
     sent = msgspec.json.encode(body) if body is not None else b""
     try:
@@ -98,7 +98,7 @@ def ask_owner(
 
 
 def is_mirrored(server: str, log_id: str) -> Operation[bool | None]:
-    """Return whether a server says that this one mirrors a log of its. None: it does not say."""
+    """Return whether another server confirms that this one mirrors its log. None: it gives no answer."""
     target = f"/federation/v1/logs/{log_id}/events?since={MAX_SAFE_INTEGER}&limit=1"
     try:
         answer = yield from AskPeer(server, "GET", target, b"", CHECK_SECS, MAX_SHORT_ANSWER_BYTES)
@@ -132,7 +132,7 @@ def refusal_of(status: int, body: bytes) -> Refusal:
 
 
 def remote_user(call: Call[Any, Any]) -> Operation[RemoteUser]:
-    """Return the caller as other servers know them. Raises Refusal 401 for a deleted account."""
+    """Return the caller in the form that other servers know. Raises Refusal 401 for a deleted account."""
     profile = yield from DescribeUser(user_id=call.claims.user_id, limit=0)
     if profile is None:
         raise Refusal(ErrorCode.UNAUTHORIZED)
@@ -140,7 +140,7 @@ def remote_user(call: Call[Any, Any]) -> Operation[RemoteUser]:
 
 
 def _follow_moved(call: Call[Any, Any], refusal: Refusal, server: str, guild_id: str | None) -> Operation[None]:
-    """Follow a guild that a server says has moved, and raise Refusal 503: the next request goes to the new owner."""
+    """Follow a guild that has moved according to a server, and raise Refusal 503: the next request goes to the new owner."""
     if refusal.code is not ErrorCode.GUILD_MOVED:
         return
     if guild_id is not None:
@@ -159,9 +159,9 @@ def pass_to_owner(
     query: str | None = None,
     timeout_secs: float = PEER_ANSWER_SECS,
 ) -> Operation[Response]:
-    """Let the owner answer the caller's request as if they were there (PROTOCOL 16.7). Raises Refusal.
+    """Let the owner answer the caller's request as that of a local user (PROTOCOL 16.7). Raises Refusal.
 
-    `guild_id`: where the call does not know it. A guild has one owner, which other servers must ask directly: they get 421.
+    `guild_id`: if the call does not know it. Other servers must call the owner of a guild directly: they get 421.
     `query`: instead of the caller's.
     """
     guild_id = call.guild_id or guild_id
@@ -204,9 +204,9 @@ def pass_to_owner(
 
 
 def seen_from(here: str, body: bytes, owner: str, kind: Any) -> bytes:
-    """Return an answer of the route that `owner` has given, with the `origin` of guilds, users and messages as `here` says it.
+    """Return an answer of the route from `owner`, with the `origin` of guilds, users and messages from the view of `here`.
 
-    Members that the route does not have are left out, and no values are built of them: there could be millions.
+    Members that the route does not have are omitted and not decoded, because there could be millions of them.
 
     Raises MsgspecError, UnicodeDecodeError and RecursionError for an answer of another route.
     """
@@ -232,11 +232,11 @@ class _Line(msgspec.Struct):
 
 
 def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | Refusal]:
-    """Read what is only at the owner, up to where the mirror stands, `here`: the reader goes on from there at this server.
+    """Read data that only the owner has, up to the mirror's position `here`: the reader continues from there on this server.
 
-    Return the refusal where the owner cannot be reached, is not asked (501), or counts in another epoch: the caller raises it
-    unless what is here answers the request. Raises Refusal, also where the user reads too fast: all users of this server share what
-    it may ask of the owner.
+    Return the refusal if the owner cannot be reached, is not contacted (501), or has another epoch: the caller raises it
+    unless local data answer the request. Raises Refusal, also if the user reads too fast, because all users of this server
+    share its budget at the owner.
     """
     wait_secs = call.ctx.service.user_owner_reads.hit(call.claims.user_id, call.ctx.now)
     if wait_secs is not None:
@@ -259,7 +259,7 @@ def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operatio
 
 
 def _up_to(call: Call[Any, Any], head: int) -> str:
-    """Return the query, which asks for no newer part of the log than a mirror has that stands at `head`."""
+    """Return the query, limited to the part of the log that a mirror with the position `head` has."""
     bounds, given = {each.name for each in call.route.query or ()}, call.query
     if "before" not in bounds or "since" in given or "after" in given:
         return call.request.query
@@ -269,7 +269,7 @@ def _up_to(call: Call[Any, Any], head: int) -> str:
 
 
 def _cut(body: bytes, head: int) -> bytes:
-    """Return a list without its lines from behind `head`."""
+    """Return a list without its lines after `head`."""
     if not body.startswith(b"["):
         return body
     lines = msgspec.json.decode(body, type=list[msgspec.Raw])
@@ -282,7 +282,7 @@ def _cut(body: bytes, head: int) -> bytes:
 def propose(
     call: Call[Any, ChannelAccess], server: str, built: BuiltEvent, nonce: str | None
 ) -> Operation[ProposalAnswer]:
-    """Let the owner decide on an event, and keep it here at once where nothing before it is missing. Raises Refusal."""
+    """Let the owner decide on an event, and store it here at once if no event before it is missing. Raises Refusal."""
     access = call.access
     yield from require_dealings(call.ctx, server, access.channel.guild_id)
     user = yield from remote_user(call)

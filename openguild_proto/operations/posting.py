@@ -38,12 +38,12 @@ def post_event(
     mentions: Mentions = NOBODY,
     allowed: AllowedMentions | None = None,
 ) -> Operation[Response]:
-    """Store an event, and respond when it is durable. Where the caller has not checked the permission, the transaction that stores
-    the event decides about it alone.
+    """Store an event, and respond when it is durable. If the caller has not checked the permission, the transaction that stores
+    the event decides about it.
 
-    `members`: the event's content; the author and a nonce are added, so that two equal contents are two events, and those of
-    `mentions` that the rights of the author and `allowed` admit (None: all of them).
-    `fingerprint`: 32 bytes, a hash of what a repeat must share with the first post.
+    `members`: the event's content. The author and a nonce are added, so that two equal contents are two events. So are those
+    `mentions` that the author's permissions and `allowed` admit (None: all of them).
+    `fingerprint`: 32 bytes, a hash of the values that a repeat must share with the first post.
 
     In a mirrored channel the owner server decides (PROTOCOL 16.6).
 
@@ -122,8 +122,8 @@ def post_event(
 def _append_undecided(
     call: Call[Any, ChannelAccess], append: AppendEvent
 ) -> Operation[Appended | Unchanged | AppendFailure | None]:
-    """Store an event whose author's rights the storing transaction decides about. None: another server owns the guild, and the
-    rights are known now. Raises Refusal.
+    """Store an event; the storing transaction checks the author's permissions. None: another server owns the guild, and the
+    permissions are known now. Raises Refusal.
     """
     try:
         outcome = yield from append
@@ -137,7 +137,7 @@ def _append_undecided(
 
 
 def fingerprint_of(event_type: str, target: str | None, *said: str) -> bytes:
-    """Return 32 bytes that a repeat shares with the first request: KIND_BYTES of its kind and its target, then of the rest."""
+    """Return 32 bytes that a repeat shares with the first request: KIND_BYTES for its kind and target, then the rest."""
     kind = blake3("\0".join((event_type, target or "")).encode()).digest(KIND_BYTES)
     return kind + blake3("\0".join(said).encode()).digest(32 - KIND_BYTES)
 

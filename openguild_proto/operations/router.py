@@ -109,7 +109,7 @@ class Router:
         return Matched(route, template, MappingProxyType(params))
 
     def _find(self, segments: list[str], client: bool) -> list[Route]:
-        """Return the routes of the most literal matching template: `@me` and `unread` win over a parameter."""
+        """Return the routes of the most literal matching template: `@me` and `unread` take precedence over a parameter."""
         node: _Node | None = self._root
         for segment in segments:
             if node is None:

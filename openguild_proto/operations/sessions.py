@@ -36,7 +36,7 @@ from openguild_proto.timestamps import from_millis
     auth="none", body=Login, limits=(Limit.ATTEMPTS,), errors=(ErrorCode.INVALID_CREDENTIALS,),
 )  # fmt: skip
 def login(call: Call[Login, None]) -> Operation[Response]:
-    """Log in on a device, and end its former session."""
+    """Log in on a device, and end its previous session."""
     ctx, request, body = call.ctx, call.request, call.body
     with attempt_from(ctx, request.client_address):
         identifier, secret = body.identifier.strip(), body.secret.strip()

@@ -28,7 +28,7 @@ from openguild_proto.timestamps import from_millis
     rights=in_guild(Permission.MANAGE_MEMBERS), body=TimeOut, query=(REASON,),
 )  # fmt: skip
 def time_out(call: Call[TimeOut, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """Let a member of a lower rank only read for some time, in place of a time-out that they have already."""
+    """Let a member of a lower rank only read for some time; this replaces an existing time-out."""
     if not 1 <= call.body.secs <= MAX_TIMEOUT_SECS:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("secs", f"must be 1 to {MAX_TIMEOUT_SECS}"),))
     member = yield from FindMember(guild_id=guild_id, user_id=user_id)
@@ -54,7 +54,7 @@ def time_out(call: Call[TimeOut, GuildAccess], guild_id: str, user_id: str) -> O
     rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,),
 )  # fmt: skip
 def end_timeout(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """End a time-out before its time, whichever moderator set it."""
+    """End a time-out of any moderator early."""
     ended = yield from EndTimeout(
         author=call.claims.author,
         guild_id=guild_id,

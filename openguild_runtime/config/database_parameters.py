@@ -39,7 +39,7 @@ _WITHOUT_EFFECT = frozenset({
     "max_protocol_version",
 })  # fmt: skip
 
-# Parameters that the driver does not support, with the values that have no effect, and the remedy for all others.
+# Parameters that the driver does not support: the values that change nothing, and the fix for others.
 _NOT_KEPT: dict[str, tuple[tuple[str, ...], str]] = {
     "channel_binding": (("disable", "prefer"), _PROVE),
     "require_auth": ((), _PROVE),
@@ -94,7 +94,7 @@ def _is_kept(name: str, value: str) -> bool:
     if name in _NOT_KEPT:
         nothing, mend = _NOT_KEPT[name]
         if value not in nothing:
-            raise ValueError(f"its {name} cannot be kept to by this server; {mend}")
+            raise ValueError(f"its {name} is not supported by this server; {mend}")
         return False
     if name not in _KNOWN:
         _check_setting(name)

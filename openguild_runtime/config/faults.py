@@ -1,4 +1,4 @@
-"""Formats pydantic's errors about the configuration, each as one line: the key, the problem, the remedy, where it is set.
+"""Formats pydantic's finding about the configuration as one line: the key, the problem, the fix, where it is set.
 
 Lines begin with the words of earlier releases if they had such an error, because scripts look for them (PROTOCOL 13.2.1).
 """
@@ -16,7 +16,7 @@ from openguild_runtime.config.declared import ConfigKey, model_of, section_of
 from openguild_runtime.config.layers import nearest
 from openguild_runtime.config.values import EXAMPLE
 
-# By pydantic's type of error: the problem and the remedy.
+# The problem of a value of the wrong kind, and the fix.
 _KINDS = {
     "bool_parsing": "is neither true nor false; write one of the two",
     "bool_type": "is neither true nor false; write one of the two",

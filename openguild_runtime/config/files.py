@@ -25,7 +25,7 @@ _LONG_NUMBER = re.compile(rf"\d[\d_]{{{MAX_DIGITS},}}")
 
 
 class BadFile(Exception):
-    """A file is invalid. The text is the problem and the remedy, without the file's name."""
+    """The problem of a file and the fix, without its name."""
 
 
 def read_text(path: Path) -> str:
@@ -151,4 +151,4 @@ def _at(text: str, offset: int, problem: str) -> BadFile:
 def _bad(line: int, column: int, problem: str) -> BadFile:
     shown = _QUOTED.sub(lambda quoted: quoted[0] if _MARKS.fullmatch(quoted[0]) else "...", problem)
     words = " ".join(shown.split())
-    return BadFile(f", line {line}, column {column}: {words[:1].lower()}{words[1:]}; mend the syntax there")
+    return BadFile(f", line {line}, column {column}: {words[:1].lower()}{words[1:]}; correct the syntax there")

@@ -38,7 +38,7 @@ REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
 
 
 class ConfigError(Exception):
-    """The configuration is invalid. `lines` has a line for each fault: the key, the problem, the remedy; never a secret.
+    """A line for each fault: the key, the problem of its value, and the fix. Never contains a secret.
 
     The text is the first line, with the number of the others.
     """

@@ -365,7 +365,7 @@ def _shown_item(item: Any) -> Any:
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> ServerConfig:
-    """Collect the layers and check the result. Raises ConfigError, which lists all faults and never contains a secret."""
+    """Collect the layers and check the result. Raises ConfigError: for each fault key, problem, fix; never a secret."""
     problems = Problems()
     collected = collect(flags, environ, directory, ServerConfig, problems)
     try:

@@ -1,4 +1,4 @@
-"""Types of the configuration's values, with their checks. The text of an error has the problem and the remedy.
+"""Types of the configuration's values, with their checks. A check's text names the problem and the fix.
 
 Texts never quote a value, which may be a secret. faults.py prepends the key.
 """

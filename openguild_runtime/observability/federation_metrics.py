@@ -21,33 +21,33 @@ class FederationMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._servers: set[str] = set()
         failures = Counter(
-            "openguild_federation_failures", "Requests to other servers without an answer that counts",
+            "openguild_federation_failures", "Requests to other servers without a valid answer, by cause",
             ["reason"], registry=registry,
         )  # fmt: skip
         self._failures = {reason: failures.labels(reason) for reason in PEER_FAILURES}
         self._failed = Counter(
             "openguild_federation_failed_requests",
-            "Requests without an answer that counts, by server",
+            "Requests to other servers without a valid answer, by server",
             ["server"],
             registry=registry,
         )
         self._asked = Counter(
-            "openguild_federation_answers", "Answers of other servers that count", ["server"], registry=registry
+            "openguild_federation_answers", "Valid answers of other servers", ["server"], registry=registry
         )
         self._heard = Counter(
-            "openguild_federation_requests", "Requests of other servers whose signature was good",
+            "openguild_federation_requests", "Requests of other servers with a valid signature",
             ["server"], registry=registry,
         )  # fmt: skip
         self.deliveries = DeliveryCollector(self.label)
         registry.register(self.deliveries)
         self._ahead = Gauge(
             "openguild_federation_clock_ahead_seconds",
-            "How far the clock of another server was ahead of ours at its last request; 300 either way are refused",
+            "How far another server's clock was ahead of ours at its last request; beyond 300 either way it is refused",
             ["server"], registry=registry,
         )  # fmt: skip
         self._lost = Gauge(
             "openguild_federation_lost_owner_guilds",
-            "Guilds mirrored from a server that has not been heard of for federation.owner_lost_after_secs",
+            "Guilds mirrored from a server without contact for federation.owner_lost_after_secs",
             ["server"], registry=registry,
         )  # fmt: skip
 

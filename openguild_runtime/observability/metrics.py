@@ -141,7 +141,7 @@ class Metrics:
         self._gateway_logs = self._gauge("openguild_gateway_subscriptions", "Logs that gateway sockets follow")
         self._gateway_from_log = self._gauge(
             "openguild_gateway_catching_up",
-            "Of these, logs that storage serves: the socket began behind the newest events, or reads too slowly",
+            "Logs of gateway sockets that storage serves: the socket began behind the newest events, or reads too slowly",
         )
         self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
         self._replayed = self._counter("openguild_replay_events", "Events replayed from the log to joining streams")
@@ -150,12 +150,12 @@ class Metrics:
         self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
         self._unindexed = self._gauge(
             "openguild_search_unindexed_messages",
-            "Messages that waited for the search index at the last look, once a minute",
+            "Messages not yet in the search index, counted once a minute",
         )
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
         self._shared_free = self._gauge(
             "openguild_db_shared_places_free",
-            "Reads that could begin now: places of the pool that are not reserved and free",
+            "Connections of the pool that are free for reads: not reserved and not in use",
         )
         self._db_ready = self._gauge("openguild_db_ready", "1 if the last probe could read and write the database")
         self._db_failures = self._counter(
@@ -189,7 +189,7 @@ class Metrics:
         self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill gaps")
         self._renewals = self._gauge(
             "openguild_epoch_renewals",
-            "How often all logs were given new epochs because the database may have lost commits, as it counts that itself",
+            "How often all logs got new epochs because the database may have lost commits, as counted in the database",
         )
         self._latency = self._histogram(
             "openguild_delivery_seconds", "From an event's release to the flush of its channel", FAST_BUCKETS

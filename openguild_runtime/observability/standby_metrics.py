@@ -22,7 +22,7 @@ class StandbyCollector(Collector):
         )
         reads = CounterMetricFamily(
             "openguild_standby_reads",
-            "Reads meant for this standby, by the server that answered: the primary where it was late or failed",
+            "Reads planned for this standby, by the server that answered: the primary, if the standby was late or failed",
             labels=["standby", "by"],
         )
         for number, stats in enumerate(self.standbys):

@@ -1,6 +1,6 @@
 """Checks of the configuration before a start, shared by `config check` and the server (PROTOCOL 4.4.1, 11.4.4).
 
-All checks raise ConfigError, which names the key, the fault and the remedy.
+Everything raises ConfigError: for each fault the key, the problem and the fix.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _require_storage(config: ServerConfig) -> None:
             )
         raise ConfigError(
             "storage: none is chosen: pass --embedded for a private one, set database_url, "
-            "or name --storage memory (everything is lost at a restart)"
+            "or pass --storage memory (all data is lost at exit)"
         )
 
 
@@ -211,7 +211,7 @@ def _require_usable(key: str, path: Path) -> None:
     except OSError as failure:
         reason = _reason(failure)
     if reason:
-        raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): mend that, or name another")
+        raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): fix that, or name another directory")
 
 
 def _standing(path: Path) -> Path:
