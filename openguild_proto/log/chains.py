@@ -1,6 +1,6 @@
-"""Computes values of receipt chains from what is kept of them and the ids of events (PROTOCOL 16.9).
+"""Computes values of receipt chains from stored values and the ids of events (PROTOCOL 16.9).
 
-A chain is computed when somebody needs a value, from the last kept one before it; nothing is computed when an event is stored.
+A value is computed when it is needed, from the last stored one before it. Storing an event computes nothing.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from openguild_proto.limits import CHAIN_STEP
 from openguild_proto.mirror_records import Snapshot
 from openguild_proto.records import LogPlace, Record
 
-READ_IDS = 1_000  # in one reading
+READ_IDS = 1_000  # per query
 MAX_CACHED_LOGS = 1_000
-CACHED_VALUES = 4  # of a log: of the peers some are behind others
+CACHED_VALUES = 4  # per log: peers may be at different positions
 
 
 class Receipt(Record, frozen=True):
-    """The value of a chain at a place, and the owner's signature of it. `signature` None: the owner has no key."""
+    """The value of a chain at a position, and the owner's signature of it. `signature` None: the owner has no key."""
 
     point: ChainPoint
     signature: bytes | None
 
     @property
     def text(self) -> str | None:
-        """The signature as it travels."""
+        """The signature as sent to other servers."""
         return encode_unpadded(self.signature) if self.signature is not None else None
 
 
 class ChainCache:
-    """The newest values of the chains that are used most, so that live delivery reads none."""
+    """The newest values of the most used chains, so that live delivery reads none from the store."""
 
     def __init__(self, max_logs: int = MAX_CACHED_LOGS) -> None:
         self._max_logs = max_logs
-        self._values: dict[str, dict[LogPlace, bytes]] = {}  # by log, the one used last at the end
+        self._values: dict[str, dict[LogPlace, bytes]] = {}  # by log, most recently used last
 
     def get(self, place: LogPlace) -> bytes | None:
-        """Return the value at `place`, if it is here."""
+        """Return the value at `place` if it is cached, else None."""
         values = self._values.pop(place.log_id, None)
         if values is None:
             return None
@@ -50,7 +50,7 @@ class ChainCache:
         return values.get(place)
 
     def add(self, point: ChainPoint) -> None:
-        """Keep a value, and drop the oldest one of its log or of all."""
+        """Add a value. Evicts the oldest one of its log, or the least recently used log."""
         values = self._values.pop(point.place.log_id, {})
         self._values[point.place.log_id] = values
         values[point.place] = point.hash
@@ -61,7 +61,7 @@ class ChainCache:
 
 
 def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) -> ChainPoint:
-    """Return the value behind these events, which follow `point`. Values to be kept are appended to `passed`."""
+    """Return the value after these events, which follow `point`. Appends the values to store to `passed`."""
     place, chain = point.place, point.hash
     sequence = place.sequence
     for sequence, event_id in enumerate(event_ids, start=place.sequence + 1):
@@ -72,9 +72,9 @@ def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) 
 
 
 def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
-    """Return the values at these places, one for each log.
+    """Return the values at these positions, at most one per log.
 
-    A place before its chain begins, or that the log does not have, is left out.
+    Positions before the beginning of a chain, or beyond the end of the log, are omitted.
     """
     found: dict[LogPlace, bytes] = {}
     if not places:
@@ -99,14 +99,12 @@ def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
 
 
 def begun_chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
-    """Return the values at these places, one for each log; a chain that has not begun begins there."""
+    """Return the values at these positions, at most one per log. Chains that do not exist begin there."""
     found = yield from chains_at(places)
     missing = [place for place in places if place not in found]
     if missing:
-        begins = [
-            ChainPoint(place, first_link(place.log_id, place.epoch, place.sequence)) for place in missing
-        ]  # where another process has begun one meanwhile, that one counts
-        yield from BeginChains(points=tuple(begins))
+        begins = [ChainPoint(place, first_link(place.log_id, place.epoch, place.sequence)) for place in missing]
+        yield from BeginChains(points=tuple(begins))  # does not replace a chain of another process
         found |= yield from chains_at(missing)
     return found
 
@@ -127,7 +125,7 @@ def signed(point: ChainPoint, signer: EventSigner | None) -> Receipt:
 
 
 def with_chains(snapshot: Snapshot) -> Operation[Snapshot]:
-    """Return the snapshot with the values of the receipt chains at its heads; those that have not begun begin there."""
+    """Return the snapshot with the receipt chains at its heads. Chains that do not exist begin there."""
     of_guild = LogPlace(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
     of_channels = [LogPlace(each.channel_id, each.epoch, each.sequence) for each in snapshot.channels]
     found = yield from begun_chains_at((of_guild, *of_channels))

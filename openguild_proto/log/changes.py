@@ -1,10 +1,10 @@
-"""Decides a batch of appends, of which some change messages, on what a store has read.
+"""Decides a batch of appends, some of which change messages, from the rows that a store has read.
 
-Appends are decided in order, and each sees what those before it do: a message that is posted, edited and taken back in one
-batch ends as in three.
+Appends are decided in order, and each sees the effects of the earlier ones: a message that is posted, edited and redacted in one
+batch ends as in three batches.
 
-A store that has read under its locks gives every append with a `Judgement` to `decide`. Without locks it may read the messages
-and give all appends to `foresee`, if they are `foreseeable`. The result may be stored if, under the locks, those messages
+A store that has read under its locks passes every append with a `Judgement` to `decide`. Without locks it may read the messages
+and pass all appends to `foresee`, if they are `foreseeable`. The result may be stored if, under the locks, those messages
 have the same revisions, every author may post, and nothing is a repeat.
 """
 
@@ -40,61 +40,60 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
 
     head: int  # of the log
     messages: int  # of the log
-    living: bool  # the author's session
+    living: bool  # the author's session is active
     memberships: tuple[str | None, str | None]  # the author's roles in the guild and in the channel
     server_roles: tuple[str, ...]
     is_moved: bool = False  # the guild was handed over to another server
-    known: StoredEvent | None = None  # under the nonce or the event id
+    known: StoredEvent | None = None  # stored under the nonce or the event id
     known_fingerprint: bytes = b""
     message: MessageState | None = None  # the target of the change
-    has_reacted: bool = False  # the author, with the emoji of the change
-    pins: int = 0  # messages pinned to the channel, where the change pins one
-    texts: tuple[
-        tuple[int, bytes], ...
-    ] = ()  # of the target of a redaction: sequence and wire of each event with a text
+    has_reacted: bool = False  # whether the author has reacted with the emoji of the change
+    pins: int = 0  # messages pinned to the channel, if the change pins one
+    texts: tuple[tuple[int, bytes], ...] = ()  # of a redaction's target: sequence and wire of each event with a text
 
 
 @dataclass(slots=True)
 class NewEvent:
-    """An event to store. Sequence and number are counted from the start of the batch where it was foreseen."""
+    """An event to store. If it was foreseen, its sequence and number count from the start of the batch."""
 
     append: AppendEvent
     sequence: int
-    message_number: int  # messages of the log up to here
-    target: int | None  # the sequence of the message that it changes or answers, or `stray_place`
+    message_number: int  # messages in the log up to here
+    target: int | None  # sequence of the message that it changes or replies to, or `stray_place`
     wire: bytes
     fingerprint: bytes
 
 
 def stray_place(event_id: str) -> int:
-    """Return what stands for a message as the target of an edit that does nothing to it: it is not here, or another server has
-    other rules. Below every sequence, so it is no version of a message; two messages may share it.
+    """Return a placeholder for the target of an edit without an effect: it is not here, or other rules apply to it.
+
+    Below every sequence, so that the edit is no version of a message. Two messages may share it.
     """
     return -1 - (int.from_bytes(blake3(event_id.encode()).digest(8), "big") >> 1)
 
 
 @dataclass(slots=True)
 class ChangeBatch:
-    """Give every append to `decide`, in order; then store what stands in the members, in one transaction."""
+    """Pass every append to `decide`, in order; then store the contents of the public fields in one transaction."""
 
     events: list[NewEvent] = field(default_factory=list)
     states: dict[tuple[str, int], tuple[int, MessageState]] = field(default_factory=dict)
-    """Of changed messages, by channel and sequence: the place in `events` of the last change, and how the message is then."""
+    """By channel and sequence of changed messages: the index in `events` of the last change, and the message after it."""
     reactions: dict[tuple[str, int, str, str], tuple[int, bool]] = field(default_factory=dict)
-    """By channel, message, emoji and user: the place in `events` of the last change, and whether the reaction is there then.
-    Those before a clearing of them are not here any more."""
+    """By channel, message, emoji and user: the index in `events` of the last change, and whether the reaction exists after it.
+    Without those that were cleared later."""
     cleared: dict[tuple[str, int, str | None], None] = field(default_factory=dict)
-    """By channel, message and emoji (None: all): whose reactions from before the batch are to go, before those above are stored."""
+    """By channel, message and emoji (None: all): delete these reactions from before the batch, before storing those above."""
     redacted: dict[tuple[str, int], bytes] = field(default_factory=dict)  # wires of stored events without their text
     born_redacted: list[tuple[str, int, str]] = field(default_factory=list)
-    """Messages that came without their text: channel, sequence, the event id of their redaction."""
-    _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # of a channel: newest sequence, messages
-    _pins: dict[str, int] = field(default_factory=dict)  # of a channel: how many more than before the batch
-    _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # of a message: one of its readings
+    """Messages that arrived redacted: channel, sequence, event id of the redaction."""
+    _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # by channel: newest sequence, number of messages
+    _pins: dict[str, int] = field(default_factory=dict)  # by channel: pins added by the batch, may be negative
+    _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # by message: one of its reads
     _posted: dict[tuple[str, str], MessageState] = field(default_factory=dict)  # in this batch, by channel and event id
 
     def decide(self, append: AppendEvent, judgement: Judgement | None) -> Outcome:
-        """`judgement` None: there is no such channel. Without an author, another server has decided (`apply_decided`)."""
+        """Decide an append. `judgement` None: no such channel. Without an author, another server has decided (`apply_decided`)."""
         if judgement is None:
             return AppendFailure(kind="no_channel")
         try:
@@ -110,8 +109,9 @@ class ChangeBatch:
             return failure
 
     def foresee(self, append: AppendEvent, seen: SeenMessage | None) -> bool:
-        """Decide about a `foreseeable` append. `seen`: the message that it changes. False: the batch must be thrown away, for this
-        append may store nothing, or depends on more.
+        """Decide a `foreseeable` append. `seen`: the message that it changes.
+
+        Return False if the batch must be discarded, because this append may store nothing or depends on more.
         """
         change, author = append.change, append.author
         if change is None:
@@ -164,7 +164,7 @@ class ChangeBatch:
     def _message(
         self, append: AppendEvent, change: Change, user_id: str, judgement: Judgement
     ) -> tuple[MessageState | None, bool]:
-        """Return the message as the batch has left it, and whether the user has reacted to it with the emoji of the change."""
+        """Return the message as the batch has left it, and whether the user has reacted with the emoji of the change."""
         channel_id = append.channel_id
         before = self._posted.get((channel_id, change.target), judgement.message)
         if before is not None:
@@ -236,14 +236,14 @@ _UNREAD = Judgement(head=0, messages=0, living=True, memberships=(None, None), s
 
 
 def foreseeable(append: AppendEvent) -> bool:
-    """Whether it can be decided without more than the message that it changes."""
+    """Return whether an append can be decided from the message that it changes alone."""
     if append.change is not None and append.author is None:
         return False
     return permission_to_append(append.change, append.mentions) is Permission.SEND_MESSAGES
 
 
 def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Appended | AppendFailure:
-    """Return the answer to an append whose nonce or event id is stored already, as `known`."""
+    """Return the outcome of an append whose nonce or event id is already stored, as `known`."""
     if not is_same_post(
         fingerprint=append.fingerprint,
         stored_fingerprint=fingerprint,
@@ -255,7 +255,7 @@ def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Ap
 
 
 def _require_right(append: AppendEvent, judgement: Judgement) -> str:
-    """The author's effective role; empty where there is no author and nothing is decided."""
+    """Return the author's effective role, or "" without an author."""
     if append.author is None:
         return ""
     require_session(judgement.living)
