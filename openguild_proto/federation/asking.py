@@ -1,4 +1,4 @@
-"""Asks another server: where it is reached, whether it may be asked, and whether its answer counts (PROTOCOL 16.2.5, 16.3)."""
+"""Sends a request to another server: finds its address, checks the policy, and verifies the response (PROTOCOL 16.2.5, 16.3)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from openguild_proto.federation.peers import CONTACT_MS, REFRESH_MS, KnownPeers
 from openguild_proto.federation.policy import FederationPolicy, Mode, judge
 from openguild_proto.federation.signatures import verify_answer
 
-MAX_WAIT_SECS = 3_600.0  # ours: that another server may ask for
+MAX_WAIT_SECS = 3_600.0  # ours: maximum accepted Retry-After of another server
 
-UNREACHED = frozenset({"address", "connect", "tls"})  # nobody has got the request: it may be elsewhere now
-_UNSIGNED = {  # of answers to requests that were not taken
+UNREACHED = frozenset({"address", "connect", "tls"})  # the request did not arrive, so the server may have moved
+_UNSIGNED = {  # statuses of responses to requests that were not processed
     401: "refused",
     403: "denied_there",
     429: "overloaded",
@@ -39,7 +39,7 @@ _UNSIGNED = {  # of answers to requests that were not taken
 def ask_peer(
     asked: AskPeer, policy: FederationPolicy, known: KnownPeers, now: float, now_ms: int
 ) -> Operation[PeerAnswer]:
-    """Ask and return an answer whose signature is good. Raises PeerUnavailable.
+    """Send a request and return a response with a valid signature. Raises PeerUnavailable.
 
     `now`: monotonic seconds. `now_ms`: UTC milliseconds.
     """
@@ -70,7 +70,7 @@ def ask_peer(
             raise
         answer = yield from _exchange(asked, moved)
     fault = _fault(policy, peer, answer, now_ms)
-    # without a signature somebody else answers at its address
+    # An unsigned response may come from another server that now has its address.
     if fault is Fault.MISSING and server not in policy.addresses and known.may_try(server, now):
         peer = yield from _discovered(server, peer, known, now, required=False)
         moved = place_of(policy, peer)
@@ -110,7 +110,7 @@ def _discovered(server: str, peer: Peer, known: KnownPeers, now: float, *, requi
     except PeerUnavailable:
         if required:
             raise
-        return peer  # what is known is good until its keys are too old
+        return peer  # its known keys are valid until they expire
     known.put(server, peer, now)
     return peer
 
@@ -125,7 +125,7 @@ def _fault(policy: FederationPolicy, peer: Peer, answer: Exchanged, now_ms: int)
 
 
 def _unsigned(server: str, answer: Exchanged, fault: Fault) -> PeerUnavailable:
-    """An answer that does not count as the server's. What it says is a hint, which only delays."""
+    """Return the failure for a response without a valid signature. Its status and Retry-After are only used to delay."""
     reason = _UNSIGNED.get(answer.status, "unsigned") if fault is Fault.MISSING else "unsigned"
     wait_text = next((value for name, value in answer.headers if name == "retry-after"), "")
     wait_secs = min(float(wait_text), MAX_WAIT_SECS) if wait_text.isascii() and wait_text.isdigit() else None

@@ -1,4 +1,4 @@
-"""Finds where a server is reached and its keys, with bounds on everything (PROTOCOL 16.3)."""
+"""Discovers a server's address and keys, with bounds on everything (PROTOCOL 16.3)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WELL_KNOWN = "/.well-known/openguild"
 KEYS = "/federation/v1/keys"
 MAX_WELL_KNOWN_BYTES = 4_096  # ours: a URL and some versions
 MAX_REDIRECTS = 3
-FETCH_SECS = 5.0  # ours: of one request
+FETCH_SECS = 5.0  # ours: per request
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Place(NamedTuple):
-    """The address of a server: its URL, and the authority that requests name."""
+    """The address of a server: its base URL, and the authority for requests."""
 
     base_url: str
     authority: str
@@ -39,9 +39,9 @@ _decoder = msgspec.json.Decoder(_WellKnown)
 
 
 def place_of(policy: FederationPolicy, peer: Peer) -> Place | None:
-    """Return where a known server is reached; None: it is to be discovered.
+    """Return the address of a known server, or None if it must be discovered.
 
-    At a configured address it is asked under its own name, as a proxy there would be.
+    At a configured address it is requested under its own name, as by a reverse proxy.
     """
     mapped = policy.addresses.get(peer.server)
     if mapped is not None:
@@ -50,7 +50,7 @@ def place_of(policy: FederationPolicy, peer: Peer) -> Place | None:
 
 
 def discover(server: str, policy: FederationPolicy, now_ms: int) -> Operation[Peer]:
-    """Read where `server` is reached and its keys, store both and return what is known then. Raises PeerUnavailable."""
+    """Read the base URL and keys of `server`, store both, and return the peer. Raises PeerUnavailable."""
     known = (yield from FindPeer(server=server)) or Peer(server)
     mapped = policy.addresses.get(server)
     base_url = mapped if mapped is not None else (yield from _read_well_known(server))
@@ -76,7 +76,7 @@ def discover(server: str, policy: FederationPolicy, now_ms: int) -> Operation[Pe
 
 
 def _read_well_known(server: str) -> Operation[str]:
-    """Return the base URL. A server without the document is reached under its own name."""
+    """Return the base URL. A server without the document uses its own name."""
     base_url, target = f"https://{server}", WELL_KNOWN
     for _ in range(MAX_REDIRECTS + 1):
         fetched = yield from Fetch(

@@ -1,4 +1,4 @@
-"""Why a signature or a keys document is refused."""
+"""Reasons for which a signature or a keys document is refused."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import Enum
 
 
 class Fault(Enum):
-    """The reasons of 401 `signature_invalid` (PROTOCOL 16.2.7). They are labels of a metric, too."""
+    """The reasons of 401 `signature_invalid` (PROTOCOL 16.2.7), also labels of a metric."""
 
     MISSING = "missing"  # no signature with our tag
-    MALFORMED = "malformed"  # headers that are not as RFC 9421 and RFC 9651 have them
-    COMPONENT_MISSING = "component_missing"  # the signature does not cover what it must
+    MALFORMED = "malformed"  # the headers do not follow RFC 9421 and RFC 9651
+    COMPONENT_MISSING = "component_missing"  # the signature does not cover a required component
     EXPIRED = "expired"  # created too long ago
     FROM_FUTURE = "from_future"  # created too far ahead
     UNKNOWN_SERVER = "unknown_server"  # its keys could not be read
@@ -18,13 +18,13 @@ class Fault(Enum):
     REVOKED_KEY = "revoked_key"
     EXPIRED_KEY = "expired_key"
     BAD_SIGNATURE = "bad_signature"  # another key, or method, authority, path, query, digest or parameters differ
-    WRONG_DIGEST = "wrong_digest"  # the body is not the one that was signed
+    WRONG_DIGEST = "wrong_digest"  # the body does not match the digest
     REPLAYED = "replayed"  # this nonce was used before
-    WRONG_SERVER = "wrong_server"  # an answer signed by another server than the one asked
+    WRONG_SERVER = "wrong_server"  # a response signed by another server than the requested one
 
 
 class SignatureFault(Exception):
-    """A signature is not good; `reason` says why."""
+    """A signature is not valid. `reason` has the cause."""
 
     def __init__(self, reason: Fault) -> None:
         super().__init__(reason.value)
@@ -32,4 +32,4 @@ class SignatureFault(Exception):
 
 
 class KeysFault(Exception):
-    """A keys document is not good; the message says why."""
+    """A keys document is not valid. The message has the cause."""

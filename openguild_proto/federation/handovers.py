@@ -1,4 +1,4 @@
-"""Statements by which a guild's owner hands it over: what is signed, and which one counts (PROTOCOL 16.10)."""
+"""Statements by which a guild's owner hands it over: their signatures, and which one counts (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from openguild_proto.mirror_records import Handover, Tenure
 
 MOVE, SUCCESSION = "move", "succession"
 DOMAIN = b"openguild-handover\n"
-MOVE_MS = 3_650 * DAY_MS  # a move is done at once; servers that were away follow it later
+MOVE_MS = 3_650 * DAY_MS  # long, because servers that were away follow a move later
 SUCCESSION_MS = 366 * DAY_MS
 REVOKED = "it was revoked"
-MAX_SIGNATURES = 4  # ours: the current key and the one before it
+MAX_SIGNATURES = 4  # ours: usually the current and the previous key
 
 
 def signed_handover(handover: Handover, signers: Iterable[EventSigner]) -> Handover:
-    """Return the statement with signatures of the owner's keys."""
+    """Return the statement with the signatures of the owner's keys."""
     signed = handover_bytes(handover)
     signatures = {signer.key_id: encode_unpadded(signer.sign_bytes(signed)) for signer in signers}
     return msgspec.structs.replace(handover, signatures=signatures)
 
 
 def handover_bytes(handover: Handover) -> bytes:
-    """Return what is signed. It begins as no event, receipt or document of keys does."""
+    """Return the bytes to sign. Their prefix differs from those of events, receipts and keys documents."""
     members = msgspec.to_builtins(msgspec.structs.replace(handover, signatures={}))
     return DOMAIN + canonical_json({**members, "serial": handover.serial})
 
 
 def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
-    """Return whether one of `keys`, of its owner by `ed25519:<id>`, has signed the statement."""
+    """Return whether the statement has a valid signature by one of `keys`: its owner's, by `ed25519:<id>`."""
     if not 0 < len(handover.signatures) <= MAX_SIGNATURES:
         return False
     try:
@@ -54,7 +54,7 @@ def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
 
 
 def names_servers(handover: Handover) -> bool:
-    """Return whether the owner and the server that is to follow it can be servers."""
+    """Return whether the owner and the server to follow it have valid server names."""
     try:
         parse_server_name(handover.owner)
         parse_server_name(handover.to)
@@ -64,9 +64,9 @@ def names_servers(handover: Handover) -> bool:
 
 
 def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) -> tuple[Handover, ...]:
-    """Return the statements that lead to `to` as the newest owner, one after the other, from one of `owners` by term; () if none.
+    """Return the consecutive statements that lead from one of `owners`, by term, to `to` as the newest owner, or () if none do.
 
-    Signatures are not looked at.
+    Signatures are not checked.
     """
     by_term = {each.term: each for each in handovers}
     newest = max((term for term, each in by_term.items() if each.to == to), default=0)
@@ -79,9 +79,9 @@ def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) 
 
 
 def handover_problem(handover: Handover, tenure: Tenure, owner: str, now_ms: int) -> str | None:
-    """Return why a statement does not count for a guild that `owner` is known to own; None: it does, if it is signed.
+    """Return why a statement does not count for a guild of `owner`, or None if it does when it is signed.
 
-    Only one for the next term counts, so a statement counts once, and none from before another hand-over does.
+    Only a statement for the next term counts, so each counts once, and none from before another hand-over does.
     """
     if handover.kind not in {MOVE, SUCCESSION} or handover.guild_id != tenure.guild_id:
         return "it is of another kind or guild"

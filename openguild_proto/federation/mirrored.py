@@ -1,4 +1,4 @@
-"""The channels that were found to be mirrored: their posts go to the owner, so that to try and store one here is a wasted trip."""
+"""Remembers which channels are mirrored. Their posts go to the owner, so trying to store them here first wastes a query."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_KNOWN = 10_000  # ours: some 100 bytes each
 
 
 class MirroredChannels:
-    """One per process: a hint alone, which the database corrects."""
+    """The known mirrored channels; one per process. Only a hint: the database decides."""
 
     __slots__ = ("_known",)
 
@@ -19,7 +19,7 @@ class MirroredChannels:
         return channel_id in self._known
 
     def note(self, channel_id: str, *, mirrored: bool) -> None:
-        """Keep what the database says of a channel."""
+        """Record the database's answer for a channel."""
         if not mirrored:
             self._known.pop(channel_id, None)
             return

@@ -8,60 +8,60 @@ from contextlib import contextmanager
 
 from openguild_proto.effects.federation import Peer
 
-FRESH_SECS = 1.0  # a ruling of the operator holds on every replica after that
-RETRY_SECS = 60.0  # PROTOCOL 16.3.6: between two attempts to read the keys of a server
-FIRST_RETRY_SECS = 5.0  # PROTOCOL 16.3.6: after one that failed; then twice as long each time
-REFRESH_MS = 3_600_000  # PROTOCOL 16.3.6: after which the keys of a server are read again
-CONTACT_MS = 60_000  # ours: between two notes of contact
+FRESH_SECS = 1.0  # then a ruling of the operator is in force on every replica
+RETRY_SECS = 60.0  # PROTOCOL 16.3.6: between two attempts to read a server's keys
+FIRST_RETRY_SECS = 5.0  # PROTOCOL 16.3.6: after a failed attempt; then doubled
+REFRESH_MS = 3_600_000  # PROTOCOL 16.3.6: between two reads of a server's keys
+CONTACT_MS = 60_000  # ours: between two writes of the time of contact
 MEGABYTE = 1024 * 1024
-MAX_KNOWN = 1_024  # ours: of servers; the one that was used longest ago is dropped
+MAX_KNOWN = 1_024  # ours: servers; the least recently used one is evicted
 
 
 class KnownPeers:
-    """Peers as the store had them a moment ago, and when reading the keys of a server was last tried."""
+    """Recently read peers, and the times of attempts to read their keys."""
 
     __slots__ = ("_bytes", "_peers", "_tried", "_under_way")
 
     def __init__(self) -> None:
         self._peers: OrderedDict[str, tuple[float, Peer | None]] = OrderedDict()
-        self._bytes: OrderedDict[str, int] = OrderedDict()  # of each server since its last whole megabyte
+        self._bytes: OrderedDict[str, int] = OrderedDict()  # of each server since its last complete megabyte
         self._tried: OrderedDict[str, tuple[float, float]] = OrderedDict()  # when, and how long to wait from then on
-        self._under_way: dict[str, int] = {}  # servers whose keys are being read: by how many
+        self._under_way: dict[str, int] = {}  # servers whose keys are being read: number of readers
 
     def has(self, server: str, now: float) -> bool:
-        """Return whether `get` may be asked instead of the store."""
+        """Return whether `get` may be used instead of the store."""
         found = self._peers.get(server)
         return found is not None and now - found[0] < FRESH_SECS
 
     def get(self, server: str) -> Peer | None:
-        """Return what was put last."""
+        """Return the cached peer. Raises KeyError if there is none."""
         return self._peers[server][1]
 
     def put(self, server: str, peer: Peer | None, now: float) -> None:
-        """Remember what the store has said."""
+        """Cache the peer as read from the store. None: unknown."""
         self._peers[server] = (now, peer)
         self._peers.move_to_end(server)
         if len(self._peers) > MAX_KNOWN:
             self._peers.popitem(last=False)
 
     def count_bytes(self, server: str, nbytes: int) -> int:
-        """Count bytes of a server, and return how many megabytes are full with them that were not before."""
+        """Count bytes of a server, and return the number of megabytes that they complete."""
         full, self._bytes[server] = divmod(self._bytes.pop(server, 0) + nbytes, MEGABYTE)
         if len(self._bytes) > MAX_KNOWN:
             self._bytes.popitem(last=False)
         return full
 
     def drop(self, server: str) -> None:
-        """Forget a server, whose row has changed."""
+        """Remove a server whose row has changed."""
         self._peers.pop(server, None)
 
     def retry(self, server: str) -> None:
-        """Let the keys of a server be read again at once, and its row."""
+        """Allow the server's keys, and its row, to be read again at once."""
         self._tried.pop(server, None)
         self.drop(server)
 
     def may_try(self, server: str, now: float) -> bool:
-        """Return whether its keys may be read again now, or are being read, and remember that they are."""
+        """Return whether its keys may be read now, or are being read. Records the start of an attempt."""
         if self.is_trying(server):
             return True
         tried, wait_secs = self._tried.get(server, (now, 0.0))
@@ -74,12 +74,12 @@ class KnownPeers:
         return True
 
     def is_trying(self, server: str) -> bool:
-        """Return whether its keys are being read; all callers wait for the same answer."""
+        """Return whether its keys are being read. All callers wait for the same result."""
         return server in self._under_way
 
     @contextmanager
     def trying(self, server: str) -> Iterator[None]:
-        """Read its keys within this context. An exception delays the next attempt."""
+        """Read the server's keys in this context. An exception delays the next attempt."""
         self._under_way[server] = self._under_way.get(server, 0) + 1
         failed = True
         try:

@@ -1,28 +1,26 @@
-"""When a mirror last settled with an owner what only the two of them know: who has left, and which mirrors are to go."""
+"""Schedules the rounds in which a mirror reconciles with an owner: users who have left, and mirrors to delete."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 UPKEEP_SECS = 60.0  # PROTOCOL 16.8.15: between two rounds with one owner
-MAX_KNOWN = 1_024  # ours: of owners, and of guilds that were denied
+MAX_KNOWN = 1_024  # ours: owners, and guilds that were denied
 
 
 class Upkeep:
-    """One per process. `now`: monotonic seconds."""
+    """The state of the rounds; one per process. `now`: monotonic seconds."""
 
     __slots__ = ("_denied", "_rounds", "_unmirrored", "past")
 
     def __init__(self) -> None:
-        self._rounds: OrderedDict[str, float] = OrderedDict()  # by owner: when the last one began
-        self._denied: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # by guild: when the owner first said that it is not mirrored
+        self._rounds: OrderedDict[str, float] = OrderedDict()  # by owner: start of the last round
+        self._denied: OrderedDict[str, float] = OrderedDict()  # by guild: when the owner first said it is not mirrored
         self._unmirrored: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by owner: a guild, and since when
-        self.past: dict[str, str | None] = {}  # by owner: the guild that was asked about last
+        self.past: dict[str, str | None] = {}  # by owner: the guild that was checked last
 
     def begin(self, owner: str, now: float) -> bool:
-        """Return whether a round with an owner is due; then it begins."""
+        """Return whether a round with an owner is due, and record its start."""
         if self._rounds.get(owner, float("-inf")) + UPKEEP_SECS > now:
             return False
         self._rounds[owner] = now
@@ -32,24 +30,27 @@ class Upkeep:
         return True
 
     def confirmed(self, guild_id: str) -> None:
-        """The owner says that a guild is mirrored."""
+        """Record that the owner says that a guild is mirrored."""
         self._denied.pop(guild_id, None)
 
     def denied(self, guild_id: str, now: float) -> bool:
-        """The owner says that a guild is not mirrored. Returns whether it has said so before, and not just now."""
+        """Record that the owner says that a guild is not mirrored. Return whether it also said so some time ago."""
         first = self._denied.setdefault(guild_id, now)
         if len(self._denied) > MAX_KNOWN:
             self._denied.popitem(last=False)
         return first + UPKEEP_SECS / 2 <= now
 
     def unmirrored(self, owner: str, guild_id: str, now: float) -> None:
-        """The owner delivers a guild that is not mirrored here."""
+        """Record that the owner delivers a guild that is not mirrored here."""
         self._unmirrored.setdefault(owner, (guild_id, now))
         if len(self._unmirrored) > MAX_KNOWN:
             self._unmirrored.popitem(last=False)
 
     def take_unmirrored(self, owner: str, now: float) -> str | None:
-        """Return a guild that the owner delivered in vain a while ago: longer than an answer to a join takes."""
+        """Return a guild that the owner began to deliver in vain some time ago, or None.
+
+        That time is longer than the response to a join takes.
+        """
         guild_id, since = self._unmirrored.get(owner, (None, now))
         if since + UPKEEP_SECS / 2 > now:
             return None
