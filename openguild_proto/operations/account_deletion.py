@@ -25,9 +25,9 @@ from openguild_proto.records import Author, UserRecord
 from openguild_proto.schemas.accounts import PasswordConfirmation
 from openguild_proto.sessions.passwords import secret_problems
 
-ROUNDS = 3  # ours: of leaving guilds, which the user may join meanwhile
-MAX_TOLD_AT_ONCE = 10  # ours: guilds whose owner servers hear at once that the user leaves, until one does not answer
-MAX_NAMED = 20  # guilds in the refusal
+ROUNDS = 3  # ours: rounds of leaving guilds, because the user may join others meanwhile
+MAX_TOLD_AT_ONCE = 10  # ours: guilds whose owner servers are told at once, until one does not respond
+MAX_NAMED = 20  # guilds listed in the error
 OWNED_ALONE = "first delete the guilds that have no other owner, or give them one"
 
 
@@ -37,7 +37,7 @@ OWNED_ALONE = "first delete the guilds that have no other owner, or give them on
     errors=(ErrorCode.WRONG_PASSWORD, ErrorCode.LAST_OWNER, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response]:
-    """Leave all guilds, then delete the account. A repeat goes on where one before it has stopped."""
+    """Leave all guilds, then delete the account. A repeat continues where an earlier request stopped."""
     ctx, author = call.ctx, call.claims.author
     with attempt_from(ctx, call.request.client_address):
         password = call.body.current_password.strip()
@@ -52,7 +52,7 @@ def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response
                 left.append((guild_id, (yield from _leave_or_ask(author, guild_id, ctx.wall_ms))))
         yield from _tell_owners(ctx, author.user_id, left)
         outcome = yield from DeleteAccount(author=author, checked_hash=checked_hash, now_ms=ctx.wall_ms)
-        if outcome is AccountDeletion.DONE:  # an operator who restores a backup looks for these
+        if outcome is AccountDeletion.DONE:  # logged for an operator who restores a backup later
             yield from WarnOperator("account deleted", (("user_id", author.user_id),))
             return Response.empty()
         if outcome is AccountDeletion.STALE:
@@ -61,9 +61,9 @@ def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response
 
 
 def delete_by_operator(user_id: str, now_ms: int) -> Operation[UserRecord | None]:
-    """Delete the account of a user of this server, whatever their password is; return what it was, None: there is none.
+    """Delete the account of a user of this server without their password. Return the account, or None if there is none.
 
-    Guilds of other servers do not keep it, also where the user is their only owner. Raises Refusal as `delete_account` does.
+    Mirrored guilds do not prevent it, even if the user is their only owner. Raises Refusal as `delete_account` does.
     """
     for _ in range(ROUNDS):
         user = yield from FindUser(user_id=user_id)
@@ -81,7 +81,7 @@ def delete_by_operator(user_id: str, now_ms: int) -> Operation[UserRecord | None
 def _guilds_of(user_id: str, *, keeping_mirrored: bool = True) -> Operation[list[str]]:
     """Return the guilds that the user is a member of. Raises Refusal 409 if they are the only owner of one.
 
-    `keeping_mirrored`: guilds of other servers count as well.
+    `keeping_mirrored`: also for guilds of other servers.
     """
     alone = yield from ListOwnedAlone(user_id=user_id, limit=MAX_NAMED, with_mirrored=keeping_mirrored)
     if alone:
@@ -95,7 +95,7 @@ def _guilds_of(user_id: str, *, keeping_mirrored: bool = True) -> Operation[list
 
 @contextmanager
 def _already_left() -> Iterator[None]:
-    """Leave a guild within this context: the user may have been removed from it meanwhile."""
+    """Leave a guild in this context. Ignores 404, because the user may have been removed from it."""
     try:
         yield
     except Refusal as refusal:
@@ -104,9 +104,9 @@ def _already_left() -> Iterator[None]:
 
 
 def _leave(author: Author, guild_id: str, now_ms: int, *, even_last: bool = False) -> Operation[str | None]:
-    """End a membership. Return the owner server of a mirrored guild, which is not asked but told: it could keep the account.
+    """End a membership. Return the owner server of a mirrored guild, which must then be told; it cannot prevent the deletion.
 
-    `even_last`: also that of the only owner of a mirrored guild.
+    `even_last`: also of the only owner of a mirrored guild.
     """
     user_id = author.user_id
     access = yield from FindGuildAccess(guild_id=guild_id, user_id=user_id)
@@ -118,7 +118,7 @@ def _leave(author: Author, guild_id: str, now_ms: int, *, even_last: bool = Fals
 
 
 def _leave_or_ask(author: Author, guild_id: str, now_ms: int) -> Operation[str | None]:
-    """End a membership as `_leave` does. Where a move has begun, the owner is asked: a repeat then finds the user gone."""
+    """End a membership as `_leave` does. During a move, ask the owner instead; a repeat then finds that the user has left."""
     try:
         return (yield from _leave(author, guild_id, now_ms))
     except Refusal as refusal:
@@ -133,7 +133,7 @@ def _leave_or_ask(author: Author, guild_id: str, now_ms: int) -> Operation[str |
 
 
 def _tell_owners(ctx: Context, user_id: str, left: list[tuple[str, str | None]]) -> Operation[None]:
-    """Tell owner servers that the user has left. It comes last: after one that takes too long, a repeat has nobody to tell."""
+    """Tell owner servers that the user has left. Called last, so that a repeat after a timeout has nobody left to tell."""
     mirrored = [(guild_id, owner) for guild_id, owner in left if owner is not None]
     for guild_id, owner in mirrored[:MAX_TOLD_AT_ONCE]:
         if not (yield from tell_left(ctx, owner, guild_id, RemoteUser(user_id, DELETED_USERNAME))):

@@ -23,7 +23,7 @@ from openguild_proto.schemas.guilds import Ban
     rights=in_guild(Permission.MANAGE_MEMBERS), query=PAGE, response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_bans(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """List who may not join a guild, by the time of the ban."""
+    """List the banned users of a guild, by the time of the ban."""
     page = asked_page(call.query)
 
     def find(user_id: str) -> Operation[PageCursor | None]:
@@ -46,7 +46,7 @@ def _cursor_of(ban: GuildBan) -> PageCursor:
     rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,), errors=(ErrorCode.LIMIT_REACHED,),
 )  # fmt: skip
 def ban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """Ban a user, and remove them if they are a member of a lower rank. A ban that there is already stays as it is."""
+    """Ban a user, and remove them if they are a member of a lower rank. An existing ban stays as it is."""
     member = yield from FindMember(guild_id=guild_id, user_id=user_id)
     held = member.role if member is not None else None
     require_ban(call.role, held, own=user_id == call.claims.user_id)
@@ -68,7 +68,7 @@ def ban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Oper
     rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,),
 )  # fmt: skip
 def unban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """End a ban, whichever moderator made it: the user may join again."""
+    """End a ban, whoever made it. The user may join again."""
     unbanned = yield from UnbanUser(
         author=call.claims.author,
         guild_id=guild_id,

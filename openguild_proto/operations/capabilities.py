@@ -1,4 +1,4 @@
-"""`GET /client/v1`: what the server offers and within what bounds, for anybody (PROTOCOL 13.1.5)."""
+"""`GET /client/v1`: the server's features and limits, for anybody (PROTOCOL 13.1.5)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ PAGES = PageLimits(
     auth="none", query=None, client=False, response_headers=("Cache-Control",),
 )  # fmt: skip
 def show_capabilities(call: Call[None, None]) -> Operation[Response]:
-    """Show versions, features and limits; they may be kept for a minute."""
+    """Show versions, features and limits. Clients may cache them for a minute."""
     yield from ()
     body = _described(call.ctx.service.settings)
     return Response(
@@ -70,7 +70,7 @@ def show_capabilities(call: Call[None, None]) -> Operation[Response]:
     )
 
 
-@lru_cache(maxsize=4)  # settings change when an operator changes them
+@lru_cache(maxsize=4)  # settings only change when an operator changes them
 def _described(settings: Settings) -> bytes:
     messaging, websocket, guilds = settings.messaging, settings.websocket, settings.guilds
     offered = Capabilities(

@@ -1,4 +1,4 @@
-"""Takes what is new in the logs that this server mirrors (PROTOCOL 16.8)."""
+"""Receives new events of the logs that this server mirrors (PROTOCOL 16.8)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ TOO_OFTEN = "it has begun anew within the last minute"
     errors=(ErrorCode.SERVER_QUARANTINED,),
 )  # fmt: skip
 def deliver(call: Call[Delivery, None]) -> Operation[Response]:
-    """Store the events, and answer where each mirror stands now. What is there already changes nothing."""
+    """Store the events, and return the position of each mirror. Repeats change nothing."""
     with call.ctx.service.deliveries.slot(call.server.server, call.ctx.now) as is_free:
         if not is_free:
             raise Refusal(ErrorCode.OVERLOADED, wait_secs=OVERLOADED_RETRY_SECS)
@@ -79,16 +79,16 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("logs", problem),))
     keys = yield from keys_for_events(call.ctx, owner)
     has_all_keys, has_new_keys, is_flooding = False, False, False
-    told: dict[str, bool] = {}  # guilds of which it was asked whether they are the sender's now
+    told: dict[str, bool] = {}  # by guild: whether the sender is found to own it now
     places: list[MirrorPlace] = []
     purged: list[str] = []
     for part in body.logs:
         outcome = yield from _take(call, part, keys)
-        if isinstance(outcome, str) and not has_all_keys:  # perhaps signed here with a key that was replaced
+        if isinstance(outcome, str) and not has_all_keys:  # may be signed with a replaced key of this server
             keys, has_all_keys = (yield from with_own_past(call.ctx, keys)), True
             outcome = yield from _take(call, part, keys)
         if outcome == unsigned_by(owner) and not has_new_keys:
-            has_new_keys = True  # one of the owner's replicas may have its new key before the others
+            has_new_keys = True  # a replica of the owner may use a new key before the others
             if (yield from read_keys_again(call.ctx, owner)):
                 keys = yield from with_own_past(call.ctx, (yield from keys_for_events(call.ctx, owner)))
                 outcome = yield from _take(call, part, keys)
@@ -120,15 +120,15 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
 
 
 def _ruled_out(call: Call[Delivery, None], guild_id: str) -> str | None:
-    """Return why nothing new of the guild is taken of its owner, by the operator's decision. None: it is."""
+    """Return why the operator allows nothing new of the guild from its owner, or None if it is allowed."""
     verdict = verdict_in(call.ctx, call.server, guild_id)
     return None if verdict.standing is Standing.ALLOW else denied(verdict).message
 
 
 def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, ...]]:
-    """Delete the mirror of a guild, if it is one from before the end that the owner names. Returns the guild, if nothing is left.
+    """Delete the mirror of a guild, if it is from before the end that the owner names. Return the guild if nothing is left.
 
-    One that stands behind that place, or counts in another epoch, may be of a later join: its owner is asked.
+    A mirror after that position, or with another epoch, may be of a later join, so its owner is asked.
     """
     guild_id = ended.guild_id
     if parse_uuid(guild_id) != guild_id:
@@ -144,7 +144,7 @@ def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, .
 
 
 def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Operation[MirrorOutcome | str]:
-    """Store one part; a text: why it is refused whole."""
+    """Store one part. Return a text if all of it is refused."""
     owner, here = call.server.server, call.ctx.service.settings.federation.server_name
     ruled_out = _ruled_out(call, part.guild_id)
     if ruled_out is not None:
@@ -185,7 +185,7 @@ def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Ope
 
 
 def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]) -> Operation[bool]:
-    """Whether a guild that was another server's is the sender's now. A sender whose guild it was is told who owns it."""
+    """Return whether another server's guild is now the sender's. If the sender is a former owner, tell it the new owner."""
     sender, guild_id = call.server.server, part.guild_id
     if guild_id in told:
         return told[guild_id]
@@ -200,7 +200,7 @@ def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]
 
 
 def _dispute(call: Call[Delivery, None], tenure: Tenure, handovers: tuple[Handover, ...]) -> Operation[None]:
-    """Tell a sender whose guild it was who owns it, and the operator if the sender can show why it goes on nevertheless."""
+    """Tell a sender that is a former owner who owns the guild. Warn the operator if the sender can prove its claim."""
     sender, guild_id = call.server.server, tenure.guild_id
     insists = (yield from tell_former_owner(guild_id, sender)) is False
     if tenure.origin is None and (insists or (yield from has_claim(call.ctx, tenure, handovers, sender))):
@@ -214,13 +214,12 @@ def _answered(log_id: str, status: str, place: LogPlace | None, reason: str | No
 
 
 def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operation[bool]:
-    """Store the guild anew, whose owner counts in another epoch. False: it cannot be read now."""
+    """Restart the mirror of a guild whose owner has a new epoch. Return False if the guild cannot be read now."""
     snapshot = yield from read_snapshot(owner, guild_id)
     tenure = yield from FindTenure(guild_id=guild_id)
     if snapshot is not None and tenure is not None and snapshot.term < tenure.term:
-        told = yield from tell_of_owner(
-            guild_id, owner
-        )  # it may not know yet that another owner has given the guild up
+        # The owner may not know yet that another owner has given the guild up.
+        told = yield from tell_of_owner(guild_id, owner)
         snapshot = snapshot if told is False else (yield from read_snapshot(owner, guild_id)) if told else None
     if snapshot is None:
         return False

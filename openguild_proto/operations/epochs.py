@@ -1,4 +1,4 @@
-"""Checks where a page or a stream of a log begins: one rule for both (PROTOCOL 7.2.6)."""
+"""Checks where a page or a stream of a log begins. One rule for both (PROTOCOL 7.2.6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG_PLACE = (LOG_EPOCH, LOG_HEAD)
 def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: int | None = None) -> None:
     """Raise Refusal 400 unless a page or a stream may begin after `since` of `epoch` (PROTOCOL 7.2.6). None is not checked.
 
-    `newest`: the place at which the log ends now. `base`: of a stream, behind which a mirrored log begins here.
+    `newest`: the head of the log. `base`: for a stream, the sequence after which a mirrored log begins here.
     """
     if epoch is not None and since is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "says nothing without since"),))
@@ -29,12 +29,12 @@ def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: in
 
 
 def newest_place(access: ChannelAccess) -> LogPlace:
-    """Return the place at which a channel's log ends."""
+    """Return the head of a channel's log."""
     return LogPlace(access.channel.channel_id, access.channel.epoch, access.head)
 
 
 def place_headers(place: LogPlace) -> Headers:
-    """Return the headers with a place of a log: the response holds all that its events up to there say, or more."""
+    """Return the headers with a position of a log. The response includes at least the effects of all events up to there."""
     return ((EPOCH_HEADER, str(place.epoch)), (LOG_HEAD.lower(), str(place.sequence)))
 
 

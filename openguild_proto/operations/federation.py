@@ -17,7 +17,7 @@ from openguild_proto.timestamps import from_millis
 
 
 class Pong(msgspec.Struct, frozen=True, gc=False):
-    """The answer of a server to one that it knows. `time`: its clock."""
+    """The response to a ping. `time`: the server's clock."""
 
     server: str
     time: str
@@ -27,14 +27,14 @@ CACHE = (("cache-control", "public, max-age=300"),)
 
 
 class WellKnown(msgspec.Struct, frozen=True, gc=False):
-    """The address of a server for others, and the versions of federation that it speaks."""
+    """The address of a server for others, and its versions of federation."""
 
     base_url: str
     versions: tuple[str, ...]
 
 
 def unless_federated(settings: Settings) -> ErrorCode | None:
-    """Refuse with 501 where federation is off."""
+    """Return the error 501 if federation is off."""
     return ErrorCode.NOT_IMPLEMENTED if settings.federation.mode is Mode.OFF else None
 
 
@@ -43,7 +43,7 @@ def unless_federated(settings: Settings) -> ErrorCode | None:
     refused_by=unless_federated, errors=(ErrorCode.NOT_IMPLEMENTED,), response_headers=("Cache-Control",),
 )  # fmt: skip
 def well_known(call: Call[None, None]) -> Operation[Response]:
-    """Respond with the base URL of the configuration."""
+    """Return the configured base URL."""
     yield from ()
     return Response.json(WellKnown(call.ctx.service.settings.federation.own_base_url, (VERSION,)), headers=CACHE)
 
@@ -54,7 +54,7 @@ def well_known(call: Call[None, None]) -> Operation[Response]:
     errors=(ErrorCode.NOT_IMPLEMENTED, ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.OVERLOADED),
 )  # fmt: skip
 def published_keys(call: Call[None, None]) -> Operation[Response]:
-    """List all keys that this server ever had, signed by those whose private half it holds."""
+    """List all keys that this server ever had, signed by those with a private half here."""
     service = call.ctx.service
     keys = yield from ListOwnKeys()
     living = {(key.key_id, key.public_key) for key in keys if key.revoked_at is None}
@@ -69,7 +69,7 @@ def published_keys(call: Call[None, None]) -> Operation[Response]:
     client=False,
 )  # fmt: skip
 def ping(call: Call[None, None]) -> Operation[Response]:
-    """Respond with the clock of this server."""
+    """Return the clock of this server."""
     yield from ()
     ctx = call.ctx
     return Response.json(Pong(ctx.service.settings.federation.server_name, from_millis(ctx.wall_ms)))
@@ -80,7 +80,7 @@ def ping(call: Call[None, None]) -> Operation[Response]:
     auth="server", client=False, errors=(ErrorCode.KEYS_UNREADABLE,),
 )  # fmt: skip
 def keys_changed(call: Call[None, None]) -> Operation[Response]:
-    """Read the keys of the server that asks, at most once a minute."""
+    """Read the keys of the calling server, at most once a minute."""
     ctx, caller = call.ctx, call.peer
     if caller is not None and ctx.service.peers.may_try(caller.server, ctx.now):
         try:

@@ -21,7 +21,7 @@ from openguild_proto.timestamps import from_millis
 
 
 class Authenticated(NamedTuple):
-    """The user of a gateway socket, and the facts that `ready` tells them."""
+    """The user of a gateway socket, and the contents of `ready`."""
 
     claims: Claims
     ready: Ready
@@ -32,8 +32,10 @@ class Authenticated(NamedTuple):
     auth="gateway", query=None, limits=(Limit.STREAMS,),
 )  # fmt: skip
 def open_gateway(call: Call[None, None]) -> Operation[OpenGateway]:
-    """Open a gateway socket. A token in the header or in the subprotocol saves the first frame; the socket says what is wrong
-    with it."""
+    """Open a gateway socket.
+
+    A token in the header or the subprotocol saves the first frame. If it is invalid the socket reports that.
+    """
     yield from ()
     chosen = negotiate(call.request)
     return OpenGateway(
@@ -46,7 +48,7 @@ def open_gateway(call: Call[None, None]) -> Operation[OpenGateway]:
 
 
 def authenticate_gateway(ctx: Context, token: str, *, renews: bool = False) -> Operation[Authenticated]:
-    """Authenticate a gateway socket. `renews`: it is authenticated, and is told of no guilds again. Raises Refusal 401."""
+    """Authenticate a gateway socket. `renews`: it already was, so the guilds are not sent again. Raises Refusal 401."""
     try:
         claims = yield from live_claims(ctx, token)
     except TokenInvalid as invalid:
@@ -54,10 +56,10 @@ def authenticate_gateway(ctx: Context, token: str, *, renews: bool = False) -> O
     user_id = claims.user_id
     user = ReadyUser(user_id, claims.username or user_id)
     session = ReadySession(claims.session_id, from_millis(claims.expires_at_us // 1_000))
-    if renews:  # clients may do it often, and a user may have a thousand guilds
+    if renews:  # may be frequent, and a user may have a thousand guilds
         return Authenticated(claims, Ready(user, session, [], []))
     account = yield from FindAccountPlaces(user_id=user_id)
-    if account is None:  # deleted since
+    if account is None:  # deleted meanwhile
         raise unauthorized(TokenProblem.REVOKED)
     heads = [LogHead(log_name(LogKind.USER, user_id), account.place.epoch, account.place.sequence)]
     heads += [

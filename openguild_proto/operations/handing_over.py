@@ -30,7 +30,7 @@ MAX_NOTE_CHARS = 300
     auth="server", client=False, query=(SINCE,), errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def list_history(call: Call[None, None], log_id: str) -> Operation[Response]:
-    """Show events of a log of a guild that is being moved to the server that asks, oldest first."""
+    """Show events of a log of a guild that is being moved to the calling server, oldest first."""
     after = call.query.get("since", 0)
     found = yield from ReadLogHistory(peer=call.server.server, log_id=log_id, after=after, limit=MAX_DELIVERED_EVENTS)
     if found is None:
@@ -48,7 +48,7 @@ def list_history(call: Call[None, None], log_id: str) -> Operation[Response]:
 
 
 def drive_move(ctx: Context, move: Move) -> Operation[bool]:
-    """Take a move one step further. Idempotent, also after a crash between any two effects. False: it is done."""
+    """Advance a move by one step. Idempotent, also after a crash between any two effects. Return False if it is done."""
     passed = yield from ReadPassed(guild_id=move.guild_id)
     if move.handover is None:
         progress = yield from _ask(move, HandoverStep(logs=list(passed.logs)))
@@ -83,7 +83,7 @@ def _statement(ctx: Context, move: Move, term: int) -> Handover:
 
 
 def _ask(move: Move, step: HandoverStep) -> Operation[HandoverProgress | None]:
-    """Ask for a step, and note what comes of it; None: it was not done."""
+    """Request a step, and record the result in the move's note. Return None if it was not done."""
     target = f"/federation/v1/guilds/{move.guild_id}/handover"
     progress = None
     try:

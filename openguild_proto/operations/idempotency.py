@@ -1,4 +1,4 @@
-"""Keys with which a client asks that something is done once (PROTOCOL 3.8, 7.5)."""
+"""Keys with which a client requests that something is done once (PROTOCOL 3.8, 7.5)."""
 
 from __future__ import annotations
 

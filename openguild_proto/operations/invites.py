@@ -44,7 +44,7 @@ JOIN_ROLE = "member"
     errors=(ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED), request_headers=(CREATION_KEY,),
 )  # fmt: skip
 def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Create an invite; without bounds it admits any number until it is deleted."""
+    """Create an invite. Without bounds it admits any number of users until it is deleted."""
     ctx, body = call.ctx, call.body
     problems = tuple(
         FieldProblem(field, f"must be between 1 and {most}")
@@ -105,7 +105,7 @@ def _find(code: str, *, counted: int = 0) -> Operation[InviteRecord]:
     errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """Show where an invite leads; 410 if it is used up or expired. Of another server: `code@server` (PROTOCOL 16.5.1)."""
+    """Show the guild of an invite; 410 if it is used up or expired. For another server: `code@server` (PROTOCOL 16.5.1)."""
     code, server = split_invite(call, code)
     if server is not None:
         remote = yield from show_remote_invite(call, code, server)
@@ -128,7 +128,7 @@ def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
     request_headers=(CREATION_KEY,),
 )  # fmt: skip
 def accept_invite(call: Call[None, None], code: str) -> Operation[Response]:
-    """Join the guild; idempotent for members. Of another server: `code@server` (PROTOCOL 16.5.1)."""
+    """Join the guild; idempotent for members. For another server: `code@server` (PROTOCOL 16.5.1)."""
     ctx = call.ctx
     code, server = split_invite(call, code)
     if server is not None:
@@ -164,13 +164,13 @@ def delete_invite(call: Call[None, None], code: str) -> Operation[Response]:
         yield from require_dealings_by_invite(call, code, server)
         return (yield from pass_to_owner(call, server))
     invite = yield from FindInvite(code=code)
-    if invite is None:  # as for who does not reach its guild (PROTOCOL 5.3.2)
+    if invite is None:  # as for callers who cannot see its guild (PROTOCOL 5.3.2)
         raise Refusal(ErrorCode.NOT_FOUND)
     if invite.origin is not None:  # its guild was handed over
         return (yield from pass_to_owner(call, invite.origin, invite.guild_id))
     access = yield from FindGuildAccess(guild_id=invite.guild_id, user_id=call.claims.user_id)
     require_guild(access, needed_to_delete(invite.created_by, call.claims.user_id))
-    if call.home is not None:  # the path names no guild, so that dispatch could not look at it (PROTOCOL 16.4.9)
+    if call.home is not None:  # dispatch could not check it, because the path has no guild (PROTOCOL 16.4.9)
         require_unrestricted(call.ctx, call.home, invite.guild_id)
     reason = call.query.get("reason")
     yield from DeleteInvite(author=call.claims.author, code=code, now_ms=call.ctx.wall_ms, reason=reason)

@@ -1,4 +1,4 @@
-"""The server's public keys, with which anybody verifies its events (PROTOCOL 6.8)."""
+"""The server's public keys, with which anybody can verify its events (PROTOCOL 6.8)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openguild_proto.schemas.messages import ServerKeys
 
 @route("GET", "/server/keys", "The keys that sign events", {200: ServerKeys}, auth="none", query=None, client=False)
 def server_keys(call: Call[None, None]) -> Operation[Response]:
-    """By key id; none where this server does not sign its events."""
+    """List the keys by key id; empty if this server does not sign its events."""
     yield from ()
     service = call.ctx.service
     signer = service.signer

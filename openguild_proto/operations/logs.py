@@ -73,7 +73,7 @@ def _page_of(query: Mapping[str, Any]) -> PageBounds | None:
     page_of=_page_of, limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Read a page of a channel's log, oldest first, of about a MiB at most."""
+    """Read a page of a channel's log, oldest first, of at most about a MiB."""
     channel, place = call.access.channel, newest_place(call.access)
     older = yield from _read_older(call, channel.origin, place, channel.base_sequence or 0)
     if isinstance(older, Response):
@@ -93,7 +93,7 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
     limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Read what happened to a guild, its channels, members and invites, who did it and why: a page, oldest first."""
+    """Read a page of a guild's log, oldest first: changes of the guild, channels, members and invites, with author and reason."""
     place = call.access.place
     older = yield from _read_older(call, call.access.guild.origin, place, call.access.base)
     if isinstance(older, Response):
@@ -108,7 +108,7 @@ def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
     query=LOG_PAGE, response_headers=LOG_PLACE, errors=(ErrorCode.INVALID_SINCE,),
 )  # fmt: skip
 def list_own_log(call: Call[None, None]) -> Operation[Response]:
-    """Read what concerns the caller on all their devices: guilds, read positions, mentions, sessions. Oldest first."""
+    """Read the log of the caller's account, oldest first: guilds, read positions, mentions, sessions."""
     place = yield from FindPlace(log_id=call.claims.user_id, reader_id=call.claims.user_id)
     if place is None:  # the account is deleted
         raise unauthorized(TokenProblem.REVOKED)
@@ -123,23 +123,23 @@ def _lines(kind: LogKind, page: tuple[StoredEvent, ...]) -> list[LogLine]:
 def _read_older(
     call: Call[None, Any], owner: str | None, newest: LogPlace, base: int
 ) -> Operation[Response | Refusal | None]:
-    """Read a page of a mirrored log at its owner, as `read_at_owner`. None: what it asks for is here."""
+    """Read a page of a mirrored log at its owner, as `read_at_owner` does. None: the page is here."""
     if owner is None or not _begins_below(call.query, newest.sequence, base):
         return None
     return (yield from read_at_owner(call, owner, newest))
 
 
 def _require_no_hole(away: Refusal | None, query: Mapping[str, Any], *, is_empty: bool) -> None:
-    """Raise the refusal of an owner that is away where a page from here would skip events or seem to be the end (PROTOCOL 16.7.4).
+    """Raise the refusal of an unreachable owner if the local page would skip events or look like the end (PROTOCOL 16.7.4).
 
-    A page backwards ends with the first event that is here. The reader asks for those before it, and is refused then.
+    A page backwards ends with the first event that is here. The reader requests the events before it, and is refused then.
     """
     if away is not None and ("since" in query or is_empty):
         raise away
 
 
 def _begins_below(query: Mapping[str, Any], head: int, base: int) -> bool:
-    """Whether the page has events that are only at the owner of a mirrored log, which begins here behind `base`."""
+    """Return whether the page has events that only the owner of a mirrored log has, which begins here after `base`."""
     since = query.get("since")
     if since is not None:
         return bool(since < base)
@@ -155,14 +155,14 @@ def _check_page(query: Mapping[str, Any], newest: LogPlace) -> None:
 
 
 def _within_bytes(page: Sequence[tuple[int, bytes]], *, keep_newest: bool) -> Sequence[tuple[int, bytes]]:
-    """Return the part of the page within MAX_PAGE_BYTES, as `_bounded`."""
+    """Return the part of the page within MAX_PAGE_BYTES, as `_bounded` does."""
     if keep_newest:
         return page[len(page) - count_within_bytes([wire for _, wire in reversed(page)]) :]
     return page[: count_within_bytes([wire for _, wire in page])]
 
 
 def listed_events(channel_id: str, page: Sequence[tuple[int, bytes]]) -> bytes:
-    """Return a list of `ListedEvent` as JSON. The events are put in as they are stored, without a Struct for each."""
+    """Return a list of `ListedEvent` as JSON. Inserts the stored events without building Structs."""
     if not page:
         return b"[]"
     middle, parts = b',"channel_id":"%b","event":' % channel_id.encode(), [b'[{"sequence":']
@@ -200,7 +200,7 @@ def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[Sto
     body=SyncRequest, max_body_bytes=MAX_SYNC_BODY_BYTES, limits=(Limit.QUERIES,),
 )  # fmt: skip
 def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
-    """Tell what is new in the logs that a client follows, in one response of about a MiB at most."""
+    """Return the news of the logs that a client follows, in one response of at most about a MiB."""
     limit = MAX_PAGE_EVENTS if call.body.limit is None else min(max(call.body.limit, 1), MAX_PAGE_EVENTS)
     asked, user_id = _followed(call.body.positions), call.claims.user_id
     _count_reads(call, len(asked))
@@ -216,7 +216,7 @@ def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
 
 
 def _count_reads(call: Call[Any, None], logs: int) -> None:
-    """Count a request about so many logs as several reads, one of which is counted (PROTOCOL 9.2.10). Raises Refusal."""
+    """Count a request about this many logs as several reads; dispatch has counted one (PROTOCOL 9.2.10). Raises Refusal."""
     bucket = call.ctx.service.user_queries
     more = min(reads_of(logs), bucket.limit) - 1
     wait_secs = bucket.hit(call.claims.user_id, call.ctx.now, more) if more else None
@@ -233,7 +233,7 @@ def _parse_log_name(name: str) -> tuple[LogKind, str] | None:
 
 
 def _followed(positions: Sequence[FollowedLog]) -> list[Followed]:
-    """Parse the places. Raises Refusal with the first MAX_PROBLEMS problems: what is behind them is not looked at."""
+    """Parse the positions. Raises Refusal with the first MAX_PROBLEMS problems; later positions are not checked."""
     problems: list[FieldProblem] = []
     followed: dict[str, Followed] = {}
     if len(positions) > MAX_SYNC_LOGS:

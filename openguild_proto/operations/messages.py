@@ -72,7 +72,7 @@ def _checked_allowance(allowed: AllowedMentions) -> AllowedMentions:
 def _wrong_entries(
     member: str, entries: Sequence[str], parse: Callable[[str], str | None], message: str
 ) -> list[FieldProblem]:
-    """Return the first problems alone: a body has room for 20,000 entries, and a refused one counts against no limit."""
+    """Return only the first problems: a body may have 20,000 entries, and refused ones do not count against a limit."""
     wrong = (at for at, entry in enumerate(entries) if parse(entry) is None)
     return [FieldProblem(f"allowed_mentions.{member}[{at}]", message) for at in islice(wrong, MAX_PROBLEMS)]
 
@@ -94,7 +94,7 @@ def _content_problem(message: str, reason: str) -> Refusal:
 
 
 def checked_event_id(field: str, text: str) -> str:
-    """Return the event id. Raises Refusal 400 for what can be none."""
+    """Return the event id. Raises Refusal 400 for text that cannot be one."""
     if _EVENT_ID.fullmatch(text) is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(field, "must be an event id"),))
     return text

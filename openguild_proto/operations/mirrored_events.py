@@ -1,4 +1,4 @@
-"""Checks the events of another server's log, for a mirror (PROTOCOL 16.8)."""
+"""Verifies the events of another server's log, for a mirror (PROTOCOL 16.8)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openguild_proto.schemas.events import parse_content, parse_event
 
 
 def read_event(wire: bytes) -> CanonicalEvent:
-    """Parse an event of another server as far as it takes a bounded time to verify it. Raises UnverifiedEvent."""
+    """Parse an event of another server, with bounds on the cost of verifying it. Raises UnverifiedEvent."""
     if len(wire) > MAX_MIRRORED_EVENT_BYTES:
         raise UnverifiedEvent("it is too large")
     try:
@@ -42,10 +42,10 @@ def read_mirrored(
     of_guild: bool,
     any_epoch: bool = False,
 ) -> MirroredEvent:
-    """Return the event that `owner` says stands at `place` of its log. `any_epoch`: it was stored in one before, perhaps.
+    """Return the event that `owner` reports at the position `place` of its log. `any_epoch`: it may be from an earlier epoch.
 
-    Raises UnverifiedEvent unless `owner` has signed it, and this server, `here`, what is said to be of it. `keys`: those that
-    verify events of a time.
+    Raises UnverifiedEvent unless `owner` has signed it, and also this server, `here`, if it is the origin. `keys`: returns
+    the keys that verify events of a time.
     """
     event = read_event(wire)
     known = keys(event.origin_ts)
@@ -82,7 +82,7 @@ def read_mirrored(
 
 
 def _check_place(event: CanonicalEvent, place: LogPlace, owner: str, *, any_epoch: bool) -> None:
-    """Events of a guild's log are of its owner, and name their place."""
+    """Check that an event of a guild's log is from its owner and contains its own position. Raises UnverifiedEvent."""
     if event.origin_server != owner:
         raise UnverifiedEvent("it is of another server than the guild")
     content = event.content

@@ -27,7 +27,7 @@ from openguild_proto.schemas.between_servers import OwnerProof
     auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def show_owner(call: Call[None, None], guild_id: str) -> Operation[Response]:
-    """Show the statements that this server has made or followed: a server that knows an earlier owner can find the present one."""
+    """Show the statements that this server has issued or followed, so that others can find the present owner."""
     handovers = yield from ListHandovers(guild_id=guild_id)
     if not handovers:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -35,19 +35,19 @@ def show_owner(call: Call[None, None], guild_id: str) -> Operation[Response]:
 
 
 def moved(guild_id: str, owner: str) -> Refusal:
-    """Return the refusal 421 `guild_moved`: the server that asks must ask for the hand-overs, and then their `to`."""
+    """Return the error 421 `guild_moved`. The caller must read the hand-overs, and then request their `to`."""
     details = (FieldProblem("guild_id", guild_id), FieldProblem("owner", owner))
     return Refusal(ErrorCode.GUILD_MOVED, details=details)
 
 
 def follow_owner(ctx: Context, guild_id: str, told_by: str) -> Operation[bool]:
-    """Read the hand-overs of a guild at another server, and follow those that count. False: none does."""
+    """Read the hand-overs of a guild from another server, and follow those that count. Return False if none does."""
     handovers = yield from handovers_at(told_by, guild_id)
     return (yield from follow(ctx, guild_id, handovers, told_by))
 
 
 def handovers_at(server: str, guild_id: str) -> Operation[tuple[Handover, ...]]:
-    """Return the hand-overs of a guild that another server has made or followed; none where it does not answer."""
+    """Return the hand-overs of a guild that another server has issued or followed, or none if it does not respond."""
     try:
         answer = yield from AskPeer(
             server, "GET", f"/federation/v1/guilds/{guild_id}/owner", max_bytes=MAX_SHORT_ANSWER_BYTES
@@ -59,10 +59,10 @@ def handovers_at(server: str, guild_id: str) -> Operation[tuple[Handover, ...]]:
 
 
 def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: str) -> Operation[bool]:
-    """Follow the statements that count, one after the other. False: none does."""
+    """Follow the statements that count, one after the other. Return False if none does."""
     here = ctx.service.settings.federation.server_name
     chain = sorted(handovers, key=lambda each: each.term)[:MAX_FOLLOWED_HANDOVERS]
-    if chain and chain[-1].to == here:  # it came back here
+    if chain and chain[-1].to == here:  # the guild came back here
         return False
     is_followed = False
     for told in chain:
@@ -79,9 +79,9 @@ def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: 
 
 
 def _counting(ctx: Context, tenure: Tenure, told: Handover, told_by: str) -> Operation[Handover | None]:
-    """Return the statement if it counts, or the one that the owner itself has followed instead; None: none does.
+    """Return the statement if it counts, or the one that the owner has followed instead, or None.
 
-    The word of an owner is enough that it is no longer one: also that it is succeeded by what it had revoked.
+    An owner's own word is enough that it is no longer the owner, even if it had revoked the successor's statement.
     """
     owner = tenure.origin or ctx.service.settings.federation.server_name
     problem = handover_problem(told, tenure, owner, ctx.wall_ms)
@@ -104,8 +104,11 @@ def _lost_after_secs(ctx: Context) -> int:
 
 
 def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple[Handover, ...]]:
-    """Return the hand-overs up to the one that made `owner` the guild's owner, as far as they are authentic: those that are known
-    here, and those of before the mirror began, which the owner has. Two servers may have owned the guild in one term (16.10.12)."""
+    """Return the authentic hand-overs up to the one that made `owner` the guild's owner.
+
+    Includes those from before the mirror began, which are read from the owner. Two servers may own the guild in one term
+    (16.10.12).
+    """
     known = {each.term: each for each in (yield from ListHandovers(guild_id=guild_id))}
     tenure = yield from FindTenure(guild_id=guild_id)
     last = tenure.term if tenure is not None else 1
@@ -117,7 +120,7 @@ def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple
 
 
 def is_authentic(ctx: Context, handover: Handover) -> Operation[bool]:
-    """Return whether the owner that a statement names has signed it, with a key that was good at the time."""
+    """Return whether the owner named in a statement has signed it with a key that was valid at the time."""
     here = ctx.service.settings.federation.server_name
     if not names_servers(handover):
         return False
@@ -136,7 +139,7 @@ def is_authentic(ctx: Context, handover: Handover) -> Operation[bool]:
 
 
 def lost_owners(ctx: Context) -> Operation[tuple[SilentOwner, ...]]:
-    """Return the owners of mirrored guilds that count as lost, without those that the operator denies."""
+    """Return the owners of mirrored guilds that count as lost, except those that the operator denies."""
     before_ms, policy = ctx.wall_ms - 1_000 * _lost_after_secs(ctx), ctx.service.settings.federation
     found: list[SilentOwner] = []
     for owner in (yield from FindSilentOwners(before_ms=before_ms, limit=MAX_LOST_OWNERS)):
@@ -147,21 +150,23 @@ def lost_owners(ctx: Context) -> Operation[tuple[SilentOwner, ...]]:
 
 
 def heard_secs_ago(ctx: Context, server: str) -> Operation[float]:
-    """Return how long ago a server was heard of."""
+    """Return the seconds since the last contact with a server."""
     peer = yield from known_peer(ctx, server)
     return (ctx.wall_ms - (peer.contacted_ms if peer is not None else 0)) / 1_000
 
 
 def tell_former_owner(guild_id: str, server: str) -> Operation[bool | None]:
-    """Tell a server that delivers a guild as its owner that another one is, if it has said so itself. False: it insists."""
+    """Tell a former owner that still delivers a guild about the hand-over, if it had issued one. Return False if it insists."""
     if any(handover.owner == server for handover in (yield from ListHandovers(guild_id=guild_id))):
         return (yield from tell_of_owner(guild_id, server))
     return None
 
 
 def tell_of_owner(guild_id: str, server: str) -> Operation[bool | None]:
-    """Tell a server the hand-overs that this one has followed. False: it follows none; None: it does not answer, and is told
-    again when it delivers."""
+    """Tell a server the hand-overs that this one has followed.
+
+    Return False if it follows none; None if it does not respond. It is told again when it delivers.
+    """
     body = msgspec.json.encode(
         OwnerProof(list((yield from ListHandovers(guild_id=guild_id))[-MAX_FOLLOWED_HANDOVERS:]))
     )

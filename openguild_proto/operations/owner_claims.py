@@ -1,6 +1,6 @@
-"""Checks what the owner of a mirrored guild says before it is stored: an honest owner has checked all of it (PROTOCOL 16.8.14).
+"""Checks the data of a mirrored guild's owner before they are stored. An honest owner has checked them too (PROTOCOL 16.8.14).
 
-Texts are held only to what cannot be stored, or misleads wherever it is shown: releases differ in the characters that they know.
+Texts are only refused if they cannot be stored or are misleading, because releases differ in the characters that they know.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ from openguild_proto.timestamps import to_millis
 
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 _TYPE = re.compile(r"[!-~]{1,64}", re.ASCII)
-_SENDER = re.compile(r"[!-~]{1,255}", re.ASCII)  # a user, or the server
-_MISLEADING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")  # line breaks, directions
+_SENDER = re.compile(r"[!-~]{1,255}", re.ASCII)  # a user or the server
+_MISLEADING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")  # line breaks, directional marks
 _CHAIN_BYTES = 32
 _SIGNATURE_BYTES = 64
 _KEY_NAME = re.compile(r"ed25519:[A-Za-z0-9_.:-]{1,64}", re.ASCII)  # PROTOCOL 16.1.3
-_MAX_USES = 2**31 - 1  # PostgreSQL's integer; an invite without a bound may be used so often
+_MAX_USES = 2**31 - 1  # PostgreSQL's integer; the uses of an unlimited invite
 
 
 def cost_problem(event: CanonicalEvent) -> str | None:
-    """Return why an event is not even verified; None: that takes a bounded time."""
+    """Return why an event is too expensive to verify, or None."""
     if len(event.prev_events) + len(event.auth_events) > MAX_EVENT_VALUES or _has_many_values(event.content):
         return f"it has more than {MAX_EVENT_VALUES} values"
     signatures = event.signatures
@@ -74,7 +74,7 @@ def cost_problem(event: CanonicalEvent) -> str | None:
 
 
 def form_problem(event: CanonicalEvent) -> str | None:
-    """Return why an event is not even verified; None: that takes a bounded time, and nothing else is said in its signatures."""
+    """Return why an event is not verified, or None: it is too expensive, or its signatures contain anything else."""
     problem = cost_problem(event)
     if problem is not None:
         return problem
@@ -89,7 +89,7 @@ def form_problem(event: CanonicalEvent) -> str | None:
 
 
 def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, wire: bytes, at_ms: int) -> str | None:
-    """Return why an event cannot be kept; None: it can."""
+    """Return why an event cannot be stored, or None."""
     if len(wire) > MAX_MIRRORED_EVENT_BYTES:
         return "it is too large"
     if not _is_moment(at_ms):
@@ -106,7 +106,7 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
     if event.event_type in SAID_BY_USERS and not _is_of_its_sender(event, content):
         return "it is not of its sender"
     match content:
-        case UnknownContent():  # readers of a page would look into it
+        case UnknownContent():  # readers of a page would parse it
             well_formed = event.event_type not in SAID_BY_USERS
         case MessageContent(content=text, mentions=named):
             well_formed = _is_text(text) and (named is None or _may_be_mentioned(named))
@@ -126,7 +126,7 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
 
 
 def snapshot_problem(snapshot: Snapshot) -> str | None:
-    """Return why a snapshot cannot be kept; None: it can."""
+    """Return why a snapshot cannot be stored, or None."""
     channel_ids = [channel.channel_id for channel in snapshot.channels]
     if not _is_uuid(snapshot.guild_id) or not _is_name(snapshot.name) or not _is_moment(snapshot.created_at_ms):
         return "the guild is none"
@@ -145,7 +145,7 @@ def snapshot_problem(snapshot: Snapshot) -> str | None:
 
 
 def member_problem(member: MirroredMember) -> str | None:
-    """Return why a member cannot be kept; None: they can."""
+    """Return why a member cannot be stored, or None."""
     names: Iterable[str] = (member.username, *([member.display_name] if member.display_name is not None else []))
     if not _is_uuid(member.user_id) or not all(map(_is_name, names)) or member.role not in ROLES:
         return "a member is none"
@@ -156,14 +156,14 @@ def member_problem(member: MirroredMember) -> str | None:
 
 
 def invite_problem(invite: RemoteInvite) -> str | None:
-    """Return why an invite cannot be shown; None: it can."""
+    """Return why an invite cannot be shown, or None."""
     if not _is_uuid(invite.guild_id) or not _is_name(invite.guild_name) or not _is_count(invite.member_count):
         return "it leads to no guild"
     return _bounds_problem(invite)
 
 
 def passed_problem(invite: PassedInvite) -> str | None:
-    """Return why an invite of a guild that is handed over cannot be kept; None: it can."""
+    """Return why an invite of a guild that is handed over cannot be stored, or None."""
     if parse_code(invite.code) is None or not _is_moment(invite.created_at_ms):
         return "an invite has no code, or is of no time"
     return _bounds_problem(invite)
@@ -179,7 +179,7 @@ def _bounds_problem(invite: RemoteInvite | PassedInvite) -> str | None:
 
 
 def is_answer(answer: ProposalAnswer) -> bool:
-    """Whether an answer to a proposal may be shown to the user who posted."""
+    """Return whether the response to a proposal may be shown to the user who posted."""
     at_ms, sequence = answer.created_at_ms, answer.sequence
     return (
         _EVENT_ID.fullmatch(answer.event_id) is not None
@@ -221,7 +221,7 @@ def _has_many_values(content: Any) -> bool:
 
 
 def _is_signature(text: str) -> bool:
-    """Whether a text is a signature in its one form."""
+    """Return whether a text is a signature in canonical base64."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
@@ -234,7 +234,7 @@ def _members(content: Any) -> dict[str, Any]:
 
 
 def _is_of_its_sender(event: CanonicalEvent, content: AnyContent | UnknownContent) -> bool:
-    """Whether the sender is a user, and the one that readers see as the author."""
+    """Return whether the sender is a user, and the author that readers see."""
     author = getattr(content, "author", None)
     is_author = author is None or (author.id == event.sender and _is_name(author.username))
     return _is_uuid(event.sender) and is_author
@@ -259,7 +259,7 @@ def _is_topic(text: str) -> bool:
 
 
 def _is_line(text: str) -> bool:
-    """Whether a text stays in its line. `isprintable` is for speed: it is false for some that do."""
+    """Return whether a text is a single line. `isprintable` is a fast path; it is false for some of these."""
     return text.isprintable() or (text_problem(text) is None and _MISLEADING.search(text) is None)
 
 
@@ -296,7 +296,7 @@ def _is_server(name: str) -> bool:
 
 
 def is_place(epoch: int, sequence: int, chain: str | None = None) -> bool:
-    """Whether a log can stand there, with that value of its receipt chain."""
+    """Return whether this is a valid position of a log, with a valid value of its receipt chain."""
     try:
         has_chain = chain is None or len(decode_unpadded(chain)) == _CHAIN_BYTES
     except ValueError:
@@ -320,4 +320,4 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "target": lambda text: _EVENT_ID.fullmatch(text) is not None,
     "reply_to": lambda text: _EVENT_ID.fullmatch(text) is not None,
 }
-"""Members of contents of any type, by their names."""
+"""Checks of members of contents of any type, by name."""

@@ -1,4 +1,4 @@
-"""Asks the owner server of a mirrored guild: to join, to post, to change, to read older things (PROTOCOL 16.5 to 16.7)."""
+"""Requests to the owner server of a mirrored guild: join, post, change, read older events (PROTOCOL 16.5 to 16.7)."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer, Us
 
 T = TypeVar("T")
 
-_VALUE = re.compile(r"[!-~]{1,256}", re.ASCII)  # of a header: an epoch, a place, a cursor
+_VALUE = re.compile(r"[!-~]{1,256}", re.ASCII)  # of a header: an epoch, a position, a cursor
 
 CODES = {code.spec.code: code for code in ErrorCode}
 OURS = frozenset({401, 500, 501, 502, 503, 504})
-"""Statuses of an owner that tell of servers, not of what the user asked for."""
+"""Statuses of an owner that are about servers, not about the user's request."""
 
-MAX_WAIT_MS = 3_600_000  # ours: that an owner may ask of a user
-CHECK_SECS = 3.0  # ours: for a question within the answer to another server
-MAX_DETAILS = 20  # ours: of a refusal
+MAX_WAIT_MS = 3_600_000  # ours: maximum accepted wait for a user
+CHECK_SECS = 3.0  # ours: for a question while another server waits for a response
+MAX_DETAILS = 20  # ours: in an error
 
 
 class _Problem(msgspec.Struct):
@@ -76,9 +76,9 @@ def ask_owner(
     max_bytes: int = MAX_PEER_ANSWER_BYTES,
     timeout_secs: float = PEER_ANSWER_SECS,
 ) -> Operation[T]:
-    """Return the answer of an owner. Raises Refusal: 503 `guild_offline` where there is none, or what the owner refuses with.
+    """Return the response of an owner. Raises Refusal: 503 `guild_offline` if there is none, or the owner's error.
 
-    501 `not_implemented` where federation is off here: nobody is asked, now or later (PROTOCOL 16.4.1).
+    Raises 501 `not_implemented` if federation is off here, because no retry will help (PROTOCOL 16.4.1).
     """
     sent = msgspec.json.encode(body) if body is not None else b""
     try:
@@ -98,7 +98,7 @@ def ask_owner(
 
 
 def is_mirrored(server: str, log_id: str) -> Operation[bool | None]:
-    """Return whether a server says that this one mirrors a log of its. None: it does not say."""
+    """Return whether a server says that this one mirrors a log of it, or None if it does not say."""
     target = f"/federation/v1/logs/{log_id}/events?since={MAX_SAFE_INTEGER}&limit=1"
     try:
         answer = yield from AskPeer(server, "GET", target, b"", CHECK_SECS, MAX_SHORT_ANSWER_BYTES)
@@ -108,12 +108,12 @@ def is_mirrored(server: str, log_id: str) -> Operation[bool | None]:
 
 
 def offline(wait_secs: float | None = None) -> Refusal:
-    """Return the refusal 503 `guild_offline`: the owner cannot be reached, or cannot answer."""
+    """Return the error 503 `guild_offline`: the owner cannot be reached, or gave no valid response."""
     return Refusal(ErrorCode.GUILD_OFFLINE, wait_secs=wait_secs if wait_secs is not None else OWNER_RETRY_SECS)
 
 
 def refusal_of(status: int, body: bytes) -> Refusal:
-    """Return the refusal of an owner as one of this server."""
+    """Convert the error of an owner to one of this server."""
     if len(body) > MAX_SHORT_ANSWER_BYTES:
         return offline()
     try:
@@ -132,7 +132,7 @@ def refusal_of(status: int, body: bytes) -> Refusal:
 
 
 def remote_user(call: Call[Any, Any]) -> Operation[RemoteUser]:
-    """Return the caller as other servers know them. Raises Refusal 401 for a deleted account."""
+    """Return the caller as sent to other servers. Raises Refusal 401 for a deleted account."""
     profile = yield from DescribeUser(user_id=call.claims.user_id, limit=0)
     if profile is None:
         raise Refusal(ErrorCode.UNAUTHORIZED)
@@ -159,10 +159,10 @@ def pass_to_owner(
     query: str | None = None,
     timeout_secs: float = PEER_ANSWER_SECS,
 ) -> Operation[Response]:
-    """Let the owner answer the caller's request as if they were there (PROTOCOL 16.7). Raises Refusal.
+    """Forward the caller's request to the owner and return its response (PROTOCOL 16.7). Raises Refusal.
 
-    `guild_id`: where the call does not know it. A guild has one owner, which other servers must ask directly: they get 421.
-    `query`: instead of the caller's.
+    `guild_id`: if the call does not have it. Other servers must request the owner directly, so they get 421.
+    `query`: replaces the caller's.
     """
     guild_id = call.guild_id or guild_id
     if call.is_remote:
@@ -204,11 +204,10 @@ def pass_to_owner(
 
 
 def seen_from(here: str, body: bytes, owner: str, kind: Any) -> bytes:
-    """Return an answer of the route that `owner` has given, with the `origin` of guilds, users and messages as `here` says it.
+    """Return a response of `owner` to the route, with the `origin` of guilds, users and messages as seen from `here`.
 
-    Members that the route does not have are left out, and no values are built of them: there could be millions.
-
-    Raises MsgspecError, UnicodeDecodeError and RecursionError for an answer of another route.
+    Members that the route does not have are dropped without building values, because there could be millions.
+    Raises MsgspecError, UnicodeDecodeError and RecursionError for a response that does not fit the route.
     """
     if kind is None:
         return b""
@@ -232,11 +231,11 @@ class _Line(msgspec.Struct):
 
 
 def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | Refusal]:
-    """Read what is only at the owner, up to where the mirror stands, `here`: the reader goes on from there at this server.
+    """Read events that only the owner has, up to the mirror's position `here`. The reader continues from there at this server.
 
-    Return the refusal where the owner cannot be reached, is not asked (501), or counts in another epoch: the caller raises it
-    unless what is here answers the request. Raises Refusal, also where the user reads too fast: all users of this server share what
-    it may ask of the owner.
+    Return the refusal if the owner is unreachable, federation is off (501), or the owner has another epoch: the caller raises
+    it unless the local events answer the request. Raises Refusal, also if the user reads too fast, because all users of this
+    server share its budget at the owner.
     """
     wait_secs = call.ctx.service.user_owner_reads.hit(call.claims.user_id, call.ctx.now)
     if wait_secs is not None:
@@ -249,7 +248,7 @@ def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operatio
         raise
     headers = {name.lower(): value for name, value in answer.headers}
     epoch, head = headers.get(EPOCH_HEADER), headers.get(LOG_HEAD.lower())
-    if epoch is None:  # no page of the log
+    if epoch is None:  # not a page of the log
         return answer
     if epoch != str(here.epoch):
         return offline()
@@ -259,7 +258,7 @@ def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operatio
 
 
 def _up_to(call: Call[Any, Any], head: int) -> str:
-    """Return the query, which asks for no newer part of the log than a mirror has that stands at `head`."""
+    """Return the query, limited to events up to the mirror's position `head`."""
     bounds, given = {each.name for each in call.route.query or ()}, call.query
     if "before" not in bounds or "since" in given or "after" in given:
         return call.request.query
@@ -269,7 +268,7 @@ def _up_to(call: Call[Any, Any], head: int) -> str:
 
 
 def _cut(body: bytes, head: int) -> bytes:
-    """Return a list without its lines from behind `head`."""
+    """Return a list without its entries after `head`."""
     if not body.startswith(b"["):
         return body
     lines = msgspec.json.decode(body, type=list[msgspec.Raw])
@@ -282,7 +281,7 @@ def _cut(body: bytes, head: int) -> bytes:
 def propose(
     call: Call[Any, ChannelAccess], server: str, built: BuiltEvent, nonce: str | None
 ) -> Operation[ProposalAnswer]:
-    """Let the owner decide on an event, and keep it here at once where nothing before it is missing. Raises Refusal."""
+    """Let the owner decide on an event, and store it here at once if no event before it is missing. Raises Refusal."""
     access = call.access
     yield from require_dealings(call.ctx, server, access.channel.guild_id)
     user = yield from remote_user(call)
@@ -297,7 +296,7 @@ def propose(
     if not is_answer(answer):
         raise offline()
     if answer.event_id != built.event_id and not (answer.repeated or answer.sequence is None):
-        raise offline()  # an answer to another question
+        raise offline()  # a response to another request
     if answer.event is not None and answer.sequence is not None and not answer.repeated:
         yield from _keep(call.ctx, access, server, answer)
     return answer
@@ -306,7 +305,7 @@ def propose(
 def _keep(ctx: Context, access: ChannelAccess, server: str, answer: ProposalAnswer) -> Operation[None]:
     channel = access.channel
     if answer.epoch != channel.epoch:
-        return  # its owner has gone on in another epoch, which the delivery begins
+        return  # the owner has a new epoch; the delivery restarts the mirror
     place = LogPlace(channel.channel_id, channel.epoch, answer.sequence or 0)
     here = ctx.service.settings.federation.server_name
     keys = yield from keys_for_events(ctx, server)
@@ -322,7 +321,7 @@ def _keep(ctx: Context, access: ChannelAccess, server: str, answer: ProposalAnsw
         )
         receipt = decode_unpadded(answer.receipt) if answer.receipt is not None else None
     except (UnverifiedEvent, ValueError):
-        return  # the delivery tells
+        return  # the delivery brings the event
     yield from MirrorEvents(
         origin=server,
         guild_id=channel.guild_id,

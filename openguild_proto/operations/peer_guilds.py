@@ -1,4 +1,4 @@
-"""Answers other servers about guilds of this one: invites, joins, snapshots, requests of their users (PROTOCOL 16.5, 16.7)."""
+"""Serves other servers with guilds of this one: invites, joins, snapshots, requests of their users (PROTOCOL 16.5, 16.7)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from openguild_proto.sessions.tokens import Claims
 
 
 def checked_user(user: RemoteUser) -> RemoteUser:
-    """Return the user as they may be shown here. Raises Refusal 400."""
+    """Return the user with validated names. Raises Refusal 400."""
     try:
         parse_user_id(user.user_id)
     except NameFault:
@@ -46,8 +46,9 @@ def checked_user(user: RemoteUser) -> RemoteUser:
 
 
 def _invite(call: Call[Any, Any], code: str, user_id: str | None = None, *, counted: int) -> Operation[InviteRecord]:
-    """Return an invite to a guild of this server that is valid, or leads the user where they are a member, with a count of up to
-    `counted` members. Raises Refusal.
+    """Return a valid invite to a guild of this server, with a count of up to `counted` members. Raises Refusal.
+
+    An invalid invite is accepted from a user who is already a member.
     """
     require_unrestricted(call.ctx, call.server)
     spend(call.ctx, call.ctx.service.peer_invites, call.server.server)
@@ -122,7 +123,7 @@ def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
 
 
 def _spend_snapshot(call: Call[Any, Any], guild_id: str) -> None:
-    """Count a snapshot of the guild for the server: one of 50,000 members takes seconds. Raises Refusal 429."""
+    """Count a snapshot of the guild for the server, because a large one takes seconds. Raises Refusal 429."""
     spend(call.ctx, call.ctx.service.peer_snapshots, f"{call.server.server} {guild_id}")
 
 
@@ -131,7 +132,7 @@ def _spend_snapshot(call: Call[Any, Any], guild_id: str) -> None:
     {200: Snapshot}, auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
-    """Show a guild that the server mirrors; its logs are delivered from there on."""
+    """Return a snapshot of a guild that the server mirrors. Its logs are delivered from there on."""
     require_unrestricted(call.ctx, call.server, guild_id, reads=True)
     _spend_snapshot(call, guild_id)
     found = yield from ReadSnapshot(peer=call.server.server, guild_id=guild_id)
@@ -146,12 +147,12 @@ def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
     errors=(ErrorCode.NOT_FOUND, ErrorCode.ID_TAKEN, ErrorCode.SERVER_QUARANTINED),
 )  # fmt: skip
 def user_request(call: Call[UserRequest, None]) -> Operation[RunAs]:
-    """Run a route of clients for a user of the server, by the user's rights here."""
+    """Run a client route for a user of the server, with the user's rights here."""
     ctx, body, server = call.ctx, call.body, call.server.server
     require_unrestricted(ctx, call.server, reads=body.method == "GET")
     spend(ctx, ctx.service.peer_proposals, server)
     user = checked_user(body.user)
-    if call.server.verdict.standing is Standing.QUARANTINE:  # names are new things
+    if call.server.verdict.standing is Standing.QUARANTINE:  # a new name is a change, too
         yield from _require_known(user, server)
     else:
         yield from KnowRemoteUser(peer=server, user=user, now_ms=ctx.wall_ms)
@@ -172,7 +173,7 @@ def user_request(call: Call[UserRequest, None]) -> Operation[RunAs]:
 
 
 def _require_known(user: RemoteUser, server: str) -> Operation[None]:
-    """Raise Refusal, as KnowRemoteUser, unless it is a user of the server."""
+    """Raise Refusal, as KnowRemoteUser does, unless it is a user of the server."""
     known = yield from DescribeUser(user_id=user.user_id, limit=0)
     if known is None:
         raise Refusal(ErrorCode.NOT_FOUND)

@@ -1,4 +1,4 @@
-"""Posts an event of any type into a channel: once per nonce, within the message limits (PROTOCOL 7.4, 7.5)."""
+"""Posts an event of any type to a channel: once per nonce, within the message limits (PROTOCOL 7.4, 7.5)."""
 
 from __future__ import annotations
 
@@ -38,17 +38,16 @@ def post_event(
     mentions: Mentions = NOBODY,
     allowed: AllowedMentions | None = None,
 ) -> Operation[Response]:
-    """Store an event, and respond when it is durable. Where the caller has not checked the permission, the transaction that stores
-    the event decides about it alone.
+    """Store an event, and respond when it is durable.
 
-    `members`: the event's content; the author and a nonce are added, so that two equal contents are two events, and those of
-    `mentions` that the rights of the author and `allowed` admit (None: all of them).
-    `fingerprint`: 32 bytes, a hash of what a repeat must share with the first post.
-
+    If the caller has not checked the permission, the transaction that stores the event does.
+    `members`: the event's content. Adds the author, a nonce, so that equal contents are different events, and those of
+    `mentions` that the author's rights and `allowed` permit (None: all of them).
+    `fingerprint`: 32 bytes, a hash of the values that a repeat must share with the first post.
     In a mirrored channel the owner server decides (PROTOCOL 16.6).
 
     A repeat of a nonce gets the response of the first post; nothing is stored or sent. So a client may retry after a lost
-    response. Repeats have wider limits of their own, beyond which they count as messages.
+    response. Repeats have higher limits of their own, beyond which they count as messages.
     """
     ctx, request, claims, service = call.ctx, call.request, call.claims, call.ctx.service
     refusal = _limit_messages(ctx, claims.user_id, request.client_address)
@@ -122,8 +121,9 @@ def post_event(
 def _append_undecided(
     call: Call[Any, ChannelAccess], append: AppendEvent
 ) -> Operation[Appended | Unchanged | AppendFailure | None]:
-    """Store an event whose author's rights the storing transaction decides about. None: another server owns the guild, and the
-    rights are known now. Raises Refusal.
+    """Store an event, with the author's rights checked by the storing transaction. Raises Refusal.
+
+    Return None if another server owns the guild. The rights are checked then.
     """
     try:
         outcome = yield from append
@@ -137,7 +137,7 @@ def _append_undecided(
 
 
 def fingerprint_of(event_type: str, target: str | None, *said: str) -> bytes:
-    """Return 32 bytes that a repeat shares with the first request: KIND_BYTES of its kind and its target, then of the rest."""
+    """Return 32 bytes that a repeat shares with the first request: KIND_BYTES of type and target, then the hash of the rest."""
     kind = blake3("\0".join((event_type, target or "")).encode()).digest(KIND_BYTES)
     return kind + blake3("\0".join(said).encode()).digest(32 - KIND_BYTES)
 
@@ -157,7 +157,7 @@ def _decided(answer: ProposalAnswer, change: Change | None) -> Response:
 
 
 def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
-    """Charge both windows, or neither and return the refusal."""
+    """Charge both windows; or none, and return the refusal."""
     service = ctx.service
     return _charge(
         ctx,
@@ -167,13 +167,13 @@ def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
 
 
 def _refund(ctx: Context, user_id: str, address: str) -> None:
-    """Take back what `_limit_messages` charged."""
+    """Undo what `_limit_messages` charged."""
     ctx.service.user_messages.refund(user_id)
     ctx.service.address_messages.refund(limit_key(address))
 
 
 def _admit_repeat(ctx: Context, user_id: str, address: str) -> bool:
-    """Charge the windows of repeats, or neither and return False."""
+    """Charge the windows of repeats; or none, and return False."""
     service = ctx.service
     refusal = _charge(
         ctx,

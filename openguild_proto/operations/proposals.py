@@ -1,4 +1,4 @@
-"""Events that users of other servers want in channels of this one (PROTOCOL 16.6)."""
+"""Events that users of other servers propose for channels of this one (PROTOCOL 16.6)."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ ERRORS = (
     auth="server", client=False, body=Proposal, max_body_bytes=MAX_PROPOSAL_BODY_BYTES, errors=ERRORS,
 )  # fmt: skip
 def propose_event(call: Call[Proposal, None], log_id: str) -> Operation[Response]:
-    """Decide on the event as on one of a user here, and countersign it. A repeat with the nonce gets the first answer."""
+    """Decide on the event as for a local user, and countersign it. A repeat of the nonce gets the first response."""
     return Response.json((yield from take_proposal(call.ctx, call.server, call.body, log_id)))
 
 
 def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str) -> Operation[ProposalAnswer]:
-    """Append a proposed event, or return the answer to the first of its repeats. Raises Refusal."""
+    """Append a proposed event, or return the first response to a repeat. Raises Refusal."""
     require_unrestricted(ctx, caller)
     spend(ctx, ctx.service.peer_proposals, caller.server)
     user = checked_user(body.user)
@@ -103,7 +103,7 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     _check_said(event, content, user, said, access)
     countersigned = _countersigned(ctx, event, caller.server, keys)
     problem = event_problem(event, content, countersigned, ctx.wall_ms)
-    if problem is not None:  # mirrors would not take it, nor anything behind it
+    if problem is not None:  # mirrors would refuse it and all later events
         raise _problem(problem)
     outcome = yield from AppendEvent(
         author=Author(user.user_id),
@@ -146,7 +146,7 @@ def _target(change: Change | None) -> str | None:
 def _checked_event(
     ctx: Context, server: str, user_id: str, log_id: str, wire: bytes, keys: ServerKeys
 ) -> CanonicalEvent:
-    """Return the event, whole and signed by its home. Raises Refusal 400."""
+    """Return the event, complete and signed by its home server. Raises Refusal 400."""
     try:
         event = read_event(wire)
         if verify_event(wire, keys, server) is not Verified.WHOLE:
@@ -169,7 +169,7 @@ def _check_said(
     said: EventEffect,
     access: ChannelAccess,
 ) -> None:
-    """Check what the event says as the route of a client would. Raises Refusal."""
+    """Check the event's content as the client route would. Raises Refusal."""
     if not isinstance(content, PROPOSED):
         raise _problem("events of this type cannot be proposed, or its content is not understood")
     if content.author.id != event.sender:
@@ -204,7 +204,7 @@ def _check_said(
 
 
 def _bytes_beside_text(event: CanonicalEvent, content: AnyContent | UnknownContent) -> int:
-    """Return how long the content is without the text, which has a bound of its own. Members that are not known here count."""
+    """Return the size of the content without the text, which has a bound of its own. Unknown members count."""
     text = content.content if isinstance(content, MessageContent | EditContent) else ""
     return len(canonical_json(event.content, strict=False)) - len(canonical_json(text))
 
@@ -215,7 +215,10 @@ def _check_text(text: str) -> None:
 
 
 def _countersigned(ctx: Context, event: CanonicalEvent, server: str, keys: ServerKeys) -> bytes:
-    """Return the event with the good signatures of its home, that of this server, and no others: no redaction takes them away."""
+    """Return the event with the valid signatures of its home server and that of this server.
+
+    Others are dropped, because they could contain anything, and a redaction does not remove them.
+    """
     try:
         canonical = canonical_bytes(event)
     except CanonicalError as fault:

@@ -39,13 +39,13 @@ from openguild_proto.operations.context import Context, Limit
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
 
-SILENT_MS = 180_000  # PROTOCOL 16.5.10: owners are heard of each minute
-NONCE_MARGIN_SECS = 600  # ours: between the clocks of replicas, and for a clock that is set back
+SILENT_MS = 180_000  # PROTOCOL 16.5.10: owners have contact each minute
+NONCE_MARGIN_SECS = 600  # ours: for differing clocks of replicas, and a clock that is set back
 UNREAD_KEYS = frozenset({Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY})
 
 
 class PeerCaller(NamedTuple):
-    """The authenticated server that asks. `peer`: what is known of it beside the configuration."""
+    """The authenticated calling server. `peer`: its stored record, without the configuration."""
 
     server: str
     signed: Signed
@@ -54,7 +54,7 @@ class PeerCaller(NamedTuple):
 
 
 def verified_server(ctx: Context, request: Request) -> Operation[PeerCaller]:
-    """Return the server that has signed `request`. It may be denied: see `require_admitted`. Raises Refusal 401, 403, 429, 501."""
+    """Return the server that signed `request`. It may be denied, see `require_admitted`. Raises Refusal 401, 403, 429, 501."""
     service = ctx.service
     policy = service.settings.federation
     if policy.mode is Mode.OFF or service.signer is None:
@@ -67,7 +67,7 @@ def verified_server(ctx: Context, request: Request) -> Operation[PeerCaller]:
         signed, peer = yield from _verified(ctx, request, claim)
         verdict = judge(policy, claim.server, peer)
         is_heard = verdict.standing is not Standing.DENY and service.peer_requests.peek(claim.server, ctx.now) is None
-        if is_heard:  # else it is refused without a change of the store
+        if is_heard:  # else it is refused without a write to the store
             yield from _remember_nonce(ctx, claim)
     except SignatureFault as fault:
         raise _invalid(fault.reason) from None
@@ -93,7 +93,7 @@ def _invalid(reason: Fault) -> Refusal:
 
 
 def _verified(ctx: Context, request: Request, claim: Claim) -> Operation[tuple[Signed, Peer | None]]:
-    """Verify with the keys that are known, else with those that the server publishes now."""
+    """Verify with the known keys, else with those that the server publishes now."""
     policy, known = ctx.service.settings.federation, ctx.service.peers
     pinned = policy.pinned.get(claim.server, ())
     peer = yield from known_peer(ctx, claim.server)
@@ -109,7 +109,7 @@ def _verified(ctx: Context, request: Request, claim: Claim) -> Operation[tuple[S
     except SignatureFault as fault:
         if fault.reason not in UNREAD_KEYS:
             raise
-        if verdict.standing is Standing.DENY:  # nothing is fetched for a server that is denied
+        if verdict.standing is Standing.DENY:  # a denied server's keys are not fetched
             raise denied(verdict) from None
         if not known.may_try(claim.server, ctx.now):
             raise SignatureFault(fault.reason if keys else Fault.UNKNOWN_SERVER) from None
@@ -124,9 +124,9 @@ def _verified(ctx: Context, request: Request, claim: Claim) -> Operation[tuple[S
 def _discovered(
     ctx: Context, request: Request, server: str, peer: Peer | None, *, required: bool
 ) -> Operation[Peer | None]:
-    """Read the keys of a server. None: they cannot be read, and are not `required`. Raises SignatureFault, Refusal 429.
+    """Read the keys of a server. Return None if that fails and they are not `required`. Raises SignatureFault, Refusal 429.
 
-    Strangers have a limit, all together and those of one address: anybody may claim any name.
+    Unknown servers share a limit, and those from one address another, because anybody may claim any name.
     """
     known = ctx.service.peers
     if (peer is None or not peer.contacted_ms) and not known.is_trying(server):
@@ -145,7 +145,7 @@ def _discovered(
 
 
 def known_peer(ctx: Context, server: str) -> Operation[Peer | None]:
-    """Find a server, as the store had it at most a second ago."""
+    """Find a server, as it was in the store at most a second ago."""
     known = ctx.service.peers
     if not known.has(server, ctx.now):
         known.put(server, (yield from FindPeer(server=server)), ctx.now)
@@ -170,7 +170,7 @@ class EventKeys:
 
 
 def keys_for_events(ctx: Context, *owners: str) -> Operation[EventKeys]:
-    """Return the keys that verify events of the logs of `owners`: theirs, and those of this server, whose users write there."""
+    """Return the keys that verify events of the logs of `owners`: their keys, and those of this server, whose users post there."""
     keys: dict[str, tuple[PublishedKey, ...]] = {}
     for owner in owners:
         peer = yield from known_peer(ctx, owner)
@@ -180,7 +180,7 @@ def keys_for_events(ctx: Context, *owners: str) -> Operation[EventKeys]:
 
 
 def keys_of(ctx: Context, server: str, at_ms: int | None = None) -> Operation[dict[str, dict[str, bytes]]]:
-    """Return the keys that verify what the server has signed by now, for `verify_event`; none where it is not known.
+    """Return the keys that verify what the server has signed so far, for `verify_event`; none if the server is unknown.
 
     `at_ms`: only those that verify an event of that time.
     """
@@ -196,12 +196,12 @@ def keys_of(ctx: Context, server: str, at_ms: int | None = None) -> Operation[di
 
 
 def with_own_past(ctx: Context, keys: EventKeys) -> Operation[EventKeys]:
-    """Return the keys with those of this server that were replaced, too."""
+    """Return the keys including replaced keys of this server."""
     return keys.with_past(ctx.service.settings.federation.server_name, (yield from ListOwnKeys()))
 
 
 def read_keys_again(ctx: Context, server: str) -> Operation[bool]:
-    """Read the keys of a server that has signed events with others. False: they were read a moment ago, or cannot be read."""
+    """Read the keys of a server that has signed events with unknown ones. Return False if they were just read, or cannot be."""
     known = ctx.service.peers
     if not known.may_try(server, ctx.now):
         return False
@@ -215,7 +215,7 @@ def read_keys_again(ctx: Context, server: str) -> Operation[bool]:
 
 
 def is_silent(ctx: Context, server: str) -> Operation[bool]:
-    """Return whether a server has not been heard of for longer than it stays silent while it is there (PROTOCOL 16.5.10)."""
+    """Return whether the last contact with a server is longer ago than is usual while it is up (PROTOCOL 16.5.10)."""
     peer = yield from known_peer(ctx, server)
     return peer is None or ctx.wall_ms - peer.contacted_ms > SILENT_MS
 
@@ -233,7 +233,7 @@ def require_admitted(ctx: Context, caller: PeerCaller, request: Request) -> None
 
 
 def _count_bytes(ctx: Context, server: str, nbytes: int) -> None:
-    """Count whole megabytes, many small bodies together. Raises Refusal 429 while there are as many as there may be."""
+    """Count whole megabytes, adding up small bodies. Raises Refusal 429 at the limit."""
     budget = ctx.service.peer_megabytes
     wait_secs = budget.peek(server, ctx.now)
     if wait_secs is not None:
@@ -244,21 +244,21 @@ def _count_bytes(ctx: Context, server: str, nbytes: int) -> None:
 
 
 def verdict_in(ctx: Context, caller: PeerCaller, guild_id: str | None) -> Verdict:
-    """Return what holds for the server in that guild."""
+    """Return the decision about the server in that guild."""
     return judge(ctx.service.settings.federation, caller.server, caller.peer, guild_id)
 
 
 def require_unrestricted(ctx: Context, caller: PeerCaller, guild_id: str | None = None, *, reads: bool = False) -> None:
-    """Check that new things of the server are taken, in that guild. `reads`: it brings none. Raises Refusal 403."""
+    """Check that new data of the server are accepted, in that guild. `reads`: the request has none. Raises Refusal 403."""
     verdict = verdict_in(ctx, caller, guild_id)
     if verdict.standing is Standing.DENY or (verdict.standing is Standing.QUARANTINE and not reads):
         raise denied(verdict)
 
 
 def require_dealings(ctx: Context, server: str, guild_id: str | None) -> Operation[None]:
-    """Check that this server deals with the owner of a guild, in that guild. Raises Refusal 403.
+    """Check that this server federates with the owner of a guild, in that guild. Raises Refusal 403.
 
-    Nothing is checked where federation is off: a request to the owner is refused for that.
+    Checks nothing if federation is off: then a request to the owner is refused for that reason.
     """
     policy = ctx.service.settings.federation
     if policy.is_on:
@@ -268,7 +268,7 @@ def require_dealings(ctx: Context, server: str, guild_id: str | None) -> Operati
 
 
 def denied(verdict: Verdict) -> Refusal:
-    """Return the refusal 403 with the operator's reason."""
+    """Return the error 403 with the operator's reason."""
     code = ErrorCode.SERVER_QUARANTINED if verdict.standing is Standing.QUARANTINE else ErrorCode.SERVER_DENIED
     return Refusal(code, f"{code.spec.message}: {verdict.reason}" if verdict.reason else None)
 

@@ -1,4 +1,4 @@
-"""Opens streams, and checks again whether they may stay open (PROTOCOL 8)."""
+"""Opens streams, and checks later whether they may stay open (PROTOCOL 8)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from openguild_proto.ws.close_codes import CloseCode
     limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_SINCE,), response_headers=(LOG_EPOCH,), frames=StreamFrame,
 )  # fmt: skip
 def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Operation[OpenStream]:
-    """Open a channel's stream after `since`; what cannot be a place in its log is refused before the upgrade (PROTOCOL 8.3.3)."""
+    """Open a channel's stream after `since`. An invalid position is refused before the upgrade (PROTOCOL 8.3.3)."""
     yield from ()
     access, since = call.access, call.query.get("since")
     check_start(since, call.query.get("epoch"), newest_place(access), access.channel.base_sequence)
@@ -69,7 +69,7 @@ def _of_the_caller(call: Call[Any, Any]) -> dict[str, Any]:
 
 
 def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
-    """Return the close code for a channel stream that may not stay open; None: it may."""
+    """Return the close code for a channel stream that must close, or None if it may stay open."""
     if stream.channel_id is None:
         return None
     access = yield from FindChannelAccess(channel_id=stream.channel_id, user_id=stream.user_id)
@@ -80,14 +80,14 @@ def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
     except Refusal:
         return CloseCode.MEMBERSHIP_LOST
     if stream.since is not None and stream.epoch not in (None, access.channel.epoch):
-        return CloseCode.SERVICE_RESTART  # its `since` belongs to a former log
+        return CloseCode.SERVICE_RESTART  # its `since` belongs to another log
     return None
 
 
 def recheck_session(stream: OpenStream) -> Operation[CloseCode | None]:
-    """Return the close code for a stream of any kind, if records of changes may have been missed; None: it may stay open.
+    """Return the close code for a stream of any kind when records of changes may have been missed, or None.
 
-    A notification stream never stays open: it has no `since` to be told the missed events from.
+    A notification stream always closes, because it has no `since` from which to send the missed events.
     """
     session = yield from FindSession(session_id=stream.session_id)
     if session is None or session.revoked:

@@ -1,4 +1,4 @@
-"""Naming the server that may go on with a guild when this one is lost for good (PROTOCOL 16.10.6)."""
+"""Names the server that may take over a guild if this one is lost for good (PROTOCOL 16.10.6)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openguild_proto.timestamps import from_millis
 
 
 def _require_owner(call: Call[Successor, GuildAccess] | Call[None, GuildAccess]) -> None:
-    """Raise Refusal 403 for everybody but an owner of the guild: roles of the server do not count."""
+    """Raise Refusal 403 unless the caller is an owner of the guild. Server roles do not count."""
     if call.access.role != OWNER:
         raise Refusal(ErrorCode.FORBIDDEN, "only an owner of the guild decides who goes on with it")
 
@@ -30,7 +30,7 @@ def _require_owner(call: Call[Successor, GuildAccess] | Call[None, GuildAccess])
     {200: Succession}, rights=in_guild(Permission.READ), at_owner=True,
 )  # fmt: skip
 def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Show it to an owner of the guild; 404 where no server is named, or the statement has expired."""
+    """Show the statement to an owner of the guild; 404 if no server is named, or the statement has expired."""
     _require_owner(call)
     handover = yield from FindSuccession(guild_id=guild_id, reader_id=call.claims.user_id)
     if handover is None or handover.expires_at_ms <= call.ctx.wall_ms:
@@ -43,7 +43,7 @@ def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[R
     rights=in_guild(Permission.READ), body=Successor,
 )  # fmt: skip
 def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Sign a statement for a server that mirrors the guild; those from before are void."""
+    """Sign a statement for a server that mirrors the guild. Earlier statements become void."""
     _require_owner(call)
     ctx, server = call.ctx, call.body.server
     service = ctx.service
@@ -66,7 +66,7 @@ def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operati
     rights=in_guild(Permission.READ),
 )  # fmt: skip
 def revoke_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Let no server go on with the guild; every server that mirrors it is told."""
+    """Revoke the statement. Every server that mirrors the guild is told."""
     _require_owner(call)
     _, serial = yield from _next_serial(call, guild_id)
     yield from _set(call, guild_id, None, serial)

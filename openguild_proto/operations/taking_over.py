@@ -1,4 +1,4 @@
-"""Takes guilds of other servers over: one that is moved here, or whose owner is lost (PROTOCOL 16.10)."""
+"""Takes over guilds of other servers: a guild that is moved here, or one whose owner is lost (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ FINGERPRINT_BYTES = 32
     errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def take_step(call: Call[HandoverStep, None], guild_id: str) -> Operation[Response]:
-    """Copy some of the history; when nothing is missing and the statement is there, own the guild. Idempotent."""
+    """Copy some of the history. When it is complete and the statement is present, take the guild over. Idempotent."""
     ctx, owner, handover = call.ctx, call.server.server, call.body.handover
     require_unrestricted(ctx, call.server, guild_id)
     if handover is not None and handover in (yield from ListHandovers(guild_id=guild_id)):
@@ -104,7 +104,7 @@ def _check(ctx: Context, guild_id: str, owner: str, handover: Handover) -> Opera
 
 
 def new_epoch(ctx: Context) -> int:
-    """Return an epoch for the logs of a guild that this server goes on with."""
+    """Return an epoch for the logs of a guild that this server takes over."""
     return 2 + int.from_bytes(ctx.entropy(EPOCH_BYTES), "big") % (MAX_SAFE_INTEGER - 2)
 
 
@@ -114,9 +114,9 @@ def new_epoch(ctx: Context) -> int:
 def _copy(
     ctx: Context, owners: tuple[str, ...], guild_id: str, copies: tuple[LogCopy, ...], heads: Mapping[str, int]
 ) -> Operation[int]:
-    """Copy some pages of what is missing. Return how many events are missing then, as far as is known here.
+    """Copy some of the missing pages. Return how many events are still missing, as far as is known.
 
-    `owners`: the guild's, the newest first. `heads`: where that one says that logs end.
+    `owners`: of the guild, newest first. `heads`: the heads of the logs according to the newest.
     """
     owner = owners[0]
     here = ctx.service.settings.federation.server_name
@@ -150,7 +150,7 @@ def _copy(
 def _read(
     page: HistoryPage, copy: LogCopy, copied: int, guild_id: str, owners: tuple[str, ...], here: str, keys: EventKeys
 ) -> Operation[tuple[HistoricEvent, ...]]:
-    """Return the events of a page that follows what is copied. Raises Refusal 503 where it is not what was asked for."""
+    """Return the verified events of a page that follows the copied part. Raises Refusal 503 for an unexpected response."""
     if page.first != copied + 1 or not 0 < len(page.events) <= MAX_DELIVERED_EVENTS or page.epoch != copy.epoch:
         raise offline()
     found = []
@@ -170,7 +170,7 @@ def _read(
 def _checked(
     line: PassedEvent, place: LogPlace, owners: tuple[str, ...], here: str, keys: EventKeys, *, of_guild: bool
 ) -> HistoricEvent | None:
-    """Return an event that one of the guild's owners has signed; None: none has."""
+    """Return the event if one of the guild's owners has signed it, else None."""
     try:
         fingerprint = decode_unpadded(line.fingerprint)
     except ValueError:
@@ -189,7 +189,7 @@ def _checked(
 
 
 def _keep(owner: str, guild_id: str, copy: LogCopy, epoch: int, lines: tuple[HistoricEvent, ...]) -> Operation[None]:
-    """Keep a page, and append what has not come by a delivery. Raises Refusal 503 where it is refused."""
+    """Store a page, and append the events that no delivery has brought. Raises Refusal 503 if it is refused."""
     later = tuple(line.event for line in lines if line.event.sequence > copy.head)
     if later:
         outcome = yield from MirrorEvents(
@@ -202,11 +202,11 @@ def _keep(owner: str, guild_id: str, copy: LogCopy, epoch: int, lines: tuple[His
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("history", refused),))
 
 
-# --- an owner that is lost -------------------------------------------------------------------------
+# --- lost owners -----------------------------------------------------------------------------------
 
 
 def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
-    """Own a guild whose owner is lost, by the statement that it gave in advance. A text: why not."""
+    """Take over a guild whose owner is lost, by the statement that it gave in advance. Return why not, or None."""
     policy = ctx.service.settings.federation
     if handover in (yield from ListHandovers(guild_id=handover.guild_id)):
         return None
@@ -231,5 +231,5 @@ def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
 
 
 def parse_handover(value: object) -> Handover:
-    """Return a statement as `GET /guilds/{guild_id}/succession` shows it. Raises msgspec.ValidationError."""
+    """Parse a statement as shown by `GET /guilds/{guild_id}/succession`. Raises msgspec.ValidationError."""
     return msgspec.convert(value, Handover)
