@@ -1,4 +1,4 @@
-"""The write side of a connection that also reads a ring of a `Hub`: its own queue first, then whole frames of the ring.
+"""The write side of a connection that also reads a ring of a `Hub`: its own queue goes first, then whole frames of the ring.
 
     writer = FanoutWriter(conn, hub)
     conn.accept(now)
@@ -6,8 +6,8 @@
     ...
     is_done = writer.write(sock.send, now)  # False: call it again when the socket is writable
 
-It keeps the rules that hold between the two: replies never cut a frame of the ring, the flush leaves a blocked reader out, the
-write deadline runs while it is blocked, and a connection that has ended reads its ring no longer.
+It ensures that replies never split a frame of the ring, that the flush skips a blocked reader, that the write deadline runs
+while the socket is blocked, and that a connection that has ended stops reading its ring.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from openguild_proto.fanout.hub import Hub, Lagged, Subscriber
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 
-SEND_BYTES = 65_536  # at most, in one call of `send`
+SEND_BYTES = 65_536  # maximum for one call of `send`
 
 
 class FanoutWriter:
-    """Sends what one connection has queued and what its `subscriber` (None before `subscribe`) has not got yet."""
+    """Sends the queued bytes of one connection and the frames that its `subscriber` (None before `subscribe`) has not received."""
 
     __slots__ = ("_conn", "_hub", "subscriber")
 
@@ -34,9 +34,10 @@ class FanoutWriter:
         self.subscriber: Subscriber | None = None
 
     def subscribe(self, ring: str, since: int, owner: object = None) -> Subscriber:
-        """Read a ring behind `since`. While the subscriber is replaying, put what storage supplies into `conn.outbox`.
+        """Start to read a ring after `since`. While the subscriber is replaying, put the stored frames into `conn.outbox`.
 
-        Raises LocalProtocolError if the connection is no open WebSocket, reads a ring already, or `since` is beyond the head.
+        Raises LocalProtocolError if the connection is not an open WebSocket, already reads a ring, or `since` is beyond the
+        head.
         """
         if not self._conn.is_open or self.subscriber is not None:
             raise LocalProtocolError("an open WebSocket reads one ring")
@@ -44,10 +45,10 @@ class FanoutWriter:
         return self.subscriber
 
     def write(self, send: Callable[[bytes | memoryview], int], now: float) -> bool:
-        """Send until nothing is left, or the socket is full; then return False: call it again when the socket is writable.
+        """Send until nothing is left (True) or the socket is full (False: call again when the socket is writable).
 
-        `send`: `sock.send` of a non-blocking socket, or anything that returns how many bytes it accepted and may raise
-        BlockingIOError. Other exceptions of it pass on: the socket is broken.
+        `send`: `sock.send` of a non-blocking socket, or any function that returns the number of bytes accepted and may raise
+        BlockingIOError. Its other exceptions are not caught: they mean that the socket is broken.
         """
         conn, subscriber = self._conn, self.subscriber
         if subscriber is not None and not conn.is_open:
@@ -60,7 +61,7 @@ class FanoutWriter:
                 return self._blocked(now)
         while subscriber is not None and (span := self._hub.take(subscriber, SEND_BYTES)):
             sent = _accepted(send, span)
-            conn.outbox.append(self._hub.sent(subscriber, sent))  # the rest of a cut frame goes first the next time
+            conn.outbox.append(self._hub.sent(subscriber, sent))  # the rest of a partly sent frame goes first next time
             conn.wrote(sent, now)
             if sent < len(span):
                 return self._blocked(now)
@@ -76,14 +77,14 @@ class FanoutWriter:
         return False
 
     def close_lagged(self, lagged: Lagged, now: float) -> None:
-        """Close the connection of a subscriber that `Hub.take_lagged` returned: 1008, with the sequence to resume from.
+        """Close the connection of a subscriber that `Hub.take_lagged` returned, with 1008 and the sequence to resume from.
 
         Call `write` next.
         """
         self._conn.close(CloseCode.POLICY_VIOLATION, reasons.lagged(lagged.missed, lagged.resume_from), now)
 
     def end(self) -> None:
-        """Read the ring no longer: the socket is closed. Safe to repeat."""
+        """Stop reading the ring, because the socket is closed. Safe to repeat."""
         if self.subscriber is not None:
             self.subscriber.leave()
 
