@@ -1,1 +1,1 @@
-"""Rules of the buses between replicas: faults, subjects, probes, reconnects, what waits to be published."""
+"""Rules of the buses between replicas: faults, subjects, probes, reconnects and the publish queue."""

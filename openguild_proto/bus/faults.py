@@ -1,4 +1,4 @@
-"""Faults of a bus that last, and which of them the log shows now."""
+"""Lasting faults of a bus, and which of them to log now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openguild_proto.policy.log_throttle import LogThrottle
 
 
 class Fault(NamedTuple):
-    """A fault as the operator is told it. `kind`: for the metrics. `cause` continues a sentence that begins with the bus's name."""
+    """A fault as shown to the operator. `kind`: for the metrics. `cause`: continues a sentence that begins with the bus's name."""
 
     kind: str
     cause: str
@@ -18,8 +18,9 @@ class Fault(NamedTuple):
 
 
 class Problems:
-    """`active` holds errors that the server reported without ending the connection; `last_end`: why the last one ended.
+    """The current faults.
 
+    `active`: errors that the server reported without ending the connection. `last_end`: why the last connection ended.
     `silent`: the fault of a server that has not answered for SILENT_SECS. Times are monotonic seconds.
     """
 
@@ -32,37 +33,37 @@ class Problems:
         self._log_throttle = LogThrottle()
 
     def line(self, fault: Fault, now: float, before: str = "") -> tuple[str, int] | None:
-        """Return the line of the log and how often it was left out since the last one; None: not now."""
+        """Return the log line and how often it was suppressed since the last one, or None to suppress it."""
         repeated = self._log_throttle.due(fault.cause, now)
         return None if repeated is None else (f"{before}{self._title} {fault.cause}: {fault.mend}", repeated)
 
     def invalid_message(self, now: float) -> int | None:
-        """Return how often such a line was left out since the last one; None: not now."""
+        """Return how often the line about an invalid message was suppressed since the last one, or None to suppress it."""
         return self._log_throttle.due("message", now)
 
     def ended(self, fault: Fault) -> None:
-        """The connection has ended, or was not made, because of this."""
+        """Record why the connection ended or could not be made."""
         self.last_end = fault
 
     def answered(self, now: float) -> None:
-        """The server has received everything that was sent before."""
+        """Record that the server has received everything sent before."""
         self._answered_at = now
 
     def is_silent(self, now: float) -> bool:
-        """Whether the server has not answered for SILENT_SECS."""
+        """Return whether the server has not answered for SILENT_SECS."""
         return now - self._answered_at >= SILENT_SECS
 
     def now(self, now: float, *, connected: bool) -> Fault | None:
-        """Return why some or all messages are not delivered; None: they are."""
+        """Return why some or all messages are not delivered, or None if all are."""
         if not connected:
             return self.last_end
         return self._silent if self.is_silent(now) else self.active.oldest
 
     def is_denied(self, *keys: str) -> bool:
-        """Whether one of these is denied: an action and a kind of subject, such as "publish limits"."""
+        """Return whether one of these is denied: an action and a kind of subject, such as "publish limits"."""
         return not self.active.keys().isdisjoint(keys)
 
     @property
     def denied(self) -> int:
-        """How many kinds of subjects are denied."""
+        """The number of denied actions on kinds of subjects."""
         return sum(fault.kind == "denied" for fault in self.active.values())

@@ -1,4 +1,4 @@
-"""NATS: its faults, what its error texts mean, and the subjects of a server.
+"""NATS: its faults, the meaning of its error texts, and the subjects of a server.
 
 The log shows `cause` and `mend` (the fix), `/ready` shows `cause`. Neither contains a host, a user name or text from the server.
 """
@@ -73,7 +73,7 @@ WAITING = Fault("waiting", "is not contacted before the database, whose id its s
 MOVED = Fault("moved", "is contacted again, because the database has a new id", "nothing to do, it recovers by itself")
 SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing to do, if it or another server of nats.url comes back")
 
-# Parts of nats-server's error texts (its errors.go) in lower case. The first match counts.
+# Substrings of nats-server's error texts (its errors.go) in lower case. The first match counts.
 _ERROR_TEXTS = (
     ("maximum subscriptions", SUBSCRIPTIONS),
     ("maximum payload", PAYLOAD),
@@ -114,7 +114,7 @@ _ERROR_TEXTS = (
 _UNKNOWN_ERROR = Fault("closed", "has ended the connection with an error", "see the log of nats-server")
 
 
-# OpenSSL's names for the alerts of a server that does not take a client's certificate (RFC 8446 6.2)
+# OpenSSL's names for the alerts of a server that rejects a client's certificate (RFC 8446 6.2)
 _CERTIFICATE_ALERTS = (
     "CERTIFICATE_REQUIRED",
     "BAD_CERTIFICATE",
@@ -128,13 +128,13 @@ _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"
 
 
 def fault_from_error_text(text: str) -> Fault:
-    """Return the fault for a text that the server sent after -ERR."""
+    """Return the fault for the text of an -ERR."""
     lower = text.lower()
     return next((fault for part, fault in _ERROR_TEXTS if part in lower), _UNKNOWN_ERROR)
 
 
 def tls_fault(reason: str | None, verify_code: int | None) -> Fault:
-    """Return the fault for OpenSSL's reason. `verify_code`: why the server's certificate is not trusted, if that is it."""
+    """Return the fault for OpenSSL's reason. `verify_code`: why the server's certificate is not trusted, or None."""
     if verify_code is not None:
         why = distrust_reason(verify_code) or f"for a reason that only OpenSSL knows (verification code {verify_code})"
         if verify_code in OTHER_NAME:
@@ -168,10 +168,10 @@ def parse_denial(text: str) -> tuple[str, str] | None:
 
 
 class Subjects:
-    """`openguild.<server>.<database>.channel.<channel id>`, and `openguild.<server>.<database>.<topic>` for each topic.
+    """The subjects: `openguild.<server>.<database>.channel.<channel id>`, and `openguild.<server>.<database>.<topic>` per topic.
 
-    The names of subscriptions lack what comes before `channel` or the topic, which `join` decides. `probe_channel`: an id whose
-    subject only this replica uses.
+    The names of subscriptions are without the part before `channel` or the topic, which `join` sets. `probe_channel`: an id
+    whose subject only this replica uses.
     """
 
     def __init__(self, server_name: str, probe_channel: str = "") -> None:
@@ -195,17 +195,17 @@ class Subjects:
         return f"channel.{channel_id}"
 
     def subscription(self, name: str) -> str:
-        """Return what is subscribed to. Control messages are few, and those of other databases betray that there are others."""
+        """Return the subject to subscribe to. Control messages of all databases are included, to detect other databases."""
         return f"{self._server}.*.{name}" if name == Topic.CONTROL.value else f"{self._prefix}.{name}"
 
     def split(self, subject: str) -> tuple[str, str, str]:
-        """Return the database of a subject, its kind (channel, or the value of a topic), and the id of its channel or ""."""
+        """Return the database of a subject, its kind (channel, or the value of a topic), and its channel id or ""."""
         database, _, name = subject[len(self._server) + 1 :].partition(".")
         kind, _, channel_id = name.partition(".")
         return database, kind, channel_id
 
     def denied(self, action: str, subject: str) -> tuple[str, Fault]:
-        """Return a key and the fault for a denied subject, given in lower case. All channels are one kind, and none is named."""
+        """Return a key and the fault for a denied subject, given in lower case. All channels are one kind; the fault names none."""
         _, kind, channel_id = self.split(subject)
         pattern = f"{self._server}.*.{kind}{'.*' if channel_id else ''}"
         return f"{action} {kind}", denied_fault(action, pattern, f"{self._server}.>")

@@ -1,16 +1,16 @@
-"""Notices replicas of another database under the same `server_name`. Nothing of theirs is believed; the operator is told.
+"""Detects replicas of another database under the same `server_name`. Their messages are ignored and the operator is warned.
 
-They are another deployment, or a replica with a wrong database URL. Replicas of one database that has just been given a new id
-learn of it within seconds (PROTOCOL 10.2.7), and are not mistaken for others.
+They are another deployment, or a replica with a wrong database URL. Replicas of one database that has just got a new id learn
+it within seconds (PROTOCOL 10.2.7) and are not reported.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SETTLE_SECS = 10.0  # four tail checks, with which replicas read the id
+SETTLE_SECS = 10.0  # four tail checks, in which replicas read the id
 FORGET_SECS = 30.0  # ten probes
-MAX_OTHERS = 16  # of which are told apart
+MAX_OTHERS = 16  # databases that are distinguished
 
 
 @dataclass
@@ -21,13 +21,13 @@ class _Other:
 
 
 class OtherDatabases:
-    """Times are monotonic seconds."""
+    """The other databases. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._others: dict[str, _Other] = {}
 
     def heard(self, database: str, now: float) -> bool:
-        """Note a message of another database. Return whether the operator is to be told of it: once, until it falls silent."""
+        """Record a message of another database. Return whether to warn the operator: once, until it falls silent."""
         self._forget(now)
         if database not in self._others and len(self._others) >= MAX_OTHERS:
             return False
@@ -39,7 +39,7 @@ class OtherDatabases:
         return True
 
     def count(self, now: float) -> int:
-        """Return how many there are of which the operator was told."""
+        """Return the number of databases that the operator was warned of."""
         self._forget(now)
         return sum(other.is_told for other in self._others.values())
 

@@ -1,7 +1,7 @@
-"""Probes of a NATS server's permissions: which pings probe, what is subscribed again, and what follows from the result.
+"""Probes of a NATS server's permissions: which pings probe, which subscriptions are repeated, and the result.
 
-NATS reports a denied publish or subscription asynchronously, but before the answer to the ping that follows it. So a round
-publishes to each kind of subject, repeats the denied subscriptions, and ends with the answer to a ping.
+NATS reports a denied publish or subscription asynchronously, but before its answer to the next ping. So a round publishes to
+each kind of subject, repeats the denied subscriptions, and ends with the answer to a ping.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from openguild_proto.bus.topics import Topic
 from openguild_proto.policy.active_faults import ActiveFaults
 
 PINGS_PER_PROBE = 3  # every third ping also probes which subjects the server permits
-PINGS_PER_RESUBSCRIBE = 30  # after a refused subscription: repeat all of them
+PINGS_PER_RESUBSCRIBE = 30  # repeats all subscriptions after one was refused
 KINDS = (*(topic.value for topic in Topic), "channel")  # of subjects
 
 
 class ProbeResult(NamedTuple):
-    """`permitted`: keys of what is permitted again. `has_missed`: messages may have been lost until now."""
+    """The result of a round. `permitted`: keys that are permitted again. `has_missed`: messages may have been lost."""
 
     permitted: list[str]
     resubscribe_all: bool
@@ -27,14 +27,14 @@ class ProbeResult(NamedTuple):
 
 
 class Probing:
-    """The rounds of one connection: `next_ping` before each ping, and `end` after the answer to a ping that probed."""
+    """The rounds of one connection. Call `next_ping` before each ping, and `end` after the answer to a ping that probes."""
 
     def __init__(self, active: ActiveFaults[Fault]) -> None:
         self._active = active
         self._pings = 0
 
     def next_ping(self) -> bool:
-        """Count a ping. Return whether it probes; the round has begun then."""
+        """Count a ping. Return whether it probes; then a round has begun."""
         self._pings += 1
         if self._pings % PINGS_PER_PROBE:
             return False
@@ -47,7 +47,7 @@ class Probing:
         return [kind for kind in KINDS if f"subscribe {kind}" in self._active]
 
     def resubscribes_all(self) -> bool:
-        """Whether this round repeats all subscriptions. A refusal that no round repeats stands on."""
+        """Return whether this round repeats all subscriptions. If not, an earlier refusal stays active."""
         if "subscriptions" not in self._active:
             return False
         if self._pings % PINGS_PER_RESUBSCRIBE == 0:

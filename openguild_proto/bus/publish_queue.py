@@ -1,4 +1,4 @@
-"""The messages that wait to be published, bounded in messages and in bytes."""
+"""The queue of messages to publish, bounded in messages and in bytes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Message(NamedTuple):
         return len(self.payload) + sum(len(name) + len(value) + 4 for name, value in self.headers.items())
 
     def fits(self, max_payload: int) -> bool:
-        """Whether a server with this bound takes it; it counts the headers, and would end the connection."""
+        """Return whether a server with this limit accepts it. It counts headers, and ends the connection for a larger one."""
         return self.nbytes + HEADER_LINE_BYTES <= max_payload
 
 
 class PublishQueue:
-    """First in, first out."""
+    """A FIFO queue. Its bound in bytes counts payloads."""
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
@@ -53,7 +53,7 @@ class PublishQueue:
         return message
 
     def clear(self) -> int:
-        """Drop all messages and return how many they were."""
+        """Drop all messages and return their number."""
         dropped = len(self._messages)
         self._messages.clear()
         self._bytes = 0

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect."""
+"""The delay before the next attempt to connect."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from openguild_proto.bus.faults import Fault
 from openguild_proto.policy.backoff import Backoff
 
-MAX_UNREACHABLE_WAIT_SECS = 2.0  # between attempts that reach no server: they are cheap
-MAX_RECONNECT_WAIT_SECS = 15.0  # after a server that greeted: each reconnect costs two database queries
+MAX_UNREACHABLE_WAIT_SECS = 2.0  # between attempts that reach no server, which are cheap
+MAX_RECONNECT_WAIT_SECS = 15.0  # after a server responded: each reconnect costs two database queries
 LEAST_WAIT_SECS = 0.05
 CHEAP = frozenset({"unreachable", "silent"})  # kinds of faults of attempts that reach no server
 
 
 class Reconnects:
-    """Delays with full jitter. A connection that lasts longer than the longest wait resets them. `jitter()`: in [0, 1)."""
+    """Delays with full jitter. A connection that outlasts the longest delay resets them. `jitter()` returns numbers in [0, 1)."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self.failed_attempts = 0  # since the last connection
@@ -22,17 +22,17 @@ class Reconnects:
         self._reached = Backoff(jitter, base_secs=0.5, max_secs=MAX_RECONNECT_WAIT_SECS)
 
     def failed(self, fault: Fault) -> float:
-        """Return the seconds to wait after an attempt that failed."""
+        """Return the seconds to wait after a failed attempt."""
         self.failed_attempts += 1
         backoff = self._unreachable if fault.kind in CHEAP else self._reached
         return backoff.next_delay(LEAST_WAIT_SECS)
 
     def connected(self) -> None:
-        """Note that an attempt succeeded."""
+        """Record a successful attempt."""
         self.failed_attempts = 0
         self._unreachable.reset()
 
     def ended(self, lasted_secs: float) -> float:
-        """Return the seconds to wait after a connection that lasted so long."""
+        """Return the seconds to wait after a connection that lasted `lasted_secs`."""
         self._reached.lasted(lasted_secs)
         return self._reached.next_delay(LEAST_WAIT_SECS)

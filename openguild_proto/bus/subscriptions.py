@@ -1,6 +1,6 @@
-"""The subscriptions that a bus is to have, by name, and those that its connection has.
+"""The wanted subscriptions of a bus by name, and those that its connection has.
 
-Subscribing takes time, and wishes change meanwhile.
+Subscribing takes time, and the wanted names change meanwhile.
 """
 
 from __future__ import annotations
@@ -13,44 +13,43 @@ T = TypeVar("T")
 
 
 class Change(NamedTuple, Generic[T]):
-    """Make the subscription of this name, and then call `made`; or end it."""
+    """A change to make: subscribe to `name` and then call `made`, or unsubscribe `ending`."""
 
     name: str
     ending: T | None
 
 
 class Subscriptions(Generic[T]):
-    """`T`: a subscription of the connection. `always`: names that are wanted whatever happens.
+    """Tracks subscriptions. `T`: a subscription of the connection. `always`: names that are wanted from the start.
 
-    Take `next_change` and carry it out, until there is none; one at a time, so that the changes of a name keep their order.
-    A subscription that fails is made with the next connection.
+    Take `next_change` and carry it out until it returns None, one at a time, so that the changes of a name keep their order. A
+    subscription that fails is retried on the next connection.
     """
 
     def __init__(self, always: Iterable[str] = ()) -> None:
         self._wanted = dict.fromkeys(always)
         self._made: dict[str, T] = {}
-        self._pending: OrderedDict[str, None] = (
-            OrderedDict()
-        )  # names that may have to change; a dict is slow to empty from its front
+        # Names that may have to change. An OrderedDict, because a dict is slow to pop from its front.
+        self._pending: OrderedDict[str, None] = OrderedDict()
 
     def want(self, names: Iterable[str]) -> None:
-        """These are to be heard. Idempotent."""
+        """Add wanted names. Idempotent."""
         for name in names:
             self._wanted[name] = self._pending[name] = None
 
     def unwant(self, names: Iterable[str]) -> None:
-        """These are no longer to be heard. Idempotent."""
+        """Remove wanted names. Idempotent."""
         for name in names:
             self._wanted.pop(name, None)
             self._pending[name] = None
 
     def reconnected(self) -> None:
-        """There is a new connection, without subscriptions."""
+        """Handle a new connection, which has no subscriptions."""
         self._made.clear()
         self._pending = OrderedDict.fromkeys(self._wanted)
 
     def next_change(self) -> Change[T] | None:
-        """Return what is to be done next; None: every wanted name has its subscription, and no other has one."""
+        """Return the next change, or None if the connection has all wanted subscriptions and no others."""
         while self._pending:
             name, _ = self._pending.popitem(last=False)
             if name not in self._wanted:
@@ -62,11 +61,11 @@ class Subscriptions(Generic[T]):
         return None
 
     def made(self, name: str, subscription: T) -> None:
-        """The connection has made the subscription."""
+        """Record a subscription that the connection has made."""
         self._made[name] = subscription
 
     def of(self, names: Iterable[str]) -> list[T]:
-        """Return the subscriptions that there are of these names."""
+        """Return the existing subscriptions among these names."""
         return [self._made[name] for name in names if name in self._made]
 
     def all(self) -> list[T]:

@@ -1,4 +1,4 @@
-"""Topics of messages from one replica to all others, best effort, beside the events of channels."""
+"""Topics of best-effort messages from one replica to all others, besides the events of channels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from enum import Enum
 
 
 class Topic(Enum):
-    """The value is the last part of the NATS subject (PROTOCOL 10.2)."""
+    """A topic. The value is the last part of the NATS subject (PROTOCOL 10.2)."""
 
-    CONTROL = "control"  # records of the control log, which a lost one is read from
-    LIMITS = "limits"  # what a replica has admitted under the shared limits
-    HINTS = "hints"  # what may be lost: moved read positions, presence
+    CONTROL = "control"  # records of the control log; lost ones are read from the log
+    LIMITS = "limits"  # the admissions of a replica under shared limits
+    HINTS = "hints"  # messages that may be lost: read positions, presence

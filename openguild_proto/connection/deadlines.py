@@ -13,17 +13,17 @@ from openguild_proto.limits import Limits
 
 
 class Deadline(StrEnum):
-    """The deadlines of a connection: what must have happened by then."""
+    """The deadlines of a connection. Each comment says what must have happened by then."""
 
     HEAD = "head"  # a request's head has arrived (RFC 9112 9.5)
     BODY = "body"  # a request's body has arrived
-    IDLE = "idle"  # the next request has begun
+    IDLE = "idle"  # the next request has begun to arrive
     WRITE = "write"  # the peer has taken some of the queued bytes
     PING = "ping"  # the next ping is due, an interval after the last whole frame
-    FRAME = "frame"  # a frame that has begun is complete; no pong can come inside it (RFC 6455 5.4)
+    FRAME = "frame"  # a frame that has begun is complete; no pong can be sent inside it (RFC 6455 5.4)
     CLOSE = "close"  # the peer has answered our close frame (RFC 6455 7.1.1)
     LIFETIME = "lifetime"  # the credentials of the connection expire
-    LINGER = "linger"  # the peer has shut its side after ours (RFC 9112 9.6)
+    LINGER = "linger"  # the peer has shut down its side after ours (RFC 9112 9.6)
 
 
 SECS: dict[Deadline, Callable[[Limits], float]] = {

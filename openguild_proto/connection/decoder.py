@@ -8,10 +8,10 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Decoder(Protocol[Item_co]):
-    """Takes bytes in pieces of any size and gives whole items, one at a time, so that the caller may stop after each."""
+    """Accepts bytes in pieces of any size and returns complete items one at a time, so that the caller can stop after each."""
 
     def feed(self, data: bytes) -> None:
-        """Buffer `data`, any piece of the byte stream."""
+        """Buffer `data`, a piece of the byte stream of any size."""
 
     def next_item(self, now: float) -> Item_co | None:
-        """Return the next whole item or broken rule; None: more bytes are needed. `now`: monotonic seconds."""
+        """Return the next complete item or broken rule, or None if more bytes are needed. `now`: monotonic seconds."""

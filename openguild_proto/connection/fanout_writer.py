@@ -1,4 +1,4 @@
-"""The write side of a connection that also reads a ring of a `Hub`: its own queue first, then whole frames of the ring.
+"""The write side of a connection that also reads a ring of a `Hub`: its own queue goes first, then whole frames of the ring.
 
     writer = FanoutWriter(conn, hub)
     conn.accept(now)
@@ -20,7 +20,7 @@ from openguild_proto.fanout.hub import Hub, Lagged, Subscriber
 from openguild_proto.ws import reasons
 from openguild_proto.ws.close_codes import CloseCode
 
-SEND_BYTES = 65_536  # at most, in one call of `send`
+SEND_BYTES = 65_536  # maximum for one call of `send`
 
 
 class FanoutWriter:
@@ -44,10 +44,10 @@ class FanoutWriter:
         return self.subscriber
 
     def write(self, send: Callable[[bytes | memoryview], int], now: float) -> bool:
-        """Send until nothing is left, or the socket is full; then return False: call it again when the socket is writable.
+        """Send until nothing is left (True) or the socket is full (False: call again when the socket is writable).
 
-        `send`: `sock.send` of a non-blocking socket, or anything that returns how many bytes it accepted and may raise
-        BlockingIOError. Other exceptions of it pass on: the socket is broken.
+        `send`: `sock.send` of a non-blocking socket, or any function that returns the number of bytes accepted and may raise
+        BlockingIOError. Its other exceptions are not caught: they mean that the socket is broken.
         """
         conn, subscriber = self._conn, self.subscriber
         if subscriber is not None and not conn.is_open:
@@ -76,7 +76,7 @@ class FanoutWriter:
         return False
 
     def close_lagged(self, lagged: Lagged, now: float) -> None:
-        """Close the connection of a subscriber that `Hub.take_lagged` returned: 1008, with the sequence to resume from.
+        """Close the connection of a subscriber that `Hub.take_lagged` returned, with 1008 and the sequence to resume from.
 
         Call `write` next.
         """

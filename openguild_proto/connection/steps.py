@@ -1,4 +1,4 @@
-"""Maps decoded items and passed deadlines to an input of the state machine, a reply to queue and an event."""
+"""Maps decoded items and expired deadlines to an input of the state machine, a reply to queue and an event."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MISSING: dict[Awaited, Input] = {
     Awaited.HEAD: Input.HEAD,
     Awaited.BODY: Input.BODY,
 }
-"""The input for an incomplete request, by what is missing."""
+"""missing part of an incomplete request -> input."""
 
 MAX_RULE_CHARS = 100  # of a rule's name in a close frame
 
@@ -37,7 +37,7 @@ USUAL_CODES: Codes = MappingProxyType({})
 
 
 class Step(NamedTuple):
-    """One step of the state machine. `event` None: there is none for the caller."""
+    """One step of the state machine. `event` is None if there is none for the caller."""
 
     input: Input
     reply: bytes
@@ -57,12 +57,12 @@ def of_request(http: HttpConnection, item: Request | Rule, policy: HeaderPolicy)
 
 
 def received(request: Request) -> Event:
-    """Return the event of a request that is no upgrade."""
+    """Return the event for a request that is not an upgrade."""
     return RequestReceived(request)
 
 
 def of_violation(http: HttpConnection, rule: Rule) -> Step:
-    """Return the step for a broken rule, with the last response."""
+    """Return the step for a broken rule. Its reply is the last response of the connection."""
     return _refused(http, Refusal(rule.code, rule.source), "malformed_request")
 
 
@@ -74,9 +74,9 @@ def _refused(http: HttpConnection, refusal: Refusal, reason: str) -> Step:
 
 
 def of_last_frame(item: PeerClosed | WsRule, phase: Phase, codes: Codes) -> Step:
-    """Return the step for a close frame, echoed unless ours went first (RFC 6455 5.5.1), or for a broken rule.
+    """Return the step for a broken rule or for a close frame, which is echoed unless ours was sent first (RFC 6455 5.5.1).
 
-    `codes`: close codes of the subprotocol, by the reason for the metric, in place of the usual ones.
+    `codes`: close codes of the subprotocol that replace the usual ones, by the metric's reason.
     """
     if isinstance(item, PeerClosed):
         reply = close_frame(item.code, item.reason) if phase is Phase.OPEN else b""
@@ -103,7 +103,11 @@ def of_deadline(name: Deadline, phase: Phase, http: HttpConnection | None, codes
 
 
 class _DeadlineRow(NamedTuple):
-    """The step of a deadline. `reason`: for the metric of rejections, if the peer caused it. `close` with `text`: a close frame."""
+    """The step of a deadline.
+
+    `reason`: for the metric of rejections, if the peer caused it. `close` and `text`: code and reason of the close frame, if
+    one is sent.
+    """
 
     input: Input
     reason: str | None = None

@@ -1,6 +1,7 @@
 """The deliveries of one process to the peers that mirror guilds of this server (PROTOCOL 16.8).
 
-The call contract: before each input give the time, then take actions until there are none, and come back at `next_deadline`:
+The call contract: set the time before each input, then take actions until there are none, and call `handle_deadline` at
+`next_deadline`:
 
     deliveries.at(now, wall_ms)
     deliveries.grew(log_id)
@@ -8,8 +9,8 @@ The call contract: before each input give the time, then take actions until ther
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = deliveries.next_deadline()
 
-Inputs: `start`, `bus_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all
-processes one delivers to a peer: the one that holds its lease.
+Inputs: `start`, `bus_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Of all
+processes only the holder of a peer's lease delivers to that peer.
 """
 
 from __future__ import annotations
@@ -54,21 +55,23 @@ from openguild_proto.records import ControlKind, ControlRecord, LogPlace, Stored
 
 RENEW_SECS = PEER_LEASE_SECS / 3
 TAKEN_AT_ONCE = 50  # leases in one round, so that processes that start together share them
-ASKED_AT_ONCE = 1_000  # peers among which are those
-MORE_SECS = 0.2  # to the next round where all were free
-LEASES = ""  # the alarm that is of no server
-UNLEASED_SECS = 1.0  # between two rounds out of turn
-WAKE_SECS = 0.002  # between two queries for the peers that growth concerns
-UNMIRRORED_SECS = 1.0  # for which a log that nobody mirrors is not asked about again
-BULK_EVENTS = 50  # of a delivery that is no news, but what a peer has missed
-BUSY_SECS = 1.0  # after an event of this process
+ASKED_AT_ONCE = 1_000  # peers considered in one round
+MORE_SECS = 0.2  # until the next round, if all of them were free
+LEASES = ""  # the name of the alarm for leases, which is no server
+UNLEASED_SECS = 1.0  # between two early rounds
+WAKE_SECS = 0.002  # between two queries for the peers of grown logs
+UNMIRRORED_SECS = 1.0  # for which a log without mirrors is not queried again
+BULK_EVENTS = 50  # from this size on a delivery counts as backlog, not news
+BUSY_SECS = 1.0  # for which the process counts as busy after one of its events
 CONTACT_SECS = 1.0  # between two hints of contact with a peer
-LOOKED_AT_ONCE = 50  # peers in one round while no hint comes
+LOOKED_AT_ONCE = 50  # peers in one round, while the bus is down
 
 
 class Deliveries:
-    """One per process. `holder`: a name of this process that no other has. `jitter` gives numbers in [0, 1). `promptness`: of the
-    servers that this process asks.
+    """All deliveries of one process.
+
+    `holder`: a unique name of this process. `jitter()` returns numbers in [0, 1). `promptness`: of the servers that it
+    requests from.
     """
 
     def __init__(
@@ -89,36 +92,36 @@ class Deliveries:
         self._cursors = Cursors(self.procedures)
         self._is_ended = False
         self._lease_until = 0.0
-        self._bulk_at = 0.0  # when the next large delivery may be put together
+        self._bulk_at = 0.0  # when the next large delivery may be prepared
         self._busy_until = 0.0
-        self._holders = 1  # processes that deliver, as far as is known
+        self._holders = 1  # processes that deliver, as last read
         self._lease_signal: Signal | None = None
-        self._hurried = 0.0  # when leases are taken out of turn, or were
+        self._hurried = 0.0  # time of the last or next early round
         self._places: ServerSlots[Signal] = ServerSlots(1, MAX_ASKED_PEERS, promptness or Promptness())
-        self._grown: dict[str, bool] = {}  # logs to ask about: whether the others must hear of it
+        self._grown: dict[str, bool] = {}  # logs to query; value: whether to tell the other processes
         self._is_asking = False
-        self._is_flooded = False  # more have grown
+        self._is_flooded = False  # more logs have grown than `_grown` holds
         self._unmirrored: set[str] = set()
-        self._passed_over: set[str] = set()  # of these, the ones that have grown again
-        self._told: dict[str, float] = {}  # when the others heard of contact with a peer
+        self._passed_over: set[str] = set()  # those of them that have grown again
+        self._told: dict[str, float] = {}  # by peer: when the others were last told of its contact
         self._is_bus_up = True
-        self._ended: dict[str, frozenset[str]] = {}  # guilds to purge that were found while it is not, by peer
+        self._ended: dict[str, frozenset[str]] = {}  # by peer: guilds to purge, found while the bus is down
 
     # --- inputs --------------------------------------------------------------------------------------
 
     def at(self, now: float, wall_ms: int) -> None:
-        """Set the time: monotonic seconds, and UTC milliseconds of the clock that replicas share."""
+        """Set the time: monotonic seconds, and UTC milliseconds of the clock that all replicas share."""
         self.procedures.now = now
         self.wall_ms = wall_ms
 
     def start(self) -> None:
-        """Begin to take leases, and to deliver."""
+        """Start to take leases and to deliver."""
         self.procedures.start(self._keep_leases(), "leases of peers")
         self.procedures.start(self._ask_again(), "logs that nobody mirrors")
         self.procedures.start(self._look_while_bus_is_down(), "growth that no hint tells of")
 
     def bus_state(self, *, connected: bool) -> None:
-        """Whether hints of other processes come. When they do again, look at everything: some may have been lost."""
+        """Set whether the bus is connected. After a reconnect all peers are checked, because hints may be lost."""
         was, self._is_bus_up = self._is_bus_up, connected
         if connected and not was:
             self._ended.clear()
@@ -126,7 +129,7 @@ class Deliveries:
                 peer.look()
 
     def grew(self, log_id: str, event: StoredEvent | None = None) -> None:
-        """This process has stored an event; given where it is at hand."""
+        """Handle that this process has stored an event in a log. Pass `event` to save a read of the store."""
         self._busy_until = self.procedures.now + BUSY_SECS
         if log_id in self._unmirrored:
             self._passed_over.add(log_id)
@@ -136,12 +139,12 @@ class Deliveries:
         self._ask({log_id: True})
 
     def recorded(self, record: ControlRecord) -> None:
-        """This process has stored a record of the control log: peers hear of a deleted guild at once."""
+        """Handle a control record that this process has stored. Peers are told of a deleted guild at once."""
         if record.kind is ControlKind.GUILD_DELETED and record.guild_id is not None:
             self.grew(record.guild_id)
 
     def heard(self, hint: AnyHint) -> None:
-        """Another process tells something."""
+        """Handle a hint from another process."""
         match hint:
             case GrownHint(log_ids=log_ids):
                 self._ask({log_id: self._grown.get(log_id, False) for log_id in log_ids[:MAX_WAKING_LOGS]})
@@ -149,7 +152,7 @@ class Deliveries:
                 self.peers[server].contacted()
 
     def contacted(self, server: str) -> None:
-        """A signed request of a peer has come to this process."""
+        """Handle a signed request of a peer to this process."""
         if server in self.peers:
             self.peers[server].contacted()
         elif server in self._told and self._told[server] + CONTACT_SECS <= self.procedures.now:
@@ -157,15 +160,15 @@ class Deliveries:
             self._actions.append(Tell(ContactHint(server)))
 
     def answered(self, number: int, result: Any) -> None:
-        """The effect of this query was performed."""
+        """Handle the result of this query's effect."""
         self.procedures.answered(number, result)
 
     def failed(self, number: int, error: Exception) -> None:
-        """The effect of this query raised."""
+        """Handle the exception of this query's effect."""
         self.procedures.failed(number, error)
 
     def handle_deadline(self) -> None:
-        """Do what is due; an early call does nothing."""
+        """Do what is due. Early calls do nothing."""
         self.procedures.handle_deadline(self.procedures.now)
         for server in self._alarms.take_due(self.procedures.now):
             if server == LEASES:
@@ -174,7 +177,7 @@ class Deliveries:
                 self.peers[server].rang()
 
     def drain(self) -> None:
-        """End: requests under way are finished, no other is sent, and the leases are left."""
+        """Finish the running requests, start no others, and release the leases."""
         if not self._is_ended:
             self._is_ended = True
             self._keep_only(())
@@ -183,14 +186,14 @@ class Deliveries:
     # --- outputs -------------------------------------------------------------------------------------
 
     def next_action(self) -> AnyAction | None:
-        """The next thing to do, in order; None: nothing is left."""
+        """Return the next action, or None."""
         query = self.procedures.take_query()
         if query is not None:
             return Query(*query)
         return self._actions.popleft() if self._actions else None
 
     def next_deadline(self) -> float | None:
-        """When `handle_deadline` is due, in monotonic seconds; None: nothing waits for time."""
+        """Return when `handle_deadline` is due, in monotonic seconds, or None."""
         times = [time for time in (self.procedures.next_deadline(), self._alarms.next()) if time is not None]
         return min(times, default=None)
 
@@ -199,7 +202,7 @@ class Deliveries:
     def _keep_leases(self) -> Procedure[None]:
         while not self._is_ended:
             secs = RENEW_SECS
-            self._lease_signal = Signal(self.procedures)  # what happens meanwhile is looked at as well
+            self._lease_signal = Signal(self.procedures)  # created first, so that no wake-up is missed
             try:
                 if (yield from self._take_leases()):
                     secs = MORE_SECS
@@ -215,7 +218,7 @@ class Deliveries:
             self._lease_signal.set()
 
     def _take_leases(self) -> Procedure[bool]:
-        """Renew leases, and take some more. Returns whether there may be others to take."""
+        """Renew leases and take more. Return whether there may be more to take."""
         mirroring = yield from FindMirroring()
         self._told = {server: self._told.get(server, 0.0) for server in mirroring if server not in self.peers}
         others = [server for server in mirroring if server not in self.peers]
@@ -245,11 +248,11 @@ class Deliveries:
         return len(taken) == TAKEN_AT_ONCE
 
     def _share(self, mirroring: Sequence[str]) -> int:
-        """Return to how many peers this process delivers where all take part evenly."""
+        """Return this process's fair share of the peers."""
         return -(-len(mirroring) // self._holders)
 
     def _leave_some(self, count: int) -> Procedure[None]:
-        """Leave peers to a process that has fewer. Raises StorageUnavailable."""
+        """Release peers for a process that has fewer. Raises StorageUnavailable."""
         if count > 0:
             left = tuple(self.peers)[-count:]
             self._keep_only(tuple(self.peers)[:-count])
@@ -313,7 +316,7 @@ class Deliveries:
         self._wake_leases()
 
     def _ask_again(self) -> Procedure[None]:
-        """A guild that is mirrored from now on is noticed within `UNMIRRORED_SECS`."""
+        """Query unmirrored logs that have grown again, so that a new mirror is noticed within `UNMIRRORED_SECS`."""
         while not self._is_ended:
             yield from Sleep(UNMIRRORED_SECS).wait()
             passed_over, self._passed_over = self._passed_over, set()
@@ -322,7 +325,7 @@ class Deliveries:
                 self._ask(dict.fromkeys(passed_over, True))
 
     def _look_while_bus_is_down(self) -> Procedure[None]:
-        """Find what other processes store, as soon as their own users would, for some peers after the others."""
+        """Find events of other processes as fast as tail checks do, for some peers at a time."""
         turns: deque[str] = deque()
         while not self._is_ended:
             yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self.jitter())).wait()
@@ -336,7 +339,7 @@ class Deliveries:
                 self._not_done(failure, "finding what has grown")
 
     def _find_growth(self, server: str) -> Procedure[None]:
-        """Wake the delivery for what the peer lacks, and is to purge. Raises StorageUnavailable."""
+        """Wake the delivery for a peer's backlog and for guilds that it must purge. Raises StorageUnavailable."""
         if server in self.peers and self.peers[server].phase is not Phase.BACKING_OFF:
             behind = yield from FindBehind(peer=server, limit=MAX_LOOK_LOGS)
             ended = frozenset(place.log_id for place in (yield from FindEnded(peer=server)))
@@ -347,25 +350,25 @@ class Deliveries:
                     self.peers[server].look()
                 self._ended[server] = ended
 
-    # --- what the peers share ------------------------------------------------------------------------
+    # --- for the deliveries --------------------------------------------------------------------------
 
     def prepare(self, wanted: Sequence[Wanted], ended: tuple[LogPlace, ...]) -> Procedure[Prepared]:
-        """Read the events and put the delivery together. Raises StorageUnavailable."""
+        """Read the events and build the delivery. Raises StorageUnavailable."""
         return (yield from self._preparing.prepare(wanted, ended))
 
     def move_cursors(self, moves: Sequence[CursorMove]) -> CursorBatch:
-        """Have stored up to where a peer has logs."""
+        """Store a peer's new positions soon."""
         return self._cursors.move(moves)
 
     def take_place(self, server: str) -> Procedure[None]:
-        """Wait for one of the places for requests under way."""
+        """Wait for a free slot for a request."""
         if not self._places.take(server, self.procedures.now):
             mine = Signal(self.procedures)
             self._places.wait(server, mine)
             yield from mine.wait()
 
     def pace(self, events: int) -> Procedure[None]:
-        """Wait before a large delivery, so that all of this process together leave its users their share of it."""
+        """Wait before a large delivery. All large ones of this process together are limited, to leave capacity for its users."""
         if events < BULK_EVENTS:
             return
         is_busy = self.procedures.now < self._busy_until
@@ -375,7 +378,7 @@ class Deliveries:
             yield from Sleep(at - self.procedures.now).wait()
 
     def leave_place(self, server: str) -> None:
-        """Give a place back, to the peers that have waited longest and may have it."""
+        """Release a slot, and wake the longest waiting peers that may use it."""
         for waiting in self._places.leave(server, self.procedures.now):
             waiting.set()
 
@@ -384,7 +387,7 @@ class Deliveries:
         self._alarms.set(server, due)
 
     def log(self, level: Level, message: str, failure: Exception | None = None, **fields: Any) -> None:
-        """Write a line for the operator."""
+        """Log a line for the operator."""
         self._actions.append(Log(level, message, fields, failure))
 
     def _not_done(self, failure: Exception, what: str) -> None:

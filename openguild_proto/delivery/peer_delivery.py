@@ -1,7 +1,7 @@
-"""The delivery to one peer: what it lacks, one request at a time, and what its answers mean (PROTOCOL 16.8).
+"""The delivery to one peer: its backlog, one request at a time, and the meaning of its responses (PROTOCOL 16.8).
 
-A peer's answers are the truth about what it has. What is known of a peer here is what it lacks, read from the store at the start
-and each `PEER_HEADS_SECS`, and raised by what grows meanwhile; of a peer that cannot be reached, only how much.
+A peer's responses say what it has. Its backlog is read from the store at the start and every `PEER_HEADS_SECS`, and updated when
+logs grow. For an unreachable peer only the size of the backlog is kept.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from openguild_proto.records import LogPlace
 from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPlace
 
 TARGET = "/federation/v1/deliveries"
-ANSWER_SECS = 30.0  # a peer may have to read a whole guild anew before it answers
-HEADS_AT_ONCE = 50  # logs whose heads are compared each minute, of those that are level
-UNKNOWN_SECS = 0.5  # within which a peer that is just joining knows the guild
-UNWARNED = 2  # looks at which it does not
-STORAGE_SECS = 1.0  # about so long after the store could not be reached
+ANSWER_SECS = 30.0  # a peer may have to read a whole guild before it responds
+HEADS_AT_ONCE = 50  # complete logs whose heads are compared each minute
+UNKNOWN_SECS = 0.5  # by then a peer that is just joining should know the guild
+UNWARNED = 2  # looks with unknown logs before a warning
+STORAGE_SECS = 1.0  # retry delay when the store is unavailable, before jitter
 STATUSES = frozenset({"unknown", "epoch", "refused"})  # of a log whose events the peer has not stored
 MAX_REASON_CHARS = 200  # in the log
 _answers = msgspec.json.Decoder(DeliveryAnswer)
 
 
 class PeerDelivery:
-    """Inputs: `woken`, `look`, `contacted`, `rang` (at `due`), `end`. `run` is the procedure."""
+    """The delivery to `server`. Inputs: `woken`, `look`, `contacted`, `rang` (at `due`), `end`. `run` is the procedure."""
 
     __slots__ = (
         "_backoff", "_behind", "_ended", "_event_bytes", "_failed_ms", "_fell_back", "_greet_at", "_greeted",
@@ -57,33 +57,33 @@ class PeerDelivery:
     def __init__(self, server: str, host: Host) -> None:
         self.server = server
         self.phase = Phase.LOOKING
-        self.due = 0.0  # monotonic seconds: when it goes on by itself
+        self.due = 0.0  # monotonic seconds: when it continues by itself
         self.counters = Counters()
         self.reason = ""  # of the last failure since the last success
         self._host = host
         self._behind: dict[str, BehindLog] = {}  # by log, in the order of turns
-        self._held: dict[str, int] = {}  # logs that the peer does not take, until the next look: events it lacks
+        self._held: dict[str, int] = {}  # logs that the peer refuses, until the next look; value: events that it lacks
         self._fell_back: set[str] = set()  # logs of which it had less than before, since the last look
-        self._ended: dict[str, LogPlace] = {}  # guilds to purge, with the place of the last event
-        self._stands: dict[str, LogPlace] = {}  # where logs are since the last look, stored or not yet
+        self._ended: dict[str, LogPlace] = {}  # guilds to purge, with the position of the last event
+        self._stands: dict[str, LogPlace] = {}  # the peer's positions since the last look, stored or not
         self._storing: CursorBatch | None = None  # the cursors that were moved last
-        self._past: tuple[str, str] | None = None  # where the next page of logs begins
+        self._past: tuple[str, str] | None = None  # after which log the next page begins
         self._look_at = 0.0
         self._greet_at = 0.0
         self._greeted: tuple[str, str] | None = None  # the log up to which heads were compared
         self._retry_at = 0.0
         self._failed_ms = 0
         self._has_warned = False  # since the last look
-        self._is_soon = False  # the next look comes early; since the last one
+        self._is_soon = False  # the next look was moved forward; since the last one
         self._backoff = Backoff(host.jitter, base_secs=MIN_PEER_BACKOFF_SECS, max_secs=MAX_PEER_BACKOFF_SECS)
-        self._unknown = 0  # looks one after the other with logs that the peer did not know
+        self._unknown = 0  # consecutive looks with logs that the peer did not know
         self._event_bytes = float(GUESSED_BYTES)
         self._signal: Signal | None = None
 
     # --- inputs --------------------------------------------------------------------------------------
 
     def woken(self, log: BehindLog) -> None:
-        """A log that the peer mirrors has grown."""
+        """Handle the growth of a log that the peer mirrors."""
         if self.phase in {Phase.BACKING_OFF, Phase.ENDED} or not self._held.keys().isdisjoint(
             (log.log_id, log.guild_id)
         ):
@@ -105,13 +105,13 @@ class PeerDelivery:
         self._wake()
 
     def look(self) -> None:
-        """Something has changed that is not known here: look at everything."""
+        """Read the whole backlog again, because something unknown has changed."""
         if self.phase is not Phase.BACKING_OFF:
             self._look_soon()
             self._wake()
 
     def contacted(self) -> None:
-        """A signed request of the peer has come: it lives."""
+        """Retry soon, because the peer has sent a signed request."""
         self._backoff.reset()
         soon = self._host.procedures.now + self._host.jitter() * MIN_PEER_BACKOFF_SECS
         if self.phase is Phase.BACKING_OFF and self._retry_at > soon:
@@ -121,17 +121,17 @@ class PeerDelivery:
                 self._host.due_changed(self.server, self.due)
 
     def rang(self) -> None:
-        """`due` has come."""
+        """Continue: `due` has passed."""
         self._wake()
 
     def end(self) -> None:
-        """Another process delivers to it from now on. A request under way is finished."""
+        """Stop, because another process delivers to the peer from now on. A running request is finished."""
         self.phase = Phase.ENDED
         self._wake()
 
     @property
     def is_ended(self) -> bool:
-        """Whether this process delivers to it no more."""
+        """Whether this process no longer delivers to it."""
         return self.phase is Phase.ENDED
 
     def _wake(self) -> None:
@@ -141,7 +141,7 @@ class PeerDelivery:
     # --- the procedure -------------------------------------------------------------------------------
 
     def run(self) -> Procedure[None]:
-        """Deliver until the end."""
+        """Deliver until `end`."""
         while not self.is_ended:
             try:
                 until = yield from self._step()
@@ -149,7 +149,7 @@ class PeerDelivery:
                 until = self._put_off("storage", STORAGE_SECS * (0.5 + self._host.jitter()))
             except PeerUnavailable as failure:
                 until = self._put_off(failure.reason, self._backoff.next_delay(failure.wait_secs))
-            except Exception as failure:  # contained: tried again as if the peer had failed, and the log has it
+            except Exception as failure:  # a defect: logged, and retried like a failure of the peer
                 self._host.log(Level.ERROR, "a delivery failed", failure, peer=self.server)
                 until = self._put_off("defect", self._backoff.next_delay())
             if until is not None and not self.is_ended:
@@ -163,7 +163,7 @@ class PeerDelivery:
         self._signal = None
 
     def _step(self) -> Procedure[float | None]:
-        """Do what is next. Returns until when nothing is; None: go on."""
+        """Do the next thing. Return when to continue, or None to continue at once."""
         now = self._host.procedures.now
         if self.phase is Phase.BACKING_OFF:
             if now < self._retry_at:
@@ -192,7 +192,7 @@ class PeerDelivery:
             self.phase = phase
 
     def _put_off(self, reason: str, secs: float) -> float:
-        """Note a failure. What the peer lacks is read again before the next attempt."""
+        """Record a failure and back off. The backlog is read again before the next attempt."""
         if reason != self.reason:
             self._host.log(
                 Level.WARNING,
@@ -212,7 +212,7 @@ class PeerDelivery:
         return min(self._retry_at, self._host.procedures.now + PEER_HEADS_SECS)
 
     def _glance(self) -> Procedure[None]:
-        """While the peer is put off, see how much it lacks, and whether another process has heard of it."""
+        """While backing off, count the backlog, and check whether another process had contact with the peer."""
         if self.due > self._host.procedures.now:
             return
         found = yield from FindBehind(peer=self.server, limit=MAX_LOOK_LOGS)
@@ -221,14 +221,14 @@ class PeerDelivery:
         if peer is not None and peer.contacted_ms > self._failed_ms:
             self.contacted()
 
-    # --- what the peer lacks -------------------------------------------------------------------------
+    # --- the backlog ---------------------------------------------------------------------------------
 
     def _look_soon(self) -> None:
         self._look_at = 0.0
         self._past = None
 
     def _look(self) -> Procedure[None]:
-        """Read what the peer lacks, or the next page of it."""
+        """Read the backlog, or its next page."""
         self._turn(Phase.LOOKING)
         past = self._past
         if past is None:
@@ -249,21 +249,21 @@ class PeerDelivery:
         self._count_behind()
 
     def _heads(self) -> Procedure[tuple[Wanted, ...]]:
-        """Return logs that the peer should have whole, some each time: its answer tells whether it has, and that both live."""
+        """Return some logs that the peer should have completely. Its response confirms that, and that both servers are up."""
         self._set_greeting()
         logs = yield from FindBehind(peer=self.server, limit=HEADS_AT_ONCE, past=self._greeted, level=True)
         self._greeted = (logs[-1].guild_id, logs[-1].log_id) if len(logs) == HEADS_AT_ONCE else None
         return tuple(Wanted(self._as_answered(log), 0) for log in logs if not log.ends and log.log_id not in self._held)
 
     def _as_answered(self, log: BehindLog) -> BehindLog:
-        """Return the log with what the peer has answered since its cursor was read."""
+        """Return the log with the position that the peer has reported since its cursor was read."""
         stands = self._stands.get(log.log_id)
         if stands is None or log.ends or stands.epoch != log.epoch or stands.sequence <= log.after:
             return log
         return replace(log, after=min(stands.sequence, log.head.sequence))
 
     def _have_stored(self) -> Procedure[None]:
-        """Wait for the cursors. Raises StorageUnavailable: what they said is read from the peer's next answer."""
+        """Wait until the cursors are stored. Raises StorageUnavailable; the peer's next response then repeats them."""
         storing, self._storing = self._storing, None
         self._stands.clear()
         if storing is not None:
@@ -276,7 +276,7 @@ class PeerDelivery:
         self.counters.behind = sum(_lacking(log) for log in self._behind.values()) + sum(self._held.values())
 
     def _room(self) -> int:
-        """Return how many events about fit, so that few are read in vain."""
+        """Return about how many events fit, so that few are read in vain."""
         return max(1, min(MAX_DELIVERED_EVENTS, int(1.25 * MAX_DELIVERED_BYTES / self._event_bytes)))
 
     # --- a delivery ----------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ class PeerDelivery:
     def _settle(
         self, prepared: Prepared, ended: tuple[LogPlace, ...], said: DeliveryAnswer, asked_ms: int
     ) -> Procedure[None]:
-        """Take what the peer says, and store it."""
+        """Process the peer's response and store its positions."""
         self._succeeded(prepared)
         places = {place.log_id: place for place in said.logs}
         moves = [move for part in prepared.sent if (move := self._move(part, places.get(part.log.log_id))) is not None]
@@ -332,16 +332,16 @@ class PeerDelivery:
         self._backoff.reset()
 
     def _move(self, part: Sent, place: MirrorPlace | None) -> LogPlace | None:
-        """Take where the mirror of a log stands. Returns the cursor's new place; None: it stays."""
+        """Process the mirror's position in a log. Return the new position of the cursor, or None if it stays."""
         log = self._behind.pop(part.log.log_id, part.log)
-        if log.head.epoch != part.log.head.epoch:  # it was renewed meanwhile
+        if log.head.epoch != part.log.head.epoch:  # the epoch was renewed meanwhile
             self._behind[log.log_id] = log
             return None
         if place is None or place.status != "ok" or not 0 <= place.sequence <= MAX_SEQUENCE:
             return self._refused(log, place)
         if place.epoch != log.head.epoch:
             return self._hold(log, "epoch", place)
-        if log.epoch != log.head.epoch:  # it has begun anew, and so its other logs have
+        if log.epoch != log.head.epoch:  # the mirror restarted, with its other logs
             self._look_soon()
         elif part.last == part.log.after and place.sequence >= part.log.after:  # nothing was sent
             if log.after < log.head.sequence:
@@ -351,17 +351,17 @@ class PeerDelivery:
             if place.sequence == part.log.after or log.log_id in self._fell_back:
                 return self._hold(log, "stalled", place)
             self._fell_back.add(log.log_id)
-        after = min(place.sequence, log.head.sequence)  # beyond may stand what a restored database has lost
+        after = min(place.sequence, log.head.sequence)  # a restored database may lack events that the peer has
         moved = replace(log, after=after, epoch=place.epoch)
         if moved.after < moved.head.sequence:
-            self._behind[log.log_id] = moved  # behind the others
+            self._behind[log.log_id] = moved  # at the end of the turns
         elif log.ends:
             self._ended[log.guild_id] = log.head
         self._stands[log.log_id] = stands = LogPlace(log.log_id, place.epoch, after)
         return stands
 
     def _refused(self, log: BehindLog, place: MirrorPlace | None) -> LogPlace | None:
-        """Take that the peer has not stored a part. Of a guild that has ended there is nothing more to say but to purge it."""
+        """Handle that the peer has not stored a part. A guild that has ended only needs to be purged."""
         if log.ends:
             self._ended[log.guild_id] = log.head
             return log.head
@@ -369,9 +369,9 @@ class PeerDelivery:
         return self._hold(log, status if status in STATUSES else "malformed", place)
 
     def _hold(self, log: BehindLog, status: str, place: MirrorPlace | None) -> LogPlace | None:
-        """Leave a log alone until the next look, and with a guild's own log all of the guild. Its cursor stays.
+        """Skip a log until the next look, and with a guild's own log all of the guild. The cursor stays.
 
-        A peer that has just joined may not have stored the answer yet: it is looked at again soon, and twice without a warning.
+        A peer that has just joined may not have the guild yet. It is checked again soon, at first without a warning.
         """
         if status == "unknown" and not self._is_soon:
             self._is_soon = True

@@ -1,4 +1,4 @@
-"""The state that all deliveries of a process share, and the status of each."""
+"""The interface that all deliveries of a process share, and the status of each."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from openguild_proto.records import LogPlace
 class Phase(Enum):
     """The stages of a delivery to a peer."""
 
-    LEVEL = "level"  # it has everything, or takes no more for now
-    LOOKING = "looking"  # reads what the peer lacks
+    LEVEL = "level"  # the peer has everything, or accepts no more for now
+    LOOKING = "looking"  # reading the backlog
     SENDING = "sending"
-    BACKING_OFF = "backing_off"  # the peer, or the store, could not be reached
+    BACKING_OFF = "backing_off"  # the peer or the store was unavailable
     ENDED = "ended"  # another process delivers to it
 
 
 class Host(Protocol):
-    """The state that all deliveries of a process share."""
+    """The owner of all deliveries of a process."""
 
     procedures: Procedures
     wall_ms: int
     jitter: Callable[[], float]
 
     def prepare(self, wanted: Sequence[Wanted], ended: tuple[LogPlace, ...]) -> Procedure[Prepared]:
-        """Read the events and put the delivery together. Raises StorageUnavailable."""
+        """Read the events and build the delivery. Raises StorageUnavailable."""
 
     def move_cursors(self, moves: Sequence[CursorMove]) -> CursorBatch:
-        """Have stored up to where a peer has logs."""
+        """Store a peer's new positions soon."""
 
     def take_place(self, server: str) -> Procedure[None]:
-        """Wait for one of the places for requests under way."""
+        """Wait for a free slot for a request."""
 
     def pace(self, events: int) -> Procedure[None]:
         """Wait before a large delivery."""
 
     def leave_place(self, server: str) -> None:
-        """Give it back."""
+        """Release the slot."""
 
     def due_changed(self, server: str, due: float) -> None:
         """Wake the delivery to that server at `due`."""
 
     def log(self, level: Level, message: str, failure: Exception | None = None, **fields: Any) -> None:
-        """Write a line for the operator."""
+        """Log a line for the operator."""
 
 
 class Counters:
-    """Totals of one peer since this process delivers to it, and what it lacks now."""
+    """Totals of one peer since this process started to deliver to it, and its backlog now."""
 
     __slots__ = ("backoff_secs", "behind", "events", "failures", "held", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
-        self.events = 0  # sent, again where the peer had not got them
+        self.events = 0  # sent, including repeats
         self.failures = 0
-        self.held = 0  # logs that the peer did not take
-        self.behind = 0  # events that it lacks, of the logs that were looked at
-        self.backoff_secs = 0.0  # to the next attempt; 0: none is put off
+        self.held = 0  # logs that the peer refused
+        self.behind = 0  # events that it lacks, of the logs that were read
+        self.backoff_secs = 0.0  # until the next attempt; 0: not backing off

@@ -1,1 +1,1 @@
-"""Memory of a replica for its operator: finished requests, log lines of requests, busy users, closed readers."""
+"""A replica's records for its operator: finished requests, log lines of requests, busy users, closed readers."""

@@ -1,4 +1,4 @@
-"""Counts by key over a minute, in bounded memory: requests by user, failing logins by address and by account."""
+"""Counts by key over a minute, in bounded memory: requests by user, failed logins by address and by account."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ WINDOW_SECS = 60.0
 
 
 class Busiest:
-    """Finds the keys with the highest counts (Misra and Gries 1982): beyond `capacity` keys, a count may be too low.
+    """Finds the keys with the highest counts (Misra and Gries 1982). Beyond `capacity` keys a count may be too low.
 
-    It is too low by at most the minute's total divided by `capacity`, so a key with more than that is never missed.
+    It is too low by at most the minute's total divided by `capacity`, so a key with a higher count is never missed.
     """
 
     def __init__(self, capacity: int = MAX_COUNTED_KEYS) -> None:
@@ -20,7 +20,7 @@ class Busiest:
         self._former: dict[str, int] = {}
 
     def count(self, key: str, now: float) -> None:
-        """Count once. `now`: seconds, of the same clock each time."""
+        """Count `key` once. `now`: seconds, always of the same clock."""
         if int(now // WINDOW_SECS) != self._window:
             self._turn(now)
         counts = self._counts
@@ -28,7 +28,7 @@ class Busiest:
             counts[key] += 1
         elif len(counts) < self._capacity:
             counts[key] = 1
-        else:  # amortised O(1): each count that is taken away was counted
+        else:  # amortised O(1): each subtracted count was added once
             self._counts = {each: count - 1 for each, count in counts.items() if count > 1}
 
     def _turn(self, now: float) -> None:
@@ -37,7 +37,7 @@ class Busiest:
         self._window, self._counts = window, {}
 
     def busiest(self, limit: int, now: float) -> list[tuple[str, int]]:
-        """Return (key, count of the last minute), most first. The part of the former minute is estimated."""
+        """Return (key, count of the last minute), highest first. The share of the previous minute is estimated."""
         if int(now // WINDOW_SECS) != self._window:
             self._turn(now)
         rest = 1 - now % WINDOW_SECS / WINDOW_SECS

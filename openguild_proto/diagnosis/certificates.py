@@ -1,11 +1,11 @@
-"""Why a certificate is not trusted, by the codes of OpenSSL (x509_vfy.h). The texts hold no name and no address."""
+"""Reasons for which a certificate is not trusted, by OpenSSL's codes (x509_vfy.h). The texts contain no names or addresses."""
 
 from __future__ import annotations
 
 OUT_OF_TIME = frozenset({9, 10, 23})
 OTHER_NAME = frozenset({62, 64})
 UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
-"""No issuer, self-signed, a self-signed one in its chain, no issuer here, an incomplete chain."""
+"""Issuer not found, self-signed, self-signed in the chain, issuer unknown here, incomplete chain."""
 
 _REASONS = {
     9: "it is not valid yet, or the clock of this machine is behind",
@@ -18,5 +18,5 @@ _REASONS = {
 
 
 def distrust_reason(verify_code: int) -> str | None:
-    """Return what continues a sentence that ends with "the certificate is not trusted: "; None: another code."""
+    """Return the rest of a sentence that begins with "the certificate is not trusted: ", or None for an unknown code."""
     return _REASONS.get(verify_code)

@@ -10,17 +10,17 @@ CUT = "... (cut)"
 
 
 class LineHistory:
-    """Keeps the newest lines, whole or cut, up to a number of lines and of characters in all."""
+    """The newest lines, whole or truncated, bounded in lines and in total characters."""
 
     def __init__(self, capacity: int = MAX_REMEMBERED_LINES, max_chars: int = MAX_REMEMBERED_LINE_CHARS) -> None:
         self._capacity = capacity
-        self._max_chars = max_chars  # of a line
-        self._room = capacity * max_chars // 8  # of all lines: most are short
+        self._max_chars = max_chars  # per line
+        self._room = capacity * max_chars // 8  # for all lines; most are short
         self._chars = 0
         self._lines: deque[tuple[str, str]] = deque()
 
     def add(self, request_id: str, line: str) -> None:
-        """Remember a line. The oldest ones are forgotten if there is no room."""
+        """Add a line. Drops the oldest ones if full."""
         if len(line) > self._max_chars:
             line = line[: self._max_chars] + CUT
         self._lines.append((request_id, line))

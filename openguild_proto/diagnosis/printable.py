@@ -1,4 +1,4 @@
-"""Texts of peers as a terminal may get them: it takes some characters for commands, and others turn lines around."""
+"""Makes peers' texts safe for a terminal, which takes some characters for commands and displays others in reverse order."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 
 def printable(text: str, *, kept: str = "") -> str:
-    """Return the text with each character that does not print as JSON escapes it, but for those in `kept`.
+    r"""Return the text with unprintable characters escaped as in JSON, except those in `kept`.
 
-    So a document of JSON with `kept="\\n"`, whose own line breaks are kept, has the same meaning.
+    With `kept="\n"`, which keeps its own line breaks, a JSON document has the same meaning.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Remembers finished requests, so that an operator finds the one whose id a user quotes."""
+"""Remembers finished requests, so that an operator can find one by the id that a user quotes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class FinishedRequest(msgspec.Struct, frozen=True, gc=False):
     status: int
     secs: float  # from the request's last byte to its response
     client: str  # address
-    user_id: str | None = None  # of a failed login: whose password was wrong; None: not authenticated
+    user_id: str | None = None  # the caller; for a failed login the account; None: not authenticated
     error: str | None = None  # the `error` member of the response
     reason: str | None = None  # as counted in openguild_messaging_rejections_total
-    detail: str | None = None  # the rule that was broken, the fields, the limit
-    cause: str | None = None  # why, where the client is not told, such as `expired` of a token
+    detail: str | None = None  # the broken rule, the fields, or the limit
+    cause: str | None = None  # not sent to the client, such as `expired` of a token
 
 
 class FailedLogins:
-    """Counts logins with a wrong password or an unknown name, in all and over a minute by address and by account.
+    """Counts logins with a wrong password or an unknown name: in total, and over a minute by address and by account.
 
-    A password change with a wrong current password counts, too: the thief of a token may guess.
-    A name that nobody has is not kept: it may be a password in the wrong field.
+    A password change with a wrong current password also counts, because the thief of a token may guess.
+    Unknown names are not stored: they may be passwords typed into the wrong field.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class FailedLogins:
         self.addresses, self.accounts = Busiest(), Busiest()
 
     def add(self, request: FinishedRequest) -> None:
-        """Count a failed login, at the time of its end."""
+        """Count a failed login, at the time when it ended."""
         self.total += 1
         self.addresses.count(limit_key(request.client), request.ended_at)
         if request.user_id is not None:
@@ -51,7 +51,7 @@ class FailedLogins:
 
 
 class RequestHistory:
-    """Keeps the newest requests. Refused, failed and slow ones have a place of their own, so that others do not push them out."""
+    """The newest requests. Refused, failed and slow ones are stored separately, so that others do not displace them."""
 
     def __init__(self, capacity: int = MAX_REMEMBERED_REQUESTS) -> None:
         self._ordinary: deque[FinishedRequest] = deque(maxlen=capacity)
@@ -60,7 +60,7 @@ class RequestHistory:
         self.answered = self.refused = self.failed = 0  # since the start: all, with 4xx, with 5xx
 
     def add(self, request: FinishedRequest) -> None:
-        """Remember a request. The oldest one is forgotten if there is no room."""
+        """Add a request. Drops the oldest one if full."""
         status = request.status
         self.answered += 1
         if request.error in FAILED_LOGINS:
@@ -75,7 +75,7 @@ class RequestHistory:
         self._troubled.append(request)
 
     def find(self, request_id: str) -> list[FinishedRequest]:
-        """Return the requests with this id, oldest first: a client may choose an id, and repeat it."""
+        """Return the requests with this id, oldest first. Clients may choose ids and repeat them."""
         found = [
             request for kept in (self._ordinary, self._troubled) for request in kept if request.request_id == request_id
         ]
@@ -85,6 +85,6 @@ class RequestHistory:
         return len(self._ordinary) + len(self._troubled)
 
     def reaches_back_to(self) -> tuple[float | None, float | None]:
-        """Return the end of the oldest ordinary request and of the oldest troubled one, in UTC seconds; None: there is none."""
+        """Return the end of the oldest ordinary and of the oldest troubled request, in UTC seconds, or None."""
         ordinary, troubled = self._ordinary, self._troubled
         return (ordinary[0].ended_at if ordinary else None), (troubled[0].ended_at if troubled else None)

@@ -1,4 +1,4 @@
-"""The data of `admin top`: of a replica at one moment, and of several workers together."""
+"""The data of `admin top`: of one replica at one moment, or of several workers together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ChannelLine(Line):
     """A channel with a backlog."""
 
     channel_id: str
-    depth: int  # events that its deepest reader is behind, at most the capacity of the ring
+    depth: int  # events that its slowest reader is behind, at most the capacity of the ring
     subscribers: int
     head: int | None = None  # its newest sequence
     behind: int | None = None  # of the slowest reader
@@ -33,26 +33,26 @@ class ReaderLine(Line):
     user_id: str
     session_id: str
     address: str
-    behind: int  # events; for a gateway socket, in the log of which it has read least
+    behind: int  # events; for a gateway socket, in the log where it is furthest behind
     channel_id: str | None  # None: a notification stream or a gateway socket
     username: str | None = None
-    logs: int | None = None  # that a gateway socket follows
+    logs: int | None = None  # followed by a gateway socket
 
 
 class ClosedLine(Line):
-    """A reader that was closed for slowness within the last hour."""
+    """A slow reader that was closed in the last hour."""
 
     secs_ago: float
     user_id: str
     address: str
-    missed: int  # events that it had not got
+    missed: int  # events that it had not received
     cause: str
     channel_id: str | None
     username: str | None = None
 
 
 class UserLine(Line):
-    """A user, and the requests of the last minute."""
+    """A user, and their requests in the last minute."""
 
     user_id: str
     requests: int
@@ -60,10 +60,10 @@ class UserLine(Line):
 
 
 class LoginLine(Line):
-    """Logins that failed within the last minute, from an address or for an account."""
+    """Failed logins in the last minute, from an address or for an account."""
 
     failed: int
-    address: str | None = None  # of IPv6 the /64, as limits count it
+    address: str | None = None  # for IPv6 the /64, as limits count it
     user_id: str | None = None
     username: str | None = None
 
@@ -77,7 +77,7 @@ class Component(Line):
 
 
 class Snapshot(Line):
-    """One replica; after `merged`, all workers of one server. Totals are since the start."""
+    """One replica, or after `merged` all workers of one server. Totals are since the start."""
 
     version: str
     status: str  # of `/ready`
@@ -105,20 +105,20 @@ class Snapshot(Line):
     closed: list[ClosedLine]
     users: list[UserLine]
     login_addresses: list[LoginLine]
-    login_accounts: list[LoginLine]  # that exist; those that do not are only counted by address
+    login_accounts: list[LoginLine]  # existing accounts only; unknown names only count by address
     workers: int = 1
-    worker: int | None = None  # its number; None: the only process, or several together
+    worker: int | None = None  # its number; None: the only process, or several merged
 
 
 _TOTALS = (
     "requests", "refused", "failed", "failed_logins", "cpu_secs", "memory_bytes", "descriptors", "connections", "streams",
     "gateway_sockets", "subscriptions", "catching_up", "commit_queue", "pool_size", "pool_idle", "log_lines_dropped", "workers",
 )  # fmt: skip
-_STATUSES = ("ready", "degraded", "draining", "unavailable")  # from the best to the worst
+_STATUSES = ("ready", "degraded", "draining", "unavailable")  # from best to worst
 
 
 def merged(snapshots: list[Snapshot]) -> Snapshot:
-    """Return the workers' snapshots as one. Raises ValueError for none."""
+    """Merge the workers' snapshots. Raises ValueError for an empty list."""
     if not snapshots:
         raise ValueError("no snapshots")
     if len(snapshots) == 1:
@@ -142,9 +142,9 @@ def merged(snapshots: list[Snapshot]) -> Snapshot:
 
 
 def counted_before(now: list[Snapshot], before: list[Snapshot]) -> Snapshot:
-    """Return the totals that the processes of `now` had at the look before, as one, so that the rest is what they have grown by.
+    """Return the earlier totals of the processes in `now`, merged, so that the difference is their growth.
 
-    A process that was started since had counted nothing. One that gave no answer then has grown by nothing that is known.
+    A process that has started since had zero totals. For a process without an earlier snapshot the growth counts as zero.
     """
     former = {each.worker: each for each in before}
     return merged([_counted_before(each, former.get(each.worker, each)) for each in now])

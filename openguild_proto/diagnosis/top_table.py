@@ -1,4 +1,4 @@
-"""Draws a snapshot as the lines of a terminal: what is wrong first, then who causes it."""
+"""Formats a snapshot as lines for a terminal: problems first, then their causes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from openguild_proto.diagnosis.snapshot import Snapshot
 
-STALL_SECS = 0.1  # longer ones are marked
+STALL_SECS = 0.1  # longer stalls are highlighted
 MiB = 1_048_576
 MIN_WIDTH = 40
 
 
 class Shown(NamedTuple):
-    """A line of the screen. `is_bad`: it names a problem. `is_head`: of a table."""
+    """A line of the screen. `is_bad`: it shows a problem. `is_head`: the head of a table."""
 
     text: str
     is_bad: bool = False
@@ -31,8 +31,8 @@ def draw(
 ) -> list[Shown]:
     """Return at most `height` lines of at most `width` characters.
 
-    `before`: of `elapsed_secs` ago, for rates; None: rates are those since the start. `unanswered`: the workers that are not in
-    the numbers, with the reason. Each table gets a part of the height.
+    `before`: the snapshot of `elapsed_secs` ago, for rates; None: rates since the start. `unanswered`: the workers that are not
+    included, with the reason. Each table gets a share of the height.
     """
     lines = [*_summary(now, before, elapsed_secs), *(Shown(each, is_bad=True) for each in unanswered), Shown("")]
     found = (_channels(now), _readers(now), _closed(now), *_logins(now), _users(now))
@@ -41,7 +41,7 @@ def draw(
         lines.append(
             Shown("no backlog, no slow reader, no failed login and no request of a user within the last minute")
         )
-    room = max(2, (height - len(lines)) // max(1, len(tables)) - 1)  # a blank line behind each
+    room = max(2, (height - len(lines)) // max(1, len(tables)) - 1)  # with a blank line after each
     for table in tables:
         lines += [*table[:room], Shown("")]
     while lines and not lines[-1].text:
@@ -174,7 +174,7 @@ def _rate(each_second: float) -> str:
 
 
 def duration(secs: float) -> str:
-    """Return the duration for people, with at most two units: `3 h 12 min`."""
+    """Return the duration for people, in at most two units: `3 h 12 min`."""
     whole = int(secs)
     if whole < 60:
         return f"{whole} s"

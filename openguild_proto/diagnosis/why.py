@@ -1,4 +1,4 @@
-"""Explains a request to an operator, from what the replicas remember of it."""
+"""Explains a request to an operator, from the records of the replicas."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ SWITCHED = 101  # a stream or gateway socket was opened
 
 
 class Remembered(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One replica's memory of a request id, and how far back its memory goes."""
+    """One replica's records of a request id, and how far back its records reach."""
 
     requests: list[FinishedRequest]
     usernames: dict[str, str]  # by user id
     lines: list[str]  # of the log
-    kept: int  # requests that it remembers in all
-    since: float | None = None  # UTC seconds: the oldest request of any kind
-    troubled_since: float | None = None  # the oldest refused, failed or slow one
+    kept: int  # requests in its records
+    since: float | None = None  # UTC seconds: end of its oldest request
+    troubled_since: float | None = None  # end of its oldest refused, failed or slow one
 
 
 def is_known(remembered: list[Remembered]) -> bool:
-    """Return whether any replica remembers something of the request."""
+    """Return whether any replica has a record of the request."""
     return any(each.requests or each.lines for each in remembered)
 
 
 def explain(request_id: str, remembered: list[Remembered]) -> list[str]:
-    """Return the lines that tell what happened to the request. Peers have chosen some of their texts."""
+    """Return lines that explain what happened to the request. Some of their texts were chosen by peers."""
     text = [f"request {printable(request_id)}"]
     for each in remembered:
         for request in each.requests:
@@ -79,7 +79,7 @@ def _user(request: FinishedRequest, usernames: dict[str, str]) -> str:
 
 
 def not_found(request_id: str, remembered: list[Remembered]) -> str:
-    """Return the line for an id that no replica remembers: how far back they do, and where to look instead."""
+    """Return the line for an unknown id: how far back the records reach, and where else to look."""
     kept = sum(each.kept for each in remembered)
     oldest = [each.since for each in remembered if each.since is not None]
     troubled = [each.troubled_since for each in remembered if each.troubled_since is not None]

@@ -1,4 +1,4 @@
-"""The effects that an operation may ask its driver for: one frozen Struct each, its result type in the class header.
+"""The effects that an operation may yield: one frozen Struct each, with its result type in the class header.
 
 Import effects from their modules. This package exports what all of them share.
 """

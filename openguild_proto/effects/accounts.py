@@ -1,4 +1,4 @@
-"""Users and sessions."""
+"""Effects on users and sessions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openguild_proto.records import (
 
 
 class InsertUser(StorageEffect[bool], frozen=True):
-    """Create an account. False: the name is taken. `username_key`: the case-folded NFKC name, unique."""
+    """Create an account. False: the name is taken. `username_key`: the case-folded NFKC name, which is unique."""
 
     user_id: str
     username: str
@@ -29,7 +29,7 @@ class InsertUser(StorageEffect[bool], frozen=True):
 
 
 class SetDisplayName(StorageEffect[UserRecord], frozen=True):
-    """Give the author another display name; None: none. Returns the account. Raises Refusal 401."""
+    """Set the author's display name, or remove it (None). Returns the account. Raises Refusal 401."""
 
     author: Author
     display_name: str | None
@@ -37,25 +37,25 @@ class SetDisplayName(StorageEffect[UserRecord], frozen=True):
 
 
 class FindUser(StorageEffect[UserRecord | None], frozen=True):
-    """Find an account by its id, also one of another server; None: there is none."""
+    """Find an account by its id, of this or another server. None: no such account."""
 
     user_id: str
 
 
 class FindUserByName(StorageEffect[UserRecord | None], frozen=True):
-    """Find the account of a name; None: there is none. `username_key`: the case-folded NFKC name."""
+    """Find an account by name. None: no such account. `username_key`: the case-folded NFKC name."""
 
     username_key: str
 
 
 class FindUsernames(StorageEffect[dict[str, str]], frozen=True):
-    """Find the usernames of these accounts, by user id; ids without an account are left out."""
+    """Find the usernames of these accounts, by user id. Ids without an account are omitted."""
 
     user_ids: tuple[str, ...]
 
 
 class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
-    """Read the profile for /users/me; None: no such account. `limit`: of the channels, by joining time."""
+    """Read the profile for /users/me. None: no such account. `limit`: of the channels, by join time."""
 
     divides_by = "user"
     turns_of = "user_id"
@@ -65,9 +65,9 @@ class DescribeUser(StorageEffect[UserProfile | None], frozen=True):
 
 
 class ChangePassword(StorageEffect[bool], frozen=True):
-    """Replace the author's password, and end all their sessions but those of the author's own family, in one transaction.
+    """Replace the author's password and end all their sessions outside the author's own family, in one transaction.
 
-    False: `checked_hash`, which the current password was verified with, is no longer the stored hash. Raises Refusal 401.
+    False: the stored hash is no longer `checked_hash`, against which the current password was verified. Raises Refusal 401.
     """
 
     author: Author
@@ -77,9 +77,9 @@ class ChangePassword(StorageEffect[bool], frozen=True):
 
 
 class SetPassword(StorageEffect[int | None], frozen=True):
-    """Replace the password of a user of this server, and end all their sessions, in one transaction: an operator's command.
+    """Replace the password of a user of this server and end all their sessions, in one transaction. An operator's command.
 
-    Returns how many devices had a session; None: there is no such user of this server.
+    Returns the number of devices that had a session. None: this server has no such user.
     """
 
     user_id: str
@@ -88,7 +88,7 @@ class SetPassword(StorageEffect[int | None], frozen=True):
 
 
 class ListOwnedAlone(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
-    """List the guilds whose only owner is the user, oldest first, at most `limit`. `with_mirrored`: also those of other servers."""
+    """List the guilds whose only owner is the user, oldest first, at most `limit`. `with_mirrored`: include mirrored guilds."""
 
     user_id: str
     limit: int
@@ -96,10 +96,10 @@ class ListOwnedAlone(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
 
 
 class DeleteAccount(StorageEffect[AccountDeletion], frozen=True):
-    """Delete the author's account with all that is theirs alone, and end all their sessions, in one transaction.
+    """Delete the author's account with everything that only they use, and end all their sessions, in one transaction.
 
-    Events of others' logs stay, such as their messages. `checked_hash`: what the current password was verified with. Raises
-    Refusal 401.
+    Events in shared logs stay, such as their messages. `checked_hash`: the hash against which the current password was
+    verified. Raises Refusal 401.
     """
 
     author: Author
@@ -108,10 +108,10 @@ class DeleteAccount(StorageEffect[AccountDeletion], frozen=True):
 
 
 class OpenSession(StorageEffect[bool], frozen=True):
-    """Log in: create a family for (user, device), and revoke the device's former family in the same transaction.
+    """Log in: create a family for (user, device), and revoke the device's previous family in the same transaction.
 
-    False: `checked_hash`, which the password was verified with, is no longer the stored hash, or the account is deleted. `limit`:
-    active families of the user, this one included; beyond it those seen longest ago are revoked.
+    False: the stored hash is no longer `checked_hash`, against which the password was verified, or the account is deleted.
+    `limit`: active families of the user, including this one; the least recently seen ones beyond it are revoked.
     """
 
     session_id: str
@@ -131,13 +131,13 @@ class OpenSession(StorageEffect[bool], frozen=True):
 
 
 class FindSession(StorageEffect[SessionRecord | None], frozen=True):
-    """Find a session, active or revoked; None: there is none."""
+    """Find a session, active or revoked. None: no such session."""
 
     session_id: str
 
 
 class FindRefreshFamily(StorageEffect[RefreshFamily | None], frozen=True):
-    """Find the active family of a token, current or not; None: there is none."""
+    """Find the active family of a token, even if a newer token has replaced it. None: no active family."""
 
     refresh_hash: bytes
     now_ms: int
@@ -161,14 +161,14 @@ class RotateRefresh(StorageEffect[RotatedRefresh | ReusedRefresh | None], frozen
 
 
 class RevokeRefresh(StorageEffect[bool], frozen=True):
-    """Revoke the family of a token. False: there is no active one."""
+    """Revoke the active family of a token. False: there is none."""
 
     refresh_hash: bytes
     now_ms: int
 
 
 class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
-    """List the user's devices with an active family, latest seen first, at most `limit`."""
+    """List the user's devices with an active family, most recently seen first, at most `limit`."""
 
     turns_of = "user_id"
 
@@ -178,7 +178,7 @@ class ListDevices(StorageEffect[tuple[DeviceRecord, ...]], frozen=True):
 
 
 class ListSessionAddresses(StorageEffect[tuple[str, ...]], frozen=True):
-    """List the addresses that the user's active families were opened from, without repeats, latest seen first, at most `limit`."""
+    """List the distinct addresses from which the user's active families were opened, most recently seen first, at most `limit`."""
 
     user_id: str
     now_ms: int
@@ -186,7 +186,7 @@ class ListSessionAddresses(StorageEffect[tuple[str, ...]], frozen=True):
 
 
 class RevokeDevice(StorageEffect[bool], frozen=True):
-    """Revoke the active family of the author's device. False: it has none."""
+    """Revoke the active family of the author's device. False: there is none."""
 
     author: Author
     device_id: str

@@ -1,4 +1,4 @@
-"""Counts attempts to log in, register and refresh, for all replicas together."""
+"""Effects that count attempts to log in, register and refresh, across all replicas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openguild_proto.effects.base import StorageEffect
 
 
 class AttemptKey(msgspec.Struct, frozen=True, gc=False):
-    """The key of one limit. `digest`: BLAKE3 of its text, so that the store holds neither addresses nor names."""
+    """The key of one limit. `digest`: BLAKE3 of its text, so that the store contains neither addresses nor names."""
 
     digest: bytes
     limit: int
@@ -17,7 +17,7 @@ class AttemptKey(msgspec.Struct, frozen=True, gc=False):
 class CountAttempt(StorageEffect[float | None], frozen=True):
     """Admit one attempt under all keys, or under none. None: admitted; otherwise the seconds to wait.
 
-    No window of `window_secs` has more attempts than a key's limit. It may refuse up to a sixtieth of the window too long.
+    No window of `window_secs` has more attempts than a key's limit. The wait may be too long by up to a sixtieth of the window.
     A key that an operator has blocked admits nothing until the block ends.
     """
 
@@ -27,16 +27,16 @@ class CountAttempt(StorageEffect[float | None], frozen=True):
 
 
 class LoginBlock(msgspec.Struct, frozen=True, gc=False):
-    """Logins and registrations that an operator refuses for a while: from an address, or for an account."""
+    """A temporary block of logins and registrations by an operator: from an address, or for an account."""
 
     kind: str  # address, account
     name: str  # the limit key of the address, or the key of the user name
     ends_ms: int
-    digest: bytes  # of the limit that has nothing left until then
+    digest: bytes  # key of the limit that admits nothing until then
 
 
 class BlockLogins(StorageEffect[bool], frozen=True):
-    """Refuse logins from now on, on every replica; a repeat sets another end. False: `most` blocks exist already."""
+    """Block logins from now on, on every replica. A repeat changes the end. False: there are already `most` blocks."""
 
     block: LoginBlock
     most: int
@@ -44,13 +44,13 @@ class BlockLogins(StorageEffect[bool], frozen=True):
 
 
 class UnblockLogins(StorageEffect[bool], frozen=True):
-    """End a block. False: there is none."""
+    """End a block. False: no such block."""
 
     digest: bytes
     now_ms: int
 
 
 class ListLoginBlocks(StorageEffect[list[LoginBlock]], frozen=True):
-    """List the blocks that have not ended, the next to end first."""
+    """List the active blocks, next to end first."""
 
     now_ms: int

@@ -1,6 +1,6 @@
-"""Effects on the bans of a guild (PROTOCOL 5.5). Each change is told in the guild's log.
+"""Effects on the bans of a guild (PROTOCOL 5.5). Each change is an event in the guild's log.
 
-`reason`: what the author gives for it; it stands in the log (PROTOCOL 6.9).
+`reason`: given by the author; it is in the event (PROTOCOL 6.9).
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from openguild_proto.settings.sections import GuildSettings
 
 
 class BanUser(StorageEffect[GuildBan | LimitReached], frozen=True):
-    """Ban a user from a guild of this server, and remove them as RemoveMember does if they are a member.
+    """Ban a user from a guild of this server. Removes members as RemoveMember does.
 
-    Returns the ban; the one that there is already, which stays as it is. The user need not be known here. `limit`: bans of the
-    guild.
+    Returns the ban, unchanged if the user was already banned. The user may be unknown here. `limit`: bans of the guild.
     """
 
     author: Author
@@ -27,7 +26,7 @@ class BanUser(StorageEffect[GuildBan | LimitReached], frozen=True):
 
 
 class UnbanUser(StorageEffect[bool], frozen=True):
-    """End a ban. False: there is none."""
+    """End a ban. False: no such ban."""
 
     author: Author
     guild_id: str
@@ -37,7 +36,7 @@ class UnbanUser(StorageEffect[bool], frozen=True):
 
 
 class FindBan(StorageEffect[GuildBan | None], frozen=True):
-    """Find the ban of a user; None: there is none."""
+    """Find the ban of a user. None: not banned."""
 
     turns_of = "reader_id"
 
@@ -47,7 +46,7 @@ class FindBan(StorageEffect[GuildBan | None], frozen=True):
 
 
 class ListBans(StorageEffect[tuple[GuildBan, ...]], frozen=True):
-    """List the bans of a guild, by time and user id. `after`: the cursor of the last line of the previous page."""
+    """List the bans of a guild, by time and user id. `after`: the cursor of the last entry of the previous page."""
 
     turns_of = "reader_id"
 

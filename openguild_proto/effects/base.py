@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class StorageUnavailable(Exception):
-    """Thrown into an operation when the store cannot be reached; the effect may or may not be done. The response is 503."""
+    """Thrown into an operation if the store cannot be reached. The effect may or may not have happened. The response is 503."""
 
 
 class Overloaded(StorageUnavailable):
-    """Thrown when the store is at a bound: nothing was done. The response is 503, too."""
+    """Thrown into an operation if the store is at a limit. Nothing was done. The response is also 503."""
 
 
 class Effect(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -38,13 +38,14 @@ Operation: TypeAlias = Generator[Effect[Any], Any, T]
 class StorageEffect(Effect[T], Generic[T], frozen=True):
     """Base of the effects that the store performs (openguild_runtime/storage).
 
-    A change has an `author`. The store checks in the transaction of the change whether they may make it. If not, or if
-    there is nothing to change, it raises `Refusal` (401, 403 or 404) and changes nothing.
+    A change has an `author`. The store checks their right to make it in the transaction of the change. If they lack it, or if
+    there is nothing to change, the store raises `Refusal` (401, 403 or 404) and changes nothing.
 
-    `divides_by`: the effect is on a hot path. Each of its statements names its logs or its user, and finds in one partition
-    what it wants of one log (docs/scaling.md). None: it is rare. `on_standby`: a read that a standby may answer.
-    `turns_of`: the member with the user in whose turns it is read, because a user may ask for thousands (PROTOCOL 9.2.11); None:
-    it is rare, or a change.
+    - `divides_by`: set for effects on a hot path. Each of their statements names its logs or its user, and reads one partition per
+      log (docs/scaling.md). None: the effect is rare.
+    - `on_standby`: a standby may answer this read.
+    - `turns_of`: the attribute with the user in whose turns it is read, because a user may send thousands (PROTOCOL 9.2.11).
+      None: the effect is rare, or a change.
     """
 
     divides_by: ClassVar[Literal["log", "user"] | None] = None
@@ -53,5 +54,5 @@ class StorageEffect(Effect[T], Generic[T], frozen=True):
 
     @property
     def in_turns_of(self) -> str:
-        """The user in whose turns it is read; "": nobody."""
+        """The user in whose turns it is read, or "" for none."""
         return "" if self.turns_of is None else getattr(self, self.turns_of) or ""

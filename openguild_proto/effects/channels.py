@@ -23,8 +23,10 @@ from openguild_proto.settings.sections import GuildSettings
 
 
 class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
-    """Create a channel. A member gets the channel role `moderator`, a non-member none, so that they keep no access when their
-    server role is revoked. `limit`: channels of the guild. `once`: a repeat returns what the first one did.
+    """Create a channel. `limit`: channels of the guild. `once`: a repeat returns the result of the first request.
+
+    A member of the guild gets the channel role `moderator`. A non-member gets none, so that their access ends with their
+    server role.
     """
 
     author: Author
@@ -39,7 +41,7 @@ class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
 
 
 class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
-    """List the channels of a guild, by creation and id. `after`: the cursor of the last line of the previous page."""
+    """List the channels of a guild, by creation and id. `after`: the cursor of the last entry of the previous page."""
 
     turns_of = "reader_id"
 
@@ -50,7 +52,7 @@ class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):
 
 
 class PageBounds(msgspec.Struct, frozen=True, gc=False):
-    """A page of a log: the first `limit` events behind `after`, else the last `limit` before `before`, else the newest."""
+    """A page of a log: the first `limit` events after `after`, else the last `limit` before `before`, else the newest."""
 
     limit: int
     after: int | None = None
@@ -58,9 +60,9 @@ class PageBounds(msgspec.Struct, frozen=True, gc=False):
 
 
 class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
-    """Find a channel with the user's roles; None: no such channel.
+    """Find a channel with the user's roles. None: no such channel.
 
-    `page`: what the user is about to read there, in the same round trip. The caller checks the roles before it shows any of it.
+    `page`: also read this page, to save a round trip. The caller must check the roles before it shows the page.
     """
 
     divides_by = "log"
@@ -73,7 +75,7 @@ class FindChannelAccess(StorageEffect[ChannelAccess | None], frozen=True):
 
 
 class UpdateChannel(StorageEffect[ChannelRecord], frozen=True):
-    """Change what is given; returns the channel. `topic`: an empty one is none."""
+    """Change the given fields, and return the channel. An empty `topic` removes the topic."""
 
     author: Author
     channel_id: str
@@ -94,14 +96,14 @@ class DeleteChannel(StorageEffect[None], frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """A durable event. `repeated`: it was stored by an earlier post; nothing was stored or sent now."""
+    """A durable event. `repeated`: an earlier post stored it, and nothing was stored or sent now."""
 
     event: StoredEvent
     repeated: bool = False
 
 
 class Unchanged(msgspec.Struct, frozen=True, gc=False):
-    """The message is already as the change would make it: nothing was stored."""
+    """The message already has the requested state. Nothing was stored."""
 
     state: MessageState
 
@@ -113,36 +115,36 @@ class AppendFailure(msgspec.Struct, frozen=True, gc=False):
 
 
 class AppendEvent(StorageEffect[Appended | Unchanged | AppendFailure], frozen=True):
-    """Assign the channel's next sequence and store the event, in one transaction. A repeat needs the permission, too.
+    """Assign the channel's next sequence and store the event, in one transaction. A repeat also needs the permission.
 
-    `change`: what it does to an earlier message. `decide_change` decides in the same transaction, and may raise Refusal.
+    `change`: the change of an earlier message. `decide_change` checks it in the same transaction and may raise Refusal.
     """
 
     divides_by = "log"
 
-    author: Author | None  # None: the owner of the channel, another server, has decided; no permission is checked
+    author: Author | None  # None: the channel's owner server has decided, so no permission is checked
     channel_id: str
     sender_id: str
     event_id: str
     event_type: str
-    wire: bytes  # the event as clients receive it; without id and signatures it is the hashed bytes (PROTOCOL 6.2.7)
+    wire: bytes  # the event as clients receive it; without id and signatures, the hashed bytes (PROTOCOL 6.2.7)
     nonce: str | None
-    fingerprint: bytes  # 32 bytes, a hash of what a repeat must share with the first post
+    fingerprint: bytes  # 32 bytes: a hash of the values that a repeat must share with the first post
     now_ms: int
     change: Change | None = None
-    mentions: Mentions = NOBODY  # of a message; of many needs MENTION_MANY
-    redacted_by: str | None = None  # the content was taken away before the event came from another server
+    mentions: Mentions = NOBODY  # of a message; `of_many` needs MENTION_MANY
+    redacted_by: str | None = None  # event id, if another server sent it already redacted
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
-    """A durable event and the `fingerprint` it was appended with."""
+    """A durable event, and the `fingerprint` with which it was appended."""
 
     event: StoredEvent
     fingerprint: bytes
 
 
 class FindPosted(StorageEffect[Posted | None], frozen=True):
-    """Find the durable event that the sender posted with this nonce; None: there is none."""
+    """Find the durable event that the sender posted with this nonce. None: no such event."""
 
     divides_by = "log"
     turns_of = "sender_id"
@@ -153,10 +155,10 @@ class FindPosted(StorageEffect[Posted | None], frozen=True):
 
 
 class ReadEvents(StorageEffect[tuple[StoredEvent, ...] | None], frozen=True):
-    """Read a page of the log of a channel, guild or user, oldest first. None: there is no such log.
+    """Read a page of the log of a channel, guild or user, oldest first. None: no such log.
 
     `after`: the first `limit` events with sequence > after. `before`: the last `limit` with sequence < before.
-    Neither: the newest `limit`. Both raise LocalProtocolError.
+    Neither: the newest `limit`. Both: raises LocalProtocolError.
     """
 
     divides_by = "log"
@@ -187,7 +189,7 @@ class MarkRead(StorageEffect[ReadState], frozen=True):
 class ListUnread(StorageEffect[tuple[ReadState, ...]], frozen=True):
     """List the read positions in the channels of the user's guilds and those with an explicit role, by creation and id.
 
-    `after`: the cursor of the last line of the previous page.
+    `after`: the cursor of the last entry of the previous page.
     """
 
     divides_by = "user"

@@ -1,39 +1,39 @@
-"""Effects of the delivery of logs to the peers that mirror them, and of the receipts of these logs (PROTOCOL 16.8, 16.9)."""
+"""Effects for delivering logs to the peers that mirror them, and for the receipts of these logs (PROTOCOL 16.8, 16.9)."""
 
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.records import LogPlace, Record
 
-# --- what a peer lacks -----------------------------------------------------------------------------
+# --- backlogs --------------------------------------------------------------------------------------
 
 
 class BehindLog(Record, frozen=True):
-    """A log of which a peer lacks the events after `after`. `head`: the place up to which it gets it."""
+    """A log of which a peer lacks the events after `after`, up to the position `head`."""
 
     guild_id: str
     head: LogPlace
     after: int
-    epoch: int  # that `after` counts in; not that of `head`: the peer has to begin anew
+    epoch: int  # of `after`; if it is not that of `head`, the peer must restart
     ends: bool = False  # `head` is the removal of the peer's last member
 
     @property
     def log_id(self) -> str:
-        """The log."""
+        """The id of the log."""
         return self.head.log_id
 
     @property
     def is_guild(self) -> bool:
-        """Whether it is the log of the guild itself."""
+        """Whether it is the guild's own log."""
         return self.head.log_id == self.guild_id
 
 
 class FindBehind(StorageEffect[tuple[BehindLog, ...]], frozen=True):
-    """Find the logs that a peer mirrors and has not whole, at most `limit`, in one query.
+    """Find the logs that a peer mirrors and has not completely received, at most `limit`, in one query.
 
-    By guild, that of the guild before those of its channels; none of a guild in which the peer is denied.
-    `past`: guild and log of the last one of the page before.
-    `level`: also those that it has whole, of guilds of which it has members.
+    Sorted by guild, the guild's log before those of its channels. Guilds in which the peer is denied are omitted.
+    `past`: guild and log of the last entry of the previous page.
+    `level`: include complete logs, of guilds in which the peer has members.
     """
 
     peer: str
@@ -43,21 +43,19 @@ class FindBehind(StorageEffect[tuple[BehindLog, ...]], frozen=True):
 
 
 class Woken(Record, frozen=True):
-    """How some grown logs concern the peers that mirror them."""
+    """The peers that are affected by the growth of some logs."""
 
-    behind: tuple[tuple[str, BehindLog], ...]  # (peer, log) of the peers whose lease the asker holds
-    mirrored: tuple[str, ...]  # of the logs asked about, those that some peer mirrors
-    elsewhere: bool  # a peer mirrors one of them whose lease the asker does not hold
-    free: bool = False  # nobody holds it
-    ended: tuple[str, ...] = ()  # peers whose lease the asker holds, and which have to purge a deleted guild of these
+    behind: tuple[tuple[str, BehindLog], ...]  # (peer, log) for the peers whose lease the caller holds
+    mirrored: tuple[str, ...]  # the given logs that some peer mirrors
+    elsewhere: bool  # whether a peer mirrors one of them whose lease the caller does not hold
+    free: bool = False  # whether nobody holds the lease of such a peer
+    ended: tuple[str, ...] = ()  # peers that must purge a deleted guild of these, and whose lease the caller holds
 
 
 class FindWoken(StorageEffect[Woken], frozen=True):
-    """Find what peers lack of these logs, and of the logs of their guilds, in one query. `holder`: of leases, the asker.
+    """Find what peers lack of these logs and of the logs of their guilds, in one query. `holder`: the caller, who holds leases.
 
-    A peer lacks nothing of a guild in which it is denied.
-
-    Of deleted guilds: who has to hear of it.
+    Guilds in which a peer is denied are omitted. For deleted guilds, finds the peers that must purge them.
     """
 
     log_ids: tuple[str, ...]
@@ -65,14 +63,14 @@ class FindWoken(StorageEffect[Woken], frozen=True):
 
 
 class CursorMove(Record, frozen=True):
-    """A peer has a log up to `place`."""
+    """A peer has received a log up to `place`."""
 
     peer: str
     place: LogPlace
 
 
 class MoveCursors(StorageEffect[None], frozen=True):
-    """Note up to where peers have logs. Of logs that they do not mirror any more nothing is noted."""
+    """Store how far peers have received logs. Logs that a peer no longer mirrors are ignored."""
 
     moves: tuple[CursorMove, ...]
 
@@ -85,7 +83,7 @@ class MirroredLog(Record, frozen=True):
 
 
 class FindMirrored(StorageEffect[MirroredLog | None], frozen=True):
-    """Find the head of a log that a peer mirrors. None: it does not."""
+    """Find the head of a log that a peer mirrors. None: it does not mirror the log."""
 
     peer: str
     log_id: str
@@ -95,19 +93,20 @@ class FindMirrored(StorageEffect[MirroredLog | None], frozen=True):
 
 
 class FindMirroring(StorageEffect[tuple[str, ...]], frozen=True):
-    """Find the peers that mirror a guild of this server, or still have to purge one, by name."""
+    """Find the peers that mirror a guild of this server or still must purge one, by name."""
 
 
 class FindEnded(StorageEffect[tuple[LogPlace, ...]], frozen=True):
-    """Find the guilds whose mirrors a peer has to purge, and has not said to have, by id, each with the place of the last event,
-    which the peer has got. Epoch 0: the guild is deleted.
+    """Find the guilds whose mirrors a peer must purge and has not reported as purged, by id.
+
+    Each has the position of the last event, which the peer has received. Epoch 0: the guild is deleted.
     """
 
     peer: str
 
 
 class NotePurged(StorageEffect[None], frozen=True):
-    """Note that a peer has purged its mirrors of these guilds, if they had ended at `now_ms`. Its cursors go."""
+    """Record that a peer has purged its mirrors of these guilds, if they had ended at `now_ms`. Deletes its cursors."""
 
     peer: str
     guild_ids: tuple[str, ...]
@@ -115,16 +114,16 @@ class NotePurged(StorageEffect[None], frozen=True):
 
 
 class Leases(Record, frozen=True):
-    """The peers of which a process may deliver now, and how many processes take part, this one included."""
+    """The peers to which a process may deliver now, and the number of processes that take part, including this one."""
 
     peers: tuple[str, ...]
     holders: int
 
 
 class TakeLeases(StorageEffect[Leases], frozen=True):
-    """Take or renew the right to deliver to `peers` until `until_ms`, and to at most `at_most` of `others` that is free.
+    """Take or renew the leases of `peers` until `until_ms`, and take at most `at_most` free ones of `others`.
 
-    Until then `holder` takes part, also where it holds nothing.
+    Until then `holder` counts as taking part, even without a lease.
     """
 
     peers: tuple[str, ...]
@@ -136,14 +135,15 @@ class TakeLeases(StorageEffect[Leases], frozen=True):
 
     @property
     def latest_ms(self) -> int:
-        """Return until when the lease of another one may last. One beyond is from before the clock was set back, and counts for
-        nothing: its process may have ended.
+        """Return the latest possible end of another process's lease.
+
+        A lease that ends later was taken before the clock was set back. It is ignored, because its process may have ended.
         """
         return 2 * self.until_ms - self.now_ms
 
 
 class LeaveLeases(StorageEffect[None], frozen=True):
-    """Give up rights of `holder`. `peers` None: all, and it takes part no more."""
+    """Release leases of `holder`. `peers` None: all of them, and it no longer takes part."""
 
     holder: str
     peers: tuple[str, ...] | None = None
@@ -153,7 +153,7 @@ class LeaveLeases(StorageEffect[None], frozen=True):
 
 
 class ChainPoint(Record, frozen=True):
-    """The value of a log's receipt chain at a place."""
+    """The value of a log's receipt chain at a position."""
 
     place: LogPlace
     hash: bytes
@@ -167,9 +167,9 @@ class ChainPart(Record, frozen=True):
 
 
 class ReadChains(StorageEffect[tuple[ChainPart, ...]], frozen=True):
-    """Read the last known values of receipt chains at or before these places, in one query, in the order of the places.
+    """Read the last known values of receipt chains at or before these positions, in one query, in the order of the positions.
 
-    Each comes with the ids of at most `limit` events after it, up to the place. A log without a value there is left out.
+    Each has the ids of at most `limit` events after it, up to the position. Logs without a value there are omitted.
     """
 
     places: tuple[LogPlace, ...]
@@ -177,13 +177,13 @@ class ReadChains(StorageEffect[tuple[ChainPart, ...]], frozen=True):
 
 
 class BeginChains(StorageEffect[None], frozen=True):
-    """Begin receipt chains where a log has none under its epoch. Points of another epoch than the log's change nothing."""
+    """Start receipt chains for logs that have none in their epoch. Points of another epoch than the log's are ignored."""
 
     points: tuple[ChainPoint, ...]
 
 
 class MoveChains(StorageEffect[None], frozen=True):
-    """Keep values of chains that have begun: the newest of each log (`tips`), and some on the way (`checkpoints`)."""
+    """Store values of existing chains: the newest of each log (`tips`), and some before it (`checkpoints`)."""
 
     tips: tuple[ChainPoint, ...]
     checkpoints: tuple[ChainPoint, ...]

@@ -1,4 +1,4 @@
-"""Effects between servers: what is known of a peer, the nonces it has used, and requests to it (PROTOCOL 16)."""
+"""Effects between servers: the known peers, the nonces that they have used, and requests to them (PROTOCOL 16)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class PublishedKey(msgspec.Struct, frozen=True, gc=False):
     key_id: str
     public_key: bytes  # 32 bytes
     not_before: int
-    not_after: int  # moves on while the key is in use
+    not_after: int  # extended while the key is in use
     revoked_at: int | None = None
 
 
 class Standing(Enum):
     """The operator's decision about a server, everywhere or in one guild."""
 
-    ALLOW = "allow"  # in the mode `pinned`, too
-    DENY = "deny"  # every request of it is refused, and none is sent to it
-    QUARANTINE = "quarantine"  # what it has stays; nothing new of it is taken: no post, no join, no invite
+    ALLOW = "allow"  # also in the mode `pinned`
+    DENY = "deny"  # its requests are refused, and none are sent to it
+    QUARANTINE = "quarantine"  # what it has stays, but no new posts, joins or invites are accepted from it
 
 
 class Ruling(msgspec.Struct, frozen=True, gc=False):
-    """A decision of the operator. `reason` is shown to the users concerned."""
+    """A decision of the operator about a server. `reason` is shown to the users concerned."""
 
     standing: Standing
     reason: str = ""
-    guild_id: str | None = None  # None: for everything
+    guild_id: str | None = None  # None: everywhere
 
 
 class Peer(msgspec.Struct, frozen=True, gc=False):
@@ -43,18 +43,18 @@ class Peer(msgspec.Struct, frozen=True, gc=False):
     base_url: str | None = None  # None: not discovered yet
     keys: tuple[PublishedKey, ...] = ()  # all that it ever had
     checked_ms: int = 0  # when its base_url and keys were read
-    contacted_ms: int = 0  # when it was last heard of with a good signature
+    contacted_ms: int = 0  # of the last valid signature from it
     rulings: tuple[Ruling, ...] = ()
 
 
 class FindPeer(StorageEffect[Peer | None], frozen=True):
-    """Find a server by its name. None: nothing is known of it."""
+    """Find a server by its name. None: unknown."""
 
     server: str
 
 
 class StorePeer(StorageEffect[None], frozen=True):
-    """Store where a server is reached, and its keys. The keys that it had before stay; rulings and contact are not touched."""
+    """Store a server's base URL and keys. Its earlier keys, its rulings and the time of contact stay."""
 
     server: str
     base_url: str
@@ -63,21 +63,21 @@ class StorePeer(StorageEffect[None], frozen=True):
 
 
 class NoteContact(StorageEffect[None], frozen=True):
-    """Note that a server was heard of with a good signature. An earlier time than the known one changes nothing."""
+    """Record a valid signature from a server. A time before the recorded one is ignored."""
 
     server: str
     contacted_ms: int
 
 
 class ListPeers(StorageEffect[tuple[Peer, ...]], frozen=True):
-    """List servers that are known, by name, the first `limit` after `after`."""
+    """List known servers by name, the first `limit` after `after`."""
 
     after: str
     limit: int
 
 
 class RuleServer(StorageEffect[None], frozen=True):
-    """Decide of a server, for everything or for one guild. `standing` None: take the decision back."""
+    """Set the operator's decision about a server, everywhere or in one guild, or remove it (`standing` None)."""
 
     server: str
     guild_id: str | None
@@ -87,23 +87,23 @@ class RuleServer(StorageEffect[None], frozen=True):
 
 
 class FederatedGuild(msgspec.Struct, frozen=True, gc=False):
-    """A guild with members on several servers. `name` None: it is deleted, and some server still has to purge it."""
+    """A guild with members on several servers. `name` None: it is deleted, but some server must still purge it."""
 
     guild_id: str
     name: str | None
     origin: str | None  # its owner server; None: this one
     mirrored_by: tuple[str, ...]
-    purging: tuple[str, ...]  # must delete their mirrors, and have not said yet that they have
+    purging: tuple[str, ...]  # servers that must delete their mirrors and have not confirmed it
 
 
 class ListFederatedGuilds(StorageEffect[tuple[FederatedGuild, ...]], frozen=True):
-    """List guilds that this server mirrors or that others mirror, by id, the first `limit`."""
+    """List the guilds that this server mirrors or that others mirror, by id, the first `limit`."""
 
     limit: int
 
 
 class ListGuildHomes(StorageEffect[tuple[str, ...]], frozen=True):
-    """List the servers that have members in a guild, without this one, by name."""
+    """List the other servers that have members in a guild, by name."""
 
     turns_of = "reader_id"
 
@@ -112,27 +112,27 @@ class ListGuildHomes(StorageEffect[tuple[str, ...]], frozen=True):
 
 
 class FindReadable(StorageEffect[str | None], frozen=True):
-    """Find the guild of a channel of this server that a user of another one may read. None: none of that server may."""
+    """Find the guild of a channel of this server that some user of `server` may read. None: no user of it may."""
 
     server: str
     channel_id: str
 
 
 class RememberNonce(StorageEffect[bool], frozen=True):
-    """Remember the nonce of a request for all replicas. False: it was seen before."""
+    """Store the nonce of a request for all replicas. False: it was used before."""
 
     server: str
     nonce: str
     now_ms: int
-    until_ms: int  # UTC milliseconds; it may be forgotten then
+    until_ms: int  # UTC milliseconds; it may be deleted then
 
 
 class OwnKey(Enum):
     """The result of `RecordOwnKey`, for a key that this server wants to use."""
 
     IN_USE = "in use"
-    REFUSED = "refused"  # its id was used for another key, or it is revoked
-    TOO_MANY = "too many"  # this server has had `at_most` others
+    REFUSED = "refused"  # its id belongs to another key, or it is revoked
+    TOO_MANY = "too many"  # this server has had `at_most` other keys
 
 
 class RecordOwnKey(StorageEffect[OwnKey], frozen=True):
@@ -146,20 +146,20 @@ class RecordOwnKey(StorageEffect[OwnKey], frozen=True):
 
 
 class RevokeOwnKey(StorageEffect[bool], frozen=True):
-    """Revoke a key of this server. False: there is none of this id, or it is revoked already."""
+    """Revoke a key of this server. False: no such key, or it is already revoked."""
 
     key_id: str
     revoked_at: int  # UTC milliseconds
 
 
 class ListOwnKeys(StorageEffect[tuple[PublishedKey, ...]], frozen=True):
-    """List all keys that this server ever had, the newest first."""
+    """List all keys that this server ever had, newest first."""
 
 
 class PeerUnavailable(Exception):
-    """Thrown into an operation: a server gave no answer that counts. `reason`: one of PEER_FAILURES.
+    """Thrown into an operation: a server gave no valid response. `reason`: one of PEER_FAILURES.
 
-    `sent`: the request may have been carried out. `detail`: more for the log. `wait_secs`: what the server asks for.
+    `sent`: the request may have been carried out. `detail`: for the log. `wait_secs`: the server's advice.
     """
 
     def __init__(
@@ -176,40 +176,40 @@ class PeerUnavailable(Exception):
 PEER_FAILURES = (
     "off",  # federation is off here
     "denied",  # by the operator of this server
-    "busy",  # too many requests to it, or in all, are under way
-    "address",  # its name leads to an address that is not allowed, or to none
-    "connect",  # nothing answers there, or not in time
-    "tls",  # its certificate is not good
-    "broken",  # the connection ended, or what came is not HTTP, or too large
-    "timeout",  # no whole answer in time
-    "discovery",  # its /.well-known/openguild is not good
-    "keys",  # its keys document is not good
-    "unsigned",  # the answer has no signature, or one that is not good
-    "refused",  # it does not take our signature
+    "busy",  # too many concurrent requests to it, or in all
+    "address",  # its name resolves to no address, or to one that is not allowed
+    "connect",  # no connection, or not in time
+    "tls",  # invalid certificate
+    "broken",  # the connection broke, or the response is too large or not HTTP
+    "timeout",  # no complete response in time
+    "discovery",  # invalid /.well-known/openguild
+    "keys",  # invalid keys document
+    "unsigned",  # the response has no valid signature
+    "refused",  # it does not accept our signature
     "denied_there",  # its operator denies this server
     "off_there",  # federation is off there
-    "overloaded",  # it asks to wait
+    "overloaded",  # it asks us to wait
 )
-"""Why a server gave no answer that counts: labels of a metric, too (PROTOCOL 16.3.8)."""
+"""Reasons for which a server gave no valid response, also labels of a metric (PROTOCOL 16.3.8)."""
 
 
 class PeerAnswer(msgspec.Struct, frozen=True, gc=False):
-    """An answer whose signature is good."""
+    """A response with a valid signature."""
 
     status: int
     body: bytes
 
 
 class Discover(Effect[Peer], frozen=True):
-    """Read where a server is reached and its keys, and store both. Raises PeerUnavailable."""
+    """Read a server's base URL and keys, and store both. Raises PeerUnavailable."""
 
     server: str
 
 
 class AskPeer(Effect[PeerAnswer], frozen=True):
-    """Send a signed request, discovering the server first where needed. Raises PeerUnavailable.
+    """Send a signed request, after discovering the server if necessary. Raises PeerUnavailable.
 
-    The request is signed when it is sent. The answer's signature, size and time are checked.
+    The request is signed when it is sent. The response's signature, size and time are checked.
     """
 
     server: str
@@ -217,11 +217,11 @@ class AskPeer(Effect[PeerAnswer], frozen=True):
     target: str  # path and query
     body: bytes = b""
     timeout_secs: float = PEER_ANSWER_SECS
-    max_bytes: int = MAX_PEER_ANSWER_BYTES  # of the answer
+    max_bytes: int = MAX_PEER_ANSWER_BYTES  # of the response
 
 
 class Fetched(msgspec.Struct, frozen=True, gc=False):
-    """An answer to `Fetch`."""
+    """The response to a `Fetch`."""
 
     status: int
     location: str | None
@@ -229,7 +229,7 @@ class Fetched(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fetch(Effect[Fetched], frozen=True):
-    """Send an unsigned GET to a server, without following redirects. Raises PeerUnavailable, also for a longer body."""
+    """Send an unsigned GET to a server, without following redirects. Raises PeerUnavailable, also for a body that is too long."""
 
     server: str
     base_url: str
@@ -240,7 +240,7 @@ class Fetch(Effect[Fetched], frozen=True):
 
 
 class Exchanged(msgspec.Struct, frozen=True, gc=False):
-    """The raw answer to a signed request, not verified. `signature`: of the request."""
+    """The response to a signed request, not verified. `signature`: of the request."""
 
     status: int
     headers: tuple[tuple[str, str], ...]  # names in lower case
@@ -249,7 +249,7 @@ class Exchanged(msgspec.Struct, frozen=True, gc=False):
 
 
 class Exchange(Effect[Exchanged], frozen=True):
-    """Sign a request and send it at once, on a connection that is kept. Raises PeerUnavailable."""
+    """Sign a request and send it at once, on a keep-alive connection. Raises PeerUnavailable."""
 
     server: str
     base_url: str
@@ -258,4 +258,4 @@ class Exchange(Effect[Exchanged], frozen=True):
     target: str
     body: bytes
     timeout_secs: float
-    max_bytes: int = MAX_PEER_ANSWER_BYTES  # of the answer
+    max_bytes: int = MAX_PEER_ANSWER_BYTES  # of the response

@@ -1,6 +1,6 @@
-"""Effects on guilds, members and invites. Each change is told in the guild's log, and to the users that it concerns in theirs.
+"""Effects on guilds, members and invites. Each change is an event in the guild's log and in the logs of the users concerned.
 
-`reason`: what the author gives for it; it stands in the log (PROTOCOL 6.9). `once`: a repeat returns what the first one did.
+`reason`: given by the author; it is in the event (PROTOCOL 6.9). `once`: a repeat returns the result of the first request.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
 
 
 class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
-    """List the guilds of a user, or all, by creation and id (PROTOCOL 3.5).
+    """List the guilds of a user, or all guilds, by creation and id (PROTOCOL 3.5).
 
-    `after`: the cursor of the last line of the previous page.
+    `after`: the cursor of the last entry of the previous page.
     """
 
     divides_by = "user"
@@ -46,7 +46,7 @@ class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
 
 
 class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
-    """Find a guild with the user's roles; None: no such guild."""
+    """Find a guild with the user's roles. None: no such guild."""
 
     divides_by = "log"
     turns_of = "user_id"
@@ -56,7 +56,7 @@ class FindGuildAccess(StorageEffect[GuildAccess | None], frozen=True):
 
 
 class RenameGuild(StorageEffect[GuildRecord], frozen=True):
-    """Rename the guild; returns it."""
+    """Rename the guild, and return it."""
 
     author: Author
     guild_id: str
@@ -73,7 +73,7 @@ class DeleteGuild(StorageEffect[None], frozen=True):
 
 
 class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
-    """List the members of a guild, by joining time and user id. `after`: the cursor of the last line of the previous page."""
+    """List the members of a guild, by join time and user id. `after`: the cursor of the last entry of the previous page."""
 
     turns_of = "reader_id"
 
@@ -84,7 +84,7 @@ class ListMembers(StorageEffect[tuple[MemberRecord, ...]], frozen=True):
 
 
 class FindMember(StorageEffect[MemberRecord | None], frozen=True):
-    """Find the user's membership of the guild; None: there is none."""
+    """Find the user's membership of the guild. None: not a member."""
 
     turns_of = "reader_id"
 
@@ -96,8 +96,8 @@ class FindMember(StorageEffect[MemberRecord | None], frozen=True):
 class SetMemberRole(StorageEffect[MemberChange], frozen=True):
     """Change a member's role.
 
-    A demotion also ends the member's roles in channels of the guild that are above the new one and, with a role without
-    CREATE_INVITES, the invites that they created. `limit`: guilds that they may own, this one included; for `owner`.
+    A demotion also ends the member's higher roles in channels of the guild and, if the new role lacks CREATE_INVITES, their
+    invites. `limit`: for the role `owner`, the number of guilds that they may own, including this one.
     """
 
     author: Author
@@ -110,9 +110,9 @@ class SetMemberRole(StorageEffect[MemberChange], frozen=True):
 
 
 class RemoveMember(StorageEffect[MemberChange], frozen=True):
-    """Remove a member, or the author themselves, who need no permission.
+    """Remove a member. Members may remove themselves without a permission.
 
-    Their roles in the guild's channels end, and the invites that they created, with which they could rejoin.
+    Also ends their roles in the guild's channels, and the invites that they created, with which they could rejoin.
     """
 
     author: Author
@@ -123,8 +123,9 @@ class RemoveMember(StorageEffect[MemberChange], frozen=True):
 
 
 class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
-    """Create an invite. `limit`: valid invites of the guild. Of the used-up and expired ones, kept for the response 410, the
-    newest `limit` stay.
+    """Create an invite. `limit`: valid invites of the guild.
+
+    Used-up and expired invites are kept for the response 410, at most the newest `limit`.
     """
 
     author: Author
@@ -140,7 +141,7 @@ class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
 class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
     """List the invites of a guild, valid or not, by creation and code.
 
-    `after`: the cursor of the last line of the previous page.
+    `after`: the cursor of the last entry of the previous page.
     """
 
     turns_of = "reader_id"
@@ -152,21 +153,20 @@ class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
 
 
 class FindInvite(StorageEffect[InviteRecord | None], frozen=True):
-    """Find an invite, also a used-up or expired one: the operation responds with 410. None: there is none."""
+    """Find an invite, even if used up or expired: the operation responds with 410. None: no such invite."""
 
     turns_of = "reader_id"
 
     code: str
-    counted: int = 0  # members of its guild at most, as `member_count`
+    counted: int = 0  # count members of its guild up to this number, for `member_count`
     reader_id: str | None = None
 
 
 class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=True):
-    """Join with `role` and count one use; an existing member keeps their role, and no use is counted.
+    """Join with `role` and count one use. An existing member keeps their role, and no use is counted.
 
-    All existing messages count as read. None: the invite is deleted, used up or expired at `now_ms`, decided with its row
-    locked. Raises Refusal 403 for a user who is banned from the guild. `limit`: guilds that the user may be a member of, this one
-    included.
+    All existing messages count as read. None: the invite is deleted, used up or expired at `now_ms`, checked with its row
+    locked. Raises Refusal 403 for a banned user. `limit`: guilds that the user may be a member of, including this one.
     """
 
     author: Author
@@ -178,7 +178,7 @@ class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=Tru
 
 
 class DeleteInvite(StorageEffect[None], frozen=True):
-    """Delete an invite; permitted to its creator and to members with MANAGE_MEMBERS."""
+    """Delete an invite. Its creator may, and members with MANAGE_MEMBERS."""
 
     author: Author
     code: str

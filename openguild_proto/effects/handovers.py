@@ -1,4 +1,4 @@
-"""Effects of handing a guild over to another server: of the owner, of the server that takes it, of mirrors (PROTOCOL 16.10)."""
+"""Effects for handing a guild over to another server: by the owner, the new owner, and mirrors (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -6,51 +6,51 @@ from openguild_proto.effects.base import Effect, StorageEffect
 from openguild_proto.mirror_records import Handover, HistoricEvent, PassedInvite, PassedLog, Tenure
 from openguild_proto.records import Author, Record
 
-# --- what is known of owners -----------------------------------------------------------------------
+# --- owners ----------------------------------------------------------------------------------------
 
 
 class FindTenure(StorageEffect[Tenure | None], frozen=True):
-    """Find whose a guild is that is here; None: it is not here."""
+    """Find the owner of a guild that this server owns or mirrors. None: it does neither."""
 
     guild_id: str
 
 
 class ListHandovers(StorageEffect[tuple[Handover, ...]], frozen=True):
-    """List the hand-overs of a guild that this server has made or followed, by term. The guild may be gone."""
+    """List the hand-overs of a guild that this server has issued or followed, by term. The guild may be gone."""
 
     guild_id: str
 
 
 class FollowHandover(StorageEffect[bool], frozen=True):
-    """Note that a guild which `handover.owner` owns, perhaps this server, is another one's now; it is a mirror from then on.
+    """Make a guild of `handover.owner`, perhaps this server, one of the new owner. Here it is a mirror from then on.
 
-    False: that server is not its owner, or its term is not the one before.
+    False: `handover.owner` does not own it, or its term is not the previous one.
     """
 
     handover: Handover
 
 
 class SilentOwner(Record, frozen=True):
-    """A server that has not been heard of for long, and how many of its guilds are mirrored here."""
+    """A server without contact for a long time, and the number of its guilds mirrored here."""
 
     server: str
     guilds: int
 
 
 class FindSilentOwners(StorageEffect[tuple[SilentOwner, ...]], frozen=True):
-    """Find owners of mirrored guilds that were last heard of before `before_ms`, those with the most guilds first."""
+    """Find owners of mirrored guilds with the last contact before `before_ms`, those with the most guilds first."""
 
     before_ms: int
     limit: int
 
 
-# --- of the owner ----------------------------------------------------------------------------------
+# --- the owner's side ------------------------------------------------------------------------------
 
 
 class SetSuccessor(StorageEffect[bool], frozen=True):
-    """Keep the statement for when this server is lost, or revoke the one before, and raise the guild's serial to `serial`.
+    """Store the statement that takes effect if this server is lost, or revoke the previous one, and set the guild's serial.
 
-    Only an owner of the guild may: Refusal 403. False: the serial is no higher than the one before.
+    Only an owner of the guild may, else Refusal 403. False: `serial` is not above the previous one.
     """
 
     author: Author
@@ -61,7 +61,7 @@ class SetSuccessor(StorageEffect[bool], frozen=True):
 
 
 class FindSuccession(StorageEffect[Handover | None], frozen=True):
-    """Find the statement that counts for a guild of this server; None: there is none."""
+    """Find the statement in force for a guild of this server. None: no successor."""
 
     turns_of = "reader_id"
 
@@ -70,7 +70,7 @@ class FindSuccession(StorageEffect[Handover | None], frozen=True):
 
 
 class Move(Record, frozen=True):
-    """A guild that is being moved. `handover`: when it is no longer this server's. `note`: what was heard last."""
+    """A guild that is being moved. `handover`: set when this server no longer owns it. `note`: the latest report."""
 
     guild_id: str
     to: str
@@ -80,7 +80,7 @@ class Move(Record, frozen=True):
 
 
 class BeginMove(StorageEffect[str | None], frozen=True):
-    """Note that a guild is to be moved; the server `to` may copy its history from now on. Idempotent. A text: why it cannot be."""
+    """Start to move a guild: the server `to` may copy its history from now on. Idempotent. Returns why it cannot move, or None."""
 
     guild_id: str
     to: str
@@ -88,14 +88,14 @@ class BeginMove(StorageEffect[str | None], frozen=True):
 
 
 class EndMove(StorageEffect[bool], frozen=True):
-    """Forget a move: `done`, or one whose guild is still this server's. False: there is none, or it cannot be taken back."""
+    """Delete a move: a completed one (`done`), or one whose guild this server still owns. False: no such move."""
 
     guild_id: str
     done: bool
 
 
 class NoteMove(StorageEffect[None], frozen=True):
-    """Note what was heard of a move."""
+    """Store the latest report about a move."""
 
     guild_id: str
     note: str
@@ -106,9 +106,10 @@ class ListMoves(StorageEffect[tuple[Move, ...]], frozen=True):
 
 
 class HandOver(StorageEffect[str | None], frozen=True):
-    """Hand a guild over that is being moved: it is a mirror from then on, and nothing is appended to its logs here any more.
+    """Hand over a guild that is being moved. From then on it is a mirror, and nothing more is appended to its logs here.
 
-    A text: why not now. The other server must have a member, and the guild's own log whole: it has it up to `sequence`.
+    Returns why it cannot be handed over now, or None. The other server must have a member, and the guild's own log, which it
+    has up to `sequence`, completely.
     """
 
     handover: Handover
@@ -116,20 +117,20 @@ class HandOver(StorageEffect[str | None], frozen=True):
 
 
 class PassedGuild(Record, frozen=True):
-    """The state of a guild, beside its logs, that the server taking it needs."""
+    """The state of a guild, besides its logs, that the new owner needs."""
 
     logs: tuple[PassedLog, ...]
     invites: tuple[PassedInvite, ...]
 
 
 class ReadPassed(StorageEffect[PassedGuild], frozen=True):
-    """Read where the logs of a guild end, and its invites."""
+    """Read the heads of a guild's logs, and its invites."""
 
     guild_id: str
 
 
 class HistoryLine(Record, frozen=True):
-    """An event as the owner has it."""
+    """An event as stored by the owner."""
 
     sequence: int
     wire: bytes
@@ -156,11 +157,11 @@ class ReadLogHistory(StorageEffect[LogHistory | None], frozen=True):
     limit: int
 
 
-# --- of the server that takes it -------------------------------------------------------------------
+# --- the new owner's side --------------------------------------------------------------------------
 
 
 class LogCopy(Record, frozen=True):
-    """How much of a log of a mirrored guild is here. `copied`: up to where with its history and nonces."""
+    """How much of a mirrored log is here. `copied`: the sequence up to which it is here with its history and nonces."""
 
     log_id: str
     epoch: int
@@ -170,14 +171,14 @@ class LogCopy(Record, frozen=True):
 
 
 class FindCopies(StorageEffect[tuple[LogCopy, ...] | None], frozen=True):
-    """Find what is here of the logs of a guild of `owner`, the guild's own first; None: it is not mirrored."""
+    """Find how much of each log of a guild of `owner` is here, the guild's own log first. None: it is not mirrored."""
 
     owner: str
     guild_id: str
 
 
 class StageHistory(StorageEffect[str | None], frozen=True):
-    """Keep events of a mirrored log aside, which follow what is copied of it. Others change nothing. A text: why it is refused."""
+    """Stage events of a mirrored log that follow the copied ones; others are ignored. Returns why they are refused, or None."""
 
     owner: str
     log_id: str
@@ -185,9 +186,9 @@ class StageHistory(StorageEffect[str | None], frozen=True):
 
 
 class AbsorbHistory(StorageEffect[None], frozen=True):
-    """Make what was kept aside part of a mirrored log, if it begins below its base and reaches up to it, and take over nonces.
+    """Add staged events to a mirrored log, if they reach from before its base up to the base, and take over nonces.
 
-    The log is whole then.
+    The log is complete then.
     """
 
     owner: str
@@ -195,18 +196,18 @@ class AbsorbHistory(StorageEffect[None], frozen=True):
 
 
 class StartAbsorbing(Effect[None], frozen=True):
-    """Begin `AbsorbHistory` of a log that is to be stored anew, which takes longer than a request may, unless it is under way."""
+    """Start `AbsorbHistory` in the background, unless it is running: rewriting a log takes longer than a request may."""
 
     owner: str
     log_id: str
 
 
 class TakeGuild(StorageEffect[bool], frozen=True):
-    """Own a mirrored guild from now on; its logs go on in the epoch `epoch`, and are delivered to all servers with members.
+    """Take over a mirrored guild. Its logs continue in the epoch `epoch` and are delivered to all servers with members.
 
-    Or go on with one that this server owns in an earlier term, which another owner has given up to it. Idempotent.
-    `logs`: where they must stand, whole; None: they go on from where they are. False: they do not stand there.
-    `former`: hand-overs from before, to be kept for servers that know an earlier owner.
+    Or continue a guild that this server owns in an earlier term, which another owner has given up to it. Idempotent.
+    `logs`: the heads that the complete logs must have here; False if they differ. None: continue from the present heads.
+    `former`: earlier hand-overs, stored for servers that know an earlier owner.
     """
 
     handover: Handover

@@ -7,7 +7,7 @@ from openguild_proto.records import GuildRecord, LogAccess, LogPart, LogPlace, R
 
 
 class FindPlace(StorageEffect[LogPlace | None], frozen=True):
-    """Find the newest place of a log; None: there is no such log."""
+    """Find the newest position of a log. None: no such log."""
 
     divides_by = "log"
     turns_of = "reader_id"
@@ -17,9 +17,9 @@ class FindPlace(StorageEffect[LogPlace | None], frozen=True):
 
 
 class FindLogs(StorageEffect[tuple[LogAccess, ...]], frozen=True):
-    """Find the newest places of logs, and what the user is in them, in one query.
+    """Find the newest positions of logs, and the user's roles in them, in one query.
 
-    By log id; one that does not exist is left out.
+    Sorted by log id. Logs that do not exist are omitted.
     """
 
     divides_by = "log"
@@ -31,14 +31,14 @@ class FindLogs(StorageEffect[tuple[LogAccess, ...]], frozen=True):
 
 
 class AccountPlaces(Record, frozen=True):
-    """A user's guilds by creation, and where their logs and the user's own stand, read in one snapshot."""
+    """A user's guilds by creation, and the heads of their logs and of the user's own, read in one snapshot."""
 
-    place: LogPlace  # the newest of the user's log
+    place: LogPlace  # head of the user's log
     guilds: tuple[tuple[GuildRecord, LogPlace], ...]
 
 
 class FindAccountPlaces(StorageEffect[AccountPlaces | None], frozen=True):
-    """Find a user's guilds, and where their logs and the user's own stand, in one query; None: no such user."""
+    """Find a user's guilds, and the heads of their logs and of the user's own, in one query. None: no such user."""
 
     divides_by = "user"
     on_standby = True
@@ -47,7 +47,7 @@ class FindAccountPlaces(StorageEffect[AccountPlaces | None], frozen=True):
 
 
 class ReadLogs(StorageEffect[tuple[StoredEvent, ...]], frozen=True):
-    """Read parts of logs in one query: the parts in their order, each oldest first. A log that does not exist has no events."""
+    """Read parts of logs in one query: in the order of the parts, each oldest first. A log that does not exist has no events."""
 
     divides_by = "log"
     on_standby = True

@@ -1,4 +1,4 @@
-"""Reading mentions. They are written with their message (`AppendEvent`)."""
+"""Effects that read mentions. `AppendEvent` stores them with their message."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from openguild_proto.records import MentionRecord, PageCursor
 
 
 class ListMentions(StorageEffect[tuple[MentionRecord, ...]], frozen=True):
-    """List the messages that mention a user, in channels that they may read by membership: newest first, then by event id.
+    """List the messages that mention a user, in channels that they may read as a member: newest first, then by event id.
 
-    `unread`: only those behind their read position. `after`: the cursor of the last line of the previous page.
+    `unread`: only those after their read position. `after`: the cursor of the last entry of the previous page.
     """
 
     divides_by = "user"

@@ -1,4 +1,4 @@
-"""Reading messages as they are now: with their newest text, their reactions and what they answer."""
+"""Effects that read messages in their current state: the newest text, reactions, and the messages they reply to."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from openguild_proto.records import MessageState
 
 
 class FoundMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message as it is now. `wire`: the event that posted it, redacted where the message is."""
+    """A message in its current state. `wire`: the event that posted it, redacted if the message is."""
 
     state: MessageState
     wire: bytes
-    crowds: tuple[Crowd, ...] = ()  # of each emoji that more users have used than `state` tells
+    crowds: tuple[Crowd, ...] = ()  # for each emoji with more users than `state` lists
 
 
 class MessagePage(msgspec.Struct, frozen=True, gc=False):
-    """`messages` oldest first. `originals`: those that messages of the page answer, by event id. `head`: of the log."""
+    """`messages`: oldest first. `originals`: messages that they reply to, by event id. `head`: of the log."""
 
     messages: tuple[FoundMessage, ...]
     originals: dict[str, FoundMessage]
@@ -26,10 +26,10 @@ class MessagePage(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadMessages(StorageEffect[MessagePage | None], frozen=True):
-    """A page of the channel's messages, as one snapshot. None: no such channel.
+    """Read a page of the channel's messages, as one snapshot. None: no such channel.
 
-    `after`: the first `limit` with sequence > after. `before`: the last `limit` with sequence < before. `around`: about half
-    of `limit` up to this sequence and the rest behind it. None of them: the newest. One of them at most.
+    `after`: the first `limit` with sequence > after. `before`: the last `limit` with sequence < before. `around`: about half of
+    `limit` up to this sequence, the rest after it. None of them: the newest. At most one may be set.
     """
 
     divides_by = "log"
@@ -45,7 +45,7 @@ class ReadMessages(StorageEffect[MessagePage | None], frozen=True):
 
 
 class FindMessage(StorageEffect[MessagePage | None], frozen=True):
-    """One message as a page of one. None: no such message in this channel."""
+    """Find one message, as a page of one. None: no such message in this channel."""
 
     divides_by = "log"
     on_standby = True
@@ -57,9 +57,9 @@ class FindMessage(StorageEffect[MessagePage | None], frozen=True):
 
 
 class ListPins(StorageEffect[MessagePage | None], frozen=True):
-    """The channel's pinned messages, the newest pin first. None: no such channel.
+    """List the channel's pinned messages, newest pin first. None: no such channel.
 
-    `behind`: where the last pin of the page before stands: the time of the pin, and the message's sequence.
+    `behind`: the position of the last pin of the previous page: the time of the pin, and the message's sequence.
     """
 
     divides_by = "log"
@@ -73,7 +73,7 @@ class ListPins(StorageEffect[MessagePage | None], frozen=True):
 
 
 class MessageVersion(msgspec.Struct, frozen=True, gc=False):
-    """One text that a message had. `sequence`: of the event that gave it."""
+    """One version of a message's text. `sequence`: of the event that set it."""
 
     sequence: int
     event_id: str
@@ -82,7 +82,7 @@ class MessageVersion(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadVersions(StorageEffect[tuple[MessageVersion, ...] | None], frozen=True):
-    """The message's texts, oldest first; redacted ones too, without their text. None: no such message."""
+    """Read all versions of a message's text, oldest first; redacted ones without their text. None: no such message."""
 
     divides_by = "log"
     on_standby = True

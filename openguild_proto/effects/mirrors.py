@@ -1,4 +1,4 @@
-"""Effects of federation on guilds: what their owner keeps of mirrors, and what a mirror keeps (PROTOCOL 16.5 to 16.7)."""
+"""Effects of federation on guilds: what the owner stores about mirrors, and what a mirror stores (PROTOCOL 16.5 to 16.7)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from openguild_proto.effects.base import StorageEffect
 from openguild_proto.mirror_records import MirroredEvent, MirroredMember, RemoteUser, Snapshot, place_of
 from openguild_proto.records import LimitReached, LogPlace, MemberChange, Record, StoredEvent
 
-# --- of the owner ----------------------------------------------------------------------------------
+# --- the owner's side ------------------------------------------------------------------------------
 
 
 class RemoteJoin(Record, frozen=True):
-    """A remote user is a member. `place`: of the guild's log, their join included. `snapshot`: of that place, where it was asked
-    for.
-    """
+    """A remote user is a member. `place`: of the guild's log, including their join. `snapshot`: at that position, if requested."""
 
     guild_id: str
     member: MirroredMember
@@ -21,7 +19,10 @@ class RemoteJoin(Record, frozen=True):
 
 
 def shown_in(joined: RemoteJoin, snapshot: Snapshot | None) -> RemoteJoin | None:
-    """Return a join with the snapshot that was read behind it, and as that shows it. None: the user is a member no more."""
+    """Return the join with a snapshot that was read after it, and as the snapshot shows it.
+
+    None: there is no snapshot, or the user is no longer a member.
+    """
     members = snapshot.members if snapshot is not None else ()
     member = next((each for each in members if each.user_id == joined.member.user_id), None)
     if snapshot is None or member is None:
@@ -30,9 +31,10 @@ def shown_in(joined: RemoteJoin, snapshot: Snapshot | None) -> RemoteJoin | None
 
 
 class JoinFromServer(StorageEffect[RemoteJoin | LimitReached | None], frozen=True):
-    """Let a user of `peer` join as `AcceptInvite` does, and begin to deliver the guild's logs to `peer` from their heads, in one
-    transaction. None: the invite is not valid, or the user was a member no more when the snapshot was read. Raises Refusal
-    `id_taken`: the id is that of a user of another server.
+    """Let a user of `peer` join as `AcceptInvite` does, and start to deliver the guild's logs to `peer` from their heads.
+
+    One transaction. None: the invite is not valid, or the user was no longer a member when the snapshot was read. Raises
+    Refusal `id_taken` if the id belongs to a user of another server.
     """
 
     peer: str
@@ -45,10 +47,10 @@ class JoinFromServer(StorageEffect[RemoteJoin | LimitReached | None], frozen=Tru
 
 
 class ReadSnapshot(StorageEffect[Snapshot | None], frozen=True):
-    """Read a guild for a mirror that begins anew. None: `peer` mirrors no such guild.
+    """Read a guild for a mirror that restarts. None: `peer` does not mirror this guild.
 
-    Cursors of `peer` that count in another epoch move to the heads. The others stay: the answer may get lost, and what the mirror
-    says at the next delivery moves them.
+    Cursors of `peer` in another epoch move to the heads. The others stay, because the response may get lost; the mirror's
+    response to the next delivery moves them.
     """
 
     peer: str
@@ -56,25 +58,26 @@ class ReadSnapshot(StorageEffect[Snapshot | None], frozen=True):
 
 
 class KnowRemoteUser(StorageEffect[None], frozen=True):
-    """Note the names of a user of `peer`. Raises Refusal 404 for a user who is not known here, `id_taken` for one of another
-    server."""
+    """Store the names of a user of `peer`. Raises Refusal 404 for an unknown user, `id_taken` for one of another server."""
 
     peer: str
     user: RemoteUser
     now_ms: int
 
 
-# --- of a mirror -----------------------------------------------------------------------------------
+# --- the mirror's side -----------------------------------------------------------------------------
 
 
 class StoreMirror(StorageEffect[bool], frozen=True):
-    """Store a guild of `origin`, with its members, channels and logs that begin at their heads. One that is there stays as it is,
-    unless it is of another epoch or `is_behind` the snapshot: then it begins anew. Raises Refusal `id_taken` for ids of others.
+    """Store a guild of `origin` with its members and channels. Its logs begin here at their heads.
 
-    `snapshot` None: the guild is said to be there; False: it is not, or `is_behind`. `joined`: a user of this server who has
-    asked to join, and is a member at the place `stands` of the guild's log. They are not admitted where the mirror knows that they
-    have gone since. False: it cannot know, because it begins after that. Nothing is stored where the answer is False. Users of
-    this server are members of a mirror in no other way.
+    An existing mirror is kept, unless its epoch differs or it `is_behind` the snapshot: then it restarts from the snapshot.
+    Raises Refusal `id_taken` for ids that belong to others. `snapshot` None: the mirror must exist and not be behind, else
+    False.
+
+    `joined`: a user of this server whose join the owner has accepted, at the position `stands` of the guild's log. They are not
+    added if the mirror knows that they have left since. False if the mirror begins after that position and cannot know. If the
+    result is False nothing is stored. Users of this server become members of a mirror in no other way.
     """
 
     origin: str
@@ -88,7 +91,7 @@ class StoreMirror(StorageEffect[bool], frozen=True):
 def is_behind(mirror: LogPlace, owner: LogPlace) -> bool:
     """Return whether a mirror lacks more of a guild's log than the one event of a join.
 
-    Among these events may be that the user has left before they joined again.
+    The missing events may say that the user had left before they joined again.
     """
     return mirror.epoch != owner.epoch or mirror.sequence + 1 < owner.sequence
 
@@ -97,12 +100,14 @@ REPEATED = "an event of it stands at another place of the log"
 NOT_OURS = "an event of it is of a user of the mirror, and not of their server"
 ANOTHER = "another event of it stands here at the same place: was the database of its owner restored?"
 FORKED = "its receipt chain does not follow that of the mirror"
-"""Reasons for which a mirror refuses a part of a delivery."""
+"""Reasons for which a mirror refuses part of a delivery."""
 
 
 class MirrorOutcome(Record, frozen=True):
-    """`status` as of MirrorPlace. `events`: those that are new here. `ended`: no user of this server is a member any more, and
-    nothing is left of the guild."""
+    """The result of `MirrorEvents`. `status`: as in MirrorPlace. `events`: the new ones.
+
+    `ended`: no user of this server is a member any more, and the mirror was deleted.
+    """
 
     status: str
     place: LogPlace | None = None
@@ -112,9 +117,9 @@ class MirrorOutcome(Record, frozen=True):
 
 
 class MirrorEvents(StorageEffect[MirrorOutcome], frozen=True):
-    """Append events to a mirrored log at their places, and apply what they say, in one transaction.
+    """Append events to a mirrored log at their sequences, and apply their effects, in one transaction.
 
-    Events that are there are skipped. Nothing is stored where one before the first is missing: status `ok` with the place.
+    Existing events are skipped. If an event before the first is missing, nothing is stored: status `ok` with the position.
     """
 
     origin: str
@@ -127,38 +132,39 @@ class MirrorEvents(StorageEffect[MirrorOutcome], frozen=True):
 
 
 class FindMirrorPlace(StorageEffect[LogPlace | None], frozen=True):
-    """Find where the mirror of a log of `origin` stands; None: it is not mirrored."""
+    """Find the head of a mirrored log of `origin`. None: it is not mirrored."""
 
     origin: str
     log_id: str
 
 
 class FindNextMirror(StorageEffect[str | None], frozen=True):
-    """Find the mirrored guild of `origin` that follows `past` by id, or the first one. None: none follows."""
+    """Find the first mirrored guild of `origin` by id, after `past` if given. None: no more."""
 
     origin: str
     past: str | None
 
 
 class DropMirror(StorageEffect[bool], frozen=True):
-    """Delete the mirror of a guild of `origin`, with everything in it, if there is one. Its members of this server are told.
-    False: it stays, for it stands at another place than `place`: it has begun anew for somebody who has joined meanwhile.
+    """Delete the mirror of a guild of `origin`, if there is one, and notify its members of this server.
+
+    False: it is kept, because it is not at `place`: it has restarted for a user who has joined meanwhile.
     """
 
     origin: str
     guild_id: str
     now_ms: int
-    place: LogPlace | None = None  # where its guild's log stood when it was found to have ended; None: anywhere
+    place: LogPlace | None = None  # head of the guild's log when it was found to have ended; None: any
 
 
-# --- partings: users whom an owner may still count as members ---------------------------------------------------
+# --- partings: users who have left here, while the owner may still count them as members ----------------------
 
-KEPT_MS = 30 * 86_400_000  # ours: a parting, of whose owner nothing is heard
-TOLD_MS = 10_000  # ours: in which a request that tells an owner of a parting has come to an end
+KEPT_MS = 30 * 86_400_000  # ours: a parting is deleted when its owner has been silent for this long
+TOLD_MS = 10_000  # ours: a request that reports a parting to the owner has ended by then
 
 
 class Parting(Record, frozen=True):
-    """A user of this server who is no member of a mirrored guild, while its owner may think so since `due_ms` or before."""
+    """A user of this server who is not a member of a mirrored guild here, while the owner may count them as one since `due_ms`."""
 
     guild_id: str
     user: RemoteUser
@@ -166,9 +172,9 @@ class Parting(Record, frozen=True):
 
 
 class LeaveMirror(StorageEffect[MemberChange], frozen=True):
-    """Let a user of this server leave a guild of `origin` here, and note the parting. The mirror goes with the last of them.
+    """Let a user of this server leave a guild of `origin` here, and store the parting. Deletes the mirror with its last member.
 
-    DONE, NOT_MEMBER (also where there is no such mirror), or LAST_OWNER. `even_last`: the last owner leaves, too.
+    Returns DONE, NOT_MEMBER (also if there is no such mirror), or LAST_OWNER. `even_last`: let the last owner leave, too.
     """
 
     origin: str
@@ -179,10 +185,10 @@ class LeaveMirror(StorageEffect[MemberChange], frozen=True):
 
 
 class NoteParting(StorageEffect[bool | None], frozen=True):
-    """Note before a join that its answer may be lost: from `due_ms` on it is undone, unless the user is a member here.
+    """Store a parting before a join, whose response may get lost: from `due_ms` on the join is undone if the user is no member.
 
-    False: it was noted before, of an earlier join perhaps, which the owner may still admit. None: nothing is noted, for at
-    `now_ms` the owner is just being told of an earlier parting (`ClaimParting`), and would undo the join.
+    False: there already was one, perhaps of an earlier join that the owner may still accept. None: nothing is stored, because
+    the owner is being told of an earlier parting at `now_ms` (`ClaimParting`) and would undo the join.
     """
 
     origin: str
@@ -193,7 +199,7 @@ class NoteParting(StorageEffect[bool | None], frozen=True):
 
 
 class ClaimParting(StorageEffect[bool], frozen=True):
-    """Make a parting due again in TOLD_MS, before the owner is told. False: it was noted again since, or is no more."""
+    """Postpone a parting by TOLD_MS, before the owner is told. False: it was stored again since, or is gone."""
 
     origin: str
     parting: Parting
@@ -201,10 +207,10 @@ class ClaimParting(StorageEffect[bool], frozen=True):
 
 
 class NoteMistaken(StorageEffect[None], frozen=True):
-    """Note which of `user_ids`, members of a guild according to its owner, are not members of it here.
+    """Store partings of those `user_ids` whom the owner counts as members of the guild, but who are not members here.
 
-    Others than users of this server are left out. `MirrorEvents` does the same for the events of joins. A join under way goes
-    on: what was noted before it stays due when it was.
+    Ignores users of other servers. `MirrorEvents` does the same for the events of joins. A join in progress goes on: the
+    parting stored before it stays due at the same time.
     """
 
     origin: str
@@ -214,7 +220,7 @@ class NoteMistaken(StorageEffect[None], frozen=True):
 
 
 class FindPartings(StorageEffect[tuple[Parting, ...]], frozen=True):
-    """Find partings of guilds of `origin` that are due, of users who are no members here."""
+    """Find due partings of guilds of `origin`, of users who are not members here."""
 
     origin: str
     now_ms: int
@@ -222,7 +228,7 @@ class FindPartings(StorageEffect[tuple[Parting, ...]], frozen=True):
 
 
 class EndParting(StorageEffect[None], frozen=True):
-    """Forget a parting: the owner knows it. One that was noted again meanwhile stays."""
+    """Delete a parting that the owner has confirmed, unless it was stored again meanwhile."""
 
     origin: str
     parting: Parting

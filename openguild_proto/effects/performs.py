@@ -1,4 +1,4 @@
-"""Registers the function that performs an effect, by a decorator, and collects the functions of modules."""
+"""A decorator that registers the function that performs an effect, and a function that collects them from modules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def performs(effect: type[E], mode: object = None) -> Callable[[Callable[[Of, E]
 def performs_many(
     effect: type[E], mode: object
 ) -> Callable[[Callable[[Of, Sequence[E]], R]], Callable[[Of, Sequence[E]], R]]:
-    """Register the decorated function as the performer of several of `effect` at once."""
+    """Register the decorated function as the performer of a batch of `effect`."""
 
     def mark(function: Callable[[Of, Sequence[E]], R]) -> Callable[[Of, Sequence[E]], R]:
         setattr(function, MARK, (effect, mode))
@@ -46,7 +46,7 @@ def performs_many(
 
 
 def collect(*places: object) -> dict[type[Effect[Any]], Performed]:
-    """Return the registered functions of modules or classes, by effect. Raises LocalProtocolError for two of one effect."""
+    """Return the registered functions of modules or classes, by effect. Raises LocalProtocolError if an effect has two."""
     found: dict[type[Effect[Any]], Performed] = {}
     for place in places:
         for function in vars(place).values():

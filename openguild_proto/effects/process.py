@@ -9,23 +9,23 @@ from openguild_proto.hints import AnyHint, PresenceStatus
 
 
 class HashPassword(Effect[str], frozen=True):
-    """Hash with Argon2id v19, m=19456 KiB, t=2, p=1, to a PHC string (PROTOCOL 4.1.3), in a bounded worker thread."""
+    """Hash a password with Argon2id v19, m=19456 KiB, t=2, p=1, to a PHC string (PROTOCOL 4.1.3), in a bounded worker thread."""
 
     password: str
 
 
 class VerifyPassword(Effect[bool], frozen=True):
-    """Verify a password. `password_hash` None: the result is False at the same cost (PROTOCOL 4.2.2)."""
+    """Verify a password. `password_hash` None: False, at the same cost (PROTOCOL 4.2.2)."""
 
     password_hash: str | None
     password: str
 
 
 class ComponentState(msgspec.Struct, frozen=True, gc=False):
-    """The state of one component. `details` never has a host name or a driver's text (PROTOCOL 11.1.4)."""
+    """The state of one component. `details` never contains a host name or a driver's text (PROTOCOL 11.1.4)."""
 
-    name: str  # database, migrations, drain, and that of the bus
-    status: str  # configured; error; pending: not in use, not known or going on, see the details
+    name: str  # database, migrations, drain, or the name of the bus
+    status: str  # configured; error; or pending: not used, unknown or in progress, see the details
     details: str
 
 
@@ -38,16 +38,16 @@ class Readiness(msgspec.Struct, frozen=True, gc=False):
 
 
 class StorageHealth(msgspec.Struct, frozen=True, gc=False):
-    """The result of a probe of the store. `cause`: a name of the runtime's database causes where a member is False."""
+    """The result of a probe of the store. `cause`: if a member is False, one of the runtime's database causes."""
 
-    database: bool  # it answers now
-    migrations: bool  # its schema is one that this program works with
-    writable: bool = True  # it takes what a login and a post write
+    database: bool  # it responds
+    migrations: bool  # this release works with its schema
+    writable: bool = True  # it accepts the writes of a login and a post
     cause: str | None = None
 
     @property
     def usable(self) -> bool:
-        """Whether requests can be served with it."""
+        """Whether the store can serve requests."""
         return self.database and self.migrations and self.writable
 
 
@@ -60,24 +60,24 @@ class RenderMetrics(Effect[bytes | None], frozen=True):
 
 
 class Announce(Effect[None], frozen=True):
-    """Tell those concerned, on every replica, best effort (PROTOCOL 10.7)."""
+    """Send a hint to the users concerned, on every replica. Best effort (PROTOCOL 10.7)."""
 
     hint: AnyHint
 
 
 class FindPresence(Effect[dict[str, PresenceStatus]], frozen=True):
-    """Find those of these users who are not offline, as far as this replica knows; a reader who has just come is, too."""
+    """Find which of these users are not offline, as far as this replica knows. A reader who just connected counts as online."""
 
     user_ids: tuple[str, ...]
     reader_id: str
 
 
 class LetOthersRun(Effect[None], frozen=True):
-    """Let everything else of the process run before this work goes on. Of those who ask for it, one goes on at a time."""
+    """Yield to everything else in the process. Of the operations that yield, one resumes at a time."""
 
 
 class WarnOperator(Effect[None], frozen=True):
-    """Log a warning for the operator. `fields`: ids, never a secret."""
+    """Log a warning for the operator. `fields`: ids, never secrets."""
 
     message: str
     fields: tuple[tuple[str, str], ...]

@@ -7,7 +7,7 @@ from openguild_proto.records import ControlRecord, Head, History, Record
 
 
 class ReadHeads(StorageEffect[dict[str, Head]], frozen=True):
-    """Read where the log of each channel that exists ends, by channel id, in one query."""
+    """Read the heads of the logs of those channels that exist, by channel id, in one query."""
 
     divides_by = "log"
 
@@ -15,7 +15,7 @@ class ReadHeads(StorageEffect[dict[str, Head]], frozen=True):
 
 
 class Visible(Record, frozen=True):
-    """The sources of one user's notifications: their guilds, those guilds' channels, and channels they have a role in."""
+    """The sources of a user's notifications: their guilds, and the channels of these and those in which they have a role."""
 
     guild_ids: tuple[str, ...]
     channel_ids: tuple[str, ...]
@@ -31,13 +31,13 @@ class ReadVisible(StorageEffect[Visible], frozen=True):
 
 
 class ReadControlHead(StorageEffect[int], frozen=True):
-    """Read the sequence of the newest control record; 0: there is none."""
+    """Read the sequence of the newest control record, 0 if there is none."""
 
 
 class ReadControls(StorageEffect[tuple[ControlRecord, ...]], frozen=True):
-    """Read the first `limit` control records after sequence `after`, in order.
+    """Read the first `limit` control records after the sequence `after`, in order.
 
-    Old records may be pruned (`PruneExpired`): then the first one does not follow `after`, or none is left.
+    Old records are pruned (`PruneExpired`): then the first one does not follow `after`, or none is left.
     """
 
     after: int
@@ -45,19 +45,19 @@ class ReadControls(StorageEffect[tuple[ControlRecord, ...]], frozen=True):
 
 
 class ReadHistory(StorageEffect[History | None], frozen=True):
-    """Read the lineage of the store. None: it cannot lose commits, or cannot tell now."""
+    """Read the lineage of the store. None: it cannot lose commits, or cannot report it now."""
 
 
 class RecordLineage(StorageEffect[None], frozen=True):
-    """Record the lineage of `found` as that of the epochs, unless one is recorded."""
+    """Record the lineage of `found` as the one of the epochs, unless one is recorded."""
 
     found: History
 
 
 class RenewEpochs(StorageEffect[bool], frozen=True):
-    """Give every channel a new epoch. False: another replica has done it since `found` was read.
+    """Give every channel a new epoch, and set the count of renewals to at least `at_least`.
 
-    The count of renewals is then at least `at_least`.
+    False: another replica has done it since `found` was read.
     """
 
     found: History
@@ -65,16 +65,16 @@ class RenewEpochs(StorageEffect[bool], frozen=True):
 
 
 class FindAudience(StorageEffect[dict[str, tuple[str, ...]]], frozen=True):
-    """Find the guilds of these users that have at most `max_members`, by user id."""
+    """Find the guilds of these users that have at most `max_members` members, by user id."""
 
     user_ids: tuple[str, ...]
     max_members: int
 
 
 class SubscribeChannels(Effect[None], frozen=True):
-    """Subscribe to these channels on the bus; returns before the bus has subscribed.
+    """Subscribe to these channels on the bus. Returns before the bus has subscribed.
 
-    This and `UnsubscribeChannels` take effect in the order of the calls.
+    This effect and `UnsubscribeChannels` take effect in the order of the calls.
     """
 
     channel_ids: tuple[str, ...]

@@ -8,9 +8,9 @@ from openguild_proto.effects.base import StorageEffect
 class PruneExpired(StorageEffect[bool], frozen=True):
     """Delete one small batch. True: there may be more.
 
-    Each call examines `limit` users from the id `from_user` on, and deletes their sessions, refresh tokens and families
-    that have expired by `now_ms`. Of control records, login attempts and kept answers it deletes at most `limit` that are
-    older than their bounds.
+    Each call examines `limit` users from the id `from_user` on, and deletes their expired sessions, refresh tokens and
+    families, as of `now_ms`. Of control records, login attempts and stored responses it deletes at most `limit` older than
+    their bounds.
     """
 
     now_ms: int
@@ -22,6 +22,6 @@ class PruneExpired(StorageEffect[bool], frozen=True):
 
 
 class PurgeDeleted(StorageEffect[bool], frozen=True):
-    """Delete about `limit` rows of what is left of large logs that were deleted. False: nothing is left, or others are at it."""
+    """Delete about `limit` remaining rows of large deleted logs. False: none are left, or another process deletes them."""
 
     limit: int

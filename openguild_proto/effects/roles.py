@@ -7,7 +7,7 @@ from openguild_proto.records import MemberChange
 
 
 class GrantServerRole(StorageEffect[None], frozen=True):
-    """Grant the user a server role; an existing one stays."""
+    """Grant the user a server role, unless they have it."""
 
     user_id: str
     role: str
@@ -15,7 +15,7 @@ class GrantServerRole(StorageEffect[None], frozen=True):
 
 
 class RevokeServerRole(StorageEffect[bool], frozen=True):
-    """Revoke a server role, and the invites that the user could create by it alone. False: they did not have it."""
+    """Revoke a server role, and the invites that the user could only create because of it. False: they did not have it."""
 
     user_id: str
     role: str
@@ -23,10 +23,10 @@ class RevokeServerRole(StorageEffect[bool], frozen=True):
 
 
 class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):
-    """Set the user's role, and add the membership if there is none; ends rights as SetMemberRole does.
+    """Set the user's role, and add the membership if necessary; ends rights as SetMemberRole does.
 
-    DONE, or LAST_OWNER: the guild would have no owner, or NOT_MEMBER: a user of another server joins by an invite first, or BANNED.
-    None: no such guild of this server.
+    Returns DONE; LAST_OWNER, if the guild would have no owner; NOT_MEMBER for a user of another server, who must first join
+    by an invite; or BANNED. None: this server has no such guild.
     """
 
     guild_id: str
@@ -36,9 +36,9 @@ class GrantGuildRole(StorageEffect[MemberChange | None], frozen=True):
 
 
 class GrantChannelRole(StorageEffect[bool | MemberChange], frozen=True):
-    """Set the user's role in the channel, and add the membership if there is none. False: no such channel of this server.
+    """Set the user's role in the channel, and add the membership if necessary. False: this server has no such channel.
 
-    NOT_MEMBER: a user of another server joins the guild by an invite first.
+    NOT_MEMBER: a user of another server must first join the guild by an invite.
     """
 
     channel_id: str

@@ -1,4 +1,4 @@
-"""Searching messages. Another engine than the store's own may perform this effect: policy/search.py says what is found."""
+"""Effects of searching messages. A separate search engine may perform them; policy/search.py defines what matches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openguild_proto.records import MessageState, PageCursor
 
 
 class FoundIn(msgspec.Struct, frozen=True, gc=False):
-    """The channel of a message that was found."""
+    """The channel of a found message."""
 
     channel_id: str
     name: str
@@ -18,7 +18,7 @@ class FoundIn(msgspec.Struct, frozen=True, gc=False):
 
 
 class SearchHit(msgspec.Struct, frozen=True, gc=False):
-    """A message that was found. `wire`: the event that posted it."""
+    """A found message. `wire`: the event that posted it."""
 
     channel: FoundIn
     state: MessageState
@@ -26,18 +26,18 @@ class SearchHit(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def place(self) -> PageCursor:
-        """Where it stands in the order of hits: by time, channel and sequence."""
+        """The position in the order of hits: by time, channel and sequence."""
         return PageCursor(self.state.created_at_ms, f"{self.channel.channel_id}:{self.state.sequence:019}")
 
 
 class SearchTooWide(msgspec.Struct, frozen=True, gc=False):
-    """The search was given up: it took too long."""
+    """The search was cancelled because it took too long."""
 
 
 class SearchMessages(StorageEffect[tuple[SearchHit, ...] | SearchTooWide], frozen=True):
-    """Find messages as they are now, the newest first, in channels that the reader may read at this moment (PROTOCOL 7.11).
+    """Find messages by their current state, newest first, in channels that the reader may read now (PROTOCOL 7.11).
 
-    `behind`: the place of the last hit of the page before.
+    `behind`: the position of the last hit of the previous page.
     """
 
     on_standby = True
@@ -49,9 +49,9 @@ class SearchMessages(StorageEffect[tuple[SearchHit, ...] | SearchTooWide], froze
 
 
 class IndexMessages(StorageEffect[bool], frozen=True):
-    """Index some messages that are not yet, where the store has an index. True: there is more, enough not to wait for others.
+    """Add a batch of messages to the store's index, if it has one. True: a full batch may remain, so call again at once.
 
-    `everywhere`: look through all logs, not only through those of which this replica knows that they grew.
+    `everywhere`: check all logs, not only those that this replica knows to have grown.
     """
 
     everywhere: bool = False

@@ -1,4 +1,4 @@
-"""Lists the effects that a standby of the store may perform."""
+"""Decides which effects a standby of the store may perform."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from openguild_proto.effects.channels import FindChannelAccess
 
 
 def may_use_standby(effect: StorageEffect[Any]) -> bool:
-    """Return whether a standby may answer. The access check of a post does not wait for one; that of a page comes with it."""
+    """Return whether a standby may answer. The access check of a post may not, because a standby read waits for replay."""
     return effect.on_standby and not (isinstance(effect, FindChannelAccess) and effect.page is None)

@@ -1,4 +1,4 @@
-"""Effects on time-outs of members (PROTOCOL 5.9). Each change is told in the guild's log."""
+"""Effects on timeouts of members (PROTOCOL 5.9). Each change is an event in the guild's log."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from openguild_proto.records import Author, MemberChange
 
 
 class TimeOutMember(StorageEffect[MemberChange], frozen=True):
-    """Let the member's roles in the guild and its channels count as viewer at most until `ends_ms`, in place of a time-out before.
+    """Time a member out until `ends_ms`: their roles in the guild count as viewer at most. Replaces an earlier timeout.
 
-    It outlasts that they leave and join again. `reason`: stands in the log.
+    The timeout stays if they leave and join again. `reason`: is in the event.
     """
 
     author: Author
@@ -21,7 +21,7 @@ class TimeOutMember(StorageEffect[MemberChange], frozen=True):
 
 
 class EndTimeout(StorageEffect[bool], frozen=True):
-    """End a member's time-out now. False: they have none."""
+    """End a member's timeout now. False: there is none."""
 
     author: Author
     guild_id: str

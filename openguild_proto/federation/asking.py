@@ -24,7 +24,7 @@ from openguild_proto.federation.peers import CONTACT_MS, REFRESH_MS, KnownPeers
 from openguild_proto.federation.policy import FederationPolicy, Mode, judge
 from openguild_proto.federation.signatures import verify_answer
 
-MAX_WAIT_SECS = 3_600.0  # ours: that another server may ask for
+MAX_WAIT_SECS = 3_600.0  # ours: maximum accepted Retry-After of another server
 
 UNREACHED = frozenset({"address", "connect", "tls"})  # the request did not arrive: the server may have a new address
 _UNSIGNED = {  # of answers to requests that were not taken

@@ -19,12 +19,12 @@ WELL_KNOWN = "/.well-known/openguild"
 KEYS = "/federation/v1/keys"
 MAX_WELL_KNOWN_BYTES = 4_096  # ours: a URL and some versions
 MAX_REDIRECTS = 3
-FETCH_SECS = 5.0  # ours: of one request
+FETCH_SECS = 5.0  # ours: per request
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Place(NamedTuple):
-    """The address of a server: its URL, and the authority that requests name."""
+    """The address of a server: its base URL, and the authority for requests."""
 
     base_url: str
     authority: str

@@ -18,9 +18,9 @@ class Fault(Enum):
     REVOKED_KEY = "revoked_key"
     EXPIRED_KEY = "expired_key"
     BAD_SIGNATURE = "bad_signature"  # another key, or method, authority, path, query, digest or parameters differ
-    WRONG_DIGEST = "wrong_digest"  # the body is not the one that was signed
+    WRONG_DIGEST = "wrong_digest"  # the body does not match the digest
     REPLAYED = "replayed"  # this nonce was used before
-    WRONG_SERVER = "wrong_server"  # an answer signed by another server than the one asked
+    WRONG_SERVER = "wrong_server"  # a response signed by another server than the requested one
 
 
 class SignatureFault(Exception):

@@ -15,14 +15,14 @@ from openguild_proto.mirror_records import Handover, Tenure
 
 MOVE, SUCCESSION = "move", "succession"
 DOMAIN = b"openguild-handover\n"
-MOVE_MS = 3_650 * DAY_MS  # a move is done at once; servers that were away follow it later
+MOVE_MS = 3_650 * DAY_MS  # long, because servers that were away follow a move later
 SUCCESSION_MS = 366 * DAY_MS
 REVOKED = "it was revoked"
-MAX_SIGNATURES = 4  # ours: the current key and the one before it
+MAX_SIGNATURES = 4  # ours: usually the current and the previous key
 
 
 def signed_handover(handover: Handover, signers: Iterable[EventSigner]) -> Handover:
-    """Return the statement with signatures of the owner's keys."""
+    """Return the statement with the signatures of the owner's keys."""
     signed = handover_bytes(handover)
     signatures = {signer.key_id: encode_unpadded(signer.sign_bytes(signed)) for signer in signers}
     return msgspec.structs.replace(handover, signatures=signatures)
@@ -64,7 +64,7 @@ def names_servers(handover: Handover) -> bool:
 
 
 def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) -> tuple[Handover, ...]:
-    """Return the statements that lead to `to` as the newest owner, one after the other, from one of `owners` by term; () if none.
+    """Return the consecutive statements that lead from one of `owners`, by term, to `to` as the newest owner, or () if none do.
 
     Signatures are not checked.
     """

@@ -30,7 +30,7 @@ _Text = Annotated[str, Meta(max_length=128)]
 
 
 class KeyLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A line of the document. Keys are base64url without padding; times are RFC 3339."""
+    """A key in the document. Keys are base64url without padding; times are RFC 3339."""
 
     key_id: _Text
     public_key: _Text
@@ -130,7 +130,7 @@ def read_keys_document(
     pinned: Iterable[PublishedKey] = (),
     now_ms: int,
 ) -> tuple[PublishedKey, ...]:
-    """Return all keys of `server`: those of its document, and `known` ones that it no longer lists. Raises KeysFault.
+    """Return all keys of `server`: those in its document, and `known` ones that it no longer lists. Raises KeysFault.
 
     The document must be signed by one of its own keys, and by a pinned key if there are any. A known id keeps its key, and
     a revoked key stays revoked.

@@ -14,7 +14,7 @@ FIRST_RETRY_SECS = 5.0  # PROTOCOL 16.3.6: after a failed attempt; doubled each 
 REFRESH_MS = 3_600_000  # PROTOCOL 16.3.6: after which the keys of a server are read again
 CONTACT_MS = 60_000  # ours: between two records of contact
 MEGABYTE = 1024 * 1024
-MAX_KNOWN = 1_024  # ours: of servers; the one that was used longest ago is dropped
+MAX_KNOWN = 1_024  # ours: servers; the least recently used one is evicted
 
 
 class KnownPeers:
@@ -24,9 +24,9 @@ class KnownPeers:
 
     def __init__(self) -> None:
         self._peers: OrderedDict[str, tuple[float, Peer | None]] = OrderedDict()
-        self._bytes: OrderedDict[str, int] = OrderedDict()  # of each server since its last whole megabyte
+        self._bytes: OrderedDict[str, int] = OrderedDict()  # of each server since its last complete megabyte
         self._tried: OrderedDict[str, tuple[float, float]] = OrderedDict()  # when, and how long to wait from then on
-        self._under_way: dict[str, int] = {}  # servers whose keys are being read: by how many
+        self._under_way: dict[str, int] = {}  # servers whose keys are being read: number of readers
 
     def has(self, server: str, now: float) -> bool:
         """Return whether `get` may be used instead of the store."""
@@ -74,12 +74,12 @@ class KnownPeers:
         return True
 
     def is_trying(self, server: str) -> bool:
-        """Return whether its keys are being read; all callers wait for the same answer."""
+        """Return whether its keys are being read. All callers wait for the same result."""
         return server in self._under_way
 
     @contextmanager
     def trying(self, server: str) -> Iterator[None]:
-        """Read its keys within this context. An exception delays the next attempt."""
+        """Read the server's keys in this context. An exception delays the next attempt."""
         self._under_way[server] = self._under_way.get(server, 0) + 1
         failed = True
         try:

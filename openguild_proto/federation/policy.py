@@ -13,7 +13,7 @@ from openguild_proto.federation.server_names import authority_of
 from openguild_proto.settings.federation import FederationSettings
 
 VERSION = "v1"
-OWNER_LOST_SECS = 86_400  # ours: a restore of a backup is done by then
+OWNER_LOST_SECS = 86_400  # ours: enough time to restore a backup
 NOT_TRUSTED = "it is not one of the trusted servers"
 BY_CONFIGURATION = "by the configuration of this server"
 OFF = "this server has nothing to do with other servers"
@@ -23,7 +23,7 @@ class Mode(Enum):
     """`federation.mode`."""
 
     OFF = "off"
-    PINNED = "pinned"  # only servers of `trusted_servers`, and those that the operator has allowed
+    PINNED = "pinned"  # only servers of `trusted_servers` and those that the operator has allowed
     OPEN = "open"  # every server that is not denied
 
 
@@ -35,21 +35,21 @@ class Verdict(NamedTuple):
 
 
 class FederationPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration of federation, as the core reads it."""
+    """The federation settings of the core."""
 
     mode: Mode = Mode.OFF
     server_name: str = "localhost"
-    base_url: str = ""  # where other servers reach this one; "": https://<server name>
+    base_url: str = ""  # at which other servers reach this one; "": https://<server name>
     pinned: Mapping[str, tuple[PublishedKey, ...]] = {}  # by server
     configured: Mapping[str, Standing] = {}  # by server
-    addresses: Mapping[str, str] = {}  # by server: its base URL, without discovery
+    addresses: Mapping[str, str] = {}  # base URL by server, instead of discovery
     allow_private_addresses: bool = False
-    take_guilds_from: frozenset[str] = frozenset()  # servers that may move guilds to this one
-    owner_lost_after_secs: int = OWNER_LOST_SECS  # without hearing of it
+    take_guilds_from: frozenset[str] = frozenset()  # servers from which this one accepts guilds
+    owner_lost_after_secs: int = OWNER_LOST_SECS  # without contact
     budgets: FederationSettings = FederationSettings()
 
     def __hash__(self) -> int:
-        """Hash what has a hash."""
+        """Hash the hashable fields."""
         return hash((self.mode, self.server_name, self.base_url))
 
     @property

@@ -1,4 +1,4 @@
-"""Names of servers and of users on other servers (PROTOCOL 16.1)."""
+"""Names of servers, and of users on other servers (PROTOCOL 16.1)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NameFault(ValueError):
 
 
 def parse_server_name(text: str) -> str:
-    """Return `text` if it is the one form of a server's name: `host`, or `host:port` with a port other than 443.
+    """Return `text` if it is a server name in canonical form: `host`, or `host:port` with a port other than 443.
 
     The host is a DNS name in lower case, an IPv4 address, or an IPv6 address in brackets. Raises NameFault.
     """
@@ -38,7 +38,7 @@ def parse_server_name(text: str) -> str:
 
 
 def split_name(name: str) -> tuple[str, int | None]:
-    """Return the host, in brackets where it is an IPv6 address, and the port or None. Raises NameFault."""
+    """Return the host, with brackets for an IPv6 address, and the port or None. Raises NameFault."""
     host, colon, port = name, "", ""
     if not name.endswith("]"):
         host, colon, port = name.rpartition(":")
@@ -60,7 +60,7 @@ def _check_host(host: str) -> None:
         return
     if _HOST.fullmatch(host) is None:
         raise NameFault("the name of a server is a DNS name in lower case, or an address")
-    if _NUMBER.fullmatch(host.rpartition(".")[2]) is not None:  # programs read such a name as an address
+    if _NUMBER.fullmatch(host.rpartition(".")[2]) is not None:  # URL parsers take such a name for an address
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
@@ -68,21 +68,21 @@ def _check_host(host: str) -> None:
 
 
 def parse_key_id(text: str) -> str:
-    """Return `text` if it can name a key of a server. Raises NameFault."""
+    """Return `text` if it is a valid key id. Raises NameFault."""
     if _KEY_ID.fullmatch(text) is None:
         raise NameFault("the id of a key has 1 to 64 letters, digits and characters of _.:-")
     return text
 
 
 def parse_user_id(text: str) -> str:
-    """Return `text` if it is the sent form of a UUID (PROTOCOL 1.2.1). Raises NameFault."""
+    """Return `text` if it is a UUID in canonical form (PROTOCOL 1.2.1). Raises NameFault."""
     if _UUID.fullmatch(text) is None:
         raise NameFault("not a UUID in lower case with hyphens")
     return text
 
 
 def authority_of(url: str) -> str:
-    """Return the authority of an http or https URL as requests name it: in lower case, without the scheme's own port.
+    """Return the authority of an http or https URL, in lower case, without the scheme's default port.
 
     Raises NameFault for a URL with a user, a path, a query or a fragment.
     """
@@ -108,7 +108,7 @@ class RemoteName(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> RemoteName:
-        """Parse the one form. Raises NameFault."""
+        """Parse the canonical form. Raises NameFault."""
         user_id, colon, server = text.removeprefix("@").partition(":")
         if not text.startswith("@") or not colon:
             raise NameFault("a user of another server is written @<uuid>:<server>")

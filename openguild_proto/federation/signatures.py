@@ -1,8 +1,8 @@
-"""Signed requests and answers: HTTP Message Signatures (RFC 9421) with Ed25519, and digests of bodies (RFC 9530).
+"""Signed requests and responses: HTTP Message Signatures (RFC 9421) with Ed25519, and digests of bodies (RFC 9530).
 
 A request is verified in two steps, because the keys depend on the server that it names:
 
-    claim = read_claim(request.headers)                       # which server and key, not verified
+    claim = read_claim(request.headers)                       # the server and key, not verified
     signed = verify_request(claim, request, authorities, keys, now_ms)
 """
 
@@ -43,12 +43,12 @@ _DIGESTS = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 
 
 class Claim(NamedTuple):
-    """The claims of a signature; none of them is verified."""
+    """The contents of a signature, not verified."""
 
     server: str
     key_id: str
     created: int  # UTC seconds
-    nonce: str  # "": an answer has none
+    nonce: str  # "" for a response
     label: str
     covered: InnerList
     signature: bytes
@@ -76,7 +76,7 @@ def content_digest(body: bytes) -> str:
 def sign_request(
     method: str, target: str, authority: str, body: bytes, *, signer: EventSigner, created: int, nonce: str
 ) -> tuple[Headers, bytes]:
-    """Return the headers to send with a request, and the signature, which the answer's signature covers."""
+    """Return the headers for a request, and its signature, which the response's signature covers."""
     digest = content_digest(body)
     path, _, query = target.partition("?")
     values = {
@@ -91,14 +91,14 @@ def sign_request(
 
 
 def sign_answer(status: int, body: bytes, request: Signed, *, signer: EventSigner, created: int) -> Headers:
-    """Return the headers to send with the answer to `request`."""
+    """Return the headers for the response to `request`."""
     digest = content_digest(body)
     covered = _cover((*(Item(name, {}) for name in ANSWER_COMPONENTS), _answered(request.label)), signer, created, None)
     return _signed(digest, covered, [str(status), digest, write_bare(request.signature)], signer)[0]
 
 
 def _answered(label: str) -> Item:
-    """The component for the signature of the request (RFC 9421 2.4)."""
+    """Return the component for the signature of the request (RFC 9421 2.4)."""
     return Item(SIGNATURE, {"req": True, "key": label})
 
 
@@ -121,7 +121,7 @@ def _signed(digest: str, covered: InnerList, values: Sequence[str], signer: Even
 
 
 def _base(covered: InnerList, values: Sequence[str]) -> bytes:
-    """The signature base (RFC 9421 2.5)."""
+    """Return the signature base (RFC 9421 2.5)."""
     lines = [f"{item}: {value}" for item, value in zip(covered.items, values, strict=True)]
     return "\n".join((*lines, f'"@signature-params": {covered}')).encode("latin-1")
 
@@ -130,7 +130,7 @@ def _base(covered: InnerList, values: Sequence[str]) -> bytes:
 
 
 def read_claim(headers: Headers) -> Claim:
-    """Read which server and key a request or an answer names. Header names are in lower case. Raises SignatureFault."""
+    """Read the server and key that a request or response names. Header names are in lower case. Raises SignatureFault."""
     inputs = parse_dictionary(_field(headers, SIGNATURE_INPUT))
     found = [
         (label, member)
@@ -204,7 +204,7 @@ def verify_answer(
     keys: Sequence[PublishedKey],
     now_ms: int,
 ) -> None:
-    """Verify the answer of `server` to our request. Raises SignatureFault."""
+    """Verify the response of `server` to our request. Raises SignatureFault."""
     claim = read_claim(headers)
     if claim.server != server:
         raise SignatureFault(Fault.WRONG_SERVER)
@@ -244,7 +244,7 @@ def _require_timely(claim: Claim, now_ms: int) -> None:
 
 
 def _values(covered: InnerList, known: dict[str, str], headers: Headers) -> list[str]:
-    """The values of the covered components. Fields without parameters and `known` ones; others are refused."""
+    """Return the values of the covered components: fields without parameters, and `known` ones. Raises SignatureFault."""
     values: list[str] = []
     for item in covered.items:
         name = item.value
@@ -256,7 +256,7 @@ def _values(covered: InnerList, known: dict[str, str], headers: Headers) -> list
 
 
 def _require_digest(headers: Headers, body: bytes) -> None:
-    """Check each digest of a kind that we know; there must be one."""
+    """Check every digest with a known algorithm. Raises SignatureFault if there is none."""
     members = parse_dictionary(_field(headers, CONTENT_DIGEST))
     known = [name for name in _DIGESTS if name in members]
     if not known:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from openguild_proto.federation.faults import Fault, SignatureFault
 
-MAX_MEMBERS = 16  # of a dictionary, a list, and of parameters
+MAX_MEMBERS = 16  # of a dictionary, a list, or parameters
 
 _KEY = re.compile(r"[a-z*][a-z0-9_.*-]*", re.ASCII)
 _QUOTED = re.compile(r'(?:[ !#-\[\]-~]|\\["\\])*+', re.ASCII)
@@ -27,7 +27,7 @@ _SEMICOLON = re.compile(r"; *", re.ASCII)
 
 
 class Token(str):
-    """A token, which is written without quotes."""
+    """A token, written without quotes."""
 
     __slots__ = ()
 
@@ -47,7 +47,7 @@ class Item(NamedTuple):
 
 
 class InnerList(NamedTuple):
-    """A list in parentheses and its parameters, in order."""
+    """A list in parentheses, and its parameters, in order."""
 
     items: tuple[Item, ...]
     parameters: Parameters
@@ -76,7 +76,7 @@ def parse_dictionary(text: str) -> Dictionary:
 
 
 def write_bare(value: Bare) -> str:
-    """Write a value in its one form (RFC 9651 4.1)."""
+    """Write a value in its canonical form (RFC 9651 4.1)."""
     if isinstance(value, bool):
         return f"?{value:d}"
     if isinstance(value, int):
@@ -110,13 +110,13 @@ class _Reader:
         return self._at >= len(self._text)
 
     def skip(self, character: str) -> bool:
-        """Pass over `character` if it is next."""
+        """Skip `character` if it is next. Return whether it was."""
         found = self._text.startswith(character, self._at)
         self._at += found
         return found
 
     def find(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Pass over `pattern` if it is next."""
+        """Skip `pattern` if it is next, and return the match, else None."""
         found = pattern.match(self._text, self._at)
         if found is not None:
             self._at = found.end()

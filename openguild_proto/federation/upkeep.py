@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 
 UPKEEP_SECS = 60.0  # PROTOCOL 16.8.15: between two rounds with one owner
-MAX_KNOWN = 1_024  # ours: of owners, and of guilds that were denied
+MAX_KNOWN = 1_024  # ours: owners, and guilds that were denied
 
 
 class Upkeep:
-    """One per process. `now`: monotonic seconds."""
+    """The state of the rounds; one per process. `now`: monotonic seconds."""
 
     __slots__ = ("_denied", "_rounds", "_unmirrored", "past")
 
     def __init__(self) -> None:
-        self._rounds: OrderedDict[str, float] = OrderedDict()  # by owner: when the last one began
-        self._denied: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # by guild: when the owner first said that it is not mirrored
+        self._rounds: OrderedDict[str, float] = OrderedDict()  # by owner: start of the last round
+        self._denied: OrderedDict[str, float] = OrderedDict()  # by guild: when the owner first said it is not mirrored
         self._unmirrored: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by owner: a guild, and since when
-        self.past: dict[str, str | None] = {}  # by owner: the guild that was asked about last
+        self.past: dict[str, str | None] = {}  # by owner: the guild that was checked last
 
     def begin(self, owner: str, now: float) -> bool:
         """Return whether a round with an owner is due, and if so begin it."""
@@ -32,7 +30,7 @@ class Upkeep:
         return True
 
     def confirmed(self, guild_id: str) -> None:
-        """The owner says that a guild is mirrored."""
+        """Record that the owner says that a guild is mirrored."""
         self._denied.pop(guild_id, None)
 
     def denied(self, guild_id: str, now: float) -> bool:
@@ -43,7 +41,7 @@ class Upkeep:
         return first + UPKEEP_SECS / 2 <= now
 
     def unmirrored(self, owner: str, guild_id: str, now: float) -> None:
-        """The owner delivers a guild that is not mirrored here."""
+        """Record that the owner delivers a guild that is not mirrored here."""
         self._unmirrored.setdefault(owner, (guild_id, now))
         if len(self._unmirrored) > MAX_KNOWN:
             self._unmirrored.popitem(last=False)

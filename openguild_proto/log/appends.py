@@ -25,7 +25,7 @@ Ticket = TypeVar("Ticket")
 
 
 class _Blocked(dict[str, float]):
-    """Keys that are refused until a time, and suspect from then on: the MAX_BLOCKED newest ones."""
+    """Keys that are refused until a time, and are suspect from then on. Keeps the newest MAX_BLOCKED."""
 
     __slots__ = ()
 
@@ -40,23 +40,22 @@ class _Blocked(dict[str, float]):
 
 
 class AppendQueue(BatchQueue[AppendEvent, Ticket]):
-    """Call `offer`, `take` a batch, store it, call `stored`, `block_channel` or `block_author`, and take the next batch.
+    """The queue. Call `offer`; `take` a batch, store it, call `stored`, `block_channel` or `block_author`, and take the next one.
 
-    No two appends of a batch share a nonce or an event id: the later one waits for the next batch, in which the earlier
-    one is found stored. `share`: the number of queues among which the bounds are divided. `blocked_secs`: how long a
-    locked channel or author is refused.
+    The appends of a batch differ in nonce and event id. A repeat waits for the next batch, where it is found stored.
+    `share`: the number of queues that share the bounds. `blocked_secs`: for which a locked channel or author is refused.
     """
 
     def __init__(self, *, share: int = 1, blocked_secs: float = BLOCKED_SECS) -> None:
         super().__init__(max_items=MAX_QUEUE_EVENTS // share, max_bytes=MAX_QUEUE_BYTES // share)
-        self.max_channel_events = self.max_items // 2  # one busy channel leaves room for the others
+        self.max_channel_events = self.max_items // 2  # leaves room for other channels
         self._blocked_secs = blocked_secs
         self._channels: dict[str, deque[Waiting[AppendEvent, Ticket]]] = {}  # in the order of their turns
         self._blocked_channels = _Blocked()
         self._blocked_authors = _Blocked()
 
     def offer(self, item: AppendEvent, ticket: Ticket, now: float) -> bool:
-        """Queue an append. False, with nothing changed, at a bound of the queue or the channel, or if it is blocked."""
+        """Queue an append. Return False, with nothing changed, at a bound of the queue or the channel, or if it is blocked."""
         channel_id = item.channel_id
         size = len(item.wire) + APPEND_OVERHEAD_BYTES
         if self._items >= self.max_items or self.bytes + size > self.max_bytes:
@@ -89,7 +88,7 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
             nonce = None if append.nonce is None else (channel_id, append.sender_id, append.nonce)
             is_suspect = bool(self._blocked_authors) and _author_of(append) in self._blocked_authors
             if append.event_id in taken or nonce in taken or (is_suspect and batch):
-                channels[channel_id] = line  # the rest of this channel waits for the next batch
+                channels[channel_id] = line  # this channel waits for the next batch
                 continue
             line.popleft()
             taken.add(append.event_id)
@@ -107,7 +106,7 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
         return batch
 
     def _turns(self) -> deque[str]:
-        """Return the channels of the next batch: a suspect one alone, or all before the next suspect one."""
+        """Return the channels of the next batch: one suspect channel alone, or all before the next suspect one."""
         if not self._blocked_channels and not self._blocked_authors:
             return deque(self._channels)
         turns: deque[str] = deque()
@@ -120,14 +119,14 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
     # --- locked channels and authors -----------------------------------------------------------------
 
     def block_channel(self, channel_id: str, now: float) -> list[Waiting[AppendEvent, Ticket]]:
-        """Refuse appends to this channel for `blocked_secs`; after that it is suspect. Remove and return its queued appends."""
+        """Refuse appends to this channel for `blocked_secs`; then it is suspect. Remove and return its queued appends."""
         self._blocked_channels.block(channel_id, now + self._blocked_secs)
         gone = list(self._channels.pop(channel_id, ()))
         self._remove(gone)
         return gone
 
     def block_author(self, user_id: str, now: float) -> list[Waiting[AppendEvent, Ticket]]:
-        """Refuse appends of this user for `blocked_secs`; after that they are suspect. Remove and return their queued appends."""
+        """Refuse appends of this user for `blocked_secs`; then they are suspect. Remove and return their queued appends."""
         self._blocked_authors.block(user_id, now + self._blocked_secs)
         gone: list[Waiting[AppendEvent, Ticket]] = []
         for channel_id, line in list(self._channels.items()):
@@ -141,16 +140,16 @@ class AppendQueue(BatchQueue[AppendEvent, Ticket]):
         return gone
 
     def suspects(self, first: AppendEvent) -> bool:
-        """Return whether the channel or the author of a batch's first append was blocked and has stored nothing since."""
+        """Return whether the channel or author of a batch's first append was blocked and has stored nothing since."""
         return first.channel_id in self._blocked_channels or _author_of(first) in self._blocked_authors
 
     def stored(self, append: AppendEvent) -> None:
-        """Note that the append was stored: its channel and its author are no longer suspect."""
+        """Record a stored append: its channel and author are no longer suspect."""
         self._blocked_channels.pop(append.channel_id, None)
         if self._blocked_authors:
             self._blocked_authors.pop(_author_of(append), None)
 
 
 def _author_of(append: AppendEvent) -> str:
-    """Return the id of the user whose row the append locks; "": of none."""
+    """Return the id of the user whose row the append locks, or "" for none."""
     return append.author.user_id if append.author is not None else ""

@@ -17,7 +17,7 @@ from openguild_proto.limits import CHAIN_STEP
 from openguild_proto.mirror_records import Snapshot
 from openguild_proto.records import LogPlace, Record
 
-READ_IDS = 1_000  # in one reading
+READ_IDS = 1_000  # per query
 MAX_CACHED_LOGS = 1_000
 CACHED_VALUES = 4  # per log, because some peers are behind others
 
@@ -39,10 +39,10 @@ class ChainCache:
 
     def __init__(self, max_logs: int = MAX_CACHED_LOGS) -> None:
         self._max_logs = max_logs
-        self._values: dict[str, dict[LogPlace, bytes]] = {}  # by log, the one used last at the end
+        self._values: dict[str, dict[LogPlace, bytes]] = {}  # by log, most recently used last
 
     def get(self, place: LogPlace) -> bytes | None:
-        """Return the value at `place`, if it is here."""
+        """Return the value at `place` if it is cached, else None."""
         values = self._values.pop(place.log_id, None)
         if values is None:
             return None
@@ -72,7 +72,7 @@ def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) 
 
 
 def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
-    """Return the values at these places, one for each log.
+    """Return the values at these positions, at most one per log.
 
     Places before the beginning of their chain, or that the log does not have, are omitted.
     """
@@ -99,7 +99,7 @@ def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
 
 
 def begun_chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
-    """Return the values at these places, one for each log; a chain that has not begun begins there."""
+    """Return the values at these positions, at most one per log. Chains that do not exist begin there."""
     found = yield from chains_at(places)
     missing = [place for place in places if place not in found]
     if missing:
@@ -127,7 +127,7 @@ def signed(point: ChainPoint, signer: EventSigner | None) -> Receipt:
 
 
 def with_chains(snapshot: Snapshot) -> Operation[Snapshot]:
-    """Return the snapshot with the values of the receipt chains at its heads; those that have not begun begin there."""
+    """Return the snapshot with the receipt chains at its heads. Chains that do not exist begin there."""
     of_guild = LogPlace(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
     of_channels = [LogPlace(each.channel_id, each.epoch, each.sequence) for each in snapshot.channels]
     found = yield from begun_chains_at((of_guild, *of_channels))

@@ -40,18 +40,16 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
 
     head: int  # of the log
     messages: int  # of the log
-    living: bool  # the author's session
+    living: bool  # the author's session is active
     memberships: tuple[str | None, str | None]  # the author's roles in the guild and in the channel
     server_roles: tuple[str, ...]
     is_moved: bool = False  # the guild was handed over to another server
-    known: StoredEvent | None = None  # under the nonce or the event id
+    known: StoredEvent | None = None  # stored under the nonce or the event id
     known_fingerprint: bytes = b""
     message: MessageState | None = None  # the target of the change
-    has_reacted: bool = False  # the author, with the emoji of the change
-    pins: int = 0  # messages pinned to the channel, where the change pins one
-    texts: tuple[
-        tuple[int, bytes], ...
-    ] = ()  # of the target of a redaction: sequence and wire of each event with a text
+    has_reacted: bool = False  # whether the author has reacted with the emoji of the change
+    pins: int = 0  # messages pinned to the channel, if the change pins one
+    texts: tuple[tuple[int, bytes], ...] = ()  # of a redaction's target: sequence and wire of each event with a text
 
 
 @dataclass(slots=True)
@@ -60,8 +58,8 @@ class NewEvent:
 
     append: AppendEvent
     sequence: int
-    message_number: int  # messages of the log up to here
-    target: int | None  # the sequence of the message that it changes or answers, or `stray_place`
+    message_number: int  # messages in the log up to here
+    target: int | None  # sequence of the message that it changes or replies to, or `stray_place`
     wire: bytes
     fingerprint: bytes
 
@@ -165,7 +163,7 @@ class ChangeBatch:
     def _message(
         self, append: AppendEvent, change: Change, user_id: str, judgement: Judgement
     ) -> tuple[MessageState | None, bool]:
-        """Return the message as the batch has left it, and whether the user has reacted to it with the emoji of the change."""
+        """Return the message as the batch has left it, and whether the user has reacted with the emoji of the change."""
         channel_id = append.channel_id
         before = self._posted.get((channel_id, change.target), judgement.message)
         if before is not None:
@@ -237,14 +235,14 @@ _UNREAD = Judgement(head=0, messages=0, living=True, memberships=(None, None), s
 
 
 def foreseeable(append: AppendEvent) -> bool:
-    """Whether it can be decided without more than the message that it changes."""
+    """Return whether an append can be decided from the message that it changes alone."""
     if append.change is not None and append.author is None:
         return False
     return permission_to_append(append.change, append.mentions) is Permission.SEND_MESSAGES
 
 
 def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Appended | AppendFailure:
-    """Return the answer to an append whose nonce or event id is stored already, as `known`."""
+    """Return the outcome of an append whose nonce or event id is already stored, as `known`."""
     if not is_same_post(
         fingerprint=append.fingerprint,
         stored_fingerprint=fingerprint,
@@ -256,7 +254,7 @@ def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Ap
 
 
 def _require_right(append: AppendEvent, judgement: Judgement) -> str:
-    """The author's effective role; empty where there is no author and nothing is decided."""
+    """Return the author's effective role, or "" without an author."""
     if append.author is None:
         return ""
     require_session(judgement.living)

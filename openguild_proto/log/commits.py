@@ -1,7 +1,7 @@
 """Plans how to store a batch of appends when part of it fails: the next attempt and its lock timeout.
 
 An event that the store refuses fails alone: the batch is halved until the event is found. After a lock timeout the appends
-of users whose rows are locked fail, and the others are tried again. If no user is locked the batch is stored channel by
+of users whose rows are locked fail, and the others are retried. If no user is locked, the batch is stored channel by
 channel: the locked channel is blocked, and the others are stored.
 """
 
@@ -29,16 +29,16 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
-    places: Sequence[int]  # in the batch
+    places: Sequence[int]  # indices in the batch
     lock_timeout_ms: int
-    give_up: float  # monotonic seconds; not attempted later
+    give_up: float  # monotonic seconds, after which it is not attempted
 
 
 class CommitPlan:
-    """Make the `next_attempt` and report its end: `stored`, `locked`, `refused` or `unavailable`; repeat.
+    """Make the `next_attempt` and report its result: `stored`, `locked`, `refused` or `unavailable`; repeat.
 
-    After the last attempt `outcomes` has one outcome for each append of the batch, in order. An append that was not
-    attempted in time has `Overloaded`. A report without an attempt, a second one of the same attempt, or one with more or fewer
+    After the last attempt `outcomes` has one outcome for each append of the batch, in order. An append that was not attempted
+    in time has `Overloaded`. A report without an attempt, a second one for the same attempt, or one with a wrong number of
     outcomes raises LocalProtocolError and changes nothing.
     """
 
@@ -47,12 +47,12 @@ class CommitPlan:
     def __init__(self, batch: Sequence[AppendEvent], *, suspect: bool) -> None:
         self.batch = batch
         self.outcomes: Sequence[Outcome] = ()
-        self._settled: list[Outcome] | None = None  # once the batch has been split
+        self._settled: list[Outcome] | None = None  # set when the batch has been split
         self._parts = [_Part(range(len(batch)), PROBE_LOCK_TIMEOUT_MS if suspect else LOCK_TIMEOUT_MS, math.inf)]
-        self._tried: _Part | None = None  # the attempt under way
+        self._tried: _Part | None = None  # the running attempt
 
     def next_attempt(self, now: float) -> Attempt | None:
-        """Return the next attempt; None: the plan is finished."""
+        """Return the next attempt, or None if the plan is finished."""
         if self._tried is not None:
             raise LocalProtocolError("the end of the last attempt was not reported")
         while self._parts:
@@ -85,7 +85,7 @@ class CommitPlan:
     def locked(self, now: float, users: Collection[str] = ()) -> str | None:
         """Report a lock timeout: nothing was stored. Return the channel to block, if it is known.
 
-        `users`: authors of the attempt whose rows others hold locked.
+        `users`: authors of the attempt whose rows others have locked.
         """
         tried = self._end_attempt()
         rest = [place for place in tried.places if not _is_of(self.batch[place], users)]
@@ -103,7 +103,7 @@ class CommitPlan:
         return None
 
     def refused(self, failure: Exception, now: float) -> AppendEvent | None:
-        """Report that the store refuses an event: nothing was stored. Return the event, if it is known."""
+        """Report that the store refused an event: nothing was stored. Return the event, if it is known."""
         tried = self._end_attempt()
         places = tried.places
         if len(places) == 1:
@@ -121,7 +121,7 @@ class CommitPlan:
         self._settle(part, [failure] * len(part.places))
 
     def _split(self, parts: Sequence[Sequence[int]], lock_timeout_ms: int, now: float) -> None:
-        """Attempt each part by itself, in order, within RETRY_LIMIT_SECS for all of them."""
+        """Attempt each part separately, in order, within RETRY_LIMIT_SECS for all of them."""
         if self._settled is None:
             self.outcomes = self._settled = [Overloaded() for _ in self.batch]
         give_up = now + RETRY_LIMIT_SECS

@@ -1,8 +1,8 @@
-"""Follows a log: releases its items in order and once each, whatever the bus does.
+"""Follows a log: releases its items in order and once each, however the bus delivers them.
 
 Items come from this replica's own commits, from the bus (which may drop, repeat, delay and reorder), and from the log
 itself. A gap that is still open after `GAP_GRACE_SECS` (limits.py) is read from the log. A tail check finds a lost last item.
-Two readings of the head tell a log that went back (its database lost commits) from one stale reading.
+Two reads of the head distinguish a log that went back, because its database lost commits, from one stale read.
 
 Time passes in the procedures that drive the follower. An owner of many logs reads all heads in one query.
 """
@@ -29,7 +29,7 @@ class Item(NamedTuple, Generic[T]):
 
 
 class Place(NamedTuple):
-    """The position of a follower when a reading of its log began."""
+    """The position of a follower when a read of its log began."""
 
     head: int
     restarts: int
@@ -46,15 +46,15 @@ class LogSource(Protocol[T]):
         that it releases next."""
 
     def has_room(self) -> bool:
-        """Return whether items can be taken now; the rest is read from the log later."""
+        """Return whether items can be accepted now. The others are read from the log later."""
 
     def is_followed(self) -> bool:
         """Return whether the log still has readers; otherwise reading stops."""
 
     def truncated(self, first: int | None) -> int | None:
-        """Handle a log without the missing items: it begins at `first`, or is empty (None).
+        """Handle that the log no longer has the missing items: it begins at `first`, or is empty (None).
 
-        Return the head to restart from; None: leave the gap.
+        Return the head to restart from, or None to leave the gap.
         """
 
     def counted(self, items: int) -> None:
@@ -62,11 +62,11 @@ class LogSource(Protocol[T]):
 
 
 class Tail(Enum):
-    """The meaning of a reading of the log's head."""
+    """The result of a read of the log's head."""
 
     SAME = "same"
     FURTHER = "further"  # the rest will be read
-    SHORT = "short"  # before what was released: read again, one reading may be stale
+    SHORT = "short"  # before the released items: read again, because one read may be stale
 
 
 class LogFollower(Generic[T]):
@@ -79,8 +79,8 @@ class LogFollower(Generic[T]):
         self._source = source
         self._procedures = procedures
         self._restarts = 0
-        self._reading = False  # a gap is being read, or will be after its grace
-        self._heard = False  # the bus has brought a new item since the last tail check
+        self._reading = False  # a gap is being read, or will be after its grace period
+        self._heard = False  # the bus has delivered a new item since the last tail check
         self._asked = False  # the last tail check read the log
 
     @property
@@ -95,7 +95,7 @@ class LogFollower(Generic[T]):
 
     @property
     def place(self) -> Place:
-        """The current position, to be passed to `tail_read` with the head that was read."""
+        """The current position. Pass it to `tail_read` with the head that is read."""
         return Place(self._sequencer.head, self._restarts)
 
     @property
@@ -109,22 +109,22 @@ class LogFollower(Generic[T]):
         return self._reading
 
     def missing(self) -> tuple[int, int] | None:
-        """Return the first gap as (after, before), both exclusive; None: there is none."""
+        """Return the first gap as (after, before), both exclusive, or None."""
         return self._sequencer.missing()
 
     # --- items ---------------------------------------------------------------------------------------
 
     def begin(self, head: int) -> None:
-        """Set the head, and release the items already offered that follow it. Raises LocalProtocolError the second time."""
+        """Set the head, and release the offered items that follow it. Raises LocalProtocolError if it was set before."""
         self._release(self._sequencer.begin(head))
 
     def restart(self, head: int) -> None:
-        """Begin with another log at `head`: drop held items and readings under way."""
+        """Restart at `head` with another log. Drops held items and running reads."""
         self._restarts += 1
         self._sequencer.restart(head)
 
     def offer(self, sequence: int, item: T, nbytes: int = 0) -> None:
-        """Take an item from any source. Repeats do nothing."""
+        """Handle an item from any source. Repeats are ignored."""
         if self._source.has_room():
             self._release(self._sequencer.offer(sequence, item, nbytes))
         else:
@@ -132,12 +132,13 @@ class LogFollower(Generic[T]):
             self._watch_gap()
 
     def hear(self, sequence: int, item: T, nbytes: int = 0) -> None:
-        """Take an item from the bus; a new one shows that the bus delivers this log."""
-        self._heard = self._heard or sequence > self.head  # repeats and own commits prove nothing
+        """Handle an item from the bus. A new one shows that the bus delivers this log."""
+        # Repeats and own commits prove nothing.
+        self._heard = self._heard or sequence > self.head
         self.offer(sequence, item, nbytes)
 
     def saw_head(self, head: int) -> None:
-        """Note that the log reaches `head`; missing items will be read."""
+        """Record that the log reaches `head`. Missing items will be read."""
         self._sequencer.saw_head(head)
         self._watch_gap()
 
@@ -155,15 +156,14 @@ class LogFollower(Generic[T]):
 
     def _read_after_grace(self) -> Procedure[None]:
         try:
-            yield from Sleep(
-                GAP_GRACE_SECS
-            ).wait()  # commits of one batch answer in any order; the bus may overtake them
+            # Results of one batch arrive in any order, and the bus may overtake them.
+            yield from Sleep(GAP_GRACE_SECS).wait()
             yield from self.read_missing()
         finally:
             self._reading = False
 
     def read_missing(self) -> Procedure[None]:
-        """Read until nothing is missing. Raises StorageUnavailable; the next tail check tries again."""
+        """Read until nothing is missing. Raises StorageUnavailable; the next tail check retries."""
         sequencer, source = self._sequencer, self._source
         while source.is_followed() and (gap := sequencer.missing()) is not None:
             if not source.has_room():
@@ -172,7 +172,7 @@ class LogFollower(Generic[T]):
             (after, before), place = gap, self.place
             page = yield from source.read(after, before)
             if self.place != place:
-                continue  # the items came meanwhile, or the log went back
+                continue  # the items have arrived, or the log went back
             if not page or page[0].sequence > after + 1:
                 anew = source.truncated(page[0].sequence if page else None)
                 if anew is None:
@@ -197,7 +197,7 @@ class LogFollower(Generic[T]):
     # --- the tail ------------------------------------------------------------------------------------
 
     def wants_check(self, *, deaf: bool, everything: bool) -> bool:
-        """Return whether this tail check reads the log: not if the bus brought a new item since, and never twice in a row.
+        """Return whether this tail check reads the log: not if the bus delivered a new item since, and never twice in a row.
 
         A lost last item is found within two checks. `deaf`: the bus is down. `everything`: any log may have lost an item.
         """
@@ -207,7 +207,7 @@ class LogFollower(Generic[T]):
         return self._asked
 
     def tail_read(self, place: Place, head: int) -> Tail:
-        """Compare a head that was read with the follower's position `place` of that time. A reading before a restart is ignored."""
+        """Compare a read head with the follower's position `place` when the read began. Ignores reads from before a restart."""
         if place.restarts != self._restarts:
             return Tail.SAME
         if head > self.head:
@@ -216,8 +216,8 @@ class LogFollower(Generic[T]):
         return Tail.SHORT if head < place.head else Tail.SAME
 
     def went_back(self, place: Place, first: int, second: int) -> bool:
-        """Return whether two readings begun at `place` show that the log lost items; one alone may be stale.
+        """Return whether two reads begun at `place` show that the log lost items. One read alone may be stale.
 
-        False after a `restart` in between.
+        Return False after a `restart` in between.
         """
         return place.restarts == self._restarts and self._sequencer.went_back(place.head, first, second)

@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class LogKind(Enum):
-    """The kind of a log's owner; the log's id is that of the channel, guild or user."""
+    """The kind of a log. The log's id is that of the channel, guild or user."""
 
     CHANNEL = "channel"
     GUILD = "guild"

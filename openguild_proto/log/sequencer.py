@@ -13,9 +13,9 @@ T = TypeVar("T")
 class Sequencer(Generic[T]):
     """Releases items in sequence order, each once. `head` is the last sequence released.
 
-    Without a head nothing is released before `begin` sets it. `missing` returns a gap; the caller reads that range and
-    offers it. Items may be offered in any order and repeatedly. Items after a gap are held within bounds of count and
-    bytes. The highest sequence seen, by `offer` or `saw_head`, is kept, so an item beyond the bounds is still missed.
+    Without a head nothing is released before `begin` sets it. `missing` returns a gap; the caller reads that range and offers
+    it. Items may be offered in any order and repeatedly. Items after a gap are held within bounds of count and bytes. The
+    highest sequence seen, by `offer` or `saw_head`, is remembered, so an item beyond the bounds still counts as missing.
     """
 
     __slots__ = ("_held", "_held_bytes", "_max_held", "_max_held_bytes", "_seen", "begun", "head")
@@ -32,7 +32,7 @@ class Sequencer(Generic[T]):
         self._max_held_bytes = max_held_bytes
 
     def begin(self, head: int) -> list[tuple[int, T]]:
-        """Set the head; return the items already offered that follow it. Raises LocalProtocolError the second time."""
+        """Set the head. Return the offered items that follow it. Raises LocalProtocolError if it was set before."""
         if self.begun:
             raise LocalProtocolError("the head is known: restart begins anew")
         self.begun = True
@@ -43,14 +43,14 @@ class Sequencer(Generic[T]):
         return self._following()
 
     def restart(self, head: int) -> None:
-        """Begin with another log at `head`, before or after the old one: drop held items."""
+        """Restart at `head` with another log; it may be before or after the old head. Drops held items."""
         self.begun = True
         self.head = self._seen = head
         self._held.clear()
         self._held_bytes = 0
 
     def offer(self, sequence: int, item: T, nbytes: int = 0) -> list[tuple[int, T]]:
-        """Take one item of `nbytes`; return the items that it releases, in order. Repeats release nothing."""
+        """Handle an item of `nbytes`. Return the items that it releases, in order. Repeats release nothing."""
         self._seen = max(self._seen, sequence)
         if sequence != self.head + 1 or not self.begun:
             if sequence > self.head and sequence not in self._held:
@@ -84,11 +84,11 @@ class Sequencer(Generic[T]):
         return released
 
     def saw_head(self, sequence: int) -> None:
-        """Note that the log reaches `sequence` (a tail check)."""
+        """Record that the log reaches `sequence` (a tail check)."""
         self._seen = max(self._seen, sequence)
 
     def missing(self) -> tuple[int, int] | None:
-        """Return the first gap as (after, before), both exclusive; None: there is none."""
+        """Return the first gap as (after, before), both exclusive, or None."""
         if self._seen == self.head or not self.begun:
             return None
         return self.head, min(self._held) if self._held else self._seen + 1
@@ -96,7 +96,7 @@ class Sequencer(Generic[T]):
     def went_back(self, released: int, first: int, second: int) -> bool:
         """Return whether the log lost items that it had when `released` was the head here (a restore, or a lossy failover).
 
-        Both readings of its head began after that; one alone may be stale, from a standby behind a pooler. False after a
+        Both reads of its head began after that. One read alone may be stale, from a standby behind a pooler. False after a
         `restart` in between.
         """
         return max(first, second) < released <= self.head

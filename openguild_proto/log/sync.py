@@ -1,4 +1,4 @@
-"""Sync of many logs: the parts to read for a client that has followed each up to a place (PROTOCOL 7.9)."""
+"""Sync of many logs: the parts to read for a client with a position in each (PROTOCOL 7.9)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from openguild_proto.records import LogAccess, LogPart, LogPlace
 
 
 class Followed(NamedTuple):
-    """A log as the client names it, and up to where it has followed it."""
+    """A log and the client's position in it."""
 
     kind: LogKind
     place: LogPlace
 
 
 class News(NamedTuple):
-    """The answer about one log. `newest` None: the client may not read it, or it does not exist.
+    """The news of one log. `newest` None: the client may not read it, or it does not exist.
 
     `restarted`: the log has another epoch or ends before the client's place, so that place has no meaning.
     """
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 
 def plan_sync(asked: Sequence[Followed], found: Iterable[LogAccess], *, user_id: str, limit: int) -> Plan:
-    """Plan the response. `limit`: events at most; logs that were asked for earlier come first."""
+    """Plan the response. `limit`: maximum number of events; logs listed first have priority."""
     accesses = {access.place.log_id: access for access in found}
     news: list[News] = []
     parts: list[LogPart] = []

@@ -1,6 +1,6 @@
 """The store in memory: for embedders, tests, simulations and `--storage memory` (PROTOCOL 11.4.4).
 
-It is synchronous, so operations run without an event loop. Its data ends with the process.
+It is synchronous, so operations run without an event loop. Its data is lost when the process ends.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ PERFORMERS = collect(
     takeovers,
     timeouts,
 )
-"""The function of each effect."""
+"""The function that performs each effect."""
 
 
 class MemoryTables:
@@ -77,7 +77,7 @@ class MemoryTables:
         self._state = State(writer or LogWriter())
 
     def perform(self, effect: StorageEffect[T]) -> T:
-        """Perform one effect. Raises TypeError for other effects, LocalProtocolError where PostgreSQL would refuse."""
+        """Perform one effect. Raises TypeError for other effects, and LocalProtocolError where PostgreSQL would raise."""
         performed = PERFORMERS.get(type(effect))
         if performed is None:
             raise TypeError(f"not a storage effect: {type(effect).__name__}")
@@ -85,12 +85,12 @@ class MemoryTables:
         return cast("T", performed.function(self._state, effect))
 
     def heads(self, channel_ids: Sequence[str]) -> dict[str, int]:
-        """Return the newest sequence of each channel that exists."""
+        """Return the newest sequence of each of these channels that exists."""
         heads = self.perform(ReadHeads(channel_ids=tuple(channel_ids)))
         return {channel_id: head.sequence for channel_id, head in heads.items()}
 
     def control_head(self) -> int:
-        """Return the sequence of the newest control record; 0: there is none."""
+        """Return the sequence of the newest control record, or 0."""
         return self.perform(ReadControlHead())
 
     def control_since(self, sequence: int, limit: int) -> list[ControlRecord]:

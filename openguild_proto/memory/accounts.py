@@ -122,7 +122,7 @@ def describe_user(state: State, effect: DescribeUser) -> UserProfile | None:
 
 
 def _membership(state: State, channel: Channel, user_id: str) -> ChannelMembership:
-    """Return the membership in a channel: by a role in it, or by the guild since both existed."""
+    """Return the membership in a channel: by a role in it, else by the guild since both existed."""
     record = channel.record
     own = channel.roles.get(user_id)
     if own is None:
@@ -160,7 +160,7 @@ def end_invites_of(state: State, user_id: str, enough: Sequence[str], now_ms: in
     for code, invite in list(state.invites.items()):
         if invite.created_by == user_id and state.guild_role(invite.guild_id, user_id) not in enough:
             del state.invites[code]
-            if state.guilds[invite.guild_id].origin is None:  # else its log is its owner's
+            if state.guilds[invite.guild_id].origin is None:  # the log of a mirrored guild is its owner's
                 state.append(invites_ended(invite.guild_id, [code]), sender=sender, now_ms=now_ms)
 
 
@@ -232,7 +232,7 @@ def _store_password(state: State, user: UserRecord, password_hash: str, now_ms: 
 
 
 def _living(state: State, user_id: str, now_ms: int, kept: str | None = None) -> list[Family]:
-    """Return the user's active families but `kept`."""
+    """Return the user's active families except `kept`."""
     living = [family for family in state.families.values() if _is_alive(family, user_id, now_ms)]
     return [family for family in living if family.family_id != kept]
 
@@ -353,7 +353,7 @@ def _revoke(
 ) -> None:
     """Revoke the families, and log their sessions with an unexpired access token for the replicas.
 
-    `sender`: who ends them; None: the operator. `kept`: a device that has another family.
+    `sender`: the user who ended them; None: the operator. `kept`: a device that has another family.
     """
     ended = set()
     for family in families:

@@ -1,4 +1,4 @@
-"""Appending to a channel's log in memory, and what the event does to an earlier message."""
+"""Appends to a channel's log in memory, and applies the change of an earlier message."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _find_repeated(state: State, channel: Channel, effect: AppendEvent) -> Appen
 
 
 def _decide(state: State, channel: Channel, effect: AppendEvent) -> tuple[MessageState, MessageState | None]:
-    """The message before and after the change; None: nothing changes."""
+    """Return the message before and after the change; None after it: nothing changes."""
     change, author = effect.change, effect.author
     if change is None or author is None:
         raise LocalProtocolError("a change has an author")

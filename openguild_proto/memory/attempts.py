@@ -1,4 +1,4 @@
-"""Counts login attempts in memory, in bins of a sixtieth of the window as PostgreSQL does, and keeps blocks."""
+"""Login attempts in memory, counted in bins of a sixtieth of the window as in PostgreSQL, and login blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def count_attempt(state: State, effect: CountAttempt) -> float | None:
     start = forgotten_until(effect.now_ms, effect.window_secs)
     counted = []
     for key in effect.keys:
-        bins = state.attempts[key.digest] = state.attempts.pop(key.digest, {})  # the least recently used key is first
+        bins = state.attempts[key.digest] = state.attempts.pop(key.digest, {})  # least recently used first
         for old in [at for at in bins if at <= start]:
             del bins[old]
         counted.append((bins, key.limit))

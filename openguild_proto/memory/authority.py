@@ -1,4 +1,4 @@
-"""Decides whether the author of a change may make it. The store is synchronous, so no lock is needed."""
+"""Checks whether the author of a change may make it. The store is synchronous, so no lock is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def require_author(state: State, author: Author) -> None:
 
 
 def require_in_guild(state: State, author: Author, guild_id: str, permission: Permission) -> str:
-    """Return the author's effective role. Raises Refusal, 404 for an unknown guild."""
+    """Return the author's effective role. Raises Refusal, with 404 for an unknown guild."""
     require_author(state, author)
     if guild_id not in state.guilds:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -29,7 +29,7 @@ def require_in_guild(state: State, author: Author, guild_id: str, permission: Pe
 
 
 def require_in_channel(state: State, author: Author, channel_id: str, permission: Permission) -> Channel:
-    """Return the channel. Raises Refusal, 404 for an unknown one."""
+    """Return the channel. Raises Refusal, with 404 for an unknown channel."""
     require_author(state, author)
     channel = state.channels.get(channel_id)
     if channel is None:
@@ -39,7 +39,7 @@ def require_in_channel(state: State, author: Author, channel_id: str, permission
 
 
 def effective_role_in(state: State, channel: Channel, user_id: str) -> str:
-    """The user's effective role in the channel. Raises Refusal where they may not read it."""
+    """Return the user's effective role in the channel. Raises Refusal if they may not read it."""
     return require_role(state.roles_of(user_id), roles_now(state, channel, user_id), Permission.READ)
 
 
@@ -53,7 +53,7 @@ def may_read(state: State, channel: Channel, user_id: str) -> bool:
 
 
 def guild_role_now(state: State, guild_id: str, user_id: str) -> str | None:
-    """Return what the user's role in the guild counts as: less while they are timed out. None: not a member."""
+    """Return the user's role in the guild, lowered while they are timed out. None: not a member."""
     role = state.guild_role(guild_id, user_id)
     if role is None or state.timed_out_until(guild_id, user_id) is None:
         return role
@@ -61,7 +61,7 @@ def guild_role_now(state: State, guild_id: str, user_id: str) -> str | None:
 
 
 def roles_now(state: State, channel: Channel, user_id: str) -> tuple[str | None, str | None]:
-    """Return what the user's roles in the channel's guild and in the channel count as: less while they are timed out."""
+    """Return the user's roles in the channel's guild and in the channel, lowered while they are timed out."""
     guild_id = channel.record.guild_id
     _, role = roles_in(state, channel, user_id)
     if role is not None and state.timed_out_until(guild_id, user_id) is not None:

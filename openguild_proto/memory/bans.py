@@ -66,12 +66,12 @@ def bans_of(state: State, guild_id: str) -> list[GuildBan]:
 
 
 def keep_ban(state: State, guild_id: str, ban: GuildBan) -> None:
-    """Keep a ban; one of a user who is banned already stays as it is."""
+    """Store a ban. An existing ban of the user stays as it is."""
     state.bans.setdefault(guild_id, {}).setdefault(ban.user_id, ban)
 
 
 def drop_ban(state: State, guild_id: str, user_id: str) -> GuildBan | None:
-    """Forget a ban, and return it; None: there is none."""
+    """Delete a ban and return it, or None if there is none."""
     return state.bans.get(guild_id, {}).pop(user_id, None)
 
 

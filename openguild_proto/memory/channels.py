@@ -1,4 +1,4 @@
-"""Channels, reading their logs, and read positions in memory. Appending: appends.py."""
+"""Channels, reading their logs, and read positions in memory. Appending is in appends.py."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def delete_channel(state: State, effect: DeleteChannel) -> None:
 
 
 def drop_events(state: State, channel: Channel) -> None:
-    """Forget the ids of the channel's events."""
+    """Remove the ids of the channel's events from the index."""
     for event in channel.events:
         state.event_places.pop(event.event_id, None)
 

@@ -52,7 +52,7 @@ def delete_account(state: State, effect: DeleteAccount) -> AccountDeletion:
 
 
 def _end_sessions(state: State, user_id: str, now_ms: int) -> list[str]:
-    """Delete the user's families with their tokens and sessions; return the sessions with an unexpired access token."""
+    """Delete the user's families with their tokens and sessions. Return the sessions with an unexpired access token."""
     ended = {family_id for family_id, family in state.families.items() if family.user_id == user_id}
     sessions = [session for session in state.sessions.values() if session.family_id in ended]
     for session in sessions:

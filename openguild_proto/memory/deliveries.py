@@ -1,4 +1,4 @@
-"""Cursors of the peers that mirror guilds, and the leases to deliver to them, in memory."""
+"""Cursors of the peers that mirror guilds, and leases to deliver to them, in memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _order(log: BehindLog) -> tuple[str, bool, str]:
 
 
 def _logs_of(state: State, guild_id: str) -> list[str]:
-    """Return the ids of the logs of a guild that is there, its own first."""
+    """Return the ids of the logs of a guild, its own first; empty if the guild is deleted."""
     if guild_id not in state.guilds:
         return []
     return [guild_id, *sorted(channel.record.channel_id for channel in state.channels_of_guild(guild_id))]
@@ -125,7 +125,7 @@ def find_mirrored(state: State, effect: FindMirrored) -> MirroredLog | None:
 
 
 def _mirrored(state: State, peer: str, log_id: str) -> PeerGuild | None:
-    """Return the line of the log's guild, unless it is purged."""
+    """Return the peer's entry for the log's guild, or None if there is none or it is purged."""
     channel = state.channels.get(log_id)
     guild_id = channel.record.guild_id if channel is not None else log_id
     mirrored = state.peer_guilds.get((peer, guild_id)) if guild_id in state.guilds else None
@@ -136,7 +136,7 @@ def _mirrored(state: State, peer: str, log_id: str) -> PeerGuild | None:
 
 
 def end_mirror(state: State, guild_id: str, user_id: str, *, last_sequence: int, now_ms: int) -> None:
-    """Note that the user's server must purge its mirror, if they were its last member. `last_sequence`: of their removal."""
+    """Record that the user's server must purge its mirror, if they were its last member. `last_sequence`: of their removal."""
     peer = state.users[user_id].origin if user_id in state.users else None
     mirrored = state.peer_guilds.get((peer, guild_id)) if peer is not None else None
     if mirrored is None or mirrored.ended_at_ms is not None:
@@ -146,7 +146,7 @@ def end_mirror(state: State, guild_id: str, user_id: str, *, last_sequence: int,
 
 
 def end_mirrors(state: State, guild_id: str) -> None:
-    """Note that every mirror of a deleted guild is to be purged. Its cursors go."""
+    """Record that every mirror of a deleted guild must be purged. Deletes its cursors."""
     for (_, of), mirrored in state.peer_guilds.items():
         if of == guild_id:
             mirrored.ended_at_ms, mirrored.last_sequence = mirrored.ended_at_ms or 0, None
@@ -154,7 +154,7 @@ def end_mirrors(state: State, guild_id: str) -> None:
 
 
 def drop_cursors(state: State, log_ids: set[str]) -> None:
-    """Forget the cursors and receipt chains of deleted logs."""
+    """Delete the cursors and receipt chains of deleted logs."""
     for peer, log_id in [key for key in state.peer_cursors if key[1] in log_ids]:
         del state.peer_cursors[peer, log_id]
     for log_id in log_ids:

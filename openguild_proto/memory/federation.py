@@ -1,4 +1,4 @@
-"""Other servers, their nonces, and the keys of this one."""
+"""Other servers, their nonces, and this server's own keys, in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORGOTTEN_AT_ONCE = 4
 
 
 def in_order(keys: Iterable[PublishedKey]) -> tuple[PublishedKey, ...]:
-    """Sort keys, the newest first."""
+    """Sort keys, newest first."""
     return tuple(sorted(keys, key=lambda key: (-key.not_before, key.key_id)))
 
 

@@ -208,7 +208,7 @@ def remove_member(state: State, effect: RemoveMember) -> MemberChange:
 
 
 def end_lost_rights(state: State, guild_id: str, user_id: str, held: str | None, role: str | None) -> list[str]:
-    """Return the codes of the ended invites."""
+    """End the rights that a member loses with the role `role`. Return the codes of the deleted invites."""
     ended = decide_ended(held, role)
     for channel in state.channels_of_guild(guild_id):
         explicit = channel.roles.get(user_id)
@@ -270,7 +270,7 @@ def _member(state: State, guild_id: str, user_id: str) -> MemberRecord | None:
 
 
 def known_member(state: State, guild_id: str, user_id: str) -> MemberRecord:
-    """Return the membership of somebody who is a member."""
+    """Return the membership of a user who is a member. Raises LocalProtocolError for others."""
     member = _member(state, guild_id, user_id)
     if member is None:
         raise LocalProtocolError("a member was looked for before they joined")

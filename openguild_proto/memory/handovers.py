@@ -1,4 +1,4 @@
-"""Owners of guilds, and handing guilds over, in memory (PROTOCOL 16.10). Taking them: takeovers.py."""
+"""Owners of guilds, and handing guilds over, in memory (PROTOCOL 16.10). Taking over is in takeovers.py."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def follow_handover(state: State, effect: FollowHandover) -> bool:
 
 
 def keep_handover(state: State, handover: Handover) -> None:
-    """Keep a statement that was followed, and the term of the owner."""
+    """Store a followed statement and the owner's term."""
     state.handovers.setdefault(handover.guild_id, {})[handover.term] = handover
     _, serial = state.tenures.get(handover.guild_id, (1, 0))
     state.tenures[handover.guild_id] = (handover.term, serial)
@@ -95,7 +95,7 @@ def keep_handover(state: State, handover: Handover) -> None:
 
 
 def become_mirror(state: State, handover: Handover) -> None:
-    """Let a guild of this server be a mirror. Other servers get nothing of it any more, but what they must purge."""
+    """Make a guild of this server a mirror. Nothing more is delivered to other servers, except what they must purge."""
     guild_id = handover.guild_id
     log_ids = [guild_id, *(channel.record.channel_id for channel in state.channels_of_guild(guild_id))]
     for log_id in log_ids:

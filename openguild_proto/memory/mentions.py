@@ -1,4 +1,4 @@
-"""Mentions in memory: written with their message, read as an inbox."""
+"""Mentions in memory: stored with their message, read as an inbox."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openguild_proto.schemas.log_entries import mentioned
 
 
 def note_mentions(state: State, channel: Channel, event: StoredEvent, sender_id: str, mentions: Mentions) -> None:
-    """Store the mentions of the new message, and tell the logs of single users. Users who may not read the channel are left out."""
+    """Store the mentions of a new message, and append to the logs of mentioned users. Omits users who may not read the channel."""
     readers = tuple(user for user in mentions.users if user != sender_id and any(roles_in(state, channel, user)))
     if readers or mentions.of_many:
         channel.mentions[event.sequence] = Mentions(readers, mentions.roles, mentions.everyone)
@@ -36,7 +36,7 @@ def is_mentioned(state: State, channel: Channel, user_id: str, sequence: int) ->
 
 
 def _reader_since_ms(state: State, channel: Channel, user_id: str) -> int:
-    """Return since when the user is there; for one who reads by a role of the server alone, a time that never comes."""
+    """Return when the user joined the guild or channel; for users with only a server role, a time in the far future."""
     memberships = (channel.roles.get(user_id), state.members[channel.record.guild_id].get(user_id))
     return min(
         (membership.joined_at_ms for membership in memberships if membership is not None), default=MAX_SAFE_INTEGER

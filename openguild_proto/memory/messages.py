@@ -1,4 +1,4 @@
-"""Messages as they are now, in memory."""
+"""Messages in their current state, in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events of other servers' logs in memory: appended at their places, with what they say (PROTOCOL 16.8)."""
+"""Events of other servers' logs in memory: appended at their sequences, with their effects (PROTOCOL 16.8)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def mirror_events(state: State, effect: MirrorEvents) -> MirrorOutcome:
         return MirrorOutcome("epoch", place)
     here = state.events_of(effect.log_id) or []
     known = [(here[event.sequence - 1].event_id, event.event_id) for event in effect.events if event.sequence <= head]
-    if any(ours not in {"", theirs} for ours, theirs in known):  # "": from before the mirror
+    if any(ours not in {"", theirs} for ours, theirs in known):  # "": an event from before the mirror
         return MirrorOutcome("refused", place, reason=ANOTHER)
     fresh = [event for event in effect.events if event.sequence > head]
     if not fresh or fresh[0].sequence != head + 1:
@@ -126,14 +126,14 @@ def _append(state: State, channel: Channel, event: MirroredEvent) -> StoredEvent
 
 
 def _unstage(state: State, log_id: str, target: str) -> None:
-    """Let the history be copied again from a redacted message on."""
+    """Drop the staged history from a redacted message on, so that it is copied again."""
     staged = state.histories.get(log_id, [])
     at = next((at for at, line in enumerate(staged) if line.event.event_id == target), len(staged))
     del staged[at:]
 
 
 def _apply(state: State, origin: str, guild_id: str, event: MirroredEvent) -> bool:
-    """Apply what an event of the guild's log says. True: no user of this server is a member any more."""
+    """Apply an event of the guild's log. Return True if no user of this server is a member any more."""
     guild, members = state.guilds[guild_id], state.members[guild_id]
     match parse_content(parse_event(event.wire)):
         case GuildUpdatedContent(name=name):

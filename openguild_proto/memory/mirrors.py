@@ -1,6 +1,6 @@
-"""Mirrors of other servers' guilds in memory. What comes into them: mirror_events.py.
+"""Mirrors of other servers' guilds in memory. Their events are in mirror_events.py.
 
-A mirrored log begins at its base: the places up to it are filled with `ABSENT`.
+A mirrored log begins at its base. The list is filled with `ABSENT` up to there.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def store_mirror(state: State, effect: StoreMirror) -> bool:
 
 
 def _has_gone(state: State, effect: StoreMirror) -> bool:
-    """Whether the mirror has an event of the user's leaving from after they joined."""
+    """Return whether the mirror has an event by which the user left after they joined."""
     after = effect.stands.sequence if effect.stands is not None else len(state.logs[effect.guild_id])
     contents = (parse_content(parse_event(event.wire)) for event in state.logs[effect.guild_id][after:])
     return any(
@@ -75,7 +75,7 @@ def _require_free(state: State, origin: str, snapshot: Snapshot) -> None:
 
 
 def _tell_gone(state: State, guild_id: str, user_ids: list[str], now_ms: int) -> None:
-    """Tell users of this server that they are members no more."""
+    """Record in the logs of users of this server that they are no longer members."""
     for user_id in user_ids:
         state.append(left_guild(guild_id, user_id, removed=True, reason=None), sender=None, now_ms=now_ms)
     for user_id in user_ids:
@@ -83,7 +83,7 @@ def _tell_gone(state: State, guild_id: str, user_ids: list[str], now_ms: int) ->
 
 
 def _store(state: State, origin: str, snapshot: Snapshot, *, anew: bool) -> list[str]:
-    """Return the users of this server who are members no more."""
+    """Store the snapshot. Return the users of this server who are no longer members."""
     guild_id = snapshot.guild_id
     own = {user for user in state.members.get(guild_id, {}) if state.users[user].origin is None}
     if anew:
@@ -113,7 +113,7 @@ def _store(state: State, origin: str, snapshot: Snapshot, *, anew: bool) -> list
 
 
 def home_of(state: State, sender: str, origin: str | None) -> str | None:
-    """Return the home of a user whom the server `sender` calls one of `origin`; None: it is this server."""
+    """Return the home server of a user, who is of `origin` according to the server `sender`. None: this server."""
     home = origin if origin is not None else sender
     return None if home == state.writer.server_name else home
 
@@ -140,13 +140,13 @@ def know_user(state: State, member: MirroredMember, home: str | None, sender: st
 
 
 def keep_timeout(state: State, guild_id: str, member: MirroredMember) -> None:
-    """Keep what the owner has told of a member's time-out, in place of an earlier one."""
+    """Store a member's timeout as reported by the owner. Replaces an earlier one."""
     if member.timed_out_until_ms is not None:
         state.timeouts.setdefault(guild_id, {})[member.user_id] = member.timed_out_until_ms
 
 
 def add_channel(state: State, origin: str, guild_id: str, line: MirroredChannel) -> Channel:
-    """Add a channel whose log begins behind the place that `line` names."""
+    """Add a channel whose log begins after the sequence in `line`."""
     record = ChannelRecord(
         line.channel_id,
         guild_id,
@@ -167,7 +167,7 @@ def add_channel(state: State, origin: str, guild_id: str, line: MirroredChannel)
 
 
 def add_roles(state: State, line: MirroredChannel) -> None:
-    """Add the explicit roles in a channel, when the members are there."""
+    """Add the explicit roles in a channel, after the members."""
     channel = state.channels[line.channel_id]
     for user_id, role in line.roles.items():
         if may_have_role(state, channel.record.guild_id, user_id):
@@ -175,13 +175,13 @@ def add_roles(state: State, line: MirroredChannel) -> None:
 
 
 def may_have_role(state: State, guild_id: str, user_id: str) -> bool:
-    """Whether the owner may give a user a role in a channel: users of this server must be members (PROTOCOL 16.5.5)."""
+    """Return whether the owner may give a user a role in a channel. Users of this server must be members (PROTOCOL 16.5.5)."""
     known = state.users.get(user_id)
     return known is not None and (known.origin is not None or user_id in state.members[guild_id])
 
 
 def note_mistaken(state: State, origin: str, guild_id: str, user_id: str, now_ms: int) -> None:
-    """Note that the owner takes a user of this server for a member, unless they are one. Their account may be deleted."""
+    """Store a parting for a user whom the owner counts as a member, unless they are one. Their account may be deleted."""
     known = state.users.get(user_id)
     if known is None:
         is_noted = sum(key[0] == origin for key in state.partings) < MAX_NOTED_UNKNOWN
@@ -193,7 +193,7 @@ def note_mistaken(state: State, origin: str, guild_id: str, user_id: str, now_ms
 
 
 def admit(state: State, guild_id: str, member: MirroredMember, now_ms: int) -> None:
-    """Make a user of this server a member, unless they are one."""
+    """Make a user of this server a member, unless they already are."""
     if member.user_id in state.members[guild_id]:
         return
     guild = state.guilds[guild_id]

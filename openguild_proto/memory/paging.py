@@ -1,4 +1,4 @@
-"""Cuts one page out of a sorted list."""
+"""Selects one page of a sorted list."""
 
 from __future__ import annotations
 

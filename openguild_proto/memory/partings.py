@@ -1,4 +1,4 @@
-"""Users who are no members of a mirrored guild while its owner may think so, in memory."""
+"""Partings in memory: users who are not members of a mirrored guild, while its owner may count them as such."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def leave_mirror(state: State, effect: LeaveMirror) -> MemberChange:
 
 
 def _forget(state: State, due_ms: int) -> None:
-    """Forget the partings of owners that are never heard of again."""
+    """Delete the partings of owners that have been silent for too long."""
     state.partings = {key: known_ms for key, known_ms in state.partings.items() if known_ms >= due_ms - KEPT_MS}
 
 

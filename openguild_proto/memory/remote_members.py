@@ -1,4 +1,4 @@
-"""Users of other servers as members of guilds of this one, in memory."""
+"""Users of other servers as members of guilds of this server, in memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def join_from_server(state: State, effect: JoinFromServer) -> RemoteJoin | Limit
 
 
 def _know_as_before(state: State, user_id: str, known: UserRecord | None) -> None:
-    """Undo `_know`, where nothing is stored."""
+    """Undo `_know` when nothing else is stored."""
     if known is not None:
         state.users[user_id] = known
     else:
@@ -55,9 +55,9 @@ def _know_as_before(state: State, user_id: str, known: UserRecord | None) -> Non
 
 
 def begin_mirror(state: State, peer: str, guild_id: str, now_ms: int) -> bool:
-    """Let `peer` follow the guild's logs from where they are, or go on where it was if it has not purged them.
+    """Let `peer` follow the guild's logs from their heads, or from its cursors if it has not purged them.
 
-    False: it follows them already.
+    Return False if it already follows them.
     """
     followed = state.peer_guilds.get((peer, guild_id))
     if followed is not None and followed.ended_at_ms is None:

@@ -1,4 +1,4 @@
-"""Kept answers of creations with a key, as in PostgreSQL."""
+"""Stored results of creations with an idempotency key, as in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R", bound=Record)
 
 
 def find_repeat(state: State, author: Author, once: Once | None, kind: type[R], now_ms: int) -> R | None:
-    """Return what the first request with this key made; None: this is the first. Raises Refusal 409 for another request."""
+    """Return the result of the first request with this key, or None if this is the first. Raises Refusal 409 for another one."""
     if once is None:
         return None
     answer = decide_repeat(state.answers.get(author.user_id, {}).get(once.key), once, now_ms=now_ms)
@@ -23,7 +23,7 @@ def find_repeat(state: State, author: Author, once: Once | None, kind: type[R], 
 
 
 def keep_answer(state: State, author: Author, once: Once | None, answer: Record, now_ms: int) -> None:
-    """Keep what was made, for repeats of the request."""
+    """Store the result for repeats of the request."""
     if once is None:
         return
     kept = state.answers.setdefault(author.user_id, {})

@@ -1,4 +1,4 @@
-"""The reads of a replica in memory: heads of logs, visible channels, control records."""
+"""Reads of a replica in memory: heads of logs, visible channels, control records."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def prune_expired(state: State, effect: PruneExpired) -> bool:
 
 
 def _prune_control(state: State, effect: PruneExpired) -> bool:
-    """Delete old control records. They have no time here: a record is at least as old as a call that found it."""
+    """Delete old control records. Records have no time here, but each is at least as old as a run that found it."""
     old = [head for at_ms, head in state.control_marks if at_ms < effect.control_before_ms]
     dropped = min(effect.limit, max(old, default=0) - state.control_pruned)
     if dropped > 0:
@@ -53,4 +53,4 @@ def _prune_answers(state: State, effect: PruneExpired) -> bool:
 @performs(PurgeDeleted)
 def purge_deleted(state: State, effect: PurgeDeleted) -> bool:
     del state, effect
-    return False  # a log goes as a whole here
+    return False  # deleted logs are removed at once here

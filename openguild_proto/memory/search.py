@@ -1,4 +1,4 @@
-"""Searching in memory: every message is looked at."""
+"""Search in memory: examines every message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the memory store: plain dicts, one per noun."""
+"""The tables of the memory store, as plain dicts."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Session:
 
 @dataclass(slots=True)
 class Membership:
-    """A role, and its start in UTC milliseconds."""
+    """A role, and when it began, in UTC milliseconds."""
 
     role: str
     joined_at_ms: int
 
 
 ABSENT = StoredEvent("", 0, "", b"", 0)
-"""Stands for an event that is only at the origin of a mirrored log."""
+"""Placeholder for an event that only the owner of a mirrored log has."""
 
 
 @dataclass(slots=True)
@@ -76,22 +76,22 @@ class Channel:
     nonces: dict[tuple[str, str], tuple[bytes, int]] = field(default_factory=dict)  # (sender, nonce): (fingerprint, n)
     roles: dict[str, Membership] = field(default_factory=dict)  # user id: explicit role
     reads: dict[str, int] = field(default_factory=dict)  # user id: last read sequence
-    senders: list[str] = field(default_factory=list)  # of each event; "" where it is no message
+    senders: list[str] = field(default_factory=list)  # of each event; "" if it is not a message
     messages: dict[int, MessageState] = field(default_factory=dict)  # by sequence
     mentions: dict[int, Mentions] = field(default_factory=dict)  # by sequence of the message
-    edits: dict[int, list[int]] = field(default_factory=dict)  # sequence of a message: those of its edits
-    strays: dict[str, list[int]] = field(default_factory=dict)  # event id: sequences of edits that did nothing to it
+    edits: dict[int, list[int]] = field(default_factory=dict)  # sequence of a message: sequences of its edits
+    strays: dict[str, list[int]] = field(default_factory=dict)  # event id: sequences of edits without an effect on it
     reactions: dict[tuple[int, str], dict[str, None]] = field(default_factory=dict)  # (message, emoji): user ids
 
 
 @dataclass(slots=True)
 class PeerGuild:
-    """A guild of this server that a peer mirrors, or still has to purge. `ended_at_ms`: since when."""
+    """A guild of this server that a peer mirrors or still must purge."""
 
     since_ms: int
     ended_at_ms: int | None = None
     purged_at_ms: int | None = None
-    last_sequence: int | None = None  # of the guild's log, where it has ended: the last event that the peer gets
+    last_sequence: int | None = None  # of the last event in the guild's log that the peer gets, if the mirror has ended
 
 
 @dataclass(slots=True)
@@ -108,10 +108,10 @@ class Mirror:
     """A mirrored log: the guild it belongs to, and the receipt chain at its head."""
 
     guild_id: str
-    base: int  # events up to here are only at the origin
+    base: int  # events up to here are only at the owner
     chain: bytes | None = None
     receipt: bytes | None = None
-    copied: int = 0  # up to here its history is here, for a server that takes the guild
+    copied: int = 0  # events up to here have their history, for a takeover of the guild
 
 
 @dataclass(slots=True)
@@ -120,18 +120,18 @@ class State:
 
     writer: LogWriter
     logs: dict[str, list[StoredEvent]] = field(default_factory=dict)  # guild or user id: its log
-    grown: list[StoredEvent] = field(default_factory=list)  # of these logs, until they are taken
-    epochs: dict[str, int] = field(default_factory=dict)  # of these logs, where it is not 1
+    grown: list[StoredEvent] = field(default_factory=list)  # events of these logs that `take_grown` has not returned
+    epochs: dict[str, int] = field(default_factory=dict)  # epoch of these logs, if not 1
     users: dict[str, UserRecord] = field(default_factory=dict)
     user_ids: dict[str, str] = field(default_factory=dict)  # username key: user id
-    server_roles: dict[str, dict[str, int]] = field(default_factory=dict)  # user id: role: granted at, ms
+    server_roles: dict[str, dict[str, int]] = field(default_factory=dict)  # user id: role: time of the grant, ms
     families: dict[str, Family] = field(default_factory=dict)
-    refresh_tokens: dict[bytes, tuple[str, int]] = field(default_factory=dict)  # hash: family id, expires at, ms
+    refresh_tokens: dict[bytes, tuple[str, int]] = field(default_factory=dict)  # hash: family id, expiry, ms
     sessions: dict[str, Session] = field(default_factory=dict)
     guilds: dict[str, GuildRecord] = field(default_factory=dict)
     members: dict[str, dict[str, Membership]] = field(default_factory=dict)  # guild id: user id
     bans: dict[str, dict[str, GuildBan]] = field(default_factory=dict)  # guild id: user id
-    timeouts: dict[str, dict[str, int]] = field(default_factory=dict)  # guild id, user id: its end, ms
+    timeouts: dict[str, dict[str, int]] = field(default_factory=dict)  # guild id, user id: end, ms
     now_ms: int = 0  # the newest time of an effect
     invites: dict[str, InviteRecord] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
@@ -140,30 +140,26 @@ class State:
     control_pruned: int = 0  # the number of pruned records
     control_marks: list[tuple[int, int]] = field(
         default_factory=list
-    )  # (time of a retention run, ms; the head at that time)
+    )  # (time of a retention run, ms; head at that time)
     answers: dict[str, dict[str, KeptAnswer]] = field(default_factory=dict)  # user id, key
     peers: dict[str, Peer] = field(default_factory=dict)  # by server
     peer_nonces: dict[tuple[str, str], int] = field(default_factory=dict)  # (server, nonce): until, ms
     own_keys: dict[str, PublishedKey] = field(default_factory=dict)  # by key id
     peer_guilds: dict[tuple[str, str], PeerGuild] = field(default_factory=dict)  # (peer, guild id)
-    peer_cursors: dict[tuple[str, str], LogPlace] = field(
-        default_factory=dict
-    )  # (peer, log id): up to where it has the log
-    leases: dict[str, tuple[str, int]] = field(default_factory=dict)  # peer: who delivers to it, until when, ms
-    lease_holders: dict[str, int] = field(default_factory=dict)  # processes that deliver: until when, ms
+    peer_cursors: dict[tuple[str, str], LogPlace] = field(default_factory=dict)  # (peer, log id): its position
+    leases: dict[str, tuple[str, int]] = field(default_factory=dict)  # peer: holder, end, ms
+    lease_holders: dict[str, int] = field(default_factory=dict)  # process that takes part: until, ms
     chains: dict[str, KeptChain] = field(default_factory=dict)  # log id
     mirrors: dict[str, Mirror] = field(default_factory=dict)  # log id
     partings: dict[tuple[str, str, str], int] = field(default_factory=dict)  # (origin, guild id, user id): due, ms
-    tenures: dict[str, tuple[int, int]] = field(default_factory=dict)  # guild id: (term, serial), where not (1, 0)
-    bases: dict[str, int] = field(
-        default_factory=dict
-    )  # log id of this server: events up to here were lost with its owner
+    tenures: dict[str, tuple[int, int]] = field(default_factory=dict)  # guild id: (term, serial), if not (1, 0)
+    bases: dict[str, int] = field(default_factory=dict)  # log id: events up to here were lost with the former owner
     handovers: dict[str, dict[int, Handover]] = field(default_factory=dict)  # guild id, term
     successions: dict[str, Handover] = field(default_factory=dict)  # guild id
     moves: dict[str, Move] = field(default_factory=dict)  # guild id
-    histories: dict[str, list[HistoricEvent]] = field(default_factory=dict)  # log id: kept aside, in order
+    histories: dict[str, list[HistoricEvent]] = field(default_factory=dict)  # log id: staged events, in order
     login_blocks: dict[bytes, LoginBlock] = field(default_factory=dict)  # by digest
-    attempts: dict[bytes, dict[int, int]] = field(default_factory=dict)  # digest: start of bin, ms: how many
+    attempts: dict[bytes, dict[int, int]] = field(default_factory=dict)  # digest: start of bin, ms: attempts
 
     def append(self, entries: Entries, *, sender: str | None, now_ms: int) -> None:
         """Append to the logs of guilds and users. `sender`: the user who made the change; None: the operator."""
@@ -176,21 +172,21 @@ class State:
             self.grown.append(event)
 
     def base_of(self, log_id: str) -> int:
-        """Return behind which sequence a log begins here."""
+        """Return the sequence after which the log begins here."""
         mirror = self.mirrors.get(log_id)
         return mirror.base if mirror is not None else self.bases.get(log_id, 0)
 
     def has_log(self, log_id: str) -> bool:
-        """Whether a guild, a channel or a user has this id."""
+        """Return whether a guild, a channel or a user has this id."""
         return log_id in self.logs or log_id in self.channels
 
     def events_of(self, log_id: str) -> list[StoredEvent] | None:
-        """Return the events of the log of a channel, guild or user; None: there is none."""
+        """Return the events of the log of a channel, guild or user, or None if there is no such log."""
         channel = self.channels.get(log_id)
         return channel.events if channel is not None else self.logs.get(log_id)
 
     def place_of(self, log_id: str) -> LogPlace:
-        """Return the newest place of the log of a guild or a user."""
+        """Return the newest position of the log of a guild or a user."""
         return LogPlace(log_id, self.epochs.get(log_id, 1), len(self.logs[log_id]))
 
     def log(
@@ -232,7 +228,7 @@ class State:
         return membership.role if membership is not None else None
 
     def timed_out_until(self, guild_id: str, user_id: str) -> int | None:
-        """Return the end of the member's time-out; None: they have none now."""
+        """Return the end of the member's timeout, or None if they are not timed out."""
         ends_ms = self.timeouts.get(guild_id, {}).get(user_id, 0)
         return ends_ms if ends_ms > self.now_ms else None
 

@@ -1,4 +1,4 @@
-"""Taking guilds of other servers over, with their history, in memory (PROTOCOL 16.10)."""
+"""Takes over guilds of other servers with their history, in memory (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _stored(log_id: str, event: MirroredEvent) -> StoredEvent:
 
 
 def _rebuild(state: State, channel: Channel, history: list[MirroredEvent]) -> None:
-    """Store the log anew from its first event on. Events behind those of `history` are here."""
+    """Rewrite the log from its first event on. The events after `history` are already here."""
     log_id, later, mentions = channel.record.channel_id, channel.events[len(history) :], channel.mentions
     drop_events(state, channel)
     again = Channel(channel.record)
@@ -112,7 +112,7 @@ def _rebuild(state: State, channel: Channel, history: list[MirroredEvent]) -> No
                 change=event.change, mentions=NOBODY, redacted_by=event.redacted_by,
             ),
         )  # fmt: skip
-    channel.mentions = mentions  # of messages from before the mirror began nobody is told
+    channel.mentions = mentions  # messages from before the mirror notify nobody
 
 
 def _again(event: StoredEvent) -> MirroredEvent:
@@ -130,7 +130,7 @@ def take_guild(state: State, effect: TakeGuild) -> bool:
     guild_id = handover.guild_id
     guild, term = state.guilds.get(guild_id), state.tenures.get(guild_id, (1, 0))[0]
     if guild is not None and guild.origin is None and term == handover.term:
-        return True  # by this statement, because a server makes one for each term
+        return True  # by this statement, because an owner issues one per term
     if guild is None:
         return False
     is_owned = guild.origin is None and term < handover.term
@@ -159,7 +159,7 @@ def take_guild(state: State, effect: TakeGuild) -> bool:
         state.peer_guilds[peer, guild_id] = PeerGuild(effect.now_ms)
         for place in former:
             state.peer_cursors[peer, place.log_id] = place
-    if not is_owned:  # of those from when the guild was this server's before some are revoked by now
+    if not is_owned:  # some of the invites from an earlier term may be revoked by now
         for code in [code for code, invite in state.invites.items() if invite.guild_id == guild_id]:
             del state.invites[code]
     for invite in effect.invites:

@@ -1,4 +1,4 @@
-"""Time-outs of members in memory. The store's time is the newest that an effect has brought."""
+"""Timeouts of members in memory. The store's clock is the newest time of an effect."""
 
 from __future__ import annotations
 

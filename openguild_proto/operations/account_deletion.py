@@ -25,9 +25,9 @@ from openguild_proto.records import Author, UserRecord
 from openguild_proto.schemas.accounts import PasswordConfirmation
 from openguild_proto.sessions.passwords import secret_problems
 
-ROUNDS = 3  # ours: of leaving guilds, which the user may join meanwhile
-MAX_TOLD_AT_ONCE = 10  # ours: guilds whose owner servers hear at once that the user leaves, until one does not answer
-MAX_NAMED = 20  # guilds in the refusal
+ROUNDS = 3  # ours: rounds of leaving guilds, because the user may join others meanwhile
+MAX_TOLD_AT_ONCE = 10  # ours: guilds whose owner servers are told at once, until one does not respond
+MAX_NAMED = 20  # guilds listed in the error
 OWNED_ALONE = "first delete the guilds that have no other owner, or give them one"
 
 
@@ -52,7 +52,7 @@ def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response
                 left.append((guild_id, (yield from _leave_or_ask(author, guild_id, ctx.wall_ms))))
         yield from _tell_owners(ctx, author.user_id, left)
         outcome = yield from DeleteAccount(author=author, checked_hash=checked_hash, now_ms=ctx.wall_ms)
-        if outcome is AccountDeletion.DONE:  # an operator who restores a backup looks for these
+        if outcome is AccountDeletion.DONE:  # logged for an operator who restores a backup later
             yield from WarnOperator("account deleted", (("user_id", author.user_id),))
             return Response.empty()
         if outcome is AccountDeletion.STALE:
@@ -95,7 +95,7 @@ def _guilds_of(user_id: str, *, keeping_mirrored: bool = True) -> Operation[list
 
 @contextmanager
 def _already_left() -> Iterator[None]:
-    """Leave a guild within this context: the user may have been removed from it meanwhile."""
+    """Leave a guild in this context. Ignores 404, because the user may have been removed from it."""
     try:
         yield
     except Refusal as refusal:

@@ -34,7 +34,7 @@ _ABOUT = (
 
 
 class Socket(NamedTuple):
-    """A channel of the document. `sent`, `received`: the frames, by the server's side. `closes`: code to action and meaning."""
+    """A channel of the document. `sent`, `received`: frames, from the server's view. `closes`: code to action and meaning."""
 
     name: str
     route: str  # the name of its operation
@@ -70,7 +70,7 @@ SOCKETS = (
 
 
 def build_asyncapi(routes: Iterable[Route], version: str, host: str) -> dict[str, Any]:
-    """Return a new document as plain dicts and lists. `version` and `host`: of the server."""
+    """Return a new document as plain dicts and lists. `version` and `host` are the server's."""
     by_name = {route.operation.__name__: route for route in routes}
     kinds = [kind for socket in SOCKETS for kind in (*socket.sent, *socket.received)]
     schemas = describe(kinds, get_args(ClientFrame))
@@ -185,5 +185,5 @@ def _operations(socket: Socket) -> dict[str, Any]:
 
 
 def _security_scheme(scheme: Schema) -> Schema:
-    """Return a scheme of OpenAPI as AsyncAPI names it."""
+    """Convert a security scheme from OpenAPI to AsyncAPI."""
     return {**scheme, "type": "httpApiKey"} if scheme["type"] == "apiKey" else scheme

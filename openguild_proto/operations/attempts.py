@@ -1,10 +1,10 @@
-"""Limits attempts for all replicas together: logins, registrations, refreshes (PROTOCOL 9.4).
+"""Limits attempts across all replicas: logins, registrations, refreshes (PROTOCOL 9.4).
 
 Each replica checks its own windows first, without a query, and charges all of them or none. Then the store counts for all
 replicas. While the store is down nothing is admitted, so the limits do not fail open.
 
 For login and registration `attempt_from` checks the window of the address before the body is decoded, and charges it for
-an invalid body; `count_attempt` does the rest. The store does not count invalid bodies, which guess nothing.
+an invalid body; `count_attempt` does the rest. The store does not count invalid bodies, because they guess nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Attempt(NamedTuple):
 
     @property
     def stored(self) -> AttemptKey:
-        """The key in the store: a BLAKE3 hash of 32 bytes, and the limit."""
+        """The key in the store: a 32-byte BLAKE3 hash, and the limit."""
         return _stored(f"{self.kind} {self.key}", self.window.limit)
 
 
@@ -47,7 +47,7 @@ def _stored(text: str, limit: int) -> AttemptKey:
 
 
 def admit(ctx: Context, attempts: tuple[Attempt, ...], limit: Limit) -> None:
-    """Admit one more in all of this replica's windows, or in none. Raises Refusal 429 with the seconds to wait."""
+    """Admit one more attempt in all of this replica's windows, or in none. Raises Refusal 429 with the seconds to wait."""
     for window, _, key in attempts:
         _require_admitted(window.peek(key, ctx.now), limit)
     for window, _, key in attempts:
@@ -55,7 +55,7 @@ def admit(ctx: Context, attempts: tuple[Attempt, ...], limit: Limit) -> None:
 
 
 def count(ctx: Context, attempts: tuple[Attempt, ...], limit: Limit) -> Operation[None]:
-    """Count one more for all replicas. Raises Refusal 429 with the seconds to wait."""
+    """Count one more attempt for all replicas. Raises Refusal 429 with the seconds to wait."""
     _require_admitted((yield from _count(ctx, attempts)), limit)
 
 
@@ -74,7 +74,7 @@ def _require_admitted(wait_secs: float | None, limit: Limit) -> None:
 
 @contextmanager
 def attempt_from(ctx: Context, address: str) -> Iterator[None]:
-    """Read and check the body within this context: a refusal there charges the address an attempt. Raises Refusal 429."""
+    """Read and check the body in this context. A refusal there charges the address an attempt. Raises Refusal 429."""
     window, key = ctx.service.address_logins, limit_key(address)
     _require_admitted(window.peek(key, ctx.now), Limit.ATTEMPTS)
     try:
@@ -87,8 +87,8 @@ def attempt_from(ctx: Context, address: str) -> Iterator[None]:
 def count_attempt(ctx: Context, address: str, username_key: str) -> Operation[None]:
     """Count one attempt to log in to, or register, the account `username_key`. Raises Refusal 429 with the seconds to wait.
 
-    An account has a limit for each address, and MAX_ACCOUNT_ADDRESSES times that for all addresses together. Addresses at
-    which it has a session are exempt from the second, so that guesses of others do not lock its owner out.
+    An account has a limit per address, and MAX_ACCOUNT_ADDRESSES times that limit for all addresses together. Addresses at
+    which it has a session are exempt from the second limit, so that other people's guesses do not lock its owner out.
     """
     service, address = ctx.service, limit_key(address)
     attempts = (
@@ -104,7 +104,7 @@ def count_attempt(ctx: Context, address: str, username_key: str) -> Operation[No
 
 
 def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[bool]:
-    """Return whether the account has a session at the address. Does the same queries for an unknown name (PROTOCOL 4.2.2)."""
+    """Return whether the account has a session at the address. Makes the same queries for an unknown name (PROTOCOL 4.2.2)."""
     user = yield from FindUserByName(username_key=username_key)
     user_id = user.user_id if user is not None else new_id(ctx)
     addresses = yield from ListSessionAddresses(user_id=user_id, now_ms=ctx.wall_ms)
@@ -122,7 +122,7 @@ def block_address(address: str, ends_ms: int) -> LoginBlock:
 
 
 def block_account(username: str, ends_ms: int) -> LoginBlock:
-    """Return the block of logins to an account, from addresses at which it has no session: its owner is not locked out."""
+    """Return the block of logins to an account, except from addresses at which it has a session."""
     return _block(ACCOUNT, normalise_username(username)[1], ends_ms)
 
 

@@ -28,7 +28,7 @@ def unauthorized(problem: TokenProblem, user_id: str | None = None) -> Refusal:
 
 
 def confirmed_claims(ctx: Context, request: Request) -> Claims | None:
-    """Return the claims of a bearer token that the store has confirmed before, without a query; None: call `authenticate`."""
+    """Return the claims of a bearer token that the store has already confirmed, without a query, or None: call `authenticate`."""
     token = bearer_token(request)
     try:
         return ctx.service.tokens.confirmed_claims(token, ctx.wall_ms) if token is not None else None
@@ -41,7 +41,7 @@ def authenticate_socket(
 ) -> Operation[tuple[Claims, str | None]]:
     """Authenticate by the header, else by the subprotocol, else by `access_token` in the query.
 
-    `parameters`: the names that the query may have. Return the claims and the subprotocol to echo. Raises Refusal 401.
+    `parameters`: the names allowed in the query. Return the claims and the subprotocol to echo. Raises Refusal 401.
     """
     subprotocol_token, subprotocol = bearer_subprotocol(request)
     problem, user_id = TokenProblem.MISSING, None
@@ -55,7 +55,7 @@ def authenticate_socket(
 
 
 def query_token(request: Request, parameters: Iterable[str]) -> str | None:
-    """Return the token of the query; None also for an invalid query, which is reported after authentication (PROTOCOL 3.2.2)."""
+    """Return the token in the query. None for an invalid query, which is reported after authentication (PROTOCOL 3.2.2)."""
     try:
         return parse_query(request, *parameters).get("access_token")
     except Refusal:
@@ -73,7 +73,7 @@ def bearer_token(request: Request) -> str | None:
 
 
 def live_claims(ctx: Context, token: str | None) -> Operation[Claims]:
-    """Return the claims of a token of an active session. Raises TokenInvalid."""
+    """Return the claims of a token with an active session. Raises TokenInvalid."""
     if token is None or not token.strip():
         raise TokenInvalid(TokenProblem.MISSING)
     tokens = ctx.service.tokens

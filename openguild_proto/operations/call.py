@@ -1,4 +1,4 @@
-"""The argument of an operation: the request and what dispatch has decoded and decided."""
+"""The argument of an operation: the request, and the results of dispatch's decoding and checks."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ NO_QUERY: Mapping[str, Any] = {}
 
 
 class Call(Generic[Body, Access]):
-    """`Body`: the route's Struct. `Access`: GuildAccess or ChannelAccess by the route's rights; None without either.
+    """The argument of an operation.
 
+    `Body`: the route's Struct. `Access`: GuildAccess or ChannelAccess by the route's rights, None without either.
     An attribute that the route does not provide (`claims` without authentication) is not set.
     """
 
@@ -52,7 +53,7 @@ class Call(Generic[Body, Access]):
 
     @property
     def server(self) -> PeerCaller:
-        """The server that asks, on routes for servers."""
+        """The calling server, on routes for servers."""
         if self.peer is None:
             raise LocalProtocolError("this route is not for servers")
         return self.peer
@@ -64,7 +65,7 @@ class Call(Generic[Body, Access]):
 
     @property
     def owner(self) -> str | None:
-        """The server that owns the guild or channel of the path; None: this one."""
+        """The server that owns the guild or channel in the path, or None for this one."""
         access: Any = getattr(self, "access", None)
         match access:
             case ChannelAccess():
@@ -75,7 +76,7 @@ class Call(Generic[Body, Access]):
 
     @property
     def guild_id(self) -> str | None:
-        """The guild of the path, or of its channel; None: the route has none."""
+        """The guild in the path, or of the channel in it, or None."""
         access: Any = getattr(self, "access", None)
         match access:
             case ChannelAccess():
@@ -85,7 +86,7 @@ class Call(Generic[Body, Access]):
         return None
 
     def permit(self) -> Operation[None]:
-        """Check the route's rights. Raises Refusal 404 or 403. Dispatch calls it, unless the route is `late`."""
+        """Check the route's rights. Raises Refusal 404 or 403. Dispatch calls it unless the route is `late`."""
         scope, permission, _, _ = self.rights
         if permission is not None and scope == "channel":
             channel = yield from FindChannelAccess(

@@ -70,7 +70,7 @@ def show_capabilities(call: Call[None, None]) -> Operation[Response]:
     )
 
 
-@lru_cache(maxsize=4)  # settings change when an operator changes them
+@lru_cache(maxsize=4)  # settings only change when an operator changes them
 def _described(settings: Settings) -> bytes:
     messaging, websocket, guilds = settings.messaging, settings.websocket, settings.guilds
     offered = Capabilities(

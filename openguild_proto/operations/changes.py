@@ -1,4 +1,4 @@
-"""Changes of a message: edit, redaction, reaction, pin. Each is an event of its own in the log (PROTOCOL 6.6)."""
+"""Changes of a message: edit, redaction, reaction, pin. Each is an event in the log (PROTOCOL 6.6)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from openguild_proto.schemas.messages import Reaction
 
 Schema: TypeAlias = dict[str, Any]
 
-# Only other schemas refer to them: they are raw bytes in answers.
+# Only referred to by other schemas, because responses contain them as raw bytes.
 _BESIDE = (CanonicalEvent, Reaction, *CONTENTS.values(), RedactedContent)
 
 
@@ -31,17 +31,15 @@ def build_schemas(routes: Iterable[Route]) -> dict[str, Schema]:
 
 
 def describe(kinds: Iterable[Any], asked: Iterable[Any]) -> dict[str, Schema]:
-    """Return the schemas of `kinds` and of all that they refer to. `asked`: those that clients send."""
-    types = {
-        str(kind): kind for kind in kinds if kind is not None and not isinstance(kind, Media)
-    }  # a list has no hash
+    """Return the schemas of `kinds` and of everything that they refer to. `asked`: the kinds that clients send."""
+    # By text, because lists are not hashable.
+    types = {str(kind): kind for kind in kinds if kind is not None and not isinstance(kind, Media)}
     _, components = msgspec.json.schema_components((*types.values(), *_BESIDE), ref_template=SCHEMA_PREFIX + "{name}")
     unions = {
         name_of(kind): _union(kind) for kind in types.values() if not is_list(kind) and not isinstance(kind, type)
     }
-    schemas: dict[str, Schema] = msgspec.json.decode(
-        msgspec.json.encode({**components, **unions})
-    )  # turns defaults that are tuples into lists
+    # The round trip turns tuples in defaults into lists.
+    schemas: dict[str, Schema] = msgspec.json.decode(msgspec.json.encode({**components, **unions}))
     written = _written(schemas) - _reachable(schemas, [name_of(kind) for kind in asked])
     for name, schema in schemas.items():
         _require_mandatory(schema)
@@ -56,7 +54,7 @@ def describe(kinds: Iterable[Any], asked: Iterable[Any]) -> dict[str, Schema]:
 
 
 def _describe_events(event: Schema) -> None:
-    event["required"] = list(event["properties"])  # the defaults are for builders; on the wire all members are present
+    event["required"] = list(event["properties"])  # defaults are for builders; events always have all members
     contents = [schema_of(kind) for kind in dict.fromkeys((*CONTENTS.values(), RedactedContent))]
     event["properties"]["content"] = {"anyOf": contents}
     event["properties"]["event_id"] |= {"pattern": "^\\$[1-9A-HJ-NP-Za-km-z]{32,44}$", "examples": [EVENT_ID_EXAMPLE]}
@@ -70,7 +68,7 @@ def _describe_events(event: Schema) -> None:
 
 
 def _written(schemas: dict[str, Schema]) -> set[str]:
-    """Return the names of Structs that leave absent members out where a server writes them."""
+    """Return the names of Structs whose absent members a server omits."""
     found: set[str] = set()
     kinds: list[type[msgspec.Struct]] = [Body]
     while kinds:
@@ -102,9 +100,9 @@ def _references(node: Any) -> list[str]:
 
 
 def _tell_absence(member: Schema, *, is_left_out: bool) -> None:
-    """Say in words what an absent member means: generators take one with a default for one that is always there.
+    """Describe an absent member in words, because generators take a member with a default for one that is always present.
 
-    `is_left_out`: a server leaves the member out instead of writing null.
+    `is_left_out`: the server omits the member instead of writing null.
     """
     default = member.pop("default", None)
     if default is not None and default not in ([], ""):
@@ -122,7 +120,7 @@ def _union(kind: Any) -> Schema:
 
 
 def _require_mandatory(schema: Schema) -> None:
-    """Mark members as required that have a default in the Struct but are refused when absent."""
+    """Mark members as required that have a default in the Struct but are refused if absent."""
     for name, member in schema.get("properties", {}).items():
         if member.pop(MANDATORY_MARK, False):
             member.pop("default", None)

@@ -1,6 +1,6 @@
 """The consequences of a control record for a replica: streams to close, and state to read again.
 
-If a record does not settle whether a stream ends, the store is asked (a re-check), so late and repeated records are
+If a record does not determine whether a stream ends, the store is queried (a re-check), so late and repeated records are
 harmless.
 """
 
@@ -19,7 +19,7 @@ from openguild_proto.ws.close_codes import CloseCode
 
 
 class Consequence(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Base of the consequences; they are applied in order."""
+    """Base of the consequences. Apply them in order."""
 
 
 class RevokeSession(Consequence, frozen=True):
@@ -39,7 +39,7 @@ class CloseStreams(Consequence, frozen=True):
     channel_id: str | None = None
 
     def matches(self, stream: OpenStream) -> bool:
-        """Return whether `stream` is to be closed."""
+        """Return whether to close `stream`."""
         return (
             (self.user_id is None or stream.user_id == self.user_id)
             and (self.session_ids is None or stream.session_id in self.session_ids)
@@ -77,7 +77,7 @@ class RestartLogs(Consequence, frozen=True):
 
 
 class UnknownKind(Consequence, frozen=True):
-    """Ignore a kind of a newer release, and log it."""
+    """Ignore a kind that a later release added, and log it."""
 
     kind: str
 
@@ -101,7 +101,7 @@ def consequences(record: ControlRecord) -> tuple[AnyConsequence, ...]:
             ended = CloseStreams(
                 code=CloseCode.TOKEN_ENDED,
                 reason=reasons.SESSION_REVOKED,
-                user_id=record.user_id,  # all of one user
+                user_id=record.user_id,  # they belong to one user
                 session_ids=frozenset(record.session_ids),
             )
             return (*(RevokeSession(session_id=session_id) for session_id in record.session_ids), ended)
@@ -131,7 +131,7 @@ def consequences(record: ControlRecord) -> tuple[AnyConsequence, ...]:
 
 
 def ended_meanwhile(stream: OpenStream, tokens: TokenAuthority) -> str | None:
-    """Return why a stream opened during a change closes with 4401; None: its token is still valid."""
+    """Return why a stream opened during a change closes with 4401, or None if its token is still valid."""
     if tokens.is_revoked(stream.session_id):
         return reasons.SESSION_REVOKED
     if not tokens.trusts(stream.verified_by):

@@ -40,11 +40,11 @@ from openguild_proto.settings.sections import (
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The configuration that operations read, by section."""
+    """The configuration of the core, by section."""
 
     server_name: str = "localhost"
     version: str = "0"
-    refresh_grace_secs: int = 60  # for repeating a refresh whose response was lost: as long as a client retries
+    refresh_grace_secs: int = 60  # for repeating a refresh after a lost response: as long as a client retries
     messaging: MessagingSettings = MessagingSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     session: SessionSettings = SessionSettings()
@@ -59,8 +59,8 @@ class Policy(NamedTuple):
     """A quota policy of a limit: its name in the headers, the part of a Service that counts it, and whether it is per address."""
 
     name: str
-    window: str  # an attribute of Service: a window, or the limiter of streams
-    of_address: bool = False  # else of the account
+    window: str  # attribute of Service: a window, or the limiter of streams
+    of_address: bool = False  # by address, else by account
 
 
 class Limit(Enum):
@@ -114,7 +114,7 @@ class Limit(Enum):
         self.by_dispatch = by_dispatch
 
     def refusal(self, wait_secs: float, code: ErrorCode | None = None) -> Refusal:
-        """Return the refusal with 429. `code`: one of `codes`, by default the first."""
+        """Return the error 429. `code`: one of `codes`, by default the first."""
         return Refusal(code or self.codes[0], limit=self.name.lower(), wait_secs=wait_secs)
 
 
@@ -131,7 +131,7 @@ SHARED = {
     "server_invites": "peer_invites",
     "mirror_renewals": "mirror_renewals",
 }
-"""Windows that replicas share, by their names on the bus."""
+"""The windows that replicas share, by name on the bus."""
 
 
 def rates(settings: Settings) -> dict[str, tuple[int, float]]:
@@ -179,10 +179,10 @@ class Service:
     address_repeats: SlidingWindow  # key: limit_key of the client's address; repeated posts
     user_writes: SlidingWindow  # key: user id; changes other than messages
     user_reads: SlidingWindow  # key: user id; read positions
-    user_queries: TokenBucket  # key: user id; reads of what is stored
+    user_queries: TokenBucket  # key: user id; reads of stored data
     user_typing: SlidingWindow  # key: user id
     user_searches: SlidingWindow  # key: user id
-    user_owner_reads: SlidingWindow  # key: user id; reads that are passed on to the owner of a mirrored guild
+    user_owner_reads: SlidingWindow  # key: user id; reads forwarded to the owner of a mirrored guild
     address_logins: SlidingWindow  # key: limit_key of the client's address; login and register
     account_logins: SlidingWindow  # key: limit_key of the client's address, and the username key
     address_refreshes: SlidingWindow  # key: limit_key of the client's address
@@ -192,17 +192,17 @@ class Service:
     peer_proposals: SlidingWindow  # key: server
     peer_joins: SlidingWindow  # key: server
     peer_invites: SlidingWindow  # key: server
-    mirror_renewals: SlidingWindow  # key: owner and guild id; mirrors that began anew because their owner says so
+    mirror_renewals: SlidingWindow  # key: owner and guild id; restarts of mirrors because of the owner's new epoch
     peer_snapshots: SlidingWindow  # key: server and guild id
-    peer_discoveries: SlidingWindow  # key: ""; of all servers together
+    peer_discoveries: SlidingWindow  # key: ""; all servers together
     address_discoveries: SlidingWindow  # key: limit_key of the client's address
     sockets: StreamLimiter
     peers: KnownPeers
     mirrored: MirroredChannels
     upkeep: Upkeep
     promptness: Promptness
-    deliveries: ServerSlots[None]  # that are being taken
-    retired_signers: tuple[EventSigner, ...] = ()  # of keys that were replaced; they sign the keys document
+    deliveries: ServerSlots[None]  # being processed
+    retired_signers: tuple[EventSigner, ...] = ()  # with replaced keys; they also sign the keys document
 
     @classmethod
     def create(
@@ -214,7 +214,7 @@ class Service:
         retired_signers: tuple[EventSigner, ...] = (),
         workers: int = 1,
     ) -> Service:
-        """Create the state from the settings. The total of streams is divided among `workers`."""
+        """Create the state from the settings. `workers` share the total of streams."""
         websocket = settings.websocket
         sockets = StreamLimiter(
             -(-websocket.max_connections // workers),
@@ -239,15 +239,15 @@ class Service:
 
     @property
     def signers(self) -> tuple[EventSigner, ...]:
-        """The keys of this server whose private half it holds, the current one first."""
+        """The keys of this server with a private half here, the current one first."""
         return (self.signer, *self.retired_signers) if self.signer is not None else ()
 
     def shared_windows(self) -> dict[str, SlidingWindow]:
-        """Return the windows that replicas share, by their names on the bus."""
+        """Return the windows that replicas share, by name on the bus."""
         return {name: getattr(self, window) for name, window in SHARED.items()}
 
     def apply(self, settings: Settings) -> None:
-        """Replace the settings; earlier admissions still count."""
+        """Replace the settings. Earlier admissions still count."""
         self.settings = settings
         for name, (limit, secs) in rates(settings).items():
             window: SlidingWindow | TokenBucket = getattr(self, name)
@@ -255,11 +255,14 @@ class Service:
 
 
 def _counter(name: str) -> type[SlidingWindow | TokenBucket]:
-    return TokenBucket if name == "user_queries" else SlidingWindow  # thousands of times of each user are not kept
+    return TokenBucket if name == "user_queries" else SlidingWindow  # avoids storing thousands of times per user
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):
-    """`now`: monotonic seconds. `wall_ms`: UTC milliseconds. `entropy(n)`: n random bytes for ids and codes."""
+    """The context of one operation.
+
+    `now`: monotonic seconds. `wall_ms`: UTC milliseconds. `entropy(n)`: n random bytes for ids and codes.
+    """
 
     now: float
     wall_ms: int

@@ -79,16 +79,16 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("logs", problem),))
     keys = yield from keys_for_events(call.ctx, owner)
     has_all_keys, has_new_keys, is_flooding = False, False, False
-    told: dict[str, bool] = {}  # guilds of which it was asked whether they are the sender's now
+    told: dict[str, bool] = {}  # by guild: whether the sender is found to own it now
     places: list[MirrorPlace] = []
     purged: list[str] = []
     for part in body.logs:
         outcome = yield from _take(call, part, keys)
-        if isinstance(outcome, str) and not has_all_keys:  # perhaps signed here with a key that was replaced
+        if isinstance(outcome, str) and not has_all_keys:  # may be signed with a replaced key of this server
             keys, has_all_keys = (yield from with_own_past(call.ctx, keys)), True
             outcome = yield from _take(call, part, keys)
         if outcome == unsigned_by(owner) and not has_new_keys:
-            has_new_keys = True  # one of the owner's replicas may have its new key before the others
+            has_new_keys = True  # a replica of the owner may use a new key before the others
             if (yield from read_keys_again(call.ctx, owner)):
                 keys = yield from with_own_past(call.ctx, (yield from keys_for_events(call.ctx, owner)))
                 outcome = yield from _take(call, part, keys)
@@ -218,9 +218,8 @@ def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operat
     snapshot = yield from read_snapshot(owner, guild_id)
     tenure = yield from FindTenure(guild_id=guild_id)
     if snapshot is not None and tenure is not None and snapshot.term < tenure.term:
-        told = yield from tell_of_owner(
-            guild_id, owner
-        )  # it may not know yet that another owner has given the guild up
+        # The owner may not know yet that another owner has given the guild up.
+        told = yield from tell_of_owner(guild_id, owner)
         snapshot = snapshot if told is False else (yield from read_snapshot(owner, guild_id)) if told else None
     if snapshot is None:
         return False

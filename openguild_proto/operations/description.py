@@ -1,4 +1,4 @@
-"""Descriptions of the server for machines: OpenAPI for its routes, AsyncAPI for its sockets."""
+"""Machine-readable descriptions of the server: OpenAPI for its routes, AsyncAPI for its sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCUMENT = Media(JSON, {"type": "object"})
 
 
 def describing(routes: Callable[[], Iterable[Route]]) -> tuple[Route, ...]:
-    """Return the routes that describe `routes`, a callable because these are some of them."""
+    """Return the routes that describe `routes`, a callable because the result is part of them."""
 
     @cache
     def openapi_document(version: str) -> bytes:

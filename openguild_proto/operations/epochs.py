@@ -29,7 +29,7 @@ def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: in
 
 
 def newest_place(access: ChannelAccess) -> LogPlace:
-    """Return the place at which a channel's log ends."""
+    """Return the head of a channel's log."""
     return LogPlace(access.channel.channel_id, access.channel.epoch, access.head)
 
 

@@ -1,4 +1,4 @@
-"""Assembles examples of bodies from the examples of their members."""
+"""Builds examples of bodies from the examples of their members."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BY_PATTERN = {
 
 
 def example_of(schema: Schema, schemas: Mapping[str, Schema]) -> Any:
-    """Return a value that fits `schema`: of an object, what is required and what has an example of its own."""
+    """Return a value that fits `schema`. An object has its required members and those with an example of their own."""
     if "$ref" in schema:
         return example_of(schemas[schema["$ref"].removeprefix(SCHEMA_PREFIX)], schemas)
     for key in ("examples", "enum"):
@@ -37,7 +37,7 @@ def example_of(schema: Schema, schemas: Mapping[str, Schema]) -> Any:
         return example_of(schema["anyOf"][0], schemas)
     match schema.get("type"):
         case "object":
-            required = schema.get("required", ())  # of `anyOf`, members with examples satisfy one
+            required = schema.get("required", ())  # for `anyOf`, the members with examples satisfy one
             return {
                 name: example_of(member, schemas)
                 for name, member in schema.get("properties", {}).items()

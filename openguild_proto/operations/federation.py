@@ -27,7 +27,7 @@ CACHE = (("cache-control", "public, max-age=300"),)
 
 
 class WellKnown(msgspec.Struct, frozen=True, gc=False):
-    """The address of a server for others, and the versions of federation that it speaks."""
+    """The address of a server for others, and its versions of federation."""
 
     base_url: str
     versions: tuple[str, ...]
@@ -43,7 +43,7 @@ def unless_federated(settings: Settings) -> ErrorCode | None:
     refused_by=unless_federated, errors=(ErrorCode.NOT_IMPLEMENTED,), response_headers=("Cache-Control",),
 )  # fmt: skip
 def well_known(call: Call[None, None]) -> Operation[Response]:
-    """Respond with the base URL of the configuration."""
+    """Return the configured base URL."""
     yield from ()
     return Response.json(WellKnown(call.ctx.service.settings.federation.own_base_url, (VERSION,)), headers=CACHE)
 
@@ -69,7 +69,7 @@ def published_keys(call: Call[None, None]) -> Operation[Response]:
     client=False,
 )  # fmt: skip
 def ping(call: Call[None, None]) -> Operation[Response]:
-    """Respond with the clock of this server."""
+    """Return the clock of this server."""
     yield from ()
     ctx = call.ctx
     return Response.json(Pong(ctx.service.settings.federation.server_name, from_millis(ctx.wall_ms)))

@@ -21,7 +21,7 @@ from openguild_proto.timestamps import from_millis
 
 
 class Authenticated(NamedTuple):
-    """The user of a gateway socket, and the facts that `ready` tells them."""
+    """The user of a gateway socket, and the contents of `ready`."""
 
     claims: Claims
     ready: Ready
@@ -54,10 +54,10 @@ def authenticate_gateway(ctx: Context, token: str, *, renews: bool = False) -> O
     user_id = claims.user_id
     user = ReadyUser(user_id, claims.username or user_id)
     session = ReadySession(claims.session_id, from_millis(claims.expires_at_us // 1_000))
-    if renews:  # clients may do it often, and a user may have a thousand guilds
+    if renews:  # may be frequent, and a user may have a thousand guilds
         return Authenticated(claims, Ready(user, session, [], []))
     account = yield from FindAccountPlaces(user_id=user_id)
-    if account is None:  # deleted since
+    if account is None:  # deleted meanwhile
         raise unauthorized(TokenProblem.REVOKED)
     heads = [LogHead(log_name(LogKind.USER, user_id), account.place.epoch, account.place.sequence)]
     heads += [

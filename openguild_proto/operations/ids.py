@@ -18,5 +18,5 @@ def new_code(ctx: Context) -> str:
 
 
 def new_nonce(ctx: Context) -> str:
-    """Return a nonce of 96 random bits, which makes two equal texts of one millisecond differ."""
+    """Return a nonce of 96 random bits, so that two equal texts in one millisecond differ."""
     return encode_unpadded(ctx.entropy(12))

@@ -31,7 +31,7 @@ def _parse_event_id(text: str) -> str | None:
     query=(UNREAD, *paged_by(_parse_event_id, EVENT_ID_PATTERN.strip("^$"))), response_headers=(NEXT_AFTER,),
 )  # fmt: skip
 def list_inbox(call: Call[None, None]) -> Operation[Response]:
-    """List the messages that mention the caller, newest first; reading their channel clears them."""
+    """List the messages that mention the caller, newest first. Reading their channel marks them as read."""
     page = asked_page(call.query)
     after = yield from start_of(page, _no_line)
     unread = call.query.get("unread", False)

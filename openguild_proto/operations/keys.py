@@ -1,4 +1,4 @@
-"""The server's public keys, with which anybody verifies its events (PROTOCOL 6.8)."""
+"""The server's public keys, with which anybody can verify its events (PROTOCOL 6.8)."""
 
 from __future__ import annotations
 

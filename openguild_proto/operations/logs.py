@@ -73,7 +73,7 @@ def _page_of(query: Mapping[str, Any]) -> PageBounds | None:
     page_of=_page_of, limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Read a page of a channel's log, oldest first, of about a MiB at most."""
+    """Read a page of a channel's log, oldest first, of at most about a MiB."""
     channel, place = call.access.channel, newest_place(call.access)
     older = yield from _read_older(call, channel.origin, place, channel.base_sequence or 0)
     if isinstance(older, Response):
@@ -155,7 +155,7 @@ def _check_page(query: Mapping[str, Any], newest: LogPlace) -> None:
 
 
 def _within_bytes(page: Sequence[tuple[int, bytes]], *, keep_newest: bool) -> Sequence[tuple[int, bytes]]:
-    """Return the part of the page within MAX_PAGE_BYTES, as `_bounded`."""
+    """Return the part of the page within MAX_PAGE_BYTES, as `_bounded` does."""
     if keep_newest:
         return page[len(page) - count_within_bytes([wire for _, wire in reversed(page)]) :]
     return page[: count_within_bytes([wire for _, wire in page])]

@@ -44,7 +44,7 @@ def _find_member(guild_id: str, user_id: str) -> Operation[MemberRecord]:
     rights=in_guild(Permission.READ), query=PAGE, response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_members(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """List the members of a guild, by joining time."""
+    """List the members of a guild, by join time."""
     page = asked_page(call.query)
 
     def find(user_id: str) -> Operation[PageCursor | None]:

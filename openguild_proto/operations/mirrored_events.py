@@ -1,4 +1,4 @@
-"""Checks the events of another server's log, for a mirror (PROTOCOL 16.8)."""
+"""Verifies the events of another server's log, for a mirror (PROTOCOL 16.8)."""
 
 from __future__ import annotations
 

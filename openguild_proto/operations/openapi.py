@@ -153,12 +153,12 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
 
 
 def documented_path(route: Route) -> str:
-    """Return the one path under which a route is described."""
+    """Return the one path under which a route is documented."""
     return (CLIENT_PREFIX if route.client else "") + route.template
 
 
 def operation_id(route: Route) -> str:
-    """Return the name of an operation, for generated clients: letters, digits and underscores."""
+    """Return the name of an operation for generated clients: letters, digits and underscores."""
     if route.status != 501:
         return route.operation.__name__
     words = [word.strip("{}").replace("-", "_") for word in route.template.split("/")[1:]]

@@ -62,7 +62,7 @@ def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: 
     """Follow the valid statements, one after the other. False: none is valid."""
     here = ctx.service.settings.federation.server_name
     chain = sorted(handovers, key=lambda each: each.term)[:MAX_FOLLOWED_HANDOVERS]
-    if chain and chain[-1].to == here:  # it came back here
+    if chain and chain[-1].to == here:  # the guild came back here
         return False
     is_followed = False
     for told in chain:

@@ -53,12 +53,12 @@ from openguild_proto.timestamps import to_millis
 
 _EVENT_ID = re.compile(EVENT_ID_PATTERN)
 _TYPE = re.compile(r"[!-~]{1,64}", re.ASCII)
-_SENDER = re.compile(r"[!-~]{1,255}", re.ASCII)  # a user, or the server
-_MISLEADING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")  # line breaks, directions
+_SENDER = re.compile(r"[!-~]{1,255}", re.ASCII)  # a user or the server
+_MISLEADING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")  # line breaks, directional marks
 _CHAIN_BYTES = 32
 _SIGNATURE_BYTES = 64
 _KEY_NAME = re.compile(r"ed25519:[A-Za-z0-9_.:-]{1,64}", re.ASCII)  # PROTOCOL 16.1.3
-_MAX_USES = 2**31 - 1  # PostgreSQL's integer; an invite without a bound may be used so often
+_MAX_USES = 2**31 - 1  # PostgreSQL's integer; the uses of an unlimited invite
 
 
 def cost_problem(event: CanonicalEvent) -> str | None:
@@ -106,7 +106,7 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
     if event.event_type in SAID_BY_USERS and not _is_of_its_sender(event, content):
         return "it is not of its sender"
     match content:
-        case UnknownContent():  # readers of a page would look into it
+        case UnknownContent():  # readers of a page would parse it
             well_formed = event.event_type not in SAID_BY_USERS
         case MessageContent(content=text, mentions=named):
             well_formed = _is_text(text) and (named is None or _may_be_mentioned(named))
@@ -156,7 +156,7 @@ def member_problem(member: MirroredMember) -> str | None:
 
 
 def invite_problem(invite: RemoteInvite) -> str | None:
-    """Return why an invite cannot be shown; None: it can."""
+    """Return why an invite cannot be shown, or None."""
     if not _is_uuid(invite.guild_id) or not _is_name(invite.guild_name) or not _is_count(invite.member_count):
         return "it leads to no guild"
     return _bounds_problem(invite)
@@ -179,7 +179,7 @@ def _bounds_problem(invite: RemoteInvite | PassedInvite) -> str | None:
 
 
 def is_answer(answer: ProposalAnswer) -> bool:
-    """Whether an answer to a proposal may be shown to the user who posted."""
+    """Return whether the response to a proposal may be shown to the user who posted."""
     at_ms, sequence = answer.created_at_ms, answer.sequence
     return (
         _EVENT_ID.fullmatch(answer.event_id) is not None
@@ -221,7 +221,7 @@ def _has_many_values(content: Any) -> bool:
 
 
 def _is_signature(text: str) -> bool:
-    """Whether a text is a signature in its one form."""
+    """Return whether a text is a signature in canonical base64."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
@@ -320,4 +320,4 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "target": lambda text: _EVENT_ID.fullmatch(text) is not None,
     "reply_to": lambda text: _EVENT_ID.fullmatch(text) is not None,
 }
-"""Members of contents of any type, by their names."""
+"""Checks of members of contents of any type, by name."""

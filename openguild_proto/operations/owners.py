@@ -1,4 +1,4 @@
-"""Asks the owner server of a mirrored guild: to join, to post, to change, to read older things (PROTOCOL 16.5 to 16.7)."""
+"""Requests to the owner server of a mirrored guild: join, post, change, read older events (PROTOCOL 16.5 to 16.7)."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer, Us
 
 T = TypeVar("T")
 
-_VALUE = re.compile(r"[!-~]{1,256}", re.ASCII)  # of a header: an epoch, a place, a cursor
+_VALUE = re.compile(r"[!-~]{1,256}", re.ASCII)  # of a header: an epoch, a position, a cursor
 
 CODES = {code.spec.code: code for code in ErrorCode}
 OURS = frozenset({401, 500, 501, 502, 503, 504})
 """Statuses of an owner that are about servers, and not about the user's request."""
 
-MAX_WAIT_MS = 3_600_000  # ours: that an owner may ask of a user
-CHECK_SECS = 3.0  # ours: for a question within the answer to another server
-MAX_DETAILS = 20  # ours: of a refusal
+MAX_WAIT_MS = 3_600_000  # ours: maximum accepted wait for a user
+CHECK_SECS = 3.0  # ours: for a question while another server waits for a response
+MAX_DETAILS = 20  # ours: in an error
 
 
 class _Problem(msgspec.Struct):
@@ -108,12 +108,12 @@ def is_mirrored(server: str, log_id: str) -> Operation[bool | None]:
 
 
 def offline(wait_secs: float | None = None) -> Refusal:
-    """Return the refusal 503 `guild_offline`: the owner cannot be reached, or cannot answer."""
+    """Return the error 503 `guild_offline`: the owner cannot be reached, or gave no valid response."""
     return Refusal(ErrorCode.GUILD_OFFLINE, wait_secs=wait_secs if wait_secs is not None else OWNER_RETRY_SECS)
 
 
 def refusal_of(status: int, body: bytes) -> Refusal:
-    """Return the refusal of an owner as one of this server."""
+    """Convert the error of an owner to one of this server."""
     if len(body) > MAX_SHORT_ANSWER_BYTES:
         return offline()
     try:
@@ -249,7 +249,7 @@ def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operatio
         raise
     headers = {name.lower(): value for name, value in answer.headers}
     epoch, head = headers.get(EPOCH_HEADER), headers.get(LOG_HEAD.lower())
-    if epoch is None:  # no page of the log
+    if epoch is None:  # not a page of the log
         return answer
     if epoch != str(here.epoch):
         return offline()
@@ -297,7 +297,7 @@ def propose(
     if not is_answer(answer):
         raise offline()
     if answer.event_id != built.event_id and not (answer.repeated or answer.sequence is None):
-        raise offline()  # an answer to another question
+        raise offline()  # a response to another request
     if answer.event is not None and answer.sequence is not None and not answer.repeated:
         yield from _keep(call.ctx, access, server, answer)
     return answer
@@ -306,7 +306,7 @@ def propose(
 def _keep(ctx: Context, access: ChannelAccess, server: str, answer: ProposalAnswer) -> Operation[None]:
     channel = access.channel
     if answer.epoch != channel.epoch:
-        return  # its owner has gone on in another epoch, which the delivery begins
+        return  # the owner has a new epoch; the delivery restarts the mirror
     place = LogPlace(channel.channel_id, channel.epoch, answer.sequence or 0)
     here = ctx.service.settings.federation.server_name
     keys = yield from keys_for_events(ctx, server)
@@ -322,7 +322,7 @@ def _keep(ctx: Context, access: ChannelAccess, server: str, answer: ProposalAnsw
         )
         receipt = decode_unpadded(answer.receipt) if answer.receipt is not None else None
     except (UnverifiedEvent, ValueError):
-        return  # the delivery tells
+        return  # the delivery brings the event
     yield from MirrorEvents(
         origin=server,
         guild_id=channel.guild_id,

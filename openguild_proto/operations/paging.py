@@ -1,7 +1,7 @@
 """Paging of lists (PROTOCOL 3.5): `?limit&after`, and the next page's `after` in `X-Next-After`.
 
-A cursor holds the sort key of the last line, so it works after that row is deleted, and reveals no row that the caller
-cannot see. Clients of the previous release send the last line's id, which must be in the list.
+A cursor has the sort key of the last entry, so it still works after that row is deleted, and reveals no row that the caller
+cannot see. Clients of the previous release send the last entry's id, which must be in the list.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CURSOR = re.compile(r"([0-9]{1,15})\.(.{1,64})", re.ASCII)
 
 
 class Page(NamedTuple):
-    """The requested page: `limit` lines after `after`, a cursor or the id of a line."""
+    """The requested page: `limit` entries after `after`, a cursor or the id of an entry."""
 
     limit: int
     after: PageCursor | str | None
@@ -45,7 +45,7 @@ def parse_cursor(text: str, parse_key: Callable[[str], str | None]) -> PageCurso
 
 
 def paged_by(parse_key: Callable[[str], str | None], key_pattern: str) -> tuple[Parameter, ...]:
-    """Return the query parameters of a list. `parse_key` parses the id of a line, which `key_pattern` describes."""
+    """Return the query parameters of a list. `parse_key` parses the id of an entry, which `key_pattern` describes."""
 
     def parse_after(name: str, text: str) -> PageCursor | str:
         after = parse_cursor(text, parse_key) or parse_key(text)
@@ -67,7 +67,7 @@ def asked_page(query: Mapping[str, Any]) -> Page:
 
 
 def start_of(page: Page, find: Callable[[str], Operation[PageCursor | None]]) -> Operation[PageCursor | None]:
-    """Return the cursor of the page. `find(id)` returns the cursor of a line that the caller may see. Raises Refusal."""
+    """Return the cursor of the page. `find(id)` returns the cursor of an entry that the caller may see. Raises Refusal."""
     if not isinstance(page.after, str):
         return page.after
     place = yield from find(page.after)
@@ -102,7 +102,7 @@ def page_response(
     header: str = NEXT_AFTER,
     headers: Headers = (),
 ) -> Response:
-    """Return the response with an array. `records` were read with `page.limit + 1`, which shows whether a page follows."""
+    """Return the response with an array. `records` has up to `page.limit + 1` entries, to show whether another page follows."""
     shown = records[: page.limit]
     following = ((header.lower(), _cursor(place(shown[-1]))),) if len(records) > page.limit else ()
     return Response.json([show(record) for record in shown], headers=(*following, *headers))

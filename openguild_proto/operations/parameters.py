@@ -25,7 +25,7 @@ SEQUENCE: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": MAX_SEQU
 
 
 def page_limit(most: int, default: int) -> Parameter:
-    """Return the parameter `limit` of a page, from 1 to `most`. A value beyond these bounds is no error."""
+    """Return the parameter `limit` of a page, from 1 to `most`. Values out of range are clamped."""
 
     def parse_limit(name: str, text: str) -> int:
         return min(max(parse_clamped(name, text), 1), most)
@@ -41,12 +41,12 @@ def _parse_boolean(name: str, text: str) -> bool:
 
 
 def switch(name: str, text: str) -> Parameter:
-    """Return a parameter that is true or false; absent: false."""
+    """Return a boolean parameter, false if absent."""
     return Parameter(name, {"type": "boolean", "default": False}, text, _parse_boolean)
 
 
 def parse_sequence(name: str, text: str) -> int:
-    """Parse a sequence, 0 included. Raises Refusal."""
+    """Parse a sequence, including 0. Raises Refusal."""
     return _at_least(0, name, parse_integer(name, text), "must not be negative")
 
 

@@ -1,4 +1,4 @@
-"""Describes the parameters of paths, for the OpenAPI document."""
+"""Describes path parameters, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ PATH_PARAMETERS: dict[str, dict[str, Any]] = {
         *_TEXTS.items(),
     )
 }
-"""Description and schema of each, by name."""
+"""The description and schema of each parameter, by name."""

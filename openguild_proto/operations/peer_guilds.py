@@ -1,4 +1,4 @@
-"""Answers other servers about guilds of this one: invites, joins, snapshots, requests of their users (PROTOCOL 16.5, 16.7)."""
+"""Serves other servers with guilds of this one: invites, joins, snapshots, requests of their users (PROTOCOL 16.5, 16.7)."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def join(call: Call[JoinRequest, None], code: str) -> Operation[Response]:
 
 
 def _spend_snapshot(call: Call[Any, Any], guild_id: str) -> None:
-    """Count a snapshot of the guild for the server: one of 50,000 members takes seconds. Raises Refusal 429."""
+    """Count a snapshot of the guild for the server, because a large one takes seconds. Raises Refusal 429."""
     spend(call.ctx, call.ctx.service.peer_snapshots, f"{call.server.server} {guild_id}")
 
 
@@ -151,7 +151,7 @@ def user_request(call: Call[UserRequest, None]) -> Operation[RunAs]:
     require_unrestricted(ctx, call.server, reads=body.method == "GET")
     spend(ctx, ctx.service.peer_proposals, server)
     user = checked_user(body.user)
-    if call.server.verdict.standing is Standing.QUARANTINE:  # names are new things
+    if call.server.verdict.standing is Standing.QUARANTINE:  # a new name is a change, too
         yield from _require_known(user, server)
     else:
         yield from KnowRemoteUser(peer=server, user=user, now_ms=ctx.wall_ms)

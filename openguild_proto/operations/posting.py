@@ -1,4 +1,4 @@
-"""Posts an event of any type into a channel: once per nonce, within the message limits (PROTOCOL 7.4, 7.5)."""
+"""Posts an event of any type to a channel: once per nonce, within the message limits (PROTOCOL 7.4, 7.5)."""
 
 from __future__ import annotations
 
@@ -45,10 +45,14 @@ def post_event(
     `mentions` that the author's permissions and `allowed` admit (None: all of them).
     `fingerprint`: 32 bytes, a hash of the values that a repeat must share with the first post.
 
+    If the caller has not checked the permission, the transaction that stores the event does.
+    `members`: the event's content. Adds the author, a nonce, so that equal contents are different events, and those of
+    `mentions` that the author's rights and `allowed` permit (None: all of them).
+    `fingerprint`: 32 bytes, a hash of the values that a repeat must share with the first post.
     In a mirrored channel the owner server decides (PROTOCOL 16.6).
 
     A repeat of a nonce gets the response of the first post; nothing is stored or sent. So a client may retry after a lost
-    response. Repeats have wider limits of their own, beyond which they count as messages.
+    response. Repeats have higher limits of their own, beyond which they count as messages.
     """
     ctx, request, claims, service = call.ctx, call.request, call.claims, call.ctx.service
     refusal = _limit_messages(ctx, claims.user_id, request.client_address)
@@ -157,7 +161,7 @@ def _decided(answer: ProposalAnswer, change: Change | None) -> Response:
 
 
 def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
-    """Charge both windows, or neither and return the refusal."""
+    """Charge both windows; or none, and return the refusal."""
     service = ctx.service
     return _charge(
         ctx,
@@ -167,13 +171,13 @@ def _limit_messages(ctx: Context, user_id: str, address: str) -> Refusal | None:
 
 
 def _refund(ctx: Context, user_id: str, address: str) -> None:
-    """Take back what `_limit_messages` charged."""
+    """Undo what `_limit_messages` charged."""
     ctx.service.user_messages.refund(user_id)
     ctx.service.address_messages.refund(limit_key(address))
 
 
 def _admit_repeat(ctx: Context, user_id: str, address: str) -> bool:
-    """Charge the windows of repeats, or neither and return False."""
+    """Charge the windows of repeats; or none, and return False."""
     service = ctx.service
     refusal = _charge(
         ctx,

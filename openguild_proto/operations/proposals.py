@@ -80,7 +80,7 @@ def propose_event(call: Call[Proposal, None], log_id: str) -> Operation[Response
 
 
 def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str) -> Operation[ProposalAnswer]:
-    """Append a proposed event, or return the answer to the first of its repeats. Raises Refusal."""
+    """Append a proposed event, or return the first response to a repeat. Raises Refusal."""
     require_unrestricted(ctx, caller)
     spend(ctx, ctx.service.peer_proposals, caller.server)
     user = checked_user(body.user)
@@ -103,7 +103,7 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     _check_said(event, content, user, said, access)
     countersigned = _countersigned(ctx, event, caller.server, keys)
     problem = event_problem(event, content, countersigned, ctx.wall_ms)
-    if problem is not None:  # mirrors would not take it, nor anything behind it
+    if problem is not None:  # mirrors would refuse it and all later events
         raise _problem(problem)
     outcome = yield from AppendEvent(
         author=Author(user.user_id),

@@ -52,7 +52,7 @@ def describe_readiness(
 
 
 def describe_bus(name: str, title: str, problem: str | None) -> ComponentState:
-    """Return the component of a bus. `problem` continues a sentence that begins with `title`; None: there is none."""
+    """Return the component of a bus. `problem` continues a sentence that begins with `title`; None: no problem."""
     return _component(name, problem is None, "connection established", f"{title} {problem}")
 
 
@@ -81,7 +81,7 @@ def _component(name: str, good: bool, yes: str, no: str) -> ComponentState:
 
 
 def describe_change(before: StorageHealth, now: StorageHealth) -> tuple[str, str] | None:
-    """Return the level and the line of the log for a change of the store's health; None if there is nothing to say."""
+    """Return the level and text of the log line for a change of the store's health, or None."""
     if (now.database, now.writable, now.cause) == (before.database, before.writable, before.cause):
         return None
     if not now.database:

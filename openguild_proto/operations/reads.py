@@ -41,7 +41,7 @@ def list_unread(call: Call[None, None]) -> Operation[Response]:
     def find(channel_id: str) -> Operation[PageCursor | None]:
         access = yield from FindChannelAccess(channel_id=channel_id, user_id=user_id)
         if access is None or (access.guild_role is None and access.channel_role is None):
-            return None  # readable by a server role, but not in the list
+            return None  # readable because of a server role, but not in the list
         return PageCursor(access.channel.created_at_ms, channel_id)
 
     after = yield from start_of(page, find)

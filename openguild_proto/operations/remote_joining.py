@@ -1,4 +1,4 @@
-"""Joins guilds of other servers: an invite is written `code@server` (PROTOCOL 16.5)."""
+"""Joins guilds of other servers by invites of the form `code@server` (PROTOCOL 16.5)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from openguild_proto.policy.invites import parse_code
 from openguild_proto.records import LogPlace, MemberRecord
 from openguild_proto.schemas.between_servers import JoinAnswer, JoinRequest, RemoteInvite, check_snapshot
 
-UNDONE_MS = 60_000  # PROTOCOL 16.5.12: after which a join whose answer was lost is undone
-MAX_ASKED = 4  # ours: times that the owner is asked to admit a user, while others join and leave
-MAX_MOVES = 3  # ours: of a guild, since the invite was made
+UNDONE_MS = 60_000  # PROTOCOL 16.5.12: then a join with a lost response is undone
+MAX_ASKED = 4  # ours: times that the owner is asked to admit a user, if others join and leave meanwhile
+MAX_MOVES = 3  # ours: moves of a guild since the invite was created
 
 
 def split_invite(call: Call[Any, Any], code: str) -> tuple[str, str | None]:
-    """Return the code and the server of an invite; None: this one. Raises Refusal 400."""
+    """Return the code and the server of an invite; None: this server. Raises Refusal 400."""
     code, at, server = code.partition("@")
     if not at or server == call.ctx.service.settings.server_name:
         return code, None
@@ -83,7 +83,7 @@ def require_dealings_by_invite(call: Call[Any, Any], code: str, server: str) -> 
     if peer is None or all(ruling.guild_id is None for ruling in peer.rulings):
         return
     invite, owner = yield from _find_invite(code, server)
-    if invite is not None:  # one that has expired leads nowhere
+    if invite is not None:  # an expired one has no guild to check
         yield from require_dealings(call.ctx, owner, invite.guild_id)
 
 
@@ -103,7 +103,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
     invite, server = yield from _find_invite(code, server)
     has_mirror = is_new = False
     due_ms = call.ctx.wall_ms + UNDONE_MS
-    if invite is not None:  # one that has expired admits nobody, and shows members that they are
+    if invite is not None:  # an expired one admits nobody, but tells members that they are
         if server != asked:
             yield from follow_owner(call.ctx, invite.guild_id, asked)
         yield from require_dealings(call.ctx, server, invite.guild_id)
@@ -118,16 +118,16 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             answer = yield from ask_owner(server, "POST", target, JoinRequest(user, has_mirror), JoinAnswer)
         except Refusal as refusal:
             is_refused = refusal.code is not ErrorCode.GUILD_OFFLINE
-            if invite is not None and is_new and is_refused:  # else an earlier join may still be admitted
+            if invite is not None and is_new and is_refused:  # else an earlier join may still be accepted
                 yield from EndParting(origin=server, parting=Parting(invite.guild_id, user, due_ms))
             if invite is not None and refusal.code is ErrorCode.BANNED:
                 yield from end_membership(call.ctx, server, invite.guild_id, user)
             raise
-        is_new = False  # they are admitted
+        is_new = False  # they are members now
         member, snapshot = answer.member, answer.snapshot
         is_other = invite is not None and answer.guild_id != invite.guild_id
         if member.user_id != user.user_id or is_other or member_problem(member) is not None:
-            raise offline()  # an answer to another question
+            raise offline()  # a response to another request
         if snapshot is not None and check_snapshot(snapshot) is not None:
             raise Refusal(ErrorCode.LIMIT_REACHED, "this guild is too large to be mirrored")
         if snapshot is not None and (snapshot.guild_id != answer.guild_id or snapshot_problem(snapshot) is not None):
@@ -148,7 +148,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
         if stored and snapshot is not None:
             place = yield from FindMirrorPlace(origin=server, log_id=answer.guild_id)
             if (yield from is_mirrored(server, answer.guild_id)) is False:
-                # it ended before it was here: nobody who was told of that knows this mirror
+                # The mirror ended before it was stored here, so this server was not told.
                 yield from DropMirror(origin=server, guild_id=answer.guild_id, now_ms=call.ctx.wall_ms, place=place)
                 raise Refusal(ErrorCode.NOT_FOUND)
         if stored:
@@ -161,7 +161,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
                 user.display_name,
                 timed_out_until_ms=member.timed_out_until_ms,
             )
-        # the mirror went meanwhile, or does not tell whether they are a member: it lacks events, or it began after the answer
+        # The mirror was deleted meanwhile, or lacks the events that tell whether they are a member.
         has_mirror = snapshot is not None
     raise offline()
 

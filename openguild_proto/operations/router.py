@@ -1,6 +1,6 @@
 """Matches a path to its route, in a tree of segments.
 
-Client routes are at the root and under `/client/v1`, operational ones only at the root. Metrics have the template as a
+Client routes are at the root and under `/client/v1`, operational ones only at the root. Metrics use the template as a
 label, never a path that a client chose (PROTOCOL 3.1.6).
 """
 
@@ -14,7 +14,7 @@ from openguild_proto.operations.route import Route
 from openguild_proto.schemas.decode import decode_component, parse_uuid
 
 CLIENT_PREFIX = "/client/v1"
-MAX_REMEMBERED = 4_096  # matches of paths with parameters, which a few channels have most of
+MAX_REMEMBERED = 4_096  # cached matches of paths with parameters; a few channels have most of them
 MAX_REMEMBERED_CHARS = 200  # of a path
 UUID_PARAMETERS = frozenset({"guild_id", "channel_id", "user_id", "log_id"})
 
@@ -50,7 +50,7 @@ class Router:
         self._root = _Node()
         self._fixed: dict[tuple[str, str], Matched] = {}  # by method and path, for templates without parameters
         self._remembered: dict[tuple[str, str], Matched] = {}  # by method and path
-        self._parameters: dict[str, list[tuple[int, str]]] = {}  # by template: the index and name of each
+        self._parameters: dict[str, list[tuple[int, str]]] = {}  # by template: the index and name of each parameter
         for route in routes:
             node = self._root
             parameters = self._parameters[route.template] = []
@@ -72,7 +72,7 @@ class Router:
                 self._fixed[method, path] = Matched(route, path, MappingProxyType({}))
 
     def match(self, method: str, path: str) -> Matched | BadParameter | WrongMethod | None:
-        """Return the route for `method` and the raw `path`; None: no such path. HEAD matches as GET."""
+        """Return the route for `method` and the raw `path`, or None if there is no such path. HEAD matches as GET."""
         known = self._fixed.get((method, path)) or self._remembered.get((method, path))
         if known is not None:
             return known
@@ -114,7 +114,7 @@ class Router:
         for segment in segments:
             if node is None:
                 return []
-            name = segment.replace("%40", "@")  # as clients write `@me` that quote it like a parameter
+            name = segment.replace("%40", "@")  # some clients percent-encode `@me`
             node = node.literal.get(name) or (node.parameter if segment else None)
         return [route for route in node.routes if route.client or not client] if node is not None else []
 

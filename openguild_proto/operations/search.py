@@ -29,7 +29,7 @@ from openguild_proto.schemas.fields import ID_EXAMPLE, UUID_PATTERN
 from openguild_proto.schemas.search import SearchResult
 from openguild_proto.timestamps import to_millis
 
-_PLACE = re.compile(r"(.{36}):0[0-9]{18}", re.ASCII)  # no sequence is nearly as long as a bigint
+_PLACE = re.compile(r"(.{36}):0[0-9]{18}", re.ASCII)  # sequences never reach the length of a bigint
 _MOMENT: dict[str, Any] = {
     "type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}], "examples": ["2026-11-27", "2026-11-27T12:00:00Z"],
 }  # fmt: skip

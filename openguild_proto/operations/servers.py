@@ -39,8 +39,8 @@ from openguild_proto.operations.context import Context, Limit
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
 
-SILENT_MS = 180_000  # PROTOCOL 16.5.10: owners are heard of each minute
-NONCE_MARGIN_SECS = 600  # ours: between the clocks of replicas, and for a clock that is set back
+SILENT_MS = 180_000  # PROTOCOL 16.5.10: owners have contact each minute
+NONCE_MARGIN_SECS = 600  # ours: for differing clocks of replicas, and a clock that is set back
 UNREAD_KEYS = frozenset({Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY})
 
 
@@ -54,7 +54,7 @@ class PeerCaller(NamedTuple):
 
 
 def verified_server(ctx: Context, request: Request) -> Operation[PeerCaller]:
-    """Return the server that has signed `request`. It may be denied: see `require_admitted`. Raises Refusal 401, 403, 429, 501."""
+    """Return the server that signed `request`. It may be denied, see `require_admitted`. Raises Refusal 401, 403, 429, 501."""
     service = ctx.service
     policy = service.settings.federation
     if policy.mode is Mode.OFF or service.signer is None:
@@ -67,7 +67,7 @@ def verified_server(ctx: Context, request: Request) -> Operation[PeerCaller]:
         signed, peer = yield from _verified(ctx, request, claim)
         verdict = judge(policy, claim.server, peer)
         is_heard = verdict.standing is not Standing.DENY and service.peer_requests.peek(claim.server, ctx.now) is None
-        if is_heard:  # else it is refused without a change of the store
+        if is_heard:  # else it is refused without a write to the store
             yield from _remember_nonce(ctx, claim)
     except SignatureFault as fault:
         raise _invalid(fault.reason) from None
@@ -109,7 +109,7 @@ def _verified(ctx: Context, request: Request, claim: Claim) -> Operation[tuple[S
     except SignatureFault as fault:
         if fault.reason not in UNREAD_KEYS:
             raise
-        if verdict.standing is Standing.DENY:  # nothing is fetched for a server that is denied
+        if verdict.standing is Standing.DENY:  # a denied server's keys are not fetched
             raise denied(verdict) from None
         if not known.may_try(claim.server, ctx.now):
             raise SignatureFault(fault.reason if keys else Fault.UNKNOWN_SERVER) from None
@@ -124,9 +124,9 @@ def _verified(ctx: Context, request: Request, claim: Claim) -> Operation[tuple[S
 def _discovered(
     ctx: Context, request: Request, server: str, peer: Peer | None, *, required: bool
 ) -> Operation[Peer | None]:
-    """Read the keys of a server. None: they cannot be read, and are not `required`. Raises SignatureFault, Refusal 429.
+    """Read the keys of a server. Return None if that fails and they are not `required`. Raises SignatureFault, Refusal 429.
 
-    Strangers have a limit, all together and those of one address: anybody may claim any name.
+    Unknown servers share a limit, and those from one address another, because anybody may claim any name.
     """
     known = ctx.service.peers
     if (peer is None or not peer.contacted_ms) and not known.is_trying(server):
@@ -268,7 +268,7 @@ def require_dealings(ctx: Context, server: str, guild_id: str | None) -> Operati
 
 
 def denied(verdict: Verdict) -> Refusal:
-    """Return the refusal 403 with the operator's reason."""
+    """Return the error 403 with the operator's reason."""
     code = ErrorCode.SERVER_QUARANTINED if verdict.standing is Standing.QUARANTINE else ErrorCode.SERVER_DENIED
     return Refusal(code, f"{code.spec.message}: {verdict.reason}" if verdict.reason else None)
 

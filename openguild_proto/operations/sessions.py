@@ -69,7 +69,7 @@ def login(call: Call[Login, None]) -> Operation[Response]:
         access_expires_ms=tokens.access_expires_ms,
         refresh_expires_ms=tokens.refresh_expires_ms,
     )
-    if not opened:  # the password has been changed since it was verified
+    if not opened:  # the password was changed after it was verified
         raise _not_logged_in(user)
     return tokens.response(user.user_id, user.username)
 
@@ -94,7 +94,7 @@ def _login_problems(
     elif not device_id:
         problems.append(FieldProblem("device.device_id", MUST))
     for field, text, problem_of in (
-        ("identifier", identifier, text_problem),  # an old account may have a name that is not allowed any more
+        ("identifier", identifier, text_problem),  # an old account may have a name that is no longer allowed
         ("device.device_id", device_id, title_problem),
         ("device.device_name", device_name or "", title_problem),
     ):
@@ -128,7 +128,7 @@ class _Tokens:
 
 
 def _presented(body: RefreshToken) -> tuple[str, bytes | None]:
-    """Return the refresh token of the body and its hash; None: it is not a token."""
+    """Return the refresh token in the body and its hash; None: not a token. Raises Refusal."""
     token = body.refresh_token.strip()
     if not token:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("refresh_token", MUST),))
@@ -145,7 +145,7 @@ def _admit_address(ctx: Context, address: str) -> Attempt:
 def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operation[RefreshFamily]:
     """Admit one more refresh, and return its family. Raises Refusal 429, or 401 for a token without an active family.
 
-    Each refresh leaves a session until its access token expires, so without a limit a family could grow until its
+    Each refresh leaves a session until its access token expires. Without a limit a family could grow until its
     revocation is slow.
     """
     service = ctx.service
@@ -166,7 +166,7 @@ def _limit_refreshes(ctx: Context, address: str, refresh_hash: bytes) -> Operati
 def refresh(call: Call[RefreshToken, None]) -> Operation[Response]:
     """Exchange a refresh token for its successor, atomically.
 
-    A repeat within the grace gets the same successor; an older used token revokes its family.
+    A repeat within the grace period gets the same successor. An older used token revokes its family.
     """
     ctx, request = call.ctx, call.request
     token, presented = _presented(call.body)

@@ -1,4 +1,4 @@
-"""Opens streams, and checks again whether they may stay open (PROTOCOL 8)."""
+"""Opens streams, and checks later whether they may stay open (PROTOCOL 8)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _of_the_caller(call: Call[Any, Any]) -> dict[str, Any]:
 
 
 def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
-    """Return the close code for a channel stream that may not stay open; None: it may."""
+    """Return the close code for a channel stream that must close, or None if it may stay open."""
     if stream.channel_id is None:
         return None
     access = yield from FindChannelAccess(channel_id=stream.channel_id, user_id=stream.user_id)
@@ -80,7 +80,7 @@ def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
     except Refusal:
         return CloseCode.MEMBERSHIP_LOST
     if stream.since is not None and stream.epoch not in (None, access.channel.epoch):
-        return CloseCode.SERVICE_RESTART  # its `since` belongs to a former log
+        return CloseCode.SERVICE_RESTART  # its `since` belongs to another log
     return None
 
 

@@ -170,7 +170,7 @@ def _read(
 def _checked(
     line: PassedEvent, place: LogPlace, owners: tuple[str, ...], here: str, keys: EventKeys, *, of_guild: bool
 ) -> HistoricEvent | None:
-    """Return an event that one of the guild's owners has signed; None: none has."""
+    """Return the event if one of the guild's owners has signed it, else None."""
     try:
         fingerprint = decode_unpadded(line.fingerprint)
     except ValueError:
@@ -202,7 +202,7 @@ def _keep(owner: str, guild_id: str, copy: LogCopy, epoch: int, lines: tuple[His
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("history", refused),))
 
 
-# --- an owner that is lost -------------------------------------------------------------------------
+# --- lost owners -----------------------------------------------------------------------------------
 
 
 def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:

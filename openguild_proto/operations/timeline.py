@@ -74,9 +74,8 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
     older = yield from _read_older(call, _lacks_older(base, page, given, limit))
     if isinstance(older, Response):
         return older
-    if older is not None and (
-        not page.messages or _begins_below(base, given)
-    ):  # it would skip messages, or seem to be the end
+    # The local page would skip messages, or look like the end.
+    if older is not None and (not page.messages or _begins_below(base, given)):
         raise older
     lines = _bounded(_lines(call, page), _nearest_first(page, given))
     return _page_response(call, page, lines)
@@ -173,7 +172,7 @@ def _lines(call: Call[None, ChannelAccess], page: MessagePage) -> list[bytes]:
 
 
 def _nearest_first(page: MessagePage, given: Mapping[str, int]) -> Iterable[int]:
-    """Return the places of the page, from where the reader continues."""
+    """Return the indices of the page, beginning where the reader continues."""
     count = len(page.messages)
     if "after" in given:
         return range(count)

@@ -45,7 +45,7 @@ class Transaction(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event that was not taken, and why."""
+    """A rejected event, and the reason."""
 
     event_id: str
     reason: str
@@ -114,7 +114,7 @@ def receive_transaction(call: Call[Transaction, None]) -> Operation[Response]:
 
 
 def _parsed(place: int, pdu: dict[str, Any]) -> CanonicalEvent:
-    """Return the event, if verifying it takes a bounded time. Raises Refusal 400."""
+    """Return the event, if the cost of verifying it is bounded. Raises Refusal 400."""
     try:
         event = msgspec.convert(pdu, CanonicalEvent)
         problem = cost_problem(event)
@@ -126,7 +126,7 @@ def _parsed(place: int, pdu: dict[str, Any]) -> CanonicalEvent:
 
 
 def _take(call: Call[Transaction, None], event: CanonicalEvent) -> Operation[str | None]:
-    """Take one event; return why it is rejected, or None."""
+    """Process one event. Return why it is rejected, or None."""
     origin, server = call.body.origin, call.server.server
     if origin != server:
         return f"received event from untrusted origin '{origin}'"

@@ -31,7 +31,7 @@ def signal_typing(call: Call[None, ChannelAccess], channel_id: str) -> Operation
     rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), body=TypingPreview, at_owner=False, for_remote=False,
 )  # fmt: skip
 def preview_typing(call: Call[TypingPreview, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Tell those who watch the channel what the caller is writing, trimmed; an empty preview: nothing any more."""
+    """Show the channel's readers what the caller is typing, trimmed. An empty preview: nothing any more."""
     preview = call.body.preview.strip()
     problem = "must not contain NUL" if "\0" in preview else None
     if len(preview) > MAX_TYPING_CHARS:

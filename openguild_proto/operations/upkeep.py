@@ -1,6 +1,6 @@
-"""Settles between a mirror and an owner what may have got lost: members who left, joins that failed, mirrors to purge.
+"""Reconciles a mirror with its owner: members who have left, failed joins, mirrors to purge.
 
-It is looked at when the owner delivers, which shows that it can be reached (PROTOCOL 16.8.15).
+Runs when the owner delivers, because it is reachable then (PROTOCOL 16.8.15).
 """
 
 from __future__ import annotations
@@ -38,16 +38,15 @@ from openguild_proto.operations.owners import CHECK_SECS, ask_owner, is_mirrored
 from openguild_proto.records import MemberChange
 from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 
-MAX_PARTINGS = 10  # in one round
-# Ours: for the owner's answer, after up to 5 seconds for finding it; a user then leaves here before their request must end.
+MAX_PARTINGS = 10  # per round
+# Ours: for the owner's response, after up to 5 s of discovery, so that a user can leave here before their request times out.
 LEAVE_SECS = 3.0
-SETTLED = frozenset(
-    {204, 404, 409}
-)  # statuses of an owner that has decided: gone, no member, the last one that owns the guild
+# Statuses with which an owner has decided: removed, not a member, last owner.
+SETTLED = frozenset({204, 404, 409})
 
 
 def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation[Response]:
-    """Let the caller leave a mirrored guild. Where its owner does not decide, they leave here, and the owner is told later.
+    """Let the caller leave a mirrored guild. If its owner does not decide, they leave here, and the owner is told later.
 
     Raises Refusal 409 for the last owner of the guild.
     """
@@ -61,14 +60,14 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
 
 
 def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int, *, even_last: bool = False) -> Operation[None]:
-    """End a membership in a mirrored guild; its owner is told later. `even_last`: also that of its last owner. Raises Refusal."""
-    tenure = yield from FindTenure(guild_id=guild_id)  # the owner may have answered that the guild has moved
+    """End a membership in a mirrored guild; its owner is told later. `even_last`: also of its last owner. Raises Refusal."""
+    tenure = yield from FindTenure(guild_id=guild_id)  # the owner may have responded that the guild has moved
     if tenure is not None and tenure.origin is not None:
         owner = tenure.origin
     copies = yield from FindCopies(owner=owner, guild_id=guild_id)
     is_coming = any(copy.copied for copy in copies or ())
     is_going = any(move.guild_id == guild_id for move in (yield from ListMoves()))
-    if is_coming or is_going:  # it is on its way between two servers, and must not go with its last member
+    if is_coming or is_going:  # a guild that is being moved must not be deleted with its last member
         raise offline()
     left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=user_id, now_ms=now_ms, even_last=even_last)
     if left is not MemberChange.DONE:
@@ -76,24 +75,24 @@ def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int, *, even_las
 
 
 def tell_left(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[bool]:
-    """Tell an owner at once that a user has left by `leave_here`. False: it cannot be reached now."""
+    """Tell an owner now that a user has left by `leave_here`. Return False if it is unreachable."""
     return (yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms)))
 
 
 def ask_to_let_go(owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
-    """Ask an owner to end a membership that `leave_here` must not end; then what it delivers ends it. Raises PeerUnavailable."""
+    """Ask an owner to end a membership that `leave_here` must not end; its delivery then ends it here. Raises PeerUnavailable."""
     yield from _ask_to_leave(owner, guild_id, user)
 
 
 def end_membership(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
-    """End the membership of a local user that the owner refuses: a restored database may have brought it back."""
+    """End the membership of a local user whom the owner refuses. A restored database may have brought it back."""
     left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=user.user_id, now_ms=ctx.wall_ms)
-    if left is MemberChange.DONE:  # they may have been let in meanwhile: the owner is to know
+    if left is MemberChange.DONE:  # they may have been admitted meanwhile, so tell the owner
         yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms))
 
 
 def keep_up(ctx: Context, owner: str) -> Operation[None]:
-    """Settle with an owner, at most once a minute: tell it who has left, and ask whether one of the mirrors is to be there."""
+    """Reconcile with an owner, at most once a minute: tell it who has left, and ask if it still delivers one of the mirrors."""
     upkeep = ctx.service.upkeep
     if not upkeep.begin(owner, ctx.now):
         return
@@ -122,9 +121,9 @@ def keep_up(ctx: Context, owner: str) -> Operation[None]:
 
 
 def _knows_its_term(owner: str, guild_id: str) -> Operation[bool]:
-    """Whether an owner knows the hand-over that made it the owner, as far as this server does.
+    """Return whether an owner knows the hand-over that made it the owner, as far as this server does.
 
-    One that does not is yet to take the guild, or was restored: nobody else may have what is mirrored here.
+    If not, it has yet to take the guild over, or was restored: then the mirror here may be the only copy.
     """
     known = yield from ListHandovers(guild_id=guild_id)
     if not known or known[-1].to != owner:
@@ -133,7 +132,7 @@ def _knows_its_term(owner: str, guild_id: str) -> Operation[bool]:
 
 
 def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
-    """Read a guild at its owner. None: it cannot be read now, or is not as an honest owner would show it."""
+    """Read a guild from its owner. None: it cannot be read now, or is not valid."""
     try:
         snapshot = yield from ask_owner(owner, "GET", f"/federation/v1/guilds/{guild_id}/snapshot", None, Snapshot)
     except Refusal:
@@ -143,7 +142,7 @@ def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
 
 
 def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str | None = None) -> Operation[None]:
-    """Note users whom the owner lists as members but who are not members here; the owner is told. `joining`: about to be one."""
+    """Store partings of users whom the owner lists as members but who are not members here. `joining`: about to be one."""
     here = ctx.service.settings.federation.server_name
     own = tuple(member.user_id for member in snapshot.members if member.origin == here and member.user_id != joining)
     if own:
@@ -151,7 +150,7 @@ def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str 
 
 
 def _look_at_unmirrored(ctx: Context, owner: str) -> Operation[None]:
-    """If an owner delivers a guild that is not here, then a user of this server is a member in the owner's eyes alone."""
+    """Check a guild that an owner delivers but that is not here: only the owner counts some local user as a member."""
     guild_id = ctx.service.upkeep.take_unmirrored(owner, ctx.now)
     if guild_id is None or (yield from FindTenure(guild_id=guild_id)) is not None:
         return
@@ -161,7 +160,7 @@ def _look_at_unmirrored(ctx: Context, owner: str) -> Operation[None]:
 
 
 def _tell(ctx: Context, owner: str, parting: Parting) -> Operation[bool]:
-    """Tell an owner that a user is no member, unless they are just joining. False: it cannot be reached."""
+    """Tell an owner that a user is not a member, unless they are just joining. Return False if it is unreachable."""
     if not (yield from ClaimParting(origin=owner, parting=parting, now_ms=ctx.wall_ms)):
         return True
     parting = replace(parting, due_ms=ctx.wall_ms + TOLD_MS)
@@ -185,9 +184,9 @@ def _ask_to_leave(owner: str, guild_id: str, user: RemoteUser) -> Operation[Peer
 
 
 def _is_of_another(ctx: Context, guild_id: str, former: str) -> Operation[bool]:
-    """Whether a guild that has moved is not mirrored here as that of its former owner, which need not be told any more.
+    """Return whether a moved guild is not mirrored here as its former owner's, which then need not be told.
 
-    The new owner is told when it delivers (PROTOCOL 16.5.14). A mirror that follows the guild takes its partings along.
+    The new owner is told when it delivers (PROTOCOL 16.5.14). A mirror that follows the guild keeps its partings.
     """
     tenure = yield from FindTenure(guild_id=guild_id)
     if tenure is None or tenure.origin != former:

@@ -48,7 +48,7 @@ def _registration_closed(settings: Settings) -> ErrorCode | None:
     errors=(ErrorCode.REGISTRATION_CLOSED, ErrorCode.USERNAME_TAKEN),
 )  # fmt: skip
 def register(call: Call[Credentials, None]) -> Operation[Response]:
-    """Open an account; all problems of name and password are reported together."""
+    """Create an account. All problems of name and password are reported together."""
     ctx, address = call.ctx, call.request.client_address
     with attempt_from(ctx, address):
         username, username_key = normalise_username(call.body.username)
@@ -69,7 +69,7 @@ def register(call: Call[Credentials, None]) -> Operation[Response]:
 
 @route("GET", "/users/me", "Who am I", {200: Me}, response_headers=LOG_PLACE, uncounted=(ErrorCode.UNAUTHORIZED,))
 def me(call: Call[None, None]) -> Operation[Response]:
-    """Show the caller's account; empty lists are omitted (PROTOCOL 4.1.4).
+    """Show the caller's account. Empty lists are omitted (PROTOCOL 4.1.4).
 
     A 401 is not counted as a rejection, because clients use this route to test a token (PROTOCOL 3.6.5).
     """
@@ -107,7 +107,7 @@ def me(call: Call[None, None]) -> Operation[Response]:
 
 @route("PATCH", "/users/@me", "Change one's profile", {200: Profile}, body=ProfileChange)
 def update_profile(call: Call[ProfileChange, None]) -> Operation[Response]:
-    """Change the name that the caller is shown by; an empty one is none but the username."""
+    """Change the caller's display name. An empty one removes it."""
     name = check_display_name(call.body.display_name)
     user = yield from SetDisplayName(author=call.claims.author, display_name=name, now_ms=call.ctx.wall_ms)
     return Response.json(Profile(user.user_id, user.username, user.display_name or user.username))
@@ -120,7 +120,7 @@ def update_profile(call: Call[ProfileChange, None]) -> Operation[Response]:
 def change_password(call: Call[PasswordChange, None]) -> Operation[Response]:
     """Change the caller's password, and end their sessions on all other devices.
 
-    A wrong current one gets 403 and not 401, which would tell the client that its token is bad (PROTOCOL 4.8.2).
+    A wrong current password gets 403 and not 401, which would mean an invalid token to the client (PROTOCOL 4.8.2).
     """
     ctx, author = call.ctx, call.claims.author
     with attempt_from(ctx, call.request.client_address):
@@ -133,13 +133,13 @@ def change_password(call: Call[PasswordChange, None]) -> Operation[Response]:
     changed = yield from ChangePassword(
         author=author, checked_hash=checked_hash, password_hash=password_hash, now_ms=ctx.wall_ms
     )
-    if not changed:  # another change came first: what was verified is no longer the password
+    if not changed:  # the password was changed after it was verified
         raise Refusal(ErrorCode.WRONG_PASSWORD)
     return Response.empty()
 
 
 def require_password(call: Call[Any, Any], password: str) -> Operation[str]:
-    """Check the caller's password, as an attempt to log in. Return the stored hash. Raises Refusal 403."""
+    """Check the caller's password; counts as a login attempt. Return the stored hash. Raises Refusal 403."""
     user = yield from FindUser(user_id=call.claims.user_id)
     if user is None:
         raise unknown_account()
@@ -150,5 +150,5 @@ def require_password(call: Call[Any, Any], password: str) -> Operation[str]:
 
 
 def unknown_account() -> Refusal:
-    """Return the refusal 401 of a token whose account is deleted (PROTOCOL 4.1.5)."""
+    """Return the error 401 for a token whose account is deleted (PROTOCOL 4.1.5)."""
     return unauthorized(TokenProblem.REVOKED)

@@ -1,1 +1,1 @@
-"""Decisions without I/O: permissions, limits, names, clocks, drains."""
+"""Decisions without I/O: permissions, limits, names, clocks and drains."""

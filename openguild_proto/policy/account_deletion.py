@@ -5,19 +5,22 @@ from __future__ import annotations
 from enum import Enum
 
 DELETED_USERNAME = "deleted"
-"""What other servers learn as the name of a user whose account is deleted, with the end of their memberships."""
+"""The name of a deleted account that other servers get with the end of its memberships."""
 
 
 class AccountDeletion(Enum):
-    """Outcome of deleting an account."""
+    """The outcome of deleting an account."""
 
     DONE = "done"
     STALE = "stale"  # the password was changed since it was verified
-    IN_GUILDS = "in_guilds"  # the user is a member of one, and must leave it first
+    IN_GUILDS = "in_guilds"  # the user must first leave their guilds
 
 
 def decide_account_deletion(*, stored_hash: str, checked_hash: str, guilds: int) -> AccountDeletion:
-    """Decide on the end of an account. `checked_hash`: what the password was verified with. `guilds`: with the user as a member."""
+    """Decide whether to delete an account.
+
+    `checked_hash`: the hash against which the password was verified. `guilds`: the number of the user's guilds.
+    """
     if stored_hash != checked_hash:
         return AccountDeletion.STALE
     return AccountDeletion.IN_GUILDS if guilds else AccountDeletion.DONE

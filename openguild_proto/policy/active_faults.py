@@ -1,4 +1,4 @@
-"""Tracks faults that last, by rounds of attempts that report those still there."""
+"""Tracks lasting faults by rounds of attempts, which report those that still exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class ActiveFaults(Generic[T]):
-    """A fault is active from its report until a whole round passes without another report of it.
+    """The active faults by key. A fault is active until a whole round passes without a report of it.
 
     A round: call `begin_round`, retry everything that may fail, wait for the results, call `end_round`. Keys come from a
     fixed set.
@@ -20,12 +20,12 @@ class ActiveFaults(Generic[T]):
         self._reported: set[str] = set()  # in the current round
 
     def report(self, key: str, fault: T) -> None:
-        """Add the fault, or replace it."""
+        """Add or replace the fault."""
         self._faults[key] = fault
         self._reported.add(key)
 
     def begin_round(self) -> None:
-        """Forget which faults were reported before."""
+        """Start a round without reports."""
         self._reported.clear()
 
     def end_round(self) -> list[str]:
@@ -53,5 +53,5 @@ class ActiveFaults(Generic[T]):
 
     @property
     def oldest(self) -> T | None:
-        """The fault that has been active for longest; None: there is none."""
+        """The fault that has been active longest, or None."""
         return next(iter(self._faults.values()), None)

@@ -1,4 +1,4 @@
-"""Parses addresses, and gives the key under which limits count an address (PROTOCOL 2.7.3)."""
+"""Parses addresses, and returns the key under which limits count an address (PROTOCOL 2.7.3)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PREFIX_BITS = 64  # RFC 6177 2: a site gets at least a /64, so one host may have
 
 
 def parse_address(text: str) -> Address | None:
-    """Parse an address; IPv4 inside IPv6 (`::ffff:192.0.2.1`, RFC 4291 2.5.5.2) is IPv4.
+    """Parse an address. An IPv4-mapped one (`::ffff:192.0.2.1`, RFC 4291 2.5.5.2) is returned as IPv4.
 
-    None: not an address, or one with a zone id, which has a meaning on one host only (RFC 4007 11.2).
+    Return None for text that is not an address, or has a zone id, which has a meaning on one host only (RFC 4007 11.2).
     """
     if "%" in text:
         return None
@@ -30,9 +30,9 @@ def parse_address(text: str) -> Address | None:
 
 
 def parse_network(text: str) -> Network:
-    """Parse a network or an address, in the form in which `parse_address` gives addresses: IPv4 inside IPv6 is IPv4.
+    """Parse a network or an address. IPv4-mapped ones are returned as IPv4, as by `parse_address`.
 
-    Raises ValueError, also for a zone id, with which no address is known here.
+    Raises ValueError, also for a zone id, because `parse_address` returns no address with one.
     """
     network = ipaddress.ip_network(text)
     if "%" in text:
@@ -44,7 +44,7 @@ def parse_network(text: str) -> Network:
 
 @lru_cache(maxsize=1_024)  # called for each request, mostly with the same few addresses
 def limit_key(address: str) -> str:
-    """Return `address`, or for IPv6 its /64. A text that is not an address, such as a socket's path, is returned as it is."""
+    """Return `address`, or for IPv6 its /64. Text that is not an address, such as a socket's path, is returned unchanged."""
     parsed = parse_address(address.partition("%")[0])
     if parsed is None:
         return address

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Refused(Enum):
-    """Why a connection is not accepted. The value is the text for the operator; None: nothing is logged."""
+    """Why a connection is refused. The value is the text for the operator; None: not logged."""
 
     DRAINING = None
     ADDRESS_FULL = "an address has as many as one may have (websocket.max_connections_per_address)"
@@ -23,22 +23,22 @@ class Refused(Enum):
 
 
 class Admission(Generic[T]):
-    """The connections of one process, oldest first; `T` is a connection.
+    """The connections of one process, oldest first. `T` is a connection.
 
-    The limit per address does not apply to trusted proxies, which bring the connections of many clients.
+    The limit per address does not apply to trusted proxies, which forward the connections of many clients.
     """
 
     def __init__(self, max_per_address: int, max_connections: int = 0) -> None:
         self.max_connections = max_connections
-        self.draining = False  # no connection is accepted any more
-        self.connections: dict[T, str] = {}  # to the limit key of its address
+        self.draining = False  # True: no connection is accepted
+        self.connections: dict[T, str] = {}  # value: the limit key of its address
         self._requests: dict[T, None] = {}  # connections that are not streams, oldest first
         self._quota = Quota(max_per_address)
 
     def check(self, address: str, *, is_trusted: bool) -> Refused | None:
-        """Return why a connection from `address` is refused; None: accept it.
+        """Return why a connection from `address` is refused, or None to accept it.
 
-        SERVER_FULL is final only if `to_shed` finds no connection that can be closed.
+        SERVER_FULL is final only if `to_shed` returns no connection to close.
         """
         if self.draining:
             return Refused.DRAINING
@@ -47,7 +47,7 @@ class Admission(Generic[T]):
         return None if len(self.connections) < self.max_connections else Refused.SERVER_FULL
 
     def to_shed(self, can_end: Callable[[T], bool]) -> T | None:
-        """Return the oldest connection without a stream that `can_end`, among the first `SHED_LOOKS`; None: there is none."""
+        """Return the oldest connection without a stream for which `can_end` is true, among the first `SHED_LOOKS`, or None."""
         return next(filter(can_end, islice(self._requests, SHED_LOOKS)), None)
 
     def opened(self, connection: T, address: str) -> None:
@@ -58,11 +58,11 @@ class Admission(Generic[T]):
         self._quota.take(key)
 
     def became_stream(self, connection: T) -> None:
-        """Note that the connection is a stream now: it is never shed."""
+        """Record that the connection is now a stream, which is never shed."""
         self._requests.pop(connection, None)
 
     def closed(self, connection: T) -> bool:
-        """Remove a connection that has ended. False: it was not known."""
+        """Remove a closed connection. Return False if it was unknown."""
         key = self.connections.pop(connection, None)
         if key is None:
             return False

@@ -8,9 +8,9 @@ from openguild_proto.limits import BACKOFF_BASE_SECS, BACKOFF_MAX_SECS
 
 
 class Backoff:
-    """Delays drawn from 0 to `min(max_secs, base_secs * 2**attempt)`, so that many clients do not come back at once.
+    """Delays drawn from 0 to `min(max_secs, base_secs * 2**attempt)`, so that many clients do not retry at once.
 
-    `jitter()` gives a number in [0, 1).
+    `jitter()` returns a number in [0, 1).
     """
 
     __slots__ = ("_attempt", "_base", "_jitter", "_max")
@@ -24,9 +24,9 @@ class Backoff:
         self._attempt = 0
 
     def next_delay(self, advised_secs: float | None = None, *, at_once: bool = False) -> float:
-        """Return the seconds to wait. Advice (`Retry-After`, a 1012 close) is a floor, to which the jitter is added.
+        """Return the seconds to wait. Advice (`Retry-After`, a 1012 close) is a minimum, to which the jitter is added.
 
-        `at_once`: nothing has failed, so the first delay has no jitter.
+        `at_once`: nothing has failed, so the first delay is zero.
         """
         ceiling = min(self._max, self._base * float(1 << min(self._attempt, 16)))
         if at_once and self._attempt == 0:

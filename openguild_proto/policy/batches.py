@@ -13,7 +13,7 @@ Ticket = TypeVar("Ticket")
 
 
 class Waiting(Generic[Item, Ticket]):
-    """A queued item, its size in bytes, and the ticket through which its caller gets the result."""
+    """A queued item, its size in bytes, and the ticket through which the caller gets the result."""
 
     __slots__ = ("item", "size", "ticket")
 
@@ -26,7 +26,7 @@ class Waiting(Generic[Item, Ticket]):
 class BatchQueue(ABC, Generic[Item, Ticket]):
     """A queue of items. `len` and `bytes` never exceed `max_items` and `max_bytes`.
 
-    Each admitted item comes out once: from `take`, from `clear`, or from a method with which a subclass drops items.
+    Each accepted item leaves the queue once: by `take`, `clear`, or a subclass's method that drops items.
     """
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
@@ -40,11 +40,11 @@ class BatchQueue(ABC, Generic[Item, Ticket]):
 
     @abstractmethod
     def offer(self, item: Item, ticket: Ticket, now: float) -> bool:
-        """Queue the item. False, with nothing changed, at a bound."""
+        """Queue the item. Return False, with nothing changed, if a bound is reached."""
 
     @abstractmethod
     def take(self) -> list[Waiting[Item, Ticket]]:
-        """Remove and return the next batch, at most MAX_BATCH_ITEMS; empty only if the queue is."""
+        """Remove and return the next batch, at most MAX_BATCH_ITEMS. It is only empty if the queue is."""
 
     def clear(self) -> list[Waiting[Item, Ticket]]:
         """Remove and return all items."""
@@ -72,7 +72,7 @@ class ArrivalQueue(BatchQueue[Item, Ticket]):
         self._line: deque[Waiting[Item, Ticket]] = deque()
 
     def offer(self, item: Item, ticket: Ticket, now: float) -> bool:
-        """Queue the item. False if `max_items` are queued."""
+        """Queue the item. Return False if `max_items` are queued."""
         if self._items >= self.max_items:
             return False
         self._line.append(Waiting(item, self._item_bytes, ticket))

@@ -6,20 +6,22 @@ from msgspec.structs import replace
 
 from openguild_proto.records import ChannelRecord
 
-KIND_BYTES = 16  # of a fingerprint: what is left of it when the text is taken away
+KIND_BYTES = 16  # the prefix of a fingerprint that is left when the text is redacted
 CREATOR_ROLE = "moderator"
 
 
 def creator_role(guild_role: str | None) -> str | None:
-    """Return the creator's role in a new channel. None for a non-member, so that they keep no access when their server role
-    is revoked."""
+    """Return the creator's role in a new channel.
+
+    None for a non-member, so that they keep no access when their server role is revoked.
+    """
     return CREATOR_ROLE if guild_role is not None else None
 
 
 def decide_channel(
     channel: ChannelRecord, *, name: str | None, topic: str | None, position: int | None
 ) -> ChannelRecord | None:
-    """Return the channel with what is given; None: it is so already. An empty topic is none."""
+    """Return the channel with the given fields changed, or None if nothing changes. An empty topic removes the topic."""
     changed = replace(
         channel,
         name=channel.name if name is None else name,
@@ -32,18 +34,18 @@ def decide_channel(
 def is_same_post(*, fingerprint: bytes, stored_fingerprint: bytes, event_id: str, stored_event_id: str) -> bool:
     """Return whether a post with a stored nonce or event id repeats the stored post.
 
-    A redacted event has only the part of its fingerprint that does not depend on the text: whatever text comes again with
-    its nonce counts as a repeat, and a request of another kind or about another message does not.
+    A redacted event only has the prefix of its fingerprint that does not depend on the text. So any text with its nonce
+    counts as a repeat, but a request of another kind or about another message does not.
     """
     return is_same_content(fingerprint, stored_fingerprint) or event_id == stored_event_id
 
 
 def is_same_content(fingerprint: bytes, stored_fingerprint: bytes) -> bool:
-    """Return whether two fingerprints are of one request; of a redacted event the first part is left."""
+    """Return whether two fingerprints are of one request. Of a redacted event only the prefix is compared."""
     return stored_fingerprint in (fingerprint, fingerprint[:KIND_BYTES])
 
 
 def decide_read_position(asked: int | None, *, head: int, stored: int) -> int:
-    """Return the new read position: `asked` (None: the newest), clamped to the log and never below the stored one."""
+    """Return the new read position: `asked` (None: the newest), clamped to the log, and never below the stored one."""
     wanted = head if asked is None else min(max(asked, 0), head)
     return max(wanted, stored)

@@ -1,7 +1,7 @@
-"""Chooses by a seed the faults of a server for client authors: `openguild-server --chaos-seed N` (PROTOCOL 11.5.4).
+"""Simulates faults of a server, selected by a seed, for client authors: `openguild-server --chaos-seed N` (PROTOCOL 11.5.4).
 
-A plan depends on the randomness given and on how many were asked for before, not on time. So the connections of a client that opens
-them in the same order meet the same faults again.
+A plan depends on the randomness and on the number of earlier plans, not on time. So a client that opens its connections in the
+same order gets the same faults again.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-MAX_CALM_SECS = 15.0  # no connection lives longer
+MAX_CALM_SECS = 15.0  # maximum lifetime of a connection
 
 
 class Fault(Enum):
-    """The fate of a connection. The values are shown in the log."""
+    """The fault of a connection. The values are shown in the log."""
 
-    NONE = "none"  # it ends when its time is over, as behind a proxy
+    NONE = "none"  # closed after its lifetime, as by a proxy
     RESET = "reset"  # at once
-    BUSY = "503"  # every request is answered by 503 with Retry-After
-    CUT = "cut"  # reset after some bytes from the server, perhaps in the middle of an answer that is then lost
-    STALL = "stall"  # nothing comes from the server for a while: to the server it is a slow reader
+    BUSY = "503"  # every request gets a 503 with Retry-After
+    CUT = "cut"  # reset after some bytes from the server, perhaps in the middle of a response, which is lost
+    STALL = "stall"  # nothing is read from the server for a while, so that it sees a slow reader
 
 
 _WEIGHTS = {Fault.NONE: 30, Fault.RESET: 10, Fault.BUSY: 10, Fault.CUT: 30, Fault.STALL: 20}
@@ -28,17 +28,17 @@ _DELAYS = (0.0, 0.0, 0.005, 0.05, 0.3)
 
 
 class ConnectionPlan(NamedTuple):
-    """The fate of one connection. Seconds and bytes; `after_bytes` counts those from the server."""
+    """The plan for one connection, in seconds and bytes. `after_bytes` counts bytes from the server."""
 
     fault: Fault
-    after_bytes: int  # of CUT and STALL
+    after_bytes: int  # for CUT and STALL
     stall_secs: float
-    delay_secs: float  # of every piece from the server
+    delay_secs: float  # of each read from the server
     life_secs: float
 
 
 class RestartPlan(NamedTuple):
-    """A worker that ends, and is started again. `in_order`: it drains; else it is killed."""
+    """A restart of a worker. `in_order`: it drains; else it is killed."""
 
     after_secs: float
     worker: int
@@ -46,7 +46,7 @@ class RestartPlan(NamedTuple):
 
 
 class ChaosPlan:
-    """`connections`, `restarts`: numbers in [0, 1), each from a generator of its own. `workers`: processes that serve."""
+    """Draws plans. `connections`, `restarts`: separate generators of numbers in [0, 1). `workers`: serving processes."""
 
     def __init__(self, connections: Callable[[], float], restarts: Callable[[], float], workers: int) -> None:
         self._connections = connections
@@ -54,18 +54,18 @@ class ChaosPlan:
         self._workers = workers
 
     def next_connection(self) -> ConnectionPlan:
-        """Return the fate of the next connection."""
+        """Return the plan for the next connection."""
         chance = self._connections
         return ConnectionPlan(
             _fault_at(chance()),
-            after_bytes=int(10 ** _between(1.0, 4.3, chance)),  # 10 to 20,000: within a head, an answer, a stream
+            after_bytes=int(10 ** _between(1.0, 4.3, chance)),  # 10 to 20,000: in a head, a response or a stream
             stall_secs=_between(1.0, 6.0, chance),
             delay_secs=_DELAYS[int(chance() * len(_DELAYS))],
             life_secs=_between(2.0, MAX_CALM_SECS, chance),
         )
 
     def next_restart(self) -> RestartPlan:
-        """Return which worker ends next, counted from the last one."""
+        """Return the next restart. Its time counts from the last one."""
         chance = self._restarts
         return RestartPlan(_between(4.0, 12.0, chance), int(chance() * self._workers), chance() < 0.5)
 

@@ -1,8 +1,8 @@
-"""Turns expiries into deadlines, and notices when the wall clock moves against the monotonic clock.
+"""Converts expiries to deadlines, and detects jumps of the wall clock against the monotonic clock.
 
-A request compares the expiry of its token with the wall clock. An open stream has a monotonic deadline that was computed
-from the expiry. After a change of the wall clock such deadlines are computed again, so that a token expires for requests
-and for streams at the same time.
+A request compares the expiry of its token with the wall clock. An open stream has a monotonic deadline computed from the
+expiry. After a change of the wall clock these deadlines are computed again, so that a token expires at the same time for
+requests and for streams.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ def deadline_of(expires_ms: int, now: float, wall: float) -> float:
 
 
 class ClockWatch:
-    """Notices that the wall clock has moved by more than MAX_CLOCK_DRIFT_SECS against the monotonic one.
+    """Detects that the wall clock has moved by more than MAX_CLOCK_DRIFT_SECS against the monotonic clock.
 
-    A step is noticed at once, slewing when it adds up.
+    A jump is detected at once, slewing when it adds up.
     """
 
     def __init__(self) -> None:
-        self._offset: float | None = None  # from the first look on
+        self._offset: float | None = None  # set by the first call
 
     def moved(self, now: float, wall: float) -> float:
-        """Return the seconds that the wall clock has moved since they were last returned; 0.0 below the bound, negative: back."""
+        """Return by how many seconds the wall clock was moved since the last detection; negative: back; 0.0: within the bound."""
         if self._offset is None:
             self._offset = wall - now
         by = wall - now - self._offset

@@ -1,7 +1,7 @@
 """Computes how many connections the limit of open files allows, also after descriptors have run out.
 
 Descriptors for the process itself are set aside. A share of the connections is reserved for HTTP, so that `/live` and the
-metrics respond however many streams there are.
+metrics respond even with very many streams.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from openguild_proto.limits import (
     SPARE_DESCRIPTORS,
 )
 
-MANY_DESCRIPTORS = 1_048_576  # what an infinite limit counts as
-MACOS_OPEN_MAX = 10_240  # sys/syslimits.h: macOS refuses more, whatever the hard limit says
+MANY_DESCRIPTORS = 1_048_576  # an infinite limit counts as this
+MACOS_OPEN_MAX = 10_240  # sys/syslimits.h: macOS refuses more, whatever the hard limit
 
 
 def limits_to_try(soft: int | None, hard: int | None) -> list[int]:
-    """Return the soft limits of open files worth trying, the largest first. None: infinite, which is no number to plan with."""
+    """Return the soft limits of open files worth trying, largest first. None: infinite; then nothing needs to be raised."""
     if soft is None:
         return []
     most = MANY_DESCRIPTORS if hard is None else hard
@@ -28,10 +28,12 @@ def limits_to_try(soft: int | None, hard: int | None) -> list[int]:
 
 
 class DescriptorBudget:
-    """`limit`: descriptors of the process. `set_aside`: those for the process itself. `max_streams`: configured for this
-    process; `max_streams_in_all`: for all workers, any of which may get all of them (default: the same).
+    """The bounds of connections and streams of a process: `max_connections` and `streams`.
 
-    `max_connections` and `streams` are the current bounds.
+    - `limit`: descriptors of the process.
+    - `set_aside`: descriptors for the process itself.
+    - `max_streams`: configured for this process.
+    - `max_streams_in_all`: for all workers together, any of which may get all of them; defaults to `max_streams`.
     """
 
     def __init__(self, limit: int, set_aside: int, max_streams: int, max_streams_in_all: int | None = None) -> None:
@@ -41,23 +43,23 @@ class DescriptorBudget:
         self._set_aside = set_aside
         self._max_streams = max_streams
         self._most = (max_streams if max_streams_in_all is None else max_streams_in_all) + SPARE_CONNECTIONS
-        self._bound: int | None = None  # on connections, since descriptors ran out
+        self._bound: int | None = None  # of connections, after descriptors ran out
         self._failed_at = float("-inf")
         self._divide()
 
     def ran_out(self, connections: int, now: float) -> None:
-        """Lower the bound: no descriptor was left for another connection while `connections` were open."""
+        """Lower the bound, because no descriptor was left for another connection while `connections` were open."""
         self._failed_at = now
         self._bound = max(MIN_CONNECTIONS, connections - SPARE_DESCRIPTORS)
         self._divide()
 
     def limit_changed(self, limit: int) -> None:
-        """Take over another limit of the process."""
+        """Set a new limit of the process."""
         self.limit = limit
         self._divide()
 
     def opened(self, now: float) -> None:
-        """Note that a descriptor could be opened: lifts the bound unless they ran out recently."""
+        """Record a successfully opened descriptor. Lifts the lowered bound unless they ran out recently."""
         if not self.is_short(now):
             self._bound = None
             self._divide()

@@ -1,4 +1,4 @@
-"""Plans how a draining replica closes its sockets in waves, without a reconnect storm (PROTOCOL 12.1)."""
+"""Plans the waves in which a draining replica closes its sockets, to avoid a reconnect storm (PROTOCOL 12.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openguild_proto.limits import (
 
 
 class Waves(NamedTuple):
-    """Close `size` sockets, wait `pause_secs`, repeat. Each client is told a random delay below `spread_ms`."""
+    """Close `size` sockets, wait `pause_secs`, repeat. Each client gets a random reconnect delay below `spread_ms`."""
 
     size: int
     pause_secs: float
@@ -23,7 +23,7 @@ class Waves(NamedTuple):
 
 
 def plan_waves(sockets: int, window_secs: float) -> Waves:
-    """Plan the waves of `sockets`. The last wave is within the first half of the window; the rest is for close handshakes."""
+    """Plan the waves for `sockets`. The last wave is in the first half of the window; the rest is for close handshakes."""
     waves = max(1, int(window_secs / 2 / WAVE_SECS))
     size = max(MIN_WAVE_SOCKETS, -(-sockets // waves))
     spread_ms = min(MAX_SPREAD_MS, MIN_SPREAD_MS + 1_000 * sockets // MAX_RECONNECTS_PER_SEC)
@@ -33,6 +33,6 @@ def plan_waves(sockets: int, window_secs: float) -> Waves:
 def plan_slots(sockets: int, window_secs: float) -> int:
     """Return the milliseconds over which the slots of gateway sockets are spread: at most two thirds of the window.
 
-    The rest is for clients that do not leave in their slot. A socket is served until its slot, so a long spread costs nothing.
+    The rest is for clients that do not leave in their slot. A socket is served until its slot, so a long spread has no cost.
     """
     return min(MIN_SPREAD_MS + 1_000 * sockets // MAX_GATEWAY_RECONNECTS_PER_SEC, int(window_secs * 1_000 * 2 / 3))

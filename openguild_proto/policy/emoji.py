@@ -1,4 +1,4 @@
-"""Checks the emoji of a reaction (PROTOCOL 6.6.5): a short text without spaces or controls, in one form."""
+"""Validates the emoji of a reaction (PROTOCOL 6.6.5): a short text without spaces or control characters, normalised."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from openguild_proto.policy.names import text_problem
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zs", "Zl", "Zp"})
 _MARKS = frozenset({"Mn", "Me", "Mc"})
 _TAGS = "".join(map(chr, range(0xE0020, 0xE0080)))
-_NEWER = range(0x1F000, 0x1FB00)  # pictographs of a newer Unicode than this Python's
+_NEWER = range(0x1F000, 0x1FB00)  # pictographs of a newer Unicode version than this Python's
 
 
 def checked_emoji(text: str) -> str:
-    """Return the emoji in NFC, so that two spellings of one count together. Raises Refusal 400.
+    """Return the emoji in NFC, so that two spellings count as one. Raises Refusal 400.
 
-    A text that is too long for any emoji is refused first: normalisation takes quadratic time in the number of combining marks.
+    Text that is too long for any emoji is refused first, because normalisation takes quadratic time in the number of
+    combining marks.
     """
     emoji = text.strip()
     if len(emoji) > MAX_RAW_EMOJI_CHARS:
@@ -28,9 +29,9 @@ def checked_emoji(text: str) -> str:
 
 
 def shown_emoji(text: str) -> str:
-    """Return the emoji of a message that is meant, in NFC. Raises Refusal 400.
+    """Return the emoji of an existing reaction in NFC. Raises Refusal 400.
 
-    Unlike `checked_emoji` it admits what another server or release has taken for an emoji.
+    Unlike `checked_emoji` it accepts emoji that another server or release has accepted.
     """
     emoji = text.strip()
     if len(emoji) > MAX_RAW_EMOJI_CHARS:
@@ -44,7 +45,7 @@ def shown_emoji(text: str) -> str:
     return emoji
 
 
-@lru_cache(maxsize=1_024)  # most reactions are with few of them; what is refused is not kept
+@lru_cache(maxsize=1_024)  # most reactions use few emoji; refused ones are not cached
 def _checked(text: str) -> str:
     emoji = unicodedata.normalize("NFC", text)
     if not 1 <= len(emoji) <= MAX_EMOJI_CHARS:
@@ -61,8 +62,8 @@ def _checked(text: str) -> str:
 
 
 def _belongs(emoji: str, at: int) -> bool:
-    """A format character that an emoji is made with: a joiner between two, or the tags of a flag."""
-    if 0xE0020 <= ord(emoji[at]) <= 0xE007F:  # a flag's tags stand behind a black flag (UTS 51)
+    """Return whether the character at `at` is part of an emoji: a joiner between two emoji, or a tag of a flag."""
+    if 0xE0020 <= ord(emoji[at]) <= 0xE007F:  # tags of a flag follow a black flag (UTS 51)
         return emoji[:at].rstrip(_TAGS).endswith("\N{WAVING BLACK FLAG}")
     return is_needed(emoji, at)
 

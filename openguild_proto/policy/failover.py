@@ -1,4 +1,4 @@
-"""Decides which of several database servers is the primary: after a failover the former one may return and accept writes, too."""
+"""Selects the primary of several database servers. After a failover the former primary may return and also accept writes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 
 class PrimaryChoice:
-    """Chooses by timeline: each promotion begins a later one. Never goes back to an earlier one than it has seen."""
+    """Selects by timeline: each promotion starts a later one. Never goes back to an earlier timeline."""
 
     def __init__(self) -> None:
         self.newest = 0
 
     def choose(self, timelines: Mapping[int, int]) -> int | None:
-        """Return the server with the newest timeline, of those that take writes; None: there are only former primaries."""
+        """Return the writable server with the newest timeline, or None if all are former primaries. `timelines`: by server."""
         if not timelines or max(timelines.values()) < self.newest:
             return None
         self.newest = max(timelines.values())

@@ -1,4 +1,4 @@
-"""Fair turns of users at a few places: each user has at most some of them, so that one user's requests do not delay the others."""
+"""Fair turns of users at a few slots. The number per user is bounded, so that one user's requests do not delay the others."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ NOBODY = ""
 
 
 class Turn(NamedTuple, Generic[T]):
-    """The owner of the turn that has begun."""
+    """A turn that has begun, and its owner."""
 
     user_id: str
     ticket: T
 
 
 class FairTurns(Generic[T]):
-    """`places`: how many turns there are at once. `each`: how many of them one user has at most; NOBODY may have all.
+    """Turns of users. `places`: concurrent turns in all. `each`: concurrent turns of one user; NOBODY may have all.
 
-    Users who wait have their turns one after the other, each in the order of their requests. NOBODY stands for work that is in no
-    user's turns, such as changes and the server's own work: where it waits it has every other turn, however many users wait. A
-    ticket stands for one request that waits; tickets differ.
+    Waiting users get turns round robin, each in the order of their requests. NOBODY stands for work that belongs to no user,
+    such as changes and the server's own work; it gets every other turn while it waits, whatever the number of waiting users.
+    A ticket stands for one waiting request and is unique.
     """
 
     def __init__(self, places: int, each: int = 1) -> None:
@@ -29,12 +29,12 @@ class FairTurns(Generic[T]):
         self._places = places
         self._each = each
         self._running: dict[str, int] = {}  # turns by user
-        self._waiting: dict[str, dict[T, None]] = {}  # by user who may have a turn, that whose turn is next first
-        self._held: dict[str, dict[T, None]] = {}  # by user who has as many turns as one may have
-        self._nobody_is_next = True  # a user had the last turn
+        self._waiting: dict[str, dict[T, None]] = {}  # by user who may have a turn, next one first
+        self._held: dict[str, dict[T, None]] = {}  # by user who has their maximum of turns
+        self._nobody_is_next = True  # True after a turn of a user
 
     def begin(self, user_id: str) -> bool:
-        """Begin a turn if there is one now; else `wait`."""
+        """Begin a turn if possible, else return False; then call `wait`."""
         if not self.free or self._has_all(user_id):
             return False
         self.free -= 1
@@ -42,12 +42,12 @@ class FairTurns(Generic[T]):
         return True
 
     def wait(self, user_id: str, ticket: T) -> None:
-        """Wait for a turn, which `leave` tells of."""
+        """Queue for a turn. `leave` returns it when it begins."""
         of_user = self._held if self._has_all(user_id) else self._waiting
         of_user.setdefault(user_id, {})[ticket] = None
 
     def give_up(self, user_id: str, ticket: T) -> None:
-        """Wait no more. Idempotent."""
+        """Stop waiting. Idempotent."""
         for of_user in (self._waiting, self._held):
             tickets = of_user.get(user_id)
             if tickets is not None:
@@ -56,7 +56,7 @@ class FairTurns(Generic[T]):
                     del of_user[user_id]
 
     def leave(self, user_id: str) -> Turn[T] | None:
-        """End a turn of the user. Return the one that begins now."""
+        """End a turn of the user. Return the turn that begins now, or None."""
         self._running[user_id] -= 1
         if not self._running[user_id]:
             del self._running[user_id]
@@ -77,7 +77,7 @@ class FairTurns(Generic[T]):
         return Turn(following, ticket)
 
     def _next(self) -> str | None:
-        """Return whose turn it is; None: none waits."""
+        """Return the user whose turn is next, or None if nobody waits."""
         if NOBODY in self._waiting and (self._nobody_is_next or len(self._waiting) == 1):
             return NOBODY
         return next((user_id for user_id in self._waiting if user_id != NOBODY), None)

@@ -1,6 +1,6 @@
-"""Bounds the bytes that a process holds for its peers: incomplete bodies, and responses that wait for their readers.
+"""Bounds the bytes that a process holds for its peers: incomplete bodies, and responses that wait for slow readers.
 
-Each of these is bounded by itself, but there may be many.
+Each of these is bounded, but there may be many.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ class _Held(NamedTuple):
 
 
 class HeldBytes(Generic[T]):
-    """The bytes that are held for each peer, at most `max_bytes` in all.
+    """The bytes held for each peer, at most `max_bytes` in all.
 
-    Beyond that the peers that began first are given up, but only those of addresses that hold at least half as much as an
-    address does on average. So neither a flood from one address nor one from very many costs those who hold little or are quick.
+    Beyond that, peers are closed in the order in which they began, but only peers of addresses that hold at least half as
+    much as the average address. So a flood from one or many addresses does not affect peers that hold little or are fast.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held: dict[T, _Held] = {}  # the peer that began first at the beginning
+        self._held: dict[T, _Held] = {}  # in the order in which the peers began
         self._of_address: dict[str, int] = {}  # by limit key
         self._total = 0
 
     def hold(self, peer: T, address: str, nbytes: int) -> list[T]:
-        """Note that `nbytes` are held for `peer` now, which began with `address`; 0 forgets it.
+        """Record that `nbytes` are held for `peer`; 0 removes it. `address` counts for a new peer only.
 
-        Return the peers to close, so that the total stays within its bound. They are forgotten.
+        Return the peers to close to keep the total within its bound. They are removed.
         """
         held = self._held.get(peer)
         if held is None and not nbytes:
@@ -42,7 +42,7 @@ class HeldBytes(Generic[T]):
         return self._over() if self._total > self._max_bytes else []
 
     def forget(self, peer: T) -> None:
-        """Nothing is held for `peer` any more. Idempotent."""
+        """Remove `peer`. Idempotent."""
         self.hold(peer, "", 0)
 
     def _set(self, peer: T, key: str, nbytes: int) -> None:
@@ -59,7 +59,7 @@ class HeldBytes(Generic[T]):
             del self._held[peer]
 
     def _over(self) -> list[T]:
-        """Remove and return peers in one pass, oldest first. It suffices: what is spared is less than half of the total."""
+        """Remove and return peers in one pass, oldest first. That is enough: the spared peers hold less than half of the total."""
         closing = []
         share = self._total / len(self._of_address) / 2
         for peer, held in list(self._held.items()):
@@ -72,5 +72,5 @@ class HeldBytes(Generic[T]):
 
     @property
     def total_bytes(self) -> int:
-        """The bytes that are held, of all peers."""
+        """The bytes held for all peers."""
         return self._total

@@ -1,7 +1,7 @@
 """Invisible characters, and the places where a script or an emoji needs one.
 
-Elsewhere they make different names look the same. The places are those of RFC 5892 appendix A (CONTEXTJ) and
-UAX 31 2.3 for the joiners, of UTS 51 for emoji, and of the Ideographic Variation Database and Mongolian for variation selectors.
+Elsewhere they make different names look the same. The places are those of RFC 5892 appendix A (CONTEXTJ) and UAX 31 2.3 for
+the joiners, of UTS 51 for emoji, and of the Ideographic Variation Database and Mongolian for variation selectors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _TAGS = range(0xE0020, 0xE0080)
 _TEXT_OR_EMOJI = frozenset("\ufe0e\ufe0f")
 _KEYCAPS = frozenset("0123456789#*")
-_KEYCAP = "\u20e3"  # combines with them to a keycap
+_KEYCAP = "\u20e3"  # forms a keycap after one of them
 
 # Default_Ignorable_Code_Point (UAX 44) outside the category Cf, fillers, and characters that fonts draw as blank.
 BLANK = frozenset(
@@ -54,7 +54,7 @@ _FORMED = _letters_with("<initial>", "<medial>", "<final>", "<isolated>")
 
 
 def is_needed(text: str, at: int) -> bool:
-    """Return whether the joiner or blank character at `at` changes how the text looks."""
+    """Return whether the joiner or blank character at `at` changes the rendering of the text."""
     character = text[at]
     before, after = text[:at], text[at + 1 : at + 2]
     if character in JOINERS:

@@ -18,14 +18,14 @@ class Joining(Enum):
     """The outcome of accepting an invite."""
 
     JOIN = "join"  # a use is counted
-    MEMBER_ALREADY = "member already"  # they keep their role, and no use is counted
+    MEMBER_ALREADY = "member already"  # their role stays, and no use is counted
     INVALID = "invalid"  # deleted, used up or expired
     BANNED = "banned"
     LIMIT_REACHED = "limit reached"
 
 
 def invite_id(code: str) -> str:
-    """Return the name of an invite that its guild's log may tell: 64 bits of the hash of its 72 random bits."""
+    """Return the id of an invite for its guild's log: 64 bits of the hash of its code, which has 72 random bits."""
     return blake3(code.encode()).hexdigest(8)
 
 
@@ -51,8 +51,10 @@ def decide_joining(
 
 
 def decide_new_invite(invites: Sequence[InviteRecord], *, now_ms: int, limit: int) -> tuple[str, ...] | LimitReached:
-    """Decide on a new invite of a guild that has `invites`. Return the codes to delete, which leaves the newest `limit`
-    invalid invites; LimitReached: there are `limit` valid ones."""
+    """Decide on a new invite of a guild that has `invites`.
+
+    Return the codes to delete, so that the newest `limit` invalid invites stay; LimitReached if there are `limit` valid ones.
+    """
     spent = [invite for invite in invites if not is_valid_invite(invite, now_ms)]
     full = check_count(len(invites) - len(spent), limit)
     if full is not None:
@@ -62,5 +64,5 @@ def decide_new_invite(invites: Sequence[InviteRecord], *, now_ms: int, limit: in
 
 
 def parse_code(text: str) -> str | None:
-    """Return `text` if it can be the code of an invite."""
+    """Return `text` if it has the form of an invite code, else None."""
     return text if _CODE.fullmatch(text) is not None else None

@@ -1,4 +1,4 @@
-"""The life of a serving process: it starts, serves, and drains (PROTOCOL 11.1, 12)."""
+"""The lifecycle of a serving process: starting, serving, draining (PROTOCOL 11.1, 12)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from enum import Enum, auto
 class Phase(Enum):
     """The phases of the process."""
 
-    STARTING = auto()  # the store is waited for, and revocations are not heard of yet
+    STARTING = auto()  # waits for the store, and does not receive revocations yet
     SERVING = auto()
-    DRAINING_UNSTARTED = auto()  # it was told to end before it had started
+    DRAINING_UNSTARTED = auto()  # told to stop before it had started
     DRAINING = auto()
 
 
@@ -27,11 +27,11 @@ _NEXT = {
     (Phase.SERVING, Input.DRAIN): Phase.DRAINING,
     (Phase.DRAINING_UNSTARTED, Input.STARTED): Phase.DRAINING,
 }
-"""Any other input changes nothing."""
+"""All other inputs change nothing."""
 
 
 class Lifecycle:
-    """Give one object to every part that asks for the phase; the owner of the process calls `started` and `drain`."""
+    """The current phase. Share one object between all parts; the owner of the process calls `started` and `drain`."""
 
     __slots__ = ("phase",)
 
@@ -39,21 +39,21 @@ class Lifecycle:
         self.phase = Phase.STARTING
 
     def started(self) -> None:
-        """Note that this replica hears of revocations: what depends on storage may be answered from here on."""
+        """Record that this replica receives revocations. From here on requests that need storage may be answered."""
         self._take(Input.STARTED)
 
     def drain(self) -> None:
-        """Note that the process is about to end."""
+        """Record that the process is about to stop."""
         self._take(Input.DRAIN)
 
     @property
     def has_started(self) -> bool:
-        """Whether what depends on storage may be answered. It stays so while the process drains."""
+        """Whether requests that need storage may be answered. Stays true while the process drains."""
         return self.phase is Phase.SERVING or self.phase is Phase.DRAINING
 
     @property
     def is_draining(self) -> bool:
-        """Whether the process is about to end."""
+        """Whether the process is about to stop."""
         return self.phase is Phase.DRAINING or self.phase is Phase.DRAINING_UNSTARTED
 
     def _take(self, given: Input) -> None:

@@ -1,8 +1,8 @@
-"""Message limits shared by all replicas: each publishes what it has admitted.
+"""Message limits shared by all replicas: each publishes its admissions.
 
-Every quarter of a second a replica publishes its new admissions, and the others count them as their own. Within that
-interval the replicas together may admit too much by what they admit in it. Among more than CROWD replicas this and all times
-below are longer by replicas / CROWD, so that each one gets as many messages as among CROWD.
+Every quarter of a second a replica publishes its new admissions, and the others count them as their own. Until then the
+replicas together may admit too much, by what they admit in that interval. Among more than CROWD replicas this interval and all
+times below are longer by the factor replicas / CROWD, so that each replica receives as many messages as among CROWD.
 
 While the bus is down each replica applies its share: the limit divided by the number of replicas. The bus counts as down
 SILENT_SECS after its last response, long before the connection times out, so the limit does not fail open during an
@@ -23,9 +23,9 @@ from openguild_proto.policy.ratelimit import SlidingWindow
 PUBLISH_SECS = 0.25
 HEARTBEAT_SECS = 1.0
 SILENT_SECS = 3.0
-HEARD_SECS = 3.0  # three heartbeats: every replica that is up has been heard
+HEARD_SECS = 3.0  # three heartbeats, in which every running replica is heard
 FORGOTTEN_SECS = 10.0
-CROWD = 16  # replicas; each then gets 64 messages a second from the others at most
+CROWD = 16  # replicas; each then receives at most 64 messages a second
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
@@ -39,16 +39,16 @@ _decoder = msgspec.json.Decoder(Admitted)
 
 
 class LimitSharing:
-    """`windows` by name, the same names on every replica. `replica`: a unique id.
+    """Shares the admissions of `windows`, by name; the names are the same on every replica.
 
-    `at_least`: the configured number of replicas.
+    `replica`: a unique id. `at_least`: the configured number of replicas.
     """
 
     def __init__(self, replica: str, windows: dict[str, SlidingWindow], *, at_least: int = 1) -> None:
         self._replica = replica
         self._windows = windows
         self._at_least = at_least
-        self._heard: dict[str, float] = {}  # replica to the time of its last message, monotonic seconds
+        self._heard: dict[str, float] = {}  # replica -> monotonic time of its last message
         self._told_at = float("-inf")
         self._answered_at = float("-inf")
         self._carries_since: float | None = None  # None: the bus is down
@@ -57,13 +57,13 @@ class LimitSharing:
             window.fresh = {}
 
     def answered(self, now: float) -> None:
-        """Note a response of the bus: earlier messages have left this replica. Call it about every HEARTBEAT_SECS."""
+        """Record a response of the bus: earlier messages have left this replica. Call it about every HEARTBEAT_SECS."""
         self._answered_at = now
 
     def tick(self, now: float, *, connected: bool, heard: bool = True) -> bytes | None:
-        """Return the message to publish; None: there is none. Call it every PUBLISH_SECS.
+        """Return the message to publish, or None. Call it every PUBLISH_SECS.
 
-        `connected`: the bus takes messages. `heard`: as far as it says, it delivers messages in both directions.
+        `connected`: the bus accepts messages. `heard`: as far as it reports, it delivers messages in both directions.
         """
         if not connected or not heard or now - self._answered_at >= SILENT_SECS:
             self._carries_since = None
@@ -77,7 +77,7 @@ class LimitSharing:
         for window in self._windows.values():
             window.divisor = self.divisor
         if connected and self._stretch > 1 and now - self._told_at < PUBLISH_SECS * self._stretch:
-            return None  # what was admitted is told with what will be
+            return None  # published with later admissions
         counts = {name: window.take_fresh() for name, window in self._windows.items()}
         if not connected or (not any(counts.values()) and now - self._told_at < HEARTBEAT_SECS * self._stretch):
             return None
@@ -114,5 +114,5 @@ class LimitSharing:
 
     @property
     def replicas(self) -> int:
-        """The number of replicas known to be alive, this one included."""
+        """The number of replicas known to be alive, including this one."""
         return 1 + len(self._heard)

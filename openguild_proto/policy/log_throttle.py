@@ -14,7 +14,7 @@ class LogThrottle:
         self._suppressed: dict[str, int] = {}
 
     def due(self, key: str, now: float) -> int | None:
-        """Return how many lines were suppressed since the last one; None: suppress this one too. `now`: monotonic seconds."""
+        """Return how many lines were suppressed since the last one, or None to suppress this one. `now`: monotonic seconds."""
         logged_at = self._logged_at.get(key)
         if logged_at is not None and now - logged_at < self._every_secs:
             self._suppressed[key] = self._suppressed.get(key, 0) + 1

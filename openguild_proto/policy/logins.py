@@ -21,8 +21,10 @@ def is_alive(*, revoked: bool, expires_at_ms: int, now_ms: int) -> bool:
 
 
 def decide_login(logins: Iterable[Login], *, device_id: str, now_ms: int, limit: int) -> list[str]:
-    """Return the ids of the families that a login on `device_id` ends: that device's own, and beyond `limit` families, the
-    new one included, those seen longest ago."""
+    """Return the ids of the families that a login on `device_id` ends.
+
+    These are the device's own, and the least recently seen ones beyond `limit` families, including the new one.
+    """
     former, others = [], []
     for login in logins:
         if login.device_id == device_id:

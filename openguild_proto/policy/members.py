@@ -1,4 +1,4 @@
-"""Decisions on memberships: role changes, removals, and what a lower role loses.
+"""Decisions on memberships: role changes, removals, and the rights that a lower role loses.
 
 Both stores call them in the transaction of the change, with the guild and the member locked.
 """
@@ -21,7 +21,7 @@ OWNER = "owner"  # a guild keeps at least one (PROTOCOL 5.4.1)
 
 
 class Ended(NamedTuple):
-    """The rights that a member loses with a role: roles in the guild's channels (None: all), and the invites that they created."""
+    """The rights that a member loses: roles in the guild's channels (None: all), and the invites that they created."""
 
     channel_roles: tuple[str, ...] | None
     invites: bool
@@ -46,7 +46,7 @@ def decide_role_change(
 
 
 def decide_removal(*, author_role: str | None, held: str | None, owners: int, even_last: bool = False) -> MemberChange:
-    """Decide on the end of a membership. `author_role` None: the member leaves. `even_last`: also the last owner.
+    """Decide on the end of a membership. `author_role` None: the member leaves. `even_last`: allow it for the last owner.
 
     Raises Refusal 403.
     """
@@ -66,10 +66,10 @@ def decide_grant(*, held: str | None, role: str, owners: int, is_banned: bool) -
 
 
 def decide_ended(held: str | None, role: str | None) -> Ended:
-    """Return what the member loses with the new `role` (None: no role).
+    """Return the rights that the member loses with the new `role` (None: no role).
 
-    A lower role ends roles in the guild's channels that are above it. A role without CREATE_INVITES ends the invites that
-    the user created.
+    A lower role ends higher roles in the guild's channels. A role without CREATE_INVITES ends the invites that the user
+    created.
     """
     channel_roles: tuple[str, ...] | None = ()
     if role is None:

@@ -1,4 +1,4 @@
-"""Finds the mentions of a text, and decides which of them its author may make (PROTOCOL 6.11)."""
+"""Finds the mentions in a text, and decides which of them its author may make (PROTOCOL 6.11)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from openguild_proto.policy.permissions import RANKS, Permission, allows
 from openguild_proto.records import Mentions
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-# Names in a code span are no mentions. An unterminated span is none; matching is linear, for it cannot begin again.
+# Names in a code span are not mentions. An unterminated span is not a span. Matching is linear.
 _MENTION = re.compile(
     rf"```.*?```|`[^`\n]+`|<@(?P<user>{_UUID})>|<@&(?P<role>[a-z]+)>|(?<!\w)@everyone(?!\w)", re.DOTALL
 )
 
 
 def find_mentions(text: str) -> Mentions:
-    """Return the users and roles that the text names, in the order of their first mention."""
+    """Return the users and roles mentioned in the text, in the order of their first mention."""
     if "@" not in text:
         return Mentions()
     users: dict[str, None] = {}
@@ -37,9 +37,9 @@ def find_mentions(text: str) -> Mentions:
 def allowed_mentions(
     named: Mentions, *, role: str, users: Collection[str] | None, roles: Collection[str] | None, everyone: bool | None
 ) -> Mentions:
-    """Return those of `named` that the author wants to mention and may. None: all that the text names.
+    """Return those of `named` that the author wants to and may mention. None: all of that kind.
 
-    Roles and everyone need MENTION_MANY: without it they are only text. Raises Refusal 400 for more than 50 users.
+    Roles and everyone need MENTION_MANY; without it they are plain text. Raises Refusal 400 for more than 50 users.
     """
     of_users = tuple(user for user in named.users if users is None or user in users)
     if len(of_users) > MAX_MENTIONED_USERS:
@@ -52,5 +52,5 @@ def allowed_mentions(
 
 
 def mentions_reader(mentions: Mentions, role: str | None) -> bool:
-    """Return whether the message mentions a reader with this effective role otherwise than by their id."""
+    """Return whether the message mentions a reader with this effective role, other than by their id."""
     return mentions.everyone or role in mentions.roles

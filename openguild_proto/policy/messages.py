@@ -1,4 +1,4 @@
-"""Decisions about changes of a message, shared by both stores: who may make one, what it does, and when it does nothing."""
+"""Decisions on changes of a message, shared by both stores: who may make a change, and its effect."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from openguild_proto.records import (
 
 
 class Asker(NamedTuple):
-    """The author of a change, and the other facts that decide it."""
+    """The author of a change, and other facts that the decision needs."""
 
     user_id: str
-    role: str  # the effective one in the channel
+    role: str  # effective role in the channel
     has_reacted: bool = False  # with the emoji of a React
-    pins: int = 0  # messages pinned to the channel
+    pins: int = 0  # number of messages pinned to the channel
 
 
 def permission_to_append(change: Change | None, mentions: Mentions) -> Permission:
-    """The permission that an author of such an event needs in the channel; `decide_change` asks for more for others' messages."""
+    """Return the permission that this event needs in the channel. `decide_change` requires more for others' messages."""
     if mentions.of_many:
         return Permission.MENTION_MANY
     match change:
@@ -48,9 +48,9 @@ def permission_to_append(change: Change | None, mentions: Mentions) -> Permissio
 def decide_change(
     message: MessageState | None, change: Change, asker: Asker, *, event_id: str, now_ms: int
 ) -> MessageState | None:
-    """Return the message as it is after the change `event_id`; None: it is so already, and nothing is stored.
+    """Return the message after the change `event_id`, or None if it already has that state; then nothing is stored.
 
-    Raises Refusal: 404 for no such message, 403 where it is not the asker's (400 where only the reason is missing),
+    Raises Refusal: 404 for no such message; 403 if it is not the asker's (400 if only the reason is missing);
     409 `message_redacted` or `limit_reached`.
     """
     if message is None:
@@ -92,9 +92,9 @@ def decide_change(
 def apply_decided(
     message: MessageState | None, change: Change, sender_id: str, *, has_reacted: bool, event_id: str, now_ms: int
 ) -> MessageState | None:
-    """Return the message after a change that another server has decided; None: it is not here, or nothing happens to it.
+    """Return the message after a change that another server has decided, or None if it is not here or does not change.
 
-    A change that would be refused here is of a server with other rules: it stands in the log, and does nothing.
+    A change that would be refused here comes from a server with other rules. It stays in the log without an effect.
     """
     if message is None:
         return None
@@ -141,5 +141,5 @@ def _pin(message: MessageState, asker: Asker, pinned_at_ms: int | None) -> Messa
 
 
 def page_around(limit: int) -> tuple[int, int]:
-    """Return how many messages of a page lie up to the place that it is around, and how many behind it."""
+    """Return how many messages of a page are up to the sequence that it is around, and how many after it."""
     return limit - limit // 2, limit // 2

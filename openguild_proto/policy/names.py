@@ -1,4 +1,4 @@
-"""Checks names and other one-line texts (PROTOCOL 1.3). The lengths are in limits.py."""
+"""Validates names and other one-line texts (PROTOCOL 1.3). The lengths are in limits.py."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from openguild_proto.policy.invisible_characters import BLANK, JOINERS, is_neede
 
 _UNSEEN = frozenset({"Cf", "Cn", "Co", "Zl", "Zp"})
 _MARKS = frozenset({"Mn", "Me"})
-_FLAG = re.compile(
-    "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f"
-)  # UTS 51 ED-14a: the flag of a region
+# UTS 51 ED-14a: the flag of a region
+_FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
 
 
 def text_problem(text: str) -> str | None:
-    """Return why a one-line text is refused: control characters (NUL too) or lone surrogates."""
+    """Return why a one-line text is refused (control characters, including NUL, or lone surrogates), or None."""
     for character in text:
         category = unicodedata.category(character)
         if category == "Cc":
@@ -28,7 +27,7 @@ def text_problem(text: str) -> str | None:
 
 
 def username_problem(text: str) -> str | None:
-    """Return why a username is refused: as any text, or for invisible, private or unassigned characters."""
+    """Return why a username is refused, or None: as any text, or for invisible, private or unassigned characters."""
     problem = text_problem(text)
     if problem is not None:
         return problem
@@ -40,8 +39,11 @@ def username_problem(text: str) -> str | None:
 
 
 def title_problem(text: str) -> str | None:
-    """Return why the name of a guild, channel or device is refused: as any text, or for line breaks, bidirectional controls,
-    or invisible characters that no script or emoji needs."""
+    """Return why the name of a guild, channel or device is refused, or None.
+
+    Refused are texts that `text_problem` refuses, line breaks, bidirectional controls, and invisible characters that no
+    script or emoji needs.
+    """
     problem = text_problem(text)
     if problem is not None:
         return problem
@@ -56,10 +58,10 @@ def title_problem(text: str) -> str | None:
 
 
 def marks_problem(text: str) -> str | None:
-    """Return why combining marks are refused: more than MAX_MARKS on a letter or one twice (UTS 39 5.4), or one without a
-    letter (RFC 5891 4.2.3.2).
+    """Return why combining marks are refused, or None.
 
-    Vietnamese needs two, Thai, Arabic and Hebrew with vowels three, Tibetan four.
+    A letter may have MAX_MARKS, none of them twice (UTS 39 5.4), and a mark needs a letter (RFC 5891 4.2.3.2). Vietnamese needs
+    two, Thai, Arabic and Hebrew with vowels three, Tibetan four.
     """
     has_letter, count, former = False, 0, ""
     for character in unicodedata.normalize("NFD", text):
@@ -85,7 +87,7 @@ def _is_blank(text: str) -> bool:
 def check_name(text: str, kind: str) -> str:
     """Return the trimmed name of a guild or channel. Raises Refusal.
 
-    `kind`: "guild_name" or "channel_name", the prefix of the rejection's reason.
+    `kind`: "guild_name" or "channel_name", the prefix of the rejection reason.
     """
     name = text.strip()
     if len(name) > MAX_NAME_CHARS:
@@ -99,7 +101,7 @@ def check_name(text: str, kind: str) -> str:
 
 
 def check_display_name(text: str) -> str | None:
-    """Return the trimmed name that a user is shown by; None for an empty one. Raises Refusal."""
+    """Return the trimmed display name, or None for an empty one. Raises Refusal."""
     name = text.strip()
     problem = _shown_problem(name, MAX_NAME_CHARS)
     if name and _is_blank(name):
@@ -110,7 +112,7 @@ def check_display_name(text: str) -> str | None:
 
 
 def check_place(topic: str, position: int) -> None:
-    """Check what a channel is shown with. Raises Refusal with every problem."""
+    """Check a channel's topic and position. Raises Refusal with every problem."""
     problems = []
     problem = _shown_problem(topic.strip(), MAX_TOPIC_CHARS)
     if problem is not None:
@@ -122,7 +124,7 @@ def check_place(topic: str, position: int) -> None:
 
 
 def _shown_problem(text: str, max_chars: int) -> str | None:
-    """Return why a text that may be empty is refused. The length comes first: the other checks take quadratic time."""
+    """Return why a text that may be empty is refused, or None. Checks the length first: other checks take quadratic time."""
     return f"must be at most {max_chars} characters long" if len(text) > max_chars else title_problem(text)
 
 

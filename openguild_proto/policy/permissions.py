@@ -1,7 +1,7 @@
-"""Roles, permissions, and the only place that decides access (PROTOCOL 5.8).
+"""Roles and permissions: the only place that decides access (PROTOCOL 5.8).
 
 The `require_*` functions raise `Refusal`. Operations call them before they read a body. Both stores call them again in
-the transaction of the change, with the rows of the decision locked.
+the transaction of the change, with the rows that they depend on locked.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ RANKS: dict[str, int] = {
     "owner": 7, "admin": 6, "moderator": 5, "maintainer": 4, "member": 3, "contributor": 2, "viewer": 1, "guest": 0,
 }  # fmt: skip
 ROLES = tuple(RANKS)
-HANDED_OVER_RETRY_SECS = 1.0  # ours: the next request is passed to the new owner
-SEES_ALL_RANK = RANKS["moderator"]  # server roles of this rank or above reach every guild (PROTOCOL 5.3.1)
+HANDED_OVER_RETRY_SECS = 1.0  # ours: the next request goes to the new owner
+SEES_ALL_RANK = RANKS["moderator"]  # server roles of at least this rank reach every guild (PROTOCOL 5.3.1)
 
 
 class Permission(Enum):
-    """The permissions that a role may give, in a guild or in one of its channels (PROTOCOL 5.2)."""
+    """The permissions of roles, in a guild or in one of its channels (PROTOCOL 5.2)."""
 
-    READ = "read"  # see it, its log and its streams
+    READ = "read"  # see the guild or channel, its log and its streams
     SEND_MESSAGES = "send messages"  # in a channel
-    MANAGE_MESSAGES = "manage messages"  # in a channel: take back those of others, pin
-    MENTION_MANY = "mention many"  # in a channel: roles, and everyone
+    MANAGE_MESSAGES = "manage messages"  # in a channel: redact others' messages, pin
+    MENTION_MANY = "mention many"  # in a channel: mention roles and everyone
     CREATE_CHANNELS = "create channels"  # in a guild
     CREATE_INVITES = "create invites"  # to a guild
-    MANAGE_MEMBERS = "manage members"  # change and remove those of a lower role, delete others' invites
+    MANAGE_MEMBERS = "manage members"  # change and remove members of a lower role, delete others' invites
     RENAME = "rename"  # a guild or a channel
     DELETE = "delete"  # a guild or a channel
 
@@ -50,18 +50,18 @@ LOWEST_ROLE: dict[Permission, str] = {
 
 
 def rank(role: str | None) -> int:
-    """Return the rank of a role; -1 for None or an unknown one."""
+    """Return the rank of a role, or -1 for None or an unknown one."""
     return RANKS.get(role, -1) if role is not None else -1
 
 
 def normalise_role(text: str) -> str | None:
-    """Return the label in lower case; None: there is no such role."""
+    """Return the role in lower case, or None if there is no such role."""
     label = text.strip().lower()
     return label if label in RANKS else None
 
 
 def highest(roles: Iterable[str | None]) -> str | None:
-    """Return the highest known role; the first one of equals."""
+    """Return the highest known role, the first one of equals."""
     best: str | None = None
     for role in roles:
         if rank(role) > rank(best):
@@ -85,7 +85,7 @@ def sees_all(server_roles: Iterable[str]) -> bool:
 
 
 def roles_with(permission: Permission) -> tuple[str, ...]:
-    """Return the roles with the permission, for a store that compares labels."""
+    """Return the roles with the permission, for a store that compares role names."""
     return tuple(role for role in ROLES if allows(role, permission))
 
 
@@ -108,25 +108,28 @@ def require_session(living: bool) -> None:
 
 
 def handed_over() -> Refusal:
-    """Return the refusal 503 where a guild was handed over to another server after the request began (PROTOCOL 16.10.4)."""
+    """Return the error 503 for a guild that was handed over to another server after the request began (PROTOCOL 16.10.4)."""
     return Refusal(ErrorCode.GUILD_OFFLINE, wait_secs=HANDED_OVER_RETRY_SECS)
 
 
 def require_owned(origin: str | None) -> None:
-    """Raise Refusal 503 for a guild of another server: `handed_over`."""
+    """Raise the Refusal 503 of `handed_over` for a guild of another server."""
     if origin is not None:
         raise handed_over()
 
 
 def require_guild(access: GuildAccess | None, permission: Permission) -> str:
-    """Return the effective role in the guild. Raises Refusal as `require_role`."""
+    """Return the effective role in the guild. Raises Refusal as `require_role` does."""
     if access is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     return require_role(access.server_roles, (access.role,), permission)
 
 
 def require_channel(access: ChannelAccess | None, permission: Permission) -> str:
-    """Return the effective role in the channel. Membership of the guild, of the channel, or a server role suffices."""
+    """Return the effective role in the channel. Raises Refusal as `require_role` does.
+
+    Membership of the guild, a role in the channel, or a server role suffices.
+    """
     if access is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     return require_role(access.server_roles, (access.guild_role, access.channel_role), permission)
@@ -167,7 +170,7 @@ def needed_to_delete(created_by: str, user_id: str) -> Permission:
 
 
 def require_role_change(own_role: str, old_role: str, new_role: str, *, own: bool) -> None:
-    """Raise Refusal 403 for a role above the author's own, and for a member of the same rank or a higher one.
+    """Raise Refusal 403 for a role above the author's own, or a member whose rank is not below the author's.
 
     Owners may change owners. `own_role`: the author's effective role. `own`: they change themselves.
     """
@@ -185,9 +188,9 @@ def require_removal(own_role: str, role: str) -> None:
 
 
 def require_ban(own_role: str, role: str | None, *, own: bool) -> None:
-    """Raise Refusal 403 unless the author may ban the user. `role`: the user's in the guild; None: they are no member.
+    """Raise Refusal 403 unless the author may ban the user. `role`: the user's in the guild; None: not a member.
 
-    So the last owner of a guild cannot be banned: nobody is of a higher rank.
+    The last owner of a guild cannot be banned, because nobody has a higher rank.
     """
     if own:
         raise Refusal(ErrorCode.FORBIDDEN, "you cannot ban yourself")

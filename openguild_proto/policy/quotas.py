@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Quota:
-    """At most `most` places for each key. A key takes memory only while a place of it is held."""
+    """At most `most` places for each key. A key uses memory only while it holds a place."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -19,11 +19,11 @@ class Quota:
         return self.most - self._held.get(key, 0)
 
     def take(self, key: str) -> None:
-        """Take a place without a check: call `has_room` first."""
+        """Take a place without checking. Call `has_room` first."""
         self._held[key] = self._held.get(key, 0) + 1
 
     def give_back(self, key: str) -> None:
-        """Give a place of `key` back. Raises KeyError if none is held."""
+        """Release a place of `key`. Raises KeyError if none is held."""
         left = self._held[key] - 1
         if left:
             self._held[key] = left
@@ -41,7 +41,7 @@ class StreamLimiter:
         self.total = 0
 
     def reserve(self, user_id: str | None, address: str) -> bool:
-        """Reserve a place. False, with nothing changed, at a limit. `user_id` None: the socket says later whose it is (`claim`)."""
+        """Reserve a place. Return False, with nothing changed, at a limit. `user_id` None: set later by `claim`."""
         has_room = self.addresses.has_room(address) and (user_id is None or self.users.has_room(user_id))
         if self.total >= self.max_total or not has_room:
             return False
@@ -52,14 +52,14 @@ class StreamLimiter:
         return True
 
     def claim(self, user_id: str) -> bool:
-        """Make a place that was reserved without a user that of `user_id`. False, with nothing changed, at their limit."""
+        """Assign a place that was reserved without a user to `user_id`. Return False, with nothing changed, at their limit."""
         if not self.users.has_room(user_id):
             return False
         self.users.take(user_id)
         return True
 
     def release(self, user_id: str | None, address: str) -> None:
-        """Give a reserved place back. `user_id` None: nobody has claimed it."""
+        """Release a reserved place. `user_id` None: it was not claimed."""
         self.total -= 1
         self.addresses.give_back(address)
         if user_id is not None:

@@ -11,10 +11,9 @@ from openguild_proto.limits import MAX_WINDOW_KEYS, SHARE_RETRY_SECS
 class SlidingWindow:
     """At most `limit` admissions per key in any span of `window_secs`.
 
-    The times of a key's admissions are kept, so there is no burst at a window's edge. Keys are ordered by their
-    last admission and dropped when it has left the window. Beyond `max_keys` keys the one admitted longest ago is
-    dropped. A refusal does not touch its key, so an attacker would need admissions under `max_keys` other keys to have
-    theirs dropped early.
+    The times of a key's admissions are kept, so there is no burst at the edge of a window. Keys are ordered by their last
+    admission and dropped when it has left the window. Beyond `max_keys` keys the one admitted longest ago is evicted. A
+    refusal does not move its key, so to have a key evicted early an attacker needs admissions under `max_keys` others.
     """
 
     def __init__(self, limit: int, window_secs: float, max_keys: int = MAX_WINDOW_KEYS) -> None:
@@ -22,16 +21,16 @@ class SlidingWindow:
         self.window_secs = window_secs
         self._max_keys = max_keys
         self._admitted: OrderedDict[str, deque[float]] = OrderedDict()
-        self.divisor = 1  # the share of this replica while replicas do not hear of each other
+        self.divisor = 1  # set above 1 while replicas do not hear from each other
         self.fresh: dict[str, int] | None = None  # admissions not yet published to other replicas (limit_sharing.py)
 
     def change(self, limit: int, window_secs: float) -> None:
-        """Set other bounds; earlier admissions still count."""
+        """Set new bounds. Earlier admissions still count."""
         self.limit = limit
         self.window_secs = window_secs
 
     def hit(self, key: str, now: float, count: int = 1) -> float | None:
-        """Admit `count` more. None: admitted; otherwise the seconds to wait. A refusal is not counted."""
+        """Admit `count` more. Return None if admitted, else the seconds to wait. A refusal is not counted."""
         wait = self.peek(key, now, count)
         if wait is not None:
             return wait
@@ -41,7 +40,7 @@ class SlidingWindow:
         return None
 
     def refund(self, key: str) -> None:
-        """Take back the newest admission. Replicas that it was published to still count it."""
+        """Undo the newest admission. Replicas that were told of it still count it."""
         times = self._admitted.get(key)
         if times:
             times.pop()
@@ -55,7 +54,7 @@ class SlidingWindow:
         self._keep(key, min(count, self.limit), now)
 
     def take_fresh(self) -> dict[str, int]:
-        """Return the admissions here since the last call, by key."""
+        """Return the local admissions since the last call, by key."""
         fresh, self.fresh = self.fresh or {}, {}
         return fresh
 
@@ -66,11 +65,11 @@ class SlidingWindow:
             times = self._admitted[key] = deque()
         times.extend([now] * count)
         while len(times) > self.limit:
-            times.popleft()  # bounded: the newest `limit` decide
+            times.popleft()  # bounds memory: only the newest `limit` matter
         self._admitted.move_to_end(key)
 
     def peek(self, key: str, now: float, count: int = 1) -> float | None:
-        """Return what `hit` would, without admitting. A `count` above the limit is taken for the limit."""
+        """Return what `hit` would, without admitting. A `count` above the limit counts as the limit."""
         times = self._admitted.get(key)
         if times is None:
             return None
@@ -84,8 +83,8 @@ class SlidingWindow:
         return max(1, self.limit // self.divisor)
 
     def _wait(self, times: deque[float], start: float, count: int) -> float | None:
-        """Return the seconds until `count` more are admitted; None: they are now."""
-        room = self._share - count  # that must be free of earlier admissions, or taken by no more than these
+        """Return the seconds until `count` more are admitted, or None if they are admitted now."""
+        room = self._share - count  # this many earlier admissions leave room for `count`
         if len(times) <= room:
             return None
         wait = times[-room - 1] - start
@@ -96,7 +95,7 @@ class SlidingWindow:
         return min(wait, max(least, SHARE_RETRY_SECS))
 
     def left(self, key: str, now: float) -> tuple[int, int]:
-        """Return how many more would be admitted now, and for how many seconds no more than these."""
+        """Return how many more are admitted now, and the seconds until that number grows."""
         times = self._admitted.get(key)
         start = now - self.window_secs
         while times and times[0] <= start:
@@ -115,5 +114,5 @@ class SlidingWindow:
             del self._admitted[key]
 
     def __len__(self) -> int:
-        """Return the number of keys that are kept."""
+        """Return the number of stored keys."""
         return len(self._admitted)

@@ -1,4 +1,4 @@
-"""Decides what a creation with an idempotency key is: the first request, its repeat, or another one (PROTOCOL 3.8).
+"""Decides whether a creation with an idempotency key is the first request, a repeat, or another request (PROTOCOL 3.8).
 
 Both stores call it with the key locked, in the transaction of the creation.
 """
@@ -13,14 +13,14 @@ from openguild_proto.records import Record
 
 
 class Once(Record, frozen=True):
-    """Asks that a creation is made once: a key of its author, and a hash of what a repeat must share with the first request."""
+    """An idempotency key of the author, and a hash of the values that a repeat must share with the first request."""
 
     key: str
     fingerprint: bytes  # 32 bytes
 
 
 class KeptAnswer(NamedTuple):
-    """The result of a creation, under the key of its author. `answer`: the record that its effect returned, as JSON."""
+    """The stored result of a creation. `answer`: the record that its effect returned, as JSON."""
 
     fingerprint: bytes
     answer: bytes
@@ -28,7 +28,7 @@ class KeptAnswer(NamedTuple):
 
 
 def decide_repeat(kept: KeptAnswer | None, once: Once, *, now_ms: int) -> bytes | None:
-    """Return the answer that the first request got; None: this is the first. Raises Refusal 409 for another request."""
+    """Return the result of the first request, or None if this is the first. Raises Refusal 409 for another request."""
     if kept is None or kept.at_ms <= forgotten_until(now_ms):
         return None
     if kept.fingerprint != once.fingerprint:
@@ -37,5 +37,5 @@ def decide_repeat(kept: KeptAnswer | None, once: Once, *, now_ms: int) -> bytes 
 
 
 def forgotten_until(now_ms: int) -> int:
-    """Return the time up to which kept answers are forgotten, ms."""
+    """Return the time up to which stored results have expired, in ms."""
     return now_ms - KEPT_ANSWER_SECS * 1_000

@@ -1,4 +1,4 @@
-"""Round-robin turns by key: a long queue of one key does not delay the others."""
+"""Round-robin turns by key, so that a long queue of one key does not delay the others."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ T = TypeVar("T")
 
 
 class RoundRobin(Generic[T]):
-    """Items by key. The keys take turns; items of one key keep their order."""
+    """Queued items by key. The keys take turns; the items of one key keep their order."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[T]] = {}  # by key, that whose turn was longest ago first
+        self._waiting: dict[str, deque[T]] = {}  # by key, least recently served first
 
     def add(self, key: str, item: T) -> None:
-        """Have `item` wait behind those of its key."""
+        """Queue `item` after those of its key."""
         waiting = self._waiting.get(key)
         if waiting is None:
             waiting = self._waiting[key] = deque()
         waiting.append(item)
 
     def take(self) -> T | None:
-        """Remove and return the item whose turn it is; None: nothing waits."""
+        """Remove and return the next item, or None."""
         key = next(iter(self._waiting), None)
         if key is None:
             return None

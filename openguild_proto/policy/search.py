@@ -1,6 +1,6 @@
 """The rules of search: the terms of a text and of a query, the same for every store (PROTOCOL 7.11).
 
-A store either compares with `matches`, or keeps `terms_of` each message in an index that answers the same.
+A store either compares with `matches`, or keeps the `terms_of` each message in an index with the same results.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from openguild_proto.policy.invisible_characters import BLANK
 from openguild_proto.records import NO_REACTIONS, MessageState
 
 Terms: TypeAlias = Mapping[str, Sequence[int]]
-"""The terms of a text and where each stands, counted from 1."""
+"""The terms of a text with their positions, counted from 1."""
 
 
 class Has(Enum):
-    """The properties that a search may ask for."""
+    """The properties that a search may require."""
 
     LINK = "link"  # a web address in its text
-    REPLY = "reply"  # it answers another message
+    REPLY = "reply"  # it replies to another message
     MENTION = "mention"  # it mentions somebody
     PIN = "pin"  # it is pinned
-    REACTION = "reaction"  # at least one
+    REACTION = "reaction"  # it has at least one
 
 
 class Part(NamedTuple):
-    """A term of a query. `offset`: its place after the first part. `is_beginning`: longer terms that begin so count, too."""
+    """A term of a query. `offset`: its position relative to the first part. `is_beginning`: it also matches longer terms."""
 
     term: str
     offset: int = 0
@@ -49,18 +49,18 @@ class Part(NamedTuple):
 
 
 Phrase: TypeAlias = tuple[Part, ...]
-"""Parts that stand together in a text, each at its offset."""
+"""Parts that occur together in a text, each at its offset."""
 
 _ASCII_WORD = re.compile(r"[0-9a-z_]+")
 _LINK = re.compile(r"https?://[^\s/]", re.IGNORECASE)
 _QUOTES = re.compile('["\u201c\u201d\u201e]')
 
-# Marks that Arabic and Hebrew are usually written without, and the Arabic letter that only stretches a word.
+# Marks that Arabic and Hebrew usually omit, and the Arabic letter that only stretches a word.
 _UNWRITTEN = re.compile(
     "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc]"
 )
 
-# Scripts that do not put spaces between words, and Hangul, whose words take endings: their terms are pairs of characters.
+# Scripts without spaces between words, and Hangul, whose words have endings: their terms are pairs of characters.
 _SCRIPTS = (
     range(0x0E00, 0x0F00), range(0x1000, 0x10A0), range(0x1100, 0x1200), range(0x1780, 0x1800), range(0x3005, 0x3008),
     range(0x3040, 0x3190), range(0x31A0, 0x31C0), range(0x31F0, 0x3200), range(0x3400, 0x4DC0), range(0x4E00, 0xA000),
@@ -72,12 +72,12 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)  # of emoji
 WORD, UNSPACED, SYMBOL, MARK, NONE = "w", "u", "s", "m", " "
 _PIECE = re.compile("w+|u+|s")
 _LONG_RUN = re.compile(f"{MARK}{{{MAX_MARKS_IN_A_ROW}}}")
-_PART_CHARS = 256  # of a line, normalised at once to find where it is cut out
+_PART_CHARS = 256  # of a line, normalised at a time to find the excerpt
 _JOINER = "\u034f"  # the combining grapheme joiner, which is among BLANK
 
 
 class _Kinds(dict[int, str]):
-    """The kind of each character, for `str.translate`; found when it is first met."""
+    """The kind of each character, for `str.translate`. Computed at its first use."""
 
     def __missing__(self, code: int) -> str:
         category = unicodedata.category(chr(code))
@@ -92,7 +92,7 @@ class _Kinds(dict[int, str]):
 
 
 class _Compared(dict[int, "int | None"]):
-    """Each character, None for one that is not compared, for `str.translate`; found when it is first met."""
+    """Each character, or None if it is not compared, for `str.translate`. Computed at its first use."""
 
     def __missing__(self, code: int) -> int | None:
         character = chr(code)
@@ -106,7 +106,7 @@ class _Compared(dict[int, "int | None"]):
 
 
 class _Marks(dict[int, str]):
-    """MARK for each character that begins with a mark when it is decomposed, for `str.translate`; found when it is first met."""
+    """MARK for each character whose decomposition begins with a mark, for `str.translate`. Computed at its first use."""
 
     def __missing__(self, code: int) -> str:
         kind = MARK if unicodedata.combining(unicodedata.normalize("NFKD", chr(code))[0]) else NONE
@@ -119,9 +119,9 @@ _kinds, _compared, _marks = _Kinds(), _Compared(), _Marks()
 
 
 def normalise(text: str) -> str:
-    """Return the text as it is compared: NFKC, case folded, without invisible characters and unwritten marks.
+    """Return the text as it is compared: NFKC, case-folded, without invisible characters and omitted marks.
 
-    Of a text that gets longer than MAX_COMPARED_CHARS this is the beginning (PROTOCOL 7.11.12).
+    A text that becomes longer than MAX_COMPARED_CHARS is truncated (PROTOCOL 7.11.12).
     """
     if text.isascii():
         return text.lower()
@@ -131,7 +131,7 @@ def normalise(text: str) -> str:
 
 
 def _stream_safe(text: str) -> str:
-    """Part long runs of marks (UAX 15 13), with what is not compared: sorting a run takes quadratic time."""
+    """Split long runs of marks (UAX 15 13) with an ignored character, because sorting a run takes quadratic time."""
     if len(text) <= MAX_MARKS_IN_A_ROW:
         return text
     begin = 0
@@ -143,7 +143,7 @@ def _stream_safe(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield words, symbols and runs of unspaced characters of a normalised text; True: such a run."""
+    """Yield words, symbols and runs of unspaced characters of a normalised text. True: it is such a run."""
     if text.isascii():
         for word in _ASCII_WORD.findall(text):
             yield word, False
@@ -176,14 +176,14 @@ def terms_of(text: str) -> dict[str, list[int]]:
 
 
 def has_link(text: str) -> bool:
-    """Return whether the text has a web address in it."""
+    """Return whether the text contains a web address."""
     return "://" in text and _LINK.search(text) is not None
 
 
 class Wanted(NamedTuple):
-    """The conditions of a search; a message must meet all that are given. Times are UTC milliseconds.
+    """The conditions of a search. A message must meet all that are set. Times are UTC milliseconds.
 
-    `places`: ids of channels and of guilds; without any, the channels of the searcher's guilds and those they have a role in.
+    `places`: ids of channels and guilds. If empty, the channels of the searcher's guilds and those in which they have a role.
     """
 
     phrases: tuple[Phrase, ...] = ()
@@ -195,7 +195,7 @@ class Wanted(NamedTuple):
 
 
 def is_found(wanted: Wanted, message: MessageState, text: str, posted: Collection[Has]) -> bool:
-    """Return whether a message is asked for, but for its channel. `text`: its text now. `posted`: what it was posted with."""
+    """Return whether a message matches, apart from its channel. `text`: the newest. `posted`: the properties it was posted with."""
     if message.redacted_by is not None:
         return False
     if wanted.author_id is not None and wanted.author_id != message.author_id:
@@ -220,9 +220,9 @@ def is_found(wanted: Wanted, message: MessageState, text: str, posted: Collectio
 
 
 def parse_phrases(query: str) -> tuple[Phrase, ...]:
-    """Return what a text must contain, all of it. Words in quotes stand together, and so does what no space parts.
+    """Return the phrases that a text must contain. Quoted words belong together, and so do pieces without a space between them.
 
-    The last word, if it is not in quotes, is also found as the beginning of longer words.
+    The last word, if not quoted, also matches longer words that begin with it.
     """
     phrases: dict[Phrase, None] = {}
     sections = _QUOTES.split(normalise(query))  # every second one is quoted
@@ -241,7 +241,7 @@ def parse_phrases(query: str) -> tuple[Phrase, ...]:
 
 
 def _phrase(text: str, *, is_open: bool = False) -> Phrase:
-    """`is_open`: the last word may be the beginning of a longer one."""
+    """Return a phrase. `is_open`: its last word also matches longer words."""
     parts: list[Part] = []
     place = 0
     for piece, unspaced in _pieces(text):
@@ -258,7 +258,7 @@ def _phrase(text: str, *, is_open: bool = False) -> Phrase:
 
 
 def matches(terms: Terms, phrases: Sequence[Phrase]) -> bool:
-    """Return whether a text with these terms has all of the phrases."""
+    """Return whether a text with these terms contains all of the phrases."""
     ordered: list[str] = []
     for phrase in phrases:
         starts: set[int] | None = None
@@ -283,7 +283,7 @@ def _beginning(ordered: Sequence[str], prefix: str) -> Iterator[str]:
 
 
 def excerpt(text: str, phrases: Sequence[Phrase]) -> str:
-    """Return the part of the text around the first thing that was found, in one line; of a short text all of it."""
+    """Return the part of the text around the first match, in one line. A short text is returned whole."""
     line = " ".join(text.split())
     if len(line) <= MAX_EXCERPT_CHARS:
         return line
@@ -293,7 +293,7 @@ def excerpt(text: str, phrases: Sequence[Phrase]) -> str:
 
 
 def _find_place(line: str, terms: Sequence[str]) -> int:
-    """Return about where the first of the terms stands; 0: there is none, or it is not found with little work.
+    """Return the approximate position of the first term, or 0 if there is none or it is too expensive to find.
 
     Most terms are found without normalising. Otherwise the line is normalised in parts, up to MAX_MESSAGE_CHARS.
     """
@@ -302,7 +302,7 @@ def _find_place(line: str, terms: Sequence[str]) -> int:
     folded = line.casefold()
     places = [at for term in terms if (at := folded.find(term)) >= 0]
     if places:
-        return min(places) * len(line) // len(folded)  # as lengths may change, the place is near enough
+        return min(places) * len(line) // len(folded)  # lengths may differ, but an approximate position is enough
     compared = 0
     for begin in range(0, len(line), _PART_CHARS):
         if compared >= MAX_MESSAGE_CHARS:

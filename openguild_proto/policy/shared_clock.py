@@ -1,4 +1,4 @@
-"""One wall clock for all replicas: the store's, extrapolated by each replica's monotonic clock between readings.
+"""One wall clock for all replicas: the store's, extrapolated between readings by each replica's monotonic clock.
 
 The clocks of machines differ, and replicas compare times that others stored: of refreshes, attempts, invites and
 sessions. So no replica uses its own wall clock for them.
@@ -12,7 +12,7 @@ from openguild_proto.limits import CLOCK_DRIFT
 
 
 class Reading(NamedTuple):
-    """The store's clock showed `wall_ms` at a moment within `error_secs` of `at`, in monotonic seconds."""
+    """A reading: the store's clock showed `wall_ms` within `error_secs` of the monotonic time `at`."""
 
     wall_ms: float
     at: float
@@ -20,7 +20,7 @@ class Reading(NamedTuple):
 
     @classmethod
     def between(cls, asked: float, answered: float, wall_ms: float) -> Reading:
-        """Return the reading of a query sent at `asked` and answered at `answered`; the store read its clock in between."""
+        """Return the reading of a query sent at `asked` and answered at `answered`. The store read its clock in between."""
         return cls(wall_ms, (asked + answered) / 2, (answered - asked) / 2)
 
     def error_at(self, now: float) -> float:
@@ -29,7 +29,7 @@ class Reading(NamedTuple):
 
 
 class SharedClock:
-    """Keeps the best reading. Take one regularly, so that a change of the store's clock is noticed."""
+    """Keeps the best reading. Take readings regularly, to detect a change of the store's clock."""
 
     __slots__ = ("_reading",)
 

@@ -1,4 +1,4 @@
-"""Detects a peer that has stopped responding, and tells it from one slow response among others."""
+"""Detects a peer that has stopped responding, as opposed to one slow response among others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 
 
 class SilenceDetector:
-    """`silent` begins when a question has waited for `timeout_secs` while nothing else was answered either. Any response
-    ends it. All times are monotonic seconds."""
+    """`silent` is set when a query has waited for `timeout_secs` without any response in that time.
+
+    Any response clears it. All times are monotonic seconds.
+    """
 
     __slots__ = ("_heard_at", "_timeout", "silent")
 
@@ -17,12 +19,12 @@ class SilenceDetector:
         self.silent = False
 
     def heard(self, now: float) -> None:
-        """Note a response; a refusal is one too."""
+        """Record a response, which may be an error."""
         self._heard_at = now
         self.silent = False
 
     def unanswered(self, asked_at: float, now: float) -> bool:
-        """Note that a question of `asked_at` has no response yet. Return whether silence begins with that."""
+        """Record that the query sent at `asked_at` has no response yet. Return whether silence begins now."""
         if self.silent or now - max(asked_at, self._heard_at) < self._timeout:
             return False
         self.silent = True

@@ -1,8 +1,8 @@
-"""Chooses the standby that serves a read, how long the read waits for it, and when a standby is left out.
+"""Selects the standby for a read, how long the read waits for it, and when a standby is left out.
 
-A read sees whatever was acknowledged before it began, by whichever replica. So a read first asks the primary for the place that
-its log of changes has reached, and then waits until the standby has it, for a bounded time. Reads that wait together share
-both questions. A read that no standby serves goes to the primary.
+A read sees everything that was acknowledged before it began, by any replica. So it first asks the primary for its WAL
+position, and then waits for a bounded time until the standby has reached it. Concurrent reads share both queries. If no standby
+can serve a read, the primary does.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from enum import Enum
 
 from openguild_proto.records import Record
 
-FIRST_PAUSE_SECS = 0.001  # between two questions to a standby that is behind; then twice as long
+FIRST_PAUSE_SECS = 0.001  # between two queries to a standby that is behind; then doubled
 LONGEST_PAUSE_SECS = 0.016
 
 
 class StandbyState(Enum):
-    """The known state of a standby. Only one that serves is given reads."""
+    """The known state of a standby. Only a SERVING one gets reads."""
 
     SERVING = "it had what the primary had"
     BEHIND = "it did not have it in time"
@@ -25,16 +25,21 @@ class StandbyState(Enum):
 
 
 class WalPlace(Record, frozen=True):
-    """A position in a server's write-ahead log. `lineage`: the cluster, its timeline, and the database; of a standby as the
-    primary recorded the first two for the epochs of logs; None: it does not say."""
+    """A position in a server's write-ahead log.
+
+    `lineage`: the cluster, its timeline and the database. For a standby the first two are those that the primary recorded for
+    the epochs of logs. None: not reported.
+    """
 
     lineage: str | None
     position: int  # bytes
 
 
 class StandbyStats(Record, frozen=True):
-    """Of one standby. `state` is None before the first look. `reads` and `missed`: since the start, reads that it has answered,
-    and those that it was to answer and the primary had to."""
+    """Statistics of one standby. `state`: None before the first check.
+
+    `reads`: answered by it since the start. `missed`: assigned to it since the start, but answered by the primary.
+    """
 
     state: StandbyState | None
     reads: int
@@ -42,15 +47,15 @@ class StandbyStats(Record, frozen=True):
 
     @property
     def serving(self) -> bool:
-        """Whether reads go to it."""
+        """Whether it gets reads."""
         return self.state is StandbyState.SERVING
 
 
 def compare(primary: WalPlace, standby: WalPlace) -> StandbyState:
-    """Return whether the standby has what the primary had.
+    """Return whether the standby has everything that the primary had.
 
-    After a promotion none serves until the new lineage is recorded and has come to it, whatever its position: one that still
-    follows the former primary may be further, with other content.
+    After a promotion no standby serves until the new lineage is recorded and replicated to it, whatever its position. A standby
+    that still follows the former primary may be further ahead, with other content.
     """
     if primary.lineage is None or primary.lineage != standby.lineage:
         return StandbyState.APART
@@ -58,7 +63,7 @@ def compare(primary: WalPlace, standby: WalPlace) -> StandbyState:
 
 
 def next_pause(waited_secs: float, former_secs: float, limit_secs: float) -> float | None:
-    """Return for how long to wait before a standby that is behind is asked again; None: it has had its time."""
+    """Return how long to wait before asking a standby that is behind again, or None if the time is up."""
     left = limit_secs - waited_secs
     if left <= 0:
         return None
@@ -66,14 +71,14 @@ def next_pause(waited_secs: float, former_secs: float, limit_secs: float) -> flo
 
 
 class Standbys:
-    """The standbys of a primary, by number. They take turns; one that does not serve is left out until a look finds it good."""
+    """The standbys of a primary, by number. They take turns; one that does not serve is left out until a check succeeds."""
 
     def __init__(self, count: int) -> None:
-        self.states: list[StandbyState | None] = [None] * count  # None until the first look
+        self.states: list[StandbyState | None] = [None] * count  # None until the first check
         self._next = 0
 
     def choose(self) -> int | None:
-        """Return the one that serves the next read; None: the primary must."""
+        """Return the standby for the next read, or None for the primary."""
         count = len(self.states)
         for step in range(count):
             number = (self._next + step) % count
@@ -83,6 +88,6 @@ class Standbys:
         return None
 
     def found(self, number: int, state: StandbyState) -> bool:
-        """Note what a look or a read found. Return whether that is news."""
+        """Record the result of a check or a read. Return whether the state changed."""
         former, self.states[number] = self.states[number], state
         return former is not state

@@ -1,4 +1,4 @@
-"""Round-robin turns by address: a long queue of one address does not delay the others."""
+"""Round-robin turns by address, so that a long queue of one address does not delay the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Waiting(NamedTuple, Generic[T]):
 
 
 class TurnsByAddress(Generic[T]):
-    """Waiting items, at most `max_bytes` of them, and `max_bytes_of_address` from one address (PROTOCOL 2.7.3).
+    """Queued items, at most `max_bytes` in all and `max_bytes_of_address` from one address (PROTOCOL 2.7.3).
 
     Items of one address keep their order.
     """
@@ -26,11 +26,11 @@ class TurnsByAddress(Generic[T]):
         self._max_bytes = max_bytes
         self._max_bytes_of_address = max_bytes_of_address
         self._waiting: RoundRobin[_Waiting[T]] = RoundRobin()  # by limit key
-        self._of_address: dict[str, int] = {}  # bytes
+        self._of_address: dict[str, int] = {}  # bytes by limit key
         self._total = 0
 
     def add(self, address: str, item: T, nbytes: int) -> bool:
-        """Queue `item` behind those of its address. False: too much is waiting already."""
+        """Queue `item` after those of its address. Return False if a bound is reached."""
         key = limit_key(address)
         of_address = self._of_address.get(key, 0) + nbytes
         if of_address > self._max_bytes_of_address or self._total + nbytes > self._max_bytes:
@@ -42,7 +42,7 @@ class TurnsByAddress(Generic[T]):
         return True
 
     def take(self) -> T | None:
-        """Return whose turn it is; None: nothing waits."""
+        """Remove and return the next item, or None."""
         waiting = self._waiting.take()
         if waiting is None:
             return None

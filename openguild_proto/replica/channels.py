@@ -83,11 +83,11 @@ class ChannelFeed:
             self.channels.handler.release(self.channel_id, sequence, payload)
 
     def has_room(self) -> bool:
-        """Whether the channel's readers can accept more events now."""
+        """Return whether the channel's readers can accept more events now."""
         return self.channels.handler.has_room(self.channel_id)
 
     def is_followed(self) -> bool:
-        """Whether anything local depends on the channel."""
+        """Return whether anything local depends on the channel."""
         return self.holders > 0
 
     def truncated(self, first: int | None) -> int | None:

@@ -1,1 +1,1 @@
-"""Access tokens, refresh families and passwords."""
+"""Access tokens, refresh token families and passwords."""

@@ -14,15 +14,15 @@ _HASH = re.compile(r"\$argon2id\$v=19\$m=\d{1,7},t=\d{1,2},p=\d(\$[A-Za-z0-9+/]{
 
 
 def is_password_hash(text: str) -> bool:
-    """Return whether a text has the form that passwords are stored in (PROTOCOL 4.1.3)."""
+    """Return whether the text has the form of a stored password hash (PROTOCOL 4.1.3)."""
     return _HASH.fullmatch(text) is not None
 
 
 def normalise_username(text: str) -> tuple[str, str]:
-    """Return (name, unique key): NFKC and trimmed; the key is case-folded and in NFKC (PROTOCOL 1.3.2).
+    """Return (name, unique key): the name trimmed and in NFKC; the key is also case-folded (PROTOCOL 1.3.2).
 
-    A text too long for any normalised name is only trimmed, and `username_problems` then rejects it: normalisation takes
-    quadratic time in the number of combining marks.
+    Text that is too long for any normalised name is only trimmed, and `username_problems` then rejects it, because
+    normalisation takes quadratic time in the number of combining marks.
     """
     text = text.strip()
     if len(text) > MAX_RAW_NAME_CHARS:
@@ -32,7 +32,7 @@ def normalise_username(text: str) -> tuple[str, str]:
 
 
 def username_problems(name: str) -> list[FieldProblem]:
-    """Return the problems of a normalised name. For new names only: existing accounts keep theirs."""
+    """Return the problems of a normalised name. Only for new names: existing accounts keep theirs."""
     if not name:
         return [FieldProblem("username", MUST)]
     if len(name) > MAX_NAME_CHARS:
@@ -42,7 +42,7 @@ def username_problems(name: str) -> list[FieldProblem]:
 
 
 def secret_problems(secret: str, field: str) -> list[FieldProblem]:
-    """Return the problems of a trimmed password that is to be compared with the stored one: any that may be it is taken."""
+    """Return the problems of a trimmed password to verify. Accepts any that an account may have."""
     if not secret:
         return [FieldProblem(field, MUST)]
     if len(secret) > MAX_PASSWORD_CHARS:
@@ -51,7 +51,7 @@ def secret_problems(secret: str, field: str) -> list[FieldProblem]:
 
 
 def password_problems(password: str, field: str = "password") -> list[FieldProblem]:
-    """Return the problems of a trimmed password. Lengths are in characters."""
+    """Return the problems of a trimmed new password. Lengths are in characters."""
     if not password:
         return [FieldProblem(field, MUST)]
     if len(password) < MIN_PASSWORD_CHARS:

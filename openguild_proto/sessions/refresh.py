@@ -1,9 +1,9 @@
-"""Refresh token families: the decision about a presented token, and its successor (PROTOCOL 4.6).
+"""Refresh token families: the decision on a presented token, and its successor (PROTOCOL 4.6).
 
-A rotation returns the successor of the presented token. It is derived from the token and a random secret of its family,
-which is in the store, so every replica returns the same successor. A reader of the store has no token, and a client has no
-secret. A client that lost the response, or that refreshes in several tabs at once, gets the same new token each time
-within the grace period.
+A rotation returns the successor of the presented token. It is derived from the token and a random secret of its family in the
+store, so every replica returns the same successor. Somebody who can read the store has no token, and a client has no secret. A
+client that lost the response, or that refreshes in several tabs at once, gets the same new token each time within the grace
+period.
 
 A thief who presents a stolen token within the grace period also gets this successor. The family still has one valid token,
 which two parties now hold: the second use after the grace period is detected as reuse and ends the family. Repeated
@@ -27,11 +27,11 @@ _SUCCESSOR = "openguild 2026 refresh token that follows another"
 
 
 class Rotation(Enum):
-    """The decision about a known refresh token."""
+    """The decision on a known refresh token."""
 
     ROTATE = "rotate"  # the current token: replace it
     GRACE = "grace"  # the previous token within the grace period: return the successor again
-    REUSED = "reused"  # any other token of the family: a copy exists, end the family
+    REUSED = "reused"  # any other token of the family: somebody has a copy, so end the family
     DEAD = "dead"  # the family is revoked or expired
 
 
@@ -46,9 +46,9 @@ def decide_rotation(
     now_ms: int,
     grace_ms: int,
 ) -> Rotation:
-    """Decide about a token by its hash. Both stores call this while they lock the family.
+    """Decide on a token by its hash. Both stores call this with the family locked.
 
-    `previous`: the token that the last rotation replaced at `rotated_at_ms`. GRACE changes neither token, so it may happen
+    `previous`: the token that the last rotation replaced, at `rotated_at_ms`. GRACE changes neither token, so it may happen
     any number of times until `grace_ms` after the rotation.
     """
     if revoked or expires_at_ms <= now_ms:
@@ -68,18 +68,18 @@ def new_refresh_token(random16: bytes) -> str:
 
 
 def next_refresh_token(token: str, secret: bytes) -> str:
-    """Return the successor of `token`, derived with its family's secret. Raises ValueError for an invalid token."""
+    """Return the successor of `token`, derived with the secret of its family. Raises ValueError for an invalid token."""
     key = blake3(secret, derive_key_context=_SUCCESSOR).digest()
     return new_refresh_token(blake3(decode_unpadded(token), key=key).digest(TOKEN_BYTES))
 
 
 def fallback_secret(signing: SigningKey) -> bytes:
-    """Return a secret for families of earlier releases without one. All replicas must then sign with the same key."""
+    """Return a secret for families of earlier releases, which have none. All replicas must sign with the same key then."""
     return signing.sign(_SUCCESSOR.encode())
 
 
 def hash_refresh_token(token: str) -> bytes | None:
-    """Return the 32 bytes that are stored in place of the token (PROTOCOL 4.6.1); None for an invalid token."""
+    """Return the 32 bytes stored instead of the token (PROTOCOL 4.6.1), or None for an invalid token."""
     if len(token) != TOKEN_CHARS:
         return None
     try:

@@ -22,19 +22,19 @@ from openguild_proto.timestamps import from_micros
 
 
 class TokenProblem(Enum):
-    """Why a request is not authenticated. For logs and metrics: the caller is not told."""
+    """Why a request is not authenticated. For logs and metrics; not sent to the caller."""
 
     MISSING = "missing"
     MALFORMED = "malformed"
     BAD_SIGNATURE = "bad_signature"  # forged, or signed with a key that this replica does not have
     EXPIRED = "expired"
     REVOKED = "revoked"  # the session has ended, or the account is deleted
-    # the signature is good: the session is of another database, or of a lost commit
+    # the signature is valid, but the session is from another database or a lost commit
     UNKNOWN_SESSION = "unknown_session"
 
 
 class TokenInvalid(Exception):
-    """The token is not valid. The caller is not told why. `user_id`: whose it is, where the server has signed it."""
+    """The token is not valid. The caller is not told why. `user_id`: the token's user, if the signature is valid."""
 
     def __init__(self, problem: TokenProblem, user_id: str | None = None) -> None:
         super().__init__(problem.value)
@@ -54,7 +54,7 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def author(self) -> Author:
-        """The author of changes made with this token. A user of another server has no session here."""
+        """The author of changes made with this token. Users of other servers have no session here."""
         return Author(self.user_id, self.session_id or None)
 
 
@@ -70,23 +70,23 @@ _payloads = msgspec.json.Decoder(_Payload)
 
 
 class TokenAuthority:
-    """Issues and verifies tokens; one per process. A token is confirmed when the store has found its session alive."""
+    """Issues and verifies tokens; one per process. A token is confirmed if the store has found its session active."""
 
     def __init__(self, keys: KeyRing, *, cache_size: int = MAX_CACHED_TOKENS) -> None:
         self._keys = keys
         self._cache_size = cache_size
         self._verified: OrderedDict[bytes, Claims] = OrderedDict()  # by the token's BLAKE3 hash; the signature is valid
-        self._confirmed: set[bytes] = set()  # of these, tokens whose session the store has confirmed
+        self._confirmed: set[bytes] = set()  # those of them whose session the store has confirmed
         self._by_session: dict[str, set[bytes]] = {}
         self._revoked: OrderedDict[str, None] = OrderedDict()
 
     @property
     def keys(self) -> KeyRing:
-        """The keys that sign and verify."""
+        """The keys that sign and verify tokens."""
         return self._keys
 
     def replace_keys(self, keys: KeyRing) -> None:
-        """Replace the keys and check every token again. `trusts` tells which open streams may stay."""
+        """Replace the keys and verify every token again. `trusts` returns which open streams may stay."""
         self._keys = keys
         self._verified.clear()
         self._confirmed.clear()
@@ -110,7 +110,7 @@ class TokenAuthority:
         return public in self._keys.public_keys
 
     def next_refresh_token(self, token: str, secret: bytes | None) -> str:
-        """Return the successor of a refresh token. `secret`: its family's; if None, the signing key replaces it."""
+        """Return the successor of a refresh token. `secret`: its family's, or None to use the signing key."""
         return next_refresh_token(token, fallback_secret(self._keys.signing) if secret is None else secret)
 
     def verify(self, token: str, wall_ms: int) -> Claims:
@@ -138,7 +138,7 @@ class TokenAuthority:
             payload, signature = decode_unpadded(payload_text), decode_unpadded(signature_text)
         except ValueError:
             raise TokenInvalid(TokenProblem.MALFORMED) from None
-        # the signature comes first: nothing unsigned is parsed
+        # Verify the signature first, so that nothing unsigned is parsed.
         public = self._keys.verifier(payload, signature) if len(signature) == SIGNATURE_BYTES else None
         if public is None:
             raise TokenInvalid(TokenProblem.BAD_SIGNATURE)
@@ -162,9 +162,9 @@ class TokenAuthority:
         return _key(token) in self._confirmed
 
     def confirmed_claims(self, token: str, wall_ms: int) -> Claims | None:
-        """Return the claims of a confirmed token, which needs no query; None for any other token.
+        """Return the claims of a confirmed token, without a query, or None for any other token.
 
-        Raises TokenInvalid if it has expired since. `wall_ms`: UTC milliseconds.
+        Raises TokenInvalid if it has expired. `wall_ms`: UTC milliseconds.
         """
         key = _key(token)
         return self._current(key, wall_ms) if key in self._confirmed else None
@@ -176,7 +176,7 @@ class TokenAuthority:
             self._confirmed.add(key)
 
     def forget_confirmations(self) -> None:
-        """Ask the store about every session again, because revocations may have been missed."""
+        """Check every session in the store again, because revocations may have been missed."""
         self._confirmed.clear()
 
     def revoke_session(self, session_id: str) -> None:
@@ -184,7 +184,7 @@ class TokenAuthority:
         self._revoked[session_id] = None
         self._revoked.move_to_end(session_id)
         if len(self._revoked) > MAX_REVOKED_SESSIONS:
-            self._revoked.popitem(last=False)  # its tokens are not confirmed, so the store is asked
+            self._revoked.popitem(last=False)  # its tokens are not confirmed, so the store is queried
         for key in list(self._by_session.get(session_id, ())):
             self._forget(key)
 
@@ -214,7 +214,7 @@ class TokenAuthority:
 
 
 def unverified_issue_us(token: str) -> int | None:
-    """Return the token's time of issue in UTC microseconds, or None. For clients: the signature is not verified."""
+    """Return the token's time of issue in UTC microseconds, or None. For clients: does not verify the signature."""
     try:
         return _micros(_payloads.decode(decode_unpadded(token.partition(".")[0])).issued_at)
     except (msgspec.DecodeError, ValueError, OverflowError):
@@ -222,7 +222,7 @@ def unverified_issue_us(token: str) -> int | None:
 
 
 def unverified_user_id(token: str) -> str | None:
-    """Return the token's user, or None. For clients: the signature is not verified."""
+    """Return the token's user id, or None. For clients: does not verify the signature."""
     try:
         return _payloads.decode(decode_unpadded(token.partition(".")[0])).user_id
     except (msgspec.DecodeError, ValueError):
@@ -234,7 +234,7 @@ def _key(token: str) -> bytes:
 
 
 def _micros(text: str) -> int:
-    """Parse RFC 3339 with any fraction into UTC microseconds; drops digits beyond the sixth. Raises ValueError."""
+    """Parse RFC 3339 with any fraction to UTC microseconds. Drops digits beyond the sixth. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a timestamp without a zone")

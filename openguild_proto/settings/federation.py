@@ -1,4 +1,4 @@
-"""The settings of federation that the core reads: what one other server may ask of this one."""
+"""The federation settings of the core: limits for requests of each other server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections of settings that the core reads. A field has the name of its key; its default is only here."""
+"""The sections of settings that the core reads. A field has the name of its key. Its default is defined only here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from openguild_proto.settings.setting import MAX_COUNT, Contradiction, Count, PositiveSeconds, Setting, Window
 
-MAX_ACCESS_SECS = 30 * 86_400  # the default life of a refresh token
-MAX_GUILD_BANS = 5_000  # PROTOCOL 9.3.3: the snapshot for a mirror has all of them, each with a reason
+MAX_ACCESS_SECS = 30 * 86_400  # the default lifetime of a refresh token
+MAX_GUILD_BANS = 5_000  # PROTOCOL 9.3.3: a snapshot for a mirror contains all of them, each with a reason
 MAX_REFRESH_SECS = 10 * 365 * 86_400  # datetime and RFC 3339 end with the year 9999
 AccessLife = Annotated[int, Meta(gt=0, le=MAX_ACCESS_SECS)]  # seconds
 RefreshLife = Annotated[int, Meta(gt=0, le=MAX_REFRESH_SECS)]  # seconds
@@ -76,7 +76,7 @@ class WebSocketLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class WebSocketSettings(WebSocketLimits):
-    """`websocket.*`: limits of streams, and of what each may send."""
+    """`websocket.*`: limits of streams, and of the messages on each."""
 
     max_connections: Annotated[Count, Setting("streams in all")] = 20_000
     max_connections_per_user: Annotated[Count, Setting("streams of one user")] = 32
@@ -143,7 +143,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PresenceSettings:
-    """`presence.*`: whether members see who is online."""
+    """`presence.*`: whether members see each other's presence."""
 
     enabled: Annotated[bool, Setting("whether anyone sees who is online")] = True
     max_guild_members: Annotated[int, Meta(gt=0, le=10_000), Setting("a guild with more members shows no presence")] = (
@@ -153,6 +153,6 @@ class PresenceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationSettings:
-    """`registration.*`: who may open an account."""
+    """`registration.*`: whether new accounts may be created."""
 
     enabled: Annotated[bool, Setting("whether anyone may open an account", live=True)] = True

@@ -1,4 +1,4 @@
-"""The close codes of a stream, their meaning, and whether a client should reconnect (PROTOCOL 8.9)."""
+"""The close codes of a stream, their meanings, and whether a client should reconnect (PROTOCOL 8.9)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class CloseCode(IntEnum):
-    """RFC 6455 7.4.1; 1012 from the IANA registry; 44xx are ours."""
+    """Close codes of RFC 6455 7.4.1; 1012 from the IANA registry; 44xx are OpenGuild's own."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -24,7 +24,10 @@ class CloseCode(IntEnum):
 
 
 class CloseRow(NamedTuple):
-    """The row of a close code. `action`: "reconnect" (with backoff and `since`) or "terminal" (do not retry unchanged)."""
+    """The row of a close code.
+
+    `action`: "reconnect" (with backoff and `since`) or "terminal" (do not retry unchanged).
+    """
 
     action: str
     meaning: str
@@ -49,7 +52,7 @@ CLOSE_CODES: dict[CloseCode, CloseRow] = {
     CloseCode.MEMBERSHIP_LOST: CloseRow("terminal", "the user may no longer see the channel"),
     CloseCode.CHANNEL_DELETED: CloseRow("terminal", "the channel or its guild was deleted"),
 }
-"""What each close code means, and whether a client reconnects."""
+"""close code -> its row."""
 
 
 def is_sendable(code: int) -> bool:

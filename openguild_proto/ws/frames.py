@@ -1,4 +1,4 @@
-"""Encodes server frames: unmasked, unfragmented (RFC 6455 5.2). One frame can be sent to any number of sockets."""
+"""Encodes server frames: unmasked and unfragmented (RFC 6455 5.2). One frame can be sent to any number of sockets."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return a text message in one frame. `payload` must be UTF-8; it is not checked."""
+    """Return a text message in one frame. `payload` must be UTF-8, which is not checked."""
     return _frame(FIN_TEXT, payload)
 
 
 def frame_payload(frame: bytes) -> bytes:
-    """Return the payload of a frame that was built here."""
+    """Return the payload of a frame that this module built."""
     return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
 def message_end(frames: bytes, begin: int) -> int:
-    """Return where the frame that begins at `begin` ends, among frames that were built here."""
+    """Return the offset of the end of the frame that begins at `begin`. `frames`: frames that this module built."""
     size = frames[begin + 1]
     if size < 126:
         return begin + 2 + size
@@ -55,10 +55,10 @@ def pong_frame(payload: bytes = b"") -> bytes:
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """Return a close frame; `code` None: without a body.
+    """Return a close frame, without a body if `code` is None.
 
-    Raises LocalProtocolError for a code that may not be sent (wsproto would send 1000), and for a reason that is over 123 bytes
-    or has a lone surrogate.
+    Raises LocalProtocolError for a code that may not be sent (wsproto would send 1000) and for a reason that is longer than
+    123 bytes or has a lone surrogate.
     """
     if code is None:
         return _control(FIN_CLOSE, b"")

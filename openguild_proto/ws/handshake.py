@@ -1,4 +1,4 @@
-"""Checks the opening handshake (RFC 6455 4.2), more strictly than wsproto; reads a browser's token from the subprotocol."""
+"""Checks the opening handshake (RFC 6455 4.2) more strictly than wsproto, and reads browsers' tokens from the subprotocol."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
 def wants_upgrade(request: Request) -> bool:
-    """Return whether the client requests an upgrade to WebSocket, valid or not."""
+    """Return whether the client requests an upgrade to WebSocket. The handshake may still be invalid."""
     return any("websocket" in _tokens(value) for value in request.all_headers("upgrade"))
 
 
 def check(request: Request, policy: HeaderPolicy) -> Refusal | None:
-    """Return the refusal of an invalid handshake or a forbidden origin; None: it is valid."""
+    """Return the refusal of an invalid handshake or a forbidden origin, None if the handshake is accepted."""
     given: dict[str, list[str]] = {"connection": [], "sec-websocket-version": [], "sec-websocket-key": []}
     for name, value in request.headers:
         if name in given:
@@ -61,12 +61,15 @@ def accept_token(request: Request) -> bytes:
 
 
 def offered_subprotocols(request: Request) -> list[str]:
-    """Return the subprotocols that the client offers, in the order of its preference (RFC 6455 11.3.4)."""
+    """Return the subprotocols that the client offers, in its order of preference (RFC 6455 11.3.4)."""
     return [item.strip() for value in request.all_headers("sec-websocket-protocol") for item in value.split(",")]
 
 
 def chosen(subprotocol: str | None, request: Request) -> str | None:
-    """Return `subprotocol`. Raises LocalProtocolError if the client did not offer it, and so would close (RFC 6455 4.1)."""
+    """Return `subprotocol`.
+
+    Raises LocalProtocolError if the client did not offer it: the client would close the connection (RFC 6455 4.1).
+    """
     if subprotocol is not None and subprotocol not in offered_subprotocols(request):
         raise LocalProtocolError(f"the client did not offer the subprotocol {subprotocol!r}")
     return subprotocol

@@ -1,4 +1,4 @@
-"""The reason texts of close frames, with their codes, and their parser (PROTOCOL 8.9)."""
+"""The reason texts of close frames, with their codes, and the parser of reconnect delays (PROTOCOL 8.9)."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def reconnect_after(why: str, delay_ms: int) -> str:
 
 
 def reconnect_secs(reason: str) -> float | None:
-    """Return the delay of a `reconnect_after` reason, in seconds; None: it has none."""
+    """Return the delay in a `reconnect_after` reason, in seconds, or None if the reason has none."""
     found = _RECONNECT.search(reason)
     return int(found[1]) / 1000 if found else None
 
 
 def log_unreadable(after: int) -> str:
-    """Return the reason of a 1011 close of a failed replay, with the `since` to resume with."""
+    """Return the reason of a 1011 close after a failed replay, with the `since` to resume with."""
     return f"the log cannot be read; resume with since={after}"
 
 
 def lagged(missed: int, resume_from: int | None) -> str:
-    """Return the reason of a 1008 close: the missed messages and, for a channel's stream, the `since` to resume with.
+    """Return the reason of a 1008 close: the number of missed messages and, for a channel's stream, the `since` to resume with.
 
-    A client that tracks sequences does not need it: it resumes from the last one it received.
+    Clients that track sequences do not need it: they resume from the last sequence they received.
     """
     if resume_from is None:
         return f"lagged by {missed} notification messages"
