@@ -70,16 +70,11 @@ LOOKED_AT_ONCE = 50  # peers in one round, while the bus is down
 class Deliveries:
     """All deliveries of one process.
 
-    `holder`: a unique name of this process. `jitter()` returns numbers in [0, 1). `promptness`: of the servers that it
-    requests from.
+    `holder`: a unique name of this process. `jitter()` returns numbers in [0, 1). `promptness`: of the servers it requests from.
     """
 
     def __init__(
-        self,
-        holder: str,
-        signer: EventSigner | None,
-        jitter: Callable[[], float],
-        promptness: Promptness | None = None,
+        self, holder: str, signer: EventSigner | None, jitter: Callable[[], float], promptness: Promptness | None = None
     ) -> None:
         self.procedures = Procedures(self._defect)
         self.jitter = jitter
@@ -206,7 +201,7 @@ class Deliveries:
             try:
                 if (yield from self._take_leases()):
                     secs = MORE_SECS
-            except Exception as failure:  # an outage, or a defect of ours: tried again in its turn
+            except Exception as failure:  # an outage or a defect: retried in the next round
                 self._not_done(failure, "taking leases of peers")
                 if self._lease_until <= self.procedures.now:  # another one may deliver now
                     self._keep_only(())
@@ -391,11 +386,11 @@ class Deliveries:
         self._actions.append(Log(level, message, fields, failure))
 
     def _not_done(self, failure: Exception, what: str) -> None:
-        if not isinstance(failure, StorageUnavailable):  # of an outage its performer tells
+        if not isinstance(failure, StorageUnavailable):  # the performer has reported an outage
             self._defect(what, failure)
 
     def _defect(self, what: str, failure: Exception) -> None:
-        self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))
+        self.log(Level.ERROR, f"{what}: failed", failure)
 
 
 def _leave(holder: str) -> Procedure[None]:
