@@ -80,15 +80,13 @@ _LIVE = (_D.HEARTBEAT, _D.SILENCE, _D.RETRY)
 CLIENT_PHASES: dict[ClientPhase, ClientPhaseRow] = {
     _P.IDLE: ClientPhaseRow("not started"),
     _P.CONNECTING: ClientPhaseRow("the caller opens a WebSocket", (_D.ANSWER,)),
-    _P.GREETING: ClientPhaseRow("`hello` is awaited", (_D.ANSWER,)),
-    _P.AUTHENTICATING: ClientPhaseRow("`auth` is sent, with what is to be followed and done", (_D.ANSWER,)),
+    _P.GREETING: ClientPhaseRow("the client waits for `hello`", (_D.ANSWER,)),
+    _P.AUTHENTICATING: ClientPhaseRow("the client has sent `auth`, its `sub` frames and its commands", (_D.ANSWER,)),
     _P.OPEN: ClientPhaseRow("authenticated", _LIVE),
-    _P.DRAINING: ClientPhaseRow("the server stops; nothing new is asked for until the slot", (*_LIVE, _D.SLOT)),
-    _P.WAITING: ClientPhaseRow("until the next connection", (_D.RECONNECT,)),
-    _P.TOKENLESS: ClientPhaseRow(
-        "until the caller has another token, which is asked for after a delay", (_D.RECONNECT,)
-    ),
-    _P.ENDED: ClientPhaseRow("nothing happens any more"),
+    _P.DRAINING: ClientPhaseRow("the server stops; the client starts nothing new until its slot", (*_LIVE, _D.SLOT)),
+    _P.WAITING: ClientPhaseRow("the client waits for the next connection", (_D.RECONNECT,)),
+    _P.TOKENLESS: ClientPhaseRow("the client asks for another token after a delay, and waits for it", (_D.RECONNECT,)),
+    _P.ENDED: ClientPhaseRow("the client has ended"),
 }
 """phase -> its properties."""
 

@@ -45,14 +45,14 @@ class FollowingRow(NamedTuple):
 _F, _S = Following, Step
 
 FOLLOWING: dict[Following, FollowingRow] = {
-    _F.LIVE: FollowingRow("the flush of the ring serves it", in_ring=True),
-    _F.DUE: FollowingRow("it waits for its turn among the logs of the socket", in_ring=True),
-    _F.REPLAYING: FollowingRow("it began behind the ring, and waits for its turn", in_ring=False),
-    _F.REPLAY_PAGE: FollowingRow("it began behind the ring, and a page is being read", in_ring=False),
-    _F.OVERRUN: FollowingRow("it fell off the ring, and `lagging` is to be told", in_ring=False),
-    _F.LAGGING: FollowingRow("it was told `lagging`, and waits for its turn", in_ring=False),
-    _F.LAGGING_PAGE: FollowingRow("it was told `lagging`, and a page is being read", in_ring=False),
-    _F.RETURNED: FollowingRow("the ring has its next event again, and `live` is to be told", in_ring=True),
+    _F.LIVE: FollowingRow("the flush of the ring serves the log", in_ring=True),
+    _F.DUE: FollowingRow("the log waits for its turn among the logs of the socket", in_ring=True),
+    _F.REPLAYING: FollowingRow("the position is older than the ring, and the log waits for its turn", in_ring=False),
+    _F.REPLAY_PAGE: FollowingRow("the position is older than the ring, and the server reads a page", in_ring=False),
+    _F.OVERRUN: FollowingRow("the log fell off the ring, and the server has yet to send `lagging`", in_ring=False),
+    _F.LAGGING: FollowingRow("the server has sent `lagging`, and the log waits for its turn", in_ring=False),
+    _F.LAGGING_PAGE: FollowingRow("the server has sent `lagging`, and reads a page", in_ring=False),
+    _F.RETURNED: FollowingRow("the ring has the next event again, and the server has yet to send `live`", in_ring=True),
 }
 """state -> its properties."""
 

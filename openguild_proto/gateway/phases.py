@@ -67,12 +67,12 @@ _P, _I, _D = Phase, Input, Deadline
 _RUNNING = (_D.HEARTBEAT, _D.SILENCE, _D.NOTICE, _D.EXPIRY, _D.READS, _D.REST)
 
 PHASES: dict[Phase, PhaseRow] = {
-    _P.OPENING: PhaseRow("`hello` is sent, and `auth` is awaited", _D.AUTH),
-    _P.CHECKING: PhaseRow("the first token is being checked; requests wait"),
+    _P.OPENING: PhaseRow("the server has sent `hello` and waits for `auth`", _D.AUTH),
+    _P.CHECKING: PhaseRow("the server checks the first token; requests wait"),
     _P.OPEN: PhaseRow("authenticated", None, _RUNNING),
-    _P.RENEWING: PhaseRow("authenticated, and another token is being checked", None, _RUNNING),
-    _P.DRAINING: PhaseRow("`drain` is sent; the client leaves in its slot and is served until then", None, (*_RUNNING, _D.SLOT)),
-    _P.CLOSED: PhaseRow("a close code was decided; the client's frames are ignored"),
+    _P.RENEWING: PhaseRow("authenticated; the server checks another token", None, _RUNNING),
+    _P.DRAINING: PhaseRow("the server has sent `drain`, and serves the client until its slot", None, (*_RUNNING, _D.SLOT)),
+    _P.CLOSED: PhaseRow("the server has chosen a close code, and ignores the client's frames"),
 }  # fmt: skip
 """phase -> its properties."""
 
