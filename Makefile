@@ -1,4 +1,4 @@
-# Three commands for a newcomer: `make run`, `make web` and `make test`. Each does its own set-up.
+# The three commands to begin with are `make run`, `make web` and `make test`. Each does its own setup.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -6,9 +6,9 @@ VENV ?= .venv
 ifneq ($(words $(VENV)),1)
 $(error VENV: the path of the virtual environment cannot have spaces: name another)
 endif
-# one whose Python is gone is made anew; that of another user stays
+# a virtual environment whose Python was removed is recreated, unless it belongs to another user
 $(shell test ! -e $(VENV)/pyvenv.cfg || $(VENV)/bin/python -c '' 2>/dev/null || { test -w $(VENV) && rm -rf $(VENV); })
-# a checkout that cannot be written is built and tested in a copy of it, beside the virtual environment
+# a read-only checkout is built and tested in a copy next to the virtual environment
 SOURCE := $(shell test -w . && echo . || echo $(VENV)/source)
 BIN := $(VENV)/bin
 IS_RECENT := -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -19,10 +19,10 @@ BUILD_INPUTS := pyproject.toml setup.py $(wildcard ext/*.pyx openguild_proto/fan
 INSTALL := deploy/install.sh $(BIN)/python $(VENV)/install.log
 DATA_DIR ?= .data
 PYTEST := $(BIN)/python -m pytest
-# by module, in the order of tests/conftest.py: each worker has a PostgreSQL and a NATS of its own; they wait more than they work
+# distributed by module, in the order of tests/conftest.py; workers have their own PostgreSQL and NATS, and are often idle
 PARALLEL := -n 5 --dist loadscope --no-loadscope-reorder
 export OPENGUILD_SERVER__HOST ?= 127.0.0.1
-# tests start hundreds of processes: where no bytecode is kept, each of them compiles everything anew
+# tests start hundreds of processes, which all would compile every module without stored bytecode
 unexport PYTHONDONTWRITEBYTECODE
 
 comma := ,
@@ -43,7 +43,7 @@ define install
 	@$(INSTALL) --editable '$(SOURCE)[$(1)]'
 endef
 
-# what an extra needs, where the extension has been built: pip would build it again
+# installs the packages of an extra without pip's `.[extra]`, which would build the extension again
 define add
 	@echo "Installing into $(VENV): the packages of $(1)."
 	@$(BIN)/python deploy/requirements.py $(1) >$(VENV)/requirements.txt
@@ -55,7 +55,7 @@ $(BIN)/python:
 	echo "$(CURDIR) cannot be written: name other places for what is built and kept: make run VENV=/path/venv DATA_DIR=/path/data" >&2; exit 1; }
 	@trap 'exit 130' INT; $(or $(PYTHON),false) $(IS_RECENT) || { echo "$(NEEDS_PYTHON)" >&2; exit 1; }
 	@echo "Making a virtual environment with $$($(PYTHON) --version)."
-	@trap '' INT; $(PYTHON) -m venv $(VENV)  # Ctrl-C takes effect behind it: half of an environment would stay
+	@trap '' INT; $(PYTHON) -m venv $(VENV)  # Ctrl-C takes effect afterwards, so that no partial environment is left
 
 $(VENV)/.embedded: $(BUILD_INPUTS) | $(BIN)/python
 	$(call install,embedded$(comma)chat)
@@ -105,7 +105,7 @@ test-native: $(VENV)/.dev  ## the compiled parts with assertions, under the addr
 
 SEEDS ?= 1000
 
-# whole servers, a sixth as fast: PYTHONPATH=. $(BIN)/python -m tests.simulation.runtime --seeds $(SEEDS)
+# with whole servers, a sixth as fast: PYTHONPATH=. $(BIN)/python -m tests.simulation.runtime --seeds $(SEEDS)
 simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time, on all cores; stops at the first violation
 	PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 

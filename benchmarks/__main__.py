@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run a command; the exit status."""
+    """Run a command and return the exit status."""
     given = _parser().parse_args()
     try:
         match given.command:

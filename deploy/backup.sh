@@ -1,13 +1,13 @@
 #!/bin/sh
-# `deploy/backup.sh URL FILE [METRICS]`: the whole database as one consistent file. Runs beside a serving server.
-# `URL` may be a file that holds the URL; then no process's arguments show the password. A backup that fails leaves nothing behind.
-# `METRICS`: a file of a textfile collector, for the alerts that a backup has failed or is old (docs/runbooks.md, Backup).
+# `deploy/backup.sh URL FILE [METRICS]` writes the whole database to one consistent file. Servers may run meanwhile.
+# `URL` may be a file with the URL, so that the password is not shown in process lists. A failed backup leaves no files behind.
+# `METRICS` is a file for a textfile collector, for the alerts on failed or old backups (docs/runbooks.md, Backup).
 set -eu
 umask 077
 case $#,${2-} in [23],*://* | [!23],*) echo "usage: deploy/backup.sh URL FILE [METRICS]" >&2; exit 2 ;; esac
 file=$2 part=$2.part.$$ metrics=${3-} began=$(date +%s)
 
-report() { # 1: it succeeded. Else the time and size of the one that last did stay.
+report() { # 1 for success; otherwise time and size of the last successful backup are kept
     [ -n "$metrics" ] || return 0
     {
         printf '# TYPE openguild_backup_success gauge\nopenguild_backup_success %s\n' "$1"
@@ -34,7 +34,7 @@ trap 'exit 130' INT TERM HUP
 . "$(dirname "$0")/database-url.sh"
 use_database "$1"
 refuse_pooler
-for left in "$file".part.*; do # of a backup that was killed; another one that runs keeps its own
+for left in "$file".part.*; do # left by killed backups; files of running ones are kept
     [ ! -e "$left" ] || kill -0 "${left##*.}" 2>/dev/null || rm -f -- "$left"
 done
 pg_dump --format=custom --compress=6 --no-owner --no-privileges --dbname="$database" --file="$part"

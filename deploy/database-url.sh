@@ -1,17 +1,17 @@
-# Read by backup.sh and restore.sh (`. database-url.sh`, then `use_database URL`): the password of a database's URL goes to libpq by the
-# environment, because the process list shows arguments. `URL` may also be a file that holds it, such as the server's database-url.
+# Sourced by backup.sh and restore.sh, which then call `use_database URL`. Passes the password of a database URL to libpq in the
+# environment, because process lists show arguments. `URL` may also be a file with the URL, such as the server's database-url.
 # shellcheck shell=sh
 
-use_database() { # sets `database`, the URL without its password, and PGPASSWORD where it had one
+use_database() { # sets `database`, the URL without its password, and PGPASSWORD if it has one
     case $1 in '' | *://*) database=$1 ;; *) database=$(cat -- "$1") ;; esac
-    # without one, libpq would use whatever database this machine has
+    # without a URL, libpq would use the default database of this machine
     [ -n "$database" ] || { echo "no URL of a database: is it set, or in its file or secret?" >&2; exit 2; }
     case $database in *[?\&]password=*) echo "put the password before the @ of the URL, not behind its ?" >&2; exit 2 ;; esac
     rest=${database#*://}
-    case ${rest%%\?*} in # libpq would take a part of the password for the host
+    case ${rest%%\?*} in # libpq would take part of the password for the host
     *@*@* | */*@*) refuse_unencoded ;;
     *[/@]*) ;;
-    *) case $rest in *@*) refuse_unencoded ;; esac ;; # a ? in the password
+    *) case $rest in *@*) refuse_unencoded ;; esac ;; # an unencoded ? in the password
     esac
     secret=$(printf '%s\n' "$database" | sed -n 's|^[a-z]*://[^:@/?]*:\([^@/?]*\)@.*|\1|p')
     [ -n "$secret" ] || return 0
@@ -33,9 +33,10 @@ refuse_unencoded() {
     exit 2
 }
 
-refuse_pooler() { # it shares sessions: what pg_dump and pg_restore set in one, such as an empty search_path, would stay there for the servers
+# Poolers share sessions, so settings of pg_dump and pg_restore, such as an empty search_path, would affect the servers.
+refuse_pooler() {
     PGOPTIONS="${PGOPTIONS-} -c openguild.session=own"
-    export PGOPTIONS # a pooler refuses it, or ignores it
+    export PGOPTIONS # poolers refuse or ignore it
     if own=$(psql --no-psqlrc --quiet --tuples-only --no-align --dbname="$database" \
         --command="SELECT current_setting('openguild.session', true)" 2>&1); then
         case $own in *own) return 0 ;; esac

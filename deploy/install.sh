@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs a package into a virtual environment and says what it is at: deploy/install.sh PYTHON LOG REQUIREMENT...
-# On a terminal it keeps one line up to date. The whole output is in LOG, and its end is shown if the installation fails.
+# Installs packages into a virtual environment and shows the progress: deploy/install.sh PYTHON LOG REQUIREMENT...
+# On a terminal it updates one line. LOG has the whole output, the end of which is shown if the installation fails.
 set -euo pipefail
 python=$1 log=$2
 shift 2
 columns=0
 if [ -t 1 ]; then columns=$(tput cols 2>/dev/null || echo 80); fi
 tick=()
-if [ "${BASH_VERSINFO[0]}" -ge 4 ]; then tick=(-t 1); fi # an older one cannot tell a second without a line from the end
+if [ "${BASH_VERSINFO[0]}" -ge 4 ]; then tick=(-t 1); fi # in older versions, a timeout looks like the end of the input
 
-follow() { # pip's output, as one line of a terminal, or a line for each step
+follow() { # shows pip's output as one line of a terminal, or as a line for each step
     local line step="asking for packages" shown="" packages=0 status text
     while true; do
         status=0
@@ -38,7 +38,7 @@ follow() { # pip's output, as one line of a terminal, or a line for each step
     if [ "$columns" -gt 0 ]; then printf '\r\033[K'; fi
 }
 
-# the build's warnings are for the authors of packages
+# warnings of the build are of no use to users
 export PYTHONWARNINGS=ignore PYTHONUNBUFFERED=1
 interrupted=
 trap 'interrupted=yes' INT

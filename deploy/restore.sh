@@ -1,6 +1,6 @@
 #!/bin/sh
-# `deploy/restore.sh FILE URL`: into an empty database, in one transaction. Stop the servers of that database first.
-# `URL` may be a file that holds the URL; then no process's arguments show the password.
+# `deploy/restore.sh FILE URL` restores a backup into an empty database, in one transaction. Stop the database's servers first.
+# `URL` may be a file with the URL, so that the password is not shown in process lists.
 set -eu
 [ $# = 2 ] || { echo "usage: deploy/restore.sh FILE URL" >&2; exit 2; }
 [ -r "$1" ] || { echo "restore.sh: no backup can be read at $1 (usage: deploy/restore.sh FILE URL)" >&2; exit 2; }
@@ -14,7 +14,8 @@ if [ "${tables:-0}" != 0 ]; then
     exit 1
 fi
 pg_restore --no-owner --no-privileges --exit-on-error --single-transaction --dbname="$database" "$1"
-# Clients may have read what is gone now: a new epoch tells them so. A mirrored log counts in the epoch of its origin: it would begin anew, empty.
+# New epochs tell clients that events they have read may be lost. Mirrored logs keep the epoch of their origin, or they would
+# start again, empty.
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname="$database" <<'SQL' ||
 BEGIN;
 UPDATE log_history SET renewals = renewals + 1, lineage = NULL, database = gen_random_uuid();

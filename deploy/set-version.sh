@@ -1,6 +1,6 @@
 #!/bin/sh
-# One version everywhere: `deploy/set-version.sh v0.2.0` (or v0.2.0rc1) writes it to pyproject.toml, from where the package has it,
-# and to the overlays' image tag and Job. The form is one that Python, image tags and Kubernetes names all take as it is.
+# `deploy/set-version.sh v0.2.0` (or v0.2.0rc1) writes the version to pyproject.toml, from which the package takes it, and to the
+# overlays' image tag and Job. The format is valid for Python, image tags and Kubernetes names.
 set -eu
 form='v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)((a|b|rc)(0|[1-9][0-9]*))?'
 if [ $# -ne 1 ] || [ "$(printf '%s\n' "$1" | wc -l)" -ne 1 ] || ! printf '%s\n' "$1" | grep -qxE "$form"; then

@@ -1,8 +1,8 @@
 # cython: language_level=3, embedsignature=True
 """The batched flush: sends ring spans to many subscribers with send(2), directly from the arena, with the GIL released.
 
-The handle bound to a slot is its socket's file descriptor. Detaching the slot removes it, and the runtime detaches before
-it closes the socket, so a closed or reused descriptor is never written to.
+The handle of a slot is its socket's file descriptor. The runtime detaches the slot, which removes the handle, before it closes
+the socket, so that a closed or reused descriptor is never written to.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
@@ -25,7 +25,7 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec* now)
 
 cdef extern from "<assert.h>" nogil:
-    void c_assert "assert" (bint)  # no effect except in the debug build
+    void c_assert "assert" (bint)  # only active in the debug build
 
 cdef struct Trouble:
     Py_ssize_t slot
@@ -44,7 +44,7 @@ cdef double monotonic() noexcept nogil:
 
 
 cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* trouble) noexcept nogil:
-    """Call send(2) once. True: the slot is parked, and `trouble` says what the caller must handle."""
+    """Call send(2) once. Returns True if the slot was parked; `trouble` then has what the caller must handle."""
     cdef long long index = ring._cursors[slot] + 1
     cdef Py_ssize_t begin = ring._offset(index), end = span_end(ring, index, max_bytes), length
     cdef bint cut
@@ -76,7 +76,7 @@ cdef bint send_to(Ring ring, Py_ssize_t slot, Py_ssize_t max_bytes, Trouble* tro
 
 
 cdef void pass_over(Ring ring, Py_ssize_t slot, Trouble* trouble) noexcept nogil:
-    """Park the slot, as if its socket's buffer were full."""
+    """Park the slot without sending, as if its socket's buffer were full."""
     ring._parked[slot] = 1
     trouble.slot = slot
     trouble.rest_begin = trouble.rest_size = 0
@@ -84,20 +84,20 @@ cdef void pass_over(Ring ring, Py_ssize_t slot, Trouble* trouble) noexcept nogil
 
 
 def flush(Ring ring not None, Py_ssize_t limit, Py_ssize_t max_bytes, double max_secs, bytearray gates=None):
-    """Send to up to `limit` slots that are behind, not parked, not lagged and bound, in turn, for about `max_secs`.
+    """Send to up to `limit` slots that are behind, bound, not parked and not lagged, round-robin, for about `max_secs`.
 
-    Serves at least one slot. The time of a send varies: the kernel may deliver to a reader on the same machine before it
-    returns, and may schedule other processes.
+    Serves at least one slot. The time of a send varies, because the kernel may deliver to a reader on the same machine before
+    send(2) returns, and may schedule other processes.
 
-    Return (slots served, slots left, troubles). A slot is left, to be served again, if its backlog exceeds `max_bytes` and
-    the kernel took the whole span. If the time ran out, one more counts as left. `troubles` holds (slot, rest, error) for
-    each slot that is now parked: `rest` is the rest of a cut frame, which must be sent first; `error` is an errno, 0 if the
-    socket's buffer was full.
+    Returns (slots served, slots left, troubles). A slot is left to be served again if the kernel took a whole span of
+    `max_bytes` and more is pending. If the time ran out, one more counts as left. `troubles` has (slot, rest, error) for each
+    slot that was parked: `rest` is the rest of a cut frame, which must be sent first, and `error` an errno, or 0 if the socket's
+    buffer was full.
 
-    `gates`: by handle, not 0 for a socket to which something else must be written first. It is not written to, but parked as
-    one whose buffer was full.
+    `gates` has a byte for each handle, which is not 0 for a socket to which something else must be written first. Such a slot is
+    parked like one whose buffer was full.
 
-    Releases the GIL: no other thread may use the ring or the gates meanwhile.
+    Releases the GIL. No other thread may use the ring or the gates meanwhile.
     """
     cdef Py_ssize_t count, step, slot, served = 0, left = 0, troubled = 0, start
     cdef Py_ssize_t gate_count = 0 if gates is None else PyByteArray_GET_SIZE(gates)

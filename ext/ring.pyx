@@ -1,10 +1,10 @@
 # cython: language_level=3, embedsignature=True
 """The broadcast ring in Cython. It behaves like openguild_proto/fanout/ring.py, which documents it.
 
-Frames are stored back to back in one arena, so a subscriber's span is contiguous and one send(2) suffices. The arena
-starts with 512 bytes and grows geometrically, so a quiet channel needs little memory. At the arena's end the frames are
-moved to its front. The arena is at least twice as large as its frames, so each byte is moved about once at most and
-publishing takes amortised O(1).
+Frames are stored back to back in one arena, so that a subscriber's span is contiguous and needs one send(2). The arena starts
+with 512 bytes and grows geometrically, so that a quiet channel needs little memory. When the arena's end is reached, the frames
+are moved to its front. After a move, the arena is at least twice as large as its frames, so that each byte is moved about once
+and publishing takes amortised O(1).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -15,7 +15,7 @@ from openguild_proto.errors import LocalProtocolError
 from openguild_proto.limits import MAX_RING_INDEX
 
 cdef extern from "<assert.h>" nogil:
-    void c_assert "assert" (bint)  # no effect except in the debug build (OPENGUILD_DEBUG_EXT=1)
+    void c_assert "assert" (bint)  # only active in the debug build (OPENGUILD_DEBUG_EXT=1)
 
 cdef Py_ssize_t FIRST_ARENA_BYTES = 512
 cdef Py_ssize_t FIRST_SLOTS = 4
@@ -34,7 +34,7 @@ cdef class Ring:
         self._capacity_events = capacity_events
         self._capacity_bytes = capacity_bytes
         self._free = []
-        # all other members are zero: arena, index and slots are allocated at their first use
+        # all other members are zero: arena, index and slots are allocated on first use
 
     def __dealloc__(self):
         free(self._arena)
@@ -99,7 +99,7 @@ cdef class Ring:
         return 0
 
     def publish(self, bytes frame not None):
-        """Append one frame and return its index. Drops the oldest frames when a bound is exceeded."""
+        """Append one frame and return its index. Drops the oldest frames if a bound would be exceeded."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
         if size == 0:
             raise LocalProtocolError("a frame is never empty")
@@ -127,7 +127,7 @@ cdef class Ring:
         return PyBytes_FromStringAndSize(self._arena + self._offset(index), self._length(index))
 
     def replace(self, long long index, bytes frame not None):
-        """Put another frame in the place of one that the ring holds. Nothing of the old one stays in the arena."""
+        """Replace a frame that the ring holds. The bytes of the old frame are erased from the arena."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
         cdef Py_ssize_t grows, begin, behind
         cdef long long later
@@ -146,7 +146,7 @@ cdef class Ring:
         self._end += grows
         for later in range(index + 1, self.head + 1):
             self._offsets[later % self._index_size] += grows
-        memset(self._arena, 0, self._start)  # frames of before, and what was moved
+        memset(self._arena, 0, self._start)  # erase dropped frames and remains of moves
         memset(self._arena + self._end, 0, self._arena_size - self._end)
 
     def resize(self, Py_ssize_t capacity_events, Py_ssize_t capacity_bytes):
@@ -158,17 +158,17 @@ cdef class Ring:
 
     @property
     def tail(self):
-        """Index of the oldest frame, head + 1 if there is none."""
+        """The index of the oldest frame, or head + 1 if there is none."""
         return self.head - self._count + 1
 
     @property
     def nbytes(self):
-        """Size of all frames in bytes."""
+        """The size of all frames in bytes."""
         return self._end - self._start
 
     @property
     def allocated(self):
-        """Bytes allocated for frames, index and slots."""
+        """The bytes allocated for frames, index and slots."""
         return self._arena_size + self._index_size * sizeof(Py_ssize_t) + self._slot_size * (sizeof(long long) + 1 + sizeof(int))
 
     def __len__(self):
@@ -245,19 +245,19 @@ cdef class Ring:
         self._handles[slot] = handle
 
     def handle(self, Py_ssize_t slot):
-        """Return the number stored by `bind`, -1 for none."""
+        """Return the number stored by `bind`, or -1."""
         self._check(slot)
         return self._handles[slot]
 
     @property
     def slots(self):
-        """Number of attached slots."""
+        """The number of attached slots."""
         return self._attached
 
     # --- reading -----------------------------------------------------------------------------------
 
     def take(self, Py_ssize_t slot, Py_ssize_t max_bytes):
-        """Return the slot's next frames, whole and contiguous: at least one, more while within `max_bytes`."""
+        """Return the slot's next whole frames: at least one if there are any, and more up to `max_bytes`."""
         cdef long long first
         cdef Py_ssize_t begin, end
         self._check(slot)
@@ -269,7 +269,7 @@ cdef class Ring:
         return PyBytes_FromStringAndSize(self._arena + begin, end - begin)
 
     def sent(self, Py_ssize_t slot, Py_ssize_t nbytes):
-        """Record that the kernel took `nbytes` of the span of `take`: moves the cursor by whole frames."""
+        """Record that `nbytes` of the span of `take` were sent. Moves the cursor by frames and returns the rest of a cut frame."""
         cdef long long index
         cdef Py_ssize_t length, begin, behind
         self._check(slot)
@@ -295,7 +295,7 @@ cdef class Ring:
         return b""
 
     def deliver(self, Py_ssize_t limit, Py_ssize_t max_bytes):
-        """Do `pending`, `take` and `sent` in one call: (span, slots); consecutive slots with the same cursor share a span."""
+        """Do `pending`, `take` and `sent` in one call: return (span, slots). Consecutive slots with one cursor share a span."""
         cdef list found = [], slots = None
         cdef long long oldest = self.head - self._count, place = -1, last = -1, cursor
         cdef Py_ssize_t count = self._slot_count, step, slot, begin, end, served = 0
@@ -331,7 +331,7 @@ cdef class Ring:
     # --- queries -----------------------------------------------------------------------------------
 
     def pending(self, Py_ssize_t limit):
-        """Return up to `limit` slots that are behind, not parked and not lagged, in turn."""
+        """Return up to `limit` slots that are behind, not parked and not lagged, round-robin."""
         cdef list found = []
         cdef long long oldest = self.head - self._count
         cdef Py_ssize_t count = self._slot_count, step, slot, taken = 0
@@ -366,7 +366,7 @@ cdef class Ring:
         return found
 
     def depth(self):
-        """Return how many frames the deepest slot is behind; 0 without slots."""
+        """Return how many frames the deepest slot is behind, or 0 without slots."""
         cdef long long lowest = self.head
         cdef Py_ssize_t slot
         for slot in range(self._slot_count):

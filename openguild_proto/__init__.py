@@ -11,13 +11,14 @@ A `ServerConnection` speaks HTTP/1.1 and WebSocket over one byte stream. A serve
         conn = ServerConnection(now=time.monotonic(), random_bytes=secrets.token_bytes)
         while conn.wants is Wants.KEEP and (data := sock.recv(65_536)):
             events = conn.receive_data(data, time.monotonic())
-            while events:
+            while True:
                 for event in events:
                     if isinstance(event, RequestReceived):
                         conn.respond(Response.text("hello"), time.monotonic())
-                events = conn.next_events(time.monotonic())
-            for part in conn.data_to_send():
-                sock.sendall(part)
+                for part in conn.data_to_send():
+                    sock.sendall(part)
+                if not (events := conn.next_events(time.monotonic())):
+                    break
         sock.close()
 
 A server for many clients also waits for `next_deadline`, see docs/tutorials/embedder.md.

@@ -34,7 +34,7 @@ class ErrorCode(Enum):
     INVALID_JSON = ErrorSpec("invalid_json", 400, "the request body is not valid JSON", "invalid_json")
     VALIDATION = ErrorSpec("validation_error", 400, "the request has invalid fields", "validation")
     INVALID_SINCE = ErrorSpec(
-        "invalid_since", 400, "since is no place in the log of this channel: begin anew", "invalid_since"
+        "invalid_since", 400, "since is not a position in this channel's log: start again", "invalid_since"
     )
     SEARCH_TOO_WIDE = ErrorSpec(
         "search_too_wide", 400, "this search takes too long: narrow it with more words, in, from, after or before",
@@ -48,13 +48,14 @@ class ErrorCode(Enum):
         "invalid_refresh_token", 401, "the refresh token is unknown, used, revoked or expired", "invalid_refresh_token"
     )
     SIGNATURE_INVALID = ErrorSpec(
-        "signature_invalid", 401, "the signature of this request is not good", "signature_invalid"
+        "signature_invalid", 401, "the signature of this request is invalid", "signature_invalid"
     )
-    SERVER_DENIED = ErrorSpec("server_denied", 403, "this server has nothing to do with that one", "server_denied")
+    SERVER_DENIED = ErrorSpec("server_denied", 403, "this server does not federate with that server", "server_denied")
     SERVER_QUARANTINED = ErrorSpec(
-        "server_quarantined", 403, "nothing new is taken from that server", "server_quarantined"
+        "server_quarantined", 403, "this server accepts nothing new from that server", "server_quarantined"
     )
     FORBIDDEN = ErrorSpec("forbidden", 403, "your role does not permit this", "forbidden")
+    TIMED_OUT = ErrorSpec("timed_out", 403, "you are timed out in this guild", "timed_out")
     BANNED = ErrorSpec("banned", 403, "you are banned from this guild", "banned")
     ORIGIN_NOT_ALLOWED = ErrorSpec(
         "origin_not_allowed", 403, "pages of this origin may not open streams here", "origin_not_allowed"
@@ -66,16 +67,16 @@ class ErrorCode(Enum):
         "registration_closed", 403, "registration is closed on this server", "registration_closed"
     )
     NOT_FOUND = ErrorSpec("not_found", 404, "there is nothing at this address that you may see")
-    METHOD_NOT_ALLOWED = ErrorSpec("method_not_allowed", 405, "this address does not answer that method")
+    METHOD_NOT_ALLOWED = ErrorSpec("method_not_allowed", 405, "this address does not support that method")
     # 408, 409, 410, 413, 414, 415, 417, 421, 426, 429, 431
     TIMEOUT = ErrorSpec("request_timeout", 408, "the request did not arrive in time", "request_timeout")
     USERNAME_TAKEN = ErrorSpec("username_taken", 409, "that username is taken", "username_taken")
     NONCE_REUSED = ErrorSpec("nonce_reused", 409, "this nonce or key was used for another request", "nonce_reused")
     LAST_OWNER = ErrorSpec("last_owner", 409, "a guild must keep at least one owner", "last_owner")
     MESSAGE_REDACTED = ErrorSpec(
-        "message_redacted", 409, "this message was taken back; nothing more can happen to it", "message_redacted"
+        "message_redacted", 409, "this message was redacted and can no longer change", "message_redacted"
     )
-    LIMIT_REACHED = ErrorSpec("limit_reached", 409, "there are as many of these as there may be", "limit_reached")
+    LIMIT_REACHED = ErrorSpec("limit_reached", 409, "the maximum number of these is reached", "limit_reached")
     ID_TAKEN = ErrorSpec("id_taken", 409, "this id belongs to another server", "id_taken")
     INVITE_EXPIRED = ErrorSpec("invite_expired", 410, "this invite has expired or is used up", "invite_expired")
     TOO_LARGE = ErrorSpec("payload_too_large", 413, "the request body is too large", "payload_too_large")
@@ -94,9 +95,7 @@ class ErrorCode(Enum):
     IP_RATE_LIMIT = ErrorSpec("ip_rate_limit", 429, "too many messages from this address", "ip_rate_limit")
     WRITE_RATE_LIMIT = ErrorSpec("write_rate_limit", 429, "you are changing things too fast", "write_rate_limit")
     READ_RATE_LIMIT = ErrorSpec("read_rate_limit", 429, "you move your read positions too often", "read_rate_limit")
-    TYPING_RATE_LIMIT = ErrorSpec(
-        "typing_rate_limit", 429, "you tell too often that you are typing", "typing_rate_limit"
-    )
+    TYPING_RATE_LIMIT = ErrorSpec("typing_rate_limit", 429, "you send typing signals too often", "typing_rate_limit")
     SEARCH_RATE_LIMIT = ErrorSpec("search_rate_limit", 429, "you are searching too fast", "search_rate_limit")
     QUERY_RATE_LIMIT = ErrorSpec("query_rate_limit", 429, "you are reading too fast", "query_rate_limit")
     OWNER_READ_RATE_LIMIT = ErrorSpec(
@@ -109,7 +108,7 @@ class ErrorCode(Enum):
         "refresh_rate_limit", 429, "too many refreshes; wait before trying again", "refresh_rate_limit"
     )
     SERVER_RATE_LIMIT = ErrorSpec(
-        "server_rate_limit", 429, "too many requests of this server; wait", "server_rate_limit"
+        "server_rate_limit", 429, "too many requests from this server; wait before trying again", "server_rate_limit"
     )
     CONNECTION_LIMIT = ErrorSpec("connection_limit", 429, "connection limit reached", "websocket_limit")
     HEADERS_TOO_LARGE = ErrorSpec("headers_too_large", 431, "the request head is too large", "malformed_request")

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from openguild_proto.deadlines import require_time
 from openguild_proto.effects.base import Effect, StorageUnavailable
 
 T = TypeVar("T")
@@ -119,7 +120,8 @@ class Procedures:
             self._run()
 
     def handle_deadline(self, now: float) -> None:
-        """Resume the procedures whose sleep is over. Early calls do nothing."""
+        """Resume the procedures whose sleep is over. Early calls do nothing. Raises LocalProtocolError unless `now` is finite."""
+        require_time(now)
         self.now = max(self.now, now)
         while self._sleeping and self._sleeping[0][0] <= now:
             _, serial, running = heapq.heappop(self._sleeping)

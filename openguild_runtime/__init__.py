@@ -4,5 +4,5 @@ from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("openguild")  # pyproject.toml's
-except PackageNotFoundError:  # run from a checkout that nobody installed
+except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0.0.0"

@@ -1,4 +1,4 @@
-"""Real parts for every test that wants them: one private PostgreSQL and one nats-server for the whole run."""
+"""Fixtures with real parts: one private PostgreSQL and one nats-server for the whole run."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
 use_memory_for_files()
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a job in the background: so would be all that tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job, and inherited
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# Compiled files are kept: each worker would compile all tests anew, and each process that they start the program.
+# Keep compiled files: without them each worker compiles all tests, and each process that they start the program.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-# Directories by what their modules do most, the longest modules first.
+# Directories by what their modules mostly do; those with the longest modules first.
 WAITING = (
     "scenarios", "web", "runtime/embedded", "deploy", "integration", "runtime/bus", "runtime/process", "interop", "conformance",
 )  # fmt: skip
 COMPUTING = ("simulation", "runtime/storage", "arch", "runtime", "proto/operations", "")
-settings.register_profile("tests", deadline=None)  # 200 ms of a clock on the wall: a busy machine is no defect
+settings.register_profile("tests", deadline=None)  # the default of 200 ms is wall time: a busy machine exceeds it
 settings.load_profile("tests")
-ServerProcess.launched = True  # benchmarks and long runs start interpreters
+ServerProcess.launched = True  # only for tests: benchmarks and long runs start an interpreter each
 
 
 def run_apart(function: Callable[..., Awaitable[object]], *arguments: str) -> None:
-    """Run a coroutine function in a thread of its own: the test's loop may be running already."""
+    """Run a coroutine function in a separate thread: the test's loop may be running already."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(anyio.run, function, *arguments).result()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let modules that wait for processes and modules that compute take turns: both cores have work, and the end is short."""
+    """Alternate modules that wait for processes with modules that compute, so that both cores are busy until the end."""
     modules: dict[str, list[pytest.Item]] = {}
     for item in items:
         modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection(session: pytest.Session) -> Iterator[object]:
-    """Spare the collector what stays to the end, the tests and all modules: with it, an eighth of all time is its."""
+    """Exclude tests and modules from garbage collection: they live to the end, and scanning them takes an eighth of the run."""
     gc.disable()
     _import_first(session.config)
     collected = yield
@@ -77,7 +77,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[object]:
 
 
 def _import_first(config: pytest.Config) -> None:
-    """Import the modules of a whole run, each worker from a place of its own: in a fresh clone, each compiles a share of them."""
+    """Import all modules of a whole run. Workers start at different places, so that in a fresh clone each compiles a share."""
     worker = getattr(config, "workerinput", None)
     if worker is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
@@ -85,7 +85,7 @@ def _import_first(config: pytest.Config) -> None:
     names = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in alone)  # pytest's names for them
     first = int(worker["workerid"].removeprefix("gw")) * len(names) // int(worker["workercount"])
     for name in names[first:] + names[:first]:
-        with suppress(Exception, pytest.skip.Exception):  # pytest imports it again, and tells
+        with suppress(Exception, pytest.skip.Exception):  # pytest imports it again and reports the failure
             importlib.import_module(name)
 
 
@@ -100,7 +100,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def module_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """For what is large: pytest keeps directories of modules when any test has failed."""
+    """Make a directory for large files and remove it after the module; pytest keeps its own when any test has failed."""
     directory = tmp_path_factory.mktemp("module")
     yield directory
     shutil.rmtree(directory)
@@ -108,14 +108,14 @@ def module_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """The run's PostgreSQL; tests that stop or kill one start their own."""
+    """Run the session's PostgreSQL; tests that stop or kill a server start their own."""
     directory = tmp_path_factory.mktemp("postgres")
     settings = {"track_commit_timestamp": "on", "autovacuum": "off", "max_wal_size": "96MB", **EXPLAIN}
     server = ExplainingPostgres(directory, fsync=False, settings=settings)
     server.start()
     yield server
     server.stop()
-    shutil.rmtree(directory)  # also after a failure, when pytest keeps what the run has written
+    shutil.rmtree(directory)  # even after a failure, when pytest keeps its directories
 
 
 @pytest.fixture(scope="session")
@@ -137,33 +137,33 @@ def databases(postgres: EmbeddedPostgres) -> Iterator[Databases]:
 
 @pytest.fixture
 def new_database(databases: Databases) -> Iterator[Callable[[], str]]:
-    """Makes an empty, migrated database for a test; returns its URL."""
+    """Yield a function that creates an empty, migrated database for the test and returns its URL."""
     with ExitStack() as until:
         yield lambda: until.enter_context(databases.database())
 
 
 @pytest.fixture(scope="module")
 def module_database(databases: Databases) -> Iterator[str]:
-    """The URL of a migrated database that a module's tests share."""
+    """Yield the URL of a migrated database that the tests of a module share."""
     with databases.database() as url:
         yield url
 
 
 @pytest.fixture
 def empty_url(databases: Databases) -> Iterator[str]:
-    """A database without a schema."""
+    """Yield the URL of a database without a schema."""
     with databases.database("template1") as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def pooled(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
-    """Turns a database URL into one through a pooler in transaction mode."""
+    """Yield a function that turns a database URL into one through a pooler in transaction mode."""
     program = pooler_program()
     if program is None:
         pytest.skip("no pgbouncer on this machine")
     with (
-        TemporaryDirectory(prefix="openguild-pooler-") as directory,  # open to the account it runs as
+        TemporaryDirectory(prefix="openguild-pooler-") as directory,  # readable by the account that the pooler runs as
         transaction_pooler(program, postgres.url, Path(directory)) as through,
     ):
         yield through
@@ -178,7 +178,7 @@ def database_url(new_database: Callable[[], str]) -> str:
 def server(
     databases: Databases, nats_server: EmbeddedNats, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """One real server process on real parts, shared by tests that only talk to it."""
+    """Run one real server process on real parts, shared by tests that only send requests to it."""
     directory: Path = tmp_path_factory.mktemp("server")
     with (
         databases.database() as url,

@@ -24,11 +24,11 @@ from benchmarks.lab.program import program
 
 Measure: TypeAlias = Callable[[Path, Callable[[str], None]], tuple[dict[str, float], int]]
 TOLERANCE = 0.05
-TOLERANCES = {"delivery": 0.2}  # it is a difference of waits as well: how often the loop turns until the kernel has all
+TOLERANCES = {"delivery": 0.2}  # it includes a varying number of turns of the loop
 
 
 def compared(found: dict[str, float], allowed: dict[str, float]) -> tuple[list[str], list[str]]:
-    """Return a line for each measure, and the names of those that cost more above `allowed` than is tolerated."""
+    """Return a line for each measure, and the names of those that exceed `allowed` by more than the tolerance."""
     lines, over = [f"{'instructions':20}{'found':>12}{'budget':>12}"], list[str]()
     for name, cost in found.items():
         change = cost / allowed[name] - 1 if name in allowed else float("inf")
@@ -41,7 +41,7 @@ def compared(found: dict[str, float], allowed: dict[str, float]) -> tuple[list[s
 
 
 def main(arguments: Sequence[str] | None = None, measure: Measure | None = None) -> int:
-    """`measure`: where it is not callgrind that counts."""
+    """Run the benchmark and return the exit status. `measure` replaces the count with callgrind."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__)
     parser.add_argument("--save", action="store_true", help="keep these counts as the budget")
     given = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The whole server under callgrind, with a PostgreSQL and a nats-server that run as usual."""
+"""Runs the whole server under callgrind, with a PostgreSQL and a nats-server outside of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMITS = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 100_000 for end in ("", "_PER_USER
 
 
 def missing() -> str | None:
-    """Return what is lacking to count, or None."""
+    """Return what is missing for a count, or None."""
     for tool in ("valgrind", "cc"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
@@ -32,13 +32,13 @@ def missing() -> str | None:
 
 
 class CountedServer:
-    """`count(name, action)`: instructions that the server executes while `action` runs."""
+    """A server under callgrind. `count(name, action)` returns the instructions that it executes while `action` runs."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         counter = directory / "counter.so"
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", counter, HERE / "counter.c"], check=True)
-        with contextlib.ExitStack() as stack:  # what has begun ends, also if the rest does not begin
+        with contextlib.ExitStack() as stack:  # stops what has started, even if the rest fails to start
             self._start(directory, counter, stack)
             self._running = stack.pop_all()
 
@@ -78,7 +78,7 @@ class CountedServer:
 
     @property
     def user(self) -> User:
-        """A new user."""
+        """A newly registered user."""
         return self.server.chat().user()
 
     def _tell(self, line: str) -> None:
@@ -90,22 +90,22 @@ class CountedServer:
             raise RuntimeError(self.server.tail())
 
     def count(self, name: str, action: Callable[[], object]) -> int:
-        """Instructions of `action`."""
+        """Return the instructions of `action`."""
         self._tell("begin")
         action()
         self._tell(f"end {name}")
         return self._counted(name)
 
     def publish(self, count: int) -> None:
-        """Release `count` events to the followers of all channels."""
+        """Publish `count` events to the subscribers of all channels."""
         self._tell(f"publish {count}")
 
     def unit(self) -> int:
-        """Instructions of the yardstick (`server.unit`)."""
+        """Return the instructions of the yardstick (`server.unit`)."""
         return self._counted("unit")
 
     def _counted(self, name: str) -> int:
-        """Return the newest count of `name` that callgrind has written."""
+        """Return the latest count of `name` that callgrind has written."""
         for path in sorted(self._directory.glob("count.*"), key=lambda path: -int(path.suffix[1:])):
             text = path.read_text()
             if f"Client Request: {name}\n" in text:

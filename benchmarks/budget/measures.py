@@ -1,4 +1,4 @@
-"""What is counted: instructions per request and per delivery, of requests that come one after the other."""
+"""Counts instructions per request and per delivery, with one request at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Counts = dict[str, float]
 
 
 def measure(directory: Path, progress: Callable[[str], None]) -> tuple[Counts, int]:
-    """Return instructions per operation, and those of the yardstick."""
+    """Return the instructions per operation, and those of the yardstick."""
     progress("start under valgrind")
     with CountedServer(directory) as server:
         unit = server.unit()
@@ -62,12 +62,12 @@ def measure(directory: Path, progress: Callable[[str], None]) -> tuple[Counts, i
 
 
 def least(count: Callable[[], int]) -> int:
-    """Return the least of WINDOWS counts: a collection of garbage belongs to no request."""
+    """Return the minimum of WINDOWS counts, which excludes garbage collections."""
     return min(count() for _ in range(WINDOWS))
 
 
 def _delivery(server: CountedServer, channel: str, user: User) -> float:
-    """Instructions of an event that is released to SUBSCRIBERS, by each of them."""
+    """Return the instructions per subscriber of an event that is published to SUBSCRIBERS."""
     head = user.history(channel, before=1 << 53, limit=1)[-1]["sequence"]
     crowd = Crowd(
         server.server.port, SUBSCRIBERS, f"/channels/{channel}/ws?since={head}", user.token, opening={"in_flight": 8}
@@ -84,7 +84,7 @@ def _delivery(server: CountedServer, channel: str, user: User) -> float:
 
 
 def _edits(user: User, channel: str) -> list[bytes]:
-    """Edits that change something each time, of so many messages that none gets too many versions."""
+    """Return edits that each change a text, spread over so many messages that none exceeds the limit of versions."""
     return [
         request("PATCH", f"/channels/{channel}/events/{event_id}", user.token, {"content": text})
         for text in ("y" * 100, "z" * 100)
@@ -93,7 +93,7 @@ def _edits(user: User, channel: str) -> list[bytes]:
 
 
 def _reactions(user: User, channel: str) -> list[bytes]:
-    """An emoji that comes and goes."""
+    """Return requests that add and remove an emoji."""
     return [
         request(
             "POST",
@@ -107,7 +107,7 @@ def _reactions(user: User, channel: str) -> list[bytes]:
 
 
 def _newest(user: User, channel: str) -> list[str]:
-    """The ids of the newest messages."""
+    """Return the event IDs of the newest messages."""
     return [line["event"]["event_id"] for line in user.history(channel, before=1 << 53, limit=CHANGED)]
 
 

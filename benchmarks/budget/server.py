@@ -1,10 +1,10 @@
-"""`openguild-server` under callgrind: a thread begins and ends the count as the lines of stdin say.
+"""`openguild-server` under callgrind, with a thread that starts and ends counts by commands on stdin.
 
-`begin` begins a count, `end NAME` writes what was counted to a file, `publish COUNT` releases events to the followers of all
-channels; each is answered with one line. Before it serves, it counts the yardstick as `unit`.
+`begin` starts a count, `end NAME` writes it to a file, `publish COUNT` publishes events to the subscribers of all channels. Each
+is answered with one line. Before it serves, it counts the yardstick as `unit`.
 
-From the first `begin` on the timers of the server stand still: their work comes with time, not with requests, and time is long
-under valgrind.
+From the first `begin` on, the timers of the server are stopped, because their work depends on time, not on requests, and
+everything takes long under valgrind.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from openguild_runtime.server import app
 from openguild_runtime.server import run as serve_module
 
 UNIT_TURNS = 2_000
-EVENT = b'{"t":%020d,"p":"%b"}' % (0, b"x" * 270)  # the crowd counts what carries a time
+EVENT = b'{"t":%020d,"p":"%b"}' % (0, b"x" * 270)  # the crowd counts messages with a time
 STILL = 10_000.0
 LOOK_SECS = 0.05
 
 
 class Timers:
-    """Replaces `anyio.sleep`."""
+    """Replaces `anyio.sleep` with a version that can be slowed down."""
 
     def __init__(self) -> None:
         self.factor = 1.0
@@ -38,12 +38,12 @@ class Timers:
         anyio.sleep = self.sleep
 
     async def sleep(self, secs: float) -> None:
-        """Sleep longer, once the timers stand still."""
+        """Sleep `factor` times as long."""
         await self._sleep(secs * self.factor)
 
 
 def unit() -> int:
-    """Do a fixed piece of Python like that of a request: the yardstick that divides out the build of the interpreter."""
+    """Run a fixed piece of Python similar to a request: the yardstick that cancels out the build of the interpreter."""
     total = 0
     for number in range(UNIT_TURNS):
         name, parts = f"user-{number}", [number, number + 1]
@@ -59,18 +59,18 @@ def _each(parts: list[int]) -> Iterator[int]:
 
 
 class Captured(app.Server):
-    """The server of this process."""
+    """The server class, which keeps the running instance and its loop."""
 
     running: tuple[app.Server, asyncio.AbstractEventLoop]
 
     async def run(self, *arguments: Any) -> None:
-        """Run, and be known."""
+        """Run, and keep the instance and its loop."""
         Captured.running = self, asyncio.get_running_loop()
         await super().run(*arguments)
 
 
 async def publish(server: app.Server, count: int) -> None:
-    """Release events to all channels that somebody follows, one after the other, each until it is with the kernel."""
+    """Publish events to all channels with subscribers, and wait after each until the kernel has all bytes."""
     hub = server.replica.replica.hub
     for _ in range(count):
         for stream in list(hub._rings):
@@ -78,11 +78,11 @@ async def publish(server: app.Server, count: int) -> None:
                 server.replica.replica.release(stream, hub.head(stream) + 1, EVENT)
         server.replica.carry_out()
         while server.replica.busy:
-            await asyncio.sleep(LOOK_SECS)  # to look at each turn of the loop would count the turns
+            await asyncio.sleep(LOOK_SECS)  # a check in each turn of the loop would add to the count
 
 
 def obey(counter: ctypes.CDLL, timers: Timers) -> None:
-    """Obey stdin until it ends."""
+    """Perform the commands on stdin until it ends."""
     for line in sys.stdin:
         command, _, name = line.strip().partition(" ")
         match command:
@@ -104,7 +104,7 @@ if __name__ == "__main__":
     shared.begin()
     unit()
     shared.end(b"unit")
-    shared.rest()  # the start is fast without it
-    serve_module.Server = Captured  # type: ignore[misc]  # the class whose instance is wanted
+    shared.rest()  # without counting, the start is fast
+    serve_module.Server = Captured  # type: ignore[misc]  # replaced to get the instance
     threading.Thread(target=obey, args=(shared, Timers()), daemon=True).start()
     raise SystemExit(main())

@@ -1,7 +1,7 @@
-"""The load of the HTTP benchmark, in a process of its own: `python -m benchmarks.http.driver PORT CONNECTIONS COUNT FILE`.
+"""The load generator of the HTTP benchmark: `python -m benchmarks.http.driver PORT CONNECTIONS COUNT FILE`.
 
-FILE holds requests as a JSON array, taken in turn. Each connection sends the next one as soon as it has its answer. Prints one
-JSON line: answers a second, latency quantiles, and the part of the time that this process itself computed.
+FILE has requests as a JSON array, which are sent in turn. Each connection sends the next one when it has its answer. Prints one
+JSON line: answers per second, latency quantiles, and the share of time in which this process used the CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.http.wire import Connection
 
 
 def drive(port: int, connections: int, count: int, requests: list[bytes]) -> dict[str, float]:
-    """Send `count` requests over `connections` connections. Raises RuntimeError for an answer that is not 2xx."""
+    """Send `count` requests over `connections` connections, and return the figures. Raises RuntimeError for a non-2xx answer."""
     following = itertools.cycle(requests)
     poller = select.epoll()
     by_descriptor: dict[int, Connection] = {}

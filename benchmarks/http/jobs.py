@@ -1,4 +1,4 @@
-"""The jobs of the HTTP benchmark: what is asked, of whom, how often."""
+"""The jobs of the HTTP benchmark: the requests, their number, and the servers that can do them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.support.chat import PASSWORD, Chat, User
 
 CHANNELS = 16
 CONNECTIONS = 64
-EVENTS = 100  # in each channel at the beginning
-BEHIND = 5  # events of each channel that a sync has not seen
-EMOJI = tuple(chr(0x1F600 + place) for place in range(20))  # as many as a message may have
+EVENTS = 100  # in each channel at the start
+BEHIND = 5  # events of each channel that a sync returns
+EMOJI = tuple(chr(0x1F600 + place) for place in range(20))  # the maximum for a message
 
 
 class Household:
-    """A user with a guild and CHANNELS channels with EVENTS messages, at one server."""
+    """A user on one server, with a guild of CHANNELS channels with EVENTS messages each."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -26,29 +26,29 @@ class Household:
         self.user: User = chat.user()
         guild = self.user.guild()
         self.channels = [self.user.channel(guild, f"c{number}") for number in range(CHANNELS)]
-        self.messages: list[str] = []  # paths, a channel after the other
-        self._turns = 0  # of `reaction`
+        self.messages: list[str] = []  # their paths, channel by channel
+        self._turns = 0  # calls of `reaction`
         for _ in range(EVENTS):
             for channel in self.channels:
                 done = self.user.ok(self.user.post(f"/channels/{channel}/messages", {"content": "x" * 100}))
                 self.messages.append(f"/channels/{channel}/events/{done['event_id']}")
 
     def each(self, method: str, path: str, body: object = None) -> list[bytes]:
-        """A request of this user for each channel."""
+        """Return a request of this user for each channel."""
         return [request(method, path.format(channel), self.user.token, body) for channel in self.channels]
 
     def post(self, count: int) -> list[bytes]:
         return self.each("POST", "/channels/{}/messages", {"content": "x" * 100})
 
     def edit(self, count: int) -> list[bytes]:
-        """Another text for each of `count` messages."""
+        """Return edits of `count` messages, each with a new text."""
         return [
             request("PATCH", path, self.user.token, {"content": secrets.token_hex(50)})
             for path in self.messages[:count]
         ]
 
     def reaction(self, count: int) -> list[bytes]:
-        """Another emoji for each of `count` messages; when they have all, they lose them one by one."""
+        """Return requests that add another emoji to `count` messages, or remove one by one after all were added."""
         turn, self._turns = self._turns, self._turns + 1
         action = "remove" if turn // len(EMOJI) % 2 else "add"
         body = {"emoji": EMOJI[turn % len(EMOJI)], "action": action}
@@ -84,7 +84,7 @@ class Household:
 
 
 class Job(NamedTuple):
-    """`count` requests in a window, over `connections`; `servers`: those that can do it."""
+    """A job: `count` requests in a window, over `connections`. `servers` are those that can do it."""
 
     requests: Callable[[Household, int], list[bytes]]
     count: int

@@ -1,4 +1,4 @@
-"""Side by side: every server does a window of each job in turn, and the CPU of its process is counted."""
+"""Measures side by side: the servers take turns with a window of each job, and the CPU of their processes is counted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from benchmarks.http.wire import request
 from benchmarks.load.actors import cpu_secs
 
 ROOT = Path(__file__).parents[2]
-QUICK = 10  # a window is that much smaller
+QUICK = 10  # divides the size of a window
 
 Window = dict[str, float]
 
 
 def window(target: Target, household: Household | None, name: str, count: int, directory: Path) -> Window:
-    """One window of a job: CPU microseconds of the server per request, and what the driver saw."""
+    """Run one window of a job. Return the server's CPU microseconds per request, and the figures of the driver."""
     job = JOBS[name]
     requests = job.requests(household, count) if household is not None else [request("GET", "/version")]
     path = directory / "requests.json"
@@ -35,14 +35,14 @@ def window(target: Target, household: Household | None, name: str, count: int, d
 
 
 def has_users(server: str, jobs: Sequence[str]) -> bool:
-    """Whether it does any of the jobs but the one that needs none."""
+    """Return whether the server does any of the jobs that need users."""
     return any(server in JOBS[name].servers for name in jobs if name != "version")
 
 
 def measure(
     names: Sequence[str], jobs: Sequence[str], rounds: int, quick: bool, directory: Path, step: Callable[[str], None]
 ) -> dict[str, dict[str, list[Window]]]:
-    """Return the windows of each job and server, one per round; a first round that warms up is not kept."""
+    """Return the windows of each job and server, one per round, without a first round as warm-up."""
     found: dict[str, dict[str, list[Window]]] = {job: {} for job in jobs}
     with running(names, directory) as targets:
         households: dict[str, Any] = {}

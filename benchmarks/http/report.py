@@ -1,4 +1,4 @@
-"""The HTTP benchmark's results as JSON and as a Markdown table against the goals."""
+"""Writes the HTTP benchmark's results as JSON and as Markdown tables, compared with the goals."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ WITHOUT = {
     "fastapi": "rate limits, request ids, security headers, metrics, idempotency, fan-out and search index",
     "bare-asgi": "anything but an answer; it writes no access log",
 }
-"""What the peers do not have and OpenGuild has."""
-CHANGES = ("edit", "reaction")  # compared with a post of ours
+"""Features of OpenGuild that the peers lack."""
+CHANGES = ("edit", "reaction")  # compared with OpenGuild's post
 SECS = {"p50": "p50_ms", "p99": "p99_ms"}
 
 
 def results_of(
     found: dict[str, dict[str, list[Window]]], skipped: dict[str, str], made: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return medians with spread by job and server, and the ratios of OpenGuild to each peer. `made`: the stamp."""
+    """Return medians with spread by job and server, and the ratios of OpenGuild to each peer. `made` is the stamp."""
     jobs: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
     for job, by_server in found.items():
@@ -56,7 +56,7 @@ def _summaries(windows: list[Window]) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Return the tables."""
+    """Return the results as Markdown tables."""
     rows = [
         "| job | server | CPU of the server, us | a second | p99 ms | CPU, ours against it | a second, ours against it |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -86,7 +86,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def save(results: dict[str, Any], *, whole: bool) -> None:
-    """Write results/http.json and http.md, if it was the whole suite, and the history."""
+    """Append to the history, and after a `whole` run write results/http.json and http.md."""
     if whole:
         write("http", results)
         (RESULTS / "http.md").write_text(markdown(results))

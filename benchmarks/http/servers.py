@@ -1,4 +1,4 @@
-"""The servers of the HTTP benchmark, each a process with the paths and bodies of OpenGuild as far as it has them."""
+"""The servers of the HTTP benchmark, each a process with OpenGuild's paths and bodies for the jobs that it does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import free_port, wait_until
 
 HERE = Path(__file__).parent
 UVICORN_PEERS = {"fastapi": ("fastapi_app:app",), "bare-asgi": ("bare_asgi:app", "--no-access-log")}
-"""What uvicorn is told. To add a peer: a module in peers/ with the paths of its jobs, its name at them in jobs.py, a line here."""
+"""The arguments of uvicorn. To add a peer, add a module with its routes in peers/, its name in jobs.py, and a line here."""
 NEEDS = {
     "fastapi": ("fastapi", "uvicorn", "httptools", "uvloop", "asyncpg"),
     "bare-asgi": ("uvicorn", "httptools", "uvloop"),
@@ -30,13 +30,13 @@ NAMES = ("openguild", *UVICORN_PEERS)
 
 
 def missing(name: str) -> str | None:
-    """Return what a server lacks to run here, or None."""
+    """Return what is missing to run a server here, or None."""
     lacking = [module for module in NEEDS.get(name, ()) if find_spec(module) is None]
     return f"not installed: {', '.join(lacking)}" if lacking else None
 
 
 class Target:
-    """A running server: where it listens, and whose CPU counts."""
+    """A running server, with its port and the process whose CPU is counted."""
 
     def __init__(self, name: str, port: int, pid: int) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class Target:
 
 @contextmanager
 def running(names: Sequence[str], directory: Path) -> Iterator[dict[str, Target]]:
-    """Start the servers, all of them on one PostgreSQL with fsync, each with a database of its own."""
+    """Start the servers, all on one PostgreSQL with fsync, each with its own database."""
     server = RealServer(directory, SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW=1_000_000)
     processes: dict[str, subprocess.Popen[bytes]] = {}
     found = {"openguild": Target("openguild", server.server.port, server.pid)}

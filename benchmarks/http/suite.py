@@ -19,12 +19,12 @@ ROUNDS = 5
 
 
 def peers() -> dict[str, str | None]:
-    """Return the servers, each with what it lacks."""
+    """Return the servers, each with what is missing to run it, or None."""
     return {name: missing(name) for name in NAMES}
 
 
 def run(asked: Asked) -> int:
-    """Measure the jobs and servers that are asked for, and keep the results: of some of them, only the ratios."""
+    """Measure the requested jobs and servers, and save the results if asked. A partial run saves only ratios."""
     require(asked.only, (*NAMES, *JOBS))
     lacking = {name: why for name, why in peers().items() if why is not None}
     wanted = chosen(NAMES, asked.only)
@@ -35,7 +35,7 @@ def run(asked: Asked) -> int:
     rounds = asked.rounds or (2 if asked.quick else ROUNDS)
     windows = sum(len([name for name in names if name in JOBS[job].servers]) for job in jobs)
     progress = Progress(len(names) + (rounds + 1) * windows)
-    made = stamp()  # the load of the machine is that before the run, and the commit that which began it
+    made = stamp()  # before the run, for the machine's load and the commit at its start
     with tempfile.TemporaryDirectory() as directory:
         found = measure(names, jobs, rounds, asked.quick, Path(directory), progress.step)
     progress.end()

@@ -1,4 +1,4 @@
-"""The least that speaks HTTP: requests as bytes, and a keep-alive connection that reads answers by their Content-Length."""
+"""A minimal HTTP client: requests as bytes, and a keep-alive connection that reads answers by Content-Length."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def request(method: str, target: str, token: str = "", body: Any = None) -> bytes:
-    """Return the bytes of a request; `body`: what becomes JSON."""
+    """Return the bytes of a request, with `body` encoded as JSON."""
     head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n"
     if token:
         head += f"Authorization: Bearer {token}\r\n"
@@ -21,7 +21,7 @@ def request(method: str, target: str, token: str = "", body: Any = None) -> byte
 
 
 class Connection:
-    """One keep-alive connection."""
+    """A keep-alive connection."""
 
     __slots__ = ("buffer", "sent_at", "sock")
 
@@ -40,7 +40,7 @@ class Connection:
         self.sock.close()
 
     def take(self) -> bytes | None:
-        """Read once; the body of the answer when it is complete, else None. Raises RuntimeError for another status than 2xx."""
+        """Read once, and return the body of a complete answer, else None. Raises RuntimeError for a non-2xx status."""
         data = self.sock.recv(1 << 18)
         if not data:
             raise ConnectionError("the server has closed the connection")
@@ -56,12 +56,12 @@ class Connection:
         return body
 
     def send(self, data: bytes) -> None:
-        """Send a request, and note when."""
+        """Send a request, and record the time."""
         self.sent_at = time.monotonic()
         self.sock.sendall(data)
 
     def ask(self, data: bytes) -> bytes:
-        """Send a request and wait for its answer."""
+        """Send a request, wait for its answer and return the body."""
         self.send(data)
         while (body := self.take()) is None:
             pass

@@ -1,4 +1,4 @@
-"""The processes of a load run: peers that broadcast, the real server, and the crowd that reads. All on loopback."""
+"""The processes of a load run, all on loopback: peers that broadcast, the real server, and the crowd of subscribers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.waiting import free_port, wait_until
 
 
 def masked(payload: bytes) -> bytes:
-    """Return a binary frame of a client with less than 126 bytes, masked with zeros."""
+    """Return a client's binary frame, masked with zeros, for a payload of less than 126 bytes."""
     return bytes((0x82, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
@@ -36,8 +36,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build/bench"
 FRAME_BYTES = 300
-READY_SECS = 60.0  # for a peer to begin, on a busy machine
-END_SECS = 10.0  # for it to end, before it is killed
+READY_SECS = 60.0  # for a peer to start, on a busy machine
+END_SECS = 10.0  # for a peer to end, before it is killed
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
 ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": f"{ROOT}:{HERE / 'peers'}", "WS_ROOT": str(BUILD / "node")}
 COMMANDS = {
@@ -61,8 +61,8 @@ OPENINGS = {
     },
     "nats-server": {"hello": masked(b'CONNECT {"verbose":false}\r\nSUB x 1\r\nPING\r\n').hex(), "ready": b"PONG".hex()},
 }  # fmt: skip
-"""What subscribers say in a protocol of their own, after the upgrade."""
-UNEVEN = {"nats-server"}  # messages that wait together share a frame
+"""The subscribers' messages in other protocols, after the upgrade."""
+UNEVEN = {"nats-server"}  # peers that put several queued messages into one frame
 
 
 MODULES = {
@@ -72,7 +72,7 @@ MODULES = {
 
 
 def missing(name: str) -> str | None:
-    """Return what a peer lacks to run here, or None."""
+    """Return what is missing to run a peer here, or None."""
     if name == "node-ws" and (shutil.which("node") is None or shutil.which("npm") is None):
         return "node and npm are not installed"
     if name == "nchan" and not (
@@ -90,14 +90,14 @@ def missing(name: str) -> str | None:
 
 
 def skipped() -> dict[str, str]:
-    """Return the peers that cannot run here, and why."""
+    """Return the peers that cannot run here, with the reasons."""
     return {name: lacking for name in COMMANDS if (lacking := missing(name)) is not None}
 
 
 def build(only: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
-    """Compile the floor, fetch node's ws where node is. `only`: the peers that are needed, all where it is empty.
+    """Build the peers of `only`, or all if it is empty: compile the floor, and fetch ws if node is installed.
 
-    Return the peers that can run, and those that cannot, each with the reason.
+    Returns the peers that can run, and those that cannot, with the reasons.
     """
     BUILD.mkdir(parents=True, exist_ok=True)
     lacking = skipped()
@@ -115,7 +115,7 @@ def build(only: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
 
 
 class Talker:
-    """A child that is told things on stdin and answers with one line of JSON each."""
+    """A child process that gets commands on stdin and answers each with one line of JSON."""
 
     def __init__(self, command: list[str], variables: dict[str, str] | None = None) -> None:
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # until `close`
@@ -147,7 +147,7 @@ class Talker:
         return json.loads(self.hear())
 
     def close(self) -> None:
-        """End the child. One that has a server or a directory of its own ends these first."""
+        """End the child, which first stops its own servers and removes its directories."""
         self.process.terminate()
         with contextlib.suppress(BrokenPipeError):
             if self.process.stdin is not None:
@@ -164,7 +164,7 @@ class Talker:
 
 
 class Crowd(Talker):
-    """`count` subscribers of one server; `secs`: how long they took to connect."""
+    """`count` subscribers of one server. `secs` is how long they took to connect."""
 
     def __init__(
         self, port: int, count: int, target: str = "/", token: str = "", over_secs: float = 0.0, opening: Any = None
@@ -174,9 +174,9 @@ class Crowd(Talker):
         self.secs: float = json.loads(self.hear())["secs"]
 
     def begin_reading(self, quiet_secs: float = 0.5, count: int = 0) -> None:
-        """Read until nothing comes for a while, and longer as long as `count` messages have not come."""
+        """Read until nothing arrives for `quiet_secs`, but wait longer for `count` messages."""
         self.tell(f"read {quiet_secs} {count}")
-        time.sleep(0.1)  # it is in its poll by now; what arrives before is kept by the kernel
+        time.sleep(0.1)  # until it polls; the kernel keeps what arrives before
 
     def result(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.hear())
@@ -185,7 +185,7 @@ class Crowd(Talker):
 
 @contextmanager
 def peer(name: str) -> Iterator[tuple[Talker, int, str, str]]:
-    """A peer that is ready: (itself, port, target, token)."""
+    """Run a peer and yield it when it is ready: (talker, port, target, token)."""
     talker = Talker(COMMANDS[name])
     try:
         port = _ready_port(name, talker)
@@ -199,7 +199,7 @@ def peer(name: str) -> Iterator[tuple[Talker, int, str, str]]:
 
 
 def _ready_port(name: str, talker: Talker) -> int:
-    """Return the port that a peer tells in its first line. Raises RefusedError where it tells none in time."""
+    """Return the port in a peer's first line. Raises RefusedError if it prints none in time."""
     if not select.select([talker.process.stdout], [], [], READY_SECS)[0]:
         raise RefusedError(f"{name} has not said `ready PORT` within {READY_SECS:g} s")
     line = talker.hear().strip()
@@ -210,7 +210,7 @@ def _ready_port(name: str, talker: Talker) -> int:
 
 
 def prepared(url: str) -> tuple[User, str]:
-    """A user with a guild and a channel."""
+    """Wait until the server is ready, and return a new user and their channel."""
 
     def ready() -> bool:
         try:
@@ -224,7 +224,7 @@ def prepared(url: str) -> tuple[User, str]:
 
 
 class RealServer:
-    """openguild-server with real PostgreSQL (fsync on) and NATS of its own."""
+    """An openguild-server with its own PostgreSQL (fsync on) and NATS."""
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class RealServer:
         **settings: object,
     ) -> None:
         self.postgres, self.nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
-        with contextlib.ExitStack() as stack:  # what has begun ends, also if the rest does not begin
+        with contextlib.ExitStack() as stack:  # stops what has started, even if the rest fails to start
             stack.callback(self.postgres.stop)
             self.postgres.start()
             stack.callback(self.nats.stop)
@@ -271,7 +271,7 @@ class RealServer:
         return Crowd(self.server.port, count, target, self.user.token)
 
     def post_at(self, rate: float, count: int) -> None:
-        """`count` posts at `rate`; each carries the moment it was made and is about a frame's size."""
+        """Send `count` posts at `rate` per second. Each has its time of sending, and about the size of a frame."""
         due = time.monotonic()
         for _ in range(count):
             text = f'"t":{time.monotonic_ns():020d}'
@@ -284,7 +284,7 @@ class RealServer:
 
 
 def cpu_secs(pid: int) -> float:
-    """CPU of a process so far, of all its threads and of those that have ended."""
+    """Return the CPU seconds of a process, including threads that have ended."""
     return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3) of Linux
 
 
@@ -296,7 +296,7 @@ def resident_bytes(pid: int) -> int:
 
 
 class HealthWatch:
-    """Asks `/health` all the time; the longest answer is what a user of the loop would feel."""
+    """Requests `/health` continuously. `longest` is the longest wait for an answer, in seconds."""
 
     def __init__(self, url: str) -> None:
         self.longest = 0.0

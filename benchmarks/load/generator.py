@@ -1,13 +1,14 @@
-"""The subscribers: very many sockets in one process of its own, read in large pieces, counted in bytes.
+"""The subscribers: many sockets in one process, read in large pieces, counted in bytes.
 
-`python generator.py PORT CONNECTIONS OVER_SECS TARGET [TOKEN]` connects, prints one JSON line with the set-up rate, then
-obeys lines on stdin: `read SECS [COUNT]` reads until nothing has come for SECS, but waits longer as long as COUNT messages
-have not come, and prints what came; `stop FRACTION` stops reading from a part of the sockets. TARGET may be `@FILE` with a
-target on each line, taken in turn. Every hundredth socket is parsed frame by frame: it gives the count of messages, whether
-each is younger than the one before (`in_order`), and the latencies.
+`python generator.py PORT CONNECTIONS OVER_SECS TARGET [TOKEN]` connects, prints one JSON line with the time it took, and then
+performs commands on stdin: `read SECS [COUNT]` reads until nothing arrives for SECS, but waits longer for COUNT messages, and
+prints a report; `stop FRACTION` stops reading from a part of the sockets. TARGET may be `@FILE` with a target on each line, used
+in turn. Every hundredth socket is parsed frame by frame, for the count of messages, their order (`in_order`: each is newer than
+the one before), and the latencies.
 
-CROWD_OPENING, a JSON object in the environment, serves other protocols on a WebSocket: `headers` of the handshake, `hello` to send
-after it, `ready`, bytes that say that the subscription stands (both in hexadecimal), and `in_flight`, how many handshakes may wait.
+CROWD_OPENING, a JSON object in the environment, is for other protocols on a WebSocket: `headers` of the handshake, `hello` to
+send after it, `ready`, the bytes that confirm the subscription (both in hexadecimal), and `in_flight`, the maximum of concurrent
+handshakes.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 READ_BYTES = 1 << 20
-IN_FLIGHT = 200  # handshakes under way at once
+IN_FLIGHT = 200  # concurrent handshakes
 FIRST_SECS = 60.0  # for the first message
-PATIENCE_SECS = 20.0  # for those that are late
-SAMPLED = 100  # one in so many is parsed
+PATIENCE_SECS = 20.0  # for late messages
+SAMPLED = 100  # one socket in so many is parsed
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 MADE_AT = re.compile(rb'"t\W*:(\d{20})')
 
@@ -91,11 +92,11 @@ class Crowd:
         ]
         self.port = port
         self.count = count
-        # the ports of one address would be used up by a few crowds, which leave them in TIME_WAIT
+        # an address for each crowd, because crowds leave many ports in TIME_WAIT
         self.source = f"127.{1 + os.getpid() // 250 % 250}.{os.getpid() % 250}.2"
 
     def connect(self, over_secs: float) -> float:
-        """All of them, `IN_FLIGHT` at a time, not before their turn within `over_secs`; the seconds it took."""
+        """Connect all, at most `in_flight` at a time, spread over `over_secs`. Return the seconds it took."""
         started = time.monotonic()
         opened = upgraded = 0
         while upgraded < self.count:
@@ -143,9 +144,9 @@ class Crowd:
         self.poller.register(sock, select.EPOLLIN)
 
     def read_until_quiet(self, quiet_secs: float, count: int) -> None:
-        """Until nothing has come for `quiet_secs`; for PATIENCE_SECS where `count` messages have not, as on a busy machine."""
+        """Read until nothing arrives for `quiet_secs`, or for PATIENCE_SECS while messages of `count` are missing."""
         sampled = [subscriber for subscriber in self.subscribers.values() if subscriber.sampled]
-        frames, until = 0, time.monotonic() + FIRST_SECS  # pings are no frames: they prolong nothing
+        frames, until = 0, time.monotonic() + FIRST_SECS  # not prolonged by pings, which are not frames
         while (left := until - time.monotonic()) > 0:
             complete = frames > 0 and all(each.frames >= count for each in sampled)
             ready = self.poller.poll(quiet_secs if complete else left, 4_096)
@@ -188,7 +189,7 @@ class Crowd:
         return answer
 
     def stop(self, fraction: float) -> None:
-        """That part of the crowd reads no more; sampled ones go on, so that they tell how the healthy fare."""
+        """Stop reading from a part of the sockets, except sampled ones, which measure the healthy subscribers."""
         stopped = 0
         for fd, subscriber in self.subscribers.items():
             if not subscriber.sampled and stopped < fraction * len(self.subscribers):

@@ -1,4 +1,4 @@
-"""What is measured, one function each; every result is a plain dict of numbers and, where compared, a ratio."""
+"""The measurements, one function each. A result is a plain dict of numbers, with a ratio if it is a comparison."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Result = dict[str, Any]
 
 
 def broadcast(name: str, subscribers: int, rate: float, count: int, burst: int) -> Result:
-    """One peer, one crowd: CPU microseconds per delivery, latency, whether everybody got everything."""
+    """Measure one peer with one crowd: CPU microseconds per delivery, and latency. Raises FailedError for lost messages."""
     with peer(name) as (talker, port, target, token):
         crowd = Crowd(port, subscribers, target, token, opening=OPENINGS.get(name))
         try:
@@ -51,7 +51,7 @@ def broadcast(name: str, subscribers: int, rate: float, count: int, burst: int) 
 
 
 def whole_server(server: RealServer, subscribers: int, rate: float, count: int) -> Result:
-    """HTTP post, token, permission, durable append, NATS, fan-out: CPU of the server process per delivery."""
+    """Measure the CPU of the server process per delivery, with HTTP post, token, permission, durable append, NATS and fan-out."""
     crowd = server.crowd(subscribers, since=head(server))
     try:
         crowd.begin_reading(1.0, count)
@@ -69,7 +69,7 @@ def whole_server(server: RealServer, subscribers: int, rate: float, count: int) 
 
 
 def arrived(name: str, heard: Result, count: int, *, even: bool = True) -> None:
-    """Raise FailedError unless all of `count` messages arrived, each once and in order; `even`: as many bytes at each."""
+    """Raise FailedError unless all `count` messages arrived once and in order, and if `even`, with the same bytes for each."""
     if heard["frames"] != [count] or (even and not heard["even"]):
         raise FailedError(f"{name} lost messages or repeated some: {heard['frames']} instead of {count}")
     if not heard["in_order"]:
@@ -83,7 +83,7 @@ def head(server: RealServer) -> int:
 
 def memory_of_peer(name: str, subscribers: int) -> Result:
     with peer(name) as (talker, port, target, token):
-        Crowd(port, 50, target, token).close()  # what is allocated once is not the subscribers'
+        Crowd(port, 50, target, token).close()  # allocates what is not per subscriber
         before = resident_bytes(talker.process.pid)
         crowd = Crowd(port, subscribers, target, token)
         try:
@@ -103,7 +103,7 @@ def memory_of_server(server: RealServer, subscribers: int) -> Result:
 
 
 def setup_with_replay(server: RealServer, subscribers: int) -> Result:
-    """Handshake, token, membership and a replay of 50 events, per second."""
+    """Measure connects per second, with handshake, token, membership and a replay of 50 events."""
     while head(server) < 50:
         server.user.say(server.channel, "something to replay")
     crowd = server.crowd(subscribers)
@@ -112,7 +112,7 @@ def setup_with_replay(server: RealServer, subscribers: int) -> Result:
 
 
 def stall(server: RealServer, subscribers: int) -> Result:
-    """One message to very many: the longest time the loop was held, as the bucket's bound, and what `/health` felt."""
+    """Send messages to a large crowd. Return the longest stall of the loop, as its bucket's bound, and of `/health`."""
     crowd = server.crowd(subscribers, since=head(server))
     try:
         crowd.begin_reading(1.0, 5)
@@ -128,7 +128,7 @@ def stall(server: RealServer, subscribers: int) -> Result:
 
 
 def slow_readers(server: RealServer, subscribers: int, rate: float, count: int, fraction: float) -> Result:
-    """p99 of the healthy, with a part of the crowd that has stopped reading."""
+    """Measure the latency of healthy subscribers while a part of the crowd has stopped reading."""
     crowd = server.crowd(subscribers, since=head(server))
     try:
         crowd.ask(f"stop {fraction}")
@@ -142,7 +142,7 @@ def slow_readers(server: RealServer, subscribers: int, rate: float, count: int, 
 
 
 def many_channels(channels: int, each: int) -> Result:
-    """One message to each of very many small channels: what a channel costs beside its deliveries."""
+    """Send a message to each of many small channels, to measure the cost of a channel in addition to its deliveries."""
     with (
         peer("openguild") as (talker, port, _, token),
         httpx.Client(
@@ -174,7 +174,7 @@ def _seconds(action: Callable[[], object], number: int) -> float:
 
 
 def ring_scaling() -> Result:
-    """Publishing must not depend on the number of subscribers."""
+    """Compare the cost of publishing with 100,000 and with 10 subscribers, which must not differ."""
     frame = text_frame(b"x" * FRAME_BYTES)
     found = {}
     for slots in (10, 100_000):
@@ -186,7 +186,7 @@ def ring_scaling() -> Result:
 
 
 def ring_native_against_pure(slots: int = 10_000) -> Result:
-    """Publish one frame and take it for every cursor."""
+    """Compare the rings: publish one frame and take it for every cursor."""
     frame = text_frame(b"x" * FRAME_BYTES)
     found = {}
     for name, kind in (("native", native.Ring), ("pure", PureRing)):
@@ -207,7 +207,7 @@ def median(values: list[float]) -> float:
 
 
 def quietly(action: Callable[[], Result]) -> Result | None:
-    """None where a peer cannot do it at this size."""
+    """Return the result, or None if a peer fails at this size."""
     with contextlib.suppress(RuntimeError, TimeoutError):
         return action()
     return None

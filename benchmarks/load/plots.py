@@ -1,4 +1,4 @@
-"""The plots of the fan-out benchmark. `python -m benchmarks.load.plots` draws them anew from load.json and history.csv."""
+"""The plots of the fan-out benchmark. `python -m benchmarks.load.plots` redraws them from load.json and history.csv."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def _save(figure: Any, name: str) -> None:
 
 
 def _bars(axis: Axes, values: Mapping[str, float], spreads: Mapping[str, Sequence[float]], unit: str) -> None:
-    """Bars with their values, the best at the top, the spread of the rounds as a line; points on a logarithmic axis.
+    """Draw bars with their values, the best at the top, and the spread of the rounds as a line.
 
-    A logarithmic axis has no zero, so the length of a bar would say nothing.
+    On a logarithmic axis, which has no zero, the length of a bar would mean nothing, so points are drawn there.
     """
     names = sorted(values, key=lambda name: values[name], reverse=True)
     if axis.get_xscale() == "linear":
@@ -85,7 +85,7 @@ def _cpu(results: Results) -> None:
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
         lines, floor = dict(results[key]), results[key]["floor"]["cpu_us"]
         if key == "fanout" and "whole" in results:
-            whole = results["whole"]  # its floor is the one that it took turns with
+            whole = results["whole"]  # relative to the floor that was measured in turn with it
             own_floor = whole["cpu_us"] / results["whole_ratio"]
             lines["openguild, whole server"] = {
                 "cpu_us": results["whole_ratio"] * floor, "spread": [edge / own_floor * floor for edge in whole["spread"]]
@@ -119,7 +119,7 @@ def _memory(results: Results) -> None:
 
 
 def _latency(results: Results) -> None:
-    """Percentiles against milliseconds on a logarithmic axis: one tail does not squeeze the others."""
+    """Draw the percentiles on a logarithmic axis of milliseconds, so that one long tail does not squeeze the others."""
     figure, axis = plt.subplots(figsize=(8, 4.4))
     lines = {**results["fanout"], "openguild, whole server": results["whole"]}
     ends = []
@@ -149,7 +149,7 @@ def _latency(results: Results) -> None:
 
 
 def _label_ends(axis: Axes, last: float, ends: list[tuple[float, str, str]]) -> None:
-    """Names (value, name, colour) at the right ends of the lines, moved apart where they would meet, each with a thin line."""
+    """Draw labels (value, name, colour) at the right ends of the lines, moved apart if they overlap, each with a thin line."""
     gap = axis.get_window_extent().height / 26
     ordered = sorted(ends)
     wanted = [float(axis.transData.transform((0, value))[1]) for value, *_ in ordered]
@@ -163,7 +163,7 @@ def _label_ends(axis: Axes, last: float, ends: list[tuple[float, str, str]]) -> 
 
 
 def apart(wanted: Sequence[float], gap: float) -> list[float]:
-    """Return places for an ascending row, `gap` between each two at least; those that meet stay around their middle."""
+    """Return positions at least `gap` apart for ascending ones. Overlapping positions are spread around their mean."""
     groups: list[list[float]] = []
     for place in wanted:
         groups.append([place])
@@ -206,7 +206,7 @@ def _scaling(results: Results) -> None:
 
 
 def _history() -> None:
-    """The ratios of each commit, oldest first; the newest in numbers."""
+    """Draw the ratios of each commit, oldest first, with the values of the newest."""
     lines = sorted(history(), key=lambda line: line["date"])
     commits = list(dict.fromkeys(line["commit"] for line in lines))
     figure, axis = plt.subplots(figsize=(8, 3.4))
@@ -234,7 +234,7 @@ def _history() -> None:
 
 
 def short(commit: str) -> str:
-    """Return seven digits of a commit, and its + where the work tree differed from it."""
+    """Return seven digits of a commit, with a + if the work tree differed from it."""
     return commit[:7] + "+" * commit.endswith("+")
 
 

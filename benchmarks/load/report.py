@@ -1,4 +1,4 @@
-"""Results as JSON, as a Markdown table against the targets, and as plots."""
+"""Writes the results as JSON, as Markdown tables compared with the targets, and as plots."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from benchmarks.lab.figures import shown
 from benchmarks.lab.stamp import told
 from benchmarks.load.actors import COMMANDS
 
-OTHERS = frozenset({"floor", "openguild", "node-ws", "nchan", "mosquitto", "nats-server"})  # no Python, or ours
+OTHERS = frozenset(
+    {"floor", "openguild", "node-ws", "nchan", "mosquitto", "nats-server"}
+)  # not Python, or OpenGuild itself
 Results = dict[str, Any]
 
 
 def targets(results: Results) -> list[tuple[str, float | None, str, bool | None]]:
-    """(measure, value, what is asked for, whether it is reached). The ratios to peers are those of `results["ratios"]`."""
+    """Return rows (measure, value, target, whether it is reached). Ratios to peers are those of `results["ratios"]`."""
     burst, crowd = results["burst"], results.get("crowd", 15_000)
     best = max(
         (line["per_cpu_sec"] for name, line in burst.items() if name not in OTHERS),
@@ -47,7 +49,7 @@ def targets(results: Results) -> list[tuple[str, float | None, str, bool | None]
 
 
 def _ratio(results: Results, other: str) -> float | None:
-    """The mean over pairs; results up to commit 07558fa have only medians."""
+    """Return the mean ratio of pairs, or for older results, which lack it, the ratio of medians."""
     found, lines = results.get("ratios", {}).get(f"fan-out, CPU: {other}"), results["fanout"]
     if found is not None:
         return float(found["ratio"])
@@ -92,7 +94,7 @@ def markdown(results: Results) -> str:
 
 def write(results: Results) -> None:
     """Write load.json, load.md, the plots and the ratios of the history."""
-    from benchmarks.load import plots  # matplotlib, which only this needs
+    from benchmarks.load import plots  # imports matplotlib
 
     store.write("load", results)
     (store.RESULTS / "load.md").write_text(markdown(results))

@@ -21,12 +21,12 @@ Windows = dict[str, list[dict[str, Any]]]
 
 
 def peers() -> dict[str, str | None]:
-    """Return the peers, each with what it lacks."""
+    """Return the peers, each with what is missing to run it, or None."""
     return {name: missing(name) for name in COMMANDS}
 
 
 def run(asked: Asked) -> int:
-    """With `only`: the fan-out of those peers, in a table. Else everything that `make bench-load` measures."""
+    """With `only`, measure the fan-out of those peers and print a table; else measure all of `make bench-load`."""
     require(asked.only, tuple(COMMANDS))
     return _run_part(asked) if asked.only else _run_whole(asked)
 
@@ -60,7 +60,7 @@ def _run_part(asked: Asked) -> int:
 
 
 def _fanout(names: list[str], asked: Asked) -> Windows:
-    """The windows of each peer, taking turns."""
+    """Return the windows of each peer, measured in turn."""
     from benchmarks.load import measures
 
     rounds = asked.rounds or (2 if asked.quick else 5)
@@ -77,7 +77,7 @@ def _fanout(names: list[str], asked: Asked) -> Windows:
 
 
 def table(found: Windows) -> str:
-    """Medians of CPU per delivery and latencies, each with its lowest and highest, and the ratio of ours with its interval."""
+    """Return a table with medians and ranges of CPU per delivery and latencies, and OpenGuild's ratio with its interval."""
     rounds = max(len(windows) for windows in found.values())
     rows = [
         "| peer | CPU per delivery, us | p50 ms | p99 ms | CPU, ours against it |",

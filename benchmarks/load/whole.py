@@ -19,7 +19,7 @@ Result = dict[str, Any]
 
 
 def alternating(names: list[str], rounds: int, run: Callable[[str], Result]) -> dict[str, list[Result]]:
-    """Each peer once per round, so that a slow minute of the machine hits all of them; every other round backwards."""
+    """Run each peer once per round, with every other round in reverse, so that a slow minute of the machine affects all."""
     found: dict[str, list[Result]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else reversed(names):
@@ -28,7 +28,7 @@ def alternating(names: list[str], rounds: int, run: Callable[[str], Result]) -> 
 
 
 def middle(lines: list[Result]) -> Result:
-    """Medians over the rounds, with the lowest and highest of what is compared (`spread`)."""
+    """Return medians over the rounds, with lowest and highest CPU (`spread`)."""
     found: Result = {
         key: rounded(statistics.median(line[key] for line in lines))
         for key, value in lines[0].items()
@@ -42,12 +42,12 @@ def middle(lines: list[Result]) -> Result:
 
 
 def paired(ours: list[Result], theirs: list[Result], key: str) -> Result:
-    """The ratio of pairs that were measured in turn, with its interval."""
+    """Return the ratio of pairs measured in turn, with its interval."""
     return ratio([line[key] for line in ours], [line[key] for line in theirs])
 
 
 def percentiles(secs: list[float]) -> dict[str, float]:
-    """Milliseconds by percentile: what the plot of latencies shows."""
+    """Return milliseconds by percentile, for the plot of latencies."""
     ordered = sorted(secs)
     return {
         f"{part:g}": rounded(ordered[min(len(ordered) - 1, int(part / 100 * len(ordered)))] * 1e3)
@@ -56,7 +56,7 @@ def percentiles(secs: list[float]) -> dict[str, float]:
 
 
 def run(quick: bool, rounds: int | None) -> Result:
-    """Measure everything. `rounds`: how often each takes its turn, as many as usual with None."""
+    """Measure everything, in `rounds` rounds, or the default number for None."""
     names, lacking = build()
     rounds, subscribers = rounds or (1 if quick else 3), 300 if quick else 1_000
     idle, crowd = (1_000, 2_000) if quick else (10_000, 15_000)
@@ -107,9 +107,7 @@ def run(quick: bool, rounds: int | None) -> Result:
             progress.step("memory: openguild")
             results["memory"]["server"] = measures.memory_of_server(server, idle)
             floors, wholes, bares, setups = [], [], [], []
-            for _ in range(
-                rounds
-            ):  # in turn with what they are compared with: the machine's speed changes by the minute
+            for _ in range(rounds):  # in turn, because the machine's speed changes from minute to minute
                 floors.append(fanout("floor"))
                 progress.step("whole server")
                 wholes.append(measures.whole_server(server, subscribers, 40, 40 if quick else 120))

@@ -48,7 +48,7 @@ class Client:
             for event in events:
                 match event:
                     case RequestReceived():
-                        self.conn.respond(Response.text("open a WebSocket\n", status=404), monotonic())
+                        self.conn.respond(Response(404, b"open a WebSocket\n", close=True), monotonic())
                     case WebSocketRequested():
                         self.conn.accept(monotonic())
                         self.writer.subscribe("room", since=hub.head("room"), owner=self)

@@ -3,7 +3,6 @@
 import secrets
 import socket
 import sys
-from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from time import monotonic
 
@@ -20,11 +19,22 @@ def answer(conn: ServerConnection, event: Event) -> None:
             conn.send_text(text, monotonic())
 
 
-def handle(conn: ServerConnection, events: list[Event]) -> None:
-    while events:
+def is_behind(conn: ServerConnection) -> bool:
+    """Whether the peer has a response to take before another request is read; messages have a bound of their own."""
+    return len(conn.outbox) > 0 and not conn.is_websocket
+
+
+def handle(sock: socket.socket, conn: ServerConnection, events: list[Event]) -> None:
+    """Answer, and the request behind it only when the response has left."""
+    while True:
         for event in events:
             answer(conn, event)
-        events = conn.next_events(monotonic())
+        try:
+            write(sock, conn)
+        except OSError:  # the peer has gone, as reading finds
+            conn.outbox.clear()
+        if is_behind(conn) or not (events := conn.next_events(monotonic())):
+            return
 
 
 def read(sock: socket.socket, conn: ServerConnection) -> None:
@@ -34,7 +44,7 @@ def read(sock: socket.socket, conn: ServerConnection) -> None:
         return
     except OSError:  # the peer has gone
         data = b""
-    handle(conn, conn.receive_data(data, monotonic()) if data else conn.receive_eof(monotonic()))
+    handle(sock, conn, conn.receive_data(data, monotonic()) if data else conn.receive_eof(monotonic()))
 
 
 def write(sock: socket.socket, conn: ServerConnection) -> None:
@@ -66,11 +76,9 @@ def serve(listener: socket.socket) -> None:
         for sock, conn in list(conns.items()):
             if sock in readable:
                 read(sock, conn)
-            handle(conn, conn.handle_deadline(monotonic()))  # one that is not due does nothing
-            with suppress(OSError):  # reading finds that the peer has gone
-                write(sock, conn)
+            handle(sock, conn, conn.handle_deadline(monotonic()))  # one that is not due does nothing
             if conn.wants is Wants.KEEP:
-                selector.modify(sock, EVENT_READ | (EVENT_WRITE if len(conn.outbox) else 0))
+                selector.modify(sock, (0 if is_behind(conn) else EVENT_READ) | (EVENT_WRITE if len(conn.outbox) else 0))
             else:
                 del conns[sock]
                 selector.unregister(sock)

@@ -45,12 +45,13 @@ def serve(sock: socket.socket, address: str) -> None:
                 events = conn.handle_deadline(monotonic())
             else:
                 events = conn.receive_data(data, monotonic()) if data else conn.receive_eof(monotonic())
-            while events:
+            while True:
                 for event in events:
                     answer(conn, event)
-                events = conn.next_events(monotonic())
-            for part in conn.data_to_send():
-                sock.sendall(part)
+                for part in conn.data_to_send():  # before the next request: responses that nobody reads do not add up
+                    sock.sendall(part)
+                if not (events := conn.next_events(monotonic())):
+                    break
 
 
 port = int(sys.argv[1]) if len(sys.argv) > 1 else 8088

@@ -40,12 +40,13 @@ async def serve_connection(stream: trio.SocketStream) -> None:
     try:
         while conn.wants not in {Wants.CLOSE, Wants.ABORT}:
             events = await next_events(conn, stream)
-            while events:
+            while True:
                 for event in events:
                     decide(conn, event, trio.current_time())
-                events = conn.next_events(trio.current_time())
-            for part in conn.data_to_send():
-                await stream.send_all(part)
+                for part in conn.data_to_send():  # before the next request: responses that nobody reads do not add up
+                    await stream.send_all(part)
+                if not (events := conn.next_events(trio.current_time())):
+                    break
             if conn.wants is Wants.SHUT_WRITE:  # an answer in flight survives what the peer still sends
                 await stream.send_eof()
                 conn.write_ended(trio.current_time())

@@ -6,7 +6,7 @@
  *     client.on("message", ({ log, event }) => console.log(log, event.content.author.username, event.content.content));
  *     await client.followAll();
  *
- * docs/client-js.md says what it does and what it promises.
+ * docs/client-js.md is its guide, with its guarantees.
  */
 
 export { Client } from "./openguild/client.js";

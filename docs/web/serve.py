@@ -1,8 +1,8 @@
-"""Serves the page of this directory on a port of its own, with a content-security policy of its own: `make web`.
+"""Serves the page in this directory on its own port, with its own content-security policy: `make web`.
 
     python docs/web/serve.py [--port 8081] [--host 127.0.0.1] [--api http://127.0.0.1:8080]
 
-The page talks to the server at `--api` itself, as any page of another origin does (PROTOCOL 2.6); nothing passes through here.
+The page sends its requests directly to the server at `--api`, as any page of another origin does (PROTOCOL 2.6).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TYPES = {
 
 
 def origin_of(url: str) -> str:
-    """Return `http://host:port` of a server's address. Raises ValueError."""
+    """Return the origin, `http://host:port`, of a server's address. Raises ValueError for anything else."""
     parts = urlsplit(url)
     if (
         parts.scheme not in {"http", "https"}
@@ -39,7 +39,7 @@ def origin_of(url: str) -> str:
 
 
 def policy(api: str) -> str:
-    """Return the content-security policy: scripts and styles of this server only, no inline ones, and talk to `api` alone."""
+    """Return the content-security policy: scripts and styles only from this server, none inline, and requests only to `api`."""
     return "; ".join((
         "default-src 'none'",
         "script-src 'self'",
@@ -55,7 +55,7 @@ def policy(api: str) -> str:
 
 
 def headers(api: str) -> dict[str, str]:
-    """Return what every answer has."""
+    """Return the headers of every response."""
     return {
         "Content-Security-Policy": policy(api),
         "X-Content-Type-Options": "nosniff",
@@ -68,20 +68,20 @@ def headers(api: str) -> dict[str, str]:
 
 
 def page_files() -> dict[str, Path]:
-    """Return what is served: path -> file, of the kinds of TYPES. Nothing else can be asked for."""
+    """Return the served files, path -> file: those with a suffix in TYPES. All other paths get 404."""
     files = {f"/{path.relative_to(ROOT).as_posix()}": path for path in ROOT.rglob("*") if path.suffix in TYPES}
     return files | {"/": ROOT / "index.html"}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`api`: the origin of the server that the page talks to."""
+    """Serves the page's files and `settings.json`, which names `api`: the origin of the server that the page talks to."""
 
     protocol_version = "HTTP/1.1"
     timeout = 60  # seconds without a request
 
     def __init__(self, api: str, *connection: object) -> None:
         self.api = api
-        super().__init__(*connection)  # type: ignore[arg-type]  # what the server gives
+        super().__init__(*connection)  # type: ignore[arg-type]  # the arguments that the server passes
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
@@ -105,11 +105,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing of each request."""
+        """Log nothing."""
 
 
 def web_server(host: str, port: int, api: str) -> ThreadingHTTPServer:
-    """Return the server; its `serve_forever` serves. Raises OSError, ValueError."""
+    """Return a server that listens; call its `serve_forever`. Raises OSError if it cannot listen, ValueError for a bad `api`."""
     return ThreadingHTTPServer((host, port), partial(Handler, origin_of(api)))
 
 

@@ -1,6 +1,6 @@
 """NATS: its faults, the meaning of its error texts, and the subjects of a server.
 
-The log shows `cause` and `mend`, `/ready` shows `cause`. Neither contains a host, a user name or text from the server.
+The log shows `cause` and `mend` (the fix), `/ready` shows `cause`. Neither contains a host, a user name or text from the server.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CERT_FILE = Fault(
 )
 WANTS_CERTIFICATE = Fault(
     "tls",
-    "wants a certificate of this server, or does not trust the one that it has",
+    "requires a certificate of this server, or does not trust the one that it got",
     "set nats.cert_file and nats.key_file, valid now and from an authority that nats-server trusts",
 )
 NO_TLS = Fault(
@@ -58,27 +58,33 @@ NO_TLS = Fault(
 )
 SUBSCRIPTIONS = Fault(
     "subscriptions",
-    "takes no more subscriptions: events of some channels arrive by tail check only",
+    "accepts no more subscriptions: events of some channels arrive only by tail check",
     "raise max_subscriptions of nats-server (of the account or user: subs) above the number of followed channels plus 4",
 )
 PAYLOAD = Fault(
-    "payload", "takes no messages as large as some events", "raise max_payload of nats-server to its default, 1MB"
+    "payload",
+    "does not accept messages as large as some events",
+    "raise max_payload of nats-server to its default, 1MB",
 )
 SLOW_SUBSCRIBER = Fault(
     "behind", "delivered faster than this server read, and messages were dropped", "check loop stalls and CPU"
 )
 WAITING = Fault("waiting", "is not contacted before the database, whose id its subjects name", "see the database")
-MOVED = Fault(
-    "moved", "is contacted again, because the database has a new id", "nothing to do, it comes back by itself"
-)
+MOVED = Fault("moved", "is contacted again, because the database has a new id", "nothing to do, it recovers by itself")
 SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing to do, if it or another server of nats.url comes back")
 
 # Substrings of nats-server's error texts (its errors.go) in lower case. The first match counts.
 _ERROR_TEXTS = (
     ("maximum subscriptions", SUBSCRIPTIONS),
     ("maximum payload", PAYLOAD),
-    ("expired", Fault("expired", "no longer takes the credentials: they have expired", "renew nats.credentials_file")),
-    ("revoked", Fault("expired", "no longer takes the credentials: they were revoked", "renew nats.credentials_file")),
+    (
+        "expired",
+        Fault("expired", "no longer accepts the credentials: they have expired", "renew nats.credentials_file"),
+    ),
+    (
+        "revoked",
+        Fault("expired", "no longer accepts the credentials: they were revoked", "renew nats.credentials_file"),
+    ),
     (
         "timeout",
         Fault("late", "waited too long for the credentials", "check the load of both, or raise authorization.timeout"),
@@ -86,13 +92,13 @@ _ERROR_TEXTS = (
     (
         "connections exceeded",
         Fault(
-            "connections", "takes no more connections", "raise max_connections (of the account: conn) of nats-server"
+            "connections", "accepts no more connections", "raise max_connections (of the account: conn) of nats-server"
         ),
     ),
-    ("throttling", Fault("connections", "takes no more connections at the moment", "nothing, if it passes")),
+    ("throttling", Fault("connections", "accepts no more connections at the moment", "nothing, if it passes")),
     ("authorization", REFUSED),
     ("authentication", REFUSED),
-    ("tls", Fault("tls", "wants TLS", "write tls:// in nats.url, and set nats.ca_file")),
+    ("tls", Fault("tls", "requires TLS", "write tls:// in nats.url, and set nats.ca_file")),
     (
         "slow consumer",
         Fault(

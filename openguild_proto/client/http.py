@@ -59,7 +59,6 @@ class HttpClient:
         "_host",
         "_interim",
         "_max_body_bytes",
-        "_size",
     )
 
     def __init__(self, host: str, max_body_bytes: int = MAX_RESPONSE_BODY_BYTES) -> None:
@@ -67,8 +66,7 @@ class HttpClient:
         self._max_body_bytes = max_body_bytes
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD_BYTES)
         self._head: h11.Response | None = None
-        self._body: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()  # pieces of their own could each take the memory of forty bytes
         self._chunks = 0
         self._answer_has_body = True
         self._interim = 0  # interim responses: 100 Continue, 103 Early Hints
@@ -136,13 +134,13 @@ class HttpClient:
                         if self._interim > MAX_INTERIM_RESPONSES:
                             raise ConnectionBroken("interim answers without an end")
                     case h11.Data(data=part, chunk_start=is_chunk):
-                        self._size += len(part)
+                        size = len(self._body) + len(part)
                         self._chunks += is_chunk
-                        if self._chunks > MAX_FREE_CHUNKS + self._size // MIN_CHUNK_BYTES:
+                        if self._chunks > MAX_FREE_CHUNKS + size // MIN_CHUNK_BYTES:
                             raise ConnectionBroken("the answer has too many chunks")
-                        if self._size > self._max_body_bytes:
+                        if size > self._max_body_bytes:
                             raise ConnectionBroken("the answer is too large")
-                        self._body.append(bytes(part))
+                        self._body += part
                     case h11.EndOfMessage():
                         return self._complete()
                     case h11.ConnectionClosed():
@@ -154,7 +152,7 @@ class HttpClient:
 
     def _complete(self) -> ClientResponse:
         head, self._head = self._head, None
-        body, self._body, self._size, self._interim = b"".join(self._body), [], 0, 0
+        body, self._body, self._interim = bytes(self._body), bytearray(), 0
         self._chunks = 0
         if head is None:
             raise ConnectionBroken("an answer without a head")

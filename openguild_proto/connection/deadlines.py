@@ -34,4 +34,4 @@ SECS: dict[Deadline, Callable[[Limits], float]] = {
     Deadline.CLOSE: attrgetter("close_timeout_secs"),
     Deadline.LINGER: attrgetter("linger_timeout_secs"),
 }
-"""deadline -> its length, from the connection's limits, for the deadlines that phases set."""
+"""The durations of the deadlines that a phase sets, from the connection's limits."""

@@ -6,8 +6,8 @@
     ...
     is_done = writer.write(sock.send, now)  # False: call it again when the socket is writable
 
-It ensures that replies never split a frame of the ring, that the flush skips a blocked reader, that the write deadline runs
-while the socket is blocked, and that a connection that has ended stops reading its ring.
+It ensures these rules: replies never cut a frame of the ring, the flush skips a blocked reader, the write deadline runs while the
+reader is blocked, and a connection that has ended no longer reads its ring.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEND_BYTES = 65_536  # maximum for one call of `send`
 
 
 class FanoutWriter:
-    """Sends the queued bytes of one connection and the frames that its `subscriber` (None before `subscribe`) has not received."""
+    """Sends what one connection has queued, and the frames of its `subscriber` (None before `subscribe`)."""
 
     __slots__ = ("_conn", "_hub", "subscriber")
 
@@ -34,10 +34,9 @@ class FanoutWriter:
         self.subscriber: Subscriber | None = None
 
     def subscribe(self, ring: str, since: int, owner: object = None) -> Subscriber:
-        """Start to read a ring after `since`. While the subscriber is replaying, put the stored frames into `conn.outbox`.
+        """Read a ring after the sequence `since`. While the subscriber is replaying, put frames from storage into `conn.outbox`.
 
-        Raises LocalProtocolError if the connection is not an open WebSocket, already reads a ring, or `since` is beyond the
-        head.
+        Raises LocalProtocolError if the connection is not an open WebSocket, already reads a ring, or `since` is beyond the head.
         """
         if not self._conn.is_open or self.subscriber is not None:
             raise LocalProtocolError("an open WebSocket reads one ring")
@@ -61,7 +60,7 @@ class FanoutWriter:
                 return self._blocked(now)
         while subscriber is not None and (span := self._hub.take(subscriber, SEND_BYTES)):
             sent = _accepted(send, span)
-            conn.outbox.append(self._hub.sent(subscriber, sent))  # the rest of a partly sent frame goes first next time
+            conn.outbox.append(self._hub.sent(subscriber, sent))  # the unsent rest of a frame is sent first next time
             conn.wrote(sent, now)
             if sent < len(span):
                 return self._blocked(now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-MAX_PIECES = 16  # of one call of `sendmsg`: POSIX guarantees as many (IOV_MAX)
+MAX_PIECES = 16  # in one call of `sendmsg`: POSIX guarantees that many (IOV_MAX)
 
 
 class Outbox:
@@ -13,13 +13,13 @@ class Outbox:
     The connection checks it after messages and pongs, and then ends; other callers of `append` check it themselves.
     """
 
-    __slots__ = ("_max_bytes", "_offset", "_parts", "_size")
+    __slots__ = ("_offset", "_parts", "_size", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._parts: deque[bytes] | None = None  # None while empty: an idle socket keeps no buffer
         self._offset = 0  # bytes of the first part that are sent
         self._size = 0
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
 
     def append(self, data: bytes) -> None:
         """Queue `data`; b"" does nothing."""
@@ -76,7 +76,7 @@ class Outbox:
     @property
     def overflowed(self) -> bool:
         """Whether more than `max_bytes` are queued."""
-        return self._size > self._max_bytes
+        return self._size > self.max_bytes
 
     def __len__(self) -> int:
         return self._size

@@ -65,7 +65,7 @@ class Input(StrEnum):
     WRITE_ENDED = "write_ended"  # the owner of the socket has shut the write side
     # deadlines and bounds
     OVERFLOW = "overflow"  # too many bytes are queued for the peer
-    CALLBACK_FAILED = "callback_failed"  # a callback raised while a request was read
+    CALLBACK_FAILED = "callback_failed"  # a callback raised while bytes or a deadline were handled
     HEAD_TIMEOUT = "head_timeout"
     BODY_TIMEOUT = "body_timeout"
     IDLE_TIMEOUT = "idle_timeout"
@@ -116,7 +116,7 @@ TRANSITIONS: dict[Phase, dict[Input, Phase]] = {
         _I.CALLBACK_FAILED: _P.ABORTED, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.HEAD: {
-        _I.BLANK: _P.NEW, _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.RESPONDING, _I.HANDSHAKE: _P.UPGRADING,
+        _I.HEAD: _P.HEAD, _I.BODY: _P.BODY, _I.REQUEST: _P.RESPONDING, _I.HANDSHAKE: _P.UPGRADING,
         _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.CLOSED,
         _I.CLOSE: _P.LAST_HEAD,
         _I.HEAD_TIMEOUT: _P.FLUSHING, _I.CALLBACK_FAILED: _P.ABORTED, _I.WRITE_TIMEOUT: _P.ABORTED,
@@ -129,13 +129,13 @@ TRANSITIONS: dict[Phase, dict[Input, Phase]] = {
     _P.RESPONDING: {
         _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.HALF_CLOSED_RESPONSE,
         _I.RESPOND: _P.IDLE, _I.RESPOND_UNREAD: _P.UNREAD, _I.RESPOND_LAST: _P.FLUSHING, _I.CLOSE: _P.LAST_RESPONSE,
-        _I.WRITE_TIMEOUT: _P.ABORTED,
+        _I.CALLBACK_FAILED: _P.ABORTED, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.UPGRADING: {
         _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.HALF_CLOSED_RESPONSE,
         _I.RESPOND: _P.IDLE, _I.RESPOND_UNREAD: _P.UNREAD, _I.RESPOND_LAST: _P.FLUSHING, _I.ACCEPT: _P.OPEN,
         _I.CLOSE: _P.LAST_UPGRADE,
-        _I.WRITE_TIMEOUT: _P.ABORTED,
+        _I.CALLBACK_FAILED: _P.ABORTED, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.LAST_HEAD: {
         _I.BLANK: _P.FLUSHING, _I.HEAD: _P.LAST_HEAD, _I.BODY: _P.LAST_BODY, _I.REQUEST: _P.LAST_RESPONSE,
@@ -151,12 +151,12 @@ TRANSITIONS: dict[Phase, dict[Input, Phase]] = {
     _P.LAST_RESPONSE: {
         _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.LAST_RESPONSE,
         _I.RESPOND_LAST: _P.FLUSHING, _I.CLOSE: _P.LAST_RESPONSE,
-        _I.WRITE_TIMEOUT: _P.ABORTED,
+        _I.CALLBACK_FAILED: _P.ABORTED, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.LAST_UPGRADE: {
         _I.VIOLATION: _P.FLUSHING, _I.EOF: _P.LAST_RESPONSE,
         _I.RESPOND_LAST: _P.FLUSHING, _I.ACCEPT: _P.OPEN, _I.CLOSE: _P.LAST_UPGRADE,
-        _I.WRITE_TIMEOUT: _P.ABORTED,
+        _I.CALLBACK_FAILED: _P.ABORTED, _I.WRITE_TIMEOUT: _P.ABORTED,
     },
     _P.HALF_CLOSED: {
         _I.BLANK: _P.CLOSED, _I.HEAD: _P.CLOSED, _I.BODY: _P.CLOSED, _I.REQUEST: _P.HALF_CLOSED_RESPONSE,

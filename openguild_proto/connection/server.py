@@ -3,15 +3,17 @@
 The call contract, for every driver:
 
 1. feed: `receive_data`, `receive_eof` or `handle_deadline`. Each returns the events that are ready;
-2. respond: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. Data after a
-   request, and a frame after messages that needs a reply, wait for that: call `next_events` and handle its events in the
+2. respond: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. The data after a
+   request, and a close frame after messages, wait until you have replied: call `next_events` and handle its events in the
    same way, until it returns none;
-3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes);
+3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes), before `next_events` gives
+   another request: nothing else bounds the responses that a peer does not read;
 4. check `wants` and `next_deadline`, and continue.
 
-If `next_events` is not called, the next `receive_data` reads on, and `receive_eof` reads the rest; nothing is lost. No deadline of
+If `next_events` is not called, the next `receive_data` continues, and `receive_eof` reads the rest; nothing is lost. No deadline of
 the peer runs while the caller has a request to respond to, or events to take from `next_events`. Commands in the wrong
-phase, and values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection.
+phase, and values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection;
+in `respond` and `accept` it changes nothing.
 
 Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `unfinished_body_bytes`,
 `client_address`, `wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
@@ -21,6 +23,7 @@ Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -30,7 +33,7 @@ from openguild_proto.connection.decoder import Decoder
 from openguild_proto.connection.outbox import Outbox
 from openguild_proto.connection.phases import MAY_RUN, PHASES, TRANSITIONS, Input, Phase, Reading, Wants, not_allowed
 from openguild_proto.connection.steps import Step
-from openguild_proto.deadlines import Deadlines
+from openguild_proto.deadlines import Deadlines, require_time
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.events import BytesReceived, DeadlineExpired, Event, PeerGone, PeerViolated, TextReceived
 from openguild_proto.http import strictness
@@ -57,7 +60,7 @@ class ServerConnection:
     - `random_bytes(n)`: returns n random bytes, such as `secrets.token_bytes`; for request ids.
     - `limits`, `policy`: bounds, and the headers of responses.
     - `peer_address`: of the socket, without port.
-    - `max_body_of(method, path)`: the limit of a route, asked for a body over `limits.unquestioned_body_bytes`, 32 KiB by default.
+    - `max_body_of(method, path)`: the limit of a route, called for a body over `limits.unquestioned_body_bytes`, 32 KiB by default.
 
     Attributes: `phase`; `outbox`, the queued bytes: `append(data)` (prepared frames), `peek(max_bytes)`, `consume(nbytes)`, `len`.
     """
@@ -67,15 +70,9 @@ class ServerConnection:
     )  # fmt: skip
 
     def __init__(
-        self,
-        *,
-        now: float,
-        random_bytes: Callable[[int], bytes],
-        limits: Limits = DEFAULT_LIMITS,
-        policy: HeaderPolicy = DEFAULT_POLICY,
-        peer_address: str = "",
-        max_body_of: Callable[[str, str], int] | None = None,
-    ) -> None:
+        self, *, now: float, random_bytes: Callable[[int], bytes], limits: Limits = DEFAULT_LIMITS,
+        policy: HeaderPolicy = DEFAULT_POLICY, peer_address: str = "", max_body_of: Callable[[str, str], int] | None = None,
+    ) -> None:  # fmt: skip
         self.phase = Phase.NEW
         self.outbox = Outbox(limits.max_outbox_bytes)
         self._limits = limits
@@ -134,12 +131,12 @@ class ServerConnection:
 
     @property
     def is_write_blocked(self) -> bool:
-        """Whether `write_blocked` was called and the peer has not taken everything since."""
+        """Whether `write_blocked` was called and not all bytes were written since."""
         return Deadline.WRITE in self._deadlines
 
     @property
     def unfinished_body_bytes(self) -> int:
-        """The bytes that are kept of a request body that is not whole."""
+        """The buffered bytes of an incomplete request body."""
         return 0 if self._http is None else self._http.reader.body_bytes
 
     @property
@@ -172,8 +169,8 @@ class ServerConnection:
             raise LocalProtocolError("the peer has shut its side: no bytes can follow")
         http = self._http
         if http is not None and reading is Reading.KEPT:
-            if http.reader.unread + len(data) > self._limits.max_pipelined_bytes:
-                return self._take(steps.of_violation(http, strictness.PIPELINE), now)
+            if data and http.reader.unread + len(data) > self._limits.max_pipelined_bytes:
+                return self._take(lambda: steps.of_violation(http, strictness.PIPELINE), now)
             http.reader.feed(data)
             return []
         self._decoder.feed(data)
@@ -212,14 +209,19 @@ class ServerConnection:
             self._move(Input.REQUEST, now)
             return [steps.received(item)]
         if item is not None:
-            return self._take(steps.of_request(http, item, self._policy), now)
+            return self._take(lambda: steps.of_request(http, item, self._policy), now)
         before = self.phase
         self._move(steps.MISSING[http.reader.awaits], now)
         if self.phase is not before and self.phase in {Phase.BODY, Phase.LAST_BODY}:
             self.outbox.append(http.continue_response())
         return []
 
-    def _take(self, step: Step, now: float) -> list[Event]:
+    def _take(self, step_of: Callable[[], Step], now: float) -> list[Event]:
+        try:
+            step = step_of()
+        except BaseException:  # of a callback: what is refused would be read on, and a deadline has stopped
+            self._move(Input.CALLBACK_FAILED, now)
+            raise
         self.outbox.append(step.reply)
         self._move(step.input, now)
         return [] if step.event is None else [step.event]
@@ -242,29 +244,27 @@ class ServerConnection:
         self._move(goes_to if alive else Input.RESPOND_LAST, now)
 
     def accept(
-        self,
-        now: float,
-        subprotocol: str | None = None,
-        headers: Headers = (),
-        *,
-        codes: steps.Codes = steps.USUAL_CODES,
-        limits: Limits | None = None,
-    ) -> None:
+        self, now: float, subprotocol: str | None = None, headers: Headers = (), *,
+        codes: steps.Codes = steps.USUAL_CODES, limits: Limits | None = None,
+    ) -> None:  # fmt: skip
         """Accept the upgrade: queue 101, and read the bytes after the handshake as WebSocket.
 
         `codes`: close codes of the subprotocol for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, where it has others.
         `limits`: from now on, where the subprotocol has others.
-        Raises LocalProtocolError: there is no upgrade, its peer has shut its side, it did not offer `subprotocol`, or a bad header.
+        Raises LocalProtocolError: there is no upgrade, its peer has shut its side, it did not offer `subprotocol`, or a header or a
+        code that cannot be sent.
         """
         self._require(Input.ACCEPT)
+        for code in codes.values():
+            close_frame(code)  # raises for one that cannot be sent
         http = self._http
         request: Request | None = http.reader.request if http is not None else None
         if http is None or request is None:
             raise LocalProtocolError("there is no upgrade to accept")
-        self.outbox.append(
-            http.switch(handshake.accept_token(request), handshake.chosen(subprotocol, request), headers)
-        )
-        self._limits = self._limits if limits is None else limits
+        chosen = handshake.chosen(subprotocol, request)
+        self.outbox.append(http.switch(handshake.accept_token(request), chosen, headers))
+        self._limits = limits or self._limits
+        self.outbox.max_bytes = self._limits.max_outbox_bytes
         self._decoder = self._ws = WebSocketDecoder(self._limits)
         if rest := http.reader.take_rest():
             self._decoder.feed(rest)
@@ -276,6 +276,7 @@ class ServerConnection:
 
     def _next_messages(self, ws: WebSocketDecoder, now: float) -> list[Event]:
         """Return messages up to a frame that needs a reply, which must follow the caller's own messages."""
+        require_time(now)  # before a message is taken, which nobody would get
         events: list[Event] = []
         while (item := ws.next_item(now)) is not None:
             match item:
@@ -284,7 +285,7 @@ class ServerConnection:
                         events.append(item)
                 case _ if events:
                     ws.put_back(item)
-                    return events
+                    break
                 case PingReceived(payload=payload):
                     if self.phase is Phase.OPEN:
                         self.outbox.append(pong_frame(payload))
@@ -292,7 +293,7 @@ class ServerConnection:
                             self._move(Input.OVERFLOW, now)
                             return [PeerViolated("RFC 6455 5.5.2: pings without reading the pongs", "slow_reader")]
                 case _:
-                    return self._take(steps.of_last_frame(item, self.phase, self._codes), now)
+                    return self._take(lambda: steps.of_last_frame(item, self.phase, self._codes), now)
         self._heard(ws, now)
         return events
 
@@ -324,8 +325,8 @@ class ServerConnection:
         """Close the WebSocket with `code` at `deadline` (monotonic seconds), when its credentials expire. Raises as `close`."""
         self._require(Input.EXPIRE_AT)
         close_frame(code, reason)  # raises for one that cannot be sent
-        self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
         self._deadlines.set(Deadline.LIFETIME, deadline)
+        self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
 
     def close(self, code: int, reason: str, now: float) -> None:
         """Begin an orderly close. Safe to repeat. Raises LocalProtocolError for a code or a reason that cannot be sent.
@@ -350,7 +351,7 @@ class ServerConnection:
                 self.close(*self._lifetime_close, now)
                 events.append(DeadlineExpired(name.value))
                 continue
-            events += self._take(steps.of_deadline(name, self.phase, self._http, self._codes), now)
+            events += self._take(partial(steps.of_deadline, name, self.phase, self._http, self._codes), now)
             if self.is_over:
                 break
         return events
@@ -381,10 +382,8 @@ class ServerConnection:
         """Note that a write to the socket blocked."""
         if Deadline.WRITE in self._deadlines or Deadline.WRITE not in PHASES[self.phase].others:
             return
-        limits = self._limits
-        self._deadlines.set(
-            Deadline.WRITE, now + (limits.close_timeout_secs if self.is_over else limits.write_timeout_secs)
-        )
+        secs = self._limits.close_timeout_secs if self.is_over else self._limits.write_timeout_secs
+        self._deadlines.set(Deadline.WRITE, now + secs)
 
     def write_idle(self, now: float) -> None:
         """Note that nothing is queued any more."""

@@ -40,6 +40,7 @@ class TimerWheel(Generic[T]):
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, _Bucket[T]] = {}
         self._done = int(now / TICK_SECS)
+        self._looked_at: Iterator[T] = iter(())  # the bucket of `_done`, as far as it is not looked at yet
 
     def arm(self, timed: T) -> None:
         """Make sure that `timed` is looked at no later than its next deadline."""
@@ -67,11 +68,11 @@ class TimerWheel(Generic[T]):
     def due(self, now: float) -> Iterator[T]:
         """Yield those whose deadline has passed, each to be acted on before the next one is taken; all others get new buckets.
 
-        Thousands of deadlines pass together where thousands of connections came together: the caller may pause between two.
+        Thousands of deadlines pass together where thousands of connections came together: the caller may pause between two, and may
+        break off: the next call goes on behind the one that was taken last.
         """
-        while self._done < int(now / TICK_SECS):
-            self._done += 1
-            for timed in self._buckets.pop(self._done, ()):
+        while True:
+            for timed in self._looked_at:
                 if timed.timer_tick != self._done:
                     continue  # disarmed since, or in another bucket
                 timed.timer_tick = -1
@@ -79,3 +80,7 @@ class TimerWheel(Generic[T]):
                 if deadline is not None and deadline <= now:
                     yield timed
                 self.arm(timed)
+            if self._done >= int(now / TICK_SECS):
+                return
+            self._done += 1
+            self._looked_at = iter(self._buckets.pop(self._done, ()))

@@ -206,8 +206,9 @@ class Deliveries:
             try:
                 if (yield from self._take_leases()):
                     secs = MORE_SECS
-            except StorageUnavailable:
-                if self._lease_until <= self.procedures.now:  # another process may deliver now
+            except Exception as failure:  # an outage, or a defect of ours: tried again in its turn
+                self._not_done(failure, "taking leases of peers")
+                if self._lease_until <= self.procedures.now:  # another one may deliver now
                     self._keep_only(())
             self._alarms.set(LEASES, self.procedures.now + secs * (0.5 + 0.5 * self.jitter()))
             yield from self._lease_signal.wait()
@@ -334,8 +335,8 @@ class Deliveries:
             try:
                 for server in [turns.popleft() for _ in range(min(len(turns), LOOKED_AT_ONCE))]:
                     yield from self._find_growth(server)
-            except StorageUnavailable:
-                continue
+            except Exception as failure:  # as above
+                self._not_done(failure, "finding what has grown")
 
     def _find_growth(self, server: str) -> Procedure[None]:
         """Wake the delivery for a peer's backlog and for guilds that it must purge. Raises StorageUnavailable."""
@@ -388,6 +389,10 @@ class Deliveries:
     def log(self, level: Level, message: str, failure: Exception | None = None, **fields: Any) -> None:
         """Log a line for the operator."""
         self._actions.append(Log(level, message, fields, failure))
+
+    def _not_done(self, failure: Exception, what: str) -> None:
+        if not isinstance(failure, StorageUnavailable):  # of an outage its performer tells
+            self._defect(what, failure)
 
     def _defect(self, what: str, failure: Exception) -> None:
         self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))

@@ -273,6 +273,8 @@ class Hub:
         entry.frames.bind(subscriber._slot, subscriber._handle)
         subscriber.state = SubscriberState.LIVE
         entry.live[subscriber._slot] = subscriber
+        if subscriber._is_parked or subscriber.held:
+            subscriber._park()
         return True
 
     def replay_range(self, subscriber: Subscriber) -> tuple[int, int] | None:

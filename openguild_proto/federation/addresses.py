@@ -1,6 +1,6 @@
-"""Addresses that a server never connects to on behalf of another one (PROTOCOL 16.3.4).
+"""The addresses to which a server does not connect on the word of another server (PROTOCOL 16.3.4).
 
-A name chosen by a peer may resolve to anything: this machine, its internal network, a cloud's metadata service.
+A name that a peer chooses may lead anywhere: to this machine, to its internal network, to a cloud's metadata.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sends a request to another server: finds its address, checks the policy, and verifies the response (PROTOCOL 16.2.5, 16.3)."""
+"""Sends a request to another server: finds its address, checks the policy and the answer's signature (PROTOCOL 16.2.5, 16.3)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from openguild_proto.federation.signatures import verify_answer
 
 MAX_WAIT_SECS = 3_600.0  # ours: maximum accepted Retry-After of another server
 
-UNREACHED = frozenset({"address", "connect", "tls"})  # the request did not arrive, so the server may have moved
-_UNSIGNED = {  # statuses of responses to requests that were not processed
+UNREACHED = frozenset({"address", "connect", "tls"})  # the request did not arrive: the server may have a new address
+_UNSIGNED = {  # of answers to requests that were not taken
     401: "refused",
     403: "denied_there",
     429: "overloaded",
@@ -39,7 +39,7 @@ _UNSIGNED = {  # statuses of responses to requests that were not processed
 def ask_peer(
     asked: AskPeer, policy: FederationPolicy, known: KnownPeers, now: float, now_ms: int
 ) -> Operation[PeerAnswer]:
-    """Send a request and return a response with a valid signature. Raises PeerUnavailable.
+    """Send the request and return an answer with a valid signature. Raises PeerUnavailable.
 
     `now`: monotonic seconds. `now_ms`: UTC milliseconds.
     """
@@ -70,7 +70,7 @@ def ask_peer(
             raise
         answer = yield from _exchange(asked, moved)
     fault = _fault(policy, peer, answer, now_ms)
-    # An unsigned response may come from another server that now has its address.
+    # without a signature another server answers at its address
     if fault is Fault.MISSING and server not in policy.addresses and known.may_try(server, now):
         peer = yield from _discovered(server, peer, known, now, required=False)
         moved = place_of(policy, peer)
@@ -110,7 +110,7 @@ def _discovered(server: str, peer: Peer, known: KnownPeers, now: float, *, requi
     except PeerUnavailable:
         if required:
             raise
-        return peer  # its known keys are valid until they expire
+        return peer  # the stored row is valid until its keys are too old
     known.put(server, peer, now)
     return peer
 
@@ -125,7 +125,7 @@ def _fault(policy: FederationPolicy, peer: Peer, answer: Exchanged, now_ms: int)
 
 
 def _unsigned(server: str, answer: Exchanged, fault: Fault) -> PeerUnavailable:
-    """Return the failure for a response without a valid signature. Its status and Retry-After are only used to delay."""
+    """Return the failure for an unsigned answer. Its content is only a hint about the delay."""
     reason = _UNSIGNED.get(answer.status, "unsigned") if fault is Fault.MISSING else "unsigned"
     wait_text = next((value for name, value in answer.headers if name == "retry-after"), "")
     wait_secs = min(float(wait_text), MAX_WAIT_SECS) if wait_text.isascii() and wait_text.isdigit() else None

@@ -1,4 +1,4 @@
-"""Discovers a server's address and keys, with bounds on everything (PROTOCOL 16.3)."""
+"""Finds the address and the keys of a server, with bounds on everything (PROTOCOL 16.3)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _decoder = msgspec.json.Decoder(_WellKnown)
 
 
 def place_of(policy: FederationPolicy, peer: Peer) -> Place | None:
-    """Return the address of a known server, or None if it must be discovered.
+    """Return the address of a known server; None: it must be discovered.
 
-    At a configured address it is requested under its own name, as by a reverse proxy.
+    At a configured address, requests name the server itself, so that a proxy there can route them.
     """
     mapped = policy.addresses.get(peer.server)
     if mapped is not None:
@@ -50,7 +50,7 @@ def place_of(policy: FederationPolicy, peer: Peer) -> Place | None:
 
 
 def discover(server: str, policy: FederationPolicy, now_ms: int) -> Operation[Peer]:
-    """Read the base URL and keys of `server`, store both, and return the peer. Raises PeerUnavailable."""
+    """Read the address and the keys of `server`, store both and return its row. Raises PeerUnavailable."""
     known = (yield from FindPeer(server=server)) or Peer(server)
     mapped = policy.addresses.get(server)
     base_url = mapped if mapped is not None else (yield from _read_well_known(server))
@@ -76,7 +76,7 @@ def discover(server: str, policy: FederationPolicy, now_ms: int) -> Operation[Pe
 
 
 def _read_well_known(server: str) -> Operation[str]:
-    """Return the base URL. A server without the document uses its own name."""
+    """Return the base URL. A server without the document is reached at its own name."""
     base_url, target = f"https://{server}", WELL_KNOWN
     for _ in range(MAX_REDIRECTS + 1):
         fetched = yield from Fetch(

@@ -1,4 +1,4 @@
-"""Reasons for which a signature or a keys document is refused."""
+"""The reasons why a signature or a keys document is refused."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import Enum
 
 
 class Fault(Enum):
-    """The reasons of 401 `signature_invalid` (PROTOCOL 16.2.7), also labels of a metric."""
+    """The reasons of 401 `signature_invalid` (PROTOCOL 16.2.7). They are also labels of a metric."""
 
     MISSING = "missing"  # no signature with our tag
-    MALFORMED = "malformed"  # the headers do not follow RFC 9421 and RFC 9651
-    COMPONENT_MISSING = "component_missing"  # the signature does not cover a required component
+    MALFORMED = "malformed"  # headers that break RFC 9421 or RFC 9651
+    COMPONENT_MISSING = "component_missing"  # the signature does not cover what it must
     EXPIRED = "expired"  # created too long ago
     FROM_FUTURE = "from_future"  # created too far ahead
     UNKNOWN_SERVER = "unknown_server"  # its keys could not be read
@@ -24,7 +24,7 @@ class Fault(Enum):
 
 
 class SignatureFault(Exception):
-    """A signature is not valid. `reason` has the cause."""
+    """A signature is invalid; `reason` says why."""
 
     def __init__(self, reason: Fault) -> None:
         super().__init__(reason.value)
@@ -32,4 +32,4 @@ class SignatureFault(Exception):
 
 
 class KeysFault(Exception):
-    """A keys document is not valid. The message has the cause."""
+    """A keys document is invalid; the message says why."""

@@ -1,4 +1,4 @@
-"""Statements by which a guild's owner hands it over: their signatures, and which one counts (PROTOCOL 16.10)."""
+"""Statements by which a guild's owner hands it over: the signed bytes, and which statement is valid (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def signed_handover(handover: Handover, signers: Iterable[EventSigner]) -> Hando
 
 
 def handover_bytes(handover: Handover) -> bytes:
-    """Return the bytes to sign. Their prefix differs from those of events, receipts and keys documents."""
+    """Return the bytes to sign. No event, receipt or keys document begins with the same bytes."""
     members = msgspec.to_builtins(msgspec.structs.replace(handover, signatures={}))
     return DOMAIN + canonical_json({**members, "serial": handover.serial})
 
 
 def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
-    """Return whether the statement has a valid signature by one of `keys`: its owner's, by `ed25519:<id>`."""
+    """Return whether one of the owner's `keys`, by `ed25519:<id>`, has signed the statement."""
     if not 0 < len(handover.signatures) <= MAX_SIGNATURES:
         return False
     try:
@@ -54,7 +54,7 @@ def is_signed(handover: Handover, keys: Mapping[str, bytes]) -> bool:
 
 
 def names_servers(handover: Handover) -> bool:
-    """Return whether the owner and the server to follow it have valid server names."""
+    """Return whether the names of the owner and of its successor are valid server names."""
     try:
         parse_server_name(handover.owner)
         parse_server_name(handover.to)
@@ -79,9 +79,9 @@ def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) 
 
 
 def handover_problem(handover: Handover, tenure: Tenure, owner: str, now_ms: int) -> str | None:
-    """Return why a statement does not count for a guild of `owner`, or None if it does when it is signed.
+    """Return why a statement is not valid for a guild that `owner` is known to own; None: it is valid, if it is signed.
 
-    Only a statement for the next term counts, so each counts once, and none from before another hand-over does.
+    Only a statement for the next term is valid. So it is valid once, and not after another hand-over.
     """
     if handover.kind not in {MOVE, SUCCESSION} or handover.guild_id != tenure.guild_id:
         return "it is of another kind or guild"

@@ -1,4 +1,4 @@
-"""The keys of servers: what each verifies, and the document that publishes them (PROTOCOL 16.1)."""
+"""The keys of servers: the choice of keys for verification, and the document that publishes them (PROTOCOL 16.1)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from openguild_proto.limits import MAX_TIME_MS
 from openguild_proto.timestamps import from_millis, to_millis
 
 DAY_MS = 86_400_000
-OVERLAP_MS = 7 * DAY_MS  # PROTOCOL 16.1.5: for which a key stays valid after its last use
-MAX_AHEAD_MS = 30 * DAY_MS  # ours: maximum accepted validity of another server's key; it is read again every hour
-TOLERANCE_MS = 600_000  # ours: for the start and the end of a key's validity
-MAX_KEYS = 200  # ours: of another server, over time
+OVERLAP_MS = 7 * DAY_MS  # PROTOCOL 16.1.5: a key stays valid for this time after its last use
+MAX_AHEAD_MS = 30 * DAY_MS  # ours: validity that another server may announce; its keys are read again within an hour
+TOLERANCE_MS = 600_000  # ours: around the lifetime of a key
+MAX_KEYS = 200  # ours: of another server, ever
 MAX_DOCUMENT_BYTES = 65_536  # ours: 200 keys of 260 bytes, and signatures
 KEYS_DOMAIN = b"openguild-keys\n"
 
@@ -65,8 +65,8 @@ def request_key(keys: Iterable[PublishedKey], key_id: str, now_ms: int) -> bytes
 def event_keys(keys: Iterable[PublishedKey], at_ms: int) -> dict[str, bytes]:
     """Return the keys that verify an event of that time, by their names in `signatures`, such as `ed25519:1`.
 
-    A revoked key verifies events from before its revocation. The start of a key's validity is ignored, because the clock of its
-    server may have been set back since.
+    A revoked key verifies events from before its revocation. The start of a key does not matter, because the clock of its server
+    may have been set back since.
     """
     return {
         f"ed25519:{key.key_id}": key.public_key
@@ -76,20 +76,20 @@ def event_keys(keys: Iterable[PublishedKey], at_ms: int) -> dict[str, bytes]:
 
 
 def revocation_ms(key: PublishedKey, now_ms: int) -> int:
-    """Return the time from which a key of this server is revoked: not before its last use.
+    """Return the time from which a key of this server is revoked.
 
-    Events signed with it are in logs, and this server's clock may have been set back since.
+    It is not before the key's last use, because logs contain what it has signed, and this clock may have been set back since.
     """
     return max(now_ms, key.not_after - OVERLAP_MS + 1)
 
 
 def pinned_key(key_id: str, public_key: bytes) -> PublishedKey:
-    """Return a key from the configuration, which is always valid."""
+    """Return a key of the configuration, which is valid at any time."""
     return PublishedKey(key_id, public_key, not_before=0, not_after=MAX_TIME_MS)
 
 
 def with_pinned(keys: Iterable[PublishedKey], pinned: Iterable[PublishedKey]) -> tuple[PublishedKey, ...]:
-    """Return known and pinned keys. For the same id the pinned key counts, unless the known one is the same key and revoked."""
+    """Return known and pinned keys. If two have the same id, return the pinned one, unless the same key is revoked."""
     by_id = {key.key_id: key for key in keys}
     for key in pinned:
         known = by_id.get(key.key_id)
@@ -132,7 +132,7 @@ def read_keys_document(
 ) -> tuple[PublishedKey, ...]:
     """Return all keys of `server`: those in its document, and `known` ones that it no longer lists. Raises KeysFault.
 
-    The document must be signed by one of its own keys, and by a pinned one if there are any. A known id keeps its key, and
+    The document must be signed by one of its own keys, and by a pinned key if there are any. A known id keeps its key, and
     a revoked key stays revoked.
     """
     if len(body) > MAX_DOCUMENT_BYTES:

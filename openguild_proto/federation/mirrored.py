@@ -1,4 +1,4 @@
-"""Remembers which channels are mirrored. Their posts go to the owner, so trying to store them here first wastes a query."""
+"""The known mirrored channels: their posts go to the owner, so an attempt to store one here would waste a query."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_KNOWN = 10_000  # ours: some 100 bytes each
 
 
 class MirroredChannels:
-    """The known mirrored channels; one per process. Only a hint: the database decides."""
+    """One per process. It is only a hint, which the database corrects."""
 
     __slots__ = ("_known",)
 
@@ -19,7 +19,7 @@ class MirroredChannels:
         return channel_id in self._known
 
     def note(self, channel_id: str, *, mirrored: bool) -> None:
-        """Record the database's answer for a channel."""
+        """Remember whether the database says that a channel is mirrored."""
         if not mirrored:
             self._known.pop(channel_id, None)
             return

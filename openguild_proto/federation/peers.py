@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 from openguild_proto.effects.federation import Peer
 
-FRESH_SECS = 1.0  # then a ruling of the operator is in force on every replica
-RETRY_SECS = 60.0  # PROTOCOL 16.3.6: between two attempts to read a server's keys
-FIRST_RETRY_SECS = 5.0  # PROTOCOL 16.3.6: after a failed attempt; then doubled
-REFRESH_MS = 3_600_000  # PROTOCOL 16.3.6: between two reads of a server's keys
-CONTACT_MS = 60_000  # ours: between two writes of the time of contact
+FRESH_SECS = 1.0  # a decision of the operator applies on every replica after that
+RETRY_SECS = 60.0  # PROTOCOL 16.3.6: between two attempts to read the keys of a server
+FIRST_RETRY_SECS = 5.0  # PROTOCOL 16.3.6: after a failed attempt; doubled each time
+REFRESH_MS = 3_600_000  # PROTOCOL 16.3.6: after which the keys of a server are read again
+CONTACT_MS = 60_000  # ours: between two records of contact
 MEGABYTE = 1024 * 1024
 MAX_KNOWN = 1_024  # ours: servers; the least recently used one is evicted
 
 
 class KnownPeers:
-    """Recently read peers, and the times of attempts to read their keys."""
+    """Recently read rows of peers, and the last attempts to read the keys of servers."""
 
     __slots__ = ("_bytes", "_peers", "_tried", "_under_way")
 
@@ -34,34 +34,34 @@ class KnownPeers:
         return found is not None and now - found[0] < FRESH_SECS
 
     def get(self, server: str) -> Peer | None:
-        """Return the cached peer. Raises KeyError if there is none."""
+        """Return the row that was put last."""
         return self._peers[server][1]
 
     def put(self, server: str, peer: Peer | None, now: float) -> None:
-        """Cache the peer as read from the store. None: unknown."""
+        """Remember a row of the store."""
         self._peers[server] = (now, peer)
         self._peers.move_to_end(server)
         if len(self._peers) > MAX_KNOWN:
             self._peers.popitem(last=False)
 
     def count_bytes(self, server: str, nbytes: int) -> int:
-        """Count bytes of a server, and return the number of megabytes that they complete."""
+        """Count bytes of a server, and return how many further megabytes are now complete."""
         full, self._bytes[server] = divmod(self._bytes.pop(server, 0) + nbytes, MEGABYTE)
         if len(self._bytes) > MAX_KNOWN:
             self._bytes.popitem(last=False)
         return full
 
     def drop(self, server: str) -> None:
-        """Remove a server whose row has changed."""
+        """Forget a server, because its row has changed."""
         self._peers.pop(server, None)
 
     def retry(self, server: str) -> None:
-        """Allow the server's keys, and its row, to be read again at once."""
+        """Allow the keys and the row of a server to be read again at once."""
         self._tried.pop(server, None)
         self.drop(server)
 
     def may_try(self, server: str, now: float) -> bool:
-        """Return whether its keys may be read now, or are being read. Records the start of an attempt."""
+        """Return whether its keys may be read now, or are being read, and record the attempt."""
         if self.is_trying(server):
             return True
         tried, wait_secs = self._tried.get(server, (now, 0.0))

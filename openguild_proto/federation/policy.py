@@ -1,4 +1,4 @@
-"""Decides which servers this one federates with, and with which restrictions (PROTOCOL 16.4)."""
+"""Decides with which servers this one federates, and with which restrictions (PROTOCOL 16.4)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Mode(Enum):
 
 
 class Verdict(NamedTuple):
-    """The decision about one server. `reason` is shown to the users concerned."""
+    """The policy for one server. `reason` is shown to affected users."""
 
     standing: Standing
     reason: str = ""
@@ -54,7 +54,7 @@ class FederationPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_on(self) -> bool:
-        """Whether federation is on."""
+        """Whether this server federates."""
         return self.mode is not Mode.OFF
 
     @property
@@ -72,9 +72,9 @@ _SEVEREST = {Standing.DENY: 2, Standing.QUARANTINE: 1, Standing.ALLOW: 0}
 
 
 def judge(policy: FederationPolicy, server: str, peer: Peer | None, guild_id: str | None = None) -> Verdict:
-    """Return the decision about a server: the strictest of the configuration and the operator's rulings.
+    """Return the policy for a server: the strictest of the configuration and the operator's decisions.
 
-    `guild_id`: also apply the rulings for this guild.
+    `guild_id`: decisions about this guild apply too.
     """
     if policy.mode is Mode.OFF:
         return Verdict(Standing.DENY, OFF)

@@ -55,7 +55,7 @@ class Claim(NamedTuple):
 
 
 class Signed(NamedTuple):
-    """A verified request: its server, and the values that the response's signature covers."""
+    """A verified request: its server, and the values that the signature of the answer covers."""
 
     server: str
     key_id: str
@@ -180,7 +180,7 @@ def verify_request(
 ) -> Signed:
     """Verify a request with the keys of the server that it claims. Raises SignatureFault.
 
-    `authorities`: of this server. The Host header is not used, because a proxy may change it.
+    `authorities`: those of this server. The Host header is not used, because a proxy may change it.
     """
     check_request_claim(claim, now_ms)
     public = request_key(keys, claim.key_id, now_ms)

@@ -1,6 +1,6 @@
 """Structured field values (RFC 9651): the dictionaries of HTTP signatures and digests.
 
-Decimals, dates and display strings are refused, because none of these fields has them. So is a repeated name.
+Decimals, dates and display strings are refused, because no field here uses them. A repeated name is refused too.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class _Reader:
         return found
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """Skip `pattern` and return the match. Raises SignatureFault if it is not next."""
+        """Pass over `pattern`. Raises SignatureFault if it is not next."""
         found = self.find(pattern)
         if found is None:
             raise SignatureFault(Fault.MALFORMED)

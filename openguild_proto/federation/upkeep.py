@@ -1,4 +1,4 @@
-"""Schedules the rounds in which a mirror reconciles with an owner: users who have left, and mirrors to delete."""
+"""Tracks the last upkeep round of a mirror with each owner: members who have left, and mirrors to remove."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Upkeep:
         self.past: dict[str, str | None] = {}  # by owner: the guild that was checked last
 
     def begin(self, owner: str, now: float) -> bool:
-        """Return whether a round with an owner is due, and record its start."""
+        """Return whether a round with an owner is due, and if so begin it."""
         if self._rounds.get(owner, float("-inf")) + UPKEEP_SECS > now:
             return False
         self._rounds[owner] = now
@@ -34,7 +34,7 @@ class Upkeep:
         self._denied.pop(guild_id, None)
 
     def denied(self, guild_id: str, now: float) -> bool:
-        """Record that the owner says that a guild is not mirrored. Return whether it also said so some time ago."""
+        """Note that the owner says a guild is not mirrored. Return whether it has said so before, some time ago."""
         first = self._denied.setdefault(guild_id, now)
         if len(self._denied) > MAX_KNOWN:
             self._denied.popitem(last=False)
@@ -47,10 +47,7 @@ class Upkeep:
             self._unmirrored.popitem(last=False)
 
     def take_unmirrored(self, owner: str, now: float) -> str | None:
-        """Return a guild that the owner began to deliver in vain some time ago, or None.
-
-        That time is longer than the response to a join takes.
-        """
+        """Return an unmirrored guild that the owner delivered some time ago, longer ago than a join can take."""
         guild_id, since = self._unmirrored.get(owner, (None, now))
         if since + UPKEEP_SECS / 2 > now:
             return None

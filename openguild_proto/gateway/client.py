@@ -19,7 +19,7 @@ from itertools import count
 from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.gateway import client_events as told
-from openguild_proto.gateway.client_commands import LONE_SURROGATE, PendingCommands
+from openguild_proto.gateway.client_commands import LONE_SURROGATE, PendingCommands, sendable
 from openguild_proto.gateway.client_logs import TEMPORARY, Arrival, Faults, FollowedLogs, Place
 from openguild_proto.gateway.client_phases import (
     CLIENT_PHASES,
@@ -54,7 +54,7 @@ from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SERVE
 from openguild_proto.policy.backoff import Backoff
 
 _GIVEN_UP = {ClientDeadline.ANSWER: "no answer in time", ClientDeadline.SILENCE: "the server is silent"}
-_AGAIN = -1  # in place of the ref of an `auth` that is sent again
+_AGAIN = -1  # instead of the ref of an `auth` that is sent again
 
 
 class GatewayClient:
@@ -94,7 +94,7 @@ class GatewayClient:
 
     @property
     def places(self) -> dict[str, Place]:
-        """How far each log was delivered."""
+        """The last delivered position of each log."""
         return self._logs.places()
 
     def follows(self, log: str) -> bool:
@@ -114,31 +114,31 @@ class GatewayClient:
     # --- commands of the caller ------------------------------------------------------------------------
 
     def start(self, token: str, now: float) -> None:
-        """Begin with the first connection; after `close` do nothing. Raises LocalProtocolError if it has begun."""
+        """Begin with the first connection; after `close` do nothing. Raises LocalProtocolError: it has begun, or as `set_token`."""
         if self.phase not in {ClientPhase.IDLE, ClientPhase.ENDED}:
             raise LocalProtocolError("the client has begun")
-        self._token = token
+        self._token = sendable(token)
         self._connect(ClientInput.START, now)
 
     def set_token(self, token: str, now: float) -> None:
-        """Use another token from now on: for the open connection too."""
-        self._token = token
+        """Use another token from now on: for the open connection too. Raises LocalProtocolError for one that is not Unicode."""
+        self._token = sendable(token)
         if self.phase is ClientPhase.OPEN and self._renewal > 0:
             self._renews_again = True
         elif self.phase is ClientPhase.OPEN:
-            self._renewal = next(self._refs)
-            self._say(Auth(token, self._renewal))
+            ref = next(self._refs)
+            self._renewal = ref if self._say(Auth(token, ref)) else 0  # one that is too long gets no answer
         elif self.phase is ClientPhase.TOKENLESS:
             self._move(ClientInput.TOKEN)
             if ClientDeadline.RECONNECT not in self._deadlines:
                 self._deadlines.set(ClientDeadline.RECONNECT, now)
 
     def follow(self, log: str, place: Place | None = None, *, tail: int | None = None) -> None:
-        """Follow a log: behind `place`, else with its newest `tail` events, else from now on. Raises LocalProtocolError."""
+        """Follow a log: after `place`, else with its newest `tail` events, else from now on. Raises LocalProtocolError."""
         self._logs.add(log, place, tail)
 
     def unfollow(self, log: str) -> Place | None:
-        """Follow a log no longer, and tell nothing more of it. Return the place up to which it was told. Safe to repeat."""
+        """Stop following a log, and deliver nothing more of it. Return its last delivered place. Safe to repeat."""
         place = told.place_before(self._events, log) or self.places.get(log)
         if self._logs.remove(log) and self.phase.is_asking:
             self._say(Unsub([log]))
@@ -146,10 +146,10 @@ class GatewayClient:
         return place
 
     def send(self, command: AnyCommand) -> int:
-        """Send a command, now or with the next connection, until it is answered. Return its ref; that of `command` is replaced.
+        """Send a command, now or on the next connection, until it is answered. Return its ref, which replaces that of `command`.
 
         Without a key it gets a random one. Text that is not Unicode is refused. Raises LocalProtocolError when too many wait.
-        Commands that have no answer when `Ended` comes, or that are sent later, get none.
+        Commands that are unanswered when `Ended` comes, or that are sent later, get no answer.
         """
         ref = next(self._refs)
         if not self._commands.add(ref, command):
@@ -158,11 +158,11 @@ class GatewayClient:
         return ref
 
     def withdraw(self, ref: int) -> bool:
-        """Give a command up. It is not sent again, and its answer is not told. Return whether it was ever sent."""
+        """Abandon a command. It is not sent again, and its answer is not reported. Return whether it was ever sent."""
         return self._commands.withdraw(ref)
 
     def close(self) -> None:
-        """End it. Safe to repeat."""
+        """End the client. Safe to repeat."""
         if self.phase is ClientPhase.ENDED:
             return
         if self.phase.has_socket:
@@ -172,7 +172,7 @@ class GatewayClient:
         self._events.append(told.Ended(None, "closed"))
 
     def to_dict(self) -> dict[str, list[int]]:
-        """Return how far each log was delivered, for storage."""
+        """Return the last delivered position of each log, for storage."""
         return self._logs.to_dict()
 
     def restore(self, kept: Mapping[str, list[int]]) -> None:
@@ -182,7 +182,7 @@ class GatewayClient:
     # --- the machine -----------------------------------------------------------------------------------
 
     def _move(self, step: ClientInput) -> bool:
-        """Change to the phase that `step` leads to; the only place that changes it. False: the step has no meaning now."""
+        """Change to the phase that `step` leads to; the only place that changes it. False: the step does not apply now."""
         target = CLIENT_TRANSITIONS[self.phase].get(step)
         if target is None:
             return False
@@ -192,7 +192,7 @@ class GatewayClient:
         return True
 
     def _say(self, frame: ClientFrame) -> bool:
-        """Queue a frame. False: it is larger than the server takes, and is not sent."""
+        """Queue a frame. False: it is larger than the server accepts, and is not sent."""
         payload = self.encoding.client_payload(frame)
         fits = len(payload if isinstance(payload, bytes) else payload.encode()) <= self._frame_bytes
         if fits:
@@ -200,7 +200,7 @@ class GatewayClient:
         return fits
 
     def _ask(self) -> None:
-        """Send what waits, unless the server stops or there is none."""
+        """Send waiting requests, unless the server is stopping or not connected."""
         if self.phase.is_asking:
             self._ask_for_logs()  # before a command that causes events of them
             for command in self._commands.to_send():
@@ -225,7 +225,7 @@ class GatewayClient:
             self._deadlines.set(ClientDeadline.ANSWER, now + CLIENT_HANDSHAKE_SECS)
 
     def disconnected(self, code: int | None, reason: str, now: float) -> None:
-        """The WebSocket has ended with a close code, or without one: also when it could not be opened."""
+        """The WebSocket has ended, with or without a close code, or could not be opened."""
         if not self.phase.has_socket:
             return
         action = after_close(code)
@@ -242,13 +242,13 @@ class GatewayClient:
             self._lost(f"{code} {reason}" if code is not None else reason, now)
 
     def refused(self, code: int | None, reason: str, now: float, error: str | None = None) -> None:
-        """The server will not have this client: `code` is a final close code, or the HTTP status in place of the upgrade."""
+        """The server refuses this client: `code` is a final close code, or the HTTP status that refused the upgrade."""
         self._forget_connection(now)
         if self._move(ClientInput.FINAL):
             self._events.append(told.Ended(code, reason, error))
 
     def _lost(self, reason: str, now: float) -> None:
-        """Come back: in the slot that the server gave, else with backoff."""
+        """Reconnect: in the slot that the server assigned, else with backoff."""
         self._forget_connection(now)
         has_slot = ClientDeadline.SLOT in self._deadlines
         delay = max(self._deadlines[ClientDeadline.SLOT] - now, 0.0) if has_slot else self._backoff.next_delay()
@@ -271,7 +271,7 @@ class GatewayClient:
         self._events.extend(told.Dropped(ref) for ref in self._commands.disconnected())
 
     def put_off_silence(self, now: float) -> None:
-        """Call it where the connection is not read, because the program takes no events: the silence is not the server's."""
+        """Postpone the silence deadline. Call it while the connection is not read because the program takes no events."""
         if ClientDeadline.SILENCE in self._deadlines:
             self._deadlines.set(ClientDeadline.SILENCE, now + SERVER_SILENT_HEARTBEATS * self._heartbeat_secs)
 
@@ -389,7 +389,7 @@ class GatewayClient:
             self._ask()
 
     def _renewed(self, now: float) -> bool:
-        """A renewal is answered. Return whether another one follows."""
+        """Note that a renewal was answered. Return whether another one follows."""
         again, self._renewal, self._renews_again = self._renews_again, 0, False
         if again:
             self.set_token(self._token, now)

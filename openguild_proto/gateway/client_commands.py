@@ -1,4 +1,4 @@
-"""The commands of a client that are not answered yet, in order, across connections (PROTOCOL 15.9.3)."""
+"""The unanswered commands of a client, in order, across connections (PROTOCOL 15.9.3)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def keyed(command: AnyCommand, random_bytes: Callable[[int], bytes]) -> AnyComma
     if isinstance(command, (Read, Typing)) or command.key is not None:
         return command
     return msgspec.structs.replace(command, key=random_bytes(KEY_BYTES).hex())
+
+
+def sendable(token: str) -> str:
+    """Return the token. Raises LocalProtocolError if no message can carry it; the error does not quote it."""
+    try:
+        token.encode()
+    except UnicodeEncodeError:
+        raise LocalProtocolError("the token holds a lone surrogate") from None
+    return token
 
 
 def is_well_formed(command: AnyCommand) -> bool:
@@ -58,12 +67,12 @@ class PendingCommands:
         return True
 
     def to_send(self) -> Iterator[AnyCommand]:
-        """Yield what is to be sent now, in order: only so much that the server holds it."""
+        """Yield the commands to send now, in order, and no more than the server holds."""
         while self._unsent and len(self._commands) - len(self._unsent) < MAX_HELD_FRAMES:
             yield self._commands[self._unsent.popleft()]
 
     def answered(self, ref: int) -> bool:
-        """A command has its answer. Return False if it was not one that waits for it."""
+        """Note the answer to a command. Return False if no such command was waiting."""
         if ref in self._unsent or self._commands.pop(ref, None) is None:
             return False
         self._lost.discard(ref)
@@ -71,9 +80,9 @@ class PendingCommands:
         return True
 
     def refused(self, ref: int, code: str, now: float) -> bool | None:
-        """A command was refused. Return whether it may be done all the same: this attempt, or one on an earlier connection.
+        """Note that a command was refused. Return whether it may have been done, by this attempt or on an earlier connection.
 
-        None: it was none that waits for an answer.
+        None: no such command was waiting.
         """
         may_be_done, since = code in LEAVES_OPEN or ref in self._lost, self._without_database
         if not self.answered(ref):
@@ -83,11 +92,11 @@ class PendingCommands:
         return may_be_done
 
     def wants_another_server(self, now: float) -> bool:
-        """Return whether the server has had no database for so long that another one may do better."""
+        """Return whether the server has been without a database for so long that the client should try another one."""
         return self._without_database is not None and now - self._without_database >= DATABASE_PATIENCE_SECS
 
     def withdraw(self, ref: int) -> bool:
-        """Give a command up: it is not sent again, and an answer is not told. Return whether it was ever sent."""
+        """Abandon a command: it is not sent again, and its answer is not reported. Return whether it was ever sent."""
         was_sent = ref in self._lost
         if ref in self._unsent:
             self._unsent.remove(ref)
@@ -98,9 +107,9 @@ class PendingCommands:
         return was_sent
 
     def disconnected(self) -> list[int]:
-        """Queue everything again under its keys, since what was sent may not have arrived. Return the refs of what is not repeated.
+        """Queue all commands again with their keys, because they may not have arrived. Return the refs of those not repeated.
 
-        Nobody is writing any more, and the position that a user has read up to may be a newer one by now.
+        Typing signals and read positions are not repeated: they may be out of date.
         """
         dropped = [ref for ref, command in self._commands.items() if isinstance(command, (Read, Typing))]
         for ref in dropped:

@@ -104,7 +104,7 @@ class Post(Command, frozen=True, kw_only=True, tag_field="type", tag="post"):
 
 
 class Edit(Command, frozen=True, kw_only=True, tag_field="type", tag="edit"):
-    """Edit one's own message."""
+    """Edit a message of the user."""
 
     event_id: MessageId
     content: str

@@ -69,10 +69,9 @@ class SocketLogs:
             self._outputs.act(Subscribe(self._openings.number, wanted.logs))
 
     def _unsubscribe(self, unsub: Unsub) -> None:
-        for log in unsub.logs:
-            feed = self._feeds.get(log, self._encoding)
-            if feed is not None and feed in self.subscriptions:
-                self._release(feed)
+        feeds = (self._feeds.get(log, self._encoding) for log in unsub.logs)
+        for feed in self.subscriptions.end_some(feed for feed in feeds if feed is not None):
+            self._outputs.act(Unsubscribe(feed))
 
     def _follows(self, log: str) -> bool:
         feed = self._feeds.get(log, self._encoding)

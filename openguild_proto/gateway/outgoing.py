@@ -1,9 +1,10 @@
-"""Messages to one socket beside the events of its logs: answers, control and hints. They are sent before events."""
+"""Messages to one socket other than the events of its logs: answers, control and hints. They are sent before events."""
 
 from __future__ import annotations
 
 from collections import deque
 
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import ServerFrame, SubbedLog, SubOk
 from openguild_proto.limits import MAX_EPHEMERAL_BYTES, MAX_UNSENT_ANSWER_BYTES
@@ -14,7 +15,7 @@ LINE_BYTES = 160  # of one of them, about
 
 
 class Outgoing:
-    """Whole WebSocket messages in order. Lines that answer one `sub` are gathered until something else is said, or written."""
+    """Whole WebSocket messages in order. Lines that answer one `sub` are collected until another message is added or written."""
 
     __slots__ = ("_encoding", "_ephemeral_bytes", "_lines", "_messages", "_nbytes", "_ref", "_writing")
 
@@ -34,16 +35,16 @@ class Outgoing:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that nothing more is to be asked for."""
+        """Whether so much waits that nothing more must be requested."""
         return self._nbytes + len(self._lines or ()) * LINE_BYTES >= MAX_UNSENT_ANSWER_BYTES
 
     @property
     def is_writing(self) -> bool:
-        """Whether what `next_write` returned is still to be answered by `sent`."""
+        """Whether `sent` must still be called for the result of `next_write`."""
         return self._writing is not None
 
     def add(self, frame: ServerFrame) -> None:
-        """Say something."""
+        """Queue a frame."""
         self._end_lines()
         self._append(self._encoding.message(frame))
 
@@ -57,7 +58,7 @@ class Outgoing:
         self._lines.append(line)
 
     def offer(self, messages: bytes) -> bool:
-        """Say something that may be missed, unless too much of that waits."""
+        """Queue a hint, which may be lost, unless too many bytes of hints wait."""
         if self._ephemeral_bytes + len(messages) > MAX_EPHEMERAL_BYTES:
             return False
         self._ephemeral_bytes += len(messages)
@@ -76,7 +77,9 @@ class Outgoing:
             self._append(self._encoding.message(SubOk(self._ref, lines)))
 
     def next_write(self, max_bytes: int) -> bytes:
-        """Return whole messages, at least one, more while within `max_bytes`; b"": there are none."""
+        """Return whole messages, at least one, more while within `max_bytes`; b"": there are none. The same ones until `sent`."""
+        if self._writing is not None:
+            return self._writing
         self._end_lines()
         messages = self._messages
         if not messages:
@@ -92,8 +95,14 @@ class Outgoing:
         return self._writing
 
     def sent(self, nbytes: int) -> bytes:
-        """Record what the socket took of that. Return the rest of a message that was cut; the others are given again."""
-        data, self._writing = self._writing or b"", None
+        """Record what the socket took of that. Return the rest of a message that was cut; the others are given again.
+
+        Raises LocalProtocolError for more than was given, and below 0.
+        """
+        data = self._writing or b""
+        if not 0 <= nbytes <= len(data):
+            raise LocalProtocolError(f"{nbytes} bytes cannot be taken of {len(data)} that are being written")
+        self._writing = None
         end = 0
         while end < nbytes:
             end = message_end(data, end)

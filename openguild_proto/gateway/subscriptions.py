@@ -1,4 +1,4 @@
-"""The logs that one socket follows, and which of them is written next.
+"""The logs that one socket follows, and the choice of the log that is written next.
 
 A log costs one dict entry with an integer, which packs its state with its slot or position. Events that the flush delivers cost
 nothing here. When the flush skips a socket because it has something else to write, the logs with unsent events queue here. They
@@ -10,7 +10,7 @@ The owner of the socket calls `next_write` when the socket accepts bytes, then `
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from openguild_proto.errors import LocalProtocolError
@@ -51,8 +51,8 @@ class Subscriptions:
         self.handle = handle
         self._handler = handler
         self._entries: dict[Feed, int] = {}
-        self._due: deque[Feed] | None = None  # logs with something to write; None while empty
-        self._behind: deque[Feed] | None = None  # logs that need a page; None while empty
+        self._due: deque[Feed] | None = None  # logs with something to write; may be None while empty
+        self._behind: deque[Feed] | None = None  # logs that need a page; may be None while empty
         self._reading: Feed | None = None  # the one log whose page was requested or is being written
         self._page: list[bytes] | None = None  # pieces of whole messages
         self._resting = False  # True after a log could not be read
@@ -100,9 +100,30 @@ class Subscriptions:
 
     def end(self, feed: Feed) -> None:
         """Stop following a log. Safe to repeat."""
+        if self._leave(feed):
+            for queue in (self._due, self._behind):
+                if queue is not None and feed in queue:
+                    queue.remove(feed)
+
+    def end_some(self, feeds: Iterable[Feed]) -> list[Feed]:
+        """`end` several logs in one pass over the queues. Return the feeds that were followed."""
+        ended = [feed for feed in feeds if self._leave(feed)]
+        self._due, self._behind = (
+            queue and deque(feed for feed in queue if feed in self._entries) for queue in (self._due, self._behind)
+        )
+        return ended
+
+    def end_all(self) -> list[Feed]:
+        """Stop following all logs and release the handle. Return the feeds that were followed."""
+        ended = self.end_some(list(self._entries))
+        self._feeds.leave(self.handle)
+        return ended
+
+    def _leave(self, feed: Feed) -> bool:
+        """Stop following a log, but leave it in the queues. Return whether it was followed."""
         packed = self._entries.pop(feed, None)
         if packed is None:
-            return
+            return False
         self._feeds.followed -= 1
         if _IN_RING[packed & _MASK]:
             feed.ring.detach(packed >> _BITS)
@@ -110,17 +131,7 @@ class Subscriptions:
             self._read_no_more(feed)
         if self._reading is feed:
             self._reading = self._page = None
-        for queue in (self._due, self._behind):
-            if queue is not None and feed in queue:
-                queue.remove(feed)
-
-    def end_all(self) -> list[Feed]:
-        """Stop following all logs and release the handle. Return the feeds that were followed."""
-        ended, self._due, self._behind = list(self._entries), None, None
-        for feed in ended:
-            self.end(feed)
-        self._feeds.leave(self.handle)
-        return ended
+        return True
 
     # --- calls of the flush --------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from openguild_proto.http.reader import RequestReader
 from openguild_proto.http.refusal import refusal_response
 from openguild_proto.uuids import new_uuid
 
+UPGRADE_REQUIRED = 426  # has Upgrade (RFC 9110 15.5.22), and so the connection option of its name (RFC 9110 7.8)
+
 
 class HttpConnection:
     """Encodes the responses to the requests of `reader`, one at a time, in order (RFC 9112 9.3.2).
@@ -57,13 +59,17 @@ class HttpConnection:
         if isinstance(exchange, PlainExchange):
             lines = self._policy.lines(response, request, request_id)
             length = b"content-length: %d\r\n" % len(content) if has_length else b""
-            close = b"connection: close\r\n" if response.close else b""
-            return b"".join((_status_line(status), lines, length, close, b"\r\n", body))
+            options = b"connection: close\r\n" if response.close else b""
+            if status == UPGRADE_REQUIRED:
+                options += b"connection: upgrade\r\n"
+            return b"".join((_status_line(status), lines, length, options, b"\r\n", body))
         headers = self._policy.apply(response, request, request_id)
         if has_length:
             headers.append((b"content-length", str(len(content)).encode()))
         if response.close:
             headers.append((b"connection", b"close"))
+        if status == UPGRADE_REQUIRED:
+            headers.append((b"connection", b"upgrade"))
         return exchange.response(status, _reason(status), headers, body)
 
     def continue_response(self) -> bytes:

@@ -34,11 +34,14 @@ class Awaited(StrEnum):
     BODY = "body"  # the rest of a body
 
 
+_OF_NO_HEAD = (b"", b"\r")  # the second is the first half of an empty line, which is ignored (RFC 9112 2.2)
+
+
 class RequestReader:
     """A `Decoder` of requests. `request` and `exchange` belong to the last one until `begin_next`."""
 
     __slots__ = (
-        "_body", "_buffer", "_chunk_left", "_chunked_bytes", "_chunks", "_limits", "_lines", "_max_body_of", "_part",
+        "_body", "_buffer", "_chunks", "_declared_bytes", "_limits", "_lines", "_max_body_of", "_part", "_part_bytes",
         "_patterns", "_peer", "_policy", "_trailer_bytes", "body_bytes", "client_address", "exchange", "expects_continue",
         "random_bytes", "request",
     )  # fmt: skip
@@ -59,10 +62,11 @@ class RequestReader:
         self._buffer = bytearray()
         self._patterns: HeadReader = PatternHeads(limits)
         self._lines: LineExchange | None = None  # created for the first head that needs it
-        self._body: list[bytes] = []
+        self._body: list[bytes] = []  # whole chunks, or the whole body
         self.client_address = peer  # of the last head; the peer's until there is one
-        self.body_bytes = 0  # of an incomplete body, without buffered bytes
-        self._chunk_left = self._chunked_bytes = self._chunks = self._trailer_bytes = 0
+        self.body_bytes = 0  # that have come of a body that is not whole
+        self._part_bytes = 0  # of the body, or of the present chunk
+        self._declared_bytes = self._chunks = self._trailer_bytes = 0
         self.expects_continue = False
         self.begin_next()
 
@@ -86,8 +90,8 @@ class RequestReader:
         """The missing part of the request, after `next_item` returned None."""
         if self._part is not Part.HEAD:
             return Awaited.BODY
-        begun = self._buffer or (self._lines is not None and self._lines.has_begun)
-        return Awaited.HEAD if begun else Awaited.BEGINNING
+        begun = self._lines is not None and self._lines.has_begun
+        return Awaited.HEAD if begun or self._buffer not in _OF_NO_HEAD else Awaited.BEGINNING
 
     def next_item(self, now: float) -> Request | Rule | None:
         """Return the next complete request, a broken rule, or None if more bytes are needed. `now` is not used."""
@@ -131,14 +135,14 @@ class RequestReader:
     def _begin_body(self, request: Request, framing: strictness.Framing) -> Request | Rule | bool | None:
         self.expects_continue = framing.expects_continue
         if framing.chunked:
-            self._chunked_bytes = self._chunks = 0
+            self._declared_bytes = self._chunks = 0
             self._part = Part.CHUNK_LINE
             return True
         if not framing.length:
             return self._finish(request)
         if self._is_too_large(request, framing.length):
             return strictness.BODY_TOO_LARGE
-        self._chunk_left = framing.length
+        self._part_bytes = self._declared_bytes = framing.length
         self._part = Part.BODY
         return True
 
@@ -150,19 +154,25 @@ class RequestReader:
             return False
         return length > self._max_body_of(request.method, request.path)
 
-    def _take_data(self) -> bytes:
-        """Remove and return buffered bytes of the current body or chunk."""
-        data = bytes(self._buffer[: self._chunk_left])
-        del self._buffer[: len(data)]
-        self._chunk_left -= len(data)
+    def _take_data(self) -> bytes | None:
+        """Remove and return the body or the present chunk; None: it is not whole.
+
+        It stays in the buffer until then: in pieces of its own each byte could take the memory of forty.
+        """
+        missing = self._part_bytes - len(self._buffer)
+        self.body_bytes = self._declared_bytes - max(missing, 0)
+        if missing > 0:
+            return None
+        data = bytes(self._buffer[: self._part_bytes])
+        del self._buffer[: self._part_bytes]
         return data
 
     def _step_body(self) -> Request | Rule | bool | None:
         data = self._take_data()
-        if data:
-            self._body.append(self.exchange.pass_body(data))
-            self.body_bytes += len(data)
-        return None if self._chunk_left else self._finish(self.request)
+        if data is None:
+            return None
+        self._body.append(self.exchange.pass_body(data))
+        return self._finish(self.request)
 
     def _step_chunk_line(self) -> Request | Rule | bool | None:
         line = take_line(self._buffer, self._limits.max_chunk_line_bytes, strictness.CHUNK_LINE_TOO_LONG)
@@ -171,14 +181,14 @@ class RequestReader:
         size, rule = strictness.check_chunk_line(line[:-2])
         if rule is not None:
             return rule
-        self._chunked_bytes += size
-        if self.request is None or self._is_too_large(self.request, self._chunked_bytes):
+        self._declared_bytes += size
+        if self.request is None or self._is_too_large(self.request, self._declared_bytes):
             return strictness.BODY_TOO_LARGE
         self._chunks += 1
         if self._chunks > self._limits.max_body_chunks:
             return strictness.CHUNK_COUNT
         if size:
-            self._chunk_left = size
+            self._part_bytes = size
             self._part = Part.CHUNK_DATA
         else:
             self.exchange.end_chunks()
@@ -188,11 +198,9 @@ class RequestReader:
 
     def _step_chunk_data(self) -> Request | Rule | bool | None:
         data = self._take_data()
-        if data:
-            self._body.append(data)
-            self.body_bytes += len(data)
-        if self._chunk_left:
+        if data is None:
             return None
+        self._body.append(data)
         self._part = Part.CHUNK_END
         return True
 

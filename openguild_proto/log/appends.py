@@ -1,6 +1,6 @@
-"""The queue of appends: which appends go into the next transaction, and which are refused.
+"""The queue of appends: chooses those of the next transaction, and refuses some.
 
-One transaction stores a batch. Channels take turns in round-robin order, so that a busy one does not delay the others; within
+One transaction stores a batch. Channels take turns in round-robin order, so a busy channel does not delay the others; within
 a channel appends keep their order. A channel or an author whose row is locked is refused for a moment, then tried alone.
 """
 

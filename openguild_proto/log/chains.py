@@ -1,6 +1,6 @@
 """Computes values of receipt chains from stored values and the ids of events (PROTOCOL 16.9).
 
-A value is computed when it is needed, from the last stored one before it. Storing an event computes nothing.
+A value is computed when it is needed, from the last stored value before it. Nothing is computed when an event is stored.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from openguild_proto.records import LogPlace, Record
 
 READ_IDS = 1_000  # per query
 MAX_CACHED_LOGS = 1_000
-CACHED_VALUES = 4  # per log: peers may be at different positions
+CACHED_VALUES = 4  # per log, because some peers are behind others
 
 
 class Receipt(Record, frozen=True):
-    """The value of a chain at a position, and the owner's signature of it. `signature` None: the owner has no key."""
+    """The value of a chain at a place, and the owner's signature over it. `signature` None: the owner has no key."""
 
     point: ChainPoint
     signature: bytes | None
 
     @property
     def text(self) -> str | None:
-        """The signature as sent to other servers."""
+        """The signature as it is sent."""
         return encode_unpadded(self.signature) if self.signature is not None else None
 
 
 class ChainCache:
-    """The newest values of the most used chains, so that live delivery reads none from the store."""
+    """The newest values of the most used chains, so that live delivery need not read them."""
 
     def __init__(self, max_logs: int = MAX_CACHED_LOGS) -> None:
         self._max_logs = max_logs
@@ -50,7 +50,7 @@ class ChainCache:
         return values.get(place)
 
     def add(self, point: ChainPoint) -> None:
-        """Add a value. Evicts the oldest one of its log, or the least recently used log."""
+        """Cache a value, and drop the oldest one of its log or of all logs."""
         values = self._values.pop(point.place.log_id, {})
         self._values[point.place.log_id] = values
         values[point.place] = point.hash
@@ -61,7 +61,7 @@ class ChainCache:
 
 
 def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) -> ChainPoint:
-    """Return the value after these events, which follow `point`. Appends the values to store to `passed`."""
+    """Return the value after these events, which follow `point`. Append the values to store to `passed`."""
     place, chain = point.place, point.hash
     sequence = place.sequence
     for sequence, event_id in enumerate(event_ids, start=place.sequence + 1):
@@ -74,7 +74,7 @@ def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) 
 def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
     """Return the values at these positions, at most one per log.
 
-    Positions before the beginning of a chain, or beyond the end of the log, are omitted.
+    Places before the beginning of their chain, or that the log does not have, are omitted.
     """
     found: dict[LogPlace, bytes] = {}
     if not places:
@@ -103,8 +103,10 @@ def begun_chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, byte
     found = yield from chains_at(places)
     missing = [place for place in places if place not in found]
     if missing:
-        begins = [ChainPoint(place, first_link(place.log_id, place.epoch, place.sequence)) for place in missing]
-        yield from BeginChains(points=tuple(begins))  # does not replace a chain of another process
+        begins = [
+            ChainPoint(place, first_link(place.log_id, place.epoch, place.sequence)) for place in missing
+        ]  # if another process has begun one meanwhile, that one is used
+        yield from BeginChains(points=tuple(begins))
         found |= yield from chains_at(missing)
     return found
 

@@ -1,11 +1,11 @@
-"""Decides a batch of appends, some of which change messages, from the rows that a store has read.
+"""Decides a batch of appends, some of which change messages, from the data that a store has read.
 
-Appends are decided in order, and each sees the effects of the earlier ones: a message that is posted, edited and redacted in one
-batch ends as in three batches.
+Appends are decided in order, and each sees the results of those before it: posting, editing and redacting a message in one
+batch has the same result as in three batches.
 
 A store that has read under its locks passes every append with a `Judgement` to `decide`. Without locks it may read the messages
 and pass all appends to `foresee`, if they are `foreseeable`. The result may be stored if, under the locks, those messages
-have the same revisions, every author may post, and nothing is a repeat.
+have the same revisions, every author may post, and no append is a repeat.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class NewEvent:
-    """An event to store. If it was foreseen, its sequence and number count from the start of the batch."""
+    """An event to store. After `foresee`, sequence and number are counted from the start of the batch."""
 
     append: AppendEvent
     sequence: int
@@ -65,35 +65,35 @@ class NewEvent:
 
 
 def stray_place(event_id: str) -> int:
-    """Return a placeholder for the target of an edit without an effect: it is not here, or other rules apply to it.
+    """Return the target of an edit that has no effect, because its message is not here or another server has other rules.
 
-    Below every sequence, so that the edit is no version of a message. Two messages may share it.
+    It is below every sequence, so it is no version of a message; two messages may share it.
     """
     return -1 - (int.from_bytes(blake3(event_id.encode()).digest(8), "big") >> 1)
 
 
 @dataclass(slots=True)
 class ChangeBatch:
-    """Pass every append to `decide`, in order; then store the contents of the public fields in one transaction."""
+    """Pass every append to `decide`, in order; then store the data in the members, in one transaction."""
 
     events: list[NewEvent] = field(default_factory=list)
     states: dict[tuple[str, int], tuple[int, MessageState]] = field(default_factory=dict)
-    """By channel and sequence of changed messages: the index in `events` of the last change, and the message after it."""
+    """The changed messages, by channel and sequence: the place in `events` of the last change, and the state after it."""
     reactions: dict[tuple[str, int, str, str], tuple[int, bool]] = field(default_factory=dict)
-    """By channel, message, emoji and user: the index in `events` of the last change, and whether the reaction exists after it.
-    Without those that were cleared later."""
+    """By channel, message, emoji and user: the place in `events` of the last change, and whether the reaction exists after it.
+    Reactions that a later change clears are removed from here."""
     cleared: dict[tuple[str, int, str | None], None] = field(default_factory=dict)
-    """By channel, message and emoji (None: all): delete these reactions from before the batch, before storing those above."""
+    """By channel, message and emoji (None: all): reactions from before the batch to delete, before those above are stored."""
     redacted: dict[tuple[str, int], bytes] = field(default_factory=dict)  # wires of stored events without their text
     born_redacted: list[tuple[str, int, str]] = field(default_factory=list)
-    """Messages that arrived redacted: channel, sequence, event id of the redaction."""
-    _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # by channel: newest sequence, number of messages
-    _pins: dict[str, int] = field(default_factory=dict)  # by channel: pins added by the batch, may be negative
-    _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # by message: one of its reads
+    """Messages that arrived already redacted: channel, sequence, the event id of their redaction."""
+    _heads: dict[str, tuple[int, int]] = field(default_factory=dict)  # of a channel: newest sequence, messages
+    _pins: dict[str, int] = field(default_factory=dict)  # of a channel: how many more than before the batch
+    _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # of a message: one of its readings
     _posted: dict[tuple[str, str], MessageState] = field(default_factory=dict)  # in this batch, by channel and event id
 
     def decide(self, append: AppendEvent, judgement: Judgement | None) -> Outcome:
-        """Decide an append. `judgement` None: no such channel. Without an author, another server has decided (`apply_decided`)."""
+        """Decide an append. `judgement` None: there is no such channel. No author: another server has decided (`apply_decided`)."""
         if judgement is None:
             return AppendFailure(kind="no_channel")
         try:
@@ -109,9 +109,8 @@ class ChangeBatch:
             return failure
 
     def foresee(self, append: AppendEvent, seen: SeenMessage | None) -> bool:
-        """Decide a `foreseeable` append. `seen`: the message that it changes.
-
-        Return False if the batch must be discarded, because this append may store nothing or depends on more.
+        """Decide a `foreseeable` append. `seen`: the message that it changes. False: discard the batch, because this append
+        may store nothing, or depends on more data.
         """
         change, author = append.change, append.author
         if change is None:

@@ -42,10 +42,8 @@ class LogSource(Protocol[T]):
         """Read a page of items with after < sequence < before, in order; later ones may follow. Raises StorageUnavailable."""
 
     def release(self, sequence: int, item: T) -> None:
-        """Accept the next item. Items come in order and once.
-
-        It must not raise, nor call the follower, whose head is already past the items that it releases next.
-        """
+        """Take the next item, in order and once. It must not raise or call the follower, whose head is already past the items
+        that it releases next."""
 
     def has_room(self) -> bool:
         """Return whether items can be accepted now. The others are read from the log later."""
@@ -92,7 +90,7 @@ class LogFollower(Generic[T]):
 
     @property
     def seen(self) -> int:
-        """The highest known sequence."""
+        """The newest known sequence."""
         return self._sequencer.seen
 
     @property

@@ -1,7 +1,7 @@
 """Decides whether the database still has the history in which the channels got their epochs.
 
-A promoted standby, a point-in-time recovery and a restored backup may lack the newest commits. The same sequences then
-denote other events, in every channel. Such a database has another lineage (cluster and timeline). The lineage of the
+A promoted standby, a point-in-time recovery and a restored backup may not have the newest commits. The same sequences then
+mean other events, in every channel. Such a database has another lineage (cluster and timeline). The lineage of the
 epochs is recorded in the database and compared with the current one.
 """
 

@@ -20,7 +20,7 @@ class Followed(NamedTuple):
 class News(NamedTuple):
     """The news of one log. `newest` None: the client may not read it, or it does not exist.
 
-    `restarted`: the log has another epoch, or ends before the client's position, which is not valid then.
+    `restarted`: the log has another epoch or ends before the client's place, so that place has no meaning.
     """
 
     kind: LogKind
@@ -30,7 +30,7 @@ class News(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """`news`: of the logs with changes, in the order of the request. `parts`: the events to read for them, within the limit."""
+    """`news`: the logs with changes, in the requested order. `parts`: the ranges to read for them, within the limit."""
 
     news: tuple[News, ...]
     parts: tuple[LogPart, ...]

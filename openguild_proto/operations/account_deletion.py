@@ -37,7 +37,7 @@ OWNED_ALONE = "first delete the guilds that have no other owner, or give them on
     errors=(ErrorCode.WRONG_PASSWORD, ErrorCode.LAST_OWNER, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response]:
-    """Leave all guilds, then delete the account. A repeat continues where an earlier request stopped."""
+    """Leave all guilds, then delete the account. A repeat continues where the previous attempt stopped."""
     ctx, author = call.ctx, call.claims.author
     with attempt_from(ctx, call.request.client_address):
         password = call.body.current_password.strip()
@@ -61,9 +61,9 @@ def delete_account(call: Call[PasswordConfirmation, None]) -> Operation[Response
 
 
 def delete_by_operator(user_id: str, now_ms: int) -> Operation[UserRecord | None]:
-    """Delete the account of a user of this server without their password. Return the account, or None if there is none.
+    """Delete the account of a user of this server without their password; return its record, None: there is no such account.
 
-    Mirrored guilds do not prevent it, even if the user is their only owner. Raises Refusal as `delete_account` does.
+    Being the only owner of another server's guild does not prevent it. Raises Refusal as `delete_account` does.
     """
     for _ in range(ROUNDS):
         user = yield from FindUser(user_id=user_id)
@@ -79,9 +79,9 @@ def delete_by_operator(user_id: str, now_ms: int) -> Operation[UserRecord | None
 
 
 def _guilds_of(user_id: str, *, keeping_mirrored: bool = True) -> Operation[list[str]]:
-    """Return the guilds that the user is a member of. Raises Refusal 409 if they are the only owner of one.
+    """Return the guilds of which the user is a member. Raises Refusal 409 if they are the only owner of one.
 
-    `keeping_mirrored`: also for guilds of other servers.
+    `keeping_mirrored`: also check guilds of other servers.
     """
     alone = yield from ListOwnedAlone(user_id=user_id, limit=MAX_NAMED, with_mirrored=keeping_mirrored)
     if alone:
@@ -104,9 +104,9 @@ def _already_left() -> Iterator[None]:
 
 
 def _leave(author: Author, guild_id: str, now_ms: int, *, even_last: bool = False) -> Operation[str | None]:
-    """End a membership. Return the owner server of a mirrored guild, which must then be told; it cannot prevent the deletion.
+    """End a membership. Return the owner server of a mirrored guild. It is only told, because its refusal could keep the account.
 
-    `even_last`: also of the only owner of a mirrored guild.
+    `even_last`: also end the membership of the only owner of a mirrored guild.
     """
     user_id = author.user_id
     access = yield from FindGuildAccess(guild_id=guild_id, user_id=user_id)
@@ -118,7 +118,7 @@ def _leave(author: Author, guild_id: str, now_ms: int, *, even_last: bool = Fals
 
 
 def _leave_or_ask(author: Author, guild_id: str, now_ms: int) -> Operation[str | None]:
-    """End a membership as `_leave` does. During a move, ask the owner instead; a repeat then finds that the user has left."""
+    """End a membership as `_leave` does. If a move has begun, ask the owner: a repeat then finds that the user has left."""
     try:
         return (yield from _leave(author, guild_id, now_ms))
     except Refusal as refusal:
@@ -133,7 +133,7 @@ def _leave_or_ask(author: Author, guild_id: str, now_ms: int) -> Operation[str |
 
 
 def _tell_owners(ctx: Context, user_id: str, left: list[tuple[str, str | None]]) -> Operation[None]:
-    """Tell owner servers that the user has left. Called last, so that a repeat after a timeout has nobody left to tell."""
+    """Tell owner servers that the user has left. This is the last step: if one is too slow, a repeat has nothing left to tell."""
     mirrored = [(guild_id, owner) for guild_id, owner in left if owner is not None]
     for guild_id, owner in mirrored[:MAX_TOLD_AT_ONCE]:
         if not (yield from tell_left(ctx, owner, guild_id, RemoteUser(user_id, DELETED_USERNAME))):

@@ -1,4 +1,4 @@
-"""Builds the AsyncAPI 3 document of the sockets, from the Structs that encode and decode their frames (PROTOCOL 8, 15)."""
+"""Builds the AsyncAPI 3 document of the sockets, from the Structs that encode and decode their messages (PROTOCOL 8, 15)."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _message(kind: type[Any], content_type: str, schemas: Mapping[str, Schema]) 
 
 
 def _operations(socket: Socket) -> dict[str, Any]:
-    """Return the operations: frames that the server sends unasked, and frames that it receives, with their replies."""
+    """Return the messages that the server sends by itself, and those that it receives, with their answers."""
     channel = f"#/channels/{socket.name}"
     found: dict[str, Any] = {}
     for kind in socket.sent:

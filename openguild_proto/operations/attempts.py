@@ -115,7 +115,7 @@ def _has_session_at(ctx: Context, address: str, username_key: str) -> Operation[
 
 
 def block_address(address: str, ends_ms: int) -> LoginBlock:
-    """Return the block of logins and registrations from an address, or an IPv6 /64. Raises ValueError for other text."""
+    """Return the block of logins and registrations from an address, for IPv6 from its /64. Raises ValueError if it is invalid."""
     if parse_address(address) is None:
         raise ValueError("is not an IP address")
     return _block(ADDRESS, limit_key(address), ends_ms)

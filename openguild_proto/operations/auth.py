@@ -23,7 +23,7 @@ def authenticate(ctx: Context, request: Request) -> Operation[Claims]:
 
 
 def unauthorized(problem: TokenProblem, user_id: str | None = None) -> Refusal:
-    """Return the error 401. Only the operator is told the problem and the user."""
+    """Return the refusal 401. Only the operator sees the problem and the token's user."""
     return Refusal(ErrorCode.UNAUTHORIZED, log_cause=problem.value, log_user=user_id)
 
 

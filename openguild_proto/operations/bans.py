@@ -23,7 +23,7 @@ from openguild_proto.schemas.guilds import Ban
     rights=in_guild(Permission.MANAGE_MEMBERS), query=PAGE, response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_bans(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """List the banned users of a guild, by the time of the ban."""
+    """List the users who may not join a guild, by the time of the ban."""
     page = asked_page(call.query)
 
     def find(user_id: str) -> Operation[PageCursor | None]:
@@ -68,7 +68,7 @@ def ban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Oper
     rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,),
 )  # fmt: skip
 def unban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """End a ban, whoever made it. The user may join again."""
+    """End a ban of any moderator: the user may join again."""
     unbanned = yield from UnbanUser(
         author=call.claims.author,
         guild_id=guild_id,

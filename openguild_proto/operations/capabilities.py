@@ -1,4 +1,4 @@
-"""`GET /client/v1`: the server's features and limits, for anybody (PROTOCOL 13.1.5)."""
+"""`GET /client/v1`: the features and limits of the server, without authentication (PROTOCOL 13.1.5)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ PAGES = PageLimits(
     auth="none", query=None, client=False, response_headers=("Cache-Control",),
 )  # fmt: skip
 def show_capabilities(call: Call[None, None]) -> Operation[Response]:
-    """Show versions, features and limits. Clients may cache them for a minute."""
+    """Show versions, features and limits; they may be cached for a minute."""
     yield from ()
     body = _described(call.ctx.service.settings)
     return Response(

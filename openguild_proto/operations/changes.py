@@ -29,7 +29,7 @@ ERRORS = (ErrorCode.NONCE_REUSED, ErrorCode.MESSAGE_REDACTED, ErrorCode.LIMIT_RE
     limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 def edit_message(call: Call[EditMessage, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
-    """Change the text of one's own message. Earlier texts stay readable as versions."""
+    """Change the text of the caller's own message; earlier texts stay readable as versions."""
     text = checked_text(call.body.content)
     change = Edit(target=checked_event_id("event_id", event_id), text=text)
     return (yield from _change(call, channel_id, "message.edited", change, {"content": text}, call.body.nonce))
@@ -41,7 +41,7 @@ def edit_message(call: Call[EditMessage, ChannelAccess], channel_id: str, event_
     limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 def redact_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
-    """Remove the texts of one's own message, or of any message as a moderator, for good. Its place in the log stays."""
+    """Erase the texts of the caller's own message, or as a moderator of any message. Its place in the log stays."""
     reason = call.query.get("reason")
     change = Redact(target=checked_event_id("event_id", event_id), reason=reason)
     members = {} if reason is None else {"reason": reason}
@@ -54,7 +54,7 @@ def redact_message(call: Call[None, ChannelAccess], channel_id: str, event_id: s
     limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 def react_to_message(call: Call[ReactToMessage, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
-    """Add or remove one's own emoji on a message."""
+    """Add a reaction of the caller to a message, or remove it."""
     emoji, adds = checked_emoji(call.body.emoji), call.body.action == "add"
     change = React(target=checked_event_id("event_id", event_id), emoji=emoji, adds=adds)
     event_type = "reaction.added" if adds else "reaction.removed"
@@ -67,7 +67,7 @@ def react_to_message(call: Call[ReactToMessage, ChannelAccess], channel_id: str,
     limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 def clear_reactions(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
-    """Remove the reactions of all users to a message, as a moderator: those with one emoji, or all."""
+    """As a moderator, remove the reactions of all users to a message: those with one emoji, or all."""
     emoji, reason = call.query.get("emoji"), call.query.get("reason")
     change = ClearReactions(target=checked_event_id("event_id", event_id), emoji=emoji, reason=reason)
     members = {name: text for name, text in (("emoji", emoji), ("reason", reason)) if text is not None}
@@ -81,7 +81,7 @@ def clear_reactions(call: Call[None, ChannelAccess], channel_id: str, event_id: 
     limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 def pin_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
-    """Add a message to the channel's pins."""
+    """Add a message to the channel's list of pins."""
     change = Pin(target=checked_event_id("event_id", event_id), pins=True)
     return (yield from _change(call, channel_id, "message.pinned", change, {}, None))
 
@@ -92,7 +92,7 @@ def pin_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
     limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 def unpin_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
-    """Remove a message from the channel's pins."""
+    """Remove a message from the channel's list of pins."""
     change = Pin(target=checked_event_id("event_id", event_id), pins=False)
     return (yield from _change(call, channel_id, "message.unpinned", change, {}, None))
 
@@ -106,7 +106,7 @@ def _change(
     nonce_in_body: str | None,
     said: tuple[str, ...] | None = None,
 ) -> Operation[Response]:
-    """Post the change. `said`: values that a repeat must share besides type and target; None: the values of `members`."""
+    """`said`: what a repeat must share besides type and target, as in `effect_of_event`; None: the values of `members`."""
     nonce = asked_nonce(call.request, nonce_in_body)
     fingerprint = fingerprint_of(event_type, change.target, *(members.values() if said is None else said))
     content = {"target": change.target, **members}

@@ -89,7 +89,7 @@ def show_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[
     rights=in_channel(Permission.RENAME), body=ChannelChange, query=(REASON,),
 )  # fmt: skip
 def update_channel(call: Call[ChannelChange, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Change the given fields. An empty topic removes the topic."""
+    """Change the members that the body has; an empty topic removes the topic."""
     body = call.body
     if body.name is UNSET and body.topic is UNSET and body.position is UNSET:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("name", "or topic or position must be given"),))

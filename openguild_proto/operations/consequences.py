@@ -61,7 +61,7 @@ class AnnounceChannel(Consequence, frozen=True):
 
 
 class RefreshGuild(Consequence, frozen=True):
-    """Read the visible channels of the users with a notification stream in this guild again."""
+    """Read again the visible channels of users in this guild who have a notification stream."""
 
     guild_id: str
 
@@ -73,7 +73,7 @@ class RecheckUser(Consequence, frozen=True):
 
 
 class RestartLogs(Consequence, frozen=True):
-    """Restart the logs that have a new epoch."""
+    """Restart following the logs that have a new epoch."""
 
 
 class UnknownKind(Consequence, frozen=True):

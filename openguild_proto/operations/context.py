@@ -56,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Policy(NamedTuple):
-    """A quota policy of a limit: its name in the headers, the attribute of Service that counts it, and its key."""
+    """A quota policy of a limit: its name in the headers, the part of a Service that counts it, and whether it is per address."""
 
     name: str
     window: str  # attribute of Service: a window, or the limiter of streams
@@ -64,11 +64,11 @@ class Policy(NamedTuple):
 
 
 class Limit(Enum):
-    """A rate limit of routes: its description, its 429 codes, its policies in headers, and where it is counted.
+    """A rate limit of routes: its text, its 429 codes, the policies that headers show, and the part that counts.
 
-    `by_dispatch`: the window in which dispatch counts the account. None: the operation counts, because it depends on the
-    request. Policies that depend on the body, those of one account's logins and refreshes, are not in headers; nor are those
-    that only a faulty client reaches.
+    `by_dispatch`: the window in which dispatch counts the account. None: the operation counts, because it depends on the request.
+    Headers do not show policies that depend on the body, those of one account's logins and refreshes, or policies that
+    only a faulty client reaches.
     """
 
     WRITES = ("changes of an account", (ErrorCode.WRITE_RATE_LIMIT,), (Policy("writes", "user_writes"),), "user_writes")

@@ -64,7 +64,7 @@ TOO_OFTEN = "it has begun anew within the last minute"
     errors=(ErrorCode.SERVER_QUARANTINED,),
 )  # fmt: skip
 def deliver(call: Call[Delivery, None]) -> Operation[Response]:
-    """Store the events, and return the position of each mirror. Repeats change nothing."""
+    """Store the events, and answer with the position of each mirror. Events that are stored already change nothing."""
     with call.ctx.service.deliveries.slot(call.server.server, call.ctx.now) as is_free:
         if not is_free:
             raise Refusal(ErrorCode.OVERLOADED, wait_secs=OVERLOADED_RETRY_SECS)
@@ -120,15 +120,15 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
 
 
 def _ruled_out(call: Call[Delivery, None], guild_id: str) -> str | None:
-    """Return why the operator allows nothing new of the guild from its owner, or None if it is allowed."""
+    """Return why the operator accepts no new events of the guild from its owner. None: they are accepted."""
     verdict = verdict_in(call.ctx, call.server, guild_id)
     return None if verdict.standing is Standing.ALLOW else denied(verdict).message
 
 
 def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, ...]]:
-    """Delete the mirror of a guild, if it is from before the end that the owner names. Return the guild if nothing is left.
+    """Delete the mirror of a guild, if it is from before the end that the owner names. Return the guild, if nothing is left.
 
-    A mirror after that position, or with another epoch, may be of a later join, so its owner is asked.
+    A mirror that is further than that place, or has another epoch, may be from a later join: its owner is asked.
     """
     guild_id = ended.guild_id
     if parse_uuid(guild_id) != guild_id:
@@ -144,7 +144,7 @@ def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, .
 
 
 def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Operation[MirrorOutcome | str]:
-    """Store one part. Return a text if all of it is refused."""
+    """Store one part. Return a text if the whole part is refused: the reason."""
     owner, here = call.server.server, call.ctx.service.settings.federation.server_name
     ruled_out = _ruled_out(call, part.guild_id)
     if ruled_out is not None:
@@ -185,7 +185,7 @@ def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Ope
 
 
 def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]) -> Operation[bool]:
-    """Return whether another server's guild is now the sender's. If the sender is a former owner, tell it the new owner."""
+    """Return whether a guild of another server is the sender's now. A former owner is told the present owner."""
     sender, guild_id = call.server.server, part.guild_id
     if guild_id in told:
         return told[guild_id]
@@ -200,7 +200,7 @@ def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]
 
 
 def _dispute(call: Call[Delivery, None], tenure: Tenure, handovers: tuple[Handover, ...]) -> Operation[None]:
-    """Tell a sender that is a former owner who owns the guild. Warn the operator if the sender can prove its claim."""
+    """Tell a former owner which server owns the guild, and warn the operator if the sender can prove that it still owns it."""
     sender, guild_id = call.server.server, tenure.guild_id
     insists = (yield from tell_former_owner(guild_id, sender)) is False
     if tenure.origin is None and (insists or (yield from has_claim(call.ctx, tenure, handovers, sender))):
@@ -214,7 +214,7 @@ def _answered(log_id: str, status: str, place: LogPlace | None, reason: str | No
 
 
 def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operation[bool]:
-    """Restart the mirror of a guild whose owner has a new epoch. Return False if the guild cannot be read now."""
+    """Store the guild again, because its owner has a new epoch. False: it cannot be read now."""
     snapshot = yield from read_snapshot(owner, guild_id)
     tenure = yield from FindTenure(guild_id=guild_id)
     if snapshot is not None and tenure is not None and snapshot.term < tenure.term:

@@ -28,6 +28,7 @@ from openguild_proto.operations.rate_limit_headers import rate_limit_headers
 from openguild_proto.operations.route import NEED_TOKEN, Route, RunAs
 from openguild_proto.operations.router import BadParameter, Matched, WrongMethod
 from openguild_proto.operations.servers import require_admitted, require_unrestricted, signed_answer, verified_server
+from openguild_proto.operations.timeouts import with_end_of_timeout
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.policy.token_bucket import TokenBucket
@@ -117,9 +118,10 @@ def dispatch(
             return answered if call.peer is None else _signed(call, answered)
         return msgspec.structs.replace(result, route=template, headers=result.headers + told)
     except Refusal as refusal:
-        if refusal.code in uncounted:
-            refusal.reason = None
-        refused = refusal_response(refusal, request.request_id, route=template)
+        given = (yield from with_end_of_timeout(call, refusal)) if call is not None else refusal
+        if given.code in uncounted:
+            given.reason = None
+        refused = refusal_response(given, request.request_id, route=template)
         told = _told(ctx, request, limits, user_id)
         whose = user_id or refused.user_id
         return _signed(call, msgspec.structs.replace(refused, headers=refused.headers + told, user_id=whose))
@@ -144,7 +146,7 @@ def _answer_of_owner(call: Call[Any, Any], owner: str, template: str) -> Operati
 
 
 def _run_as(ctx: Context, asked: RunAs) -> Operation[Response]:
-    """Respond with what a route of clients answers a user of another server (PROTOCOL 16.7.2)."""
+    """Run a client route for a user of another server, and return its response (PROTOCOL 16.7.2)."""
     answer = yield from dispatch(ctx, asked.request, asked)
     if not isinstance(answer, Response):
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -191,7 +193,7 @@ def _decode_query(request: Request, route: Route) -> Mapping[str, Any]:
 
 
 def _prepare_page(call: Call[Any, Any], page_of: Callable[[Mapping[str, Any]], PageBounds | None]) -> None:
-    """Decode the query early, and ask for its page with the rights. A bad query is left, to be refused after the rights."""
+    """Decode the query early, so that its page is read with the permissions. An invalid query is refused later, after these."""
     try:
         call.query = _decode_query(call.request, call.route) if call.request.query else NO_QUERY
     except Refusal:
@@ -209,7 +211,7 @@ def _decode_body(call: Call[Any, Any], route: Route) -> Any:
 
 
 def _reserve_place(call: Call[Any, Any], route: Route) -> None:
-    """Reserve the place of a socket. The caller of dispatch gives it back, under the stream's address."""
+    """Reserve the place of a socket. The caller of dispatch releases it, with the stream's address."""
     user_id = call.claims.user_id if route.needs_token else None
     if not call.ctx.service.sockets.reserve(user_id, limit_key(call.request.client_address)):
         raise Limit.STREAMS.refusal(CONNECTION_LIMIT_RETRY_SECS)

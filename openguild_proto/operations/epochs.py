@@ -1,4 +1,4 @@
-"""Checks where a page or a stream of a log begins. One rule for both (PROTOCOL 7.2.6)."""
+"""Checks the start of a page or a stream of a log, by one rule for both (PROTOCOL 7.2.6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG_PLACE = (LOG_EPOCH, LOG_HEAD)
 def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: int | None = None) -> None:
     """Raise Refusal 400 unless a page or a stream may begin after `since` of `epoch` (PROTOCOL 7.2.6). None is not checked.
 
-    `newest`: the head of the log. `base`: for a stream, the sequence after which a mirrored log begins here.
+    `newest`: the place at which the log ends now. `base`: for a stream, the sequence after which a mirrored log begins here.
     """
     if epoch is not None and since is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "says nothing without since"),))
@@ -34,7 +34,7 @@ def newest_place(access: ChannelAccess) -> LogPlace:
 
 
 def place_headers(place: LogPlace) -> Headers:
-    """Return the headers with a position of a log. The response includes at least the effects of all events up to there."""
+    """Return the headers with a place of a log: the response includes all events up to there, or more."""
     return ((EPOCH_HEADER, str(place.epoch)), (LOG_HEAD.lower(), str(place.sequence)))
 
 

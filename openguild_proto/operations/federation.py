@@ -17,7 +17,7 @@ from openguild_proto.timestamps import from_millis
 
 
 class Pong(msgspec.Struct, frozen=True, gc=False):
-    """The response to a ping. `time`: the server's clock."""
+    """The answer to `ping`. `time`: the clock of the answering server."""
 
     server: str
     time: str
@@ -34,7 +34,7 @@ class WellKnown(msgspec.Struct, frozen=True, gc=False):
 
 
 def unless_federated(settings: Settings) -> ErrorCode | None:
-    """Return the error 501 if federation is off."""
+    """Refuse with 501 if federation is off."""
     return ErrorCode.NOT_IMPLEMENTED if settings.federation.mode is Mode.OFF else None
 
 
@@ -54,7 +54,7 @@ def well_known(call: Call[None, None]) -> Operation[Response]:
     errors=(ErrorCode.NOT_IMPLEMENTED, ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.OVERLOADED),
 )  # fmt: skip
 def published_keys(call: Call[None, None]) -> Operation[Response]:
-    """List all keys that this server ever had, signed by those with a private half here."""
+    """List all keys that this server has ever had, signed by those whose private key it holds."""
     service = call.ctx.service
     keys = yield from ListOwnKeys()
     living = {(key.key_id, key.public_key) for key in keys if key.revoked_at is None}
@@ -80,7 +80,7 @@ def ping(call: Call[None, None]) -> Operation[Response]:
     auth="server", client=False, errors=(ErrorCode.KEYS_UNREADABLE,),
 )  # fmt: skip
 def keys_changed(call: Call[None, None]) -> Operation[Response]:
-    """Read the keys of the calling server, at most once a minute."""
+    """Read the keys of the calling server again, at most once a minute."""
     ctx, caller = call.ctx, call.peer
     if caller is not None and ctx.service.peers.may_try(caller.server, ctx.now):
         try:

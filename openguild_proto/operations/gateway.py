@@ -32,10 +32,8 @@ class Authenticated(NamedTuple):
     auth="gateway", query=None, limits=(Limit.STREAMS,),
 )  # fmt: skip
 def open_gateway(call: Call[None, None]) -> Operation[OpenGateway]:
-    """Open a gateway socket.
-
-    A token in the header or the subprotocol saves the first frame. If it is invalid the socket reports that.
-    """
+    """Open a gateway socket. A token in the header or in the subprotocol replaces the first frame; the socket reports a fault of
+    the token."""
     yield from ()
     chosen = negotiate(call.request)
     return OpenGateway(
@@ -48,7 +46,7 @@ def open_gateway(call: Call[None, None]) -> Operation[OpenGateway]:
 
 
 def authenticate_gateway(ctx: Context, token: str, *, renews: bool = False) -> Operation[Authenticated]:
-    """Authenticate a gateway socket. `renews`: it already was, so the guilds are not sent again. Raises Refusal 401."""
+    """Authenticate a gateway socket. `renews`: it is authenticated already, and gets no list of guilds. Raises Refusal 401."""
     try:
         claims = yield from live_claims(ctx, token)
     except TokenInvalid as invalid:

@@ -1,8 +1,8 @@
-"""Resolves a guild that two servers believe to own: one gives it up, the other continues (PROTOCOL 16.10.12).
+"""A guild that two servers claim to own: one gives it up, the other continues (PROTOCOL 16.10.12).
 
-This happens if an owner was cut off and its successor took over, but the owner had revoked the statement meanwhile, or handed
-the guild to a third server. Neither gives up automatically. Otherwise a server whose statement was revoked could take the guild by
-staying silent, and a former owner could take a guild back by signing another statement for the same term.
+This happens if an owner was cut off, its successor took over, and the owner had revoked the statement meanwhile, or handed
+the guild to a third server. Neither may step back by itself. Otherwise a server whose statement was revoked could take the guild
+by keeping silent, and a former owner could take a guild back by signing another statement for the same term.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TWO_OWNERS = "another server goes on with a guild that this one owns: one of the
     auth="server", client=False, body=OwnerProof, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Response]:
-    """Follow the statements that count, or continue if another owner has given the guild up. Idempotent. 404 if none counts."""
+    """Follow valid statements, or continue as owner if another owner has given the guild up; idempotent. 404 if neither applies."""
     handovers = call.body.handovers
     is_followed = yield from follow(call.ctx, guild_id, handovers, call.server.server)
     if (
@@ -46,7 +46,7 @@ def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Resp
 
 
 def _follows_already(guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
-    """Return whether the newest of these statements was already followed, so that this server is no longer the owner."""
+    """Return whether this server already follows the newest of these statements, because another mirror told it first."""
     tenure = yield from FindTenure(guild_id=guild_id)
     newest = max(handovers, key=lambda each: each.term, default=None)
     if tenure is None or tenure.origin is None or newest is None:
@@ -55,9 +55,9 @@ def _follows_already(guild_id: str, handovers: Iterable[Handover]) -> Operation[
 
 
 def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
-    """Give a guild of this server up to another one that also believes to own it. Idempotent. Return why not, or None.
+    """Give up a guild of this server to another server that claims to own it. Idempotent. Return a text: the reason why not.
 
-    Events that were only appended here are lost.
+    Events that were appended only here are lost.
     """
     service = ctx.service
     here = service.settings.federation.server_name
@@ -80,7 +80,7 @@ def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
 
 
 def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
-    """Continue to own a guild of this server in a later term, because another owner has given it up. Return False if none has."""
+    """Continue as owner, in a later term, of a guild that another owner has given up to this server. False: none has."""
     here = ctx.service.settings.federation.server_name
     tenure = yield from FindTenure(guild_id=guild_id)
     if tenure is None or tenure.origin is not None:
@@ -98,7 +98,7 @@ def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operat
 def _known_chain(
     ctx: Context, tenure: Tenure, handovers: Iterable[Handover], to: str
 ) -> Operation[tuple[Handover, ...]]:
-    """Return the authentic statements that lead from a known owner of the guild to `to`, or () if none do."""
+    """Return the authentic statements that lead from a known owner of the guild to `to`; () if there are none."""
     guild_id = tenure.guild_id
     owners = {tenure.term: ctx.service.settings.federation.server_name}
     for known in (yield from ListHandovers(guild_id=guild_id)):
@@ -112,5 +112,5 @@ def _known_chain(
 
 
 def has_claim(ctx: Context, tenure: Tenure, handovers: Iterable[Handover], server: str) -> Operation[bool]:
-    """Return whether a server can prove that it owns a guild of this one: a known owner has signed so."""
+    """Return whether a server can prove that it owns a guild of this server, by the signature of a known owner."""
     return bool((yield from _known_chain(ctx, tenure, handovers, server)))

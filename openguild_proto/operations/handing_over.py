@@ -48,7 +48,7 @@ def list_history(call: Call[None, None], log_id: str) -> Operation[Response]:
 
 
 def drive_move(ctx: Context, move: Move) -> Operation[bool]:
-    """Advance a move by one step. Idempotent, also after a crash between any two effects. Return False if it is done."""
+    """Do the next step of a move. Idempotent, also after a crash between any two effects. False: the move is done."""
     passed = yield from ReadPassed(guild_id=move.guild_id)
     if move.handover is None:
         progress = yield from _ask(move, HandoverStep(logs=list(passed.logs)))
@@ -83,7 +83,7 @@ def _statement(ctx: Context, move: Move, term: int) -> Handover:
 
 
 def _ask(move: Move, step: HandoverStep) -> Operation[HandoverProgress | None]:
-    """Request a step, and record the result in the move's note. Return None if it was not done."""
+    """Request a step, and record its progress; None: it was not done."""
     target = f"/federation/v1/guilds/{move.guild_id}/handover"
     progress = None
     try:

@@ -1,4 +1,4 @@
-"""Keys with which a client requests that something is done once (PROTOCOL 3.8, 7.5)."""
+"""Keys that make repeated requests of a client take effect once (PROTOCOL 3.8, 7.5)."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def asked_nonce(request: Request, in_body: str | None) -> str | None:
 
 
 def checked_nonce(nonce: str | None) -> str | None:
-    """Return a nonce that did not come with a request of its own. Raises Refusal."""
+    """Return a nonce that did not come in its own request. Raises Refusal."""
     return _checked("nonce", nonce) if nonce is not None else None
 
 
 def asked_once(request: Request, kind: str, *said: str | int | None) -> Once | None:
-    """Return what the request's Idempotency-Key asks for; None: it has none. Raises Refusal.
+    """Return the request's Idempotency-Key with its meaning; None: it has none. Raises Refusal.
 
-    `kind` and `said`: what is created and how, which a repeat must share.
+    `kind` and `said`: the kind and the values of what is created, which a repeat must share.
     """
     keys = set(request.all_headers(KEY_HEADER))
     if not keys:

@@ -40,7 +40,7 @@ def list_inbox(call: Call[None, None]) -> Operation[Response]:
 
 
 def _no_line(_: str) -> Operation[PageCursor | None]:
-    """Return None: an event may or may not be a mention, so a page only begins at a cursor."""
+    """Find no line by its id, because only a cursor has the time of a mention."""
     yield from ()
     return None
 

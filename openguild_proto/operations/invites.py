@@ -44,7 +44,7 @@ JOIN_ROLE = "member"
     errors=(ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED), request_headers=(CREATION_KEY,),
 )  # fmt: skip
 def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Create an invite. Without bounds it admits any number of users until it is deleted."""
+    """Create an invite; without bounds it admits any number of users until it is deleted."""
     ctx, body = call.ctx, call.body
     problems = tuple(
         FieldProblem(field, f"must be between 1 and {most}")
@@ -77,7 +77,7 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
     response_headers=(NEXT_AFTER, *LOG_PLACE),
 )  # fmt: skip
 def list_invites(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """List the invites of a guild; used-up and expired ones too, until they are deleted."""
+    """List the invites of a guild, including used-up and expired ones, until they are deleted."""
     page, reader_id = asked_page(call.query), call.claims.user_id
 
     def find(code: str) -> Operation[PageCursor | None]:

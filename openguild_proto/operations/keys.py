@@ -12,7 +12,7 @@ from openguild_proto.schemas.messages import ServerKeys
 
 @route("GET", "/server/keys", "The keys that sign events", {200: ServerKeys}, auth="none", query=None, client=False)
 def server_keys(call: Call[None, None]) -> Operation[Response]:
-    """List the keys by key id; empty if this server does not sign its events."""
+    """Show the keys by key id; none if this server does not sign its events."""
     yield from ()
     service = call.ctx.service
     signer = service.signer

@@ -93,7 +93,7 @@ def list_events(call: Call[None, ChannelAccess], channel_id: str) -> Operation[R
     limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Read a page of a guild's log, oldest first: changes of the guild, channels, members and invites, with author and reason."""
+    """Read a page of the changes of a guild, its channels, members and invites, with author and reason, oldest first."""
     place = call.access.place
     older = yield from _read_older(call, call.access.guild.origin, place, call.access.base)
     if isinstance(older, Response):
@@ -108,7 +108,7 @@ def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
     query=LOG_PAGE, response_headers=LOG_PLACE, errors=(ErrorCode.INVALID_SINCE,),
 )  # fmt: skip
 def list_own_log(call: Call[None, None]) -> Operation[Response]:
-    """Read the log of the caller's account, oldest first: guilds, read positions, mentions, sessions."""
+    """Read a page of the caller's own events: guilds, read positions, mentions, sessions. Oldest first."""
     place = yield from FindPlace(log_id=call.claims.user_id, reader_id=call.claims.user_id)
     if place is None:  # the account is deleted
         raise unauthorized(TokenProblem.REVOKED)
@@ -123,23 +123,23 @@ def _lines(kind: LogKind, page: tuple[StoredEvent, ...]) -> list[LogLine]:
 def _read_older(
     call: Call[None, Any], owner: str | None, newest: LogPlace, base: int
 ) -> Operation[Response | Refusal | None]:
-    """Read a page of a mirrored log at its owner, as `read_at_owner` does. None: the page is here."""
+    """Read a page of a mirrored log from its owner, as `read_at_owner`. None: all of the page is here."""
     if owner is None or not _begins_below(call.query, newest.sequence, base):
         return None
     return (yield from read_at_owner(call, owner, newest))
 
 
 def _require_no_hole(away: Refusal | None, query: Mapping[str, Any], *, is_empty: bool) -> None:
-    """Raise the refusal of an unreachable owner if the local page would skip events or look like the end (PROTOCOL 16.7.4).
+    """Raise the refusal of an offline owner if a page from here would skip events or seem to be the end (PROTOCOL 16.7.4).
 
-    A page backwards ends with the first event that is here. The reader requests the events before it, and is refused then.
+    A page backwards ends with the first event that is here. The reader requests those before it, and is refused then.
     """
     if away is not None and ("since" in query or is_empty):
         raise away
 
 
 def _begins_below(query: Mapping[str, Any], head: int, base: int) -> bool:
-    """Return whether the page has events that only the owner of a mirrored log has, which begins here after `base`."""
+    """Whether the page has events that only the owner of a mirrored log has; the log begins here after `base`."""
     since = query.get("since")
     if since is not None:
         return bool(since < base)
@@ -162,7 +162,7 @@ def _within_bytes(page: Sequence[tuple[int, bytes]], *, keep_newest: bool) -> Se
 
 
 def listed_events(channel_id: str, page: Sequence[tuple[int, bytes]]) -> bytes:
-    """Return a list of `ListedEvent` as JSON. Inserts the stored events without building Structs."""
+    """Return a list of `ListedEvent` as JSON. It contains the stored bytes of the events, without a Struct for each."""
     if not page:
         return b"[]"
     middle, parts = b',"channel_id":"%b","event":' % channel_id.encode(), [b'[{"sequence":']
@@ -200,7 +200,7 @@ def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[Sto
     body=SyncRequest, max_body_bytes=MAX_SYNC_BODY_BYTES, limits=(Limit.QUERIES,),
 )  # fmt: skip
 def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
-    """Return the news of the logs that a client follows, in one response of at most about a MiB."""
+    """Return the new events of the logs that a client follows, in one response of about a MiB at most."""
     limit = MAX_PAGE_EVENTS if call.body.limit is None else min(max(call.body.limit, 1), MAX_PAGE_EVENTS)
     asked, user_id = _followed(call.body.positions), call.claims.user_id
     _count_reads(call, len(asked))
@@ -216,7 +216,7 @@ def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
 
 
 def _count_reads(call: Call[Any, None], logs: int) -> None:
-    """Count a request about this many logs as several reads; dispatch has counted one (PROTOCOL 9.2.10). Raises Refusal."""
+    """Count a request about many logs as several reads, one of which is already counted (PROTOCOL 9.2.10). Raises Refusal."""
     bucket = call.ctx.service.user_queries
     more = min(reads_of(logs), bucket.limit) - 1
     wait_secs = bucket.hit(call.claims.user_id, call.ctx.now, more) if more else None
@@ -233,7 +233,7 @@ def _parse_log_name(name: str) -> tuple[LogKind, str] | None:
 
 
 def _followed(positions: Sequence[FollowedLog]) -> list[Followed]:
-    """Parse the positions. Raises Refusal with the first MAX_PROBLEMS problems; later positions are not checked."""
+    """Parse the places. Raises Refusal with the first MAX_PROBLEMS problems, and does not check the rest."""
     problems: list[FieldProblem] = []
     followed: dict[str, Followed] = {}
     if len(positions) > MAX_SYNC_LOGS:

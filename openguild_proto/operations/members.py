@@ -15,7 +15,7 @@ from openguild_proto.operations.parameters import REASON
 from openguild_proto.operations.route import in_guild, route
 from openguild_proto.operations.upkeep import leave_mirrored
 from openguild_proto.policy.members import OWNER
-from openguild_proto.policy.permissions import Permission, normalise_role, require_removal, require_role_change
+from openguild_proto.policy.permissions import ROLES, Permission, normalise_role, require_removal, require_role_change
 from openguild_proto.records import GuildAccess, MemberChange, MemberRecord, PageCursor
 from openguild_proto.schemas.guilds import Member, RoleBody
 
@@ -27,7 +27,7 @@ _FAILURES = {
 
 
 def require_done(change: MemberChange) -> None:
-    """Raise Refusal for a change of a member that was not made."""
+    """Raise Refusal if a change of a member was not made."""
     if change is not MemberChange.DONE:
         raise Refusal(_FAILURES[change])
 
@@ -71,7 +71,7 @@ def set_role(call: Call[RoleBody, GuildAccess], guild_id: str, user_id: str) -> 
     """Change a member's role (`require_role_change`)."""
     role = normalise_role(call.body.role)
     if role is None:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("role", "is not a role"),))
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("role", f"must be one of: {', '.join(ROLES)}"),))
     member = yield from _find_member(guild_id, user_id)
     require_role_change(call.role, member.role, role, own=user_id == call.claims.user_id)
     if member.role != role:

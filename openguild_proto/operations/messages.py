@@ -23,7 +23,7 @@ from openguild_proto.operations.idempotency import IDEMPOTENCY_KEY, asked_nonce
 from openguild_proto.operations.posting import fingerprint_of, post_event
 from openguild_proto.operations.route import in_channel, route
 from openguild_proto.policy.mentions import find_mentions
-from openguild_proto.policy.permissions import Permission, normalise_role
+from openguild_proto.policy.permissions import ROLES, Permission, normalise_role
 from openguild_proto.records import ChannelAccess, Reply
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.fields import EVENT_ID_PATTERN
@@ -59,7 +59,7 @@ def post_message(call: Call[PostMessage, ChannelAccess], channel_id: str) -> Ope
 def _checked_allowance(allowed: AllowedMentions) -> AllowedMentions:
     users, roles = allowed.users, allowed.roles
     problems = _wrong_entries("users", users or (), parse_uuid, "must be a UUID")
-    problems += _wrong_entries("roles", roles or (), normalise_role, "is not a role")
+    problems += _wrong_entries("roles", roles or (), normalise_role, f"must be one of: {', '.join(ROLES)}")
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=tuple(problems[:MAX_PROBLEMS]))
     return msgspec.structs.replace(
@@ -72,7 +72,7 @@ def _checked_allowance(allowed: AllowedMentions) -> AllowedMentions:
 def _wrong_entries(
     member: str, entries: Sequence[str], parse: Callable[[str], str | None], message: str
 ) -> list[FieldProblem]:
-    """Return only the first problems: a body may have 20,000 entries, and refused ones do not count against a limit."""
+    """Return only the first problems: a body may have 20,000 entries, and a refused one counts against no limit."""
     wrong = (at for at, entry in enumerate(entries) if parse(entry) is None)
     return [FieldProblem(f"allowed_mentions.{member}[{at}]", message) for at in islice(wrong, MAX_PROBLEMS)]
 
@@ -94,7 +94,7 @@ def _content_problem(message: str, reason: str) -> Refusal:
 
 
 def checked_event_id(field: str, text: str) -> str:
-    """Return the event id. Raises Refusal 400 for text that cannot be one."""
+    """Return the event id. Raises Refusal 400 for a text that cannot be an event id."""
     if _EVENT_ID.fullmatch(text) is None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(field, "must be an event id"),))
     return text

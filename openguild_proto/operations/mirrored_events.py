@@ -18,7 +18,7 @@ from openguild_proto.schemas.events import parse_content, parse_event
 
 
 def read_event(wire: bytes) -> CanonicalEvent:
-    """Parse an event of another server, with bounds on the cost of verifying it. Raises UnverifiedEvent."""
+    """Parse an event of another server, if it can be verified in a bounded time. Raises UnverifiedEvent."""
     if len(wire) > MAX_MIRRORED_EVENT_BYTES:
         raise UnverifiedEvent("it is too large")
     try:
@@ -42,10 +42,10 @@ def read_mirrored(
     of_guild: bool,
     any_epoch: bool = False,
 ) -> MirroredEvent:
-    """Return the event that `owner` reports at the position `place` of its log. `any_epoch`: it may be from an earlier epoch.
+    """Return the event that `owner` claims to be at `place` of its log. `any_epoch`: it may have been stored in an earlier epoch.
 
-    Raises UnverifiedEvent unless `owner` has signed it, and also this server, `here`, if it is the origin. `keys`: returns
-    the keys that verify events of a time.
+    Raises UnverifiedEvent unless `owner` has signed it, and this server, `here`, has signed events that name it as their origin.
+    `keys`: return the keys that verify events of a time.
     """
     event = read_event(wire)
     known = keys(event.origin_ts)
@@ -82,7 +82,7 @@ def read_mirrored(
 
 
 def _check_place(event: CanonicalEvent, place: LogPlace, owner: str, *, any_epoch: bool) -> None:
-    """Check that an event of a guild's log is from its owner and contains its own position. Raises UnverifiedEvent."""
+    """Require that events of a guild's log are the owner's, and name their place."""
     if event.origin_server != owner:
         raise UnverifiedEvent("it is of another server than the guild")
     content = event.content

@@ -1,4 +1,4 @@
-"""Follows a guild to its new owner: which hand-overs count, and telling other servers of them (PROTOCOL 16.10)."""
+"""Follows a guild to its new owner: finds the valid hand-overs, and tells other servers (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from openguild_proto.schemas.between_servers import OwnerProof
     auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def show_owner(call: Call[None, None], guild_id: str) -> Operation[Response]:
-    """Show the statements that this server has issued or followed, so that others can find the present owner."""
+    """Show the statements that this server has made or followed. A server that knows an earlier owner finds the present one."""
     handovers = yield from ListHandovers(guild_id=guild_id)
     if not handovers:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -35,19 +35,19 @@ def show_owner(call: Call[None, None], guild_id: str) -> Operation[Response]:
 
 
 def moved(guild_id: str, owner: str) -> Refusal:
-    """Return the error 421 `guild_moved`. The caller must read the hand-overs, and then request their `to`."""
+    """Return the refusal 421 `guild_moved`: the calling server must request the hand-overs, and then call their `to`."""
     details = (FieldProblem("guild_id", guild_id), FieldProblem("owner", owner))
     return Refusal(ErrorCode.GUILD_MOVED, details=details)
 
 
 def follow_owner(ctx: Context, guild_id: str, told_by: str) -> Operation[bool]:
-    """Read the hand-overs of a guild from another server, and follow those that count. Return False if none does."""
+    """Read the hand-overs of a guild from another server, and follow the valid ones. False: none is valid."""
     handovers = yield from handovers_at(told_by, guild_id)
     return (yield from follow(ctx, guild_id, handovers, told_by))
 
 
 def handovers_at(server: str, guild_id: str) -> Operation[tuple[Handover, ...]]:
-    """Return the hand-overs of a guild that another server has issued or followed, or none if it does not respond."""
+    """Return the hand-overs of a guild that another server has made or followed; none if it does not answer."""
     try:
         answer = yield from AskPeer(
             server, "GET", f"/federation/v1/guilds/{guild_id}/owner", max_bytes=MAX_SHORT_ANSWER_BYTES
@@ -59,7 +59,7 @@ def handovers_at(server: str, guild_id: str) -> Operation[tuple[Handover, ...]]:
 
 
 def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: str) -> Operation[bool]:
-    """Follow the statements that count, one after the other. Return False if none does."""
+    """Follow the valid statements, one after the other. False: none is valid."""
     here = ctx.service.settings.federation.server_name
     chain = sorted(handovers, key=lambda each: each.term)[:MAX_FOLLOWED_HANDOVERS]
     if chain and chain[-1].to == here:  # the guild came back here
@@ -79,9 +79,9 @@ def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: 
 
 
 def _counting(ctx: Context, tenure: Tenure, told: Handover, told_by: str) -> Operation[Handover | None]:
-    """Return the statement if it counts, or the one that the owner has followed instead, or None.
+    """Return the statement if it is valid, or the one that the owner itself has followed instead; None: none is valid.
 
-    An owner's own word is enough that it is no longer the owner, even if it had revoked the successor's statement.
+    An owner may always state that it is no longer the owner, even by a statement that it had revoked.
     """
     owner = tenure.origin or ctx.service.settings.federation.server_name
     problem = handover_problem(told, tenure, owner, ctx.wall_ms)
@@ -104,11 +104,8 @@ def _lost_after_secs(ctx: Context) -> int:
 
 
 def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple[Handover, ...]]:
-    """Return the authentic hand-overs up to the one that made `owner` the guild's owner.
-
-    Includes those from before the mirror began, which are read from the owner. Two servers may own the guild in one term
-    (16.10.12).
-    """
+    """Return the authentic hand-overs up to the one that made `owner` the guild's owner: those known here, and those from before
+    the mirror began, which the owner has. Two servers may have owned the guild in one term (16.10.12)."""
     known = {each.term: each for each in (yield from ListHandovers(guild_id=guild_id))}
     tenure = yield from FindTenure(guild_id=guild_id)
     last = tenure.term if tenure is not None else 1
@@ -120,7 +117,7 @@ def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple
 
 
 def is_authentic(ctx: Context, handover: Handover) -> Operation[bool]:
-    """Return whether the owner named in a statement has signed it with a key that was valid at the time."""
+    """Return whether the owner that a statement names has signed it, with a key that was valid at the time."""
     here = ctx.service.settings.federation.server_name
     if not names_servers(handover):
         return False
@@ -139,7 +136,7 @@ def is_authentic(ctx: Context, handover: Handover) -> Operation[bool]:
 
 
 def lost_owners(ctx: Context) -> Operation[tuple[SilentOwner, ...]]:
-    """Return the owners of mirrored guilds that count as lost, except those that the operator denies."""
+    """Return the lost owners of mirrored guilds, without those that the operator denies."""
     before_ms, policy = ctx.wall_ms - 1_000 * _lost_after_secs(ctx), ctx.service.settings.federation
     found: list[SilentOwner] = []
     for owner in (yield from FindSilentOwners(before_ms=before_ms, limit=MAX_LOST_OWNERS)):
@@ -150,23 +147,21 @@ def lost_owners(ctx: Context) -> Operation[tuple[SilentOwner, ...]]:
 
 
 def heard_secs_ago(ctx: Context, server: str) -> Operation[float]:
-    """Return the seconds since the last contact with a server."""
+    """Return how long ago the last contact with a server was."""
     peer = yield from known_peer(ctx, server)
     return (ctx.wall_ms - (peer.contacted_ms if peer is not None else 0)) / 1_000
 
 
 def tell_former_owner(guild_id: str, server: str) -> Operation[bool | None]:
-    """Tell a former owner that still delivers a guild about the hand-over, if it had issued one. Return False if it insists."""
+    """Tell a server that delivers a guild as owner that another server owns it, if it has stated so itself. False: it insists."""
     if any(handover.owner == server for handover in (yield from ListHandovers(guild_id=guild_id))):
         return (yield from tell_of_owner(guild_id, server))
     return None
 
 
 def tell_of_owner(guild_id: str, server: str) -> Operation[bool | None]:
-    """Tell a server the hand-overs that this one has followed.
-
-    Return False if it follows none; None if it does not respond. It is told again when it delivers.
-    """
+    """Send a server the hand-overs that this one has followed. False: it follows none; None: it does not answer, and gets them
+    again when it delivers."""
     body = msgspec.json.encode(
         OwnerProof(list((yield from ListHandovers(guild_id=guild_id))[-MAX_FOLLOWED_HANDOVERS:]))
     )

@@ -1,6 +1,6 @@
-"""Checks the data of a mirrored guild's owner before they are stored. An honest owner has checked them too (PROTOCOL 16.8.14).
+"""Checks the data of a mirrored guild's owner before it is stored; an honest owner has checked all of it (PROTOCOL 16.8.14).
 
-Texts are only refused if they cannot be stored or are misleading, because releases differ in the characters that they know.
+Texts are refused only if they cannot be stored, or mislead readers everywhere: releases differ in the characters that they know.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _MAX_USES = 2**31 - 1  # PostgreSQL's integer; the uses of an unlimited invite
 
 
 def cost_problem(event: CanonicalEvent) -> str | None:
-    """Return why an event is too expensive to verify, or None."""
+    """Return why an event is not verified at all; None: verifying it takes a bounded time."""
     if len(event.prev_events) + len(event.auth_events) > MAX_EVENT_VALUES or _has_many_values(event.content):
         return f"it has more than {MAX_EVENT_VALUES} values"
     signatures = event.signatures
@@ -74,7 +74,7 @@ def cost_problem(event: CanonicalEvent) -> str | None:
 
 
 def form_problem(event: CanonicalEvent) -> str | None:
-    """Return why an event is not verified, or None: it is too expensive, or its signatures contain anything else."""
+    """Return why an event is not verified at all; None: that takes a bounded time, and its signatures contain nothing else."""
     problem = cost_problem(event)
     if problem is not None:
         return problem
@@ -89,7 +89,7 @@ def form_problem(event: CanonicalEvent) -> str | None:
 
 
 def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, wire: bytes, at_ms: int) -> str | None:
-    """Return why an event cannot be stored, or None."""
+    """Return why an event cannot be stored; None: it can."""
     if len(wire) > MAX_MIRRORED_EVENT_BYTES:
         return "it is too large"
     if not _is_moment(at_ms):
@@ -126,7 +126,7 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
 
 
 def snapshot_problem(snapshot: Snapshot) -> str | None:
-    """Return why a snapshot cannot be stored, or None."""
+    """Return why a snapshot cannot be stored; None: it can."""
     channel_ids = [channel.channel_id for channel in snapshot.channels]
     if not _is_uuid(snapshot.guild_id) or not _is_name(snapshot.name) or not _is_moment(snapshot.created_at_ms):
         return "the guild is none"
@@ -145,7 +145,7 @@ def snapshot_problem(snapshot: Snapshot) -> str | None:
 
 
 def member_problem(member: MirroredMember) -> str | None:
-    """Return why a member cannot be stored, or None."""
+    """Return why a member cannot be stored; None: they can."""
     names: Iterable[str] = (member.username, *([member.display_name] if member.display_name is not None else []))
     if not _is_uuid(member.user_id) or not all(map(_is_name, names)) or member.role not in ROLES:
         return "a member is none"
@@ -163,7 +163,7 @@ def invite_problem(invite: RemoteInvite) -> str | None:
 
 
 def passed_problem(invite: PassedInvite) -> str | None:
-    """Return why an invite of a guild that is handed over cannot be stored, or None."""
+    """Return why an invite of a guild that is handed over cannot be stored; None: it can."""
     if parse_code(invite.code) is None or not _is_moment(invite.created_at_ms):
         return "an invite has no code, or is of no time"
     return _bounds_problem(invite)
@@ -234,7 +234,7 @@ def _members(content: Any) -> dict[str, Any]:
 
 
 def _is_of_its_sender(event: CanonicalEvent, content: AnyContent | UnknownContent) -> bool:
-    """Return whether the sender is a user, and the author that readers see."""
+    """Whether the sender is a user, and readers see the same user as the author."""
     author = getattr(content, "author", None)
     is_author = author is None or (author.id == event.sender and _is_name(author.username))
     return _is_uuid(event.sender) and is_author
@@ -259,7 +259,7 @@ def _is_topic(text: str) -> bool:
 
 
 def _is_line(text: str) -> bool:
-    """Return whether a text is a single line. `isprintable` is a fast path; it is false for some of these."""
+    """Whether a text stays in its line. `isprintable` is only for speed: it is false for some texts that stay."""
     return text.isprintable() or (text_problem(text) is None and _MISLEADING.search(text) is None)
 
 
@@ -296,7 +296,7 @@ def _is_server(name: str) -> bool:
 
 
 def is_place(epoch: int, sequence: int, chain: str | None = None) -> bool:
-    """Return whether this is a valid position of a log, with a valid value of its receipt chain."""
+    """Whether a log can have this position, with that value of its receipt chain."""
     try:
         has_chain = chain is None or len(decode_unpadded(chain)) == _CHAIN_BYTES
     except ValueError:

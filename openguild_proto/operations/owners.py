@@ -47,7 +47,7 @@ _VALUE = re.compile(r"[!-~]{1,256}", re.ASCII)  # of a header: an epoch, a posit
 
 CODES = {code.spec.code: code for code in ErrorCode}
 OURS = frozenset({401, 500, 501, 502, 503, 504})
-"""Statuses of an owner that are about servers, not about the user's request."""
+"""Statuses of an owner that are about servers, and not about the user's request."""
 
 MAX_WAIT_MS = 3_600_000  # ours: maximum accepted wait for a user
 CHECK_SECS = 3.0  # ours: for a question while another server waits for a response
@@ -76,9 +76,9 @@ def ask_owner(
     max_bytes: int = MAX_PEER_ANSWER_BYTES,
     timeout_secs: float = PEER_ANSWER_SECS,
 ) -> Operation[T]:
-    """Return the response of an owner. Raises Refusal: 503 `guild_offline` if there is none, or the owner's error.
+    """Return the answer of an owner. Raises Refusal: 503 `guild_offline` without an answer, or the owner's refusal.
 
-    Raises 501 `not_implemented` if federation is off here, because no retry will help (PROTOCOL 16.4.1).
+    501 `not_implemented` if federation is off here: no server is contacted, now or later (PROTOCOL 16.4.1).
     """
     sent = msgspec.json.encode(body) if body is not None else b""
     try:
@@ -98,7 +98,7 @@ def ask_owner(
 
 
 def is_mirrored(server: str, log_id: str) -> Operation[bool | None]:
-    """Return whether a server says that this one mirrors a log of it, or None if it does not say."""
+    """Return whether another server confirms that this one mirrors its log. None: it gives no answer."""
     target = f"/federation/v1/logs/{log_id}/events?since={MAX_SAFE_INTEGER}&limit=1"
     try:
         answer = yield from AskPeer(server, "GET", target, b"", CHECK_SECS, MAX_SHORT_ANSWER_BYTES)
@@ -132,7 +132,7 @@ def refusal_of(status: int, body: bytes) -> Refusal:
 
 
 def remote_user(call: Call[Any, Any]) -> Operation[RemoteUser]:
-    """Return the caller as sent to other servers. Raises Refusal 401 for a deleted account."""
+    """Return the caller in the form that other servers know. Raises Refusal 401 for a deleted account."""
     profile = yield from DescribeUser(user_id=call.claims.user_id, limit=0)
     if profile is None:
         raise Refusal(ErrorCode.UNAUTHORIZED)
@@ -140,7 +140,7 @@ def remote_user(call: Call[Any, Any]) -> Operation[RemoteUser]:
 
 
 def _follow_moved(call: Call[Any, Any], refusal: Refusal, server: str, guild_id: str | None) -> Operation[None]:
-    """Follow a guild that a server says has moved, and raise Refusal 503: the next request goes to the new owner."""
+    """Follow a guild that has moved according to a server, and raise Refusal 503: the next request goes to the new owner."""
     if refusal.code is not ErrorCode.GUILD_MOVED:
         return
     if guild_id is not None:
@@ -159,10 +159,10 @@ def pass_to_owner(
     query: str | None = None,
     timeout_secs: float = PEER_ANSWER_SECS,
 ) -> Operation[Response]:
-    """Forward the caller's request to the owner and return its response (PROTOCOL 16.7). Raises Refusal.
+    """Let the owner answer the caller's request as that of a local user (PROTOCOL 16.7). Raises Refusal.
 
-    `guild_id`: if the call does not have it. Other servers must request the owner directly, so they get 421.
-    `query`: replaces the caller's.
+    `guild_id`: if the call does not know it. Other servers must call the owner of a guild directly: they get 421.
+    `query`: instead of the caller's.
     """
     guild_id = call.guild_id or guild_id
     if call.is_remote:
@@ -204,10 +204,11 @@ def pass_to_owner(
 
 
 def seen_from(here: str, body: bytes, owner: str, kind: Any) -> bytes:
-    """Return a response of `owner` to the route, with the `origin` of guilds, users and messages as seen from `here`.
+    """Return an answer of the route from `owner`, with the `origin` of guilds, users and messages from the view of `here`.
 
-    Members that the route does not have are dropped without building values, because there could be millions.
-    Raises MsgspecError, UnicodeDecodeError and RecursionError for a response that does not fit the route.
+    Members that the route does not have are omitted and not decoded, because there could be millions of them.
+
+    Raises MsgspecError, UnicodeDecodeError and RecursionError for an answer of another route.
     """
     if kind is None:
         return b""
@@ -231,11 +232,11 @@ class _Line(msgspec.Struct):
 
 
 def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | Refusal]:
-    """Read events that only the owner has, up to the mirror's position `here`. The reader continues from there at this server.
+    """Read data that only the owner has, up to the mirror's position `here`: the reader continues from there on this server.
 
-    Return the refusal if the owner is unreachable, federation is off (501), or the owner has another epoch: the caller raises
-    it unless the local events answer the request. Raises Refusal, also if the user reads too fast, because all users of this
-    server share its budget at the owner.
+    Return the refusal if the owner cannot be reached, is not contacted (501), or has another epoch: the caller raises it
+    unless local data answer the request. Raises Refusal, also if the user reads too fast, because all users of this server
+    share its budget at the owner.
     """
     wait_secs = call.ctx.service.user_owner_reads.hit(call.claims.user_id, call.ctx.now)
     if wait_secs is not None:
@@ -258,7 +259,7 @@ def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operatio
 
 
 def _up_to(call: Call[Any, Any], head: int) -> str:
-    """Return the query, limited to events up to the mirror's position `head`."""
+    """Return the query, limited to the part of the log that a mirror with the position `head` has."""
     bounds, given = {each.name for each in call.route.query or ()}, call.query
     if "before" not in bounds or "since" in given or "after" in given:
         return call.request.query
@@ -268,7 +269,7 @@ def _up_to(call: Call[Any, Any], head: int) -> str:
 
 
 def _cut(body: bytes, head: int) -> bytes:
-    """Return a list without its entries after `head`."""
+    """Return a list without its lines after `head`."""
     if not body.startswith(b"["):
         return body
     lines = msgspec.json.decode(body, type=list[msgspec.Raw])

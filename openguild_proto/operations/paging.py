@@ -36,7 +36,7 @@ class Page(NamedTuple):
 
 
 def parse_cursor(text: str, parse_key: Callable[[str], str | None]) -> PageCursor | None:
-    """Return the cursor of an earlier page, or None if the text is not one."""
+    """Return the cursor of a page; None: the text is not a cursor."""
     cursor = _CURSOR.fullmatch(text)
     if cursor is None:
         return None

@@ -35,7 +35,7 @@ from openguild_proto.sessions.tokens import Claims
 
 
 def checked_user(user: RemoteUser) -> RemoteUser:
-    """Return the user with validated names. Raises Refusal 400."""
+    """Return the user, with names that may be shown here. Raises Refusal 400."""
     try:
         parse_user_id(user.user_id)
     except NameFault:
@@ -46,9 +46,8 @@ def checked_user(user: RemoteUser) -> RemoteUser:
 
 
 def _invite(call: Call[Any, Any], code: str, user_id: str | None = None, *, counted: int) -> Operation[InviteRecord]:
-    """Return a valid invite to a guild of this server, with a count of up to `counted` members. Raises Refusal.
-
-    An invalid invite is accepted from a user who is already a member.
+    """Return an invite to a guild of this server, with a count of up to `counted` members. It is valid, or the user is a member
+    already. Raises Refusal.
     """
     require_unrestricted(call.ctx, call.server)
     spend(call.ctx, call.ctx.service.peer_invites, call.server.server)
@@ -132,7 +131,7 @@ def _spend_snapshot(call: Call[Any, Any], guild_id: str) -> None:
     {200: Snapshot}, auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
-    """Return a snapshot of a guild that the server mirrors. Its logs are delivered from there on."""
+    """Show a guild that the calling server mirrors; its logs are delivered from this state on."""
     require_unrestricted(call.ctx, call.server, guild_id, reads=True)
     _spend_snapshot(call, guild_id)
     found = yield from ReadSnapshot(peer=call.server.server, guild_id=guild_id)
@@ -147,7 +146,7 @@ def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
     errors=(ErrorCode.NOT_FOUND, ErrorCode.ID_TAKEN, ErrorCode.SERVER_QUARANTINED),
 )  # fmt: skip
 def user_request(call: Call[UserRequest, None]) -> Operation[RunAs]:
-    """Run a client route for a user of the server, with the user's rights here."""
+    """Run a client route for a user of the calling server, with the user's permissions here."""
     ctx, body, server = call.ctx, call.body, call.server.server
     require_unrestricted(ctx, call.server, reads=body.method == "GET")
     spend(ctx, ctx.service.peer_proposals, server)
@@ -173,7 +172,7 @@ def user_request(call: Call[UserRequest, None]) -> Operation[RunAs]:
 
 
 def _require_known(user: RemoteUser, server: str) -> Operation[None]:
-    """Raise Refusal, as KnowRemoteUser does, unless it is a user of the server."""
+    """Raise Refusal, as KnowRemoteUser does, unless this is a user of the server."""
     known = yield from DescribeUser(user_id=user.user_id, limit=0)
     if known is None:
         raise Refusal(ErrorCode.NOT_FOUND)

@@ -38,7 +38,12 @@ def post_event(
     mentions: Mentions = NOBODY,
     allowed: AllowedMentions | None = None,
 ) -> Operation[Response]:
-    """Store an event, and respond when it is durable.
+    """Store an event, and respond when it is durable. If the caller has not checked the permission, the transaction that stores
+    the event decides about it.
+
+    `members`: the event's content. The author and a nonce are added, so that two equal contents are two events. So are those
+    `mentions` that the author's permissions and `allowed` admit (None: all of them).
+    `fingerprint`: 32 bytes, a hash of the values that a repeat must share with the first post.
 
     If the caller has not checked the permission, the transaction that stores the event does.
     `members`: the event's content. Adds the author, a nonce, so that equal contents are different events, and those of
@@ -121,9 +126,8 @@ def post_event(
 def _append_undecided(
     call: Call[Any, ChannelAccess], append: AppendEvent
 ) -> Operation[Appended | Unchanged | AppendFailure | None]:
-    """Store an event, with the author's rights checked by the storing transaction. Raises Refusal.
-
-    Return None if another server owns the guild. The rights are checked then.
+    """Store an event; the storing transaction checks the author's permissions. None: another server owns the guild, and the
+    permissions are known now. Raises Refusal.
     """
     try:
         outcome = yield from append
@@ -137,7 +141,7 @@ def _append_undecided(
 
 
 def fingerprint_of(event_type: str, target: str | None, *said: str) -> bytes:
-    """Return 32 bytes that a repeat shares with the first request: KIND_BYTES of type and target, then the hash of the rest."""
+    """Return 32 bytes that a repeat shares with the first request: KIND_BYTES for its kind and target, then the rest."""
     kind = blake3("\0".join((event_type, target or "")).encode()).digest(KIND_BYTES)
     return kind + blake3("\0".join(said).encode()).digest(32 - KIND_BYTES)
 

@@ -25,7 +25,7 @@ def _switched_off(settings: Settings) -> ErrorCode | None:
     body=ChosenPresence, refused_by=_switched_off, errors=(ErrorCode.PRESENCE_OFF,),
 )  # fmt: skip
 def choose_presence(call: Call[ChosenPresence, None]) -> Operation[Response]:
-    """Set how the caller appears while this session has a stream."""
+    """Set the caller's presence for as long as this session has a stream."""
     claims = call.claims
     yield from Announce(PresenceChoice(claims.user_id, claims.session_id, call.body.status))
     return Response.empty()
@@ -36,7 +36,7 @@ def choose_presence(call: Call[ChosenPresence, None]) -> Operation[Response]:
     rights=in_guild(Permission.READ), refused_by=_switched_off, for_remote=False, errors=(ErrorCode.PRESENCE_OFF,),
 )  # fmt: skip
 def guild_presence(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """List the members who are not offline. A large guild shows nobody."""
+    """List the members who are not offline; a large guild shows none."""
     most = call.ctx.service.settings.presence.max_guild_members
     members = yield from ListMembers(guild_id=guild_id, limit=most + 1, reader_id=call.claims.user_id)
     if len(members) > most:

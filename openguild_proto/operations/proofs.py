@@ -1,4 +1,4 @@
-"""Shows servers that mirror a log the events behind its receipts (PROTOCOL 16.9)."""
+"""Shows servers that mirror a log the event ids that its receipts cover (PROTOCOL 16.9)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TO = Parameter(
     auth="server", client=False, query=(FROM, TO), errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def prove(call: Call[None, None], log_id: str) -> Operation[Response]:
-    """Show the ids of events of a log that the server mirrors, and the owner's receipt of them."""
+    """Show the ids of events of a log that the calling server mirrors, and the owner's receipt over them."""
     mirrored = yield from FindMirrored(peer=call.server.server, log_id=log_id)
     if mirrored is None:
         raise Refusal(ErrorCode.NOT_FOUND)

@@ -1,4 +1,4 @@
-"""Events that users of other servers propose for channels of this one (PROTOCOL 16.6)."""
+"""Events that users of other servers propose for channels of this server (PROTOCOL 16.6)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ ERRORS = (
     auth="server", client=False, body=Proposal, max_body_bytes=MAX_PROPOSAL_BODY_BYTES, errors=ERRORS,
 )  # fmt: skip
 def propose_event(call: Call[Proposal, None], log_id: str) -> Operation[Response]:
-    """Decide on the event as for a local user, and countersign it. A repeat of the nonce gets the first response."""
+    """Decide on the event like that of a local user, and countersign it. A repeat with the same nonce gets the first answer."""
     return Response.json((yield from take_proposal(call.ctx, call.server, call.body, log_id)))
 
 
@@ -169,7 +169,7 @@ def _check_said(
     said: EventEffect,
     access: ChannelAccess,
 ) -> None:
-    """Check the event's content as the client route would. Raises Refusal."""
+    """Check the event's content as the client route does. Raises Refusal."""
     if not isinstance(content, PROPOSED):
         raise _problem("events of this type cannot be proposed, or its content is not understood")
     if content.author.id != event.sender:
@@ -204,7 +204,7 @@ def _check_said(
 
 
 def _bytes_beside_text(event: CanonicalEvent, content: AnyContent | UnknownContent) -> int:
-    """Return the size of the content without the text, which has a bound of its own. Unknown members count."""
+    """Return the size of the content without the text, which has its own bound. Unknown members count."""
     text = content.content if isinstance(content, MessageContent | EditContent) else ""
     return len(canonical_json(event.content, strict=False)) - len(canonical_json(text))
 
@@ -215,10 +215,7 @@ def _check_text(text: str) -> None:
 
 
 def _countersigned(ctx: Context, event: CanonicalEvent, server: str, keys: ServerKeys) -> bytes:
-    """Return the event with the valid signatures of its home server and that of this server.
-
-    Others are dropped, because they could contain anything, and a redaction does not remove them.
-    """
+    """Return the event with the valid signatures of its home and of this server only, because no redaction removes signatures."""
     try:
         canonical = canonical_bytes(event)
     except CanonicalError as fault:

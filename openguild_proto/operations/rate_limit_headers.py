@@ -1,4 +1,4 @@
-"""The response headers for the rate limits of a route (PROTOCOL 9.1.4; draft-ietf-httpapi-ratelimit-headers-11)."""
+"""The headers in which a response shows the rate limits of its route (PROTOCOL 9.1.4; draft-ietf-httpapi-ratelimit-headers-11)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATE_LIMIT_POLICY = "ratelimit-policy"
 def rate_limit_headers(
     service: Service, limits: tuple[Limit, ...], *, user_id: str | None, address: str, now: float
 ) -> Headers:
-    """Return the headers for `limits`, or none. `user_id` None: only policies by address."""
+    """Return the headers for `limits`, or none. `user_id` None: they show only policies of the address."""
     if not limits:
         return ()
     policies: list[str] = []
@@ -45,7 +45,7 @@ def _tell_window(
 def _tell_streams(
     policy: Policy, limiter: StreamLimiter, key: str, now: float, policies: list[str], items: list[str]
 ) -> None:
-    """Add a limit on open streams, which has no window: a place is free when a stream ends."""
+    """Show the limit of streams, which has no window: a place becomes free when a stream ends."""
     del now
     quota = limiter.addresses if policy.of_address else limiter.users
     policies.append(f'"{policy.name}";q={quota.most};qu="concurrent-requests"')

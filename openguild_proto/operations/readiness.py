@@ -1,4 +1,4 @@
-"""The response of `/ready` (PROTOCOL 11.1), and the log line for a change of the store's state."""
+"""The response of `/ready` (PROTOCOL 11.1), and the log line when the state of the store changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def describe_readiness(
 ) -> Readiness:
     """Return the state now. `standbys`: the state of each; None: not checked yet.
 
-    Degraded: it serves, but the bus has a problem, a standby is left out, or descriptors are short.
+    Degraded: it serves, but the bus has a problem, a standby is not used, or descriptors are short.
     """
     if lifecycle.is_draining:
         status = "draining"

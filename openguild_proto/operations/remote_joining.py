@@ -47,7 +47,7 @@ def split_invite(call: Call[Any, Any], code: str) -> tuple[str, str | None]:
 
 
 def show_remote_invite(call: Call[Any, Any], code: str, server: str) -> Operation[RemoteInvite]:
-    """Return an invite of another server with its guild. Raises Refusal."""
+    """Return the guild of an invite of another server. Raises Refusal."""
     _charge(call, REMOTE_PREVIEW_WRITES)
     invite, server = yield from _find_invite(code, server)
     if invite is None:
@@ -57,7 +57,7 @@ def show_remote_invite(call: Call[Any, Any], code: str, server: str) -> Operatio
 
 
 def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite | None, str]]:
-    """Return an invite, and the current owner of its guild, to which the issuing server refers. None: it has expired."""
+    """Return an invite, and the server that owns its guild now, according to the server of the invite. None: it has expired."""
     for _ in range(MAX_MOVES):
         try:
             target = f"/federation/v1/invites/{code}"
@@ -76,9 +76,8 @@ def _find_invite(code: str, server: str) -> Operation[tuple[RemoteInvite | None,
 
 
 def require_dealings_by_invite(call: Call[Any, Any], code: str, server: str) -> Operation[None]:
-    """Check that this server federates with the owner of an invite's guild, in that guild. Raises Refusal.
-
-    The owner is only asked for the guild if the operator has ruled on single guilds of it.
+    """Check that this server federates with the owner of an invite's guild, in that guild. The owner is asked for the guild only
+    if the operator has decided about some of its guilds. Raises Refusal.
     """
     peer = yield from known_peer(call.ctx, server)
     if peer is None or all(ruling.guild_id is None for ruling in peer.rulings):
@@ -168,7 +167,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
 
 
 def _charge(call: Call[Any, Any], count: int) -> None:
-    """Count the request as `count` changes; dispatch has counted one. Raises Refusal."""
+    """Count the request as `count` changes, of which dispatch has counted one. Raises Refusal."""
     writes = call.ctx.service.user_writes
     more = min(count, writes.limit) - 1
     wait_secs = writes.hit(call.claims.user_id, call.ctx.now, more)

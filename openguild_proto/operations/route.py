@@ -1,4 +1,4 @@
-"""Declares a route beside its operation. Dispatch enforces the declaration; OpenAPI and docs/api.md print it."""
+"""Declares a route next to its operation. Dispatch enforces the declaration; OpenAPI and docs/api.md print it."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Parameter(NamedTuple):
 
 
 class RunAs(NamedTuple):
-    """Returned by an operation, instead of a response, to answer with that of a route of clients, run for `claims`, a user of
-    the server `caller`."""
+    """Returned by an operation instead of a response: run a client route for `claims`, a user of the server `caller`, and answer
+    with its response."""
 
     request: Request
     claims: Claims
@@ -86,7 +86,7 @@ class Media(NamedTuple):
 
 
 NEED_TOKEN = frozenset({"bearer", "socket"})
-"""What a route that authenticates the caller by an access token has as `auth`."""
+"""The values of `auth` for routes that authenticate the caller by an access token."""
 
 
 class Route(NamedTuple):
@@ -138,13 +138,13 @@ class Route(NamedTuple):
 
     @property
     def is_answered_by_owner(self) -> bool:
-        """Whether the owner of a mirrored guild answers it. A late one decides itself."""
+        """Whether the owner of a mirrored guild answers it. A `late` route decides itself."""
         changes = self.method != "GET" and self.rights.scope is not None and not self.rights.late
         return changes if self.at_owner is None else self.at_owner
 
     @property
     def is_for_remote(self) -> bool:
-        """Whether other servers may ask it for their users. Events in channels are proposed instead (PROTOCOL 16.6)."""
+        """Whether other servers may call it for their users. Events in channels are proposed instead (PROTOCOL 16.6)."""
         scoped = self.auth == "bearer" and self.rights.scope is not None and not self.rights.late
         return scoped if self.for_remote is None else self.for_remote
 
@@ -169,7 +169,7 @@ class Route(NamedTuple):
         if self.auth in {"socket", "gateway"}:
             codes.append(ErrorCode.UPGRADE_REQUIRED)
         if self.rights.scope is not None:
-            codes += [ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN]
+            codes += [ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.TIMED_OUT]
         if self.is_answered_by_owner or self.rights.late or Limit.OWNER_READS in self.limits:
             codes.append(ErrorCode.GUILD_OFFLINE)
         if (

@@ -88,6 +88,6 @@ match = _ROUTER.match
 
 
 def max_body_bytes(method: str, path: str) -> int:
-    """Return the body limit of the route for `method` and the raw `path`; without a route that of a small body."""
+    """Return the body limit of the route for `method` and the raw `path`; the small limit if there is no route."""
     matched = match(method, path)
     return matched.route.max_body_bytes if isinstance(matched, Matched) else MAX_SMALL_BODY_BYTES

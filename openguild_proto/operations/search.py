@@ -119,7 +119,7 @@ QUERY = (
     query=QUERY, limits=(Limit.SEARCHES,), errors=(ErrorCode.SEARCH_TOO_WIDE,), response_headers=(NEXT_CURSOR,),
 )  # fmt: skip
 def search_messages(call: Call[None, None]) -> Operation[Response]:
-    """Find messages by their current text, newest first, in channels that the caller may read."""
+    """Find messages in their present state, newest first, in channels that the caller may read."""
     query = call.query
     wanted = Wanted(
         phrases=query.get("q", ()),

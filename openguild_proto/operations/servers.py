@@ -45,7 +45,7 @@ UNREAD_KEYS = frozenset({Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY})
 
 
 class PeerCaller(NamedTuple):
-    """The authenticated calling server. `peer`: its stored record, without the configuration."""
+    """The authenticated calling server. `peer`: its stored row, which adds to the configuration."""
 
     server: str
     signed: Signed
@@ -93,7 +93,7 @@ def _invalid(reason: Fault) -> Refusal:
 
 
 def _verified(ctx: Context, request: Request, claim: Claim) -> Operation[tuple[Signed, Peer | None]]:
-    """Verify with the known keys, else with those that the server publishes now."""
+    """Verify with the known keys, otherwise with those that the server publishes now."""
     policy, known = ctx.service.settings.federation, ctx.service.peers
     pinned = policy.pinned.get(claim.server, ())
     peer = yield from known_peer(ctx, claim.server)
@@ -145,7 +145,7 @@ def _discovered(
 
 
 def known_peer(ctx: Context, server: str) -> Operation[Peer | None]:
-    """Find a server, as it was in the store at most a second ago."""
+    """Return the row of a server, at most a second old."""
     known = ctx.service.peers
     if not known.has(server, ctx.now):
         known.put(server, (yield from FindPeer(server=server)), ctx.now)
@@ -160,7 +160,7 @@ class EventKeys:
         self._own = own  # of this server: what it holds itself verifies at any time
 
     def with_past(self, server: str, past: Iterable[PublishedKey]) -> EventKeys:
-        """Return these, with former keys of this server, which is `server`."""
+        """Return these keys and the former keys of this server, which is `server`."""
         return EventKeys({**self._keys, server: tuple(past)}, self._own)
 
     def at(self, at_ms: int) -> ServerKeys:
@@ -170,7 +170,7 @@ class EventKeys:
 
 
 def keys_for_events(ctx: Context, *owners: str) -> Operation[EventKeys]:
-    """Return the keys that verify events of the logs of `owners`: their keys, and those of this server, whose users post there."""
+    """Return the keys that verify events of the logs of `owners`: theirs, and those of this server, whose users post there."""
     keys: dict[str, tuple[PublishedKey, ...]] = {}
     for owner in owners:
         peer = yield from known_peer(ctx, owner)
@@ -180,7 +180,7 @@ def keys_for_events(ctx: Context, *owners: str) -> Operation[EventKeys]:
 
 
 def keys_of(ctx: Context, server: str, at_ms: int | None = None) -> Operation[dict[str, dict[str, bytes]]]:
-    """Return the keys that verify what the server has signed so far, for `verify_event`; none if the server is unknown.
+    """Return the keys that verify everything that the server has signed until now, for `verify_event`; none if it is unknown.
 
     `at_ms`: only those that verify an event of that time.
     """
@@ -196,12 +196,12 @@ def keys_of(ctx: Context, server: str, at_ms: int | None = None) -> Operation[di
 
 
 def with_own_past(ctx: Context, keys: EventKeys) -> Operation[EventKeys]:
-    """Return the keys including replaced keys of this server."""
+    """Return the keys, including replaced keys of this server."""
     return keys.with_past(ctx.service.settings.federation.server_name, (yield from ListOwnKeys()))
 
 
 def read_keys_again(ctx: Context, server: str) -> Operation[bool]:
-    """Read the keys of a server that has signed events with unknown ones. Return False if they were just read, or cannot be."""
+    """Read the keys of a server that has signed events with unknown keys. False: they were just read, or cannot be read."""
     known = ctx.service.peers
     if not known.may_try(server, ctx.now):
         return False
@@ -215,7 +215,7 @@ def read_keys_again(ctx: Context, server: str) -> Operation[bool]:
 
 
 def is_silent(ctx: Context, server: str) -> Operation[bool]:
-    """Return whether the last contact with a server is longer ago than is usual while it is up (PROTOCOL 16.5.10)."""
+    """Return whether a server has been silent for longer than a running server can be (PROTOCOL 16.5.10)."""
     peer = yield from known_peer(ctx, server)
     return peer is None or ctx.wall_ms - peer.contacted_ms > SILENT_MS
 
@@ -233,7 +233,7 @@ def require_admitted(ctx: Context, caller: PeerCaller, request: Request) -> None
 
 
 def _count_bytes(ctx: Context, server: str, nbytes: int) -> None:
-    """Count whole megabytes, adding up small bodies. Raises Refusal 429 at the limit."""
+    """Count whole megabytes, adding up small bodies. Raises Refusal 429 while the budget is used up."""
     budget = ctx.service.peer_megabytes
     wait_secs = budget.peek(server, ctx.now)
     if wait_secs is not None:
@@ -244,12 +244,12 @@ def _count_bytes(ctx: Context, server: str, nbytes: int) -> None:
 
 
 def verdict_in(ctx: Context, caller: PeerCaller, guild_id: str | None) -> Verdict:
-    """Return the decision about the server in that guild."""
+    """Return the policy for the server in that guild."""
     return judge(ctx.service.settings.federation, caller.server, caller.peer, guild_id)
 
 
 def require_unrestricted(ctx: Context, caller: PeerCaller, guild_id: str | None = None, *, reads: bool = False) -> None:
-    """Check that new data of the server are accepted, in that guild. `reads`: the request has none. Raises Refusal 403."""
+    """Check that this server accepts new data from the server, in that guild. `reads`: it sends none. Raises Refusal 403."""
     verdict = verdict_in(ctx, caller, guild_id)
     if verdict.standing is Standing.DENY or (verdict.standing is Standing.QUARANTINE and not reads):
         raise denied(verdict)
@@ -258,7 +258,7 @@ def require_unrestricted(ctx: Context, caller: PeerCaller, guild_id: str | None 
 def require_dealings(ctx: Context, server: str, guild_id: str | None) -> Operation[None]:
     """Check that this server federates with the owner of a guild, in that guild. Raises Refusal 403.
 
-    Checks nothing if federation is off: then a request to the owner is refused for that reason.
+    Nothing is checked if federation is off: a request to the owner is then refused anyway.
     """
     policy = ctx.service.settings.federation
     if policy.is_on:

@@ -28,7 +28,7 @@ from openguild_proto.ws.close_codes import CloseCode
     limits=(Limit.STREAMS,), errors=(ErrorCode.INVALID_SINCE,), response_headers=(LOG_EPOCH,), frames=StreamFrame,
 )  # fmt: skip
 def open_channel_stream(call: Call[None, ChannelAccess], channel_id: str) -> Operation[OpenStream]:
-    """Open a channel's stream after `since`. An invalid position is refused before the upgrade (PROTOCOL 8.3.3)."""
+    """Open a channel's stream after `since`; an invalid position is refused before the upgrade (PROTOCOL 8.3.3)."""
     yield from ()
     access, since = call.access, call.query.get("since")
     check_start(since, call.query.get("epoch"), newest_place(access), access.channel.base_sequence)
@@ -85,9 +85,9 @@ def recheck_stream(stream: OpenStream) -> Operation[CloseCode | None]:
 
 
 def recheck_session(stream: OpenStream) -> Operation[CloseCode | None]:
-    """Return the close code for a stream of any kind when records of changes may have been missed, or None.
+    """Return the close code for a stream of any kind after control records may have been missed; None: it may stay open.
 
-    A notification stream always closes, because it has no `since` from which to send the missed events.
+    A notification stream never stays open: it has no `since` from which missed events could be sent.
     """
     session = yield from FindSession(session_id=stream.session_id)
     if session is None or session.revoked:

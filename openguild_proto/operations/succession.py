@@ -1,4 +1,4 @@
-"""Names the server that may take over a guild if this one is lost for good (PROTOCOL 16.10.6)."""
+"""Names the server that may take over a guild when this server is permanently lost (PROTOCOL 16.10.6)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openguild_proto.timestamps import from_millis
 
 
 def _require_owner(call: Call[Successor, GuildAccess] | Call[None, GuildAccess]) -> None:
-    """Raise Refusal 403 unless the caller is an owner of the guild. Server roles do not count."""
+    """Raise Refusal 403 unless the caller is an owner of the guild; server roles do not count."""
     if call.access.role != OWNER:
         raise Refusal(ErrorCode.FORBIDDEN, "only an owner of the guild decides who goes on with it")
 
@@ -43,7 +43,7 @@ def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[R
     rights=in_guild(Permission.READ), body=Successor,
 )  # fmt: skip
 def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Sign a statement for a server that mirrors the guild. Earlier statements become void."""
+    """Sign a statement for a server that mirrors the guild; earlier statements become invalid."""
     _require_owner(call)
     ctx, server = call.ctx, call.body.server
     service = ctx.service
@@ -66,7 +66,7 @@ def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operati
     rights=in_guild(Permission.READ),
 )  # fmt: skip
 def revoke_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Revoke the statement. Every server that mirrors the guild is told."""
+    """Allow no server to take over the guild, and tell every server that mirrors it."""
     _require_owner(call)
     _, serial = yield from _next_serial(call, guild_id)
     yield from _set(call, guild_id, None, serial)

@@ -1,4 +1,4 @@
-"""Takes over guilds of other servers: a guild that is moved here, or one whose owner is lost (PROTOCOL 16.10)."""
+"""Takes over guilds of other servers: those moved here, and those whose owner is lost (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ FINGERPRINT_BYTES = 32
     errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
 def take_step(call: Call[HandoverStep, None], guild_id: str) -> Operation[Response]:
-    """Copy some of the history. When it is complete and the statement is present, take the guild over. Idempotent."""
+    """Copy some of the history; when nothing is missing and the statement has arrived, own the guild. Idempotent."""
     ctx, owner, handover = call.ctx, call.server.server, call.body.handover
     require_unrestricted(ctx, call.server, guild_id)
     if handover is not None and handover in (yield from ListHandovers(guild_id=guild_id)):
@@ -114,9 +114,9 @@ def new_epoch(ctx: Context) -> int:
 def _copy(
     ctx: Context, owners: tuple[str, ...], guild_id: str, copies: tuple[LogCopy, ...], heads: Mapping[str, int]
 ) -> Operation[int]:
-    """Copy some of the missing pages. Return how many events are still missing, as far as is known.
+    """Copy some pages of missing events. Return how many events are still missing, as far as is known here.
 
-    `owners`: of the guild, newest first. `heads`: the heads of the logs according to the newest.
+    `owners`: the guild's owners, newest first. `heads`: the ends of logs according to the newest.
     """
     owner = owners[0]
     here = ctx.service.settings.federation.server_name
@@ -150,7 +150,7 @@ def _copy(
 def _read(
     page: HistoryPage, copy: LogCopy, copied: int, guild_id: str, owners: tuple[str, ...], here: str, keys: EventKeys
 ) -> Operation[tuple[HistoricEvent, ...]]:
-    """Return the verified events of a page that follows the copied part. Raises Refusal 503 for an unexpected response."""
+    """Return the events of a page that follows the copy. Raises Refusal 503 if it is not the requested page."""
     if page.first != copied + 1 or not 0 < len(page.events) <= MAX_DELIVERED_EVENTS or page.epoch != copy.epoch:
         raise offline()
     found = []
@@ -189,7 +189,7 @@ def _checked(
 
 
 def _keep(owner: str, guild_id: str, copy: LogCopy, epoch: int, lines: tuple[HistoricEvent, ...]) -> Operation[None]:
-    """Store a page, and append the events that no delivery has brought. Raises Refusal 503 if it is refused."""
+    """Store a page, and append events that no delivery has brought. Raises Refusal 503 if it is refused."""
     later = tuple(line.event for line in lines if line.event.sequence > copy.head)
     if later:
         outcome = yield from MirrorEvents(
@@ -206,7 +206,7 @@ def _keep(owner: str, guild_id: str, copy: LogCopy, epoch: int, lines: tuple[His
 
 
 def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
-    """Take over a guild whose owner is lost, by the statement that it gave in advance. Return why not, or None."""
+    """Take over a guild whose owner is lost, by the statement that it gave in advance. Return a text: the reason why not."""
     policy = ctx.service.settings.federation
     if handover in (yield from ListHandovers(guild_id=handover.guild_id)):
         return None
@@ -231,5 +231,5 @@ def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
 
 
 def parse_handover(value: object) -> Handover:
-    """Parse a statement as shown by `GET /guilds/{guild_id}/succession`. Raises msgspec.ValidationError."""
+    """Return a statement in the form of `GET /guilds/{guild_id}/succession`. Raises msgspec.ValidationError."""
     return msgspec.convert(value, Handover)

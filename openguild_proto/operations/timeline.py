@@ -1,4 +1,4 @@
-"""Reading messages as they are now: newest text, reactions, replies, pins, versions (PROTOCOL 7.8)."""
+"""Reads messages in their present state: newest text, reactions, replies, pins, versions (PROTOCOL 7.8)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ PIN_PAGE = (
     limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Read a page of messages, oldest first, of at most about a MiB, with all events applied up to the head in the response."""
+    """Read a page of messages, oldest first, of about a MiB at most. It reflects the log up to the head that the response names."""
     given = {name: call.query[name] for name in BOUNDS if name in call.query}
     if len(given) > 1:
         later = list(given)[1]
@@ -87,7 +87,7 @@ def list_messages(call: Call[None, ChannelAccess], channel_id: str) -> Operation
     limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Read the pins, newest first, of at most about a MiB. The header has the cursor of the rest."""
+    """List the pins, newest first, about a MiB at most; the header leads to the rest."""
     if call.access.channel.origin is not None and call.access.channel.base_sequence:
         return (yield from _read_missing(call))
     limit = call.query.get("limit", MAX_CHANNEL_PINS)
@@ -108,7 +108,7 @@ def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Res
     rights=in_channel(Permission.READ), response_headers=(LOG_EPOCH, LOG_HEAD), limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
-    """Read one message, in the form of a page."""
+    """Show one message, in the form of a page."""
     question = FindMessage(
         channel_id=channel_id, reader_id=call.claims.user_id, event_id=checked_event_id("event_id", event_id)
     )
@@ -124,7 +124,7 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
     {200: list[TextVersion]}, rights=in_channel(Permission.READ), limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
-    """Read the versions of a message's text, oldest first. The last one is its current text."""
+    """List the versions, oldest first; the last one is the present text."""
     checked = checked_event_id("event_id", event_id)
     versions = yield from ReadVersions(channel_id=channel_id, reader_id=call.claims.user_id, event_id=checked)
     if versions is None:
@@ -133,25 +133,25 @@ def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: st
 
 
 def _lacks_older(base: int, page: MessagePage, given: Mapping[str, int], limit: int) -> bool:
-    """Return whether the page has room for messages that only the owner has, up to `base`, or begins among them."""
+    """Whether the page may contain messages from before the mirror's `base`, which are not here."""
     if base == 0:
         return False
     return _begins_below(base, given) or ("after" not in given and len(page.messages) < limit)
 
 
 def _begins_below(base: int, given: Mapping[str, int]) -> bool:
-    """Return whether the page begins with messages that only the owner has."""
+    """Whether the page begins with messages that are not here, whatever follows."""
     return given.get("after", base) < base or given.get("around", base + 1) <= base
 
 
 def _read_older(call: Call[None, ChannelAccess], lacks: bool) -> Operation[Response | Refusal | None]:
-    """Read a page at the owner of a mirrored channel, as `read_at_owner` does (PROTOCOL 16.7.4). None: the page is here."""
+    """Read a page from the owner of a mirrored channel, as `read_at_owner` (PROTOCOL 16.7.4). None: all of the page is here."""
     origin = call.access.channel.origin
     return (yield from read_at_owner(call, origin, newest_place(call.access))) if lacks and origin is not None else None
 
 
 def _read_missing(call: Call[None, ChannelAccess]) -> Operation[Response]:
-    """Read from the owner what is not here. Raises Refusal: 404, or 503 if only the owner could tell."""
+    """Read from the owner what is not here. Raises Refusal: 404, or 503 if only the owner could decide."""
     older = yield from _read_older(call, bool(call.access.channel.base_sequence))
     if isinstance(older, Response):
         return older

@@ -78,7 +78,7 @@ class GuildContext(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 def _transaction_off(request: Request, params: Mapping[str, str], here: str) -> dict[str, object]:
-    """Return the members that the first implementation's response has if federation is off."""
+    """Return the members of the first implementation's response if federation is off."""
     del params, here
     try:
         origin = msgspec.json.decode(request.body, type=Transaction).origin
@@ -98,7 +98,7 @@ def _events_off(request: Request, params: Mapping[str, str], here: str) -> dict[
     auth="server", client=False, body=Transaction, max_body_bytes=MAX_BODY_BYTES, when_off=_transaction_off,
 )  # fmt: skip
 def receive_transaction(call: Call[Transaction, None]) -> Operation[Response]:
-    """Process each event as a proposal (PROTOCOL 16.6). 202: none was rejected; 207: some were; 400: all were."""
+    """Process each event as a proposal (PROTOCOL 16.6). 202: none was rejected; 207: some were; 400: all."""
     body = call.body
     events = [_parsed(place, pdu) for place, pdu in enumerate(body.pdus)]
     accepted: list[str] = []
@@ -192,7 +192,7 @@ def _told(refusal: Refusal) -> str:
     {200: ChannelEvents}, auth="server", client=False, query=(SINCE, EVENT_LIMIT), when_off=_events_off,
 )  # fmt: skip
 def list_for_server(call: Call[None, None], channel_id: str) -> Operation[Response]:
-    """Read a page. If no user of the server may read the channel it is empty, as for a channel that does not exist."""
+    """Read a page. It is empty for a channel that no user of the server may read, and for one that does not exist."""
     page: tuple[StoredEvent, ...] = ()
     guild_id = yield from FindReadable(server=call.server.server, channel_id=channel_id)
     if guild_id is not None:
@@ -209,7 +209,7 @@ def list_for_server(call: Call[None, None], channel_id: str) -> Operation[Respon
     rights=in_guild(Permission.READ),
 )  # fmt: skip
 def show_context(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
-    """Show the servers. The trust is that in the least trusted one: `limited` is quarantine, `untrusted` is denied."""
+    """Show the servers. The trust is that of the least trusted one: `limited` is quarantine, `untrusted` is denied."""
     ctx, origin = call.ctx, call.access.guild.origin
     servers = set((yield from ListGuildHomes(guild_id=guild_id, reader_id=call.claims.user_id)))
     if origin is not None:

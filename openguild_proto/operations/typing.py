@@ -21,7 +21,7 @@ from openguild_proto.schemas.messages import TypingPreview
     rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), at_owner=False, for_remote=False,
 )  # fmt: skip
 def signal_typing(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
-    """Tell those who watch the channel that the caller is writing."""
+    """Tell the readers of the channel that the caller is typing."""
     yield from Announce(TypingHint(channel_id, call.claims.user_id))
     return Response.empty()
 

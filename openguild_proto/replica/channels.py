@@ -314,7 +314,7 @@ class Channels:
                     if feed.follower.went_back(places[feed], first, second.sequence):  # if the store has no history
                         self.outputs.log(
                             Level.ERROR,
-                            "the log of a channel went back: its streams begin anew",
+                            "the log of a channel went back: its streams start again",
                             channel_id=feed.channel_id,
                         )
                         self._restart(feed, second)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from openguild_proto.effects.base import Operation, StorageUnavailable
+from openguild_proto.effects.base import Operation
 from openguild_proto.effects.replica import ReadControlHead, ReadControls
 from openguild_proto.fanout.hub import Subscriber
 from openguild_proto.http.message import OpenStream
@@ -278,14 +278,10 @@ class Controls:
             return
         try:
             verdict = yield from check(stream)
-        except StorageUnavailable:
-            self._outputs.log(
-                Level.WARNING, "access cannot be re-checked now: closing the stream", channel_id=stream.channel_id
-            )
+        except Exception as failure:  # an outage, or a defect of ours: the others are checked all the same
+            message = "access cannot be re-checked now: closing the stream"
+            self._outputs.not_read(failure, "checking a stream again", message, channel_id=stream.channel_id)
             self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN))
-            return
-        except Exception as failure:  # must not stop the checks of other streams
-            self._outputs.defect("checking a stream again", failure)
             return
         if verdict is not None and socket.stream is stream:
             self._outputs.add(Close(socket, verdict, _reason(verdict, stream)))
@@ -296,14 +292,12 @@ class Controls:
             return
         try:
             yield from notifications.refresh(user_id, self)
-        except StorageUnavailable:
-            message = "a notification stream cannot be brought up to date: closing it"
-            self._outputs.log(Level.WARNING, message, user_id=user_id)
-            self._end_notifications(user_id, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)
         except TooManyChannels:
             self._end_notifications(user_id, CloseCode.POLICY_VIOLATION, reasons.TOO_MANY_CHANNELS)
-        except Exception as failure:  # must not stop the checks that follow
-            self._outputs.defect("reading again what a user sees", failure)
+        except Exception as failure:  # an outage, or a defect of ours: what comes behind it is done all the same
+            message = "a notification stream cannot be brought up to date: closing it"
+            self._outputs.not_read(failure, "reading again what a user sees", message, user_id=user_id)
+            self._end_notifications(user_id, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)
 
     def _channel_created(self, record: ControlRecord) -> None:
         notifications = self._streams.notifications

@@ -102,7 +102,7 @@ class Epochs:
         if (yield from RenewEpochs(found, known + 1)):
             self._outputs.log(
                 Level.ERROR,
-                "the database may have lost its newest commits: every channel has a new epoch, its streams begin anew",
+                "the database may have lost its newest commits: every channel has a new epoch, its streams start again",
                 seen=self._doubt,
                 recorded=found.recorded,
                 lineage=found.lineage,

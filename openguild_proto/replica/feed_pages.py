@@ -60,17 +60,20 @@ class FeedPages:
         """Read a page for the sockets in `asking`. `drop` disowns the list, because the result may contain redacted content."""
         log_id = log_id_in(feed.log)
         events: tuple[StoredEvent, ...] | None = None
+        pages: list[tuple[int, bytes]] = []
         try:
             events = yield from ReadEvents(log_id=log_id, after=after, limit=limit)
+            pages = _in_pages(feed, events or ())
         except StorageUnavailable:
-            pass  # the socket retries later
+            pass  # the socket asks again after a rest
+        except Exception as failure:  # a defect of ours: a socket that gets no answer reads none of its logs any more
+            self._outputs.defect("reading a page for the gateway", failure)
         finally:
             is_known = self._asking.get((feed, after)) is asking
             if is_known:
                 del self._asking[feed, after]
         if not is_known:
             return
-        pages = _in_pages(feed, events or ())
         if pages:
             self._outputs.counters.replayed += len(events or ()) * len(asking)
         begin = after

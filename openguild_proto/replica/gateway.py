@@ -314,7 +314,9 @@ class Gateway:
             return
         try:
             session = yield from FindSession(session_id=session_id)
-        except StorageUnavailable:
+        except Exception as failure:  # an outage, or a defect of ours: the others are checked all the same
+            if not isinstance(failure, StorageUnavailable):
+                self._outputs.defect("checking a gateway socket's session again", failure)
             self._close(socket, GatewayClose.TRY_LATER)
             return
         if (session is None or session.revoked) and self._sockets.get(socket) == session_id:

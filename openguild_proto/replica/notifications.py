@@ -242,7 +242,9 @@ class Notifications:
             limit = min(PAGE_EVENTS, feed.head - told)
             try:
                 events = yield from ReadEvents(log_id=channel_id, after=told, limit=limit)
-            except StorageUnavailable:
+            except Exception as failure:  # an outage, or a defect of ours: else they would hear no more of the channel
+                if not isinstance(failure, StorageUnavailable):
+                    self._outputs.defect("telling of a new channel's events", failure)
                 yield from Sleep(RETRY_SECS).wait()
                 continue
             if not events:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.fanout.hub import Hub
 from openguild_proto.limits import MAX_WAITING_WORKS, SOCKETS_AT_ONCE
 from openguild_proto.procedures import Procedure, Procedures, Signal
@@ -120,6 +121,13 @@ class Outputs:
     def defect(self, what: str, failure: Exception) -> None:
         """Log a failure caused by a defect of the server, with its traceback."""
         self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))
+
+    def not_read(self, failure: Exception, what: str, message: str, **fields: Any) -> None:
+        """What was read for `what` is not known: by an outage, of which `message` tells, or by a defect."""
+        if isinstance(failure, StorageUnavailable):
+            self.log(Level.WARNING, message, **fields)
+        else:
+            self.defect(what, failure)
 
     # --- carrying out --------------------------------------------------------------------------------
 

@@ -22,19 +22,19 @@ class MessagingSettings:
 
     max_messages_per_user_per_window: Annotated[Count, Setting("posts of one user", live=True)] = 60
     max_messages_per_ip_per_window: Annotated[Count, Setting("posts from one address", live=True)] = 200
-    max_typing_per_user_per_window: Annotated[Count, Setting("signals of typing of one user", live=True)] = 120
+    max_typing_per_user_per_window: Annotated[Count, Setting("typing signals of one user", live=True)] = 120
     max_reads_per_user_per_window: Annotated[
-        Count, Setting("moves of one user's read positions; a client makes one in a second at most", live=True)
+        Count, Setting("moves of one user's read positions; our clients send at most one per second", live=True)
     ] = 120
     rate_limit_window_secs: Annotated[
         Window, Setting("the window of the limits of posts, typing and read positions", live=True)
     ] = 60
     max_queries_per_user_per_window: Annotated[
         Count,
-        Setting("reads of one user at once, in each process; searches have a limit of their own", live=True),
+        Setting("reads of one user at once, in each process; searches have their own limit", live=True),
     ] = 3_000
     query_window_secs: Annotated[
-        Window, Setting("the time in which the reads of a user who has made all of them come back, evenly", live=True)
+        Window, Setting("the time in which an empty budget of reads refills, evenly", live=True)
     ] = 60
     replay_window: Annotated[
         int, Meta(ge=0, le=10_000), Setting("events replayed to a stream without `since`", live=True)
@@ -146,9 +146,9 @@ class PresenceSettings:
     """`presence.*`: whether members see each other's presence."""
 
     enabled: Annotated[bool, Setting("whether anyone sees who is online")] = True
-    max_guild_members: Annotated[
-        int, Meta(gt=0, le=10_000), Setting("members of a guild in which presence is shown; a larger one shows none")
-    ] = 1_000
+    max_guild_members: Annotated[int, Meta(gt=0, le=10_000), Setting("a guild with more members shows no presence")] = (
+        1_000
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

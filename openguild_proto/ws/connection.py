@@ -60,8 +60,8 @@ class WebSocketDecoder:
 
     @property
     def in_frame(self) -> bool:
-        """Whether a frame has begun and is incomplete."""
-        return self._cutter is not None and self._cutter.in_frame
+        """Whether a frame has begun and is incomplete. False while an item is put back: what follows it is not read."""
+        return self._ahead is None and self._cutter is not None and self._cutter.in_frame
 
     def take_heard(self) -> bool:
         """Return whether a whole frame has arrived since the last call."""

@@ -35,13 +35,20 @@ _OPCODES = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 
 
 class FrameCutter:
-    """Cuts bytes into whole frames. Buffers at most one unfinished frame, within the message limit."""
+    """Cuts bytes into whole frames. Buffers at most one unfinished frame, within the message limit.
 
-    __slots__ = ("_at", "_buffer", "_fragments", "_max_fragments", "_max_message_bytes", "_message_bytes")
+    The bytes of an unfinished frame are collected apart, so that each is copied about once in however many pieces they come.
+    """
+
+    __slots__ = (
+        "_at", "_begun", "_begun_size", "_buffer", "_fragments", "_max_fragments", "_max_message_bytes", "_message_bytes",
+    )  # fmt: skip
 
     def __init__(self, max_message_bytes: int, max_fragments: int) -> None:
         self._buffer = b""
         self._at = 0  # start of the next frame
+        self._begun: bytearray | None = None  # a frame whose length is known, before it is whole
+        self._begun_size = 0  # of that frame, when it is whole
         self._max_message_bytes = max_message_bytes
         self._max_fragments = max_fragments
         self._message_bytes = 0  # of the unfinished message
@@ -49,8 +56,13 @@ class FrameCutter:
 
     def feed(self, data: bytes) -> None:
         """Buffer `data`, any piece of the byte stream."""
-        self._buffer = self._buffer[self._at :] + data
-        self._at = 0
+        if self._begun is None:
+            self._buffer = self._buffer[self._at :] + data
+            self._at = 0
+            return
+        self._begun += data
+        if len(self._begun) >= self._begun_size:
+            self._buffer, self._begun = bytes(self._begun), None
 
     @property
     def in_message(self) -> bool:
@@ -60,7 +72,7 @@ class FrameCutter:
     @property
     def in_frame(self) -> bool:
         """Whether a frame is incomplete."""
-        return self._at < len(self._buffer)
+        return self._begun is not None or self._at < len(self._buffer)
 
     def next_frame(self) -> bytes | WsRule | None:
         """Return the next whole frame, the rule that it breaks, or None: more bytes are needed."""
@@ -96,6 +108,8 @@ class FrameCutter:
         if rule is not None:
             return rule
         if available < header + size:
+            self._begun, self._begun_size = bytearray(buffer[at:]), header + size
+            self._buffer, self._at = b"", 0
             return None
         if not opcode & 0x08:
             self._count(size, last=bool(first & 0x80))

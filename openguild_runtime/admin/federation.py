@@ -1,4 +1,4 @@
-"""The commands `admin federation ...` of the admin socket: what is known of other servers, and what is decided of them."""
+"""The commands `admin federation ...` of the admin socket: lists of other servers and guilds, and decisions about servers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response
 
 PING = "/federation/v1/ping"
 KEYS_CHANGED = "/federation/v1/keys/changed"
-ASK_SECS = 4.0  # below what the socket gives a request
-TELL_SECS = 10.0  # each server that is told of a revoked key
+ASK_SECS = 4.0  # below the time limit of a command
+TELL_SECS = 10.0  # to inform one server about a revoked key
 TOLD_AT_ONCE = 8
 PAGE = 200
 
@@ -66,7 +66,7 @@ def _key_line(key: PublishedKey) -> dict[str, Any]:
 
 
 async def list_peers(scope: AdminScope, request: Request) -> Response:
-    """List the servers that are known, with what holds for each; `server`: this one, with its keys."""
+    """List the known servers with their standing, or one `server` with its keys."""
     policy = scope.servers.policy
     if request.get("server") is not None:
         peer = await scope.servers.find(_server(request))
@@ -94,7 +94,7 @@ def _line(scope: AdminScope, peer: Peer) -> dict[str, Any]:
     if verdict.reason:
         line["reason"] = verdict.reason
     delivery = scope.deliveries.delivery_to(peer.server)
-    if delivery is not None:  # by this process
+    if delivery is not None:  # this process delivers to it
         line["delivery"] = {
             "phase": delivery.phase.value,
             "behind": delivery.counters.behind,
@@ -117,7 +117,7 @@ async def list_guilds(scope: AdminScope, request: Request) -> Response:
 
 
 async def rule(scope: AdminScope, request: Request) -> Response:
-    """Decide of a server: `allow`, `deny`, `quarantine`, or `clear` what was decided."""
+    """Set the standing of a server, in one guild or in all: `allow`, `deny`, `quarantine`, or `clear` to remove it."""
     server, action, guild = _server(request), request["action"], request.get("guild")
     guild_id = parse_uuid(str(guild)) if guild is not None else None
     if guild is not None and guild_id is None:
@@ -134,7 +134,7 @@ async def rule(scope: AdminScope, request: Request) -> Response:
 
 
 async def retry(scope: AdminScope, request: Request) -> Response:
-    """Ask a server now, whatever was tried before; its address and its keys are read again where they are not good."""
+    """Send a request to a server now, without backoff. Its address and keys are fetched again if they are not valid."""
     server = _server(request)
     scope.servers.retry(server)
     try:
@@ -146,7 +146,7 @@ async def retry(scope: AdminScope, request: Request) -> Response:
 
 
 async def keys(scope: AdminScope, request: Request) -> Response:
-    """List the keys of this server; `revoke`: revoke one, and tell every server that is known."""
+    """List the keys of this server. `revoke` first revokes one and informs the known servers."""
     key_id = request.get("revoke")
     if key_id is not None:
         if key_id == scope.servers.current_key_id:
@@ -164,7 +164,7 @@ async def keys(scope: AdminScope, request: Request) -> Response:
 
 
 async def _tell_of_keys(scope: AdminScope) -> None:
-    """Tell every server that is not denied, a few at once. A server that cannot be told reads the keys within an hour."""
+    """Inform every server that has been in contact and is not denied. Servers that do not answer read the keys within an hour."""
     limiter, told = anyio.CapacityLimiter(TOLD_AT_ONCE), [0, 0]
 
     async def tell(server: str) -> None:

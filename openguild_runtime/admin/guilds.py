@@ -1,4 +1,4 @@
-"""The commands `admin guild ...` of the admin socket: guilds that move to another server, or come here (PROTOCOL 16.10)."""
+"""The commands `admin guild ...` of the admin socket: moves of guilds to and from other servers (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _line(move: Move) -> dict[str, Any]:
 
 
 async def begin(scope: AdminScope, request: Request) -> Response:
-    """Begin to move a guild; it goes on in the background, also after a restart."""
+    """Start the move of a guild to another server. It continues in the background, and after a restart."""
     guild_id, server = _guild(request), _server(request)
     now_ms = int(scope.sources.wall() * 1_000)
     problem = await scope.storage.perform(BeginMove(guild_id=guild_id, to=server, now_ms=now_ms))
@@ -52,13 +52,13 @@ async def begin(scope: AdminScope, request: Request) -> Response:
 
 
 async def list_moves(scope: AdminScope, request: Request) -> Response:
-    """List the moves under way."""
+    """List the running moves."""
     del request
     return {"moves": [_line(move) for move in await scope.storage.perform(ListMoves())]}
 
 
 async def cancel(scope: AdminScope, request: Request) -> Response:
-    """Take back a move whose guild is still of this server."""
+    """Cancel a move whose guild is not handed over yet."""
     guild_id = _guild(request)
     if not await scope.storage.perform(EndMove(guild_id=guild_id, done=False)):
         raise Refused("there is no such move, or the guild is handed over already")
@@ -66,7 +66,7 @@ async def cancel(scope: AdminScope, request: Request) -> Response:
 
 
 async def succeed(scope: AdminScope, request: Request) -> Response:
-    """Own a guild whose owner is lost, by the statement that names this server."""
+    """Take over a guild whose owner is lost, by a statement that names this server as its successor."""
     try:
         statement = parse_handover(request.get("statement"))
     except msgspec.ValidationError as fault:
@@ -78,7 +78,7 @@ async def succeed(scope: AdminScope, request: Request) -> Response:
 
 
 async def give_up(scope: AdminScope, request: Request) -> Response:
-    """Leave a guild of this server to another one, which owns it as well."""
+    """Give up a guild of this server to another server that owns it too."""
     guild_id, server = _guild(request), _server(request)
     problem = await scope.servers.give_up(guild_id, server)
     if problem is not None:

@@ -1,4 +1,4 @@
-"""The commands `admin block|unblock|blocks` of the admin socket: logins that are refused for a while (PROTOCOL 9.4.6)."""
+"""The commands `admin block|unblock|blocks` of the admin socket, which refuse logins for a while (PROTOCOL 9.4.6)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _now_ms(scope: AdminScope) -> int:
 
 
 async def block(scope: AdminScope, request: Request) -> Response:
-    """Refuse logins and registrations from an address, or logins to an account, for `secs`, on every replica."""
+    """Block logins and registrations from an address, or logins to an account, for `secs`, on every replica."""
     secs, now_ms = request.get("secs"), _now_ms(scope)
     if not isinstance(secs, int) or isinstance(secs, bool) or not 0 < secs <= MAX_LOGIN_BLOCK_SECS:
         raise Refused(f"secs: expected 1 to {MAX_LOGIN_BLOCK_SECS}, a whole number of seconds")
@@ -53,7 +53,7 @@ async def block(scope: AdminScope, request: Request) -> Response:
 
 
 async def unblock(scope: AdminScope, request: Request) -> Response:
-    """End a block. `blocked` was there; after another replica's answer there is none any more."""
+    """End a block. The answer's `was_blocked` tells whether it was in force."""
     now_ms = _now_ms(scope)
     named = _named(request, now_ms)
     try:
@@ -64,7 +64,7 @@ async def unblock(scope: AdminScope, request: Request) -> Response:
 
 
 async def blocks(scope: AdminScope, request: Request) -> Response:
-    """List the blocks in force, the next to end first."""
+    """List the blocks in force, soonest to end first."""
     del request
     try:
         found = await scope.storage.perform(ListLoginBlocks(now_ms=_now_ms(scope)))

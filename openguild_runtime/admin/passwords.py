@@ -1,4 +1,4 @@
-"""The command `admin password` of the admin socket: an operator gives a user another password (PROTOCOL 4.8.8)."""
+"""The command `admin password` of the admin socket, with which an operator sets a user's password (PROTOCOL 4.8.8)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOBODY = "user: there is no such account"
 
 
 async def password(scope: AdminScope, request: Request) -> Response:
-    """Set the password of a user of this server by its hash, and end all their sessions, on every replica."""
+    """Set the password of a user of this server, given as its hash, and end all their sessions on every replica."""
     user_id, password_hash = user_of(request), request.get("password_hash")
     if not user_id:
         raise Refused("name the user")

@@ -1,4 +1,4 @@
-"""The objects that commands of the admin socket work on, and how they refuse."""
+"""The objects that commands of the admin socket use, and their refusals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Response = dict[str, Any]
 
 
 class Refused(Exception):
-    """The request is refused; the text is for the operator."""
+    """A request is refused. The text is for the operator."""
 
 
 class AdminScope(NamedTuple):
@@ -37,14 +37,14 @@ class AdminScope(NamedTuple):
     history: RequestHistory
     busy_users: Busiest
     readiness: Callable[[], Awaitable[Readiness]]
-    connections: Callable[[], int]  # open ones
+    connections: Callable[[], int]  # the number of open connections
     sources: ClocksAndEntropy
     servers: PeerLink
     deliveries: DeliveryRunner
 
 
 def limit_of(request: Request) -> int:
-    """Return how many lines are wanted. Raises Refused."""
+    """Return the requested number of lines. Raises Refused."""
     limit = request.get("limit", 20)
     if not isinstance(limit, int) or not 0 < limit <= MAX_LINES:
         raise Refused(f"limit: expected 1 to {MAX_LINES}")
@@ -52,7 +52,7 @@ def limit_of(request: Request) -> int:
 
 
 def user_of(request: Request) -> str | None:
-    """Return the user that is named, by id once `usernames.resolve_user` was there; None: nobody. Raises Refused."""
+    """Return the named user, or None. After `usernames.resolve_user`, it is their ID. Raises Refused."""
     user = request.get("user")
     if user is not None and not isinstance(user, str):
         raise Refused("user: expected a user name or id")

@@ -1,8 +1,8 @@
-"""The commands of the admin socket, a unix socket that only the server's user may open (`admin_socket`).
+"""The commands of the admin socket, a Unix socket that only the server's user may open (`admin_socket`).
 
 A request and a response are one JSON line each. Changes are written to the audit log (`openguild.audit`) with the uid of the
-caller before they are answered. They last until the next start or SIGHUP, also for replaced workers; permanent changes belong in
-the configuration.
+caller before they are answered. Changed settings last until the next start or SIGHUP, also in replaced workers; permanent
+changes belong in the configuration.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from openguild_runtime.admin.guilds import LOOKS as GUILD_LOOKS
 from openguild_runtime.admin.guilds import guild
 from openguild_runtime.admin.login_blocks import block, blocks, unblock
 from openguild_runtime.admin.passwords import password
-from openguild_runtime.admin.reload import KEYS, SETTABLE, token_keys, value_of, with_value
+from openguild_runtime.admin.reload import KEYS, SETTABLE, live_settings, token_keys, value_of, with_value
 from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response, user_of
 from openguild_runtime.admin.usernames import resolve_user
 from openguild_runtime.admin.views import list_channels, list_sessions, remembered, snapshot
@@ -39,10 +39,10 @@ from openguild_runtime.config.layers import ConfigError
 from openguild_runtime.observability import logs
 from openguild_runtime.system.unix_socket import serve_unix_socket
 
-REQUEST_TIMEOUT_SECS = 5.0  # for reading it
-COMMAND_SECS = 7.0  # within the ten seconds for which `openguild-server admin` waits
+REQUEST_TIMEOUT_SECS = 5.0  # to read a request
+COMMAND_SECS = 7.0  # below the ten seconds for which `openguild-server admin` waits
 ANSWER_SECS = 1.0
-AUDIT_SECS = 1.0  # the longest wait for the audit record: a log that nobody reads must not stop administrators
+AUDIT_SECS = 1.0  # the longest wait for the audit record, because a blocked log must not stop administrators
 MAX_REQUEST_BYTES = 4_096
 
 log = structlog.get_logger("openguild.server")
@@ -52,8 +52,13 @@ audit = structlog.get_logger(logs.AUDIT)
 def show(scope: AdminScope, request: Request) -> Response:
     """Show the settings that can change at run time, the log filter, and the fingerprints of the token keys."""
     del request
-    settings = {key: value_of(scope.live.config, key) for key in sorted(SETTABLE)}
-    return {"settings": settings, "log": logs.current_filter(), "token_keys": token_keys(scope.live.config.key_ring())}
+    shown = live_settings(scope.live.config)
+    return {
+        "settings": {key: value for key, value in shown.items() if key in SETTABLE},
+        "only_by_reload": {key: value for key, value in shown.items() if key not in SETTABLE},
+        "log": logs.current_filter(),
+        "token_keys": token_keys(scope.live.config.key_ring()),
+    }
 
 
 def change(scope: AdminScope, request: Request) -> Response:
@@ -72,7 +77,7 @@ def change(scope: AdminScope, request: Request) -> Response:
 
 
 def _why_not(key: str) -> str:
-    """Tell when a change of a key applies; a guess is for unknown keys only."""
+    """Return why a key cannot be set and when a change applies, or the closest match of an unknown key."""
     if key in KEYS:
         applies = "at SIGHUP" if KEYS[key].live else "at the next start"
         why = f"{key} cannot be set while serving: set it in the configuration, which applies {applies}; "
@@ -94,7 +99,7 @@ def change_log(scope: AdminScope, request: Request) -> Response:
 
 
 def close_sessions(scope: AdminScope, request: Request) -> Response:
-    """Close a user's streams and gateway sockets with a reconnect code; clients may reconnect to any replica."""
+    """Close a user's streams and gateway sockets with a close code for reconnecting. Clients may reconnect to any replica."""
     user = user_of(request)
     if not user:
         raise Refused("name the user")
@@ -109,7 +114,7 @@ def close_sessions(scope: AdminScope, request: Request) -> Response:
 
 
 def begin_drain(scope: AdminScope, request: Request) -> Response:
-    """Drain the whole server, all its workers, as SIGTERM does. Idempotent."""
+    """Drain the whole server with all its workers, as SIGTERM does. Idempotent."""
     del request
     scope.drain()
     return {"draining": True}
@@ -125,15 +130,15 @@ COMMANDS: dict[str, Callable[[AdminScope, Request], Response]] = {
 }  # fmt: skip
 CHANGES = frozenset({"set", "log", "close", "drain", "block", "unblock", "password", "delete-account"})
 SECRETS = frozenset({"password_hash"})
-"""Members of requests that no log has."""
+"""Members of requests that are never logged."""
 LOOKS = {"federation": FEDERATION_LOOKS, "guild": GUILD_LOOKS}
-"""Actions of commands that change nothing."""
+"""Actions, by command, that change nothing."""
 
 
 async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
     """Run one request and return its response, which has `error` if it failed."""
     try:
-        request = msgspec.json.decode(line)  # without lone surrogates, which nothing here takes
+        request = msgspec.json.decode(line)  # refuses lone surrogates
         name = request["command"]
         view, command = VIEWS.get(name), COMMANDS.get(name)
         if view is None and command is None:
@@ -156,7 +161,7 @@ async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
         told = {member: value for member, value in request.items() if member not in SECRETS}
         audit.warning("admin action", uid=uid, request=told, answer=response)
         with anyio.CancelScope(shield=True):  # a drain ends this task
-            await anyio.to_thread.run_sync(logs.flush, AUDIT_SECS)  # so the record is there when the answer arrives
+            await anyio.to_thread.run_sync(logs.flush, AUDIT_SECS)  # so that the record is written before the answer
     return response
 
 
@@ -171,14 +176,14 @@ async def serve_admin(scope: AdminScope, path: Path) -> None:
         if reading.cancelled_caught:
             return
         response = await respond(scope, line, _uid_of(stream))
-        with anyio.move_on_after(ANSWER_SECS, shield=True):  # a request to drain is answered, too
+        with anyio.move_on_after(ANSWER_SECS, shield=True):  # so that a request to drain is answered too
             await stream.send(json.dumps(response).encode() + b"\n")
 
     await serve_unix_socket(path, serve)
 
 
 def _uid_of(stream: SocketStream) -> int:
-    """Return the uid of the peer on Linux; elsewhere -1."""
+    """Return the uid of the peer on Linux, else -1."""
     if not hasattr(socket, "SO_PEERCRED"):
         return -1
     raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django

@@ -1,4 +1,4 @@
-"""User names for ids, and ids for user names: operators know the former, sockets the latter."""
+"""User names for IDs and IDs for user names: operators use names, sockets have IDs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from openguild_proto.sessions.passwords import normalise_username
 from openguild_runtime.admin.scope import Refused, Request, Response, user_of
 from openguild_runtime.storage.base import Storage
 
-LOOK_SECS = 1.0  # the other facts are wanted most while the database is slow
-FIELDS = {"user_id": "username", "slowest_user": "slowest_username"}  # of lines
+LOOK_SECS = 1.0  # short, because these commands are needed most while the database is slow
+FIELDS = {"user_id": "username", "slowest_user": "slowest_username"}  # in lines: the ID's field and the name's
 
 
 async def resolve_user(storage: Storage, request: Request) -> Request:
-    """Return the request with the user's id in place of the name. Raises Refused: there is no such user."""
+    """Return the request with the user's ID in place of the name. Raises Refused, for example for an unknown user."""
     user = user_of(request)
     if user is None:
         return request
@@ -38,7 +38,7 @@ async def resolve_user(storage: Storage, request: Request) -> Request:
 
 
 async def usernames(storage: Storage, user_ids: set[str]) -> dict[str, str]:
-    """Return the names by id; without those that are unknown, and none while the database does not answer."""
+    """Return the names by ID, without unknown users; empty while the database does not answer."""
     known = tuple(sorted(user_id for user_id in user_ids if parse_uuid(user_id) is not None))
     if not known:
         return {}
@@ -50,7 +50,7 @@ async def usernames(storage: Storage, user_ids: set[str]) -> dict[str, str]:
 
 
 async def with_usernames(storage: Storage, response: Response) -> Response:
-    """Return the response with the names beside the ids in the lines of its lists."""
+    """Return the response with the names added to the lines of its lists."""
     response = msgspec.to_builtins(response)
     lines: list[dict[str, Any]] = [
         line for value in response.values() if isinstance(value, list) for line in value if isinstance(line, dict)

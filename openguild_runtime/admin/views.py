@@ -1,4 +1,4 @@
-"""The commands of the admin socket that only look: channels, sessions, top, why."""
+"""The read-only commands of the admin socket: channels, sessions, top, why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIZES = Path("/proc/self/statm")
 
 
 async def list_channels(scope: AdminScope, request: Request) -> Response:
-    """List channels with a backlog, the deepest first, with the slowest reader of each; and readers closed for slowness."""
+    """List channels with a backlog, deepest first, each with its slowest reader; and readers that were closed as too slow."""
     limit = limit_of(request)
     depths = _depths(scope, limit)
     survey = await _survey(scope, depths)
@@ -39,14 +39,14 @@ async def list_channels(scope: AdminScope, request: Request) -> Response:
 
 
 async def list_sessions(scope: AdminScope, request: Request) -> Response:
-    """List open streams and gateway sockets, the furthest behind first; `user` filters."""
+    """List open streams and gateway sockets, furthest behind first. `user` filters them."""
     limit, survey = limit_of(request), await _survey(scope, [], user_of(request))
     lines = survey.slowest_first()
     return await with_usernames(scope.storage, {"sessions": lines[:limit], "total": len(lines)})
 
 
 async def snapshot(scope: AdminScope, request: Request) -> Response:
-    """Show the replica at this moment."""
+    """Show the current state of the replica."""
     del request
     readiness = await scope.readiness()
     stats, history = scope.storage.stats(), scope.history
@@ -91,7 +91,7 @@ async def snapshot(scope: AdminScope, request: Request) -> Response:
 
 
 async def remembered(scope: AdminScope, request: Request) -> Response:
-    """Show what is remembered of a request id."""
+    """Show the recent requests and log lines with a request ID."""
     request_id = request.get("request_id")
     if not isinstance(request_id, str) or not request_id:
         raise Refused("request_id: expected the id of a request")
@@ -115,7 +115,7 @@ def _depths(scope: AdminScope, limit: int) -> list[tuple[str, int]]:
 
 
 async def _survey(scope: AdminScope, depths: list[tuple[str, int]], user: str | None = None) -> Survey:
-    """Look at all sockets, in as many turns of the loop as it takes."""
+    """Survey all sockets, over several turns of the loop if necessary."""
     replica, turn = scope.replica.replica, Turn(scope.sources.monotonic)
     survey = Survey(replica.hub, (channel_id for channel_id, _ in depths), user)
     await turn.each(scope.replica.streams.transports(), lambda transport: survey.stream(transport, transport.address))
@@ -143,7 +143,7 @@ def _closed(scope: AdminScope, limit: int) -> list[ClosedLine]:
 
 
 def _memory_bytes() -> int:
-    """Return the resident memory; 0 without /proc."""
+    """Return the resident memory in bytes, or 0 without /proc."""
     try:
         return int(SIZES.read_text().split()[1]) * getpagesize()
     except OSError:
@@ -151,7 +151,7 @@ def _memory_bytes() -> int:
 
 
 def _descriptors() -> int:
-    """Return the number of open descriptors; 0 without /proc."""
+    """Return the number of open descriptors, or 0 without /proc."""
     try:
         return open_descriptors()
     except OSError:

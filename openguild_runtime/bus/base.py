@@ -1,4 +1,4 @@
-"""The interface of a bus. A bus may drop, repeat, delay or reorder messages; the receiver goes by the sequence."""
+"""The interface of a bus. A bus may drop, repeat, delay or reorder messages; receivers rely on sequence numbers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class BusHandler(Protocol):
     """
 
     def probe(self, topic: Topic) -> bytes:
-        """Return a message without effect; b"": this replica does not use the topic."""
+        """Return a message without effect, or b"" if this replica does not use the topic."""
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Take an event that another replica stored, as its frame payload."""
+        """Handle an event that another replica stored. `payload` is its frame payload."""
 
     def broadcast_message(self, topic: Topic, payload: bytes) -> None:
-        """Take what another replica tells all."""
+        """Handle a message of another replica to all replicas."""
 
     def bus_answered(self) -> None:
         """Note that the NATS server has received what was published so far. Called about once a second while it answers."""
@@ -38,10 +38,10 @@ class BusHandler(Protocol):
 
 
 class Bus(ABC):
-    """Publishing never blocks and never raises: a message that cannot be sent is dropped."""
+    """Carries messages between replicas. Publishing never blocks or raises: a message that cannot be sent is dropped."""
 
     name = "bus"  # of the component in `/ready`
-    title = "the bus"  # for people
+    title = "the bus"  # in texts for operators
 
     @property
     @abstractmethod
@@ -60,7 +60,7 @@ class Bus(ABC):
 
     @property
     def limits_delivered(self) -> bool:
-        """Whether limits messages are exchanged with the other replicas, as far as the bus can tell."""
+        """Whether messages about limits reach the other replicas, as far as the bus can tell."""
         return self.connected
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Bus(ABC):
 
     @abstractmethod
     def publish_channel(self, channel_id: str, payload: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
-        """Send a committed event to the replicas that subscribe to its channel. `headers`: request id and trace context."""
+        """Send a committed event to the replicas that subscribe to its channel. `headers` has request ID and trace context."""
 
     @abstractmethod
     def broadcast(self, topic: Topic, payload: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The kinds of bus that a configuration may choose. A new kind is registered here."""
+"""The kinds of bus that the configuration can choose. New kinds are registered here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BusKind:
     series: BusSeries
     is_configured: Callable[[ServerConfig], bool]
     make: Callable[[ServerConfig, Metrics, TaskGroup], Bus]  # connects nothing yet
-    min_replicas: Callable[[ServerConfig], int]  # that share limits before they have heard of each other
+    min_replicas: Callable[[ServerConfig], int]  # assumed when limits are shared, at first
 
 
 def _make_nats(config: ServerConfig, metrics: Metrics, tasks: TaskGroup) -> Bus:

@@ -1,4 +1,4 @@
-"""The bus of a single replica, which has no others to inform."""
+"""The bus of a single replica, which has no other replicas to inform."""
 
 from __future__ import annotations
 

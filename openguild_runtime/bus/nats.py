@@ -51,11 +51,11 @@ log = structlog.get_logger("openguild.nats")
 
 
 class NatsBus(Bus):
-    """`url`: one or several separated by commas, each with its credentials; tried in turn, starting with a random one.
+    """The bus over NATS. `url` is one URL, or several separated by commas, each with its credentials.
 
-    `credentials_file` is a NATS .creds file, `ca_file` a PEM bundle for TLS, `certificate` the PEM files of this client's
-    certificate and its key. All are read for each connection. A connection without an answer to a ping for two
-    `keepalive_secs` is closed.
+    They are tried in turn, starting with a random one. `credentials_file` is a NATS .creds file, `ca_file` a PEM bundle for
+    TLS, `certificate` the PEM files of this client's certificate and its key. All are read for each connection. A
+    connection without an answer to a ping for two `keepalive_secs` is closed.
     """
 
     name = "nats"
@@ -89,10 +89,10 @@ class NatsBus(Bus):
         self.reconnects = Reconnects(random.random)
         self._problems = NatsProblems(self._subjects, metrics)
         self._subscriptions: Subscriptions[Subscription] = Subscriptions(self._subjects.names.values())
-        self._joined = anyio.Event()  # a database
-        self._changed = anyio.Event()  # other subjects are wanted
+        self._joined = anyio.Event()  # set by the first `join`
+        self._changed = anyio.Event()  # set when the wanted subscriptions have changed
         self._queue = PublishQueue()
-        self._published = anyio.Event()  # something has been put into the queue
+        self._published = anyio.Event()  # set when a message is queued
         self._scope = anyio.CancelScope()
 
     @property
@@ -300,7 +300,7 @@ class NatsBus(Bus):
 
     async def _apply_changes_forever(self, connection: NatsConnection) -> None:
         while True:
-            await self._apply_changes(connection)  # starts with the changes requested while it connected
+            await self._apply_changes(connection)  # first, changes requested while it connected
             await self._changed.wait()
             self._changed = anyio.Event()
 
@@ -344,7 +344,7 @@ class NatsBus(Bus):
             self._metrics.publish_dropped()
 
     async def _publish_forever(self, connection: NatsConnection) -> None:
-        """Send together what one turn of the loop has published, so that the events of a commit leave in one write."""
+        """Publish queued messages. Those of one turn of the loop, such as the events of a commit, are sent in one write."""
         while True:
             await self._published.wait()
             self._published = anyio.Event()

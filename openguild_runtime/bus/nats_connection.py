@@ -51,7 +51,7 @@ PROTOCOL_FAILURES = (
     TypeError,
     AttributeError,
     LookupError,
-)  # what nats-py raises where the peer is no nats-server
+)  # raised by nats-py if the peer is not a nats-server
 
 
 class ConnectionFailed(Exception):
@@ -66,7 +66,7 @@ class NatsConnection(Client):
     """A connection; `ended` is set when it ends, and `fault` then says why.
 
     `on_denied(connection, action, subject)` and `on_fault(connection, fault)` are called for errors that do not end it.
-    `action` is publish or subscribe, `subject` is in lower case. `has_alternatives`: other servers are configured.
+    `action` is publish or subscribe, `subject` is in lower case. `has_alternatives` tells that other servers are configured.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class NatsConnection(Client):
             self._mark_ended()
 
     def leave(self, fault: Fault) -> None:
-        """Mark it as ended for this reason, unless there is another one."""
+        """End the connection, for this reason unless an earlier one is known."""
         self._first_fault = self._first_fault or fault
         self._mark_ended()
 
@@ -206,7 +206,7 @@ class NatsConnection(Client):
         return self._first_fault or CLOSED
 
     async def confirm(self) -> None:
-        """Return when the server has received everything written before. Its errors have been reported by then.
+        """Wait until the server has received everything written before. Its errors have been reported by then.
 
         Sends two pings, because nats-py writes a ping before its pending data. Raises ConnectionFailed when the
         connection ends.
@@ -226,7 +226,7 @@ class NatsConnection(Client):
                 ping.set_result(None)
 
     async def resubscribe(self, subscription: Subscription) -> None:
-        """Send the subscription again under its id. The server ignores it unless it had dropped or denied it."""
+        """Send the subscription again under its ID. The server ignores it unless it had dropped or denied it."""
         await self._send_subscribe(subscription)
 
     async def close_now(self) -> None:
@@ -247,7 +247,7 @@ class NatsConnection(Client):
 
 
 def fault_from_exception(failure: Exception, *, greeted: bool) -> Fault:
-    """Return the fault for an exception of nats-py or the system. `greeted`: the server had sent its INFO."""
+    """Return the fault for an exception of nats-py or the system. `greeted` tells that the server had sent its INFO."""
     if isinstance(failure, ssl.SSLError):
         return tls_fault(failure.reason, getattr(failure, "verify_code", None))
     if isinstance(failure, nats.errors.SecureConnWantedError):

@@ -1,4 +1,4 @@
-"""Current problems with NATS, for the metrics, and for the log with one line a minute per cause."""
+"""Current problems with NATS, for the metrics and for the log, which gets one line a minute for each cause."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger("openguild.nats")
 
 
 class NatsProblems(Problems):
-    """Counts and logs what the core's `Problems` keeps."""
+    """Counts and logs the problems that the core's `Problems` keeps."""
 
     def __init__(self, subjects: Subjects, metrics: Metrics) -> None:
         super().__init__("NATS", WAITING, SILENT)
@@ -44,12 +44,12 @@ class NatsProblems(Problems):
         self.record(fault, server, key)
 
     def clear(self) -> None:
-        """Forget all problems: the connection has ended."""
+        """Forget all problems, because the connection has ended."""
         self.active.clear()
         self.count()
 
     def count(self) -> None:
-        """Show in the metrics how much is denied, and how many other databases there are."""
+        """Update the metrics of denied subjects and of other databases."""
         self._metrics.denied_subjects(self.denied)
         self._metrics.other_databases(self._others.count(anyio.current_time()))
 

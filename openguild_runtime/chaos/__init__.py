@@ -1,1 +1,1 @@
-"""A server for authors of clients: real workers behind a proxy that causes faults by a seed."""
+"""A server for tests of clients: real workers behind a proxy that causes faults from a seed."""

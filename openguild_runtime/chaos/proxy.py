@@ -1,4 +1,4 @@
-"""A TCP proxy between clients and workers, which causes the faults that a plan in the core names."""
+"""A TCP proxy between clients and workers that causes the faults of a plan, which the core makes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openguild_proto.http.refusal import error_response
 from openguild_proto.policy.chaos import ChaosPlan, ConnectionPlan, Fault
 
 RECEIVE_BYTES = 16_384
-STALLED_BUFFER_BYTES = 4_096  # of the kernel, so that the server soon sees a slow reader
+STALLED_BUFFER_BYTES = 4_096  # the kernel's receive buffer, small so that the server soon sees a slow reader
 CONNECT_SECS = 2.0
 GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
@@ -25,7 +25,7 @@ log = structlog.get_logger("openguild.chaos")
 
 
 class ChaosProxy:
-    """Forwards connections to `target`, (host, port), each by its own plan."""
+    """Forwards connections to `target`, (host, port). Each has its own plan of faults."""
 
     def __init__(self, plan: ChaosPlan, target: tuple[str, int]) -> None:
         self._plan = plan
@@ -33,7 +33,7 @@ class ChaosProxy:
         self._count = 0
 
     async def serve(self, stream: SocketStream) -> None:
-        """Serve one connection to its end."""
+        """Serve one connection until it ends."""
         self._count += 1
         plan = self._plan.next_connection()
         log.info("connection", number=self._count, fault=plan.fault.value, after_bytes=plan.after_bytes)
@@ -101,7 +101,7 @@ async def _download(server: SocketStream, client: SocketStream, plan: Connection
 
 
 async def _refuse_requests(stream: SocketStream) -> None:
-    """Answer every request as a server that has too much to do."""
+    """Respond to every request as an overloaded server."""
     conn = ServerConnection(now=anyio.current_time(), random_bytes=secrets.token_bytes)
     while not conn.is_over:
         now = anyio.current_time()

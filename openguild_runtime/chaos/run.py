@@ -1,4 +1,4 @@
-"""`openguild-server --chaos-seed N`: workers behind the proxy, with short tokens and small rings, which end and start again."""
+"""`openguild-server --chaos-seed N`: workers behind the proxy, with short-lived tokens and small rings, that are restarted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from openguild_runtime.server.failures import CommandFailed
 from openguild_runtime.system.unix_socket import remove_stale_sockets
 from openguild_runtime.workers.supervisor import Supervisor
 
-HOST = "127.0.0.1"  # of the workers
-TOKEN_SECS = 20  # of an access token
+HOST = "127.0.0.1"  # the workers' address
+TOKEN_SECS = 20  # lifetime of an access token
 RING_EVENTS = 16
 DRAIN_SECS = 2.0
 
@@ -57,7 +57,7 @@ async def serve_chaos(config: ServerConfig, reread: Callable[[], ServerConfig], 
 
 
 def chaotic(config: ServerConfig, port: int) -> ServerConfig:
-    """Return the configuration of the workers, which listen on a loopback port of their own."""
+    """Return the configuration of the workers, which listen on `port` of the loopback address."""
     shared = config.embedded or config.nats.url is not None
     return config.model_copy(
         update={

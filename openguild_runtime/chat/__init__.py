@@ -1,1 +1,1 @@
-"""A chat in the terminal: `openguild-server chat URL`. Needs the extra `openguild[chat]`."""
+"""A chat client for the terminal: `openguild-server chat URL`. It needs the extra `openguild[chat]`."""

@@ -1,4 +1,4 @@
-"""The terminal's screens."""
+"""The app and its main screen."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from openguild_runtime.client import (
     Unauthorized,
 )
 
-REFRESH_SECS = 0.05  # between two drawings of what events change: many may come at once
+REFRESH_SECS = 0.05  # between two redraws after events, which can be many at once
 TYPING_EVERY_SECS = 3.0  # others show a signal for TYPING_SHOWN_SECS
 NOT_TOLD = ("", -math.inf)
 TIMER_MARGIN_SECS = 0.05  # a timer may be early
 
 
 def is_passing(failure: Exception) -> bool:
-    """Return whether to go on after a while: the server is busy or away, and the session is still good."""
+    """Return whether to retry later: the server is busy or cannot be reached, and the session is still valid."""
     return isinstance(failure, OutcomeUnknown) or (isinstance(failure, ApiError) and is_temporary(failure.status))
 
 
 class ChatScreen(Screen[None]):
-    """Guilds and channels beside the messages of one channel. The client is logged in; it is dismissed when that has ended."""
+    """Guilds and channels next to the messages of one channel. The client is logged in; the screen closes with its session."""
 
     CSS = """
     #channels { width: 30; border-right: solid $primary; }
@@ -69,17 +69,17 @@ class ChatScreen(Screen[None]):
         self._commands = Commands(self.model, self.show_note, self._change_password)
         self._note = ""
         self._is_loaded = False
-        self._told_typing = NOT_TOLD  # the channel and the time of the last signal
+        self._told_typing = NOT_TOLD  # channel and time of the last typing signal
         self._typing_ends: Timer | None = None
         self._refresh_is_due: Timer | None = None
-        # Held, not looked for: an event may still be drawn while the screen is taken down.
+        # Kept here instead of queried, because events may still be drawn while the screen is removed.
         self._channels: Tree[str] = Tree("guilds", id="channels")
-        self._listed: list[tuple[str, list[str]]] = []  # guilds by name, and the ids of their channels
-        self._lines: dict[str, tuple[tuple[object, ...], TreeNode[str]]] = {}  # by channel id: what its line shows
-        self._page = VerticalScroll(id="page", can_focus=False)  # its end is shown, unless the user has left it
+        self._listed: list[tuple[str, list[str]]] = []  # names of guilds with the IDs of their channels
+        self._lines: dict[str, tuple[tuple[object, ...], TreeNode[str]]] = {}  # by channel ID: drawn state and line
+        self._page = VerticalScroll(id="page", can_focus=False)  # anchored at its end, until the user scrolls up
         self._messages = Static("", id="messages")
-        self._page_of: str | None = None  # the channel that it shows
-        self._scrolled_to: str | None = None  # the channel that was open when the list was last moved to it
+        self._page_of: str | None = None  # the channel on the page
+        self._scrolled_to: str | None = None  # the open channel to which the list was last scrolled
         self._typing = Static("", id="typing")
         self._line = Input(placeholder="write, or /help", id="line")
         self._status = Static("", id="status")
@@ -96,7 +96,7 @@ class ChatScreen(Screen[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Chat until the session ends."""
+        """Show the channels and chat until the session ends."""
         self._channels.show_root = False
         self._line.focus()
         self._chat()
@@ -122,7 +122,7 @@ class ChatScreen(Screen[None]):
         async with self.client.gateway() as events:
             async for event in events:
                 self.model.hear(event)
-                if isinstance(event, Connected):  # what happens while the lists are read comes behind them
+                if isinstance(event, Connected):  # events that arrive while the lists are read are handled after them
                     await self._connected()
                 for guild_id in self.model.guilds_to_add():
                     self._do(self.model.add_guild, guild_id)
@@ -135,7 +135,7 @@ class ChatScreen(Screen[None]):
 
     async def _connected(self) -> None:
         if self._is_loaded:
-            self._read(self.model.read_presence)  # its changes meanwhile are in no log
+            self._read(self.model.read_presence)  # changes of presence are not in a log
             return
         await self.model.load()
         self._is_loaded = True
@@ -144,7 +144,7 @@ class ChatScreen(Screen[None]):
 
     @work(group="read")
     async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
-        with suppress(ApiError, OutcomeUnknown):  # the next connection tries again
+        with suppress(ApiError, OutcomeUnknown):  # retried on the next connection
             await read()
         self._refresh()
 
@@ -154,29 +154,29 @@ class ChatScreen(Screen[None]):
         except ApiError as failure:
             if isinstance(failure, Unauthorized) or (is_passing(failure) and failure.code != "guild_offline"):
                 raise
-            self.show_note(problem_text(failure))  # only this channel is gone, or its server is away
+            self.show_note(problem_text(failure))  # only this channel is deleted, or its server cannot be reached
 
-    # --- what the user does --------------------------------------------------------------------------
+    # --- input ---------------------------------------------------------------------------------------
 
     @on(Tree.NodeSelected, "#channels")
     def channel_selected(self, event: Tree.NodeSelected[str]) -> None:
-        """Open the channel."""
+        """Open the selected channel."""
         if event.node.data is not None:
             self._do(self.model.open, event.node.data)
             self._line.focus()
 
     @on(Input.Submitted, "#line")
     def line_given(self, event: Input.Submitted) -> None:
-        """Post the line, or do what its command says."""
+        """Post the line, or run its command."""
         event.input.value = ""
         self._told_typing = NOT_TOLD
-        self.workers.cancel_group(self, "typing")  # a signal that is late would say that one writes on
+        self.workers.cancel_group(self, "typing")  # a late signal would mean that the user is still typing
         if event.value.strip():
             self._write(event.value)
 
     @on(Input.Changed, "#line")
     def line_changed(self, event: Input.Changed) -> None:
-        """Tell the others that one is writing."""
+        """Send a typing signal, at most every TYPING_EVERY_SECS."""
         channel_id, now = self.model.open_channel, self.client.sources.monotonic()
         told, told_at = self._told_typing
         if not event.value or event.value.startswith("/") or channel_id is None:
@@ -187,7 +187,7 @@ class ChatScreen(Screen[None]):
 
     @work(exclusive=True, group="typing")
     async def _tell_typing(self, channel_id: str) -> None:
-        with suppress(ApiError, OutcomeUnknown):  # a hint, lost without harm
+        with suppress(ApiError, OutcomeUnknown):  # only a hint, which may be lost
             await self.client.typing(channel_id)
 
     @work(group="do")
@@ -199,20 +199,20 @@ class ChatScreen(Screen[None]):
 
     @work(group="do")
     async def _write(self, line: str) -> None:
-        """Do what the line says; one that is not done comes back, so that nobody writes it again."""
+        """Run a line. If that fails, put it back into the input."""
         channel_id = self.model.open_channel
         problem = await self._attempt(self._commands.do, line)
         if problem is not None and (self._line.value or self.model.open_channel != channel_id):
             self.show_note(f"{problem}: {line}")
         elif problem is not None:
             self.show_note(problem)
-            with self._line.prevent(Input.Changed):  # nobody is typing
+            with self._line.prevent(Input.Changed):  # without a typing signal
                 self._line.value = line
             self._line.cursor_position = len(line)
         self._refresh()
 
     async def _attempt(self, action: Callable[[str], Awaitable[None]], argument: str) -> str | None:
-        """Return why it was not done; None: it was."""
+        """Run an action, and return the problem, or None."""
         try:
             await action(argument)
         except NoCommand as problem:
@@ -228,19 +228,19 @@ class ChatScreen(Screen[None]):
             self._do(self.model.open, unread[0].channel_id)
 
     def action_focus_channels(self) -> None:
-        """Choose a channel."""
+        """Focus the list of channels."""
         self._channels.focus()
 
     def action_focus_input(self) -> None:
-        """Write."""
+        """Focus the input."""
         self._line.focus()
 
     def action_older(self) -> None:
-        """Show the messages before."""
+        """Scroll to earlier messages."""
         self._page.scroll_page_up(animate=False)
 
     def action_newer(self) -> None:
-        """Show the messages behind; at the end, those that come, too."""
+        """Scroll to later messages, and at the end follow new ones."""
         page = self._page
         if page.scroll_offset.y + 2 * page.size.height >= page.virtual_size.height:
             page.anchor()
@@ -253,15 +253,15 @@ class ChatScreen(Screen[None]):
 
         self.app.push_screen(PasswordScreen(self.client), told)
 
-    # --- what is shown -------------------------------------------------------------------------------
+    # --- output --------------------------------------------------------------------------------------
 
     def show_note(self, text: str) -> None:
-        """Show a line or a page until the next one."""
+        """Show a text until the next one. "help" stands for the help page."""
         self._note = HELP if text == "help" else text
         self._refresh()
 
     def _refresh_soon(self) -> None:
-        """Draw what many events have changed once."""
+        """Schedule one redraw for the changes of many events."""
         if self._refresh_is_due is None:
             self._refresh_is_due = self.set_timer(REFRESH_SECS, self._refresh)
 
@@ -276,7 +276,7 @@ class ChatScreen(Screen[None]):
             self._page.anchor()
         lines = message_lines(model)
         self._messages.update(Text("\n").join(lines) if lines else Text("no messages"))
-        note = Text(plain(self._note or model.typing))  # Text: brackets are no markup
+        note = Text(plain(self._note or model.typing))  # as Text, so that brackets are not markup
         self._typing.update(note)
         self._refresh_when_typing_ends()
         online = f", {len(model.online)} online" if model.online else ""
@@ -291,7 +291,7 @@ class ChatScreen(Screen[None]):
             self._typing_ends = self.set_timer(secs + TIMER_MARGIN_SECS, self._refresh)
 
     def _refresh_channels(self) -> None:
-        """Make the list anew where guilds or channels came or went; else it keeps its place, and only changed lines are drawn."""
+        """Rebuild the list if guilds or channels were added or removed; otherwise redraw changed lines only."""
         model = self.model
         channels: dict[str, list[ShownChannel]] = {guild_id: [] for guild_id in model.guilds}
         for channel in model.channels.values():
@@ -313,7 +313,7 @@ class ChatScreen(Screen[None]):
             self._channels.call_after_refresh(self._scroll_to_open)
 
     def _scroll_to_open(self) -> None:
-        """Have the open channel in sight when it becomes it; after that the user scrolls."""
+        """Scroll the list once to a newly opened channel."""
         open_channel = self.model.open_channel
         if open_channel in self._lines:
             self._scrolled_to = open_channel
@@ -321,7 +321,7 @@ class ChatScreen(Screen[None]):
 
 
 class ChatApp(App[None]):
-    """`client` may be logged in already, by its session file."""
+    """The app. `client` may be logged in already, by its session file."""
 
     TITLE = "OpenGuild"
     CSS = """
@@ -330,7 +330,7 @@ class ChatApp(App[None]):
     """
     BINDINGS: ClassVar = [
         ("ctrl+q", "quit", "quit"),
-        Binding("ctrl+c", "quit", "quit", show=False, priority=True),  # before a field copies its selection
+        Binding("ctrl+c", "quit", "quit", show=False, priority=True),  # has priority over copying a selection
     ]
 
     def __init__(self, client: Client) -> None:
@@ -338,7 +338,7 @@ class ChatApp(App[None]):
         self.client = client
 
     def on_mount(self) -> None:
-        """Log in, unless the session file did, then chat."""
+        """Show the login, unless the client has a session, and then the chat."""
         if self.client.session is None:
             self._log_in(None)
         else:

@@ -1,4 +1,4 @@
-"""Reads a line of the user: a message, or a command that begins with a slash."""
+"""Runs a line of the user: a message, or a command that begins with a slash."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ HELP = """/guild NAME      make a guild      /channel NAME   make a channel
 /edit TEXT       your last one     /delete [N] [WHY]
 /pin N           pin, or unpin     /clear N [EMOJI]
 /search WORDS    find messages     /members
-/ban NAME [WHY]  keep out          /unban NAME [WHY]
-/bans            who is kept out   /password       change yours
+/role NAME ROLE  change a role     /kick NAME [WHY]
+/timeout NAME MINUTES [WHY]        only lets them read; 0 ends it
+/ban NAME [WHY]  ban a member      /unban NAME [WHY]
+/bans            list the bans     /leave          leave the guild
+/password        change yours
 @NAME mentions. N: the number before a message; [N]: or the last one"""
 _USAGE = {found[1]: found[0] for found in re.finditer(r"/(\w+)(?: (?:[A-Z]+|\[[A-Z]+\]))*", HELP)}
 
 
 class NoCommand(Exception):
-    """The line cannot be carried out; the text says why."""
+    """A line cannot be run. The text is the reason."""
 
 
 class Commands:
-    """`show` shows a line until the next one. `change_password` asks for the passwords where nobody sees them."""
+    """The commands. `show` shows a text until the next one. `change_password` opens a screen that hides the passwords."""
 
     def __init__(
         self, model: ChatModel, show: Callable[[str], None], change_password: Callable[[], None] = lambda: None
@@ -35,17 +38,18 @@ class Commands:
         self._model = model
         self._show = show
         self._change_password = change_password
-        self._unsettled: tuple[str, str, str | None] | None = None  # the last post, if it may be stored, and its nonce
+        self._unsettled: tuple[str, str, str | None] | None = None  # the last post, if its outcome is unknown
         self._nonce: str | None = None
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "help": self._help, "guild": self._guild, "channel": self._channel, "invite": self._invite, "join": self._join,
             "reply": self._reply, "edit": self._edit, "delete": self._delete, "react": self._react, "pin": self._pin,
-            "clear": self._clear, "search": self._search, "members": self._members, "ban": self._ban,
-            "unban": self._unban, "bans": self._bans, "password": self._password,
+            "clear": self._clear, "search": self._search, "members": self._members, "role": self._role,
+            "kick": self._kick, "timeout": self._timeout, "ban": self._ban, "unban": self._unban, "bans": self._bans,
+            "leave": self._leave, "password": self._password,
         }  # fmt: skip
 
     async def do(self, line: str) -> None:
-        """Do what the line says. Raises NoCommand, ApiError, OutcomeUnknown."""
+        """Run a line. Raises NoCommand, ApiError, OutcomeUnknown."""
         self._show("")
         if not line.startswith("/"):
             await self._post(line, None)
@@ -66,7 +70,7 @@ class Commands:
 
     def _guild_id(self) -> str:
         channel = self._model.channels.get(self._open())
-        if channel is None:  # it was just made or deleted
+        if channel is None:  # it has just been created or deleted
             raise NoCommand("the guild of this channel is not known: choose another channel")
         return channel.guild_id
 
@@ -115,7 +119,7 @@ class Commands:
         await self._post(text, answered.event_id)
 
     async def _post(self, text: str, reply_to: str | None) -> None:
-        """Store a message. One that is written again, because nobody knows whether it was stored, is stored once."""
+        """Post a message. If it repeats a post with unknown outcome, the nonce is the same, so that it is stored once."""
         post = self._open(), self._model.stored_text(text), reply_to
         nonce = self._nonce if self._unsettled == post else None
         self._unsettled = None
@@ -170,6 +174,38 @@ class Commands:
         ]
         self._show(", ".join(names))
 
+    async def _member(self, argument: str) -> tuple[str, str, str]:
+        """Return the guild, the member that `argument` names, and the words after the name."""
+        guild_id = self._guild_id()
+        members = {one.user_id: one.username async for one in self._model.client.members(guild_id)}
+        user_id, rest = whom(argument, members)
+        return guild_id, user_id, rest or ""
+
+    async def _role(self, argument: str) -> None:
+        guild_id, user_id, role = await self._member(argument)
+        member = await self._model.client.set_role(guild_id, user_id, role)
+        self._show(f"{member.username} is {member.role} now")
+
+    async def _kick(self, argument: str) -> None:
+        guild_id, user_id, reason = await self._member(argument)
+        await self._model.client.remove_member(guild_id, user_id, reason or None)
+        self._show("removed: another invite lets them join again")
+
+    async def _timeout(self, argument: str) -> None:
+        guild_id, user_id, rest = await self._member(argument)
+        minutes, _, reason = rest.partition(" ")
+        if not (minutes.isascii() and minutes.isdigit()):
+            raise NoCommand(f"write {_USAGE['timeout']}")
+        if int(minutes) == 0:
+            await self._model.client.end_timeout(guild_id, user_id, reason or None)
+            self._show("the time-out has ended")
+        else:
+            member = await self._model.client.time_out(guild_id, user_id, int(minutes) * 60, reason or None)
+            self._show(f"{member.username} is timed out until {member.timed_out_until}")
+
+    async def _leave(self, argument: str) -> None:
+        await self._model.client.leave_guild(self._guild_id())
+
     async def _ban(self, argument: str) -> None:
         guild_id, client = self._guild_id(), self._model.client
         user_id, reason = whom(argument, {one.user_id: one.username async for one in client.members(guild_id)})
@@ -190,9 +226,9 @@ class Commands:
 
 
 def whom(argument: str, named: Mapping[str, str]) -> tuple[str, str | None]:
-    """Return the user whose name or id `argument` begins with, and the words behind it. Names may have spaces: the longest counts.
+    """Return the user whose name or ID `argument` begins with, and the words after it. The longest name counts.
 
-    Raises NoCommand where nobody of `named` is meant, or more than one.
+    `named` has user names by ID; names may contain spaces. Raises NoCommand if no user matches, or more than one.
     """
     words = argument.removeprefix("@").split()
     for count in range(len(words), 0, -1):

@@ -1,4 +1,4 @@
-"""The terminal's first screen: name and password."""
+"""The login screen: name and password."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class LoginScreen(Screen[None]):
 
     @on(Input.Submitted, "#name")
     def name_given(self) -> None:
-        """Go on to the password."""
+        """Focus the password."""
         self.query_one("#password", Input).focus()
 
     @on(Input.Submitted, "#password")
     @on(Button.Pressed, "#enter")
     def log_in(self) -> None:
-        """Log in."""
+        """Log in with the given name and password."""
         self._submit(self._client.login)
 
     @on(Button.Pressed, "#register")
     def register(self) -> None:
-        """Open an account, then log in."""
+        """Create an account, then log in."""
 
         async def register(name: str, password: str) -> None:
             await self._client.register(name, password)

@@ -1,4 +1,4 @@
-"""The state that the terminal shows: guilds, channels with unread counts, the messages of the open channel."""
+"""The state of the chat: guilds, channels with unread counts, and the messages of the open channel."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ AT_NAME = re.compile(r"(?<!\S)@([^\s@]+?)(?=[.,:;!?)]*(?:\s|$))")
 
 
 class ShownChannel(msgspec.Struct):
-    """A channel in the list. `unread`: messages of others behind the read position."""
+    """A channel in the list. `unread` counts messages of others after the read position."""
 
     channel_id: str
     guild_id: str
     name: str
     unread: int = 0
-    latest: int = 0  # sequence up to which `unread` counts
-    head: int = 0  # sequence up to which the events of its log are counted or were heard
+    latest: int = 0  # sequence up to which `unread` is counted
+    head: int = 0  # sequence up to which the channel's events are counted or received
 
 
 class _GuildReading:
-    """A guild whose lists are being read, and its events since that began."""
+    """A guild whose lists are being read, with the events received meanwhile."""
 
     def __init__(self, guild_id: str) -> None:
         self.guild_id = guild_id
@@ -64,37 +64,37 @@ class _GuildReading:
 
 
 class ChatModel:
-    """Feed `hear` with the events of the gateway, and `open` a channel before its messages are shown."""
+    """The state. Pass the gateway's events to `hear`; `open` a channel to show its messages."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self._clock = client.sources.monotonic
         self.user_id = ""
         self.username = ""
-        self.guilds: dict[str, str] = {}  # id -> name
+        self.guilds: dict[str, str] = {}  # names by ID
         self.channels: dict[str, ShownChannel] = {}
-        self.names: dict[str, str] = {}  # of users, as far as they are known
-        self._ids: dict[str, str] = {}  # of the same, by their username in lower case
+        self.names: dict[str, str] = {}  # shown names of known users, by ID
+        self._ids: dict[str, str] = {}  # their IDs, by username in lower case
         self.status = "connecting"
         self.typists = Typists()  # in the open channel
         self.online: set[str] = set()
-        self._presence_changes: dict[str, bool] | None = None  # while presence is read: who came (True) and went
+        self._presence_changes: dict[str, bool] | None = None  # while presence is read: the changes received
         self._readings: list[_GuildReading] = []
-        self._known_to: dict[str, int] = {}  # guild -> sequence of its log up to which it was listed or heard
+        self._known_to: dict[str, int] = {}  # by guild: sequence of its log up to which it was listed or received
         self._wanted: set[str] = set()  # guilds to read
-        self._counted: list[LogEvent[Any]] | None = None  # messages, while the unread counts are read
+        self._counted: list[LogEvent[Any]] | None = None  # messages received while the unread counts are read
         self._wants_unread = False
         self._failed: set[str] = set()  # guilds to read on the next connection
         self.open_channel: str | None = None
         self.shown: MessageList | None = None
-        self._early: list[LogEvent[Any]] | None = None  # of the open channel, while its messages are read
+        self._early: list[LogEvent[Any]] | None = None  # events of the open channel, while its messages are read
         self._heard_behind: dict[
             str, tuple[int, int]
-        ] = {}  # log -> epoch and sequence, behind which its events are heard
+        ] = {}  # by log: epoch and sequence after which its events are received
         self._read_up_to = 0  # in the open channel
 
     async def load(self) -> None:
-        """Read guilds, channels, unread counts and who is online. Raises ApiError, OutcomeUnknown."""
+        """Read guilds, channels, unread counts and presence. Raises ApiError, OutcomeUnknown."""
         me = await self.client.request("GET", "/users/me")
         self.user_id, self.username = me["user_id"], me["username"]
         self.names[self.user_id] = self.username
@@ -105,7 +105,7 @@ class ChatModel:
         await self.read_presence()
 
     async def read_unread(self) -> None:
-        """Read the unread counts; messages that are heard meanwhile are added. Raises ApiError, OutcomeUnknown."""
+        """Read the unread counts, and add messages received meanwhile. Raises ApiError, OutcomeUnknown."""
         heard = self._counted = list[LogEvent[Any]]()
         try:
             positions = [position async for position in self.client.unread()]
@@ -123,7 +123,7 @@ class ChatModel:
             self._count(event)
 
     async def add_guild(self, guild_id: str) -> None:
-        """Read a guild that was joined, what is unread and who is online. Raises ApiError, OutcomeUnknown."""
+        """Read a guild, then unread counts and presence. Raises ApiError, OutcomeUnknown."""
         try:
             await self.load_guild(guild_id)
         except NotFound:
@@ -135,7 +135,7 @@ class ChatModel:
         await self.read_presence()
 
     async def load_guild(self, guild_id: str) -> None:
-        """Read a guild with its channels and members; what is heard of it meanwhile comes behind them.
+        """Read a guild with its channels and members, and then apply events received meanwhile.
 
         Raises ApiError, OutcomeUnknown.
         """
@@ -158,32 +158,30 @@ class ChatModel:
             self._hear_guild(event)
 
     def add_channel(self, channel: Channel) -> None:
-        """Show a channel in the list, by its present name."""
+        """Add a channel to the list, or update its name."""
         shown = ShownChannel(channel.channel_id, channel.guild_id, channel.name)
         self.channels.setdefault(channel.channel_id, shown).name = channel.name
 
     def guilds_to_add(self) -> list[str]:
-        """Return the guilds to `add_guild`, once each: those whose lists are not known, or no longer."""
+        """Return each guild whose lists are unknown or outdated, once, for `add_guild`."""
         wanted, self._wanted = list(self._wanted), set()
         return wanted
 
     def wants_unread(self) -> bool:
-        """Return, once for each time, whether to `read_unread`: messages were neither counted nor heard."""
+        """Return once whether to call `read_unread`, because messages were neither counted nor received."""
         wants, self._wants_unread = self._wants_unread, False
         return wants
 
     async def read_presence(self) -> None:
-        """Read who is online in all guilds; changes that are heard meanwhile count. Raises ApiError, OutcomeUnknown."""
+        """Read the presence in all guilds, and apply changes received meanwhile. Raises ApiError, OutcomeUnknown."""
         changes = self._presence_changes = dict[str, bool]()
         online = set[str]()
         try:
             for guild_id in list(self.guilds):
-                with suppress(Forbidden, NotFound):  # this server does not show it, or the guild was left meanwhile
+                with suppress(Forbidden, NotFound):  # the server hides presence, or the guild was left meanwhile
                     answer = await self.client.presence(guild_id)
                     online |= {line.user_id for line in answer.members}
-                    if (
-                        answer.shown
-                    ):  # oneself too: the answering replica may not have heard of it, and nobody is told their own
+                    if answer.shown:  # the own presence is never sent, and the replica may not know it yet
                         online.add(self.user_id)
         finally:
             is_last = self._presence_changes is changes
@@ -197,11 +195,11 @@ class ChatModel:
         self._ids[username.lower()] = user_id
 
     def shown_text(self, text: str) -> str:
-        """Return a text with the names of the users that it mentions."""
+        """Return a text with names in place of mentions."""
         return MENTION.sub(lambda found: f"@{self.names.get(found[1], 'somebody')}", text)
 
     def stored_text(self, written: str) -> str:
-        """Return what was written as it is stored: `@name` of somebody known mentions them (PROTOCOL 6.11.1)."""
+        """Return a text with mentions in place of the `@name` of known users (PROTOCOL 6.11.1)."""
 
         def mention(found: re.Match[str]) -> str:
             user_id = self._ids.get(found[1].lower())
@@ -211,7 +209,7 @@ class ChatModel:
 
     @property
     def typing(self) -> str:
-        """The users who are typing in the open channel, in words."""
+        """A text about the users who are typing in the open channel, or ""."""
         names = [self.names.get(user_id, "somebody") for user_id in self.typists.writing(self._clock())]
         if not names:
             return ""
@@ -220,13 +218,13 @@ class ChatModel:
         return f"{', '.join(names)} are writing" if len(names) <= 3 else "several people are writing"
 
     def typing_changes_in(self) -> float | None:
-        """Return in how many seconds `typing` changes by itself; None: not."""
+        """Return the seconds until `typing` changes without an event, or None."""
         now = self._clock()
         end = self.typists.next_end(now)
         return None if end is None else end - now
 
     async def open(self, channel_id: str) -> None:
-        """Show a channel: its newest messages, which are read by that; of several that are opened at once the last one.
+        """Show the newest messages of a channel and mark them as read. Of concurrent calls, the last one counts.
 
         Raises ApiError, OutcomeUnknown.
         """
@@ -237,7 +235,7 @@ class ChatModel:
             if shown.head < self._heard_behind.get(f"channel:{channel_id}", (0, 0))[1]:
                 shown = await self.client.message_list(
                     channel_id, self.user_id
-                )  # it was read before its events were heard
+                )  # again, because it was read before the events were received
         finally:
             is_last = self._early is early
             if is_last:
@@ -249,7 +247,7 @@ class ChatModel:
             self.read()
 
     def note_followed(self, event: LogFollowed) -> bool:
-        """Note from where on a log is heard. Return whether the open channel lacks events by that, and is to be opened again."""
+        """Note from where a log's events are received. Return whether the open channel misses events, and must be opened again."""
         before = self._heard_behind.get(event.log)
         self._heard_behind[event.log] = event.epoch, event.after
         if event.log != f"channel:{self.open_channel}" or self.shown is None:
@@ -257,7 +255,7 @@ class ChatModel:
         return event.after > self.shown.head or (before is not None and before[0] != event.epoch)
 
     def read(self) -> None:
-        """The user has read the open channel; the server is told of it soon."""
+        """Mark the open channel as read, and send the position to the server soon."""
         if self.open_channel is None or self.shown is None or self.shown.head <= self._read_up_to:
             return
         if self.open_channel in self.channels:  # else it was deleted
@@ -266,11 +264,11 @@ class ChatModel:
         self.client.note_read(self.open_channel, self.shown.head)
 
     def own_last(self) -> ShownMessage | None:
-        """Return the newest message of the user that is shown and not taken back."""
+        """Return the newest shown message of the user that is not redacted."""
         return self._last(lambda message: message.author_id == self.user_id)
 
     def last(self) -> ShownMessage | None:
-        """Return the newest message that is shown and not taken back."""
+        """Return the newest shown message that is not redacted."""
         return self._last(lambda message: True)
 
     def _last(self, wanted: Callable[[ShownMessage], bool]) -> ShownMessage | None:
@@ -280,7 +278,7 @@ class ChatModel:
     # --- events --------------------------------------------------------------------------------------
 
     def hear(self, event: Event) -> None:
-        """Take an event: afterwards everything here is as it says."""
+        """Apply an event of the gateway."""
         match event:
             case Connected():
                 self.status = "connected"
@@ -306,7 +304,7 @@ class ChatModel:
                 if channel is not None and (not recovered or after > channel.head):
                     channel.head, self._wants_unread = after, True
                 if not recovered and log == f"channel:{self.open_channel}":
-                    self.status = "this channel began anew at the server: its newest messages may be missing"
+                    self.status = "the server has restored this channel: its newest messages may be missing"
             case LogGone(log=log):
                 self._forget(log)
             case LogEvent():
@@ -316,7 +314,7 @@ class ChatModel:
         for reading in self._readings:
             if reading.guild_id == event.log_id:
                 reading.heard.append(event)
-        if event.log_id not in self.guilds:  # not read yet, or left
+        if event.log_id not in self.guilds:  # not read yet, or left already
             return
         self._known_to[event.log_id] = max(self._known_to.get(event.log_id, 0), event.sequence)
         match event:
@@ -359,7 +357,7 @@ class ChatModel:
             self.typists.posted(event.event.sender)
 
     def _count(self, message: LogEvent[Any]) -> None:
-        """Count a message of others as unread, also one that was taken back (PROTOCOL 7.7.3)."""
+        """Count a message of others as unread, even if it was redacted (PROTOCOL 7.7.3)."""
         if self._counted is not None:
             self._counted.append(message)
         channel = self.channels.get(message.log_id)

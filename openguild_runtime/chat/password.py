@@ -1,4 +1,4 @@
-"""The terminal's screen for another password."""
+"""The screen to change the password."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openguild_runtime.client import ApiError, Client, Forbidden, OutcomeUnknown
 
 
 class PasswordScreen(ModalScreen[bool]):
-    """Asks for the password and for another one, and changes it. Dismissed with whether it is changed."""
+    """Asks for the current and a new password, and changes it. The result is whether it was changed."""
 
     CSS = """
     #password { width: 60; height: auto; margin: 2 4; }
@@ -40,12 +40,12 @@ class PasswordScreen(ModalScreen[bool]):
 
     @on(Input.Submitted, "#current")
     def current_given(self) -> None:
-        """Go on to the new one."""
+        """Focus the new password."""
         self.query_one("#new", Input).focus()
 
     @on(Input.Submitted, "#new")
     def new_given(self) -> None:
-        """Go on to its repetition."""
+        """Focus the repetition."""
         self.query_one("#again", Input).focus()
 
     @on(Input.Submitted, "#again")
@@ -55,7 +55,7 @@ class PasswordScreen(ModalScreen[bool]):
         self._change()
 
     def action_leave(self) -> None:
-        """Change nothing."""
+        """Close without a change."""
         self.dismiss(False)
 
     @work(exclusive=True)

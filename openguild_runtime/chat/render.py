@@ -1,4 +1,4 @@
-"""Lines of the terminal for channels and messages."""
+"""Formats channels and messages as lines of the terminal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from openguild_runtime.chat.model import ChatModel, ShownChannel
 from openguild_runtime.client import ApiError
 
 EXCERPT_CHARS = 40
-SHOWN_MESSAGES = 200  # each event draws them anew
-# C0 and C1, which may be in a text: a terminal takes them for commands, such as to write to the clipboard.
+SHOWN_MESSAGES = 200  # bounded, because each event redraws them
+# Control characters (C0 and C1) in texts. Terminals run them as commands, for example to write to the clipboard.
 _COMMANDS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
 def plain(text: str) -> str:
-    """Return a text of somebody else as it may be written to a terminal."""
+    """Return a text without control characters, safe for a terminal."""
     return text.translate(_COMMANDS)
 
 
 def problem_text(failure: Exception) -> str:
-    """Return a refusal in a line, with the fields that were refused."""
+    """Return an error as one line, with the refused fields."""
     if not isinstance(failure, ApiError):
         return plain(str(failure))
     details = "; ".join(f"{problem.field} {problem.message}".strip() for problem in failure.details)
@@ -28,13 +28,13 @@ def problem_text(failure: Exception) -> str:
 
 
 def channel_label(channel: ShownChannel, is_open: bool) -> Text:
-    """Return the line of a channel, with its unread count."""
+    """Return the line of a channel with its unread count."""
     unread = f" ({channel.unread})" if channel.unread else ""
     return Text(plain(f"# {channel.name}{unread}"), style="bold" if channel.unread or is_open else "")
 
 
 def message_lines(model: ChatModel) -> list[Text]:
-    """Return the newest messages, one to three lines each, which may be longer than the terminal is wide."""
+    """Return the lines of the newest messages, one to three each, not wrapped to the terminal's width."""
     if model.shown is None and model.open_channel is not None:
         return [Text("the messages are not read yet: choose the channel to read them")]
     if model.shown is None:
@@ -57,7 +57,7 @@ def _lines(model: ChatModel, message: ShownMessage) -> list[Text]:
         found.append(
             Text(
                 plain(
-                    f"  > {_author(model, answered)}: {model.shown_text(answered.text or 'taken back')[:EXCERPT_CHARS]}"
+                    f"  > {_author(model, answered)}: {model.shown_text(answered.text or 'deleted')[:EXCERPT_CHARS]}"
                 ),
                 style="dim",
             )
@@ -66,7 +66,7 @@ def _lines(model: ChatModel, message: ShownMessage) -> list[Text]:
     line = Text(f"{message.sequence:>4} ", style="dim")
     line.append(plain(author), style="bold" if message.author_id == model.user_id else "bold cyan")
     if message.text is None:
-        line.append("  taken back", style="dim italic")
+        line.append("  deleted", style="dim italic")
     else:
         line.append(plain(f"  {model.shown_text(message.text)}"))
     for shown_if, mark in ((message.edited, " (edited)"), (message.pinned, " (pinned)")):

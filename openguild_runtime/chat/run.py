@@ -9,7 +9,7 @@ from openguild_runtime.client import Client
 
 
 def chat(url: str, session_file: str | None) -> int:
-    """Chat on the server at `url` until the user quits. Raises ValueError for a bad address or session file."""
+    """Chat on the server at `url` until the user quits. Raises ValueError for an invalid address or session file."""
 
     async def run() -> None:
         async with Client(url, session_file=session_file, retry_secs=10.0) as client:

@@ -35,6 +35,7 @@ MAX_SECRET_BYTES = 8_192  # read from a file or stdin
 
 
 def add_role_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `seed-user` and the commands that assign and revoke roles."""
     seed = commands.add_parser("seed-user", help="create an account")
     seed.add_argument("--username", required=True)
     source = seed.add_mutually_exclusive_group(required=True)

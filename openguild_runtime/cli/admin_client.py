@@ -21,7 +21,7 @@ from openguild_runtime.system.unix_socket import short_socket_path, worker_paths
 
 ANSWER_SECS = 10.0
 ONCE = frozenset({"delete-account"})
-"""Commands that change what is stored, which the first worker does for all."""
+"""Commands that change stored data, which are sent to one worker only."""
 
 Answer: TypeAlias = dict[str, Any]
 
@@ -31,12 +31,12 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     admin = commands.add_parser("admin", help="inspect or change a running server of this host (admin_socket)")
     asking = admin.add_subparsers(dest="ask", metavar="command", required=True)
     top = asking.add_parser(
-        "top", help="a live view: backlogs, slow readers, failing logins, busy users, event loop, queue, pool, NATS"
+        "top", help="a live view: backlogs, slow readers, failed logins, busy users, event loop, queue, pool, NATS"
     )
     top.add_argument("--json", action="store_true", help="print one snapshot as JSON, and exit")
-    top.add_argument("--once", action="store_true", help="print one table, and exit; so it is without a terminal")
-    top.add_argument("--interval", type=float, default=2.0, metavar="SECS", help="between two looks, by default 2")
-    why = asking.add_parser("why", help="what happened to a request; exit status 1 if nothing is remembered of it")
+    top.add_argument("--once", action="store_true", help="print one table, and exit; the default without a terminal")
+    top.add_argument("--interval", type=float, default=2.0, metavar="SECS", help="between two refreshes, by default 2")
+    why = asking.add_parser("why", help="what happened to a request; exit status 1 if the server does not remember it")
     why.add_argument("request_id", help="x-request-id of the response, or request_id of the error")
     why.add_argument("--json", action="store_true", help="print what is remembered as JSON")
     for name, text in (
@@ -65,10 +65,10 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         (
             "block",
             "refuse logins from an address or to an account for a while, on every replica; `password` ends sessions",
-            "of IPv6 its /64; registrations from there are refused too",
-            "a user name; its owner still logs in where they have a session",
+            "for IPv6 its whole /64; also refuses registrations from there",
+            "a user name; its owner can still log in from an address with a session",
         ),
-        ("unblock", "end such a block", "as it was blocked", "a user name"),
+        ("unblock", "end a block", "as in block", "a user name"),
     ):  # fmt: skip
         blocking = asking.add_parser(name, help=text)
         which = blocking.add_mutually_exclusive_group(required=True)
@@ -76,9 +76,9 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         which.add_argument("--account", help=of_account)
         if name == "block":
             blocking.add_argument("--secs", type=int, default=3_600, help="how long, by default %(default)s")
-    asking.add_parser("blocks", help="the blocks in force")
+    asking.add_parser("blocks", help="list the blocks")
     add_password_command(asking)
-    deleting = asking.add_parser("delete-account", help="delete a user's account for good, on every replica")
+    deleting = asking.add_parser("delete-account", help="delete a user's account permanently, on every replica")
     deleting.add_argument("--user", required=True, help="a user name or id")
     add_federation_commands(asking)
     add_guild_commands(asking)
@@ -88,7 +88,7 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
 def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
     """Send the command to the server or to all its workers; `drain` to one worker, whose supervisor drains all.
 
-    Return the exit status: 1 if any of them failed, or if nothing matched. Raises CommandFailed.
+    Returns the exit status, 1 if any of them failed or if nothing matched. Raises CommandFailed.
     """
     path = config.admin_path
     if path is None:
@@ -107,7 +107,7 @@ def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
     answers = [ask_one(path, request)] if request["command"] in ONCE else ask_all(path, request)
     for answer in answers:
         text = json.dumps(answer, indent=2, ensure_ascii=False)
-        sys.stdout.write(printable(text, kept="\n") + "\n")  # other servers have chosen some of it
+        sys.stdout.write(printable(text, kept="\n") + "\n")  # other servers choose parts of it
     failed = any("error" in answer for answer in answers)
     looks_for_user = arguments.get("user") is not None and request["command"] not in ONCE
     return int(failed or (looks_for_user and not _matched(answers)))
@@ -119,7 +119,7 @@ def _matched(answers: list[Answer]) -> bool:
 
 
 def ask_all(path: Path, request: dict[str, Any]) -> list[Answer]:
-    """Return the answer of the server, or those of its workers. Raises CommandFailed: none listens."""
+    """Return the answer of the server, or those of its workers. Raises CommandFailed if none listens."""
     answer = _ask(path, request)
     if answer is not None:
         return [answer]
@@ -128,13 +128,13 @@ def ask_all(path: Path, request: dict[str, Any]) -> list[Answer]:
         workers[number] = said = _ask(each, request)
         if said and "draining" in said:
             return [{"worker": number} | said]
-    if not any(workers.values()):  # the sockets are left from killed processes
+    if not any(workers.values()):  # the sockets were left by killed processes
         raise _nobody_listens(path)
     return [{"worker": number} | (said or {"error": "does not listen"}) for number, said in workers.items()]
 
 
 def ask_one(path: Path, request: dict[str, Any]) -> Answer:
-    """Return the answer of the server, or that of one of its workers. Raises CommandFailed: none listens."""
+    """Return the answer of the server, or that of one of its workers. Raises CommandFailed if none listens."""
     answer = _ask(path, request)
     if answer is not None:
         return answer
@@ -163,7 +163,7 @@ def _request(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ask(path: Path, request: dict[str, Any]) -> Answer | None:
-    """Return the answer; None if no server listens there."""
+    """Return the answer, or None if no server listens there."""
     text = b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(ANSWER_SECS)

@@ -1,4 +1,4 @@
-"""`openguild-server admin password`: sets a user's password, which no log, process list or shell history has."""
+"""`openguild-server admin password`: sets a user's password, without showing it in logs, process lists or shell history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openguild_runtime.effects.passwords import PasswordHasher
 from openguild_runtime.server.failures import CommandFailed
 
 MAX_SECRET_BYTES = 8_192  # read from standard input
-LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none is taken for another one when it is read out
+LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without letters that are easily confused
 GROUPS, GROUP_LETTERS = 4, 5  # 99 random bits
 
 
@@ -33,9 +33,9 @@ def add_password_command(asking: argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def set_password(ask: Callable[[dict[str, Any]], dict[str, Any]], arguments: dict[str, Any]) -> int:
-    """Set the password, and print what was done, with a generated password; return the exit status. Raises CommandFailed.
+    """Set the password, print the answer with a generated password, and return the exit status. Raises CommandFailed.
 
-    The hash is made here, so that the server and its logs never have the password.
+    The password is hashed here, so that the server and its logs never see it.
     """
     generated = None if arguments["password_stdin"] else generate_password()
     password = generated or _read().strip()  # as registration and login do (PROTOCOL 4.1.2)
@@ -52,7 +52,7 @@ def set_password(ask: Callable[[dict[str, Any]], dict[str, Any]], arguments: dic
 
 
 def generate_password() -> str:
-    """Return a random password that can be read out."""
+    """Return a random password that is easy to read aloud."""
     return "-".join("".join(secrets.choice(LETTERS) for _ in range(GROUP_LETTERS)) for _ in range(GROUPS))
 
 

@@ -21,9 +21,9 @@ from openguild_proto.diagnosis.top_table import Shown, draw
 from openguild_runtime.server.failures import CommandFailed, WrongUsage
 
 MIN_INTERVAL_SECS = 0.2
-ONCE_SECS = 1.0  # between the two looks of a table that is printed once: its rates are those of now
-ONCE_HEIGHT = 200  # lines, where nothing scrolls away
-ONCE_WIDTH = 400  # characters, where nothing is cut: through `kubectl exec`, or in a file
+ONCE_SECS = 1.0  # between the two snapshots of a table that is printed once, for its rates
+ONCE_HEIGHT = 200  # lines of a table that is printed once
+ONCE_WIDTH = 400  # characters, without a terminal: through `kubectl exec`, or in a file
 ALTERNATE, MAIN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # screens, without and with a cursor
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 RED, BOLD, PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
@@ -32,10 +32,10 @@ Ask = Callable[[], list[dict[str, Any]]]
 
 
 class Look(NamedTuple):
-    """The answers of one moment."""
+    """The snapshots of all workers at one time."""
 
     snapshots: list[Snapshot]
-    unanswered: list[str]  # workers without one, and why
+    unanswered: list[str]  # workers without a snapshot, with the reason
 
     def drawn(self, before: Look | None, elapsed_secs: float, *, width: int, height: int) -> list[Shown]:
         """Return the screen's lines."""
@@ -45,9 +45,9 @@ class Look(NamedTuple):
 
 
 def show_top(ask: Ask, arguments: dict[str, Any]) -> int:
-    """Show the servers until `q` or Ctrl-C; once with `--json` or `--once`, or without a terminal. Return the exit status.
+    """Show the servers until `q` or Ctrl-C, or once with `--json`, `--once` or without a terminal. Return the exit status.
 
-    Raises CommandFailed: no server answers at first. WrongUsage.
+    Raises WrongUsage, and CommandFailed if no server answers at first.
     """
     if arguments["interval"] < MIN_INTERVAL_SECS:
         raise WrongUsage(f"admin top: --interval: at least {MIN_INTERVAL_SECS} seconds")
@@ -69,7 +69,7 @@ def show_top(ask: Ask, arguments: dict[str, Any]) -> int:
 
 
 def _look(ask: Ask) -> Look:
-    """Return the snapshots of all workers that answer. Raises CommandFailed: none does."""
+    """Return the snapshots of all workers that answer. Raises CommandFailed if none does."""
     answers = ask()
     told = [msgspec.convert(answer, Snapshot) for answer in answers if "error" not in answer]
     if not told:
@@ -87,7 +87,7 @@ def _refresh(ask: Ask, now: Look, interval_secs: float) -> None:
             return
         try:
             following = _look(ask)
-        except CommandFailed as failure:  # a restart is no reason to stop looking
+        except CommandFailed as failure:  # the server may be restarting
             problem = str(failure)
             continue
         moment = time.monotonic()
@@ -111,7 +111,7 @@ def _coloured(line: Shown, is_coloured: bool) -> str:
 
 
 def _asked_to_quit(secs: float) -> bool:
-    """Wait for so long, or until a key is pressed. Return whether it was `q`, or the terminal has gone."""
+    """Wait for `secs` or until a key is pressed. Return whether it was `q`, or the terminal is gone."""
     if not select.select([sys.stdin], [], [], secs)[0]:
         return False
     return os.read(sys.stdin.fileno(), 1) in {b"q", b"Q", b""}
@@ -119,7 +119,7 @@ def _asked_to_quit(secs: float) -> bool:
 
 @contextmanager
 def _screen() -> Iterator[None]:
-    """Use the alternate screen and read keys at once; put the terminal back, whatever happens."""
+    """Use the alternate screen and read single keys. The terminal is restored at the end."""
     descriptor = sys.stdin.fileno()
     kept = termios.tcgetattr(descriptor)
     try:

@@ -1,4 +1,4 @@
-"""`openguild-server admin why ID`: prints what the servers of this host remember of a request."""
+"""`openguild-server admin why ID`: prints what the servers of this host have recorded about a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openguild_runtime.server.failures import CommandFailed
 
 
 def show_why(answers: list[dict[str, Any]], arguments: dict[str, Any]) -> int:
-    """Print what is remembered, and return 0; 1 if that is nothing. Raises CommandFailed: no server told anything."""
+    """Print the records of a request and return 0, or 1 if there are none. Raises CommandFailed if no server answered."""
     told = [msgspec.convert(answer, Remembered) for answer in answers if "error" not in answer]
     if not told:
         raise CommandFailed(f"admin why: {answers[0]['error']}")

@@ -1,4 +1,4 @@
-"""The parser of the command line: a mistake is told in one line that names it; the usage is for `--help`."""
+"""The parser of the command line, which reports an error in one line. Only `--help` prints the usage."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from functools import partial
 from typing import Any, NoReturn
 
 USAGE_STATUS = 2
-SIMILAR = 0.65  # of 1: a name that was probably meant
-FEW = 8  # names that are all told
+SIMILAR = 0.65  # similarity, at most 1, from which a name is suggested
+FEW = 8  # the maximum of names that are all listed
 _CHOICE = re.compile(r"argument (?P<what>.+?): invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.+)\)")
 
 
 class Parser(argparse.ArgumentParser):
-    """Exits with status 2 and one line. `outer`: the parser whose subcommand this one parses."""
+    """Exits with status 2 and one line. `outer` is the parser of which this one parses a subcommand."""
 
     def __init__(self, *arguments: Any, outer: Parser | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options | {"allow_abbrev": False})
         self._outer = outer
-        self.suggest_on_error = False  # Python 3.15 has suggestions of its own, in other words
+        self.suggest_on_error = False  # Python 3.15 has its own suggestions, with other texts
 
     def add_subparsers(self, **options: Any) -> Any:
-        """Add subcommands, whose parsers are of this class."""
+        """Add subcommands with parsers of this class."""
         return super().add_subparsers(**{"parser_class": partial(Parser, outer=self)} | options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse; first see that every flag is known, because the value behind an unknown one would be taken for something else."""
+        """Parse, after a check for unknown flags, because argparse would take the value of one for another argument."""
         given = list(sys.argv[1:] if args is None else args)
         for flag in self._own_flags(given):
             if flag not in self._option_string_actions:
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(given, namespace)
 
     def _own_flags(self, given: Sequence[str]) -> Iterator[str]:
-        """Yield the flags in front of a subcommand."""
+        """Yield the flags before a subcommand."""
         has_subcommands = self._subparsers is not None
         waiting = iter(given)
         for argument in waiting:
@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
         return _meant(flag, list(self._option_string_actions))
 
     def error(self, message: str) -> NoReturn:
-        """Print the mistake with the name that was probably meant, and exit."""
+        """Print the error with a suggestion, and exit."""
         choice = _CHOICE.match(message)
         if choice is not None:
             known = [name.strip("' ") for name in choice["known"].split(",")]
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _meant(given: str, known: list[str]) -> str:
-    """Return what is probably meant, as the rest of a sentence; all there is if that is little."""
+    """Return the closest name, or all names if there are only FEW, as the rest of a sentence."""
     close = difflib.get_close_matches(given, known, n=1, cutoff=SIMILAR)
     if close:
         return f": did you mean {close[0]}?"

@@ -22,7 +22,7 @@ VALUES = {
     **{f" {command} --role": RANKED for command in COMMANDS if command.endswith("-role")},
     " admin set": tuple(sorted(SETTABLE)),
     " admin log": tuple(LEVELS),
-}  # by the words before
+}  # by the words that precede the value
 
 SCRIPT = """\
 _openguild_server() {{
@@ -47,7 +47,7 @@ ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
 
 
 class Place(NamedTuple):
-    """A command: the words that lead to it, each with a space before, its parser, and its subcommands."""
+    """A command: the words that lead to it, each after a space, its parser, and its subcommands."""
 
     path: str
     parser: argparse.ArgumentParser
@@ -74,7 +74,7 @@ def _places(parser: argparse.ArgumentParser, path: str) -> Iterator[Place]:
 
 
 def _words(place: Place) -> list[str]:
-    """Return what may come next: subcommands, choices of an argument, flags."""
+    """Return the possible next words: subcommands, choices of an argument, flags."""
     words = [*place.subcommands, *VALUES.get(place.path, ())]
     for action in place.parser._actions:
         if not action.option_strings and action.choices and not place.subcommands:
@@ -84,7 +84,7 @@ def _words(place: Place) -> list[str]:
 
 
 def _values(place: Place) -> Iterator[str]:
-    """Yield what completes the value of each flag that takes one."""
+    """Yield a `case` line for the value of each flag that takes one."""
     for action in place.parser._actions:
         for name in action.option_strings:
             if action.nargs == 0:

@@ -1,4 +1,4 @@
-"""The entry point of `openguild-server`. Prints one line if only the core is installed: cli/main.py then cannot be imported."""
+"""The entry point of `openguild-server`. If only the core is installed, cli/main.py cannot be imported; it prints one line then."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from openguild_runtime.system.imports import lean_imports
 
 
 def main() -> int | str | None:
-    """Run one command and return the exit status: its own, or 1 if its output could not be written."""
+    """Run one command and return its exit status, or 1 if its output could not be written."""
     exit_on_sigterm(SIGTERM_STATUS)
-    hold_sighup()  # during the imports: a service manager may reload what it has just started
+    hold_sighup()  # during the imports: service managers may reload a process right after its start
     open_missing_descriptors()
     output = outlive_reader()
     status: int | str | None
     try:
         status = _run()
-    except KeyboardInterrupt:  # during the imports, which take a second or more
+    except KeyboardInterrupt:  # during the imports, which can take a second
         status = SIGINT_STATUS
-    except SystemExit as ended:  # of --help, or SIGTERM
+    except SystemExit as ended:  # by --help or SIGTERM
         status = ended.code
     sys.stdout.flush()
     if output is not None and output.failure is not None:

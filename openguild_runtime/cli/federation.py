@@ -35,12 +35,12 @@ FROM federation_mirrors AS m JOIN logs AS l USING (log_id) JOIN guilds AS g ON g
 
 
 class Verified(NamedTuple):
-    """How much was checked, and a line for each problem."""
+    """The numbers of checked items, and a line for each problem."""
 
     chains: int
     events: int
     receipts: int
-    without: int  # mirrored logs without a receipt: nothing came since their mirror began, or the owner has no key
+    without: int  # mirrored logs without a receipt: no events since the mirror began, or the owner has no key
     problems: list[str]
     mirrored: int = 0  # events of mirrored logs
 
@@ -52,7 +52,7 @@ def add_federation_commands(commands: argparse._SubParsersAction[argparse.Argume
 
 
 async def federation(config: ServerConfig, arguments: dict[str, Any]) -> int:
-    """Check all receipts; 1: something is wrong. Raises CommandFailed, and what asyncpg raises."""
+    """Check all receipts and return 0, or 1 if there are problems. Raises CommandFailed and asyncpg's exceptions."""
     del arguments
     async with private_servers(config) as completed:
         if completed.database_url is None:
@@ -68,7 +68,7 @@ async def federation(config: ServerConfig, arguments: dict[str, Any]) -> int:
 
 
 async def verify_receipts(url: str) -> Verified:
-    """Compute all receipt chains anew, and verify the receipts that owners have given for mirrored logs."""
+    """Recompute all receipt chains, and verify the owners' receipts for mirrored logs."""
     connection = await connect(url)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -97,7 +97,7 @@ async def verify_receipts(url: str) -> Verified:
 async def _verify_mirror(
     connection: asyncpg.Connection[asyncpg.Record], row: asyncpg.Record
 ) -> tuple[int, tuple[str, ...]]:
-    """Compute the chain of a mirrored log anew, from where the mirror began. Returns how many events were read."""
+    """Recompute the chain of a mirrored log from the start of the mirror. Return the number of events, and problems."""
     log_id, epoch, head = str(row["log_id"]), row["epoch"], row["head_sequence"]
     known = ChainPoint(LogPlace(log_id, epoch, row["first_sequence"]), row["first_hash"])
     events = 0

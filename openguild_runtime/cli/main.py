@@ -1,7 +1,7 @@
 """`openguild-server [flags] [subcommand]`: serves, or runs an operator's command (PROTOCOL 11.5).
 
-Flags precede the subcommand. Exit status: 0 success, 1 a failure reported in one line, 2 wrong usage, 3 the server did not
-shut down in time.
+Flags precede the subcommand. The exit status is 0 for success, 1 for a failure reported in one line, 2 for wrong usage, 3 if the
+server did not shut down in time.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ log = structlog.get_logger("openguild.server")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with all flags and subcommands."""
     parser = Parser(
         prog="openguild-server",
         description="OpenGuild homeserver. Serves if no subcommand is given.",
@@ -77,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--embedded", dest="embedded", action="store_const", const=True,
                         help="run a private PostgreSQL and NATS under --data-dir")  # fmt: skip
     parser.add_argument("--chaos-seed", dest="chaos_seed", type=int, metavar="N",
-                        help="for authors of clients: cause faults by this seed (docs/api.md)")  # fmt: skip
+                        help="for client authors: inject faults, chosen by this seed (docs/api.md)")  # fmt: skip
     commands = parser.add_subparsers(dest="command", metavar="subcommand")
     add_role_commands(commands)
     add_admin_commands(commands)
@@ -87,18 +88,18 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is current")
     how.add_argument("--sql", action="store_true", help="change nothing; print the SQL")
     how.add_argument("--missing", action="store_true",
-                     help="also make anew the indexes and functions that somebody dropped or renamed")  # fmt: skip
+                     help="also rebuild the indexes and functions that somebody dropped or renamed")  # fmt: skip
     how.add_argument("--new-epoch", action="store_true",
                      help="also give every channel a new epoch: after a restore, before the servers start")  # fmt: skip
     config = commands.add_parser("config", help="check or show the configuration")
     config.add_argument("action", choices=("check", "dump"))
     keygen = commands.add_parser("keygen", help="print a new signing key and its public key")
     keygen.add_argument("--public", action="store_true",
-                        help="make none: print the public key of the signing key on standard input, for a rotation")  # fmt: skip
+                        help="only print the public key of the signing key on standard input, for a rotation")  # fmt: skip
     chatting = commands.add_parser("chat", help="chat in this terminal; needs 'openguild[chat]'")
     chatting.add_argument("url", nargs="?", default=f"http://127.0.0.1:{os.environ.get(PREFIX + 'PORT', '8080')}",
-                          help="of the server, by default %(default)s")  # fmt: skip
-    chatting.add_argument("--session-file", help="where to stay logged in; protect it like a password")
+                          help="URL of the server, by default %(default)s")  # fmt: skip
+    chatting.add_argument("--session-file", help="a file that keeps the session; protect it like a password")
     completing = commands.add_parser("completion", help="print a script that completes this command in a shell")
     completing.add_argument("shell", choices=SHELLS, help="source <(openguild-server completion bash)")
     probing = commands.add_parser("probe", help="check a running server from outside, one line per step")
@@ -108,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     probing.add_argument("--password-file", help="a file with the password of --username")
     probing.add_argument("--slo", action="store_true", help="compare the metrics with the playbook's thresholds")
     probing.add_argument("--window", type=float, default=10.0, metavar="SECS",
-                         help="of --slo, by default 10; 900 after a rollout; 0: since the server started")  # fmt: skip
+                         help="the time that --slo covers, by default 10; 900 after a rollout; 0: since the start")  # fmt: skip
     probing.add_argument("--metrics-url", help="URL of the metrics, if not URL/metrics")
     probing.add_argument("--prometheus", metavar="FILE", help="write the results for a textfile collector")
     return parser
@@ -181,7 +182,7 @@ def _load(flags: dict[str, Any]) -> ServerConfig:
 
 
 def _working_directory() -> Path:
-    """Return the directory whose `config/` is read. Raises ConfigError: an upgrade has put another one in its place."""
+    """Return the directory whose `config/` is read. Raises ConfigError if it was removed, for example by an upgrade."""
     try:
         return Path.cwd()
     except OSError:
@@ -231,7 +232,7 @@ async def _migrate(config: ServerConfig, new_epoch: bool, make_missing: bool) ->
     if schema.origin is migrations.Origin.UNKNOWN:
         _print_line(f"Note: {schema.origin.value}")
     if missing.rest:
-        told = "Made anew: {}" if make_missing else "Missing: {}; `openguild-server migrate --missing` makes that anew"
+        told = "Rebuilt: {}" if make_missing else "Missing: {}; `openguild-server migrate --missing` rebuilds that"
         _print_line(told.format(", ".join(missing.rest)))
     if missing.tables:
         _print_line(
@@ -250,7 +251,7 @@ async def _migrate(config: ServerConfig, new_epoch: bool, make_missing: bool) ->
 
 
 async def _wait_for_schema(config: ServerConfig) -> int:
-    """Wait for the schema: a rollout runs this before it starts the new release (deploy/k8s)."""
+    """Wait until the schema is current. A rollout runs this before it starts the new release (deploy/k8s)."""
     if config.database_url is None:
         raise CommandFailed("database_url must be configured to wait for its schema")
     async with anyio.create_task_group() as tasks:
@@ -263,7 +264,7 @@ async def _wait_for_schema(config: ServerConfig) -> int:
 
 
 def _check(flags: dict[str, Any]) -> int:
-    """Print every fault, a line for each."""
+    """Check the configuration and print each fault on a line."""
     try:
         require_servable(_load(flags))
     except ConfigError as problem:
@@ -280,7 +281,7 @@ def _dump(config: ServerConfig) -> int:
 
 
 def _chat(url: str, session_file: str | None) -> int:
-    if not (os.isatty(0) and os.isatty(2)):  # textual reads standard input and draws on standard error
+    if not (os.isatty(0) and os.isatty(2)):  # textual uses standard input and standard error
         raise CommandFailed("chat: needs a terminal; a program uses the client of docs/client.md")
     try:
         from openguild_runtime.chat.run import chat

@@ -33,7 +33,7 @@ MAX_BODY_BYTES = 16 * 1_048_576
 MAX_WINDOW_SECS = 86_400
 MAX_CAUSE_CHARS = 200
 GUILD_NAME = "synthetic checks"
-# a proxy may add a line of its own to these; another header that comes twice is one that it adds to the server's own
+# headers to which a proxy may add a line; any other repeated header was set by both server and proxy
 MAY_REPEAT = frozenset({"set-cookie", "vary", "via", "link", "warning", "cache-control", "server-timing", "alt-svc"})
 FAILURES = (OSError, http.client.HTTPException, ValueError, ApiError, OutcomeUnknown, StreamEnded, TimeoutError)
 
@@ -47,14 +47,14 @@ class Answer(NamedTuple):
 
 
 class Options(NamedTuple):
-    """`url`: the server's. `metrics_url`: the metrics' URL, if not `url`/metrics."""
+    """The arguments. `url` is the server's, `metrics_url` that of the metrics, by default `url`/metrics."""
 
     url: str
     only: str | None = None
     username: str | None = None
     password_file: str | None = None
     slo: bool = False
-    window: float = 0.0  # seconds; 0: since the start of the server
+    window: float = 0.0  # seconds; 0 means since the start of the server
     metrics_url: str | None = None
     prometheus: str | None = None
 
@@ -64,7 +64,7 @@ Step = Callable[[], str | None]  # returns the problem, or None
 
 
 class Report(Protocol):
-    """Reports the result of a step. `note`: a remark on a step that passed."""
+    """Reports the result of a step. `note` is a remark on a passed step."""
 
     def __call__(self, step: str, secs: float, problem: str | None, note: str = "") -> None: ...
 
@@ -126,7 +126,8 @@ class RoundTrip:
     """Logs in, posts a message and receives it, with one client."""
 
     def __init__(self, url: str, username: str, password: str) -> None:
-        self._client = Client(url, retry_secs=STEP_LIMIT_SECS / 2)  # a failure is told with its cause, within the step
+        # retries end before the step's limit, so that a failure is reported with its cause
+        self._client = Client(url, retry_secs=STEP_LIMIT_SECS / 2)
         self._username = username
         self._password = password
 
@@ -154,7 +155,7 @@ class RoundTrip:
         await self._client.login(self._username, self._password, device_id="probe")
 
     async def _channel(self) -> str:
-        """Return the id of the probe guild's channel. Creates both if they are missing."""
+        """Return the ID of the probe guild's channel. Creates both if they are missing."""
         guilds = await self._client.request("GET", "/guilds")
         guild = next((line["guild_id"] for line in guilds if line["name"] == GUILD_NAME), None)
         if guild is None:
@@ -183,7 +184,7 @@ class RoundTrip:
 
 
 def probe(options: Options) -> int:
-    """Run the probe; return 0 if every step passed, else 1. Raises WrongUsage for invalid arguments."""
+    """Run the probe and return 0 if every step passed, else 1. Raises WrongUsage for invalid arguments."""
     parts = _parts(options.url)
     steps = (*CHECKS, "certificate") if parts.scheme == "https" else tuple(CHECKS)
     if options.only is not None and options.only not in steps:
@@ -238,7 +239,7 @@ def _parts(url: str) -> SplitResult:
 
 
 def _certificate(parts: SplitResult, report: Report) -> float | None:
-    """Report when the certificate ends, and return it in UTC seconds; None: it could not be read."""
+    """Report when the certificate expires, and return that in UTC seconds, or None if it could not be read."""
     started = time.monotonic()
     try:
         ends_at = certificate_end(str(parts.hostname), parts.port, STEP_LIMIT_SECS)
@@ -265,7 +266,7 @@ def _round_trip(options: Options, username: str, report: Report) -> None:
 def _objectives(
     options: Options, begun: Reading | None, run_check: Callable[[str, Step], None], report: Report
 ) -> None:
-    """Fetch the metrics in the step `metrics`, then report each objective as a step. `begun`: the window's first reading."""
+    """Fetch the metrics in the step `metrics`, then report each objective as a step. `begun` is the first reading of the window."""
     found: dict[str, Finding] = {}
 
     def metrics() -> str | None:
@@ -291,7 +292,7 @@ def _objectives(
 
 
 class Reading(NamedTuple):
-    """The metrics at a moment (monotonic seconds), or why there are none."""
+    """The metrics at a time (monotonic seconds), or why there are none."""
 
     at: float
     text: str = ""

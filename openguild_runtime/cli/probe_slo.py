@@ -1,7 +1,7 @@
 """Compares the metrics of a window of time with the playbook's thresholds, to validate a deployment.
 
-A window is what lies between two readings of `/metrics`. One reading alone covers the time since the process started, in which an
-old process hides what is wrong now.
+A window is the time between two readings of `/metrics`. A single reading covers the time since the process started, which hides
+current problems of an old process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 P95_LIMIT_SECS = 0.75  # playbook: HTTP p95
 QUEUE_DEPTH_LIMIT = 196  # playbook: per channel
-SERVER_ERROR_SHARE = 0.001  # SLO: 99.9% of requests are not the server's failure
+SERVER_ERROR_SHARE = 0.001  # SLO: 99.9% of requests do not fail because of the server
 SERVER_FAULTS = frozenset(
     {"500", "502", "504"}
 )  # as in the alert rules: anyone can cause 501 and 505, and 503 is normal under load
@@ -24,20 +24,20 @@ GROWING = ("_total", "_bucket", "_count", "_sum")
 
 
 class Finding(NamedTuple):
-    """The problem with one objective, or None. `note`: why it was not checked."""
+    """The problem with one objective, or None. `note` tells why it was not checked."""
 
     problem: str | None
     note: str = ""
 
 
 class Restarted(ValueError):
-    """The two readings are not of the same processes."""
+    """The readings are of different processes."""
 
 
 def check_slo(text: str, before: str | None = None) -> dict[str, Finding]:
-    """Check each objective within the window from the reading `before` to the reading `text`; None: since the start.
+    """Check each objective in the window from the reading `before`, or from the server's start, to the reading `text`.
 
-    A missing series is a problem unless it is optional. Raises ValueError for invalid metrics, Restarted.
+    A missing series is a problem unless it is optional. Raises Restarted, and ValueError for invalid metrics.
     """
     samples = list(_samples(text))
     present = {name for name, _, _ in samples}
@@ -52,7 +52,7 @@ def check_slo(text: str, before: str | None = None) -> dict[str, Finding]:
 
 
 def _within(after: list[Sample], before: list[Sample]) -> list[Sample]:
-    """Return what counters have grown by, and the gauges of both readings. Raises Restarted."""
+    """Return the growth of counters, and the gauges of both readings. Raises Restarted."""
     if _starts(after) != _starts(before):
         raise Restarted(
             "the server was started again within the window, or another one answered: give the --metrics-url of one instance"
@@ -136,5 +136,5 @@ OBJECTIVES: dict[str, tuple[str, Callable[[list[Sample]], str | None]]] = {
     "queue depth": ("openguild_websocket_queue_depth_max", _depth),
     "database": ("openguild_db_ready", _database),
     "nats": ("openguild_nats_connected", _nats),
-}  # the series that must be there, and the look at it
-OPTIONAL = frozenset({"openguild_nats_connected"})  # a server without `nats.url` does not show it
+}  # by objective: the required series, and the check
+OPTIONAL = frozenset({"openguild_nats_connected"})  # absent without `nats.url`

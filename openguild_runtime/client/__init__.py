@@ -1,4 +1,4 @@
-"""A client on anyio: logs in, follows all channels of its user, posts each message exactly once.
+"""A client on anyio: it logs in, follows all channels of its user, and posts each message exactly once.
 
 A bot that answers:
 
@@ -11,13 +11,13 @@ A bot that answers:
 
     client.run("bot", "correct horse battery")
 
-`openguild_proto.client` decides what to retry, when, and from where to resume. A client takes several addresses of one
-service and moves to the next when one fails.
+`openguild_proto.client` decides what to retry and when, and where to resume. A client can have several addresses of one
+service; when one fails, it uses the next.
 """
 
 try:
     import anyio as _anyio  # noqa: F401
-except ModuleNotFoundError:  # without the name: Python 3.15 would add which other module is meant
+except ModuleNotFoundError:  # without `name=`, or Python 3.15 adds a suggestion
     raise ModuleNotFoundError("openguild_runtime.client needs anyio: pip install 'openguild[server]'") from None
 
 from openguild_proto.client import (
@@ -31,6 +31,7 @@ from openguild_proto.client import (
     Session,
     Unauthorized,
 )
+from openguild_proto.schemas.accounts import Me, Profile
 from openguild_proto.schemas.guilds import Ban, Channel, Guild, Invite, Member
 from openguild_proto.schemas.messages import (
     ChangedMessage,
@@ -131,6 +132,7 @@ __all__ = [
     "LogEvent",
     "LogFollowed",
     "LogGone",
+    "Me",
     "Member",
     "MemberBanned",
     "MemberJoined",
@@ -155,6 +157,7 @@ __all__ = [
     "Posted",
     "PresenceChanged",
     "Problem",
+    "Profile",
     "ProfileUpdated",
     "RateLimited",
     "ReactionAdded",

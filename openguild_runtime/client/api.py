@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from openguild_proto.client import ClientResponse, invite_code
 from openguild_proto.limits import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS
 from openguild_proto.operations.epochs import LOG_HEAD
+from openguild_proto.schemas.accounts import Me, Profile
 from openguild_proto.schemas.guilds import Ban, Channel, Guild, Invite, Member
 from openguild_proto.schemas.presence import GuildPresence
 from openguild_runtime.client.subscription import ChannelEvent
@@ -19,9 +20,9 @@ T = TypeVar("T")
 
 
 class Api(ABC):
-    """Methods built on `send`. All raise ApiError and OutcomeUnknown; they are retried, and what they make is made once.
+    """Methods built on `send`. All raise ApiError and OutcomeUnknown. They are retried, and create things exactly once.
 
-    Only `change_password` and `delete_account` are sent once.
+    Only `change_password` and `delete_account` are not retried.
     """
 
     __slots__ = ()
@@ -37,30 +38,39 @@ class Api(ABC):
         repeatable: bool | None = None,
         key: str | None = None,
     ) -> ClientResponse:
-        """Send one request and return its response. `repeatable`: it may be sent twice; by default true of GET.
+        """Send one request and return its response. A `repeatable` request may be sent twice; the default is GET requests only.
 
-        `key`: all attempts carry it, so that it is done exactly once.
+        `key` is the idempotency key of all attempts, by which the request is performed exactly once.
         """
 
     @abstractmethod
     def new_key(self) -> str:
-        """Return a key for one request that is to be done once."""
+        """Return a new idempotency key, for one request."""
 
     # --- the account --------------------------------------------------------------------------------
 
-    async def change_password(self, current: str, new: str) -> None:
-        """Change the password; all other devices are logged out. Raises Forbidden `wrong_password`: `current` is not the password.
+    async def me(self) -> Me:
+        """Return the caller's account, roles and memberships."""
+        return decode_answer((await self.send("GET", "/users/me")).body, Me)
 
-        It is sent once. After OutcomeUnknown, or an ApiError with a status of 500 and above, call it with `new` for both: it
-        returns where the change was made, and raises Forbidden `wrong_password` where it was not.
+    async def set_display_name(self, name: str) -> Profile:
+        """Set the name that others see. An empty name removes it, and others see the username."""
+        answer = await self.send("PATCH", "/users/@me", {"display_name": name}, repeatable=True)
+        return decode_answer(answer.body, Profile)
+
+    async def change_password(self, current: str, new: str) -> None:
+        """Change the password and log out all other devices. Raises Forbidden `wrong_password` if `current` is wrong.
+
+        The request is not retried. After OutcomeUnknown, or an ApiError with a status of 500 or more, call this with `new` for
+        both: it returns if the password was changed, and raises Forbidden `wrong_password` if not.
         """
         body = {"current_password": current, "new_password": new}
         await self.send("POST", "/users/@me/password", body)
 
     async def delete_account(self, password: str) -> None:
-        """Delete the account for good. Raises Forbidden `wrong_password`, or Conflict `last_owner`: a guild has no other owner.
+        """Delete the account. Raises Forbidden `wrong_password`, and Conflict `last_owner` if a guild has no other owner.
 
-        It is sent once. After OutcomeUnknown call it again: Unauthorized says that it is deleted.
+        The request is not retried. After OutcomeUnknown call this again: Unauthorized means that the account is deleted.
         """
         await self.send("POST", "/users/@me/delete", {"current_password": password})
 
@@ -74,12 +84,25 @@ class Api(ABC):
         """Iterate over the caller's guilds."""
         return self.list_items(Guild, "/guilds")
 
+    async def rename_guild(self, guild_id: str, name: str) -> Guild:
+        """Rename a guild, as a moderator or above."""
+        answer = await self.send("PATCH", f"/guilds/{guild_id}", {"name": name}, repeatable=True)
+        return decode_answer(answer.body, Guild)
+
+    async def delete_guild(self, guild_id: str) -> None:
+        """Delete a guild with its channels and messages, as an admin or above."""
+        await self.send("DELETE", f"/guilds/{guild_id}")
+
+    async def leave_guild(self, guild_id: str) -> None:
+        """Leave a guild. Raises Conflict `last_owner` if the caller is its only owner."""
+        await self.send("DELETE", f"/guilds/{guild_id}/members/@me")
+
     def channels(self, guild_id: str) -> AsyncIterator[Channel]:
         """Iterate over the channels of a guild."""
         return self.list_items(Channel, f"/guilds/{guild_id}/channels")
 
     async def channels_at(self, guild_id: str) -> tuple[int, list[Channel]]:
-        """Return the channels of a guild, and the sequence of its log up to which they are true at least (PROTOCOL 7.9.5)."""
+        """Return a sequence of the guild's log, and its channels as of that sequence or later (PROTOCOL 7.9.5)."""
         path, after, found = f"/guilds/{guild_id}/channels?limit=200", "", list[Channel]()
         head: int | None = None
         while True:
@@ -95,12 +118,22 @@ class Api(ABC):
         """Iterate over the members of a guild."""
         return self.list_items(Member, f"/guilds/{guild_id}/members")
 
+    async def set_role(self, guild_id: str, user_id: str, role: str, reason: str | None = None) -> Member:
+        """Give a member of a lower rank another role, at most the caller's own, as a moderator or above."""
+        path = f"/guilds/{guild_id}/members/{user_id}{_because(reason)}"
+        answer = await self.send("PUT", path, {"role": role}, repeatable=True)
+        return decode_answer(answer.body, Member)
+
+    async def remove_member(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
+        """Remove a member of a lower rank, as a moderator or above. They can join again by another invite."""
+        await self.send("DELETE", f"/guilds/{guild_id}/members/{user_id}{_because(reason)}")
+
     async def presence(self, guild_id: str) -> GuildPresence:
         """Return the members of a guild who are not offline."""
         return decode_answer((await self.send("GET", f"/guilds/{guild_id}/presence")).body, GuildPresence)
 
     async def ban_member(self, guild_id: str, user_id: str, reason: str | None = None) -> Ban:
-        """Ban a user from a guild, as a moderator, and remove them if they are a member. A ban that there is stays as it is.
+        """Ban a user from a guild, as a moderator, and remove them if they are a member. An existing ban is kept.
 
         They cannot join until the ban ends: their `accept_invite` raises Forbidden with the code `banned`.
         """
@@ -108,33 +141,54 @@ class Api(ABC):
         return decode_answer(answer.body, Ban)
 
     async def unban_member(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
-        """End the ban of a user, as a moderator. Raises NotFound where there is none."""
+        """End the ban of a user, as a moderator. Raises NotFound if there is none."""
         await self.send("DELETE", _ban_path(guild_id, user_id, reason))
 
     def bans(self, guild_id: str) -> AsyncIterator[Ban]:
-        """Iterate over the bans of a guild, oldest first, as a moderator of it."""
+        """Iterate over the bans of a guild, oldest first, as a moderator."""
         return self.list_items(Ban, f"/guilds/{guild_id}/bans")
 
     async def time_out(self, guild_id: str, user_id: str, secs: int, reason: str | None = None) -> Member:
-        """Let a member only read for `secs`, as a moderator, in place of a time-out that they have already."""
+        """Let a member only read for `secs`, as a moderator. Replaces an earlier time-out."""
         path = _timeout_path(guild_id, user_id, reason)
         answer = await self.send("PUT", path, {"secs": secs}, repeatable=True)
         return decode_answer(answer.body, Member)
 
     async def end_timeout(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
-        """End a member's time-out before its time, as a moderator. Raises NotFound where there is none."""
+        """End a member's time-out early, as a moderator. Raises NotFound if there is none."""
         await self.send("DELETE", _timeout_path(guild_id, user_id, reason))
 
     async def create_channel(self, guild_id: str, name: str) -> Channel:
         """Create a channel in a guild, as a maintainer of it or above."""
         return await self._post_for(Channel, f"/guilds/{guild_id}/channels", {"name": name})
 
+    async def change_channel(
+        self, channel_id: str, *, name: str | None = None, topic: str | None = None, position: int | None = None
+    ) -> Channel:
+        """Change the given members of a channel, as a moderator or above. An empty `topic` removes it."""
+        given = {"name": name, "topic": topic, "position": position}
+        change = {member: value for member, value in given.items() if value is not None}
+        answer = await self.send("PATCH", f"/channels/{channel_id}", change, repeatable=True)
+        return decode_answer(answer.body, Channel)
+
+    async def delete_channel(self, channel_id: str) -> None:
+        """Delete a channel with its messages, as an admin or above."""
+        await self.send("DELETE", f"/channels/{channel_id}")
+
     async def create_invite(
         self, guild_id: str, *, max_uses: int | None = None, expires_in_secs: int | None = None
     ) -> Invite:
-        """Create an invite to a guild: its `code` is for `accept_invite`. None: any number of uses, and no end."""
+        """Create an invite to a guild, whose `code` is for `accept_invite`. None means unlimited uses, and no expiry."""
         body = {"max_uses": max_uses, "expires_in_secs": expires_in_secs}
         return await self._post_for(Invite, f"/guilds/{guild_id}/invites", body)
+
+    def invites(self, guild_id: str) -> AsyncIterator[Invite]:
+        """Iterate over the valid invites of a guild, as a maintainer or above."""
+        return self.list_items(Invite, f"/guilds/{guild_id}/invites")
+
+    async def delete_invite(self, code: str) -> None:
+        """Revoke an invite: one's own, or any as a moderator."""
+        await self.send("DELETE", f"/invites/{quote(code, safe='', errors='surrogatepass')}")
 
     async def accept_invite(self, invite: str) -> Member:
         """Join a guild by the code or the link of an invite. A member keeps their role."""
@@ -155,9 +209,9 @@ class Api(ABC):
     ) -> list[ChannelEvent]:
         """Return one page, oldest first: the events after `since`, or the newest before `before`.
 
-        Both bounds are exclusive, and only one may be given. `epoch`: the log's epoch that `since` belongs to
-        (`Channel.epoch`); 400 `invalid_since` if the channel has another one by now. 503 `guild_offline`: only the owner server
-        of the guild has these events, and it cannot be reached.
+        Both bounds are exclusive, and only one may be given. `epoch` is the epoch of the log that `since` belongs to
+        (`Channel.epoch`); if the log has a new one, the error is 400 `invalid_since`. The error 503 `guild_offline` means that
+        only the guild's owner server has these events, and cannot be reached.
         """
         bounds = {"since": since, "epoch": epoch, "before": before, "limit": limit}
         query = urlencode({name: value for name, value in bounds.items() if value is not None})
@@ -167,7 +221,7 @@ class Api(ABC):
     async def history(self, channel_id: str, since: int = 0) -> AsyncIterator[ChannelEvent]:
         """Iterate over the log after `since`, page by page, to its current end.
 
-        Raises ApiError as `events`, in the midst of it, too: go on then with `since` of the last event that came.
+        Raises the same as `events`, also between events. To continue, call it with the sequence of the last event as `since`.
         """
         while page := await self.events(channel_id, since=since, limit=MAX_PAGE_EVENTS):
             for event in page:
@@ -177,7 +231,7 @@ class Api(ABC):
     # --- lists -------------------------------------------------------------------------------------
 
     async def list_items(self, kind: type[T], path: str) -> AsyncIterator[T]:
-        """Iterate over all items of a list such as `/guilds`, over all its pages (X-Next-After)."""
+        """Iterate over all items of a list such as `/guilds`, page by page (X-Next-After)."""
         answer = await self.send("GET", path)
         while True:
             page: list[T] = decode_answer(answer.body, list[kind])  # type: ignore[valid-type]  # `kind` is a value here

@@ -1,4 +1,4 @@
-"""Connections to one service at one or several addresses: selects the address, keeps idle connections, sends requests."""
+"""Connections to a service at one or several addresses: selects the address, keeps idle connections, sends requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Connection:
     address: Address
     stream: ByteStream
     http: HttpClient
-    kept: bool = False  # it has been used before
+    kept: bool = False  # whether it has been used before
     idle_since: float = 0.0
 
 
@@ -42,12 +42,12 @@ class AttemptResult:
     response: ClientResponse | None
     reason: str = ""
     ended_idle: bool = False
-    """A kept connection ended without a byte of a response. A repeatable request is then sent again at once on a new
-    connection. It is unknown whether the server received this one."""
+    """Whether a kept connection ended before the first byte of the response. It is unknown whether the server received the
+    request. A repeatable one is sent again at once on a new connection."""
 
 
 class ConnectionPool:
-    """Sends requests to the preferred address and keeps idle connections. Raises ValueError without addresses."""
+    """Sends requests to the preferred address, and keeps idle connections. Raises ValueError without addresses."""
 
     def __init__(self, urls: tuple[str, ...], connect: Connect, clock: Callable[[], float]) -> None:
         self.connect = connect
@@ -56,12 +56,12 @@ class ConnectionPool:
         self._preferred = 0
         self._idle: list[_Connection] = []  # newest last
         self._is_closed = False
-        self._was_answered = False  # by any address: what fails later may pass, such as the end of a certificate
+        self._was_answered = False  # by any address: later failures may be temporary, such as an expired certificate
         if not self._addresses:
             raise ValueError("at least one address is needed")
 
     async def aclose(self) -> None:
-        """Close idle connections, and make no others."""
+        """Close idle connections, and open no more."""
         self._is_closed = True
         await self._close_idle(lambda connection: True)
 
@@ -85,10 +85,10 @@ class ConnectionPool:
     ) -> AttemptResult:
         """Send one request and return its response, or why the transport failed.
 
-        Raises TlsFailed before the first answer if there is no other address, and ClientClosed after `aclose`.
+        Raises TlsFailed if there is no other address and no request was answered yet, and ClientClosed after `aclose`.
 
-        `key`: its idempotency key, if it has one.
-        `fresh`: use a new connection, because a kept one may just be closing and the request cannot be repeated.
+        `key` is the idempotency key. `fresh` uses a new connection, for a request that cannot be repeated: a kept connection may
+        be closing.
         """
         self.require_open()
         headers: tuple[tuple[str, str], ...] = ()

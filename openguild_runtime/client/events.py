@@ -1,7 +1,7 @@
-"""Events of a client, as types: `@client.on(MessagePosted)`, or `match` on the events of `client.gateway()`.
+"""The types of a client's events, for `@client.on(MessagePosted)` or for `match` on the events of `client.gateway()`.
 
-An event of a log has its place (`log`, `epoch`, `sequence`), the signed `event`, and its `content`. Events about a message
-have methods that act on it.
+An event of a log has its position (`log`, `epoch`, `sequence`), the signed `event`, and its `content`. Events about a message
+have methods that act on the message.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class Event:
 
 
 class Connected(Event, msgspec.Struct, frozen=True):
-    """The gateway is authenticated, for the first time or again: `ready` tells the user and their guilds."""
+    """The gateway is authenticated, for the first time or again. `ready` has the user and their guilds."""
 
     ready: Ready
 
 
 class Interrupted(Event, msgspec.Struct, frozen=True):
-    """The connection ended; the client comes back in `retry_secs`, or when it has a new token (None). Nothing is missed."""
+    """The connection ended. The client reconnects after `retry_secs`, or with a new token (None). No events are missed."""
 
     reason: str
     retry_secs: float | None
 
 
 class LogFollowed(Event, msgspec.Struct, frozen=True):
-    """A log is followed behind the sequence `after`. `recovered` False: read anew what you know of it, up to `after`."""
+    """The client follows a log after the sequence `after`. If not `recovered`, events up to `after` may be missed: read them."""
 
     log: str
     epoch: int
@@ -64,19 +64,19 @@ class LogFollowed(Event, msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> Place:
-        """The place behind which its events come."""
+        """The position after which its events follow."""
         return Place(self.epoch, self.after)
 
 
 class LogGone(Event, msgspec.Struct, frozen=True):
-    """A log is not followed any more: the right to read it has ended, or it was deleted."""
+    """The client no longer follows a log: it was deleted, or the user may no longer read it."""
 
     log: str
     code: GoneCode
 
 
 class UserTyping(Event, msgspec.Struct, frozen=True):
-    """A user is typing in a channel. `preview`: their text, if they show it."""
+    """A user is typing in a channel. `preview` is their text, if they share it."""
 
     channel_id: str
     user_id: str
@@ -91,7 +91,7 @@ class PresenceChanged(Event, msgspec.Struct, frozen=True):
 
 
 class LogEvent(Event, Generic[C]):
-    """The next event of a log, in order and once. `client`: whatever acts on it goes through this client."""
+    """The next event of a log, in order and exactly once. Its methods use `client`."""
 
     __slots__ = ("client", "content", "epoch", "event", "log", "sequence", "wire")
 
@@ -100,18 +100,18 @@ class LogEvent(Event, Generic[C]):
         self.log = delivered.log
         self.epoch = delivered.epoch
         self.sequence = delivered.sequence
-        self.wire = delivered.wire  # the event in JSON, as it was signed
+        self.wire = delivered.wire  # the signed event as JSON
         self.event = event
         self.content = content
 
     @property
     def place(self) -> Place:
-        """The place of the event in its log."""
+        """The position of the event in its log."""
         return Place(self.epoch, self.sequence)
 
     @property
     def log_id(self) -> str:
-        """The id of the channel, guild or user whose log it is."""
+        """The ID of the channel, guild or user whose log it is."""
         return self.log.partition(":")[2]
 
     def __repr__(self) -> str:
@@ -119,11 +119,11 @@ class LogEvent(Event, Generic[C]):
 
 
 class UnknownEvent(LogEvent[UnknownContent]):
-    """An event of a newer server: its type is in `event.event_type`."""
+    """An event of a type that this client does not know, from a newer server. `event.event_type` has the type."""
 
 
 class TextTakenBack(LogEvent[RedactedContent]):
-    """A message, or an edit of one, that was redacted before this client read it."""
+    """A message or an edit that was redacted before this client read it."""
 
 
 Said = TypeVar(
@@ -133,7 +133,7 @@ Said = TypeVar(
 
 
 class MessageEvent(LogEvent[Said]):
-    """An event about the message `message_id` of the channel `channel_id`. `author`: of the event."""
+    """An event about the message `message_id` in the channel `channel_id`. `author` is the author of the event."""
 
     __slots__ = ()
 
@@ -152,44 +152,44 @@ class MessageEvent(LogEvent[Said]):
 
     @property
     def is_own(self) -> bool:
-        """Whether the client's own user did this."""
+        """Whether the client's own user is the author."""
         return self.author.id == self.client.user_id
 
     async def reply(self, text: str, *, nonce: str | None = None) -> Posted:
-        """Answer the message. The same text as an answer to this event is stored once, also by a later run of the program.
+        """Reply to the message. The same text is posted once as a reply to this event, even if the program runs again.
 
-        `nonce`: of the post, where answers are told apart by something else than their texts. Raises ApiError, OutcomeUnknown.
+        Pass a `nonce` to distinguish replies otherwise than by their texts. Raises ApiError, OutcomeUnknown.
         """
         nonce = self._nonce("reply", text) if nonce is None else nonce
         return await self.client.post(self.channel_id, text, reply_to=self.message_id, nonce=nonce)
 
     def _nonce(self, *parts: str) -> str:
-        """Return the nonce of what is done because of this event: the same one whenever it is done."""
+        """Return a nonce that depends only on this event and `parts`."""
         said = "\0".join((self.event.event_id, *parts))
-        return sha256(said.encode("utf-8", "surrogatepass")).hexdigest()  # text that cannot be sent is refused later
+        return sha256(said.encode("utf-8", "surrogatepass")).hexdigest()  # invalid text is refused later
 
     async def react(self, emoji: str) -> ChangedMessage:
         """Add an emoji to the message. Raises ApiError, OutcomeUnknown."""
         return await self.client.react(self.channel_id, self.message_id, emoji)
 
     async def unreact(self, emoji: str) -> ChangedMessage:
-        """Take one's own emoji back. Raises ApiError, OutcomeUnknown."""
+        """Remove the user's own emoji. Raises ApiError, OutcomeUnknown."""
         return await self.client.unreact(self.channel_id, self.message_id, emoji)
 
     async def redact(self, reason: str | None = None) -> ChangedMessage:
-        """Take the message back: one's own, or as a moderator. Raises ApiError, OutcomeUnknown."""
+        """Redact the message: the user's own, or as a moderator any. Raises ApiError, OutcomeUnknown."""
         return await self.client.redact(self.channel_id, self.message_id, reason)
 
     async def clear_reactions(self, emoji: str | None = None, reason: str | None = None) -> ChangedMessage:
-        """Take away the reactions of all users to the message, as a moderator. Raises ApiError, OutcomeUnknown."""
+        """Remove all users' reactions with `emoji`, or all reactions, as a moderator. Raises ApiError, OutcomeUnknown."""
         return await self.client.clear_reactions(self.channel_id, self.message_id, emoji, reason)
 
     def note_read(self) -> None:
-        """Have read the channel up to this event: the server is told soon."""
+        """Move the read position to this event, without waiting for the server."""
         self.client.note_read(self.channel_id, self.sequence)
 
     async def mark_read(self) -> ReadPosition:
-        """Have read the channel up to this event, and wait until the server knows. Raises ApiError, OutcomeUnknown."""
+        """Move the read position to this event, and wait for the server. Raises ApiError, OutcomeUnknown."""
         return await self.client.mark_read(self.channel_id, self.sequence)
 
 
@@ -200,16 +200,16 @@ class MessagePosted(MessageEvent[MessageContent]):
 
     def __init__(self, client: Messages, delivered: Delivered, event: CanonicalEvent, content: MessageContent) -> None:
         super().__init__(client, delivered, event, content)
-        self._edits = 0  # made with this object
+        self._edits = 0  # the number of edits made through this object
 
     @property
     def text(self) -> str:
         return self.content.content
 
     async def edit(self, text: str, *, nonce: str | None = None) -> ChangedMessage:
-        """Give one's own message another text. Raises ApiError, OutcomeUnknown.
+        """Change the text of the user's own message. Raises ApiError, OutcomeUnknown.
 
-        The first, second, ... edit of this event to the same text is stored once, also by a later run of the program.
+        The n-th edit through this event with the same text is stored once, even if the program runs again.
         """
         nonce = self._nonce("edit", str(self._edits), text) if nonce is None else nonce
         changed = await self.client.edit(self.channel_id, self.message_id, text, nonce=nonce)
@@ -228,11 +228,11 @@ class MessageEdited(MessageEvent[EditContent]):
 
 
 class MessageRedacted(MessageEvent[RedactionContent]):
-    """A message was redacted: discard its text."""
+    """A message was redacted. Discard its text."""
 
 
 class ReactionAdded(MessageEvent[ReactionContent]):
-    """A user reacted to a message: `content.emoji`."""
+    """A user reacted to a message with `content.emoji`."""
 
 
 class ReactionRemoved(MessageEvent[ReactionContent]):
@@ -240,7 +240,7 @@ class ReactionRemoved(MessageEvent[ReactionContent]):
 
 
 class ReactionsCleared(MessageEvent[ReactionsClearedContent]):
-    """A moderator took away the reactions with `content.emoji`, or all (None)."""
+    """A moderator removed the reactions with `content.emoji`, or all (None)."""
 
 
 class MessagePinned(MessageEvent[PinContent]):

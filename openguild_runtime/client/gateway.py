@@ -1,4 +1,4 @@
-"""The client's gateway: the events of all logs that its user may read, and commands, over one socket.
+"""The client's gateway: events of all logs that the user may read, and commands, over one socket.
 
 async with client.gateway() as events:
     async for event in events:
@@ -50,7 +50,7 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 T = TypeVar("T")
 
-MAX_WAITING_EVENTS = 1_000  # read and not yet taken by the program; more are read only for an answer behind them
+MAX_WAITING_EVENTS = 1_000  # not yet taken by the program; more are read only while a command waits for its answer
 CLOSE_SECS = 3.0
 
 
@@ -62,19 +62,18 @@ class _Answer:
     def __init__(self) -> None:
         self.arrived = anyio.Event()
         self.outcome: told.Answered | told.Refused | told.Dropped | None = None
-        self.was_sent = False  # the command, without an answer
+        self.was_sent = False  # whether the command was sent but not answered
 
 
 class Gateway:
     """An async iterator of `Event`, within `async with`. For one consumer; commands may come from any task.
 
-    Follows everything that the user may read, behind `positions` where they have the log, else from now on; with
-    `everything` False only what `follow` names. An event counts as handled, and moves
-    `positions`, with `handled` or when the next one is taken.
-    A program that takes no events is a slow reader: the server keeps them for it.
+    It follows all logs that the user may read, after their `positions` or else from now on; if not `everything`, only logs
+    passed to `follow`. An event counts as handled, which moves `positions`, after `handled` or when the next one is taken.
+    A program that takes no events is a slow reader, for which the server keeps them.
 
-    The iterator raises Unauthorized when the session has ended, and StreamEnded when the server will not have this client, or
-    sends an event that cannot be read. Commands raise ApiError and OutcomeUnknown.
+    The iterator raises Unauthorized when the session has ended, and StreamEnded when the server refuses this client or sends
+    an event that cannot be decoded. Commands raise ApiError and OutcomeUnknown.
     """
 
     def __init__(
@@ -101,21 +100,21 @@ class Gateway:
         self._tasks: TaskGroup | None = None
         self._waiting: deque[Event] = deque()
         self._arrived = anyio.Event()
-        self._taken: Event | None = None  # by the program, which may still be busy with it
+        self._taken: Event | None = None  # by the program, and not yet handled
         self._answers: dict[int, _Answer] = {}
-        # More commands wait until others are answered.
+        # bounds the unanswered commands; others wait
         self._turns = anyio.Semaphore(MAX_PENDING_COMMANDS, fast_acquire=True)
         self._end: Exception | None = None
-        self._opened = anyio.Event()  # or it is over
+        self._opened = anyio.Event()  # set when there is a connection or the gateway has ended
         self._over = anyio.Event()
 
-    # --- its life ------------------------------------------------------------------------------------
+    # --- opening and closing -------------------------------------------------------------------------
 
     async def __aenter__(self) -> Gateway:
         if self._logs is not None:
             own_first = sorted(self._positions.items(), key=lambda kept: kept[0].startswith("channel:"))
             for log, place in own_first:
-                with suppress(LocalProtocolError):  # beyond the bound, or no log: stored by another program
+                with suppress(LocalProtocolError):  # too many or invalid logs, stored by another program
                     self._machine.follow(log, place)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
@@ -125,7 +124,7 @@ class Gateway:
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """An event that the program failed on is not handled: it comes again behind the kept positions."""
+        """Close the gateway. If the program failed, its last event is not handled and is delivered again next time."""
         tasks, self._tasks = self._tasks, None
         if kind is None:
             self.handled()
@@ -135,7 +134,7 @@ class Gateway:
             await self._over.wait()
         if tasks is not None:
             tasks.cancel_scope.cancel()
-            await tasks.__aexit__(None, None, None)  # the failure passes on as it is, not within a group
+            await tasks.__aexit__(None, None, None)  # raises the failure itself, not in a group
 
     async def _drive(self) -> None:
         try:
@@ -151,12 +150,12 @@ class Gateway:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing comes any more."""
+        """Whether the gateway has ended, so that no more events follow."""
         return self._over.is_set()
 
     @property
     def is_behind(self) -> bool:
-        """Whether so many events wait for the program that it sends its commands elsewhere: an answer would come behind more."""
+        """Whether so many events wait for the program that commands go over HTTP, since answers follow more events."""
         return len(self._waiting) >= MAX_WAITING_EVENTS
 
     # --- events --------------------------------------------------------------------------------------
@@ -178,7 +177,7 @@ class Gateway:
         return event
 
     def handled(self) -> None:
-        """Move `positions` behind the last event: the program is done with it. Taking the next one does the same."""
+        """Move `positions` past the last event, because the program has handled it. Taking the next one does the same."""
         match self._taken:
             case LogEvent() | LogFollowed() as event:
                 self._positions[event.log] = event.place
@@ -187,11 +186,11 @@ class Gateway:
         self._taken = None
 
     def _has_room(self) -> bool:
-        """An answer may stand behind events in the network, so these are read while somebody waits for one."""
+        """Return whether to read. While a command waits, reading continues, because its answer may follow unread events."""
         return not self.is_behind or bool(self._answers)
 
     def _hear(self, event: told.ClientEvent) -> None:
-        """Take an event of the machine."""
+        """Handle an event of the core's `GatewayClient`."""
         match event:
             case told.Answered(ref=ref) | told.Refused(ref=ref) | told.Dropped(ref=ref):
                 answer = self._answers.get(ref)
@@ -211,7 +210,7 @@ class Gateway:
             if self._logs is not None:
                 self._follow_account(self._logs, event)
             heard = self._event_of(event)
-        except msgspec.MsgspecError as failure:  # a reconnection would deliver the same event again
+        except msgspec.MsgspecError as failure:  # a reconnect would deliver the same event again
             raise StreamEnded(CloseCode.INVALID_PAYLOAD, f"the server's event cannot be read: {failure}") from failure
         if heard is not None:
             self._waiting.append(heard)
@@ -235,23 +234,23 @@ class Gateway:
                 return LogGone(log, "access_lost")
         return None
 
-    # --- which logs ----------------------------------------------------------------------------------
+    # --- logs ----------------------------------------------------------------------------------------
 
     def follow(self, log: str, *, tail: int | None = None) -> None:
-        """Follow a log, such as "channel:<id>": behind its position, else with its newest `tail` events, else from now on.
+        """Follow a log, such as "channel:<id>": after its position, else with its newest `tail` events, else from now on.
 
-        One that is followed goes on. Raises LocalProtocolError beyond MAX_GATEWAY_LOGS, and for what no server takes.
+        Has no effect if it is followed already. Raises LocalProtocolError beyond MAX_GATEWAY_LOGS and for invalid arguments.
         """
         if self._machine.follows(log):
             return
         place, taken = self._positions.get(log), self._taken
-        if isinstance(taken, LogEvent | LogFollowed) and taken.log == log:  # the program is busy with it
+        if isinstance(taken, LogEvent | LogFollowed) and taken.log == log:  # the program handles it now
             place = taken.place
         self._machine.follow(log, place, tail=tail)
         self._driver.wake()
 
     def unfollow(self, log: str) -> None:
-        """Follow a log no longer: its events that are not taken come when it is followed again. Safe to repeat."""
+        """Stop following a log. Events not taken yet are delivered when it is followed again. Idempotent."""
         place = self._machine.unfollow(log)
         about = (LogEvent, LogFollowed, LogGone)
         dropped = [event for event in self._waiting if isinstance(event, about) and event.log == log]
@@ -294,7 +293,7 @@ class Gateway:
             self._driver.wake()
 
     async def _read(self, log: str, read: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what is read, after any number of attempts; None: the log is not followed any more, or the session has ended."""
+        """Return the result of `read`, retried without limit, or None if the log is no longer followed or the session has ended."""
         backoff = Backoff(self._jitter)
         while self._machine.follows(log):
             try:
@@ -303,18 +302,18 @@ class Gateway:
                 await anyio.sleep(backoff.next_delay())
             except ApiError as refusal:
                 if not is_temporary(refusal.status):
-                    return None  # the guild or the session has ended: its log, or the connection, says so
+                    return None  # the log or the connection reports the end of guild or session
                 await anyio.sleep(backoff.next_delay(refusal.retry_after_secs))
         return None
 
     # --- commands ------------------------------------------------------------------------------------
 
     async def opened(self) -> None:
-        """Wait until there is a connection, or it is over."""
+        """Wait until there is a connection or the gateway has ended."""
         await self._opened.wait()
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do this beside the events, until the gateway is closed."""
+        """Run `work` in a task, which is cancelled when the gateway is closed."""
         if self._tasks is not None:
             self._tasks.start_soon(work)
 
@@ -326,13 +325,13 @@ class Gateway:
         if isinstance(outcome, told.Dropped):
             raise OutcomeUnknown("the connection was lost")
         refusal = refused_command(outcome)
-        if isinstance(refusal, Unauthorized):  # it came as the token ended: the next one is on its way
+        if isinstance(refusal, Unauthorized):  # the token has expired
             self._driver.renew_token()
             raise OutcomeUnknown(str(refusal)) from refusal
         raise refusal
 
     async def carry_out(self, command: AnyCommand) -> Any:
-        """Do a command exactly once, across connections, and return its result. Raises ApiError, OutcomeUnknown."""
+        """Perform a command exactly once, across connections, and return its result. Raises ApiError, OutcomeUnknown."""
         command = keyed(command, self._random_bytes)
         backoff, deadline = Backoff(self._jitter), self._clock() + self._retry_secs
         may_be_done = False
@@ -345,12 +344,12 @@ class Gateway:
                 raise
             if isinstance(outcome, told.Answered):
                 return outcome.result
-            if isinstance(outcome, told.Dropped):  # a sign of typing, which may be missed
+            if isinstance(outcome, told.Dropped):  # only typing, which may be lost
                 return None
             refusal = refused_command(outcome)
             may_be_done = may_be_done or outcome.may_be_done
             delay = backoff.next_delay(refusal.retry_after_secs)
-            if isinstance(refusal, Unauthorized):  # it came as the token ended: the next one is on its way
+            if isinstance(refusal, Unauthorized):  # the token has expired
                 self._driver.renew_token()
                 if isinstance(command, Typing):
                     return None
@@ -384,7 +383,7 @@ class Gateway:
             answer.was_sent = self._machine.withdraw(ref)
 
     def _no_answer(self, command: AnyCommand, *, was_sent: bool) -> ApiError | OutcomeUnknown:
-        """Return the error of a command that has no answer: what ended the session, if it was never sent."""
+        """Return the error of an unanswered command: the end of the session if it was never sent, else OutcomeUnknown."""
         if isinstance(self._end, ApiError) and not was_sent:
             return self._end
         in_time = "no answer in time" if was_sent else "no connection in time"

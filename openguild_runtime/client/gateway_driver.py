@@ -1,4 +1,4 @@
-"""Moves bytes and time for the gateway's client machine: one task that sends and waits, one that reads the open connection."""
+"""Does the I/O of the core's `GatewayClient`: one task sends and waits for deadlines, one reads the open connection."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from openguild_runtime.client.transport import (
 
 
 class GatewayDriver:
-    """`heard` is called with every event but those that the driver carries out itself.
+    """Drives a `GatewayClient`. `heard` is called with every event that the driver does not handle itself.
 
-    `token(refused)` returns an access token other than `refused`. `has_room`: whether more may be read now.
+    `token(refused)` returns an access token other than `refused`. `has_room` tells whether to read more now.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class GatewayDriver:
         self._has_room = has_room
         self._token: str | None = None  # the one in use
         self._is_renewing = False
-        self._tasks: TaskGroup | None = None  # while it runs
+        self._tasks: TaskGroup | None = None  # set while it runs
         self._transport: ByteStream | None = None
         self._address: Address | None = None
         self._woken = anyio.Event()
@@ -58,16 +58,16 @@ class GatewayDriver:
         self._is_reading = True
 
     def wake(self) -> None:
-        """The machine has something to do: a command was given, or it was closed."""
+        """Let the driver run, after a command or after the machine was closed."""
         self._woken.set()
         self.made_room()
 
     def made_room(self) -> None:
-        """`has_room` may be true again."""
+        """Resume reading if `has_room` is true again."""
         self._more_room.set()
 
     async def run(self) -> None:
-        """Drive the machine until it has ended. Raises ApiError: the session has ended."""
+        """Drive the machine until it has ended. Raises ApiError when the session has ended."""
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -87,14 +87,14 @@ class GatewayDriver:
             await self._close_transport()
 
     async def _wait(self) -> None:
-        """Until there is something to do, or a deadline has come."""
+        """Wait until `wake` or the machine's deadline."""
         deadline = self._machine.next_deadline()
         with anyio.move_on_after(None if deadline is None else max(0.0, deadline - self._clock())):
             await self._woken.wait()
         self._woken = anyio.Event()
 
     async def _carry_out(self, tasks: TaskGroup) -> bool:
-        """Carry out what the machine wants; False: it has ended."""
+        """Perform the machine's events, and return False once it has ended."""
         while (event := self._machine.next_event()) is not None:
             match event:
                 case Connect():
@@ -143,10 +143,10 @@ class GatewayDriver:
             self._woken.set()
             if not data:
                 return
-            await anyio.lowlevel.checkpoint()  # the program has its turn even if the network is faster
+            await anyio.lowlevel.checkpoint()  # let the program run even if the network is faster
 
     async def _may_read(self, transport: ByteStream) -> bool:
-        """Wait until there is room for events. False: the connection is another one by now."""
+        """Wait until there is room for events. Return False if the connection has been replaced."""
         while self._transport is transport and self._machine.phase.brings_events and not self._has_room():
             self._is_reading = False
             self._more_room = anyio.Event()
@@ -175,14 +175,14 @@ class GatewayDriver:
 
     async def _close_transport(self) -> None:
         transport, self._transport = self._transport, None
-        self.made_room()  # a task that waits to read it gives up
+        self.made_room()  # ends a task that waits to read it
         if transport is not None:
             await close(transport)
 
     # --- the token -----------------------------------------------------------------------------------
 
     def renew_token(self) -> None:
-        """Get another token than the one in use, unless that is under way. The machine uses it from then on."""
+        """Get a new token in a task, unless one does so already, and pass it to the machine."""
         if not self._is_renewing and self._tasks is not None:
             self._is_renewing = True
             self._tasks.start_soon(self._renew_token)
@@ -194,7 +194,7 @@ class GatewayDriver:
         self._woken.set()
 
     async def _fresh_token(self, refused: str | None) -> str:
-        """Try until there is one. Raises ApiError: the session has ended."""
+        """Return a token, retried without limit. Raises ApiError when the session has ended."""
         backoff = Backoff(self._jitter)
         while True:
             try:
@@ -208,7 +208,7 @@ class GatewayDriver:
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what a group with one exception is about."""
+    """Unwrap groups that have a single exception."""
     inner = group.exceptions[0]
     if len(group.exceptions) > 1:
         return group

@@ -1,4 +1,4 @@
-"""Functions that a program has registered for kinds of events."""
+"""The registry of a program's event handlers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ log = logging.getLogger("openguild.client")
 
 
 class Handlers:
-    """Handlers by the type of event that they are for; a base type such as `LogEvent` is for all of its kinds."""
+    """Handlers by type of event. A handler for a base type such as `LogEvent` gets all of its subtypes."""
 
     def __init__(self) -> None:
         self._handlers: list[tuple[type[Event], Handler[Any]]] = []
 
     def on(self, kind: type[E]) -> Callable[[Handler[E]], Handler[E]]:
-        """Return a decorator that registers a handler for `kind`. Raises TypeError for what is no kind of event."""
+        """Return a decorator that registers a handler for `kind`. Raises TypeError if `kind` is not a subclass of Event."""
         given: object = kind
         if not (isinstance(given, type) and issubclass(given, Event)):
             raise TypeError(f"not a kind of event: {given!r}: write @client.on(MessagePosted)")
@@ -33,7 +33,7 @@ class Handlers:
         return register
 
     async def call(self, event: Event) -> None:
-        """Call the handlers of an event, in the order of registration. What one raises is logged; the others are called."""
+        """Call the handlers of an event, in the order of registration. Exceptions are logged, and the next handler is called."""
         for kind, handler in self._handlers:
             if isinstance(event, kind):
                 name = getattr(handler, "__name__", repr(handler))

@@ -1,4 +1,4 @@
-"""The events of guilds' logs and of one's own, as types, and the table from `event_type` to type (PROTOCOL 6.9, 6.10)."""
+"""The types of events in guild and user logs, and the table from `event_type` to type (PROTOCOL 6.9, 6.10)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GuildUpdated(LogEvent[contents.GuildUpdatedContent]):
 
 
 class GuildSuccessorSet(LogEvent[contents.GuildSuccessorSetContent]):
-    """An owner named the server that may go on with the guild if theirs is lost."""
+    """An owner named the server that may take over the guild if its own server is lost."""
 
 
 class GuildMoved(LogEvent[contents.GuildMovedContent]):
@@ -48,7 +48,7 @@ class GuildMoved(LogEvent[contents.GuildMovedContent]):
 
 
 class ChannelCreated(LogEvent[contents.ChannelCreatedContent]):
-    """A channel was created. The client follows it from its beginning."""
+    """A channel was created. The client follows it from the start."""
 
 
 class ChannelUpdated(LogEvent[contents.ChannelUpdatedContent]):
@@ -72,7 +72,7 @@ class MemberRoleSet(LogEvent[contents.MemberRoleSetContent]):
 
 
 class MemberTimedOut(LogEvent[contents.MemberTimedOutContent]):
-    """A member may only read for some time, or writes again."""
+    """A member was timed out and may only read for a while, or their time-out was ended."""
 
 
 class MemberLeft(LogEvent[contents.MemberLeftContent]):
@@ -166,7 +166,7 @@ EVENT_TYPES: dict[str, type[LogEvent[Any]]] = {
     "device.logged_in": DeviceLoggedIn,
     "device.logged_out": DeviceLoggedOut,
 }
-"""`event_type` -> its type here."""
+"""The type of each `event_type`."""
 
 
 def log_event(client: Messages, delivered: Delivered) -> LogEvent[Any]:
@@ -186,7 +186,7 @@ _presences = msgspec.json.Decoder(MemberPresence)
 
 
 def overheard_event(overheard: HintReceived) -> Event | None:
-    """Return what is in no log as its type; None for what a newer server says."""
+    """Return a typing or presence event, or None for a hint that this client does not know."""
     with suppress(msgspec.ValidationError):
         match overheard.kind:
             case "typing":

@@ -1,4 +1,4 @@
-"""The client's methods about messages. Each command is done exactly once: all attempts carry one key (PROTOCOL 7.5)."""
+"""The client's methods for messages. Each command is performed exactly once: all attempts have the same key (PROTOCOL 7.5)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from openguild_runtime.client.api import Api
 from openguild_runtime.client.transport import OutcomeUnknown, decode_answer
 
 T = TypeVar("T")
-_REF = 0  # given by whatever sends the command
+_REF = 0  # replaced when the command is sent
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
-    """The server's acknowledgement of a post: the event is durable."""
+    """The server's acknowledgement of a post, whose event is durable then."""
 
     sequence: int
     event_id: str
@@ -39,18 +39,18 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Messages(Api):
-    """Methods built on `carry_out`. All raise ApiError, when nothing was done, and OutcomeUnknown, when that is unknown."""
+    """Methods built on `carry_out`. All raise ApiError if nothing was done, and OutcomeUnknown if that is not known."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def user_id(self) -> str | None:
-        """The id of the user who is logged in."""
+        """The ID of the user who is logged in, or None."""
 
     @abstractmethod
     async def carry_out(self, command: AnyCommand) -> Any:
-        """Do a command exactly once and return its decoded result, None if it has none. A key is chosen if there is none."""
+        """Perform a command exactly once and return its decoded result, or None. A command without a key gets one."""
 
     async def post(
         self,
@@ -61,34 +61,34 @@ class Messages(Api):
         allowed_mentions: AllowedMentions | None = None,
         nonce: str | None = None,
     ) -> Posted:
-        """Store a message. After OutcomeUnknown post again with the exception's `nonce`.
+        """Post a message. After OutcomeUnknown, post again with the exception's `nonce`.
 
-        `nonce`, here and in `edit`: 1 to 64 visible ASCII characters, random by default. What has the same one is stored
-        once in a channel; with another text it raises Conflict (PROTOCOL 7.5).
+        `nonce`, also of `edit`, has 1 to 64 visible ASCII characters and is random by default. A nonce is stored once in a
+        channel; with another text it raises Conflict (PROTOCOL 7.5).
         """
         command = Post(_REF, channel_id, content=text, key=nonce, reply_to=reply_to, allowed_mentions=allowed_mentions)
         return _converted(await self.carry_out(command), Posted)
 
     async def edit(self, channel_id: str, message_id: str, text: str, *, nonce: str | None = None) -> ChangedMessage:
-        """Give one's own message another text. `message_id`: `Posted.event_id`, or of an event."""
+        """Change the text of the user's own message. `message_id` is `Posted.event_id`, or that of an event."""
         return await self._change(Edit(_REF, channel_id, event_id=message_id, content=text, key=nonce))
 
     async def redact(self, channel_id: str, message_id: str, reason: str | None = None) -> ChangedMessage:
-        """Take a message back: one's own, or as a moderator. Repeating it changes nothing."""
+        """Redact a message: the user's own, or as a moderator any. Idempotent."""
         return await self._change(Redact(_REF, channel_id, event_id=message_id, reason=reason))
 
     async def react(self, channel_id: str, message_id: str, emoji: str) -> ChangedMessage:
-        """Add an emoji to a message. Repeating it changes nothing."""
+        """Add an emoji to a message. Idempotent."""
         return await self._change(React(_REF, channel_id, event_id=message_id, emoji=emoji))
 
     async def unreact(self, channel_id: str, message_id: str, emoji: str) -> ChangedMessage:
-        """Take one's own emoji back. Repeating it changes nothing."""
+        """Remove the user's own emoji from a message. Idempotent."""
         return await self._change(React(_REF, channel_id, event_id=message_id, emoji=emoji, action="remove"))
 
     async def clear_reactions(
         self, channel_id: str, message_id: str, emoji: str | None = None, reason: str | None = None
     ) -> ChangedMessage:
-        """Take away the reactions of all users to a message, as a moderator: those with `emoji`, or all."""
+        """Remove all users' reactions with `emoji`, or all reactions, from a message, as a moderator."""
         query = _query({"emoji": emoji, "reason": reason})
         path = f"/channels/{channel_id}/events/{message_id}/reactions" + (f"?{query}" if query else "")
         return decode_answer((await self.send("DELETE", path, key=self.new_key())).body, ChangedMessage)
@@ -96,16 +96,17 @@ class Messages(Api):
     async def mark_read(self, channel_id: str, sequence: int | None = None) -> ReadPosition:
         """Move the read position to `sequence`, or to the newest event, and return it. It never moves back.
 
-        One is sent in a second, for all channels together, and of a channel only the newest: `note_read` does not wait.
+        The client sends one position a second, for all channels together, and only the newest of each channel. Use `note_read` if
+        the program need not wait.
         """
         return _converted(await self.carry_out(Read(_REF, channel_id, sequence=sequence)), ReadPosition)
 
     @abstractmethod
     def note_read(self, channel_id: str, sequence: int | None = None) -> None:
-        """Move the read position soon: over the gateway, when it is open. One that the server refuses is dropped."""
+        """Move the read position soon, over the gateway once it is open. A position that the server refuses is dropped."""
 
     async def typing(self, channel_id: str, preview: str | None = None) -> None:
-        """Tell the others that one is writing, and what, if `preview` is given."""
+        """Show the others that the user is typing, and the text `preview` if given."""
         await self.carry_out(Typing(_REF, channel_id, preview=preview))
 
     async def _change(self, command: AnyCommand) -> ChangedMessage:
@@ -114,11 +115,11 @@ class Messages(Api):
     # --- pins ----------------------------------------------------------------------------------------
 
     async def pin(self, channel_id: str, message_id: str) -> None:
-        """Pin a message, as a moderator. Repeating it changes nothing."""
+        """Pin a message, as a moderator. Idempotent."""
         await self.send("PUT", f"/channels/{channel_id}/pins/{message_id}", repeatable=True)
 
     async def unpin(self, channel_id: str, message_id: str) -> None:
-        """Unpin a message. Repeating it changes nothing."""
+        """Unpin a message, as a moderator. Idempotent."""
         await self.send("DELETE", f"/channels/{channel_id}/pins/{message_id}", repeatable=True)
 
     def pins(self, channel_id: str) -> AsyncIterator[Message]:
@@ -136,19 +137,19 @@ class Messages(Api):
         around: int | None = None,
         limit: int = DEFAULT_PAGE_EVENTS,
     ) -> list[Message]:
-        """Return a page of messages as they are now, oldest first: the newest, or before, after or around a sequence."""
+        """Return a page of messages in their current state, oldest first: the newest, or before, after or around a sequence."""
         bounds = {"before": before, "after": after, "around": around, "limit": limit}
         path = f"/channels/{channel_id}/messages?" + _query(bounds)
         return decode_answer((await self.send("GET", path)).body, list[Message])
 
     async def message_list(self, channel_id: str, user_id: str, *, limit: int = DEFAULT_PAGE_EVENTS) -> MessageList:
-        """Return the newest messages, to which the channel's events can be applied. `user_id`: the caller's."""
+        """Return the newest messages as a list to which the channel's events can be applied. `user_id` is the caller's."""
         answer = await self.send("GET", f"/channels/{channel_id}/messages?limit={limit}")
         page, head = decode_answer(answer.body, list[Message]), answer.header(LOG_HEAD.lower())
         return MessageList(user_id, page, int(head or 0))
 
     async def message(self, channel_id: str, message_id: str) -> Message:
-        """Return one message as it is now."""
+        """Return one message in its current state."""
         return decode_answer((await self.send("GET", f"/channels/{channel_id}/messages/{message_id}")).body, Message)
 
     async def versions(self, channel_id: str, message_id: str) -> list[TextVersion]:
@@ -167,7 +168,7 @@ class Messages(Api):
         has: str | None = None,
         limit: int | None = None,
     ) -> list[SearchResult]:
-        """Return messages with these words, newest first. The others narrow it: see `GET /search/messages` in docs/api.md."""
+        """Return messages with these words, newest first. For the other arguments see `GET /search/messages` in docs/api.md."""
         query = {
             "q": words, "in": in_, "from": from_, "before": before, "after": after, "has": has, "limit": limit
         }  # fmt: skip
@@ -184,7 +185,7 @@ class Messages(Api):
 
 def _query(members: dict[str, Any]) -> str:
     given = {name: value for name, value in members.items() if value is not None}
-    encoded(given)  # refuses text that cannot be sent
+    encoded(given)  # refuses invalid text
     return urlencode(given)
 
 

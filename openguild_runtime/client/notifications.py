@@ -1,4 +1,4 @@
-"""The messages of the notification stream as types (PROTOCOL 8.10)."""
+"""The types of messages on the notification stream (PROTOCOL 8.10)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openguild_runtime.client.subscription import decode_message
 
 
 class UnknownNotification(msgspec.Struct, frozen=True):
-    """A notification of a newer server, with all its members."""
+    """A notification of a kind that this client does not know, from a newer server, with all its members."""
 
     kind: str
     members: dict[str, Any]
@@ -33,7 +33,7 @@ _notifications = msgspec.json.Decoder[Any](NotificationFrame)
 
 
 def notification_of(payload: str) -> Notification:
-    """Return a notification as its type. Raises StreamEnded if it is no JSON object."""
+    """Decode a notification. Raises StreamEnded if it is not a JSON object."""
     try:
         notification: Notification = _notifications.decode(payload)
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""Sends the client's read positions; `ReadMarks` decides which and when."""
+"""Sends the client's read positions. The core's `ReadMarks` decides which and when."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class _Answer:
 
 
 class ReadMarker:
-    """Uses the gateway while it is open and the program keeps up, else `send` (`Client.send`).
+    """Sends positions over the gateway while it is open and the program keeps up, else with `send` (`Client.send`).
 
-    It has no task of its own: a caller that waits for an answer sends all due positions, also those of others.
+    It has no task: a caller that waits for an answer sends all due positions, including those of other callers.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ReadMarker:
         self._last_refusal: ApiError | None = None
 
     async def mark(self, channel_id: str, sequence: int | None, patience_secs: float) -> Any:
-        """Send a position, or a newer one of the channel, and return the answer. Raises ApiError, OutcomeUnknown."""
+        """Send a position, or a newer one of the same channel, and return the answer. Raises ApiError, OutcomeUnknown."""
         answer = _Answer()
         self._marks.add(channel_id, sequence, answer)
         self._last_refusal = None
@@ -63,12 +63,12 @@ class ReadMarker:
         return answer.result
 
     def note(self, channel_id: str, sequence: int | None) -> bool:
-        """Add a position for which nobody waits. Return whether `send_all` is to be called."""
+        """Add a position without waiting for its answer. Return whether the caller has to run `send_all`."""
         self._marks.add(channel_id, sequence)
         return not self._is_sending_all
 
     def forget(self) -> None:
-        """Drop the positions of a user who is logged in no longer."""
+        """Drop the positions of a user who has logged out. Waiting callers get NotLoggedIn."""
         for answer in self._marks.clear():
             answer.is_there, answer.failure = True, NotLoggedIn()
 
@@ -76,7 +76,7 @@ class ReadMarker:
         return self._last_refusal or OutcomeUnknown("no answer in time")
 
     async def send_all(self) -> None:
-        """Send over the gateway, until nothing waits or it is over."""
+        """Send until no positions are left or the gateway has ended."""
         self._is_sending_all = True
         try:
             await self._send_until(lambda: self._open_gateway() is None)
@@ -110,16 +110,16 @@ class ReadMarker:
         failure: ApiError | None = None
         answered: list[_Answer] | None = None
         try:
-            with suppress(OutcomeUnknown):  # it is sent again
+            with suppress(OutcomeUnknown):  # the position is sent again
                 result = await self._attempt(gateway, Read(0, mark.channel_id, sequence=mark.sequence))
                 answered = self._marks.answered()
         except ApiError as refusal:
             failure = refusal
             answered = self._marks.refused(refusal.status, refusal.retry_after_secs, self._clock())
-            if refusal.status in KEPT:  # else it is about one channel
+            if refusal.status in KEPT:  # else it concerns one channel
                 self._last_refusal = refusal
         finally:
-            if answered is None:  # also when this caller was cancelled: another one sends it
+            if answered is None:  # also if this caller was cancelled; another sends the position
                 self._marks.unanswered(self._clock())
         for answer in answered or ():
             answer.is_there, answer.result, answer.failure = True, result, failure

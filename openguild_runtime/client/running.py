@@ -1,4 +1,4 @@
-"""Runs a client as a whole program: calls its handlers, saves how far they are, reports on the log, ends in one line."""
+"""Runs a client as a program: calls its handlers, saves its positions, logs interruptions, and fails with one line."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from openguild_runtime.client.handlers import Handlers
 from openguild_runtime.client.subscription import StreamEnded
 from openguild_runtime.client.transport import OutcomeUnknown, TlsFailed
 
-SAVE_SECS = 1.0  # so long after an event its position is in the session file
-QUIET_SECS = 3.0  # a server that has not answered for so long is reported
+SAVE_SECS = 1.0  # how long after an event its position is saved
+QUIET_SECS = 3.0  # without an answer, until the server is reported
 
 log = logging.getLogger("openguild.client")
 
@@ -37,7 +37,7 @@ class Runnable(Protocol):
 
 
 class Reporter:
-    """Warns once that the server at `urls` cannot be reached. `wall()`: UTC seconds. `retry_secs`: how long it is tried."""
+    """Warns once that the server at `urls` cannot be reached. `wall()` is in UTC seconds, `retry_secs` the time of retries."""
 
     def __init__(self, urls: tuple[str, ...], wall: Callable[[], float], retry_secs: float) -> None:
         self._urls = ", ".join(urls)
@@ -46,7 +46,7 @@ class Reporter:
         self._is_done = False
 
     def warn(self, reason: str) -> None:
-        """Warn, the first time."""
+        """Warn, only once."""
         if not self._is_done:
             self._is_done = True
             until = time.strftime("%H:%M:%S", time.localtime(self._wall() + self._retry_secs))
@@ -54,7 +54,7 @@ class Reporter:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Warn also if it takes QUIET_SECS, and no more afterwards."""
+        """Warn also if the body takes QUIET_SECS, and never after it."""
         timer = asyncio.get_running_loop().call_later(QUIET_SECS, self.warn, "no answer yet")
         try:
             yield
@@ -64,7 +64,7 @@ class Reporter:
 
 
 async def dispatch(events: Gateway, handlers: Handlers, clock: Callable[[], float], save: Callable[[], None]) -> None:
-    """Call the handlers for each event, and `save` SAVE_SECS after the first event that is not saved."""
+    """Call the handlers for each event, and `save` SAVE_SECS after the first unsaved event."""
     save_at: float | None = None
     while True:
         event: Event | None = None
@@ -84,7 +84,7 @@ async def dispatch(events: Gateway, handlers: Handlers, clock: Callable[[], floa
 def run(
     client: Runnable, handlers: Handlers, reporter: Reporter, username: str, password: str, invites: Iterable[str]
 ) -> None:
-    """Run until Ctrl-C or SIGTERM. Raises SystemExit with one line: it cannot log in or join, or the session has ended."""
+    """Run until Ctrl-C or SIGTERM. Raises SystemExit with one line if it cannot log in or join, or when the session has ended."""
 
     async def main() -> None:
         with anyio.CancelScope() as scope, _on_terminate(scope.cancel):
@@ -105,7 +105,7 @@ def run(
 
 @contextmanager
 def _on_terminate(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM, where it can be caught: in the main thread, and not on Windows."""
+    """Call `stop` on SIGTERM, if it can be caught: in the main thread, not on Windows."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -136,7 +136,7 @@ def _report_interruptions(handlers: Handlers) -> None:
     @handlers.on(Interrupted)
     async def lost(event: Interrupted) -> None:
         nonlocal is_lost
-        if not is_lost and event.retry_secs is not None:  # else it is another token that is waited for
+        if not is_lost and event.retry_secs is not None:  # else it waits for a new token
             is_lost = True
             log.warning("no connection (%s), trying until there is one", event.reason)
 

@@ -50,10 +50,10 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 class Client(Messages):
     """A client of one service.
 
-    `urls`: addresses of the service. `retry_secs`: how long to retry a request before raising `OutcomeUnknown`.
-    `device_id`: the device that `login` uses, random by default. An account has one session per device: a login ends the
+    `urls` are addresses of the service, `retry_secs` is how long to retry a request before raising `OutcomeUnknown`.
+    `device_id` is the device that `login` uses, random by default. An account has one session per device, so a login ends the
     device's previous session. `on_session` is called with each new token pair, which replaces the previous pair.
-    `session_file`: keeps the session and its positions between runs of the program; protect it like a password.
+    `session_file` keeps the session and its positions between runs of the program; protect it like a password.
 
     `connect`, `sources` and `jitter` (returns a number in [0, 1)) are for tests and other transports.
     """
@@ -91,13 +91,13 @@ class Client(Messages):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close idle connections: what is asked later raises ClientClosed. Subscriptions are closed separately."""
+        """Close idle connections. Later calls raise ClientClosed. Subscriptions have to be closed separately."""
         await self._pool.aclose()
 
     # --- accounts ------------------------------------------------------------------------------------
 
     async def register(self, username: str, password: str) -> str:
-        """Create an account and return its user id. Raises ApiError, OutcomeUnknown."""
+        """Create an account and return its user ID. Raises ApiError, OutcomeUnknown."""
         body = {"username": username, "password": password}
         answer = await self.send("POST", "/users/register", body, authorized=False)
         return decode_answer(answer.body, Registered).user_id
@@ -105,7 +105,7 @@ class Client(Messages):
     async def login(self, username: str, password: str, device_id: str | None = None) -> None:
         """Log in as `device_id`, by default this client's. Ends the device's previous session.
 
-        Raises ApiError, OutcomeUnknown, and OSError where the session file cannot be written.
+        Raises ApiError, OutcomeUnknown, and OSError if the session file cannot be written.
         """
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
         answer = await self.send("POST", "/sessions/login", body, authorized=False, repeatable=True)
@@ -114,9 +114,9 @@ class Client(Messages):
     async def logout(self) -> None:
         """End the session on every replica. Raises ApiError, OutcomeUnknown.
 
-        Keeps the session unless the server has ended it or has refused it for good.
+        The session is kept if the server neither ended it nor permanently refused the request.
         """
-        async with self._refresh_lock:  # a refresh would replace the token that is revoked
+        async with self._refresh_lock:  # a concurrent refresh would replace the token to revoke
             if self.session is None:
                 return
             body = {"refresh_token": self.session.refresh_token}
@@ -131,11 +131,11 @@ class Client(Messages):
 
     @property
     def user_id(self) -> str | None:
-        """The id of the user who is logged in."""
+        """The ID of the user who is logged in, or None."""
         return unverified_user_id(self.session.access_token) if self.session is not None else None
 
     async def enter(self, username: str, password: str) -> None:
-        """Use the kept session if it is this user's and still good, else log in. Raises ApiError, OutcomeUnknown."""
+        """Use the kept session if it is valid and this user's, else log in. Raises ApiError, OutcomeUnknown."""
         if self.session is not None:
             try:
                 me = await self.request("GET", "/users/me")
@@ -173,9 +173,9 @@ class Client(Messages):
     # --- requests ------------------------------------------------------------------------------------
 
     async def request(self, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
-        """Send one request and return its JSON response, None if it is empty. Retries GET. Raises ApiError, OutcomeUnknown.
+        """Send one request and return its decoded JSON response, or None if it is empty. Raises ApiError, OutcomeUnknown.
 
-        `path`: as in docs/api.md, such as `/guilds`, percent-encoded. `body`: JSON's types or Structs.
+        GET requests are retried. `path` is as in docs/api.md, such as `/guilds`, percent-encoded. `body` has JSON types or Structs.
         """
         answer = await self.send(method, path, body, authorized=authorized)
         return decode_answer(answer.body, object) if answer.body else None
@@ -190,9 +190,9 @@ class Client(Messages):
         repeatable: bool | None = None,
         key: str | None = None,
     ) -> ClientResponse:
-        """Send one request and return its response with the headers. `repeatable`: it may be sent twice; by default GET.
+        """Send one request and return its response. A `repeatable` request may be sent twice; the default is GET requests only.
 
-        `key`: all attempts carry it, so that it is done exactly once; the route must take one (docs/api.md).
+        `key` is the idempotency key of all attempts, by which a route that accepts one (docs/api.md) is performed exactly once.
         """
         data = b"" if body is None else encoded(body)
         if key is not None:
@@ -201,25 +201,25 @@ class Client(Messages):
         return await self._send_with_retries(method, path, data, authorized=authorized, repeatable=repeatable)
 
     def new_key(self) -> str:
-        """Return a key for one request that is to be done once."""
+        """Return a new idempotency key, for one request."""
         return self.sources.random_bytes(KEY_BYTES).hex()
 
     async def carry_out(self, command: AnyCommand) -> Any:
-        """Do a command exactly once, over the gateway while it is open and the program keeps up, else over HTTP; return its result.
+        """Perform a command exactly once and return its result.
 
-        Raises ApiError (every attempt was refused, nothing was done) and OutcomeUnknown (an attempt got no response or a
-        5xx: repeat it with its `nonce`).
+        It is sent over the gateway while that is open and the program keeps up, else over HTTP. Raises ApiError (every attempt
+        was refused, nothing was done) and OutcomeUnknown (an attempt got no response or a 5xx: repeat it with its `nonce`).
         """
         if isinstance(command, Read):
             return await self._reads.mark(command.channel_id, command.sequence, self.retry_secs)
-        encoded(command)  # refuses text that cannot be sent
+        encoded(command)  # refuses invalid text
         command = keyed(command, self.sources.random_bytes)
         gateway = self._open_gateway
         if gateway is not None and not gateway.is_behind:
             return await gateway.carry_out(command)
         request = request_of(command, token="", request_id="", client_address="")
         path = request.path + (f"?{request.query}" if request.query else "")
-        if isinstance(command, Typing):  # it would come too late
+        if isinstance(command, Typing):  # a retry would be too late
             await self.send(request.method, path, msgspec.Raw(request.body), repeatable=False)
             return None
         answer = await self._send_once(request.method, path, request.body, key_of(command))
@@ -230,12 +230,12 @@ class Client(Messages):
         return self._gateway if self._gateway is not None and not self._gateway.is_over else None
 
     def note_read(self, channel_id: str, sequence: int | None = None) -> None:
-        """Move the read position soon: over the gateway, when it is open."""
+        """Move the read position soon, over the gateway once it is open."""
         if self._reads.note(channel_id, sequence) and self._open_gateway is not None:
             self._open_gateway.start(self._reads.send_all)
 
     async def _send_once(self, method: str, path: str, data: bytes, key: str | None) -> ClientResponse:
-        """Send until it is done. Raises ApiError, when every attempt was refused, and OutcomeUnknown with the key."""
+        """Send with retries. Raises ApiError if every attempt was refused, else OutcomeUnknown with the key."""
         unknown_outcomes: list[str] = []
         try:
             return await self._send_with_retries(
@@ -257,10 +257,10 @@ class Client(Messages):
         key: str | None = None,
         unknown_outcomes: list[str] | None = None,
     ) -> ClientResponse:
-        """Send until it succeeds, is refused, or `retry_secs` have passed.
+        """Send until the request succeeds, is refused, or `retry_secs` have passed.
 
-        `key`: the idempotency key of all attempts.
-        `unknown_outcomes` collects the reasons of attempts that the server may have carried out.
+        `key` is the idempotency key of all attempts. `unknown_outcomes` collects the reasons of attempts that the server may have
+        performed.
         """
         backoff = Backoff(self.jitter)
         deadline = self.sources.monotonic() + self.retry_secs
@@ -285,7 +285,7 @@ class Client(Messages):
                 reason = f"HTTP {response.status}"
             elif not repeatable:
                 raise OutcomeUnknown(reason)
-            elif ended_idle:  # once: the next one is fresh
+            elif ended_idle:  # at most once, because the next connection is new
                 self.on_retry(reason)
                 continue
             delay = backoff.next_delay(advised)
@@ -314,12 +314,12 @@ class Client(Messages):
         return self.session
 
     async def refresh(self, refused: str | None) -> None:
-        """Get a new token pair, once for concurrent callers. `refused`: the access token that the server rejected."""
+        """Get a new token pair, once for concurrent callers. `refused` is the access token that the server rejected."""
         async with self._refresh_lock:
             session = self.session
             if session is None or session.access_token != refused:
                 return
-            body = {"refresh_token": session.refresh_token}  # repeating a refresh has a grace (PROTOCOL 4.6.4)
+            body = {"refresh_token": session.refresh_token}  # a refresh may be repeated for a while (PROTOCOL 4.6.4)
             answer = await self.send("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
             self._store_session(answer, self._file.keep)
 
@@ -330,19 +330,19 @@ class Client(Messages):
         return self._handlers.on(kind)
 
     def run(self, username: str, password: str, *, invites: Iterable[str] = ()) -> None:
-        """Log in, join by `invites` (codes or links), and call the handlers for what happens, until Ctrl-C or SIGTERM.
+        """Log in, accept `invites` (codes or links), and call the handlers for events, until Ctrl-C or SIGTERM.
 
-        For programs that have no event loop of their own. What it cannot do ends the program with one line (SystemExit).
+        For programs without their own event loop. Failures end the program with one line (SystemExit).
         """
         urls = (self.urls,) if isinstance(self.urls, str) else self.urls
         self._reporter = running.Reporter(urls, self.sources.wall, self.retry_secs)
         running.run(self, self._handlers, self._reporter, username, password, invites)
 
     async def listen(self) -> None:
-        """Call the handlers for what happens, one event after the other, until cancelled.
+        """Call the handlers for events, one event after the other, until cancelled.
 
-        An event is handled when its handlers have returned; within a second the session file has its position.
-        Raises ApiError when the session has ended, and StreamEnded when the server will not have this client.
+        An event is handled when its handlers have returned; its position is in the session file within a second.
+        Raises ApiError when the session has ended, and StreamEnded when the server refuses this client.
         """
         async with self.gateway() as events:
             await running.dispatch(
@@ -351,10 +351,10 @@ class Client(Messages):
 
     @asynccontextmanager
     async def gateway(self, *, everything: bool = True) -> AsyncIterator[Gateway]:
-        """Open the gateway: an async iterator of events, which also carries the commands of this client while it is open.
+        """Open the gateway, an async iterator of events. While it is open, it also carries this client's commands.
 
-        Starts with what happens from now on, or behind the session's `positions`. `everything` False: only the logs that
-        `Gateway.follow` names. Raises RuntimeError if it is open already.
+        Events start after the session's `positions`, or from now on. If not `everything`, only logs passed to `Gateway.follow`
+        are followed. Raises RuntimeError if the gateway is open already.
         """
         if self._gateway is not None:
             raise RuntimeError("the gateway of this client is open")
@@ -381,12 +381,12 @@ class Client(Messages):
     def subscribe(self, channel_id: str, since: int | None = None, epoch: int | None = None) -> Subscription:
         """Return a subscription to one channel's events after `since`, in order and without repeats, across reconnects.
 
-        `since` is exclusive; None starts with the newest events. `epoch`: the `Subscription.state.epoch` stored with `since`.
+        `since` is exclusive; None starts with the newest events. `epoch` is the `Subscription.state.epoch` stored with `since`.
         """
         return self._subscription(StreamClient(channel_id, since, self.jitter, epoch))
 
     async def notifications(self) -> AsyncIterator[Notification]:
-        """Iterate over notifications for everything that the user may read (PROTOCOL 8.10), without replay."""
+        """Iterate over notifications from all channels and guilds that the user may read (PROTOCOL 8.10), without replay."""
         subscription = self._subscription(StreamClient(None, None, self.jitter))
         try:
             while True:

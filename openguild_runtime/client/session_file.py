@@ -1,4 +1,4 @@
-"""Keeps a session in a file of one's own, so that a program goes on where it stopped."""
+"""Keeps a session in a file, so that a program continues where it stopped."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ log = logging.getLogger("openguild.client")
 
 
 class SessionFile:
-    """`path`: readable by its owner alone, replaced as a whole. Without one (None) nothing is kept."""
+    """The file at `path`, readable by its owner only and replaced atomically. Without a path (None), nothing is kept."""
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._path = Path(path) if path is not None else None
         self._is_behind = False
 
     def load(self) -> Session | None:
-        """Return the session that was saved, None without one. Raises OSError, ValueError naming the file."""
+        """Return the saved session, or None. Raises OSError, and ValueError with the name of an invalid file."""
         if self._path is None or not self._path.exists():
             return None
         try:
@@ -30,7 +30,7 @@ class SessionFile:
             raise ValueError(f"{self._path} holds no session: delete it to log in again ({failure!r})") from failure
 
     def save(self, session: Session | None) -> None:
-        """Save a session; None deletes the file. Raises OSError with the name of the file."""
+        """Save a session, or delete the file for None. Raises OSError with the name of the file."""
         if self._path is None:
             return
         if session is None:
@@ -50,7 +50,7 @@ class SessionFile:
             raise OSError(failure.errno, failure.strerror, str(self._path)) from failure
 
     def keep(self, session: Session | None) -> None:
-        """Save a session while the program goes on: where that fails, warn once and leave it to the next time."""
+        """Save a session; if that fails, warn once and leave it to the next call."""
         try:
             self.save(session)
         except OSError as failure:

@@ -1,4 +1,4 @@
-"""A stream that reconnects by itself. `openguild_proto.client.StreamClient` makes the decisions."""
+"""A stream that reconnects automatically. `openguild_proto.client.StreamClient` makes the decisions."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from openguild_runtime.client.transport import (
 
 T = TypeVar("T")
 
-QUIET_SECS = 1.0  # a replay would have begun by then, so the channel is probably empty
-EMPTY_CHECK_SECS = 5.0  # timeout of that request; the stream is not read meanwhile
+QUIET_SECS = 1.0  # without events, after which the channel is probably empty
+EMPTY_CHECK_SECS = 5.0  # timeout of the request that checks this; the stream is not read meanwhile
 
 
 class StreamEnded(Exception):
-    """The stream has ended and reconnecting would not help. `code`: a close code (PROTOCOL 8.9) or an HTTP status.
+    """The stream has ended and reconnecting would not help. `code` is a close code (PROTOCOL 8.9) or an HTTP status.
 
-    `error`: with a status, the code of the refusal (PROTOCOL 3.6), such as "invalid_since".
+    `error` is the error code of an HTTP response (PROTOCOL 3.6), such as "invalid_since".
     """
 
     def __init__(self, code: int, reason: str, error: str | None = None) -> None:
@@ -52,7 +52,7 @@ class StreamEnded(Exception):
         self.error = error
 
     def __reduce__(self) -> tuple[type[StreamEnded], tuple[object, ...]]:
-        """Let it pass between processes."""
+        """Support pickling."""
         return type(self), (self.code, self.reason, self.error)
 
 
@@ -65,12 +65,12 @@ class ChannelEvent(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The text of a message; "" for other events."""
+        """The text of a message, or "" for other events."""
         return str(self.event.get("content", {}).get("content", ""))
 
 
 def decode_message(payload: str, kind: type[T]) -> T:
-    """Decode a message of a stream. Raises StreamEnded, because a reconnect would deliver the same message again."""
+    """Decode a message of a stream. Raises StreamEnded if it is invalid, since a reconnect would deliver the same message."""
     try:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.MsgspecError, RecursionError) as failure:
@@ -96,13 +96,13 @@ class Subscription:
         self._pool = replicas
         self._clock = clock
         self._get_token = token
-        self._token: str | None = None  # what the connection was opened with
-        self._refused_token: str | None = None  # what the server did not accept, until there is another
+        self._token: str | None = None  # the token of the connection
+        self._refused_token: str | None = None  # the last token that the server refused, until it is replaced
         self._transport: ByteStream | None = None
         self._address: Address | None = None
         self._ready: list[StreamEvent] = []
-        self._not_before = -math.inf  # no connect until then, however often the wait is cancelled
-        self._check_empty_at: float | None = None  # when to see whether the channel is empty
+        self._not_before = -math.inf  # no connect before, even if the wait is cancelled
+        self._check_empty_at: float | None = None  # when to check whether the channel is empty
         self._checked_empty = False
 
     def __aiter__(self) -> Subscription:
@@ -177,7 +177,7 @@ class Subscription:
                 await self._transport.send(self.state.data_to_send())
         except TRANSPORT_ERRORS as failure:
             self._ready.append(self.state.failed(describe_failure(failure), self._clock()))
-        except BaseException:  # cancelled within the handshake, which is then useless
+        except BaseException:  # cancelled within the handshake, which cannot be resumed
             self._ready.append(self.state.failed("cancelled while it connected", self._clock()))
             raise
 
@@ -210,7 +210,7 @@ class Subscription:
     async def _check_empty(self) -> None:
         """Start at position 0 if the log is empty, so that a disconnect before the first event loses nothing.
 
-        Runs once, when nothing was replayed. With any other response the server chooses where the stream begins.
+        Runs at most once, if nothing was replayed. After any other response, the server chooses where the stream begins.
         """
         self._checked_empty, self._check_empty_at = True, None
         path = f"/channels/{self.state.channel_id}/events?limit=1"

@@ -23,21 +23,21 @@ from openguild_proto.errors import ErrorCode
 
 
 class NotLoggedIn(Unauthorized, RuntimeError):
-    """A request needs a session, and there is none yet, or no longer: nothing was sent."""
+    """A request needs a session, and the client has none. Nothing was sent."""
 
     def __init__(self) -> None:
         spec = ErrorCode.UNAUTHORIZED.spec
         super().__init__(spec.status, spec.code, "log in first")
 
     def __reduce__(self) -> tuple[type[NotLoggedIn], tuple[object, ...]]:
-        """Let it pass between processes."""
+        """Support pickling."""
         return type(self), ()
 
 
 class OutcomeUnknown(Exception):
-    """It is unknown whether the server carried out the request: an attempt got no response, or a post got a 5xx.
+    """It is unknown whether the server performed the request: an attempt got no response, or a post got a 5xx.
 
-    `nonce`: of a post that may have been stored; post again with it. None for other requests.
+    `nonce` is that of a post that may have been stored; post again with it. It is None for other requests.
     """
 
     def __init__(self, reason: str, nonce: str | None = None) -> None:
@@ -46,14 +46,14 @@ class OutcomeUnknown(Exception):
 
 
 class ClientClosed(RuntimeError):
-    """The client was closed by this program: nothing was sent."""
+    """This program has closed the client. Nothing was sent."""
 
     def __init__(self) -> None:
         super().__init__("the client is closed: use another one")
 
 
 class TlsFailed(OSError):
-    """TLS does not begin: the port does not speak it, or the certificate is not trusted."""
+    """The TLS handshake failed: the port does not speak TLS, or the certificate is not trusted."""
 
 
 T = TypeVar("T")
@@ -69,9 +69,9 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
 
 RECEIVE_BYTES = 65_536
 ATTEMPT_SECS = 20.0
-# OpenSSL's names for an answer in plain text
+# OpenSSL's reasons for an answer without TLS
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
-AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # variables of OpenSSL
+AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # OpenSSL's environment variables
 OWN_AUTHORITY = "; name the file of an authority of your own in the variable SSL_CERT_FILE"
 
 
@@ -87,7 +87,7 @@ class Address:
     def of(cls, url: str) -> Address:
         """Parse `http://host:port` or `https://host`. Raises ValueError."""
         parts = urlsplit(url)
-        if "@" in parts.netloc:  # not repeated: it may be a password
+        if "@" in parts.netloc:  # not quoted, since it may contain a password
             raise ValueError("a server's address has no user: expected http://host:port, and the user in `login`")
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
             raise ValueError(f"not a server's address: {url!r}: expected http://host:port")
@@ -96,7 +96,7 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """The Host header's value."""
+        """The value of the Host header."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -108,7 +108,7 @@ TRANSPORT_ERRORS = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.Clos
 
 @lru_cache(maxsize=8)
 def _context(cafile: str | None, capath: str | None) -> ssl.SSLContext:
-    """Return a context that trusts the system's authorities, or those of the arguments. They take 0.2 s to read."""
+    """Return a context that trusts the system's authorities, or those of the arguments. Cached, because it takes 0.2 s."""
     del cafile, capath  # OpenSSL reads the variables itself
     return ssl.create_default_context()
 
@@ -116,8 +116,8 @@ def _context(cafile: str | None, capath: str | None) -> ssl.SSLContext:
 async def connect_tcp(address: Address) -> ByteStream:
     """Connect with TCP, and TLS if the address requires it. Raises OSError, TlsFailed.
 
-    Without TLS's own exchange at the end: HTTP and WebSocket say themselves where they end, and the exchange would read what
-    another task is reading (RFC 8446 6.1).
+    Connections end without TLS close alerts (RFC 8446 6.1): HTTP and WebSocket mark their ends themselves, and waiting for the
+    alert would read from a stream that another task may be reading.
     """
     if not address.tls:
         return await anyio.connect_tcp(address.host, address.port)
@@ -135,7 +135,7 @@ async def connect_tcp(address: Address) -> ByteStream:
 
 
 async def receive(stream: ByteStream) -> bytes:
-    """Return the next bytes, b"" at the end of the stream."""
+    """Return the next bytes, or b"" at the end of the stream."""
     try:
         return await stream.receive(RECEIVE_BYTES)
     except anyio.EndOfStream:
@@ -143,6 +143,7 @@ async def receive(stream: ByteStream) -> bytes:
 
 
 async def close(stream: ByteStream) -> None:
+    """Close a stream within a second. Failures of the transport are ignored."""
     with anyio.move_on_after(1, shield=True), suppress(*TRANSPORT_ERRORS):
         await stream.aclose()
 
@@ -172,6 +173,6 @@ def describe_failure(failure: BaseException) -> str:
         return str(shown)
     if isinstance(shown, anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream):
         return "the connection ended"
-    if isinstance(shown, TimeoutError) and not str(shown):  # anyio's, of this client's patience
+    if isinstance(shown, TimeoutError) and not str(shown):  # a timeout of this client
         return "no answer in time"
     return f"{type(shown).__name__}: {shown}"

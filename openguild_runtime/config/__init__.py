@@ -1,1 +1,1 @@
-"""The configuration: sections, layers, files and their faults."""
+"""The configuration: sections, layers, files and error texts."""

@@ -1,7 +1,7 @@
-"""The parameters of a database URL, behind its `?`. Errors are ValueError and never repeat a value.
+"""The parameters of a database URL, after its `?`. Errors are ValueError and never quote a value.
 
-libpq (pg_dump, psql) and the driver read the same URL, and libpq knows more parameters. Those without effect here are
-left out for the driver, which would send them to PostgreSQL as settings; those that cannot be kept to are refused.
+libpq (pg_dump, psql) and the driver read the same URL, and libpq has more parameters. The driver would send those to PostgreSQL
+as settings, so they are removed if they have no effect here, and refused if the driver cannot comply with them.
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
 
@@ -20,7 +20,7 @@ FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _PROVE = "drop it, and let sslmode=verify-full with sslrootcert prove the server"
 
-# Parameters that the driver reads, and the values that it takes where they are few.
+# Parameters of the driver, with the accepted values if these are few.
 _DRIVER: dict[str, tuple[str, ...]] = {
     "host": (), "port": (), "dbname": (), "database": (), "user": (), "password": (), "passfile": (), "service": (),
     "sslcert": (), "sslkey": (), "sslrootcert": (), "sslcrl": (), "sslpassword": (), "krbsrvname": (),
@@ -32,14 +32,14 @@ _DRIVER: dict[str, tuple[str, ...]] = {
     "gsslib": ("gssapi", "sspi"),
 }  # fmt: skip
 
-# Parameters that only libpq reads, without effect here: the server has its own timeouts and finds the primary, texts are UTF-8.
+# Parameters of libpq without effect here: the server has its own timeouts and finds the primary, and texts are UTF-8.
 _WITHOUT_EFFECT = frozenset({
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
     "client_encoding", "fallback_application_name", "load_balance_hosts", "sslcompression", "sslsni",
     "max_protocol_version",
 })  # fmt: skip
 
-# Parameters that the driver does not support: the values that ask for nothing, and the mend for others.
+# Parameters that the driver does not support: the values that change nothing, and the fix for others.
 _NOT_KEPT: dict[str, tuple[tuple[str, ...], str]] = {
     "channel_binding": (("disable", "prefer"), _PROVE),
     "require_auth": ((), _PROVE),
@@ -60,7 +60,7 @@ _NOT_KEPT: dict[str, tuple[tuple[str, ...], str]] = {
     "oauth_client_id": ((), "write a password"),
     "oauth_client_secret": ((), "write a password"),
     "oauth_scope": ((), "write a password"),
-    # of other programs, in URLs that hosts of databases show
+    # of other programs, in URLs that database providers show
     "ssl": (("false", "0"), "write sslmode=require"),
     "pgbouncer": (("false",), "drop it, and set database.statement_cache_size to 0"),
     "schema": ((), "write options=-csearch_path%3D and the schema"),
@@ -68,13 +68,13 @@ _NOT_KEPT: dict[str, tuple[tuple[str, ...], str]] = {
 
 _KNOWN = (*_DRIVER, *_WITHOUT_EFFECT, *_NOT_KEPT, "application_name", "options")
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(?:\.[A-Za-z_][A-Za-z0-9_$]*)*")
-_CLOSE = 0.85  # of a name that is a typing error
-# Settings of PostgreSQL whose names are close to parameters of libpq.
+_CLOSE = 0.85  # similarity of a misspelt name
+# PostgreSQL's settings with names similar to parameters of libpq.
 _NO_TYPING_ERRORS = frozenset({"tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count"})
 
 
 def driver_query(query: str) -> str:
-    """Return the query of a database URL as the driver takes it. Raises ValueError."""
+    """Return the query of a database URL for the driver. Raises ValueError."""
     kept, found = [], dict[str, str]()
     for field in filter(None, query.split("&")):
         name, equals, value = (unquote_plus(part) for part in field.partition("="))
@@ -94,7 +94,7 @@ def _is_kept(name: str, value: str) -> bool:
     if name in _NOT_KEPT:
         nothing, mend = _NOT_KEPT[name]
         if value not in nothing:
-            raise ValueError(f"its {name} cannot be kept to by this server; {mend}")
+            raise ValueError(f"its {name} is not supported by this server; {mend}")
         return False
     if name not in _KNOWN:
         _check_setting(name)
@@ -117,25 +117,25 @@ def _check(name: str, value: str) -> None:
 
 
 def _check_setting(name: str) -> None:
-    """Refuse a misspelt parameter. Whether a setting of that name exists PostgreSQL alone knows."""
+    """Raise ValueError for a misspelt parameter. Only PostgreSQL knows whether a setting exists."""
     close = difflib.get_close_matches(name.lower(), _KNOWN, n=1, cutoff=_CLOSE)
     if close and name.lower() not in _NO_TYPING_ERRORS:
         raise ValueError(f"has a parameter behind its ? that is not known; did you mean {close[0]}?")
 
 
 def parameters_of(url: str) -> dict[str, str]:
-    """Return the parameters of a database URL. The driver takes the last of several with one name, and no empty one."""
+    """Return the parameters of a database URL. Like the driver, uses the last one with a name and ignores empty ones."""
     fields = (field.partition("=") for field in url.partition("?")[2].split("&"))
     return {unquote_plus(name): unquote_plus(value) for name, _, value in fields if value}
 
 
 def settings_of(url: str) -> list[str]:
-    """Return the names of the parameters that go to PostgreSQL as settings of the session."""
+    """Return the names of the parameters that are sent to PostgreSQL as settings of the session."""
     return [name for name in parameters_of(url) if name not in _DRIVER]
 
 
 def files_of(url: str) -> Iterator[tuple[str, Path]]:
-    """Give the parameters that name files for TLS, and the files; none if the URL forbids TLS."""
+    """Yield the parameters for TLS files with their paths, or none if the URL disables TLS."""
     parameters = parameters_of(url)
     if parameters.get("sslmode") != "disable":
         yield from ((name, Path(parameters[name])) for name in FILES if name in parameters)

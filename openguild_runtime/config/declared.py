@@ -1,8 +1,8 @@
-"""Sections of the configuration as they are declared: what pydantic checks is made of the dataclass of each.
+"""Sections of the configuration: builds pydantic models from the dataclasses that declare them.
 
-A section is a frozen dataclass whose fields are marked with `Setting`; those that the core reads stand in
-openguild_proto/settings, the others in server_config.py. Names, defaults, bounds, meanings and what applies while serving
-are read from there, and listed nowhere else.
+A section is a frozen dataclass whose fields are marked with `Setting`. Sections of the core are in openguild_proto/settings,
+the others in server_config.py. They alone define the names, defaults, bounds and meanings of keys, and which of them can change
+at run time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 
 class Strict(BaseModel):
-    """Unknown keys are refused; nothing changes after the start."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Declared:
-    """Marks a field whose type is a section."""
+    """The mark of a field whose type is a section."""
 
     def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
         model = model_of(source)
@@ -45,30 +45,30 @@ class Declared:
 
 
 class ConfigKey(NamedTuple):
-    """One key: `name` with its section before it, such as `messaging.replay_window`."""
+    """A key. Its `name` includes the section, such as `messaging.replay_window`."""
 
     name: str
     field: FieldInfo
 
     @property
     def setting(self) -> Setting:
-        """Its marks."""
+        """The `Setting` of the key."""
         return next(mark for mark in self.field.metadata if isinstance(mark, Setting))
 
     @property
     def is_list(self) -> bool:
-        """Whether it takes several values."""
+        """Whether the key has a list of values."""
         return get_origin(self.field.annotation) is tuple
 
     @property
     def flag(self) -> str:
-        """Its flag on the command line; that of a list takes one entry."""
+        """The key's flag on the command line. The flag of a list takes one entry."""
         name = self.name.removesuffix("s") if self.is_list else self.name
         return "--" + name.replace(".", "-").replace("_", "-")
 
     @property
     def is_secret(self) -> bool:
-        """Whether its value is never shown."""
+        """Whether the value is a secret, which is never shown."""
         return _mentions(self.field.annotation, SecretStr)
 
 
@@ -76,7 +76,7 @@ _models: dict[type[Any], type[BaseModel]] = {}
 
 
 def model_of(section: type[Any]) -> type[BaseModel]:
-    """The pydantic model of a section; a model's is itself."""
+    """Return the pydantic model of a section. The model of a model is itself."""
     if issubclass(section, BaseModel):
         return section
     if section not in _models:
@@ -87,7 +87,7 @@ def model_of(section: type[Any]) -> type[BaseModel]:
 def _make_model(section: type[Any]) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     kinds = get_type_hints(section, include_extras=True)
-    for name in dict.fromkeys((*section.__annotations__, *kinds)):  # its own first, then what it inherits
+    for name in dict.fromkeys((*section.__annotations__, *kinds)):  # own fields first, then inherited ones
         kind = kinds[name]
         marks = getattr(kind, "__metadata__", ())
         if any(isinstance(mark, Setting) for mark in marks):
@@ -100,7 +100,7 @@ def _make_model(section: type[Any]) -> type[BaseModel]:
 
 
 def _rule(bounds: Meta, base: type) -> Any:
-    """pydantic's word for the core's bounds."""
+    """Return pydantic's rule for the bounds of the core."""
     named = {name: getattr(bounds, name) for name in ("gt", "ge", "lt", "le") if getattr(bounds, name) is not None}
     return Field(**named, allow_inf_nan=False) if base is float else Field(**named)
 
@@ -110,7 +110,7 @@ def _mentions(kind: Any, wanted: type) -> bool:
 
 
 def section_of(field: FieldInfo | None) -> type[Any] | None:
-    """The section that a field holds, or holds a list of; None: a value."""
+    """Return the section that is the type of a field or of its entries, or None for a value."""
     for kind in () if field is None else (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
             return kind
@@ -118,32 +118,32 @@ def section_of(field: FieldInfo | None) -> type[Any] | None:
 
 
 def is_section(value: Any) -> bool:
-    """Whether a value is a filled section."""
+    """Return whether a value is an instance of a section."""
     return isinstance(value, BaseModel) or dataclasses.is_dataclass(value)
 
 
 @functools.cache
 def keys_of(section: type[Any]) -> tuple[ConfigKey, ...]:
-    """Every key below a section or the whole."""
+    """Return all keys of a section, or of the whole configuration."""
     return tuple(_keys_of(section, ""))
 
 
 def _keys_of(section: type[Any], prefix: str) -> Iterator[ConfigKey]:
     for name, field in model_of(section).model_fields.items():
         inner = section_of(field)
-        if inner is not None and inner is field.annotation:  # and no list of them
+        if inner is not None and inner is field.annotation:  # not a list of sections
             yield from _keys_of(inner, f"{prefix}{name}.")
         else:
             yield ConfigKey(prefix + name, field)
 
 
 def values_of(section: Any) -> dict[str, Any]:
-    """The keys of a filled section, without its name before them, and their values."""
+    """Return the values of a section by key, without the section's name."""
     kind: type[Any] = type(section)
     return {name: getattr(section, name) for name in model_of(kind).model_fields}
 
 
 def checked(section: type[T], values: Mapping[str, Any]) -> T:
-    """A section filled with `values`. Raises pydantic's ValidationError."""
-    adapter: TypeAdapter[T] = TypeAdapter(Annotated[section, Declared()])  # type: ignore[arg-type]  # mypy takes no variable for a type
+    """Return a section with `values`. Raises pydantic's ValidationError."""
+    adapter: TypeAdapter[T] = TypeAdapter(Annotated[section, Declared()])  # type: ignore[arg-type]  # mypy wants a literal type
     return adapter.validate_python(values)

@@ -1,6 +1,6 @@
-"""Formats pydantic's finding about the configuration as one line: the key, the problem, the mend, where it is set.
+"""Formats pydantic's finding about the configuration as one line: the key, the problem, the fix, where it is set.
 
-Lines begin with the words of earlier releases where they had some: scripts look for them (PROTOCOL 13.2.1).
+Lines begin with the words of earlier releases if they had such an error, because scripts look for them (PROTOCOL 13.2.1).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from openguild_runtime.config.declared import ConfigKey, model_of, section_of
 from openguild_runtime.config.layers import nearest
 from openguild_runtime.config.values import EXAMPLE
 
-# The problem of a value of the wrong kind, and the mend.
+# The problem of a value of the wrong kind, and the fix.
 _KINDS = {
     "bool_parsing": "is neither true nor false; write one of the two",
     "bool_type": "is neither true nor false; write one of the two",
@@ -32,7 +32,7 @@ _KINDS = {
     "tuple_type": 'is not a list; write one, such as ["a", "b"]',
     "missing": "is not set; write it beside the others, or drop the entry",
 }
-_UNITS = {"secs": "seconds", "bytes": "bytes"}  # by the end of a key's name
+_UNITS = {"secs": "seconds", "bytes": "bytes"}  # by the last part of a key's name
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _SECTION = {"model_type", "model_attributes_type", "dict_type"}
 
@@ -40,7 +40,7 @@ _SECTION = {"model_type", "model_attributes_type", "dict_type"}
 def lines_of(
     failure: ValidationError, model: type, sources: Mapping[str, str], *, without_contradictions: bool = False
 ) -> list[str]:
-    """A line for each problem. `sources`: where each key that is set was set."""
+    """Return a line for each problem. `sources` tells where each key was set."""
     lines = []
     for problem in failure.errors(include_url=False, include_input=False):
         location = ".".join(str(part) for part in problem["loc"])
@@ -56,7 +56,7 @@ def lines_of(
 
 
 def in_words(failure: ValidationError, model: type) -> str:
-    """The first problem without its key, for a value that was given by itself: one of `model`, a section."""
+    """Return the first problem without its key, for a single value of `model`, a section."""
     problem = failure.errors(include_url=False, include_input=False)[0]
     location = ".".join(str(part) for part in problem["loc"])
     return _words(problem["type"], problem["msg"], problem.get("ctx", {}), location, model)
@@ -97,14 +97,14 @@ def _words(kind: str, message: str, context: Mapping[str, Any], location: str, m
 
 
 def _example(field: FieldInfo | None) -> str:
-    """A number that the key may have: its default."""
+    """Return an example of a number for the key: its default, or 10."""
     default = field.default if field is not None else None
     is_number = isinstance(default, int | float) and not isinstance(default, bool)
     return f"{default:g}" if is_number and default else "10"
 
 
 def _field(location: str, model: type) -> FieldInfo | None:
-    """Return the declaration of a dotted key; indices of lists lead into their entries."""
+    """Return the field of a dotted key. Indices of lists are skipped."""
     field: FieldInfo | None = None
     section: type | None = model
     for part in location.split("."):
@@ -116,7 +116,7 @@ def _field(location: str, model: type) -> FieldInfo | None:
 
 
 def allowed(key: ConfigKey) -> str:
-    """The range of a number, such as `at least 0 and at most 3600`; empty for other values."""
+    """Return the range of a number, such as `at least 0 and at most 3600`, or "" for other values."""
     return _range(key.field)
 
 
@@ -127,7 +127,7 @@ def _range(field: FieldInfo) -> str:
 
 
 def _set_by(keys: tuple[str, ...], sources: Mapping[str, str]) -> str:
-    """` (set by ...)`; of an entry of a list, where the list is set."""
+    """Return ` (set by ...)`, for an entry of a list where the list is set, or ""."""
     found = {key: sources[key] for key in keys if key in sources}
     for key in keys:
         if key not in found:

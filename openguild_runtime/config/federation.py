@@ -1,4 +1,4 @@
-"""`federation.*`: the keys of this server, which servers it has to do with, and how it reaches them (PROTOCOL 16)."""
+"""`federation.*`: the keys of this server, the other servers, and how to reach them (PROTOCOL 16)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLE = "https://chat.example.org"
 
 
 def _mode(value: Any) -> Any:
-    """YAML reads a bare `off` as false."""
+    """Return the mode in lower case, and `off` for False, because YAML reads an unquoted `off` as false."""
     if value is False:
         return "off"
     return value.lower() if isinstance(value, str) else value
@@ -57,7 +57,7 @@ ModeName = Literal["off", "pinned", "open"]
 
 
 class TrustedServer(Strict):
-    """One line of `federation.trusted_servers`."""
+    """An entry of `federation.trusted_servers`."""
 
     server_name: str = ""
     key_id: str = ""
@@ -73,25 +73,25 @@ class FederationSection(FederationSettings):
         Setting("`off`, `pinned` or `open`; without it `pinned` where servers are trusted", live=True, settable=False),
     ] = None  # fmt: skip
     signing_key: Annotated[Seed | None, Setting("the seed of the key that signs events and requests")] = None
-    key_id: Annotated[Text, Setting("the name of that key, never used for another one")] = "1"
+    key_id: Annotated[Text, Setting("the name of that key; never use it for another key")] = "1"
     previous_signing_key: Annotated[
-        Seed | None, Setting("the seed before it, for 7 days after a rotation: it vouches for the new key")
+        Seed | None, Setting("the former seed, for 7 days after a rotation: it vouches for the new key")
     ] = None
-    previous_key_id: Annotated[Text | None, Setting("the name of the key before it")] = None
+    previous_key_id: Annotated[Text | None, Setting("the name of the former key")] = None
     trusted_servers: Annotated[
         tuple[TrustedServer, ...], Setting("servers and their verifying keys", live=True, settable=False)
     ] = ()
-    base_url: Annotated[BaseUrl | None, Setting("where other servers reach this one; else https and `server_name`")] = (
-        None
-    )
+    base_url: Annotated[
+        BaseUrl | None, Setting("where other servers reach this one; default: https and `server_name`")
+    ] = None
     allowed_servers: Annotated[
         tuple[OtherServer, ...], Setting("servers that are trusted with whatever keys they publish", live=True, settable=False)
     ] = ()  # fmt: skip
     denied_servers: Annotated[
-        tuple[OtherServer, ...], Setting("servers that this one has nothing to do with", live=True, settable=False)
+        tuple[OtherServer, ...], Setting("servers with which this one does not federate", live=True, settable=False)
     ] = ()
     quarantined_servers: Annotated[
-        tuple[OtherServer, ...], Setting("servers of which nothing new is taken", live=True, settable=False)
+        tuple[OtherServer, ...], Setting("servers from which nothing new is accepted", live=True, settable=False)
     ] = ()
     take_guilds_from: Annotated[
         tuple[OtherServer, ...], Setting("servers that may move guilds to this one", live=True, settable=False)
@@ -99,8 +99,8 @@ class FederationSection(FederationSettings):
     owner_lost_after_secs: Annotated[
         Window,
         Setting(
-            "not having heard of a server for so long, its guilds may go on at their successors; with less than 180 "
-            "a living one may count as lost, for contacts are noted once a minute",
+            "after this time without contact to a server, the successors of its guilds may take over; below 180 a "
+            "running server may count as lost, because contacts are noted once a minute",
             live=True,
         ),
     ] = OWNER_LOST_SECS
@@ -116,7 +116,7 @@ class FederationSection(FederationSettings):
 
 
 def federation_contradictions(section: FederationSection, server_name: str) -> Iterator[Contradiction]:
-    """Yield where keys or servers do not fit together."""
+    """Yield the contradictions between keys of the section."""
     for index, server in enumerate(section.trusted_servers):
         for name in ("server_name", "key_id"):
             if not getattr(server, name).strip():
@@ -158,14 +158,14 @@ def _names(section: FederationSection, server_name: str) -> Iterator[tuple[str, 
 
 
 def mode_of(section: FederationSection) -> Mode:
-    """Return the mode: the one that is set, or what the trusted servers imply."""
+    """Return the configured mode, or else `pinned` if servers are trusted and `off` if not."""
     if section.mode is not None:
         return Mode(section.mode)
     return Mode.PINNED if section.trusted_servers else Mode.OFF
 
 
 def federation_policy(section: FederationSection, server_name: str) -> FederationPolicy:
-    """Return what the core reads."""
+    """Return the section's policy for the core."""
     pinned: dict[str, tuple[PublishedKey, ...]] = {}
     for server in section.trusted_servers:
         key = pinned_key(server.key_id.removeprefix("ed25519:"), parse_public(server.verifying_key))
@@ -190,7 +190,7 @@ def federation_policy(section: FederationSection, server_name: str) -> Federatio
 
 
 def make_signers(section: FederationSection, server_name: str) -> tuple[EventSigner, ...]:
-    """Return the signers of this server's keys, the current one first; none where there is no key."""
+    """Return the signers of this server's configured keys, the current one first."""
     given: tuple[tuple[SecretStr | None, str | None], ...] = (
         (section.signing_key, section.key_id),
         (section.previous_signing_key, section.previous_key_id),

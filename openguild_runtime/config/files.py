@@ -1,6 +1,6 @@
-"""Reads the configuration's files: TOML, YAML and JSON. What is wrong with one is one line: file, line, column, problem.
+"""Reads the configuration's files: TOML, YAML and JSON. An error is one line: file, line, column, problem.
 
-A parser's own words may repeat a value, which may be a secret: whatever they quote is left out.
+A parser's message may quote a value, which may be a secret, so quoted parts are left out.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 import yaml
 
 MAX_FILE_BYTES = 1024 * 1024
-MAX_DIGITS = 4_300  # of a number; Python reads no longer ones (sys.int_info)
+MAX_DIGITS = 4_300  # in a number: Python's limit (sys.int_info)
 
 _TOML_PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|\([^)]*\)")
-_MARKS = re.compile(r"'(<.*>|.{1,2})'")  # what a parser asks for, such as ']' and '<block end>'
+_MARKS = re.compile(r"'(<.*>|.{1,2})'")  # expected tokens, such as ']' and '<block end>'
 _LONG_NUMBER = re.compile(rf"\d[\d_]{{{MAX_DIGITS},}}")
 
 
 class BadFile(Exception):
-    """The problem of a file and the mend, without its name."""
+    """The problem of a file and the fix, without its name."""
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file of at most 1 MiB, with or without a byte order mark; line ends as they are. Raises BadFile."""
+    """Read a UTF-8 file of at most 1 MiB, with or without a byte order mark. Line ends are kept. Raises BadFile."""
     try:
         with path.open("rb") as file:
             if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
@@ -50,13 +50,13 @@ def read_text(path: Path) -> str:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The mapping of keys in a `.toml`, `.yaml` or `.json` file. Raises BadFile."""
+    """Return the mapping of keys in a `.toml`, `.yaml` or `.json` file. Raises BadFile."""
     text = read_text(path)
     try:
         content = _PARSERS[path.suffix](text)
     except RecursionError:
         raise BadFile(": is nested too deeply; write sections, keys and values") from None
-    except (ValueError, OverflowError):  # a number without end: the parsers do not say where
+    except (ValueError, OverflowError):  # a number with too many digits, whose position the parsers do not report
         long = _LONG_NUMBER.search(text)
         raise _at(text, long.start() if long else 0, "a value that cannot be read") from None
     if not isinstance(content, dict):
@@ -81,12 +81,12 @@ def _parse_json(text: str) -> Any:
     except json.JSONDecodeError as fault:
         raise _bad(fault.lineno, fault.colno, fault.msg.removesuffix(" at").removesuffix(" starting")) from None
     except _Repeated:
-        _parse_yaml(text.replace("\t", " "))  # the same to YAML, whose parser knows where a key stands
+        _parse_yaml(text.replace("\t", " "))  # read as YAML, whose parser reports the position
         raise BadFile(": a key stands twice in one section; keep one of them") from None
 
 
 class _Repeated(Exception):
-    """A name stands twice in one JSON object."""
+    """A JSON object has a name twice."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, and says where a value stands that is none of its kind."""
+    """Refuses duplicate keys, and reports the position of invalid values."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()
@@ -118,7 +118,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _decimal(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """YAML 1.1 reads 1:30 as 90 and 010 as 8."""
+    """Return a number, and refuse those that are not decimal: YAML 1.1 reads 1:30 as 90 and 010 as 8."""
     if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
         raise yaml.MarkedYAMLError(problem="a number that is not decimal", problem_mark=node.start_mark)
     return loader.construct_yaml_int(node) if node.tag.endswith("int") else loader.construct_yaml_float(node)
@@ -137,7 +137,7 @@ def _parse_yaml(text: str) -> Any:
         mark = fault.problem_mark or fault.context_mark
         problem = fault.problem or fault.context or "not YAML"
         raise _bad(mark.line + 1 if mark else 1, mark.column + 1 if mark else 1, problem) from None
-    return {} if content is None else content  # nothing but comments
+    return {} if content is None else content  # empty, or only comments
 
 
 _PARSERS = {".toml": _parse_toml, ".yaml": _parse_yaml, ".json": _parse_json}
@@ -151,4 +151,4 @@ def _at(text: str, offset: int, problem: str) -> BadFile:
 def _bad(line: int, column: int, problem: str) -> BadFile:
     shown = _QUOTED.sub(lambda quoted: quoted[0] if _MARKS.fullmatch(quoted[0]) else "...", problem)
     words = " ".join(shown.split())
-    return BadFile(f", line {line}, column {column}: {words[:1].lower()}{words[1:]}; mend the syntax there")
+    return BadFile(f", line {line}, column {column}: {words[:1].lower()}{words[1:]}; correct the syntax there")

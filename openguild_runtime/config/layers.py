@@ -1,7 +1,7 @@
-"""The layers under the configuration: files, environment, flags, merged into one nested dict.
+"""The layers of the configuration, files, environment and flags, merged into one nested dict.
 
-Done here and not by pydantic-settings, which cannot read indexed lists from the environment (PROTOCOL 11.4.2), refuse an
-unknown environment name, or follow `*_FILE` for secrets.
+pydantic-settings is not used, because it cannot read indexed lists from the environment (PROTOCOL 11.4.2), refuse unknown
+environment names, or read secrets from `*_FILE`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ FALLBACKS = {
     "MEDIA_ACCESS_KEY": "media.access_key",
     "MEDIA_SECRET_KEY": "media.secret_key",
 }
-BROUGHT = frozenset({"database_url", "nats.url"})  # by an embedded server
-MAX_INDEX_DIGITS = 4  # of a list in the environment
-MAX_COMPARED_CHARS = 100  # of a misspelt key
+BROUGHT = frozenset({"database_url", "nats.url"})  # set by an embedded server itself
+MAX_INDEX_DIGITS = 4  # for a list in the environment
+MAX_COMPARED_CHARS = 100  # for suggestions for a misspelt key
 _NUMBER = re.compile(r"\s*[-+]?[0-9.][0-9._eE]*\s*")
-STEMS = ("server", "server.local")  # in `config/`, the second over the first
+STEMS = ("server", "server.local")  # in `config/`; the second overrides the first
 READ_SUFFIXES = (".toml", ".yaml", ".json")
 REFUSED_SUFFIXES = (".ini", ".ron", ".json5", ".yml")
 
 
 class ConfigError(Exception):
-    """A line for each fault: the key, the problem of its value, how to mend it. Never holds a secret.
+    """A line for each fault: the key, the problem of its value, and the fix. Never contains a secret.
 
-    As a text it is one line, the first.
+    The text is the first line, with the number of the others.
     """
 
     def __init__(self, *lines: str) -> None:
-        """Characters that cannot be printed, such as a line's end within a key of a file, are escaped."""
+        """Escape unprintable characters, such as a line break in a key of a file."""
         self.lines = tuple(
             "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in lines
         )
@@ -53,40 +53,40 @@ class ConfigError(Exception):
 
 
 class Problems:
-    """Gathers ConfigErrors, so that all faults are told at once."""
+    """Collects ConfigErrors, so that all faults are reported at once."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note a ConfigError of this block, and go on behind it."""
+        """Collect a ConfigError of the block, and continue after the block."""
         try:
             yield
         except ConfigError as problem:
             self.lines += problem.lines
 
     def raise_all(self) -> None:
-        """Raise ConfigError, unless there was none."""
+        """Raise a ConfigError with all collected lines, if there are any."""
         if self.lines:
             raise ConfigError(*dict.fromkeys(self.lines))
 
 
 def nearest(key: str, model: type) -> str:
-    """A hint for a misspelt key, such as `; did you mean messaging.replay_window?`."""
+    """Return a hint for an unknown key, such as `; did you mean messaging.replay_window?`."""
     known = [key.name for key in keys_of(model)]
     sections = {name.rpartition(".")[0] for name in known} - {""}
     bare = key.removeprefix("server.")
     if key == "server" or (bare != key and bare in {*known, *sections}):
         return "; the keys stand at the top level, without `server` before them"
-    if key in known:  # within quotes, as a name with a dot
+    if key in known:  # quoted in a file, as a name with a dot
         return f"; write {key.rpartition('.')[2]} into the section {key.rpartition('.')[0]}"
     close = difflib.get_close_matches(key.lower()[:MAX_COMPARED_CHARS], [*known, *sorted(sections)], n=1)
     return f"; did you mean {close[0]}?" if close else "; `openguild-server config dump` lists the keys"
 
 
 class Collected(NamedTuple):
-    """`values`: nested, as the model takes them. `sources`: for each dotted key that is set, who has set it."""
+    """The merged layers: nested `values` for the model, and in `sources`, by dotted key, where each was set."""
 
     values: dict[str, Any]
     sources: dict[str, str]
@@ -95,7 +95,7 @@ class Collected(NamedTuple):
 def collect(
     flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type, problems: Problems
 ) -> Collected:
-    """Merge all layers. Notes unreadable files, numbers in quotes and unknown environment names; they are left out."""
+    """Merge all layers. Unreadable files, quoted numbers and unknown environment names are added to `problems` and left out."""
     collected = Collected({}, {})
     plain = {key.name for key in keys_of(model) if key.field.annotation in (int, float)}
     for stem in STEMS:
@@ -112,7 +112,7 @@ def collect(
 
 
 def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> str | None:
-    """`log_format` as asked for, also where what stands beside it is wrong. None: nobody asked, or it cannot be read."""
+    """Return the configured `log_format` even if other keys are invalid, or None if it is not set or cannot be read."""
     asked = flags.get("log_format") or next(
         (text for name, text in environ.items() if text and name.upper() == f"{PREFIX}LOG_FORMAT"), None
     )
@@ -125,20 +125,20 @@ def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], direc
 
 
 def overridden_names(environ: Mapping[str, str]) -> list[str]:
-    """Environment names that set something, for the start-up log; values are never shown."""
+    """Return the environment names that set keys, for the start-up log. Values are never shown."""
     return sorted(
         name for name, text in environ.items() if text and (name.upper().startswith(PREFIX) or name in FALLBACKS)
     )
 
 
 def ignored_names(environ: Mapping[str, str]) -> list[str]:
-    """Fall-back names that an embedded server does not follow: it brings its own of both."""
+    """Return the fallback names that are set but that an embedded server ignores, because it sets these keys itself."""
     names = (variant for name, key in FALLBACKS.items() if key in BROUGHT for variant in (name, f"{name}_FILE"))
     return [name for name in names if environ.get(name)]
 
 
 def _fall_back(collected: Collected, environ: Mapping[str, str]) -> None:
-    """`DATABASE_URL` and its like count where no layer has set the key."""
+    """Apply FALLBACKS such as `DATABASE_URL` to keys that no layer has set."""
     embedded = _is_on(collected.values.get("embedded"))
     for name, key in FALLBACKS.items():
         if key in collected.sources or (embedded and key in BROUGHT):
@@ -153,7 +153,7 @@ def _fall_back(collected: Collected, environ: Mapping[str, str]) -> None:
 def _is_on(value: Any) -> bool:
     try:
         return TypeAdapter(bool).validate_python(value)
-    except ValidationError:  # the model says what is wrong with it
+    except ValidationError:  # the model reports the problem
         return False
 
 
@@ -169,7 +169,7 @@ def _read_files(collected: Collected, directory: Path, stem: str, numbers: set[s
             )
     for suffix in READ_SUFFIXES:
         path = directory / f"{stem}{suffix}"
-        if not os.path.lexists(path):  # a link that leads nowhere is there, and refused
+        if not os.path.lexists(path):  # a broken link counts as a file, and is refused
             continue
         with problems.noting():
             _read(collected, path, numbers, problems)
@@ -187,12 +187,12 @@ def _read(collected: Collected, path: Path, numbers: set[str], problems: Problem
             for key in _take_quoted(content, numbers)
         ]
         _merge(collected, collected.values, content, source)
-    except RecursionError:  # a YAML anchor that holds itself
+    except RecursionError:  # a recursive YAML anchor
         raise ConfigError(f"failed to build configuration: {path}: holds a section within itself; cut it") from None
 
 
 def _take_quoted(content: dict[Any, Any], numbers: set[str], prefix: str = "") -> list[str]:
-    """Remove the numbers that are texts, and return their keys. In the environment every value is a text."""
+    """Remove quoted numbers and return their keys. Only for files: in the environment all values are strings."""
     found = []
     for name, value in list(content.items()):
         key = f"{prefix}{name}"
@@ -205,7 +205,7 @@ def _take_quoted(content: dict[Any, Any], numbers: set[str], prefix: str = "") -
 
 
 def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], source: str, prefix: str = "") -> None:
-    """A section is merged, anything else replaced. Raises ConfigError where a key is both."""
+    """Merge `more`: sections are merged, values replaced. Raises ConfigError if a key is a section and a value."""
     for name, value in more.items():
         key = f"{prefix}{name}"
         former = into.get(name)
@@ -234,7 +234,7 @@ def _from_environment(collected: Collected, environ: Mapping[str, str], model: t
     spelt = {key.name.replace(".", "_"): key.name for key in keys}
     for name in sorted(environ):
         with problems.noting():
-            if not (name.upper().startswith(PREFIX) and environ[name]):  # an empty one counts as unset
+            if not (name.upper().startswith(PREFIX) and environ[name]):  # an empty value counts as unset
                 _refuse_single_underscores(name, environ[name], spelt)
                 continue
             key, text = name[len(PREFIX) :].lower().replace("__", "."), environ[name]
@@ -260,7 +260,10 @@ def _from_environment(collected: Collected, environ: Mapping[str, str], model: t
 
 
 def _refuse_single_underscores(name: str, text: str, spelt: Mapping[str, str]) -> None:
-    """`OPENGUILD_SERVER_PORT=9000` would be without effect. Kubernetes sets `OPENGUILD_SERVER_PORT=tcp://...` for a Service."""
+    """Raise ConfigError for names such as `OPENGUILD_SERVER_PORT=9000`, which would have no effect.
+
+    Kubernetes sets `OPENGUILD_SERVER_PORT=tcp://...` for a Service, which is ignored.
+    """
     stem = PREFIX.removesuffix("_")
     key = spelt.get(name[len(stem) :].lower().replace("__", "_")) if name.upper().startswith(stem) else None
     if key is not None and text and not text.startswith(("tcp://", "udp://")):
@@ -282,7 +285,7 @@ def _put_indexed(entries: dict[int, Any], name: str, rest: str, text: str) -> No
 
 
 def _put_list(collected: Collected, key: str, entries: dict[int, Any], whole: str | None) -> None:
-    """A list by index, whole and from 0; `whole`: the name that sets it by commas."""
+    """Set a list given by index, which must have all entries from 0. `whole` is a name that sets the whole list too."""
     name = PREFIX + key.upper().replace(".", "__")
     if whole is not None:
         raise ConfigError(
@@ -307,7 +310,7 @@ def _from_file(name: str, path: str | None) -> str | None:
 
 
 def _put(collected: Collected, key: str, value: Any, source: str) -> None:
-    """One key of the environment or the command line, where bytes that are not UTF-8 are lone surrogates."""
+    """Set a key of the environment or the command line. Raises ConfigError for invalid UTF-8, which are lone surrogates there."""
     if any("\ud800" <= sign <= "\udfff" for sign in str(value)):
         raise ConfigError(f"failed to build configuration: {key}: is not UTF-8; write it as UTF-8 (set by {source})")
     *parents, last = key.split(".")

@@ -1,4 +1,4 @@
-"""`nats.url` and `nats.credentials_file`: what may stand in them. Errors are ValueError and never repeat a value."""
+"""Parses `nats.url` and `nats.credentials_file`. Errors are ValueError and never quote a value."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ SCHEMES = ("nats", "tls")
 EXAMPLE = "nats://host:4222"
 LIST_EXAMPLE = "nats://a:4222,nats://b:4222"
 DEFAULT_PORT = 4222
-MAX_SERVERS = 64  # ours
-MAX_CREDENTIALS_BYTES = 64 * 1024  # ours: a JWT with thousands of permissions
+MAX_SERVERS = 64  # an arbitrary bound
+MAX_CREDENTIALS_BYTES = 64 * 1024  # enough for a JWT with thousands of permissions
 
 _BETWEEN = re.compile(
     r",(?=\s{0,16}[A-Za-z][A-Za-z0-9+.-]{0,15}://)"
-)  # a comma before a scheme: others are a password's
+)  # only a comma before a scheme, since a password may contain commas
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._~-]+))(?::(?P<port>[0-9]{1,5}))?")
 _JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s*\n\s*[\w-]+\.[\w-]+\.[\w-]+\s*\n")
 _SEED = re.compile(r"-----BEGIN USER NKEY SEED-----\s*\n\s*(SU[A-Z2-7]+)\s*\n")
 
 
 class NatsServer(NamedTuple):
-    """One server and how to log in there. `host` as in a URL: an IPv6 address is in brackets."""
+    """A server and its login. `host` is as in a URL, with an IPv6 address in brackets."""
 
     host: str
     port: int
@@ -37,20 +37,20 @@ class NatsServer(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Without user, password and token."""
+        """The URL without user, password and token."""
         return f"{'tls' if self.tls else 'nats'}://{self.name}"
 
     @property
     def name(self) -> str:
-        """For the log."""
+        """The name for the log."""
         return f"{self.host}:{self.port}"
 
     def __repr__(self) -> str:
-        return f"<NATS server {self.name}>"  # a traceback shows it
+        return f"<NATS server {self.name}>"  # without secrets, since tracebacks may show it
 
 
 def parse_servers(text: str) -> tuple[NatsServer, ...]:
-    """One URL or several, by commas."""
+    """Parse one URL, or several separated by commas."""
     parts = [part.strip() for part in _BETWEEN.split(text)]
     if len(parts) > MAX_SERVERS:
         raise ValueError(f"names more than {MAX_SERVERS} servers; drop some")
@@ -103,7 +103,7 @@ def _host_and_port(place: str) -> tuple[str, int]:
 
 
 def _with_login(server: NatsServer, userinfo: str) -> NatsServer:
-    """`user:password@`, or `token@`; both percent-encoded (RFC 3986 3.2.1)."""
+    """Add the login of `user:password@` or `token@`, which are percent-encoded (RFC 3986 3.2.1)."""
     user, colon, password = userinfo.partition(":")
     try:
         user, password = unquote(user, errors="strict"), unquote(password, errors="strict")
@@ -119,7 +119,7 @@ def _with_login(server: NatsServer, userinfo: str) -> NatsServer:
 
 
 def read_credentials(path: Path) -> str:
-    """The text of a .creds file as it stands now. Raises OSError too."""
+    """Read and check a .creds file. Raises ValueError and OSError."""
     with path.open("rb") as file:
         text = file.read(MAX_CREDENTIALS_BYTES).decode("ascii")
     _check_credentials(text)
@@ -127,7 +127,7 @@ def read_credentials(path: Path) -> str:
 
 
 def _check_credentials(text: str) -> None:
-    """nats-py would read one without a JWT for ever."""
+    """Check for JWT and seed. Without a JWT, nats-py would read the file forever."""
     if _JWT.search(text) is None:
         raise ValueError("holds no NATS USER JWT")
     seed = _SEED.search(text)
@@ -135,5 +135,5 @@ def _check_credentials(text: str) -> None:
         raise ValueError("holds no USER NKEY SEED")
     try:
         nkeys.from_seed(bytearray(seed[1].encode())).wipe()
-    except Exception:  # nkeys, binascii and nacl each raise their own
+    except Exception:  # of nkeys, binascii or nacl
         raise ValueError("holds a USER NKEY SEED that is none") from None

@@ -1,8 +1,8 @@
-"""The configuration: every key (docs/configuration.md), its default, its check, and what is wrong with several together.
+"""The configuration: every key (docs/configuration.md) with its default and its check, and contradictions between keys.
 
-Layers, later wins: defaults, `config/server.{toml,yaml,json}`, `config/server.local.*`, environment, flags
-(layers.py). pydantic checks the result; a key that is not here is refused by name. The sections that the core reads
-stand in openguild_proto/settings/sections.py.
+The layers, of which later ones win, are defaults, `config/server.{toml,yaml,json}`, `config/server.local.*`, environment and
+flags (layers.py). pydantic checks the result and refuses unknown keys. The sections of the core are in
+openguild_proto/settings/sections.py.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = ["ServerConfig", "load", "split_address"]
 
 HIDDEN = "***"
 MLS_CIPHERSUITE = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
-MAX_EMBEDDED_CONNECTIONS = 1_000  # of all workers' pools
+MAX_EMBEDDED_CONNECTIONS = 1_000  # of the pools of all workers
 
 
 def _pool_size(value: int) -> int:
@@ -74,7 +74,7 @@ def _pool_size(value: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSection:
-    """`metrics.*`: whether there are any, a listener of their own, and how long a rendered text is served."""
+    """`metrics.*`: whether metrics are served, by which listener, and how long a rendered text is reused."""
 
     enabled: Annotated[bool, Setting("whether to serve `/metrics`")] = True
     bind_addr: Annotated[Address | None, Setting("address and port of a separate listener for `/metrics`")] = None
@@ -83,14 +83,16 @@ class MetricsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class CorsSection:
-    """`cors.*`: whose pages may read answers and open streams."""
+    """`cors.*`: the origins whose pages may read responses and open streams."""
 
-    allowed_origins: Annotated[tuple[Origin, ...], Setting("whose pages may read answers; empty: anybody's")] = ()
+    allowed_origins: Annotated[
+        tuple[Origin, ...], Setting("origins whose pages may read responses; empty: any origin")
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlsSection:
-    """`mls.*`: checked, and not served yet (PROTOCOL 13.3)."""
+    """`mls.*`: validated, but without effect yet (PROTOCOL 13.3)."""
 
     enabled: Annotated[bool, Setting("checked, and not served yet")] = False
     ciphersuite: Annotated[str, Setting("the cipher suite of groups")] = MLS_CIPHERSUITE
@@ -99,7 +101,7 @@ class MlsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionSection(SessionSettings):
-    """`session.*`: the keys of tokens, and what the core reads."""
+    """`session.*`: the keys of tokens, and the settings of the core."""
 
     signing_key: Annotated[
         Seed | None,
@@ -120,7 +122,7 @@ class NatsSection:
     ] = None
     credentials_file: Annotated[FilePath | None, Setting("a .creds file of NATS")] = None
     ca_file: Annotated[FilePath | None, Setting("PEM file with the authorities of its certificates")] = None
-    cert_file: Annotated[FilePath | None, Setting("PEM file with this server's certificate, which NATS may want")] = (
+    cert_file: Annotated[FilePath | None, Setting("PEM file with this server's certificate, if NATS requires one")] = (
         None
     )
     key_file: Annotated[FilePath | None, Setting("PEM file with the key of `cert_file`, without a password")] = None
@@ -147,14 +149,14 @@ class DatabaseSection:
     """`database.*`: connections to PostgreSQL, and how long a statement may take."""
 
     pool_size: Annotated[
-        int, Meta(le=500), AfterValidator(_pool_size), Setting("maximum of connections of one process")
+        int, Meta(le=500), AfterValidator(_pool_size), Setting("maximum number of connections of one process")
     ] = 10
     statement_timeout_secs: Annotated[PositiveSeconds, Setting("maximum time of a statement")] = 10
     statement_cache_size: Annotated[
         int, Meta(ge=0, le=MAX_STATEMENTS), Setting("prepared statements of a connection; 0 behind PgBouncer")
     ] = 100
     replica_urls: Annotated[
-        tuple[DatabaseUrl, ...], Setting("streaming standbys of `database_url`, each with a pool of its own, for reads")
+        tuple[DatabaseUrl, ...], Setting("streaming standbys of `database_url` for reads, each with its own pool")
     ] = ()
     replica_wait_secs: Annotated[
         PositiveSeconds,
@@ -166,12 +168,12 @@ class DatabaseSection:
 class TracingSection:
     """`tracing.*`: the collector of spans."""
 
-    otlp_endpoint: Annotated[HttpUrl | None, Setting("the collector that spans go to, over HTTP")] = None
+    otlp_endpoint: Annotated[HttpUrl | None, Setting("the collector that receives spans, over HTTP")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaSection:
-    """Read for the sake of existing deployments; media storage comes later (PROTOCOL 13.2.4)."""
+    """`media.*`: accepted for existing deployments, but without effect yet (PROTOCOL 13.2.4)."""
 
     endpoint: Annotated[HttpUrl | None, Setting("read, and not used yet")] = None
     bucket: Annotated[Text | None, Setting("read, and not used yet")] = None
@@ -180,9 +182,9 @@ class MediaSection:
 
 
 class ServerConfig(Strict):
-    """The whole. `storage` None until `--embedded` or `database_url` or `storage: memory` decides it (PROTOCOL 11.4.4)."""
+    """The whole configuration. Unless `storage` is set, `embedded` or `database_url` decides on it (PROTOCOL 11.4.4)."""
 
-    bind_addr: Annotated[Address | None, Setting("address and port to listen on; wins over `host` and `port`")] = None
+    bind_addr: Annotated[Address | None, Setting("address and port to listen on; overrides `host` and `port`")] = None
     host: Annotated[Ip, Setting("IP address to listen on")] = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
     port: Annotated[int, Number, Field(ge=0, le=65_535), Setting("port to listen on; 0: any free one")] = 8080
     server_name: Annotated[ServerName, Setting("the name by which users and other servers know this one")] = "localhost"
@@ -191,13 +193,13 @@ class ServerConfig(Strict):
     )
     database_url: Annotated[DatabaseUrl | None, Setting("URL of the PostgreSQL database")] = None
     storage: Annotated[
-        Literal["postgres", "memory"] | None, Setting("`postgres`, or `memory`: everything is lost at the end")
+        Literal["postgres", "memory"] | None, Setting("`postgres`, or `memory`: all data is lost at exit")
     ] = None
     embedded: Annotated[bool, Setting("run a private PostgreSQL and NATS under `data_dir`")] = False
     data_dir: Annotated[FilePath, Setting("directory with the data of the private servers")] = Path("data")
     admin_socket: Annotated[FilePath | None, Setting("Unix socket for `openguild-server admin`")] = None
     workers: Annotated[int, Number, Field(gt=0, le=64), Setting("number of processes that serve")] = 1
-    trusted_proxies: Annotated[tuple[Network, ...], Setting("whose `X-Forwarded-For` is believed")] = ()
+    trusted_proxies: Annotated[tuple[Network, ...], Setting("proxies whose `X-Forwarded-For` is trusted")] = ()
     metrics: Annotated[MetricsSection, Declared()] = MetricsSection()
     cors: Annotated[CorsSection, Declared()] = CorsSection()
     messaging: Annotated[MessagingSettings, Declared()] = MessagingSettings()
@@ -298,11 +300,11 @@ class ServerConfig(Strict):
         return split_address(self.bind_addr) if self.bind_addr is not None else (self.host, self.port)
 
     def shown(self) -> dict[str, Any]:
-        """Every key and its value for people to read; a secret that is set is `***`."""
+        """Return all keys with their values for display, secrets as `***`."""
         return dict(_flat(self, ""))
 
     def not_default(self) -> list[dict[str, Any]]:
-        """Return what differs in `shown` from a server without any configuration, by section."""
+        """Return the keys and values of `shown` that differ from the defaults, one dict for each section."""
         default = ServerConfig().shown()
         sections: dict[str, dict[str, Any]] = {}
         for key, value in self.shown().items():
@@ -312,13 +314,13 @@ class ServerConfig(Strict):
 
     @property
     def admin_path(self) -> Path | None:
-        """The path of the admin socket; an embedded server has one in its data directory."""
+        """The path of the admin socket, for an embedded server by default in its data directory, or None."""
         if self.admin_socket is not None or not self.embedded:
             return self.admin_socket
         return (self.data_dir / "admin.sock").absolute()
 
     def settings(self, version: str) -> Settings:
-        """The settings that operations read."""
+        """Return the settings for operations."""
         return Settings(
             server_name=self.server_name,
             version=version,
@@ -333,7 +335,7 @@ class ServerConfig(Strict):
         )
 
     def key_ring(self) -> KeyRing:
-        """The token keys; `session.signing_key` must be set."""
+        """Return the token keys. Raises ConfigError if `session.signing_key` is not set."""
         if self.session.signing_key is None:
             raise ConfigError(
                 "session.signing_key: is not set: run `openguild-server keygen` and set it, the same on every replica"
@@ -363,12 +365,12 @@ def _shown_item(item: Any) -> Any:
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> ServerConfig:
-    """Collect the layers and check the result. Raises ConfigError: for each fault key, problem, mend; never a secret."""
+    """Collect the layers and check the result. Raises ConfigError: for each fault key, problem, fix; never a secret."""
     problems = Problems()
     collected = collect(flags, environ, directory, ServerConfig, problems)
     try:
         config = ServerConfig.model_validate(collected.values)
-    except ValidationError as failure:  # what contradicts a layer that could not be read is not known
+    except ValidationError as failure:  # contradictions are not reported if a layer could not be read
         problems.lines += lines_of(
             failure, ServerConfig, collected.sources, without_contradictions=bool(problems.lines)
         )

@@ -1,6 +1,6 @@
-"""Types of the configuration's values, with their checks. A check's text says what is wrong and the mend.
+"""Types of the configuration's values, with their checks. A check's text names the problem and the fix.
 
-The texts never repeat a value: it may be a secret. faults.py puts the key before them.
+Texts never quote a value, which may be a secret. faults.py prepends the key.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from openguild_runtime.config.nats_servers import parse_servers
 
 DATABASE_EXAMPLE = "postgresql://user:password@host:5432/database"
 HTTP_EXAMPLE = "http://host:4318"
-EXAMPLE = "{example}"  # of the key, as faults.py fills it in
+EXAMPLE = "{example}"  # replaced by faults.py with an example for the key
 MAX_SERVER_NAME_CHARS = 255
 
-MAX_STATEMENTS = 10_000  # prepared ones that one connection remembers
+MAX_STATEMENTS = 10_000  # prepared statements of one connection
 MAX_NUMBER_BITS = 64
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%~-]*)(?::(?P<port>[0-9]{1,5}))?")
@@ -34,7 +34,7 @@ _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port`. Raises ValueError."""
+    """Split `host:port` or `[v6]:port`. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()):
         raise ValueError("expected host:port, such as 127.0.0.1:8080 or [::1]:8080")
@@ -42,7 +42,7 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def check_url(text: str, schemes: tuple[str, ...], example: str, *, many_hosts: bool = False) -> str:
-    """The query of a URL that has one of the schemes, host names and sound ports. Raises ValueError."""
+    """Check that a URL has one of the schemes, valid hosts and ports, and return its query. Raises ValueError."""
     scheme, separator, rest = text.partition("://")
     if separator and scheme.strip() in schemes and re.search(r"[\s\x00-\x1f\x7f]", text):
         raise ValueError(f"has a space or a line break, at its end perhaps; write it without, as {example}")
@@ -65,23 +65,23 @@ def check_url(text: str, schemes: tuple[str, ...], example: str, *, many_hosts: 
 
 
 def without_userinfo(text: str) -> str:
-    """User and password of a URL as `***`."""
+    """Return a URL with `***` in place of user and password."""
     return _USERINFO.sub("***@", text)
 
 
 def _database_url(value: SecretStr) -> SecretStr:
-    """The URL as the driver takes it."""
+    """Check a database URL, and return it for the driver."""
     text = value.get_secret_value()
     query = check_url(text, ("postgresql", "postgres"), DATABASE_EXAMPLE, many_hosts=True)
     address = text.partition("?")[0]
-    if "#" in text or "@" in address.partition("://")[2].partition("/")[2]:  # a host that is the begin of a password
+    if "#" in text or "@" in address.partition("://")[2].partition("/")[2]:  # part of a password taken for the host
         raise ValueError(f"has # or, behind its host, @; write it as {DATABASE_EXAMPLE} ({ENCODED})")
     query = driver_query(query)
     return SecretStr(address + (f"?{query}" if query else ""))
 
 
 def _nats_urls(value: Any) -> Any:
-    """A list of texts as one text."""
+    """Join a list of URLs with commas."""
     if not isinstance(value, list | tuple):
         return value
     texts = [text for text in value if isinstance(text, str)]
@@ -175,7 +175,7 @@ def _path(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """`true` is the number 1 to Python and to nobody else; no bound is near a number of more than 64 bits."""
+    """Refuse booleans, which are numbers in Python, and numbers of more than 64 bits."""
     if isinstance(value, bool):
         raise ValueError("is not a number; write one without quotes")  # noqa: TRY004 - pydantic takes ValueError
     if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:

@@ -14,13 +14,16 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from openguild_proto.effects import Overloaded
 
 MAX_CONCURRENT = 2  # each takes 19 MiB and tens of milliseconds of a core
-MAX_WAITING = 64  # a second or two of work; beyond it Overloaded
+MAX_WAITING = 64  # one or two seconds of work
 
 T = TypeVar("T")
 
 
 class PasswordHasher:
-    """Hashes with the parameters of PROTOCOL 4.1.3: v19, m=19456 KiB, t=2, p=1. Raises Overloaded if `waiting` are queued."""
+    """Hashes with the parameters of PROTOCOL 4.1.3: v19, m=19456 KiB, t=2, p=1.
+
+    Methods raise Overloaded if `waiting` calls are queued already.
+    """
 
     def __init__(self, concurrent: int = MAX_CONCURRENT, waiting: int = MAX_WAITING) -> None:
         self._argon2 = Argon2(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
@@ -46,7 +49,7 @@ class PasswordHasher:
         return await self._run(self._argon2.hash, password)
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Return whether the password matches; False for None, at the same cost."""
+        """Return whether the password matches. A hash of None never matches, but takes the same time."""
         matches = await self._run(self._verify, password_hash or self._dummy, password)
         return matches and password_hash is not None
 

@@ -1,7 +1,4 @@
-"""Drives an operation's generator, and performs each effect that it yields.
-
-All effects of a request share one deadline.
-"""
+"""Runs the generator of an operation and performs each effect that it yields. The effects of a request share one deadline."""
 
 from __future__ import annotations
 
@@ -44,22 +41,22 @@ log = structlog.get_logger("openguild.operations")
 
 
 class Servers(Protocol):
-    """Connections to other servers. Every method raises PeerUnavailable."""
+    """Requests to other servers. Every method except `start_absorbing` raises PeerUnavailable."""
 
     async def ask(self, effect: AskPeer) -> PeerAnswer:
-        """Send a signed request, and return an answer whose signature is good."""
+        """Send a signed request, and return the answer, whose signature is verified."""
 
     async def discover(self, effect: Discover) -> Peer:
-        """Read where a server is reached and its keys, and store both."""
+        """Fetch and store the address and the keys of a server."""
 
     async def fetch(self, effect: Fetch) -> Fetched:
         """Send an unsigned GET."""
 
     async def exchange(self, effect: Exchange) -> Exchanged:
-        """Sign and send a request."""
+        """Sign and send a request, and return the answer."""
 
     def start_absorbing(self, effect: StartAbsorbing) -> None:
-        """Begin to store a log anew; raises nothing."""
+        """Start to store a log with its history, in the background. Raises nothing."""
 
 
 class Performer:
@@ -99,10 +96,11 @@ class Performer:
         deadline: float = math.inf,
         effect: Effect[Any] | None = None,
     ) -> T:
-        """Drive `operation` of the request `request_id` to its end, and return its result. `effect`: what it has asked for already.
+        """Run `operation` to its end and return its result. `effect` is the effect that a begun operation has yielded.
 
-        Failures of effects are thrown into it; uncaught ones propagate. An effect that runs at `deadline` (as
-        `anyio.current_time`) is cancelled, and it and all later ones fail as unavailable; its outcome is unknown.
+        Failures of effects are thrown into the operation; those that it does not catch are raised. At `deadline` (in the time
+        of `anyio.current_time`) the running effect is cancelled, with an unknown outcome. It and all later effects then fail
+        with StorageUnavailable, or Overloaded for passwords.
         """
         try:
             if effect is None:
@@ -213,4 +211,4 @@ class Performer:
 
 
 PERFORMERS = collect(Performer)
-"""The method of each effect of the process."""
+"""The methods that perform effects outside of the store, by effect."""

@@ -1,4 +1,4 @@
-"""A private PostgreSQL and a private NATS from wheels, for `--embedded` and for tests. Needs no system packages."""
+"""A private PostgreSQL and a private NATS from wheels, for `--embedded` and for tests. They need no system packages."""
 
 from openguild_runtime.embedded.nats import EmbeddedNats
 from openguild_runtime.embedded.postgres import EmbeddedPostgres, running_url

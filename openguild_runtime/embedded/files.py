@@ -30,13 +30,13 @@ def is_taken(port: int) -> bool:
 
 
 def drop_large_log(path: Path, limit_bytes: int = 4 * 1024 * 1024) -> None:
-    """Remove the log if it is larger than `limit_bytes`. Call it before a start."""
+    """Remove the log if it is larger than `limit_bytes`. To be called before a start."""
     if path.exists() and path.stat().st_size > limit_bytes:
         path.unlink()
 
 
 def read_lines(path: Path, since: int = 0) -> list[str]:
-    """Return the file's lines from the byte `since` on; none if the file is missing."""
+    """Return the file's lines from byte `since` on, or no lines if the file is missing."""
     try:
         with path.open("rb") as file:
             file.seek(since)
@@ -52,7 +52,7 @@ def is_full(directory: Path) -> bool:
 
 
 def missing_capabilities(needed: dict[str, int]) -> list[str]:
-    """Return the capabilities (name: number) that this process lacks; none on systems without capabilities."""
+    """Return those of the capabilities (name: number) that this process lacks, or none on systems without capabilities."""
     for line in read_lines(Path("/proc/self/status")):
         name, _, value = line.partition(":")
         if name == "CapEff":

@@ -1,7 +1,7 @@
-"""The guard: the parent process of a private PostgreSQL or NATS, which stops the program when the server is gone.
+"""The guard: the parent process of a private PostgreSQL or NATS, which stops that program when the server is gone.
 
-Runs as a script (`python -I -S guard.py`) with the standard library only. `server.py` talks to it over its standard input
-and output:
+It runs as a script (`python -I -S guard.py`) with the standard library only. `server.py` communicates with it over its standard
+input and output:
 
 - first line in: the job as JSON (`Job` in server.py); later lines: `stop` (an orderly stop) or `kill` (SIGKILL);
 - lines out: `started PID`, then `exited CODE`; or `failed TEXT`.
@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 KILL_AFTER_SECS = 15.0  # for an orderly stop, before SIGKILL
-LOCK_WAIT_SECS = 20.0  # for the guard of a killed server, which may still be stopping its program
+LOCK_WAIT_SECS = 20.0  # the guard of a killed server may still be stopping its program
 
 DIRECTORY = "{directory}"  # placeholder in the job's arguments for the path of the program's directory
 
@@ -87,7 +87,7 @@ def _locking_copy(copy: str | None) -> Iterator[None]:
 
 
 def _supervise(pid: int, waker: int, stop_signal: int) -> int:
-    """Carry out the server's commands until the program exits. Return its exit code, negative for a signal."""
+    """Perform the server's commands until the program exits. Return its exit code, negative for a signal."""
     watched = [0, waker]
     deadline: float | None = None
     while True:
@@ -159,10 +159,10 @@ def _exec_program(job: dict[str, Any], guard: int) -> NoReturn:
 
 
 def _drop_privileges(job: dict[str, Any]) -> None:
-    """Switch to the job's account, if it names one, and drop every capability for good. Raises OSError."""
+    """Switch to the job's account, if it has one, and drop every capability permanently. Raises OSError."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # needs CAP_SETPCAP; without it NO_NEW_PRIVS is sufficient
-            for capability in range(MAX_CAPABILITIES):  # until the first that this kernel does not know
+            for capability in range(MAX_CAPABILITIES):  # until the first that the kernel does not support
                 _prctl(PR_CAPBSET_DROP, capability)
     if job["uid"] is not None:
         try:

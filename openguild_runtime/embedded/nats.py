@@ -48,7 +48,7 @@ class EmbeddedNats(EmbeddedServer):
         return self._make_job(self._programs, self._programs.parts[0], *arguments)
 
     def _is_ready(self) -> bool:
-        """Whether it sends its INFO line to a new connection."""
+        """Return whether it sends its INFO line to a new connection."""
         try:
             with socket.create_connection(("127.0.0.1", self._port), timeout=1.0) as probe:
                 return probe.recv(5) == b"INFO "

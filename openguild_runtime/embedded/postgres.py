@@ -85,7 +85,7 @@ class EmbeddedPostgres(EmbeddedServer):
             self._set_new_password()
 
     def restart_with_new_password(self) -> None:
-        """Restart with a new password, when the stored one is wrong. Keeps data and port. Raises EmbeddedError."""
+        """Restart with a new password, after the stored one was refused. Keeps data and port. Raises EmbeddedError."""
         self._end_guard(b"stop")
         try:
             self._set_new_password()
@@ -94,7 +94,7 @@ class EmbeddedPostgres(EmbeddedServer):
             raise data_dir_error(self._root, failure) from failure
 
     def _set_new_password(self) -> None:
-        """Give the role a new password while PostgreSQL does not run. A crash leaves no stored password, so it is repeated."""
+        """Set a new password of the role while PostgreSQL does not run. Storing it comes last, so that a crash repeats this."""
         self._password = new_password()
         self._run_statements(self._directory, f"ALTER ROLE {ROLE} PASSWORD '{self._password}'\n")
         self._save_password(self._password)
@@ -190,10 +190,10 @@ class EmbeddedPostgres(EmbeddedServer):
             )
 
     def _clean_up_after_crash(self) -> None:
-        """Stop PostgreSQL processes that a killed server left, and remove postmaster.pid.
+        """Stop PostgreSQL processes left by a killed server, and remove postmaster.pid.
 
-        PostgreSQL would not start if that file is invalid or if its pid now belongs to another program. This server holds
-        the lock and no guard is left, so any PostgreSQL that runs in this directory is an orphan.
+        PostgreSQL does not start if that file is invalid or if its pid belongs to another program. This server holds the lock,
+        and no guard is left, so any PostgreSQL that runs in this directory is an orphan.
         """
         if sys.platform != "linux":
             return  # PostgreSQL does its own check
@@ -215,7 +215,7 @@ class EmbeddedPostgres(EmbeddedServer):
         (self._directory / PID_FILE).unlink(missing_ok=True)
 
     def _launch(self) -> None:
-        """Retry while backends of a killed PostgreSQL still hold its shared memory."""
+        """Start the program, with retries while backends of a killed PostgreSQL still hold its shared memory."""
         deadline = time.monotonic() + START_LIMIT_SECS
         while True:
             try:
@@ -242,9 +242,9 @@ def _read_pid_file(directory: Path) -> _PidFile | None:
 
 
 def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | None:
-    """Return the URL of the PostgreSQL that another process of this user runs in `data_dir`; None if none does.
+    """Return the URL of the PostgreSQL that another process of this user runs in `data_dir`, or None if none runs.
 
-    Waits for one that starts or stops. Raises EmbeddedError if it does not answer or belongs to another user.
+    Waits while one starts or stops. Raises EmbeddedError if it does not answer or belongs to another user.
     """
     root = data_dir.absolute()
     directory = root / EmbeddedPostgres.name

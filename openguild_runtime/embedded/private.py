@@ -41,7 +41,7 @@ STABLE_SECS = 10.0  # a server that lived this long is restarted at once
 MAX_BACKOFF_SECS = 5.0
 MAX_FAILURES = 5  # in a row
 MIN_CONNECTIONS = 200
-OTHER_CONNECTIONS = 20  # for commands beside the server, and those that PostgreSQL reserves
+OTHER_CONNECTIONS = 20  # for commands, and those that PostgreSQL reserves
 
 NO_TLS = "?sslmode=disable"  # loopback; otherwise asyncpg looks for certificates in HOME, which may be unreadable
 
@@ -56,7 +56,7 @@ class _ManagedServer:
         self._work: asyncio.Future[None] | None = None
 
     async def run(self, work: Callable[[], None]) -> None:
-        """Run `work()` on a thread after the previous call. Raises what it raises. Cancellation does not stop the thread."""
+        """Run `work()` on a thread after the previous call, and raise its exception. Cancellation does not stop the thread."""
         if self._work is not None:
             await asyncio.wait({self._work})
         self._work = start_thread(work)
@@ -100,7 +100,7 @@ async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None
 
 
 async def _keep_running(kept: _ManagedServer) -> None:
-    """Restart the server whenever it exits, until cancelled: at once if it was stable, else with backoff. Raises EmbeddedError."""
+    """Restart the server whenever it exits, until cancelled: at once after STABLE_SECS, else with backoff. Raises EmbeddedError."""
     server = kept.server
     failures, started, problem = 0, time.monotonic(), "it ends soon after each start"
     while True:
@@ -123,9 +123,9 @@ async def _keep_running(kept: _ManagedServer) -> None:
 
 
 def with_running_database(config: ServerConfig) -> ServerConfig:
-    """Return a configuration for a command: if a server runs on the data directory, with that server's database.
+    """Return the configuration for a command, with the database of the server that runs on the data directory, if any.
 
-    Raises EmbeddedError. Blocks while a server is starting there.
+    Blocks while a server is starting there. Raises EmbeddedError.
     """
     url = running_url(config.data_dir) if config.embedded else None
     if url is None:
@@ -143,9 +143,9 @@ def complete_config(config: ServerConfig, database_url: str, nats_url: str) -> S
 
 
 def load_or_create_signing_key(data_dir: Path) -> str:
-    """Return the key in `<data_dir>/signing.key`; create it on first use, readable by its owner only. Raises EmbeddedError.
+    """Return the key in `<data_dir>/signing.key`, created on first use, readable by its owner only. Raises EmbeddedError.
 
-    Replaces an empty file. Keeps any other invalid file, because the operator may still have the right key.
+    An empty file is replaced. Any other invalid file is kept, because the operator may still have the right key.
     """
     path = data_dir / "signing.key"
     try:
@@ -170,7 +170,7 @@ def load_or_create_signing_key(data_dir: Path) -> str:
 
 
 async def _migrate(postgres: EmbeddedPostgres) -> None:
-    """Migrate the schema. Replace the password if PostgreSQL refuses it, as after copying only a part of the data."""
+    """Migrate the schema. First replace the password if PostgreSQL refuses it, for example after a partial copy of the data."""
     try:
         await (await asyncpg.connect(postgres.url + NO_TLS)).close()
     except asyncpg.InvalidPasswordError:

@@ -1,8 +1,8 @@
-"""The programs of the wheels, in a place where a private server's account can run them.
+"""The programs of the wheels, at a location where a private server's account can run them.
 
 Started as root, a private server runs as another account, which cannot run programs below a closed directory (root's home
-has mode 0700) or installed with umask 077. Then the programs are copied for as long as they run. A copy works in any
-container: a mount needs a capability, and PostgreSQL finds its files relative to its program.
+has mode 0700) or installed with umask 077. The programs are then copied while they run. A copy works in any container: a mount
+needs a capability, and PostgreSQL finds its files relative to its program.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Programs(NamedTuple):
     parts: tuple[str, ...]
 
     def are_accessible_to(self, account: Account) -> bool:
-        """Return whether the account can read and run all of them in place."""
+        """Return whether the account can read and run all of them where they are installed."""
         root = self.root.resolve()
         if not all(account.has_access(directory.stat(), SEARCH) for directory in (root, *root.parents)):
             return False
@@ -58,7 +58,7 @@ class Programs(NamedTuple):
         )
 
     def copy_for(self, account: Account) -> Path:
-        """Copy them to a directory that the account can read but not change. Return its path. Raises OSError."""
+        """Copy them to a directory that the account can read but not change, and return its path. Raises OSError."""
         failure = OSError(f"none of {', '.join(COPY_DIRECTORIES)} can hold a copy of them")
         for directory in map(Path, COPY_DIRECTORIES):
             if _is_suitable(directory, account):

@@ -1,14 +1,14 @@
 """A private server process: guard, data directory, lock and password. PostgreSQL and NATS are subclasses.
 
-- The binaries are started directly and not through the wheel's `PostgresServer`, which as root creates a system user,
-  makes every directory up to `/` accessible, and does not supervise the server.
+- The binaries are started directly, not through the wheel's `PostgresServer`, which as root creates a system user, makes every
+  directory up to `/` accessible, and does not supervise the server.
 - Each program has a guard process (guard.py), which stops it after this process exits, even after `kill -9`.
 - Both listen on 127.0.0.1 only, on a free TCP port, and require a random password, which is stored in the data directory
   with mode 0600. The server's role is not a superuser: it may create databases but not read files.
 - A cluster is created in a temporary directory and renamed when complete, so an interrupted first start leaves nothing.
 - A lock file allows one server per data directory.
 
-All methods block for up to some hundred milliseconds. Call them on a thread or before the event loop runs.
+All methods block, usually for less than a second. Call them on a thread or before the event loop runs.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from openguild_runtime.system.atomic_file import (
 )
 
 START_LIMIT_SECS = 30.0
-LOCK_LIMIT_SECS = 0.5  # a command holds the lock for an instant (`is_locked`)
+LOCK_LIMIT_SECS = 0.5  # commands hold the lock briefly (`is_locked`)
 STOP_LIMIT_SECS = guard_script.KILL_AFTER_SECS + 5.0
 POLL_SECS = 0.01
 PORT_ATTEMPTS = 5
 ROLE = "openguild"
 ACCOUNT_NAMES = ("nobody", "daemon")  # accounts of every Unix; initdb needs an account with a name
 REQUIRED_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}  # linux/capability.h
-PASSWORD_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")  # as `new_password` makes them
+PASSWORD_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")  # of `new_password`
 LOG_ERROR = re.compile(
     r"\b(FATAL|PANIC|ERROR|error): |\[(FTL|ERR)\] "
 )  # the part of a log line from here on is the reason
@@ -130,7 +130,7 @@ class EmbeddedServer(ABC):
 
     @property
     def port(self) -> int:
-        """The TCP port on 127.0.0.1; the same after `restart`."""
+        """The TCP port on 127.0.0.1. `restart` keeps it."""
         return self._port
 
     def start(self) -> None:
@@ -174,11 +174,11 @@ class EmbeddedServer(ABC):
 
     @property
     def lifeline(self) -> IO[bytes] | None:
-        """A pipe that becomes readable when the program or its guard exits; None if it does not run."""
+        """A pipe that becomes readable when the program or its guard exits, or None if it does not run."""
         return self._guard.stdout if self._guard is not None else None
 
     def restart_after_exit(self) -> None:
-        """Start the program again after it exited by itself, with the same data, port and password. Raises EmbeddedError."""
+        """Start the program again after it has exited unexpectedly, with the same data, port and password. Raises EmbeddedError."""
         self._end_guard(b"kill")
         try:
             self._clean_up_after_crash()
@@ -193,7 +193,7 @@ class EmbeddedServer(ABC):
         """Prepare directories and files before the first start."""
 
     def _clean_up_after_crash(self) -> None:  # noqa: B027 - optional
-        """Remove what a killed program left and what would prevent the next start."""
+        """Remove leftovers of a killed program that would prevent the next start."""
 
     @abstractmethod
     def _job(self) -> Job:
@@ -240,7 +240,7 @@ class EmbeddedServer(ABC):
         )
         line = b""
         if guard.stdin is not None and guard.stdout is not None:
-            with contextlib.suppress(BrokenPipeError):  # it exited at once; the empty answer below tells
+            with contextlib.suppress(BrokenPipeError):  # it has exited already; the empty answer below shows that
                 # not msgspec: a path need not be UTF-8
                 guard.stdin.write(json.dumps(msgspec.structs.asdict(job)).encode() + b"\n")
             line = guard.stdout.readline()
@@ -264,7 +264,7 @@ class EmbeddedServer(ABC):
         if guard is None:
             return
         if guard.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # the program had exited by itself
+            with contextlib.suppress(BrokenPipeError):  # the program has exited already
                 guard.stdin.write(command + b"\n")
         self._reap(guard)
 
@@ -278,7 +278,7 @@ class EmbeddedServer(ABC):
                 guard.kill()
 
     def _failure_from_log(self) -> str:
-        """Return in one line why the program exited, from its log, with the mend for what is full."""
+        """Return, in one line from its log, why the program exited, with the remedy for a full disk or shared memory."""
         said = [line.strip() for line in read_lines(self._log, since=self._log_offset) if line.strip()]
         if any(SHARED_MEMORY_FULL.search(line) for line in said):
             return "the shared memory of /dev/shm is full: free some there, or give the container more (--shm-size)"
@@ -310,7 +310,7 @@ class EmbeddedServer(ABC):
                 time.sleep(POLL_SECS)
 
     def _wait_for_previous_guard(self) -> None:
-        """Wait until the guard of a killed server has stopped its program, before any of its files is touched."""
+        """Wait until the guard of a killed server has stopped its program, before any file is changed."""
         deadline = time.monotonic() + STOP_LIMIT_SECS
         while is_locked(self._root / f"{self.name}.guard.lock"):
             if time.monotonic() >= deadline:
@@ -326,7 +326,7 @@ class EmbeddedServer(ABC):
             os.close(descriptor)
 
     def _load_password(self) -> str | None:
-        """Return the password stored in the data directory; None if it is missing or not a generated one."""
+        """Return the password stored in the data directory, or None if it is missing or invalid."""
         kept = read_stripped(self._root / f"{self.name}.password")
         return kept if kept is not None and PASSWORD_PATTERN.fullmatch(kept) else None
 
@@ -334,7 +334,7 @@ class EmbeddedServer(ABC):
         write_atomically(self._root / f"{self.name}.password", password + "\n", owner=owner_for_new_file(self._root))
 
     def _account(self) -> Account | None:
-        """Return the account to run as: for root the owner of the data, or `nobody`; None if not root."""
+        """Return the account to run as: for root the owner of the data or else `nobody`, otherwise None."""
         if os.geteuid() != 0:
             return None
         _check_root_can_change_account()

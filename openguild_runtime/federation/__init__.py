@@ -1,1 +1,1 @@
-"""Connections to other servers. What they say, and whether it counts, is decided in `openguild_proto.federation`."""
+"""Connections to other servers. `openguild_proto.federation` decides what to send and what to accept."""

@@ -1,4 +1,4 @@
-"""Keeps connections to other servers open between requests, and bounds how many requests are under way."""
+"""Keeps connections to other servers open between requests, and bounds the number of concurrent requests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from openguild_proto.policy.promptness import Promptness
 from openguild_proto.policy.server_slots import ServerSlots
 from openguild_runtime.federation.dialer import Dialer
 
-IDLE_SECS = 30.0  # below what servers and proxies close after
-MAX_IDLE = 256  # of all servers together
+IDLE_SECS = 30.0  # below the idle limits of servers and proxies
+MAX_IDLE = 256  # for all servers together
 MAX_IDLE_PER_SERVER = 8
 MAX_AT_ONCE = 64
 MAX_AT_ONCE_PER_SERVER = 8
@@ -32,11 +32,11 @@ TRANSPORT_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceErro
 class _Connection:
     stream: ByteStream
     http: HttpClient
-    idle_since: float | None = None  # None: not used before
+    idle_since: float | None = None  # None until it has been used
 
 
 class PeerConnections:
-    """Sends requests to other servers. `clock`: monotonic seconds. `promptness` records how soon they answer."""
+    """Sends requests to other servers. `clock` returns monotonic seconds. `promptness` records how fast servers answer."""
 
     def __init__(self, dialer: Dialer, clock: Callable[[], float], promptness: Promptness) -> None:
         self._dialer = dialer
@@ -64,11 +64,10 @@ class PeerConnections:
         reuses: bool = True,
         timeout_secs: float,
     ) -> ClientResponse:
-        """Send a request and return its answer. `headers` is called when it is sent. `max_bytes`: of the answer. Raises
-        PeerUnavailable.
+        """Send a request and return its answer. Raises PeerUnavailable.
 
-        A request on a kept connection that ends before a byte of the answer is sent again, once, on a new one: requests
-        between servers may be repeated.
+        `headers` is called each time the request is sent. `max_bytes` limits the answer. If a kept connection ends before the
+        first byte of the answer, the request is sent once more on a new one: requests between servers may be repeated.
         """
         started, waiting = False, True
         try:
@@ -113,7 +112,7 @@ class PeerConnections:
         try:
             await turn.wait()
         except BaseException:
-            if turn.is_set():  # it came as the caller gave up
+            if turn.is_set():  # got the slot as the caller gave up
                 self._leave(server)
             else:
                 self._places.give_up(server, turn)
@@ -134,9 +133,9 @@ class PeerConnections:
         body: bytes,
         max_bytes: int,
     ) -> ClientResponse | None:
-        """Send and receive; None: the connection ended before a byte came.
+        """Send a request and return its answer, or None if the connection ended before the first byte.
 
-        One that brings answers without a signature is not kept: it may lead to a former address of the server.
+        The connection is kept only after a signed answer: without a signature, it may lead to a former address of the server.
         """
         received = signed = False
         try:
@@ -182,5 +181,5 @@ class PeerConnections:
 
 
 async def close(stream: ByteStream) -> None:
-    """Close without a farewell: what came is complete, or does not matter."""
+    """Close without a TLS shutdown: the answer is complete, or not needed."""
     await anyio.aclose_forcefully(stream)

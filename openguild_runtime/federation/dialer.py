@@ -1,6 +1,6 @@
 """Connects to another server: resolves its name, refuses addresses that are not allowed, and wraps the connection in TLS.
 
-The address that was checked is the one that is connected to, so a name that resolves to another address later changes nothing.
+It connects to the address that it has checked, so that a name cannot resolve to a forbidden address afterwards.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from openguild_proto.federation.addresses import may_connect
 from openguild_runtime.federation.name_lookups import NameLookups
 
 CONNECT_SECS = 5.0
-MAX_ADDRESSES = 4  # of one name that are tried
+MAX_ADDRESSES = 4  # tried for one name
 MAX_HANDSHAKE_SECS = 5.0
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a context that trusts the system's authorities, and those of `ca_file`."""
+    """Return a TLS context that trusts the system's authorities and those of `ca_file`."""
     context = ssl.create_default_context()
     if ca_file is not None:
         context.load_verify_locations(ca_file)
@@ -37,14 +37,12 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class Dialer:
-    """Opens connections. `allow_private`: loopback, private and link-local addresses are allowed, too."""
+    """Opens connections. `allow_private` also allows loopback, private and link-local addresses."""
 
     def __init__(
         self, tls: Callable[[], ssl.SSLContext], *, allow_private: bool, resolve: Resolve | None = None
     ) -> None:
-        self._tls = cache(
-            tls
-        )  # reading the system's authorities takes 0.2 s, in a thread; most servers never need them
+        self._tls = cache(tls)  # made on first use, in a thread: reading the system's authorities takes 0.2 s
         self._allow_private = allow_private
         self._resolve = resolve or NameLookups().resolve
 
@@ -66,7 +64,7 @@ class Dialer:
         except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream) as failure:
             raise PeerUnavailable(server, "connect", "no TLS handshake in time") from failure
         finally:
-            if wrapped is None:  # also where the request's own deadline came first
+            if wrapped is None:  # also if the request was cancelled
                 await anyio.aclose_forcefully(stream)
         return wrapped
 

@@ -1,4 +1,4 @@
-"""Tells the metrics which owners of mirrored guilds count as lost (PROTOCOL 16.10.7)."""
+"""Reports lost owners of mirrored guilds to the metrics (PROTOCOL 16.10.7)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def watch_lost_owners(
     *,
     is_on: Callable[[], bool],
 ) -> None:
-    """Until cancelled. `look` raises StorageUnavailable."""
+    """Pass the result of `look()` to `tell` every LOOK_SECS, or () while federation is off, until cancelled."""
     while True:
         with log_exceptions("looking for lost owners", StorageUnavailable, Overloaded):
             tell(await look() if is_on() else ())

@@ -1,7 +1,7 @@
-"""Resolves the names of other servers, apart from the names that this process itself depends on.
+"""Resolves the names of other servers in separate threads.
 
-The loop has few threads for lookups; uvloop uses two. Names that somebody else chooses, and whose name servers do not answer, would
-hold them for long, and nothing that connects by a name could reconnect meanwhile: not to the database, not to NATS.
+The loop has few threads for lookups; uvloop uses two. Names chosen by others, whose name servers do not answer, would block them
+for long, and this process could not reconnect to its database or to NATS by name meanwhile.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import anyio
 
 from openguild_runtime.system.threads import start_thread, wait_for_thread
 
-MAX_LOOKUPS = 64  # under way in a process; `max_discoveries_per_window` of names that take 20 s each are 40
+MAX_LOOKUPS = 64  # concurrent; `max_discoveries_per_window` lookups of 20 s each need 40
 
 Lookup = Callable[..., Sequence[tuple[Any, ...]]]  # as socket.getaddrinfo
 
 
 class NameLookups:
-    """Each lookup has a thread of its own, and a place until it ends, also where nobody waits for it any more."""
+    """Runs each lookup in its own thread. A lookup counts against `at_once` until it ends, even if its caller was cancelled."""
 
     def __init__(self, lookup: Lookup = socket.getaddrinfo, *, at_once: int = MAX_LOOKUPS) -> None:
         self._lookup = lookup

@@ -1,4 +1,4 @@
-"""Records the keys of this server as in use, so that others know until when they are good (PROTOCOL 16.1.5)."""
+"""Records that the keys of this server are in use, which determines until when others accept them (PROTOCOL 16.1.5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 RECORD_SECS = 3_600.0
-RETRY_SECS = 5.0  # where the store could not be reached
+RETRY_SECS = 5.0  # after a failure of the store
 
 REFUSALS = {
     OwnKey.REFUSED: "its id was used for another key, or it is revoked; choose another federation.key_id",
@@ -26,13 +26,13 @@ log = structlog.get_logger("openguild.federation")
 
 
 async def record_keys(storage: Storage, signers: tuple[EventSigner, ...], sources: ClocksAndEntropy) -> None:
-    """Record all of them: before that nobody is given the keys of this server. Raises StorageUnavailable, Overloaded."""
+    """Record all keys. Until then, the server publishes no keys. Raises StorageUnavailable, Overloaded."""
     for signer in signers:
         await _record_key(storage, signer, sources)
 
 
 async def record_keys_forever(storage: Storage, signers: tuple[EventSigner, ...], sources: ClocksAndEntropy) -> None:
-    """Record the current key again each hour, until cancelled."""
+    """Record the current key again every hour, until cancelled."""
     pause = RECORD_SECS
     while signers:
         await anyio.sleep(pause)
@@ -43,7 +43,7 @@ async def record_keys_forever(storage: Storage, signers: tuple[EventSigner, ...]
 
 
 async def _record_key(storage: Storage, signer: EventSigner, sources: ClocksAndEntropy) -> None:
-    """Raises StorageUnavailable."""
+    """Record a key, and log an error if it is refused. Raises StorageUnavailable."""
     now_ms = int(sources.wall() * 1_000)
     recorded = await storage.perform(
         RecordOwnKey(key_id=signer.key_id, public_key=signer.public, now_ms=now_ms, not_after=now_ms + OVERLAP_MS)

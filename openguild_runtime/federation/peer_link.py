@@ -1,4 +1,4 @@
-"""Performs what operations ask of other servers: discovery and signed requests."""
+"""Performs the effects that concern other servers: discovery and signed requests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from openguild_runtime.system.operations import drive
 
 T = TypeVar("T")
 
-DISCOVERY_SECS = 20.0  # with every redirect
+DISCOVERY_SECS = 20.0  # including redirects
 MAX_DISCOVERIES = 16  # at once
 NONCE_BYTES = 16
 JSON_HEADERS: Headers = (("content-type", "application/json"),)
@@ -54,7 +54,7 @@ log = structlog.get_logger("openguild.federation")
 
 
 class _Discovery:
-    """A discovery under way. All callers for the same server wait for it."""
+    """A running discovery. All callers for the same server share it."""
 
     def __init__(self) -> None:
         self.ended = anyio.Event()
@@ -63,7 +63,7 @@ class _Discovery:
 
 
 class PeerLink:
-    """`sources`: the wall clock is that of signatures."""
+    """Sends requests to other servers. `sources.wall` is the clock of signatures."""
 
     def __init__(
         self,
@@ -83,56 +83,56 @@ class PeerLink:
         self._metrics = metrics
         self._discoveries: dict[str, _Discovery] = {}
         self._places: ServerSlots[None] = ServerSlots(1, MAX_DISCOVERIES, service.promptness)
-        self._absorbing: set[str] = set()  # logs
+        self._absorbing: set[str] = set()  # IDs of logs
         self.moves = GuildMoves(storage=storage, run=self._run, context=self.context, is_on=lambda: self.policy.is_on)
 
     async def aclose(self) -> None:
-        """Close connections."""
+        """Close the idle connections."""
         await self._connections.aclose()
 
     @property
     def policy(self) -> FederationPolicy:
-        """The configuration as it is now."""
+        """The current configuration."""
         return self._service.settings.federation
 
     @property
     def current_key_id(self) -> str | None:
-        """The id of the key that signs; None: this server has none."""
+        """The ID of the key that signs, or None if the server has none."""
         return self._service.signer.key_id if self._service.signer is not None else None
 
     def forget(self, server: str) -> None:
-        """Read the row of a server again: it has changed."""
+        """Drop a server from the cache, because its row has changed."""
         self._service.peers.drop(server)
 
     def retry(self, server: str) -> None:
-        """Let the keys of a server be read again at once."""
+        """Allow the keys of a server to be fetched again at once."""
         self._service.peers.retry(server)
 
     async def find(self, server: str) -> Peer:
-        """Return what is known of a server. Raises StorageUnavailable."""
+        """Return the stored peer, or an empty one for an unknown server. Raises StorageUnavailable."""
         return await self._storage.perform(FindPeer(server=server)) or Peer(server)
 
     def context(self) -> Context:
-        """Return that of an operation that runs now."""
+        """Return the context of an operation that runs now."""
         wall_ms = self._now_ms()
         return Context(self._sources.monotonic(), wall_ms, self._sources.random_bytes, self._service)
 
     async def succeed(self, handover: Handover) -> str | None:
-        """Own a guild whose owner is lost. A text: why not. Raises StorageUnavailable."""
+        """Take over a guild whose owner is lost. Return why that is refused, or None. Raises StorageUnavailable."""
         return await self._run(succeed(self.context(), handover))
 
     async def give_up(self, guild_id: str, to: str) -> str | None:
-        """Leave a guild to another server that owns it as well. A text: why not. Raises StorageUnavailable."""
+        """Give up a guild to another server that owns it too. Return why that is refused, or None. Raises StorageUnavailable."""
         return await self._run(give_up(self.context(), guild_id, to))
 
     async def watch_owners(self) -> None:
-        """Show lost owners in the metrics, until cancelled."""
+        """Report lost owners to the metrics until cancelled."""
         await watch_lost_owners(
             lambda: self._run(lost_owners(self.context())), self._metrics.lost, is_on=lambda: self.policy.is_on
         )
 
     def start_absorbing(self, effect: StartAbsorbing) -> None:
-        """Store a log anew with its history, unless this process is at it."""
+        """Start to store a log with its history in the background, unless this process does so already."""
         if effect.log_id not in self._absorbing:
             self._absorbing.add(effect.log_id)
             self.in_background(self._absorb, effect)
@@ -140,17 +140,17 @@ class PeerLink:
     async def _absorb(self, effect: StartAbsorbing) -> None:
         try:
             await self._storage.perform(AbsorbHistory(owner=effect.owner, log_id=effect.log_id))
-        except StorageUnavailable as failure:  # the next step of the move begins it again
+        except StorageUnavailable as failure:  # the next step of the move tries again
             log.warning("the history of a log is not stored yet", log_id=effect.log_id, reason=str(failure))
         finally:
             self._absorbing.discard(effect.log_id)
 
     def in_background(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        """Run a coroutine function as long as the server lives; what it raises is logged."""
+        """Call a coroutine function in a task that ends with the server. Its exceptions are logged."""
         start_background_task(self._tasks, function, *arguments)
 
     async def ask(self, effect: AskPeer) -> PeerAnswer:
-        """Send a signed request. Raises PeerUnavailable."""
+        """Send a signed request and return the answer. Raises PeerUnavailable."""
         policy = self._service.settings.federation
         operation = ask_peer(effect, policy, self._service.peers, self._sources.monotonic(), self._now_ms())
         try:
@@ -163,13 +163,13 @@ class PeerLink:
         return answer
 
     async def discover(self, effect: Discover) -> Peer:
-        """Read where a server is reached and its keys. Raises PeerUnavailable."""
+        """Fetch the address and the keys of a server. Raises PeerUnavailable."""
         found = self._discoveries.get(effect.server)
         if found is None:
             if not self._places.take(effect.server, self._sources.monotonic()):
                 raise PeerUnavailable(effect.server, "busy")
             found = self._discoveries[effect.server] = _Discovery()
-            self._tasks.start_soon(self._discover, effect.server, found)  # it goes on where who asked gives up
+            self._tasks.start_soon(self._discover, effect.server, found)  # not cancelled with its callers
         await found.ended.wait()
         if found.peer is None:
             raise found.failure or PeerUnavailable(effect.server, "timeout")
@@ -204,7 +204,7 @@ class PeerLink:
         return Fetched(answer.status, answer.header("location"), answer.body)
 
     async def exchange(self, effect: Exchange) -> Exchanged:
-        """Sign and send a request. Raises PeerUnavailable."""
+        """Sign and send a request, and return the answer. Raises PeerUnavailable."""
         signer = self._service.signer
         if signer is None:
             raise PeerUnavailable(effect.server, "off")
@@ -237,7 +237,7 @@ class PeerLink:
         return Exchanged(answer.status, answer.headers, answer.body, signature)
 
     async def perform(self, effect: Effect[Any]) -> Any:
-        """Perform an effect of this module, or of the store. Raises TypeError for others."""
+        """Perform an effect of federation or of the store. Raises TypeError for others."""
         match effect:
             case StorageEffect():
                 return await self._storage.perform(effect)

@@ -1,1 +1,1 @@
-"""Drives the gateway's sockets."""
+"""Does the I/O of gateway sockets."""

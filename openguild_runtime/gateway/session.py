@@ -1,4 +1,4 @@
-"""One gateway socket: carries out the actions of its machine in the core, and moves its bytes."""
+"""One gateway socket: performs the actions of its `GatewayServer` in the core, and sends its bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("openguild.gateway")
 
 
 class SessionHost(Protocol):
-    """The parts of its process that a session needs. `clock`, `wall`: monotonic and UTC seconds."""
+    """The parts of the process that a session needs. `clock` returns monotonic and `wall` UTC seconds."""
 
     feeds: Feeds
     limits: Limits
@@ -36,29 +36,32 @@ class SessionHost(Protocol):
     woken: TurnQueue
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Run in a task of its own."""
+        """Call `function` in a new task."""
 
     def do(self, session: GatewaySession, action: AnyAction) -> None:
-        """Carry out an action that is about logs."""
+        """Perform an action that concerns logs."""
 
     def count_reads(self, session: GatewaySession, reads: int) -> float | None:
-        """Count them for the session's user. Return seconds to wait; None: they are counted."""
+        """Count `reads` against the user's limit; return the seconds to wait if it is exceeded, else None."""
 
     async def authenticate(self, session: GatewaySession, asked: Authenticate) -> Authenticated:
-        """Return whose token it is. Raises Refusal, StorageUnavailable."""
+        """Check a token and return its claims. Raises Refusal and StorageUnavailable."""
 
     def claim(self, user_id: str) -> bool:
-        """Take a place of the user. False: they have as many sockets as one may have."""
+        """Reserve a socket for the user; return False if they have the maximum already."""
 
     def authenticated(self, session: GatewaySession) -> None:
-        """The session has a token."""
+        """Note that the session has a valid token."""
 
     async def run(self, request: Request) -> Response:
-        """Return the response of a command's operation."""
+        """Run the operation of a command and return its response."""
 
 
 class GatewaySession:
-    """`claims`: of its token, once it is authenticated. `claimed_by`: the user whose place the socket has."""
+    """One gateway socket. `claims` are those of its token, `claimed_by` the user whose limit of sockets it counts against.
+
+    Both are None until the socket is authenticated.
+    """
 
     __slots__ = (
         "_attends", "_handle", "_is_shut", "_sessions", "_transport", "claimed_by", "claims", "opened", "server",
@@ -68,11 +71,11 @@ class GatewaySession:
         self.opened = opened
         self.claims: Claims | None = None
         self.claimed_by: str | None = None
-        self._handle = transport.socket.fileno()  # -1 when the socket is gone
+        self._handle = transport.socket.fileno()  # -1 once the socket is gone
         self._sessions = sessions
         self._transport = transport
-        self._attends = False  # when its turn has come
-        self._is_shut = False  # nothing is written any more
+        self._attends = False  # `_attend` is queued
+        self._is_shut = False  # nothing more is written
         self.server = GatewayServer(
             sessions.feeds,
             SUBPROTOCOLS[opened.encoding],
@@ -88,18 +91,18 @@ class GatewaySession:
 
     @property
     def address(self) -> str:
-        """The client's."""
+        """The client's address."""
         return self.opened.address
 
     @property
     def described(self) -> dict[str, str | None]:
-        """The fields of its log records."""
+        """The fields of the session's log records."""
         return {"request_id": self.opened.request_id, "user_id": self.server.user_id}
 
-    # --- what the machine wants ----------------------------------------------------------------------
+    # --- actions ---------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Look after the machine in a next turn of the loop: many inputs of one turn are answered together."""
+        """Schedule `attend` for a later turn of the loop, so that many inputs of one turn are handled together."""
         if not self._attends:
             self._attends = True
             self._sessions.woken.call_soon(self._attend)
@@ -109,17 +112,17 @@ class GatewaySession:
         try:
             self.attend()
             self._transport.settle()
-        except Exception:  # contained: one socket's failure must not end the others
+        except Exception:  # one socket's failure must not end the others
             log.exception("a gateway socket failed", **self.described)
             self._transport.abort()
 
     def left(self) -> None:
-        """The socket is gone: carry out what the machine still wants, and touch its descriptor no more."""
+        """Perform the remaining actions after the socket has ended, without using its descriptor."""
         self._handle, self._is_shut = -1, True
         self.attend()
 
     def attend(self) -> None:
-        """Carry out the machine's actions."""
+        """Perform the actions of the `GatewayServer`, and pause reading while it wants no messages."""
         while (action := self.server.next_action()) is not None:
             match action:
                 case Write():
@@ -150,7 +153,7 @@ class GatewaySession:
             self.server.auth_unchecked(asked.number, ErrorCode.OVERLOADED)
         except StorageUnavailable:
             self.server.auth_unchecked(asked.number)
-        except Exception:  # a defect of ours
+        except Exception:  # a defect of the server
             log.exception("a gateway socket could not be authenticated", **self.described)
             self.server.auth_unchecked(asked.number)
         else:
@@ -180,7 +183,7 @@ class GatewaySession:
     # --- bytes ---------------------------------------------------------------------------------------
 
     def received(self, event: Event) -> None:
-        """A message of the client."""
+        """Handle a message of the client."""
         match event:
             case TextReceived(text=text):
                 self.server.receive(text, self._sessions.clock())
@@ -189,7 +192,7 @@ class GatewaySession:
         self.attend()
 
     def _write(self) -> None:
-        """Send what there is as far as the socket takes it; the pump sends the rest."""
+        """Send without waiting; the pump sends the rest."""
         transport = self._transport
         while not self._is_shut and not transport.is_pumping and not transport.closing:
             if transport.connection.outbox:
@@ -208,7 +211,7 @@ class GatewaySession:
             self._transport.park()
 
     def feed(self, transport: Transport) -> FeedResult:
-        """One step of the pump."""
+        """Send the next bytes, as one step of the pump."""
         data = b"" if self._is_shut else self.server.next_write(SEND_BYTES)
         if not data:
             return FeedResult.DONE
@@ -223,16 +226,16 @@ class GatewaySession:
         return FeedResult.MORE
 
     def write_elsewhere(self) -> None:
-        """Something else writes to the socket, or it is closing: events wait."""
+        """Hold events back, because another source writes to the socket or it is closing."""
         self.server.shut_gate()
 
     # --- deadlines -----------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """Monotonic seconds; None: no deadline runs."""
+        """Return the next deadline in monotonic seconds, or None."""
         return self.server.next_deadline()
 
     def deadline_passed(self) -> None:
-        """Act on the deadlines that have passed."""
+        """Handle the deadlines that have passed."""
         self.server.handle_deadline(self._sessions.clock())
         self.attend()

@@ -1,5 +1,4 @@
-"""The gateway's sockets of a process: opened after their upgrade, served by the operations behind the routes, ended with their
-socket."""
+"""The gateway sessions of a process, one for each socket. Their commands run the operations of the HTTP routes."""
 
 from __future__ import annotations
 
@@ -36,27 +35,27 @@ log = structlog.get_logger("openguild.gateway")
 
 
 class OperationRunner(Protocol):
-    """The runner of operations."""
+    """The part of `RequestRunner` that sessions use."""
 
     service: Service
     clock: Callable[[], float]
     timeout_secs: float
 
     async def run(self, request: Request, deadline: float) -> Any:
-        """Return what the request's operation returns."""
+        """Run the request's operation and return its result."""
 
     async def perform(self, operation: Callable[[Context], Operation[T]], request_id: str, deadline: float) -> T:
-        """Drive an operation to its end."""
+        """Run `operation` to its end and return its result."""
 
     def completed(self, request: Request, result: Any, started: float) -> None:
-        """Count and log a request."""
+        """Count and log a finished request."""
 
     def not_authenticated(self, cause: str) -> None:
-        """Count a token that is not valid."""
+        """Count an invalid token by its cause."""
 
 
 class GatewaySessions:
-    """One per process."""
+    """All gateway sessions of a process."""
 
     def __init__(
         self,
@@ -77,10 +76,10 @@ class GatewaySessions:
         self._tasks = tasks
         self._sessions: dict[Transport, GatewaySession] = {}
 
-    # --- coming and going ----------------------------------------------------------------------------
+    # --- sockets -------------------------------------------------------------------------------------
 
     def open(self, transport: Transport, opened: OpenGateway, client_address: str) -> None:
-        """The upgrade was accepted."""
+        """Start a session on a socket after its upgrade."""
         session = GatewaySession(self, transport, opened, client_address)
         self._sessions[transport] = session
         transport.gateway = transport.feeder = session
@@ -88,20 +87,20 @@ class GatewaySessions:
         session.wake()
 
     def received(self, transport: Transport, event: TextReceived | BytesReceived) -> None:
-        """A message came on some socket; those of streams are ignored."""
+        """Pass a message to the session of its socket. Messages on streams are ignored."""
         session = self._sessions.get(transport)
         if session is not None:
             session.received(event)
 
     def timed_out(self, transport: Transport, reason: str | None) -> None:
-        """Some socket ends by a deadline. `reason`: for the metric of rejections."""
+        """Record a gateway socket that a deadline has closed because it was too slow. `reason` is that of the rejection."""
         session = self._sessions.get(transport)
         reader = closed_gateway_reader(session, reason, self.clock()) if session is not None else None
         if reader is not None:
             self._replica.replica.streams.closed_readers.add(reader)
 
     def left(self, transport: Transport) -> bool:
-        """The socket is gone. False: it was not the gateway's."""
+        """End the session of a socket that has ended; return False if the socket has none."""
         session = self._sessions.pop(transport, None)
         if session is None:
             return False
@@ -111,22 +110,22 @@ class GatewaySessions:
         log.debug("gateway socket ended", **session.described)
         return True
 
-    # --- what a session needs ------------------------------------------------------------------------
+    # --- the `SessionHost` ---------------------------------------------------------------------------
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Run in a task of its own."""
+        """Call `function` in a new task."""
         start_background_task(self._tasks, function, *arguments)
 
     def do(self, session: GatewaySession, action: AnyAction) -> None:
-        """Carry out an action that is about logs."""
+        """Perform an action that concerns logs."""
         self._replica.gateway.do(session, action)
 
     def count_reads(self, session: GatewaySession, reads: int) -> float | None:
-        """Count them for the session's user. Return seconds to wait; None: they are counted."""
+        """Count `reads` against the user's limit; return the seconds to wait if it is exceeded, else None."""
         return self._runner.service.user_queries.hit(str(session.server.user_id), self.clock(), reads)
 
     async def authenticate(self, session: GatewaySession, asked: Authenticate) -> Authenticated:
-        """Return whose token it is. Raises Refusal, StorageUnavailable."""
+        """Check a token and return its claims; a refusal is counted and logged. Raises Refusal and StorageUnavailable."""
         deadline = anyio.current_time() + self._runner.timeout_secs
         request_id = session.opened.request_id
 
@@ -143,15 +142,15 @@ class GatewaySessions:
             raise
 
     def claim(self, user_id: str) -> bool:
-        """Take a place of the user. False: they have as many sockets as one may have."""
+        """Reserve a socket for the user; return False if they have the maximum already."""
         return self._runner.service.sockets.claim(user_id)
 
     def authenticated(self, session: GatewaySession) -> None:
-        """The session has a token."""
+        """Note that the session has a valid token."""
         self._replica.gateway.authenticated(session)
 
     async def run(self, request: Request) -> Response:
-        """Return the response of a command's operation."""
+        """Run the operation of a command, count and log it, and return its response."""
         started = self._runner.clock()
         deadline = anyio.current_time() + self._runner.timeout_secs
         with bound_request(request.request_id):

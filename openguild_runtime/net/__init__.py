@@ -1,1 +1,1 @@
-"""Sockets: accept, read, write, time, and the flush of the fan-out."""
+"""Sockets: accepting, reading, writing, deadlines, and the flush of the fan-out."""

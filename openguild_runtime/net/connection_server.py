@@ -1,11 +1,11 @@
-"""The one loop that drives a connection: bytes in, events out, responses by the handler, bytes to send.
+"""Drives connections: passes received bytes to the core and its events to the handler, and sends the responses.
 
-A callback of the loop reads. What it can respond to at once needs no task; the rest of an HTTP request, which waits for
-something, is left to the connection's task, which begins with the first such rest. It ends with the upgrade to a WebSocket,
-because a waiting task costs several KiB and an idle stream needs none.
+A callback of the event loop reads. Requests that the handler can respond to at once need no task. A request that has to
+wait is finished by the connection's task, which starts with the first such request and ends when the connection becomes
+a WebSocket: a waiting task costs several KiB, and an idle stream needs none.
 
-It holds no rule: the core decides what is read and when a connection ends, the handler how to respond. A failure that
-escapes is contained here, so that it never cancels the listener's task group.
+It holds no rules: the core decides what is read and when a connection ends, the handler how to respond. Exceptions are
+caught here, so that none cancels the listener's task group.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ class RequestHandler(Protocol):
     """The handler of a connection server's requests."""
 
     def begin(self, transport: Transport, request: Request) -> Rest | None:
-        """Respond to `request`, or accept the upgrade it asks for; nothing else of this connection is read meanwhile.
+        """Respond to `request`, or accept its upgrade. Nothing else is read from this connection meanwhile.
 
-        None: that is done. Otherwise the connection's task runs what is returned.
+        Returns None if that is done, else a coroutine function that the connection's task runs.
         """
 
     def refuse(self, transport: Transport, request: Request) -> None:
-        """Respond to `request` that too much waits already."""
+        """Respond to `request` that the server is overloaded."""
 
     def report(self, transport: Transport, event: Event) -> None:
-        """The core has decided something by itself, or a message has come."""
+        """Handle an event that is not a request: a message, a violation or an expired deadline."""
 
     def gone(self, transport: Transport) -> None:
-        """The connection has ended, and its descriptor is about to be closed: nothing may write to it from here on."""
+        """Forget a connection that has ended. Its descriptor is closed next, so nothing may write to it afterwards."""
 
 
 class ConnectionServer:
-    """Serves accepted sockets; one per process and kind of request, shared by all connections."""
+    """Serves the accepted sockets of one kind of listener: the main one, or that of the metrics."""
 
     def __init__(
         self,
@@ -93,28 +93,28 @@ class ConnectionServer:
         self._timers = timers
         self._watch = watch
         self._tasks = tasks
-        self._refusals = LogThrottle()  # lines of the log about them
+        self._refusals = LogThrottle()  # of log lines about refused and aborted connections
         self._max_body_of = max_body_of
         self._sources = sources
         self._clock = sources.monotonic
 
     @property
     def transports(self) -> Mapping[Transport, str]:
-        """Every connection, in the order of their coming."""
+        """All connections, oldest first, with their addresses."""
         return self.admission.connections
 
     @property
     def draining(self) -> bool:
-        """Nobody is let in any more, and no stream begins."""
+        """Whether new connections and streams are refused because the server shuts down."""
         return self.admission.draining
 
-    # --- coming and going --------------------------------------------------------------------------
+    # --- connections -------------------------------------------------------------------------------
 
     def serve(self, sock: socket.socket, address: str) -> None:
-        """Own an accepted socket to its end; never raises.
+        """Serve an accepted socket until it ends. Never raises.
 
-        Its task is not cancelled with the group: a request ends by its response or at its deadline. `end_all` ends connections,
-        `give_up` waits for no request.
+        Its task is not part of the task group: a request ends with its response or at its deadline. `end_all` ends the
+        connections, `give_up` cancels their tasks.
         """
         refused = self.admission.check(address, is_trusted=self._policy.is_trusted(address))
         if refused is not None and not (refused is Refused.SERVER_FULL and self.shed()):
@@ -126,11 +126,11 @@ class ConnectionServer:
         self._metrics.connection_opened()
         try:
             transport.socket.call_when_readable(transport)
-        except Exception:  # contained, as in `readable`: the kernel may have no room to watch it
+        except Exception:  # as in `readable`; epoll may be out of memory
             log.exception("connection failed", peer=address)
             self._end(transport)
             return
-        self.readable(transport)  # its first request has mostly come with the connection
+        self.readable(transport)  # the first request has usually arrived with the connection
         self._timers.arm(transport)
 
     def _refuse(self, address: str, refused: Refused) -> None:
@@ -160,7 +160,7 @@ class ConnectionServer:
         )
 
     def _end(self, transport: Transport) -> None:
-        """The handler lets go of the socket before its descriptor is closed, so that nothing writes to a reused one."""
+        """Close a connection; the handler forgets it before its descriptor can be reused."""
         if not self.admission.closed(transport):
             return
         self.unfinished_bodies.forget(transport)
@@ -172,7 +172,7 @@ class ConnectionServer:
         self._metrics.connection_closed()
 
     def shed(self) -> bool:
-        """There is no room: the oldest connection that waits for its client makes some. False: none was found."""
+        """Close the connection that has waited longest for its client, to make room. Returns False if none waits."""
         transport = self.admission.to_shed(_waits_for_its_client)
         if transport is None:
             return False
@@ -180,12 +180,12 @@ class ConnectionServer:
         return True
 
     def end_all(self) -> None:
-        """Whatever is still open ends now."""
+        """Abort all connections."""
         for transport in list(self.transports):
             transport.abort()
 
     def give_up(self) -> None:
-        """Whatever a request still waits for is left: the process ends, and its time is over."""
+        """Cancel the tasks of requests that still wait, because the time for the shutdown is over."""
         for task in list(self._driving):
             task.cancel()
 
@@ -195,10 +195,10 @@ class ConnectionServer:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
-    # --- HTTP: what a task does --------------------------------------------------------------------
+    # --- the tasks of HTTP connections -------------------------------------------------------------
 
     def _leave_to_task(self, transport: Transport, work: Work) -> None:
-        """Have the connection's task do `work`; it begins now if there is none."""
+        """Pass `work` to the connection's task, and start the task if there is none."""
         waiting, loop = transport.work, asyncio.get_running_loop()
         if waiting is None:
             waiting = transport.work = loop.create_future()
@@ -211,14 +211,14 @@ class ConnectionServer:
         became_stream = False
         try:
             became_stream = await self._work(transport)
-        except Exception:  # contained: one connection's failure must not end the others
+        except Exception:  # one connection's failure must not end the others
             log.exception("connection failed", **transport.described)
         finally:
             if not became_stream:
                 self._end(transport)
 
     async def _work(self, transport: Transport) -> bool:
-        """Until the connection ends, or until only callbacks drive it: True then."""
+        """Run until the connection ends, or return True once it is a WebSocket, which only callbacks drive."""
         connection = transport.connection
         while transport.work is not None:
             rest, events, peer_is_gone = await transport.work
@@ -245,12 +245,12 @@ class ConnectionServer:
         return False
 
     async def _take(self, transport: Transport, events: list[Event]) -> None:
-        """Have the handler respond to these events, and to those behind them: requests that were pipelined have turns."""
+        """Handle these events and those that follow. Pipelined requests are queued by address."""
         connection = transport.connection
         while events:
             for event in events:
                 if transport.closing:
-                    break  # nobody waits for the response to what was pipelined
+                    break  # the peer cannot get responses any more
                 match event:
                     case RequestReceived(request=request) | WebSocketRequested(request=request):
                         rest = self._enter(transport, request)
@@ -263,7 +263,7 @@ class ConnectionServer:
             events = connection.next_events(self._clock())
 
     def _begin(self, transport: Transport, request: Request) -> Rest | None:
-        """Have the handler respond, to a request with a long body in its turn."""
+        """Have the handler respond; requests with long bodies are queued first."""
         if len(request.body) <= LONG_BODY_BYTES:
             return self._handler.begin(transport, request)
         return self._enter(transport, request)
@@ -280,7 +280,7 @@ class ConnectionServer:
         return None if transport.closing else self._handler.begin(transport, request)
 
     async def _flush(self, transport: Transport) -> None:
-        """Wait until the response has left. Where too many bytes wait in all, some responses are dropped."""
+        """Wait until the response is sent. If too many bytes wait on all connections, some are aborted."""
         connection = transport.connection
         slow = self.unsent_responses.hold(transport, connection.client_address, len(connection.outbox))
         self._abort_slow(slow, "slow_reader", "a reader was too slow while many were")
@@ -296,19 +296,19 @@ class ConnectionServer:
             self._metrics.rejected(reason)
             transport.abort()
 
-    # --- what callbacks do -------------------------------------------------------------------------
+    # --- callbacks ---------------------------------------------------------------------------------
 
     def readable(self, transport: Transport) -> None:
-        """Called by the transport."""
+        """Read from a socket that is readable or has ended; called by the transport."""
         work = transport.work
         try:
             if work is not None and work.done():
-                transport.socket.read_on(False)  # the peer sends while its request is under way: it is read after that
+                transport.socket.read_on(False)  # until the current request is finished
             elif transport.connection.is_websocket:
                 self._read_stream(transport)
             elif (left := self._read_requests(transport)) is not None:
                 self._leave_to_task(transport, left)
-        except Exception as failure:  # contained: one connection's failure must not end the others
+        except Exception as failure:  # one connection's failure must not end the others
             if work is not None and not work.done():
                 work.set_exception(failure)
             else:
@@ -316,7 +316,7 @@ class ConnectionServer:
                 self._end(transport)
 
     def _read_requests(self, transport: Transport) -> Work | None:
-        """Read once, and respond to a request that can be responded to at once; return what is left to the task."""
+        """Read once and respond to a request if that needs no wait; return the work that is left for the task."""
         data = transport.socket.receive(RECEIVE_BYTES)
         if data is None:
             return None
@@ -332,7 +332,7 @@ class ConnectionServer:
             rest = self._begin(transport, event.request)
             if rest is not None or not transport.flushed():
                 return Work(rest, [])
-            if connection.phase is Phase.IDLE:  # nothing else is wanted: this is what `settle` would do
+            if connection.phase is Phase.IDLE:  # a short cut: `settle` would only do this
                 self._timers.arm(transport)
                 return None
             if events := connection.next_events(self._clock()):
@@ -342,7 +342,7 @@ class ConnectionServer:
         return None
 
     def _count_body(self, transport: Transport) -> None:
-        """Whatever may have read a body calls this. Where too many bytes of bodies are held in all, some are dropped."""
+        """Count the bytes of an unfinished body. If too many are held in all, the connections of some are aborted."""
         nbytes = transport.connection.unfinished_body_bytes
         if nbytes or self.unfinished_bodies.total_bytes:
             slow = self.unfinished_bodies.hold(transport, transport.connection.client_address, nbytes)
@@ -365,7 +365,7 @@ class ConnectionServer:
             self._end(transport)
 
     def report(self, transport: Transport, event: Event) -> None:
-        """Called by a transport at a deadline."""
+        """Handle an event of an expired deadline; called by the transport."""
         self._count_body(transport)
         self._handler.report(transport, event)
 

@@ -1,10 +1,10 @@
-"""The flush: moves frames from the rings to the sockets, for a bounded time in each turn, so that the loop never stalls.
+"""The flush: sends frames from the rings to the sockets, for a bounded time in each turn of the loop.
 
-A channel with something to send is marked dirty; one task serves the dirty channels in turn, for `TURN_SECS` of each
-turn of the loop. Time is bounded and not sends, because what a send takes is up to the kernel. Under load a marked
-channel collects events until its turn, and each subscriber gets all of them in one send; when idle the first event leaves
-at the next turn of the loop. A burst that fills half of the ring within one turn of the loop is flushed at once as far as
-the turn's time allows; then the ring stretches until the burst has left, so that it overruns nobody who keeps up.
+A ring with frames to send is dirty. One task serves the dirty rings in turn, for `TURN_SECS` of each turn of the loop.
+Time is bounded, not the number of sends, because the kernel decides how long a send takes. Under load, a dirty ring
+collects events until its turn, and each subscriber gets all of them in one send; when idle, the first event is sent in
+the next turn of the loop. A burst that fills half of a ring within one turn is flushed at once, as far as the turn's time
+allows; then the ring grows until the burst is sent, so that it overruns no subscriber that keeps up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ log = structlog.get_logger("openguild.writer")
 
 
 class Flusher:
-    """One per process. `clock`: monotonic seconds. `ended`: called after a round, which may have overrun subscribers."""
+    """Flushes all rings of a process.
+
+    `clock` returns monotonic seconds. `ended` is called after each turn, since subscribers may have been overrun.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Flusher:
         self._wake = anyio.Event()
 
     def flush(self, ring: str, urgency: Urgency, kind: RingFlush) -> None:
-        """`ring` has frames that some reader has not got."""
+        """Mark `ring` as dirty, and serve it now unless `urgency` is SOON."""
         if ring not in self._dirty:
             self._dirty[ring] = kind, self._clock()
             self._wake.set()
@@ -54,11 +57,11 @@ class Flusher:
 
     @property
     def busy(self) -> bool:
-        """Some ring is not flushed yet."""
+        """Whether a ring is dirty."""
         return bool(self._dirty)
 
     async def run(self) -> None:
-        """Serve dirty rings for ever, round-robin; many small ones share a turn of the loop."""
+        """Serve dirty rings round-robin until cancelled; many small ones share a turn of the loop."""
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
@@ -66,18 +69,18 @@ class Flusher:
                 await self._round(list(self._dirty))
 
     async def _round(self, rings: list[str]) -> None:
-        """Serve each of `rings`, in as many turns of the loop as it takes. What comes meanwhile shares the sends of the next."""
+        """Serve each of `rings` once, over several turns of the loop if necessary."""
         waiting = deque(rings)
         while waiting:
             while waiting and self._turn.left() > 0:
                 ring = waiting.popleft()
-                if ring in self._dirty:  # else a burst has been flushed meanwhile
+                if ring in self._dirty:  # else `flush` has served it meanwhile
                     self._serve(ring)
             self._ended()
             await asyncio.sleep(0)
 
     def _serve(self, ring: str, *, completely: bool = False) -> None:
-        """Chunks of a dirty ring while the turn has time, or all of them."""
+        """Send chunks of a dirty ring while the turn has time, or all of them."""
         kind, since = self._dirty[ring]
         while (max_secs := math.inf if completely else self._turn.left()) > 0:
             try:

@@ -14,17 +14,17 @@ from openguild_runtime.system.turns import Turn
 
 BACKLOG = 4_096  # capped by net.core.somaxconn; a reconnect storm arrives in one burst
 UNSENT_BYTES = 131_072
-ACCEPT_BATCH = 8  # connections between two looks at the clock
-RAN_OUT_PAUSE_SECS = 0.05  # until connections that were told to end have ended
+ACCEPT_BATCH = 8  # connections between two checks of the clock
+RAN_OUT_PAUSE_SECS = 0.05  # until aborted connections have released their descriptors
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = structlog.get_logger("openguild.listener")
 
 
 def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A bound, listening, non-blocking socket. Raises OSError when the address is taken or not ours.
+    """Return a bound, listening, non-blocking socket. Raises OSError if the address is in use or not of this machine.
 
-    `shared`: with the other workers of this host; the kernel spreads connections over them.
+    `shared` allows the other workers to bind it as well; the kernel distributes the connections.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -45,10 +45,10 @@ def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socke
 
 
 def _set_for_accepted(listener: socket.socket) -> None:
-    """Options that accepted sockets inherit, so that connection set-up saves the calls.
+    """Set options that accepted sockets inherit, which saves system calls for each connection.
 
-    Linux: a peer that does not read may keep UNSENT_BYTES in the kernel, not the megabytes that it would take
-    otherwise; a fast reader is not slowed, because what is in flight does not count.
+    On Linux the kernel buffers UNSENT_BYTES for a peer that does not read, instead of megabytes. Fast readers are not
+    slowed down, because bytes in flight do not count.
     """
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -61,10 +61,10 @@ async def accept_forever(
     ran_out: Callable[[OSError], None],
     clock: Callable[[], float],
 ) -> None:
-    """Accept until the listener is closed or the task cancelled; `serve(sock, peer_address)` owns each socket.
+    """Accept until the listener is closed or the task is cancelled. `serve(sock, peer_address)` takes over each socket.
 
-    `ran_out` of descriptors: makes room if it can, and says so. `clock`: monotonic seconds; a storm of connections leaves the
-    loop time for the others.
+    `ran_out` is called when descriptors or memory run out, to make room. `clock` returns monotonic seconds: accepting is
+    limited in each turn of the loop, so that a storm of connections does not stall it.
     """
     turn = Turn(clock)
     while True:
@@ -77,19 +77,19 @@ async def accept_forever(
         while turn.left() > 0:
             accepted, failure = _accept_some(listener)
             if failure is not None and failure.errno in OUT_OF_DESCRIPTORS:
-                ran_out(failure)  # before those are served, which have not had the time to send anything
+                ran_out(failure)  # first, as it would close new connections, which are idle too
             for sock, address in accepted:
                 serve(sock, address)
             if failure is not None and failure.errno in OUT_OF_DESCRIPTORS:
-                await anyio.sleep(RAN_OUT_PAUSE_SECS)  # the backlog holds the waiting ones
-            elif failure is not None:  # accept(2): an error of the new connection, such as EPERM, is to be passed over
+                await anyio.sleep(RAN_OUT_PAUSE_SECS)  # the backlog holds new connections
+            elif failure is not None:  # accept(2): errors of the new connection, such as EPERM, are skipped
                 log.warning("a connection was lost before it was accepted", errno=failure.errno)
             if len(accepted) < ACCEPT_BATCH:
                 break
 
 
 def _accept_some(listener: socket.socket) -> tuple[list[tuple[socket.socket, str]], OSError | None]:
-    """Return up to ACCEPT_BATCH sockets with their addresses, and the failure that ended it; None: none has."""
+    """Return up to ACCEPT_BATCH sockets with their addresses, and the OSError that stopped the batch, or None."""
     accepted: list[tuple[socket.socket, str]] = []
     while len(accepted) < ACCEPT_BATCH:
         try:
@@ -104,18 +104,18 @@ def _accept_some(listener: socket.socket) -> tuple[list[tuple[socket.socket, str
 
 
 def close_listener(listener: socket.socket) -> None:
-    """Safe to repeat."""
+    """Close the listener and end `accept_forever`. Does nothing if it is closed already."""
     if listener.fileno() >= 0:
         anyio.notify_closing(listener)
         listener.close()
 
 
 def address_of(listener: socket.socket) -> str:
-    """`host:port`."""
+    """Return `host:port`, with an IPv6 host in brackets."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _plain(address: str) -> str:
-    """An IPv4 peer of a dual-stack listener is shown as IPv4. The connections of one address share its text."""
+    """Return an address, IPv4-mapped ones as IPv4. Connections from one address share the string, to save memory."""
     return shared(address.removeprefix("::ffff:"))

@@ -1,4 +1,4 @@
-"""One non-blocking socket and the waits for it. A wait ends when the socket is ready, when it has broken, or at `end`."""
+"""A non-blocking socket and waits for it. A wait ends when the socket is ready or broken, or when `end` is called."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ from contextlib import suppress
 
 from openguild_runtime.net.socket_watch import READ, WRITE, SocketWatch
 
-# Of the loop's thread: a new one for each read would cost more than the copy out of it.
+# Shared by all reads of the loop's thread: allocating a buffer for each read costs more than copying.
 _BUFFER = memoryview(bytearray(65_536))
 
 
 class NonblockingSocket:
-    """Owned by one connection, and read by callback; at most one task waits to write. Must be made while the loop runs.
+    """The socket of one connection. A callback reads it; at most one task waits to write. Create it while the loop runs.
 
-    `turns_of`: the address whose turns it is read in; that of the peer, until a WebSocket tells who is behind a proxy.
+    Sockets are read round-robin by their `turns_of`: the peer's address, or the client's behind a proxy once the
+    connection is a WebSocket.
     """
 
     __slots__ = ("_events", "_reader", "_sock", "_watch", "_writer", "ended", "turns_of")
 
     def __init__(self, sock: socket.socket, watch: SocketWatch, turns_of: str = "") -> None:
         self.turns_of = turns_of
-        self.ended = False  # by `end`: nothing is sent or received any more
+        self.ended = False  # set by `end`: nothing is sent or received afterwards
         self._sock = sock
         self._watch = watch
-        self._events = 0  # what the watch reports
+        self._events = 0  # those that the watch reports
         self._reader: Callable[[], None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
     def fileno(self) -> int:
-        """The descriptor, for senders that bypass `send`; -1 after `close`."""
+        """Return the descriptor, for senders that bypass `send`, or -1 after `close`."""
         return self._sock.fileno()
 
     # --- bytes -------------------------------------------------------------------------------------
 
     def receive(self, size: int) -> bytes | None:
-        """Up to `size` bytes without waiting, b"" when there will be no more; None: nothing has come."""
+        """Return up to `size` bytes without waiting, b"" at the end of the stream, or None if nothing has arrived."""
         if self.ended:
             return b""
         try:
             nbytes = self._sock.recv_into(_BUFFER, size)
             received = _BUFFER[:nbytes]
             data = received.tobytes()
-            received[:] = bytes(nbytes)  # else passwords and redacted texts stay until a longer piece comes
+            received[:] = bytes(nbytes)  # so that passwords and redacted texts do not stay in memory
             return data
         except (BlockingIOError, InterruptedError):
             return None
@@ -53,7 +54,7 @@ class NonblockingSocket:
             return b""
 
     def send(self, data: bytes | memoryview) -> int | None:
-        """One send(2): bytes taken, 0 where the kernel takes none; None: the socket has ended."""
+        """Call send(2) once and return the number of bytes sent, 0 if it would block, or None if the socket has ended."""
         if self.ended:
             return None
         try:
@@ -65,7 +66,7 @@ class NonblockingSocket:
             return None
 
     def send_parts(self, parts: list[memoryview]) -> int | None:
-        """`send` of several pieces in one call."""
+        """Send several pieces with one sendmsg(2). Returns the same as `send`."""
         if self.ended:
             return None
         try:
@@ -77,7 +78,7 @@ class NonblockingSocket:
             return None
 
     def end_writing(self) -> None:
-        """Tell the peer that nothing follows."""
+        """Shut down the write side, so that the peer sees the end of the stream."""
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -86,7 +87,7 @@ class NonblockingSocket:
     # --- waiting -----------------------------------------------------------------------------------
 
     async def writable(self) -> None:
-        """Return when `send` is worth a try."""
+        """Wait until the socket is writable or has ended."""
         if self.ended:
             return
         self._writer = asyncio.get_running_loop().create_future()
@@ -98,14 +99,14 @@ class NonblockingSocket:
             self._want(self._events & ~WRITE)
 
     def call_when_readable(self, reader: Callable[[], None]) -> None:
-        """From now on call `reader` whenever there is something to read, and when there will be no more."""
+        """Call `reader` from now on whenever the socket is readable, and when it has ended."""
         self._reader = reader
         self.read_on(True)
 
     def read_on(self, wanted: bool) -> None:
-        """Go on reading, or leave in the network what comes. A socket that has ended is told of in any case.
+        """Resume or pause calls of the reader. While paused, data stays in the kernel; `end` calls the reader in any case.
 
-        It is watched between two reads as well, so that a request needs no new watch.
+        The watch goes on between two reads, so that requests need no system calls for it.
         """
         if self._reader is None:
             return
@@ -120,7 +121,7 @@ class NonblockingSocket:
             self._events = events
 
     def ready(self, events: int) -> None:
-        """Called by the watch."""
+        """Wake the writer and call the reader, as `events` say; called by the watch."""
         if events & WRITE and self._events & WRITE:
             self._want(self._events & ~WRITE)
             self._wake_writer()
@@ -139,20 +140,20 @@ class NonblockingSocket:
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
 
-    # --- the end -----------------------------------------------------------------------------------
+    # --- closing -----------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """End both directions now and wake all waiting tasks; safe to repeat."""
+        """Shut down both directions and wake the reader and the writer. May be called again."""
         if self.ended:
             return
         self.ended = True
-        with suppress(OSError):  # the peer was quicker
+        with suppress(OSError):  # the peer has closed it already
             self._sock.shutdown(socket.SHUT_RDWR)
         self._wake_reader()
         self._wake_writer()
 
     def close(self) -> None:
-        """Close the descriptor, which may have a new owner at once; safe to repeat."""
+        """Close the descriptor, whose number may be reused at once. May be called again."""
         self.end()
         self._reader = None
         if self._sock.fileno() >= 0:

@@ -1,7 +1,7 @@
-"""Requests with long bodies and pipelined requests wait in a queue: of each turn of the loop they take `TURN_SECS`, or as long
-as one takes.
+"""A queue for requests with long bodies and pipelined requests, so that they do not stall the loop.
 
-Reading 64 KiB of JSON takes up to 10 ms. Many such requests at once would stall everything else in the process.
+In each turn of the loop, at least one of them begins, and more until `TURN_SECS` have passed. Parsing 64 KiB of JSON takes
+up to 10 ms.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class RequestTurns(Generic[T]):
         self._waiting: TurnsByAddress[_Waiting[T]] = TurnsByAddress(
             MAX_WAITING_BODY_BYTES, MAX_WAITING_BODY_BYTES_OF_ADDRESS
         )
-        self._runs = False  # in the next turn of the loop
+        self._runs = False  # `_next` is scheduled
 
     def enter(self, address: str, nbytes: int, begin: Callable[[], T]) -> asyncio.Future[T] | None:
-        """Have `begin()` called when the turn of a request from this address has come; return what gives its result.
+        """Queue `begin` for a request of `nbytes` from `address`, and return the future of its result.
 
-        None: too many bytes wait already.
+        Returns None if too many bytes wait already. The addresses have turns.
         """
         loop = asyncio.get_running_loop()
         begun: asyncio.Future[T] = loop.create_future()
@@ -52,7 +52,7 @@ class RequestTurns(Generic[T]):
                 continue
             try:
                 result = waiting.begin()
-            except Exception as failure:  # contained: it is that request's
+            except Exception as failure:  # raised in the task of that request
                 waiting.begun.set_exception(failure)
             else:
                 waiting.begun.set_result(result)

@@ -1,7 +1,7 @@
-"""Sends the frames of rings to their readers: of streams' rings, and of the gateway's rings.
+"""Sends frames from rings to their readers, for streams and for the gateway.
 
-With the compiled extension a chunk is one call that sends straight from the ring's memory (ext/flush.pyx); without it the
-same steps are taken here, one reader at a time.
+With the compiled extension, a chunk is one call that sends from the ring's memory (ext/flush.pyx). Without it, this module
+does the same in Python, one reader at a time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from openguild_runtime.net.transport import SEND_BYTES, Transport
 
 NativeFlush = Callable[..., tuple[int, int, list[tuple[int, bytes, int]]]]
 
-CHUNK_SENDS = 1_024  # of one call of the native flush, if its time lets it; then who has to be is looked after
-PURE_SENDS = 8  # sends between two looks at the clock, without it
+CHUNK_SENDS = 1_024  # in one call of the native flush, if time allows
+PURE_SENDS = 8  # between two checks of the clock, without the extension
 
 
 def load_native(hub: Hub) -> NativeFlush | None:
-    """Return the compiled flush where the rings of `hub` are compiled too; None: the pure path serves."""
+    """Return the compiled flush, or None if it or the compiled ring is not used."""
     if not NATIVE or hub.ring_type is not NativeRing:
         return None
     try:
@@ -33,13 +33,13 @@ def load_native(hub: Hub) -> NativeFlush | None:
 
 
 class RingFlush(Protocol):
-    """One kind of rings."""
+    """The flush of one kind of rings."""
 
     def chunk(self, key: str, max_secs: float) -> tuple[int, bool]:
-        """Serve some readers, SEND_BYTES each: how many, and whether nobody is left who could be served."""
+        """Send at most SEND_BYTES to each of some readers; return their number, and True if no reader is left to serve."""
 
     def flushed(self, key: str) -> None:
-        """Every reader of the ring has what it can be given."""
+        """Note that every reader of the ring has been served."""
 
 
 class StreamRings:
@@ -75,7 +75,7 @@ class StreamRings:
     def _flush_one(self, subscriber: Subscriber) -> None:
         transport = subscriber.owner
         if not isinstance(transport, Transport) or transport.closing:
-            subscriber.parked = True  # its connection server is about to unsubscribe it
+            subscriber.parked = True  # it is about to be unsubscribed
             return
         if transport.connection.outbox:
             transport.park()
@@ -91,7 +91,7 @@ class StreamRings:
 
 
 class GatewayRings:
-    """The rings of the gateway's feeds; each reader is a slot, bound to the descriptor of its socket."""
+    """The rings of the gateway's feeds; each reader is a slot with the descriptor of its socket."""
 
     def __init__(self, feeds: Feeds, transports: Mapping[int, Transport]) -> None:
         self._feeds = feeds
@@ -127,7 +127,7 @@ class GatewayRings:
 
 
 def _look_after(transport: Transport, rest: bytes, error: int) -> None:
-    """A reader was cut off or could not be given everything: its pump goes on."""
+    """Continue with the pump of a reader that did not get everything, or abort it after an error."""
     if rest:
         transport.connection.outbox.append(rest)
     if error:

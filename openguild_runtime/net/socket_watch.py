@@ -1,8 +1,8 @@
-"""Watches which sockets are ready to be read or written.
+"""Watches which sockets are readable or writable.
 
-On Linux one epoll(7) of our own serves all sockets, and the loop watches that. An idle socket is one place in a list then,
-where the loop would keep about 600 bytes. A broken socket is reported for as long as it is watched:
-libuv stops after the first report, which uvloop passes on.
+On Linux, one epoll(7) instance serves all sockets, and the loop watches its descriptor. An idle socket then takes one place
+in a list, where the loop would need about 600 bytes. A broken socket is reported for as long as it is watched; uvloop
+would report it only once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from openguild_proto.policy.round_robin import RoundRobin
 
 READ = 1  # EPOLLIN
 WRITE = 4  # EPOLLOUT
-AT_A_TIME = 1_024  # ready sockets that the kernel names at once: of these the addresses have turns
+AT_A_TIME = 1_024  # ready sockets in one epoll_wait(2); they are served round-robin by address
 
 log = structlog.get_logger("openguild.peer")
 
@@ -30,24 +30,24 @@ class Watched(Protocol):
 
     @property
     def turns_of(self) -> str:
-        """Of whose address it is: sockets of different ones are told by turns."""
+        """The address by which ready sockets are served round-robin."""
 
     def ready(self, events: int) -> None:
-        """`events`: READ, WRITE or both. A socket that has ended or broken counts as ready for what is wanted."""
+        """Handle `events`: READ, WRITE or both. A socket that has ended or broken is ready for both."""
 
 
 class SocketWatch(Protocol):
     """Calls sockets back when they are ready, until they are no longer watched."""
 
     def want(self, descriptor: int, watched: Watched, events: int) -> None:
-        """From now on report these `events`; 0: none. Raises OSError where the kernel has no room."""
+        """Report these `events` from now on, or none for 0. Raises OSError if the kernel is out of memory."""
 
     def close(self) -> None:
-        """Report nothing more; safe to repeat."""
+        """Stop reporting. May be called again."""
 
 
 class LoopWatch:
-    """The loop itself watches each socket, where there is no epoll."""
+    """Lets the loop watch each socket, on systems without epoll."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -64,21 +64,21 @@ class LoopWatch:
             self._loop.remove_writer(descriptor)
 
     def close(self) -> None:
-        """Implement `SocketWatch`: each socket stops by itself."""
+        """Implement `SocketWatch`: sockets are unwatched one by one when they are closed."""
 
 
 if sys.platform == "linux":
     _BROKEN = select.EPOLLERR | select.EPOLLHUP
 
     class EpollWatch:
-        """An epoll of our own under the loop."""
+        """One epoll instance for all sockets, itself watched by the loop."""
 
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             self._loop = loop
             self._epoll = select.epoll()
             self._watched: list[Watched | None] = []  # by descriptor
-            self._found: dict[int, int] = {}  # by descriptor: how it was ready; it has had no turn yet
-            self._turns: RoundRobin[int] = RoundRobin()  # these descriptors
+            self._found: dict[int, int] = {}  # by descriptor: its events, until its turn
+            self._turns: RoundRobin[int] = RoundRobin()  # the descriptors in `_found`
             loop.add_reader(self._epoll.fileno(), self._some_are_ready)
 
         def want(self, descriptor: int, watched: Watched, events: int) -> None:
@@ -101,7 +101,7 @@ if sys.platform == "linux":
         def _some_are_ready(self) -> None:
             clock, ready = self._loop.time, self._epoll.poll(0, AT_A_TIME)
             until = clock() + TURN_SECS
-            if not self._found:  # mostly there is time for all
+            if not self._found:  # usually there is time for all
                 for at, (descriptor, events) in enumerate(ready, start=1):
                     self._tell(descriptor, events)
                     if clock() >= until:
@@ -112,10 +112,10 @@ if sys.platform == "linux":
             while (turn := self._turns.take()) is not None:
                 self._tell(turn, self._found.pop(turn))
                 if clock() >= until:
-                    return  # the epoll is still ready, and so the loop calls again
+                    return  # the epoll stays readable, so the loop calls again
 
         def _have_wait(self, ready: Iterable[tuple[int, int]]) -> None:
-            """Have these wait for their turns."""
+            """Queue these sockets for their turns."""
             for descriptor, events in ready:
                 watched = self._watched[descriptor]
                 if watched is not None and descriptor not in self._found:
@@ -124,10 +124,10 @@ if sys.platform == "linux":
 
         def _tell(self, descriptor: int, events: int) -> None:
             watched = self._watched[descriptor]
-            if watched is not None:  # else it has ended; a socket that has its descriptor now finds nothing to do
+            if watched is not None:  # else it was closed; a new socket with its descriptor finds nothing to read
                 try:
                     watched.ready(READ | WRITE if events & _BROKEN else events)
-                except Exception:  # contained, as by the loop: those behind it would wait for as long as it fails
+                except Exception:  # else the sockets after it would have to wait
                     log.exception("a socket could not be served")
 
         def close(self) -> None:
@@ -138,7 +138,7 @@ if sys.platform == "linux":
 
 
 def make_watch(loop: asyncio.AbstractEventLoop) -> SocketWatch:
-    """The best that this system has."""
+    """Return the best watch that this system supports."""
     if sys.platform != "linux":
         return LoopWatch(loop)
     return EpollWatch(loop)

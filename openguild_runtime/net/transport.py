@@ -1,8 +1,8 @@
-"""One accepted socket: its transport, its I/O-free connection, and the only writer to it.
+"""One accepted socket with its I/O-free connection, and the only writer to it.
 
-Everything that leaves goes through `push` (what can be sent at once) or, when the peer reads too slowly or is
-being replayed to, through one transient `_pump` task. While that task exists the subscriber is parked and the
-fan-out flush leaves it alone, so two sources never interleave inside a frame (PROTOCOL 8.4.2).
+All bytes are sent by `push` (without waiting) or, if the peer reads too slowly or replays the log, by one temporary `_pump`
+task. While that task runs, the subscriber is parked and the fan-out flush skips it, so that two sources never interleave
+within a frame (PROTOCOL 8.4.2).
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ log = structlog.get_logger("openguild.peer")
 
 
 class FeedResult(Enum):
-    """How it went."""
+    """The result of one step of a feeder."""
 
-    MORE = "more"  # something was given, and more may follow
-    BLOCKED = "blocked"  # the socket takes nothing at the moment
-    DONE = "done"  # nothing is left, or the stream is over
+    MORE = "more"  # bytes were sent or queued, and more may follow
+    BLOCKED = "blocked"  # sending would block
+    DONE = "done"  # nothing is left, or the stream has ended
 
 
 class Feeder(Protocol):
     """The source of bytes for the pump of a subscribed socket."""
 
     def feed(self, transport: Transport) -> FeedResult:
-        """Put what comes next into the outbox, or send it."""
+        """Send the next bytes, or put them into the outbox."""
 
 
 class GatewayDriver(Protocol):
     """The driver of the gateway's protocol on a transport."""
 
     def next_deadline(self) -> float | None:
-        """Monotonic seconds; None: no deadline runs."""
+        """Return the next deadline in monotonic seconds, or None."""
 
     def deadline_passed(self) -> None:
-        """Act on the deadlines that have passed."""
+        """Handle the deadlines that have passed."""
 
     @property
     def described(self) -> dict[str, str | None]:
-        """The fields of its log records."""
+        """The fields of the socket's log records."""
 
     def write_elsewhere(self) -> None:
-        """Something else writes to the socket, or it is closing: events wait."""
+        """Hold events back, because another source writes to the socket or it is closing."""
 
 
 Rest: TypeAlias = Callable[[], Awaitable[None]]
-"""What is left to do for a request."""
+"""A coroutine function that finishes a request."""
 
 
 class Work(NamedTuple):
-    """Work that the reading callback leaves to a connection's task: the rest of a request, then the events that follow."""
+    """Work for a connection's task: the rest of a request, then the events that follow."""
 
     rest: Rest | None
     events: list[Event]
@@ -79,17 +79,17 @@ class TransportHandler(Protocol):
 
     @property
     def draining(self) -> bool:
-        """The server ends: no stream may begin any more."""
+        """Whether the server shuts down, so that no stream may begin."""
 
     def report(self, transport: Transport, event: Event) -> None:
-        """The core has decided something by itself at a deadline."""
+        """Handle an event of an expired deadline."""
 
     def readable(self, transport: Transport) -> None:
-        """There is something to read, or there will be no more."""
+        """Read from the socket, which is readable or has ended."""
 
 
 class Transport:
-    """Carries out what the connection wants; only the connection server closes the descriptor."""
+    """Does the I/O of one connection. Only the connection server closes the descriptor."""
 
     __slots__ = (
         "_clock", "_handler", "_idle", "_pumping", "_tasks", "_timers", "_was_blocked", "address", "connection", "feeder",
@@ -114,19 +114,19 @@ class Transport:
         self.feeder: Feeder | None = None
         self.gateway: GatewayDriver | None = None
         self.subscriber: Subscriber | None = None
-        self.work: asyncio.Future[Work] | None = None  # what the connection's task waits for, or does if it is done
+        self.work: asyncio.Future[Work] | None = None  # pending: the connection's task waits; done: it works
         self.timer_tick = -1
         self._clock = clock
         self._timers = timers
         self._tasks = tasks
         self._handler = handler
         self._pumping = False
-        self._was_blocked = False  # since all bytes had left
-        self._idle: anyio.Event | None = None  # somebody waits for the end of the pump
+        self._was_blocked = False  # since the outbox was last empty
+        self._idle: anyio.Event | None = None  # set when the pump ends, for `flush`
 
     @property
     def described(self) -> dict[str, str | None]:
-        """The fields of its log records: timers, flushes and readers run in no request's context."""
+        """The fields of the connection's log records; callbacks run outside of a request's context."""
         stream = self.stream
         if stream is None:
             return {"peer": self.address} if self.gateway is None else {"peer": self.address, **self.gateway.described}
@@ -137,7 +137,7 @@ class Transport:
     # --- deadlines ---------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """Monotonic seconds; None: nothing is waited for."""
+        """Return the earliest deadline of connection and gateway in monotonic seconds, or None."""
         if self.socket.ended:
             return None
         deadline = self.connection.next_deadline()
@@ -147,19 +147,19 @@ class Transport:
         return deadline if other is None else other if deadline is None else min(deadline, other)
 
     def deadline_passed(self) -> None:
-        """Act on what `next_deadline` gave; never raises. The peer's data is left to the reading task."""
+        """Handle the deadlines that have passed. Never raises."""
         try:
             for event in self.connection.handle_deadline(self._clock()):
                 self._handler.report(self, event)
             if self.gateway is not None:
                 self.gateway.deadline_passed()
             self.settle()
-        except Exception:  # contained: one connection's failure must not end the others
+        except Exception:  # one connection's failure must not end the others
             log.exception("a deadline failed", **self.described)
             self.abort()
 
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
-        """Have the stream closed at `deadline`, and at once where that has passed."""
+        """Close the stream at `deadline` (monotonic seconds), or at once if it has passed."""
         if self.connection.is_open:
             self.connection.expire_at(deadline, code, reason)
             if deadline <= self._clock():
@@ -167,10 +167,10 @@ class Transport:
             else:
                 self._timers.arm(self)
 
-    # --- reading, once no task does --------------------------------------------------------------------
+    # --- reading -----------------------------------------------------------------------------------
 
     def __call__(self) -> None:
-        """There is something to read: called by the loop, for which a bound method would be one more object to keep."""
+        """Have the connection server read. The transport is itself the callback, which saves the memory of a bound method."""
         self._handler.readable(self)
 
     # --- writing -----------------------------------------------------------------------------------
@@ -182,16 +182,19 @@ class Transport:
 
     @property
     def closing(self) -> bool:
-        """Whether the socket is shut: nothing is sent or received any more."""
+        """Whether the socket has ended: nothing is sent or received afterwards."""
         return self.socket.ended
 
     @property
     def draining(self) -> bool:
-        """Whether the server ends: no stream may begin any more."""
+        """Whether the server shuts down, so that no stream may begin."""
         return self._handler.draining
 
     def settle(self) -> None:
-        """After anything that may have queued bytes or moved deadlines: send, do what is wanted, re-arm the timer."""
+        """Send queued bytes, end the connection if it wants that, and arm the timer.
+
+        Must be called after anything that may have queued bytes or changed deadlines.
+        """
         connection = self.connection
         if self.subscriber is not None and not connection.is_open:
             self.subscriber.leave()
@@ -208,7 +211,7 @@ class Transport:
             self._timers.arm(self)
 
     def _end(self, wants: Wants) -> None:
-        """Shut the write side, so that the peer can read what is on its way, or both."""
+        """Shut down the write side, so that the peer can still read the bytes in flight, or abort."""
         if wants is Wants.SHUT_WRITE:
             self.socket.end_writing()
             self.connection.write_ended(self._clock())
@@ -216,7 +219,7 @@ class Transport:
             self.abort()
 
     def push(self) -> bool:
-        """Send the outbox as far as the kernel takes it; False when bytes are left."""
+        """Send from the outbox until it is empty or sending would block. Returns False if bytes are left."""
         outbox = self.connection.outbox
         while outbox:
             parts = outbox.parts(SEND_BYTES)
@@ -230,7 +233,7 @@ class Transport:
         return True
 
     def send(self, data: bytes | memoryview) -> int:
-        """One send(2): bytes taken, or -1 when the kernel takes none or the peer is gone."""
+        """Call send(2) once and return the number of bytes sent, or -1 if it would block or the peer is gone."""
         return self._taken(self.socket.send(data))
 
     def _taken(self, sent: int | None) -> int:
@@ -245,21 +248,21 @@ class Transport:
         return sent
 
     def write_blocked(self) -> None:
-        """The kernel took nothing: the write deadline runs from the first refusal to the next progress."""
+        """Note that sending would block: the write deadline runs from the first time until bytes are sent again."""
         self._was_blocked = True
         if not self.connection.is_write_blocked:
             self.connection.write_blocked(self._clock())
             self._timers.arm(self)
 
     def park(self) -> None:
-        """The subscriber has something to be sent that the flush cannot send: the pump takes over."""
+        """Start the pump, for a subscriber that the flush cannot serve."""
         if not self._pumping and not self.socket.ended:
             self._start_pump()
 
     def replay(self) -> None:
-        """The log has something for the subscriber: send it now as far as the socket takes it; the pump sends the rest.
+        """Send events of the log to the subscriber until sending would block; the pump sends the rest.
 
-        Queued bytes, such as the head of the upgrade's response, leave with the first page.
+        Queued bytes, such as the head of the upgrade's response, are sent together with the first page.
         """
         if self._pumping or self.socket.ended:
             return
@@ -276,13 +279,13 @@ class Transport:
         self._tasks.start_soon(self._pump)
 
     async def _pump(self) -> None:
-        """Own the write side until nothing is left: outbox, then replay pages, then the ring."""
+        """Own the write side until nothing is left to send: the outbox, then replay pages, then the ring."""
         try:
             while not self._pumped():
                 await self.socket.writable()
         except Exception:
             self._pump_failed()
-        except asyncio.CancelledError:  # no pump can follow; a task that waits for one would start it over and over
+        except asyncio.CancelledError:  # no new pump can run, and `flush` would start one again and again
             self.abort()
             raise
         finally:
@@ -291,7 +294,10 @@ class Transport:
             self.settle()
 
     def _pumped(self, *, has_pushed: bool = False) -> bool:
-        """Send as far as the socket takes it; whether nothing is left. `has_pushed`: the outbox comes later. Never raises."""
+        """Send until sending would block (False) or nothing is left (True). Never raises.
+
+        With `has_pushed`, the feeder comes before the outbox.
+        """
         try:
             while not self.socket.ended:
                 if not has_pushed and not self.push():
@@ -325,13 +331,13 @@ class Transport:
             self.subscriber.parked = False
 
     def flushed(self) -> bool:
-        """Send what the kernel takes at once; whether nothing is left that anybody waits for."""
+        """Send without waiting; return True if the outbox is empty or the socket has ended."""
         return self.socket.ended or (not self._pumping and self.push())
 
     async def flush(self) -> None:
-        """Wait until the outbox is empty (HTTP phase: the next request is not read before).
+        """Wait until the outbox is empty. In the HTTP phase, the next request is read only then.
 
-        Only the pump ever waits for the socket to take more: two waiters on one socket are an error.
+        The pump alone waits for the socket: two waiters on one socket are an error.
         """
         while not self.flushed():
             if not self._pumping:
@@ -339,22 +345,22 @@ class Transport:
             self._idle = anyio.Event()
             await self._idle.wait()
 
-    # --- the end -----------------------------------------------------------------------------------
+    # --- closing -----------------------------------------------------------------------------------
 
     def close(self, code: int, reason: str) -> None:
-        """Ask for an orderly end: a close frame on a WebSocket, the end behind the last response elsewhere."""
+        """Close in order: a WebSocket with a close frame, an HTTP connection after its last response."""
         if not self.socket.ended:
             self.connection.close(code, reason, self._clock())
             self.settle()
 
     def abort(self) -> None:
-        """End both directions now; reading and writing tasks wake, and the connection server cleans up."""
+        """Shut down both directions now. Reader and writer wake up, and the connection server cleans up."""
         self.socket.end()
         self._timers.disarm(self)
 
 
 async def watch_deadlines(timers: TimerWheel[Transport], clock: Callable[[], float]) -> None:
-    """Until cancelled: have every transport act on its deadlines when they have passed."""
+    """Have every transport handle its expired deadlines, until cancelled."""
     turn = Turn(clock)
     while True:
         await anyio.sleep(TICK_SECS)

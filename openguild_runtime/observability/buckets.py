@@ -1,4 +1,4 @@
-"""Histograms of plain numbers, which only the loop's thread changes. The library's take a lock for each bucket of each value."""
+"""Histograms without locks, used by the loop's thread only. The library's lock for each bucket and value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prometheus_client.utils import floatToGoString
 
 
 class Buckets:
-    """Counts values by the least of `bounds` that holds them, the last bucket without a bound."""
+    """Counts values in buckets with upper `bounds`, and a last bucket without a bound."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 

@@ -12,24 +12,32 @@ from openguild_proto.delivery.shared import Counters
 TOTALS = (
     ("requests", "openguild_federation_delivery_requests", "Requests with events for another server"),
     ("events", "openguild_federation_delivered_events", "Events sent to another server"),
-    ("failures", "openguild_federation_delivery_failures", "Deliveries to another server that failed and are put off"),
-    ("held", "openguild_federation_logs_not_taken", "Logs that another server did not take, until the next look"),
+    (
+        "failures",
+        "openguild_federation_delivery_failures",
+        "Failed deliveries to another server, which are retried later",
+    ),
+    ("held", "openguild_federation_logs_not_taken", "Logs whose events another server does not accept now"),
 )
 LEVELS = (
-    ("behind", "openguild_federation_behind_events", "Events that another server lacks, as far as they were looked at"),
-    ("backoff_secs", "openguild_federation_backoff_seconds", "For how long the delivery to another server is put off"),
+    (
+        "behind",
+        "openguild_federation_behind_events",
+        "Events not yet delivered to another server, as far as they were counted",
+    ),
+    ("backoff_secs", "openguild_federation_backoff_seconds", "Current backoff of the delivery to another server"),
 )
 
 
 class DeliveryCollector(Collector):
-    """`label` bounds the names of servers: those beyond it are shown as one."""
+    """Collects the counters of peers. `label` returns the label of a server, the same one for all beyond its bound."""
 
     def __init__(self, label: Callable[[str], str]) -> None:
         self.peers: Iterable[tuple[str, Counters]] = ()
         self._label = label
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families."""
+        """Yield the metric families."""
         peers = [(self._label(server), counters) for server, counters in self.peers]
         for name, series, text in TOTALS:
             yield _filled(CounterMetricFamily(series, text, labels=["server"]), name, peers)

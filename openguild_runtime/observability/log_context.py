@@ -1,4 +1,4 @@
-"""Fields of every log record: of the process, and of the request that the current task works for."""
+"""Fields of every log record: those of the process, and the ID of the current task's request."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The request of the current task or callback; those that it starts inherit it."""
+"""The ID of the request that the current task or callback works for. Tasks inherit it."""
 
 process_fields: dict[str, int | str] = {}
-"""In every record of this process."""
+"""Fields of every record of this process."""
 
 
 @contextmanager
 def bound_request(identifier: str) -> Iterator[None]:
-    """Have the records within carry the id of a request."""
+    """Set the request ID of records within the block."""
     token = request_id.set(identifier)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The two forms of a log line: compact for people, JSON for collectors."""
+"""The two formats of a log line: compact for people, JSON for log collectors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def json_line(record: Record) -> str:
+    """Format as one line of JSON. Raises ValueError and OverflowError for values that JSON cannot hold."""
     return _encode(record).decode() + "\n"
 
 
-@lru_cache(maxsize=4_096)  # as many as there are routes and statuses
+@lru_cache(maxsize=4_096)  # enough for all routes and statuses
 def json_access_parts(
     target: str,
     message: str,
@@ -25,14 +26,14 @@ def json_access_parts(
     route: str,
     status: int,
 ) -> tuple[str, str]:
-    """Return what stands in a request's access line behind the time and behind the request's id."""
+    """Return the parts of a request's access line between time and request ID, and between request ID and latency."""
     before: Record = {"level": "INFO", "target": target, "message": message, **dict(process), "request_id": ""}
     between: Record = {"method": method, "route": route, "status": status, "latency_ms": 0}
     return f",{json_line(before)[1:-3]}", f'",{json_line(between)[1:-3]}'
 
 
 def compact_line(record: Record) -> str:
-    """Format as `time LEVEL target: message key=value ... request_id=...` on one line; a traceback follows on its own lines."""
+    """Format as the line `time LEVEL target: message key=value ... request_id=...`, followed by the lines of a traceback."""
     line = f"{record['timestamp']} {record['level']:>7} {record['target']}: {record['message']}"
     for key, value in record.items():
         if key not in _PLACED_KEYS:
@@ -59,7 +60,7 @@ LEVEL_COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[3
 
 
 def coloured(line: str) -> str:
-    """Return a compact line with its time and request id dim, and its level coloured if it is not INFO."""
+    """Return a compact line with time and request ID dim, and the level coloured unless it is INFO."""
     time, _, rest = line.partition(" ")
     level = rest.split(maxsplit=1)[0] if rest.strip() else ""
     colour = LEVEL_COLOURS.get(level)

@@ -1,10 +1,10 @@
 """Structured logs on stderr, for records of structlog and of `logging`, as compact lines or as JSON lines.
 
-Every record of a request or a socket carries `request_id` (log_context.py). JSON mode writes one object
-per line, including tracebacks (PROTOCOL 11.3.1). Tokens, passwords and the userinfo of URLs are redacted in all values.
+Every record of a request or a socket has its `request_id` (log_context.py). JSON mode writes one object per line, including
+tracebacks (PROTOCOL 11.3.1). Tokens, passwords and the userinfo of URLs are redacted in all values.
 
-Every request writes an access log line. For speed, structlog's records bypass `logging` and processors, and a thread
-writes the lines (log_writer.py), so that a slow reader does not block the loop.
+Every request writes an access log line. For speed, structlog's records bypass `logging` and processors. A thread writes the
+lines (log_writer.py), so that a slow reader does not block the loop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEFAULT_FILTER = "info,openguild=info"
 WRITER = "openguild.log"  # target of messages about the log itself
 AUDIT = "openguild.audit"  # target of administrators' changes
 ACCESS_TARGET = "openguild.http"
-ACCESS = "request completed"  # message of the access log, which is remembered otherwise (openguild_proto/diagnosis)
+ACCESS = "request completed"  # message of the access log; openguild_proto/diagnosis keeps these requests
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "off": 100}
 SECRET_KEYS = frozenset(
     {"authorization", "password", "secret", "token", "access_token", "refresh_token", "signing_key"}
@@ -40,14 +40,14 @@ HIDDEN = "***"
 STANDARD_ERROR = 2  # descriptor
 EXIT_SECS = 0.4  # to write the remaining lines at exit
 
-# A peer may choose the text, so each pattern is linear: lookbehinds bound what precedes a run, and runs are possessive.
+# Peers can choose the text, so each pattern takes linear time: lookbehinds bound what precedes a run, and runs are possessive.
 _PATTERNS = (
     (re.compile(r"(?i)\b(access_token|refresh_token|password|secret)=[^&\s\"']+"), r"\1=" + HIDDEN),
     (re.compile(r"(?i)\bbearer[ .][A-Za-z0-9._~+/=-]{8,}"), "Bearer " + HIDDEN),
     (re.compile(r"(?<=[A-Za-z0-9+.-]://)[^/\s@]*+@"), HIDDEN + "@"),
     (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{40,}+\.[A-Za-z0-9_-]{86}\b"), HIDDEN),  # an access token
 )
-_GENERATED_ID = re.compile(r"[0-9a-f-]{36}")  # of a request whose client named none: it holds no secret
+_GENERATED_ID = re.compile(r"[0-9a-f-]{36}")  # an ID made by this server, which has no secret
 _TOKEN_END = re.compile(r"\.[A-Za-z0-9_-]{86}")
 
 
@@ -55,7 +55,7 @@ _TOKEN_END = re.compile(r"\.[A-Za-z0-9_-]{86}")
 
 
 def may_contain_secret(text: str) -> bool:
-    """Return whether the text may hold a secret. A quick check of a whole line, before each field is redacted."""
+    """Return whether the text may contain a secret. A fast check of a whole line, before each field is redacted."""
     low = text.lower()
     return (
         "://" in low
@@ -96,7 +96,7 @@ def _redacted(value: Any) -> Any:
 
 
 def _render(level: str, target: str, message: object, fields: Record) -> str:
-    """Return the line of a record. Log shippers rely on the names `message` and `target` (PROTOCOL 11.3.1)."""
+    """Return the line of a record. Log collectors rely on the names `message` and `target` (PROTOCOL 11.3.1)."""
     record: Record = {"timestamp": _timestamp(), "level": level, "target": target, "message": message}
     record |= process_fields
     if (bound := current_request_id.get()) is not None:
@@ -117,12 +117,12 @@ def _render(level: str, target: str, message: object, fields: Record) -> str:
 def log_access(
     request_id: str, *, method: str, route: str, status: int, latency_ms: float, client: str, refused: Record
 ) -> None:
-    """Write the access log line of a request. `method`, `route` and `client` cannot hold a secret: no text of a peer is in them."""
+    """Write the access log line of a request. `method`, `route` and `client` contain no text of a peer, so no secret."""
     target = _state.targets.get(ACCESS_TARGET) or _target(ACCESS_TARGET)
     if target.level > logging.INFO:
         return
     may_hold_secret = bool(refused) or _GENERATED_ID.fullmatch(request_id) is None
-    if _state.format is json_line and not may_hold_secret:  # the same line in less time
+    if _state.format is json_line and not may_hold_secret:  # a faster way to the same line
         process = tuple(process_fields.items()) if process_fields else ()
         before, between = json_access_parts(target.name, ACCESS, process, method, route, status)
         client_json = json_line({"client": client})[1:]
@@ -137,7 +137,7 @@ def log_access(
 
 
 def _timestamp() -> str:
-    """Return the time as ISO 8601 in UTC. Formats the part up to the second once per second."""
+    """Return the time as ISO 8601 in UTC. The part up to the second is formatted once per second."""
     second, nanos = divmod(time.time_ns(), 1_000_000_000)
     if second != _state.second:
         _state.second, _state.shown = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
@@ -145,8 +145,8 @@ def _timestamp() -> str:
 
 
 def start_failure_line(message: str) -> str:
-    """Return the JSON line for a process that could not start. Ignores the filter, which may not be configured yet."""
-    text = redact(message).encode(errors="backslashreplace").decode()  # a path may hold a lone surrogate
+    """Return the JSON line of a process that could not start, without the filter, which may not be configured yet."""
+    text = redact(message).encode(errors="backslashreplace").decode()  # paths may contain lone surrogates
     return json_line({"timestamp": _timestamp(), "level": "ERROR", "target": "openguild.server", "message": text})
 
 
@@ -154,21 +154,21 @@ def start_failure_line(message: str) -> str:
 
 
 class _Sink(Protocol):
-    """Takes complete lines."""
+    """A destination of complete lines."""
 
     @property
     def dropped(self) -> int:
         """The number of lines that were not written."""
 
     def append(self, line: str) -> None:
-        """Write the line, at once or later."""
+        """Write the line, now or later."""
 
     def flush(self, secs: float) -> bool:
         """Wait for at most `secs` until all lines are written. Return whether they are."""
 
 
 class _Stream:
-    """Writes at once to a stream that is not a descriptor, such as a buffer. None: the current `sys.stderr`."""
+    """Writes at once to a stream that is not a descriptor, such as a buffer. None stands for the current `sys.stderr`."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
@@ -189,7 +189,7 @@ class _Stream:
 
 
 def _standard_error() -> _Sink:
-    """Return the sink for this process's stderr, or for the replacement that captures it in a test."""
+    """Return the sink for stderr, or for its replacement, for example in a test that captures it."""
     if sys.stderr is not None and sys.stderr is sys.__stderr__:
         return LogWriter(STANDARD_ERROR, _describe_gap)
     return _Stream()
@@ -285,7 +285,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             _sink().append(self.format(record))
-        except Exception:  # as logging's own handlers do: a bad record must not raise in the caller
+        except Exception:  # as in logging's handlers, a bad record must not raise in the caller
             self.handleError(record)
 
 
@@ -308,7 +308,7 @@ def parse_filter(text: str) -> dict[str, int]:
 
 
 def _level_of(name: str, levels: dict[str, int]) -> int:
-    """Return the level of the longest target that is a prefix of the name. The audit log uses its own target only."""
+    """Return the level of the longest target that is a prefix of the name. The audit log has only its own target."""
     if name == AUDIT:
         return levels.get(AUDIT, logging.INFO)
     while name and name not in levels:
@@ -317,7 +317,7 @@ def _level_of(name: str, levels: dict[str, int]) -> int:
 
 
 def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO | None = None) -> None:
-    """Configure structlog and `logging`. Raises ValueError for a bad filter and then changes nothing."""
+    """Configure structlog and `logging`. Raises ValueError for an invalid filter and then changes nothing."""
     levels = parse_filter(log_filter)
     flush()  # earlier lines go to the earlier sink
     if stream is not None:
@@ -334,12 +334,12 @@ def configure(log_format: str, log_filter: str = DEFAULT_FILTER, stream: TextIO 
 
 
 def is_for_people() -> bool:
-    """Return whether the lines are compact ones."""
+    """Return whether lines are compact, for people."""
     return _state.format is compact_line
 
 
 def _shows_colours() -> bool:
-    """Return whether standard error is a terminal that is wanted coloured (https://no-color.org)."""
+    """Return whether standard error is a terminal, and colours are not disabled (https://no-color.org)."""
     return os.isatty(STANDARD_ERROR) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -352,12 +352,12 @@ atexit.register(flush)
 
 
 def dropped_lines() -> int:
-    """Return how many lines of this process were dropped."""
+    """Return the number of dropped lines of this process."""
     return 0 if _state.sink is None else _state.sink.dropped
 
 
 def remembered_lines(request_id: str) -> list[str]:
-    """Return the newest lines of a request and of its socket, without the access log."""
+    """Return the latest log lines of a request and of its socket, without the access log."""
     return [line.rstrip("\n") for line in _state.remembered.find(request_id)]
 
 
@@ -374,13 +374,13 @@ def log_printed_line(text: str, target: str) -> None:
 
 
 def current_filter() -> str:
-    """Return the current filter in the form that `parse_filter` takes, the root's level first."""
+    """Return the current filter in the format of `parse_filter`, with the root's level first."""
     names = {level: name for name, level in reversed(LEVELS.items())}
     return ",".join(f"{name}={names[level]}" if name else names[level] for name, level in sorted(_state.levels.items()))
 
 
 def set_filter(levels: dict[str, int]) -> None:
-    """Set the levels that `parse_filter` returned, also for loggers in use."""
+    """Set levels, as `parse_filter` returns them, also for existing loggers."""
     _state.levels = levels
     for target in _state.targets.values():
         target.level = _level_of(target.name, levels)

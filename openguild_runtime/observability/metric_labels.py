@@ -1,4 +1,4 @@
-"""The values that labels of metrics can have, and how the series of a bus are named."""
+"""The values of metric labels, and the names of a bus's series."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ REASONS = frozenset(code.spec.reason for code in ErrorCode if code.spec.reason i
 }  # exported as 0 from the start, because `increase()` misses the first value of a series  # fmt: skip
 
 NOT_AUTHENTICATED = (*(problem.value for problem in TokenProblem), "unknown_user", "wrong_password")
-"""The causes of a 401 that the log and the metrics tell; the caller is not told."""
+"""The causes of a 401, for log and metrics. They are not shown to the caller."""
 
 
 class BusSeries(NamedTuple):
     """The prefix of a bus's series: `openguild_<prefix>_...`."""
 
     prefix: str
-    title: str  # for people
-    setting: str  # the key that chooses it
+    title: str  # in texts for operators
+    setting: str  # the configuration key that chooses the bus
     faults: tuple[str, ...]  # kinds
 
 

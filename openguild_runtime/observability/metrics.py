@@ -34,7 +34,7 @@ from openguild_runtime.observability.reader_metrics import DepthCollector, Misse
 from openguild_runtime.observability.request_metrics import RequestMetrics
 from openguild_runtime.observability.standby_metrics import StandbyCollector
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # one extra series per metric, used by nothing
+disable_created_metrics()  # type: ignore[no-untyped-call]  # an unused extra series for each metric
 
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -43,7 +43,7 @@ STALL_WINDOW_SECS = 60.0
 
 
 class _Family(Collector):
-    """Exports a part of a family that has been collected already."""
+    """Exports a part of a family that is collected already."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family
@@ -53,7 +53,7 @@ class _Family(Collector):
 
 
 def _families(collector: Collector) -> Iterator[tuple[Metric, Iterator[Sample]]]:
-    """Yield the families of a collector that may have many samples, without its `collect`, which builds all at once."""
+    """Yield the families of a collector with many samples, each with an iterator, since `collect` builds all samples at once."""
     if isinstance(collector, RequestMetrics):
         yield from collector.families()
     elif isinstance(collector, MetricWrapperBase):
@@ -67,14 +67,14 @@ def _family_chunks(family: Metric, samples: Iterator[Sample]) -> Iterator[bytes]
     while some := list(islice(samples, CHUNK_SAMPLES)):
         family.samples = some
         text = generate_latest(_Family(family))
-        yield text.split(b"\n", 2)[2] if begun else text  # HELP and TYPE come once
+        yield text.split(b"\n", 2)[2] if begun else text  # HELP and TYPE only once
         begun = True
     if not begun:
         yield generate_latest(_Family(family))
 
 
 class _WindowMaximum:
-    """The maximum over the last one to two windows. Reading does not reset it, so several scrapers see the same."""
+    """The maximum over the last one to two windows. Reading does not reset it, so that several scrapers see the same value."""
 
     def __init__(self, window_secs: float, clock: Callable[[], float]) -> None:
         self._window_secs = window_secs
@@ -98,7 +98,7 @@ class _WindowMaximum:
 
 
 class Metrics:
-    """The registry of a process. Keeps labelled children in dicts, because `labels()` is slow."""
+    """The metrics of a process. Labelled children are kept in dicts, because `labels()` is slow."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Metrics:
         self._gateway_logs = self._gauge("openguild_gateway_subscriptions", "Logs that gateway sockets follow")
         self._gateway_from_log = self._gauge(
             "openguild_gateway_catching_up",
-            "Of these, logs that storage serves: the socket began behind the newest events, or reads too slowly",
+            "Logs of gateway sockets that storage serves: the socket began behind the newest events, or reads too slowly",
         )
         self._lag_closes = self._counter("openguild_websocket_lag_closes", "Streams closed because their reader lagged")
         self._replayed = self._counter("openguild_replay_events", "Events replayed from the log to joining streams")
@@ -150,19 +150,19 @@ class Metrics:
         self._queue_depth = self._gauge("openguild_commit_queue_depth", "Appends waiting for the next commit")
         self._unindexed = self._gauge(
             "openguild_search_unindexed_messages",
-            "Messages that waited for the search index at the last look, once a minute",
+            "Messages not yet in the search index, counted once a minute",
         )
         self._pool = self._gauge("openguild_db_pool_connections", "Connections of the pool", "state")
         self._shared_free = self._gauge(
             "openguild_db_shared_places_free",
-            "Reads that could begin now: places of the pool that are not reserved and free",
+            "Connections of the pool that are free for reads: not reserved and not in use",
         )
         self._db_ready = self._gauge("openguild_db_ready", "1 if the last probe could read and write the database")
         self._db_failures = self._counter(
             "openguild_db_failures", "Failed database statements by cause", "operation", "cause"
         )
         for operation, cause in itertools.product(("read", "write"), CAUSES):
-            self._db_failures.labels(operation, cause)  # exported as 0 from the start, like the reasons
+            self._db_failures.labels(operation, cause)  # exported as 0 from the start, like REASONS
         prefix, title, setting, kinds = bus or NATS_SERIES
         prefix = f"openguild_{prefix}"
         self._bus = Gauge(
@@ -189,7 +189,7 @@ class Metrics:
         self._backfilled = self._counter("openguild_gap_events_backfilled", "Events read from the log to fill gaps")
         self._renewals = self._gauge(
             "openguild_epoch_renewals",
-            "How often all logs were given new epochs because the database may have lost commits, as it counts that itself",
+            "How often all logs got new epochs because the database may have lost commits, as counted in the database",
         )
         self._latency = self._histogram(
             "openguild_delivery_seconds", "From an event's release to the flush of its channel", FAST_BUCKETS
@@ -222,6 +222,7 @@ class Metrics:
             "openguild_token_key_info", "Always 1: a key that this process accepts tokens of", "fingerprint", "use"
         )
         self._fingerprints: tuple[str, ...] = ()
+        self._settings = self._gauge("openguild_settings_info", "Always 1: digest of what a reload applies", "digest")
         build = self._gauge("openguild_build_info", "Always 1", "version", "ring")
         build.labels(version, "native" if native_ring else "pure").set(1)
 
@@ -239,18 +240,18 @@ class Metrics:
     # --- HTTP and messaging --------------------------------------------------------------------------
 
     def rejected(self, reason: str) -> None:
-        """Count a rejection. `reason` is from a fixed set in the core."""
+        """Count a rejection. `reason` is from a fixed set of the core."""
         child = self._rejected.get(reason)
         if child is None:
             child = self._rejected[reason] = self._rejections.labels(reason)
         child.inc()
 
     def not_authenticated(self, cause: str) -> None:
-        """Count a 401. `cause`: one of NOT_AUTHENTICATED."""
+        """Count a 401. `cause` is one of NOT_AUTHENTICATED."""
         self._not_authenticated[cause].inc()
 
     def replica_totals(self, totals: dict[str, int]) -> None:
-        """Take the replica's totals since its start, by the names of `openguild_proto.replica.outputs.Counters`."""
+        """Set the replica's totals since its start, by the names of `openguild_proto.replica.outputs.Counters`."""
         before, self._replica_before = self._replica_before, totals
         grown = {name: total - before.get(name, 0) for name, total in totals.items()}
         self._subscribers.set(totals["subscribers"])
@@ -288,11 +289,11 @@ class Metrics:
         self._flush_sends.inc(sends)
 
     def depths(self, depths: Depths) -> None:
-        """Set what waits for its readers now."""
+        """Set the depths of the rings."""
         self._depths.depths = depths
 
     def gateway(self, totals: GatewayTotals) -> None:
-        """Set the gateway's numbers."""
+        """Set the totals of the gateway."""
         self._gateway_sockets.set(totals.sockets)
         self._gateway_logs.set(totals.subscriptions)
         self._gateway_from_log.set(totals.from_log)
@@ -318,7 +319,7 @@ class Metrics:
         self._db_ready.set(ready)
 
     def db_failed(self, writes: bool, cause: str) -> None:
-        """Count a failed statement. `cause`: a name in database_causes.py."""
+        """Count a failed statement. `cause` is a name in database_causes.py."""
         self._db_failures.labels("write" if writes else "read", cause).inc()
 
     def bus_connected(self, connected: bool) -> None:
@@ -331,7 +332,7 @@ class Metrics:
         self._publishes_dropped.inc()
 
     def bus_fault(self, kind: str) -> None:
-        """Count a fault. `kind`: one of the bus's series."""
+        """Count a fault. `kind` is one of the faults of the bus's series."""
         self._bus_faults[kind].inc()
 
     def denied_subjects(self, count: int) -> None:
@@ -350,25 +351,30 @@ class Metrics:
         self._longest_stall.add(seconds)
 
     def longest_stall_secs(self) -> float:
-        """Return the longest stall of the last one to two windows."""
+        """Return the longest stall in the last one to two windows."""
         return self._longest_stall.value()
 
     def clock_difference(self, seconds: float) -> None:
         self._clock_difference.set(seconds)
 
     def log_lines_dropped(self, lines: int) -> None:
-        """Take the number of lines that the process has dropped so far."""
+        """Set the number of log lines that the process has dropped so far."""
         self._log_dropped.inc(lines - self._log_dropped_before)
         self._log_dropped_before = lines
 
     def token_keys(self, fingerprints: tuple[str, ...]) -> None:
-        """Name the keys of access tokens: the one that signs, then those that are accepted besides."""
+        """Set the fingerprints of the keys of access tokens: first the signing key, then the other accepted keys."""
         if fingerprints == self._fingerprints:
             return
         self._fingerprints = fingerprints
         self._token_keys.clear()
         for place, fingerprint in enumerate(fingerprints):
             self._token_keys.labels(fingerprint, "fallback" if place else "signing").set(1)
+
+    def settings(self, digest: str) -> None:
+        """Name the settings in force, by `openguild_runtime.admin.reload.settings_digest`."""
+        self._settings.clear()
+        self._settings.labels(digest).set(1)
 
     def reloaded(self, successful: bool) -> None:
         self._reload.set(successful)
@@ -377,7 +383,7 @@ class Metrics:
         self._draining.set(draining)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the Prometheus text 0.0.4 in chunks that take about a millisecond each, so that the loop can run between."""
+        """Yield the Prometheus text 0.0.4 in chunks that take about a millisecond each, so that the loop can run in between."""
         self._stall_max.set(self._longest_stall.value())
         for collector in list(self.registry._collector_to_names):
             if isinstance(collector, MetricWrapperBase | RequestMetrics):  # may have many samples

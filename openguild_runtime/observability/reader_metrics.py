@@ -1,4 +1,4 @@
-"""Metrics of readers: how far they are behind, and how many events those missed that were closed."""
+"""Metrics of slow readers: how far they are behind, and how many events were missed by those that were closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEPTH_SERIES = 100  # PROTOCOL 11.2.5
 
 
 class DepthCollector(Collector):
-    """Reads the queue depths from the hub at each scrape. Idle channels have no series (PROTOCOL 11.2.5)."""
+    """Exports `depths`, which is set at each scrape. Idle channels have no series (PROTOCOL 11.2.5)."""
 
     def __init__(self) -> None:
         self.depths = Depths([], 0)
@@ -23,7 +23,7 @@ class DepthCollector(Collector):
         channels, notifications = self.depths
         family = GaugeMetricFamily(
             "openguild_websocket_queue_depth",
-            "Events the deepest subscriber of a channel is behind",
+            "Events by which the slowest subscriber of a channel is behind",
             labels=["channel_id"],
         )
         for channel_id, depth in channels[:DEPTH_SERIES]:
@@ -31,18 +31,18 @@ class DepthCollector(Collector):
         yield family
         yield GaugeMetricFamily(
             "openguild_websocket_queue_depth_max",
-            "Depth of the deepest channel of this process",
+            "Largest backlog of a channel in this process",
             value=channels[0][1] if channels else 0,
         )
         yield GaugeMetricFamily(
             "openguild_notification_queue_depth_max",
-            "Events the deepest notification stream of this process is behind",
+            "Events by which the slowest notification stream of this process is behind",
             value=notifications,
         )
 
 
 class MissedEvents(Collector):
-    """Exports what `by_channel` holds: (channel id, events), most first."""
+    """Exports `by_channel`, pairs (channel ID, events) in descending order of events."""
 
     def __init__(self) -> None:
         self.by_channel: list[tuple[str, int]] = []
@@ -50,7 +50,7 @@ class MissedEvents(Collector):
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
             "openguild_channel_missed_events",
-            "Events that readers had missed which were closed for slowness within ten minutes, by channel",
+            "Events missed by readers that were closed as too slow within ten minutes, by channel",
             labels=["channel_id"],
         )
         for channel_id, missed in self.by_channel[:MAX_CHANNELS]:

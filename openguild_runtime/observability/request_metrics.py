@@ -1,6 +1,6 @@
 """Counts answered requests by route and status.
 
-They are plain numbers of the loop's thread, which become samples when they are scraped.
+The counts are plain numbers, used by the loop's thread only, and become samples at a scrape.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LABELS = ("route", "status")
 
 
 class _Series:
-    """The numbers of a route and status."""
+    """The durations of one route and status."""
 
     __slots__ = ("labels", "secs")
 
@@ -34,14 +34,14 @@ class RequestMetrics(Collector):
         self._series: dict[tuple[str, int], _Series] = {}
 
     def count(self, route: str, status: int, secs: float) -> None:
-        """Count a request. `route`: a template or `unmatched`; never a path."""
+        """Count a request. `route` is a template or `unmatched`, never a path."""
         series = self._series.get((route, status))
         if series is None:
             series = self._series[route, status] = _Series(route, status)
         series.secs.observe(secs)
 
     def families(self) -> Iterator[tuple[Metric, Iterator[Sample]]]:
-        """Yield each family, empty, and its samples."""
+        """Yield each family without samples, and an iterator of its samples."""
         counter = CounterMetricFamily("openguild_http_requests", "HTTP requests answered", labels=LABELS)
         yield counter, self._totals(counter.name)
         histogram = HistogramMetricFamily(

@@ -1,4 +1,4 @@
-"""Standbys of the database, as a scrape finds them. `standby`: its number in `database.replica_urls`."""
+"""Metrics of standbys of the database. The label `standby` is the index in `database.replica_urls`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openguild_proto.policy.standbys import StandbyStats
 
 
 class StandbyCollector(Collector):
-    """`standbys` is set before each scrape. Without any the families have no samples."""
+    """Exports `standbys`, which is set before each scrape. Without standbys, the families have no samples."""
 
     def __init__(self) -> None:
         self.standbys: tuple[StandbyStats, ...] = ()
@@ -22,7 +22,7 @@ class StandbyCollector(Collector):
         )
         reads = CounterMetricFamily(
             "openguild_standby_reads",
-            "Reads meant for this standby, by the server that answered: the primary where it was late or failed",
+            "Reads planned for this standby, by the server that answered: the primary, if the standby was late or failed",
             labels=["standby", "by"],
         )
         for number, stats in enumerate(self.standbys):

@@ -1,7 +1,7 @@
 """Optional OpenTelemetry (extra `otel`, key `tracing.otlp_endpoint`) with spans for request, append, publish and flush.
 
-A request's span continues the trace of its `traceparent` header (W3C Trace Context). A publish passes it on in a NATS
-header, so that the flush on another replica belongs to the same trace. Without the key this module is not imported.
+A request's span continues the trace of its `traceparent` header (W3C Trace Context). A publish passes the trace on in a NATS
+header, so that the flush on another replica belongs to it too. Without the key, OpenTelemetry is not imported.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 TRACES_PATH = "/v1/traces"
 SERVICE = "openguild-server"
 EXPORT_SECS = 2  # an unreachable collector must not delay the shutdown
-MAX_FLUSHES = 1_000  # open flush spans of all rings; events beyond it get none
+MAX_FLUSHES = 1_000  # open flush spans of all rings; further events get none
 
 
 def traces_url(endpoint: str) -> str:
-    """Return the URL for spans: the endpoint with OTLP/HTTP's path, unless it has it already."""
+    """Return the URL for spans: the endpoint with the path of OTLP/HTTP, unless it has that path already."""
     endpoint = endpoint.rstrip("/")
     return endpoint if endpoint.endswith(TRACES_PATH) else endpoint + TRACES_PATH
 
 
 class Tracing:
-    """The traces of a process. `endpoint`: an OTLP/HTTP collector such as `http://collector:4318`, with or without path."""
+    """The traces of a process. `endpoint` is an OTLP/HTTP collector such as `http://collector:4318`, with or without path."""
 
     def __init__(self, endpoint: str, version: str, server_name: str) -> None:
         try:
@@ -52,11 +52,11 @@ class Tracing:
         self._tracer = self._provider.get_tracer("openguild")
         self._propagator = TraceContextTextMapPropagator()
         self._flushes: dict[str, list[Span]] = {}  # open spans by ring
-        self.waiting = 0  # their number
+        self.waiting = 0  # the number of open spans
 
     @contextmanager
     def request(self, request: Request) -> Iterator[Span]:
-        """Open a server span for a request. The caller sets its route and status later."""
+        """Open a server span for a request. The caller sets route and status later."""
         from opentelemetry.trace import SpanKind
 
         parent = self._propagator.extract(dict(request.headers))
@@ -78,7 +78,7 @@ class Tracing:
 
     @contextmanager
     def continue_trace(self, carrier: Mapping[str, str]) -> Iterator[None]:
-        """Run the body within the trace that came with another replica's event."""
+        """Run the body within the trace of another replica's event."""
         from opentelemetry import context
 
         token = context.attach(self._propagator.extract(dict(carrier)))
@@ -94,7 +94,7 @@ class Tracing:
         return headers
 
     def flush_started(self, channel_id: str) -> None:
-        """Open a flush span: an event of the current trace is in the ring and not yet flushed."""
+        """Open a flush span for an event of the current trace that is in the ring and not flushed yet."""
         from opentelemetry.trace import get_current_span
 
         if self.waiting >= MAX_FLUSHES or not get_current_span().get_span_context().is_valid:
@@ -104,14 +104,14 @@ class Tracing:
         self._flushes.setdefault(channel_id, []).append(span)
 
     def flushed(self, channel_id: str) -> None:
-        """End the ring's flush spans: every subscriber that accepts data has the frames."""
+        """End the ring's flush spans, after a flush to all subscribers that accept data."""
         spans = self._flushes.pop(channel_id, [])
         self.waiting -= len(spans)
         for span in spans:
             span.end()
 
     def close(self) -> None:
-        """Export the remaining spans, for at most a few seconds."""
+        """Export the remaining spans, within a few seconds."""
         for channel_id in list(self._flushes):
             self.flushed(channel_id)
         self._provider.shutdown()

@@ -1,6 +1,6 @@
 """Opens descriptors 0, 1 and 2 if the parent process has closed them.
 
-Imports little: a library may open a file while it is imported, as libffi does, and keep it.
+It imports little, because libraries such as libffi open files when they are imported, and keep them open.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def open_missing_descriptors() -> None:
-    """Open /dev/null for each of 0, 1 and 2 that is closed: what is opened next would get its number."""
+    """Open /dev/null for each of 0, 1 and 2 that is closed, because the next opened file would get its number."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""Standard output whose reader may end first, as in `openguild-server probe URL | head -1`, or that cannot be written."""
+"""Standard output that survives write errors and a reader that ends first, as in `openguild-server probe URL | head -1`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ STDOUT = 1
 
 
 class Output(io.FileIO):
-    """File descriptor 1. Once its reader has gone, or it cannot be written, what follows goes nowhere.
+    """File descriptor 1. After a failed write, all further output is discarded, and the command runs to its normal end.
 
-    The command ends as it would have. `failure`: why it could not be written; None if only the reader has gone.
+    `failure` is the error of the write, or None if only the reader is gone.
     """
 
     failure: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, or drop, the bytes."""
+        """Write the bytes, or discard them after a failure."""
         try:
             return super().write(data)
         except OSError as failure:
@@ -35,9 +35,9 @@ class Output(io.FileIO):
 
 
 def outlive_reader() -> Output | None:
-    """Let a command go on without a traceback when the reader of its output ends, or a disk is full.
+    """Replace `sys.stdout`, so that a command goes on without a traceback when its reader ends or a disk is full.
 
-    None: the output is already replaced, for example by a test that captures it.
+    Returns None, and changes nothing, if it has been replaced already, for example by a test that captures it.
     """
     former = sys.stdout
     if not isinstance(former, io.TextIOWrapper) or former is not sys.__stdout__:

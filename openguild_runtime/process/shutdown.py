@@ -1,9 +1,9 @@
-"""Shutdown of a process: when it was requested, which parts are still closing, and their deadlines.
+"""Shutdown of a process: the requests, the parts that are still closing, and their deadlines.
 
 The first SIGTERM or SIGINT requests shutdown: the process exits after the drain's time and SHUTDOWN_SECS. A second signal
 forces it: the process exits after FORCED_SECS. Each part closes under a `deadline`, counted back from the exit. Forcing the
-shutdown moves all deadlines; a cancellation from outside does not interrupt a part that is closing. A part that misses its
-deadline is abandoned, and the exit status is still 0: the kernel and the guards of the private servers clean up.
+shutdown moves all deadlines. Cancellation from outside does not interrupt a closing part. A part that misses its deadline is
+abandoned, and the exit status is still 0: the kernel and the guards of the private servers clean up.
 
 If the process still hangs, the watchdog logs what did not finish and exits with the status TIMED_OUT.
 """
@@ -40,8 +40,8 @@ log = structlog.get_logger("openguild.shutdown")
 class Shutdown:
     """Coordinates the shutdown of this process.
 
-    `drain_secs` is the configured time for connections to drain. A request cancels `scope` while no task is in
-    `wait_requested`: the server does not serve yet, so there is nothing to drain.
+    `drain_secs` is the configured time for connections to drain. Before `wait_requested` was called, the server does not
+    serve and has nothing to drain, so a request cancels `scope`.
     """
 
     def __init__(self, drain_secs: float, *, head_start_secs: float = 0.0) -> None:
@@ -74,7 +74,7 @@ class Shutdown:
                 self.scope.cancel()
 
     def begin(self) -> None:
-        """Begin the shutdown. Idempotent. Cancels nothing: what failed, and so began it, is to be told."""
+        """Begin the shutdown. Idempotent. Cancels nothing, so that a failure that caused it is reported."""
         if not self.requested.is_set():
             self.requested.set()
             self._set_exit_in(self._shutdown_secs + (self._drain_secs if self._serving else 0.0))
@@ -118,7 +118,7 @@ class Shutdown:
             log.error("a part did not end in order", part=part, kind=type(failure).__name__)
 
     def finish(self, status: int) -> None:
-        """Give the interpreter a moment to exit: everything has closed."""
+        """Give the interpreter INTERPRETER_SECS to exit, after everything has closed."""
         self._watchdog.watch(min(time.monotonic() + INTERPRETER_SECS, self._exit_at - WATCHDOG_SECS), status)
 
     def _set_exit_in(self, secs: float) -> None:
@@ -144,7 +144,7 @@ class Shutdown:
 
 
 async def _with_held(hangups: AsyncIterator[Signals]) -> AsyncIterator[Signals]:
-    """Yield the SIGHUP that was held, if there is one, then `hangups`."""
+    """Yield a held SIGHUP, if any, then `hangups`."""
     if take_held(Signals.SIGHUP):
         yield Signals.SIGHUP
     async for hangup in hangups:
@@ -153,8 +153,9 @@ async def _with_held(hangups: AsyncIterator[Signals]) -> AsyncIterator[Signals]:
 
 @asynccontextmanager
 async def handle_signals(shutdown: Shutdown) -> AsyncIterator[AsyncIterator[Signals]]:
-    """Request `shutdown` at SIGTERM and SIGINT, and yield the SIGHUPs, also those that were held: the configuration may have been
-    read before a SIGHUP. Afterwards the process ignores these signals.
+    """Request `shutdown` at SIGTERM and SIGINT, and yield the SIGHUPs, including a held one.
+
+    A held SIGHUP counts because it may have come after the configuration was read. Afterwards the process ignores these signals.
     """
     try:
         with (

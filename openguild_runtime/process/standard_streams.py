@@ -1,4 +1,4 @@
-"""Text that Python, warnings and libraries print to standard error."""
+"""Redirects text that Python, warnings and libraries print to standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger("openguild.python")
 def redirect_stderr_to_log() -> None:
     """Send text written to `sys.stderr`, and uncaught exceptions, to the log.
 
-    The server must not block on a slow reader of stderr, and a JSON log must hold JSON records only.
+    A slow reader of stderr must not block the server, and a JSON log must have JSON records only.
     """
     if sys.stderr is not sys.__stderr__:
         return  # already replaced, for example by a test that captures it
@@ -66,6 +66,6 @@ def _log_exception(message: str, failure: BaseException | None) -> None:
 
 
 def _at_exit() -> None:
-    """Write the logged lines, then let Python print its last messages to the real stderr."""
+    """Write the queued log lines, then let Python print its last messages to the real stderr."""
     if logs.flush() and sys.__stderr__ is not None:
         sys.stderr = sys.__stderr__

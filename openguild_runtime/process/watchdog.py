@@ -15,14 +15,14 @@ import structlog
 from openguild_runtime.observability import logs
 
 TIMED_OUT = 3  # exit status
-FLUSH_SECS = 0.3  # for the last lines of the log; of WATCHDOG_SECS
+FLUSH_SECS = 0.3  # for the last log lines; part of WATCHDOG_SECS
 MAX_LISTED_TASKS = 5
 
 log = structlog.get_logger("openguild.shutdown")
 
 
 class Watchdog:
-    """Exits the process at a deadline, on a thread: a blocked event loop cannot stop it."""
+    """Exits the process at a deadline. It runs on a thread, so that a blocked event loop cannot stop it."""
 
     def __init__(self, list_unfinished: Callable[[], list[str]]) -> None:
         self._list_unfinished = list_unfinished

@@ -1,1 +1,1 @@
-"""One replica between the log and its sockets: it carries out the core's actions."""
+"""The I/O of one replica: performs the actions of the core's `Replica` between the log and the sockets."""

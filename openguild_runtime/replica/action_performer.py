@@ -1,4 +1,4 @@
-"""Carries out single actions of the core's replica: flushes, messages to other replicas, replays, closings, log lines."""
+"""Performs single actions of the core's replica: flushes, messages to other replicas, replays, closes, log lines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = structlog.get_logger("openguild.replica")
 
 
 class ActionPerformer:
-    """One per replica."""
+    """Performs the actions of one replica, except queries."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ActionPerformer:
         self._tracing = tracing
 
     def perform(self, action: AnyAction) -> None:
-        """Carry out an action that has no answer. Never waits."""
+        """Perform an action that has no answer. Never waits. Raises TypeError for a query."""
         match action:
             case Flush(ring=ring, urgency=urgency):
                 if self._tracing is not None and not ring.startswith(USER_RING):

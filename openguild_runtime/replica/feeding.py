@@ -1,4 +1,4 @@
-"""Feeds sockets that the flush cannot serve: those that replay the log, and those whose send buffer is full."""
+"""Feeds sockets that the flush cannot serve: those that replay the log, and those whose send buffer was full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openguild_runtime.net.transport import SEND_BYTES, FeedResult, Transport
 
 
 class ReplicaFeeder:
-    """The `Feeder` of a replica's streams. `carry_out` is called after each input of the replica; `clock`: monotonic seconds."""
+    """The `Feeder` of a replica's streams. `carry_out` is called after each input; `clock` returns monotonic seconds."""
 
     def __init__(self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None]) -> None:
         self._replica = replica
@@ -19,7 +19,7 @@ class ReplicaFeeder:
         self._carry_out = carry_out
 
     def feed(self, transport: Transport) -> FeedResult:
-        """One step: a page of the log, or a span of the ring. Done: nothing is left, or a `Replay` follows."""
+        """Send a page of the log or a span of the ring. DONE means that nothing is left, or that a `Replay` action follows."""
         subscriber = transport.subscriber
         if subscriber is None:
             return FeedResult.DONE
@@ -40,7 +40,7 @@ class ReplicaFeeder:
         if pieces is None:
             asyncio.get_running_loop().call_soon(
                 self._carry_out
-            )  # when the pump has ended: the `Replay` starts it again
+            )  # after the pump has ended, because `Replay` starts it again
             return FeedResult.DONE
         self._carry_out()
         for last, piece in pieces:
@@ -49,6 +49,6 @@ class ReplicaFeeder:
             transport.connection.outbox.append(piece)
             at_once = transport.push()
             if not self._replica.replayed(transport, last) or not at_once:
-                break  # a slow reader holds one piece; when it has taken that, the rest is read again
-        subscriber.parked = True  # live by now, perhaps, and still the pump's
+                break  # queue one piece for a slow reader; the rest is read from the log again
+        subscriber.parked = True  # it may be live by now, but the pump still owns the write side
         return FeedResult.MORE

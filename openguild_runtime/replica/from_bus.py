@@ -1,4 +1,4 @@
-"""Feeds a replica from the bus: events and messages of other replicas, and whether the server answers."""
+"""Passes messages of other replicas and the state of the bus to the replica."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("openguild.replica")
 
 
 class FromBus:
-    """The `BusHandler` of a replica. `carry_out` is called after each input of the replica; `clock`: monotonic seconds."""
+    """The `BusHandler` of a replica. `carry_out` is called after each input; `clock` returns monotonic seconds."""
 
     def __init__(
         self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None], tracing: Tracing | None
@@ -27,26 +27,26 @@ class FromBus:
         self._tracing = tracing
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Another replica stored an event; its request's id finds both logs."""
+        """Handle an event that another replica stored; its request's ID is the same in the logs of both."""
         log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
         with self._tracing.continue_trace(headers) if self._tracing is not None else nullcontext():
             self._replica.heard(channel_id, payload, now=self._clock())
             self._carry_out()
 
     def broadcast_message(self, topic: Topic, payload: bytes) -> None:
-        """Take another replica's message to all."""
+        """Handle a message of another replica to all replicas."""
         self._replica.heard_broadcast(topic, payload, now=self._clock())
         self._carry_out()
 
     def probe(self, topic: Topic) -> bytes:
-        """A message without effect."""
+        """Return a message that has no effect."""
         return self._replica.probe(topic)
 
     def bus_answered(self) -> None:
-        """Note that the bus has taken everything that was published before."""
+        """Note that the bus has received everything published before."""
         self._replica.bus_answered(now=self._clock())
 
     def bus_reconnected(self) -> None:
-        """Note that the bus was down: what it lost is in the log."""
+        """Catch up from the log on messages that were lost while the bus was down."""
         self._replica.catch_up(now=self._clock())
         self._carry_out()

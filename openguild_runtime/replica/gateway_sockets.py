@@ -1,4 +1,4 @@
-"""The sockets of a replica's gateway: how they come, what they ask about logs, how they go."""
+"""The gateway sockets of a replica: opening, authentication, actions on logs, leaving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openguild_runtime.net.transport import Transport
 
 
 class GatewaySockets:
-    """`carry_out` is called after each input of the replica; `clock`: monotonic seconds."""
+    """The gateway sockets of a replica. `carry_out` is called after each input; `clock` returns monotonic seconds."""
 
     def __init__(self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None]) -> None:
         self.transports: dict[int, Transport] = {}  # by descriptor
@@ -20,22 +20,22 @@ class GatewaySockets:
         self._carry_out = carry_out
 
     def open(self, transport: Transport, socket: GatewaySocket) -> None:
-        """The upgrade was accepted."""
+        """Register a socket after its upgrade."""
         self.transports[transport.socket.fileno()] = transport
         self._replica.gateway.opened(socket)
 
     def authenticated(self, socket: GatewaySocket) -> None:
-        """The socket has a token."""
+        """Note that the socket has a valid token."""
         self._replica.gateway_at(self._clock()).authenticated(socket)
         self._carry_out()
 
     def do(self, socket: GatewaySocket, action: AnyAction) -> None:
-        """Carry out an action of a socket that is about logs."""
+        """Perform an action of the socket that concerns logs."""
         self._replica.gateway_at(self._clock()).do(socket, action)
         self._carry_out()
 
     def leave(self, transport: Transport, socket: GatewaySocket) -> None:
-        """The socket is going."""
+        """Unregister a socket before it is closed."""
         del self.transports[transport.socket.fileno()]
         self._replica.gateway_at(self._clock()).left(socket)
         self._carry_out()

@@ -1,7 +1,7 @@
-"""Carries out what the core's replica decides: queries, messages to other replicas, flushes, replays and closings.
+"""Performs the actions of the core's replica: queries, messages to other replicas, flushes, replays and closes.
 
-After each input the replica's actions are taken: the first few at once, the rest for `TURN_SECS` of each turn of the loop, so
-that work for very many sockets stalls nothing else.
+After each input, the first few actions are performed at once, the rest for `TURN_SECS` of each turn of the loop, so that
+work for many sockets does not stall the process.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from openguild_runtime.system.turns import Turn
 
-AT_A_TIME = 8  # actions between two looks at the clock
-LOOK_SECS = 1.0  # a wall clock that was set is noticed this late
+AT_A_TIME = 8  # actions between two checks of the clock
+LOOK_SECS = 1.0  # how late a change of the wall clock is noticed
 
 log = structlog.get_logger("openguild.replica")
 
 
 class ReplicaRunner:
-    """One per process, on one loop."""
+    """Runs the replica of a process: passes inputs to it and performs its actions."""
 
     def __init__(
         self,
@@ -71,17 +71,17 @@ class ReplicaRunner:
         self._clock = sources.monotonic
         self._wall = sources.wall
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
+        self._timer: asyncio.Handle | None = None  # not always a TimerHandle: uvloop returns a Handle for a delay of 0
         self._timer_deadline = 0.0
         self._turn = Turn(sources.monotonic)
-        self._goes_on = False  # in the next turn
+        self._goes_on = False  # `_go_on` is scheduled
         self._is_carrying_out = False
         self._has_ended = False
 
     # --- inputs --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Flush rings and share limits, until cancelled; after that nothing is asked of the store and no timer is set."""
+        """Flush rings and share limits until cancelled. Afterwards, queries fail and no timer is set."""
         self.replica.share_limits(now=self._clock())
         self.carry_out()
         try:
@@ -92,7 +92,7 @@ class ReplicaRunner:
                 self._timer.cancel()
 
     async def start(self) -> None:
-        """Read where everything stands. Raises StorageUnavailable: try again."""
+        """Read the initial state from the store. Raises StorageUnavailable; the caller retries."""
         ended: asyncio.Future[Exception | None] = self._loop.create_future()
 
         def done(_: object, error: Exception | None) -> None:
@@ -105,53 +105,53 @@ class ReplicaRunner:
             raise error
 
     def follow(self) -> None:
-        """From now on the tails are checked."""
+        """Begin to check the tails of the logs."""
         self.replica.follow(now=self._clock())
         self.carry_out()
 
     def committed(self, event: StoredEvent, request_id: str) -> None:
-        """This replica stored an event."""
+        """Publish a channel event that this replica stored."""
         self.replica.committed(event, request_id, now=self._clock())
         self.carry_out()
 
     def stored(self, record: ControlRecord) -> None:
-        """This replica made a change that has a control record."""
+        """Apply a control record that this replica stored."""
         self.replica.stored(record, now=self._clock())
         self.carry_out()
 
     def log_grew(self, event: StoredEvent) -> None:
-        """This replica stored an event of the log of a guild or a user."""
+        """Publish an event that this replica stored in a guild's or a user's log."""
         self.replica.log_grew(event, now=self._clock())
         self.carry_out()
 
     def announce(self, hint: AnyHint) -> None:
-        """A client of this replica does what others may miss."""
+        """Publish an ephemeral hint of a client, such as typing, which may be lost."""
         self.replica.announce(hint, now=self._clock())
         self.carry_out()
 
     def keys_replaced(self, trusts: Callable[[bytes], bool]) -> None:
-        """The key ring has changed."""
+        """Apply a changed key ring: `trusts` tells whether a key is still trusted."""
         self.replica.keys_replaced(trusts, now=self._clock())
         self.carry_out()
 
     def drain(self, window_secs: float) -> None:
-        """Send the streams elsewhere, in waves."""
+        """Close the streams in waves over `window_secs`, so that they reconnect to other replicas."""
         self.replica.drain(window_secs, now=self._clock())
         self.carry_out()
 
     def flush_ended(self) -> None:
-        """A round of flushes: the rings may have overrun some readers."""
+        """Handle readers that a round of flushes may have overrun."""
         self.replica.flushed(now=self._clock())
         self.carry_out()
 
     # --- actions -------------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
-        """Take the actions of the replica: a few at once, more while the turn has time.
+        """Perform the actions of the replica: a few at once, more while the turn has time.
 
-        Works that go on in the next turn wait for it, however many inputs come in this one.
+        Long-running work that continues in the next turn is left to it, even if more inputs arrive in this one.
         """
-        if self._is_carrying_out:  # an action was an input again: it comes to that below
+        if self._is_carrying_out:  # called by an action; the loop below performs the new actions
             return
         self._is_carrying_out = True
         try:
@@ -174,19 +174,19 @@ class ReplicaRunner:
         self.carry_out()
 
     def _take(self, count: int, *, works: bool = True) -> bool:
-        """Carry out up to `count` actions. True: nothing is left."""
+        """Perform up to `count` actions; return True if none is left."""
         for _ in range(count):
             action = self.replica.next_action(works=works)
             if action is None:
                 return True
             try:
                 self._do(action)
-            except Exception:  # contained: the others do not suffer
+            except Exception:  # one action's failure must not end the others
                 log.exception("an action failed", action=type(action).__name__)
         return False
 
     def _do(self, action: AnyAction) -> None:
-        """Carry it out, or begin to; never waits."""
+        """Perform an action, or start a task for a query of the store. Never waits."""
         if not isinstance(action, Query):
             self.actions.perform(action)
         elif self._has_ended:
@@ -201,9 +201,9 @@ class ReplicaRunner:
     async def _answer(self, query: Query) -> None:
         try:
             result = await self._storage.perform(cast("StorageEffect[Any]", query.effect))
-        except Exception as failure:  # the replica knows what it means
+        except Exception as failure:  # the replica decides what to do
             self.replica.failed(query.number, failure, now=self._clock())
-        except BaseException:  # the process ends: whatever waits for the answer hears of it
+        except BaseException:  # at shutdown, the query's waiters must not hang
             self.replica.failed(query.number, StorageUnavailable(), now=self._clock())
             raise
         else:
@@ -240,7 +240,7 @@ class ReplicaRunner:
         self.carry_out()
 
     async def watch_wall_clock(self, every_secs: float = LOOK_SECS) -> None:
-        """Until cancelled: streams end with their tokens, also when the wall clock is set."""
+        """Report the wall clock until cancelled, so that streams end with their tokens even if the clock is set."""
         while True:
             self.replica.wall_clock(self._wall(), now=self._clock())
             self.carry_out()
@@ -250,9 +250,9 @@ class ReplicaRunner:
 
     @property
     def busy(self) -> bool:
-        """Some action or ring waits for its turn of the loop."""
+        """Whether an action or a ring waits for the next turn of the loop."""
         return self._goes_on or self.flusher.busy
 
 
 PERFORMERS = collect(ReplicaRunner)
-"""Which method performs which effect that is not the store's."""
+"""The methods that perform effects outside of the store, by effect."""

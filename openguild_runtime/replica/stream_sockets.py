@@ -1,4 +1,4 @@
-"""The sockets of a replica's streams: how each is prepared, joins and leaves, and the task that waits for its preparation."""
+"""The stream sockets of a replica: preparing, joining and leaving."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openguild_runtime.system.deadlines import Deadlines
 
 
 class StreamSockets:
-    """`carry_out` is called after each input of the replica."""
+    """The stream sockets of a replica. `carry_out` is called after each input."""
 
     def __init__(self, replica: Replica, sources: ClocksAndEntropy, carry_out: Callable[[], None]) -> None:
         self._replica = replica
@@ -29,12 +29,15 @@ class StreamSockets:
         self._waiting: dict[int, asyncio.Future[ErrorCode | None]] = {}
 
     async def prepare(self, stream: OpenStream, deadline: float) -> ErrorCode | None:
-        """Make the replica hear what the stream needs, by `deadline` on the loop's clock. Return why it is refused; None: it is
-        to be joined or abandoned."""
+        """Have the replica follow the stream's logs, by `deadline` in the loop's time.
+
+        Returns why the stream is refused (DATABASE_UNAVAILABLE after `deadline`), or None; the caller then has to call `join` or
+        `abandon`.
+        """
         ticket = self._replica.prepare(stream, now=self._clock())
         future = self._waiting[ticket] = self._loop.create_future()
         self._carry_out()
-        if future.done():  # as for every channel that is followed already
+        if future.done():  # if its logs are followed already
             refusal: ErrorCode | None = future.result()
             return refusal
         with self._deadlines.at(deadline):
@@ -45,7 +48,7 @@ class StreamSockets:
         self, ticket: int, future: asyncio.Future[ErrorCode | None], stream: OpenStream
     ) -> ErrorCode | None:
         try:
-            return await asyncio.shield(future)  # else a cancellation hides what comes in its turn
+            return await asyncio.shield(future)  # so that a result of the same turn survives a cancellation
         except BaseException:
             if future.done() and future.result() is None:
                 self._replica.abandon(stream, now=self._clock())
@@ -57,30 +60,30 @@ class StreamSockets:
             self._waiting.pop(ticket, None)
 
     def prepared(self, ticket: int, refusal: ErrorCode | None) -> None:
-        """Note that the replica has ended a preparation: the waiting task continues."""
+        """Wake the task that waits for a preparation, with its result."""
         future = self._waiting.pop(ticket, None)
         if future is not None and not future.done():
             future.set_result(refusal)
 
     def abandon(self, stream: OpenStream) -> None:
-        """A prepared stream is not joined."""
+        """Release a prepared stream that will not be joined."""
         self._replica.abandon(stream, now=self._clock())
         self._carry_out()
 
     def join(self, transport: Transport, stream: OpenStream, changes: int) -> None:
-        """The upgrade was accepted; `changes`: the count when access was checked."""
+        """Join a stream after its upgrade. `changes` is the replica's count of changes when access was checked."""
         transport.feeder = self._feeder
         handle = transport.socket.fileno()
         self._replica.join(transport, stream, handle=handle, changes=changes, wall=self._wall(), now=self._clock())
         if transport.connection.is_open and (transport.subscriber is None or not transport.subscriber.replaying):
-            transport.settle()  # the response goes first; with a replay it leaves with the first page
+            transport.settle()  # send the response first; with a replay it is sent with the first page
         self._carry_out()
 
     def leave(self, transport: Transport) -> None:
-        """The socket is going."""
+        """Remove a socket from its stream before it is closed."""
         self._replica.leave(transport, now=self._clock())
         self._carry_out()
 
     def transports(self) -> list[Transport]:
-        """Every stream socket of this replica."""
+        """Return all stream sockets of this replica."""
         return cast("list[Transport]", self._replica.streams.sockets())

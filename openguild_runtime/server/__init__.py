@@ -1,1 +1,1 @@
-"""One serving process: the composition root, its start and its end."""
+"""One serving process: the composition root, startup and shutdown."""

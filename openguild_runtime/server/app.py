@@ -1,7 +1,7 @@
-"""The composition root: the only place where parts are joined. It starts them in order and stops them in reverse.
+"""The composition root: the only place where the parts are connected. It starts them in order and stops them in reverse.
 
-Order of the start: private servers, then the listener (`/live`, `/health` and `/ready` respond from here on), the
-database (waited for), the control log, and only then requests that need storage. NATS is not waited for.
+Startup order: private servers, the listener (`/live`, `/health` and `/ready` respond from here on), the database
+(startup waits for it), the control log, and only then requests that need storage. Startup does not wait for NATS.
 """
 
 from __future__ import annotations
@@ -82,21 +82,22 @@ from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from openguild_runtime.system.unix_socket import remove_stale_sockets, worker_path
 
-SPARE_PER_ADDRESS = 256  # HTTP connections beside the streams, from one address
+SPARE_PER_ADDRESS = 256  # HTTP connections from one address, in addition to its streams
 SLOT_PATIENCE_SECS = 3.0
 
 log = structlog.get_logger("openguild.server")
 
 
 def native_ring() -> bool:
-    """Whether the compiled ring serves. OPENGUILD_PURE=1 declines it."""
+    """Return whether the compiled ring is used: it is installed, and OPENGUILD_PURE is not 1."""
     return NATIVE and os.environ.get("OPENGUILD_PURE") != "1"
 
 
 class Server:
-    """Every part of one replica. `tasks` runs what lives as long as the replica does.
+    """Every part of one replica.
 
-    Members that are None come from the configuration and the system; a test or a simulation brings its own.
+    `tasks` runs the tasks that live as long as the replica. `descriptors` is the limit of open files. Arguments that are
+    None are made from the configuration and the system; tests and simulations pass their own.
     """
 
     def __init__(
@@ -168,9 +169,9 @@ class Server:
         self.deliveries = make_deliveries(
             self.service, self.storage, self.servers.ask, self.bus, tasks, self.sources, holder=replica_id
         )
-        scrape = Scrape(self.metrics, self.storage, self.replica, self.service.tokens, self.deliveries, clock)
-        self.exposition = Exposition(scrape.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         self.live = LiveConfig(config, self.service, self.replica, reread or (lambda: config), self.metrics.reloaded)
+        scrape = Scrape(self.metrics, self.storage, self.replica, self.live, self.deliveries, clock)
+        self.exposition = Exposition(scrape.chunks, slot, max_age_secs=config.metrics.max_age_secs, clock=clock)
         budget = make_budget(config, descriptors, self.service.sockets.max_total)
         self.readiness = ReadinessProbe(
             self.storage,
@@ -187,7 +188,7 @@ class Server:
         self.watch = watch or make_watch(asyncio.get_running_loop())
         self.connection_server = self._connection_server(self.performer, max_connections=budget.max_connections)
         self.descriptors = Descriptors(budget, self.connection_server, self.service.sockets, self.metrics, clock)
-        self._connection_servers = [self.connection_server]  # whose connections end with the process
+        self._connection_servers = [self.connection_server]  # closed when the process ends
         self.storage.attach(StorageEvents(self.replica, self.deliveries, self.metrics, self.readiness))
 
     def _performer(self, *, metrics_shown: bool) -> Performer:
@@ -245,7 +246,7 @@ class Server:
     # --- life --------------------------------------------------------------------------------------
 
     async def start_parts(self) -> None:
-        """Begin everything but listening; returns at once, `readiness` tells when requests are served."""
+        """Start everything except the listener, without waiting for storage; `readiness` reports when requests are served."""
         self.tasks.start_soon(watch_deadlines, self.timers, self.sources.monotonic)
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(measure_stalls, self.metrics, self.sources.monotonic)
@@ -254,8 +255,7 @@ class Server:
         self.tasks.start_soon(self._start_storage)
 
     async def run(self, shutdown: Shutdown, hangups: AsyncIterator[signal.Signals]) -> None:
-        """Listen, start in the background, serve until `shutdown` is asked for, drain. At one of `hangups`: read the configuration
-        again."""
+        """Listen, start in the background, serve until `shutdown` is requested, then drain. Each of `hangups` is a reload."""
         shared, config = self.slot is not None, self.live.config
         listeners = [] if shared else [open_listener(*config.listen)]
         try:
@@ -263,7 +263,7 @@ class Server:
             self.tasks.start_soon(self._reload_at_hangup, hangups)
             if self.slot is not None:
                 self.tasks.start_soon(self.slot.serve, self.exposition.own, self._heartbeat, self.metrics.reloaded)
-                # a worker that cannot serve yet leaves the port to its siblings
+                # until this worker can serve, connections go to its siblings
                 with anyio.move_on_after(SLOT_PATIENCE_SECS):
                     await self._started.wait()
                 listeners.append(open_listener(*config.listen, shared=True))
@@ -278,7 +278,7 @@ class Server:
             await shutdown.wait_requested()
             with shutdown.deadline("connections", CONNECTIONS_SECS):
                 await self._drain(listeners[0])
-                for scrapes in self._connection_servers[1:]:  # the drain can be watched to its end
+                for scrapes in self._connection_servers[1:]:  # last, so that scrapes see the whole drain
                     await end_scrapes(scrapes)
         finally:
             for listener in listeners:
@@ -288,7 +288,7 @@ class Server:
                 connection_server.give_up()
 
     async def aclose(self, shutdown: Shutdown) -> None:
-        """Let go of what is outside, all at the same time."""
+        """Close the connections to NATS, other servers, PostgreSQL and the trace collector, all at the same time."""
         self.watch.close()
         async with anyio.create_task_group() as closing:
             closing.start_soon(shutdown.close, self.bus.title, self.bus.aclose)
@@ -347,7 +347,7 @@ class Server:
         await _until_available(partial(self.timekeeper.measure, self.storage))
         await _until_available(partial(record_keys, self.storage, self.service.signers, self.sources))
         self.tasks.start_soon(self.timekeeper.run, self.storage)
-        self.tasks.start_soon(self.replica.watch_wall_clock)  # the database's from here on
+        self.tasks.start_soon(self.replica.watch_wall_clock)  # `sources.wall` is the database's clock from here on
         self.lifecycle.started()
         self._started.set()
         await self._tell_serving()
@@ -361,13 +361,13 @@ class Server:
         self.deliveries.start()
 
     async def _tell_serving(self) -> None:
-        """The last line of a start; who has started an embedded server at a terminal is told what to try."""
+        """Log that the server serves; at a terminal, an embedded server prints the first steps instead."""
         config = self.live.config
         is_first = self.slot is None or self.slot.number == 0
         if not (config.embedded and logs.is_for_people() and is_first):
             log.info("serving")
             return
-        await self.readiness()  # its lines come before
+        await self.readiness()  # so that its log lines come first
         url, *steps = first_steps(config.listen[1], config.data_dir)
         log.info(url)
         logs.write_line("\n".join(steps) + "\n")
@@ -387,7 +387,7 @@ class Server:
 
 
 async def _no_metrics() -> None:
-    """They are off, or on a listener of their own."""
+    """Return None, because metrics are disabled or have their own listener."""
 
 
 async def _until_available(action: Callable[[], Awaitable[None]]) -> None:

@@ -1,8 +1,8 @@
-"""Open files: how many connections their limit leaves room for, and what is done when they run out all the same.
+"""Open files: bounds the connections by the limit of open files, and recovers when descriptors run out.
 
-The process's own descriptors are set aside first, and a share of the connections is kept from the streams, so that
-`/live` and the metrics respond however many streams there are. Where descriptors run out while it serves (the limit was
-lowered, another program took the system's), idle HTTP connections end, and a few spare descriptors let new ones in.
+The process's own descriptors are reserved first. A share of the connections is reserved for HTTP, so that `/live` and
+the metrics respond however many streams are open. If descriptors run out while the server runs (the limit was lowered,
+or other programs use up the system's), idle HTTP connections are closed, and a few spare descriptors let new ones in.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.net.connection_server import ConnectionServer
 from openguild_runtime.observability.metrics import Metrics
 
-# measured: 13 to 24 for the loop, logs, listeners, NATS, a private PostgreSQL and NATS; and files for a moment
+# the loop, logs, listeners, NATS, a private PostgreSQL and NATS (13 to 24), and short-lived files
 OWN = 32
-SUPERVISOR = 32  # of a supervisor, and three for each worker
-SCRAPES = 64  # at once, on a listener of their own
-LEAST_SCRAPES = 8  # of them that are set aside
-MIN_EMBEDDED = 256  # what a private PostgreSQL and NATS are given
-SHED_AT_ONCE = 16  # connections that end when descriptors have run out
+SUPERVISOR = 32  # for a supervisor, which needs three more for each worker
+SCRAPES = 64  # connections at once, on the metrics' own listener
+LEAST_SCRAPES = 8  # descriptors reserved for them
+MIN_EMBEDDED = 256  # for a private PostgreSQL and NATS
+SHED_AT_ONCE = 16  # idle connections closed each time descriptors run out
 LOOK_SECS = 2.0
-TELL_SECS = 10.0  # between two lines
+TELL_SECS = 10.0  # between two log lines
 
 log = structlog.get_logger("openguild.descriptors")
 
 
 def _limits() -> tuple[int | None, int | None]:
-    """The soft and the hard limit of open files; None: infinite."""
+    """Return the soft and the hard limit of open files; None means unlimited."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         None if soft == resource.RLIM_INFINITY else soft,
@@ -47,7 +47,7 @@ def _limits() -> tuple[int | None, int | None]:
 
 
 def raise_limit() -> int:
-    """Raise the soft limit of open files as far as the system lets it; returns what is in force."""
+    """Raise the soft limit of open files as far as the system allows, and return the limit in force."""
     soft, hard = _limits()
     for limit in limits_to_try(soft, hard):
         with suppress(OSError, ValueError):  # refused
@@ -63,7 +63,7 @@ def _set_aside(config: ServerConfig) -> int:
 
 
 def require_descriptors(config: ServerConfig) -> None:
-    """The limit of open files leaves room to serve. Raises ConfigError."""
+    """Raise ConfigError unless the hard limit of open files is high enough to serve."""
     limit = _limits()[1]
     needed = _set_aside(config) + MIN_CONNECTIONS
     if config.workers > 1:
@@ -78,12 +78,12 @@ def require_descriptors(config: ServerConfig) -> None:
 
 
 def make_budget(config: ServerConfig, limit: int, max_streams: int) -> DescriptorBudget:
-    """Return the number of connections for a process with `limit` files; `max_streams`: its share of the configured ones."""
+    """Return the budget of a process with `limit` open files; `max_streams` is its share of the configured streams."""
     return DescriptorBudget(limit, _set_aside(config), max_streams, config.websocket.max_connections)
 
 
 class Descriptors:
-    """Applies a budget to the connections of `connection_server` and the streams of `sockets`, and follows the limit."""
+    """Applies a budget to the connections of `connection_server` and the streams of `sockets`, and adapts it to the limit."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Descriptors:
             )  # fmt: skip
 
     def ran_out(self, failure: OSError) -> None:
-        """A connection could not be accepted: those that wait for their client make room, and there are fewer in all."""
+        """Close idle connections and lower the bound of connections, after `accept` failed for want of descriptors."""
         now, connections = self._clock(), len(self._connection_server.transports)
         self._metrics.accept_failed()
         self._budget.ran_out(connections, now)
@@ -127,7 +127,7 @@ class Descriptors:
             )  # fmt: skip
 
     async def watch(self) -> None:
-        """Follow the limit, keep the spares, and lift the bound when descriptors can be opened again; until cancelled."""
+        """Follow changes of the limit, refill the spares, and raise the bound once descriptors can be opened; until cancelled."""
         try:
             while True:
                 soft = _limits()[0]

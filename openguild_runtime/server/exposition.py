@@ -1,6 +1,6 @@
-"""The text of a scrape, rendered at most once in a while for any number of scrapes.
+"""The text of a scrape, cached and shared by concurrent scrapes.
 
-Anybody who reaches the listener may ask for the metrics. Rendering them takes tens of milliseconds of the loop, so it is shared.
+Every client that reaches the listener can request the metrics, and rendering them takes tens of milliseconds of the loop.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from openguild_runtime.system.turns import Turn
 
 
 class Exposition:
-    """The metrics of this process, or those of all workers; a text serves for `max_age_secs`. 0: each reader gets a new one.
+    """The metrics of this process, or of all workers. A text is served for `max_age_secs`; 0 renders one for each scrape.
 
-    `render()` gives the text in pieces, between which the loop may turn.
-    Another worker's part is up to `max_age_secs` old when it comes, so the text of all workers may be twice that.
+    `render()` yields the text in pieces; the loop may run other tasks between two of them.
+    Another worker's part is up to `max_age_secs` old on arrival, so the text of all workers can be twice as old.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Exposition:
         self._rendering, self._gathering = anyio.Lock(), anyio.Lock()
 
     async def own(self) -> bytes:
-        """Return the metrics of this process, as a sibling asks for them. Requests that come meanwhile wait for the same text."""
+        """Return the metrics of this process alone, for a sibling. Concurrent calls share one rendering."""
         async with self._rendering:
             text = self._fresh(self._own)
             if text is None:
@@ -49,7 +49,7 @@ class Exposition:
         return text
 
     async def whole(self) -> bytes:
-        """Return the text of a scrape. Scrapes that come meanwhile wait for the same text."""
+        """Return the text of a scrape: of all workers, if there are several. Concurrent calls share one rendering."""
         if self._slot is None:
             return await self.own()
         async with self._gathering:

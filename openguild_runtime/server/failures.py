@@ -1,4 +1,4 @@
-"""Failures of commands, as one line for the operator."""
+"""Turns the failure of a command into one line for the operator."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from openguild_runtime.storage.connecting import Unusable
 from openguild_runtime.storage.fitness import DatabaseUnfit
 from openguild_runtime.storage.postgres.faults import cause_of, tls_reason
 
-LOGGED = frozenset({None, "migrate"})  # what runs where nobody looks at its terminal: to serve, and a release's step
+LOGGED = frozenset({None, "migrate"})  # commands that run without a terminal: serve (None) and migrations
 
 
 class CommandFailed(Exception):
-    """One line for the operator; never holds a secret."""
+    """A command failed; the message is one line for the operator and never holds a secret."""
 
 
 class WrongUsage(CommandFailed):
-    """The arguments are wrong."""
+    """The command was called with wrong arguments."""
 
 
 def answer_failures(run: Callable[[], int], command: str | None, log_format: Callable[[], str | None]) -> int:
-    """`run()`, and what the operator is told when it fails: one line, and exit status 1, or 2 for wrong usage.
+    """Return the exit status of `run()`; if it fails, print one line and return 1, or 2 for wrong usage.
 
-    Log collectors of a server read JSON records where `log_format()` is json; people read the other commands.
+    An interrupt returns the status of SIGINT. A defect of the program is raised, for its traceback. The line of a command
+    in LOGGED is a JSON record if `log_format()` is json.
     """
     try:
         return run()
@@ -53,7 +54,7 @@ def answer_failures(run: Callable[[], int], command: str | None, log_format: Cal
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that task groups have wrapped."""
+    """Return the first error inside a group, at any depth."""
     failure: BaseException = group
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
@@ -61,7 +62,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _one_line(failure: BaseException, command: str | None) -> str | None:
-    """Return the operator's line, without addresses or credentials; None: a defect, whose traceback is wanted."""
+    """Return the operator's line, without addresses or credentials, or None for a defect of the program."""
     match failure:
         case ConfigError() | CommandFailed() | EmbeddedError() | DatabaseUnfit():
             return str(failure)
@@ -93,7 +94,7 @@ def _explained(name: str, detail: str | None) -> str:
 
 
 def _unreached(failure: BaseException) -> str | None:
-    """Why the database cannot be connected to; None: it answers, or the failure is none of its."""
+    """Return why the database cannot be reached, or None if it answered or the failure is not about the database."""
     if isinstance(failure, OSError) and failure.filename is not None:
         return None
     cause = cause_of(failure)

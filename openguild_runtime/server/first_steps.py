@@ -1,4 +1,4 @@
-"""The next steps for somebody who has just started an embedded server."""
+"""The lines that a newly started embedded server prints: what to try next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = Path("docs/web/serve.py")  # in a checkout
 
 
 def first_steps(port: int, data_dir: Path) -> list[str]:
-    """Return the lines that follow `serving`: the URL, and what to try."""
+    """Return `serving on <URL>`, followed by one line for each thing to try."""
     program = shlex.quote(_program())
     url = f"http://127.0.0.1:{port}"
     is_usual = port == USUAL_PORT
@@ -33,7 +33,7 @@ def first_steps(port: int, data_dir: Path) -> list[str]:
 
 
 def _program() -> str:
-    """Return how this program is called, as short as it can be."""
+    """Return the shortest way to call this program from the current directory."""
     path = Path(sys.argv[0])
     if path.name != "openguild-server":
         return "openguild-server"

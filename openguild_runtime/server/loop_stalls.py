@@ -1,4 +1,4 @@
-"""Measures how late the loop wakes a timer: whatever holds the loop shows here."""
+"""Measures how late the loop wakes a timer, which shows anything that blocks the loop."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import structlog
 from openguild_runtime.observability.metrics import Metrics
 
 PROBE_SECS = 0.05
-LONG_STALL_SECS = 1.0  # that is a line in the log
+LONG_STALL_SECS = 1.0  # from here on, a stall is logged
 
 log = structlog.get_logger("openguild.server")
 
 
 async def measure_stalls(metrics: Metrics, clock: Callable[[], float]) -> None:
-    """Until cancelled. `clock`: monotonic seconds."""
+    """Measure stalls until cancelled. `clock` returns monotonic seconds."""
     while True:
         due, used = clock() + PROBE_SECS, time.thread_time()
         await anyio.sleep(PROBE_SECS)
@@ -28,7 +28,7 @@ async def measure_stalls(metrics: Metrics, clock: Callable[[], float]) -> None:
 
 
 def stall_text(secs: float, cpu_secs: float) -> str:
-    """Return what a stall of the loop means, by the CPU time that its thread had meanwhile."""
+    """Explain a stall of the loop by the CPU time that its thread used meanwhile."""
     text = f"the event loop stood still for {secs:.1f} s, with {cpu_secs:.1f} s of CPU: "
     if cpu_secs > secs / 2:
         return text + "this process was too busy; see the runbook of loop stalls"

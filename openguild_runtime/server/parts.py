@@ -1,4 +1,4 @@
-"""The parts that the configuration chooses: the core's service and the store of one replica."""
+"""Builds the parts of a replica that depend on the configuration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 
 def make_service(config: ServerConfig) -> Service:
-    """Keys, caches and limiters; of the streams' places the share of one worker."""
+    """Return the keys, caches and limiters of one worker. Its limit of streams is its share of the server's."""
     return Service.create(
         config.settings(openguild_runtime.__version__),
         TokenAuthority(config.key_ring()),
@@ -45,17 +45,17 @@ def make_service(config: ServerConfig) -> Service:
 
 
 def make_signer(config: ServerConfig) -> EventSigner | None:
-    """Sign events with the configured key; None: without one they are not signed."""
+    """Return the signer of events with the first configured key, or None, with which events are not signed."""
     return next(iter(make_signers(config.federation, config.server_name)), None)
 
 
 def make_writer(config: ServerConfig) -> LogWriter:
-    """Write the events of guilds' and users' logs in the name of this server."""
+    """Return the writer of events in guild and user logs, in the name of this server."""
     return LogWriter(config.server_name, make_signer(config))
 
 
 def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
-    """Memory, or PostgreSQL; nothing is connected yet."""
+    """Return the memory store or the PostgreSQL store, not yet connected."""
     if config.storage == "memory" or config.database_url is None:
         return MemoryStorage(MemoryTables(make_writer(config)))
     return PostgresStorage(
@@ -64,7 +64,7 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
         pool_size=config.database.pool_size,
         statement_timeout_secs=config.database.statement_timeout_secs,
         statement_cache_size=config.database.statement_cache_size,
-        committers=COMMITTERS if config.workers == 1 else 1,  # of siblings the batches overlap already
+        committers=COMMITTERS if config.workers == 1 else 1,  # the batches of several workers overlap already
         writer=make_writer(config),
         standby_urls=[url.get_secret_value() for url in config.database.replica_urls],
         standby_wait_secs=config.database.replica_wait_secs,
@@ -72,7 +72,7 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
 
 
 def make_connections(config: ServerConfig, clock: Callable[[], float], promptness: Promptness) -> PeerConnections:
-    """Connections to other servers."""
+    """Return the pool of connections to other servers, none of them open yet."""
     federation = config.federation
     tls = partial(tls_context, federation.ca_file)
     return PeerConnections(Dialer(tls, allow_private=federation.allow_private_addresses), clock, promptness)
@@ -88,7 +88,7 @@ def make_deliveries(
     *,
     holder: str,
 ) -> DeliveryRunner:
-    """Return the deliveries to other servers. `holder`: a name of this process."""
+    """Return the runner of deliveries to other servers. `holder` identifies this process in its leases."""
     deliveries = Deliveries(holder, service.signer, random.random, service.promptness)
 
     def is_on() -> bool:
@@ -98,12 +98,12 @@ def make_deliveries(
 
 
 def make_tracing(config: ServerConfig) -> Tracing | None:
-    """None where no collector is configured. Raises ConfigError where one is and OpenTelemetry is not installed."""
+    """Return the exporter of traces, or None if no collector is configured. Raises ConfigError if OpenTelemetry is missing."""
     if config.tracing.otlp_endpoint is None:
         return None
     return Tracing(config.tracing.otlp_endpoint, openguild_runtime.__version__, config.server_name)
 
 
 def make_limits(config: ServerConfig) -> Limits:
-    """The bounds of one connection as configured."""
+    """Return the configured limits of one connection."""
     return Limits.of(config.http, config.websocket)

@@ -1,7 +1,7 @@
-"""`/ready` (PROTOCOL 11.1): probes the store, cached and limited in time.
+"""`/ready` (PROTOCOL 11.1): probes the store, with a cache and a time limit.
 
-One task asks the database, each second, and sooner after a failure; `/ready` tells what it knows, or says after
-half a second that it does not know.
+One task probes the database every second, and sooner after a failure. `/ready` reports the latest result, or after
+half a second that the database did not respond.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import log_exceptions
 
 CACHE_SECS = 1.0
-PROBE_LIMIT_SECS = 0.5  # what `/ready` waits for an answer; the probe itself waits on
+PROBE_LIMIT_SECS = 0.5  # how long `/ready` waits for a probe; the probe itself goes on
 WATCH_SECS = 1.0
-REST_SECS = 0.2  # between two probes, however many failures call for one
+REST_SECS = 0.2  # at least, between two probes
 
 log = structlog.get_logger("openguild.readiness")
 
 
 class ReadinessProbe:
-    """Finds out what `/ready` says, at most once a second."""
+    """Probes the store about once a second and reports the state of the replica."""
 
     def __init__(
         self,
@@ -53,12 +53,12 @@ class ReadinessProbe:
         self._is_memory = is_memory
         self._health = NOTHING_KNOWN
         self._checked_at = float("-inf")
-        self._began: float | None = None  # the probe that is under way
+        self._began: float | None = None  # when the probe that is running began
         self._ended = anyio.Event()
         self._wanted = anyio.Event()
 
     async def __call__(self) -> Readiness:
-        """Return the state now."""
+        """Return the current state of the replica."""
         health = await self._storage_health()
         now = self._clock()
         return describe_readiness(
@@ -72,11 +72,11 @@ class ReadinessProbe:
         )
 
     def doubt(self) -> None:
-        """The database has failed somebody: look now."""
+        """Request a probe now, because a query has failed."""
         self._wanted.set()
 
     async def _storage_health(self) -> StorageHealth:
-        """Return the last probe's result if it is recent, else that of a new probe, as far as it ends in time."""
+        """Return the last probe's result if it is recent, else that of a new probe, or NO_RESPONSE if it takes too long."""
         now = self._clock()
         if now - self._checked_at < CACHE_SECS:
             return self._health
@@ -96,7 +96,7 @@ class ReadinessProbe:
         except Exception:
             self._found(NOTHING_KNOWN)
             raise
-        self._found(health)  # a probe that the server's end cancels has found nothing
+        self._found(health)  # not reached by a probe that is cancelled at shutdown
 
     def _found(self, health: StorageHealth) -> None:
         self._learn(health)
@@ -115,7 +115,7 @@ class ReadinessProbe:
             getattr(log, level)(line, **({} if level == "info" else {"cause": health.cause}))
 
     async def watch(self) -> None:
-        """Probe for ever, so that the gauge and the log are true when nobody asks (PROTOCOL 11.1.5)."""
+        """Probe until cancelled, so that the gauge and the log are right without requests for `/ready` (PROTOCOL 11.1.5)."""
         while True:
             self._wanted = anyio.Event()
             with log_exceptions("readiness probe"):

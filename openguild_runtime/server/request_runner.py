@@ -1,4 +1,4 @@
-"""Runs the operation of a request, traced, counted and logged, over HTTP and gateway sockets alike."""
+"""Runs the operation of a request, over HTTP or a gateway socket, with tracing, metrics and an access log."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ T = TypeVar("T")
 
 Result: TypeAlias = Response | OpenStream | OpenGateway
 Begun: TypeAlias = tuple[Operation[Result] | OpenStream | OpenGateway, Effect[Any] | None]
-"""An operation and the first effect that it asks for, or None: it is not begun, or has opened what it stands for."""
+"""An operation and its first effect. The effect is None for an operation that has not begun, and for an opened stream."""
 Dispatch = Callable[[Context, Request], Operation[Result]]
 
 log = structlog.get_logger(ACCESS_TARGET)
 
 
 class RequestRunner:
-    """`timeout_secs`: from a request's last byte to its response. `contacted` hears of each server with a good signature."""
+    """Runs requests through `dispatch` and the performer.
+
+    `timeout_secs` is the time from the last byte of a request to its response. `contacted(server)` is called for each
+    request that another server has validly signed.
+    """
 
     def __init__(
         self,
@@ -61,14 +65,18 @@ class RequestRunner:
         self._contacted = contacted
 
     async def run(self, request: Request, deadline: float) -> Result:
-        """Return what the request's operation returns; a failure of ours is a 500. `deadline`: as `anyio.current_time`."""
+        """Return the result of the request's operation; an unexpected exception becomes a 500.
+
+        `deadline` is in the time of `anyio.current_time`.
+        """
         begun = self.begin(request)
         return begun if isinstance(begun, Response) else await self.finish(request, begun, deadline)
 
     def begin(self, request: Request) -> Response | Begun:
-        """Run the request's operation up to its first effect: return its response if it has none, else call `finish`.
+        """Run the request's operation up to its first effect.
 
-        A traced one is left whole to `finish`.
+        Returns the response of an operation without effects; the caller has to pass any other result to `finish`. With tracing
+        on, `finish` runs the whole operation.
         """
         operation = self._dispatch(self._context(), request)
         if self._tracing is not None:
@@ -78,11 +86,11 @@ class RequestRunner:
         except StopIteration as end:
             result: Result = end.value
             return result if isinstance(result, Response) else (result, None)
-        except Exception:  # a defect of ours: logged with its traceback; the client gets a typed 500
+        except Exception:  # a defect of the server: logged with its traceback; the client gets a typed 500
             return self._failed(request)
 
     async def finish(self, request: Request, begun: Begun, deadline: float) -> Result:
-        """Return what the operation returns that was begun."""
+        """Run the rest of an operation that `begin` returned, and return its result."""
         operation, effect = begun
         if isinstance(operation, OpenStream | OpenGateway):
             return operation
@@ -109,7 +117,7 @@ class RequestRunner:
         return error_response(ErrorCode.SERVER_ERROR, request.request_id)
 
     async def perform(self, operation: Callable[[Context], Operation[T]], request_id: str, deadline: float) -> T:
-        """Drive an operation to its end. Raises what it raises."""
+        """Run `operation` to its end and return its result. Its exceptions are raised unchanged."""
         return await self._performer.run(operation(self._context()), request_id, deadline)
 
     def _context(self) -> Context:
@@ -121,7 +129,7 @@ class RequestRunner:
         self._metrics.not_authenticated(cause)
 
     def completed(self, request: Request, result: Result, started: float) -> None:
-        """Count and log a request; `started`: on the monotonic clock."""
+        """Count and log a finished request. `started` is in monotonic seconds."""
         now = self.clock()
         elapsed = now - started
         method, client, status = request.shown_method, request.client_address, 101
@@ -149,7 +157,7 @@ class RequestRunner:
             refused["cause"] = cause
             if status == 401:
                 self.not_authenticated(cause)
-        if request.method != "OPTIONS":  # a browser's preflight is no request of a client (PROTOCOL 11.2.3)
+        if request.method != "OPTIONS":  # browsers' preflights are not counted (PROTOCOL 11.2.3)
             self._metrics.http_request(route, status, elapsed)
         log_access(
             request_id,

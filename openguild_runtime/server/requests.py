@@ -1,6 +1,6 @@
-"""Responds to requests: with an operation's response, or with a stream or a gateway socket, which end when their socket is gone.
+"""Responds to requests with the response of an operation, a stream or a gateway socket.
 
-It holds no rule: how to respond is the core's decision.
+It holds no rules: the core decides how to respond.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class Requests:
         self._metrics = metrics
 
     def report(self, transport: Transport, event: Event) -> None:
-        """Count and log what the core has decided by itself. Messages on a stream are ignored (PROTOCOL 8.7.1)."""
+        """Pass messages to the gateway session, and count and log violations and expired deadlines.
+
+        Messages on a stream are ignored (PROTOCOL 8.7.1).
+        """
         reason: str | None = None
         status: int | None = None
         match event:
@@ -77,8 +80,9 @@ class Requests:
             )
 
     def begin(self, transport: Transport, request: Request) -> Rest | None:
-        """Respond at once where the operation asks for nothing; else return what performs it."""
-        return copy_context().run(self._begin, transport, request)  # which is not left behind in that of the reader
+        """Respond at once if the operation has no effects; otherwise return the coroutine function that performs it."""
+        # a copy, so that the request's ID does not stay in the reader's context
+        return copy_context().run(self._begin, transport, request)
 
     def _begin(self, transport: Transport, request: Request) -> Rest | None:
         runner, connection = self._runner, transport.connection
@@ -92,7 +96,7 @@ class Requests:
         return None
 
     def refuse(self, transport: Transport, request: Request) -> None:
-        """Respond that too much waits already: nothing of the request was looked at."""
+        """Respond 503 `overloaded`, without looking at the request, because too many requests wait already."""
         started = self._runner.clock()
         refusal = Refusal(ErrorCode.OVERLOADED, wait_secs=OVERLOADED_RETRY_SECS)
         response = refusal_response(refusal, request.request_id)
@@ -114,7 +118,7 @@ class Requests:
                 transport.connection.respond(result, runner.clock())
             runner.completed(request, result, started)
         finally:
-            if not transport.connection.is_websocket:  # its task goes on for the upgrade; later records are `described`
+            if not transport.connection.is_websocket:  # the task of a stream goes on, and `described` has its ID
                 current_request_id.set(None)
 
     # --- streams -----------------------------------------------------------------------------------
@@ -122,18 +126,18 @@ class Requests:
     async def _open_stream(
         self, transport: Transport, request: Request, stream: OpenStream, changes: int, deadline: float
     ) -> OpenStream | Response:
-        """Accept the upgrade and join the stream, or respond why not; the reserved place is given back then."""
+        """Accept the upgrade and join the stream, or return the error response and release the reserved place."""
         is_prepared = is_accepted = False
         try:
             refusal = await self._streams.prepare(stream, deadline)
             is_prepared = refusal is None
-            if transport.draining:  # looked at after the wait: from then on the drain closes every stream there is
+            if transport.draining:  # checked after the wait: the drain closes the streams that are open by then
                 refusal = ErrorCode.DRAINING
             if refusal is not None:
                 return error_response(refusal, request.request_id, route=stream.route)
             transport.connection.accept(self._runner.clock(), subprotocol=stream.subprotocol, headers=stream.headers)
             transport.socket.turns_of = stream.address
-            is_accepted = True  # from here on the peer has the stream, and gives it back when it ends
+            is_accepted = True  # from here on, `gone` releases the place
         finally:
             if is_prepared and not is_accepted:
                 self._streams.abandon(stream)
@@ -144,7 +148,7 @@ class Requests:
         return stream
 
     def _open_gateway(self, transport: Transport, request: Request, opened: OpenGateway) -> OpenGateway | Response:
-        """Accept the upgrade: the socket says by itself what is wrong with its token."""
+        """Accept the upgrade. The session checks the token and reports errors over the socket."""
         if transport.draining:
             self._runner.service.sockets.release(None, opened.address)
             return error_response(ErrorCode.DRAINING, request.request_id, route=opened.route)
@@ -161,7 +165,7 @@ class Requests:
         return opened
 
     def gone(self, transport: Transport) -> None:
-        """Take a stream's socket out of its ring, and give its place back."""
+        """Remove a closed socket from its stream or gateway session, and release its place."""
         stream = transport.stream
         if stream is not None:
             self._streams.leave(transport)

@@ -1,4 +1,4 @@
-"""Serve in this process until a signal ends it: private servers, the parts, the end."""
+"""Serves in this process until a signal ends it: private servers, the parts, the shutdown."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ log = structlog.get_logger("openguild.server")
 async def serve(
     config: ServerConfig, slot: WorkerSlot | None = None, reread: Callable[[], ServerConfig] | None = None
 ) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. SIGHUP applies what `reread` gives.
+    """Serve until SIGTERM or SIGINT and return the exit status. SIGHUP applies the configuration that `reread` returns.
 
-    Raises OSError (address), EmbeddedError, and what asyncpg raises.
+    Raises OSError if an address cannot be bound, EmbeddedError, and the exceptions of asyncpg.
     """
     descriptors = raise_limit()
     tune_collector()
@@ -52,10 +52,10 @@ async def serve(
 
 
 def tune_collector() -> None:
-    """Connections are long-lived and make few cycles: look at them rarely, so that no full collection holds the loop."""
+    """Make full garbage collections rare, so that they do not block the loop: connections live long and make few cycles."""
     gc.collect()
-    gc.freeze()  # what was imported stays
-    gc.set_threshold(5_000, 4, 1_000)  # the young in 2 ms, the middle-aged in 8
+    gc.freeze()  # imported modules are never freed
+    gc.set_threshold(5_000, 4, 1_000)  # about 2 ms for generation 0 and 8 ms for generation 1
 
 
 def _announce(config: ServerConfig) -> None:

@@ -1,10 +1,10 @@
-"""Metrics whose values are read at each scrape: pools, queues, depths, totals of the replica."""
+"""Metrics whose values are read at each scrape: pools, queues, depths and totals of the replica."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from openguild_proto.sessions.tokens import TokenAuthority
+from openguild_runtime.admin.reload import LiveConfig, settings_digest
 from openguild_runtime.federation.delivering import DeliveryRunner
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.metrics import Metrics
@@ -15,26 +15,26 @@ MISSED_SECS = 600.0  # longer than the window of the alert that names the channe
 
 
 class Scrape:
-    """Brings `metrics` up to date and renders them."""
+    """Updates `metrics` and renders them."""
 
     def __init__(
         self,
         metrics: Metrics,
         storage: Storage,
         replica: ReplicaRunner,
-        tokens: TokenAuthority,
+        live: LiveConfig,
         deliveries: DeliveryRunner,
         clock: Callable[[], float],
     ) -> None:
         self._metrics = metrics
         self._storage = storage
         self._replica = replica
-        self._tokens = tokens
+        self._live = live
         self._deliveries = deliveries
         self._clock = clock
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the exposition in pieces of about a millisecond."""
+        """Yield the exposition in pieces that take about a millisecond each."""
         stats, metrics = self._storage.stats(), self._metrics
         metrics.pool(stats.pool_size, stats.pool_idle, stats.shared_free)
         metrics.commit_queue(stats.queue_events)
@@ -47,6 +47,7 @@ class Scrape:
         metrics.gateway(self._replica.replica.gateway_totals())
         metrics.limit_divisor(self._replica.replica.limit_divisor)
         metrics.log_lines_dropped(logs.dropped_lines())
-        metrics.token_keys(self._tokens.keys.fingerprints)
+        metrics.token_keys(self._live.fingerprints)
+        metrics.settings(settings_digest(self._live.config))
         metrics.federation.deliveries.peers = self._deliveries.counters()
         yield from metrics.chunks()

@@ -1,4 +1,4 @@
-"""The job that indexes new messages for searching, shortly after their posts (PROTOCOL 7.11.11)."""
+"""The job that indexes new messages for the search, shortly after they are posted (PROTOCOL 7.11.11)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from openguild_runtime.storage.base import Storage
 from openguild_runtime.system.background import log_exceptions
 
 INDEX_SECS = 1.0
-TURNS_BETWEEN_SWEEPS = 60  # a sweep finds what replicas left that were killed
+TURNS_BETWEEN_SWEEPS = 60  # a sweep finds messages that killed replicas did not index
 
 
 async def index_forever(storage: Storage) -> None:
-    """Until cancelled. The first turn looks through all logs."""
+    """Index until cancelled. The first turn goes through all logs."""
     turn = 0
     while True:
         with log_exceptions("indexing for searching", StorageUnavailable, Overloaded):
@@ -26,7 +26,7 @@ async def index_forever(storage: Storage) -> None:
 
 
 async def index(storage: Storage, *, everywhere: bool) -> None:
-    """Index what is behind. Raises StorageUnavailable."""
+    """Index all messages that are not indexed yet; `everywhere` goes through all logs. Raises StorageUnavailable."""
     more = await storage.perform(IndexMessages(everywhere=everywhere))
     while more:
         more = await storage.perform(IndexMessages())

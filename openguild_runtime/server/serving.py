@@ -1,4 +1,4 @@
-"""Starts serving, for the command line and for a supervisor alike: the logs, then the loop."""
+"""Starts serving, for the command line and for a supervisor: configures the logs, then runs the loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openguild_runtime.system.imports import lean_imports
 
 
 def set_up_logs(config: ServerConfig) -> None:
-    """Raises ConfigError for a bad OPENGUILD_LOG."""
+    """Configure logging from the configuration and OPENGUILD_LOG. Raises ConfigError for an invalid OPENGUILD_LOG."""
     try:
         logs.configure(config.log_format, os.environ.get("OPENGUILD_LOG") or logs.DEFAULT_FILTER)
     except ValueError as problem:
@@ -24,9 +24,9 @@ def set_up_logs(config: ServerConfig) -> None:
 
 
 def serve_here(config: ServerConfig, reread: Callable[[], ServerConfig], slot: WorkerSlot | None = None) -> int:
-    """Serve in this process; `slot`: as one of several workers."""
+    """Serve in this process and return the exit status; with `slot`, as one of several workers."""
     with lean_imports():
-        from openguild_runtime.server import run  # the other commands do without the server's parts
+        from openguild_runtime.server import run  # not loaded by the other commands
 
     fast = importlib.util.find_spec("uvloop") is not None
     return anyio.run(run.serve, config, slot, reread, backend_options={"use_uvloop": fast})

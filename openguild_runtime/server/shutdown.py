@@ -1,9 +1,9 @@
 """Shutdown in phases, each with a deadline: unready, delay, drain in jittered waves, stop (PROTOCOL 12).
 
-1. `/ready` gives 503 at once; the drain delay lets load balancers notice.
-2. The listener closes. Idle keep-alive connections close; requests that have begun get a response, each as the last one.
-3. Stream sockets are closed with 1012 over the drain window, each told how long to wait before it reconnects.
-4. What is still open when the window ends is cut.
+1. `/ready` responds 503 at once; the drain delay lets load balancers notice.
+2. The listener closes. Idle keep-alive connections close; requests in progress get their response, then their connection closes.
+3. Stream sockets are closed with 1012 over the drain window; each close reason says how long to wait before reconnecting.
+4. Connections that are still open when the window ends are aborted.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from openguild_runtime.server.siblings import WorkerSlot
 from openguild_runtime.system.turns import Turn
 
 LAST_WORDS_SECS = 0.6  # for close handshakes and responses after the last wave
-SCRAPE_SECS = 0.2  # for the last scrape to be answered
+SCRAPE_SECS = 0.2  # for the response to the last scrape
 
 log = structlog.get_logger("openguild.shutdown")
 
 
 class DrainRequest:
-    """Drain as the admin socket asks: SIGTERM for the whole server, once. A second signal would end it at once.
+    """Drains the whole server for the admin socket, by one SIGTERM. A second signal would end the server at once.
 
-    A worker that drained alone would be replaced, so its supervisor gets the signal and hands it on to all.
+    A worker that drained alone would be replaced, so the signal goes to its supervisor, which passes it on to all workers.
     """
 
     def __init__(self, lifecycle: Lifecycle, slot: WorkerSlot | None) -> None:
@@ -46,7 +46,7 @@ class DrainRequest:
         if self._sent or self._lifecycle.is_draining:
             return
         self._sent = True
-        # a supervisor that has died has left its number to somebody else, and its workers drain anyway
+        # another process may have the ID of a dead supervisor, whose workers drain anyway
         orphan = self._supervisor != os.getppid()
         os.kill(os.getpid() if self._supervisor is None or orphan else self._supervisor, signal.SIGTERM)
 
@@ -62,7 +62,7 @@ async def drain(
     window_secs: float,
     clock: Callable[[], float],
 ) -> None:
-    """Run the phases; returns when every connection is gone or the window is over."""
+    """Run the phases; return when every connection is closed or the window is over."""
     lifecycle.drain()
     metrics.draining(True)
     if delay_secs > 0:
@@ -81,7 +81,7 @@ async def drain(
 
 
 async def end_scrapes(connection_server: ConnectionServer) -> None:
-    """The connections of the metrics' own listener: those that wait for their next request end now."""
+    """Close the connections of the metrics' own listener, idle ones at once."""
     connection_server.admission.draining = True
     for transport in list(connection_server.transports):
         transport.close(CloseCode.SERVICE_RESTART, reasons.SERVER_RESTARTING)

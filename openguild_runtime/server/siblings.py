@@ -1,9 +1,9 @@
 """Messages between a worker and its supervisor, over a socket pair that the worker inherits.
 
-No name in the file system leads to it, so no cleaner of temporary directories can take it away, and no directory has to be
-there or to be writable. Every worker sends its heartbeat, by which the supervisor sees who hangs. The metrics of all workers
-are shown at whichever of them is scraped: it asks the supervisor, who asks the others. A sample gets the label `worker`;
-`openguild_worker_up` says who answered.
+The pair has no name in the file system, so it needs no writable directory, and no cleaner of temporary files removes it.
+Every worker sends a heartbeat, by which the supervisor notices workers that hang. Any worker can be scraped for the
+metrics of all: it asks the supervisor, which asks the other workers. Each sample gets the label `worker`;
+`openguild_worker_up` tells which workers answered.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ import msgspec
 from openguild_runtime.system.background import log_exceptions, start_background_task
 
 HEARTBEAT_SECS = 2.0  # between two heartbeats
-STARTING_HEARTBEAT_SECS = 0.2  # until the worker takes connections
-SIBLING_SECS = 1.0  # in which a worker gives its metrics
-RETURN_SECS = 0.5  # for the way through the supervisor
+STARTING_HEARTBEAT_SECS = 0.2  # until the worker accepts connections
+SIBLING_SECS = 1.0  # for a worker to send its metrics
+RETURN_SECS = 0.5  # for the way to the supervisor and back
 RECEIVE_BYTES = 65_536
-LENGTH_BYTES = 4  # before each message, big-endian
+LENGTH_BYTES = 4  # the length before each message, big-endian
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # the metrics of all workers
-MAX_WAITING_BYTES = MAX_MESSAGE_BYTES  # for an end that does not read
+MAX_WAITING_BYTES = MAX_MESSAGE_BYTES  # queued for an end that does not read
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
-    """A worker's loop turns."""
+    """A worker reports that its loop runs."""
 
-    listening: bool  # it takes connections
-    changes: dict[str, Any]  # settings that `admin set` gave it: who takes its slot gets them
+    listening: bool  # it accepts connections
+    changes: dict[str, Any]  # settings changed by `admin set`, for the worker that replaces it
 
 
 class MetricsRequest(msgspec.Struct, frozen=True, tag="metrics_request"):
-    """Asks for metrics: of a worker, or of all others if a worker asks. The answer has the same number."""
+    """A request for metrics: of one worker, or from a worker for those of all others. The answer has the same number."""
 
     number: int
 
 
 class WorkerMetrics(msgspec.Struct, frozen=True, tag="worker_metrics"):
-    """A worker's metrics."""
+    """The metrics of one worker."""
 
     number: int
     text: bytes
 
 
 class SiblingMetrics(msgspec.Struct, frozen=True, tag="sibling_metrics"):
-    """The metrics of the other workers, by their numbers; who did not answer in time is missing."""
+    """The metrics of the other workers by number, without those that did not answer in time."""
 
     number: int
     texts: dict[int, bytes]
 
 
 class ReloadFailed(msgspec.Struct, frozen=True, tag="reload_failed"):
-    """From the supervisor: the last reload was refused, and the worker keeps its configuration."""
+    """The supervisor reports that the last reload was refused, and that workers keep their configuration."""
 
 
 Message = Heartbeat | MetricsRequest | WorkerMetrics | SiblingMetrics | ReloadFailed
@@ -65,7 +65,7 @@ _decoder = msgspec.msgpack.Decoder(Message)
 
 
 class SiblingLink:
-    """One end of the pair: sends whole messages in order. Messages to an end that does not read are dropped after a while."""
+    """One end of the pair. It sends whole messages in order, and drops new ones while too many bytes wait to be sent."""
 
     def __init__(self, sock: socket.socket, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
         sock.setblocking(False)
@@ -76,7 +76,7 @@ class SiblingLink:
         self._given = anyio.Event()
 
     def send(self, message: Message) -> None:
-        """Send it when the other end has room; never waits."""
+        """Queue a message, or drop it if the queue is full; never waits."""
         data = msgspec.msgpack.encode(message)
         if self._nbytes + len(data) <= self._max_waiting_bytes:
             self._nbytes += len(data) + LENGTH_BYTES
@@ -84,16 +84,16 @@ class SiblingLink:
             self._given.set()
 
     async def run(self, heard: Callable[[Message], None]) -> None:
-        """Send and hear until the other end is closed."""
+        """Send queued messages and pass received ones to `heard`, until the other end is closed."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._send)
-            # where the other process has died, its supervisor sees that, or the lifeline's reader
+            # the supervisor, or the reader of the lifeline, reacts to the death of the other process
             with suppress(OSError, msgspec.DecodeError):
                 await self._receive(heard)
             tasks.cancel_scope.cancel()
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the socket."""
         self._sock.close()
 
     async def _send(self) -> None:
@@ -134,9 +134,9 @@ class SiblingLink:
 
 
 class WorkerSlot:
-    """A worker's place: `number` of `count`, counted from 0, its line to the supervisor, and whose process id ends all.
+    """A worker's place: its `number`, from 0, of `count`, and its line to the supervisor.
 
-    `patience_secs`: in which the supervisor brings the metrics of the others.
+    `supervisor` is the supervisor's process ID, `patience_secs` the time to wait for the metrics of the others.
     """
 
     def __init__(
@@ -162,7 +162,10 @@ class WorkerSlot:
         heartbeat: Callable[[], Heartbeat],
         reloaded: Callable[[bool], None],
     ) -> None:
-        """Send heartbeats and answer with `own` metrics, until the supervisor is gone. `reloaded` is told of a failed reload."""
+        """Send heartbeats and answer requests with the `own` metrics, until the supervisor is gone.
+
+        `reloaded(False)` is called after a failed reload.
+        """
 
         def heard(message: Message) -> None:
             if isinstance(message, MetricsRequest):
@@ -179,7 +182,7 @@ class WorkerSlot:
             tasks.cancel_scope.cancel()
 
     async def others(self) -> dict[int, bytes]:
-        """The metrics of the other workers; one question at a time."""
+        """Return the metrics of the other workers by number. Not to be called concurrently."""
         self._asked += 1
         self._answers.clear()
         self._answered = anyio.Event()
@@ -202,13 +205,13 @@ class WorkerSlot:
 
 
 async def gather(slot: WorkerSlot, render: Callable[[], Awaitable[bytes]]) -> bytes:
-    """The exposition of all workers; who does not answer in time is missing, and down."""
+    """Return the exposition of all workers. Workers that do not answer in time are left out and shown as down."""
     texts = {slot.number: await render()} | await slot.others()
     return merge({number: texts.get(number) or None for number in range(slot.count)})
 
 
 def merge(texts: dict[int, bytes | None]) -> bytes:
-    """Prometheus text 0.0.4 with the families of all workers, each once; None: that worker is down."""
+    """Merge the texts (Prometheus 0.0.4) of all workers, so that each family occurs once. None marks a worker as down."""
     heads: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
     for number, text in texts.items():

@@ -1,6 +1,6 @@
-"""Checks of the configuration that only a start needs, so that `config check` and the start say the same (PROTOCOL 4.4.1, 11.4.4).
+"""Checks of the configuration before a start, shared by `config check` and the server (PROTOCOL 4.4.1, 11.4.4).
 
-Everything raises ConfigError: for each fault the key, what is wrong, the mend.
+Everything raises ConfigError: for each fault the key, the problem and the fix.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
 def require_servable(config: ServerConfig) -> None:
-    """A named store, keys, and files and packages that are there. Looks at the file system and changes nothing."""
+    """Require a storage, keys, open files, and the configured files and packages. Reads the file system, changes nothing."""
     problems = Problems()
     checks = (
         _require_storage,
@@ -48,7 +48,7 @@ def _require_storage(config: ServerConfig) -> None:
             )
         raise ConfigError(
             "storage: none is chosen: pass --embedded for a private one, set database_url, "
-            "or name --storage memory (everything is lost at a restart)"
+            "or pass --storage memory (all data is lost at exit)"
         )
 
 
@@ -91,7 +91,7 @@ def _database_urls(config: ServerConfig) -> Iterator[tuple[str, str]]:
 
 
 def _require_tls_files(key: str, url: str) -> None:
-    """The files of a database URL, as the driver reads them."""
+    """Require the TLS files of a database URL, found as the driver finds them."""
     parameters = parameters_of(url)
     for name, path in files_of(url):
         _require_readable(f"{key}: {name}", path)
@@ -119,7 +119,7 @@ def _require_pair(problem: str, files: tuple[str, str], password: str = "") -> N
 
 
 def _has_authorities() -> bool:
-    """Whether the driver finds some without being told of a file."""
+    """Return whether the driver finds certificate authorities without `sslrootcert`."""
     if os.environ.get("PGSSLROOTCERT"):
         return True
     try:
@@ -136,7 +136,7 @@ def _require_tracing(config: ServerConfig) -> None:
 
 
 def _require_own_address(config: ServerConfig) -> None:
-    """The metrics do not listen where the server does: with several workers both would, and each get some of the requests."""
+    """Require different ports for metrics and server: several workers can bind both to one port, which mixes their requests."""
     if not config.metrics.enabled or config.metrics.bind_addr is None:
         return
     (host, port), (metrics_host, metrics_port) = config.listen, split_address(config.metrics.bind_addr)
@@ -148,7 +148,7 @@ def _require_own_address(config: ServerConfig) -> None:
 
 
 def require_addresses(config: ServerConfig) -> None:
-    """The addresses to listen on are ours and free. Before anything else is started; the listeners bind for good."""
+    """Require that the addresses to listen on can be bound, before anything else is started. The listeners bind them later."""
     _require_free("bind_addr" if config.bind_addr is not None else "host and port", *config.listen)
     if config.metrics.enabled and config.metrics.bind_addr is not None:
         _require_free("metrics.bind_addr", *split_address(config.metrics.bind_addr))
@@ -186,7 +186,7 @@ def _require_credentials(key: str, path: Path | None) -> None:
 
 
 def _require_directory(key: str, path: Path) -> None:
-    """Of a socket that is to be made at `path`."""
+    """Require a writable directory for a socket at `path`."""
     directory = path.absolute().parent
     try:
         if not directory.is_dir():
@@ -200,7 +200,7 @@ def _require_directory(key: str, path: Path) -> None:
 
 
 def _require_usable(key: str, path: Path) -> None:
-    """A directory to write into, or one that can be made."""
+    """Require a directory that can be written or created."""
     reason = ""
     try:
         standing = _standing(path.absolute())
@@ -211,14 +211,14 @@ def _require_usable(key: str, path: Path) -> None:
     except OSError as failure:
         reason = _reason(failure)
     if reason:
-        raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): mend that, or name another")
+        raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): fix that, or name another directory")
 
 
 def _standing(path: Path) -> Path:
-    """Return the path or the nearest directory above it that exists. Raises OSError for a path that cannot be."""
+    """Return the path, or its nearest parent that exists. Raises OSError for a path that cannot be looked up."""
     while True:
         try:
-            path.stat()  # `exists` hides what is wrong with a path, from Python 3.14 on
+            path.stat()  # from Python 3.14 on, `exists` hides the error
         except (FileNotFoundError, NotADirectoryError):
             path = path.parent
         else:

@@ -1,4 +1,4 @@
-"""Reacts to events of the store: streams and peers hear of changes, metrics count, readiness looks again."""
+"""Passes events of the store to streams, deliveries, metrics and readiness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openguild_runtime.storage.base import StorageHandler
 
 
 class StorageEvents(StorageHandler):
-    """The handler of a server's store."""
+    """The handler of a replica's store."""
 
     def __init__(
         self, replica: ReplicaRunner, deliveries: DeliveryRunner, metrics: Metrics, readiness: ReadinessProbe

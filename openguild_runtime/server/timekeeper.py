@@ -1,7 +1,7 @@
-"""The wall clock of a replica: the database's, so that replicas whose own clocks differ agree about what has expired.
+"""The wall clock of a replica: the database's, so that replicas with different clocks agree on expiry.
 
-`Timekeeper.wall` takes the place of `ClocksAndEntropy.wall`. This machine's clock is only compared with it, for the operator:
-its log lines and certificates go by that. A store without a clock (memory) leaves this machine's in its place.
+`Timekeeper.wall` replaces `ClocksAndEntropy.wall`. This machine's clock, which log lines and certificates use, is compared
+with it, and the operator is warned of a difference. Without a database (memory) this machine's clock is used.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 MEASURE_SECS = 10.0
-WARN_SECS = 2.0  # NTP keeps machines within some ms
+WARN_SECS = 2.0  # NTP keeps machines within milliseconds
 
 log = structlog.get_logger("openguild.clock")
 
 
 class Timekeeper:
-    """`measure` once before anything is compared; `run` measures again, for ever."""
+    """The wall clock. `measure` has to be called once before times are compared; `run` repeats it."""
 
     def __init__(self, sources: ClocksAndEntropy, metrics: Metrics) -> None:
         self._sources = sources
@@ -32,7 +32,7 @@ class Timekeeper:
         self._differs = False
 
     def wall(self) -> float:
-        """UTC seconds."""
+        """Return the time in UTC seconds."""
         shared = self._clock.wall_ms(self._sources.monotonic())
         return self._sources.wall() if shared is None else shared / 1000
 
@@ -51,7 +51,7 @@ class Timekeeper:
         self._compare()
 
     def _compare(self) -> None:
-        """A line when the difference becomes large, and one when it is over."""
+        """Log when the difference becomes large, and when it ends."""
         difference = self._sources.wall() - self.wall()
         self._metrics.clock_difference(difference)
         differs = abs(difference) >= WARN_SECS
@@ -65,7 +65,7 @@ class Timekeeper:
         self._differs = differs
 
     async def run(self, storage: Storage) -> None:
-        """Until cancelled."""
+        """Measure every MEASURE_SECS until cancelled."""
         while True:
             await anyio.sleep(MEASURE_SECS)
             with log_exceptions("reading the database's clock", StorageUnavailable, Overloaded):

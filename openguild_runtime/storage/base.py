@@ -16,42 +16,42 @@ T = TypeVar("T")
 
 
 class StorageStats(msgspec.Struct, frozen=True, gc=False):
-    """A snapshot for the metrics; 0 where it does not apply."""
+    """A snapshot for the metrics. Values that do not apply to a store are 0."""
 
     pool_size: int = 0  # open connections
     pool_idle: int = 0  # of these, idle ones
     queue_events: int = 0  # queued appends
-    # messages that waited for the search index when all logs were looked through, about once a minute
+    # messages not yet in the search index, as of the last sweep over all logs, about once a minute
     unindexed: int = 0
-    shared_free: int = 1  # reads that could begin now; 1 where nothing limits them
+    shared_free: int = 1  # reads that could begin now; 1 if nothing limits them
     standbys: tuple[StandbyStats, ...] = ()  # in the order of the configuration
 
 
 class StorageHandler:
-    """Receives the notices of a store, on the loop; the base class ignores them."""
+    """Receives the notices of a store, on the event loop. This base class ignores them."""
 
     def control_stored(self, record: ControlRecord) -> None:
-        """Take a control record that this store has committed, in log order within an effect.
+        """Handle a control record that this store has committed, in log order within an effect.
 
         Records of different effects may arrive in any order.
         """
 
     def log_grew(self, event: StoredEvent) -> None:
-        """Take an event of the log of a guild or a user that this store has committed, in log order within an effect."""
+        """Handle an event of a guild or user log that this store has committed, in log order within an effect."""
 
     def batch_committed(self, events: int, seconds: float) -> None:
-        """Note a commit of appends: its events and its duration."""
+        """Note a commit of appends: the number of events and the duration."""
 
     def storage_failed(self, writes: bool, cause: str) -> None:
-        """Note a failed effect. `cause`: a name in observability/database_causes.py."""
+        """Note a failed effect. `cause` is a name in observability/database_causes.py."""
 
 
 class Storage(ABC):
     """Performs storage effects. Each is atomic and, once `perform` has returned, durable if the store is.
 
     Every method that reads or writes raises `StorageUnavailable` (the store cannot be reached, or the outcome is unknown)
-    and its subclass `Overloaded` (at a bound, nothing was done), without the texts of a driver. `perform` also raises
-    `Refusal` for a change that its author may not make; nothing was done.
+    and its subclass `Overloaded` (a bound is reached, nothing was done), without texts of the driver. `perform` also raises
+    `Refusal` for a change that its author may not make; nothing was done then.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Wait until the store can be used; logs while it cannot."""
+        """Wait until the store can be used, and log why it cannot be meanwhile."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -78,10 +78,10 @@ class Storage(ABC):
 
     @abstractmethod
     async def check(self) -> StorageHealth:
-        """Check the store for `/ready`, within a time limit. Returns an unreachable store as a result, not an exception."""
+        """Check the store for `/ready`, within a time limit. An unreachable store is a result, not an exception."""
 
     async def wall_ms(self) -> float | None:
-        """Return UTC milliseconds of the store's clock, which all replicas share. None: it has none."""
+        """Return the store's clock, which all replicas share, in UTC milliseconds, or None if it has none."""
         return None
 
     @abstractmethod

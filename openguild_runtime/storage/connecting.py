@@ -1,4 +1,4 @@
-"""Connects to PostgreSQL, and tells faults of the URL from those of the database."""
+"""Connects to PostgreSQL, and distinguishes faults of the URL from those of the database."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import asyncpg
 from openguild_runtime.config.database_parameters import files_of, settings_of
 from openguild_runtime.storage.database_tls import tls_context
 
-# Classes of SQLSTATEs that refuse a setting when a session begins: its value, its name, a syntax of `options`.
+# SQLSTATE classes of a setting refused at the start of a session: its value, its name, the syntax of `options`.
 SETTING_CLASSES = ("22", "42")
 NO_RIGHT = "42501"  # such as CONNECT
-NOT_IN_A_SESSION = "55P02"  # a setting of the whole server
+NOT_IN_A_SESSION = "55P02"  # a setting that only the whole server can have
 
 
 class Unusable(Exception):
-    """The database cannot be used, for a cause that the failure below it does not tell (observability/database_causes.py)."""
+    """The database cannot be used. `cause` is a name in observability/database_causes.py that the failure itself does not give."""
 
     def __init__(self, cause: str, *, parameter: str | None = None) -> None:
         super().__init__(cause)
@@ -26,7 +26,7 @@ class Unusable(Exception):
 
 
 async def connect(url: str, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
-    """Return a session. Raises what asyncpg raises, and Unusable for a setting or a file that the URL names."""
+    """Open a session. Raises asyncpg's exceptions, and Unusable for a setting or a file in the URL."""
     try:
         tls = await tls_context(url)
         return await asyncpg.connect(url, **options if tls is None else options | {"ssl": tls})

@@ -1,6 +1,6 @@
-"""The TLS context of a database URL, as the driver would make it, but in a thread and once for unchanged files.
+"""The TLS context of a database URL, as the driver would make it, but in a thread and cached while the files are unchanged.
 
-The driver makes one for each session, in the loop: with a bundle of public authorities nobody is served for 0.1 to 0.2 s.
+The driver makes one for each session and blocks the loop for it, with a bundle of public authorities for 0.1 to 0.2 s.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import anyio.to_thread
 
 from openguild_runtime.config.database_parameters import FILES, VERIFYING, parameters_of
 
-MAX_CONTEXTS = 32  # ours: of the hosts and standbys of one process, which mostly share one
-TRUSTING = VERIFYING | {"require"}  # which checks too if there are authorities, as in libpq
+MAX_CONTEXTS = 32  # of the primary and the standbys of one process, which usually share one
+TRUSTING = VERIFYING | {"require"}  # as in libpq, "require" verifies if authorities are given
 DEFAULT_FILES = {"sslcrl": "root.crl", "sslcert": "postgresql.crt", "sslkey": "postgresql.key"}  # of libpq
 NAMES = ("sslmode", *FILES, "sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version")
 
-_making = threading.Lock()  # those that wait find it made
+_making = threading.Lock()  # threads that wait find the context in the cache
 
 
 async def tls_context(url: str) -> ssl.SSLContext | None:
-    """Return the context; None: no authorities are named, so the driver decides. Raises OSError, also for bad files."""
+    """Return the context, or None if no authorities are given and the driver decides. Raises OSError, also for invalid files."""
     if "sslmode=" not in url and not os.environ.get("PGSSLMODE"):
         return None
     return await anyio.to_thread.run_sync(_context_of, url)
@@ -51,7 +51,7 @@ def _default_file(name: str) -> str | None:
 
 
 def _stamp(path: str | None) -> tuple[int, int, int] | None:
-    """Return what changes when a file does. Raises OSError."""
+    """Return a value that changes when the file does. Raises OSError."""
     if path is None:
         return None
     status = os.stat(path)
@@ -60,7 +60,7 @@ def _stamp(path: str | None) -> tuple[int, int, int] | None:
 
 @lru_cache(maxsize=MAX_CONTEXTS)
 def _context(values: tuple[str | None, ...], stamps: tuple[object, ...]) -> ssl.SSLContext:
-    """`values`: of NAMES, in order. `stamps`: of their files, so that a changed one is read."""
+    """Return the context for the values of NAMES. `stamps` of their files are part of the key, so that changed files are read."""
     del stamps
     mode, authorities, certificate, key, revoked, password, lowest, highest = values
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,4 +1,4 @@
-"""Checks the requirements on a database that waiting cannot fix: version and encoding."""
+"""Checks the requirements on a database that waiting cannot fulfil: version and encoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 MIN_VERSION = 14  # for `date_bin`
 
-# A string, because only its stub lets asyncpg's connection be subscripted.
+# A string, because asyncpg's connection is generic only in its stub.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 SETTINGS = """
@@ -20,7 +20,7 @@ SELECT current_setting('server_version_num')::integer / 10000 AS version, curren
 
 
 PROGRAM = "openguild"
-# Of replicas that serve now, whose sessions tell their name.
+# The server names of running replicas, which are part of their sessions' application_name.
 OTHER_NAMES = f"""
 SELECT DISTINCT substr(application_name, {len(PROGRAM) + 2}) AS name FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE '{PROGRAM} %'
@@ -30,11 +30,11 @@ ORDER BY 1 LIMIT 3
 
 
 class DatabaseUnfit(Exception):
-    """This program cannot work with the database. The text is one line for the operator, with the mend and without secrets."""
+    """The database does not meet the requirements. The text is one line for the operator with the remedy and no secrets."""
 
 
 class Fitness(msgspec.Struct, frozen=True, gc=False):
-    """The settings of the server in this session."""
+    """Settings of the database server in this session."""
 
     version: int  # major
     encoding: str
@@ -43,7 +43,7 @@ class Fitness(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def problem(self) -> str | None:
-        """Why the database cannot be used, and the mend; None: it can."""
+        """Why the database cannot be used, with the remedy, or None if it can."""
         if self.version < MIN_VERSION:
             return (
                 f"the database is PostgreSQL {self.version}: {MIN_VERSION} or newer is needed. "
@@ -58,7 +58,7 @@ class Fitness(msgspec.Struct, frozen=True, gc=False):
 
 
 async def read_fitness(connection: Connection) -> Fitness:
-    """Read and check the settings. Raises DatabaseUnfit, and what asyncpg raises."""
+    """Read and check the settings. Raises DatabaseUnfit and asyncpg's exceptions."""
     row: Any = await connection.fetchrow(SETTINGS)
     fitness = Fitness(row["version"], row["encoding"], row["isolation"], row["synchronous_commit"])
     if fitness.problem is not None:
@@ -67,8 +67,9 @@ async def read_fitness(connection: Connection) -> Fitness:
 
 
 async def require_one_name(connection: Connection, server_name: str) -> None:
-    """Raise DatabaseUnfit if replicas of another name serve from this database: they would not hear each other, and events
-    would have the name of a server that is none.
+    """Raise DatabaseUnfit if replicas with another server name use this database.
+
+    They would not receive each other's events, and events would carry the name of a server that does not exist.
     """
     others = [row["name"] for row in await connection.fetch(OTHER_NAMES)]
     if others:

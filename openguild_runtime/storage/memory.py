@@ -1,4 +1,4 @@
-"""The store of `--storage memory` (PROTOCOL 11.4.4). Its data ends with the process."""
+"""The store of `--storage memory` (PROTOCOL 11.4.4). Its data is lost when the process ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class MemoryStorage(Storage):
-    """`Storage` over `MemoryTables`. Several with the same tables act as replicas without PostgreSQL."""
+    """The store in `MemoryTables`. Several stores on the same tables act as replicas without PostgreSQL."""
 
     def __init__(self, tables: MemoryTables | None = None) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Small tools around the operating system: background tasks, threads, clocks, files, Unix sockets."""
+"""Small tools for background tasks, threads, clocks, files and Unix sockets."""

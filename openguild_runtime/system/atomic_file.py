@@ -1,4 +1,4 @@
-"""Atomic file writes: after a crash a file has its old content or its new content."""
+"""Atomic file writes: after a crash, a file has either its old or its new content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600, owner: tuple[i
 
 
 def owner_for_new_file(directory: Path) -> tuple[int, int] | None:
-    """Return the owner for a new file there: as root the directory's owner, who may start the server next; else None."""
+    """Return the owner for a new file: for root that of the directory, who may start the server next, else None."""
     status = directory.stat()
     return (status.st_uid, status.st_gid) if os.geteuid() == 0 and status.st_uid != 0 else None
 
@@ -49,9 +49,9 @@ def remove_temporary_files(path: Path) -> None:
 
 
 def read_stripped(path: Path) -> str | None:
-    """Return the text without surrounding white space and NULs; None if the file is missing or empty. Raises OSError.
+    """Return the text without surrounding white space and NULs, or None if the file is missing or empty. Raises OSError.
 
-    A power cut can leave a file empty or full of NULs if it was not written atomically.
+    After a power cut, a file that was not written atomically can be empty or full of NULs.
     """
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip(" \t\r\n\0") or None

@@ -1,4 +1,4 @@
-"""Background tasks whose failures are logged and do not end the server."""
+"""Background tasks, whose failures are logged and do not end the server."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = structlog.get_logger("openguild.background")
 
 @contextmanager
 def log_exceptions(what: str, *expected: type[Exception]) -> Iterator[None]:
-    """Log exceptions of the body and go on. For one turn of an endless loop, or for one callback.
+    """Log exceptions of the body and suppress them. For one turn of an endless loop, or for one callback.
 
     `expected` exceptions are outages that their source has logged already; they are logged at debug level. Any other
-    exception is a bug and is logged with its traceback. Cancellation passes through.
+    exception is a bug and is logged with its traceback. Cancellation is not suppressed.
     """
     try:
         yield
@@ -29,7 +29,7 @@ def log_exceptions(what: str, *expected: type[Exception]) -> Iterator[None]:
 
 
 def start_background_task(tasks: TaskGroup, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-    """Run `function(*arguments)` in `tasks`; log an exception that escapes it with its traceback."""
+    """Run `function(*arguments)` in `tasks`. Exceptions are logged with their traceback."""
     tasks.start_soon(_log_exceptions_of, function, arguments)
 
 

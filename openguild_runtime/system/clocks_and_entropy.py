@@ -1,4 +1,4 @@
-"""The runtime's clocks and randomness. A simulation replaces them."""
+"""The runtime's clocks and randomness, which simulations replace."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ POOL_BYTES = 4_096
 
 
 class Entropy:
-    """Random bytes from the kernel, read in blocks because a request needs only a few. Returns each byte once.
+    """Random bytes from the kernel, read in blocks because a request needs only a few. Each byte is returned once.
 
-    Not safe across fork. Workers are new processes and not forks.
+    It is not safe across fork. Workers are new processes, not forks.
     """
 
     __slots__ = ("_at", "_pool")
@@ -36,7 +36,7 @@ class Entropy:
 
 @dataclass(frozen=True, slots=True)
 class ClocksAndEntropy:
-    """`monotonic`: seconds, for deadlines. `wall`: UTC seconds, for timestamps and expiry. `random_bytes(n)`: for secrets."""
+    """Clocks and randomness: `monotonic` seconds for deadlines, `wall` UTC seconds for timestamps, random bytes for secrets."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time

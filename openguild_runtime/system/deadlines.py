@@ -1,7 +1,7 @@
 """Deadlines of waiting tasks, with one timer of the loop for all of them.
 
-A cancel scope of anyio with a deadline costs a timer, a lookup of the backend and a walk of scopes each time, and every request
-needs several. Almost none passes, so here an entry in a dict is made and removed, and the timer looks at the earliest.
+Every request needs several deadlines, and almost none expires. An anyio cancel scope costs a timer, a lookup of the backend and
+a walk through scopes; a deadline here costs a dict entry.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import math
 from types import TracebackType
 from typing import Any
 
-REPEAT_SECS = 0.01  # between two cancellations of what goes on waiting after its deadline
+REPEAT_SECS = 0.01  # between two cancellations of a block that has not ended
 
 
 class Deadline:
-    """A block that is cancelled at `when`, on the loop's clock, and then ends without an exception. Use as `with`, in a task.
+    """A `with` block in a task that is cancelled at `when`, in the loop's time, and then ends without an exception.
 
-    It is cancelled again and again until it ends, as a block of anyio is: what it does to clean up has no time to wait either.
+    Like an anyio scope, it is cancelled repeatedly until it ends, so that cleanup in it cannot wait either.
     """
 
     __slots__ = ("_cancelling", "_cancels", "_deadlines", "_task", "passed", "when")
@@ -27,8 +27,8 @@ class Deadline:
         self.passed = False
         self._deadlines = deadlines
         self._task: asyncio.Task[Any] | None = None
-        self._cancelling = 0  # what others had asked of the task at the beginning
-        self._cancels = 0  # what this block has asked of it
+        self._cancelling = 0  # the task's count of cancellations when the block began
+        self._cancels = 0  # cancellations by this block
 
     def __enter__(self) -> Deadline:
         task = self._task = asyncio.current_task()
@@ -50,7 +50,7 @@ class Deadline:
         return cancelling <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError)
 
     def cancel(self) -> None:
-        """Pass now. Does nothing once the block has ended."""
+        """Expire now. Does nothing once the block has ended."""
         task = self._task
         if task is not None:
             self.passed = True
@@ -60,7 +60,7 @@ class Deadline:
 
 
 class Deadlines:
-    """The deadlines of one loop's tasks."""
+    """The deadlines of the tasks of one loop."""
 
     __slots__ = ("_begun", "_timer", "_timer_at")
 
@@ -70,21 +70,21 @@ class Deadlines:
         self._timer_at = math.inf
 
     def at(self, when: float) -> Deadline:
-        """Return a block for `with` that ends at `when`, as `loop.time()` tells it."""
+        """Return a block that is cancelled at `when`, in the time of `loop.time()`."""
         return Deadline(self, when)
 
     def after(self, secs: float) -> Deadline:
-        """Return a block for `with` that ends `secs` from now."""
+        """Return a block that is cancelled after `secs`."""
         return Deadline(self, asyncio.get_running_loop().time() + secs)
 
     def began(self, deadline: Deadline) -> None:
-        """Watch a block from now on; called by it."""
+        """Watch a block; called when it begins."""
         self._begun[deadline] = None
         if deadline.when < self._timer_at:
             self._arm(deadline.when)
 
     def ended(self, deadline: Deadline) -> None:
-        """Watch it no more; called by it. The timer stays: it looks for the next one when it comes."""
+        """Stop watching a block; called when it ends. The timer keeps running and is rearmed when it fires."""
         self._begun.pop(deadline, None)
 
     def _arm(self, when: float) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 UNUSED = ("aiohttp", "rich")
-"""What nats-py and structlog import where it is installed. Nothing of it is used here, and it would be a quarter of all imports."""
+"""Packages that nats-py and structlog import if installed. They are not needed, and take a quarter of the import time."""
 
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Import without UNUSED, and without the garbage collector: what imports make stays, and to look at it again and again takes a
-    fifth of their time.
+    """Run imports without UNUSED packages and without the garbage collector.
+
+    Imported objects stay, so collecting garbage only costs a fifth of the import time.
     """
     hidden = [name for name in UNUSED if name not in sys.modules]
     for name in hidden:

@@ -1,4 +1,4 @@
-"""Drives an operation outside of a request: it has no deadline of its own."""
+"""Runs an operation outside of a request, without a deadline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def drive(operation: Operation[T], perform: Callable[[Any], Awaitable[Any]]) -> T:
-    """Perform what `operation` asks for, and return its result. Failures are thrown into it; those it lets pass propagate."""
+    """Perform the effects of `operation` and return its result. Failures are thrown into it; uncaught ones are raised."""
     try:
         effect: Effect[Any] = next(operation)
         while True:

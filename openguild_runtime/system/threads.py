@@ -1,6 +1,6 @@
-"""Blocking work on daemon threads. Neither a cancelled task nor the end of the process waits for them.
+"""Blocking work on daemon threads, for which neither a cancelled task nor the exit of the process waits.
 
-anyio's worker threads are for short work: cancellation and process exit both wait for those.
+Both wait for anyio's worker threads, which are for short work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 
 def start_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run `work()` on a new thread and return a future of its outcome. The future may be ignored."""
+    """Run `work()` on a new thread and return a future of its outcome, which may be ignored."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -37,6 +37,6 @@ def start_thread(work: Callable[[], None]) -> asyncio.Future[None]:
 
 
 async def wait_for_thread(future: asyncio.Future[None]) -> None:
-    """Wait until the work is done and raise what it raised. Cancellation does not stop the thread."""
+    """Wait until the work is done, and raise its exception. Cancellation does not stop the thread."""
     await asyncio.wait({future})
     future.result()

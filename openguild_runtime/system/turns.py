@@ -1,4 +1,4 @@
-"""Limits the time that one kind of work takes of each turn of the loop, so that very many sockets stall nothing else."""
+"""Limits the time that one kind of work takes in each turn of the loop, so that many sockets do not stall the process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 class Turn:
-    """`TURN_SECS` of each turn of the loop, however often the work is taken up in it. `clock`: monotonic seconds."""
+    """A budget of `TURN_SECS` in each turn of the loop, shared by all users. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._until: float | None = None  # None: nothing was done in this turn yet
+        self._until: float | None = None  # None until the first use in this turn
 
     def left(self) -> float:
-        """Return the seconds that are left; the time begins to run with the first call in a turn."""
+        """Return the seconds left in this turn of the loop, which count from the first call in it."""
         now = self._clock()
         if self._until is None:
             self._until = now + TURN_SECS
@@ -34,7 +34,7 @@ class Turn:
         self._until = None
 
     async def each(self, items: Iterable[T], action: Callable[[T], object]) -> None:
-        """Do `action(item)` for each, in as many turns as it takes. Return when all is done."""
+        """Call `action(item)` for each item, over several turns of the loop if necessary."""
         self.left()
         for item in items:
             action(item)
@@ -44,7 +44,7 @@ class Turn:
 
 
 class TurnQueue:
-    """Calls callbacks soon and in order, those of `TURN_SECS` in each turn of the loop. `clock`: monotonic seconds."""
+    """Calls callbacks soon and in order, for `TURN_SECS` in each turn of the loop. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -52,7 +52,7 @@ class TurnQueue:
         self._is_due = False
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call it in the next turn, or in a later one if there are too many."""
+        """Call `callback` in the next turn, or in a later one if too many wait."""
         self._waiting.append(callback)
         if not self._is_due:
             self._is_due = True
@@ -72,13 +72,13 @@ class TurnQueue:
 
 
 class Pauses:
-    """Pauses a long task after each `TURN_SECS` of work, so that others run."""
+    """Pauses a long task after each `TURN_SECS` of work, so that other tasks run."""
 
     def __init__(self) -> None:
         self._until = anyio.current_time() + TURN_SECS
 
     async def pause_if_due(self) -> None:
-        """Call it after each piece of the work."""
+        """Yield to the loop if the time is used up. Call this after each piece of work."""
         if anyio.current_time() >= self._until:
             await anyio.lowlevel.checkpoint()
             self._until = anyio.current_time() + TURN_SECS

@@ -1,7 +1,7 @@
-"""The admin socket: a Unix socket that only the server's user may open.
+"""Unix sockets that only the server's user may open, such as the admin socket.
 
-Each of several workers has its own: `<path>.<number>`. A socket whose file was removed, for example by a cleaner of
-temporary directories, is created again. A failure to create it is logged once and does not end the server.
+Each of several workers has its own, `<path>.<number>`. A socket whose file was removed, for example by a cleaner of temporary
+files, is created again. A failure to create it is logged once and does not end the server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger("openguild.local")
 
 
 def path_length_problem(path: Path) -> str | None:
-    """Return what is wrong with the length of a socket's path, or None."""
+    """Return why a socket's path is too long, or None if it is not."""
     if sys.platform == "linux":
         if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
             return f"a socket's name has at most {MAX_NAME_BYTES} bytes: choose a shorter one"
@@ -64,7 +64,7 @@ def worker_paths(path: Path) -> dict[int, Path]:
 def remove_stale_sockets(path: Path) -> None:
     """Remove sockets that earlier processes left at `path` and for their workers.
 
-    Ignores files that cannot be removed: creating the new socket then logs the reason.
+    Files that cannot be removed are ignored, because creating the new socket logs the reason.
     """
     for each in (path, *worker_paths(path).values()):
         with suppress(OSError):
@@ -72,9 +72,9 @@ def remove_stale_sockets(path: Path) -> None:
 
 
 async def serve_unix_socket(path: Path, answer: Answer, check_secs: float = CHECK_SECS) -> None:
-    """Call `answer` for each connection at `path`, until cancelled. A failure ends its own connection only.
+    """Call `answer` for each connection at `path`, until cancelled. A failure ends only its own connection.
 
-    `check_secs`: between two checks that the socket's file exists.
+    `check_secs` is the time between two checks that the socket's file exists.
     """
     problem = ""
     async with anyio.create_task_group() as tasks:
@@ -118,7 +118,7 @@ def _inode_of(path: Path) -> tuple[int, int] | None:
 
 
 async def _wait_until_removed(path: Path, place: tuple[int, int] | None, check_secs: float) -> None:
-    """Return when no file is at `path`. If another server's socket has replaced ours, that server keeps the path."""
+    """Wait until no file is at `path`. If another server's socket has replaced this one, that server keeps the path."""
     reported = False
     while (now := _inode_of(path)) is not None:
         if now != place and not reported:
@@ -134,7 +134,7 @@ async def _accept(path: Path, listener: SocketListener, tasks: TaskGroup, answer
                 await answer(stream)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # the client disconnected
-        except Exception:  # would otherwise end the server
+        except Exception:  # must not end the server
             log.exception("local request failed", path=str(path))
 
     problem = 0

@@ -1,10 +1,10 @@
 """The program of a worker process.
 
-The supervisor sends the configuration as one line on standard input and keeps the pipe open. A further line is a reloaded
-configuration. When the pipe ends, the supervisor is gone and the worker drains as at SIGTERM.
+The supervisor sends the configuration as one line on standard input, and keeps the pipe open. Each further line is a reloaded
+configuration. When the pipe ends, the supervisor is gone, and the worker drains as after SIGTERM.
 
-The first line also holds the settings that `admin set` gave to the previous process of this slot, and the descriptor of
-the socket to the supervisor.
+The first line also has the settings that `admin set` changed in the previous process of this slot, and the descriptor of the
+socket to the supervisor.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ log = structlog.get_logger("openguild.workers")
 
 
 def main() -> NoReturn:
-    """Serve, then exit."""
+    """Serve, then exit the process."""
     exit_on_sigterm(0)
     lifeline = FileIO(0, closefd=False)  # unbuffered: at exit a reading thread would hold a buffer's lock
     start_parameters = json.loads(lifeline.readline())
     config = ServerConfig.model_validate(start_parameters["config"])
-    with socket.socket(fileno=start_parameters["link"]) as link:  # closed also where a SIGTERM ends the start
+    with socket.socket(fileno=start_parameters["link"]) as link:  # closed also if a SIGTERM ends the start
         link.set_inheritable(False)
         slot = WorkerSlot(
             start_parameters["number"], start_parameters["count"], start_parameters["supervisor"], SiblingLink(link)
@@ -63,7 +63,7 @@ def main() -> NoReturn:
 def _follow_supervisor(lifeline: FileIO, latest: list[ServerConfig]) -> None:
     """Apply each configuration that the supervisor sends, until it is gone.
 
-    An invalid line changes nothing, for example a line cut short because the supervisor died.
+    An invalid line changes nothing; the supervisor may have died while it wrote the line.
     """
     for line in lifeline:
         try:

@@ -1,4 +1,4 @@
-"""Relays metrics between workers: the supervisor asks all other workers and returns their answers as one."""
+"""Relays metrics between workers: the supervisor asks all other workers and returns their combined answers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Question:
 
 
 class MetricsRelay:
-    """Part of the supervisor, which keeps `links` up to date: those of the running workers, by number.
+    """The supervisor's part. `links` are those of the running workers by number, kept up to date by the supervisor.
 
-    `patience_secs`: in which the workers give their metrics.
+    `patience_secs` is how long to wait for the workers' metrics.
     """
 
     def __init__(self, tasks: TaskGroup, links: dict[int, SiblingLink], patience_secs: float = SIBLING_SECS) -> None:
@@ -39,7 +39,7 @@ class MetricsRelay:
         self._count = 0
 
     def received(self, number: int, message: Message) -> None:
-        """Handle a question or an answer of worker `number`. Ignores a question while it answers another of that worker."""
+        """Handle a message of worker `number`. A request is ignored while a former one of the same worker is not answered."""
         match message:
             case MetricsRequest(number=question) if number not in self._asking:
                 self._asking.add(number)

@@ -1,9 +1,9 @@
 """The supervisor: starts the workers, restarts those that die or hang, forwards signals, and exits after all have exited.
 
 If a worker fails at its first start, all end, because all have the same configuration. Once a slot has served, its process
-is restarted with backoff for as long as another worker serves. If none serves, MAX_FAILURES in a row end the server. Each
-worker runs in its own session, so Ctrl-C reaches only the supervisor, which sends SIGTERM to the workers. Workers talk to
-the supervisor over inherited sockets and need no files (siblings.py).
+is restarted with backoff as long as another worker serves. If none serves, MAX_FAILURES in a row end the server. Each worker
+runs in its own session, so that Ctrl-C reaches only the supervisor, which sends SIGTERM to the workers. Workers communicate
+with the supervisor over inherited sockets, without files (siblings.py).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) ->
 
 
 class Worker:
-    """One slot and its current process."""
+    """A slot and its current process."""
 
     def __init__(self, number: int) -> None:
         self.number = number  # from 0
@@ -78,14 +78,14 @@ class Worker:
     def signal(self, number: signal.Signals) -> None:
         """Send the signal `number` to the process if it runs.
 
-        Not by `send_signal` of the process, which polls it first: asyncio would then miss the exit status and report 255.
+        Not with the process's `send_signal`, which polls it first: asyncio would then miss the exit status and report 255.
         """
         if self.process is not None and self.process.returncode is None:
             with suppress(ProcessLookupError):  # it has just exited
                 os.kill(self.process.pid, number)
 
     async def send_configuration(self, config: ServerConfig, **extra: int) -> None:
-        """Send the configuration at the start or after a reload. `extra`: values for the start only."""
+        """Send the configuration, at the start or after a reload. `extra` are values for the start only."""
         own = config.model_copy(update={"embedded": False, "admin_socket": config.admin_path})
         start_parameters = {
             "config": as_plain_values(own),
@@ -105,9 +105,9 @@ class Worker:
                 await stdin.send(json.dumps(start_parameters).encode() + b"\n")
 
     async def wait_until_hung(self, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
-        """Return when the process has sent no heartbeat for too long and must be replaced.
+        """Wait until the process has sent no heartbeat for too long.
 
-        Counts checks and not elapsed time: a suspended machine or supervisor accounts for one check.
+        Counts checks instead of time, so that a suspended machine or supervisor counts as one check.
         """
         checks, missed, answered = 0, 0, False
         while missed < MAX_MISSED_HEARTBEATS and (answered or checks * HEARTBEAT_SECS < START_SECS):
@@ -118,7 +118,7 @@ class Worker:
             self._heartbeat_seen = False
 
     def record_heartbeat(self, heartbeat: Heartbeat) -> None:
-        """Take the state that the process reports."""
+        """Record the state that the process reports."""
         self._heartbeat_seen = True
         if heartbeat.listening and not self.listening:
             self.served = True
@@ -135,10 +135,10 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps a process running in each slot. `reread` loads the configuration again.
+    """Keeps a process running in each slot. `reread` loads the configuration again, `program` is the command of a worker.
 
-    `program`: the command of a worker. `max_backoff_secs`: before a process is started again. `max_failures`: in a row while no
-    other worker serves, then the server ends.
+    `max_backoff_secs` bounds the delay before a restart. After `max_failures` in a row, while no other worker serves, the server
+    ends.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Supervisor:
         return self._status
 
     def signal_worker(self, slot: int, number: signal.Signals) -> None:
-        """Send a signal to the process of a slot, if it runs; it is started again when it has ended."""
+        """Send a signal to the process of a slot, if it runs. If it ends, it is restarted."""
         self._workers[slot].signal(number)
 
     async def _forward_shutdown(self) -> None:
@@ -199,11 +199,12 @@ class Supervisor:
             status = await self._run(worker, relay)
             lived = time.monotonic() - started
             if self._stopping.is_set():
-                # a process killed by a signal has a negative status: that is no failure during a shutdown
+                # a negative status, of a process killed by a signal, is no failure during a shutdown
                 self._status = max(self._status, status)
                 return
             if status == 1 and not worker.served:
-                log.error("a worker cannot start: the others end too", worker=worker.number)  # it has logged why
+                # the worker has logged the reason
+                log.error("a worker cannot start: the others end too", worker=worker.number)
                 self._stop_with_failure()
                 return
             worker.failures = 0 if lived > STABLE_SECS else worker.failures + 1
@@ -217,7 +218,7 @@ class Supervisor:
             most = min(self._max_backoff_secs, 0.2 * 2 ** min(worker.failures, MAX_FAILURES))
             delay = 0.0 if worker.failures == 0 else random.uniform(most / 2, most)  # noqa: S311 - jitter
             fields = {"worker": worker.number, "status": status, "delay_secs": round(delay, 2)}
-            if status == 0:  # it got a SIGTERM that the supervisor did not send
+            if status == 0:  # after a SIGTERM that the supervisor did not send
                 log.warning("a worker ended and is started again", **fields)
             else:
                 log.error("a worker died and is started again", **fields)
@@ -241,7 +242,7 @@ class Supervisor:
             with theirs:
                 await self._start(worker, theirs)
             return await self._follow(worker, link, relay)
-        except OSError as failure:  # no memory, no descriptors, the interpreter was removed
+        except OSError as failure:  # for example out of memory or descriptors
             return _log_start_failure(worker, failure)
         finally:
             del self._links[worker.number]
@@ -303,7 +304,7 @@ class Supervisor:
                 await self._reload()
 
     async def _reload(self) -> None:
-        self._reloaded = False  # until it is applied, whatever fails
+        self._reloaded = False  # until the configuration is applied
         try:
             self._config = live_part(self._config, self._reread())
             self._reloaded = True

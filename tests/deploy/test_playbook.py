@@ -47,13 +47,13 @@ def test_the_document_lists_four() -> None:
 
 
 def test_every_line_of_the_original_has_its_answer_and_a_command() -> None:
-    """Or says that it is a human act."""
+    """Or says that it is a manual step."""
     rows = [line for line in OPERATIONS.partition("## Line by line")[2].splitlines() if line.startswith("| ")][2:]
     for row in rows:
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
         assert len(cells) == 3, row
         assert all(cells), row
-        assert "`" in cells[2] or "a human act" in cells[2], row
+        assert "`" in cells[2] or "a manual step" in cells[2], row
     said = " ".join(rows).lower()
     for part in ("postmortem", "status page", "#ops", "retro", "clone per-environment dashboards", "thresholds"):
         assert part in said, part

@@ -48,7 +48,7 @@ def alerts() -> dict[str, str]:
 def test_a_section_has_its_parts_in_order(runbook: Runbook) -> None:
     names = list(runbook.parts)
     assert names == [name for name in PARTS if name in names]
-    assert set(PARTS) - set(names) <= {"Mend"}, "a table may hold the mends"
+    assert set(PARTS) - set(names) <= {"Fix"}, "a table may hold the fixes"
     assert runbook.ask
     assert runbook.rows or "cause" in runbook.parts["It means"]
     assert all(len(row) in {2, 3} and all(row) for row in runbook.rows), runbook.rows
@@ -124,7 +124,7 @@ def test_what_the_page_names_exists() -> None:
         assert f'"{panel}"' in (ROOT / "deploy/observability/grafana/dashboards/overview.json").read_text(), panel
 
 
-def test_every_cause_has_a_mend() -> None:
+def test_every_cause_has_a_fix() -> None:
     """Of the database, of NATS, of a 401."""
     found = runbooks()
     told = {anchor: set(re.findall(r"`(\w+)`", " ".join(row[0] for row in found[anchor].rows))) for anchor in found}

@@ -86,6 +86,25 @@ def test_a_reload_is_refused(database_url: str, tmp_path: Path, walk: Callable[.
         assert server.stop() == 0
 
 
+def test_one_replica_has_a_setting_of_its_own(database_url: str, tmp_path: Path, walk: Callable[..., Incident]) -> None:
+    """Somebody has set a limit at one replica and forgotten it."""
+    servers = [pod(tmp_path, DATABASE_URL=database_url) for _ in range(3)]
+    with servers[0].start(), servers[1].start(), servers[2].start():
+        incident = walk("settings-differ", *servers)
+        odd = servers[1].run_command("admin", "set", "guilds.max_owned_per_user", "3")
+        assert odd.returncode == 0, odd.stderr
+        incident.fires("OpenGuildSettingsDiffer")
+        said = incident.ask()
+        digests = re.findall(r'openguild_settings_info{digest="(\w{8})"}', said)
+        assert digests[0] == digests[2] != digests[1]
+        counted = re.findall(r'^ +(\d) +"guilds.max_owned_per_user": (\d+)', said, re.MULTILINE)
+        assert counted == [("1", "3"), ("2", "100")]
+        incident.mend(key="guilds.max_owned_per_user", value="3")
+        incident.ends("OpenGuildSettingsDiffer")
+        found = incident.try_row("metrics openguild_settings_info")
+        assert re.findall(r'digest="(\w+)"', found) == [digests[1]] * 3
+
+
 def test_a_standby_that_was_behind_is_promoted(tmp_path: Path, walk: Callable[..., Incident]) -> None:
     """Messages that were acknowledged are gone."""
     postgres = StalePostgres(tmp_path / "data", fsync=False)

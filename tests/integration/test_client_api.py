@@ -15,6 +15,7 @@ from openguild_runtime.client import (
     Conflict,
     Forbidden,
     LogFollowed,
+    NotFound,
     RateLimited,
     ReactionsCleared,
     Unauthorized,
@@ -35,6 +36,43 @@ async def clients(server: ServerProcess) -> AsyncIterator[tuple[Client, Client]]
             await client.register(name, PASSWORD)
             await client.login(name, PASSWORD)
         yield alice, bob
+
+
+async def test_a_guild_is_changed_and_deleted(clients: tuple[Client, Client]) -> None:
+    alice, bob = clients
+    guild = (await alice.create_guild("tea")).guild_id
+    channel = (await alice.create_channel(guild, "general")).channel_id
+    assert (await alice.rename_guild(guild, "Tea room")).name == "Tea room"
+    changed = await alice.change_channel(channel, name="cups", topic="What is in yours?", position=3)
+    assert (changed.name, changed.topic, changed.position) == ("cups", "What is in yours?", 3)
+    assert (await alice.change_channel(channel, topic="")).topic is None
+    code = (await alice.create_invite(guild)).code
+    assert [invite.code async for invite in alice.invites(guild)] == [code]
+    bob_id = (await bob.accept_invite(code)).user_id
+    assert (await alice.set_role(guild, bob_id, "moderator", "helpful & kind")).role == "moderator"
+    assert [membership.role for membership in (await bob.me()).guilds] == ["moderator"]
+    await bob.leave_guild(guild)
+    await bob.accept_invite(code)
+    await alice.remove_member(guild, bob_id, "spam & more")
+    assert [member.role async for member in alice.members(guild)] == ["owner"]
+    await alice.delete_invite(code)
+    with pytest.raises(NotFound):
+        await bob.accept_invite(code)
+    await alice.delete_channel(channel)
+    assert [one async for one in alice.channels(guild)] == []
+    with pytest.raises(Conflict) as refused:
+        await alice.leave_guild(guild)
+    assert refused.value.code == "last_owner"
+    await alice.delete_guild(guild)
+    assert [one async for one in alice.guilds()] == []
+
+
+async def test_a_display_name_is_set_and_removed(clients: tuple[Client, Client]) -> None:
+    alice, _ = clients
+    assert (await alice.set_display_name("Alice Liddell")).display_name == "Alice Liddell"
+    assert (await alice.me()).display_name == "Alice Liddell"
+    profile = await alice.set_display_name("")
+    assert profile.display_name == profile.username
 
 
 async def test_two_people_meet_and_read(clients: tuple[Client, Client]) -> None:

@@ -50,8 +50,10 @@ async def test_a_member_who_is_timed_out_only_reads_until_it_ends(clients: tuple
     bob_id = (await bob.accept_invite((await alice.create_invite(guild)).code)).user_id
     member = await alice.time_out(guild, bob_id, 600, "spam & more")
     assert member.timed_out_until is not None
-    with pytest.raises(Forbidden):
+    with pytest.raises(Forbidden) as refused:
         await bob.post(channel, "x")
+    assert refused.value.code == "timed_out"
+    assert refused.value.retry_after_secs == pytest.approx(600, abs=60)
     assert [event async for event in bob.history(channel)] == []
     with pytest.raises(Forbidden):
         await bob.end_timeout(guild, bob_id)

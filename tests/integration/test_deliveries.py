@@ -112,7 +112,10 @@ def test_what_the_owner_stores_reaches_the_mirror(pair: Pair) -> None:
     pair.wait_level()
     requests = pair.servers[NORTH].metric("openguild_federation_delivery_requests_total", server=SOUTH)
     assert requests >= 2
-    assert pair.servers[NORTH].metric("openguild_federation_behind_events", server=SOUTH) == 0
+    wait_until(
+        lambda: pair.servers[NORTH].metric("openguild_federation_behind_events", server=SOUTH) == 0,
+        what="the owner to take the answer",
+    )
 
 
 @pytest.mark.parametrize("who", [SOUTH, NORTH])

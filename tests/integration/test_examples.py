@@ -89,6 +89,27 @@ def test_select_keeps_what_a_peer_does_not_take_yet() -> None:
             assert [stream.recv(timeout=10) for _ in texts] == texts
 
 
+def test_select_reads_no_request_on_of_a_peer_that_takes_no_response() -> None:
+    asked, line = b"GET /%b HTTP/1.1\r\n" % (b"x" * 2_000) + HOST + b"\r\n", b"HTTP/1.1 200 OK\r\n"
+    many = memoryview(asked * 12_000)  # beyond what the kernel keeps of requests and of responses
+    with running("select_server.py") as port, socket.socket() as narrow:
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            narrow.setsockopt(socket.SOL_SOCKET, option, 4_096)
+        narrow.connect(("127.0.0.1", port))
+        narrow.settimeout(1.0)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < len(many):
+                sent += narrow.send(many[sent : sent + 65_536])
+        narrow.settimeout(PATIENCE_SECS)
+        left, tail = sent // len(asked), b""
+        while left > 0:
+            received = tail + narrow.recv(65_536)
+            assert received != tail, "the server has ended the connection"
+            left -= received.count(line)
+            tail = received[1 - len(line) :]
+
+
 def test_trio() -> None:
     with running("trio_server.py") as port:
         answer = httpx.get(f"http://127.0.0.1:{port}/tea", trust_env=False, verify=False)

@@ -8,6 +8,7 @@ import pytest
 
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.effects.replica import ReadControlHead
+from openguild_proto.errors import LocalProtocolError
 from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
 
 
@@ -293,3 +294,18 @@ def test_a_done_that_starts_another_procedure_is_no_recursion(driver: Driver) ->
 
     driver.procedures.start(ends(), "it", again)
     assert left == [0]
+
+
+@pytest.mark.parametrize("now", [float("inf"), float("nan")])
+def test_a_deadline_at_no_time_is_refused_and_what_sleeps_wakes_in_its_time(driver: Driver, now: float) -> None:
+    def ticks() -> Procedure[None]:
+        while True:
+            yield from Sleep(2.0).wait()
+            driver.seen.append(driver.procedures.now)
+
+    driver.start(ticks())
+    with pytest.raises(LocalProtocolError):
+        driver.procedures.handle_deadline(now)
+    for second in range(7):
+        driver.procedures.handle_deadline(float(second))
+    assert driver.seen == [2.0, 4.0, 6.0]

@@ -20,7 +20,7 @@ from tests.support.stale import StalePostgres
 from tests.support.waiting import wait_until
 
 WENT_BACK = "the log of this channel went back; begin anew"
-RENEWED = "the database may have lost its newest commits: every channel has a new epoch, its streams begin anew"
+RENEWED = "the database may have lost its newest commits: every channel has a new epoch, its streams start again"
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Helpers that tests build with: server processes, a blocking chat client, conditions with a deadline."""
+"""Helpers for tests: server processes, a blocking chat client, conditions with a deadline."""

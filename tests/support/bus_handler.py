@@ -8,7 +8,7 @@ from openguild_proto.bus.topics import Topic
 
 
 class BusRecorder:
-    """Records what a bus delivers, by kind."""
+    """Records the messages that a bus delivers, by kind."""
 
     def __init__(self, probe: bytes = b"") -> None:
         self._probe = probe
@@ -22,7 +22,7 @@ class BusRecorder:
 
     @property
     def controls(self) -> list[bytes]:
-        """What was told about the control log."""
+        """The messages about the control log."""
         return self.broadcasts[Topic.CONTROL]
 
     def probe(self, topic: Topic) -> bytes:

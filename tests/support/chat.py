@@ -19,18 +19,18 @@ _numbers = itertools.count(1)
 
 
 class Chat:
-    """One server, as a client without an account sees it."""
+    """A client without an account."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        # plain HTTP: to read the certificates of all authorities takes as long as ten requests
+        # plain HTTP: loading all certificate authorities takes as long as ten requests
         self.http = httpx.Client(base_url=base_url, timeout=PATIENCE_SECS, trust_env=False, verify=False)
 
     def close(self) -> None:
         self.http.close()
 
     def user(self, name: str | None = None, device: str = "test") -> User:
-        """Register (a new name unless given) and log in."""
+        """Register (with a new name unless one is given) and log in."""
         name = name or f"user-{next(_numbers)}-{id(self):x}"
         registered = self.http.post("/users/register", json={"username": name, "password": PASSWORD})
         assert registered.status_code == 201, registered.text
@@ -109,12 +109,12 @@ class User:
 
 
 def texts(events: list[dict[str, Any]]) -> list[str]:
-    """The message texts of events as they are listed or streamed."""
+    """Return the message texts of events, as listed or streamed."""
     return [event["event"]["content"]["content"] for event in events]
 
 
 def receive(stream: ClientConnection, count: int, *, secs: float = PATIENCE_SECS) -> list[dict[str, Any]]:
-    """The next `count` frames, decoded; without those of presence, which come when others open and end streams."""
+    """Return the next `count` frames, decoded, without presence frames, which arrive when others open and end streams."""
     frames: list[dict[str, Any]] = []
     while len(frames) < count:
         frame = json.loads(stream.recv(timeout=secs))
@@ -124,7 +124,7 @@ def receive(stream: ClientConnection, count: int, *, secs: float = PATIENCE_SECS
 
 
 def told(notifications: ClientConnection, *, secs: float = PATIENCE_SECS) -> dict[str, Any]:
-    """The next notification but of a new channel: one made just before may be told of only when the stream is open."""
+    """Return the next notification except those of new channels, which may arrive after the stream opens."""
     while True:
         frame: dict[str, Any] = json.loads(notifications.recv(timeout=secs))
         if frame["kind"] != "channel_created":
@@ -132,7 +132,7 @@ def told(notifications: ClientConnection, *, secs: float = PATIENCE_SECS) -> dic
 
 
 def closed_with(stream: ClientConnection) -> int:
-    """The close code with which the server ends the stream; what comes before it is dropped."""
+    """Return the close code with which the server ends the stream; earlier frames are dropped."""
     with pytest.raises(ConnectionClosed) as closed:
         while True:
             stream.recv(timeout=PATIENCE_SECS)

@@ -1,4 +1,4 @@
-"""Clocks that a test moves, beside the real ones."""
+"""Clocks that a test can move, relative to the real ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 
 class Clocks:
-    """`passed`: seconds that have gone by beside the real ones; `set_by`: how much the wall clock was set."""
+    """`passed`: seconds added to both clocks; `set_by`: seconds by which only the wall clock was set."""
 
     def __init__(self) -> None:
         self.passed = self.set_by = 0.0

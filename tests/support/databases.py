@@ -1,4 +1,4 @@
-"""The databases of the run's PostgreSQL, made for tests and dropped after them over one connection."""
+"""Databases of the run's PostgreSQL, created for tests and dropped after them over one connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPLATE = "openguild_template"
 
 
 class Databases:
-    """Blocking: its connection has a loop in a thread of its own, because a test's loop may be running."""
+    """Creates and drops databases, blocking: its connection has a loop in its own thread, because a test's loop may be running."""
 
     def __init__(self, postgres: EmbeddedPostgres, portal: anyio.from_thread.BlockingPortal) -> None:
         self._postgres = postgres
@@ -33,13 +33,13 @@ class Databases:
 
     @contextmanager
     def database(self, template: str = TEMPLATE) -> Iterator[str]:
-        """The URL of a new one; dropped at the end, with the sessions that are left in it."""
+        """Yield the URL of a new database, which is dropped at the end with any sessions left in it."""
         name = f"openguild_{next(self._numbers)}"
         self._create(name, template)
         yield self._postgres.database_url(name)
         self._portal.call(self._connection.execute, f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def _create(self, name: str, template: str) -> None:
-        # copied as files: to write the template through the log takes twice as long
+        # file copy: copying the template through the WAL takes twice as long
         statement = f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY'
         self._portal.call(self._connection.execute, statement)

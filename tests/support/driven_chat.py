@@ -6,7 +6,7 @@ from tests.support.driven_replica import Driven
 
 
 class DrivenChat:
-    """A replica, a user and their channel."""
+    """A driven replica, a user and their channel."""
 
     def __init__(self, capacity: int = 256, replay_window: int = 0) -> None:
         self.driven = Driven(capacity=capacity, replay_window=replay_window)

@@ -1,4 +1,4 @@
-"""Deliveries of one or more processes over one store in memory, with peers that are models; time is the test's."""
+"""Deliveries by one or more processes over one in-memory store to model peers; the test controls the time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIGNER = EventSigner("owner.test", "1", SigningKey(bytes(32)))
 
 
 class ModelLog:
-    """A mirrored log: the events after `base`, as they came."""
+    """A mirrored log: the events after sequence `base`, in order of arrival."""
 
     def __init__(self, guild_id: str, epoch: int, base: int) -> None:
         self.guild_id = guild_id
@@ -39,16 +39,16 @@ class ModelLog:
 
 
 class ModelPeer:
-    """A peer that stores what it is sent, as the receiving side of the protocol says. Channels that it is sent are made at once."""
+    """A peer that stores delivered events, as the receiving side of the protocol does. It creates new channels of known guilds."""
 
     def __init__(self, server: str) -> None:
         self.server = server
         self.logs: dict[str, ModelLog] = {}
         self.requests: list[Delivery] = []
         self.purged: list[str] = []
-        self.order: list[tuple[str, int]] = []  # (log, sequence) of each event that was new, as it came
-        self.answer: Callable[[LogDelivery], MirrorPlace | None] = lambda part: None  # instead of taking it
-        self.malformed: bytes | None = None  # the body of its answers
+        self.order: list[tuple[str, int]] = []  # (log, sequence) of each new event, in order of arrival
+        self.answer: Callable[[LogDelivery], MirrorPlace | None] = lambda part: None  # replaces the real answer
+        self.malformed: bytes | None = None  # the body of every answer, if set
 
     def take(self, body: bytes) -> DeliveryAnswer:
         delivery = msgspec.json.decode(body, type=Delivery)
@@ -80,7 +80,7 @@ class ModelPeer:
 
 
 class DrivenDeliveries:
-    """`fails(effect)`: what an effect raises instead of being performed; None: nothing."""
+    """`fails(effect)` returns the exception that an effect raises instead of being performed, or None."""
 
     def __init__(self, tables: MemoryTables, peers: dict[str, ModelPeer], seed: int = 0) -> None:
         self.tables = tables
@@ -91,10 +91,11 @@ class DrivenDeliveries:
         self.lines: list[Log] = []
         self.asked: list[StorageEffect[Any]] = []
         self.fails: Callable[[Any], Exception | None] = lambda effect: None
+        self.defects: list[Exception] | None = None  # what processes say of them; None: there are to be none
         self.loses_answer: Callable[[], bool] = lambda: False
-        self.silent: set[str] = set()  # peers that are asked and never answer
+        self.silent: set[str] = set()  # peers that never answer
         self.promptness = Promptness()
-        self.is_bus_up = True  # else hints get lost, and each process knows it
+        self.is_bus_up = True  # else hints get lost, and each process is told that the bus is down
 
     def add(self, name: str) -> Deliveries:
         """Start a process."""
@@ -115,7 +116,7 @@ class DrivenDeliveries:
         return process
 
     def grew(self) -> None:
-        """The first process stores an event to each log that has grown since."""
+        """Report each log that has grown to the first process, as if it had stored the events."""
         for event in self.tables.take_grown():
             self.at(self.processes[0]).grew(event.log_id, event)
         self.carry_out()
@@ -125,7 +126,7 @@ class DrivenDeliveries:
         self.carry_out()
 
     def carry_out(self) -> None:
-        """Do what the processes want done, until nothing is."""
+        """Carry out the processes' actions until there are none."""
         while True:
             done = [self._do(process, action) for process in self.processes if (action := self._next(process))]
             if not done:
@@ -143,12 +144,18 @@ class DrivenDeliveries:
                     result = self._perform(effect)
                 except (StorageUnavailable, PeerUnavailable) as error:
                     process.failed(number, error)
+                except Exception as error:
+                    if self.defects is None:
+                        raise
+                    process.failed(number, error)
                 else:
                     process.answered(number, result)
             case Tell(hint=hint):
                 for other in self.processes:
                     if self.is_bus_up and other is not process:
                         self.at(other).heard(hint)
+            case Log(level=Level.ERROR, failure=Exception() as failure) if self.defects is not None:
+                self.defects.append(failure)
             case Log():
                 assert action.level is not Level.ERROR, (action.message, repr(action.failure))
                 self.lines.append(action)
@@ -170,7 +177,7 @@ class DrivenDeliveries:
         return PeerAnswer(200, malformed if malformed is not None else msgspec.json.encode(answer))
 
     def run(self, secs: float) -> None:
-        """Let time pass."""
+        """Let time pass and carry out what is due."""
         end = self.now + secs
         while True:
             self.carry_out()

@@ -1,4 +1,4 @@
-"""A gateway socket of a driven replica: its client takes what it is given at once, or is stuck."""
+"""A gateway socket of a driven replica, whose client reads everything at once, or is stuck."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from openguild_proto.ws.frames import frame_payload, message_end
 from tests.support.driven_replica import Driven
 
 _handles = itertools.count()
-_clients: dict[int, GatewayClient] = {}  # by handle
+_clients: dict[int, GatewayClient] = {}  # handle -> client
 SPAN_BYTES = 4_096
 EXPIRES_US = 10**12
 
 
 class GatewayClient:
-    """`frames`: what has come, decoded. `closed`: the code, when the server has decided one."""
+    """`frames`: the decoded frames that have arrived. `closed`: the close code, once the server has chosen one."""
 
     address = "192.0.2.1"
 
@@ -50,11 +50,11 @@ class GatewayClient:
         return self.driven.replica.gateway_at(self.driven.now)
 
     def wake(self) -> None:
-        """The machine has something to do."""
+        """Note that the machine has actions."""
         self._is_awake = True
 
     def attend(self) -> None:
-        """Carry out what the machines and the replica want, until all are quiet."""
+        """Carry out the actions of the machines and the replica until there are none."""
         clients = [client for client in _clients.values() if client.driven is self.driven]
         while True:
             self.driven.carry_out()
@@ -110,7 +110,7 @@ class GatewayClient:
         return len(messages)
 
     def write(self) -> None:
-        """Take what the machine has, unless the client is stuck."""
+        """Read the machine's output, unless the client is stuck."""
         while not self.stuck and (data := self.server.next_write(SPAN_BYTES)):
             self._receive(data)
             assert self.server.sent(len(data)) == b""
@@ -123,25 +123,25 @@ class GatewayClient:
             begin = end
 
     def say(self, **frame: Any) -> None:
-        """The client sends a frame."""
+        """Send a frame as the client."""
         self.server.receive(json.dumps(frame), self.driven.now)
         self.attend()
 
     def follow(self, *logs: str, **more: Any) -> None:
-        """Follow logs from now on, or from where `more` says."""
+        """Subscribe to logs, from now on or from where `more` says."""
         self.say(type="sub", ref=1, logs=[{"log": log, **more} for log in logs])
 
     def leave(self) -> None:
-        """The socket is gone."""
+        """Disconnect."""
         self._gateway.left(self)
         while (action := self.server.next_action()) is not None:
             self._gateway.do(self, action)
         self.driven.carry_out()
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """The frames of a type."""
+        """Return the received frames of a type."""
         return [frame for frame in self.frames if frame["type"] == kind]
 
     def events(self, log: str) -> list[int]:
-        """The sequences of the events of a log, in the order in which they came."""
+        """Return the sequences of a log's events, in order of arrival."""
         return [frame["seq"] for frame in self.of("ev") if frame["log"] == log]

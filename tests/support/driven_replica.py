@@ -1,7 +1,7 @@
-"""A replica of the core, carried out by hand: no loop, no clock, no sockets. Its store is in memory.
+"""A replica of the core, driven by hand without a loop, clock or sockets, on an in-memory store.
 
-Time passes in `sleep` only. Effects are performed as they are asked for, unless their kind is held or fails. `elsewhere` is
-another replica on the same store, of which this one hears what the test delivers.
+Time passes only in `sleep`. Effects are performed at once, unless their kind is held or fails. `elsewhere` is another replica on
+the same store, whose messages this one receives when the test delivers them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SPAN_BYTES = 65_536
 
 
 class Socket:
-    """What reaches a client. While `stuck` its kernel takes nothing; while `away` it asks for no page of the log."""
+    """A client's end of a stream. While `stuck` its kernel accepts no bytes; while `away` it asks for no page of the log."""
 
     def __init__(self, *, away: bool = False) -> None:
         self.stream: OpenStream | None = None
@@ -60,11 +60,11 @@ class Socket:
 
     @property
     def sequences(self) -> list[int]:
-        """Of the events that came, in their order."""
+        """The sequences of the received events, in order of arrival."""
         return [frame["sequence"] for frame in self.frames if "sequence" in frame]
 
     def receive(self, data: bytes) -> None:
-        """Whole frames are taken off; the rest waits."""
+        """Decode the complete frames; keep an incomplete one."""
         self._data += data
         while len(self._data) > 1:
             size, begin = self._data[1], 2
@@ -79,7 +79,7 @@ class Socket:
 
 
 class Held:
-    """Effects of one kind that wait for `release` or `fail`; `at_once`: what the store said when it was asked."""
+    """Effects of one kind that wait for `release` or `fail`. `early`: the store is read when asked, and not when released."""
 
     def __init__(self, driven: Driven, *, early: bool) -> None:
         self._driven = driven
@@ -87,11 +87,11 @@ class Held:
         self.queries: list[tuple[Query, Any]] = []
 
     def take(self, query: Query) -> None:
-        """A query to hold."""
+        """Hold a query."""
         self.queries.append((query, self._driven.result_of(query.effect) if self._early else None))
 
     def release(self, count: int | None = None) -> None:
-        """Answer the first `count` of them, all by default."""
+        """Answer the first `count` queries, or all."""
         for _ in range(len(self.queries) if count is None else count):
             query, result = self.queries.pop(0)
             result = result if self._early else self._driven.result_of(query.effect)
@@ -99,7 +99,7 @@ class Held:
         self._driven.carry_out()
 
     def fail(self, error: Exception | None = None) -> None:
-        """All of them: by an outage unless something else is given."""
+        """Fail all queries, with an outage by default."""
         while self.queries:
             query, _ = self.queries.pop(0)
             self._driven.replica.failed(query.number, error or StorageUnavailable(), now=self._driven.now)
@@ -107,7 +107,7 @@ class Held:
 
 
 class Driven:
-    """One replica. `flushing` False: rings wait for `flush`."""
+    """One replica. With `flushing` False, rings are flushed only by `flush`."""
 
     def __init__(
         self,
@@ -129,12 +129,12 @@ class Driven:
         self.replay_window = replay_window
         self.now = 1_000.0
         self.wall = 0.0
-        self.answers: dict[type[Effect[Any]], Callable[[Any], Any]] = {}  # instead of the store's
+        self.answers: dict[type[Effect[Any]], Callable[[Any], Any]] = {}  # replaces the store's results
         self.failing: dict[type[Effect[Any]], Exception] = {}
         self.asked: list[Effect[Any]] = []
-        self.wire: set[str] = set()  # channels subscribed to
-        self.databases: list[str] = []  # whose replicas it talked with, the last one now
-        self.actions: list[AnyAction] = []  # all but queries, as they were carried out
+        self.wire: set[str] = set()  # the subscribed channels
+        self.databases: list[str] = []  # the databases whose replicas it has talked to, the current one last
+        self.actions: list[AnyAction] = []  # all actions but queries, in the order they were carried out
         self.prepared: dict[int, Any] = {}  # ticket -> refusal
         self.flushing = True
         self._held: dict[type[Effect[Any]], Held] = {}
@@ -143,17 +143,17 @@ class Driven:
         if started:
             self.run(self.replica.start())
 
-    # --- what happens --------------------------------------------------------------------------------
+    # --- inputs --------------------------------------------------------------------------------------
 
     def run(self, procedure: Procedure[Any]) -> list[Any]:
-        """Run a procedure of the replica's. Returns [result, error], filled at its end."""
+        """Run a procedure of the replica. Return a list, which gets [result, error] at its end."""
         ended: list[Any] = []
         self.replica.run(procedure, "the test's", lambda *end: ended.extend(end), now=self.now)
         self.carry_out()
         return ended
 
     def sleep(self, secs: float) -> None:
-        """Time passes; what is due happens at its time."""
+        """Let time pass; deadlines run at their times."""
         until = self.now + secs
         while (due := self.replica.next_deadline()) is not None and due <= until:
             self.now = max(self.now, due)
@@ -162,33 +162,33 @@ class Driven:
         self.now = until
 
     def hold(self, kind: type[Effect[Any]], *, early: bool = False) -> Held:
-        """From now on effects of this kind wait. `early`: the store is read when it is asked, and answers late."""
+        """Hold effects of this kind from now on. With `early` the store is read at once, and the answer comes late."""
         held = self._held[kind] = Held(self, early=early)
         return held
 
     def let_pass(self, kind: type[Effect[Any]]) -> None:
-        """Release what is held of this kind, and hold no more."""
+        """Release the held effects of this kind, and hold no more."""
         self._held.pop(kind).release()
 
     def deliver(self, event: StoredEvent) -> None:
-        """The wire brings an event of another replica."""
+        """Deliver an event of another replica."""
         self.replica.heard(event.log_id, event_frame_payload(event), now=self.now)
         self.carry_out()
 
     def deliver_control(self, record: ControlRecord) -> None:
-        """The wire brings a control record of another replica."""
+        """Deliver a control record of another replica."""
         self.replica.heard_broadcast(Topic.CONTROL, encode_control(record), now=self.now)
         self.carry_out()
 
     def commit(self, channel: str, text: str = "hi") -> StoredEvent:
-        """This replica stores an event."""
+        """Store an event through this replica."""
         event = self.elsewhere.append(channel, text)
         self.replica.committed(event, "request", now=self.now)
         self.carry_out()
         return event
 
     def change(self, effect: StorageEffect[T]) -> T:
-        """This replica stores a change."""
+        """Store a change through this replica."""
         before = len(self.elsewhere.records)
         result = self.elsewhere.perform(effect)
         for record in self.elsewhere.records[before:]:
@@ -199,7 +199,7 @@ class Driven:
     # --- streams -------------------------------------------------------------------------------------
 
     def stream(self, user: str, channel: str | None = None, **members: Any) -> OpenStream:
-        """One whose access was checked just now."""
+        """Return a stream whose access has just been checked."""
         if channel is not None and "head" not in members:
             members["head"] = self.elsewhere.tables.heads([channel]).get(channel, 0)
         members.setdefault("expires_ms", 0)
@@ -209,18 +209,18 @@ class Driven:
         return OpenStream(user_id=user, channel_id=channel, **members)
 
     def prepare(self, stream: OpenStream) -> int:
-        """Returns the ticket; the outcome, when there is one, is in `prepared`."""
+        """Prepare a stream and return the ticket; its outcome appears in `prepared`."""
         ticket = self.replica.prepare(stream, now=self.now)
         self.carry_out()
         return ticket
 
     def cancel(self, ticket: int) -> None:
-        """Nobody wants the stream of this ticket any more."""
+        """Cancel the stream of this ticket."""
         self.replica.cancel(ticket, now=self.now)
         self.carry_out()
 
     def join(self, stream: OpenStream, socket: Socket | None = None, changes: int | None = None) -> Socket:
-        """Join a prepared stream; `changes`: the count at the check of access, now by default."""
+        """Join a prepared stream. `changes`: the count at the access check, the current one by default."""
         socket = socket or Socket()
         changes = self.replica.changes if changes is None else changes
         self.replica.join(socket, stream, handle=-1, changes=changes, wall=self.wall, now=self.now)
@@ -228,21 +228,21 @@ class Driven:
         return socket
 
     def open(self, user: str, channel: str | None = None, *, socket: Socket | None = None, **members: Any) -> Socket:
-        """Prepare and join."""
+        """Prepare and join a stream."""
         stream = self.stream(user, channel, **members)
         ticket = self.prepare(stream)
         assert self.prepared[ticket] is None
         return self.join(stream, socket)
 
     def leave(self, socket: Socket) -> None:
-        """The client is gone."""
+        """Disconnect the client."""
         self.replica.leave(socket, now=self.now)
         self.carry_out()
 
-    # --- carrying out --------------------------------------------------------------------------------
+    # --- effects -------------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
-        """Take actions until there are none and nothing is due."""
+        """Carry out actions until there are none and no deadline is due."""
         if self._is_carrying_out:
             return
         self._is_carrying_out = True
@@ -290,7 +290,7 @@ class Driven:
             self.replica.answered(query.number, self.result_of(query.effect), now=self.now)
 
     def result_of(self, effect: Effect[Any]) -> Any:
-        """Perform it."""
+        """Perform an effect and return its result."""
         match effect:
             case _ if type(effect) in self.answers:
                 return self.answers[type(effect)](effect)
@@ -303,7 +303,7 @@ class Driven:
         return None
 
     def flush(self) -> None:
-        """Every ring that has something: what its readers take of it."""
+        """Flush every ring that has events, as far as its readers accept them."""
         dirty, self._dirty = self._dirty, {}
         for ring in dirty:
             if not self.hub.is_open(ring):
@@ -326,7 +326,7 @@ class Driven:
         assert self.hub.sent(reader, len(span)) == b""
 
     def read_pages(self, socket: Socket) -> None:
-        """The socket takes pages of the log until it is live, ends, or waits."""
+        """Read pages of the log for a socket until it is live, ends, or must wait."""
         while socket.subscriber is not None and socket.subscriber.state is SubscriberState.REPLAYING:
             pieces = self.replica.next_pages(socket, now=self.now)
             if not pieces:
@@ -341,44 +341,44 @@ class Driven:
             self.flush()
         self.carry_out()
 
-    # --- what came of it -----------------------------------------------------------------------------
+    # --- outcomes ------------------------------------------------------------------------------------
 
     def taken(self, kind: type[T]) -> list[T]:
-        """Actions of this kind that were carried out since the last call."""
+        """Return the actions of this kind since the last call."""
         taken = [action for action in self.actions if isinstance(action, kind)]
         self.actions = [action for action in self.actions if not isinstance(action, kind)]
         return taken
 
     @property
     def published(self) -> list[bytes]:
-        """Payloads of events for the other replicas."""
+        """Return the payloads of events published for the other replicas."""
         return [action.payload for action in self.actions if isinstance(action, Publish)]
 
     @property
     def controls_published(self) -> list[bytes]:
-        """Control messages for the other replicas."""
+        """Return the control messages published for the other replicas."""
         return self.broadcasts(Topic.CONTROL)
 
     def broadcasts(self, topic: Topic) -> list[bytes]:
-        """Messages of a topic for the other replicas."""
+        """Return the messages of a topic published for the other replicas."""
         return [action.payload for action in self.actions if isinstance(action, Broadcast) and action.topic is topic]
 
     @property
     def lines(self) -> list[str]:
-        """Of the log."""
+        """Return the log lines."""
         return [action.message for action in self.actions if isinstance(action, Log)]
 
     @property
     def defects(self) -> list[Log]:
-        """Lines with a traceback."""
+        """Return the log lines with a traceback."""
         return [action for action in self.actions if isinstance(action, Log) and action.failure is not None]
 
     def count(self, kind: type[Effect[Any]]) -> int:
-        """How often the store was asked this."""
+        """Return how often the store was asked for this kind of effect."""
         return sum(isinstance(effect, kind) for effect in self.asked)
 
     def leftovers(self) -> dict[str, Any]:
-        """What is kept for streams. Empty when none is left."""
+        """Return the state that is kept for streams; empty when no stream is left."""
         replica, watchers, pages = self.replica, self.replica.notifications.watchers, self.replica.streams.pages
         kept = {
             "feeds": replica.channels._feeds,

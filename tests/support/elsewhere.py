@@ -1,4 +1,4 @@
-"""Another replica on the same store, and what happens to that store."""
+"""Another replica on the same store, and failures of that store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits."""
+    """Return the result of a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as end:
@@ -30,30 +30,30 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Elsewhere:
-    """Another replica: what it stores is heard here only when it is delivered."""
+    """Another replica. This one receives its changes only when the test delivers them."""
 
     def __init__(self, tables: MemoryTables) -> None:
         self.tables = tables
         self.storage = MemoryStorage(tables)
         heard = HeardFromStorage()
         self.records = heard.records
-        self.events = heard.events  # of guilds and users
+        self.events = heard.events  # events of guilds and users
         self.storage.attach(heard)
 
     def perform(self, effect: StorageEffect[T]) -> T:
-        """Store a change; its control records are kept in `records`."""
+        """Perform a change; its control records are kept in `records`."""
         return at_once(self.storage.perform(effect))
 
     def user(self) -> str:
-        """A new account's id."""
+        """Create an account and return its id."""
         return at_once(add_user(self.storage))
 
     def guild(self, owner: str) -> str:
-        """A new guild's id."""
+        """Create a guild and return its id."""
         return at_once(add_guild(self.storage, owner))
 
     def channel(self, owner: str, guild: str | None = None) -> str:
-        """A new channel's id, in a guild of its own unless one is given."""
+        """Create a channel and return its id; its guild is new unless one is given."""
         return at_once(add_channel(self.storage, guild or self.guild(owner), owner))
 
     def append(self, channel: str, text: str = "hi", sender: str = "someone") -> StoredEvent:
@@ -77,25 +77,25 @@ class Elsewhere:
         return stored.event
 
     def lose_events(self, channel: str, head: int) -> None:
-        """The database is restored to a time when the channel's log ended at `head`."""
+        """Lose events, as by a restore of the database to a time when the channel's log ended at `head`."""
         lost = self.tables._state.channels[channel]
         del lost.events[head:], lost.senders[head:]
         for sequence in [sequence for sequence in lost.messages if sequence > head]:
             del lost.messages[sequence]
 
     def renew_epochs(self, mirrored: Collection[str] = ()) -> None:
-        """Every channel has another epoch, but those that are `mirrored`."""
+        """Give every channel a new epoch, except those in `mirrored`."""
         for channel_id, channel in self.tables._state.channels.items():
             if channel_id not in mirrored:
                 channel.record = msgspec.structs.replace(channel.record, epoch=channel.record.epoch + 1)
 
     def lose_controls(self, head: int) -> None:
-        """The database is restored to a time when the control log ended at `head`."""
+        """Lose control records, as by a restore to a time when the control log ended at `head`."""
         state = self.tables._state
         del state.control[max(0, head - state.control_pruned) :]
 
     def prune_controls(self, upto: int) -> None:
-        """Retention takes control records up to this one."""
+        """Remove control records up to this one, as retention does."""
         state = self.tables._state
         del state.control[: upto - state.control_pruned]
         state.control_pruned = upto

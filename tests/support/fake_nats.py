@@ -1,4 +1,4 @@
-"""What listens where a nats-server should: a peer that greets, answers pings as often as it likes, and then does as it is told."""
+"""A fake nats-server: it greets, answers as many pings as told, and then follows the test's script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.End
 
 
 class FakeNats:
-    """Says `greeting`, answers `pongs` pings, then says `last` and closes, unless it `stays`."""
+    """Sends `greeting`, answers `pongs` pings, then sends `last` and closes, unless it `stays`."""
 
     def __init__(self, *, greeting: bytes = INFO, pongs: int = 3, last: bytes = b"", stays: bool = False) -> None:
         self._greeting = greeting
@@ -58,7 +58,7 @@ class FakeNats:
 
 @asynccontextmanager
 async def faking(*fakes: FakeNats) -> AsyncIterator[None]:
-    """They listen meanwhile."""
+    """Let the fakes listen until the block ends."""
     async with anyio.create_task_group() as tasks:
         for fake in fakes:
             await fake.start(tasks)

@@ -14,7 +14,7 @@ PAGE = 3
 
 
 class FollowedLog:
-    """A log, its follower, and the follower's source. Reads wait for `answer` or `fail`. An item is (log's life, sequence)."""
+    """A log, its follower, and the follower's source. Reads wait for `answer` or `fail`. An item is (life of the log, sequence)."""
 
     def __init__(self, head: int | None = 0) -> None:
         self.now = 0.0
@@ -22,11 +22,11 @@ class FollowedLog:
         self.procedures = Procedures(lambda what, failure: self.defects.append(failure))
         self.life = 0
         self.items: list[tuple[int, int]] = []
-        self.first = 1  # earlier ones are gone
+        self.first = 1  # earlier items are pruned
         self.released: list[tuple[int, int]] = []
         self.room = self.followed = True
         self.early = False  # the store is read when it is asked, and not when it answers
-        self.skips = False  # the source takes what is gone for gone
+        self.skips = False  # the source skips pruned items
         self.reads: list[tuple[int, Effect[Any], Any]] = []
         self.asked = self.read_items = 0
         self.follower: LogFollower[tuple[int, int]] = LogFollower(self, self.procedures, head)
@@ -55,7 +55,7 @@ class FollowedLog:
     def counted(self, items: int) -> None:
         self.read_items += items
 
-    # --- what happens --------------------------------------------------------------------------------
+    # --- inputs --------------------------------------------------------------------------------------
 
     def append(self, count: int = 1) -> list[tuple[int, tuple[int, int]]]:
         begin = len(self.items)
@@ -63,14 +63,14 @@ class FollowedLog:
         return [(number + 1, self.items[number]) for number in range(begin, begin + count)]
 
     def go_back(self, head: int) -> None:
-        """Commits are lost, and the follower's owner has seen it."""
+        """Lose the commits after `head`, and restart the follower, as its owner does when it notices."""
         self.life += 1
         self.items = [(self.life, number + 1) for number in range(head)]
         self.follower.restart(head)
         self.released = list(self.items)
 
     def check(self) -> None:
-        """Ask for the head, as an owner does."""
+        """Read the head, as an owner does."""
         self.procedures.start(self._check(), "a check")
 
     def _check(self) -> Procedure[None]:
@@ -107,7 +107,7 @@ class FollowedLog:
         self._take()
 
     def settle(self) -> None:
-        """Time passes and everything is answered, until nothing happens any more."""
+        """Let time pass and answer all reads until there are none."""
         self._take()
         while self.reads or self.procedures.next_deadline() is not None:
             while self.reads:

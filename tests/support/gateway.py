@@ -1,4 +1,4 @@
-"""A gateway's server without a network: feeds, sockets that take so many bytes, and a clock that tests move."""
+"""A gateway server without a network: feeds, sockets with limited room, and a clock that tests move."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def log_name(number: int) -> str:
 
 
 def wire(log: str, sequence: int, nbytes: int = 0) -> bytes:
-    """An event that says which it is."""
+    """Return an event whose content identifies it."""
     return msgspec.json.encode({"log": log, "n": sequence, "pad": "x" * nbytes})
 
 
@@ -52,7 +52,7 @@ def granted(user_id: str = USER, ends_at: float = DAY) -> Grant:
 
 
 def split(messages: bytes) -> tuple[list[bytes], bytes]:
-    """Whole messages, and the beginning of the next one."""
+    """Return the complete messages, and the beginning of the next one."""
     whole: list[bytes] = []
     begin = 0
     while len(messages) - begin >= 10 or (len(messages) - begin >= 2 and messages[begin + 1] < 126):
@@ -70,7 +70,7 @@ def payload_of(message: bytes) -> str | bytes:
 
 
 class Replica:
-    """Logs in storage, and the sockets that follow them. Actions are answered at once, unless `held` is a list."""
+    """Stored logs, and the sockets that follow them. Actions are answered at once, unless `held` is a list."""
 
     def __init__(self, ring_events: int = 8, encoding: Encoding = Encoding.JSON) -> None:
         self.feeds = Feeds(Hub(capacity_events=ring_events))
@@ -78,13 +78,13 @@ class Replica:
         self.now = 0.0
         self.logs: dict[str, list[bytes]] = {}
         self.epochs: dict[str, int] = {}
-        self.holds: dict[str, int] = {}  # how often each feed is held
+        self.holds: dict[str, int] = {}  # feed -> number of holders
         self.sockets: list[Socket] = []
         self.dirty: dict[str, None] = {}
-        self.held: list[Callable[[], None]] | None = None  # answers to be given later
+        self.held: list[Callable[[], None]] | None = None  # answers that wait for the test
         self.readable = True  # whether pages can be read
         self.pages = 0
-        self.reads = TokenBucket(1_000, 60.0)  # that the user of all sockets may make
+        self.reads = TokenBucket(1_000, 60.0)  # the read limit of the user, who has all sockets
         self.run: Callable[[Request], Response] = lambda request: Response.json({"path": request.path})
 
     def open_feed(self, log: str) -> Feed:
@@ -128,7 +128,7 @@ class Replica:
 
 
 class Socket:
-    """The server's end of one connection: `wire` is what the kernel has taken, within `room` bytes."""
+    """The server's end of one connection. `wire`: the bytes that the kernel has accepted; `room`: how many more it accepts."""
 
     def __init__(self, replica: Replica, room: int = LARGE, token: str | None = None) -> None:
         self.replica = replica
@@ -154,12 +154,12 @@ class Socket:
         return taken
 
     def pump(self) -> None:
-        """Carry out everything, and write what the socket takes."""
+        """Carry out all actions, and write what the socket accepts."""
         while True:
             action = self.server.next_action()
             if action is None:
                 self.write()
-                action = self.server.next_action()  # a page to read, perhaps
+                action = self.server.next_action()  # for example, to read a page
             if action is None:
                 return
             self.carry_out(action)
@@ -237,7 +237,7 @@ class Socket:
             self.outbox = self.server.sent(self.send(data))
 
     def make_room(self, nbytes: int) -> None:
-        """The client has read."""
+        """Read as the client, which makes room."""
         was_full = self.room == 0
         self.room += nbytes
         if was_full and nbytes:
@@ -245,7 +245,7 @@ class Socket:
         self.pump()
 
     def tell(self, frame: dict[str, Any]) -> None:
-        """Say something as the client; values are not checked."""
+        """Send a frame as the client; values are not checked."""
         payload = (
             msgspec.json.encode(frame) if self.replica.encoding is Encoding.JSON else msgspec.msgpack.encode(frame)
         )
@@ -253,7 +253,7 @@ class Socket:
         self.pump()
 
     def heard(self) -> list[ServerFrame]:
-        """What has come so far, whole frames; they are taken off the wire."""
+        """Remove and return the complete frames that have arrived."""
         whole, rest = split(bytes(self.wire))
         self.wire[:] = rest
         frames = [self.replica.encoding.decode_server(payload_of(message)) for message in whole]
@@ -261,7 +261,7 @@ class Socket:
         return frames  # type: ignore[return-value]  # none is None
 
     def leave(self) -> None:
-        """The connection is gone."""
+        """Drop the connection."""
         self.server.left()
         while (action := self.server.next_action()) is not None:
             self.carry_out(action)
@@ -269,7 +269,7 @@ class Socket:
 
 
 def opened(replica: Replica, room: int = LARGE) -> Socket:
-    """An authenticated socket; what was said until then is taken off the wire."""
+    """Return an authenticated socket, with its first frames already read."""
     socket = Socket(replica)
     socket.tell({"type": "auth", "token": "good"})
     socket.heard()

@@ -1,4 +1,4 @@
-"""Drives the core's gateway client over real sockets, from server to server as its connections end."""
+"""Drives the core's gateway client over real sockets, moving to the next server whenever a connection ends."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from openguild_proto.gateway.encoding import Encoding
 
 
 class DrivenClient:
-    """`sequences`: what was delivered, by log. `codes`: with which servers ended its connections; None: without one.
+    """`sequences`: log -> delivered sequences. `codes`: the close codes of its connections; None for those that ended without one.
 
-    A client that a drain sends elsewhere ends its connection itself.
+    After a drain notice the client itself ends the connection.
     """
 
     def __init__(self, urls: Sequence[str], encoding: Encoding = Encoding.JSON) -> None:
@@ -33,7 +33,7 @@ class DrivenClient:
         self._socket: ClientConnection | None = None
 
     async def run(self, token: str) -> None:
-        """Until the client is closed, or ends by itself, or this is cancelled."""
+        """Run until the client is closed, ends by itself, or this is cancelled."""
         try:
             await self._run(token)
         finally:
@@ -64,7 +64,7 @@ class DrivenClient:
         self.client.disconnected(code, "", now)
 
     async def _carry_out(self) -> bool:
-        """False: it has ended."""
+        """Carry out the client's actions. Return False if it has ended."""
         while (event := self.client.next_event()) is not None:
             match event:
                 case Connect():

@@ -1,4 +1,4 @@
-"""Gateway clients against tests/support/gateway.py, over links that may be cut anywhere."""
+"""Gateway clients on the servers of tests/support/gateway.py, over links that can be cut anywhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.gateway import LARGE, Replica, Socket, payload_of, split
 
 
 class Device:
-    """A client with its own connections to a replica: what it was told, and a link that may be cut."""
+    """A client with its own connections to a replica: the events that it got, and a link that can be cut."""
 
     def __init__(self, replica: Replica, seed: int = 0, room: int = LARGE) -> None:
         chance = random.Random(seed)
@@ -30,7 +30,7 @@ class Device:
         self.step()
 
     def step(self) -> None:
-        """Carry out what the client wants."""
+        """Carry out the client's actions."""
         while True:
             self.to_server += self.client.messages_to_send()
             event = self.client.next_event()
@@ -55,7 +55,7 @@ class Device:
         self.to_server.clear()
 
     def upload(self, count: int) -> None:
-        """So many messages reach the server."""
+        """Deliver this many messages to the server."""
         while count > 0 and self.to_server and self.socket is not None and self.socket.server.wants_messages:
             payload = self.to_server.pop(0)
             self.socket.server.receive(payload, self.replica.now)
@@ -63,7 +63,7 @@ class Device:
             count -= 1
 
     def download(self, nbytes: int) -> None:
-        """So many bytes reach the client, and make room for others."""
+        """Deliver this many bytes to the client, which makes room for others."""
         socket = self.socket
         if socket is None:
             return
@@ -80,7 +80,7 @@ class Device:
                 self.cut(socket.closed.code)
 
     def cut(self, code: int | None = None) -> None:
-        """The connection ends here; what is under way is lost."""
+        """Cut the connection; data in flight is lost."""
         if self.socket is not None:
             self._drop()
             self.client.disconnected(code, "cut", self.replica.now)
@@ -94,7 +94,7 @@ class Device:
 
 
 def settle(replica: Replica, *devices: Device, until: float = 60.0) -> None:
-    """Let everything that is under way arrive, and `until` seconds pass, from deadline to deadline."""
+    """Deliver all data in flight and let `until` seconds pass, from deadline to deadline."""
     end = replica.now + until
     while True:
         _let_arrive(replica, devices)

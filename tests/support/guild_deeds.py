@@ -1,4 +1,4 @@
-"""Effects on guilds, members and invites with the members that a test does not care about filled in."""
+"""Effects on guilds, members and invites, with defaults for the members that a test does not care about."""
 
 from __future__ import annotations
 

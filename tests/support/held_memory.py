@@ -1,7 +1,7 @@
-"""A real server that tells, at a signal, which of its objects hold a text: `python -m tests.support.held_memory FLAGS`.
+"""A real server that reports, at a signal, which of its objects contain a text: `python -m tests.support.held_memory FLAGS`.
 
-At SIGWINCH it walks all objects that are reachable, and writes what it found to a file. A look at the raw memory of the process
-would also find what was freed and not written again, which nothing promises away (docs/security.md).
+At SIGWINCH it walks all reachable objects and writes the matches to a file. A search of the process's raw memory would also
+find memory that is freed but not overwritten, which docs/security.md excludes from its promise.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import msgspec
 
 from tests.support.waiting import wait_until
 
-SOUGHT, FOUND = "sought.json", "found.json"  # in the directory that the environment names
+SOUGHT, FOUND = "sought.json", "found.json"  # in the directory that the environment variable names
 DIRECTORY = "HELD_MEMORY_DIRECTORY"
 
 
 def look(pid: int, directory: Path, markers: Sequence[str]) -> list[str]:
-    """What `held_memory` says of the process: the reachable objects that hold a marker."""
+    """Return the reachable objects of a `held_memory` process that contain a marker."""
     answer = directory / f"{FOUND}.{pid}"
     (directory / SOUGHT).write_text(json.dumps([marker.encode().hex() for marker in markers]))
     os.kill(pid, signal.SIGWINCH)
@@ -36,7 +36,7 @@ def look(pid: int, directory: Path, markers: Sequence[str]) -> list[str]:
 
 
 def _holders(sought: Sequence[bytes]) -> list[str]:
-    """The types and hexadecimal beginnings of objects that hold one of them; not in plain text, which would be found again."""
+    """Return the type and first bytes of each object that contains a marker, in hexadecimal: plain text would match again."""
     own = {id(marker) for marker in sought}
     held = []
     for value in _reachable():
@@ -52,7 +52,7 @@ def _holders(sought: Sequence[bytes]) -> list[str]:
 
 
 def _reachable() -> Iterator[Any]:
-    """All objects; structs without garbage collection and what is on the stacks too."""
+    """Yield all objects, including structs without garbage collection and values on the stacks."""
     seen: set[int] = set()
     waiting: list[Any] = [*gc.get_objects(), *sys._current_frames().values()]
     mine = {id(waiting), id(seen)}

@@ -1,4 +1,4 @@
-"""Several servers without an event loop: what one asks of another goes through both of their cores, signatures included."""
+"""Several servers without an event loop. Requests between them pass through both cores, signatures included."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from openguild_proto.schemas.log_writer import LogWriter
 from openguild_proto.sessions.tokens import TokenAuthority
 from tests.support.world import START_MS, World, decoded
 
-Handler = Callable[[Request, Callable[[], Response]], Response]  # the second argument carries the request on
+Handler = Callable[[Request, Callable[[], Response]], Response]  # the second argument passes the request on
 
 
 class Homeserver(World):
@@ -60,7 +60,7 @@ class Homeserver(World):
         self.service.sockets = StreamLimiter(100, 10, 50)
         self.tables = MemoryTables(LogWriter(name, self.signer))
         self._entropy = sum(name.encode()) << 40
-        self.told: list[StoredEvent] = []  # events of mirrored channels, as they came
+        self.told: list[StoredEvent] = []  # events of mirrored channels, in order of arrival
         self.perform(
             RecordOwnKey(key_id="1", public_key=self.signer.public, now_ms=START_MS, not_after=START_MS + 10**12)
         )
@@ -113,13 +113,13 @@ class Homeserver(World):
         return Exchanged(answer.status, answer.headers, answer.body, signature)
 
     def ask_for(self, token: str, method: str, path: str, body: Any = None) -> Any:
-        """Ask as a user, and return the decoded answer of a success."""
+        """Send a request as a user, and return the decoded body of a successful answer."""
         answer = self.ask(method, path, body, token)
         assert answer.status < 300, answer.body
         return decoded(answer) if answer.body else None
 
     def deliver(self, peer: str) -> DeliveryAnswer:
-        """Bring `peer` everything that is new in the logs that it mirrors, in one request."""
+        """Deliver all new events of mirrored logs to `peer`, in one request."""
         state = self.tables._state
         guild_of = {c: channel.record.guild_id for c, channel in state.channels.items()}
         followed = {guild for name, guild in state.peer_guilds if name == peer}
@@ -146,13 +146,13 @@ class Homeserver(World):
 
 
 class Federation:
-    """Carries requests between servers. `cut`: pairs whose link is broken. `lost`: methods and paths of requests that get lost."""
+    """Carries requests between servers. `cut`: pairs with a broken link. `lost`: methods and paths of requests to drop."""
 
     def __init__(self, *names: str) -> None:
         self.servers = {name: Homeserver(name, self) for name in names}
         self.cut: set[frozenset[str]] = set()
         self.lost: set[str] = set()
-        self.carried: list[tuple[str, str, str]] = []  # from, to, method and path
+        self.carried: list[tuple[str, str, str]] = []  # sender, receiver, method and path
         self._handlers: list[Handler] = []  # the last one is asked first
 
     def __getitem__(self, name: str) -> Homeserver:
@@ -160,7 +160,7 @@ class Federation:
 
     @contextmanager
     def on_the_way(self, handler: Handler) -> Iterator[None]:
-        """Let `handler` answer all requests between servers. The `client_address` of a signed one is its sender's name."""
+        """Let `handler` answer all requests between servers. In signed requests `client_address` is the sender's name."""
         self._handlers.append(handler)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Peers that misbehave: an https listener on loopback with a name of its own, and what it says there."""
+"""Peers that misbehave: an HTTPS listener on loopback with its own name, and its faulty answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def answered(body: bytes, status: int = 200, *headers: str) -> bytes:
 
 
 class HostilePeer:
-    """`localhost:<port>`. It is honest but for what `pages` has: by path, the bytes to send or what sends them."""
+    """`localhost:<port>`. Its answers are correct except on the paths in `pages`: path -> bytes, or a function that sends them."""
 
     def __init__(self, authority: trustme.CA, certified: str = "localhost", **pages: bytes | Sending) -> None:
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -42,7 +42,7 @@ class HostilePeer:
         self.signer = EventSigner(self.name, "1", SigningKey(self.name.encode().ljust(32)[:32]))
         self.keys = [self.published("1", self.signer)]
         self.pages = {{"well_known": WELL_KNOWN, "keys": KEYS}[name]: page for name, page in pages.items()}
-        self.asked: list[str] = []  # paths
+        self.asked: list[str] = []  # requested paths
         self.connections = self.sent = 0
         self._over = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -62,7 +62,7 @@ class HostilePeer:
                 threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
 
     def _serve(self, plain: socket.socket) -> None:
-        with suppress(OSError, ValueError, IndexError), plain:  # the other side leaves
+        with suppress(OSError, ValueError, IndexError), plain:  # the other side disconnects
             plain.settimeout(SLOW_SECS)
             with self._tls.wrap_socket(plain, server_side=True) as stream:
                 head = b""
@@ -91,7 +91,7 @@ class HostilePeer:
         return msgspec.json.encode(write_keys_document(name or self.name, keys or self.keys, by))
 
     def endless(self, head: bytes, part: bytes) -> Sending:
-        """Sends `head`, then `part` until the other side leaves or has taken 64 MiB."""
+        """Return a function that sends `head`, then `part` until the other side leaves or has read 64 MiB."""
 
         def send(stream: ssl.SSLSocket) -> None:
             stream.sendall(head)
@@ -102,7 +102,7 @@ class HostilePeer:
         return send
 
     def slow(self, head: bytes) -> Sending:
-        """Sends `head`, and then a byte each half second."""
+        """Return a function that sends `head`, then a byte every half second."""
 
         def send(stream: ssl.SSLSocket) -> None:
             stream.sendall(head)
@@ -120,7 +120,7 @@ def signed(
     signer: EventSigner, method: str, target: str, body: bytes = b"", *, authority: str = "b.example", ahead: int = 0,
     nonce: str | None = None,
 ) -> Headers:  # fmt: skip
-    """The headers of a request that `signer` signs now."""
+    """Return the headers of a request that `signer` signs now."""
     moment = time.time_ns()
     return sign_request(
         method,
@@ -134,7 +134,7 @@ def signed(
 
 
 def misbehave(peer: HostilePeer, case: str) -> None:
-    """Make the peer do one of PAGES."""
+    """Give the peer one of the faults in PAGES."""
     path, sent = _pages(peer)[case]
     peer.pages[path] = sent
 

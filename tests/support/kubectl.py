@@ -1,4 +1,4 @@
-"""A stand-in for kubectl: pods are servers of the test, named in the file $ONCALL_STATE. It knows what docs/runbooks.md asks."""
+"""A stand-in for kubectl, with the commands of docs/runbooks.md. Its pods are the test's servers, listed in $ONCALL_STATE."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def main(arguments: list[str]) -> int:
 
 
 def list_addresses(pods: dict) -> None:
-    """Print the pods as deploy/oncall.sh asks for them."""
+    """Print the pods in the form that deploy/oncall.sh asks for."""
     sys.stdout.write("".join(f"{name}=127.0.0.1:{pod['port']}\n" for name, pod in pods.items()))
 
 
 def list_pods(pods: dict) -> None:
-    """Print the table that people read."""
+    """Print the pods as the default table."""
     sys.stdout.write("NAME READY STATUS\n")
     for name, pod in pods.items():
         with socket.socket() as sock:
@@ -61,7 +61,7 @@ def list_pods(pods: dict) -> None:
 
 
 def lines_of(pod: dict, arguments: list[str]) -> list[str]:
-    """The log of a pod. A minute has as many seconds as five in the rules of the test's Prometheus, but 15 are everything."""
+    """Return a pod's log lines. A minute of `--since` lasts MINUTE_SECS; `--since=15m` gives the whole log."""
     lines = Path(pod["log"]).read_text().splitlines(keepends=True)
     for argument in arguments:
         name, _, value = argument.partition("=")
@@ -74,7 +74,7 @@ def lines_of(pod: dict, arguments: list[str]) -> list[str]:
 
 
 def run_in(pod: dict, command: list[str]) -> int:
-    """Run a command of the image in a pod: with its settings, and its own ports."""
+    """Run a command of the image in a pod, with the pod's settings and its own ports."""
     program, *rest = command
     words = [word.replace("127.0.0.1:8080", f"127.0.0.1:{pod['port']}") for word in rest]
     words = [word.replace("127.0.0.1:9100", f"127.0.0.1:{pod['port']}") for word in words]

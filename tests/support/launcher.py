@@ -1,8 +1,8 @@
-"""`openguild-server` processes forked from one that has imported the program: its imports cost more than most tests.
+"""`openguild-server` processes forked from one that has imported the program, because its imports take longer than most tests.
 
-`launch` starts the launcher at its first use, `python -m tests.support.launcher DESCRIPTOR`. What it forks is a process as any:
-it gets the environment, directory, arguments and standard streams of its caller, runs `main`, and ends as an interpreter does,
-except that nothing takes its modules apart, which costs more than most commands. Passwords cost less. It ends with the launcher.
+The first `launch` starts the launcher, `python -m tests.support.launcher DESCRIPTOR`. A forked process gets the environment,
+directory, arguments and standard streams of its caller, runs `main`, and ends as an interpreter does, except that modules are
+not torn down, which takes longer than most commands. Passwords are hashed cheaply. Processes end with the launcher.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ PRELOADED = (
 STREAMS = 4  # standard input, output and error, and the pipe for NUMBERs
 
 
-# --- the callers' side -----------------------------------------------------------------------------------------------
+# --- in the callers' process -----------------------------------------------------------------------------------------
 
 
 class LaunchedProcess:
-    """What tests use of `subprocess.Popen`, for a process that is the launcher's child."""
+    """The part of `subprocess.Popen` that tests use, for a child of the launcher."""
 
     def __init__(self, answers: int) -> None:
         self._answers = answers
@@ -57,7 +57,7 @@ class LaunchedProcess:
         self.pid = pid
 
     def _read(self, timeout: float | None) -> int | None:
-        """The next NUMBER, None if it does not come in time."""
+        """Return the next NUMBER; None if it does not arrive in time."""
         if not select.select([self._answers], [], [], timeout)[0]:
             return None
         data = os.read(self._answers, NUMBER.size)
@@ -111,7 +111,7 @@ def launch(
 def run_launched(
     arguments: Sequence[str], *, directory: Path, environment: Mapping[str, str], stdin: str, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run` of `openguild-server` with its output captured as text."""
+    """Run `openguild-server` as `subprocess.run` does, with its output captured as text."""
     with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
         given.write(stdin)
         given.seek(0)
@@ -135,7 +135,7 @@ _one_at_a_time = threading.Lock()
 
 @functools.cache
 def _control() -> socket.socket:
-    """The socket to the launcher, which ends when this is closed."""
+    """Return the socket to the launcher, which ends when the socket is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_REQUEST_BYTES)
@@ -155,7 +155,7 @@ def _end(control: socket.socket, launcher: subprocess.Popen[bytes]) -> None:
     launcher.wait()
 
 
-# --- the launcher ----------------------------------------------------------------------------------------------------
+# --- in the launcher -------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -166,14 +166,14 @@ class Request:
 
 
 def serve(control: socket.socket) -> Request:
-    """Fork a process for each request; returns in the new process, with its streams in place."""
+    """Fork a process for each request. Return the request in the new process, with its streams in place."""
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD)}
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' Ctrl-C: pytest ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C of a test run: pytest ends the launcher
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    answers: dict[int, int] = {}  # the pipe of each process
+    answers: dict[int, int] = {}  # process id -> pipe for its NUMBERs
     while True:
         readable, _, _ = select.select([control, awake], [], [])
         if awake in readable:
@@ -207,13 +207,13 @@ def _report_ended(answers: dict[int, int]) -> None:
         if pid == 0:
             return
         pipe = answers.pop(pid)
-        with suppress(BrokenPipeError):  # nobody waits for it
+        with suppress(BrokenPipeError):  # the caller has gone
             os.write(pipe, NUMBER.pack(status))
         os.close(pipe)
 
 
 def end(status: str | int | None) -> NoReturn:
-    """As `sys.exit(status)`: threads are waited for, exit handlers run, what is unclosed is told, output is flushed."""
+    """End as `sys.exit(status)`: wait for threads, run exit handlers, warn about unclosed resources, flush the output."""
     if isinstance(status, str):
         sys.stderr.write(status + "\n")
     code = status if isinstance(status, int) else int(status is not None)
@@ -234,7 +234,7 @@ def die_with_launcher() -> None:
 
 
 def hash_cheaply() -> None:
-    """Two hashes at their real cost, of a registration and a login, are most of what a test's user costs."""
+    """Hash passwords at the lowest cost: at the real one, two hashes are most of the time that a test's user takes."""
     from openguild_runtime.effects import passwords
 
     passwords.Argon2 = partial(_cheap, passwords.Argon2)

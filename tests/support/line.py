@@ -23,7 +23,7 @@ from tests.support.waiting import PATIENCE_SECS
 
 
 class NoDriver:
-    """Stands where a transport's connection server would and does nothing."""
+    """Stands in for a transport's connection server and does nothing."""
 
     draining = False
 
@@ -35,13 +35,13 @@ class NoDriver:
 
 
 class Line:
-    """One connection to a replica, from its first request on."""
+    """One connection to a replica, which it opens with its first request."""
 
     def __init__(self, server: Server, token: str, user: str, end: socket.socket) -> None:
         self.server, self.token, self.user, self.end = server, token, user, end
 
     async def ask(self, method: str, path: str, *headers: str) -> str:
-        """The head of the answer, and its body where it came along."""
+        """Send a request. Return the head of the answer, and its body if both came together."""
         lines = (f"{method} {path} HTTP/1.1", "host: x", f"authorization: Bearer {self.token}", *headers, "", "")
         self.end.sendall("\r\n".join(lines).encode())
         return await self.read()
@@ -54,12 +54,12 @@ class Line:
         )  # fmt: skip
 
     async def read(self) -> str:
-        """What has come, once something has."""
+        """Wait for data and return it."""
         await anyio.wait_readable(self.end)
         return self.end.recv(65_536).decode("latin-1")
 
     async def read_exactly(self, size: int) -> bytes:
-        """The next `size` bytes."""
+        """Return the next `size` bytes."""
         got = b""
         while len(got) < size:
             await anyio.wait_readable(self.end)
@@ -76,8 +76,8 @@ async def connected(
     sources: ClocksAndEntropy | None = None,
     trusted_proxies: tuple[str, ...] = (),
 ) -> AsyncIterator[Line]:
-    """The server's peer is 192.0.2.1. `queue_capacity`: events that a ring holds; `ends`: the server's and the client's, instead of
-    a socket pair.
+    """Yield a connection whose client has the address 192.0.2.1. `queue_capacity`: events per ring; `ends`: the server's and the
+    client's end, by default of a socket pair.
     """
     storage = storage or MemoryStorage()
     config = ServerConfig.model_validate(

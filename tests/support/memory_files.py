@@ -1,4 +1,4 @@
-"""Files in memory: a database is made of 300 files, and a disk's file system takes most of the time of that."""
+"""Temporary files in memory: a database has 300 files, and creating them on a disk takes most of its time."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
-NEEDED_BYTES = 6 << 30  # a run of four workers takes a third of this
+NEEDED_BYTES = 6 << 30  # a run with four workers uses a third of this
 
 
 def use_memory_for_files() -> None:
-    """Let pytest make its temporary directories in memory where there is enough; PYTEST_DEBUG_TEMPROOT names another place."""
+    """Let pytest create its temporary directories in memory if there is room, unless PYTEST_DEBUG_TEMPROOT is set."""
     if suits(MEMORY):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def suits(directory: Path) -> bool:
-    """Tell whether the directory has room and may hold programs."""
+    """Return whether the directory has room and allows programs to run."""
     try:
         found = os.statvfs(directory)
     except OSError:

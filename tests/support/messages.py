@@ -1,4 +1,4 @@
-"""Messages and their changes as effects, with wires of the shape that a server writes."""
+"""Messages and their changes as effects, with wires in the form that a server writes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def post(
     nonce: str | None = None,
     mentions: Sequence[str] = (),
 ) -> AppendEvent:
-    """A message of an account of this server."""
+    """Return a message by an account of this server."""
     members: dict[str, Any] = {} if reply_to is None else {"reply_to": reply_to}
     if mentions:
         members["mentions"] = {"users": list(mentions)}
@@ -51,7 +51,7 @@ def post(
 def changing(
     channel_id: str, user_id: str, change: Change, *, nonce: str | None = None, now_ms: int = NOW
 ) -> AppendEvent:
-    """An event that changes a message."""
+    """Return an event that changes a message."""
     text = change.text if isinstance(change, Edit) else str(change)
     members = {"content": text} if isinstance(change, Edit) else {}
     if isinstance(change, React | ClearReactions) and change.emoji is not None:
@@ -64,7 +64,7 @@ def changing(
 
 
 def new_event_id() -> str:
-    """Of no event that is stored."""
+    """Return an event id that no stored event has."""
     return _built(new_id(), new_id(), "message", {}).event_id
 
 
@@ -85,7 +85,7 @@ def _type_of(change: Change) -> str:
 
 
 async def stored(storage: Storage, effect: AppendEvent) -> StoredEvent:
-    """Perform it; it must have been stored now."""
+    """Perform an append and return its event, which must be new."""
     outcome = await storage.perform(effect)
     assert isinstance(outcome, Appended), outcome
     assert not outcome.repeated
@@ -93,18 +93,18 @@ async def stored(storage: Storage, effect: AppendEvent) -> StoredEvent:
 
 
 def counts(state: MessageState) -> tuple[tuple[str, int], ...]:
-    """How many users have used each emoji."""
+    """Return each emoji with the number of users who reacted with it."""
     return tuple((use.emoji, use.count) for use in read_reactions(state.reactions))
 
 
 def reacted(message: FoundMessage, reader_id: str) -> tuple[str, ...]:
-    """The emoji that a page shows as the reader's own."""
+    """Return the emoji that a page marks as the reader's own."""
     shown = shown_to(reader_id, message.state.reactions, message.crowds)
     return tuple(use.emoji for use in read_reactions(shown) if use.me)
 
 
 def reactors(message: FoundMessage, reader_id: str = "") -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The users that a page shows, in their order, with each emoji."""
+    """Return each emoji with the users that a page shows for it, in its order."""
     shown = shown_to(reader_id, message.state.reactions, message.crowds)
     return tuple((use.emoji, tuple(use.reactors)) for use in read_reactions(shown))
 

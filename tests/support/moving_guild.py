@@ -1,4 +1,4 @@
-"""A guild of the north, with members of the south and the east, that can be moved, in memory."""
+"""A guild of the server north, with members of south and east, that can be moved; in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOST_SECS = 3_600
 
 
 class MovingGuild:
-    """Alice of the north owns it; bob of the south and carol of the east are members."""
+    """Alice of north owns the guild; bob of south and carol of east are members."""
 
     def __init__(self) -> None:
         self.federation = Federation(NORTH, SOUTH, EAST)
@@ -66,14 +66,14 @@ class MovingGuild:
         return server.ask_for(token, "GET", f"/guilds/{self.guild}").get("origin")
 
     def level(self, owner: Homeserver) -> None:
-        """Deliver what is new to every server that mirrors the guild."""
+        """Deliver new events to every server that mirrors the guild."""
         for server in self.servers:
             is_cut = frozenset({owner.name, server.name}) in self.federation.cut
             if not is_cut and (server.name, self.guild) in owner.tables._state.peer_guilds:
                 owner.deliver(server.name)
 
     def greet(self, owner: Homeserver, mirror: Homeserver) -> None:
-        """A minute later the owner delivers nothing new: the mirror settles with it what is open."""
+        """Let the owner send an empty delivery a minute later, on which the mirror settles its open requests."""
         self.pass_time(UPKEEP_SECS + 1)
         body = msgspec.json.encode(Delivery())
         answer = owner.perform(AskPeer(mirror.name, "POST", "/federation/v1/deliveries", body))
@@ -83,14 +83,14 @@ class MovingGuild:
         return owner.perform(BeginMove(guild_id=self.guild, to=to, now_ms=owner.wall_ms))
 
     def drive(self, owner: Homeserver) -> str | None:
-        """Take the move a step further. Return what is noted of it; None: it is done."""
+        """Drive the move one step. Return its note; None when it is done."""
         moves = owner.perform(ListMoves())
         for move in moves:
             owner.finish(drive_move(owner.context(), move))
         return next((move.note for move in owner.perform(ListMoves())), None)
 
     def drive_to(self, owner: Homeserver, phase: str) -> str | None:
-        """Take the move further until that is noted of it, or it is done."""
+        """Drive the move until its note contains `phase`, or it is done."""
         for _ in range(20):
             note = self.drive(owner)
             if note is None or phase in note:

@@ -1,4 +1,4 @@
-"""A real nats-server with a configuration of the test's own, which can be changed while it runs."""
+"""A real nats-server with a configuration of the test, which can be changed while it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import free_port, wait_until
 
 
 class ConfiguredNats:
-    """Runs from `start` to `kill`. `url` is without user and password."""
+    """Runs from `start` to `kill`. `url` has no user and password."""
 
     def __init__(self, directory: Path, settings: str = "") -> None:
         self._directory = directory
@@ -28,7 +28,7 @@ class ConfiguredNats:
         self._logged("Server is ready")
 
     def reload(self, settings: str) -> None:
-        """As an operator does it: the file, then SIGHUP."""
+        """Reload the configuration as an operator does: write the file, then send SIGHUP."""
         self._settings = settings
         self._write()
         reloads = self._log().read_text().count("Reloaded server configuration")
@@ -69,7 +69,7 @@ def configured_nats(directory: Path, settings: str = "") -> Iterator[ConfiguredN
 
 
 def permissions(*, publish: str = "", subscribe: str = "", password: str = "pw") -> str:
-    """Settings with one user, `og`; `publish` and `subscribe` are subjects that it is denied, in quotes, by commas."""
+    """Return settings with one user, `og`. `publish` and `subscribe`: the denied subjects, quoted and separated by commas."""
     return (
         f'authorization {{ users: [{{ user: og, password: "{password}", permissions: {{ '
         f"publish: {{ deny: [{publish}] }}, subscribe: {{ deny: [{subscribe}] }} }} }}] }}"

@@ -1,4 +1,4 @@
-"""A nats-server that wants TLS and an operator's credentials: what a production NATS asks of its clients."""
+"""A nats-server with TLS and operator credentials, as a production NATS has them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _text(part: bytes) -> str:
 
 
 def _jwt(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, name: str, kind: str, **limits: object) -> str:
-    """A NATS JWT of version 2: claims signed by the issuer's nkey."""
+    """Return a NATS JWT of version 2: claims signed by the issuer's nkey."""
     claims: dict[str, object] = {
         "iat": 1_700_000_000,
         "iss": issuer.public_key.decode(),
@@ -64,7 +64,7 @@ def _jwt(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, name: str, kind: str, **
 
 @contextmanager
 def secured_nats(directory: Path) -> Iterator[SecuredNats]:
-    """A server with a certificate of its own authority, open to one user of one account."""
+    """Run a server with a certificate of its own authority, which admits one user of one account."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1", "localhost")
     authority.cert_pem.write_to_path(directory / "ca.pem")
@@ -101,7 +101,7 @@ def secured_nats(directory: Path) -> Iterator[SecuredNats]:
 
 @contextmanager
 def mutual_nats(directory: Path, authority: trustme.CA) -> Iterator[str]:
-    """A server that wants a certificate of `authority` from each client, and has one itself; yields its URL."""
+    """Run a server that demands a client certificate of `authority` and has one of its own; yield its URL."""
     certificate = authority.issue_cert("127.0.0.1")
     authority.cert_pem.write_to_path(directory / "ca.pem")
     certificate.private_key_pem.write_to_path(directory / "key.pem")

@@ -1,4 +1,4 @@
-"""The numbers of the configuration and their bounds, as the model declares them."""
+"""The numeric settings and their bounds, as the model declares them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from openguild_runtime.config.declared import ConfigKey, keys_of
 from openguild_runtime.config.pool_shares import MIN_POOL_SIZE
 from openguild_runtime.config.server_config import ServerConfig
 
-LEAST = {"database.pool_size": MIN_POOL_SIZE, "port": 1}  # what a check of their own says
+LEAST = {"database.pool_size": MIN_POOL_SIZE, "port": 1}  # bounds from checks in code
 
 
 class Number(NamedTuple):
-    """A key whose value is a number; `least` and `most` are allowed."""
+    """A numeric setting. `least` and `most` are allowed."""
 
     key: str
     kind: type[int] | type[float]
@@ -22,7 +22,7 @@ class Number(NamedTuple):
 
     @property
     def outside(self) -> tuple[Any, ...]:
-        """The nearest ones that are not allowed, and far ones."""
+        """Return values that are not allowed: the nearest ones and distant ones."""
         if self.kind is int:
             return self.least - 1, self.most + 1, -1 - self.least, 10 * self.most, -(2**63), 2**31 * self.most
         below = math.nextafter(self.least, -1.0)

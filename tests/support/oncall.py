@@ -1,4 +1,4 @@
-"""The shell of an operator who is on call: deploy/oncall.sh, and a kubectl whose pods are the test's servers."""
+"""The shell of an on-call operator: deploy/oncall.sh, and a kubectl whose pods are the test's servers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COMMAND_SECS = 60.0
 
 
 class OnCall:
-    """`pods`: by name. `public`: the address that the page calls https://api.openguild.com."""
+    """`pods`: name -> server. `public`: the address that docs/runbooks.md calls https://api.openguild.com."""
 
     def __init__(self, directory: Path, pods: dict[str, ServerProcess], *, public: str = "") -> None:
         self._directory = directory / "oncall"
         self._public = public
-        self.rollouts: dict[str, Callable[[], None]] = {}  # what the cluster does at `kubectl rollout undo`, `restart`
+        self.rollouts: dict[str, Callable[[], None]] = {}  # the cluster's action at `kubectl rollout undo` or `restart`
         programs = self._directory / "bin"
         programs.mkdir(parents=True)
         (self._directory / "home").mkdir()
@@ -36,7 +36,7 @@ class OnCall:
         self.show(pods)
 
     def show(self, pods: dict[str, ServerProcess]) -> None:
-        """These are the pods now."""
+        """Make these the pods of the cluster."""
         state = {
             "public": self._public,
             "rollout": str(self._directory / "rollout"),
@@ -58,7 +58,7 @@ class OnCall:
         path.chmod(0o755)
 
     def run(self, command: str, **filled: object) -> str:
-        """Run a command of the page, its `<places>` filled in; all that the operator sees. It must succeed."""
+        """Run a command of docs/runbooks.md, with its `<places>` filled in, and return its output. Raises if it fails."""
         for place, value in filled.items():
             command = command.replace(f"<{place}>", str(value))
         command = command.replace("https://api.openguild.com", self._public)
@@ -87,7 +87,7 @@ class OnCall:
         return done.stdout
 
     def _roll_out(self, ended: threading.Event) -> None:
-        """What the cluster does when it is told: a file names it, and goes when it is done."""
+        """Carry out rollouts: a file names the requested one, and is removed when it is done."""
         asked = self._directory / "rollout"
         while not ended.is_set():
             if asked.exists():

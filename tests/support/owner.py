@@ -1,4 +1,4 @@
-"""A server's guilds in memory, which peers mirror."""
+"""The guilds of one server, in memory, and peers that mirror them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Owner:
     def __init__(self) -> None:
         self.tables = MemoryTables()
         self.user = new_id()
-        self.guilds: dict[str, list[str]] = {}  # with their channels
+        self.guilds: dict[str, list[str]] = {}  # guild -> channels
         self._names = count(1)
         self.tables.perform(
             InsertUser(user_id=self.user, username="owner", username_key="owner", password_hash="", now_ms=NOW)
@@ -60,7 +60,7 @@ class Owner:
         self.tables.perform(DeleteGuild(author=Author(self.user), guild_id=guild_id))
 
     def join(self, guild_id: str, peer: ModelPeer, now_ms: int = NOW) -> str:
-        """A user of the peer joins; the peer stores the snapshot, if there is one."""
+        """Let a user of the peer join; the peer stores the snapshot, if there is one."""
         user_id, code = new_id(), new_id()[:12]
         self.tables.perform(
             InsertInvite(
@@ -80,7 +80,7 @@ class Owner:
         return user_id
 
     def leave(self, guild_id: str, user_id: str, now_ms: int = NOW) -> int:
-        """Returns the sequence of the event."""
+        """Let a member leave. Return the sequence of the event."""
         log = self.events(guild_id)
         change = RemoveMember(author=Author(user_id), guild_id=guild_id, user_id=user_id, now_ms=now_ms)
         assert self.tables.perform(change) is MemberChange.DONE
@@ -93,7 +93,7 @@ class Owner:
 
 
 def store(peer: ModelPeer, snapshot: Snapshot) -> None:
-    """The mirror of the peer begins at the snapshot's heads."""
+    """Begin the peer's mirror at the snapshot's heads."""
     peer.logs[snapshot.guild_id] = ModelLog(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
     for channel in snapshot.channels:
         peer.logs[channel.channel_id] = ModelLog(snapshot.guild_id, channel.epoch, channel.sequence)

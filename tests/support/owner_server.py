@@ -1,4 +1,4 @@
-"""A server that owns a guild, with tables in memory, for whoever mirrors it."""
+"""A server, with tables in memory, that owns a guild which others mirror."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KEYS = {OWNER: {"ed25519:1": SIGNER.public}, HERE: {"ed25519:1": HERE_SIGNER.pub
 
 
 def keys_at(at_ms: int) -> ServerKeys:
-    """Both keys, at any time."""
+    """Return both keys, for any time."""
     return KEYS
 
 
@@ -52,7 +52,7 @@ def new_id() -> str:
 
 
 class Owner:
-    """The server that owns a guild: with an owner, an invite and a channel."""
+    """A server that owns a guild with an owner, an invite and a channel."""
 
     def __init__(self) -> None:
         self.tables = MemoryTables(LogWriter(OWNER, SIGNER))
@@ -86,7 +86,7 @@ class Owner:
         home: str = OWNER,
         lies: bool = False,
     ) -> StoredEvent:
-        """`lies`: it is not asked whether an honest owner would take the change."""
+        """Append an event. With `lies`, skip the checks that an honest owner makes."""
         sender = sender or self.user_id
         content = {"author": {"id": sender, "username": "x"}, **content, "nonce": f"n{next(numbers)}"}
         built = build_event(

@@ -1,11 +1,11 @@
-"""The password of users that tests add to a store, and its change."""
+"""The password of users that tests add to a store, and changing it."""
 
 from __future__ import annotations
 
 from openguild_proto.effects.accounts import ChangePassword
 from openguild_proto.records import Author
 
-PASSWORD_HASH = "$argon2id$"  # of each user of `add_user`
+PASSWORD_HASH = "$argon2id$"  # the hash of every user that `add_user` adds
 
 
 def change_password(

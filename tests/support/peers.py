@@ -1,4 +1,4 @@
-"""Guilds that other servers mirror, in a store."""
+"""Guilds in a store that other servers mirror."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PEER = "peer.test"
 async def join(
     storage: Storage, guild_id: str, owner: str, peer: str = PEER, user_id: str | None = None, now_ms: int = NOW
 ) -> str:
-    """A user of the peer joins by an invite; returns their id. From now on the peer mirrors the guild."""
+    """Let a user of the peer join by an invite; return their id. From now on the peer mirrors the guild."""
     user_id = user_id or new_id()
     code = new_id()[:12]
     invite = InsertInvite(

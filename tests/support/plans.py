@@ -1,4 +1,4 @@
-"""The plans that PostgreSQL carries out, also of the statements within functions, and what each of them touches."""
+"""The plans that PostgreSQL executes, including statements within functions, and the tables that each of them touches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import asyncpg
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.embedded.server import ROLE
 
-# `log_min_duration` stays off but for sessions that ask for it: ROLE may.
+# `log_min_duration` stays off except in sessions that set it, which ROLE may.
 EXPLAIN = {
     "shared_preload_libraries": "auto_explain",
     "auto_explain.log_nested_statements": "on",
@@ -25,14 +25,14 @@ MINIMUM = "auto_explain.log_min_duration"
 
 
 class ExplainingPostgres(EmbeddedPostgres):
-    """The tests' role may have its statements explained."""
+    """A PostgreSQL whose test role may enable auto_explain."""
 
     def _run_statements(self, directory: Any, statements: str) -> None:
         super()._run_statements(directory, f"{statements}GRANT SET ON PARAMETER {MINIMUM} TO {ROLE}\n")
 
 
 class Touched(NamedTuple):
-    """A table that a statement read or wrote. `condition`: by which it found the rows; empty: it read all."""
+    """A table that a statement read or wrote. `condition`: how it found the rows; empty: it read all of them."""
 
     table: str
     node: str
@@ -40,7 +40,7 @@ class Touched(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """A statement that was carried out, and what its plan touched."""
+    """An executed statement, and the tables that its plan touched."""
 
     text: str
     touched: tuple[Touched, ...]
@@ -48,10 +48,10 @@ class Statement(NamedTuple):
 
 
 class PlanReader:
-    """Collects the plans of a connection. `generic`: prepared statements are planned without their values.
+    """Collects the plans of a connection. With `generic`, prepared statements are planned without their values.
 
-    A scan of a whole table or a hash of it is planned only where nothing else can be: whether it is cheaper for the few rows
-    of a test depends on what ANALYZE sampled.
+    The planner avoids scans and hashes of whole tables if it can: whether they are cheaper for the few rows of a test depends on
+    what ANALYZE sampled.
     """
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -77,8 +77,8 @@ class PlanReader:
             self._plans.append(json.loads(plan))
 
     async def taken(self) -> list[Statement]:
-        """The statements since the last call."""
-        await self.connection.execute("SELECT 'the end'")  # what was heard before it has been taken in by then
+        """Return the statements since the last call."""
+        await self.connection.execute("SELECT 'the end'")  # notices of earlier statements arrive before its answer
         plans, self._plans = self._plans, []
         return [_read(plan) for plan in plans if "the end" not in plan["Query Text"]]
 
@@ -94,7 +94,7 @@ def _read(plan: dict[str, Any]) -> Statement:
 
 
 def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The parts of the plan that were carried out."""
+    """Yield the executed nodes of the plan."""
     if node.get("Actual Loops", 1) == 0:
         return
     yield node

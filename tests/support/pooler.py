@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode before a real PostgreSQL, where the machine has one (Debian: `pgbouncer`)."""
+"""A real PgBouncer in transaction mode before a real PostgreSQL, if the machine has one (Debian: `pgbouncer`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pooler_program() -> str | None:
 
 @contextmanager
 def transaction_pooler(program: str, server_url: str, directory: Path) -> Iterator[Callable[[str], str]]:
-    """Yields what turns a URL of that server into one through the pooler, with 3 server connections per database."""
+    """Yield a function that turns a URL of that server into one through the pooler, with 3 server connections per database."""
     server = urlsplit(server_url)
     port, log = free_port(), directory / "pgbouncer.log"
     (directory / "users.txt").write_text(f'"{server.username}" "{server.password}"\n')
@@ -41,7 +41,7 @@ def transaction_pooler(program: str, server_url: str, directory: Path) -> Iterat
     )
     command = [program, str(directory / "pgbouncer.ini")]
     as_root = os.geteuid() == 0
-    if as_root:  # it refuses to run as root
+    if as_root:  # PgBouncer refuses to run as root
         for path in (directory, *directory.iterdir()):
             shutil.chown(path, "nobody")
     with open(directory / "output.log", "wb") as output:

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes every second, with the rules of deploy/ and their durations shortened."""
+"""A real Prometheus that scrapes every second, with the rules of deploy/ and shortened durations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.waiting import free_port, wait_until
 
 OBSERVABILITY = Path(__file__).resolve().parents[2] / "deploy/observability"
 RULES = OBSERVABILITY / "alerts/openguild.rules.yaml"
-URL = "https://docs.example"  # where docs/ can be read
+URL = "https://docs.example"  # the base of the documents' links
 
 
 class Prometheus:
-    """`window_secs`: instead of every range of the rules. Every `for` is 2 s."""
+    """`window_secs` replaces every range in the rules; every `for` is 2 s."""
 
     def __init__(self, directory: Path, *targets: str, window_secs: int = 10) -> None:
         self.port = free_port()
@@ -48,12 +48,12 @@ class Prometheus:
             )  # fmt: skip
 
     def watch(self, *targets: str, **labels: str) -> None:
-        """Scrape these addresses too, as servers of the namespace prod."""
+        """Scrape these addresses, too, as servers of the namespace prod."""
         self._watched |= {target: {"namespace": "prod"} | labels for target in targets}
         self._write()
 
     def forget(self, *targets: str) -> None:
-        """Scrape these no more."""
+        """Stop scraping these addresses."""
         for target in targets:
             del self._watched[target]
         self._write()
@@ -65,7 +65,7 @@ class Prometheus:
         fresh.rename(self._targets.with_suffix(".json"))
 
     def get(self, path: str, **query: str) -> Any:
-        """The data of an answer; None while there is none."""
+        """Return the data of an answer; None while there is none."""
         try:
             answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", params=query, trust_env=False, verify=False)
         except httpx.TransportError:
@@ -73,7 +73,7 @@ class Prometheus:
         return answer.json()["data"] if answer.status_code == 200 else None
 
     def wait_scrapes(self) -> None:
-        """Until every target has answered."""
+        """Wait until every target has answered a scrape."""
 
         def up() -> bool:
             found = (self.get("/api/v1/targets?state=active") or {}).get("activeTargets", [])
@@ -82,16 +82,16 @@ class Prometheus:
         wait_until(up, what="the scrapes")
 
     def alerts(self, name: str, state: str = "firing") -> list[dict[str, Any]]:
-        """The alerts of this name that are in this state, each with `labels` and `annotations`."""
+        """Return the alerts with this name and state, each with `labels` and `annotations`."""
         found = (self.get("/api/v1/alerts") or {"alerts": []})["alerts"]
         return [alert for alert in found if alert["labels"]["alertname"] == name and alert["state"] == state]
 
     def alert(self, name: str) -> str:
-        """pending, firing, or "" when it is quiet."""
+        """Return the alert's state: pending, firing, or "" if inactive."""
         found = (self.get("/api/v1/alerts") or {"alerts": []})["alerts"]
         return next((alert["state"] for alert in found if alert["labels"]["alertname"] == name), "")
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the process."""
         self.process.terminate()
         self.process.wait()

@@ -1,4 +1,4 @@
-"""A TCP proxy that can delay, cut and swallow: what stands between a server and its PostgreSQL or NATS in chaos."""
+"""A TCP proxy that can delay, cut and swallow data: between a server and its PostgreSQL or NATS in chaos tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._open = anyio.Event()  # set while bytes pass
+        self._open = anyio.Event()  # set while data passes
         self._open.set()
         self._scopes: set[anyio.CancelScope] = set()
         self.port = 0
@@ -26,7 +26,7 @@ class Proxy:
         self.held = 0  # pieces that have been read and wait for `heal`
 
     async def start(self, tasks: TaskGroup, *, receive_buffer: int | None = None) -> None:
-        """`receive_buffer`: bytes the kernel takes from a client that nobody reads."""
+        """Start to listen. `receive_buffer`: the bytes that the kernel accepts from a client whose data is not read."""
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         if receive_buffer is not None:
             raw = listener.extra(SocketAttribute.raw_socket)
@@ -39,18 +39,18 @@ class Proxy:
             await listener.serve(self._serve)
 
     def cut(self) -> None:
-        """Every connection ends now, and none is accepted until `heal`."""
+        """End every connection, and accept none until `heal`."""
         self.refusing = True
         for scope in list(self._scopes):
             scope.cancel()
 
     @property
     def connections(self) -> int:
-        """Open now."""
+        """The number of open connections."""
         return len(self._scopes)
 
     def black_hole(self) -> None:
-        """Connections stay, and nothing comes through: of each direction one piece is read, then no more."""
+        """Keep the connections but forward nothing: one piece is read in each direction, then no more."""
         self._open = anyio.Event()
 
     def heal(self) -> None:

@@ -1,4 +1,4 @@
-"""A raw TCP client: sends any bytes, reads what comes until the server closes or answers."""
+"""A raw TCP client: sends any bytes, and reads until the server answers or closes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RawClient:
         self.sock.sendall(data)
 
     def answer(self) -> RawAnswer:
-        """The next whole response. Raises ConnectionError when the server closes before it."""
+        """Return the next complete response. Raises ConnectionError if the server closes before it."""
         while b"\r\n\r\n" not in self._buffer:
             self._more()
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
@@ -56,14 +56,14 @@ class RawClient:
         return RawAnswer(int(first.split(" ")[1]), headers, body)
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes behind what was answered."""
+        """Return exactly `size` bytes after the last answer."""
         while len(self._buffer) < size:
             self._more()
         data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
     def read_to_end(self) -> bytes:
-        """Everything until the server closes."""
+        """Return all bytes until the server closes."""
         while True:
             try:
                 self._more()
@@ -78,7 +78,7 @@ class RawClient:
 
 
 def ask(port: int, data: bytes) -> RawAnswer:
-    """One request on a connection of its own."""
+    """Send one request on a new connection."""
     with RawClient(port) as client:
         client.send(data)
         return client.answer()

@@ -1,4 +1,4 @@
-"""A server on a real socket whose answers a test writes: the core speaks the protocol, a function decides."""
+"""A server on a real socket whose answers the test writes: the core speaks the protocol, a function answers."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Answer = Callable[[Request], Response | None]
 
 
 class Scripted:
-    """`answer(request)`: the response, or None for an upgrade that is accepted or a request that is left waiting."""
+    """`answer(request)` returns the response, or None to accept an upgrade or to leave a request unanswered."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.url = ""
         self.requests: list[Request] = []
         self.connections = 0
-        self.ended = 0  # connections
+        self.ended = 0  # number of ended connections
         self.streams: list[ByteStream] = []  # all connections
-        self.sockets: list[ByteStream] = []  # upgraded
+        self.sockets: list[ByteStream] = []  # upgraded connections
 
     def paths(self) -> list[str]:
         return [request.path + (f"?{request.query}" if request.query else "") for request in self.requests]
 
     async def say(self, sequence: int) -> None:
-        """The next event of a channel, to the newest socket."""
+        """Send the next event of a channel on the newest socket."""
         await self.sockets[-1].send(text_frame(b'{"sequence":%d,"channel_id":"c","event":{}}' % sequence))
 
     async def end(self, code: int, reason: str = "") -> None:
@@ -61,7 +61,7 @@ class Scripted:
     async def _feed(self, conn: ServerConnection, stream: ByteStream, data: bytes) -> None:
         now = time.monotonic()
         accepted = False
-        for event in conn.receive_data(data, now):  # our client does not pipeline
+        for event in conn.receive_data(data, now):  # the client does not pipeline
             if not isinstance(event, RequestReceived | WebSocketRequested):
                 continue
             self.requests.append(event.request)
@@ -79,7 +79,7 @@ class Scripted:
 
 @asynccontextmanager
 async def scripted(answer: Answer, kind: type[Scripted] = Scripted) -> AsyncIterator[Scripted]:
-    """Served on a loopback port until the block ends."""
+    """Serve on a loopback port until the block ends."""
     server = kind(answer)
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)

@@ -1,4 +1,4 @@
-"""A script of the checkout as a module: those of deploy/ are run by path and belong to no package."""
+"""Loads scripts of deploy/ as modules: they are run by path and belong to no package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.server import ROOT
 
 
 def script(path: str) -> ModuleType:
-    """`path`: from the top of the checkout."""
+    """Return the script at `path`, relative to the repository's root, as a module."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None

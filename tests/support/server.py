@@ -1,4 +1,4 @@
-"""Real server processes: started with a configuration, waited for, stopped by signal, their output kept."""
+"""Real server processes: configured, started, awaited, stopped by signal, with their output kept."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SIGNING_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # the seed of PROTO
 
 
 class ServerProcess:
-    """`settings` are environment keys without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
+    """`settings`: environment variables without their prefix, such as DATABASE_URL or MESSAGING__REPLAY_WINDOW."""
 
     program: tuple[str, ...] = ("-m", "openguild_runtime.cli.entry_point")
-    launched = False  # by tests.support.launcher, where the program is the usual one; else an interpreter each
+    launched = False  # fork from tests.support.launcher if the program is the usual one, else start an interpreter
 
     def __init__(
         self, directory: Path, *flags: str, port: int | None = None, without: tuple[str, ...] = (),
@@ -51,12 +51,12 @@ class ServerProcess:
         } | settings  # fmt: skip
         if (
             "NATS__URL" in settings and "DATABASE_URL" in settings
-        ):  # others use the NATS server with databases of their own
+        ):  # others share the NATS server, with their own databases
             self.settings.setdefault("SERVER_NAME", urlsplit(str(settings["DATABASE_URL"])).path.strip("/") + ".test")
         for key in without:
             del self.settings[key]
-        self._descriptors = descriptors  # the most files that it may have open
-        self.variables: dict[str, str] = {}  # of its environment, besides the settings
+        self._descriptors = descriptors  # the limit of open files
+        self.variables: dict[str, str] = {}  # environment variables besides the settings
         self._chats: list[Chat] = []
         self.process: subprocess.Popen[bytes] | LaunchedProcess | None = None
 
@@ -66,7 +66,7 @@ class ServerProcess:
         return environment | PYTHON_ENVIRONMENT | self.variables
 
     def run_command(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        """`openguild-server <flags> <arguments>` under the same settings, to its end; `environment` is set too."""
+        """Run `openguild-server <flags> <arguments>` with the same settings, to its end. `environment`: further variables."""
         fresh = not self.launched or "PYTHONPATH" in environment
         environment = self.environment() | environment
         if fresh:
@@ -77,19 +77,19 @@ class ServerProcess:
         return run_launched((*self._flags, *arguments), directory=self._directory, environment=environment, stdin=stdin)
 
     def in_terminal(self, *arguments: str, **environment: str) -> Terminal:
-        """`openguild-server <flags> <arguments>` in a pseudo terminal."""
+        """Run `openguild-server <flags> <arguments>` in a pseudo terminal."""
         command = [sys.executable, "-m", "openguild_runtime.cli.entry_point", *self._flags, *arguments]
         return Terminal(command, directory=self._directory, environment=self.environment() | environment)
 
     def start_command(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """`run_command` that is not waited for."""
+        """Start a command like `run_command`, without waiting for it."""
         return subprocess.Popen(
             [sys.executable, "-m", "openguild_runtime.cli.entry_point", *self._flags, *arguments],
             cwd=self._directory, env=self.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def start(self, *, ready: bool = True, stderr: int | None = None, closed: bool = False) -> ServerProcess:
-        """`stderr`: where its log goes instead of `log_path`; `closed`: descriptors 0 to 2 are, and there is no log."""
+        """Start the server. `stderr`: a descriptor for its log instead of `log_path`. `closed`: no log, and no descriptors 0 to 2."""
         command = [sys.executable, *self.program, *self._flags]
         if self._descriptors is not None:
             command = ["bash", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "bash", *command]
@@ -117,7 +117,7 @@ class ServerProcess:
         )
 
     def wait_answers(self, secs: float = 60.0) -> int:
-        """Until it answers at all, ready or not; its port."""
+        """Wait until the server answers, ready or not; return its port."""
         wait_until(
             lambda: self.alive() and self.status("/live") == 200, secs=secs, what=lambda: f"an answer: {self.tail()}"
         )
@@ -129,27 +129,27 @@ class ServerProcess:
         return True
 
     def status(self, path: str) -> int:
-        """The status of GET `path`, 0 while nobody answers."""
+        """Return the status of GET `path`; 0 while the server does not answer."""
         try:
             return httpx.get(self.base_url + path, timeout=5.0, trust_env=False, verify=False).status_code
         except httpx.TransportError:
             return 0
 
     def get(self, path: str) -> Any:
-        """The JSON of GET `path`; `{}` while nobody answers."""
+        """Return the JSON body of GET `path`; `{}` while the server does not answer."""
         try:
             return httpx.get(self.base_url + path, timeout=5.0, trust_env=False, verify=False).json()
         except httpx.TransportError:
             return {}
 
     def chat(self) -> Chat:
-        """A client, closed with the server."""
+        """Return a client, which is closed with the server."""
         client = Chat(self.base_url)
         self._chats.append(client)
         return client
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of one sample, 0.0 when it is absent."""
+        """Return the value of one sample; 0.0 if it is absent."""
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         for line in httpx.get(
             self.base_url + "/metrics", timeout=PATIENCE_SECS, trust_env=False, verify=False
@@ -160,7 +160,7 @@ class ServerProcess:
         return 0.0
 
     def longer_stalls(self) -> dict[float, float]:
-        """How many stalls of the loop were longer than each bucket's bound, in seconds; all of one scrape."""
+        """Return how many stalls of the loop were longer than each bucket's bound, in seconds, from one scrape."""
         text = httpx.get(self.base_url + "/metrics", timeout=PATIENCE_SECS, trust_env=False, verify=False).text
         counts = {
             float(bound): float(count)
@@ -169,14 +169,14 @@ class ServerProcess:
         return {bound: counts[math.inf] - count for bound, count in counts.items()}
 
     def stop(self, number: signal.Signals = signal.SIGTERM, secs: float = 30.0) -> int:
-        """Signal and wait; returns the exit status."""
+        """Send a signal and wait; return the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(secs)
 
     def records(self) -> list[dict[str, Any]]:
-        """The log, every line of which must be JSON."""
+        """Return the log records; every line must be JSON."""
         return [json.loads(line) for line in self.log_path.read_text().splitlines() if line.strip()]
 
     def tail(self) -> str:

@@ -1,4 +1,4 @@
-"""Servers that ask each other in memory: each a `World` with keys, joined by a network that can be bent."""
+"""Servers that send each other requests in memory: each is a `World` with keys, joined by a network that a test can distort."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ PING = "/federation/v1/ping"
 
 
 class Network:
-    """Which server is reached under which authority. `bend` may change what is sent; None: it is lost."""
+    """authority -> server. `bend` may change a request; None: it is lost."""
 
     def __init__(self) -> None:
         self.servers: dict[str, ServerWorld] = {}
         self.bend: Callable[[Request], Request | None] = lambda request: request
         self.bend_answer: Callable[[Response], Response] = lambda answer: answer
         self.fetched: list[str] = []
-        self.last: ServerWorld | None = None  # that has answered
+        self.last: ServerWorld | None = None  # the server that answered last
 
     def send(self, server: str, authority: str, request: Request) -> Response:
         bent = self.bend(request)
@@ -66,14 +66,14 @@ class ServerWorld(World):
         self.use_key("1", SigningKey(name.encode().ljust(32)[:32]))
 
     def use_key(self, key_id: str, key: SigningKey) -> None:
-        """Sign with this key from now on; the one before vouches for it."""
+        """Sign with this key from now on; the earlier one vouches for it."""
         if self.service.signer is not None:
             self.service.retired_signers = (self.service.signer,)
         self.service.signer = EventSigner(self.name, key_id, key)
         self.record_key()
 
     def record_key(self) -> None:
-        """As the runtime does each hour."""
+        """Record the key, as the runtime does each hour."""
         signer = self.service.signer
         assert signer is not None
         not_after = self.wall_ms + OVERLAP_MS
@@ -120,7 +120,7 @@ class ServerWorld(World):
     def signed(
         self, method: str, target: str, body: bytes = b"", *, authority: str, created: int | None = None, nonce: str | None = None
     ) -> tuple[Request, bytes]:  # fmt: skip
-        """A request as this server signs it, and its signature."""
+        """Return a request signed by this server, and its signature."""
         assert self.service.signer is not None
         headers, signature = sign_request(
             method, target, authority, body, signer=self.service.signer,
@@ -134,7 +134,7 @@ class ServerWorld(World):
         ), signature  # fmt: skip
 
     def ask_server(self, server: str, method: str, target: str, body: bytes = b"") -> PeerAnswer:
-        """Raises PeerUnavailable."""
+        """Send a request to another server. Raises PeerUnavailable."""
         answer = self.perform(AskPeer(server=server, method=method, target=target, body=body))
         assert isinstance(answer, PeerAnswer)
         return answer
@@ -147,7 +147,7 @@ def failure(world: ServerWorld, server: str = "b.example", target: str = PING) -
 
 
 def refusal(world: ServerWorld, request: Request) -> tuple[int, str, str | None]:
-    """Status, code and signature fault of the answer."""
+    """Return the status, code and signature fault of the answer."""
     answer = world.run(request)
     assert isinstance(answer, Response)
     body = decoded(answer)

@@ -1,4 +1,4 @@
-"""A PostgreSQL whose standby is behind when it is promoted: what was committed since `fall_behind` is gone then."""
+"""A PostgreSQL whose standby lags when it is promoted: commits since `fall_behind` are lost."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.waiting import wait_until
 
 
 class StalePostgres(EmbeddedPostgres):
-    """A copy of the data directory is the standby. `promote` starts it in the primary's place: a real promotion, a new timeline."""
+    """Its standby is a copy of the data directory. `promote` starts it in the primary's place: a real promotion, a new timeline."""
 
     def _job(self) -> Job:
         job = super()._job()
         return msgspec.structs.replace(job, argv=[*job.argv, "-c", "wal_level=replica"])
 
     def fall_behind(self) -> None:
-        """From here on the standby gets nothing. The primary goes on."""
+        """Copy the primary to the standby, which gets nothing more from here on; the primary goes on."""
         self._end_guard(b"stop")
         shutil.copytree(self._directory, self._standby, copy_function=shutil.copy2)
         for directory, names, files in os.walk(self._standby):
@@ -33,8 +33,10 @@ class StalePostgres(EmbeddedPostgres):
         self._launch()
 
     def promote(self, *, timeline: bool = True) -> None:
-        """The primary dies, and the standby takes its place. Without `timeline` the copy is merely put in its place, as a
-        snapshot of the disk would be."""
+        """Kill the primary and start the standby in its place.
+
+        Without `timeline` the copy merely replaces the primary's files, as a snapshot of the disk does.
+        """
         self._end_guard(b"kill")
         shutil.rmtree(self._directory)
         self._standby.rename(self._directory)
@@ -43,7 +45,7 @@ class StalePostgres(EmbeddedPostgres):
             standby.touch()
             give(standby, self._directory)
         self._launch()
-        if timeline and self.pid is not None:  # it answers reads by now
+        if timeline and self.pid is not None:  # it answers reads already
             promote = self._directory / "promote"
             promote.touch()
             give(promote, self._directory)
@@ -56,6 +58,6 @@ class StalePostgres(EmbeddedPostgres):
 
 
 def give(path: str | os.PathLike[str], like: str | os.PathLike[str]) -> None:
-    """To the account that owns `like`."""
+    """Give a file to the account that owns `like`."""
     owner = os.stat(like)
     os.chown(path, owner.st_uid, owner.st_gid)

@@ -1,4 +1,4 @@
-"""A PostgreSQL with a streaming standby, made by pg_basebackup from the embedded programs."""
+"""A PostgreSQL with a streaming standby, which pg_basebackup of the embedded programs creates."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ STANDBY = "standby1"
 
 
 class PrimaryPostgres(EmbeddedPostgres):
-    """Standbys can follow it."""
+    """A PostgreSQL that standbys can follow."""
 
     def __init__(self, data_dir: Path, *, fsync: bool = False) -> None:
         super().__init__(data_dir, fsync=fsync, settings=REPLICATION)
 
     def make_synchronous(self) -> None:
-        """From now on a commit is acknowledged when the standby has it on disk."""
+        """Acknowledge commits only when the standby has them on disk, from now on."""
         self._set("synchronous_standby_names", STANDBY)
 
     def return_alone(self) -> None:
-        """Start again after a kill, and take writes without waiting for anybody: the former primary that nobody has fenced."""
+        """Start again after a kill and accept writes without a standby, as a former primary that nobody has fenced."""
         self._set("synchronous_standby_names", "")
         self.restart_after_exit()
 
@@ -63,7 +63,7 @@ class StandbyPostgres(EmbeddedPostgres):
         self._save_password(self._password)
 
     def follow(self, primary: EmbeddedPostgres) -> None:
-        """Follow another primary than before."""
+        """Follow another primary."""
         host = primary.url.partition("@")[2].partition("/")[0]
         address, _, port = host.partition(":")
         (self._directory / "postgresql.auto.conf").write_text(
@@ -73,7 +73,7 @@ class StandbyPostgres(EmbeddedPostgres):
         self.restart()
 
     def promote(self) -> None:
-        """Make it a primary, on a timeline of its own."""
+        """Promote it to a primary, on its own timeline."""
         assert self.pid is not None
         promote = self._directory / "promote"
         promote.touch()
@@ -82,9 +82,9 @@ class StandbyPostgres(EmbeddedPostgres):
         wait_until(lambda: not (self._directory / "standby.signal").exists(), what="the promotion")
 
     def pause(self) -> None:
-        """Let it receive and answer nothing more, until `resume`."""
+        """Stop all its processes, so that it receives and answers nothing until `resume`."""
         assert self.pid is not None
-        os.kill(self.pid, signal.SIGSTOP)  # first: it waits for no child any more, so that none of them is gone
+        os.kill(self.pid, signal.SIGSTOP)  # the parent first: then it reaps no child, and all of them can be signalled
         for pid in self._children():
             os.kill(pid, signal.SIGSTOP)
 
@@ -102,7 +102,7 @@ class StandbyPostgres(EmbeddedPostgres):
 
 
 def both(*servers: EmbeddedPostgres) -> str:
-    """The URL that names the servers and wants the one that takes writes."""
+    """Return a URL that names both servers and selects the one that accepts writes."""
     first = servers[0].url
     user, _, rest = first.rpartition("@")
     database = rest.partition("/")[2]

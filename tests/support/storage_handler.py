@@ -1,4 +1,4 @@
-"""A storage handler that remembers what it hears."""
+"""A storage handler that records its calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from openguild_runtime.storage.base import StorageHandler
 
 
 class HeardFromStorage(StorageHandler):
-    """What a store has told, by kind."""
+    """The notifications of a store, by kind."""
 
     def __init__(self) -> None:
         self.records: list[ControlRecord] = []

@@ -1,4 +1,4 @@
-"""A program in a pseudo terminal: what a person sees, and the keys that they press."""
+"""A program in a pseudo terminal: its screen, and keys to press."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from types import TracebackType
 
 from tests.support.waiting import PATIENCE_SECS
 
-# the terminal controls a session of its own, so that Ctrl-C is a signal
+# the terminal controls its own session, so that Ctrl-C becomes a signal
 WITH_TERMINAL = """
 import fcntl, os, sys, termios
 os.setsid()
@@ -27,7 +27,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """`screen` is all that was written, with its control sequences. The program is ended with the terminal."""
+    """`screen`: all output, with its control sequences. The program ends with the terminal."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Terminal:
         )  # fmt: skip
 
     def read_until(self, text: str, secs: float = PATIENCE_SECS) -> str:
-        """Read until the screen has `text` and return what was read."""
+        """Read until the new output contains `text`; return that output."""
         begin, deadline = len(self.screen), time.monotonic() + secs
         while text not in self.screen[begin:]:
             left = deadline - time.monotonic()
@@ -61,11 +61,11 @@ class Terminal:
         return self.screen[begin:]
 
     def press(self, keys: str) -> None:
-        """Type."""
+        """Type keys."""
         os.write(self._ours, keys.encode())
 
     def wait(self, secs: float = PATIENCE_SECS) -> int:
-        """Return the exit status, once what the program wrote was read."""
+        """Read the remaining output and return the exit status."""
         deadline = time.monotonic() + secs
         while True:
             while select.select([self._ours], [], [], 0.02)[0]:
@@ -77,7 +77,7 @@ class Terminal:
 
     @property
     def is_as_before(self) -> bool:
-        """Whether the terminal's settings are those from before the program."""
+        """Return whether the terminal's settings are those from before the program."""
         return termios.tcgetattr(self._theirs) == self.before
 
     def __enter__(self) -> Terminal:

@@ -1,4 +1,4 @@
-"""A connection in a test: bytes in, events and bytes out, any way of cutting the bytes; a clock that stands still."""
+"""A connection in a test: bytes in, events and bytes out, any split of the bytes, and a fixed clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HANDSHAKE = (
 
 
 def fixed_bytes(count: int) -> bytes:
-    """Randomness that is the same every time."""
+    """Return bytes that are the same on every call."""
     return bytes(range(count))
 
 
@@ -33,7 +33,7 @@ def connection(limits: Limits | None = None, policy: HeaderPolicy | None = None,
 
 
 def drive(conn: ServerConnection, chunks: Iterable[bytes], now: float = 0.0) -> tuple[list[Event], bytes]:
-    """Feed the chunks, answer every request with 200 and accept every upgrade; events and bytes to send."""
+    """Feed the chunks, answer every request with 200 and accept every upgrade. Return the events and the bytes to send."""
     events: list[Event] = []
     sent = bytearray()
     for chunk in chunks:
@@ -52,13 +52,13 @@ def drive(conn: ServerConnection, chunks: Iterable[bytes], now: float = 0.0) -> 
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """`data` in pieces, cut at `places`."""
+    """Return `data` in pieces, split at `places`."""
     ends = sorted({place % (len(data) + 1) for place in places} | {len(data)})
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def masked(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> bytes:
-    """A client's frame."""
+    """Return a client's frame."""
     size = len(payload)
     if size < 126:
         head = bytes((first, 0x80 | size))
@@ -70,7 +70,7 @@ def masked(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> byt
 
 
 def opened(limits: Limits | None = None) -> ServerConnection:
-    """A connection that has become a WebSocket."""
+    """Return a connection that has become a WebSocket."""
     conn = connection(limits)
     drive(conn, [HANDSHAKE])
     assert conn.is_websocket

@@ -1,4 +1,4 @@
-"""Workers' seats within one process, joined by an exchange as a supervisor joins them."""
+"""Workers' slots within one process, joined by an exchange as a supervisor joins them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE_SECS
 
 
 def starting() -> Heartbeat:
-    """A pulse of a worker that takes no connections yet."""
+    """Return the heartbeat of a worker that does not accept connections yet."""
     return Heartbeat(listening=False, changes={})
 
 
@@ -28,9 +28,9 @@ async def workers(
     relay_secs: float = SIBLING_SECS,
     patience_secs: float = PATIENCE_SECS,
 ) -> AsyncIterator[list[WorkerSlot]]:
-    """The seats; what they say is kept in `received`, in the order of its coming.
+    """Yield the slots; `received` has their messages, in order of arrival.
 
-    `relays`: the supervisor does its work. `relay_secs`: its patience with the workers; `patience_secs`: theirs with it.
+    `relays`: the supervisor relays. `relay_secs`: its patience with the workers; `patience_secs`: theirs with it.
     """
     with ExitStack() as ends:
         async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""Operations without an event loop: a service, memory tables, a clock that is set by hand."""
+"""Operations without an event loop: a service, memory tables, a clock that tests set."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class World:
         self.warned: list[WarnOperator] = []
         self._entropy = 0
         self.service = Service.create(settings or Settings(), TokenAuthority(KeyRing(SigningKey(bytes(32)))))
-        for name in rates(self.service.settings):  # wide, so that a test meets only the limit that it sets
+        for name in rates(self.service.settings):  # high limits, so that a test meets only the limit that it sets
             counter = type(getattr(self.service, name))
             setattr(self.service, name, counter(1_000_000 if name in {"user_writes", "user_queries"} else 1_000, 60))
         self.service.sockets = StreamLimiter(100, 10, 50)
@@ -92,7 +92,7 @@ class World:
         before: Callable[[int, Effect[Any]], None] = lambda place, effect: None,
         after: Callable[[int, Effect[Any]], None] = lambda place, effect: None,
     ) -> Response | OpenStream | OpenGateway:
-        """`before` and `after` see each effect; what they raise is thrown into the operation in its place."""
+        """Run an operation. `before` and `after` see each effect; an exception that they raise is thrown into the operation."""
         operation = dispatch(self.context(), request)
         place = 0
         try:
@@ -118,7 +118,7 @@ class World:
         return answer
 
     def user(self, name: str) -> str:
-        """Register and log in; the access token."""
+        """Register and log in; return the access token."""
         assert self.ask("POST", "/users/register", {"username": name, "password": PASSWORD}).status == 201
         answer = self.ask(
             "POST", "/sessions/login", {"identifier": name, "secret": PASSWORD, "device": {"device_id": "d"}}
@@ -127,7 +127,7 @@ class World:
 
 
 def check_described(request: Request, answer: Response | OpenStream | OpenGateway) -> None:
-    """The status and the code of the answer are among those that its route names."""
+    """Check that the route declares the answer's status and code."""
     matched = match(request.method, request.path)
     if isinstance(answer, OpenStream | OpenGateway) or not isinstance(matched, Matched | BadParameter):
         return

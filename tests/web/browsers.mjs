@@ -36,6 +36,11 @@ export async function act(page, text, name) {
   await message(page, text).last().focus();
   await message(page, text).last().getByRole("button", { name, exact: true }).click();
 }
+/** Choose something from the menu that a button opens, such as that of a member. */
+export async function choose(page, button, choice) {
+  await page.getByRole("button", { name: button, exact: true }).click();
+  await page.getByRole("dialog").getByRole("button", { name: choice, exact: true }).click();
+}
 export async function fill(page, label, text, button) {
   const dialog = page.getByRole("dialog");
   if (label) await dialog.getByLabel(label).fill(text);

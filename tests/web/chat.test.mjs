@@ -299,8 +299,8 @@ test("waiting for a guild ends when it comes, is gone, or does not come", async 
     [() => client.tell("guild", { guild_id: "h", name: "H", created_at: "2026-01-01T00:00:00Z", channels: [] }), undefined],
     [() => client.tell("gone", { log: "guild:h", code: "access_lost" }), "The guild is gone again."],
     [() => client.tell("refused", { log: "guild:h", code: "not_found", message: "no" }), "The guild is gone again."],
-    [() => client.tell("status", { state: "ended" }), "The connection has ended before the guild came."],
-    [() => t.mock.timers.tick(30_000), "The guild has not come within 30 seconds. It is listed as soon as it comes."],
+    [() => client.tell("status", { state: "ended" }), "The connection has ended before the guild appeared."],
+    [() => t.mock.timers.tick(30_000), "The guild has not appeared within 30 seconds. It will appear in the list later."],
   ];
   for (const [end, expected] of ends) {
     chat.guilds.delete("h");
@@ -359,7 +359,7 @@ test("a message that was stored in a log that began anew is not on its way, and 
   client.followed(CHANNEL, 1, { epoch: 2, recovered: false });
   await settled();
   assert.deepEqual(chat.outbox.items.map(({ content }) => content), ["not stored"]);
-  const told = "This channel began anew at the server: its newest messages may be missing.";
+  const told = "The server has restored this channel: its newest messages may be missing.";
   assert.deepEqual(failures.map(({ message }) => message), [told]);
   client.followed("channel:d", 1, { epoch: 2, recovered: false });
   await settled();

@@ -1,7 +1,7 @@
 // What people meet on the page, one person in a browser and the others by the client: called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
-import { act, complaints, fill, message, open, PASSWORD, write } from "./browsers.mjs";
+import { act, choose, complaints, fill, message, open, PASSWORD, write } from "./browsers.mjs";
 
 const { API, PAGE } = process.env;
 const [OLGA, GUSTAV] = ["olga", "gustav"].map((name) => name + (process.env.SUFFIX ?? ""));
@@ -74,7 +74,7 @@ try {
   await act(page, "Red ones", "Edit");
   await text.fill("  ");
   await page.keyboard.press("Enter");
-  await alerts.getByText("An edit needs a text. To take the message back, delete it.").waitFor();
+  await alerts.getByText("A message cannot be empty. To remove it, delete it.").waitFor();
   await alerts.getByRole("button", { name: "Dismiss" }).click();
   await text.focus();
   await page.keyboard.press("Escape");
@@ -102,7 +102,7 @@ try {
   await act(page, "Which colour?", "Reply");
   const [question] = (await owner.messages(roses)).messages;
   await owner.redact(roses, question.event_id);
-  await context.getByText("taken back").waitFor();
+  await context.getByText("deleted").waitFor();
   assert.ok(!(await page.content()).includes("Which colour?"));
   await page.keyboard.press("Escape");
 
@@ -136,7 +136,7 @@ try {
   await owner.redact(tulips, (await owner.messages(tulips, { limit: 1, after: 3 })).messages[0].event_id);
   await page.locator("#announcer:empty").waitFor({ state: "attached" });
   await go("tulips");
-  await context.getByText("taken back").waitFor();
+  await context.getByText("deleted").waitFor();
   await page.keyboard.press("Escape");
   await text.fill("on bulbs");
   await go("roses");
@@ -250,7 +250,7 @@ try {
   // the password is changed: other devices are logged out, and a wrong current one is told
   const over = new Promise((resolve) => guest.on("status", ({ state }) => state === "ended" && resolve()));
   async function change(current, next) {
-    await page.getByRole("button", { name: "Password", exact: true }).click();
+    await choose(page, "Account", "Change password");
     await page.getByLabel("Current password").fill(current);
     await fill(page, "New password", next, "Change");
   }
@@ -265,11 +265,11 @@ try {
   await alerts.getByText("new_password must be at least 8 characters long").waitFor();
   await page.route("**/users/@me/password", (route) => route.abort());
   await change("battery staple", "battery staple 2");
-  await alerts.getByText("Give the new one in both fields to find out.").waitFor();
+  await alerts.getByText("Enter the new password in both fields to find out.").waitFor();
 
   // the account is deleted
   async function deleteAccount(password) {
-    await page.getByRole("button", { name: "Delete account" }).click();
+    await choose(page, "Account", "Delete account");
     await fill(page, "Password", password, "Delete for good");
   }
   await deleteAccount("a wrong guess");

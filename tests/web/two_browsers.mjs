@@ -1,6 +1,6 @@
 // Two people in two browsers: they meet by an invite, chat, and the server restarts between them. Called by test_page.py.
 import assert from "node:assert/strict";
-import { act, complaints, fill, message, open, PASSWORD, register, write } from "./browsers.mjs";
+import { act, choose, complaints, fill, message, open, PASSWORD, register, write } from "./browsers.mjs";
 
 const { PAGE, CONTROL, SCREENSHOTS } = process.env;
 const [ALICE, BOB] = ["alice", "bob"].map((name) => name + (process.env.SUFFIX ?? ""));
@@ -55,7 +55,7 @@ try {
   assert.equal(await message(two, "Hello Bob").getByRole("button", { name: "Clear reactions" }).count(), 0, "bob is no moderator");
   await act(one, "Hello Bob", "Clear reactions");
   await one.getByLabel("Reactions", { exact: true }).and(one.locator("select")).selectOption({ label: "rude 1" });
-  await fill(one, "Reason, if you like", "a test", "Clear");
+  await fill(one, "Reason (optional)", "a test", "Clear");
   await message(two, "Hello Bob").getByRole("button", { name: "rude 1" }).waitFor({ state: "detached" });
   await message(two, "Hello Bob").getByRole("button", { name: "🎉 2" }).waitFor();
   await two.mouse.move(0, 0);
@@ -119,8 +119,8 @@ try {
   await one.reload();
   await one.getByRole("button", { name: "# recipes" }).click();
   await act(one, "Once more", "Delete");
-  await fill(one, "Reason, if you like", "", "Delete");
-  await message(two, "This message was taken back.").waitFor();
+  await fill(one, "Reason (optional)", "", "Delete");
+  await message(two, "This message was deleted.").waitFor();
   assert.ok(!(await two.content()).includes("Once more"));
 
   // a telephone
@@ -136,20 +136,31 @@ try {
   assert.deepEqual([scrollWidth, scrollHeight], [390, 780], "nothing is cut off, and the page itself does not scroll");
 
   // a time-out, and its end
-  await one.getByRole("button", { name: `Time out ${BOB}` }).click();
+  await choose(one, `Manage ${BOB}`, "Time out");
   await fill(one, "Minutes", "90", "Time out");
   await one.locator(`.member[data-user="${BOB}"] .role`, { hasText: "timed out" }).waitFor();
   const role = two.locator(`.member[data-user="${BOB}"] .role`); // out of sight on a telephone
   await role.filter({ hasText: "timed out" }).waitFor({ state: "attached" });
   await two.getByText("You are timed out until").waitFor();
   await shot(two, "phone-timed-out");
-  await one.getByRole("button", { name: `Let write ${BOB}` }).click();
+  await choose(one, `Manage ${BOB}`, "End time-out");
   await two.getByText("You are timed out until").waitFor({ state: "detached" });
   await role.filter({ hasText: /^member$/ }).waitFor({ state: "attached" });
-  await one.getByRole("button", { name: `Time out ${BOB}` }).waitFor();
+  await one.locator(`.member[data-user="${BOB}"] .role`, { hasText: /^member$/ }).waitFor();
+
+  // another role, and back
+  await choose(one, `Manage ${BOB}`, "Change role");
+  await one.getByRole("dialog").getByLabel("Role").selectOption("moderator");
+  await shot(one, "role");
+  await fill(one, null, null, "Change");
+  await role.filter({ hasText: "moderator" }).waitFor({ state: "attached" });
+  await choose(one, `Manage ${BOB}`, "Change role");
+  await one.getByRole("dialog").getByLabel("Role").selectOption("member");
+  await fill(one, null, null, "Change");
+  await role.filter({ hasText: /^member$/ }).waitFor({ state: "attached" });
 
   // a ban, and its end
-  await one.getByRole("button", { name: `Ban ${BOB}` }).click();
+  await choose(one, `Manage ${BOB}`, "Ban");
   await fill(one, "Reason, which all members can read", "too <i>loud</i>", "Ban");
   await two.getByText("Create a guild, or join one by an invite.").waitFor();
   await two.goto(link);
@@ -166,8 +177,28 @@ try {
   await fill(two, null, null, "Join");
   await message(two, "Hello Bob").first().waitFor();
 
+  // the guild and its channels change, and one channel goes
+  await choose(one, "Manage", "Rename guild");
+  await fill(one, "Name", "Tea house", "Rename");
+  await two.locator("#channels .item", { hasText: "Tea house" }).waitFor({ state: "attached" }); // out of sight on a telephone
+  await choose(one, "Manage", "Rename guild");
+  await fill(one, "Name", "Tea room", "Rename");
+  await one.getByRole("button", { name: "# recipes" }).click();
+  await one.getByRole("heading", { name: "#recipes" }).waitFor();
+  await choose(one, "Manage channel", "Change name and topic");
+  await one.getByRole("dialog").getByLabel("Topic").fill("Cakes & more");
+  await fill(one, "Name", "baking", "Change");
+  await one.getByRole("heading", { name: "#baking" }).waitFor();
+  await one.getByText("Cakes & more").waitFor();
+  const gone = two.locator("#channels .item", { hasText: "# baking" });
+  await gone.waitFor({ state: "attached" });
+  await choose(one, "Manage channel", "Delete channel");
+  await fill(one, null, null, "Delete channel");
+  await gone.waitFor({ state: "detached" });
+  await one.getByRole("heading", { name: "#baking" }).waitFor({ state: "detached" });
+
   // the end of a membership
-  await one.getByRole("button", { name: `Remove ${BOB}` }).click();
+  await choose(one, `Manage ${BOB}`, "Remove");
   await fill(one, null, null, "Remove");
   await two.getByText("Create a guild, or join one by an invite.").waitFor();
   await one.getByRole("button", { name: "Log out" }).click();

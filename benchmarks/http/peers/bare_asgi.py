@@ -1,4 +1,4 @@
-"""The least that answers `/version` under uvicorn: an ASGI function, no routing, no access log."""
+"""A minimal server of `/version` under uvicorn: an ASGI function without routing or access log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ START = {
 async def app(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Answer every request alike."""
+    """Respond to every request in the same way."""
     if scope["type"] == "lifespan":
         while True:
             message = await receive()

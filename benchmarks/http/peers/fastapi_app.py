@@ -1,8 +1,8 @@
-"""The same service as one would write it with FastAPI and asyncpg: the paths, bodies and statements of a chat, no more.
+"""A plain chat service with FastAPI and asyncpg, with the paths and bodies of the jobs.
 
 It checks token, membership and bodies, stores each post in a transaction under the row lock of its channel, and hashes
-passwords as OpenGuild does. It has no rate limits, request ids, security headers, metrics, idempotency, signatures, fan-out or
-index. Uvicorn writes its access log. `DATABASE_URL` names its database.
+passwords as OpenGuild does. It has no rate limits, request IDs, security headers, metrics, idempotency, signatures, fan-out or
+index. Uvicorn writes its access log. `DATABASE_URL` is its database.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def sign(claims: dict[str, Any]) -> str:
 
 
 async def caller(authorization: Annotated[str, Header()] = "") -> dict[str, Any]:
-    """Return the claims of the token."""
+    """Return the claims of the token. Raises HTTPException 401 for an invalid one."""
     body, _, signature = authorization.removeprefix("Bearer ").partition(".")
     if not hmac.compare_digest(signature, hmac.new(KEY, body.encode(), hashlib.sha256).hexdigest()):
         raise HTTPException(401)

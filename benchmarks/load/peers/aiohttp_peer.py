@@ -1,4 +1,4 @@
-"""aiohttp's WebSocketResponse on uvloop: a send to each in turn."""
+"""aiohttp's WebSocketResponse on uvloop, with a send for each subscriber in turn."""
 
 import asyncio
 

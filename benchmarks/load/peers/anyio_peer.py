@@ -1,4 +1,4 @@
-"""The naive way: a task and a memory stream for each subscriber, anyio on uvloop, wsproto for the frames."""
+"""The simple way: a task and a memory stream for each subscriber, with anyio on uvloop, and wsproto for the frames."""
 
 from __future__ import annotations
 

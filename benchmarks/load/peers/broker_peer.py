@@ -1,6 +1,6 @@
-"""Servers that are no Python: nchan in nginx, mosquitto and nats-server, each with a listener for WebSocket and a publisher here.
+"""Servers not written in Python: nchan in nginx, mosquitto and nats-server, each with a WebSocket listener.
 
-`python broker_peer.py nchan|mosquitto|nats`. The CPU is that of the server's processes.
+`python broker_peer.py nchan|mosquitto|nats` runs one, and publishes to it. The CPU is that of the server's processes.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ NATS = 'listen: "127.0.0.1:{inner}"\nwebsocket {{ listen: "127.0.0.1:{port}", no
 
 
 def free_port() -> int:
-    """Of all addresses: mosquitto wants all of them, also while ended connections of the peer before still hold many ports."""
+    """Return a port that is free on all addresses, as mosquitto needs it, even if a former peer's ports are in TIME_WAIT."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
 
 class Publisher:
-    """A connection over which messages are published: `wrap` makes the bytes of one."""
+    """A connection to publish messages. `wrap` returns the bytes that publish one."""
 
     def __init__(self, port: int, hello: bytes, wrap: Callable[[bytes], bytes], *, answered: bool) -> None:
         self._socket = connected(port)
@@ -66,7 +66,7 @@ class Publisher:
 
 
 def connected(port: int) -> socket.socket:
-    """Connect, as soon as the server listens."""
+    """Connect as soon as the server listens."""
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -84,9 +84,9 @@ def mqtt_publish(data: bytes) -> bytes:
 
 
 def start(kind: str, directory: Path) -> tuple[list[str], int, Callable[[], Publisher]]:
-    """Write the configuration; the command, the port of the subscribers, and what makes the publisher."""
+    """Write the configuration. Return the command, the subscribers' port, and a function that creates the publisher."""
     port, inner, configuration = free_port(), free_port(), directory / "configuration"
-    user = "user root" if os.geteuid() == 0 else ""  # with another one the kernel would forget `end_with_parent`
+    user = "user root" if os.geteuid() == 0 else ""  # a change of user would undo `end_with_parent`
     match kind:
         case "nchan":
             user += ";" if user else ""
@@ -114,13 +114,13 @@ def start(kind: str, directory: Path) -> tuple[list[str], int, Callable[[], Publ
 
 
 def family_cpu_secs(pid: int) -> float:
-    """CPU of a process and its children."""
+    """Return the CPU seconds of a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return sum(time.clock_gettime(~int(each) << 3 | 2) for each in (pid, *children))
 
 
 def settled_cpu_secs(pid: int) -> float:
-    """CPU when the server has nothing left to do."""
+    """Wait until the server is idle, and return its CPU seconds."""
     spent = family_cpu_secs(pid)
     while True:
         time.sleep(0.2)
@@ -131,12 +131,12 @@ def settled_cpu_secs(pid: int) -> float:
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process when its parent is killed, as the benchmark does at the end: prctl(PR_SET_PDEATHSIG)."""
+    """Have the kernel end this process when its parent is killed: prctl(PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # by way of `finally`
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # runs `finally`
     with tempfile.TemporaryDirectory() as name:
         command, port, make = start(sys.argv[1], Path(name))
         server = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What every Python peer shares: the control line, the message, and the count of CPU."""
+"""Parts shared by the Python peers: the commands, the message, and the count of CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 
 def message(size: int) -> bytes:
-    """`size` bytes of JSON that begin with the moment they were made."""
+    """Return `size` bytes of JSON that begin with the current monotonic time in nanoseconds."""
     head = b'{"t":%020d,"p":"' % time.monotonic_ns()
     return head + b"x" * (size - len(head) - 2) + b'"}'
 
@@ -22,7 +22,7 @@ def cpu_secs() -> float:
 
 
 async def control(port: int, publish: Callable[[bytes], None], flushed: Callable[[], Awaitable[None]]) -> None:
-    """Say "ready", then obey `go RATE COUNT BURST SIZE`: publish, wait until everything is with the kernel, report."""
+    """Print "ready", then perform `go RATE COUNT BURST SIZE`: publish, wait until the kernel has all bytes, report."""
     sys.stdout.write(f"ready {port}\n")
     sys.stdout.flush()
     loop = asyncio.get_running_loop()
@@ -42,5 +42,5 @@ async def control(port: int, publish: Callable[[bytes], None], flushed: Callable
 
 
 async def nothing() -> None:
-    """Where the library gives no way to know that its buffers are empty: the loop has had a turn."""
+    """Wait for one turn of the loop, for libraries that do not tell when their buffers are empty."""
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""OpenGuild's fan-out path alone: the whole server with memory storage, events released straight into its streams."""
+"""OpenGuild's fan-out path alone: a server with memory storage, with events published directly into its streams."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def main(port: int) -> None:
         hub = server.replica.replica.hub
 
         def publish(payload: bytes) -> None:
-            """To every channel that somebody listens to: one, or thousands."""
+            """Publish to every channel with subscribers."""
             for stream in list(hub._rings):
                 if not stream.startswith("user:"):
                     server.replica.replica.release(stream, hub.head(stream) + 1, payload)
@@ -45,7 +45,7 @@ async def main(port: int) -> None:
 
         async def flushed() -> None:
             while server.replica.busy:
-                await anyio.sleep(0.005)  # a look in each turn of the loop would be measured with the rest
+                await anyio.sleep(0.005)  # a check in each turn of the loop would be measured too
 
         await control(port, publish, flushed)
         tasks.cancel_scope.cancel()

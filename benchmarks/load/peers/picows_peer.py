@@ -1,4 +1,4 @@
-"""picows on uvloop: frames are sent to each transport in turn."""
+"""picows on uvloop, with a send for each transport in turn."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""uWebSockets under Python: socketify, whose topics fan out in C++."""
+"""socketify, uWebSockets for Python, whose topics fan out in C++."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = App()
 
 
 def control(port: int) -> None:
-    """Obey stdin on a thread of its own; what is published runs on the loop."""
+    """Perform commands on stdin, on a separate thread. Publishing runs on the loop."""
     print(f"ready {port}", flush=True)
     for line in sys.stdin:
         _, rate, count, burst, size = line.split()

@@ -1,4 +1,4 @@
-"""Starlette's WebSocket under uvicorn on uvloop: a send to each in turn."""
+"""Starlette's WebSocket under uvicorn on uvloop, with a send for each subscriber in turn."""
 
 import asyncio
 import socket

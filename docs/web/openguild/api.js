@@ -1,6 +1,6 @@
 /**
- * Typed methods for the routes of docs/api.md. All reject with ApiError, OutcomeUnknown and ConnectionEnded. Reads are repeated,
- * and so is what creates or may be done twice: each attempt has the same key (PROTOCOL 3.8).
+ * Typed methods for the routes of docs/api.md. All reject with ApiError, OutcomeUnknown or ConnectionEnded. Reads and idempotent
+ * changes are retried. So are requests that create something: each attempt has the same key (PROTOCOL 3.8).
  */
 
 import { ApiError } from "./errors.js";
@@ -18,7 +18,10 @@ import { encodeSegment as id } from "./texts.js";
 /** @typedef {import("./http.js").Answer} Answer */
 /** @typedef {import("./http.js").RequestOptions} RequestOptions */
 
-/** The code of an invite: the end of a link such as `https://chat.example.org/#invite=CODE`, or all of it. @param {string} invite */
+/**
+ * Return the code of an invite, given as a link such as `https://chat.example.org/#invite=CODE` or as the code alone.
+ * @param {string} invite
+ */
 export function inviteCode(invite) {
   if (typeof invite !== "string") throw new ApiError(400, "validation_error", "an invite is a code or a link, as a text");
   return /[#?&]invite=([^&#\s]+)/.exec(invite)?.[1] ?? invite.trim();
@@ -30,7 +33,7 @@ export class Api {
    * Send a request to a route and return its status, headers and JSON.
    * @abstract
    * @param {string} _method
-   * @param {string} _path behind `/client/v1`
+   * @param {string} _path after `/client/v1`
    * @param {RequestOptions} [_options]
    * @returns {Promise<Answer>}
    */
@@ -64,7 +67,7 @@ export class Api {
   }
 
   /**
-   * The same with the place of the log that the first page names (PROTOCOL 7.9.5), where it names one.
+   * Return all items of a list, and the head of the log that the first page names (PROTOCOL 7.9.5); 0 if it names none.
    * @param {string} path
    * @param {RequestOptions["query"]} [query]
    * @returns {Promise<{items: any[], head: number}>}
@@ -91,7 +94,7 @@ export class Api {
     return this.#get("/users/me");
   }
 
-  /** An empty name: the username is shown. @param {string} name */
+  /** Set the display name; with an empty one, the username is shown. @param {string} name */
   setDisplayName(name) {
     return this.#change("PATCH", "/users/@me", { display_name: name });
   }
@@ -171,7 +174,7 @@ export class Api {
   }
 
   /**
-   * Ban a user, as a moderator, and remove them if they are a member; a ban that there is stays as it is. Until it ends their
+   * Ban a user, as a moderator, and remove them if they are a member. An existing ban stays as it is. While the ban lasts, their
    * `acceptInvite` rejects with the code `banned`.
    * @param {string} guildId
    * @param {string} userId
@@ -182,18 +185,23 @@ export class Api {
     return (await this.request("PUT", `/guilds/${id(guildId)}/bans/${id(userId)}`, { query: { reason }, repeatable: true })).body;
   }
 
-  /** End a ban: the user may join again. @param {string} guildId @param {string} userId @param {{reason?: string | undefined}} [options] */
+  /**
+   * Lift a ban, so that the user may join again.
+   * @param {string} guildId
+   * @param {string} userId
+   * @param {{reason?: string | undefined}} [options]
+   */
   async unbanMember(guildId, userId, { reason } = {}) {
     return (await this.request("DELETE", `/guilds/${id(guildId)}/bans/${id(userId)}`, { query: { reason } })).body;
   }
 
-  /** The bans of a guild, oldest first, for moderators. @param {string} guildId @returns {Promise<Ban[]>} */
+  /** Return the bans of a guild, oldest first, for moderators. @param {string} guildId @returns {Promise<Ban[]>} */
   bans(guildId) {
     return this.list(`/guilds/${id(guildId)}/bans`);
   }
 
   /**
-   * Let a member only read for `secs`, as a moderator, in place of a time-out that they have already.
+   * Time a member out, as a moderator: for `secs` seconds they may only read. It replaces an earlier time-out.
    * @param {string} guildId
    * @param {string} userId
    * @param {number} secs
@@ -205,7 +213,12 @@ export class Api {
     return (await this.request("PUT", path, { query: { reason }, body: { secs }, repeatable: true })).body;
   }
 
-  /** End a member's time-out before its time. @param {string} guildId @param {string} userId @param {{reason?: string | undefined}} [options] */
+  /**
+   * End a member's time-out early.
+   * @param {string} guildId
+   * @param {string} userId
+   * @param {{reason?: string | undefined}} [options]
+   */
   async endTimeout(guildId, userId, { reason } = {}) {
     return (await this.request("DELETE", `/guilds/${id(guildId)}/members/${id(userId)}/timeout`, { query: { reason } })).body;
   }
@@ -225,7 +238,7 @@ export class Api {
     return await this.#get(`/invites/${id(inviteCode(invite))}`);
   }
 
-  /** Join the guild; a member keeps their role. @param {string} invite a code or a link @returns {Promise<Member>} */
+  /** Join the guild; members keep their role. @param {string} invite a code or a link @returns {Promise<Member>} */
   async acceptInvite(invite) {
     return await this.#create(`/invites/${id(inviteCode(invite))}/accept`);
   }
@@ -238,8 +251,8 @@ export class Api {
   // --- messages ------------------------------------------------------------------------------------------
 
   /**
-   * Return a page of messages as they are now, oldest first: the newest ones, or by one bound, a sequence.
-   * Follow the log behind its `head` and fold what comes: `foldMessages`.
+   * Return a page of messages in their current state, oldest first: the newest ones, or those that one bound, a sequence, selects.
+   * To keep it current, follow the log after its `head` and fold the events with `foldMessages`.
    * @param {string} channelId
    * @param {{before?: number, after?: number, around?: number, limit?: number}} [bounds]
    * @returns {Promise<import("./types.js").MessagePage>}
@@ -254,12 +267,17 @@ export class Api {
     return this.#get(`/channels/${id(channelId)}/messages/${id(eventId)}`);
   }
 
-  /** The texts that a message had, oldest first. @param {string} channelId @param {string} eventId @returns {Promise<import("./types.js").TextVersion[]>} */
+  /**
+   * Return the texts that a message has had, oldest first.
+   * @param {string} channelId
+   * @param {string} eventId
+   * @returns {Promise<import("./types.js").TextVersion[]>}
+   */
   versions(channelId, eventId) {
     return this.#get(`/channels/${id(channelId)}/messages/${id(eventId)}/versions`);
   }
 
-  /** The newest pin first. @param {string} channelId @returns {Promise<Message[]>} */
+  /** Return the pinned messages, the newest pin first. @param {string} channelId @returns {Promise<Message[]>} */
   pins(channelId) {
     return this.list(`/channels/${id(channelId)}/pins`);
   }
@@ -276,7 +294,7 @@ export class Api {
   }
 
   /**
-   * A page of a log, oldest first (PROTOCOL 7.6, 7.9.1).
+   * Return a page of a log, oldest first (PROTOCOL 7.6, 7.9.1).
    * @param {string} log `channel:<id>`, `guild:<id>` or `user:<own id>`
    * @param {{since?: number, epoch?: number, before?: number, limit?: number}} [bounds]
    * @returns {Promise<{sequence: number, event: import("./types.js").CanonicalEvent}[]>}
@@ -287,12 +305,12 @@ export class Api {
     return this.#get(path, bounds);
   }
 
-  // --- what concerns oneself -----------------------------------------------------------------------------
+  // --- the caller's own account --------------------------------------------------------------------------
 
   /**
-   * Change the password; all other devices are logged out. Rejects with ApiError `wrong_password` where `current` is not the password.
-   * It is sent once. After OutcomeUnknown call it with `next` for both: it resolves where the change was made, else rejects with
-   * `wrong_password`.
+   * Change the password; all other devices are logged out. Rejects with ApiError `wrong_password` if `current` is not the password.
+   * The request is not retried. After OutcomeUnknown call it with `next` for both: it resolves if the change was made, else rejects
+   * with `wrong_password`.
    * @param {string} current
    * @param {string} next
    */
@@ -301,8 +319,9 @@ export class Api {
   }
 
   /**
-   * Delete the account for good. Rejects with ApiError `wrong_password`, or `last_owner` where a guild has no other owner; its `details` name
-   * these guilds. It is sent once. After OutcomeUnknown call it again: that the session has ended says that it is deleted.
+   * Delete the account for good. Rejects with ApiError `wrong_password`, or `last_owner` if guilds have no other owner; its
+   * `details` name them. The request is not retried. After OutcomeUnknown call it again: if the session has ended, the account is
+   * deleted.
    * @param {string} password
    */
   async deleteAccount(password) {
@@ -314,7 +333,11 @@ export class Api {
     return this.list("/channels/unread");
   }
 
-  /** The messages that mention oneself, newest first. @param {{unread?: boolean}} [which] @returns {Promise<import("./types.js").Mention[]>} */
+  /**
+   * Return the messages that mention the caller, newest first.
+   * @param {{unread?: boolean}} [which]
+   * @returns {Promise<import("./types.js").Mention[]>}
+   */
   inbox(which = {}) {
     return this.list("/inbox", which);
   }

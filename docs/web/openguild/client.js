@@ -1,4 +1,4 @@
-/** The client: a session, the routes, and one gateway socket for everything else. */
+/** The client: a session, the HTTP routes, and one gateway socket for everything else. */
 
 import { Actions } from "./actions.js";
 import { ApiError, ConnectionEnded, isTemporary, OpenGuildError } from "./errors.js";
@@ -28,21 +28,21 @@ import { signalOf } from "./told.js";
 
 /**
  * @typedef {object} ClientOptions
- * @property {import("./gateway.js").SocketClass} [WebSocket] where there is no global one, such as that of the package `ws`
+ * @property {import("./gateway.js").SocketClass} [WebSocket] if there is no global one; the class of the package `ws`, for example
  * @property {typeof fetch} [fetch]
- * @property {string} [deviceId] keep it to be the same device after a restart; a login ends the device's former session
- * @property {number} [retryMs] how long requests and commands are retried; 60 s
- * @property {import("./gateway.js").Clock} [clock] of the gateway, for tests
+ * @property {string} [deviceId] keep it to remain the same device after a restart; a login ends the device's earlier session
+ * @property {number} [retryMs] how long requests and commands are retried, in milliseconds; 60,000 by default
+ * @property {import("./gateway.js").Clock} [clock] the gateway's clock, for tests
  * @property {() => number} [random]
  */
 
 export class Client extends Actions {
-  /** Of the user, from the first connection on. */
+  /** The user's id, known from the first connection on. */
   userId = "";
   /** @type {Http} */
   #http;
   #newLink;
-  /** What belongs to one session: after another login there is another one. */
+  /** The gateway, read marker and subscriptions of one session; another login replaces them. */
   #link;
   /** @type {SessionKeeper} */
   #session;
@@ -60,7 +60,7 @@ export class Client extends Actions {
   #ready = null;
 
   /**
-   * @param {string} url of the server, such as `https://chat.example.org`
+   * @param {string} url the server's address, such as `https://chat.example.org`
    * @param {ClientOptions} [options]
    */
   constructor(url, { WebSocket, fetch = globalThis.fetch, deviceId, retryMs = 60_000, clock = CLOCK, random = Math.random } = {}) {
@@ -108,15 +108,15 @@ export class Client extends Actions {
     return this.#http.send(method, path, options);
   }
 
-  /** Create an account; its user id. Sent once: after OutcomeUnknown try to log in. @param {string} username @param {string} password */
+  /** Create an account; return its user id. Not retried: after OutcomeUnknown try to log in. @param {string} username @param {string} password */
   async register(username, password) {
     const { body } = await this.request("POST", "/users/register", { body: { username, password }, authorized: false });
     return /** @type {string} */ (body.user_id);
   }
 
   /**
-   * Log in. A session that there is ends, with its gateway and all that waits for it; the gateway opens anew when it is needed.
-   * Logs that are followed again go on from where they were.
+   * Log in. An earlier session ends, with its gateway and all pending calls; the gateway opens again when it is needed.
+   * Logs that are followed again continue where they were, for the same user.
    * @param {string} username
    * @param {string} password
    */
@@ -150,7 +150,7 @@ export class Client extends Actions {
       try {
         await this.request("POST", "/sessions/revoke", { body, authorized: false, repeatable: true });
       } catch (refusal) {
-        if (!(refusal instanceof ApiError) || isTemporary(refusal.status)) throw refusal; // else it had ended
+        if (!(refusal instanceof ApiError) || isTemporary(refusal.status)) throw refusal; // else the session had ended already
       }
       this.#session.forget();
     }
@@ -162,8 +162,8 @@ export class Client extends Actions {
   }
 
   /**
-   * What a later `Client.fromJSON` goes on from: the session, and how far each log was handled: told to listeners, and in a loop when the
-   * next event is taken. Store it when `session` is told, and as often as positions are to be kept.
+   * Return the state for `Client.fromJSON`: the session, and the last handled place of each log. An event is handled after its
+   * listeners, in a loop when the next one is requested. Store it at each `session` event, and whenever positions should be saved.
    * @returns {StoredClient}
    */
   toJSON() {
@@ -173,7 +173,7 @@ export class Client extends Actions {
     return { url: this.url, device_id: this.deviceId, session: this.#session.stored, positions };
   }
 
-  /** Return a client that goes on from what `toJSON` returned, else throw OpenGuildError. @param {StoredClient} stored @param {ClientOptions} [options] */
+  /** Return a client that continues from a result of `toJSON`, else throw OpenGuildError. @param {StoredClient} stored @param {ClientOptions} [options] */
   static fromJSON(stored, options = {}) {
     const places = placesOf(stored);
     const client = new Client(stored.url, { ...options, deviceId: stored.device_id });
@@ -184,12 +184,12 @@ export class Client extends Actions {
 
   // --- the connection ------------------------------------------------------------------------------------
 
-  /** How the gateway stands now. */
+  /** The current state of the gateway. */
   get status() {
     return this.#status;
   }
 
-  /** Open the gateway; resolves when it is open. Also done by everything that needs it. Rejects with ConnectionEnded. */
+  /** Open the gateway and resolve when it is open. Calls that need it do this by themselves. Rejects with ConnectionEnded. */
   async connect() {
     if (!this.isLoggedIn) throw new OpenGuildError("log in first");
     this.#link.gateway.start();
@@ -204,7 +204,7 @@ export class Client extends Actions {
     }));
   }
 
-  /** Connect at once where a connection is waited for, as when the network is back. */
+  /** Connect at once instead of waiting for the next attempt; call it when the network is back. */
   wake() {
     this.#link.gateway.hurry();
   }
@@ -218,7 +218,7 @@ export class Client extends Actions {
   // --- listeners -----------------------------------------------------------------------------------------
 
   /**
-   * Listen; returns what stops it. An unknown name is refused. A listener that throws does not stop others: its error is uncaught.
+   * Add a listener; return its remover. An unknown name throws OpenGuildError. A listener's error is uncaught and stops no other.
    * @template {keyof Told} K
    * @overload
    * @param {K} name
@@ -236,9 +236,9 @@ export class Client extends Actions {
     return this.#listeners.add(name, listener);
   }
 
-  /** What failed behind the caller's back: told to `failure`, else uncaught. @param {unknown} failure @param {AbortSignal} left */
+  /** Tell listeners of `failure` about background work; without any, it is uncaught. @param {unknown} failure @param {AbortSignal} left */
   #failed(failure, left) {
-    if (left.aborted) return; // the caller has given it up
+    if (left.aborted) return; // the session was left, or the client closed
     if (this.#listeners.has("failure")) this.#listeners.tell("failure", failure);
     else queueMicrotask(() => Promise.reject(failure));
   }
@@ -283,12 +283,12 @@ export class Client extends Actions {
     }
   }
 
-  /** Make the choice of how one appears again: it holds with a connection. */
+  /** Set the chosen presence again: the server keeps it only for a connection. */
   #appear() {
     if (this.#presence === null) return;
     const { signal } = this.#link.leaving;
     this.setPresence(this.#presence).catch((failure) => {
-      if (this.#presence === null) this.#failed(failure, signal); // it is refused, else made again with the next one
+      if (this.#presence === null) this.#failed(failure, signal); // refused; else the next connection tries again
     });
   }
 
@@ -307,9 +307,9 @@ export class Client extends Actions {
   // --- logs ----------------------------------------------------------------------------------------------
 
   /**
-   * Follow a log: behind `after` (with its `epoch`), else behind the stored position, else with its newest `tail` events, else from
-   * now on. Its events are told to listeners, each once and in order, across connections; `gone` ends it. A log that is followed goes on,
-   * or moves to a beginning that is given.
+   * Follow a log: after the sequence `after` (of `epoch`), else after the stored position, else with its newest `tail` events, else
+   * from now on. Listeners get its events once and in order, across connections; `gone` ends it. A log that is followed already
+   * continues, or moves to the given beginning.
    * @param {string} log `channel:<id>`, `guild:<id>` or `user:<own id>`
    * @param {Beginning} [beginning]
    */
@@ -317,21 +317,21 @@ export class Client extends Actions {
     this.#link.subscriptions.add(log, beginning);
   }
 
-  /** Whether the events of a log come now, or it is not followed at all. @param {string} log */
+  /** Return false while a log waits for the server's answer to `subscribe`. @param {string} log */
   isFollowed(log) {
     return !this.#link.subscriptions.isAwaited(log);
   }
 
-  /** Follow a log no longer. Safe to repeat. @param {string} log */
+  /** Stop following a log. Safe to repeat. @param {string} log */
   unsubscribe(log) {
     this.#link.subscriptions.remove(log);
     this.#everything?.unfollowed(log);
   }
 
   /**
-   * Iterate over the events of a log, beginning as `subscribe` does. A loop that falls behind takes its time: the rest waits on the
-   * server. Leaving the loop ends the subscription. Throws LogGone (`restarted`: read the log anew), ApiError where the log may not be
-   * followed, ConnectionEnded; ends when this client is closed.
+   * Iterate over the events of a log, beginning as `subscribe` does. If the loop falls behind, the backlog stays on the server.
+   * Leaving the loop ends the subscription. Throws LogGone (`restarted`: read the log again), ApiError if the user may not follow
+   * the log, and ConnectionEnded; ends when this client is closed.
    * @param {string} log
    * @param {Beginning} [beginning]
    * @returns {AsyncGenerator<LogEvent, void, void>}
@@ -341,11 +341,11 @@ export class Client extends Actions {
   }
 
   /**
-   * Follow everything that one may read, now and later: one's own log, those of one's guilds and of their channels. Logs with a
-   * stored position go on from there, others begin now, and new channels at their beginning. Listeners to `guild` are told of each
-   * guild with its channels: also of those joined later, and again where its log began anew. Logs beyond the 1,000 of a socket are
-   * told by `refused` with `limit_reached`. Resolves with the guilds when all is followed; rejects with ConnectionEnded, and
-   * ApiError where a list is refused.
+   * Follow all logs that the user may read, now and later: their own, and those of their guilds and channels. Logs with a stored
+   * position continue there, others begin now, and new channels at their beginning. Listeners to `guild` get each guild with its
+   * channels, including guilds joined later, and again when a guild's log restarts. `refused` with `limit_reached` reports each log
+   * beyond a socket's 1,000. Resolves with the guilds when all is followed; rejects with ConnectionEnded, or ApiError if a list is
+   * refused.
    */
   async followAll() {
     const ready = await this.connect();
@@ -371,7 +371,7 @@ export class Client extends Actions {
   // --- commands ------------------------------------------------------------------------------------------
 
   /**
-   * Send a command over the gateway until it is answered. Every attempt has the same key, so it is carried out once.
+   * Send a command over the gateway; retry until it is answered. All attempts have the same key, so it is carried out once.
    * @override
    * @param {import("./commands.js").Command} command
    * @returns {Promise<any>}
@@ -386,7 +386,7 @@ export class Client extends Actions {
     return await sendUntilAnswered(this.#link.gateway, command, this.#retryMs, this.#random, this.#link.leaving.signal);
   }
 
-  /** Choose how one appears. The choice holds with the connection, and is made again with the next one. @param {import("./types.js").PresenceStatus} status */
+  /** Set the user's presence. It lasts as long as the connection; the client sets it again on the next one. @param {import("./types.js").PresenceStatus} status */
   async setPresence(status) {
     this.#presence = status;
     try {

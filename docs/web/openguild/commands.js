@@ -1,4 +1,4 @@
-/** The commands of a client that are not answered yet, in order, across connections (PROTOCOL 15.9.3). */
+/** A client's unanswered commands, in order, across connections (PROTOCOL 15.9.3). */
 
 import { leavesOpen, OpenGuildError } from "./errors.js";
 import { DATABASE_PATIENCE_MS, MAX_HELD_FRAMES, MAX_PENDING_COMMANDS } from "./policy.js";
@@ -8,7 +8,7 @@ import { isWellFormed } from "./texts.js";
  * @typedef {{type: "post" | "edit" | "redact" | "react" | "read" | "typing", channel_id: string, key?: string, [member: string]: unknown}} Command */
 
 /**
- * The event of a command that is not sent, as the server would refuse it.
+ * Return the `failed` event of a command that is not sent, because the server would refuse it.
  * @param {number} ref
  * @param {string} code
  * @param {string} message
@@ -21,15 +21,16 @@ export class PendingCommands {
   #commands = new Map();
   /** @type {Set<number>} refs, in order */
   #unsent = new Set();
-  /** @type {Set<number>} refs of those that were sent at least once */
+  /** @type {Set<number>} refs of commands that were sent at least once */
   #tried = new Set();
-  /** @type {Set<number>} refs of those that were sent over a connection that has ended */
+  /** @type {Set<number>} refs of commands that were sent over a connection that has ended */
   #lost = new Set();
-  /** @type {number | null} since when the server has answered nothing else than that it has no database */
+  /** @type {number | null} the time of the first of the latest refusals that were all `database_unavailable` */
   #withoutDatabase = null;
 
   /**
-   * Keep a command until it is answered. False: a text in it is not Unicode, and cannot be sent. Throws when too many wait.
+   * Keep a command until it is answered. Return false if a text in it is not valid Unicode and cannot be sent. Throws if too many
+   * wait.
    * @param {number} ref
    * @param {Command} command with its key
    */
@@ -44,7 +45,7 @@ export class PendingCommands {
     return true;
   }
 
-  /** Return what is to be sent now, in order: only so much that the server holds it. */
+  /** Return the commands to send now, in order: at most as many unanswered ones as the server queues. */
   toSend() {
     const frames = [];
     for (const ref of this.#unsent) {
@@ -57,7 +58,7 @@ export class PendingCommands {
   }
 
   /**
-   * A command has its answer. Return false if it was not one that waits for it.
+   * Forget a command that was answered. Return false if no command waits for this answer.
    * @param {number} ref
    */
   answered(ref) {
@@ -69,8 +70,8 @@ export class PendingCommands {
   }
 
   /**
-   * A command was refused. Return whether it may be done all the same: this attempt, or one on an earlier connection. Undefined: it was
-   * none that waits for an answer.
+   * Forget a command that was refused. Return whether this attempt, or one on an earlier connection, may have been carried out all
+   * the same; undefined if no command waits for this answer.
    * @param {number} ref
    * @param {string} code
    * @param {number} now
@@ -83,13 +84,16 @@ export class PendingCommands {
     return mayBeDone;
   }
 
-  /** Whether the server has had no database for so long that another one may do better. @param {number} now */
+  /**
+   * Return whether the server's database has been unavailable for so long that the client should try another server.
+   * @param {number} now
+   */
   wantsAnotherServer(now) {
     return this.#withoutDatabase !== null && now - this.#withoutDatabase >= DATABASE_PATIENCE_MS;
   }
 
   /**
-   * Give a command up. An answer that still comes is not told. Return whether it was ever sent.
+   * Withdraw a command; a late answer is ignored. Return whether it was ever sent.
    * @param {number} ref
    */
   withdraw(ref) {
@@ -100,8 +104,8 @@ export class PendingCommands {
   }
 
   /**
-   * What was sent may not have arrived: all of it is sent again, under its keys. Return the refs of what is not: nobody is writing any
-   * more, and the position that a user has read up to may be a newer one by now.
+   * Mark all commands to be sent again, with the same keys: sent ones may not have arrived. Return the refs of the dropped ones: a
+   * typing signal is stale, and the read position may be newer by now.
    */
   disconnected() {
     const dropped = [...this.#commands.values()].filter(({ type }) => type === "typing" || type === "read").map(({ ref }) => ref);

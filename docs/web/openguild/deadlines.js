@@ -1,4 +1,4 @@
-/** Named points in time, in milliseconds of one monotonic clock. */
+/** Named deadlines, in milliseconds of one monotonic clock. */
 
 /** @typedef {import("./phases.js").Deadline} Deadline */
 
@@ -26,7 +26,7 @@ export class Deadlines {
     for (const name of this.#times.keys()) if (!kept.includes(name)) this.#times.delete(name);
   }
 
-  /** Return the earliest time, Infinity if there is none. */
+  /** Return the earliest time; Infinity if no deadline is set. */
   next() {
     return Math.min(Infinity, ...this.#times.values());
   }

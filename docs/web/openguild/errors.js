@@ -1,6 +1,6 @@
-/** What can go wrong, as classes. Decide by `instanceof` and `code`; messages are for people. */
+/** The errors of this client. Tell them apart by `instanceof` and `code`; messages are for people. */
 
-/** Base of all errors of this client. */
+/** The base class of all errors of this client. */
 export class OpenGuildError extends Error {
   /** @param {string} message */
   constructor(message) {
@@ -9,14 +9,14 @@ export class OpenGuildError extends Error {
   }
 }
 
-/** One member of a request that the server refused.
+/** A member of a request that the server refused.
  * @typedef {{field: string, message: string}} Problem */
 
 /** The server refused a request or a command (PROTOCOL 3.6): nothing was changed. */
 export class ApiError extends OpenGuildError {
   /**
-   * @param {number} status HTTP's status; over the gateway, that of the code
-   * @param {string} code one of docs/api.md's table of errors
+   * @param {number} status the HTTP status; over the gateway, the status of the code
+   * @param {string} code from the table of errors in docs/api.md
    * @param {string} text one sentence for people
    * @param {{retryAfter?: number, requestId?: string, details?: Problem[], mayBeDone?: boolean}} [more]
    */
@@ -26,16 +26,16 @@ export class ApiError extends OpenGuildError {
     this.status = status;
     this.code = code;
     this.text = text;
-    this.retryAfter = retryAfter; // seconds that the server advises to wait, if it does
+    this.retryAfter = retryAfter; // the seconds that the server advises to wait, if any
     this.requestId = requestId;
     this.details = details;
-    this.mayBeDone = mayBeDone; // of one attempt; whoever has no attempt left gets OutcomeUnknown instead
+    this.mayBeDone = mayBeDone; // about one attempt; after the last attempt the caller gets OutcomeUnknown instead
   }
 }
 
 /**
- * There was no answer in time, or one that leaves it open: the server may have carried out the request.
- * What has a `key` can be sent again with it, at any time: it is stored once.
+ * No answer came in time, or the answer leaves it open whether the server has carried out the request.
+ * A request with a `key` can be sent again with it, at any time: it is stored once.
  */
 export class OutcomeUnknown extends OpenGuildError {
   /**
@@ -48,10 +48,10 @@ export class OutcomeUnknown extends OpenGuildError {
   }
 }
 
-/** The gateway has ended for good: closed by the caller, or with a close code that means "final" (PROTOCOL 15.8). */
+/** The gateway has ended for good: the caller closed it, or the server did with a final close code (PROTOCOL 15.8). */
 export class ConnectionEnded extends OpenGuildError {
   /**
-   * @param {number | null} code the close code, null if the caller has closed it
+   * @param {number | null} code the close code; null if the caller closed the gateway
    * @param {string} reason
    */
   constructor(code, reason) {
@@ -62,7 +62,7 @@ export class ConnectionEnded extends OpenGuildError {
 }
 
 /**
- * A log cannot be followed on (PROTOCOL 15.3.7). `restarted`: what is known of it must be read anew.
+ * A log cannot be followed further (PROTOCOL 15.3.7). After `restarted`, discard what was read of it and read it again.
  */
 export class LogGone extends OpenGuildError {
   /**
@@ -76,11 +76,12 @@ export class LogGone extends OpenGuildError {
   }
 }
 
-/** The status of each code, for refusals that came over the gateway (docs/api.md, Errors).
+/** The HTTP status of each error code, for refusals over the gateway (docs/api.md, Errors).
  * @type {Record<string, number>} */
 export const STATUS_OF_CODE = {
   invalid_request: 400, invalid_json: 400, validation_error: 400, invalid_since: 400, search_too_wide: 400,
-  invalid_handshake: 400, unauthorized: 401, invalid_credentials: 401, invalid_refresh_token: 401, forbidden: 403, banned: 403,
+  invalid_handshake: 400, unauthorized: 401, invalid_credentials: 401, invalid_refresh_token: 401, forbidden: 403,
+  timed_out: 403, banned: 403,
   origin_not_allowed: 403, sender_mismatch: 403, presence_off: 403, wrong_password: 403, registration_closed: 403, not_found: 404,
   method_not_allowed: 405, request_timeout: 408, username_taken: 409, nonce_reused: 409, last_owner: 409,
   message_redacted: 409, limit_reached: 409, invite_expired: 410, payload_too_large: 413, uri_too_long: 414,
@@ -94,7 +95,7 @@ export const STATUS_OF_CODE = {
 };
 
 /**
- * Whether a change that got this code may have been made all the same (PROTOCOL 3.6.3).
+ * Return whether a change that was refused with this code may have been made all the same (PROTOCOL 3.6.3).
  * @param {string} code
  * @param {number} [status]
  */
@@ -103,7 +104,7 @@ export function leavesOpen(code, status = STATUS_OF_CODE[code] ?? 400) {
 }
 
 /**
- * Whether a status is due to overload, an outage or a drain, and not to the request itself, nor to what a server does not offer.
+ * Return whether a status means overload, an outage or a drain, and not a fault of the request or a feature that the server lacks.
  * @param {number} status
  */
 export function isTemporary(status) {

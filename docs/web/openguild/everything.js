@@ -1,4 +1,4 @@
-/** Follows all logs that a user may read, and those that they may read later (PROTOCOL 15.9.4). */
+/** Follows all logs that a user may read, now and later (PROTOCOL 15.9.4). */
 
 import { ApiError, ConnectionEnded, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff, isLogOver } from "./policy.js";
@@ -12,52 +12,52 @@ import { pause } from "./retries.js";
 /** @typedef {import("./frames.js").SubbedLog} SubbedLog */
 /** @typedef {import("./phases.js").MachineEvent} MachineEvent */
 
-/** A guild with its channels, as its log has them where it is told: what comes behind changes them.
+/** A guild with its channels, in the state that its log had when listeners got it; later events of the log change them.
  * @typedef {Guild & {channels: Channel[]}} FollowedGuild */
 
 /**
- * A guild whose log is followed. Its channels are listed when the log has come to the head that it had, and the list is used when it
- * has come to the place that this names: so a channel is in the list, or is told of behind it.
+ * A guild whose log is followed. Its channels are listed when the log has reached the head it had at the subscription. The list is
+ * used when the log has reached the head that the list names, so each channel is in the list or in a later event.
  */
 class GuildLog {
-  /** @type {FollowedGuild | null} as it was told last */
+  /** @type {FollowedGuild | null} as the listeners last got it */
   followed = null;
-  /** Counts the times that the log began anew: a list for an earlier one is ignored. */
+  /** Counts the restarts of the log; a list that was requested before the last one is ignored. */
   round = 0;
   /** The last sequence of its log. */
   at = -1;
-  /** @type {number | null} its channels are to be listed when the log has come here */
+  /** @type {number | null} list the channels when the log has reached this sequence */
   levelAt = null;
   /** @type {{head: number, channels: Channel[]} | null} a list that is not used yet */
   list = null;
   /** The last sequence that changed its channels. */
   changedAt = -1;
-  /** @type {string | null} its name, where the log has told it */
+  /** @type {string | null} its name, if an event of the log has changed it */
   name = null;
   hasLeft = false;
-  /** Whether the user has joined it again, and `gone` may still come for the membership before. */
+  /** Whether the user has joined it again, and `gone` may still come for the earlier membership. */
   hasRejoined = false;
 
-  /** @param {Guild | null} guild null: to be read */
+  /** @param {Guild | null} guild null: not read yet */
   constructor(guild) {
     this.guild = guild;
   }
 
-  /** The log is followed from another place. @param {SubbedLog} line */
+  /** Record from where the log is followed now. @param {SubbedLog} line */
   begin({ head, recovered }) {
     if (!recovered) this.guild = this.name = null;
     if (!recovered || this.round === 0) Object.assign(this, { round: this.round + 1, levelAt: head, list: null, changedAt: -1 });
   }
 
-  /** The user has left the guild. */
+  /** Record that the user has left the guild. */
   leave() {
     Object.assign(this, { hasLeft: true, hasRejoined: false });
   }
 
-  /** The user has joined it again: it is to be listed and told again. */
+  /** Record that the user has joined it again: list its channels and tell the listeners again. */
   rejoin() {
     Object.assign(this, { hasLeft: false, hasRejoined: true, followed: null, guild: null, name: null });
-    if (this.round === 0) return; // it is listed when it is followed
+    if (this.round === 0) return; // its channels are listed once it is followed
     Object.assign(this, { round: this.round + 1, levelAt: this.levelAt ?? this.at, list: null });
   }
 
@@ -72,25 +72,25 @@ class GuildLog {
  * @typedef {object} EverythingParts
  * @property {Client} client
  * @property {(guild: FollowedGuild) => void} tell
- * @property {(log: string, message: string) => void} refuse a log is beyond the bound
+ * @property {(log: string, message: string) => void} refuse report a log beyond the bound of a socket
  * @property {(failure: unknown) => void} failed
- * @property {import("./subscriptions.js").Subscriptions} subscriptions for whomever
+ * @property {import("./subscriptions.js").Subscriptions} subscriptions all of the client, not only those made here
  * @property {() => number} random
  * @property {AbortSignal} closed
  */
 
-/** Call `begin`, and with all that the client tells `prepare`, before its listeners, and `hear`, after them. */
+/** Follows everything. Call `begin`, then for each event of the client `prepare` before its listeners and `hear` after them. */
 export class Everything {
   #parts;
   /** The user's own log. */
   #own = "";
-  /** @type {number | null} guilds that are told up to here are part of the beginning; null: not known yet */
+  /** @type {number | null} `begin` waits for the guilds in the user's own log up to this sequence; null: not known yet */
   #ownHead = null;
   /** @type {Map<string, GuildLog>} by log */
   #guilds = new Map();
-  /** @type {Set<string>} logs of channels that are followed, or beyond the bound */
+  /** @type {Set<string>} logs of channels that are followed, or were refused beyond the bound */
   #channels = new Set();
-  /** @type {Set<string>} what `begin` waits for: logs, and the list of what one may read */
+  /** @type {Set<string>} what `begin` waits for: logs, and `me`, the list of what the user may read */
   #awaited = new Set();
   /** @type {Promise<void> | null} */
   #beginning = null;
@@ -103,7 +103,8 @@ export class Everything {
   }
 
   /**
-   * Begin, once. Resolves when all is followed; the guilds. Rejects with ConnectionEnded, and ApiError where a list is refused.
+   * Begin, on the first call. Resolves with the guilds when all logs are followed; rejects with ConnectionEnded, or ApiError if a
+   * list is refused.
    * @param {import("./types.js").Ready} ready
    * @returns {Promise<FollowedGuild[]>}
    */
@@ -129,16 +130,19 @@ export class Everything {
     this.#run(() => this.#followMissed());
   }
 
-  /** Logs with a stored place that were in no list: the server refuses those that have ended, and no later join goes on there. */
+  /** Follow logs with a stored place that no list named. The server refuses those that have ended, which drops their places. */
   #followKept() {
     for (const log of this.#parts.subscriptions.kept()) {
       if (!this.#channels.has(log) && !this.#guilds.has(log)) this.#subscribe(log, {});
     }
   }
 
-  // --- what the client tells -------------------------------------------------------------------------------
+  // --- events of the client --------------------------------------------------------------------------------
 
-  /** Follow a channel that an event tells of: positions that a listener stores at the event have it. @param {MachineEvent} told */
+  /**
+   * Follow a channel that an event names, so that positions which a listener stores at the event include it.
+   * @param {MachineEvent} told
+   */
   prepare(told) {
     if (told.type !== "event") return;
     const { event_type: type, content } = told.event;
@@ -154,7 +158,7 @@ export class Everything {
       case "event":
         return this.#take(told);
       case "gone":
-        if (told.code === "deleted") this.#guilds.delete(told.log); // also where it was joined again
+        if (told.code === "deleted") this.#guilds.delete(told.log); // even if the user has joined it again
         return isLogOver(told.code) ? this.#lost(told.log) : undefined;
       case "refused":
         return this.#lost(told.log, told.code === "limit_reached");
@@ -206,7 +210,7 @@ export class Everything {
     if (this.#ownHead !== null && sequence >= this.#ownHead) this.#answered(this.#own);
   }
 
-  /** A log is not followed any more. @param {string} log */
+  /** Forget a log that is not followed any more; join again if the user has. @param {string} log */
   #lost(log, isBeyondBound = false) {
     const guild = this.#guilds.get(log);
     this.#guilds.delete(log);
@@ -215,7 +219,7 @@ export class Everything {
     else this.#answered(log);
   }
 
-  /** The caller follows a log no longer. @param {string} log */
+  /** Forget a log that the caller has unsubscribed from. @param {string} log */
   unfollowed(log) {
     this.#guilds.delete(log);
     this.#answered(log);
@@ -227,7 +231,7 @@ export class Everything {
     if (this.#awaited.size === 0) this.#settle = null;
   }
 
-  // --- what is followed ------------------------------------------------------------------------------------
+  // --- subscriptions ---------------------------------------------------------------------------------------
 
   /** @param {string} guildId @param {Guild | null} [guild] @param {Beginning} [beginning] */
   #join(guildId, guild = null, beginning = {}) {
@@ -246,7 +250,11 @@ export class Everything {
     this.#subscribe(log, this.#parts.subscriptions.has(log) ? {} : beginning);
   }
 
-  /** Follow a log so that its head is told, also where it is followed already. @param {string} log @param {Beginning} beginning */
+  /**
+   * Subscribe to a log so that the server reports its head, even if it is followed already.
+   * @param {string} log
+   * @param {Beginning} beginning
+   */
   #subscribeAnew(log, beginning) {
     const place = this.#parts.subscriptions.placeOf(log);
     this.#subscribe(log, place === null ? beginning : { epoch: place.epoch, after: place.sequence });
@@ -262,7 +270,7 @@ export class Everything {
     }
   }
 
-  /** Follow what the user's own log would have told: guilds, and channels in which one has a role without the guild. */
+  /** Follow what missed events of the user's own log named: guilds, and channels in which they have a role without the guild. */
   async #followMissed() {
     if (this.#settle !== null) this.#awaited.add("me");
     const me = await this.#ask(() => this.#parts.client.me(), () => true);
@@ -283,7 +291,7 @@ export class Everything {
       this.#run(() => this.#list(log, guild));
     } else if (list !== null && sequence >= list.head) {
       guild.list = null;
-      if (guild.changedAt > list.head) this.#run(() => this.#list(log, guild)); // the log came first
+      if (guild.changedAt > list.head) this.#run(() => this.#list(log, guild)); // the list is stale already
       else this.#use(log, guild, list.channels);
     }
   }
@@ -299,7 +307,7 @@ export class Everything {
       return { read, ...(await client.listAt(`/guilds/${guildId}/channels`)) };
     }, isWanted);
     if (!isWanted()) return;
-    if (answer === null) return this.#lost(log); // its end is told
+    if (answer === null) return this.#lost(log); // the gateway reports its end
     guild.guild = answer.read;
     guild.list = { head: answer.head, channels: answer.items };
     this.#cameTo(log, guild, guild.at);
@@ -307,7 +315,7 @@ export class Everything {
 
   /** @param {string} log @param {GuildLog} guild @param {Channel[]} channels */
   #use(log, guild, channels) {
-    const beginning = guild.followed === null ? {} : { after: 0 }; // a channel that was not there before is new
+    const beginning = guild.followed === null ? {} : { after: 0 }; // a channel that the last list lacked is new
     for (const { channel_id: channelId } of channels) {
       this.#follow(channelId, beginning);
       const isLate = !this.#parts.client.isFollowed(`channel:${channelId}`);
@@ -322,7 +330,7 @@ export class Everything {
   // --- requests ------------------------------------------------------------------------------------------
 
   /**
-   * Ask until there is an answer; null: there is none to have, or it is not wanted any more.
+   * Repeat a request until it succeeds and return its answer; null: `not_found`, or the answer is not wanted any more.
    * @template T
    * @param {() => Promise<T>} request
    * @param {() => boolean} isWanted
@@ -346,7 +354,7 @@ export class Everything {
   #run(work) {
     work().catch((failure) => {
       if (this.#settle !== null) this.#settle.reject(failure);
-      else if (this.#parts.client.isLoggedIn) this.#parts.failed(failure); // else the connection tells the end of the session
+      else if (this.#parts.client.isLoggedIn) this.#parts.failed(failure); // else the gateway reports the end of the session
     });
   }
 }

@@ -1,4 +1,4 @@
-/** Messages as they are now, from a folded page and the events behind it (PROTOCOL 7.8.2). */
+/** Keeps a page of messages current by applying the events after it (PROTOCOL 7.8.2). */
 
 /** @typedef {import("./types.js").Message} Message */
 /** @typedef {import("./types.js").LogEvent} LogEvent */
@@ -7,11 +7,11 @@ const PREVIEW_CHARS = 200;
 const MAX_REACTORS = 10;
 
 /**
- * Return the messages with the events applied. `messages` and `events` are in the order of the log. Neither is changed, and messages
- * that are as before are the same objects. Events of a message that is not in the list, and other events, change nothing.
+ * Return the messages with the events applied. `messages` and `events` are in the order of the log. Neither is changed, and
+ * unchanged messages stay the same objects. Events of a message that is not in the list, and other events, change nothing.
  * @param {readonly Message[]} messages a folded page
- * @param {readonly Pick<LogEvent, "sequence" | "event">[]} events those behind its `head`, each once
- * @param {{me?: string | undefined}} [options] `me`: one's user id, for the reactions
+ * @param {readonly Pick<LogEvent, "sequence" | "event">[]} events the events after the page's `head`, each once
+ * @param {{me?: string | undefined}} [options] `me`: the user's id, for their own reactions
  * @returns {Message[]}
  */
 export function foldMessages(messages, events, { me } = {}) {
@@ -30,7 +30,7 @@ function foldOne(messages, { sequence, event }, me) {
   if (type === "message") return addMessage(messages, sequence, event);
   const target = content["target"];
   if (type === "message.edited") countVersion(messages, target);
-  if (content["redacted_by"] !== undefined) return; // what it did was taken back: its text, and that of its message, or all of it
+  if (content["redacted_by"] !== undefined) return; // the edit or its message was redacted
   /** @param {(message: Message) => Message} change */
   const change = (change) => {
     const place = messages.findLastIndex((message) => message.event_id === target);
@@ -110,7 +110,7 @@ function addMessage(messages, sequence, event) {
 }
 
 /**
- * An edit is a version also where it, or its message, came without its text: it was taken back by then.
+ * Count an edit as a version of its message, even if the edit or the message was redacted before it was delivered.
  * @param {Message[]} messages
  * @param {string} target
  */
@@ -142,7 +142,7 @@ function react(message, emoji, user, adds, isMine) {
 }
 
 /**
- * The server writes the shortest exact form: no fraction at whole seconds.
+ * Return the time in the form that the server writes: the shortest exact one, without a fraction at whole seconds.
  * @param {{origin_ts: number}} event
  */
 function timeOf(event) {

@@ -1,4 +1,4 @@
-/** What the server's frames must have (PROTOCOL 15.1.5). Members and types that are not known are passed over. */
+/** Parses and checks the server's frames (PROTOCOL 15.1.5). Unknown members and types are ignored. */
 
 /** @typedef {import("./types.js").CanonicalEvent} CanonicalEvent */
 /** @typedef {import("./types.js").Ready} Ready */
@@ -58,7 +58,7 @@ const CHECKS = new Map(Object.entries({
 }));
 
 /**
- * Parse a message of the server; null: a frame of a newer release. Throws SyntaxError where it is no frame.
+ * Parse a message of the server; return null for an unknown type, as of a newer release. Throws SyntaxError if it is not a frame.
  * @param {unknown} payload
  * @returns {ServerFrame | null}
  */

@@ -6,11 +6,11 @@ import { Backoff, SESSION_ENDED } from "./policy.js";
 
 /** @typedef {import("./phases.js").MachineEvent} MachineEvent */
 
-/** What of a WebSocket is used: a browser's, Node's, or that of the package `ws`.
+/** The part of a WebSocket that is used; those of browsers, Node and the package `ws` have it.
  * @typedef {{readyState: number, send(message: string): void, close(code?: number): void,
  *   addEventListener(kind: string, listener: (event: any) => void): void}} Socket */
 /** @typedef {new (url: string, subprotocols: string[]) => Socket} SocketClass */
-/** @typedef {{now(): number, after(ms: number, call: () => void): () => void}} Clock `after` returns what cancels it */
+/** @typedef {{now(): number, after(ms: number, call: () => void): () => void}} Clock `after` returns the timer's cancel function */
 
 /** @type {Clock} */
 export const CLOCK = {
@@ -25,10 +25,10 @@ const OPEN = 1; // WebSocket.OPEN
 
 /**
  * @typedef {object} GatewayParts
- * @property {string} url of the gateway, `ws:` or `wss:`
+ * @property {string} url the gateway's address, `ws:` or `wss:`
  * @property {SocketClass} WebSocket
- * @property {(refused?: string) => Promise<string>} freshToken a token that is good for a while, and is not the refused one
- * @property {(event: MachineEvent) => void} tell what the client is told
+ * @property {(refused?: string) => Promise<string>} freshToken returns a token that does not expire soon and is not the refused one
+ * @property {(event: MachineEvent) => void} tell passes an event to the client
  * @property {() => number} random
  * @property {Clock} clock
  */
@@ -37,7 +37,7 @@ const OPEN = 1; // WebSocket.OPEN
  * @typedef {{resolve: (result: any) => void, reject: (failure: Error) => void, key: string | undefined}} Waiting */
 
 export class Gateway {
-  /** @type {ConnectionEnded | null} what has ended it */
+  /** @type {ConnectionEnded | null} the reason why the gateway has ended; null: it has not */
   end = null;
   /** @type {GatewayParts} */
   #parts;
@@ -46,8 +46,8 @@ export class Gateway {
   /** @type {(() => void) | null} cancels the timer */
   #timer = null;
   #isStepping = false;
-  #isFollowing = false; // whether what is followed is to be asked for in a moment
-  #attempt = 0; // of connecting; what an earlier one finds is ignored
+  #isFollowing = false; // a microtask will ask for the logs that were added
+  #attempt = 0; // counts attempts to connect; the outcome of an earlier one is ignored
   #token = "";
   #isRenewing = false;
   /** @type {Backoff} between attempts to get a token */
@@ -66,7 +66,7 @@ export class Gateway {
 
   // --- commands of the caller --------------------------------------------------------------------------
 
-  /** Begin. Safe to repeat. */
+  /** Begin to connect. Safe to repeat. */
   start() {
     if (this.machine.phase !== "idle") return;
     this.machine.start(this.#token, this.#parts.clock.now());
@@ -78,7 +78,7 @@ export class Gateway {
     this.machine.follow(log, place, tail);
     if (this.#isFollowing) return;
     this.#isFollowing = true;
-    queueMicrotask(() => { // those that are named at once are asked for in one frame
+    queueMicrotask(() => { // logs that are added together go into one frame
       this.#isFollowing = false;
       this.#step();
     });
@@ -91,8 +91,8 @@ export class Gateway {
   }
 
   /**
-   * Send a command until it is answered, across connections; its result. Rejects with ApiError (refused), OutcomeUnknown
-   * (sent, and no answer within `patienceMs`) or ConnectionEnded.
+   * Send a command, across connections until it is answered, and return its result. Rejects with ApiError (refused), OutcomeUnknown
+   * (sent, but no answer within `patienceMs`) or ConnectionEnded (not sent).
    * @param {import("./commands.js").Command} command
    * @param {number} patienceMs
    * @returns {Promise<any>}
@@ -122,21 +122,21 @@ export class Gateway {
     return answer;
   }
 
-  /** Connect now, where a connection is waited for. */
+  /** Connect now instead of waiting for the next attempt. */
   hurry() {
     this.machine.hurry(this.#parts.clock.now());
     this.#step();
   }
 
-  /** End it, as with a close code of the server if one is given. Safe to repeat. */
+  /** End the gateway, as if the server had closed it with `code` if one is given. Safe to repeat. */
   close(reason = "closed", /** @type {number | null} */ code = null) {
     this.machine.close(reason, code);
     this.#step();
   }
 
-  // --- carrying out --------------------------------------------------------------------------------------
+  // --- effects of the machine ----------------------------------------------------------------------------
 
-  /** Carry out what the machine wants. Listeners may call it again: then the outer call goes on with what they caused. */
+  /** Carry out the machine's events, send its messages and set its timer. The outermost call does it for nested ones. */
   #step() {
     if (this.#isStepping) return;
     this.#isStepping = true;
@@ -161,7 +161,7 @@ export class Gateway {
 
   #send() {
     const messages = this.machine.takeMessages();
-    if (this.#socket?.readyState !== OPEN) return; // it is closing: its end is told, and what was not answered is sent again
+    if (this.#socket?.readyState !== OPEN) return; // it is closing: unanswered commands are sent again on the next connection
     for (const message of messages) this.#socket.send(message);
   }
 
@@ -179,7 +179,7 @@ export class Gateway {
         return void this.renew();
       case "answered":
         return this.#take(event.ref)?.resolve(event.result);
-      case "dropped": // a sign of typing, which may be missed, or a read position: `null` is no answer to it
+      case "dropped": // a typing signal, which may be lost, or a read position, for which `null` means no answer
         return this.#take(event.ref)?.resolve(null);
       case "failed": {
         const { code, message, retryAfterMs, details, mayBeDone } = event;
@@ -227,7 +227,7 @@ export class Gateway {
     let socket;
     try {
       socket = new WebSocket(url, ["openguild.v2"]);
-    } catch (failure) { // such as a page that may not open it
+    } catch (failure) { // the page's security policy forbids it, for example
       this.#lost(null, String(failure));
       return this.#step();
     }
@@ -241,7 +241,7 @@ export class Gateway {
     socket.addEventListener("open", ifCurrent(() => this.machine.connected(clock.now())));
     socket.addEventListener("message", ifCurrent((event) => this.machine.received(event.data, clock.now())));
     socket.addEventListener("error", ifCurrent(() => {
-      if (this.machine.phase === "connecting") this.#lost(null, "no connection"); // Node 20 tells no `close` then; else one follows
+      if (this.machine.phase === "connecting") this.#lost(null, "no connection"); // Node 20 sends no `close` event then
     }));
     socket.addEventListener("close", ifCurrent(({ code, reason }) => {
       this.#lost(code === 1005 || code === 1006 ? null : code, reason || "the connection was lost");
@@ -262,7 +262,7 @@ export class Gateway {
 
   // --- tokens --------------------------------------------------------------------------------------------
 
-  /** Get another token, for the open connection too. */
+  /** Get a new token, and use it for the open connection, too. */
   async renew() {
     if (this.#isRenewing) return;
     this.#isRenewing = true;
@@ -289,7 +289,7 @@ export class Gateway {
   }
 
   /**
-   * Do `otherwise` where there may be a token later, else end: there is no session any more.
+   * Call `otherwise` after a temporary failure; else the session has ended, so end the gateway.
    * @param {unknown} failure
    * @param {() => void} otherwise
    */

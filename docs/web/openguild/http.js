@@ -1,4 +1,4 @@
-/** Requests with retries, by the rules of the Python client (docs/client.md, Retries). */
+/** HTTP requests with retries, by the same rules as the Python client (docs/client.md, Retries). */
 
 import { ApiError, isTemporary, leavesOpen, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
@@ -14,24 +14,24 @@ const BAD_KEY = { field: "key", message: "must have 1 to 64 visible ASCII charac
  * @typedef {object} RequestOptions
  * @property {unknown} [body] sent as JSON
  * @property {Record<string, string | number | boolean | undefined>} [query] members without a value are left out
- * @property {boolean} [authorized] with the session's token; true unless given
- * @property {string} [key] the request is carried out once, however often it is sent (PROTOCOL 7.5)
- * @property {boolean} [repeatable] it may be sent twice; true for GET and for what has a key
+ * @property {boolean} [authorized] send the session's token; true by default
+ * @property {string} [key] with it the server carries the request out once, however often it is sent (PROTOCOL 7.5)
+ * @property {boolean} [repeatable] the request may be sent twice; by default true for GET and for requests with a key
  */
 
 /**
  * @typedef {object} HttpParts
- * @property {string} base address of the server with `/client/v1`
+ * @property {string} base the server's address with `/client/v1`
  * @property {typeof fetch} fetch
  * @property {() => number} random
  * @property {number} retryMs how long a request is retried
  * @property {(refused?: string) => Promise<string>} freshToken
- * @property {AbortSignal} closed
- * @property {() => AbortSignal} left the session, by another login or with the client
+ * @property {AbortSignal} closed aborted when the client is closed
+ * @property {() => AbortSignal} left returns the signal that is aborted when the session ends, by another login or with the client
  */
 
 /**
- * Return `http://host:port` of a server's address. Throws OpenGuildError.
+ * Return the origin, `http://host:port`, of a server's address. Throws OpenGuildError for anything else.
  * @param {string} url
  */
 export function originOf(url) {
@@ -72,7 +72,7 @@ export class Http {
     /** @type {RequestInit & {headers: Record<string, string>}} */
     const init = { method, headers, redirect: "manual" };
     if (body !== undefined) init.body = JSON.stringify(body);
-    // the refusal of a repeated login or refresh is about what it was sent with, whatever came of the attempts before
+    // a refused login or refresh was not carried out by an earlier attempt either: it is about the credentials
     const isChange = key !== undefined || !repeatable || (authorized && method !== "GET");
     const attempts = { mayBeDone: false };
     try {
@@ -84,7 +84,8 @@ export class Http {
   }
 
   /**
-   * Rejects with what ended the last attempt; sets `attempts.mayBeDone` where one may have been carried out.
+   * Send until there is an answer. Rejects with the failure of the last attempt; sets `attempts.mayBeDone` if an attempt may have
+   * been carried out.
    * @param {string} url
    * @param {RequestInit & {headers: Record<string, string>}} init
    * @param {{authorized: boolean, repeatable: boolean, attempts: {mayBeDone: boolean}}} how
@@ -117,7 +118,7 @@ export class Http {
   }
 
   /**
-   * One attempt; without an answer the reason why.
+   * Make one attempt. Without `answer`, `reason` says why there is none.
    * @param {string} url
    * @param {RequestInit} init
    * @param {AbortSignal} closed
@@ -151,8 +152,8 @@ export class Http {
 }
 
 /**
- * Return a signal that is aborted with another one, or after a while, until `done`. Node 20 keeps what AbortSignal.any makes of a
- * signal for as long as that one.
+ * Return a signal that is aborted with `closed` or after `ms`, and `done`, which releases it. AbortSignal.any would leak: Node 20
+ * keeps its result for as long as the source signal lives.
  * @param {AbortSignal} closed
  * @param {number} ms
  */
@@ -168,8 +169,8 @@ function signalUntil(closed, ms) {
 }
 
 /**
- * Return why this is not an answer of the server but of a proxy or a portal, or null. No redirect is followed: the token goes
- * to the given address only.
+ * Return null for a response of the server, else why it must come from a proxy or a portal. Redirects are not followed, so that the
+ * token goes to the given address only.
  * @param {Response} response
  * @param {string} text
  */

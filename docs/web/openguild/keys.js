@@ -1,6 +1,6 @@
-/** Keys by which a repeated request is recognised (PROTOCOL 3.8, 7.5). */
+/** Idempotency keys, by which the server recognises a repeated request (PROTOCOL 3.8, 7.5). */
 
-/** A key that nobody else uses: 128 random bits. */
+/** Return a unique key: 128 random bits in hexadecimal. */
 export function randomKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

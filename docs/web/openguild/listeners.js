@@ -1,4 +1,4 @@
-/** Listeners by the name of what they are told. */
+/** Listeners by the name of the event. */
 
 import { OpenGuildError } from "./errors.js";
 import { isName } from "./told.js";
@@ -7,7 +7,11 @@ export class Listeners {
   /** @type {Map<string, Set<(told: any) => void>>} */
   #listeners = new Map();
 
-  /** Add a listener; return what removes it. @param {string} name @param {(told: any) => void} listener */
+  /**
+   * Add a listener; return a function that removes it. Throws OpenGuildError for an unknown name.
+   * @param {string} name
+   * @param {(told: any) => void} listener
+   */
   add(name, listener) {
     if (!isName(name)) throw new OpenGuildError(`nothing is told under the name ${name}`);
     if (typeof listener !== "function") throw new OpenGuildError(`the listener of ${name} is no function`);
@@ -21,7 +25,11 @@ export class Listeners {
     return (this.#listeners.get(name)?.size ?? 0) > 0;
   }
 
-  /** Tell all of a name. One that throws does not stop others: its error is uncaught. @param {string} name @param {unknown} told */
+  /**
+   * Call all listeners of a name. One that throws does not stop the others: its error is uncaught.
+   * @param {string} name
+   * @param {unknown} told
+   */
   tell(name, told) {
     for (const listener of [...(this.#listeners.get(name) ?? [])]) {
       try {

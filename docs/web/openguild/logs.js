@@ -1,4 +1,4 @@
-/** The logs that a client follows, and how far it has got in each, across connections (PROTOCOL 15.9). */
+/** The logs that a client follows, and its place in each, across connections (PROTOCOL 15.9). */
 
 import { OpenGuildError } from "./errors.js";
 import { isLogOver, LINE_BYTES, MAX_LOGS, MAX_TAIL, TEMPORARY_CODES } from "./policy.js";
@@ -8,8 +8,8 @@ const MAX_NUMBER = Number.MAX_SAFE_INTEGER;
 
 /** @typedef {import("./types.js").Place} Place */
 
-/** `wanted`: to be asked for when there is a connection; `resting`: to be asked for after a while.
- * `isAtServer`: the server follows it from another place, or will.
+/** A log's state. `wanted`: ask for it on the next connection; `resting`: ask for it after a delay; `asked`: not answered yet.
+ * `isAtServer`: the server sends it from an earlier subscription, or will.
  * @typedef {{state: "wanted" | "resting" | "asked" | "followed", place: Place | null, tail: number | undefined, ref: number,
  *   isAtServer: boolean}} FollowedLog */
 
@@ -32,12 +32,12 @@ export class FollowedLogs {
     return state !== undefined && state !== "followed";
   }
 
-  /** Return how far a log was had; null: nothing of it was, or it is not followed. @param {string} name */
+  /** Return the place up to which a log has arrived; null: nothing of it has, or it is not followed. @param {string} name */
   placeOf(name) {
     return this.#logs.get(name)?.place ?? null;
   }
 
-  /** Return how far each log was had, as far as anything of it was.
+  /** Return the place up to which each log has arrived, without logs that have none.
    * @returns {Map<string, Place>} */
   places() {
     /** @type {Map<string, Place>} */
@@ -47,8 +47,8 @@ export class FollowedLogs {
   }
 
   /**
-   * Follow a log behind `place`, or with its newest `tail` events. Throws beyond the bound of a socket, and for what no server takes: it
-   * would refuse the whole `sub`, without naming the log.
+   * Follow a log after `place`, or with its newest `tail` events. Throws OpenGuildError beyond the bound of a socket, and for
+   * invalid values: for one of these the server would refuse the whole `sub`, without naming the log.
    * @param {string} name
    * @param {Place | null} place
    * @param {number} [tail]
@@ -66,7 +66,7 @@ export class FollowedLogs {
   }
 
   /**
-   * Follow a log no longer. Return whether the server has to be told.
+   * Stop following a log. Return whether an `unsub` must be sent.
    * @param {string} name
    */
   remove(name) {
@@ -81,18 +81,18 @@ export class FollowedLogs {
     return log !== undefined && (log.isAtServer || log.state === "asked" || log.state === "followed");
   }
 
-  /** Nothing is followed on the server any more. */
+  /** Mark all logs as wanted: the connection, and with it the server's subscriptions, has ended. */
   disconnected() {
     for (const log of this.#logs.values()) Object.assign(log, { state: "wanted", isAtServer: false });
   }
 
-  /** Ask again for what rests. */
+  /** Ask again for the resting logs. */
   wake() {
     for (const log of this.#logs.values()) if (log.state === "resting") log.state = "wanted";
   }
 
   /**
-   * Return the frames that ask for what is wanted, of about `frameBytes` at most.
+   * Return `sub` frames for the wanted logs, each of about `frameBytes` at most, and mark these logs as asked for.
    * @param {() => number} nextRef
    * @param {number} frameBytes
    */
@@ -126,7 +126,7 @@ export class FollowedLogs {
   }
 
   /**
-   * A log is followed. Return false for an answer that nothing waits for any more.
+   * Record that a log is followed. Return false if the answer is stale.
    * @param {number} ref
    * @param {{log: string, epoch: number, after: number}} line
    */
@@ -139,7 +139,8 @@ export class FollowedLogs {
   }
 
   /**
-   * A log is not followed. Return whether it is asked for again after a while; undefined: nothing waits for this answer.
+   * Record that the server refused a log. Return whether it will be asked for again after a delay; undefined if the answer is
+   * stale.
    * @param {number} ref
    * @param {string} name
    * @param {string} code
@@ -156,7 +157,7 @@ export class FollowedLogs {
   }
 
   /**
-   * A log is not followed any more. Return whether it was.
+   * Record that the server has ended a log. Return whether it was followed.
    * @param {string} name
    * @param {string} code
    */
@@ -169,7 +170,7 @@ export class FollowedLogs {
   }
 
   /**
-   * Take an event. `next` moves the place; `gap`: it is asked for again with those before it.
+   * Compare an event with the place of its log. `next` moves the place; after a `gap` the log is asked for again from its place.
    * @param {{log: string, epoch: number, seq: number}} event
    * @returns {"next" | "repeat" | "gap" | "unwanted"}
    */

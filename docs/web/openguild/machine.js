@@ -1,5 +1,5 @@
 /**
- * The gateway from the client's side, across many connections, without I/O and without a clock (PROTOCOL 15.9).
+ * The client's side of the gateway, across many connections, without I/O and without a clock (PROTOCOL 15.9).
  *
  * The call contract, for every driver:
  * 1. feed: `start`, `connected`, `received`, `disconnected`, `handleDeadline`, or a command of the caller;
@@ -7,8 +7,8 @@
  * 3. send: all of `takeMessages()`;
  * 4. call `handleDeadline` at `nextDeadline()`.
  *
- * Times are milliseconds of one monotonic clock. `openguild_proto.gateway.client` is the same machine in Python, and
- * tests/conformance/client/ has the cases that both pass.
+ * Times are milliseconds of one monotonic clock. `openguild_proto.gateway.client` is the same machine in Python; both pass the
+ * cases of tests/conformance/client/.
  */
 
 import { notSent, PendingCommands } from "./commands.js";
@@ -30,7 +30,7 @@ import { LONE_SURROGATE } from "./texts.js";
 export class GatewayMachine {
   /** @type {Phase} */
   phase = "idle";
-  /** What is followed, and how far it was delivered; only read it. */
+  /** The followed logs and their places, for reading only. */
   logs = new FollowedLogs();
   #commands = new PendingCommands();
   #deadlines = new Deadlines();
@@ -55,32 +55,32 @@ export class GatewayMachine {
     return this.#events.splice(0);
   }
 
-  /** Remove and return all messages to send. Logs that were named since the last time are asked for together. */
+  /** Remove and return all messages to send. Logs that were added since the last call are asked for together. */
   takeMessages() {
     if (this.#isConnected()) this.#askForLogs();
     return this.#outbox.take();
   }
 
-  /** Return when to call `handleDeadline`; Infinity: no deadline runs. */
+  /** Return when to call `handleDeadline`; Infinity if no deadline is set. */
   nextDeadline() {
     return this.#deadlines.next();
   }
 
   // --- commands of the caller --------------------------------------------------------------------------
 
-  /** Begin with the first connection. @param {string} token @param {number} now */
+  /** Open the first connection. @param {string} token @param {number} now */
   start(token, now) {
     if (this.phase !== "idle") throw new OpenGuildError("the client has begun");
     this.#token = token;
     this.#connect("start", now);
   }
 
-  /** Use another token from now on: for the open connection too. @param {string} token @param {number} now */
+  /** Use another token from now on, on the open connection, too. @param {string} token @param {number} now */
   setToken(token, now) {
     this.#token = token;
     if (this.phase === "open") {
       const ref = this.#renewal.begin(() => this.#nextRef());
-      if (ref > 0) this.#outbox.add({ type: "auth", token, ref });
+      if (ref > 0 && !this.#outbox.add({ type: "auth", token, ref })) this.#renewal.end(); // one that is too long gets no answer
     } else if (this.phase === "tokenless") {
       this.#move("token");
       if (this.#deadlines.get("reconnect") === undefined) this.#deadlines.set("reconnect", now);
@@ -88,7 +88,7 @@ export class GatewayMachine {
   }
 
   /**
-   * Follow a log: behind `place`, else with its newest `tail` events, else from now on. One that is followed is moved.
+   * Follow a log: after `place`, else with its newest `tail` events, else from now on. A log that is followed already moves there.
    * @param {string} log
    * @param {Place | null} [place]
    * @param {number} [tail]
@@ -97,14 +97,15 @@ export class GatewayMachine {
     this.logs.add(log, place, tail);
   }
 
-  /** Follow a log no longer. Safe to repeat. @param {string} log */
+  /** Stop following a log. Safe to repeat. @param {string} log */
   unfollow(log) {
     if (this.logs.remove(log) && this.#isConnected()) this.#outbox.add({ type: "unsub", logs: [log] });
   }
 
   /**
-   * Send a command, now or with the next connection, until it is answered. Return its ref. Text that is not Unicode is refused.
-   * @param {import("./commands.js").Command} command with a key, unless repeating it does no harm
+   * Send a command, again on each new connection until it is answered. Return its ref. Text that is not valid Unicode fails at
+   * once.
+   * @param {import("./commands.js").Command} command with a key, unless it is safe to repeat
    */
   send(command) {
     const ref = this.#nextRef();
@@ -113,17 +114,17 @@ export class GatewayMachine {
     return ref;
   }
 
-  /** Give a command up. Return whether it was ever sent. @param {number} ref */
+  /** Withdraw a command. Return whether it was ever sent. @param {number} ref */
   withdraw(ref) {
     return this.#commands.withdraw(ref);
   }
 
-  /** Connect now, where a connection is waited for: the network is back. @param {number} now */
+  /** Connect now instead of waiting for the next attempt: the network is back. @param {number} now */
   hurry(now) {
     if (this.phase === "waiting") this.#deadlines.set("reconnect", now);
   }
 
-  /** End it, as with a close code of the server if one is given. Safe to repeat. */
+  /** End the client, as if the server had closed with `code` if one is given. Safe to repeat. */
   close(reason = "closed", /** @type {number | null} */ code = null) {
     if (this.phase === "ended") return;
     if (WITH_SOCKET.has(this.phase)) this.#events.push({ type: "disconnect" });
@@ -139,7 +140,7 @@ export class GatewayMachine {
     return this.#lastRef;
   }
 
-  /** Change to the phase that `input` leads to; the only place that does. False: the input has no meaning now. @param {Input} input */
+  /** Change to the phase that `input` leads to; nothing else sets it. Return false if the input has no meaning now. @param {Input} input */
   #move(input) {
     const target = TRANSITIONS[this.phase][input];
     if (target === undefined) return false;
@@ -154,10 +155,10 @@ export class GatewayMachine {
     return this.phase === "authenticating" || this.phase === "open";
   }
 
-  /** Send what waits, unless the server stops or there is none. */
+  /** Send the waiting subscriptions and commands, unless the server drains or there is no connection. */
   #ask() {
     if (!this.#isConnected()) return;
-    this.#askForLogs(); // before a command that causes events of them
+    this.#askForLogs(); // first: a command may cause events of them
     for (const command of this.#commands.toSend()) {
       if (!this.#outbox.add(command) && this.#commands.answered(command.ref)) {
         this.#events.push(notSent(command.ref, "payload_too_large", "the request body is too large"));
@@ -178,13 +179,13 @@ export class GatewayMachine {
     this.#events.push({ type: "connect" });
   }
 
-  /** The WebSocket is open. @param {number} now */
+  /** Report that the WebSocket is open. @param {number} now */
   connected(now) {
     if (this.#move("connected")) this.#deadlines.set("answer", now + HANDSHAKE_MS);
   }
 
   /**
-   * The WebSocket has ended with a close code, or without one (null): also when it could not be opened.
+   * Report that the WebSocket has ended, with a close code or without one (null), or could not be opened (null).
    * @param {number | null} code
    * @param {string} reason
    * @param {number} now
@@ -209,13 +210,13 @@ export class GatewayMachine {
     }
   }
 
-  /** First the delay, then the token: it may not live long. @param {number} delay @param {number} now */
+  /** Wait first, and ask for a token afterwards: it may be short-lived. @param {number} delay @param {number} now */
   #needToken(delay, now) {
     if (delay > 0) this.#deadlines.set("reconnect", now + delay);
     else this.#events.push({ type: "token_needed", expiresInMs: null });
   }
 
-  /** Come back: in the slot that the server gave, else with backoff. @param {string} reason @param {number} now */
+  /** Schedule the next connection: in the server's slot, else with backoff. @param {string} reason @param {number} now */
   #lost(reason, now) {
     this.#forgetConnection(now);
     const slot = this.#deadlines.get("slot");
@@ -234,7 +235,7 @@ export class GatewayMachine {
   /** @param {number} now */
   #forgetConnection(now) {
     if (this.phase === "open" || this.phase === "draining") this.backoff.lasted(now - this.#openedAt);
-    if (this.phase === "draining") this.backoff.reset(); // the server stops in order: nothing has failed
+    if (this.phase === "draining") this.backoff.reset(); // the server drains: nothing has failed
     this.#outbox.take();
     this.#renewal.end();
     this.logs.disconnected();
@@ -259,7 +260,7 @@ export class GatewayMachine {
           if (this.#renewal.isResting) this.setToken(this.#token, now);
           break;
         case "slot":
-          this.#deadlines.set(name, now); // it comes back at once
+          this.#deadlines.set(name, now); // reconnect at once
           this.#giveUp("the server stops", now);
           break;
         case "answer":
@@ -273,7 +274,7 @@ export class GatewayMachine {
 
   // --- the server's messages ---------------------------------------------------------------------------
 
-  /** Take a message. @param {unknown} payload @param {number} now */
+  /** Handle a message of the server. @param {unknown} payload @param {number} now */
   received(payload, now) {
     if (!WITH_SOCKET.has(this.phase)) return;
     if (this.#deadlines.has("silence")) this.#deadlines.set("silence", now + SILENT_HEARTBEATS * this.#heartbeatMs);
@@ -299,7 +300,7 @@ export class GatewayMachine {
         this.#outbox.frameBytes = frame.limits.frame_bytes;
         this.#deadlines.set("answer", now + HANDSHAKE_MS);
         this.#outbox.add({ type: "auth", token: this.#token });
-        return this.#ask(); // the server does it when it has authenticated
+        return this.#ask(); // the server handles these frames after the `auth`
       case "ready":
         if (!this.#move("ready")) return;
         this.#openedAt = now;
@@ -364,7 +365,7 @@ export class GatewayMachine {
     }
   }
 
-  /** The renewal is answered. Return whether another one follows. @param {number} now */
+  /** End the renewal, and begin the next one if the token has changed meanwhile. Return whether it has. @param {number} now */
   #renewed(now) {
     const again = this.#renewal.end();
     if (again) this.setToken(this.#token, now);

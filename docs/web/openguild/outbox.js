@@ -1,12 +1,12 @@
-/** The messages that wait to be sent over the open connection. */
+/** The messages to send over the open connection. */
 
 export class Outbox {
-  /** At most, of one message, as the server says. */
+  /** The largest message that the server accepts, in bytes. */
   frameBytes = 0;
   /** @type {string[]} */
   #messages = [];
 
-  /** Queue a frame. False: it is larger than the server takes, and is not sent. @param {object} frame */
+  /** Queue a frame. Return false if it is larger than the server accepts; then it is not sent. @param {object} frame */
   add(frame) {
     const text = JSON.stringify(frame);
     const fits = new TextEncoder().encode(text).length <= this.frameBytes;

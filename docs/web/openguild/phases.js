@@ -36,9 +36,9 @@ export const TRANSITIONS = {
 export const WITH_SOCKET = new Set(/** @type {Phase[]} */ (["connecting", "greeting", "authenticating", "open", "draining"]));
 
 /**
- * What the caller is told, in order. `disconnect`: close the WebSocket and say nothing of it any more. `token_needed`: call
- * `setToken`; without `expiresInMs` it has ended, or was refused. `followed` with `recovered` false: what is known of the log
- * must be read anew. `interrupted`: another connection follows in `retryMs`; null: it waits for a token.
+ * The machine's events, in order. `disconnect`: close the WebSocket and report nothing more of it. `token_needed`: call `setToken`;
+ * null `expiresInMs`: the token has expired or was refused. `followed` with `recovered` false: discard what was read of the log and
+ * read it again. `interrupted`: the next connection follows in `retryMs`; null: it waits for a token.
  * @typedef {{type: "connect"}
  *   | {type: "disconnect"}
  *   | {type: "token_needed", expiresInMs: number | null}

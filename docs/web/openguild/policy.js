@@ -1,31 +1,34 @@
-/** Delays, bounds, and what a close code means. */
+/** Delays, bounds, and the meaning of close codes. */
 
 export const BACKOFF_BASE_MS = 250;
 export const BACKOFF_MAX_MS = 15_000;
-export const HANDSHAKE_MS = 10_000; // from each step of a connection to the server's next one
+export const HANDSHAKE_MS = 10_000; // for each answer of the server while a connection opens
 export const SILENT_HEARTBEATS = 2; // PROTOCOL 15.6.3
-export const DATABASE_PATIENCE_MS = 5_000; // PROTOCOL 15.9.3: with a server that has no database, while another one may
-export const LOG_RETRY_MS = 2_000; // after a log could not be followed for a while
+export const DATABASE_PATIENCE_MS = 5_000; // PROTOCOL 15.9.3: after which the client leaves a server without a database
+export const LOG_RETRY_MS = 2_000; // after a temporary refusal of a log
 export const MAX_LOGS = 1_000; // PROTOCOL 15.3.1
 export const MAX_TAIL = 200; // PROTOCOL 15.3.2
-export const LINE_BYTES = 218; // of a log in a `sub`, at most: 300 logs in a frame of 64 KiB
-export const MAX_HELD_FRAMES = 64; // commands ahead of their answers (PROTOCOL 15.4.4)
+export const LINE_BYTES = 218; // upper bound for one log in a `sub`: 300 logs fit a frame of 64 KiB
+export const MAX_HELD_FRAMES = 64; // unanswered commands that the server queues (PROTOCOL 15.4.4)
 export const MAX_PENDING_COMMANDS = 1_000;
 export const READ_MARK_MS = 1_000; // between two read positions (PROTOCOL 15.9.6)
-export const REFRESH_AHEAD_MS = 60_000; // before the token ends; a tenth of a shorter life
+export const REFRESH_AHEAD_MS = 60_000; // before the token expires, but at most a tenth of its lifetime
 
 export const SESSION_ENDED = 4005; // PROTOCOL 15.8: log in again
 
-/** Codes of a log or of a renewal that may be asked for again. */
+/** Error codes after which a log or a token renewal is asked for again. */
 export const TEMPORARY_CODES = new Set(["database_unavailable", "overloaded", "draining", "guild_offline"]);
 
-/** Whether a `gone` with this code ends a log: it is not followed again by itself (PROTOCOL 15.3.7). @param {string} code */
+/**
+ * Return whether a `gone` with this code is final: the client does not ask for the log again (PROTOCOL 15.3.7).
+ * @param {string} code
+ */
 export const isLogOver = (code) => code !== "restarted" && code !== "unavailable";
 
-/** What a client does after a close.
+/** The client's action after a close.
  * @typedef {"reconnect" | "token" | "final"} AfterClose */
 
-/** PROTOCOL 15.8. `token`: come back with another token.
+/** The action for each close code (PROTOCOL 15.8). `token`: reconnect with another token.
  * @type {Record<number, AfterClose>} */
 export const GATEWAY_CLOSES = {
   1000: "final", 1001: "reconnect", 1002: "final", 1003: "final", 1007: "final", 1009: "final", 1011: "reconnect",
@@ -35,7 +38,7 @@ export const GATEWAY_CLOSES = {
 };
 
 /**
- * Return what to do after a close code, null for an end without one. An unknown code is no reason to stop.
+ * Return the action after a close code, or after an end without one (null). After an unknown code the client reconnects.
  * @param {number | null} code
  * @returns {AfterClose}
  */
@@ -43,7 +46,7 @@ export function afterClose(code) {
   return (code !== null && GATEWAY_CLOSES[code]) || "reconnect";
 }
 
-/** Delays from 0 to `min(maxMs, baseMs * 2**attempt)`, so that many clients do not come back at once. */
+/** Random delays from 0 to `min(maxMs, baseMs * 2**attempt)`, so that many clients do not reconnect at once. */
 export class Backoff {
   #attempt = 0;
 
@@ -55,8 +58,8 @@ export class Backoff {
   }
 
   /**
-   * Return the milliseconds to wait. Advice of the server is a floor, to which the jitter is added.
-   * @param {{advisedMs?: number | undefined, atOnce?: boolean}} [how] `atOnce`: nothing has failed, so the first delay has no jitter
+   * Return the milliseconds to wait: the random delay, added to the server's advice.
+   * @param {{advisedMs?: number | undefined, atOnce?: boolean}} [how] `atOnce`: nothing has failed, so the first delay is 0
    */
   nextDelay({ advisedMs = 0, atOnce = false } = {}) {
     const ceiling = atOnce && this.#attempt === 0 ? 0 : Math.min(this.maxMs, this.baseMs * 2 ** Math.min(this.#attempt, 16));

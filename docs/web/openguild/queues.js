@@ -1,4 +1,4 @@
-/** Subscriptions of a client: who holds which log, and how far each log was handled. */
+/** The queues between the gateway and the client's `for await` loops, and the place up to which each loop has handled its log. */
 
 import { ApiError, ConnectionEnded, LogGone, STATUS_OF_CODE } from "./errors.js";
 import { isLogOver } from "./policy.js";
@@ -7,37 +7,37 @@ import { isLogOver } from "./policy.js";
 /** @typedef {import("./types.js").Place} Place */
 /** @typedef {{epoch: number, after: number, recovered: boolean}} Followed */
 
-const MAX_QUEUED = 1_000; // events that wait for a loop; beyond it the log is not followed until the loop has taken them
+const MAX_QUEUED = 1_000; // events per loop; a full queue stops the log's subscription until the loop has emptied it
 
-/** Events of one log on their way to a `for await` loop. */
+/** The events of one log that wait for a `for await` loop. */
 export class EventQueue {
   /** @type {LogEvent[]} */
   #events = [];
   /** @type {(() => void) | null} */
   #wake = null;
-  /** @type {Error | null | undefined} null: the end, without an error */
+  /** @type {Error | null | undefined} the error that ends the loop; null: it ends without one; undefined: it goes on */
   #end = undefined;
-  /** @type {Place | null} of the event that the loop is at */
+  /** @type {Place | null} the place of the event that the loop is handling */
   #given = null;
   isPaused = false;
 
   /**
    * @param {string} log
-   * @param {Place | null} place up to which events were handled; null: none was
+   * @param {Place | null} place the last handled event; null: none was handled
    */
   constructor(log, place) {
     this.log = log;
     this.place = place;
-    /** Of the last event that came: what does not stand behind it came before. */
+    /** The place of the last queued event; events up to it are repeats. */
     this.last = place;
   }
 
-  /** Whether the log cannot be followed behind `place` again. */
+  /** Whether the log cannot be resumed after `place`. */
   get isLost() {
     return this.#end instanceof LogGone;
   }
 
-  /** Add an event, unless it came before. Return whether the queue is full. @param {LogEvent} event */
+  /** Add an event, unless it is a repeat. Return whether the queue is full. @param {LogEvent} event */
   push(event) {
     const { epoch, sequence } = event;
     if (this.#end === undefined && !(this.last?.epoch === epoch && sequence <= this.last.sequence)) {
@@ -48,7 +48,7 @@ export class EventQueue {
     return this.#events.length >= MAX_QUEUED;
   }
 
-  /** The log is followed from a place. Return whether events are missing before it. @param {Followed} told */
+  /** Record from where the log is followed. Return whether events before that place are missing here. @param {Followed} told */
   followed({ epoch, after, recovered }) {
     if (this.#end !== undefined) return false;
     if (this.place === null || this.last === null) this.place = this.last = { epoch, sequence: after };
@@ -57,7 +57,7 @@ export class EventQueue {
     return recovered && this.last.sequence < after;
   }
 
-  /** The loop is done with its event: only now it moves the place. */
+  /** Move the place past the event that the loop has finished. */
   handled() {
     this.place = this.#given ?? this.place;
     this.#given = null;
@@ -70,7 +70,7 @@ export class EventQueue {
   }
 
   /**
-   * Return the next event; undefined at the end. Rejects with what ended the log.
+   * Return the next event; undefined at the end. Rejects with the error that ended the log.
    * @param {() => void} onEmpty called when all events have been taken
    */
   async next(onEmpty) {
@@ -91,11 +91,11 @@ export class EventQueue {
   }
 }
 
-/** All loops over logs. A log of which one is full is held: it is not followed until that one has taken what waits. */
+/** The queues of all loops. A log with a full queue is held: its subscription ends until the loop has emptied the queue. */
 export class Loops {
   /** @type {Map<string, Set<EventQueue>>} by log */
   #queues = new Map();
-  /** @type {Map<string, Place>} log -> its last event, of logs that are held */
+  /** @type {Map<string, Place>} log -> last event, for held logs */
   #held = new Map();
 
   /** @param {string} log */
@@ -103,12 +103,12 @@ export class Loops {
     return this.#queues.has(log);
   }
 
-  /** Return the last event of a log that is held. @param {string} log */
+  /** Return the place of the last event of a held log; undefined if it is not held. @param {string} log */
   heldAt(log) {
     return this.#held.get(log);
   }
 
-  /** How far each log was handled: by the loop that is furthest behind. @returns {Map<string, Place>} */
+  /** Return the place up to which each log was handled, by the loop that is furthest behind. @returns {Map<string, Place>} */
   places() {
     /** @type {Map<string, Place>} */
     const places = new Map();
@@ -124,14 +124,17 @@ export class Loops {
     this.#queues.set(queue.log, queues.add(queue));
   }
 
-  /** A loop was left. Return whether it was the last one over its log. @param {EventQueue} queue */
+  /** Remove the queue of a loop that was left. Return whether it was the last one of its log. @param {EventQueue} queue */
   remove(queue) {
     this.#queues.get(queue.log)?.delete(queue);
     queue.isPaused = false;
     return this.#queues.get(queue.log)?.size === 0 && this.#queues.delete(queue.log);
   }
 
-  /** Give an event to the loops. Return whether the log is to be followed no longer. @param {LogEvent} event */
+  /**
+   * Queue an event for the loops. Return whether to stop following the log, because a queue is full now.
+   * @param {LogEvent} event
+   */
   push(event) {
     const { log, epoch, sequence } = event;
     const wasHeld = this.#held.has(log);
@@ -140,7 +143,10 @@ export class Loops {
     return !wasHeld && this.#held.has(log);
   }
 
-  /** Return from where to follow a held log again; undefined: it is not held, or a loop is still full. @param {string} log */
+  /**
+   * Return the place from which to follow a held log again; undefined if it is not held, or a queue has not been emptied yet.
+   * @param {string} log
+   */
   release(log) {
     if ([...(this.#queues.get(log) ?? [])].some((queue) => queue.isPaused)) return undefined;
     const place = this.#held.get(log);
@@ -148,12 +154,15 @@ export class Loops {
     return place;
   }
 
-  /** The log is asked for from another place, or not at all. @param {string} log */
+  /** Hold a log no longer: it is asked for from another place, or not at all. @param {string} log */
   forget(log) {
     this.#held.delete(log);
   }
 
-  /** A log is followed. Return from where a loop needs it, where that is before. @param {Followed & {log: string}} told */
+  /**
+   * Record from where a log is followed. Return the earlier place from which a loop needs it, if any.
+   * @param {Followed & {log: string}} told
+   */
   followed(told) {
     /** @type {Place | undefined} */
     let first;
@@ -163,7 +172,7 @@ export class Loops {
     return first;
   }
 
-  /** End the loops over a log, or all. @param {Error | null} failure @param {string} [log] */
+  /** End the loops over a log, or all loops. @param {Error | null} failure @param {string} [log] */
   end(failure, log) {
     for (const name of log === undefined ? this.#queues.keys() : [log]) for (const queue of this.#queues.get(name) ?? []) queue.end(failure);
   }
@@ -173,7 +182,7 @@ export class Loops {
 const isBefore = (place, other) => place !== undefined && place.sequence <= other.sequence;
 
 /**
- * Return the error that ends a loop over a log, for what the machine has told; undefined: it goes on.
+ * Return the error with which an event of the machine ends a loop; null: it ends without one; undefined: the loop goes on.
  * @param {import("./phases.js").MachineEvent} told
  * @returns {Error | null | undefined}
  */

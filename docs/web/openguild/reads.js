@@ -1,11 +1,11 @@
-/** Read positions on their way to the server: of each channel the newest, one at a time, with pauses (PROTOCOL 15.9.6). */
+/** Sends read positions: the newest of each channel, one at a time, with pauses (PROTOCOL 15.9.6). */
 
 import { ApiError, ConnectionEnded, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { Backoff, MAX_PENDING_COMMANDS, READ_MARK_MS } from "./policy.js";
 
-const KEPT = new Set([429, 503]); // the statuses after which a position is sent again; any other refusal drops it
+const KEPT = new Set([429, 503]); // statuses after which a position is sent again; any other refusal drops it
 
-/** Whoever waits for the answer. @typedef {{resolve: (result: any) => void, reject: (failure: unknown) => void}} Waiting */
+/** A caller that waits for the answer. @typedef {{resolve: (result: any) => void, reject: (failure: unknown) => void}} Waiting */
 /** A position in a channel; without `sequence` the newest event.
  * @typedef {{channelId: string, sequence: number | undefined, waiting: Waiting[]}} ReadMark */
 
@@ -16,7 +16,10 @@ const raise = (mark, sequence) => {
   if (mark.sequence !== undefined && (sequence === undefined || sequence > mark.sequence)) mark.sequence = sequence;
 };
 
-/** `add` marks; `take` one at `nextAt` and send it; then report `answered`, `refused` or `unanswered`. Times are milliseconds. */
+/**
+ * The read positions that are not sent yet, without I/O. Call `add`; `take` one at `nextAt` and send it; then call `answered`,
+ * `refused` or `unanswered`. Times are milliseconds.
+ */
 export class ReadMarks {
   /** @type {Map<string, ReadMark>} by channel */
   #marks = new Map();
@@ -31,7 +34,7 @@ export class ReadMarks {
   }
 
   /**
-   * Add a position; it replaces an older one of the channel that waits. Throws beyond the bound.
+   * Add a position; it replaces an older unsent one of the channel. Throws OpenGuildError beyond the bound of channels.
    * @param {string} channelId
    * @param {number} [sequence]
    * @param {Waiting[]} waiting
@@ -49,19 +52,23 @@ export class ReadMarks {
     mark.waiting.push(...waiting);
   }
 
-  /** One waits for the answer no longer; the position is sent all the same. @param {string} channelId @param {Waiting} waiting */
+  /**
+   * Forget a caller that has stopped waiting; the position is sent all the same.
+   * @param {string} channelId
+   * @param {Waiting} waiting
+   */
   withdraw(channelId, waiting) {
     for (const mark of [this.#sent, this.#marks.get(channelId)]) {
       if (mark != null) mark.waiting = mark.waiting.filter((other) => other !== waiting);
     }
   }
 
-  /** When to `take` the next one; null: nothing waits, or one is on its way. */
+  /** Return when to `take` the next mark; null if none waits, or one is in flight. */
   nextAt() {
     return this.#marks.size > 0 && this.#sent === null ? this.#nextAt : null;
   }
 
-  /** Return the mark to send now, that of the channel that has waited longest; null: it is not time. @param {number} now */
+  /** Return the mark to send now, of the channel that has waited longest; null if it is too early. @param {number} now */
   take(now) {
     const due = this.nextAt();
     const [mark] = this.#marks.values();
@@ -72,14 +79,14 @@ export class ReadMarks {
     return mark;
   }
 
-  /** The server has the position. Return who waits for the answer. */
+  /** Record that the server has the position. Return the callers that wait for the answer. */
   answered() {
     this.#backoff.reset();
     return this.#settled();
   }
 
   /**
-   * The server refused: for a while, then it is sent again, else it is dropped. Return who is to be told of the refusal.
+   * Record a refusal. After a temporary one the position is sent again, else it is dropped. Return the callers to reject.
    * @param {number} status
    * @param {number | undefined} advisedMs
    * @param {number} now
@@ -90,7 +97,11 @@ export class ReadMarks {
     return [];
   }
 
-  /** There is no answer: the connection was lost. It is sent again, unless a newer one replaces it. @param {number} now @param {number} [advisedMs] */
+  /**
+   * Record that no answer will come: the connection was lost. The position is sent again, or a newer one in its place.
+   * @param {number} now
+   * @param {number} [advisedMs]
+   */
   unanswered(now, advisedMs) {
     this.#nextAt = Math.max(this.#nextAt, now + this.#backoff.nextDelay({ advisedMs }));
     const mark = this.#sent;
@@ -105,7 +116,7 @@ export class ReadMarks {
     this.#marks = new Map([[mark.channelId, mark], ...this.#marks]);
   }
 
-  /** Give all up. Return who waits. */
+  /** Drop all positions. Return the callers that wait. */
   clear() {
     const waiting = [...this.#settled(), ...[...this.#marks.values()].flatMap((mark) => mark.waiting)];
     this.#marks.clear();
@@ -121,14 +132,14 @@ export class ReadMarks {
 
 /**
  * @typedef {object} ReadMarkerParts
- * @property {() => Promise<unknown>} ready when one can be sent; rejects with ConnectionEnded
- * @property {(command: import("./commands.js").Command) => Promise<any>} attempt sends it once; null: the connection was lost before the answer
- * @property {() => void} renew the token has ended
+ * @property {() => Promise<unknown>} ready resolves when the gateway is open; rejects with ConnectionEnded
+ * @property {(command: import("./commands.js").Command) => Promise<any>} attempt sends once; null: connection lost before the answer
+ * @property {() => void} renew called when the token has expired
  * @property {import("./gateway.js").Clock} clock
  * @property {() => number} random
  */
 
-/** Sends read positions. */
+/** Sends the marks of a ReadMarks over the gateway. */
 export class ReadMarker {
   #parts;
   #marks;
@@ -143,7 +154,8 @@ export class ReadMarker {
   }
 
   /**
-   * Send a position, or a newer one of the channel; the answer. Rejects with ApiError, ConnectionEnded, OutcomeUnknown.
+   * Send a position, or a newer one of the channel, and return the answer. Rejects with ApiError, ConnectionEnded or
+   * OutcomeUnknown.
    * @param {string} channelId
    * @param {number | undefined} sequence
    * @param {number} patienceMs
@@ -165,7 +177,7 @@ export class ReadMarker {
     });
   }
 
-  /** Give all up: the connection has ended for good. @param {ConnectionEnded} end */
+  /** Drop all positions: the gateway has ended for good. @param {ConnectionEnded} end */
   end(end) {
     for (const { reject } of this.#marks.clear()) reject(end);
     this.#wake?.();
@@ -201,7 +213,7 @@ export class ReadMarker {
     if (wait > 0) await this.#pause(wait);
     await ready();
     const mark = this.#marks.take(clock.now());
-    if (mark === null) return; // given up meanwhile
+    if (mark === null) return; // dropped meanwhile
     try {
       const result = await attempt({ type: "read", channel_id: mark.channelId, sequence: mark.sequence });
       if (result === null) this.#marks.unanswered(clock.now());
@@ -213,7 +225,7 @@ export class ReadMarker {
         for (const { reject } of this.#marks.refused(failure.status, advisedMs, clock.now())) reject(failure);
         return;
       }
-      if (failure instanceof ApiError) renew(); // it came as the token ended: the next one is on its way
+      if (failure instanceof ApiError) renew(); // the token has just expired
       this.#marks.unanswered(clock.now());
     }
   }

@@ -1,15 +1,18 @@
-/** The `auth` that renews the token of an open connection: one at a time (PROTOCOL 15.2.4). */
+/** The `auth` frame that renews the token of an open connection, one at a time (PROTOCOL 15.2.4). */
 
 const NONE = 0;
-const RESTING = -1; // it is sent again after a while
+const RESTING = -1; // sent again after a delay
 
 export class Renewal {
-  /** Of an `auth` that is not answered. */
+  /** The ref of the unanswered `auth`, NONE or RESTING. */
   #ref = NONE;
-  /** Whether another token has come meanwhile. */
+  /** Whether the token has changed since that `auth`. */
   #isOutdated = false;
 
-  /** There is another token. Return the ref of the `auth` to send; 0: it is sent when the one before is answered. @param {() => number} nextRef */
+  /**
+   * Return the ref of the `auth` to send for a new token; 0 while an earlier one is unanswered: `end` says when to call again.
+   * @param {() => number} nextRef
+   */
   begin(nextRef) {
     if (this.#ref > NONE) {
       this.#isOutdated = true;
@@ -24,7 +27,7 @@ export class Renewal {
     return ref > NONE && ref === this.#ref;
   }
 
-  /** It is over. Return whether another one is to begin. */
+  /** End the renewal. Return whether another one must begin, because the token has changed. */
   end() {
     const isOutdated = this.#isOutdated;
     this.#ref = NONE;
@@ -32,7 +35,7 @@ export class Renewal {
     return isOutdated;
   }
 
-  /** The server cannot check the token now. */
+  /** Record that the server cannot check the token now. */
   rest() {
     this.#ref = RESTING;
   }

@@ -1,9 +1,9 @@
-/** Commands that the server refused for a while are sent again. */
+/** Retries of commands that the server refused temporarily. */
 
 import { ApiError, isTemporary, OutcomeUnknown } from "./errors.js";
 import { Backoff } from "./policy.js";
 
-/** @type {WeakMap<AbortSignal, Set<() => void>>} what waits for the end of each */
+/** @type {WeakMap<AbortSignal, Set<() => void>>} the calls to make when each signal is aborted */
 const waiting = new WeakMap();
 
 /** @param {Event} event */
@@ -14,8 +14,8 @@ function callAll({ target }) {
 }
 
 /**
- * Call when a signal is aborted; return what takes that back. All that waits for a signal shares one listener: Node warns of a leak
- * where one has more than ten.
+ * Call a function when a signal is aborted; return a function that cancels this. All calls for a signal share one listener, because
+ * Node warns of a leak at more than ten.
  * @param {AbortSignal} signal
  * @param {() => void} call
  */
@@ -30,7 +30,7 @@ export function whenAborted(signal, call) {
 }
 
 /**
- * Wait before another attempt. Rejects at once when the client is closed, so that a program can end.
+ * Wait before another attempt. Rejects at once when the signal is aborted, so that a program can end.
  * @param {number} ms
  * @param {AbortSignal} closed
  */
@@ -43,7 +43,7 @@ export function pause(ms, closed) {
 }
 
 /**
- * Send a command until it is answered for good, `retryMs` have passed, or the client is closed. Every attempt has the same key.
+ * Send a command until it has a final answer, `retryMs` have passed, or `closed` is aborted. All attempts have the same key.
  * @param {import("./gateway.js").Gateway} gateway
  * @param {import("./commands.js").Command} command
  * @param {number} retryMs
@@ -62,7 +62,7 @@ export async function sendUntilAnswered(gateway, command, retryMs, random, close
     } catch (refusal) {
       if (!(refusal instanceof ApiError)) throw isUnknown ? new OutcomeUnknown(String(refusal), key) : refusal;
       isUnknown ||= refusal.mayBeDone;
-      const isTokenOver = refusal.status === 401; // a moment before the socket is told so
+      const isTokenOver = refusal.status === 401; // the token has just expired
       if (isTokenOver) void gateway.renew();
       const advisedMs = refusal.retryAfter === undefined ? undefined : refusal.retryAfter * 1_000;
       const delay = backoff.nextDelay({ advisedMs });

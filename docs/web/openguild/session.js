@@ -1,16 +1,16 @@
-/** The token pair of one login: kept, and refreshed before it ends or when it is refused (PROTOCOL 4.6). */
+/** Keeps the token pair of one login, and refreshes it before it expires or when it is refused (PROTOCOL 4.6). */
 
 import { ApiError, isTemporary, OpenGuildError, OutcomeUnknown } from "./errors.js";
 import { REFRESH_AHEAD_MS } from "./policy.js";
 
-/** Protect it like a password; the next refresh replaces it.
+/** The part of a token pair that is stored. Protect it like a password; the next refresh replaces it.
  * @typedef {{access_token: string, refresh_token: string}} StoredSession */
 /** @typedef {{access_token: string, access_expires_at: string, refresh_token: string}} TokenPair */
 
 export class SessionKeeper {
   /** @type {StoredSession | null} */
   #pair = null;
-  #refreshAt = Infinity; // by performance.now(); unknown for a pair from storage, which is refreshed after a 401
+  #refreshAt = Infinity; // by performance.now(); Infinity for a pair from storage, which is refreshed after a 401
   /** @type {{pair: StoredSession, done: Promise<void>} | null} */
   #refreshing = null;
   /** @type {string | null} */
@@ -25,12 +25,12 @@ export class SessionKeeper {
     this.onChange = onChange;
   }
 
-  /** The pair, for storage; null: nobody is logged in. */
+  /** The pair, for storage; null if nobody is logged in. */
   get stored() {
     return this.#pair;
   }
 
-  /** Whose session it is, or was; null: not known. */
+  /** The id of the user whose session it is or was; null if unknown. */
   get userId() {
     return this.#userId;
   }
@@ -42,7 +42,7 @@ export class SessionKeeper {
     this.#refreshAt = Infinity;
   }
 
-  /** Keep what a login or a refresh gave. @param {TokenPair} pair */
+  /** Keep the token pair of a login or a refresh. @param {TokenPair} pair */
   keep(pair) {
     this.#pair = { access_token: pair.access_token, refresh_token: pair.refresh_token };
     this.#userId = payloadOf(pair.access_token).user_id ?? null;
@@ -51,7 +51,7 @@ export class SessionKeeper {
     this.onChange(this.#pair);
   }
 
-  /** There is no session any more. */
+  /** Forget the session: it has ended. */
   forget() {
     if (this.#pair === null) return;
     this.#pair = null;
@@ -59,7 +59,7 @@ export class SessionKeeper {
   }
 
   /**
-   * Return an access token that is good for a while and is not `refused`. Concurrent callers share one refresh.
+   * Return an access token that does not expire soon and is not `refused`. Concurrent callers share one refresh.
    * Rejects with ApiError (401: the session has ended), OutcomeUnknown, and OpenGuildError before a login.
    * @param {string} [refused]
    */
@@ -72,12 +72,12 @@ export class SessionKeeper {
     return this.#mustHave().access_token;
   }
 
-  /** Wait until no refresh runs: it would replace the token that is to be revoked. */
+  /** Wait until no refresh runs: it would replace the token that the caller revokes. */
   async settled() {
-    await this.#refreshing?.done.catch(() => {}); // whoever asked for it is told
+    await this.#refreshing?.done.catch(() => {}); // the caller of the refresh gets the failure
   }
 
-  /** A login meanwhile makes the answer one of a session that has ended. @param {StoredSession} pair */
+  /** Exchange the refresh token. If a login has replaced the pair meanwhile, the answer is ignored. @param {StoredSession} pair */
   async #refresh(pair) {
     try {
       const next = await this.exchange(pair.refresh_token);
@@ -97,14 +97,15 @@ export class SessionKeeper {
   }
 }
 
-/** Return the tokens of an answer. Throws OutcomeUnknown where there are none. @param {any} body @returns {TokenPair} */
+/** Return the token pair in an answer. Throws OutcomeUnknown if there is none. @param {any} body @returns {TokenPair} */
 export function pairOf(body) {
   if (typeof body?.access_token === "string" && typeof body.refresh_token === "string") return body;
   throw new OutcomeUnknown("the answer has no tokens");
 }
 
 /**
- * Return the life of the access token by the server's clock, as this machine's may be wrong; 0 if unknown.
+ * Return the lifetime of the access token in milliseconds; 0 if unknown. Both times are the server's: this machine's clock may be
+ * wrong.
  * @param {TokenPair} pair
  */
 function lifetimeMs(pair) {
@@ -112,7 +113,7 @@ function lifetimeMs(pair) {
 }
 
 /**
- * Return what a token says of itself; nothing where it is of another form.
+ * Return the payload of a token; an empty object if it cannot be decoded.
  * @param {string} token
  * @returns {{user_id?: string, issued_at?: string}}
  */

@@ -1,4 +1,4 @@
-/** What `toJSON` returns, read back. */
+/** Reads the result of `Client.toJSON` back. */
 
 import { OpenGuildError } from "./errors.js";
 
@@ -11,7 +11,7 @@ const isObject = (value) => typeof value === "object" && value !== null && !Arra
 const isPair = (place) => Array.isArray(place) && place.length === 2 && place.every((number) => Number.isSafeInteger(number) && number >= 0);
 
 /**
- * Return how far each log was handled. Throws OpenGuildError for what `toJSON` did not return.
+ * Return the place up to which each log was handled. Throws OpenGuildError for anything but a result of `toJSON`.
  * @param {import("./client.js").StoredClient} stored
  */
 export function placesOf(stored) {

@@ -1,4 +1,4 @@
-/** Which logs a client follows over its gateway, for listeners and for loops, and how far each was handled. */
+/** The logs that a client follows over its gateway, for listeners and loops, and the place up to which each was handled. */
 
 import { endOf, EventQueue, Loops } from "./queues.js";
 
@@ -16,8 +16,8 @@ export class Subscriptions {
 
   /**
    * @param {import("./gateway.js").Gateway} gateway
-   * @param {Map<string, Place>} kept from storage, of logs that are not followed yet
-   * @param {() => void} start the gateway is needed
+   * @param {Map<string, Place>} kept places from storage, of logs that are not followed yet
+   * @param {() => void} start opens the gateway
    */
   constructor(gateway, kept, start) {
     this.#gateway = gateway;
@@ -25,17 +25,17 @@ export class Subscriptions {
     this.#start = start;
   }
 
-  /** How far each log was handled. @returns {Map<string, Place>} */
+  /** Return the place up to which each log was handled. @returns {Map<string, Place>} */
   places() {
     return new Map([...this.#kept, ...this.#gateway.machine.logs.places(), ...this.#loops.places()]);
   }
 
-  /** Logs that have a place and are not followed. */
+  /** Return the logs that have a place and are not followed. */
   kept() {
     return [...this.#kept.keys()];
   }
 
-  /** There is a session: open the gateway where something is followed. */
+  /** Open the gateway if any log is followed; call it after a login. */
   begin() {
     if (this.#gateway.machine.logs.size > 0) this.#start();
   }
@@ -46,7 +46,7 @@ export class Subscriptions {
     this.#subscribed.add(log);
   }
 
-  /** Up to where a log was told; null: nothing of it was, or it is not followed. @param {string} log */
+  /** Return the place of the last event that listeners got; null: none, or the log is not followed. @param {string} log */
   placeOf(log) {
     return this.#gateway.machine.logs.placeOf(log);
   }
@@ -67,7 +67,7 @@ export class Subscriptions {
     if (!this.#loops.has(log)) this.#gateway.unfollow(log);
   }
 
-  /** Hear what the gateway tells, before the listeners do. @param {import("./phases.js").MachineEvent} told */
+  /** Handle an event of the gateway, before the listeners do. @param {import("./phases.js").MachineEvent} told */
   hear(told) {
     const end = endOf(told);
     if (end !== undefined && "log" in told) {
@@ -101,7 +101,7 @@ export class Subscriptions {
     return this.#kept.get(log) ?? null;
   }
 
-  /** Where a loop begins that names no beginning: where the log is. @param {string} log */
+  /** Return the place of the log now, at which a loop without a beginning begins. @param {string} log */
   #currentPlace(log) {
     return this.#loops.heldAt(log) ?? this.placeOf(log);
   }

@@ -1,12 +1,13 @@
-/** Which texts can be sent. */
+/** Checks of texts before they are sent. */
 
 const KEY = /^[!-~]{1,64}$/; // PROTOCOL 3.8.1
 
 export const LONE_SURROGATE = "a text holds a lone surrogate";
-const HALF = /\p{Surrogate}/u; // with `u` a pair is one character, which is none
+const HALF = /\p{Surrogate}/u; // with `u` a pair is one character and does not match
 
 /**
- * Whether all texts in a value of JSON are Unicode. Half of an emoji, as a text that was cut has it, is not, and no server takes it.
+ * Return whether all texts in a JSON value are valid Unicode. A lone surrogate, such as half of a cut emoji, is not; the server
+ * refuses it.
  * @param {unknown} value
  * @returns {boolean}
  */
@@ -16,8 +17,8 @@ export function isWellFormed(value) {
   return Object.entries(value).every(([name, member]) => isWellFormed(name) && isWellFormed(member));
 }
 
-/** Encode a segment of a path. What is not Unicode stays as it is, for `Http.send` to refuse. @param {string} text */
+/** Encode a segment of a path. Invalid Unicode stays as it is, for `Http.send` to refuse. @param {string} text */
 export const encodeSegment = (text) => (isWellFormed(text) ? encodeURIComponent(text) : text);
 
-/** Whether a text can be the key of a request. @param {string} text */
+/** Return whether a text can be an idempotency key. @param {string} text */
 export const isKey = (text) => KEY.test(text);

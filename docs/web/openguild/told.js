@@ -1,16 +1,16 @@
-/** What a client tells its listeners. */
+/** The events that a client's listeners get. */
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 
-/** `state`: `connecting`, `online`, `draining` (the server stops), `waiting` (for the next connection), `ended`.
+/** `state`: `connecting`, `online`, `draining` (the server is about to stop), `waiting` (for the next connection), `ended`.
  * @typedef {{state: "connecting" | "online" | "draining" | "waiting" | "ended", reason: string, retryMs: number | null}} Status */
 
 /** @typedef {{channelId: string, userId: string, preview: string | null}} TypingSignal */
 /** @typedef {{guildId: string, userId: string, status: import("./types.js").PresenceStatus}} PresenceChange */
 
 /**
- * What `on` listens to. Besides these, each `event_type` of PROTOCOL 6 is a name, such as `message` and `reaction.added`, with a
- * LogEvent; `event` is all of them.
+ * The names for `Client.on`, with the type that their listeners get. Each `event_type` of PROTOCOL 6 is a name, too, such as
+ * `reaction.added`, with a LogEvent; `event` is for all of them.
  * @typedef {{status: Status, session: import("./client.js").StoredClient["session"], ready: import("./types.js").Ready, typing: TypingSignal,
  *   presence: PresenceChange, guild: import("./everything.js").FollowedGuild, event: LogEvent, message: LogEvent,
  *   followed: {log: string, epoch: number, after: number, head: number, recovered: boolean}, gone: {log: string, code: string},
@@ -24,11 +24,14 @@ const NAMES = {
   gone: true, refused: true, lagging: true, live: true, failure: true,
 };
 
-/** Whether anything can be told under a name: event types but `message` and `mentioned` have a dot. @param {string} name */
+/**
+ * Return whether a name can have listeners: all event types except `message` and `mentioned` contain a dot.
+ * @param {string} name
+ */
 export const isName = (name) => Object.hasOwn(NAMES, name) || name === "mentioned" || String(name).includes(".");
 
 /**
- * Return what listeners are told of a hint that is in no log.
+ * Return the argument for listeners of an ephemeral event: typing or presence, which no log stores.
  * @param {import("./phases.js").MachineEvent & {type: "ephemeral"}} told
  */
 export function signalOf({ log, kind, data }) {

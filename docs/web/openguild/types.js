@@ -17,14 +17,14 @@
  * @typedef {{emoji: string, count: number, me: boolean, reactors?: string[]}} Reaction
  * @typedef {{event_id: string, sequence: number, author: Author, content?: string | null}} MessagePreview
  *
- * A message as it is now (PROTOCOL 7.8.3).
+ * The current state of a message (PROTOCOL 7.8.3).
  * @typedef {object} Message
  * @property {string} event_id
  * @property {number} sequence
  * @property {string} channel_id
  * @property {Author} author
  * @property {string} created_at
- * @property {string | null} [content] absent: it was taken back
+ * @property {string | null} [content] absent if the message was redacted
  * @property {string | null} [edited_at]
  * @property {number} [versions]
  * @property {string | null} [redacted_by]
@@ -34,7 +34,7 @@
  * @property {string | null} [reply_to]
  * @property {MessagePreview | null} [reply_preview]
  *
- * @typedef {{messages: Message[], epoch: number, head: number}} MessagePage `head`: follow the log behind it
+ * @typedef {{messages: Message[], epoch: number, head: number}} MessagePage `head`: follow the log after this sequence
  * @typedef {{sequence: number, event_id: string, created_at: string}} PostedMessage
  * @typedef {{message_id: string, sequence?: number | null, event_id?: string | null, created_at?: string | null}} ChangedMessage
  * @typedef {{sequence: number, event_id: string, created_at: string, content?: string | null}} TextVersion
@@ -54,13 +54,13 @@
  * @property {number} origin_ts
  * @property {Record<string, any>} content
  *
- * An event of a log: each once, in order.
+ * An event of a log. Events arrive once and in order.
  * @typedef {{log: string, epoch: number, sequence: number, event: CanonicalEvent}} LogEvent
  *
- * A place in a log: the sequence counts in the epoch; 0: in whatever epoch the log has.
+ * A place in a log: a sequence within an epoch; epoch 0 stands for the log's current one.
  * @typedef {{epoch: number, sequence: number}} Place
  *
- * Where to begin: behind `after` (and its `epoch`), else with the newest `tail` events, else from now on.
+ * Where to begin: after the sequence `after` (of `epoch`), else with the newest `tail` events, else from now on.
  * @typedef {{epoch?: number | undefined, after?: number | undefined, tail?: number | undefined}} Beginning
  *
  * @typedef {{user: {user_id: string, username: string}, session: {session_id: string, expires_at: string}, guilds: Guild[], heads: {log: string, epoch: number, head: number}[]}} Ready

@@ -1,9 +1,10 @@
-/** The chat's frame: header with the state of the connection, navigation, timeline, and what opens beside it. */
+/** The layout of the chat: a header with the state of the connection, navigation, timeline, composer, and side panel. */
 
 import { OutcomeUnknown } from "../openguild.js";
-import { announce, ask, byId, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
+import { announce, ask, byId, choose, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
 import { forgetUnsent } from "./outbox.js";
+import { manageChannel } from "./manage.js";
 import { setGoTo, showPins, showResults } from "./panel.js";
 import { hideDrawers, Sidebar } from "./sidebar.js";
 import { Timeline } from "./timeline.js";
@@ -47,20 +48,19 @@ export class App {
       event.preventDefault();
       void shown(() => showResults(chat, search.value));
     };
-    const choose = async () => {
+    const appear = async () => {
       try {
         await chat.setStatus(/** @type {any} */ (presence.value));
       } finally {
         presence.value = chat.status;
       }
     };
-    const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(choose) },
+    const presence = h("select", { id: "presence", "aria-label": "How you appear", onchange: () => void shown(appear) },
       h("option", { value: "online" }, "Online"), h("option", { value: "idle" }, "Idle"), h("option", { value: "offline" }, "Invisible"));
     presence.value = chat.status;
     sidebar.navigation.append(h("div", { class: "account" }, h("span", { id: "me" }), presence,
-      h("button", { type: "button", id: "change-password", onclick: () => void shown(() => this.#changePassword()) }, "Password"),
-      h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out"),
-      h("button", { type: "button", id: "delete-account", onclick: () => void shown(() => this.#deleteAccount()) }, "Delete account")));
+      h("button", { type: "button", id: "account", "aria-haspopup": "dialog", onclick: () => void shown(() => this.#manageAccount()) }, "Account"),
+      h("button", { type: "button", id: "log-out", onclick: () => void shown(() => this.#logOut()) }, "Log out")));
     byId("view").replaceChildren(h("div", { class: "app", id: "app" },
       h("header", { class: "top" },
         h("button", { type: "button", class: "only-narrow", id: "open-channels", "aria-controls": "channels", "aria-expanded": "false", onclick: () => this.#toggle("channels") }, "☰", h("span", { class: "hidden" }, "Guilds and channels")),
@@ -72,6 +72,7 @@ export class App {
       h("main", { id: "main", "aria-labelledby": "channel-title", onclick: () => hideDrawers() },
         h("div", { class: "channel-head" },
           h("div", {}, h("h1", { id: "channel-title", tabindex: "-1" }), h("p", { id: "topic" })),
+          h("button", { type: "button", id: "manage-channel", "aria-haspopup": "dialog", "aria-label": "Manage channel", hidden: true, onclick: () => void shown(() => manageChannel(chat)) }, "⋯"),
           h("form", { role: "search", onsubmit: find }, search),
           h("button", { type: "button", id: "show-pins", onclick: () => void shown(() => showPins(chat)) }, "Pins")),
         timeline.element, composer.element),
@@ -82,7 +83,7 @@ export class App {
     const timer = setInterval(() => (root.isConnected ? this.#tick() : clearInterval(timer)), 500);
   }
 
-  /** Show where a guild is made or joined, also where that is hidden for want of room. */
+  /** Show where to create or join a guild, also on narrow screens, which hide it. */
   showNavigation() {
     const isHidden = getComputedStyle(byId("channels")).display === "none";
     if (isHidden) this.#toggle("channels");
@@ -98,6 +99,12 @@ export class App {
     byId(which).querySelector("button")?.focus();
   }
 
+  async #manageAccount() {
+    const chosen = await choose("Account", { password: "Change password", deletion: "Delete account" });
+    if (chosen === "password") await this.#changePassword();
+    if (chosen === "deletion") await this.#deleteAccount();
+  }
+
   async #changePassword() {
     const given = await ask({
       title: "Change password", text: "All your other devices are logged out.", submit: "Change",
@@ -111,7 +118,7 @@ export class App {
       await this.client.changePassword(given["current"] ?? "", given["next"] ?? "");
     } catch (failure) {
       if (!(failure instanceof OutcomeUnknown)) throw failure;
-      throw new Error("The server has not answered: your password may be the new one or the old one. Give the new one in both fields to find out.");
+      throw new Error("The server has not answered: your password may be the new one or the old one. Enter the new password in both fields to find out.");
     }
     showNotice("Your password is changed. All your other devices are logged out.");
   }
@@ -119,7 +126,7 @@ export class App {
   async #deleteAccount() {
     const given = await ask({
       title: "Delete account", submit: "Delete for good",
-      text: "You leave all guilds, and nobody can bring the account back. Your messages stay: first delete those that you want gone.",
+      text: "You leave all guilds, and nobody can bring the account back. Your messages stay: first delete those that you do not want to leave behind.",
       fields: [{ name: "current", label: "Password", required: true, maxlength: 1_024, secret: "current-password" }],
     });
     if (given === null) return;
@@ -139,35 +146,35 @@ export class App {
     this.leave();
   }
 
-  /** The session has ended, or the page is left: what is being written is not. */
+  /** Keep drafts and unsent messages: the session has ended, or the user leaves the page. */
   ended() {
     this.#composer?.keep();
     this.#chat?.outbox.keep(this.#chat.me.user_id);
   }
 
-  /** A part of what is shown has changed; it is drawn once for many changes. @param {Part} part */
+  /** Mark a part as changed, and draw it with the next frame: once for many changes. @param {Part} part */
   changed(part) {
     if (this.#dirty.size === 0) requestAnimationFrame(() => this.draw());
-    if (this.#dirty.size === 0 && document.hidden) setTimeout(() => this.draw()); // a hidden page is given no frames
+    if (this.#dirty.size === 0 && document.hidden) setTimeout(() => this.draw()); // a hidden page gets no frames
     this.#dirty.add(part);
   }
 
-  /** Tell of a message of somebody else. @param {import("../openguild/types.js").Message} message */
+  /** Announce another user's message to screen readers. @param {import("../openguild/types.js").Message} message */
   heard(message) {
     announce(`${this.#chat?.nameOf(message.author)}: ${this.#chat?.shownText(message.content)}`);
   }
 
-  /** Show nothing more of a message that was taken back, or of a channel that is gone. @param {string} id */
+  /** Remove a redacted message, or the messages of a channel that is gone, from view. @param {string} id */
   forget(id) {
     announce(null);
     forget(id);
     this.#composer?.forget(id);
   }
 
-  /** Draw what has changed. */
+  /** Draw the parts that have changed. */
   draw() {
     const chat = this.#chat;
-    if (this.#dirty.size === 0 || chat === null || !this.#root?.isConnected) return; // else somebody else has logged in
+    if (this.#dirty.size === 0 || chat === null || !this.#root?.isConnected) return; // not connected: another user has logged in
     const dirty = new Set(this.#dirty);
     const focused = document.activeElement;
     this.#dirty.clear();
@@ -179,7 +186,7 @@ export class App {
     if (all || dirty.has("typing") || dirty.has("messages")) this.#composer?.draw();
     const isElsewhere = document.activeElement !== focused && document.activeElement !== document.body;
     if (focused instanceof HTMLElement && !focused.checkVisibility() && !isElsewhere) byId("channel-title").focus();
-    if (all) this.#drawHead(chat); // last: it gives the focus to what is shown by now
+    if (all) this.#drawHead(chat); // last: it moves the focus to an element drawn above
     const unread = [...chat.guilds.keys()].reduce((sum, id) => sum + chat.unreadOf(id).unread, 0);
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${chat.channel ? `#${chat.channel.name} – ` : ""}OpenGuild`;
   }
@@ -189,6 +196,7 @@ export class App {
     byId("me").textContent = chat.me.username;
     byId("channel-title").textContent = chat.channel ? `#${chat.channel.name}` : (chat.guild?.guild.name ?? "Welcome");
     byId("topic").textContent = chat.channel?.topic ?? "";
+    byId("manage-channel").hidden = chat.channel === undefined || !chat.mayModerate;
     byId("main").classList.toggle("is-empty", chat.channel === undefined);
     if (chat.channelId === this.#shownChannel) return;
     this.#shownChannel = chat.channelId;

@@ -1,9 +1,10 @@
 /**
- * Changes of something that is also read as a whole. An answer may be older than changes that came while it was on its way, so they
- * are made once more behind it: each must have the complete state of its subject (PROTOCOL 7.9.5), or know whether it was made.
+ * Applies changes to a state that is also read as a whole. An answer may be older than changes that arrived while it was requested,
+ * so these are applied to it again: each must carry the complete state of its subject (PROTOCOL 7.9.5), or detect that it was
+ * applied.
  */
 export class Changes {
-  /** @type {Set<(() => void)[]>} of each answer that is on its way the changes that came meanwhile */
+  /** @type {Set<(() => void)[]>} for each pending request, the changes since it began */
   #meanwhile = new Set();
 
   /** @param {() => void} change */

@@ -1,4 +1,4 @@
-/** What the page knows: guilds, channels, members, unread counts, and the messages of the channel that is open. No elements. */
+/** The page's state: guilds, channels, members, unread counts, and the messages of the open channel. No DOM elements. */
 
 import { ApiError } from "../openguild.js";
 import { GuildState, timedOutUntil } from "./guild.js";
@@ -15,12 +15,12 @@ import { Unread } from "./unread.js";
 /** @typedef {"guilds" | "channels" | "members" | "messages" | "typing" | "status"} Part */
 
 const TYPING_MS = 5_000; // PROTOCOL 7.12.2
-const ARRIVAL_MS = 30_000; // for a guild that was joined to come
-const LATE = "The guild has not come within 30 seconds. It is listed as soon as it comes.";
-const MAX_TAKEN_BACK = 1_000; // messages that are remembered as taken back
-const FOLLOWED_AGAIN = new Set(["restarted", "unavailable"]); // codes of `gone` after which the client asks again (PROTOCOL 15.3.7)
-const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // codes of what is gone, or was lost while there was no connection
-const BEGAN_ANEW = "This channel began anew at the server: its newest messages may be missing.";
+const ARRIVAL_MS = 30_000; // how long to wait for a guild that was joined
+const LATE = "The guild has not appeared within 30 seconds. It will appear in the list later.";
+const MAX_TAKEN_BACK = 1_000; // redacted messages that are remembered
+const FOLLOWED_AGAIN = new Set(["restarted", "unavailable"]); // codes of `gone` after which the client retries (PROTOCOL 15.3.7)
+const MAY_NOT_READ = new Set(["not_found", "forbidden"]); // codes for guilds and channels that are gone or may not be read
+const BEGAN_ANEW = "The server has restored this channel: its newest messages may be missing.";
 const MODERATORS = ["owner", "admin", "moderator"];
 const MAINTAINERS = [...MODERATORS, "maintainer"];
 
@@ -29,23 +29,23 @@ export class Chat {
   guilds = new Map();
   guildId = "";
   channelId = "";
-  /** @type {Map<string, {until: number, preview: string | null}>} who is typing in the open channel */
+  /** @type {Map<string, {until: number, preview: string | null}>} the users who are typing in the open channel */
   typing = new Map();
   me = { user_id: "", username: "" };
-  /** @type {import("../openguild/types.js").PresenceStatus} how one appears to others */
+  /** @type {import("../openguild/types.js").PresenceStatus} the user's own presence */
   status = "online";
-  /** @type {Map<(failure?: string) => void, string>} what ends the wait for a guild */
+  /** @type {Map<(failure?: string) => void, string>} the function that ends a wait -> the guild that it waits for */
   #awaited = new Map();
-  /** @type {Set<string>} the messages that were taken back last */
+  /** @type {Set<string>} the most recently redacted messages */
   #redacted = new Set();
-  /** @type {Set<string>} guilds of which something came before they were told */
+  /** @type {Set<string>} guilds that had events before the `guild` event */
   #early = new Set();
 
   /**
    * @param {Client} client
    * @param {(part: Part) => void} changed
-   * @param {(message: Message) => void} heard a new message of somebody else
-   * @param {(id: string) => void} forget show nothing more of a message that was taken back, or of a channel that is gone
+   * @param {(message: Message) => void} heard called for a new message of another user in the open channel
+   * @param {(id: string) => void} forget removes a redacted message, a lost channel or a lost guild from view
    * @param {(failure: unknown) => void} failed
    */
   constructor(client, changed, heard, forget, failed) {
@@ -60,7 +60,7 @@ export class Chat {
     client.on("event", (event) => this.#apply(event));
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
     client.on("status", ({ state }) => {
-      if (state === "ended") for (const end of this.#awaited.keys()) end("The connection has ended before the guild came.");
+      if (state === "ended") for (const end of this.#awaited.keys()) end("The connection has ended before the guild appeared.");
       if (state !== "online") for (const id of this.typing.keys()) this.#stopsTyping(id);
       changed("status");
     });
@@ -89,7 +89,7 @@ export class Chat {
     this.changed("guilds");
   }
 
-  // --- what is shown -------------------------------------------------------------------------------------
+  // --- for display ---------------------------------------------------------------------------------------
 
   get guild() {
     return this.guilds.get(this.guildId);
@@ -99,23 +99,23 @@ export class Chat {
     return this.guild?.channels.get(this.channelId);
   }
 
-  /** The oldest first. */
+  /** The guilds, the oldest first. */
   get sortedGuilds() {
     return [...this.guilds.values()].sort((a, b) => a.guild.created_at.localeCompare(b.guild.created_at));
   }
 
-  /** The channels of the open guild, in the order in which they are shown (PROTOCOL 5.7.4). */
+  /** The channels of the open guild, in display order (PROTOCOL 5.7.4). */
   get channels() {
     const channels = [...(this.guild?.channels.values() ?? [])];
     return channels.sort((a, b) => (a.position ?? 0) - (b.position ?? 0) || a.created_at.localeCompare(b.created_at));
   }
 
-  /** When the user may write again in the open guild; 0: they are not timed out. */
+  /** When the user may write again in the open guild, in Unix milliseconds; 0 if they are not timed out. */
   get timedOutUntil() {
     return timedOutUntil(this.guild?.members.get(this.me.user_id));
   }
 
-  /** What the user's role in the open guild counts as. */
+  /** The user's effective role in the open guild: `viewer` during a time-out. */
   get role() {
     const role = this.guild?.members.get(this.me.user_id)?.role ?? "guest";
     return this.timedOutUntil > 0 && role !== "guest" ? "viewer" : role;
@@ -135,12 +135,12 @@ export class Chat {
     return member?.display_name ?? member?.username ?? author.username ?? "somebody";
   }
 
-  /** A text as it is shown: mentions by name. @param {string | null | undefined} content */
+  /** Return a stored text for display, with the names of mentioned users. @param {string | null | undefined} content */
   shownText(content) {
     return (content ?? "").replace(/<@([0-9a-f-]{36})>/g, (_, id) => `@${this.nameOf({ id })}`);
   }
 
-  /** What was written as it is stored: `@name` of a member mentions them (PROTOCOL 6.11.1). @param {string} written */
+  /** Return a written text as it is stored: `@name` of a member becomes a mention (PROTOCOL 6.11.1). @param {string} written */
   storedText(written) {
     const ids = new Map([...(this.guild?.members.values() ?? [])].map(({ user_id: id, username }) => [username.toLowerCase(), id]));
     return written.replace(/(^|\s)@([^\s@]+)/g, (whole, before, name) => {
@@ -155,12 +155,16 @@ export class Chat {
     return this.unread.sum(this.guilds.get(guildId)?.channels.keys() ?? []);
   }
 
-  /** Whether an answer that was on its way may still be shown. @param {string} channelId @param {string} eventId */
+  /**
+   * Return whether a message in an answer may still be shown: it may be redacted or its channel gone by now.
+   * @param {string} channelId
+   * @param {string} eventId
+   */
   mayShow(channelId, eventId) {
     return !this.#redacted.has(eventId) && [...this.guilds.values()].some(({ channels }) => channels.has(channelId));
   }
 
-  // --- choosing ------------------------------------------------------------------------------------------
+  // --- opening guilds and channels -----------------------------------------------------------------------
 
   /** @param {string} guildId */
   async openGuild(guildId) {
@@ -173,7 +177,7 @@ export class Chat {
     else if (this.guild !== undefined) await this.#load(this.guild);
   }
 
-  /** Open a guild that was made or joined a moment ago, when it is there. Rejects if it does not come. @param {string} guildId */
+  /** Open a guild that was just created or joined, as soon as it is known. Rejects after ARRIVAL_MS. @param {string} guildId */
   async arrived(guildId) {
     if (!this.guilds.has(guildId)) await new Promise((resolve, reject) => this.#awaitGuild(guildId, resolve, reject));
     await this.openGuild(guildId);
@@ -202,7 +206,7 @@ export class Chat {
     if (await state.load()) this.changed(state.id === this.guildId ? "guilds" : "members");
   }
 
-  /** Members who come may have been online before. Many may come at once. @param {GuildState} state */
+  /** Read the presence soon, once for many members who join: they may have been online before. @param {GuildState} state */
   #readPresenceSoon(state) {
     if (state.isAsking || !state.isLoaded) return;
     state.isAsking = true;
@@ -223,27 +227,27 @@ export class Chat {
     const guild = [...this.guilds.values()].find(({ channels }) => channels.has(channelId));
     if (guild === undefined) return;
     this.guildId = guild.guild.guild_id;
-    void this.#later(() => this.#load(guild)); // names are drawn when they come
+    void this.#later(() => this.#load(guild)); // names are drawn when they are known
     this.channelId = channelId;
     this.typing.clear();
     this.changed("guilds");
     if (await this.history.open(channelId, around)) this.markRead();
   }
 
-  /** Appear as before the page was loaded again. @param {import("../openguild/types.js").PresenceStatus} status */
+  /** Restore the user's presence after the page was reloaded. @param {import("../openguild/types.js").PresenceStatus} status */
   appearAs(status) {
     this.status = status;
-    this.client.setPresence(status).catch(() => {}); // the client makes the choice again when it is connected
+    this.client.setPresence(status).catch(() => {}); // the client sets it again when it is connected
   }
 
-  /** Choose how one appears. @param {import("../openguild/types.js").PresenceStatus} status */
+  /** Set the user's presence. @param {import("../openguild/types.js").PresenceStatus} status */
   async setStatus(status) {
     await this.client.setPresence(status);
     this.status = status;
     this.changed("members");
   }
 
-  /** What is shown has been read, if its newest is in view and the page is looked at. */
+  /** Mark the open channel as read, if its newest message is in view and the page is visible. */
   markRead() {
     const { isAtEnd, isNewest, messages } = this.history;
     const { channelId } = this;
@@ -251,7 +255,7 @@ export class Chat {
     const isSeen = messages !== null && isNewest && isAtEnd && !document.hidden;
     if (!isSeen || unread === 0 || this.client.status.state === "ended") return;
     this.unread.read(channelId, latest);
-    this.client.read(channelId, latest).catch(() => {}); // of no concern to the reader: the next message is read again
+    this.client.read(channelId, latest).catch(() => {}); // harmless: the next message marks the channel again
   }
 
   // --- events --------------------------------------------------------------------------------------------
@@ -296,7 +300,7 @@ export class Chat {
     if (type === "member.joined") this.#readPresenceSoon(state);
     this.changed("guilds");
     if (type === "channel.created" && guildId === this.guildId && this.channelId === "" && state.channels.size === 1) {
-      void this.#later(() => this.open(content["channel_id"])); // the first one; where others are there, the reader chooses
+      void this.#later(() => this.open(content["channel_id"])); // the guild's first channel; among several the user chooses
     }
   }
 
@@ -338,7 +342,7 @@ export class Chat {
     this.changed("guilds");
   }
 
-  /** What is known of a log has to be read anew. @param {string} log @param {boolean} recovered false: messages may be lost */
+  /** Read the state of a log again. @param {string} log @param {boolean} recovered false: messages may be lost */
   #restarted(log, recovered) {
     const [kind, of = ""] = log.split(":");
     const state = this.guilds.get(of);
@@ -352,16 +356,16 @@ export class Chat {
   /** @param {string} channelId @param {boolean} recovered */
   async #openAgain(channelId, recovered) {
     await this.open(channelId);
-    if (!recovered && channelId === this.channelId) this.failed(new Error(BEGAN_ANEW)); // what was read is not there any more
+    if (!recovered && channelId === this.channelId) this.failed(new Error(BEGAN_ANEW)); // messages that were shown may be gone
   }
 
   /** @param {GuildState} state */
   async #readAgain(state) {
     await state.readAgain();
-    if (this.guilds.get(state.id) !== state) return; // it is gone meanwhile
+    if (this.guilds.get(state.id) !== state) return; // it was left or deleted meanwhile
     if (state.id === this.guildId && this.channelId !== "" && this.channel === undefined) this.#gone(`channel:${this.channelId}`);
     this.changed("guilds");
-    for (const id of state.channels.keys()) this.client.subscribe(`channel:${id}`); // one that is followed goes on
+    for (const id of state.channels.keys()) this.client.subscribe(`channel:${id}`); // has no effect for a channel that is followed
   }
 
   /** @param {string} userId @param {string | null} preview */
@@ -379,7 +383,10 @@ export class Chat {
     if (this.typing.delete(userId)) this.changed("typing");
   }
 
-  /** Do what nobody waits for. If something is gone meanwhile, its log says so. @param {() => Promise<unknown>} work */
+  /**
+   * Do work that no caller waits for. MAY_NOT_READ errors are ignored, because the log reports the same.
+   * @param {() => Promise<unknown>} work
+   */
   async #later(work) {
     try {
       await work();

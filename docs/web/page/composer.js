@@ -1,4 +1,4 @@
-/** Writing: new messages, replies, edits, and who else is writing. */
+/** The composer: new messages, replies, edits, and the users who are typing. */
 
 import { h, shown } from "./dom.js";
 import { randomKey } from "../openguild/keys.js";
@@ -8,27 +8,30 @@ import { redraw } from "./redraw.js";
 /** @typedef {import("../openguild/types.js").Message} Message */
 
 const TYPING_EVERY_MS = 3_000;
-const TOUCH = "(hover: none) and (pointer: coarse)"; // the keyboard on the screen has no other key for a new line than Enter
+const TOUCH = "(hover: none) and (pointer: coarse)"; // an on-screen keyboard has no Shift+Enter, so Enter is a new line
 const MAX_CHARS = 4_000; // PROTOCOL 1.3.6
-const NO_TEXT = "An edit needs a text. To take the message back, delete it.";
+const NO_TEXT = "A message cannot be empty. To remove it, delete it.";
 
-/** What is being written in a channel; `before`: the text that an edit has interrupted.
+/** An unsent text of a channel; `before`: the text that an edit has interrupted.
  * @typedef {{text: string, replyTo: Message | null, editing: Message | null, before: string}} Draft */
 
 /** @returns {Draft} */
 const nothing = () => ({ text: "", replyTo: null, editing: null, before: "" });
 
-/** @type {Map<string, Map<string, Draft>>} by user and channel; they outlast a session that ends while one writes */
+/** @type {Map<string, Map<string, Draft>>} user -> channel -> draft; drafts outlive a session that ends */
 const written = new Map();
 
-/** The user has logged out. */
+/** Forget all drafts: the user has logged out. */
 export function forgetDrafts() {
   written.clear();
 }
 
 /** @typedef {[string, [string, Draft][]][]} KeptDrafts by user and channel */
 
-/** What a tab that is loaded again needs of them: the messages that they are about are read anew, for they may be taken back. @returns {KeptDrafts} */
+/**
+ * Return the drafts for storage across a reload, without the text of quoted messages: they may be redacted meanwhile.
+ * @returns {KeptDrafts}
+ */
 export function keptDrafts() {
   /** @param {Message | null} message */
   const withoutText = (message) => message && { ...message, content: null };
@@ -42,12 +45,12 @@ export function takeUpDrafts(kept) {
 }
 
 export class Composer {
-  #draft = nothing(); // its text is that of the element
+  #draft = nothing(); // its `text` is stale while it is open: see `this.text.value`
   #toldAt = 0;
   #channelId = "";
-  /** @type {() => void} called with the arrow key that leaves an empty composer upwards */
+  /** @type {() => void} called when the up arrow leaves an empty composer */
   onUp = () => {};
-  /** @type {() => void} called when something was written */
+  /** @type {() => void} called when a new message is sent */
   onSend = () => {};
 
   /** @param {Chat} chat */
@@ -58,7 +61,7 @@ export class Composer {
     this.context = h("p", { id: "composer-context" });
     this.limit = h("p", { id: "composer-limit" });
     this.typing = h("p", { id: "typing", "aria-live": "polite" });
-    /** Keep the keyboard on the screen. @param {MouseEvent} event */
+    /** Keep the focus, and with it the on-screen keyboard. @param {MouseEvent} event */
     const onmousedown = (event) => event.preventDefault();
     const send = h("button", { class: "primary", id: "send", onmousedown }, "Send");
     /** @param {SubmitEvent} event */
@@ -80,29 +83,29 @@ export class Composer {
     }
     this.element.hidden = chat.channel === undefined;
     this.text.placeholder = `Message #${chat.channel?.name ?? ""}`;
-    const until = chat.timedOutUntil; // the server decides: the clock here may differ
-    this.limit.textContent = until > 0 ? `You are timed out until ${new Date(until).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}: you can read, not write.` : "";
+    const until = chat.timedOutUntil; // only a hint: this machine's clock may be wrong, and the server decides
+    this.limit.textContent = until > 0 ? `You are timed out until ${new Date(until).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}: you can read, but not write.` : "";
     const { editing, replyTo } = this.#draft;
     const chosen = editing ?? replyTo;
     if (chosen === null) this.context.replaceChildren();
     else {
-      const of = chat.history.messages?.find(({ event_id: id }) => id === chosen.event_id) ?? chosen; // it may have been taken back meanwhile
+      const of = chat.history.messages?.find(({ event_id: id }) => id === chosen.event_id) ?? chosen; // it may be redacted by now
       const what = editing !== null ? "Editing: " : `Reply to ${chat.nameOf(of.author)}: `;
-      redraw(this.context, h("span", {}, what, of.redacted_by != null ? "taken back" : chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
+      redraw(this.context, h("span", {}, what, of.redacted_by != null ? "deleted" : chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
     }
     const names = [...chat.typing].map(([id, { preview }]) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
     const text = names.length > 3 ? "Several people are typing…" : names.join(" · ");
     if (this.typing.textContent !== text) this.typing.textContent = text;
   }
 
-  /** Keep what is being written for when its channel is opened again. */
+  /** Keep the draft for when its channel is opened again. */
   keep() {
     const { user_id: id } = this.chat.me;
     const drafts = written.get(id) ?? new Map();
     written.set(id, drafts.set(this.#channelId, { ...this.#draft, text: this.text.value }));
   }
 
-  /** Keep nothing of a message that was taken back, where it is being answered. @param {string} eventId */
+  /** Erase the text of a redacted message from drafts that reply to it. @param {string} eventId */
   forget(eventId) {
     for (const draft of [this.#draft, ...[...written.values()].flatMap((drafts) => [...drafts.values()])]) {
       const { replyTo } = draft;
@@ -127,14 +130,14 @@ export class Composer {
     this.text.focus();
   }
 
-  /** Leave the reply or the edit. */
+  /** Cancel the reply or the edit. */
   cancel() {
     if (this.#draft.editing !== null) this.#write(this.#draft.before);
     this.#draft = nothing();
     this.draw();
   }
 
-  /** Write what was not sent once more. @param {import("./outbox.js").Outgoing} outgoing */
+  /** Put an unsent message back into the composer. @param {import("./outbox.js").Outgoing} outgoing */
   takeBack(outgoing) {
     this.cancel();
     const { content, edits, replyTo } = outgoing;
@@ -149,7 +152,7 @@ export class Composer {
 
   async #send() {
     const { chat, text } = this;
-    const channelId = this.#channelId; // for which it was written: another one may be open by now
+    const channelId = this.#channelId; // the draft's channel: another one may be open by now
     const content = chat.storedText(text.value.trim());
     if (content === "" && this.#draft.editing !== null) throw new Error(NO_TEXT);
     if (content === "" || channelId === "") return;
@@ -172,7 +175,7 @@ export class Composer {
 
   /** @param {KeyboardEvent} event */
   #keydown(event) {
-    if (event.isComposing || event.keyCode === 229) return; // the key is the input method's; Safari says so by the code alone
+    if (event.isComposing || event.keyCode === 229) return; // the input method handles the key; in Safari only the code says so
     const sends = event.ctrlKey || event.metaKey || !(event.shiftKey || matchMedia(TOUCH).matches);
     if (event.key === "Enter" && sends) {
       event.preventDefault();
@@ -188,7 +191,7 @@ export class Composer {
     this.#grow();
     if (this.#draft.editing !== null || this.text.value.trim() === "" || Date.now() - this.#toldAt < TYPING_EVERY_MS) return;
     this.#toldAt = Date.now();
-    this.chat.client.typing(this.#channelId).catch((failure) => console.debug("typing was not told:", failure)); // it may be missed
+    this.chat.client.typing(this.#channelId).catch((failure) => console.debug("typing was not told:", failure)); // it may be lost
   }
 
   #grow() {

@@ -1,11 +1,11 @@
-/** Elements without markup in texts: what people write is always textContent. */
+/** Helpers for DOM elements. Texts of users are only ever set as text, never as markup. */
 
 import { ApiError, OutcomeUnknown } from "../openguild.js";
 
 /** @typedef {Node | string | null | undefined | false} Child */
 
 /**
- * Return a new element. Members of `props`: `class`, `on<event>` listeners, boolean attributes, and attributes.
+ * Return a new element. `props` are attributes, boolean attributes, and `on<event>` listeners.
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
  * @param {Record<string, unknown>} [props]
@@ -16,7 +16,7 @@ export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
     if (value === undefined || value === null || value === false) continue;
-    if (typeof value === "function") Object.assign(element, { [name]: value }); // not addEventListener: what is drawn again has another
+    if (typeof value === "function") Object.assign(element, { [name]: value }); // so that a redraw replaces the listener
     else element.setAttribute(name, value === true ? "" : String(value));
   }
   element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
@@ -24,7 +24,7 @@ export function h(tag, props = {}, ...children) {
 }
 
 /**
- * Return the element with an id, which must be there.
+ * Return the element with an id. Throws Error if there is none.
  * @param {string} id
  */
 export function byId(id) {
@@ -40,7 +40,7 @@ export function failureText(failure) {
   return failure instanceof Error ? failure.message : String(failure);
 }
 
-/** Show a problem until another one comes, or for a while. @param {unknown} failure */
+/** Show a problem until another one replaces it, or for 30 seconds. @param {unknown} failure */
 export function showProblem(failure) {
   showNotice(failureText(failure));
 }
@@ -54,7 +54,7 @@ export function showNotice(text) {
 
 let views = 0;
 
-/** Show something else in place of all: what was begun before has no problem any more that matters here. @param {Node} view */
+/** Replace the whole view. Failures of work that began in the earlier view are not shown any more. @param {Node} view */
 export function showView(view) {
   views += 1;
   byId("alerts").replaceChildren();
@@ -62,7 +62,7 @@ export function showView(view) {
 }
 
 /**
- * Run what may fail, and show its problem.
+ * Run work that may fail, and show its failure. Return undefined after a failure.
  * @template T
  * @param {() => Promise<T>} work
  * @returns {Promise<T | undefined>}
@@ -77,7 +77,7 @@ export async function shown(work) {
   }
 }
 
-/** Say something to those who use a screen reader; null: forget what was said. @param {string | null} text */
+/** Announce a text to screen readers; null: remove the earlier announcements. @param {string | null} text */
 export function announce(text) {
   const announcer = byId("announcer");
   if (text === null) announcer.replaceChildren();
@@ -85,25 +85,28 @@ export function announce(text) {
   while (announcer.childElementCount > 5) announcer.firstElementChild?.remove();
 }
 
-/** Show a message, or the messages of a channel, no longer where they were asked for. @param {string} id */
+/** Remove a message, or the messages of a channel, from panels and dialogs. @param {string} id */
 export function forget(id) {
   for (const line of document.querySelectorAll("[data-event]")) {
     if (line instanceof HTMLElement && [line.dataset["event"], line.dataset["channel"]].includes(id)) line.remove();
   }
 }
 
-/** @typedef {{name: string, label: string, value?: string, required?: boolean, minlength?: number, maxlength?: number, secret?: "current-password" | "new-password"}} Field
- * `secret`: a password, and what a password manager is to do about it. */
+/** @typedef {{name: string, label: string, value?: string, required?: boolean, minlength?: number, maxlength?: number, secret?: "current-password" | "new-password", options?: string[]}} Field
+ * `secret`: a password field with this `autocomplete`. `options`: the values to choose from. */
 
 /**
- * Ask for texts in a dialog; null: it was cancelled.
+ * Ask for texts in a dialog. Return the trimmed texts by field name; null if the user cancelled.
  * @param {{title: string, text?: string, fields?: Field[], submit: string, extra?: Child}} question
  * @returns {Promise<Record<string, string> | null>}
  */
 export function ask({ title, text, fields = [], submit, extra }) {
   return new Promise((resolve) => {
-    const inputs = fields.map(({ name, label, value = "", required = false, minlength, maxlength = 1_000, secret }) => {
-      const input = h("input", { name, required, minlength: minlength ?? null, maxlength, autocomplete: secret ?? "off", type: secret ? "password" : "text", id: `ask-${name}` });
+    const inputs = fields.map(({ name, label, value = "", required = false, minlength, maxlength = 1_000, secret, options }) => {
+      const id = `ask-${name}`;
+      const input = options === undefined
+        ? h("input", { name, required, minlength: minlength ?? null, maxlength, autocomplete: secret ?? "off", type: secret ? "password" : "text", id })
+        : h("select", { name, id }, ...options.map((option) => h("option", {}, option)));
       input.value = value;
       return h("p", {}, h("label", { for: `ask-${name}` }, label), input);
     });
@@ -116,18 +119,40 @@ export function ask({ title, text, fields = [], submit, extra }) {
     };
     const form = h("form", { onsubmit }, h("h2", { id: "ask-title" }, title), text && h("p", {}, text), ...inputs, extra,
       h("p", { class: "buttons" }, cancel, h("button", { class: "primary" }, submit)));
-    const dialog = h("dialog", { "aria-labelledby": "ask-title", onclose: () => (resolve(null), dialog.remove()) }, form);
-    document.body.append(dialog);
-    dialog.showModal();
+    const dialog = showDialog(form, () => resolve(null));
   });
 }
 
-/** A time of today, or a day. @param {string} timestamp */
+/**
+ * Let the user choose an action. Return its name; null if they cancelled.
+ * @template {string} T
+ * @param {string} title
+ * @param {{[name in T]?: string}} choices name -> label of the button
+ * @returns {Promise<T | null>}
+ */
+export function choose(title, choices) {
+  return new Promise((resolve) => {
+    const names = /** @type {T[]} */ (Object.keys(choices));
+    const buttons = names.map((name) => h("button", { type: "button", onclick: () => (resolve(name), dialog.close()) }, choices[name]));
+    const cancel = h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel");
+    const dialog = showDialog(h("div", { class: "menu" }, h("h2", { id: "ask-title" }, title), ...buttons, cancel), () => resolve(null));
+  });
+}
+
+/** Show a modal dialog; `content` has a heading with the id `ask-title`. @param {Node} content @param {() => void} closed */
+function showDialog(content, closed) {
+  const dialog = h("dialog", { "aria-labelledby": "ask-title", onclose: () => (closed(), dialog.remove()) }, content);
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+/** Return an element that shows the time of day, or the date if it was not today. @param {string} timestamp */
 export function timeElement(timestamp) {
   return h("time", { datetime: timestamp, title: new Date(timestamp).toLocaleString() }, shownTime(timestamp));
 }
 
-/** Another day has begun. */
+/** Redraw all times: another day has begun. */
 export function redrawTimes() {
   for (const element of document.querySelectorAll("time")) element.textContent = shownTime(element.dateTime);
 }

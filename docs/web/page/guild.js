@@ -1,4 +1,4 @@
-/** One guild as the page knows it: its channels, its members, and who is online. No elements. */
+/** The page's state of one guild: its channels, its members, and their presence. No DOM elements. */
 
 import { ApiError } from "../openguild.js";
 import { Changes } from "./changes.js";
@@ -9,7 +9,10 @@ import { Changes } from "./changes.js";
 /** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
 /** @typedef {import("../openguild/types.js").Member} Member */
 
-/** When a member may write again; 0: they are not timed out (PROTOCOL 5.9). @param {Member | undefined} member */
+/**
+ * Return when a member may write again, in Unix milliseconds; 0 if they are not timed out (PROTOCOL 5.9).
+ * @param {Member | undefined} member
+ */
 export function timedOutUntil(member) {
   const until = member !== undefined && member.role !== "owner" ? Date.parse(member.timed_out_until ?? "") : 0;
   return until > Date.now() ? until : 0;
@@ -44,13 +47,13 @@ export class GuildState {
       const reading = this.#changes.read(() => this.client.members(this.id), (members) => this.#setMembers(members));
       await Promise.all([reading, this.readPresence()]);
     } catch (failure) {
-      this.isLoaded = false; // it is read again when it is opened again
+      this.isLoaded = false; // read them when the guild is opened again
       throw failure;
     }
     return true;
   }
 
-  /** Read all of it again: its log began anew. */
+  /** Read the guild, its channels and its members again: its log has restarted. */
   async readAgain() {
     const { client, id, isLoaded } = this;
     const read = () => Promise.all([client.guild(id), client.channels(id), isLoaded ? client.members(id) : null]);
@@ -66,7 +69,7 @@ export class GuildState {
     this.members = new Map(members.map((member) => [member.user_id, member]));
   }
 
-  /** Read who is online. */
+  /** Read the members' presence. */
   async readPresence() {
     /** @param {unknown} refusal @returns {import("../openguild/types.js").GuildPresence} */
     const hidden = (refusal) => {
@@ -83,7 +86,7 @@ export class GuildState {
     this.#changes.make(() => this.presence.set(userId, status));
   }
 
-  /** Take an event of the guild's log. @param {LogEvent} told */
+  /** Apply an event of the guild's log. @param {LogEvent} told */
   apply(told) {
     this.#changes.make(() => this.#fold(told));
   }

@@ -1,4 +1,4 @@
-/** The messages of the open channel: a stretch of its log, folded, and kept level with what comes. No elements. */
+/** The messages of the open channel: a part of its log, folded and kept current. No DOM elements. */
 
 import { foldMessages } from "../openguild.js";
 
@@ -7,23 +7,23 @@ import { foldMessages } from "../openguild.js";
 /** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
 
 const PAGE = 50;
-const MOST = 1_000; // messages that are kept; others are read again
+const MOST = 1_000; // messages that are kept; older ones are read again on demand
 
 export class History {
   /** @type {Message[] | null} null: they are being read */
   messages = null;
   isNewest = true; // the list ends with the newest message
-  isAtEnd = true; // and its end is in view
+  isAtEnd = true; // the end of the list is in view
   hasOlder = false;
-  hasFailed = false; // they could not be read
+  hasFailed = false; // the messages could not be read
   #channelId = "";
   #epoch = 0;
-  #head = 0; // of the log: up to here `messages` has all
+  #head = 0; // the sequence up to which `messages` is complete
   #opening = 0;
-  /** @type {LogEvent[]} that came while a page was being read */
+  /** @type {LogEvent[]} events that arrived while a page was being read */
   #meanwhile = [];
   #isReading = false;
-  /** @type {{head: number, go: () => void} | null} who waits until the log has come to a place */
+  /** @type {{head: number, go: () => void} | null} a call to make when the log has reached a sequence */
   #waiting = null;
 
   /** @param {Client} client @param {() => string} me @param {() => void} changed */
@@ -33,14 +33,14 @@ export class History {
     this.changed = changed;
   }
 
-  /** Whether everything up to a place in the log has been taken. @param {number} sequence */
+  /** Return whether all events up to a sequence have been applied. @param {number} sequence */
   has(sequence) {
     return this.messages !== null && sequence <= this.#head;
   }
 
-  /** Show nothing. */
+  /** Discard the messages; none are shown until `open`. */
   close() {
-    this.#opening += 1; // what is being read is of no use any more
+    this.#opening += 1; // pending answers are ignored
     this.messages = null;
     this.#meanwhile = [];
     this.hasFailed = this.#isReading = false;
@@ -49,7 +49,7 @@ export class History {
   }
 
   /**
-   * Read the newest messages, or those around one. Return false where another channel was opened meanwhile.
+   * Read the newest messages, or those around one. Return false if another channel was opened meanwhile.
    * @param {string} channelId
    * @param {number} [around] a sequence
    */
@@ -60,7 +60,7 @@ export class History {
     const opening = this.#opening;
     this.#isReading = true;
     const page = await this.client.messages(channelId, around === undefined ? { limit: PAGE } : { limit: PAGE, around }).catch((failure) => {
-      if (opening !== this.#opening) return null; // it is not shown any more, and may be gone
+      if (opening !== this.#opening) return null; // another channel is open
       [this.hasFailed, this.#isReading] = [true, false];
       this.changed();
       throw failure;
@@ -80,12 +80,12 @@ export class History {
   }
 
   /**
-   * The channel is followed behind a place. If events are missing before it, follow it from what is shown instead. Return false
-   * where the messages are of another epoch, and are to be read anew.
+   * Record from where the channel is followed. If events before that place are missing, follow it after the shown ones instead.
+   * Return false if the messages are of another epoch and must be read again.
    * @param {{epoch: number, after: number}} place
    */
   followed({ epoch, after }) {
-    if (this.messages === null) return true; // what is being read is compared when it is there
+    if (this.messages === null) return true; // `open` compares the places when it has the page
     if (epoch === this.#epoch && after > this.#head) this.#followOn();
     return epoch === this.#epoch;
   }
@@ -116,7 +116,7 @@ export class History {
     }
   }
 
-  /** Take an event of the channel. Return whether it is new to what is shown. @param {LogEvent} told */
+  /** Apply an event of the channel. Return whether it was new. @param {LogEvent} told */
   apply(told) {
     if (this.has(told.sequence)) return false;
     if (this.#isReading) this.#meanwhile.push(told);
@@ -139,7 +139,7 @@ export class History {
     this.#bound();
   }
 
-  /** Keep what is being read: at the end the newest messages, else those before. */
+  /** Drop messages beyond MOST: the oldest if the user is at the end, else the newest. */
   #bound() {
     const { messages } = this;
     if (messages === null || messages.length <= MOST) return;

@@ -1,4 +1,4 @@
-/** The page: finds the server, signs people in, and shows the chat. */
+/** The page: finds the server, signs users in, and shows the chat. */
 
 import { ApiError, Client } from "../openguild.js";
 import { Chat } from "./chat.js";
@@ -8,16 +8,19 @@ import { keptDrafts, takeUpDrafts } from "./composer.js";
 import { keptUnsent, takeUpUnsent } from "./outbox.js";
 import { hideDrawers } from "./sidebar.js";
 
-const KEPT = "openguild.session"; // of this tab: it survives a reload, and another tab can be another person
-const PLACE = "openguild.place"; // of this tab: the channel that is open
-const APPEARS = "openguild.appears"; // of this tab: how its user appears to others
-const WRITTEN = "openguild.written"; // of this tab: what is not sent, while the page is loaded again
-const VISITED = "openguild.visited"; // of this browser: somebody has logged in here
+const KEPT = "openguild.session"; // per tab: it survives a reload, and each tab can have another user
+const PLACE = "openguild.place"; // per tab: the open channel
+const APPEARS = "openguild.appears"; // per tab: the user's presence
+const WRITTEN = "openguild.written"; // per tab: drafts and unsent messages, across a reload
+const VISITED = "openguild.visited"; // per browser: a user has logged in before
 const INVITE = /^#invite=([A-Za-z0-9_-]{1,64})$/;
-const LOCK_MS = 1_000; // for which a tab that is loaded again may still have its session
+const LOCK_MS = 1_000; // how long a reloaded tab may still hold the lock of its session
 const MAX_COUNTED_MEMBERS = 10_000; // PROTOCOL 5.6.7
 
-/** The session alone is kept: after a reload the page reads folded messages, and follows the logs behind them. @param {Client} client */
+/**
+ * Store the session, without positions: after a reload the page reads folded messages and follows the logs after them.
+ * @param {Client} client
+ */
 function keep(client) {
   if (client.isLoggedIn) sessionStorage.setItem(KEPT, JSON.stringify({ ...client.toJSON(), positions: {} }));
   else sessionStorage.removeItem(KEPT);
@@ -27,10 +30,10 @@ function keepWritten() {
   sessionStorage.setItem(WRITTEN, JSON.stringify({ drafts: keptDrafts(), unsent: keptUnsent() }));
 }
 
-/** What was being written when the page was left. */
+/** Restore the drafts and unsent messages that were stored when the page was left. */
 function takeUpWritten() {
   const kept = sessionStorage.getItem(WRITTEN);
-  sessionStorage.removeItem(WRITTEN); // it changes from here on
+  sessionStorage.removeItem(WRITTEN); // stale from here on
   if (kept === null) return;
   const { drafts, unsent } = JSON.parse(kept);
   takeUpDrafts(drafts);
@@ -43,12 +46,12 @@ function keptClient(api) {
     const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
     return kept?.url === api && kept.session ? Client.fromJSON(kept) : null;
   } catch {
-    return null; // what is kept is not of this release
+    return null; // stored by another release
   }
 }
 
 /**
- * Open an account, or log in where the name and the password are of one already.
+ * Create an account, or log in if one exists with this name and password.
  * @param {Client} client
  * @param {string} name
  * @param {string} password
@@ -67,7 +70,7 @@ async function register(client, name, password) {
   await client.login(name, password);
 }
 
-/** What to do about a refusal. @param {ApiError} refusal */
+/** Return advice for the user about a refusal. @param {ApiError} refusal */
 function advice(refusal) {
   const { code } = refusal;
   if (code === "username_taken") return "This name is taken. If it is yours, the password is wrong; else choose another name.";
@@ -76,12 +79,12 @@ function advice(refusal) {
 }
 
 /**
- * Enter in the form registers on the first visit and after an invite, and logs in later.
+ * Show the form to log in or register. Enter registers on the first visit and after an invite, and logs in later.
  * @param {string} api
  * @param {string} [notice]
  */
 function showSignIn(api, notice) {
-  for (const dialog of document.querySelectorAll("dialog")) dialog.close(); // of the session that has ended
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close(); // they belong to the session that has ended
   sessionStorage.removeItem(APPEARS);
   announce(null);
   document.title = "OpenGuild";
@@ -102,7 +105,7 @@ function showSignIn(api, notice) {
       else await client.login(name.value, password.value);
       localStorage.setItem(VISITED, "yes");
       await isOurs(client);
-      await showChat(api, Client.fromJSON(client.toJSON())); // with more patience from here on
+      await showChat(api, Client.fromJSON(client.toJSON())); // with the default `retryMs`
     } catch (failure) {
       problem.textContent = failure instanceof ApiError ? advice(failure)
         : `${api} does not answer: is the server running, and does it allow pages of ${location.origin}?`;
@@ -126,7 +129,7 @@ function showSignIn(api, notice) {
 
 /** @param {string} api @param {Client} client */
 async function showChat(api, client) {
-  const over = new AbortController(); // another one may log in here
+  const over = new AbortController(); // aborted when this session ends; another user may log in afterwards
   const { signal } = over;
   /** @param {unknown} failure */
   const failed = (failure) => void (signal.aborted || showProblem(failure));
@@ -157,7 +160,7 @@ async function showChat(api, client) {
   addEventListener("online", () => client.wake(), { signal });
   addEventListener("pagehide", () => (app.ended(), keepWritten()), { signal });
   document.addEventListener("visibilitychange", () => {
-    app.draw(); // what a hidden page was given no frame for
+    app.draw(); // a hidden page gets no frames
     chat.markRead();
   }, { signal });
   app.show(chat);
@@ -168,7 +171,7 @@ async function showChat(api, client) {
     const first = chat.sortedGuilds[0]?.guild.guild_id;
     if (first === undefined) return app.showNavigation();
     if (chat.guildId === "") await chat.open(place);
-    if (chat.guildId === "") await chat.openGuild(first); // the place is gone, or not one of this user
+    if (chat.guildId === "") await chat.openGuild(first); // the stored channel is gone, or not one of this user
   });
 }
 
@@ -186,12 +189,12 @@ async function acceptInvite(client) {
 }
 
 /**
- * Claim the session for this tab. False: another tab has it. A duplicated tab begins with a copy, and the second of two to refresh the tokens
- * would end the session for both.
+ * Claim the session for this tab. Return false if another tab has it. A duplicated tab begins with a copy of the session, and the
+ * second refresh with the same token would end the session for both.
  * @param {Client} client
  */
 async function isOurs(client) {
-  if (!("locks" in navigator)) return true; // a page without TLS of another machine cannot know
+  if (!("locks" in navigator)) return true; // only secure contexts have locks
   return await new Promise((resolve, reject) => {
     const held = () => new Promise(() => resolve(true)); // until the tab is closed or loaded again
     navigator.locks.request(`${KEPT}.${client.deviceId}`, { signal: AbortSignal.timeout(LOCK_MS) }, held)
@@ -202,8 +205,8 @@ async function isOurs(client) {
 addEventListener("keydown", ({ key }) => {
   if (key === "Escape" && document.getElementById("app") !== null) hideDrawers()?.focus();
 });
-addEventListener("pagehide", keepWritten); // also where nobody is logged in
-addEventListener("hashchange", () => INVITE.test(location.hash) && location.reload()); // an invite that is opened where the page is open already
+addEventListener("pagehide", keepWritten); // even if nobody is logged in
+addEventListener("hashchange", () => INVITE.test(location.hash) && location.reload()); // an invite link was opened in this tab
 const { api } = await (await fetch("settings.json")).json();
 const client = keptClient(api);
 if (client === null || await isOurs(client)) {
@@ -212,6 +215,6 @@ if (client === null || await isOurs(client)) {
   else await showChat(api, client);
 } else {
   sessionStorage.removeItem(KEPT);
-  sessionStorage.removeItem(WRITTEN); // it is written on in the other tab
+  sessionStorage.removeItem(WRITTEN); // the other tab has the drafts
   showSignIn(api, "Another tab uses this session. Log in to have one here, too.");
 }

@@ -1,26 +1,26 @@
-/** What was written and is not in view yet. What cannot be stored stays, until it is sent again or discarded. */
+/** Outgoing messages that the timeline does not show yet. A failed one stays until it is sent again or discarded. */
 
 import { failureText } from "./dom.js";
 
 /** @typedef {import("../openguild.js").Client} Client */
 
 /**
- * `content` as it is stored; `edits`: the message whose text it is to be; `failure`: why it was not stored, null while it is being sent;
- * `sequence`: where it is stored, null until that is known.
+ * An outgoing message. `content`: the text in its stored form; `edits`: the message that it edits; `failure`: why it was not
+ * stored, null while it is being sent; `sequence`: where it is stored, null until that is known.
  * @typedef {{channelId: string, content: string, replyTo: string | undefined, edits: string | undefined, key: string, failure: string | null, sequence: number | null}} Outgoing
  */
 
-const RELOADED = "the page was loaded again"; // while it was being sent
+const RELOADED = "the page was loaded again"; // while the message was being sent
 
-/** @type {Map<string, Outgoing[]>} by user; they outlast a session that ends */
+/** @type {Map<string, Outgoing[]>} user -> messages; they outlive a session that ends */
 const unsent = new Map();
 
-/** The user has logged out. */
+/** Forget all unsent messages: the user has logged out. */
 export function forgetUnsent() {
   unsent.clear();
 }
 
-/** What a tab that is loaded again needs of it, by user. @returns {[string, Outgoing[]][]} */
+/** Return the unsent messages by user, for storage across a reload. @returns {[string, Outgoing[]][]} */
 export function keptUnsent() {
   return [...unsent].map(([userId, items]) => [userId, items.map((outgoing) => ({ ...outgoing, failure: outgoing.failure ?? RELOADED }))]);
 }
@@ -37,7 +37,7 @@ export class Outbox {
   /**
    * @param {Client} client
    * @param {(channelId: string) => boolean} isOpen
-   * @param {(sequence: number) => boolean} isShown whether the messages of the open channel have what is stored there
+   * @param {(sequence: number) => boolean} isShown whether the timeline of the open channel includes this sequence
    * @param {() => void} changed
    */
   constructor(client, isOpen, isShown, changed) {
@@ -47,7 +47,10 @@ export class Outbox {
     this.changed = changed;
   }
 
-  /** Send; again with the same key, so that it is stored once. Rejects where its failure is not in view. @param {Outgoing} outgoing */
+  /**
+   * Send a message; again with the same key, so that it is stored once. Rejects if its failure is not in view.
+   * @param {Outgoing} outgoing
+   */
   async send(outgoing) {
     const { channelId, content, replyTo, edits, key } = outgoing;
     outgoing.failure = null;
@@ -66,27 +69,30 @@ export class Outbox {
     else this.settle();
   }
 
-  /** The session has ended, or the page is left: keep what is not stored for the next one. @param {string} userId */
+  /** Keep unstored messages for the user's next session: this one has ended, or the user leaves the page. @param {string} userId */
   keep(userId) {
     unsent.set(userId, this.items.filter(({ sequence }) => sequence === null));
   }
 
-  /** Take what the last session of a user has left, and go on with what was being sent when the page was loaded again. @param {string} userId */
+  /**
+   * Take over the messages kept by the user's last session, and send those again that a reload interrupted.
+   * @param {string} userId
+   */
   takeUp(userId) {
     const left = (unsent.get(userId) ?? []).map((outgoing) => ({ ...outgoing, failure: outgoing.failure ?? "the session had ended" }));
     unsent.delete(userId);
     this.items.unshift(...left);
     this.changed();
-    for (const outgoing of left) if (outgoing.failure === RELOADED) this.send(outgoing).catch(() => {}); // it is shown with its channel
+    for (const outgoing of left) if (outgoing.failure === RELOADED) this.send(outgoing).catch(() => {}); // the timeline shows it
   }
 
-  /** Let go of the messages that are stored and in view: the answer may be there before the event. */
+  /** Drop stored messages that the timeline shows. Others wait for their event, which may arrive after the answer. */
   settle() {
     this.items = this.items.filter(({ channelId, sequence }) => sequence === null || (this.isOpen(channelId) && !this.isShown(sequence)));
     this.changed();
   }
 
-  /** The log of a channel began anew: what was stored in it before may not be there any more. @param {string} channelId */
+  /** Drop the stored messages of a channel whose log has restarted: their events may never come. @param {string} channelId */
   restarted(channelId) {
     this.items = this.items.filter((outgoing) => outgoing.channelId !== channelId || outgoing.sequence === null);
     this.changed();

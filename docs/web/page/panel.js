@@ -1,4 +1,4 @@
-/** What opens beside the messages: search results, pins, and bans. */
+/** The panel beside the messages: search results, pins, and bans. */
 
 import { byId, h, shown, timeElement } from "./dom.js";
 
@@ -28,7 +28,7 @@ function show(title, ifEmpty, items) {
   heading.focus();
 }
 
-/** Where the panel is over the messages, what was chosen is to be seen. */
+/** Close the panel if it covers the messages, so that the chosen one is visible. */
 function uncover() {
   const panel = byId("panel");
   if (getComputedStyle(panel).position === "fixed") panel.hidden = true;

@@ -1,6 +1,6 @@
 /**
- * Draw again in place. What is shown already stays where it can: with the focus, a selection, and a press of the mouse
- * that began on it. An element that is replaced or moved between the press and the release hears no click.
+ * Redraws in place: existing elements stay where possible, with their focus, selection and mouse presses. An element that is
+ * replaced or moved between mousedown and mouseup gets no click.
  */
 
 /** @typedef {import("./dom.js").Child} Child */
@@ -9,7 +9,8 @@
 const key = (node) => (node instanceof HTMLElement ? (node.dataset["key"] ?? "") : "");
 
 /**
- * Show `children` in `parent`. Each takes the place of a former child with its tag and `data-key`, if there is one; without a key, of the next.
+ * Show `children` in `parent`. Each updates the first earlier child with the same tag and `data-key` (or without a key), if there
+ * is one.
  * @param {Element} parent
  * @param {...Child} children
  */
@@ -23,8 +24,8 @@ export function redraw(parent, ...children) {
 }
 
 /**
- * Let `nodes` be all children of `parent`. Those that are children already are moved only where their order has changed: of many and one
- * that change places, the one.
+ * Make `nodes` the only children of `parent`. Existing children are moved only if their order has changed; if one node and many
+ * swap places, the one is moved.
  * @param {Element} parent
  * @param {Node[]} nodes
  */
@@ -35,35 +36,35 @@ export function place(parent, nodes) {
   let here = parent.firstChild;
   for (const node of nodes) {
     if (here !== null && here !== node && here.nextSibling === node) {
-      here.remove(); // its place is further on
+      here.remove(); // it is inserted again later
       here = /** @type {ChildNode} */ (node);
     }
     if (here === node) here = here.nextSibling;
     else parent.insertBefore(node, here);
   }
-  if (focused instanceof HTMLElement && focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // it was moved
+  if (focused instanceof HTMLElement && focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // lost by the move
 }
 
 /**
- * Make `former` show and do what `wanted` does. Return it.
+ * Give `former` the attributes, content and click listener of `wanted`, and return it.
  * @param {Node} former
- * @param {Node} wanted of the same tag; it is not used any more
+ * @param {Node} wanted a node of the same tag; not used afterwards
  */
 function like(former, wanted) {
   if (former === wanted) return former;
   if (former instanceof HTMLElement && wanted instanceof HTMLElement) {
     for (const { name } of [...former.attributes]) if (!wanted.hasAttribute(name)) former.removeAttribute(name);
     for (const { name, value } of wanted.attributes) if (former.getAttribute(name) !== value) former.setAttribute(name, value);
-    former.onclick = wanted.onclick; // no other listener is on what is drawn again
+    former.onclick = wanted.onclick; // redrawn elements have no other listeners
     redraw(former, ...wanted.childNodes);
   } else if (former.nodeValue !== wanted.nodeValue) former.nodeValue = wanted.nodeValue;
   return former;
 }
 
-/** A child of a long list: `make` is called again only where `state`, all that it shows, has changed.
+/** A child of a long list: `make` is called again only if `state`, everything that it shows, has changed.
  * @typedef {{key: string, state: readonly unknown[], make: () => HTMLElement}} Row */
 
-/** The children of a list that is long and drawn often. */
+/** The children of a long list that is drawn often. */
 export class Rows {
   /** @type {Map<string, {state: readonly unknown[], element: HTMLElement}>} */
   #drawn = new Map();
@@ -78,7 +79,7 @@ export class Rows {
     return this.#drawn.get(key)?.element;
   }
 
-  /** Make all anew when they are drawn next. */
+  /** Make all elements again at the next `draw`. */
   forget() {
     this.#drawn.clear();
   }

@@ -1,7 +1,8 @@
 /** Guilds, channels and members. */
 
-import { ask, byId, h, shown } from "./dom.js";
+import { ask, byId, choose, h, shown } from "./dom.js";
 import { timedOutUntil } from "./guild.js";
+import { manageGuild } from "./manage.js";
 import { showBans } from "./panel.js";
 import { redraw, Rows } from "./redraw.js";
 
@@ -12,7 +13,7 @@ const { compare: compareNames } = new Intl.Collator();
 const RANKS = ["owner", "admin", "moderator", "maintainer", "member", "contributor", "viewer", "guest"];
 
 export class Sidebar {
-  nextEnd = Infinity; // when the next time-out that is shown is over
+  nextEnd = Infinity; // when the next of the shown time-outs ends
 
   /** @param {Chat} chat */
   constructor(chat) {
@@ -45,6 +46,7 @@ export class Sidebar {
       chat.guild && h("p", { class: "buttons" },
         chat.mayMaintain && h("button", { type: "button", id: "new-channel", "data-key": "new-channel", onclick: () => void shown(() => this.#newChannel()) }, "New channel"),
         chat.mayMaintain && h("button", { type: "button", id: "invite", "data-key": "invite", onclick: () => void shown(() => this.#invite()) }, "Invite"),
+        chat.mayModerate && h("button", { type: "button", id: "manage-guild", "data-key": "manage-guild", "aria-haspopup": "dialog", onclick: () => void shown(() => manageGuild(chat)) }, "Manage"),
         h("button", { type: "button", id: "leave", "data-key": "leave", onclick: () => void shown(() => this.#leave()) }, "Leave")));
   }
 
@@ -74,19 +76,17 @@ export class Sidebar {
     members.sort((a, b) => a.rank - b.rank || compareNames(a.name, b.name));
     this.nextEnd = Infinity;
     this.people.draw(members.map(({ member, status, name }) => {
-      const mayRemove = this.#mayRemove(member);
+      const mayManage = this.#mayManage(member);
       const until = timedOutUntil(member);
       const isTimedOut = until > 0;
       if (isTimedOut) this.nextEnd = Math.min(this.nextEnd, until);
       const role = isTimedOut ? "timed out" : member.role;
       const title = isTimedOut && `${member.role}, timed out until ${new Date(until).toLocaleString()}`;
       const make = () => h("li", { class: `member ${status}`, "data-user": member.username },
-        h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, name),
-        h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role", title }, role),
-        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `${isTimedOut ? "Let write" : "Time out"} ${name}`, title: isTimedOut ? "Let write" : "Time out", onclick: () => void shown(() => this.#timeOut(member, isTimedOut)) }, isTimedOut ? "▶" : "⏸"),
-        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => void shown(() => this.#remove(member)) }, "✕"),
-        mayRemove && h("button", { type: "button", class: "quiet", "aria-label": `Ban ${name}`, title: "Ban", onclick: () => void shown(() => this.#ban(member)) }, "⊘"));
-      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, role, title, mayRemove], make };
+        h("span", { class: "dot", "aria-hidden": "true" }),
+        h("p", {}, h("span", { class: "name" }, name), h("span", { class: "hidden" }, `, ${status}, `), h("span", { class: "role", title }, role)),
+        mayManage && h("button", { type: "button", class: "quiet", "aria-haspopup": "dialog", "aria-label": `Manage ${name}`, onclick: () => void shown(() => this.#manage(member, isTimedOut)) }, "⋯"));
+      return { key: `${member.guild_id} ${member.user_id}`, state: [status, name, role, title, mayManage], make };
     }));
     redraw(this.members, h("h2", { id: "members-title" }, "Members"), this.people.parent,
       chat.guild && chat.mayModerate && h("p", { class: "buttons" },
@@ -94,8 +94,29 @@ export class Sidebar {
   }
 
   /** @param {import("../openguild/types.js").Member} member */
-  #mayRemove(member) {
+  #mayManage(member) {
     return this.chat.mayModerate && RANKS.indexOf(member.role) > RANKS.indexOf(this.chat.role);
+  }
+
+  /** @param {import("../openguild/types.js").Member} member @param {boolean} isTimedOut */
+  async #manage(member, isTimedOut) {
+    const chosen = await choose(`Manage ${member.display_name ?? member.username}`, {
+      role: "Change role", timeout: isTimedOut ? "End time-out" : "Time out", remove: "Remove", ban: "Ban",
+    });
+    if (chosen === "role") await this.#changeRole(member);
+    if (chosen === "timeout") await this.#timeOut(member, isTimedOut);
+    if (chosen === "remove") await this.#remove(member);
+    if (chosen === "ban") await this.#ban(member);
+  }
+
+  /** @param {import("../openguild/types.js").Member} member */
+  async #changeRole(member) {
+    const answer = await ask({
+      title: `Role of ${member.username}`, submit: "Change",
+      fields: [{ name: "role", label: "Role", value: member.role, options: RANKS.slice(RANKS.indexOf(this.chat.role)) }],
+    });
+    const role = /** @type {import("../openguild/types.js").Role | undefined} */ (answer?.["role"]);
+    if (role && role !== member.role) await this.chat.client.setRole(member.guild_id, member.user_id, role);
   }
 
   /** @param {import("../openguild/types.js").Member} member */
@@ -109,7 +130,7 @@ export class Sidebar {
     const { client } = this.chat;
     if (isTimedOut) return void (await client.endTimeout(member.guild_id, member.user_id));
     const answer = await ask({
-      title: `Time out ${member.username}?`, text: "They can read and not write until the time is over.", submit: "Time out",
+      title: `Time out ${member.username}?`, text: "They can read, but not write, until the time is over.", submit: "Time out",
       fields: [
         { name: "minutes", label: "Minutes", value: "10", required: true, maxlength: 5 },
         { name: "reason", label: "Reason, which all members can read", maxlength: 512 },
@@ -117,7 +138,7 @@ export class Sidebar {
     });
     if (answer === null) return;
     const secs = Math.round(Number(answer["minutes"]) * 60);
-    if (!(secs > 0)) throw new Error("The minutes are to be a number above 0.");
+    if (!(secs > 0)) throw new Error("Enter a number of minutes above 0.");
     await client.timeOut(member.guild_id, member.user_id, secs, { reason: answer["reason"] || undefined });
   }
 
@@ -149,7 +170,7 @@ export class Sidebar {
     const link = `${location.origin}${location.pathname}#invite=${code}`;
     const input = h("input", { id: "invite-link", readonly: true, "aria-label": "Link", onfocus: () => input.select() });
     input.value = link;
-    const mayCopy = "clipboard" in navigator; // not on a page without TLS of another machine
+    const mayCopy = "clipboard" in navigator; // only secure contexts have a clipboard
     const answer = await ask({
       title: `Invite to ${this.chat.guild?.guild.name}`, text: "Whoever has this link can join, for a week.", submit: mayCopy ? "Copy" : "Close", extra: h("p", {}, input),
     });
@@ -171,7 +192,7 @@ export class Sidebar {
   }
 }
 
-/** Hide what is shown over the messages on narrow screens. Return which button has shown it. */
+/** Hide the drawer that covers the messages on narrow screens. Return the button that opened it, or null. */
 export function hideDrawers() {
   const opener = document.querySelector('.only-narrow[aria-expanded="true"]');
   byId("app").classList.remove("shows-channels", "shows-members");

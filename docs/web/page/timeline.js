@@ -8,10 +8,11 @@ import { redraw, Rows } from "./redraw.js";
 /** @typedef {import("../openguild/types.js").Message} Message */
 
 const EMOJI = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏", "👀"];
-const NEAR_PX = 80; // this far from the end the list stays at the end
+const NEAR_PX = 80; // within this distance of the end the list stays at the end
 
 /**
- * Let Tab reach the buttons of a message (0), or pass them (-1): there are hundreds, and only those of the message with the focus are wanted.
+ * Let Tab reach the buttons of a message (0), or skip them (-1). There are hundreds of buttons; Tab should reach only those of the
+ * focused message.
  * @param {EventTarget | null} within
  * @param {0 | -1} tabIndex
  */
@@ -22,7 +23,7 @@ function reach(within, tabIndex) {
 
 export class Timeline {
   #channelId = "";
-  /** The newest message that was in view at the end. */
+  /** The sequence of the newest message that was in view. */
   #seen = 0;
 
   /** @param {Chat} chat @param {Composer} composer */
@@ -39,7 +40,7 @@ export class Timeline {
     /** @param {MouseEvent} event */
     const onclick = ({ detail }) => {
       void shown(() => this.toNewest());
-      if (detail === 0) composer.text.focus(); // by keyboard: the button is hidden now
+      if (detail === 0) composer.text.focus(); // pressed by keyboard, and now hidden
     };
     this.newest = h("button", { type: "button", id: "newest", class: "primary", onclick }, "To the newest messages");
     this.element = h("div", { class: "timeline", tabindex: "-1", onscroll: () => this.#scrolled() }, this.older, this.empty, this.list, this.pending, this.newest);
@@ -63,7 +64,7 @@ export class Timeline {
     for (const element of list.querySelectorAll(':scope > [tabindex="0"]')) if (element !== last) element.setAttribute("tabindex", "-1");
     last?.setAttribute("tabindex", "0");
     if (item instanceof HTMLElement && item.isConnected) {
-      if (!focused?.isConnected) item.focus(); // what may be done with it has changed
+      if (!focused?.isConnected) item.focus(); // the focused button is gone
       reach(item, 0);
     }
     const pending = chat.outbox.items.filter(({ channelId, edits, failure }) => channelId === chat.channelId && (edits === undefined || failure !== null));
@@ -76,7 +77,7 @@ export class Timeline {
     this.#drawNewest();
   }
 
-  /** What stands in place of messages. */
+  /** Return the text that is shown if there are no messages. */
   #emptyText() {
     const { channel, channels, guild, guilds, history } = this.chat;
     if (guild === undefined) return guilds.size > 0 ? "Choose a guild." : "Create a guild, or join one by an invite.";
@@ -100,7 +101,7 @@ export class Timeline {
     if (chat.history.isAtEnd) chat.markRead();
   }
 
-  /** Go to the end, as after one has written. */
+  /** Go to the newest messages, as after sending one. */
   async toNewest() {
     const { chat } = this;
     chat.history.isAtEnd = true;
@@ -108,7 +109,7 @@ export class Timeline {
     else await chat.open(chat.channelId);
   }
 
-  /** The names that are shown in a message: they may come after it. @param {Message} message */
+  /** Return the names shown in a message: they may become known after it is drawn. @param {Message} message */
   #names({ author, content, reactions, reply_preview: preview }) {
     const { chat } = this;
     /** @param {string | null | undefined} text */
@@ -155,7 +156,7 @@ export class Timeline {
     first.focus({ preventScroll: true });
   }
 
-  /** Show a message, of wherever it is. @param {string} channelId @param {number} sequence @param {string} eventId */
+  /** Show a message of any channel. @param {string} channelId @param {number} sequence @param {string} eventId */
   async goTo(channelId, sequence, eventId) {
     if (this.chat.channelId !== channelId || this.rows.get(eventId) === undefined) {
       await this.chat.open(channelId, sequence);
@@ -190,11 +191,11 @@ export class Timeline {
     return h("li", { class: "message", id: `m${message.event_id.replace("$", "-")}`, tabindex: "-1", "data-sequence": message.sequence },
       preview && h("button", {
         type: "button", class: "quote", tabindex: "-1", "data-key": "quote", onclick: () => void shown(() => this.goTo(message.channel_id, preview.sequence, preview.event_id)),
-      }, h("span", { class: "hidden" }, "Answers "), `↪ ${chat.nameOf(preview.author)}: `, preview.content == null ? "taken back" : chat.shownText(preview.content)),
+      }, h("span", { class: "hidden" }, "Answers "), `↪ ${chat.nameOf(preview.author)}: `, preview.content == null ? "deleted" : chat.shownText(preview.content)),
       h("p", { class: "head" }, h("span", { class: "author" }, name), " ", timeElement(message.created_at),
         message.edited_at && h("button", { type: "button", class: "quiet edited", tabindex: "-1", "data-key": "versions", onclick: () => void shown(() => this.#versions(message)) }, "edited"),
         message.pinned_at && h("span", { class: "pinned" }, "pinned")),
-      h("p", { class: isRedacted ? "text redacted" : "text" }, isRedacted ? "This message was taken back." : chat.shownText(message.content)),
+      h("p", { class: isRedacted ? "text redacted" : "text" }, isRedacted ? "This message was deleted." : chat.shownText(message.content)),
       this.#reactions(message),
       !isRedacted && this.#actions(message, name));
   }
@@ -219,7 +220,7 @@ export class Timeline {
     const button = (key, label, act) => {
       /** @param {MouseEvent & {currentTarget: HTMLElement}} event */
       const onclick = ({ detail, currentTarget }) => {
-        if (detail > 0) currentTarget.blur(); // by a pointer: then the actions do not stay open; by keyboard the focus comes back
+        if (detail > 0) currentTarget.blur(); // after a pointer press, so that the actions close
         void shown(async () => act());
       };
       return h("button", { type: "button", class: "quiet", tabindex: "-1", "data-key": key, onclick }, label);
@@ -244,15 +245,15 @@ export class Timeline {
     if (answer?.["emoji"]) await this.chat.client.react(message.channel_id, message.event_id, answer["emoji"]);
   }
 
-  /** Ask which reactions of a message are to go. @param {Message} message */
+  /** Ask which reactions of a message to clear, and clear them. @param {Message} message */
   async #clear(message) {
     const uses = message.reactions ?? [];
     const options = uses.map(({ emoji, count }, place) => h("option", { value: place }, `${emoji} ${count}`));
     const which = h("select", { name: "which", id: "which", required: true },
       uses.length > 1 && h("option", { value: "" }, "Choose"), ...options, uses.length > 1 && h("option", { value: "all" }, "All"));
     const answer = await ask({
-      title: "Clear reactions?", text: "They are taken away from everybody.", submit: "Clear",
-      fields: [{ name: "reason", label: "Reason, if you like", maxlength: 512 }], extra: h("p", {}, h("label", { for: "which" }, "Reactions"), which),
+      title: "Clear reactions?", text: "They are removed for all users.", submit: "Clear",
+      fields: [{ name: "reason", label: "Reason (optional)", maxlength: 512 }], extra: h("p", {}, h("label", { for: "which" }, "Reactions"), which),
     });
     if (answer === null) return;
     const emoji = answer["which"] === "all" ? undefined : /** @type {import("../openguild/types.js").Reaction} */ (uses[Number(answer["which"])]).emoji;
@@ -263,7 +264,7 @@ export class Timeline {
   async #redact(message, isMine) {
     const answer = await ask({
       title: "Delete this message?", text: "Its text is erased on the server, for everybody.", submit: "Delete",
-      fields: [{ name: "reason", label: isMine ? "Reason, if you like" : "Reason", required: !isMine, maxlength: 512 }],
+      fields: [{ name: "reason", label: isMine ? "Reason (optional)" : "Reason", required: !isMine, maxlength: 512 }],
     });
     if (answer !== null) await this.chat.client.redact(message.channel_id, message.event_id, { reason: answer["reason"] || undefined });
   }
@@ -275,7 +276,7 @@ export class Timeline {
     const versions = await chat.client.versions(channel, id);
     if (!chat.mayShow(channel, id)) return;
     const lines = versions.map(({ content, created_at: at }) => h("li", { "data-event": id, "data-channel": channel },
-      timeElement(at), " ", content == null ? "taken back" : chat.shownText(content)));
+      timeElement(at), " ", content == null ? "deleted" : chat.shownText(content)));
     await ask({ title: "Versions of this message", submit: "Close", extra: h("ol", { class: "versions" }, ...lines) });
   }
 }

@@ -1,11 +1,11 @@
-/** How many messages of each channel are unread, and mention the reader (PROTOCOL 7.7). No elements. */
+/** The counts of unread messages and mentions in each channel (PROTOCOL 7.7). No DOM elements. */
 
 import { Changes } from "./changes.js";
 
 /** @typedef {import("../openguild.js").Client} Client */
 /** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
 
-/** `latest`: the sequence up to which was counted.
+/** `latest`: the last sequence that was counted.
  * @typedef {{unread: number, mentions: number, latest: number}} Counts */
 
 /** @type {Counts} */
@@ -15,7 +15,7 @@ export class Unread {
   /** @type {Map<string, Counts>} */
   #counts = new Map();
   #changes = new Changes();
-  /** @type {Set<string>} channels whose logs began anew */
+  /** @type {Set<string>} channels whose logs have restarted */
   #renewed = new Set();
 
   /** @param {Client} client @param {() => string} me @param {() => void} changed */
@@ -30,7 +30,7 @@ export class Unread {
     return this.#counts.get(channelId) ?? NOTHING;
   }
 
-  /** The sum over channels. @param {Iterable<string>} channelIds @returns {Counts} */
+  /** Return the sum over channels. @param {Iterable<string>} channelIds @returns {Counts} */
   sum(channelIds) {
     const sum = { ...NOTHING };
     for (const id of channelIds) {
@@ -57,7 +57,7 @@ export class Unread {
     if (isCounted) this.changed();
   }
 
-  /** A channel has been read up to a place. @param {string} channelId @param {number} sequence */
+  /** Record that a channel has been read up to a sequence. @param {string} channelId @param {number} sequence */
   read(channelId, sequence) {
     this.#changes.make(() => this.#read(channelId, sequence));
   }
@@ -70,7 +70,7 @@ export class Unread {
     this.changed();
   }
 
-  /** A channel is gone. @param {string} channelId */
+  /** Forget a channel that is gone. @param {string} channelId */
   forget(channelId) {
     this.#counts.delete(channelId);
   }
@@ -80,14 +80,17 @@ export class Unread {
     await this.#ask(() => true);
   }
 
-  /** Ask for the counts of a channel whose log began anew: once for those that begin together. @param {string} channelId */
+  /**
+   * Ask for the counts of a channel whose log has restarted, in one request for channels that restart together.
+   * @param {string} channelId
+   */
   async askAgain(channelId) {
     this.forget(channelId);
     if (this.#renewed.add(channelId).size > 1) return;
     await Promise.resolve();
     const renewed = this.#renewed;
     this.#renewed = new Set();
-    await this.#ask((id) => renewed.has(id)); // what was read in others a moment ago may not be known to the server yet
+    await this.#ask((id) => renewed.has(id)); // not of other channels: their latest read positions may still be unsent
   }
 
   /** @param {(channelId: string) => boolean} isWanted */

@@ -24,7 +24,7 @@ from openguild_runtime.storage.migrations.schema import Schema
 from openguild_runtime.storage.migrations.script import config
 from openguild_runtime.storage.migrations.timeouts import NO_TIMEOUTS
 
-if TYPE_CHECKING:  # importing alembic and SQLAlchemy takes a third of a second: done on use
+if TYPE_CHECKING:  # alembic and SQLAlchemy are slow to import, so functions import them
     from sqlalchemy import Connection as SyncConnection
 
 __all__ = [
@@ -42,10 +42,10 @@ __all__ = [
 
 LOCK_KEY = 0x6F70656E6775696C  # "openguil" as a bigint, to be unique
 CONNECT_LIMIT_SECS = 10.0
-MAX_RACES = 3  # with other releases that migrate at the same time
+MAX_RACES = 3  # retries if other releases migrate at the same time
 
-# Locks logs in the usual order. A mirrored log counts in the epoch of its origin.
-# Epochs are random, so that two restores do not give the same one.
+# Locks logs in the usual order. Mirrored logs keep the epoch of their origin.
+# Epochs are random, so that two restores never result in the same one.
 NEW_EPOCHS = """
 UPDATE logs AS l SET epoch = 2 + trunc(random() * 9007199254740990)::bigint
 FROM (
@@ -61,8 +61,8 @@ RENEWED = "UPDATE log_history SET renewals = renewals + 1, lineage = NULL, datab
 async def upgrade(database_url: str, revision: str = "head") -> Schema:
     """Migrate the schema to `revision` (the newest step, or an older one in tests), and return it.
 
-    The schema of a later release that still serves this one stays, for rollbacks. Waits for a running migration. Raises
-    DatabaseUnfit, and what asyncpg and SQLAlchemy raise; nothing is changed then.
+    A later release's schema that this release can use is kept, for rollbacks. Waits for a running migration. Raises
+    DatabaseUnfit and exceptions of asyncpg and SQLAlchemy; nothing is changed then.
     """
     from alembic.util import CommandError
 
@@ -105,7 +105,7 @@ async def _apply(database_url: str, revision: str) -> None:
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=session,  # asyncpg parses the URL: SQLAlchemy does not know all options of libpq
+        async_creator=session,  # asyncpg parses the URL, because SQLAlchemy does not support all options of libpq
         poolclass=pool.NullPool,
         isolation_level="READ COMMITTED",  # each statement sees what others committed while this waited for the lock
         connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": _statement_name},
@@ -118,9 +118,9 @@ async def _apply(database_url: str, revision: str) -> None:
 
 
 async def renew_epochs(database_url: str) -> None:
-    """Give every channel a new epoch after a restore, so that clients read the logs again (as `deploy/restore.sh` does).
+    """Set a new epoch for every channel after a restore, so that clients read the logs again (`deploy/restore.sh` calls this).
 
-    Running replicas notice it and close their streams. Raises DatabaseUnfit and what asyncpg raises; nothing is changed
+    Running replicas notice this and close their streams. Raises DatabaseUnfit and asyncpg's exceptions; nothing is changed
     then.
     """
     async with _session(database_url) as connection, connection.transaction(isolation="read_committed"):
@@ -130,9 +130,9 @@ async def renew_epochs(database_url: str) -> None:
 
 
 async def missing(database_url: str, *, make: bool = False) -> Missing:
-    """Return what a schema with the newest step lacks. `make`: make its indexes and functions anew.
+    """Return what is missing in a schema with the newest step. `make` recreates its indexes and functions.
 
-    Raises DatabaseUnfit and what asyncpg raises; nothing is changed then.
+    Raises DatabaseUnfit and asyncpg's exceptions; nothing is changed then.
     """
     async with _session(database_url) as connection:
         return await (make_missing(connection, LOCK_KEY) if make else read_missing(connection))
@@ -140,7 +140,7 @@ async def missing(database_url: str, *, make: bool = False) -> Missing:
 
 @asynccontextmanager
 async def _session(database_url: str) -> AsyncIterator[Connection]:
-    """Raises DatabaseUnfit, also in place of what asyncpg raises within, as far as it explains that."""
+    """Open a session. Raises DatabaseUnfit, also instead of exceptions of asyncpg that `schema.explained` covers."""
     connection = await connect(database_url, timeout=CONNECT_LIMIT_SECS, statement_cache_size=0)
     try:
         yield connection
@@ -168,14 +168,14 @@ def expected() -> str:
 
 
 async def current(connection: Connection) -> str | None:
-    """Return the revision of the schema; None: no migration was applied."""
+    """Return the revision of the schema, or None if no migration was applied."""
     return (await schema.read(connection)).revision
 
 
 def serves(revision: str | None) -> bool:
     """Return whether this release works with a schema of that revision.
 
-    An unknown revision is newer: by the expand-and-contract rule replicas of the previous release keep serving.
+    An unknown revision is newer. By the expand-and-contract rule, replicas of the previous release continue to serve.
     """
     newest, known = schema.steps()
     return Schema(newest, known, revisions=(revision,) if revision is not None else ()).serves

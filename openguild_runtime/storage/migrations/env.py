@@ -11,7 +11,7 @@ else:
     context.configure(connection=context.config.attributes["connection"])
 
 with context.begin_transaction():
-    context.execute(NO_TIMEOUTS)  # a step may set its own
-    # Held to the end of the transaction: one of several starting replicas migrates, the others wait.
+    context.execute(NO_TIMEOUTS)  # steps may set their own
+    # Held until the end of the transaction: one of several starting replicas migrates while the others wait.
     context.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
     context.run_migrations()

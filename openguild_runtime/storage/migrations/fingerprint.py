@@ -1,4 +1,4 @@
-"""The fingerprint of the first step, which it leaves in the database (origin.py reads it)."""
+"""The fingerprint of the first step, which the step stores in the database. For the reader see origin.py."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def fingerprint(statements: Iterable[str]) -> str:
 
 
 def leave_fingerprint(statements: Iterable[str]) -> str:
-    """Return the statement that leaves the fingerprint of `statements`."""
+    """Return the SQL statement that stores the fingerprint of `statements`."""
     return f"COMMENT ON TABLE alembic_version IS 'first step {fingerprint(statements)}'"

@@ -1,6 +1,6 @@
-"""Finds the parts of a current schema that somebody dropped or renamed, and makes those anew that hold no data.
+"""Finds parts of a current schema that were dropped or renamed, and recreates those that hold no data.
 
-An index is not made by the way, at the start of a server: that stops the writes of its table until it is built.
+Servers do not recreate indexes when they start, because that blocks writes to the table until the index is built.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from openguild_runtime.storage.migrations.timeouts import NO_TIMEOUTS
 
 MADE = re.compile(r"CREATE (?:UNLOGGED |UNIQUE )?(TABLE|INDEX|FUNCTION) (\w+)(?: ON (\w+))?")
 DROPPED = re.compile(r"DROP (TABLE|INDEX|FUNCTION) (?:IF EXISTS )?(\w+)")
-LOCK_SECS = 5  # for those who write to the table; meanwhile others wait behind this session
+LOCK_SECS = 5  # wait for writers of the table; new writers wait meanwhile
 
 PRESENT = """
 SELECT CASE WHEN relkind IN ('i', 'I') THEN 'INDEX' ELSE 'TABLE' END AS kind, relname::text AS name FROM pg_catalog.pg_class
@@ -27,7 +27,7 @@ UNION ALL
 SELECT 'FUNCTION', proname::text FROM pg_catalog.pg_proc WHERE proname = ANY ($1::text[]) AND pg_function_is_visible(oid)
 """
 
-# Left by a concurrent build that failed: no query uses it, and every write maintains it. One that is being built looks alike.
+# Indexes left by a failed concurrent build, or being built: no query uses them, but every write maintains them.
 INVALID = """
 SELECT i.indexrelid::regclass::text AS name FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
 WHERE NOT i.indisvalid AND t.relname = ANY ($1::text[]) AND pg_table_is_visible(t.oid) ORDER BY 1
@@ -43,9 +43,9 @@ GROUP BY 1, 2
 
 
 class Missing(msgspec.Struct, frozen=True, gc=False):
-    """Objects that the steps made and that are not there: names of tables, and statements of the rest by `kind name`.
+    """Objects of the steps that do not exist: names of tables, and the statements of indexes and functions by `kind name`.
 
-    `constraints`: `kind of table`. `invalid`: names of indexes of our tables that hold up writes and serve no query.
+    `constraints` are listed as `kind of table`, `invalid` are the names of invalid indexes.
     """
 
     tables: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Missing(msgspec.Struct, frozen=True, gc=False):
 
 
 def find_missing(statements: Iterable[str], present: Iterable[tuple[str, str]]) -> Missing:
-    """Return what `statements` made, and did not drop again, that is not `present`. An index of a missing table is not named."""
+    """Return the objects that `statements` create and do not drop, and that are not `present`. Omits indexes of missing tables."""
     made: dict[tuple[str, str], tuple[str, str | None]] = {}
     for statement in statements:
         if dropped := DROPPED.match(statement):
@@ -73,7 +73,7 @@ def find_missing(statements: Iterable[str], present: Iterable[tuple[str, str]]) 
 
 
 def find_constraints(statements: Iterable[str], held: Counter[tuple[str, str]]) -> tuple[str, ...]:
-    """Return which constraints the tables of `statements` lack. `held`: how many a table has of a kind of CONSTRAINTS."""
+    """Return the constraints that the tables of `statements` lack. `held` counts those of each table and kind."""
     made = [(found[2], text) for text in statements if (found := MADE.match(text)) and found[1] == "TABLE"]
     return tuple(
         f"{keyword} of {table}"
@@ -84,7 +84,7 @@ def find_constraints(statements: Iterable[str], held: Counter[tuple[str, str]]) 
 
 
 async def read_missing(connection: Connection) -> Missing:
-    """Return what the schema lacks, which has the newest step. Raises what asyncpg raises."""
+    """Return what is missing in a schema with the newest step. Raises asyncpg's exceptions."""
     statements = _statements()
     names = [found[2] for statement in statements if (found := MADE.match(statement))]
     invalid = tuple(row["name"] for row in await connection.fetch(INVALID, names))
@@ -99,9 +99,9 @@ async def read_missing(connection: Connection) -> Missing:
 
 
 async def make_missing(connection: Connection, lock_key: int) -> Missing:
-    """Drop invalid indexes, make indexes and functions anew, all or none, and return what was missing.
+    """Drop invalid indexes and recreate missing indexes and functions, in one transaction. Return what was missing.
 
-    Raises what asyncpg raises.
+    Raises asyncpg's exceptions.
     """
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(NO_TIMEOUTS)
@@ -109,14 +109,14 @@ async def make_missing(connection: Connection, lock_key: int) -> Missing:
         await connection.execute(f"SELECT pg_advisory_xact_lock({lock_key})")
         missing = await read_missing(connection)
         for index in missing.invalid:
-            await connection.execute(f"DROP INDEX {index}")  # quoted by regclass where it needs to be
+            await connection.execute(f"DROP INDEX {index}")  # regclass has quoted it if necessary
         for statement in missing.rest.values():
             await connection.execute(statement)
     return missing
 
 
 def _statements() -> list[str]:
-    """Of all steps, in order. alembic, which they import, is slow to import."""
+    """Return the statements of all steps, in order. The steps are imported on use, because alembic is slow to import."""
     names = sorted(path.stem for path in STEPS.iterdir() if STEP_FILE.fullmatch(path.name))
     steps = [importlib.import_module(f"{__package__}.versions.{name}") for name in names]
     return [statement for step in steps for statement in step.statements()]

@@ -1,6 +1,6 @@
-"""Whether a database began with the first step of this release: before 0.1.0 that step was edited and kept its number.
+"""Tells whether a database was created with this release's first step, which was edited before 0.1.0 without a new number.
 
-The first step leaves its fingerprint as the comment of the table of versions, which backups keep.
+The first step stores its fingerprint as the comment of the table of versions, which backups keep.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ADVICE = "no upgrade is promised before 0.1.0 (docs/operations.md, Migrations)"
 
 
 class Origin(Enum):
-    """The first step that a database began with; the value names it to the operator."""
+    """The first step with which a database was created. The value is a text for the operator."""
 
     THIS = ""
     ANOTHER = f"the schema was made by a development version with another first step: create a new database; {ADVICE}"
@@ -25,7 +25,7 @@ class Origin(Enum):
 
 
 async def read_origin(connection: Connection) -> Origin:
-    """Return which first step a migrated database began with. Raises what asyncpg raises."""
+    """Return the first step with which a migrated database was created. Raises asyncpg's exceptions."""
     from openguild_runtime.storage.migrations.versions import v0001_first_schema  # alembic is slow to import
 
     found = COMMENT.fullmatch(await connection.fetchval(READ) or "")

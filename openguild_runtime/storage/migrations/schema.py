@@ -1,4 +1,4 @@
-"""Reads the schema of a database, and decides whether this release works with it."""
+"""Reads the version of a database's schema, and decides whether this release works with it."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ WHERE c.relname = 'log_events' AND c.relkind IN ('r', 'p') ORDER BY on_path DESC
 
 
 class Schema(msgspec.Struct, frozen=True, gc=False):
-    """The schema of a database. `expected` and `known` are of this release."""
+    """The version of a database's schema, and the steps of this release to compare it with."""
 
     expected: str  # the newest step of this release
     known: frozenset[str]  # all of its steps
-    revisions: tuple[str, ...] = ()  # rows of the table of versions: one, unless changed by hand
-    serves_from: str | None = None  # of a later schema: the newest step of the oldest release that works with it
+    revisions: tuple[str, ...] = ()  # rows of the table of versions; one, unless changed manually
+    serves_from: str | None = None  # for a later schema: the newest step of the oldest release that works with it
     home: str | None = None  # without a version: the PostgreSQL schema that has the tables
-    on_path: bool = False  # it is in the search path
-    origin: Origin = Origin.THIS  # as `migrate` reads it; nothing else looks
+    on_path: bool = False  # whether `home` is in the search path
+    origin: Origin = Origin.THIS  # read only by `migrate`
 
     @property
     def revision(self) -> str | None:
-        """The step of the schema; None: no migration was applied, or it is ambiguous."""
+        """The step of the schema, or None if no migration was applied or the step is ambiguous."""
         return self.revisions[0] if len(self.revisions) == 1 else None
 
     @property
     def is_later(self) -> bool:
-        """Whether a later release has migrated it."""
+        """Whether a later release has migrated the schema."""
         found = REVISION.fullmatch(self.revision or "")
         return found is not None and int(found[1]) > int(self.expected)
 
     @property
     def serves(self) -> bool:
-        """Whether this release works with it: with its own, and with later ones that only expanded."""
+        """Whether this release works with the schema: with its own, and with later ones that only expanded it."""
         return self.revision == self.expected or (self.is_later and (self.serves_from or "") <= self.expected)
 
     @property
     def fault(self) -> str | None:
-        """A problem that a migration does not fix, with its mend; None: there is none."""
+        """A problem that a migration does not fix, with its remedy, or None."""
         if len(self.revisions) > 1:
             rows = ", ".join(repr(text) for text in self.revisions)
             return (
@@ -93,14 +93,14 @@ class Schema(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def problem(self) -> str | None:
-        """Why this release does not work with it; None: it does."""
+        """Why this release does not work with the schema, or None if it does."""
         if self.serves:
             return None
         return self.fault or OUTDATED
 
 
 async def read(connection: Connection) -> Schema:
-    """Read the schema. Raises what asyncpg raises."""
+    """Read the version of the schema. Raises asyncpg's exceptions."""
     expected, known = steps()
     found: Any = await _rows(connection, "SELECT version_num FROM alembic_version ORDER BY 1 LIMIT 5", "version_num")
     schema = Schema(expected, known, revisions=tuple(found))
@@ -115,7 +115,7 @@ async def read(connection: Connection) -> Schema:
 
 
 async def _rows(connection: Connection, query: str, column: str) -> list[str]:
-    """Return the values of a column; none if the table does not exist."""
+    """Return the values of a column, or no values if the table does not exist."""
     try:
         return [row[column] for row in await connection.fetch(query)]
     except asyncpg.UndefinedTableError:
@@ -126,7 +126,7 @@ async def _rows(connection: Connection, query: str, column: str) -> list[str]:
 def steps() -> tuple[str, frozenset[str]]:
     """Return the newest step of this release, and all steps.
 
-    Reads them from file names, because importing alembic and SQLAlchemy would slow each start.
+    They are read from file names, because importing alembic and SQLAlchemy would slow down each start.
     """
     known = frozenset(found[1] for path in STEPS.iterdir() if (found := STEP_FILE.fullmatch(path.name)))
     if not known:
@@ -135,7 +135,7 @@ def steps() -> tuple[str, frozenset[str]]:
 
 
 def explained(failure: BaseException) -> DatabaseUnfit | None:
-    """Return the cause of a failed migration with its mend; None: the failure explains itself."""
+    """Return the cause of a failed migration with its remedy, or None if the failure explains itself."""
     cause: BaseException | None = failure
     while cause is not None and not isinstance(cause, asyncpg.PostgresError):
         cause = getattr(cause, "orig", None) or cause.__cause__

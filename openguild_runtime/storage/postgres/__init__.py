@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: one module per noun, and the parts that run their statements."""
+"""The store in PostgreSQL: one module for each kind of data, and the modules that run their statements."""
 
 from __future__ import annotations
 

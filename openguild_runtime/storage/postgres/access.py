@@ -21,20 +21,20 @@ from openguild_runtime.storage.postgres.columns import Columns
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, texts
 
-# server roles of a user, by (granted_at, role); `$2` is the user id
+# the server roles of user `$2`, by (granted_at, role)
 SERVER_ROLES = "ARRAY(SELECT role FROM user_roles WHERE user_id = $2 ORDER BY granted_at, role)"
 ROLE_NOW = guild_role_now("m.role", guild="m.guild_id", user="m.user_id")
 GUILD = Columns(GuildRecord)
 CHANNEL = Columns(ChannelRecord)
-# with where its log is
+# channels with the heads of their logs
 CHANNELS = f"(SELECT {CHANNEL}, head_sequence FROM channels JOIN logs ON log_id = channel_id) AS c"
 ACCESS = f"""
 SELECT a.place, {CHANNEL.of("c")}, c.head_sequence, a.guild_role, a.channel_role, a.server_roles
 FROM channel_access_v1($1, $2) AS a JOIN {CHANNELS} ON c.channel_id = a.channel_id
 """
 
-# With a page of the channel's log, in the same statement, in the row of the first reader. The log is named by a value: one
-# partition is read.
+# The row of the first user also has a page of the channel's log. The log is given as a parameter, so that PostgreSQL reads
+# only one partition.
 _PAGED_ACCESS = """
 SELECT a.place, {channel}, c.head_sequence, a.guild_role, a.channel_role, a.server_roles, page.sequences, page.wires
 FROM channel_access_v1(array_fill($1::uuid, ARRAY[cardinality($2::uuid[])]), $2) AS a

@@ -1,4 +1,4 @@
-"""Batches the access checks of posts and joining streams: in a reconnect storm thousands become tens of queries."""
+"""Batches access checks of posts and joining streams, which turns thousands of queries of a reconnect storm into tens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openguild_runtime.storage.postgres.batcher import Batcher, Perform
 
 
 class AccessBatcher(Batcher[FindChannelAccess, ChannelAccess | None]):
-    """`read(effects)` returns one result for each, in order."""
+    """Batches access checks. `read(effects)` returns one result for each effect, in order."""
 
     def __init__(self, read: Perform[FindChannelAccess, ChannelAccess | None]) -> None:
         super().__init__(ArrivalQueue(max_items=MAX_QUEUED_ACCESS_CHECKS, item_bytes=ACCESS_CHECK_BYTES), read)

@@ -1,4 +1,4 @@
-"""Stores a batch of appends: posts alone in one statement, `append_posts_v1` of the schema; with changes see changes.py."""
+"""Stores a batch of appends: one of posts alone with `append_posts_v1`, one with changes of messages as in changes.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FROM set_config('lock_timeout', $13, true) AS lock_timeout, LATERAL append_posts
 ) AS appended
 """
 
-# Those of the authors whose rows other transactions hold locked.
+# The authors whose rows other transactions have locked.
 LOCKED_AUTHORS = """
 WITH free AS MATERIALIZED (SELECT user_id FROM users WHERE user_id = ANY ($1::uuid[]) FOR KEY SHARE SKIP LOCKED)
 SELECT user_id FROM users WHERE user_id = ANY ($1::uuid[]) AND user_id NOT IN (SELECT user_id FROM free)
@@ -36,8 +36,9 @@ SELECT user_id FROM users WHERE user_id = ANY ($1::uuid[]) AND user_id NOT IN (S
 async def append_batch(
     connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int, writer: LogWriter
 ) -> tuple[list[Outcome], list[StoredEvent]]:
-    """Store the batch in one transaction. Return one outcome for each effect, in order, and the events of users' logs that tell of
-    mentions; `writer` builds them.
+    """Store the batch in one transaction. Return one outcome for each effect, in order, and events about mentions.
+
+    `writer` builds these events, which are appended to the logs of the mentioned users.
 
     Raises asyncpg's LockNotAvailableError after `lock_timeout_ms` for a lock, and PostgresError; nothing is stored then.
     """
@@ -51,7 +52,7 @@ async def append_batch(
 
 
 async def locked_authors(connection: Connection, effects: Sequence[AppendEvent]) -> list[str]:
-    """Return the ids of the authors whose rows other transactions hold locked at this moment."""
+    """Return the IDs of the authors whose rows other transactions have locked."""
     authors = {effect.author.user_id for effect in effects if effect.author is not None}
     return [str(row["user_id"]) for row in await connection.fetch(LOCKED_AUTHORS, list(authors))]
 
@@ -97,7 +98,7 @@ def _outcome(effect: AppendEvent, row: Row | None) -> Outcome:
 
 
 def _refusal(row: Row) -> Exception:
-    """Return the refusal of a post, by the usual rules and the rows that the statement read."""
+    """Return the refusal of a post, decided by the core's rules on the values that the statement returned."""
     try:
         require_session(row["living"])
         require_role(row["server_roles"], (row["guild_role"], row["channel_role"]), Permission.SEND_MESSAGES)

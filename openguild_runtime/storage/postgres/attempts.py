@@ -1,4 +1,4 @@
-"""Counts login attempts in PostgreSQL, for all replicas: `count_attempt_v1` of the schema; and keeps blocks."""
+"""Login attempts, counted for all replicas by `count_attempt_v1` of the schema, and blocks of logins."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Decides, in the transaction of a change, whether its author may make it.
 
-A change of a user's rights (a role, a membership, a session) locks the user's row FOR UPDATE to the end of the
-transaction. An action by a user's rights locks it FOR KEY SHARE. So rights that are read after the lock hold until the
-commit. The locks of logins and retention do not conflict with FOR KEY SHARE. Users are locked first, in the order of their
-ids.
+A change of a user's rights (a role, a membership, a session) locks the user's row FOR UPDATE until the end of the
+transaction. An action that needs rights locks it FOR KEY SHARE, so rights read after that are valid until the commit. The
+locks of logins and retention do not conflict with FOR KEY SHARE. Users are locked first, in the order of their IDs.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ async def hold_users(tx: Transaction, user_ids: Sequence[str]) -> None:
 
 
 async def require_author(tx: Transaction, author: Author, *, changing: Sequence[str] = ()) -> None:
-    """Lock the author's rights. Raises Refusal 401 if the session has ended. `changing`: users whose rights will change."""
+    """Lock the author's rights, and the users `changing`, whose rights will change. Raises Refusal 401 for an ended session."""
     if changing:
         await hold_users(tx, [author.user_id, *changing])
     else:
@@ -51,7 +50,7 @@ async def require_author(tx: Transaction, author: Author, *, changing: Sequence[
 async def require_in_guild(
     tx: Transaction, author: Author, guild_id: str, permission: Permission, *, changing: Sequence[str] = ()
 ) -> tuple[GuildAccess, str]:
-    """Return the author's access and effective role. Locks the guild, so that its counts hold. Raises Refusal."""
+    """Return the author's access and effective role. Locks the guild, so that counts stay valid. Raises Refusal."""
     await require_author(tx, author, changing=changing)
     await hold_guild(tx, guild_id)
     access = await find_guild_access(tx.connection, FindGuildAccess(guild_id=guild_id, user_id=author.user_id))
@@ -65,7 +64,7 @@ async def require_in_guild(
 async def require_in_channel(
     tx: Transaction, author: Author, channel_id: str, permission: Permission
 ) -> ChannelAccess | None:
-    """Return the author's access; None: no such channel. Raises Refusal."""
+    """Return the author's access, or None if the channel does not exist. Raises Refusal."""
     await require_author(tx, author)
     question = FindChannelAccess(channel_id=channel_id, user_id=author.user_id)
     (access,) = await find_channel_accesses(tx.connection, [question])

@@ -1,7 +1,7 @@
 """Batches the items of many callers into one statement, with a result for each.
 
-A single item is processed at once. While a batch runs the next one is collected, so under load items share the cost of
-a round trip and a commit. The queue (in the core) decides the content of each batch.
+A single item is processed at once. While a batch runs, the next one is collected, so that items under load share the cost
+of a round trip and a commit. The queue (in the core) decides the content of each batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.get_logger("openguild.storage")
 
 
 class Batcher(Generic[Item, Reply]):
-    """`perform(items)` returns one result or exception for each item, in order.
+    """Performs items in batches. `perform(items)` returns one result or exception for each item, in order.
 
     If `perform` raises, all callers of the batch get that exception, and the next batch is taken.
     """
@@ -41,11 +41,11 @@ class Batcher(Generic[Item, Reply]):
 
     @property
     def bytes(self) -> int:
-        """The queued bytes."""
+        """The number of queued bytes."""
         return self._queue.bytes
 
     def submit(self, item: Item) -> asyncio.Future[Reply]:
-        """Queue an item, and return the future of its result. Raises Overloaded at a bound, StorageUnavailable after `close`."""
+        """Queue an item and return the future of its result. Raises Overloaded if full, StorageUnavailable if closed."""
         if self._closed:
             raise StorageUnavailable
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -55,7 +55,7 @@ class Batcher(Generic[Item, Reply]):
         return future
 
     def close(self) -> None:
-        """Finish the running batch, take no other, and fail the queued items."""
+        """Fail the queued items and refuse new ones; the running batch is finished."""
         self._closed = True
         self._wake.set()
         self.refuse_waiting()
@@ -65,7 +65,7 @@ class Batcher(Generic[Item, Reply]):
         settle_all(self._queue.clear(), StorageUnavailable())
 
     async def run(self) -> None:
-        """Perform batches until `close` or cancellation. Several may run at once, each with its connection."""
+        """Perform batches until `close` or cancellation. Several tasks may run this at once, each with its connection."""
         while True:
             while not self._queue:
                 if self._closed:

@@ -37,7 +37,7 @@ JOIN LATERAL (
 ) AS known ON true
 ORDER BY given.place
 """
-# Not waited for until it is on disk: what a crash forgets is computed again, and posts need not wait behind it.
+# Committed without waiting for the disk: values lost in a crash are computed again, and posts do not wait for them.
 _LAZILY = "set_config('synchronous_commit', 'off', true)"
 _GIVEN = """
 given AS (
@@ -58,7 +58,7 @@ WITH {_GIVEN}, held AS (
 )
 INSERT INTO federation_checkpoints (log_id, epoch, sequence, hash) SELECT log_id, epoch, sequence, hash FROM begun
 """
-# In the order of the logs: processes that deliver the same ones to other peers store their tips at the same time.
+# Locked in log order, because processes that deliver the same logs to different peers store tips at the same time.
 MOVE_TIPS = f"""
 WITH {_GIVEN}, held AS MATERIALIZED (
     SELECT log_id FROM federation_chains WHERE log_id IN (SELECT log_id FROM given) ORDER BY log_id FOR NO KEY UPDATE
@@ -102,7 +102,7 @@ async def begin_chains(connection: Connection, effect: BeginChains) -> None:
 
 @performs(MoveChains, Mode.CHANGE)
 async def move_chains(connection: Connection, effect: MoveChains) -> None:
-    """Keep the values. A checkpoint without the tip, or the other way round, does no harm: so these are two statements."""
+    """Store checkpoints and tips, in two statements: one without the other does no harm."""
     if effect.checkpoints:
         await connection.execute(ADD_CHECKPOINTS, *_columns(effect.checkpoints))
     if effect.tips:

@@ -1,8 +1,7 @@
-"""A batch of appends of which some change messages.
+"""Stores a batch of appends of which some change messages.
 
-If all of them can be decided on the messages that they change, those are read, and one statement stores the batch, unless a
-message has changed meanwhile. Otherwise what they rest on is read under the locks, they are decided, and all is written, in one
-transaction.
+If the changed messages suffice to decide all of them, these are read without locks, and one statement stores the batch,
+unless a message has changed meanwhile. Otherwise one transaction reads all that is needed under locks, decides and writes.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from openguild_runtime.storage.postgres.values import (
     to_millis_or_none,
 )
 
-# Names the columns: one that a later release adds changes nothing.
+# Names the columns, so that columns added in later releases do not affect it.
 SEEN = """
 SELECT place, sequence, event_id, author_id, created_at AS posted_at, edited_text, edited_at, versions, redacted_by, pinned_at,
     replies, reactions, crowded, revision, has_reacted
 FROM seen_messages_v1($1, $2, $3, $4) AS seen
 """
-# The limit of locks is set as in append.py.
+# The lock timeout is set as in append.py.
 JUDGE = """
 SELECT place, head_sequence, message_count, pins, is_moved, living, guild_role, channel_role, server_roles,
     known_sequence, known_event_id, known_fingerprint, known_wire, known_created_at,
@@ -46,7 +45,7 @@ FROM set_config('lock_timeout', $11, true) AS lock_timeout, LATERAL judge_change
 EVENT_COLUMNS, STATE_COLUMNS, REACTION_COLUMNS, SEEN_COLUMNS, GONE_COLUMNS, CLEARED_COLUMNS = 12, 8, 2, 3, 3, 3
 _EVENTS = EVENT_COLUMNS + STATE_COLUMNS + REACTION_COLUMNS
 _PLACES = [f"${number}" for number in range(1, _EVENTS + SEEN_COLUMNS + 7)]
-# With the first row the search index follows: there is none where nothing is stored.
+# The first row also updates the search index. There is no row if nothing is stored.
 CHANGE = f"""
 SELECT place, sequence, CASE WHEN place = 1 AND cardinality({_PLACES[-3]}::uuid[]) > 0 THEN (
     SELECT count(*) FROM search_follow_v1({", ".join(_PLACES[-3:])})
@@ -68,7 +67,7 @@ OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
 
 
 async def append_changes(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
-    """Store the batch; one outcome for each effect, in order. Raises as `append_batch` does."""
+    """Store the batch and return one outcome for each effect, in order. Raises the same as `append_batch`."""
     outcomes = await _append_foreseen(connection, effects, lock_timeout_ms)
     return outcomes or await append_judged(connection, effects, lock_timeout_ms)
 
@@ -76,7 +75,7 @@ async def append_changes(connection: Connection, effects: Sequence[AppendEvent],
 async def _append_foreseen(
     connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int
 ) -> list[Outcome]:
-    """Store what is decided on the messages as they are seen. Empty: they are other ones by now, or not all may be stored."""
+    """Store a batch decided on messages read without locks. Return [] if they have changed, or if any append is refused."""
     if not all(map(foreseeable, effects)):
         return []
     batch, seen = ChangeBatch(), await find_seen_messages(connection, effects)
@@ -89,7 +88,7 @@ async def _append_foreseen(
 
 
 async def find_seen_messages(connection: Connection, effects: Sequence[AppendEvent]) -> list[SeenMessage | None]:
-    """Read, without locks, the message that each effect changes; None: there is none."""
+    """Read without locks the message that each effect changes, or None."""
     rows = await connection.fetch(
         SEEN,
         [effect.channel_id for effect in effects],
@@ -104,7 +103,7 @@ async def find_seen_messages(connection: Connection, effects: Sequence[AppendEve
 
 
 async def append_judged(connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int) -> list[Outcome]:
-    """Read under the locks, decide, and store, in a transaction."""
+    """Read under locks, decide and store, in a new transaction."""
     async with connection.transaction(isolation="read_committed"):
         return await judge_and_write(connection, effects, lock_timeout_ms)
 
@@ -112,7 +111,7 @@ async def append_judged(connection: Connection, effects: Sequence[AppendEvent], 
 async def judge_and_write(
     connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int
 ) -> list[Outcome]:
-    """Read under the locks, decide, and store, in the transaction that the caller has begun."""
+    """Read under locks, decide and store, in the caller's transaction."""
     rows = await connection.fetch(JUDGE, *_questions(effects), f"{lock_timeout_ms}ms")
     judged = {row["place"]: row for row in rows}
     batch = ChangeBatch()
@@ -199,7 +198,7 @@ def _judgement(effect: AppendEvent, row: Row) -> Judgement:
 
 
 def message_state(row: Row) -> MessageState:
-    """A message by its event and, where anything has happened to it, its state."""
+    """Return the state of a message, which has only its event if nothing has changed it."""
     if row["versions"] is None:
         return MessageState(row["sequence"], row["event_id"], row["author_id"], to_millis(row["posted_at"]))
     return MessageState(
@@ -219,7 +218,7 @@ def message_state(row: Row) -> MessageState:
 
 
 def _written(batch: ChangeBatch, seen: Sequence[SeenMessage | None] | None = None) -> list[Sequence[Any]]:
-    """The columns of what becomes of the batch. `seen`: what its decisions rest on, to be looked at again when it is stored."""
+    """Return the columns of the decided batch. `seen` are the messages it was decided on, to be compared when it is stored."""
     states, reactions = dict(batch.states.values()), dict(batch.reactions.values())
     rows = []
     for place, event in enumerate(batch.events):

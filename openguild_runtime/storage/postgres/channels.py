@@ -1,4 +1,4 @@
-"""Channels, their roles, reads of their logs, and read positions in PostgreSQL. For appends see append.py."""
+"""Channels, channel roles, reads of logs, and read positions in PostgreSQL. For appends see append.py."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ from openguild_runtime.storage.postgres.repeats import find_repeat, keep_answer
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, bound, moment, rows_changed, to_millis
 
-# One row per event of the page; a single row without an event when the channel exists and the page is empty.
+# One row per event of the page. If the channel exists and the page is empty, a single row without an event.
 PAGE = "SELECT sequence, event_id, wire, created_at FROM log_page_v1($1, $2, $3, $4)"
-# The number of messages of the log `l` that are not here. They are unread to nobody.
+# The number of messages of log `l` before the first event stored here. They are never unread.
 NOT_HERE = """
 coalesce((
     SELECT e.message_number - 1 FROM log_events AS e
     WHERE e.log_id = l.log_id AND e.event_type = 'message' AND e.sequence > l.base_sequence ORDER BY e.sequence LIMIT 1
 ), l.message_count)
 """
-# A place before the first event that is here. The channel is held before the position, as where others are marked.
+# Marks a position before the first event stored here. Locks the channel before the position, as mark_read_v1 does.
 MARK_BELOW = f"""
 INSERT INTO channel_read_state AS s (channel_id, user_id, last_read_sequence, last_read_messages, updated_at)
 SELECT l.log_id, $2, $3, {NOT_HERE}, $4
@@ -165,7 +165,7 @@ async def delete_channel(tx: Transaction, effect: DeleteChannel) -> None:
 
 
 async def _hold_channel(tx: Transaction, author: Author, channel_id: str, permission: Permission) -> ChannelRecord:
-    """Return the channel, with its guild locked: nobody else changes it or deletes it. Raises Refusal."""
+    """Return the channel and lock its guild, so that nobody else changes or deletes it. Raises Refusal."""
     access = await require_in_channel(tx, author, channel_id, permission)
     if access is None:
         raise Refusal(ErrorCode.NOT_FOUND)
@@ -178,7 +178,7 @@ async def _hold_channel(tx: Transaction, author: Author, channel_id: str, permis
     return channel
 
 
-# Whether the user is of another server, and no member of the channel's guild: they have no mirror of it.
+# Whether the user is of another server and not a member of the channel's guild, so that their server does not mirror it.
 IS_STRANGER = """
 SELECT EXISTS (
     SELECT FROM channels AS c JOIN users AS u ON u.user_id = $2 AND u.origin IS NOT NULL

@@ -1,7 +1,7 @@
 """Derives the columns of a record from its fields.
 
-A field `x_ms` is the column `x` of type timestamptz, a field `x_id` may be a uuid; other columns have the field's name.
-Columns are selected by name, so a column of a later release does not affect prepared statements.
+A field `x_ms` is the column `x` of type timestamptz, and a field `x_id` may be a uuid. Columns have the names of the fields
+otherwise. They are selected by name, so that columns of later releases do not affect prepared statements.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Columns(Generic[R]):
         self._conversions = [(place, convert) for place, convert in enumerate(conversions) if convert is not None]
 
     def of(self, table: str) -> str:
-        """Return the list for SELECT, with the alias of the table."""
+        """Return the columns for SELECT, qualified with the alias `table`."""
         return ", ".join(f"{table}.{name}" for name in self.names)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Commits batches of appends. An event that cannot be stored fails alone, and a locked channel delays others briefly."""
+"""Commits batches of appends. An event that cannot be stored fails alone; a locked channel delays others only briefly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from openguild_runtime.storage.postgres.faults import Locked
 Store: TypeAlias = Callable[[Attempt], Awaitable[Sequence[Outcome]]]
 OnBatch: TypeAlias = Callable[[int, float], None]
 
-# between two lines about locked channels: each is tried again every second, and a locked table locks them all
+# between two log lines about locked channels, which are retried every second and may be many
 TELL_SECS = 10.0
 
 log = structlog.get_logger("openguild.storage")
@@ -33,7 +33,7 @@ class Committer(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
     """Group commit: one transaction stores the appends that are queued together (PROTOCOL 7.1.2).
 
     `store(attempt)` stores them, with one outcome for each, in order. It raises StorageUnavailable, its subclass Locked, and
-    PostgresError. `on_batch(events, seconds)` is called after each commit. `share`: see AppendQueue, which decides the order.
+    PostgresError. `on_batch(events, seconds)` is called after each commit. AppendQueue explains `share` and decides the order.
     """
 
     def __init__(self, store: Store, on_batch: OnBatch, *, share: int = 1) -> None:
@@ -88,17 +88,17 @@ class Committer(Batcher[AppendEvent, Appended | Unchanged | AppendFailure]):
 
 
 class Committers:
-    """`count` committers, each for its share of the channels, so that concurrent batches do not wait for each other's row locks."""
+    """Several committers, each for its share of the channels, so that they do not wait for each other's row locks."""
 
     def __init__(self, store: Store, on_batch: OnBatch, *, count: int) -> None:
         self.each = [Committer(store, on_batch, share=count) for _ in range(count)]
 
     def submit(self, effect: AppendEvent) -> Awaitable[Appended | Unchanged | AppendFailure]:
-        """Queue an append, and return its awaitable result. Raises Overloaded and StorageUnavailable."""
+        """Queue an append and return its awaitable result. Raises Overloaded and StorageUnavailable."""
         return self.each[zlib.crc32(effect.channel_id.encode()) % len(self.each)].submit(effect)
 
     def close(self) -> None:
-        """Finish the running batches, and fail the queued appends."""
+        """Fail the queued appends and refuse new ones; running batches are finished."""
         for committer in self.each:
             committer.close()
 

@@ -35,7 +35,7 @@ async def list_owned_alone(connection: Connection, effect: ListOwnedAlone) -> tu
 
 @performs(DeleteAccount, Mode.TRANSACTION)
 async def delete_account(tx: Transaction, effect: DeleteAccount) -> AccountDeletion:
-    """Rows that name the user go with theirs, by their foreign keys. Mentions stay with their messages; nobody can list them."""
+    """Delete an account; foreign keys delete the rows that refer to it. Mentions stay with their messages and cannot be listed."""
     connection, user_id = tx.connection, effect.author.user_id
     await require_author(tx, effect.author, changing=[user_id])
     outcome = decide_account_deletion(

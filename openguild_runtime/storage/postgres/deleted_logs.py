@@ -1,6 +1,6 @@
-"""Deletes logs: small ones with their guild or channel, large ones a little at a time behind it.
+"""Deletes logs: small ones together with their guild or channel, large ones in batches afterwards.
 
-Reads and appends begin at the row of the log, or of its channel: once that is gone nothing finds what is left of the log.
+Reads and appends start at the row of the log or of its channel. Once that is deleted, nothing finds the rest of the log.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from openguild_runtime.storage.postgres.values import rows_changed
 
 DeleteLogs: TypeAlias = Callable[[Transaction, Sequence[str]], Awaitable[None]]
 
-# Events, read positions and mentions of a deletion: about a second, for which the guild waits.
+# Events, read positions and mentions deleted in the transaction: about a second, during which the guild is locked.
 MAX_ROWS_AT_ONCE = 100_000
 
-# An append holds the log's row: it is locked before everything that is deleted with it, in the order of appends.
+# Appends lock the log's row first, so deletions have to do the same.
 HOLD_LOGS = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY log_id FOR UPDATE"
-HOLD_SEARCH = "SELECT search_hold_v1($1::uuid[])"  # nobody indexes them either
+HOLD_SEARCH = "SELECT search_hold_v1($1::uuid[])"  # so that they are not indexed meanwhile
 CONTENTS = {  # tables, by the column that names the log
     "search_documents": "log_id",
     "search_progress": "log_id",
@@ -32,7 +32,7 @@ CONTENTS = {  # tables, by the column that names the log
     "channel_read_state": "channel_id",
     "log_events": "log_id",
 }
-# The logs' rows last: until then nobody can append.
+# The rows of the logs are deleted last. Their locks prevent appends until then.
 DELETE_LOGS = tuple(
     f"DELETE FROM {table} WHERE {log} = ANY ($1::uuid[])" for table, log in {**CONTENTS, "logs": "log_id"}.items()
 )
@@ -40,8 +40,7 @@ SIZES = """
 SELECT log_id::text, head_sequence - coalesce(base_sequence, 0) AS events FROM logs WHERE log_id = ANY ($1::uuid[])
 ORDER BY events, log_id
 """
-# Every member has a read position in each channel: 5,000 in 500 channels are 2.5 million rows, half a minute. A message has up to
-# 50 mentions.
+# Read positions can be many more than events: one for each member and channel. A message has up to 50 mentions.
 COUNT_OTHERS = """
 SELECT (SELECT count(*) FROM (SELECT FROM channel_read_state WHERE channel_id = ANY ($1::uuid[]) LIMIT $2) AS counted)
     + (SELECT count(*) FROM (SELECT FROM mentions WHERE log_id = ANY ($1::uuid[]) LIMIT $2) AS counted)
@@ -51,7 +50,7 @@ WITH gone AS (DELETE FROM logs WHERE log_id = ANY ($1::uuid[]) RETURNING log_id)
 INSERT INTO deleted_logs (log_id) SELECT log_id FROM gone
 """
 NEXT = "SELECT log_id FROM deleted_logs ORDER BY log_id LIMIT 1 FOR UPDATE SKIP LOCKED"
-# By the log as well: a place in a table of partitions is one in each of them.
+# By the log as well, since each partition has rows with the same ctid.
 PURGE = tuple(
     f"DELETE FROM {table} WHERE {log} = $1 AND ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {log} = $1 LIMIT $2))"
     for table, log in CONTENTS.items()
@@ -59,13 +58,13 @@ PURGE = tuple(
 
 
 async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
-    """Delete logs whose rows are held, with their events and what has become of messages."""
+    """Delete logs, whose rows the caller has locked, with their events and the states of messages."""
     for statement in (HOLD_SEARCH, *DELETE_LOGS):
         await tx.connection.execute(statement, log_ids)
 
 
 async def end_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
-    """Delete logs whose rows are held, for good. The contents of the largest are left to `PurgeDeleted` where all are too many."""
+    """Delete logs, whose rows the caller has locked; beyond MAX_ROWS_AT_ONCE, `PurgeDeleted` deletes the contents later."""
     at_once: list[str] = []
     rows = await tx.connection.fetchval(COUNT_OTHERS, log_ids, MAX_ROWS_AT_ONCE + 1)
     for log_id, events in await tx.connection.fetch(SIZES, log_ids):
@@ -82,7 +81,7 @@ async def end_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
 @performs(PurgeDeleted, Mode.TRANSACTION)
 async def purge_deleted(tx: Transaction, effect: PurgeDeleted) -> bool:
     if not await tx.connection.fetchval("SELECT EXISTS (SELECT FROM deleted_logs)"):
-        return False  # before anything is locked, which a database that takes no writes would refuse, and count
+        return False  # without locks, which a read-only database would refuse and count as a failure
     log_id = await tx.connection.fetchval(NEXT)
     if log_id is None:
         return False

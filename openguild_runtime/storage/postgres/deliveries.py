@@ -1,4 +1,4 @@
-"""Cursors of the peers that mirror guilds, and the leases to deliver to them, in PostgreSQL."""
+"""The cursors of peers that mirror guilds, and the leases for deliveries to them, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, texts
 
-# Of the lines `m` of federation_guilds and the logs `own`: those that the peer has not whole. A peer whose last member is gone
-# gets the guild's log up to the removal, and nothing else. One that is denied in the guild gets nothing of it.
+# Of the rows `m` of federation_guilds and the logs `own`, those that the peer does not have completely. A peer without
+# members left gets only the guild's log, up to the last removal. A peer that is denied in the guild gets nothing.
 _BEHIND = """
 SELECT m.peer, m.guild_id, l.log_id, l.epoch, m.ended_at IS NOT NULL AS ends,
     CASE WHEN m.ended_at IS NULL THEN l.head_sequence ELSE m.last_sequence END AS head,
@@ -57,7 +57,8 @@ WITH grown AS (
     LEFT JOIN channels AS c ON c.channel_id = l.log_id WHERE l.log_id = ANY ($1::uuid[]) AND l.kind <> 'user'
 )
 """
-# First a line for each log that somebody mirrors, without a peer; then what each peer lacks. One without a log: a deleted guild.
+# First a row without a peer for each mirrored log, then a row for each log and peer that is behind. A row without a log
+# stands for a deleted guild.
 FIND_WOKEN = (
     _GROWN
     + """, mirrored AS MATERIALIZED (
@@ -91,8 +92,8 @@ SELECT peer, guild_id, NULL, 0, true, 0, 0, 0, false FROM gone WHERE holder = $2
 ) AS found ORDER BY peer COLLATE "C" NULLS FIRST, guild_id, guild_id <> log_id, log_id
 """
 )
-# A new line needs the rows of the log and of the mirror, which are held: neither is deleted, or noted as purged, meanwhile.
-# Not waited for until it is on disk: what a crash forgets is delivered again, and the peer's answer tells where it stands.
+# A new cursor locks the rows of log and mirror, so that neither is deleted or marked as purged meanwhile. Committed without
+# waiting for the disk: after a crash, events are delivered again, and the peer's answer has its position.
 MOVE_CURSORS = """
 WITH given AS (
     SELECT peer, log_id, epoch, sequence FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::bigint[])
@@ -118,7 +119,7 @@ SELECT peer, log_id, epoch, sequence FROM wanted JOIN mirrored USING (peer, guil
 ON CONFLICT (peer, log_id) DO UPDATE SET epoch = EXCLUDED.epoch, sequence = EXCLUDED.sequence
 """
 
-# A process has a row of its own under a name that no server has, so that the others know how many they are.
+# Each process has a row, under a name that no server can have, so that processes can be counted.
 PROCESS = "process "
 TAKE_LEASES = f"""
 WITH part AS (
@@ -225,7 +226,7 @@ async def find_ended(connection: Connection, effect: FindEnded) -> tuple[LogPlac
 
 @performs(NotePurged, Mode.TRANSACTION)
 async def note_purged(transaction: Transaction, effect: NotePurged) -> None:
-    """In two statements: the second one sees what was inserted before the first got its locks."""
+    """Mark mirrors as purged, and delete their cursors. The second statement sees rows inserted before the first got its locks."""
     purged = await transaction.connection.fetch(
         """
         UPDATE federation_guilds SET purged_at = $3
@@ -248,7 +249,7 @@ async def note_purged(transaction: Transaction, effect: NotePurged) -> None:
 
 @performs(TakeLeases, Mode.CHANGE)
 async def take_leases(connection: Connection, effect: TakeLeases) -> Leases:
-    """Take leases in the order of the peers, so that two that ask at once do not wait for each other."""
+    """Take leases in the order of the peers, so that concurrent calls do not deadlock."""
     row = await connection.fetchrow(
         TAKE_LEASES,
         effect.peers,

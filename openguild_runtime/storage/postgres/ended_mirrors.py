@@ -1,6 +1,6 @@
 """The end of a mirror, in the transaction of the removal or deletion that ends it.
 
-The line of the mirror is held before anything is appended, as where a peer reads a snapshot.
+The row of the mirror is locked before anything is appended, as it is when a peer reads a snapshot.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WHERE guild_id = $1 AND purged_at IS NULL
 
 
 async def holds_last_member(tx: Transaction, guild_id: str, peer: str | None) -> bool:
-    """Return whether a peer that mirrors the guild has no member left in it; then its line is held."""
+    """Lock the row of a peer's mirror, and return whether the peer has no member left in the guild."""
     if peer is None:
         return False
     await tx.connection.execute(HOLD, peer, guild_id)
@@ -33,11 +33,11 @@ async def holds_last_member(tx: Transaction, guild_id: str, peer: str | None) ->
 
 
 async def end_mirror(tx: Transaction, guild_id: str, peer: str | None, now_ms: int) -> None:
-    """Note that the peer must purge its mirror. What it gets last is the first event that this transaction appended there."""
+    """End a peer's mirror. The last event it gets is the first that this transaction has appended to the guild's log."""
     last = next(event.sequence for event in tx.events if event.log_id == guild_id)
     await tx.connection.execute(END, peer, guild_id, moment(now_ms), last)
 
 
 async def end_mirrors(tx: Transaction, guild_id: str) -> None:
-    """Note that every mirror of a guild that is being deleted is to be purged."""
+    """End all mirrors of a guild that is being deleted."""
     await tx.connection.execute(END_ALL, guild_id)

@@ -1,4 +1,4 @@
-"""Slots for which callers wait a limited time: those of a semaphore, and those that users share."""
+"""Slots for which callers wait for a limited time: those of a semaphore, and those shared fairly by users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openguild_runtime.system.deadlines import Deadlines
 
 T = TypeVar("T")
 
-SLOT_LIMIT_SECS = 5.0  # for a shared connection: half of a request's time, then `overloaded`
+SLOT_LIMIT_SECS = 5.0  # half of a request's time; then `overloaded`
 
 
 async def wait_for_slot(slots: anyio.Semaphore, deadlines: Deadlines) -> None:
@@ -35,7 +35,7 @@ async def lend_in_turn(
     writes: bool = False,
     limit_secs: float | None = None,
 ) -> T:
-    """Run `use` with a connection within a slot of the semaphore, for each of which the pool has one."""
+    """Run `use` with a connection, holding a slot of the semaphore. Raises Overloaded if none is free in time."""
     try:
         slots.acquire_nowait()
     except anyio.WouldBlock:
@@ -47,7 +47,7 @@ async def lend_in_turn(
 
 
 class FairSlots:
-    """`count` slots, of which each user has `each` at a time; "" stands for no user, and may have all."""
+    """`count` slots, of which each user may hold `each` at a time. The user "" stands for none, and may hold all."""
 
     def __init__(self, count: int, each: int = 1) -> None:
         self._turns: FairTurns[asyncio.Future[None]] = FairTurns(count, each)
@@ -58,7 +58,7 @@ class FairSlots:
         return self._turns.free
 
     async def run(self, user_id: str, use: Callable[[], Awaitable[T]], deadlines: Deadlines) -> T:
-        """Run `use` within a slot of the user. Raises Overloaded if none is free in time."""
+        """Run `use` holding a slot of the user. Raises Overloaded if none is free in time."""
         await self.enter(user_id, deadlines)
         try:
             return await use()
@@ -66,7 +66,7 @@ class FairSlots:
             self.leave(user_id)
 
     async def enter(self, user_id: str, deadlines: Deadlines) -> None:
-        """Take a slot of the user; `leave` gives it back. Raises Overloaded if none is free in time."""
+        """Take a slot of the user, to be returned with `leave`. Raises Overloaded if none is free in time."""
         if not self._turns.begin(user_id):
             await self._wait(user_id, deadlines)
 
@@ -79,15 +79,15 @@ class FairSlots:
                 return
             raise Overloaded
         except BaseException:
-            if ticket.done() and not ticket.cancelled():  # the turn began at the moment of the cancellation
+            if ticket.done() and not ticket.cancelled():  # got the slot at the moment of the cancellation
                 self.leave(user_id)
             self._turns.give_up(user_id, ticket)
             raise
 
     def leave(self, user_id: str) -> None:
-        """Give a slot of the user back."""
+        """Return a slot of the user."""
         turn = self._turns.leave(user_id)
-        while turn is not None and turn.ticket.done():  # cancelled, and its task has not run since
+        while turn is not None and turn.ticket.done():  # cancelled, but its task has not run yet
             turn = self._turns.leave(turn.user_id)
         if turn is not None:
             turn.ticket.set_result(None)

@@ -19,7 +19,7 @@ from openguild_runtime.observability.database_causes import CAUSES
 from openguild_runtime.storage.connecting import Unusable
 
 REPEAT_SECS = 30.0  # between two log lines of one cause
-ERRNO = re.compile(r"\[Errno (\d+)\]")  # in an OSError that combines several, one per address
+ERRNO = re.compile(r"\[Errno (\d+)\]")  # in an OSError that combines those of several addresses
 
 # Failures of one event, or bugs: data, constraints, limits of a row, exceptions of triggers.
 NOT_THE_DATABASE = ("21", "22", "23", "44", "54", "P0")
@@ -33,7 +33,7 @@ BY_SQLSTATE = {
     "53100": "disk_full",
     "53200": "memory",
     "53300": "too_many_connections",
-    "55000": "role",  # the database takes no connections
+    "55000": "role",  # the database accepts no connections
     "55P03": "locked",
     "57014": "slow",
     "57P01": "shutdown",
@@ -43,7 +43,7 @@ BY_SQLSTATE = {
 BY_CLASS = {
     "08": "lost",
     "0A": "schema",  # a cached plan whose table has changed
-    "25": "slow",  # the session timed out in a transaction: this process or the network stalled
+    "25": "slow",  # the transaction timed out, because this process or the network stalled
     "28": "role",
     "3D": "no_database",
     "3F": "schema",
@@ -68,7 +68,7 @@ log = structlog.get_logger("openguild.storage")
 
 
 class Locked(Overloaded):
-    """A lock timed out; nothing was done. `users`: authors of a batch of appends whose rows are locked, as far as is known."""
+    """A lock timed out and nothing was done. `users` are the authors of a batch of appends known to be locked."""
 
     def __init__(self, users: Collection[str] = ()) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Locked(Overloaded):
 
 
 def cause_of(failure: BaseException) -> str | None:
-    """Return the name of the cause; None: a failure of the effect itself, or a bug."""
+    """Return the name of the cause, or None for a failure of the effect itself or a bug."""
     match failure:
         case Unusable(cause=cause):
             return cause
@@ -86,7 +86,7 @@ def cause_of(failure: BaseException) -> str | None:
             return "dns"
         case ssl.SSLError():
             return "tls"
-        case ConnectionError() if "SSL" in str(failure):  # asyncpg: the server has none
+        case ConnectionError() if "SSL" in str(failure):  # asyncpg, if the server does not support TLS
             return "tls"
         case OSError():
             return BY_ERRNO.get(_errno(failure), "lost")
@@ -102,14 +102,14 @@ def cause_of(failure: BaseException) -> str | None:
 
 
 def details_of(failure: BaseException | None) -> dict[str, str]:
-    """Return what else the log may tell: the parameter of the URL that PostgreSQL refuses, or what it or TLS says."""
+    """Return further fields for the log: the refused parameter of the URL, and the message of PostgreSQL or TLS."""
     parameter = failure.parameter if isinstance(failure, Unusable) else None
     details = {"says": _said(failure), "parameter": parameter}
     return {name: value for name, value in details.items() if value is not None}
 
 
 def is_answer(failure: BaseException) -> bool:
-    """Whether PostgreSQL said so: it responds."""
+    """Return whether the failure is a response of PostgreSQL."""
     return isinstance(failure.__cause__ if isinstance(failure, Unusable) else failure, asyncpg.PostgresError)
 
 
@@ -136,8 +136,7 @@ def tls_reason(failure: ssl.SSLError) -> str | None:
 
 
 def _said(failure: BaseException | None) -> str | None:
-    """Return what PostgreSQL says where it names a table, a column or a function, and no data; what a pooler says; why TLS
-    fails."""
+    """Return PostgreSQL's message if it names only tables, columns or functions and no data; that of a pooler, or of TLS."""
     if isinstance(failure, ssl.SSLError):
         return tls_reason(failure)
     if isinstance(
@@ -147,7 +146,7 @@ def _said(failure: BaseException | None) -> str | None:
         | asyncpg.UndefinedTableError
         | asyncpg.UndefinedColumnError
         | asyncpg.UndefinedFunctionError
-        | asyncpg.ProtocolViolationError,  # by which PgBouncer tells everything, also a wrong password
+        | asyncpg.ProtocolViolationError,  # PgBouncer's only error, also for a wrong password
     ):
         return str(failure).partition("\n")[0]
     return None
@@ -169,7 +168,7 @@ class FaultLog:
         self._lines = LogThrottle(REPEAT_SECS)
 
     def note(self, cause: str, failure: BaseException | None, *, writes: bool) -> StorageUnavailable:
-        """Log the failure, and return the exception to raise instead. Its text is dropped: it may quote data and addresses."""
+        """Log the failure and return the exception to raise instead, without the text, which may quote data and addresses."""
         self._on_fault(writes, cause)
         details = details_of(failure)
         suppressed = self._lines.due(f"{cause} {details.get('says')}", self._clock())

@@ -1,4 +1,4 @@
-"""Other servers, their nonces, and the keys of this one."""
+"""Other servers, their nonces, and the keys of this server."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ ON CONFLICT (server, key_id) DO UPDATE SET
     revoked_at = least(k.revoked_at, excluded.revoked_at)
 WHERE k.public_key = excluded.public_key
 """
-# Not waited for until it is on disk: a crash of the database forgets nonces of a fraction of a second.
+# Committed without waiting for the disk: a crash of the database loses the nonces of a fraction of a second.
 NONCE = """
 WITH gone AS (
     DELETE FROM federation_nonces WHERE ctid = ANY (ARRAY(

@@ -34,15 +34,15 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
 MEMBERS = Columns(MemberRecord)
-# Time-outs are looked up one by one: joined as a table, every one of the guild would be read for each member of a page. Those of
-# owners do not count.
+# Time-outs are looked up one by one: a join would read all of the guild's for each member of a page. Owners cannot be timed
+# out.
 MEMBER = f"""
 SELECT {MEMBERS} FROM guild_memberships AS m JOIN users USING (user_id) LEFT JOIN LATERAL (
     SELECT ends_at AS timed_out_until FROM guild_timeouts AS t
     WHERE t.guild_id = m.guild_id AND t.user_id = m.user_id AND t.ends_at > now() AND m.role <> '{OWNER}' LIMIT 1
 ) AS timed_out ON true
 """
-# The label of owners stands in the text: only then their own index is used, and not every member of the guild is looked at.
+# The role is a literal, because PostgreSQL uses the partial index of owners only then.
 MEMBERSHIP_COUNTS = f"""
 SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2) AS role,
     (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = '{OWNER}') AS owners,
@@ -54,7 +54,7 @@ SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2)
 @performs(InsertGuild, Mode.TRANSACTION)
 async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | LimitReached:
     now, owner_id = moment(effect.now_ms), effect.author.user_id
-    # lock the user, so that the count of guilds holds; before the key, as an acceptance of an invite does
+    # lock the user, so that the count of guilds stays valid; before the key, as accepting an invite does
     await tx.connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", owner_id)
     await require_author(tx, effect.author)
     repeated = await find_repeat(tx, effect.author, effect.once, GuildRecord, effect.now_ms)
@@ -88,14 +88,14 @@ async def insert_guild(tx: Transaction, effect: InsertGuild) -> GuildRecord | Li
 
 
 async def _guilds_owned(tx: Transaction, user_id: str) -> int:
-    """Return how many guilds the user owns, whose row is held."""
+    """Return how many guilds the user owns. The caller has locked the user's row."""
     owned: int = await tx.connection.fetchval(
         "SELECT count(*) FROM guild_memberships WHERE user_id = $1 AND role = $2", user_id, OWNER
     )
     return owned
 
 
-# Looked up one by one: beside the order PostgreSQL would read every guild of the server for those of one user.
+# Looked up one by one: because of the order, PostgreSQL would otherwise read all guilds of the server.
 GUILDS_OF_USER = f"""
 (SELECT {GUILD.of("g")} FROM guild_memberships AS m, LATERAL (SELECT {GUILD} FROM guilds WHERE guild_id = m.guild_id LIMIT 1) AS g
 WHERE m.user_id = $4)
@@ -169,7 +169,7 @@ async def find_member(connection: Connection, effect: FindMember) -> MemberRecor
 
 
 async def known_member(tx: Transaction, guild_id: str, user_id: str) -> MemberRecord:
-    """Return the membership that this transaction has written or holds."""
+    """Return a membership that this transaction has written or locked. Raises LocalProtocolError if there is none."""
     member = await find_member(tx.connection, FindMember(guild_id=guild_id, user_id=user_id))
     if member is None:
         raise LocalProtocolError("a member was looked for before they joined")
@@ -250,7 +250,7 @@ async def _set_role(tx: Transaction, guild_id: str, user_id: str, role: str) -> 
 async def end_lost_rights(
     tx: Transaction, guild_id: str, user_id: str, held: str | None, role: str | None
 ) -> list[str]:
-    """Return the codes of the ended invites."""
+    """Delete the channel roles and invites that end with a change of role, and return the codes of the invites."""
     ended = decide_ended(held, role)
     if ended.channel_roles != ():
         await tx.connection.execute(

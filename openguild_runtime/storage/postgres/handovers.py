@@ -1,4 +1,4 @@
-"""Owners of guilds, and handing guilds over, in PostgreSQL (PROTOCOL 16.10). Taking them: takeovers.py."""
+"""Owners of guilds, and handovers to other servers, in PostgreSQL (PROTOCOL 16.10). For takeovers see takeovers.py."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SELECT g.origin AS server, count(*) AS guilds FROM guilds AS g LEFT JOIN federat
 WHERE g.origin IS NOT NULL AND (p.contacted_at IS NULL OR p.contacted_at < $1)
 GROUP BY g.origin ORDER BY guilds DESC, g.origin COLLATE "C" LIMIT $2
 """
-# Transactions that add a member or an invite hold the guild for a while, too (FOR KEY SHARE).
+# Conflicts with the FOR KEY SHARE locks of transactions that add a member or an invite.
 HOLD_GUILD = "SELECT origin, term FROM guilds WHERE guild_id = $1 FOR UPDATE"
 HOLD_MIRRORS = "SELECT FROM federation_guilds WHERE guild_id = $1 ORDER BY peer FOR UPDATE"
 LOGS = f"""
@@ -56,7 +56,7 @@ KEEP = """
 INSERT INTO federation_handovers (guild_id, term, statement) VALUES ($1, $2, $3)
 ON CONFLICT (guild_id, term) DO UPDATE SET statement = EXCLUDED.statement
 """
-# This server still asks others to purge their mirrors; there is no last event any more.
+# Rows of ended mirrors stay, because those servers still have to purge them, but without a last event.
 END_MIRRORING = (
     "DELETE FROM federation_guilds WHERE guild_id = $1 AND ended_at IS NULL",
     "UPDATE federation_guilds SET last_sequence = NULL WHERE guild_id = $1",
@@ -136,7 +136,7 @@ async def follow_handover(tx: Transaction, effect: FollowHandover) -> bool:
 
 
 async def become_mirror(tx: Transaction, handover: Handover) -> None:
-    """Let a guild of this server, whose row is held, be a mirror. Others get nothing of it any more, but what they must purge."""
+    """Make a guild of this server a mirror. Other servers get no more of its events. The caller has locked the guild."""
     await tx.connection.execute(HOLD_MIRRORS, handover.guild_id)
     rows = await tx.connection.fetch(LOGS, handover.guild_id)
     await tx.hold_logs([str(row["log_id"]) for row in rows])
@@ -147,7 +147,7 @@ async def become_mirror(tx: Transaction, handover: Handover) -> None:
 
 
 async def keep_handover(tx: Transaction, handover: Handover) -> None:
-    """Keep a statement that was followed, and the term of the owner."""
+    """Store a statement that has been applied, and the term of the new owner."""
     await tx.connection.execute(KEEP, handover.guild_id, handover.term, msgspec.json.encode(handover))
     await tx.connection.execute("UPDATE guilds SET term = $2 WHERE guild_id = $1", handover.guild_id, handover.term)
     await tx.connection.execute("DELETE FROM federation_successions WHERE guild_id = $1", handover.guild_id)
@@ -260,7 +260,7 @@ async def hand_over(tx: Transaction, effect: HandOver) -> str | None:
     await connection.execute(HOLD_MIRRORS, guild_id)
     if not await connection.fetchval(IS_MIRRORED, guild_id, handover.to):
         return NO_MEMBER
-    if await connection.fetchval(HEAD, guild_id) != effect.sequence:  # nobody appends to it while the guild is held
+    if await connection.fetchval(HEAD, guild_id) != effect.sequence:  # the locked guild prevents appends
         return BEHIND
     await become_mirror(tx, handover)
     await keep_handover(tx, handover)

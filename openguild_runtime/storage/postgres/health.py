@@ -1,4 +1,4 @@
-"""Whether the database can be used: a query tells while nothing has failed, test writes tell at the start and after a failure."""
+"""Checks whether the database can be used: with a query, or with test writes at the start and after a failure."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from openguild_runtime.storage.postgres.write_probe import check_writable, probe
 
 
 class DatabaseHealth:
-    """The result of the last check, and whether something failed since. `watching`: the places that the pool has for checks."""
+    """The result of the last check, and whether anything has failed since. `watching` are the pool's slots for checks."""
 
     def __init__(self, pool: Pool, watching: anyio.Semaphore) -> None:
         self._pool = pool
         self._watching = watching
         self._writable = True
-        self._refusal: str | None = None  # why writes were refused when that was last known
+        self._refusal: str | None = None  # why writes were refused, at the last check that could tell
         self.schema: Schema | None = None  # at the last check
         self.details: dict[str, str] = {}  # of the failure of the last check, for the log
         self.in_doubt = True
 
     def failed(self, cause: str) -> None:
-        """Something failed: the next check writes. Causes that pass by themselves say nothing about the next write."""
+        """Have the next check make test writes, unless the cause is temporary."""
         if cause not in PASSING:
             self.in_doubt = True
 
     async def check(self) -> StorageHealth:
-        """Check with a query in a session of the pool; at the start and after a failure with test writes in a new session."""
+        """Check with a query in a session of the pool, or with test writes in a new session at the start and after a failure."""
         self._pool.follow_primary()
         self.details = {}
         schema.steps()  # the first call is slow, so it comes before the time limit
@@ -45,7 +45,7 @@ class DatabaseHealth:
                 with suppress(StorageUnavailable):  # the test writes find the cause
                     await self._pool.probe(self._query)
                     return self._found()
-            self.in_doubt = False  # a failure from here on sets it again
+            self.in_doubt = False  # set again by failures from here on
             await self._pool.probe(self._write)
         except Exception as failure:
             self.in_doubt = True
@@ -63,7 +63,7 @@ class DatabaseHealth:
 
     def _found(self, cause: str | None = None) -> StorageHealth:
         if cause in PASSING and self.schema is not None:
-            cause = self._refusal  # it says nothing about the next write
+            cause = self._refusal  # a temporary cause says nothing about the next write
         else:
             self._refusal = cause if cause in REFUSALS else None
         if cause is None:
@@ -77,13 +77,13 @@ class DatabaseHealth:
         return StorageHealth(database=False, migrations=False, writable=False, cause=cause)
 
     async def _serves_on(self) -> bool:
-        """Return whether the sessions that the pool has take writes: no other can be had. Those that all are in use do."""
+        """Return whether the open sessions accept writes, when no new ones can be opened. Sessions in use count as writable."""
         if not self._writable or self.schema is None:
             return False  # sessions from before may be read-only
         try:
             await self._pool.probe(lambda timer: self._pool.lend_kept(_write_and_undo))
         except Overloaded:
-            return True  # it says nothing about the next write
+            return True
         except (StorageUnavailable, TimeoutError):
             return False
         return self._pool.sizes[0] > 0
@@ -99,7 +99,7 @@ class DatabaseHealth:
     async def _write(self, timer: ProbeTimer) -> None:
         async def write(connection: Connection) -> None:
             await check_writable(connection)
-            self.schema = await schema.read(connection)  # known also if something is in the way of the writes
+            self.schema = await schema.read(connection)  # before the writes, which may fail
             if self.schema.serves:
                 await probe_writes(connection)
 
@@ -109,5 +109,5 @@ class DatabaseHealth:
 
 async def _write_and_undo(connection: Connection) -> None:
     await check_writable(connection)
-    async with connection.transaction():  # the session stays: a failure is rolled back, too
+    async with connection.transaction():  # the session is used again, so a failed write must be rolled back
         await probe_writes(connection)

@@ -1,4 +1,4 @@
-"""Reads the lineage of the database, and renews the epochs of all channels when it has changed."""
+"""Reads the lineage of the database, and renews the epochs of all channels after it has changed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CASE WHEN NOT pg_is_in_recovery() THEN
     (SELECT system_identifier FROM pg_control_system()) || ':' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)
 END
 """
-# A copy within the cluster (CREATE DATABASE ... TEMPLATE) has the random id of its original, and another oid.
+# A copy within the cluster (CREATE DATABASE ... TEMPLATE) has the random ID of the original, but another oid.
 OID = "(SELECT oid FROM pg_database WHERE datname = current_database())"
 DATABASE = f"database || '-' || {OID}"
-# $1: events stored in the channels $2. Those of deleted channels are not missing, nor those of guilds that another server owns by
-# now: their logs begin anew. `elsewhere`: these channels.
+# $1 are events stored in the channels $2. Events of deleted channels do not count as missing, nor those of guilds that another
+# server owns by now, whose logs are replaced; `elsewhere` are their channels.
 READ = """
 SELECT renewals, {database} AS database, lineage AS recorded, {lineage} AS lineage, pg_is_in_recovery() AS standby, EXISTS (
     SELECT FROM unnest($1::text[], $2::uuid[]) AS witness (event_id, channel_id) JOIN channels USING (channel_id)
@@ -40,7 +40,7 @@ FROM log_history
 READ_ALL = READ.format(database=DATABASE, lineage=LINEAGE)
 READ_WITHOUT_LINEAGE = READ.format(database=DATABASE, lineage="NULL")
 RECORD = "UPDATE log_history SET lineage = $1 WHERE lineage IS NULL AND renewals = $2"
-# The count must exceed that of replicas that know more renewals than a restored database.
+# The count must exceed that of replicas that have seen more renewals than a restored database.
 CLAIM = (
     "UPDATE log_history SET renewals = greatest(renewals + 1, $2), lineage = coalesce($3, lineage), "
     "database = gen_random_uuid() WHERE renewals = $1"
@@ -50,9 +50,9 @@ CLAIM = (
 UNSUPPORTED = (asyncpg.UndefinedFunctionError, asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError)
 
 Witnesses: TypeAlias = dict[object, tuple[str, str]]
-"""(event id, channel id) by session; the key None is the first of all."""
+"""(event ID, channel ID) by session; the key None has the first event of all."""
 
-MAX_WITNESSES = 64  # the sessions of a pool, and their successors while no reading succeeds
+MAX_WITNESSES = 64  # more than the sessions of a pool, since sessions are replaced while no reading succeeds
 
 log = structlog.get_logger("openguild.storage")
 
@@ -60,8 +60,8 @@ log = structlog.get_logger("openguild.storage")
 class HistoryReader:
     """Reads the lineage, if the database permits it, and checks that events stored by this replica still exist.
 
-    It checks events stored since the last reading: the newest of each session, because a session ends with its database,
-    and the first one, because sessions of a pooler do not. Without newer ones it checks the same again.
+    It checks events stored since the last reading: the newest of each session, because a session ends with its database, and
+    the first of all, because sessions of a pooler do not. If there are none, it checks the previous ones again.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class HistoryReader:
             del fresh[next(session for session in fresh if session is not None)]
 
     async def read(self, connection: Connection) -> History | None:
-        """Read the lineage. Raises what asyncpg raises."""
+        """Read the lineage, or return None if its table is empty. Raises asyncpg's exceptions."""
         asked, self._fresh = self._fresh, {}
         succeeded = False
         try:
@@ -89,7 +89,7 @@ class HistoryReader:
         finally:
             if not succeeded and asked:
                 self._fresh = asked | self._fresh | {None: asked[None]}
-        if row is None:  # the table was emptied by hand
+        if row is None:  # the table was emptied manually
             return None
         if succeeded:
             self._settled = {} if row["lacks"] else asked or self._settled  # a missing event is reported once
@@ -104,7 +104,7 @@ class HistoryReader:
         )
 
     def _forget(self, channels: Sequence[str]) -> None:
-        """Look for events of these channels no more, also when their guilds come back without them."""
+        """Stop checking events of these channels, whose guilds may return without them."""
         self._settled = {key: witness for key, witness in self._settled.items() if witness[1] not in channels}
 
     async def _ask(self, connection: Connection, witnesses: list[tuple[str, str]]) -> Row | None:
@@ -129,7 +129,7 @@ async def record_lineage(connection: Connection, effect: RecordLineage) -> None:
 
 @performs(RenewEpochs, Mode.WATCH)
 async def renew_epochs(connection: Connection, effect: RenewEpochs) -> bool:
-    """Renew the epochs in one transaction; False: another replica has done it since `found` was read."""
+    """Renew the epochs in one transaction; return False if another replica has done so since `found` was read."""
     found = effect.found
     async with connection.transaction(isolation="read_committed"):
         await connection.execute("SET LOCAL statement_timeout = 0")

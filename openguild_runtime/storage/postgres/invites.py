@@ -81,7 +81,7 @@ async def insert_invite(tx: Transaction, effect: InsertInvite) -> InviteRecord |
 
 @performs(ListInvites, Mode.QUERY)
 async def list_invites(connection: Connection, effect: ListInvites) -> tuple[InviteRecord, ...]:
-    """List invites; codes sort by bytes, whatever the collation of the database."""
+    """List invites. Codes sort by bytes, independent of the collation of the database."""
     rows = await connection.fetch(
         f"""
         SELECT {INVITE}, 0 AS members FROM invites AS i JOIN guilds AS g USING (guild_id) WHERE i.guild_id = $1
@@ -128,7 +128,7 @@ def _invite(row: Row) -> InviteRecord:
 @performs(AcceptInvite, Mode.TRANSACTION)
 async def accept_invite(tx: Transaction, effect: AcceptInvite) -> MemberRecord | LimitReached | None:
     connection, user_id = tx.connection, effect.author.user_id
-    # lock the user, so that the count of guilds holds; before the guild, as a promotion does
+    # lock the user, so that the count of guilds stays valid; before the guild, as a promotion does
     await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
     await require_author(tx, effect.author)
     repeated = await find_repeat(tx, effect.author, effect.once, MemberRecord, effect.now_ms)

@@ -1,7 +1,7 @@
-"""Keeps sessions between two uses, without a return to asyncpg's pool.
+"""Keeps idle sessions between two uses, without returning them to asyncpg's pool.
 
-The pool returns a session in a task of its own, behind a shield, and makes a new proxy for each use: twice the cost of a short
-statement. A session that is idle for long goes back to the pool, which closes it in its time.
+The pool uses a new task and a new proxy for each use, which doubles the cost of a short statement. Sessions that are idle for
+long are returned to the pool, which closes them later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KEEP_SECS = 30.0
 
 
 def is_usable(session: Session) -> bool:
-    """Return whether a session is open. One that has ended was taken back by its pool, whatever is asked of it then raises."""
+    """Return whether a session is open. Methods of an ended session, which the pool has taken back, raise InterfaceError."""
     try:
         return not session.is_closed()
     except asyncpg.InterfaceError:
@@ -28,13 +28,13 @@ def is_usable(session: Session) -> bool:
 
 
 class KeptSessions:
-    """Idle sessions of `pool`, the last one used first. `give_back(pool, session)` returns one to its pool, later."""
+    """Idle sessions of `pool`, most recently used first. `give_back(pool, session)` schedules the return of one to its pool."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], give_back: GiveBack) -> None:
         self.pool = pool
         self._give_back = give_back
         self._sessions: list[Session] = []
-        self._least = 0  # how few there were since the last look: so many were of no use
+        self._least = 0  # the minimum since the last check: so many were not needed
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -42,7 +42,7 @@ class KeptSessions:
         return len(self._sessions)
 
     def take(self) -> Session | None:
-        """Remove and return a session; None: the pool must provide one."""
+        """Remove and return a session, or None if the pool has to provide one."""
         sessions = self._sessions
         while sessions:
             session = sessions.pop()
@@ -53,7 +53,7 @@ class KeptSessions:
         return None
 
     def put(self, session: Session) -> None:
-        """Keep a session that was used without a failure, and has not been renewed since."""
+        """Keep a session after a successful use. After `close` it goes back to the pool."""
         if self._closed or not is_usable(session):
             self._give_back(self.pool, session)
             return
@@ -62,7 +62,7 @@ class KeptSessions:
             self._timer = asyncio.get_running_loop().call_later(KEEP_SECS, self._look)
 
     def close(self) -> None:
-        """Return all sessions to the pool, and keep none from now on."""
+        """Return all sessions to the pool, and keep none afterwards."""
         self._closed = True
         self._least = len(self._sessions)
         self._return_unused()
@@ -75,7 +75,7 @@ class KeptSessions:
         self._timer = loop.call_later(KEEP_SECS, self._look) if self._sessions else None
 
     def _return_unused(self) -> None:
-        """Return the sessions at the bottom that were not taken since the last look."""
+        """Return the sessions at the bottom that were not used since the last check."""
         unused, self._sessions = self._sessions[: self._least], self._sessions[self._least :]
         self._least = len(self._sessions)
         for session in unused:

@@ -1,4 +1,4 @@
-"""Logs of every kind in PostgreSQL: where they stand, and parts of many."""
+"""Logs of every kind in PostgreSQL: their positions, and reads of several logs at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openguild_runtime.storage.postgres.access import GUILD, SERVER_ROLES
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, texts, to_millis
 
-# Of the guild $1: its log and those of its channels. As an array: with OR every log of the server is read.
+# The logs of guild $1 and of its channels. As an array, because with OR PostgreSQL reads all logs of the server.
 OF_GUILD = "ANY (ARRAY(SELECT $1::uuid UNION ALL SELECT channel_id FROM channels WHERE guild_id = $1))"
 
 

@@ -1,4 +1,4 @@
-"""Mentions in PostgreSQL: written with their message, read as an inbox, counted with what is unread."""
+"""Mentions in PostgreSQL: stored with their message, listed as an inbox, and counted while unread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
 MENTION = Columns(MentionRecord)
 
-# Of the user $1: the channels of their guilds, and those where they have a role. Two look-ups: with OR all channels are read.
+# The channels of user $1: those of their guilds, and those in which they have a role. A UNION, because with OR PostgreSQL reads
+# all channels.
 CHANNELS_OF_USER = """
 SELECT c.channel_id, c.guild_id, c.created_at FROM guild_memberships AS g JOIN channels AS c USING (guild_id)
 WHERE g.user_id = $1
@@ -27,7 +28,7 @@ UNION
 SELECT c.channel_id, c.guild_id, c.created_at FROM channel_memberships AS m JOIN channels AS c USING (channel_id)
 WHERE m.user_id = $1
 """.strip()
-# These channels, with the place of the user's effective role in $2 (roles, the highest first) and since when they read.
+# These channels, with the index of the user's effective role in $2 (roles, highest first) and the time since which they can read.
 OWN_CHANNELS = f"""
 SELECT c.channel_id, c.guild_id, c.created_at, least(g.joined_at, m.joined_at) AS since,
     coalesce(s.last_read_sequence, 0) AS last_read,
@@ -41,12 +42,12 @@ LEFT JOIN channel_memberships AS m ON m.channel_id = c.channel_id AND m.user_id 
 LEFT JOIN channel_read_state AS s ON s.channel_id = c.channel_id AND s.user_id = $1
 WHERE true
 """
-# Whether a row `n` of many mentions the user otherwise than by their id, in a row `c` of the above.
+# Whether a row `n` of mentions_of_many mentions the user in the channel `c` of the above, unless they are mentioned by ID too.
 OF_MANY = """
 n.created_at >= c.since AND n.sender_id <> $1::text AND (n.everyone OR ($2::text[])[c.highest] = ANY (n.roles))
     AND NOT EXISTS (SELECT FROM mentions AS d WHERE d.user_id = $1 AND d.log_id = n.log_id AND d.sequence = n.sequence)
 """
-# The number of unread messages of the row `c` that mention the user; beyond the bound none is counted.
+# The number of unread messages in channel `c` that mention the user, at most MAX_COUNTED_MENTIONS.
 UNREAD_MENTIONS = f"""
 (SELECT count(*) FROM (
     SELECT FROM mentions AS n WHERE n.user_id = $1 AND n.log_id = c.channel_id AND n.sequence > c.last_read
@@ -82,8 +83,8 @@ ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
 """
 UNREAD_OF = f"SELECT {UNREAD_MENTIONS} AS mentions FROM ({OWN_CHANNELS} AND c.channel_id = $3) AS c"
 
-# Of the users $1, those who may read their message's channel. Their logs are held, in their order: none is deleted before it is
-# told.
+# Stores mentions of those users in $1 who may read the channel of the message. Locks their logs in order, so that none is deleted
+# before the mention is appended.
 MENTION_USERS = """
 WITH readers AS MATERIALIZED (
     SELECT n.user_id, n.log_id, n.sequence, n.event_id, n.created_at
@@ -104,12 +105,12 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)
 
 
 def mentions_somebody(effects: Iterable[AppendEvent]) -> bool:
-    """Return whether `note_mentions` has anything to write for them."""
+    """Return whether `note_mentions` has anything to write."""
     return any(effect.mentions != NOBODY for effect in effects)
 
 
 async def note_mentions(tx: Transaction, effects: Sequence[AppendEvent], outcomes: Sequence[Outcome]) -> None:
-    """Store the mentions of the messages of this transaction, and tell the logs of single users."""
+    """Store the mentions of messages stored in this transaction, and append them to the logs of single users."""
     stored = [
         (effect, outcome.event)
         for effect, outcome in zip(effects, outcomes, strict=True)

@@ -1,4 +1,4 @@
-"""Messages as they are now, in PostgreSQL: each page is one statement, and so of one moment."""
+"""Messages in their current state, in PostgreSQL. A page is read with one statement, so from one snapshot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from openguild_proto.records import MessageState
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, moment_or_none, to_millis
 
-# In the order in which `_page` takes them: at the end the members of MessageState.
+# In the order in which `_page` unpacks them; the fields of MessageState are last.
 COLUMNS = """head_sequence, in_page, target, wire, crowds, sequence, event_id, author_id, created_ms, edited_text, edited_ms,
     versions, redacted_by, pinned_ms, replies, reactions"""
 PAGE = f"SELECT {COLUMNS} FROM message_page_v1($1, $2, $3, $4, $5, $6, $7)"
@@ -54,7 +54,7 @@ ORDER BY sequence
 """
 
 
-_VERSIONS = 2  # its place behind `created_ms`
+_VERSIONS = 2  # its index after `created_ms`
 _crowds = msgspec.json.Decoder(tuple[Crowd, ...])
 
 
@@ -118,7 +118,7 @@ async def read_versions(connection: Connection, effect: ReadVersions) -> tuple[M
 
 
 def _page(rows: Sequence[Row]) -> MessagePage | None:
-    """Oldest first."""
+    """Return the page of these rows, oldest message first, or None without rows."""
     if not rows:
         return None
     places: list[tuple[int, int | None]] = []
@@ -127,7 +127,7 @@ def _page(rows: Sequence[Row]) -> MessagePage | None:
         _, in_page, target, wire, crowds, sequence, event_id, author_id, created_ms, *changed = row
         if sequence is None:
             continue
-        if changed[_VERSIONS] is None:  # nothing has happened to the message
+        if changed[_VERSIONS] is None:  # nothing has changed the message
             state = MessageState(sequence, event_id, author_id, created_ms)
         else:
             state = MessageState(*(sequence, event_id, author_id, created_ms, *changed, crowds is not None))

@@ -1,4 +1,4 @@
-"""Events of other servers' logs in PostgreSQL: appended at their places, with what they say (PROTOCOL 16.8)."""
+"""Events of other servers' logs in PostgreSQL: appended at their sequence numbers, and applied (PROTOCOL 16.8)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from openguild_runtime.storage.postgres.mirrors import clear, tell_dropped
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment
 
-# Senders of this server, before the log: none of their accounts is deleted until what they have read is stored.
+# Locks senders of this server before the log, so that none of their accounts is deleted before the read positions are stored.
 HOLD_SENDERS = """
 SELECT user_id::text FROM users WHERE user_id = ANY ($1::uuid[]) AND origin IS NULL ORDER BY users.user_id FOR KEY SHARE
 """
-# With it: whether one of the events (ids $4, sequences $5) stands at another place of the log, or another one at its place.
-# Both rows are locked: whoever waits for another delivery reads the newest of what is locked, and of other tables what was there
-# before the wait.
+# Also reads whether one of the events (IDs $4, sequences $5) is at another place of the log, or another event at its place. Both
+# rows are locked, because a statement that has waited for a lock sees the newest version of locked rows only.
 HOLD = """
 SELECT l.epoch, l.head_sequence, m.hash,
     EXISTS (
@@ -42,8 +41,8 @@ SELECT l.epoch, l.head_sequence, m.hash,
 FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
 WHERE m.log_id = $1 AND m.guild_id = $2 AND g.origin = $3 FOR NO KEY UPDATE OF l, m
 """
-# Locks the guild before its log, as every change of it does; a deletion of the guild waits. Users are not locked: the owner may
-# name any users of this server, and none of what they do here rests on their rights in its guild.
+# Locks the guild before its log, as every change of it does, so that deletions wait. Users are not locked: the owner may name any
+# user of this server, and no action here depends on their rights in its guild.
 HOLD_GUILD = "SELECT FROM guilds WHERE guild_id = $1 AND origin = $2 FOR NO KEY UPDATE"
 CHAIN = "UPDATE federation_mirrors SET hash = $2, receipt = $3 WHERE log_id = $1"
 RAISE_HEAD = "UPDATE logs SET head_sequence = $2 WHERE log_id = $1"
@@ -53,14 +52,14 @@ SELECT $1, sequence, event_id, event_type, wire, sender_id, created_at, '', 0
 FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::timestamptz[])
     AS e (sequence, event_id, event_type, wire, sender_id, created_at)
 """
-# Messages of users of this server, so that what they wrote is not unread to them.
+# Counts messages of users of this server, so that their own messages are not unread.
 COUNT_OWN = """
 INSERT INTO channel_read_state AS s (channel_id, user_id, own_since, updated_at)
 SELECT $1, given.user_id, given.count, $4 FROM unnest($2::uuid[], $3::bigint[]) AS given (user_id, count)
 ORDER BY given.user_id
 ON CONFLICT (channel_id, user_id) DO UPDATE SET own_since = s.own_since + EXCLUDED.own_since
 """
-# The copied history is copied again from the redacted message on.
+# History that is being copied is copied again from the redacted message on.
 UNSTAGE = """
 DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
     SELECT sequence FROM federation_history WHERE log_id = $1 AND event_id = $2
@@ -69,6 +68,7 @@ DELETE FROM federation_history WHERE log_id = $1 AND sequence >= (
 
 
 async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
+    """Store events that follow the head of a mirrored log, and apply those of a guild's log to its mirror."""
     of_guild = effect.log_id == effect.guild_id
     if of_guild:
         await tx.connection.execute(HOLD_GUILD, effect.guild_id, effect.origin)

@@ -1,4 +1,4 @@
-"""Applies what the events of another server's guild log say to the mirror of the guild, in PostgreSQL."""
+"""Applies the events of another server's guild log to the mirror of the guild, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2 AND origin = $5 ON CONF
 """
 SET_ROLE = "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2"
 LEAVE = "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2 RETURNING role"
-# Earlier notes are made anew: a process that has told the owner of one forgets only that one. Users whose account is deleted are
-# as unknown as those whom the owner makes up, hence the bound.
+# Existing notes get a new time, since a process that has reported a note to the owner deletes only the version it has reported.
+# Users with deleted accounts cannot be told from users that the owner makes up, so their number is bounded.
 NOTE_MISTAKEN = f"""
 WITH given AS (
     SELECT DISTINCT ON (user_id) user_id, due_at FROM unnest($3::uuid[], $4::timestamptz[]) AS row (user_id, due_at)
@@ -74,7 +74,7 @@ ON CONFLICT (origin, guild_id, user_id)
 DO UPDATE SET due_at = greatest(p.due_at, EXCLUDED.due_at) + interval '1 millisecond'
 """
 UPDATE_CHANNEL = "UPDATE channels SET name = $3, topic = $4, position = $5 WHERE channel_id = $1 AND guild_id = $2"
-# Those of a guild that this server has handed over: it names them, for they lead on to the owner.
+# Invites of a guild that this server has handed over, which lead to the new owner.
 INVITES = "SELECT code FROM invites WHERE guild_id = $1"
 END_INVITE = "DELETE FROM invites WHERE code = $1"
 OF_GUILD = "SELECT EXISTS (SELECT FROM channels WHERE channel_id = $1 AND guild_id = $2)"
@@ -82,22 +82,22 @@ EXISTS = "SELECT EXISTS (SELECT FROM logs WHERE log_id = $1)"
 
 
 class GuildMirror:
-    """Applies events in order, after `know_members`; then `tell` writes what this server's users and replicas hear of it."""
+    """The mirror of a guild. `know_members` comes first, then `apply` for each event in order, then `tell`."""
 
     def __init__(self, tx: Transaction, origin: str, guild_id: str) -> None:
         self._tx = tx
         self._connection = tx.connection
         self._origin = origin
         self._guild_id = guild_id
-        self._changes: list[Change] = []  # for users' logs
+        self._changes: list[Change] = []  # for the logs of users
         self._records: list[GuildControl] = []
         self._mistaken: dict[
             str, int
-        ] = {}  # users of this server who are no members, and when the owner said that they are
-        self.lost_members = False  # whether somebody is a member no more
+        ] = {}  # users of this server that the owner lists as members although they are not, with the event's time
+        self.lost_members = False  # whether a member has left or was removed
 
     async def know_members(self, told: Iterable[tuple[MirroredEvent, object]]) -> None:
-        """Keep the names of all who join, in one statement: in its order of users deliveries of other guilds keep them, too."""
+        """Store the names of all joining users, in one statement, so that deliveries of several guilds lock users in one order."""
         joining = {
             content.user_id: (event.at_ms, member_of(event, content))
             for event, content in told
@@ -108,7 +108,7 @@ class GuildMirror:
             await know_users(self._tx, self._origin, [member for _, member in joining.values()], now_ms)
 
     async def apply(self, event: MirroredEvent, content: object) -> None:
-        """Apply one event. What is not understood changes nothing."""
+        """Apply one event. Unknown content changes nothing."""
         connection, guild_id = self._connection, self._guild_id
         match content:
             case GuildUpdatedContent(name=name):
@@ -182,7 +182,7 @@ class GuildMirror:
         self._record(ControlKind.CHANNEL_DELETED, channel_id=channel_id)
 
     async def _join(self, event: MirroredEvent, joined: MemberJoinedContent) -> None:
-        """Users of this server are admitted by their own request only (`StoreMirror`). Of others the owner is to hear."""
+        """Add a remote member. Users of this server join by their own request only (`StoreMirror`); the owner is told of others."""
         home = home_of(self._tx.server_name, self._origin, joined.origin)
         if home is None:
             if await self._connection.fetchval(ROLE, self._guild_id, joined.user_id) is None:
@@ -216,12 +216,12 @@ class GuildMirror:
                 self._record(ControlKind.ACCESS_CHANGED, user_id=ban.user_id)
 
     async def has_own_members(self) -> bool:
-        """Whether a user of this server is a member."""
+        """Return whether a user of this server is a member."""
         found: bool = await self._connection.fetchval(HAS_OWN_MEMBERS, self._guild_id)
         return found
 
     async def tell(self) -> None:
-        """Append to the logs of this server's users, then to the control log."""
+        """Note mistaken members, append to the logs of this server's users, then to the control log."""
         if self._mistaken:
             due = [moment(at_ms) for at_ms in self._mistaken.values()]
             await self._connection.execute(NOTE_MISTAKEN, self._origin, self._guild_id, list(self._mistaken), due)
@@ -233,7 +233,7 @@ class GuildMirror:
 
 
 def member_of(event: MirroredEvent, joined: MemberJoinedContent) -> MirroredMember:
-    """Return the member whom the event tells of."""
+    """Return the member who joined with the event."""
     until_ms = to_millis(joined.timed_out_until) if joined.timed_out_until is not None else None
     return MirroredMember(
         joined.user_id, joined.username, joined.role, event.at_ms, joined.display_name, joined.origin, until_ms

@@ -1,4 +1,4 @@
-"""Plain posts of a mirrored channel in one statement; everything else that a mirror is sent is a transaction (mirror_events.py)."""
+"""Stores plain posts of a mirrored channel in one statement. For other deliveries see mirror_events.py."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ MAX_TIPS = 1_000  # mirrored logs whose heads this process remembers
 READ_TIP = """
 SELECT l.epoch, l.head_sequence, m.hash FROM federation_mirrors AS m JOIN logs AS l USING (log_id) WHERE m.log_id = $1
 """
-# Stores all events, or none where the log stands elsewhere than was thought, or one of them is to be refused. The locked rows are
-# checked again after a wait, so nothing else is read before it that another delivery may have changed.
-# Not waited for until it is on disk: what a crash of the database forgets, the owner delivers again.
-# Senders of this server are held first: none of their accounts is deleted meanwhile.
+# Stores all events, or none if the log is not at the expected place or an event has to be refused. PostgreSQL checks locked rows
+# again after a wait, so nothing else that another delivery may change is read before. Committed without waiting for the disk:
+# the owner delivers events lost in a crash again. Senders of this server are locked first, so that no account is deleted.
 STORE = """
 WITH own AS MATERIALIZED (
     SELECT user_id FROM users WHERE user_id = ANY ($13::uuid[]) AND origin IS NULL ORDER BY user_id FOR KEY SHARE
@@ -61,7 +60,7 @@ FROM fit WHERE l.log_id = fit.log_id
 
 
 class Tip(NamedTuple):
-    """The newest place of a mirrored log, with the value of its receipt chain there."""
+    """The head of a mirrored log, with the value of its receipt chain there."""
 
     epoch: int
     sequence: int
@@ -69,13 +68,13 @@ class Tip(NamedTuple):
 
 
 class MirrorPosts:
-    """Remembers where logs stood after the last posts, so that the next ones need no reading. What it remembers may be wrong."""
+    """Stores posts, and remembers the heads of logs, which may be outdated, so that the next posts need no read."""
 
     def __init__(self) -> None:
         self._tips: OrderedDict[str, Tip] = OrderedDict()
 
     async def store(self, connection: Connection, effect: MirrorEvents) -> MirrorOutcome | None:
-        """Store the events, if all are new posts that follow what is there, and not to be refused; None: they are not."""
+        """Store the events if all are plain posts that follow the head of the log and none is refused; otherwise return None."""
         first = effect.events[0].sequence if effect.events else 0
         if not first or effect.log_id == effect.guild_id or not all(map(_is_plain, effect.events)):
             return None
@@ -140,5 +139,5 @@ async def _store(connection: Connection, effect: MirrorEvents, tip: Tip, chain: 
 
 
 def forgeable(events: Sequence[MirroredEvent]) -> list[str]:
-    """Return the senders of events that their owner alone has signed: none may be of this server."""
+    """Return the senders of events signed by the guild's owner alone. None of them may be a user of this server."""
     return list({event.sender_id for event in events if event.by_owner and parse_uuid(event.sender_id) is not None})

@@ -1,4 +1,4 @@
-"""Mirrors of other servers' guilds in PostgreSQL. What comes into them: mirror_events.py."""
+"""Mirrors of other servers' guilds in PostgreSQL. For their events see mirror_events.py."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from openguild_runtime.storage.postgres.timeouts import keep_timeouts
 from openguild_runtime.storage.postgres.transaction import GuildControl, Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, texts
 
-# Joins of the first members at once take turns: there is no row yet that one of them could hold.
+# Concurrent joins of a guild's first members wait for each other, because there is no row yet to lock.
 TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtextextended('mirror ' || $1::uuid::text, 0))"
-# Members of this server, before the guild: a mirror that begins anew refers to them again. The owner may name any users.
+# Locks members of this server before the guild, because a replaced mirror refers to them again. The owner may name any users.
 HOLD_OWN = """
 SELECT user_id::text FROM users AS u WHERE user_id = ANY ($1::uuid[]) AND (user_id = $2 OR EXISTS (
     SELECT FROM guild_memberships AS m WHERE m.guild_id = $3 AND m.user_id = u.user_id
@@ -65,7 +65,7 @@ FROM unnest($2::uuid[], $3::text[], $4::timestamptz[], $5::text[]) AS given (use
 JOIN users AS u ON u.user_id = given.user_id AND u.origin IS NOT DISTINCT FROM given.origin
 ON CONFLICT DO NOTHING
 """
-# A user of this server who is no member has no role in a mirror (PROTOCOL 16.5.5).
+# Users of this server who are not members have no roles in a mirror (PROTOCOL 16.5.5).
 ADD_ROLES = """
 INSERT INTO channel_memberships (channel_id, user_id, role, joined_at)
 SELECT given.channel_id, u.user_id, given.role, $4
@@ -81,7 +81,7 @@ SELECT FROM mark_read_v1(ARRAY(
     SELECT channel_id FROM channels JOIN logs ON log_id = channel_id WHERE guild_id = $1 AND head_sequence > 0
 ), $2, NULL, $3)
 """
-# Of many members at once, in channels that this transaction has made: nobody else can have a position there.
+# For many members, in channels that this transaction has created, so that no other positions exist.
 ALL_READ_ALL = """
 INSERT INTO channel_read_state (channel_id, user_id, last_read_sequence, last_read_messages, updated_at)
 SELECT c.channel_id, given.user_id, l.head_sequence, l.message_count, given.joined_at
@@ -93,7 +93,7 @@ OWN_MEMBERS = """
 SELECT m.user_id, m.role, m.joined_at FROM guild_memberships AS m JOIN users AS u USING (user_id)
 WHERE m.guild_id = $1 AND u.origin IS NULL
 """
-# Invites of a guild that was handed over lead to its owner, also after its mirror has begun anew (PROTOCOL 16.10.9).
+# Invites of a guild that was handed over lead to its owner, also after its mirror was replaced (PROTOCOL 16.10.9).
 INVITES = "SELECT jsonb_agg(to_jsonb(i))::text FROM invites AS i WHERE guild_id = $1"
 ADD_INVITES = """
 INSERT INTO invites (code, guild_id, created_by, max_uses, uses, expires_at, created_at)
@@ -102,12 +102,12 @@ FROM jsonb_populate_recordset(NULL::invites, $1::text::jsonb)
 """
 NO_PARTING = "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3"
 BEGINS_AFTER = "SELECT base_sequence > $2 FROM logs WHERE log_id = $1"
-# Those that name the user. They are not read as JSON here: another server may have written what PostgreSQL cannot hold.
+# Events that contain the user's ID. Not parsed as JSON, because another server may have sent JSON that PostgreSQL refuses.
 GONE = """
 SELECT wire FROM log_events WHERE log_id = $1 AND sequence > $2 AND event_type IN ('member.left', 'member.removed')
 AND position(convert_to($3::text, 'UTF8') IN wire) > 0
 """
-# Whether a log of one of these ids is not of this guild.
+# Whether one of these IDs is a log of another guild or kind.
 TAKEN = """
 SELECT EXISTS (
     SELECT FROM unnest($1::uuid[]) AS id JOIN logs ON log_id = id LEFT JOIN channels ON channel_id = id
@@ -175,7 +175,7 @@ def _sequence(place: LogPlace) -> tuple[str, int]:
 
 
 async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogPlace | None) -> bool:
-    """Whether the mirror has an event of the user's leaving from after they joined."""
+    """Return whether the mirror has an event that the user left after they joined."""
     if stands is None:
         return False
     rows = await connection.fetch(GONE, *_sequence(stands), joined.user_id)
@@ -186,8 +186,10 @@ async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogP
 async def _tell(
     tx: Transaction, guild_id: str, gone: Sequence[str], admitted: tuple[str, Entries] | None, now_ms: int
 ) -> None:
-    """Tell users of this server that they are no longer members; the time and the remover are not known. `admitted`: one who is a
-    member now, and what is told of that."""
+    """Append to the logs of users of this server and to the control log.
+
+    `gone` are no longer members, with time and remover unknown. `admitted` is a new member with the entries for their log.
+    """
     if admitted is not None:
         joined, entries = admitted
         await tx.hold_logs([joined, *gone])
@@ -201,7 +203,7 @@ async def _tell(
 
 
 async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool) -> list[str]:
-    """Return the users of this server who are members no more."""
+    """Store a snapshot, replacing the mirror if `anew`, and return the users of this server who are no longer members."""
     connection, guild_id = tx.connection, snapshot.guild_id
     channel_ids = [channel.channel_id for channel in snapshot.channels]
     ids = channel_ids if anew else [guild_id, *channel_ids]
@@ -249,7 +251,7 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
 
 
 async def add_channels(tx: Transaction, origin: str, guild_id: str, lines: Sequence[MirroredChannel]) -> None:
-    """Add channels whose logs begin behind the places that the lines name."""
+    """Add channels whose logs begin after the given sequence numbers."""
     await tx.connection.execute(
         ADD_CHANNELS,
         guild_id,
@@ -267,20 +269,20 @@ async def add_channels(tx: Transaction, origin: str, guild_id: str, lines: Seque
 
 
 async def add_roles(tx: Transaction, lines: Sequence[MirroredChannel]) -> None:
-    """Add the explicit roles in channels that the lines name, when the members are there."""
+    """Add the explicit roles in channels. The members have to be stored before."""
     roles = [(line.channel_id, user_id, role) for line in lines for user_id, role in line.roles.items()]
     if roles:
         await tx.connection.execute(ADD_ROLES, *zip(*roles, strict=True), moment(lines[0].created_at_ms))
 
 
 def home_of(server_name: str, sender: str, origin: str | None) -> str | None:
-    """Return the home of a user whom the server `sender` calls one of `origin`; None: it is the server `server_name`."""
+    """Return the home server of a user as `sender` reports it, or None for `server_name`. An `origin` of None means `sender`."""
     home = origin if origin is not None else sender
     return None if home == server_name else home
 
 
 async def know_users(tx: Transaction, origin: str, members: Iterable[MirroredMember], now_ms: int) -> None:
-    """Keep the names of remote users. One whose id is that of another server's user stays unknown."""
+    """Store the names of remote users. Users whose ID belongs to a user of another server are left out."""
     given = [
         (member.user_id, member.username, member.display_name, home)
         for member in sorted(members, key=lambda member: member.user_id)
@@ -293,7 +295,7 @@ async def know_users(tx: Transaction, origin: str, members: Iterable[MirroredMem
 async def _admit(
     tx: Transaction, guild: GuildRecord, member: MirroredMember, now_ms: int
 ) -> tuple[str, Entries] | None:
-    """Return the user with what their log is to tell; None: they are a member already."""
+    """Add a member of this server. Return their ID with the entries for their log, or None if they are a member already."""
     guild_id, user_id = guild.guild_id, member.user_id
     status = await tx.connection.execute(
         """
@@ -340,14 +342,14 @@ async def drop_mirror(tx: Transaction, effect: DropMirror) -> bool:
 
 
 async def tell_dropped(tx: Transaction, guild_id: str, channel_ids: Sequence[str]) -> None:
-    """Tell the replicas that the mirror of a guild is gone; the last that the transaction does."""
+    """Record for the replicas that the mirror of a guild is deleted. Must be the last step of the transaction."""
     await tx.log(ControlKind.GUILD_DELETED, guild_id=guild_id, body=channel_ids_body(channel_ids))
 
 
 async def clear(tx: Transaction, guild_id: str, *, delete: DeleteLogs = end_logs) -> list[str]:
-    """Delete a mirrored guild, whose row is held, with everything in it. Return the ids of its channels.
+    """Delete a mirrored guild, whose row the caller has locked, with its contents. Return the IDs of its channels.
 
-    `delete`: `delete_logs` where its logs are stored anew at once.
+    `delete` is `delete_logs` if the logs are stored again at once.
     """
     rows = await tx.connection.fetch(
         "SELECT channel_id FROM channels WHERE guild_id = $1 ORDER BY channel_id", guild_id

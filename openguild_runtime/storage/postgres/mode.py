@@ -1,4 +1,4 @@
-"""The modes in which effects are performed: the connection and the transaction."""
+"""The modes in which effects are performed: with which connection and transaction."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Groups readers that wait for the same page of a log, each with rights of their own.
+"""Groups readers that wait for the same page of a log, each with their own rights.
 
-One page that many ask for at once, such as that of a channel where everyone was mentioned, is read few times.
+A page that many request at once, such as that of a channel where everyone was mentioned, is read only a few times.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Read: TypeAlias = Callable[[Connection, str, PageBounds, Sequence[str]], Awaitab
 
 
 class PageGroups:
-    """`read(connection, channel_id, page, user_ids)` returns one result for each user, in order."""
+    """Reads pages for groups of readers. `read` returns one result for each user, in order."""
 
     def __init__(self, groups: ReadGroups, read: Read = find_accesses_and_page) -> None:
         self._groups = groups
         self._read = read
 
     async def find(self, effect: FindChannelAccess, page: PageBounds) -> Found:
-        """Return the access with the page. Raises StorageUnavailable, also if the one that leads is cancelled."""
+        """Return the access with the page. Raises StorageUnavailable, also if the caller that reads for the group is cancelled."""
 
         async def read(connection: Connection, user_ids: Sequence[str]) -> Sequence[Found]:
             return await self._read(connection, effect.channel_id, page, user_ids)

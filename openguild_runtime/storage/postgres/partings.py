@@ -1,4 +1,4 @@
-"""Users who are no members of a mirrored guild while its owner may think so, in PostgreSQL."""
+"""Users who have left a mirrored guild while its owner may still count them as members, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SELECT (SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2)
     (SELECT count(*) FROM guild_memberships WHERE guild_id = $1 AND role = '{OWNER}') AS owners
 FROM guilds WHERE guild_id = $1 AND origin = $3
 """
-# Those of owners that are never heard of again go, whoever has left.
+# Also deletes old notes, for owners that never come back.
 NOTE = f"""
 WITH gone AS (
     DELETE FROM federation_partings WHERE ctid = ANY (ARRAY(

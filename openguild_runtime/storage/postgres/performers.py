@@ -1,4 +1,4 @@
-"""The modules whose functions perform storage effects, each with its mode."""
+"""The modules whose functions perform storage effects."""
 
 from openguild_runtime.storage.postgres import (
     access,

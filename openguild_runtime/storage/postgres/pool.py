@@ -1,7 +1,7 @@
 """Lends connections to PostgreSQL, each for a limited time, and detects when the database stops responding.
 
-After a failure or a timeout a separate task returns the connection, so that the caller does not wait. Sessions that cannot
-recover (they are read-only, or their server is gone) are closed.
+After a failure or a timeout, a separate task returns the connection, so that the caller does not wait. Sessions that cannot
+recover, because they are read-only or their server is gone, are closed.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ IDLE_LIFETIME_SECS = 300.0
 SILENT_AFTER_SECS = 3.0  # without any response: far longer than a loaded database takes
 TICKS = 10  # of a probe timer; a stall of this process counts as one
 CLOSE_SECS = 0.5  # for an orderly close of the sessions
-LOOK_SECS = 5.0  # between two looks at the other hosts of the URL
+LOOK_SECS = 5.0  # between two checks of the other hosts of the URL
 RENEW_SECS = 5.0  # between two renewals of all sessions after failures, to limit reconnects to a standby
 log = structlog.get_logger("openguild.storage")
 
-# Failures after which a transaction is run again: a migration invalidated prepared statements, or it met another one.
+# Failures after which a transaction is retried: a migration has invalidated prepared statements, or it conflicted with another.
 AGAIN = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
 )
-# Before each run after the first: the transaction that it met goes first, else they meet again. A busy machine takes longer.
+# Pauses before each retry, so that the other transaction finishes first.
 AGAIN_SECS = (0.02, 0.2)
 # Causes after which a session cannot be used again.
 UNRECOVERABLE = frozenset({"read_only", "shutdown", "lost", "starting", "damaged"})
@@ -75,10 +75,10 @@ class ProbeTimer:
 
 
 class Pool:
-    """`on_fault(writes, cause)` is called for each failed use, `on_silence()` when the database stops responding. `title`: its name
-    in the log.
+    """A pool of connections. `title` is the database's name in the log.
 
-    Every use ends after `limit_secs`, or when its caller is cancelled; the server times out first, with a reason.
+    `on_fault(writes, cause)` is called for each failed use, `on_silence()` when the database stops responding. Every use ends
+    after `limit_secs` or when its caller is cancelled. The server's own timeout is shorter, so that it gives a reason.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class Pool:
         self._on_silence = on_silence
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._sessions: asyncpg.Pool[asyncpg.Record] | None = None  # the same pool, also during `aclose`
-        self._kept: KeptSessions | None = None  # of this pool
+        self._kept: KeptSessions | None = None  # the idle sessions of `_pool`
         self._lent: set[Deadline] = set()
         self.deadlines = Deadlines()
         self._silence = SilenceDetector(SILENT_AFTER_SECS)
         self._renewed_at = float("-inf")
 
     async def open(self) -> None:
-        """Create the pool, without connecting. Raises ValueError for a bad URL."""
+        """Create the pool without connecting. Raises ValueError for an invalid URL."""
         if self._pool is None:
             chosen: dict[str, Any] = {"connect": self._primary.connect}
             self._pool = await asyncpg.create_pool(
@@ -149,7 +149,7 @@ class Pool:
 
     @property
     def silent(self) -> bool:
-        """Whether the database does not respond: effects fail at once, until `probe` succeeds."""
+        """Whether the database does not respond. Effects then fail at once, until `probe` succeeds."""
         return self._silence.silent
 
     @property
@@ -164,9 +164,9 @@ class Pool:
     async def lend(
         self, use: Callable[[Connection], Awaitable[T]], *, writes: bool, limit_secs: float | None = None
     ) -> T:
-        """Run `use(connection)`, for at most `limit_secs`, by default the time of one statement.
+        """Run `use(connection)` for at most `limit_secs`, by default the time limit of one statement.
 
-        Raises StorageUnavailable, its subclasses Overloaded and Locked, and errors of the statement.
+        Raises StorageUnavailable, its subclasses Overloaded and Locked, and errors of the statement itself.
         """
         if self._silence.silent:
             raise StorageUnavailable(str(CAUSES["timeout"]))
@@ -190,7 +190,7 @@ class Pool:
         raise self._faults.note("timeout", None, writes=writes)
 
     async def lend_kept(self, use: Callable[[Connection], Awaitable[None]]) -> None:
-        """Run `use` as a write if there is a session that nobody uses; makes none. Raises what `lend` raises."""
+        """Run `use` as a write if there is an idle session; opens none. Raises the same as `lend`."""
         if self._kept:
             await self.lend(use, writes=True)
 
@@ -226,7 +226,7 @@ class Pool:
         self._tasks.start_soon(_return, pool, session, False)
 
     def _keep_no_more(self) -> None:
-        """Return all kept sessions to their pool; those in use follow when they are put back."""
+        """Return the kept sessions to their pool; sessions in use follow when they are put back."""
         if self._kept is not None:
             self._kept.close()
             self._kept = None
@@ -239,7 +239,7 @@ class Pool:
     # --- silence -----------------------------------------------------------------------------------
 
     async def probe(self, check: Callable[[ProbeTimer], Awaitable[T]]) -> T:
-        """Run `check(timer)`. Raises TimeoutError if neither it nor any other use gets a response in time."""
+        """Run `check(timer)`. Raises TimeoutError if it takes too long; without any other response, the database is silent then."""
         asked_at = time.monotonic()
         with anyio.CancelScope() as scope:
             timer = ProbeTimer(scope)
@@ -252,7 +252,7 @@ class Pool:
         raise TimeoutError
 
     async def connected(self, use: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `use(connection)` in a new session. Raises what it and connecting raise."""
+        """Run `use(connection)` in a new session. Exceptions of `use` and of connecting are raised unchanged."""
         try:
             connection = await self._primary.connect(command_timeout=self._limit_secs, **self._session)
             try:
@@ -268,7 +268,7 @@ class Pool:
         return result
 
     async def _fall_silent(self) -> None:
-        """Fail all uses, and drop all sessions: their server may never respond again."""
+        """Fail all uses and drop all sessions, because their server may never respond again."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -280,19 +280,19 @@ class Pool:
         self._on_silence()
 
     def follow_primary(self) -> None:
-        """Look, now and then, whether another host of the URL has become the primary; then all sessions are replaced."""
+        """Check every LOOK_SECS whether another host of the URL has become the primary, and replace all sessions then."""
         now = time.monotonic()
         if self._primary.has_several and now - self._looked_at >= LOOK_SECS:
             self._looked_at = now
             self._tasks.start_soon(self._look)
 
     async def _look(self) -> None:
-        with suppress(*FAILURES):  # who needs a session will be told
+        with suppress(*FAILURES):  # callers that need a session will see it
             if await self._primary.look(self._session):
                 await self.renew()
 
     async def renew(self) -> None:
-        """Replace each session at its next use: its server may not be the primary any more."""
+        """Replace each session at its next use, because its server may no longer be the primary."""
         self._renewed_at = time.monotonic()
         if self._pool is not None:
             self._keep_no_more()
@@ -309,4 +309,4 @@ async def _return(pool: asyncpg.Pool[asyncpg.Record], connection: Any, unrecover
 
 
 async def _keep_session(connection: Connection) -> None:
-    """Skip the round trip of RESET ALL: effects change no session state."""
+    """Skip asyncpg's reset of a session, because effects change no session state."""

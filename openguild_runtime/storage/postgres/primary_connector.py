@@ -13,8 +13,8 @@ import structlog
 from openguild_proto.policy.failover import PrimaryChoice
 from openguild_runtime.storage.connecting import Unusable, connect
 
-FRESH_SECS = 1.0  # for which a look at all hosts holds
-LATE_SECS = 1.0  # after which hosts that do not answer are not waited for, if another one has
+FRESH_SECS = 1.0  # how long the result of a check is used
+LATE_SECS = 1.0  # how long to wait for the remaining hosts once one has answered
 LOOK_LIMIT_SECS = 3.0
 TIMELINE = """
 SELECT CASE WHEN NOT pg_is_in_recovery() THEN
@@ -22,21 +22,21 @@ SELECT CASE WHEN NOT pg_is_in_recovery() THEN
 END
 """
 
-# Errors from a host that is away or not the primary.
+# Errors of a host that cannot be reached or is not the primary.
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, Unusable)
 
 log = structlog.get_logger("openguild.storage")
 
 
 def single_hosts(url: str) -> list[str]:
-    """Return the URLs of the hosts of a URL, in their order."""
+    """Split a URL with several hosts into one URL for each host, in order."""
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
     return [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
 
 
 class PrimaryConnector:
-    """Makes sessions with the primary. With one host it connects there, whatever it is."""
+    """Opens sessions with the primary. A single host is used unchecked."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -48,11 +48,11 @@ class PrimaryConnector:
 
     @property
     def has_several(self) -> bool:
-        """Whether there is a choice."""
+        """Whether the URL has several hosts."""
         return len(self._hosts) > 1
 
     async def connect(self, _url: str | None = None, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
-        """Return a new session. Raises what asyncpg raises, and Unusable, also if only former primaries are there."""
+        """Return a new session. Raises asyncpg's exceptions, and Unusable, also if only former primaries are found."""
         if not self.has_several:
             return await connect(self._url, **options)
         await self.look(options)
@@ -61,12 +61,14 @@ class PrimaryConnector:
         try:
             return await connect(self._hosts[self._chosen], **options)
         except BaseException:
-            self._looked_at = float("-inf")  # it may have ended since
+            self._looked_at = float("-inf")  # check again, the host may be down
             raise
 
     async def look(self, options: dict[str, Any]) -> bool:
-        """Ask all hosts, unless that was done a moment ago. Return whether another one is the primary now. Raises what asyncpg
-        raises if none answers."""
+        """Check all hosts, unless that was done within FRESH_SECS. Return whether another host has become the primary.
+
+        Raises a host's exception if no host answers as a primary.
+        """
         async with self._looking:
             if time.monotonic() - self._looked_at < FRESH_SECS:
                 return False
@@ -84,7 +86,7 @@ class PrimaryConnector:
         return True
 
     async def _ask_all(self, options: dict[str, Any]) -> dict[int, int]:
-        """Return the timelines of the hosts that take writes, by number."""
+        """Return the timelines of the hosts that accept writes, by number."""
         found: dict[int, int] = {}
         failures: dict[int, Exception] = {}
         answered, ended = anyio.Event(), anyio.Event()

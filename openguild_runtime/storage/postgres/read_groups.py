@@ -1,7 +1,7 @@
-"""Groups readers that wait for a connection with the same question: one statement answers all of them.
+"""Groups readers that wait for a connection for the same kind of read, and serves each group with one statement.
 
-A statement begins after all of its readers have asked, so each of them sees what it has written. In a storm of reconnects
-thousands of questions become tens of statements; where a connection is free, each is asked at once and alone.
+The statement begins after all of its readers have called, so that each sees its own earlier writes. In a storm of reconnects,
+thousands of reads become tens of statements. While connections are free, each read runs at once and alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Use: TypeAlias = Callable[[Connection], Awaitable[Any]]
 
 
 class _Group:
-    """The first one leads: it waits for the connection, and has the others' results too."""
+    """A group. The first reader waits for the connection, reads for all, and sets the results of its followers."""
 
     __slots__ = ("followers", "items")
 
@@ -40,7 +40,7 @@ class _Group:
 
 
 class ReadGroups:
-    """`borrow(use, user_id)` runs `use(connection)` once there is a connection, in turns of the user; "": nobody."""
+    """Groups reads. `borrow(use, user_id)` runs `use(connection)` with a slot of the user; "" stands for no user."""
 
     def __init__(self, borrow: Callable[[Use, str], Awaitable[Any]]) -> None:
         self._borrow = borrow
@@ -53,10 +53,10 @@ class ReadGroups:
         read: Callable[[Connection, Sequence[T]], Awaitable[Sequence[R]]],
         user_id: str = "",
     ) -> R:
-        """Return the result of `item`. `read(connection, items)` returns one for each item of the same `key`, in order.
-        `user_id`: in whose turns it is read, if it is the first that waits.
+        """Return the result of `item`. `read(connection, items)` returns one result for each item of the same `key`, in order.
 
-        Raises what `read` and `borrow` raise, and StorageUnavailable if the one that leads is cancelled.
+        `user_id` is passed to `borrow` if this call is the first of its group. Raises the exceptions of `read` and `borrow`, and
+        StorageUnavailable if the first call of the group is cancelled.
         """
         waiting = self._waiting.get(key)
         if waiting is not None and len(waiting.items) < MAX_BATCH_ITEMS:
@@ -81,6 +81,6 @@ class ReadGroups:
         return found[0]
 
     def _close(self, key: Hashable, group: _Group) -> None:
-        """Let nobody join any more."""
+        """Let no more readers join the group."""
         if self._waiting.get(key) is group:
             del self._waiting[key]

@@ -1,4 +1,4 @@
-"""Reads of one statement, which need nothing but a connection: to the primary, or to a standby."""
+"""Reads of one statement that need only a connection, to the primary or to a standby."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READERS = collect(*MODULES)
 
 
 async def read(connection: Connection, effect: StorageEffect[Any]) -> Any:
-    """Perform a read for which `may_use_standby` is true, but for pages, whose readers share statements (page_groups.py)."""
+    """Perform a read for which `may_use_standby` is true, except pages, whose readers share statements (page_groups.py)."""
     match effect:
         case SearchMessages():
             return await search.search_messages(connection, effect)

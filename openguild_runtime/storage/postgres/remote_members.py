@@ -1,4 +1,4 @@
-"""Users of other servers as members of guilds of this one, in PostgreSQL."""
+"""Users of other servers as members of this server's guilds, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed, to_millis, to_millis_or_none
 from openguild_runtime.system.turns import Pauses
 
-# Names of known users are those that their home says: the server $6 that speaks renames its own only.
-# No name of an account begins with the control character, so a remote user takes nobody's name, and nobody logs in as one.
-# A log of that id, without a user, is a guild's or a channel's: the id is taken.
+# Only a user's home server may rename them, so the calling server $6 renames only its own users. Names of accounts never begin
+# with the control character, so that remote users take no name, and nobody can log in as one. If a log has the ID without a
+# user, it is that of a guild or channel, and the ID is taken.
 KNOW_USERS = """
 WITH given AS (
     SELECT DISTINCT ON (user_id) user_id, username, display_name, origin
@@ -35,7 +35,7 @@ WITH given AS (
 )
 INSERT INTO logs (log_id, kind) SELECT user_id, 'user' FROM added
 """
-# With each proposal and request: nothing is written where the names are as they were.
+# Runs with each proposal and request, and writes only changed names.
 RENAME = """
 WITH renamed AS (
     UPDATE users SET username = $2, display_name = $3, updated_at = $5
@@ -43,15 +43,15 @@ WITH renamed AS (
 )
 SELECT origin FROM users WHERE user_id = $1
 """
-# Joins of a peer to a guild take turns: before the first one there is no line of the mirror that the others could wait for.
+# Joins of a peer's users to a guild wait for each other, because before the first there is no row of the mirror to lock.
 TAKE_TURN = f"""
 SELECT pg_advisory_xact_lock(hashtextextended('join ' || $1::text || ' ' || guild_id, 0)),
     {ENTRY.format(guild_id="guild_id", user_id="$3")} FROM invites WHERE code = $2
 """
 HOLD_USER = "SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE"
-# As a deletion of a channel does: a mirror that begins has a cursor in each channel, when the guild's log is held.
+# As a deletion of a channel does, because a new mirror gets a cursor in each channel.
 HOLD_GUILD = "SELECT FROM guilds WHERE guild_id = (SELECT guild_id FROM invites WHERE code = $1) FOR NO KEY UPDATE"
-# After the user and the guild, and before the guild's log is held, as where a removal or a deletion ends the mirror.
+# Locked after the user and the guild and before the guild's log, as when a removal or a deletion ends the mirror.
 HOLD_MIRROR = """
 SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = (SELECT guild_id FROM invites WHERE code = $2) FOR UPDATE
 """
@@ -60,7 +60,7 @@ INSERT INTO federation_guilds AS f (peer, guild_id, since) VALUES ($1, $2, $3)
 ON CONFLICT (peer, guild_id) DO UPDATE SET since = EXCLUDED.since, ended_at = NULL, purged_at = NULL
 WHERE f.ended_at IS NOT NULL
 """
-# A peer that has not purged what it had goes on from there.
+# Only for peers without cursors: a peer that has not purged its former mirror continues from there.
 BEGIN_AT_HEADS = f"""
 INSERT INTO federation_cursors (peer, log_id, epoch, sequence)
 SELECT $2, log_id, epoch, head_sequence FROM logs WHERE log_id = {OF_GUILD}
@@ -72,8 +72,8 @@ WHERE c.peer = $2 AND c.log_id = l.log_id AND c.epoch <> l.epoch AND l.log_id = 
 AND EXISTS (SELECT FROM federation_guilds WHERE peer = $2 AND guild_id = $1 AND ended_at IS NULL)
 """
 FOLLOWED = "SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 AND ended_at IS NULL"
-# In parts, for the driver decodes all that is read at once in one turn of the loop. Its own cursors have named statements, which a
-# pooler may leave behind in another session.
+# Read in parts, because the driver decodes each result without yielding to the loop. Not with asyncpg's cursors, whose named
+# statements a pooler may leave behind in another session.
 MEMBERS = """
 DECLARE members NO SCROLL CURSOR FOR SELECT u.user_id, u.username, m.role, m.joined_at, u.display_name, u.origin,
     (SELECT t.ends_at FROM guild_timeouts AS t WHERE t.guild_id = $1 AND t.user_id = m.user_id AND t.ends_at > now()) AS timed_out
@@ -97,9 +97,9 @@ WHERE g.guild_id = $1
 async def join_from_server(
     tx: Transaction, effect: JoinFromServer
 ) -> tuple[RemoteJoin | LimitReached | None, ReadSnapshot | None]:
-    """Return the result without a snapshot, and how to read the snapshot that belongs to it.
+    """Return the result without its snapshot, and the effect that reads the snapshot, or None if none is needed.
 
-    It is read after the commit: the guild's log and the control log are locked here, and a large guild takes seconds.
+    The snapshot is read after the commit, because a large guild takes seconds while the guild's and the control log are locked.
     """
     if not await tx.connection.fetchval("SELECT EXISTS (SELECT FROM invites WHERE code = $1)", effect.code):
         return None, None
@@ -132,7 +132,7 @@ async def join_from_server(
 
 
 async def move_cursors(tx: Transaction, effect: ReadSnapshot) -> None:
-    """Move the cursors that count in another epoch, before the snapshot is read: none is ahead of the mirror."""
+    """Move cursors of former epochs to the heads, before the snapshot is read, so that none is ahead of the mirror."""
     await tx.connection.execute("SELECT FROM guilds WHERE guild_id = $1 FOR KEY SHARE", effect.guild_id)
     await tx.connection.execute(
         "SELECT FROM federation_guilds WHERE peer = $1 AND guild_id = $2 FOR UPDATE", effect.peer, effect.guild_id
@@ -162,7 +162,7 @@ async def _know(tx: Transaction, peer: str, user: RemoteUser, now_ms: int) -> No
 
 
 async def read_snapshot(tx: Transaction, effect: ReadSnapshot) -> Snapshot | None:
-    """Read the guild as of one moment, with nothing locked."""
+    """Read the guild in one snapshot, without locks. Return None if the peer does not mirror it."""
     guild_id = effect.guild_id
     if await tx.connection.fetchrow(FOLLOWED, effect.peer, guild_id) is None:
         return None

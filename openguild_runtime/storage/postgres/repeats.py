@@ -1,4 +1,4 @@
-"""Kept answers of creations with a key, in PostgreSQL."""
+"""Answers of creations with an idempotency key, kept in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openguild_runtime.storage.postgres.values import moment, to_millis
 
 R = TypeVar("R", bound=Record)
 
-# Of requests with one key, the next reads what the one before has committed.
+# Requests with the same key wait for each other, so that the next reads the answer of the previous one.
 HOLD = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text || $2, 0))"
 FIND = "SELECT fingerprint, answer, created_at FROM idempotency_keys WHERE user_id = $1 AND key = $2"
 KEEP = """
@@ -22,7 +22,7 @@ INSERT INTO idempotency_keys (user_id, key, fingerprint, answer, created_at) VAL
 ON CONFLICT (user_id, key) DO UPDATE
 SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = excluded.created_at
 """
-# Rows before an OFFSET would be locked too: those that are too many are found first.
+# The excess rows are found first, because FOR UPDATE with OFFSET would lock the skipped rows too.
 TRIM = """
 DELETE FROM idempotency_keys WHERE user_id = $1 AND key IN (
     SELECT key FROM idempotency_keys WHERE user_id = $1 AND key IN (
@@ -33,9 +33,9 @@ DELETE FROM idempotency_keys WHERE user_id = $1 AND key IN (
 
 
 async def find_repeat(tx: Transaction, author: Author, once: Once | None, kind: type[R], now_ms: int) -> R | None:
-    """Return what the first request with this key made; None: this is the first. Raises Refusal 409 for another request.
+    """Return the answer of the first request with this key, or None if this is the first. Raises Refusal 409 for another request.
 
-    Holds the key to the end of the transaction. Call it when the author's rights are held.
+    Locks the key until the end of the transaction. The caller has locked the author's rights.
     """
     if once is None:
         return None
@@ -47,7 +47,7 @@ async def find_repeat(tx: Transaction, author: Author, once: Once | None, kind: 
 
 
 async def keep_answer(tx: Transaction, author: Author, once: Once | None, answer: Record, now_ms: int) -> None:
-    """Keep what was made, for repeats of the request."""
+    """Store the answer for repeats of the request, and delete the oldest beyond MAX_KEPT_ANSWERS."""
     if once is None:
         return
     encoded = msgspec.json.encode(answer)

@@ -1,4 +1,4 @@
-"""The reads of a replica in PostgreSQL: heads of logs, visible channels, control records."""
+"""Reads of a replica in PostgreSQL: heads of logs, visible channels, audiences and control records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletes expired rows in small batches. Any replica may run it at any time."""
+"""Deletes expired rows in small batches. All replicas may run it concurrently."""
 
 from __future__ import annotations
 

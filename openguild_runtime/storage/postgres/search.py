@@ -1,7 +1,7 @@
 """Searches messages (migrations/first/search.py). For the index see search_index.py.
 
-A search is one statement, so it sees one moment: the rights of the reader, the index, and the messages behind it. These are
-compared here, by the rule of the core.
+One statement reads the rights of the reader, the index, and the messages that are not indexed yet, in one snapshot. The latter
+are compared here, by the core's rules.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from openguild_runtime.storage.postgres.search_terms import query_of
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, moment_or_none
 from openguild_runtime.system.turns import Pauses
 
-LIMIT_SECS = 2.0  # for one search; then it is too wide
-SCAN_MOST = 10_000  # messages of the searched channels: fewer are looked through without the index of terms
-# messages that are not indexed yet and are compared one by one; more, and the search waits for the index
+LIMIT_SECS = 2.0  # for one search; after that it is refused as too wide
+SCAN_MOST = 10_000  # with fewer messages in the searched channels, the index of terms is not used
+# messages not indexed yet that are compared one by one; with more, searches are refused as overloaded
 TAIL_MOST = 2_000
 READERS = roles_with(Permission.READ)
 OVERSEERS = tuple(role for role in ROLES if sees_all([role]))
@@ -36,7 +36,7 @@ FROM search_messages_v1($1, $2, $3, $4, $5::text::tsquery, $6, $7, $8, $9, $10, 
 
 
 async def search_messages(connection: Connection, effect: SearchMessages) -> tuple[SearchHit, ...] | SearchTooWide:
-    """Find the newest hits. Raises Overloaded while too much is not indexed yet."""
+    """Find the newest hits. Raises Overloaded while too many messages are not indexed yet."""
     wanted = effect.wanted
     behind = effect.behind
     behind_log, _, behind_sequence = (behind.key if behind is not None else "").partition(":")
@@ -71,7 +71,7 @@ async def search_messages(connection: Connection, effect: SearchMessages) -> tup
 
 
 async def _of_tail(rows: Sequence[Row], effect: SearchMessages) -> list[SearchHit]:
-    """The hits among messages that are not indexed yet."""
+    """Return the hits among messages that are not indexed yet."""
     hits = []
     pauses = Pauses()
     for row in rows:

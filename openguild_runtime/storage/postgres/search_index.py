@@ -1,7 +1,7 @@
-"""Keeps the index of what messages say: new ones soon after their post, changes in their transaction.
+"""Maintains the search index: new messages are indexed soon after their post, changes in their transaction.
 
-Each replica indexes logs that it knows have grown, and at intervals all that are behind. Two never index one log
-at once, and another replica finishes what a killed one leaves.
+Each replica indexes logs to which it has appended, and at intervals all logs that are behind. Two replicas never index the same
+log at once, and the work of a killed replica is finished by another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from openguild_runtime.system.turns import Pauses
 
 FOLLOW = "SELECT search_follow_v1($1, $2, $3)"
 Documents: TypeAlias = tuple[Sequence[str], Sequence[int], Sequence[str | None]]
-"""The arguments of `search_follow_v1`: logs, sequences of messages, and their new documents; None: the message has none."""
+"""The arguments of `search_follow_v1`: logs, sequences of messages, and their new documents, or None to delete one."""
 BEHIND = """
 SELECT l.log_id, l.message_count - coalesce(p.messages, 0) AS missing
 FROM logs AS l LEFT JOIN search_progress AS p ON p.log_id = l.log_id
@@ -31,20 +31,20 @@ FROM search_claim_v1($1, $2)
 """
 INDEX = "SELECT search_index_v1($1, $2, $3, $4, $5, $6, $7, $8)"
 
-MAX_BEHIND = 10_000  # logs that one look through all of them finds
-CLAIM_LOGS = 256  # logs of one transaction of indexing
-CLAIM_MESSAGES = 256  # messages of one transaction of indexing, for which changes in their logs wait
+MAX_BEHIND = 10_000  # logs found by one sweep over all logs
+CLAIM_LOGS = 256  # logs in one transaction
+CLAIM_MESSAGES = 256  # messages in one transaction, for which changes in their logs wait
 
 
 async def changed_documents(batch: ChangeBatch) -> Documents:
-    """Return the documents of messages that have other texts, or none any more, by the changes of the batch."""
+    """Return the new documents of messages that the batch edits or redacts."""
     documents: dict[tuple[str, int], str | None] = {}
     pauses = Pauses()
     for event in batch.events:
         if isinstance(event.append.change, Edit | Redact) and event.target is not None:
             channel_id = event.append.channel_id
             if (channel_id, event.target) not in batch.states:
-                continue  # it did nothing to the message (`apply_decided`)
+                continue  # the change had no effect (`apply_decided`)
             _, state = batch.states[channel_id, event.target]
             documents[channel_id, event.target] = None
             if state.redacted_by is None and state.edited_text is not None:
@@ -57,14 +57,14 @@ async def changed_documents(batch: ChangeBatch) -> Documents:
 
 
 class SearchIndexer:
-    """Call `grown` for each log that got a message, and `index` in a transaction until it returns False."""
+    """The indexer of a replica. Call `grown` for each log that got a message, and `index` until it returns False."""
 
     def __init__(self) -> None:
         self._grown: dict[str, None] = {}
-        self.behind = 0  # messages that were not indexed when `find_behind` looked last
+        self.behind = 0  # messages not indexed at the last call of `find_behind`
 
     def grown(self, log_id: str) -> None:
-        """Note that there is something to index."""
+        """Note that a log has messages to index."""
         self._grown[log_id] = None
 
     @property
@@ -79,30 +79,29 @@ class SearchIndexer:
         self.behind = sum(row["missing"] for row in rows)
 
     async def index(self, connection: Connection) -> bool:
-        """Index about CLAIM_MESSAGES messages in a transaction. True: there is so much to do that the next one is due at once.
+        """Index about CLAIM_MESSAGES messages in a transaction; return True if the next one is due at once.
 
-        A few messages wait for others: a transaction costs as much as a dozen of them.
+        A few remaining messages wait for more, because a transaction costs as much as a dozen of them.
         """
         asked = list(self._grown)[:CLAIM_LOGS]
         is_more = len(self._grown) > len(asked)
-        for log_id in asked:  # it may grow again from here on
+        for log_id in asked:  # before the statement, because logs may grow meanwhile
             del self._grown[log_id]
         try:
             async with connection.transaction(isolation="read_committed"):
-                await connection.execute("SET LOCAL synchronous_commit = off")  # what a crash loses is indexed again
+                # messages lost in a crash are indexed again
+                await connection.execute("SET LOCAL synchronous_commit = off")
                 rows = await connection.fetch(CLAIM, asked, CLAIM_MESSAGES)
                 done = await self._index(connection, rows) if rows else None
         except BaseException:
             self._grown = {**dict.fromkeys(asked), **self._grown}
             raise
-        if (
-            done is not None
-        ):  # else they are indexed or locked; of locked ones a later look through all logs finds the rest
+        if done is not None:  # else they are indexed already, or locked, and then found by a later sweep
             self._grown.update(dict.fromkeys(log_id for log_id in asked if log_id not in done))
         return is_more or len(rows) >= CLAIM_MESSAGES
 
     async def _index(self, connection: Connection, rows: Sequence[Row]) -> set[str]:
-        """Return the logs that are indexed to their head."""
+        """Index these messages, and return the logs that are completely indexed by now."""
         documents = [row for row in rows if not row["is_redacted"]]
         texts: list[str] = []
         pauses = Pauses()
@@ -140,7 +139,7 @@ class _Log(NamedTuple):
 
 
 def _progress_of(rows: Sequence[Row]) -> dict[Any, _Log]:
-    """The place up to which each log is indexed with these rows."""
+    """Return how far each log is indexed once these rows are."""
     progress: dict[Any, _Log] = {}
     for row in rows:
         log = progress.get(row["log_id"], _Log())

@@ -1,4 +1,4 @@
-"""Writes documents and queries as PostgreSQL's text search reads them: terms of the core, with marks for what else is asked for."""
+"""Writes documents and queries for PostgreSQL's text search: terms of the core, and marks for the other criteria."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import lru_cache
 from openguild_proto.policy.search import Has, Phrase, Wanted, has_link, terms_of
 from openguild_runtime.storage.migrations.first.search import LEVELS
 
-# Marks begin with a slash. No term holds one, nor a quote or a backslash, which would have to be doubled.
+# Marks begin with a slash. Terms contain neither slashes nor quotes and backslashes, which would need escaping.
 MARKS = {Has.LINK: "'/link'", Has.REPLY: "'/reply'", Has.MENTION: "'/mention'"}
 
 
 def document_of(text: str, *, author_id: str, created_at_ms: int, posted: Collection[Has] = ()) -> str:
-    """Return a message as a tsvector. `posted`: what it was posted with."""
+    """Return a message as a tsvector. `posted` are the kinds of content that it was posted with."""
     parts = [
         f"'{term}':{places[0]}" if len(places) == 1 else f"'{term}':{','.join(map(str, places))}"
         for term, places in terms_of(text).items()
@@ -27,7 +27,7 @@ def document_of(text: str, *, author_id: str, created_at_ms: int, posted: Collec
 
 
 def query_of(wanted: Wanted) -> str | None:
-    """Return what documents can tell of a search as a tsquery; None: nothing. Pins, reactions and times are not in them."""
+    """Return a search as a tsquery, or None if it has no criteria in documents. Pins, reactions and times are not in documents."""
     parts = [_phrase(phrase) for phrase in wanted.phrases]
     if wanted.author_id is not None:
         parts.append(_author(wanted.author_id))
@@ -46,7 +46,7 @@ def _phrase(phrase: Phrase) -> str:
 
 @lru_cache(maxsize=256)
 def _spans(shortest: int) -> str:
-    """The spans of time that hold the given one of the shortest level, which is one of them."""
+    """Return the marks of the spans of time, one for each level, that contain the given span of the shortest level."""
     return " ".join(f"'/{level}:{shortest >> level - LEVELS[0]}'" for level in LEVELS)
 
 

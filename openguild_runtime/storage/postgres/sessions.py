@@ -52,7 +52,7 @@ STORE_HASH = "UPDATE users SET password_hash = $2, updated_at = $3 WHERE user_id
 @performs(OpenSession, Mode.TRANSACTION)
 async def open_session(tx: Transaction, effect: OpenSession) -> bool:
     connection, now = tx.connection, moment(effect.now_ms)
-    # serialises logins of one user: two on one device must not both be the first
+    # serialises logins of one user, because two logins on one device must not both be the first
     await hold_users(tx, [effect.user_id])
     if await connection.fetchval(STORED_HASH, effect.user_id) != effect.checked_hash:
         return False
@@ -257,7 +257,7 @@ async def revoke_device(tx: Transaction, effect: RevokeDevice) -> bool:
         effect.device_id,
         moment(effect.now_ms),
     )
-    for row in rows:  # one at most
+    for row in rows:  # at most one
         await _log_out(tx, user_id, str(row["family_id"]), effect.device_id, effect.now_ms)
     return bool(rows)
 
@@ -316,7 +316,7 @@ async def _add_token(
 
 
 async def _end_families(tx: Transaction, family_ids: Sequence[str], now_ms: int) -> list[str]:
-    """Revoke families; return their sessions with an unexpired access token."""
+    """Revoke families, and return the IDs of their sessions with unexpired access tokens."""
     if not family_ids:
         return []
     await tx.connection.execute(
@@ -331,14 +331,14 @@ async def _end_families(tx: Transaction, family_ids: Sequence[str], now_ms: int)
 
 
 async def _log_out(tx: Transaction, user_id: str, family_id: str, device_id: str, now_ms: int) -> None:
-    """Revoke the family of a device, and tell the user's log and the replicas."""
+    """Revoke the family of a device, and append to the user's log and to the control log."""
     session_ids = await _end_families(tx, [family_id], now_ms)
     await tx.append(logged_out(user_id, [device_id]), sender=user_id, now_ms=now_ms)
     await log_revoked(tx, user_id, session_ids)
 
 
 async def _log_out_all(tx: Transaction, user_id: str, now_ms: int, *, sender: str | None, kept: str | None) -> int:
-    """Revoke the active families of a user but that of the session `kept`, and tell of it; return how many they were."""
+    """Revoke the active families of a user, except that of the session `kept`, as `_log_out` does; return their number."""
     rows = await tx.connection.fetch(
         """
         SELECT family_id, device_id FROM refresh_families
@@ -357,7 +357,7 @@ async def _log_out_all(tx: Transaction, user_id: str, now_ms: int, *, sender: st
 
 
 async def log_revoked(tx: Transaction, user_id: str, session_ids: Sequence[str]) -> None:
-    """Tell the replicas that sessions have ended; the last statements of a transaction."""
+    """Append ended sessions to the control log; must be the last statements of the transaction."""
     for start in range(0, len(session_ids), MAX_SESSIONS_PER_RECORD):
         some = session_ids[start : start + MAX_SESSIONS_PER_RECORD]
         await tx.log(ControlKind.SESSIONS_REVOKED, user_id=user_id, session_ids=some)

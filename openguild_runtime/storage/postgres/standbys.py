@@ -1,4 +1,4 @@
-"""Reads from standbys of the primary (openguild_proto/policy/standbys.py): a pool for each, and the question how far it is."""
+"""Reads from standbys of the primary (openguild_proto/policy/standbys.py): a pool for each, and checks of its WAL position."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from openguild_runtime.system.background import log_exceptions
 
 T = TypeVar("T")
 
-WATCH_SECS = 1.0  # between two looks at a standby
-QUESTIONS = 1  # at once to each standby: reads that come meanwhile share the next one
+WATCH_SECS = 1.0  # between two checks of a standby
+QUESTIONS = 1  # concurrent checks for reads of a standby; reads that arrive meanwhile share the next one
 
-# Acknowledged commits are flushed. WAL inserted behind them may stay unflushed for a while, and no standby gets it before.
+# The flushed position: acknowledged commits are flushed, and standbys do not get WAL that is inserted but not flushed.
 PRIMARY_PLACE = f"""
 SELECT {LINEAGE} || ' ' || {OID} AS lineage,
     CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint ELSE 0 END AS position
 """
-# A standby that was promoted serves nothing: it is another primary. With the oid, another database of the cluster does not either.
+# A promoted standby has no lineage and so serves no reads. The oid excludes other databases of the cluster.
 STANDBY_PLACE = f"""
 SELECT CASE WHEN pg_is_in_recovery() THEN lineage || ' ' || {OID} END AS lineage,
     coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint AS position FROM log_history
@@ -57,7 +57,7 @@ class Answered(NamedTuple, Generic[T]):
 
 
 async def read_primary(connection: Connection) -> WalPlace:
-    """Return where the primary is; without lineage where it does not tell, as some compatible services."""
+    """Return the primary's WAL position, without lineage if the database does not permit the query, as some services."""
     try:
         return await _read_place(connection, PRIMARY_PLACE)
     except UNSUPPORTED:
@@ -65,7 +65,7 @@ async def read_primary(connection: Connection) -> WalPlace:
 
 
 async def read_standby(connection: Connection) -> WalPlace:
-    """Return where a standby is."""
+    """Return a standby's WAL position."""
     return await _read_place(connection, STANDBY_PLACE)
 
 
@@ -75,7 +75,7 @@ async def _read_place(connection: Connection, statement: str) -> WalPlace:
 
 
 class _Standby:
-    """One standby. `questions`: whether it has what the primary has now."""
+    """One standby. `questions` batches checks whether it has caught up with the primary."""
 
     def __init__(self, pool: Pool, places: int, ask: Callable[[Pool], Awaitable[StandbyState]], alone: Alone) -> None:
         async def ask_for_all(waiting: Sequence[None]) -> list[StandbyState]:
@@ -91,23 +91,24 @@ class _Standby:
         self.reads = self.missed = 0
 
     async def perform(self, effect: StorageEffect[Any]) -> Any:
-        """Read, whatever the standby has now."""
+        """Read from the standby, without checking its position."""
         match effect:
             case FindChannelAccess(page=PageBounds() as page):
                 return await self._pages.find(effect, page)
         return await self._borrow(lambda connection: read(connection, effect), effect.in_turns_of)
 
     async def _borrow(self, use: Callable[[Connection], Awaitable[Any]], user_id: str) -> Any:
-        await anyio.lowlevel.checkpoint()  # readers that were told together that they may, read together
+        await anyio.lowlevel.checkpoint()  # so that readers that shared a check also share a read
         return await self._places.run(
             user_id, lambda: self.pool.lend(self._alone(use), writes=False), self.pool.deadlines
         )
 
 
 class StandbyReaders:
-    """Serves reads from standbys. `ask_primary()`: where the primary is now. `alone(use)`: what wraps a use of one statement.
+    """Serves reads from standbys, each with its pool of `pool_size` connections.
 
-    `pools`: one for each, of `pool_size` connections. A read waits at most `wait_secs` before it goes to the primary.
+    `ask_primary()` returns the primary's current position, `alone(use)` wraps the use of a single statement. A read waits at most
+    `wait_secs` for a standby before it goes to the primary.
     """
 
     def __init__(
@@ -124,17 +125,17 @@ class StandbyReaders:
         self._wait_secs = wait_secs
         self._ask_primary = ask_primary
         self._rules = Standbys(len(pools))
-        places = max(1, pool_size - QUESTIONS - 1)  # but for the questions and the look
+        places = max(1, pool_size - QUESTIONS - 1)  # without those for checks
         self._standbys = [_Standby(pool, places, self._ask, alone) for pool in pools]
         self._scope = anyio.CancelScope()
         self._is_closed = False
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return whether standbys are configured."""
         return bool(self._standbys)
 
     async def open(self) -> None:
-        """Create the pools and begin to look, without connecting. Raises ValueError for a bad URL."""
+        """Create the pools, without connecting, and start the checks. Raises ValueError for an invalid URL."""
         for standby in self._standbys:
             await standby.pool.open()
         if self:
@@ -161,7 +162,7 @@ class StandbyReaders:
         )
 
     async def read(self, effect: StorageEffect[T]) -> Answered[T] | None:
-        """Read from a standby that has all that was acknowledged by now; None: the primary must answer."""
+        """Read from a standby that has all commits acknowledged so far; return None if the primary has to serve the read."""
         number = self._rules.choose()
         if number is None:
             return None
@@ -170,14 +171,12 @@ class StandbyReaders:
         with anyio.move_on_after(self._wait_secs):
             try:
                 state = await standby.questions.submit(None)
-            except StorageUnavailable:  # the primary does not tell
+            except StorageUnavailable:  # the primary's position is not known
                 return None
         if state is StandbyState.SERVING:
             try:
                 answer = Answered(await standby.perform(effect))
-            except (
-                Overloaded
-            ):  # this read alone: a conflict with what is replayed, or messages that are not indexed yet
+            except Overloaded:  # only this read failed: it conflicts with the replay, or messages are not indexed yet
                 pass
             except StorageUnavailable:
                 state = StandbyState.FAILED
@@ -189,7 +188,10 @@ class StandbyReaders:
         return None
 
     async def _ask(self, pool: Pool) -> StandbyState:
-        """Return whether a standby has in time what the primary has now. Raises StorageUnavailable if the primary does not tell."""
+        """Wait until a standby has caught up with the primary's current position, within the time limit.
+
+        Raises StorageUnavailable if the primary's position is not known.
+        """
         wanted = await self._ask_primary()
         began, pause = time.monotonic(), 0.0
         while True:
@@ -204,7 +206,7 @@ class StandbyReaders:
             pause = longer
             await anyio.sleep(pause)
 
-    # --- looking -----------------------------------------------------------------------------------
+    # --- watching ----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         with self._scope:
@@ -215,7 +217,7 @@ class StandbyReaders:
                         tasks.start_soon(standby.questions.run)
 
     async def _watch(self, number: int) -> None:
-        """Look at a standby for ever, whether it serves or not, so that metrics are true when nobody reads."""
+        """Check a standby until cancelled, so that it returns to service, and metrics are right without reads."""
         while True:
             with log_exceptions("looking at a standby"):
                 state = await self._look(self._standbys[number])
@@ -224,11 +226,11 @@ class StandbyReaders:
             await anyio.sleep(WATCH_SECS)
 
     async def _look(self, standby: _Standby) -> StandbyState | None:
-        """Return how it is; None: the primary does not tell."""
+        """Return the state of a standby, or None if the primary's position is not known."""
         pool = standby.pool
         look = partial(pool.connected, read_standby) if pool.silent else partial(pool.lend, read_standby, writes=False)
         try:
-            await pool.probe(lambda _timer: look())  # one that has stopped to respond is given up after a while
+            await pool.probe(lambda _timer: look())  # with a time limit, in case it has stopped responding
         except Exception as failure:
             if not isinstance(failure, StorageUnavailable) and pool.cause_of(failure) is None:
                 raise

@@ -1,7 +1,7 @@
 """The store in PostgreSQL: each effect is one transaction, and appends are group-committed.
 
 Lost connections are replaced at the next use. Appends, access checks, the control log and the health check have reserved
-connections. Failures of the driver become `StorageUnavailable`; its texts are only logged, without parameters or
+connections. Failures of the driver are raised as `StorageUnavailable`; their texts are only logged, without parameters or
 credentials.
 """
 
@@ -65,17 +65,17 @@ T = TypeVar("T")
 
 FINISH_LIMIT_SECS = 1.0  # for running batches at shutdown
 MAX_BACKOFF_SECS = 2.0
-LONG_SECS = 600.0  # of Mode.LONG: some million events
+LONG_SECS = 600.0  # for Mode.LONG: a few million events
 
 log = structlog.get_logger("openguild.storage")
 
 
 class PostgresStorage(Storage):
-    """`database_url`: a libpq URL. `tasks` runs the group commit until `aclose`.
+    """The store in PostgreSQL. `database_url` is a libpq URL. `tasks` runs the group commit until `aclose`.
 
-    `pool_size`: connections at most, some of them reserved (below MIN_POOL_SIZE none is). `statement_cache_size` 0 is for
-    PgBouncer in transaction mode: no prepared statements and no session settings; `statement_timeout_secs` then applies
-    on this side only (set it with `ALTER ROLE … SET statement_timeout` on the server). A standby's pool has the same size.
+    `pool_size` is the maximum of connections, some of which are reserved (none below MIN_POOL_SIZE). Standbys have pools of the
+    same size. A `statement_cache_size` of 0 is for PgBouncer in transaction mode: no prepared statements and no session settings.
+    `statement_timeout_secs` then applies in this process only (on the server, use `ALTER ROLE … SET statement_timeout`).
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PostgresStorage(Storage):
     ) -> None:
         super().__init__()
         self._writer = writer or LogWriter()
-        self._server_name = None if writer is None else writer.server_name  # of one that serves
+        self._server_name = None if writer is None else writer.server_name  # None in tests and commands
         self._tasks = tasks
         pool = partial(
             Pool,
@@ -114,7 +114,7 @@ class PostgresStorage(Storage):
             ask_primary=lambda: lend_in_turn(self._pool, self._watching, read_primary),
             alone=self._alone,
         )
-        self._sets_isolation = False  # single statements need a transaction to set their isolation
+        self._sets_isolation = False  # whether single statements need a transaction for READ COMMITTED
         self._history = history.HistoryReader()
         self._committers = Committers(self._store, self._committed, count=committers)
         self._accesses = AccessBatcher(self._find_accesses)
@@ -155,7 +155,7 @@ class PostgresStorage(Storage):
             await anyio.sleep(random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2 ** min(attempt, 8))))  # noqa: S311 - jitter
 
     async def _is_fit(self) -> bool:
-        """Check the requirements; False: the database did not respond. Raises DatabaseUnfit."""
+        """Check the requirements; return False if the database did not respond. Raises DatabaseUnfit."""
         try:
             found = await lend_in_turn(self._pool, self._watching, fitness.read_fitness)
             if (name := self._server_name) is not None:
@@ -170,7 +170,7 @@ class PostgresStorage(Storage):
         return True
 
     async def open(self) -> None:
-        """Create the pool and start the group commit, without connecting. Raises ValueError for a bad URL."""
+        """Create the pool, without connecting, and start the group commit. Raises ValueError for an invalid URL."""
         await self._pool.open()
         if self._workers_ended is None:
             await self._standbys.open()
@@ -282,7 +282,7 @@ class PostgresStorage(Storage):
     async def _index(self, effect: IndexMessages) -> bool:
         if effect.everywhere and not self._health.in_doubt:
             await self._with_connection(self._indexer.find_behind)
-        if self._indexer.is_idle or self._health.in_doubt:  # what fails is to be known by what users wait for
+        if self._indexer.is_idle or self._health.in_doubt:  # leave it to requests and checks to notice failures
             return False
         return await self._with_connection(self._indexer.index)
 
@@ -304,7 +304,7 @@ class PostgresStorage(Storage):
         limit_secs: float | None = None,
         user_id: str = "",
     ) -> T:
-        """Run `use` with a shared connection, one of the user's if it is theirs. Raises Overloaded if none is free in time."""
+        """Run `use` with a shared connection, in a slot of the user, "" for none. Raises Overloaded if none is free in time."""
         await self._shared.enter(user_id, self._pool.deadlines)
         try:
             return await self._pool.lend(use, writes=writes, limit_secs=limit_secs)
@@ -312,7 +312,7 @@ class PostgresStorage(Storage):
             self._shared.leave(user_id)
 
     def _alone(self, use: Callable[[Connection], Awaitable[T]]) -> Callable[[Connection], Awaitable[T]]:
-        """Wrap `use` of one statement, so that it reads with READ COMMITTED whatever the default of the session."""
+        """Wrap the use of a single statement, so that it runs with READ COMMITTED whatever the session's default is."""
 
         async def within(connection: Connection) -> T:
             if not self._sets_isolation:
@@ -348,12 +348,12 @@ class PostgresStorage(Storage):
         self.handler.storage_failed(writes, cause)
 
     def _refuse_waiting(self) -> None:
-        """Fail the queued effects: the database has stopped responding."""
+        """Fail the queued effects, because the database has stopped responding."""
         self._health.in_doubt = True
         self._committers.refuse_waiting()
         self._accesses.refuse_waiting()
 
-    # --- in batches --------------------------------------------------------------------------------
+    # --- batches -----------------------------------------------------------------------------------
 
     async def _run_workers(self) -> None:
         try:

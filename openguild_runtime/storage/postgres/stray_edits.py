@@ -1,6 +1,6 @@
-"""Edits that did nothing to a message: another server has decided them, and has other rules, or the message is not here.
+"""Edits without effect on a message, because another server with other rules sent them, or the message is not stored here.
 
-A redaction of the message removes their texts all the same.
+A redaction of the message removes their texts too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from openguild_proto.log.changes import stray_place
 from openguild_proto.schemas.events import parse_event
 from openguild_runtime.storage.postgres.values import Connection
 
-STRAYS_AT_ONCE = 20  # the other server decides how many there are
+STRAYS_AT_ONCE = 20  # their number is not bounded: another server sends them
 STRAY_EDITS = """
 SELECT sequence, wire FROM log_events WHERE log_id = $1 AND event_type = 'message.edited' AND target = $2
 AND sequence > $3 ORDER BY sequence LIMIT $4
@@ -22,7 +22,7 @@ WHERE e.log_id = $1 AND e.sequence = given.sequence
 
 
 async def redact_strays(connection: Connection, log_id: str, target: str, redacted_by: str) -> None:
-    """Take away the texts of edits that did nothing to a message, which may not be here."""
+    """Remove the texts of edits without effect on a message, which may not be stored here."""
     place, after = stray_place(target), 0
     while rows := await connection.fetch(STRAY_EDITS, log_id, place, after, STRAYS_AT_ONCE):
         strays = [row for row in rows if parse_event(row["wire"]).content.get("target") == target]

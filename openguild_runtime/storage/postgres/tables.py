@@ -1,4 +1,4 @@
-"""The tables that this release reads and writes; those of `migrations/first`, without partitions and the version of the schema."""
+"""The tables that this release uses: those of `migrations/first`, without partitions and the version of the schema."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ TABLES = (
 )  # fmt: skip
 
 LOOK_AT_EACH = "; ".join(f"SELECT FROM {table} LIMIT 0" for table in TABLES)
-"""Fails where one of them is not there or may not be read, with its name, and reads nothing."""
+"""Reads no rows, and fails with the name of a table that is missing or may not be read."""

@@ -1,4 +1,4 @@
-"""Taking guilds of other servers over, with their history, in PostgreSQL (PROTOCOL 16.10)."""
+"""Takeovers of guilds of other servers, with their history, in PostgreSQL (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, moment_or_none, texts, to_millis
 
-REBUILT_AT_ONCE = 200  # events: as those of a delivery
+REBUILT_AT_ONCE = 200  # events, as many as in a delivery
 COPIES = """
 SELECT l.log_id, l.epoch, l.head_sequence AS head, l.base_sequence AS base, greatest(m.copied, (
     SELECT max(sequence) FROM federation_history AS h WHERE h.log_id = l.log_id
@@ -34,7 +34,7 @@ SELECT l.log_id, l.epoch, l.head_sequence AS head, l.base_sequence AS base, grea
 FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
 WHERE g.origin = $1 AND m.guild_id = $2 ORDER BY l.log_id <> $2, l.log_id
 """
-# A mirrored log, held.
+# Locks a mirrored log.
 HOLD_LOG = """
 SELECT l.kind, l.epoch, l.head_sequence AS head, l.base_sequence AS base, m.copied
 FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id) JOIN logs AS l USING (log_id)
@@ -54,7 +54,7 @@ SELECT $1, sequence, event_id, wire, created_at, nonce, fingerprint
 FROM unnest($2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::text[], $7::bytea[])
     AS row (sequence, event_id, wire, created_at, nonce, fingerprint)
 """
-# Events that came by deliveries are stored again as well, behind the history.
+# Delivered events are staged too, after the history.
 STAGE_LATER = """
 INSERT INTO federation_history (log_id, sequence, event_id, wire, created_at, fingerprint)
 SELECT log_id, sequence, event_id, wire, created_at, '' FROM log_events WHERE log_id = $1 AND sequence > $2
@@ -77,7 +77,7 @@ WHERE e.log_id = $1 AND h.log_id = $1 AND e.sequence = h.sequence AND h.nonce IS
 UNSTAGE = "DELETE FROM federation_history WHERE log_id = $1"
 ABSORBED = "UPDATE federation_mirrors SET copied = $2 WHERE log_id = $1"
 IS_WHOLE = "UPDATE logs SET base_sequence = 0 WHERE log_id = $1"
-# Cursors stand in the epoch before, so that each mirror is told of the new one.
+# Cursors get the former epoch, so that each mirror is informed of the new one.
 DELIVER = f"""
 WITH peers AS (
     SELECT DISTINCT u.origin AS peer FROM guild_memberships AS m JOIN users AS u USING (user_id)
@@ -172,7 +172,7 @@ async def absorb_history(tx: Transaction, effect: AbsorbHistory) -> None:
 
 
 async def _add_below(connection: Connection, log_id: str, base: int) -> None:
-    """Store the history of a guild's log. It is not read as JSON there: it may have what PostgreSQL cannot hold."""
+    """Store the history of a guild's log. It is stored as bytes, because it may contain JSON that PostgreSQL refuses."""
     after = 0
     while rows := await connection.fetch(READ, log_id, after, min(REBUILT_AT_ONCE, base - after)):
         events = [parse_event(row["wire"]) for row in rows]
@@ -190,7 +190,7 @@ async def _add_below(connection: Connection, log_id: str, base: int) -> None:
 
 
 async def _rebuild(tx: Transaction, log_id: str) -> None:
-    """Store a channel's log anew from its first event on. Nobody is told of mentions, which stay as they are."""
+    """Store a channel's log again from its first event. Mentions are kept as they are, without new events."""
     for statement in CLEAR:
         await tx.connection.execute(statement, log_id)
     after = 0
@@ -226,7 +226,7 @@ async def take_guild(tx: Transaction, effect: TakeGuild) -> bool:
     if row is None:
         return False
     if row["origin"] is None and row["term"] == handover.term:
-        return True  # by this statement, because a server makes one for each term
+        return True  # by this very handover, because there is one for each term
     is_owned = row["origin"] is None and row["term"] < handover.term
     if not is_owned and (row["origin"] != handover.owner or row["term"] + 1 != handover.term):
         return False
@@ -257,7 +257,7 @@ def _is_whole(copies: Sequence[LogCopy], logs: Sequence[PassedLog]) -> bool:
 
 
 async def _take_invites(tx: Transaction, effect: TakeGuild) -> None:
-    """Put the invites that were passed in the place of those that this server has from when it owned the guild before."""
+    """Replace the invites that this server has kept, from when it owned the guild before, by those of the former owner."""
     invites = effect.invites
     await tx.connection.execute(NO_INVITES, effect.handover.guild_id)
     await tx.connection.execute(

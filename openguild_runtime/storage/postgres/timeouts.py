@@ -18,7 +18,7 @@ from openguild_runtime.storage.postgres.values import Connection, moment
 
 ROLE = "SELECT role FROM guild_memberships WHERE guild_id = $1 AND user_id = $2"
 END_PAST = "DELETE FROM guild_timeouts WHERE guild_id = $1 AND ends_at <= now()"
-# Of users who are members: another server may name any.
+# Only for members, because another server may name any user.
 KEEP = """
 INSERT INTO guild_timeouts (guild_id, user_id, ends_at)
 SELECT $1, given.user_id, given.ends_at FROM unnest($2::uuid[], $3::timestamptz[]) AS given (user_id, ends_at)
@@ -49,19 +49,19 @@ async def end_timeout(tx: Transaction, effect: EndTimeout) -> bool:
 
 
 async def keep_timeouts(connection: Connection, guild_id: str, members: Iterable[MirroredMember]) -> None:
-    """Store what an owner server has told of its members' time-outs, in place of earlier ones."""
+    """Store the time-outs of members as reported by the owner server, replacing earlier ones."""
     ends_ms = {each.user_id: each.timed_out_until_ms for each in members if each.timed_out_until_ms is not None}
     if ends_ms:
         await connection.execute(KEEP, guild_id, list(ends_ms), [moment(at_ms) for at_ms in ends_ms.values()])
 
 
 async def keep_timeout(connection: Connection, guild_id: str, user_id: str, ends_ms: int) -> None:
-    """Store a member's time-out, in place of an earlier one."""
+    """Store a member's time-out, replacing an earlier one."""
     await connection.execute(KEEP, guild_id, [user_id], [moment(ends_ms)])
 
 
 async def drop_timeout(connection: Connection, guild_id: str, user_id: str) -> None:
-    """Forget a time-out."""
+    """Delete a time-out."""
     await connection.execute(END, guild_id, user_id)
 
 

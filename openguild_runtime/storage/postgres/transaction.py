@@ -1,4 +1,4 @@
-"""Runs the transaction of an effect, and writes the events and control records of its change."""
+"""Runs the transaction of an effect, and stores the events and control records of its change."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from openguild_runtime.storage.postgres.values import Connection, Row, moment
 
 CONTROL_COLUMNS = "sequence, kind, guild_id, channel_id, user_id, session_ids, body"
 
-# The row of the counter is locked to the end of the transaction, so sequences become visible in order without gaps.
+# Locks the counter's row until the end of the transaction, so that sequences become visible in order without gaps.
 APPEND_CONTROL = """
 WITH next AS (UPDATE control_head SET sequence = sequence + 1 RETURNING sequence)
 INSERT INTO control_log (sequence, kind, guild_id, channel_id, user_id, session_ids, body)
 SELECT next.sequence, $1, $2, $3, $4, $5, $6 FROM next
 RETURNING sequence
 """
-# In one statement: each change of members and each revocation on this server waits for the counter meanwhile.
+# One statement, because every change of members and every revocation on this server waits for the counter.
 APPEND_CONTROLS = """
 WITH next AS (
     UPDATE control_head SET sequence = sequence + cardinality($2::text[])
@@ -37,7 +37,7 @@ FROM next, unnest($2::text[], $3::uuid[], $4::uuid[], $5::text[]) WITH ORDINALIT
 RETURNING sequence
 """
 
-# The row of the log is locked to the end of the transaction, for the same reason.
+# Locks the logs' rows until the end of the transaction, for the same reason.
 HOLD_IN_ORDER = "SELECT FROM logs WHERE log_id = ANY ($1::uuid[]) ORDER BY kind, log_id FOR NO KEY UPDATE"
 TAKE_PLACES = """
 UPDATE logs SET head_sequence = head_sequence + taken.places FROM unnest($1::uuid[], $2::bigint[]) AS taken (id, places)
@@ -52,11 +52,11 @@ FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::t
 
 
 Change: TypeAlias = tuple[Entries, str | None, int]
-"""What the logs of guilds and users tell of a change: entries, their sender, the time in milliseconds."""
+"""A change in the logs of guilds and users: entries, their sender (None for the operator), the time in UTC milliseconds."""
 
 
 class GuildControl(NamedTuple):
-    """A control record of a guild, without its sequence."""
+    """A control record of a guild without its sequence."""
 
     kind: ControlKind
     channel_id: str | None = None
@@ -65,12 +65,11 @@ class GuildControl(NamedTuple):
 
 
 class Transaction:
-    """A running transaction. `records` and `events`: what it wrote to the control log, and to logs of guilds and users, to be
-    announced after the commit.
+    """A running transaction. `records` (control log) and `events` (guild and user logs) are announced after the commit.
 
-    Lock order: users by id, guilds by id, an idempotency key, lines of mirrors, channels by id, invites; then the logs of
-    channels, of guilds, of users, each by id; the counter of the control log last. Users of other servers whom the owner of
-    a mirrored guild names are made and renamed behind that guild, all in one statement.
+    Lock order: users by ID, guilds by ID, an idempotency key, rows of mirrors, channels by ID, invites; then the logs of
+    channels, of guilds, of users, each by ID; the counter of the control log last. Users of other servers that the owner of a
+    mirrored guild names are created and renamed after that guild, in one statement.
     """
 
     __slots__ = ("_writer", "connection", "events", "records")
@@ -87,15 +86,15 @@ class Transaction:
         return self._writer.server_name
 
     async def hold_logs(self, log_ids: Sequence[str]) -> None:
-        """Lock logs in their order, which later appends to them then need not follow."""
+        """Lock logs in order. Later appends in this transaction need not follow the order then."""
         await self.connection.execute(HOLD_IN_ORDER, log_ids)
 
     async def append(self, entries: Entries, *, sender: str | None, now_ms: int) -> None:
-        """Append to the logs of guilds and users. `sender`: the user who made the change; None: the operator."""
+        """Append to the logs of guilds and users. `sender` is the user who made the change, or None for the operator."""
         await self.append_each([(entries, sender, now_ms)])
 
     async def append_each(self, changes: Sequence[Change]) -> None:
-        """Append what several changes tell, all in a few statements: the logs are locked meanwhile."""
+        """Append the entries of several changes in a few statements, because the logs are locked meanwhile."""
         counts = Counter(log_id for entries, _, _ in changes for log_id, _ in entries)
         if not counts:
             return
@@ -165,9 +164,9 @@ async def run_transaction(
     snapshot: bool,
     limit_secs: float | None = None,
 ) -> tuple[Any, Transaction]:
-    """Run `function(transaction, effect)` in a transaction. Return its result and the transaction, which has ended.
+    """Run `function(transaction, effect)` in a transaction. Return its result and the ended transaction.
 
-    `snapshot`: all statements read as of one moment, and none writes. `limit_secs`: of each statement, if not that of the session.
+    With `snapshot`, all statements read one snapshot, and none may write. `limit_secs` replaces the session's statement timeout.
     """
     tx = Transaction(connection, writer)
     async with connection.transaction(isolation="repeatable_read" if snapshot else "read_committed", readonly=snapshot):

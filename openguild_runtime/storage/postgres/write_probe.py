@@ -1,7 +1,7 @@
 """Tests whether the database accepts the writes of a login and a post, in a transaction that is rolled back.
 
-It runs at the start and after a failure, and finds revoked rights, a missing table, a full disk and a read-only server. Its rows
-are new, so it blocks no other transaction; only the counter of the control log, locked last, is shared.
+It runs at the start and after a failure, and detects revoked rights, a missing table, a full disk and a read-only server. Its
+rows are new, so that it blocks no other transaction, except by the counter of the control log, which is locked last.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, moment
 
 EVENT_BYTES = 12_288  # incompressible, so that the table must grow by a page, which a full disk prevents
-LOCK_TIMEOUT_MS = 500  # a lock timeout says nothing about the database
+LOCK_TIMEOUT_MS = 500  # a lock timeout is not a fault of the database
 
 USER = """
 INSERT INTO users (user_id, username, username_key, password_hash, created_at, updated_at)
@@ -43,13 +43,13 @@ INSERT INTO channels (channel_id, guild_id, name, created_at) VALUES ($1, $2, ''
 
 
 async def probe_writes(connection: Connection) -> None:
-    """Test the writes, on a schema that this release serves with. Raises what asyncpg raises."""
+    """Test the writes, on a schema that this release can use. Raises asyncpg's exceptions."""
     transaction = connection.transaction()
     await transaction.start()
     await connection.execute(LOOK_AT_EACH)
     await connection.execute("SELECT set_config('lock_timeout', $1, true)", f"{LOCK_TIMEOUT_MS}ms")
     await _write(connection)
-    await transaction.rollback()  # after a failure the end of the session rolls back
+    await transaction.rollback()  # after a failure, the end of the session rolls back
 
 
 async def check_writable(connection: Connection) -> None:

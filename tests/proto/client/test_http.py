@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -241,3 +242,21 @@ def test_the_length_of_an_answer_to_head_is_not_that_of_a_body() -> None:
     http.send_request("GET", "/")
     with pytest.raises(ConnectionBroken, match="too large"):
         http.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
+
+
+def test_a_response_in_single_bytes_takes_the_memory_of_its_bytes() -> None:
+    """Another server may send its answer so; the bound of bytes is to be one of memory."""
+    body = bytes(range(256)) * 80
+    http = HttpClient("h")
+    http.send_request("GET", "/x")
+    http.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+    tracemalloc.start()
+    try:
+        for place in range(len(body) - 1):
+            assert http.receive_data(body[place : place + 1]) is None
+        assert tracemalloc.get_traced_memory()[0] < 2 * len(body)
+    finally:
+        tracemalloc.stop()
+    answer = http.receive_data(body[-1:])
+    assert answer is not None
+    assert answer.body == body

@@ -9,6 +9,7 @@ import pytest
 
 from openguild_proto import Limits, LocalProtocolError, Phase, Response, ServerConnection, TextReceived, Wants
 from openguild_proto.events import PeerClosed, PeerGone, PeerViolated
+from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Headers
 from tests.support.wire import HANDSHAKE, HEAD, connection, drive, fixed_bytes, masked
 
@@ -30,12 +31,32 @@ def test_a_close_that_cannot_be_sent_is_refused_when_it_is_planned(code: int, re
     with pytest.raises(LocalProtocolError):
         conn.expire_at(60.0, code, reason)
     conn.expire_at(50.0, 4401, "token expired")
+    with pytest.raises(LocalProtocolError):
+        conn.expire_at(float("nan"), 4403, "at no time")
     conn.handle_deadline(50.0)
     assert b"token expired" in b"".join(conn.data_to_send())
     request = connection()
     with pytest.raises(LocalProtocolError):
         request.close(code, reason, 0.0)
     assert request.phase is Phase.NEW
+
+
+def test_a_code_that_cannot_be_sent_is_refused_when_the_upgrade_is_accepted() -> None:
+    conn = connection()
+    conn.receive_data(HANDSHAKE, 0.0)
+    with pytest.raises(LocalProtocolError):
+        conn.accept(0.0, codes={"ping_timeout": 1006})
+    assert (conn.phase, len(conn.outbox)) == (Phase.UPGRADING, 0)
+
+
+@pytest.mark.parametrize(("before", "since"), [(1_000, 100_000), (100_000, 1_000)])
+def test_the_limits_of_an_accepted_upgrade_count_from_then_on(before: int, since: int) -> None:
+    conn = connection(Limits(max_outbox_bytes=before))
+    conn.receive_data(HANDSHAKE, 0.0)
+    conn.accept(0.0, limits=Limits(max_outbox_bytes=since))
+    conn.data_to_send()
+    conn.send_bytes(b"x" * 50_000, 0.0)
+    assert conn.wants is (Wants.KEEP if since > before else Wants.ABORT)
 
 
 def failing(*_: object) -> int:
@@ -55,6 +76,46 @@ def test_no_request_id_no_request() -> None:
     with pytest.raises(KeyError):
         conn.receive_data(HEAD + b"Content-Length: 37\r\n\r\n" + SMUGGLED, 0.0)
     assert (conn.phase, conn.next_events(0.0)) == (Phase.ABORTED, [])
+
+
+class FailsOnce:
+    """A callback that works again afterwards, for a driver that goes on."""
+
+    def __init__(self) -> None:
+        self.has_failed = False
+
+    def __call__(self, count: int = 0) -> bytes:
+        if not self.has_failed:
+            self.has_failed = True
+            raise KeyError("the caller's own fault")
+        return bytes(count)
+
+
+def test_a_callback_that_raises_in_a_refusal_lets_nothing_be_read_behind_it() -> None:
+    conn = ServerConnection(now=0.0, random_bytes=FailsOnce())
+    with pytest.raises(KeyError):
+        conn.receive_data(b"GET / HTTP/1.1\r\nContent-Length : 5\r\n", 0.0)
+    assert conn.receive_data(b"Host: x\r\n\r\n", 0.0) == []
+    assert (conn.phase, conn.wants) == (Phase.ABORTED, Wants.ABORT)
+
+
+@pytest.mark.parametrize("begun", [b"GET /", HEAD + b"Content-Length: 2\r\n\r\n"])
+def test_a_callback_that_raises_at_a_deadline_leaves_no_connection_without_one(begun: bytes) -> None:
+    clock: Any = FailsOnce()
+    conn = ServerConnection(now=0.0, random_bytes=fixed_bytes, policy=HeaderPolicy(wall=clock))
+    conn.receive_data(begun, 0.0)
+    with pytest.raises(KeyError):
+        conn.handle_deadline(30.0)
+    assert (conn.phase, conn.wants) == (Phase.ABORTED, Wants.ABORT)
+
+
+def test_a_callback_that_raises_in_a_response_changes_nothing() -> None:
+    clock: Any = FailsOnce()
+    conn = ServerConnection(now=0.0, random_bytes=fixed_bytes, policy=HeaderPolicy(wall=clock))
+    conn.receive_data(HEAD + b"\r\n", 0.0)
+    with pytest.raises(KeyError):
+        conn.respond(Response.empty(), 0.0)
+    assert (conn.phase, len(conn.outbox)) == (Phase.RESPONDING, 0)
 
 
 @pytest.mark.parametrize("limit", [0, 100, 32_768])
@@ -90,6 +151,17 @@ def test_what_is_no_bytes_is_refused_and_nothing_breaks(value: Any) -> None:
     with pytest.raises(TypeError):
         conn.receive_data(value, 0.0)
     assert conn.receive_data(masked(0x81, b"still open"), 0.0) == [TextReceived("still open")]
+
+
+@pytest.mark.parametrize("now", [float("nan"), float("inf"), None])
+def test_no_message_is_lost_to_a_time_that_is_none(now: Any) -> None:
+    conn = opened()
+    with pytest.raises(LocalProtocolError):
+        conn.receive_data(masked(0x81, b"kept"), now)
+    with pytest.raises(LocalProtocolError):
+        conn.handle_deadline(now)
+    assert conn.next_events(1.0) == [TextReceived("kept")]
+    assert conn.next_deadline() == 26.0
 
 
 @pytest.mark.parametrize("nbytes", [-1, 4])

@@ -183,6 +183,15 @@ def test_an_answer_that_comes_too_late_is_dropped() -> None:
     assert conn.data_to_send() == []
 
 
+def test_no_bytes_are_no_bytes_too_many() -> None:
+    """One piece may hold more than is kept of several."""
+    conn = connection(Limits(max_pipelined_bytes=10))
+    conn.receive_data(request(1) + request(2), 0.0)
+    assert conn.receive_data(b"", 0.0) == []
+    conn.respond(Response.empty(), 0.0)
+    assert paths(conn.next_events(0.0)) == ["/2"]
+
+
 # --- the end ---------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,16 @@ def test_keep_alive_ends_after_the_idle_time() -> None:
     assert expire(conn) == ([DeadlineExpired("idle")], b"")
 
 
+@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"], [b"\r"]])
+def test_an_empty_line_begins_no_request_in_whatever_pieces_it_comes(pieces: list[bytes]) -> None:
+    """RFC 9112 2.2: old clients send one behind a body."""
+    conn = connection()
+    drive(conn, [HEAD + b"\r\n"])
+    for piece in pieces:
+        list(conn.receive_data(piece, 1.0))
+    assert expire(conn) == ([DeadlineExpired("idle")], b"")
+
+
 def test_two_unanswered_pings_end_the_socket() -> None:
     conn = opened()
     for _ in range(2):
@@ -108,6 +118,20 @@ def test_each_frame_has_its_own_time() -> None:
     assert conn.next_deadline() == 54.0
     assert drive(conn, [masked(0x80, b"y")[3:]], now=53.0)[0] == [TextReceived("x" * 10 + "y")]
     assert conn.next_deadline() == 78.0, "nothing has begun"
+
+
+def test_a_whole_frame_meets_no_deadline_while_messages_wait_to_be_taken() -> None:
+    """A ping behind the first message and one behind the second: `next_events` gives the rest, however late it is called."""
+    conn = opened()
+    ping = masked(0x89, b"")
+    pieces = [masked(0x81, text) + ping for text in (b"a", b"b", b"c")]
+    list(conn.receive_data(pieces[0][:3], 0.0))
+    given = conn.receive_data(pieces[0][3:] + pieces[1] + pieces[2], 29.0)
+    given += conn.handle_deadline(30.0)
+    given += conn.handle_deadline(100.0)
+    assert given == [TextReceived("a"), TextReceived("b"), TextReceived("c")]
+    assert conn.next_events(100.0) == []
+    assert conn.next_deadline() == 125.0
 
 
 def test_the_pong_rule_ends_a_frame_that_has_more_time() -> None:

@@ -116,3 +116,24 @@ def test_a_pause_among_those_that_are_due_together() -> None:
     wheel.now = 102.0
     wheel.turn_until(151.0)
     assert (len(alarms[-2].rung), alarms[-1].rung) == (1, [])
+
+
+def test_those_behind_one_that_failed_are_due_at_the_next_call() -> None:
+    wheel = Wheel()
+    alarms = armed(wheel, *[101.0] * 5)
+    for alarm in wheel.due(102.0):
+        alarm.ring(102.0)
+        break  # as where acting on it raises
+    wheel.disarm(alarms[1])
+    wheel.turn_to(102.0)
+    assert [len(alarm.rung) for alarm in alarms] == [1, 0, 1, 1, 1]
+
+
+def test_a_call_within_a_call_goes_on_behind_it() -> None:
+    wheel = Wheel()
+    alarms = armed(wheel, *[101.0] * 3, *[101.5] * 2)
+    due = wheel.due(102.0)
+    next(due).ring(102.0)
+    wheel.turn_to(102.0)
+    assert list(due) == []
+    assert [len(alarm.rung) for alarm in alarms] == [1] * 5

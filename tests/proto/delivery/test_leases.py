@@ -6,10 +6,12 @@ import pytest
 
 from openguild_proto.delivery.actions import Query
 from openguild_proto.delivery.deliveries import Deliveries
-from openguild_proto.effects.deliveries import FindEnded
-from openguild_proto.limits import PEER_LEASE_SECS
+from openguild_proto.effects.deliveries import FindBehind, FindEnded, TakeLeases
+from openguild_proto.limits import PEER_LEASE_SECS, TAIL_CHECK_SECS
 from tests.support.driven_deliveries import SIGNER, ModelPeer
 from tests.support.mirrored_guild import World
+
+OURS = ValueError("a defect")
 
 
 @pytest.mark.parametrize("peers", [1, 7, 90])
@@ -84,3 +86,41 @@ def test_peers_hear_at_once_of_a_guild_that_a_process_deletes(holds: bool) -> No
     world.driven.run(0.5)
     assert world.guild not in world.peer.logs
     assert world.owner.tables.perform(FindEnded(world.peer.server)) == ()
+
+
+def test_a_defect_in_the_taking_of_leases_ends_no_later_one() -> None:
+    world = World()
+    world.driven.run(10)
+    defects: list[Exception] = []
+    world.driven.defects = defects
+    world.driven.fails = lambda effect: OURS if isinstance(effect, TakeLeases) else None
+    world.driven.run(2 * PEER_LEASE_SECS)
+    assert len(defects) > 1
+    assert list(world.process.peers) == [], "another process may deliver now"
+    world.driven.fails = lambda effect: None
+    late = world.peers["late.test"] = ModelPeer("late.test")
+    world.owner.join(world.guild, late)
+    world.driven.grew()
+    world.driven.run(PEER_LEASE_SECS)
+    assert len(world.process.peers) == 2
+    world.post()
+    world.assert_level()
+
+
+def test_a_defect_in_a_look_while_hints_get_lost_ends_no_later_one() -> None:
+    world = World()
+    other = world.driven.add("two")
+    world.driven.run(10)
+    world.driven.is_bus_up = False
+    defects: list[Exception] = []
+    world.driven.defects = defects
+    world.driven.fails = lambda effect: OURS if isinstance(effect, FindBehind) else None
+    world.driven.run(2 * TAIL_CHECK_SECS)
+    assert defects
+    world.driven.fails = lambda effect: None
+    world.driven.run(60)
+    world.owner.post(world.channel)
+    process = next(each for each in (world.process, other) if not each.peers)
+    world.driven.at(process).grew(world.channel)
+    world.driven.run(2 * TAIL_CHECK_SECS)
+    world.assert_level()

@@ -257,6 +257,25 @@ def test_whatever_is_true_parks_a_reader(hub: Hub, value: Any) -> None:
     assert reader.parked is False
 
 
+@pytest.mark.parametrize("by", ["parked", "held"])
+def test_the_flush_leaves_out_a_reader_that_was_parked_while_it_replayed(hub: Hub, by: str) -> None:
+    """Its socket has the rest of a frame to send first; a flush that sends from the ring would write into the middle."""
+    reader = hub.subscribe(STREAM, 5)
+    if by == "parked":
+        reader.parked = True
+    else:
+        reader.hold(1)
+    hub.replayed(reader, 10)
+    hub.publish(STREAM, b"x", 11)
+    assert reader.state is SubscriberState.LIVE
+    assert (reader.parked, hub.flush_plan(STREAM, 5)) == (True, [])
+    if by == "parked":
+        reader.parked = False
+    else:
+        reader.hold(-1)
+    assert hub.flush_plan(STREAM, 5) == [reader]
+
+
 def test_a_resume_within_the_ring_is_live_at_once(hub: Hub) -> None:
     for sequence in range(11, 14):
         hub.publish(STREAM, frame(sequence), sequence)

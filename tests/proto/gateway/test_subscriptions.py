@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway.encoding import Encoding
+from openguild_proto.gateway.feeds import Feed
 from openguild_proto.gateway.following import FOLLOWING, STEPS, Following, Step
 from openguild_proto.gateway.frames import Ev, Lagging, Live
 from openguild_proto.limits import PAGE_RETRY_SECS
@@ -291,3 +292,31 @@ def test_three_readers_of_four_logs_get_everything_in_order(
                 assert expected[socket.handle, log] == len(replica.logs.get(log, []))
                 assert socket.server.subscriptions.state(feed) is Following.LIVE
                 assert (socket.handle, log) not in lagging
+
+
+def test_an_unsub_of_many_logs_looks_at_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their order: with the thousand of a socket it would hold up the others for longer than a turn."""
+    compared = 0
+
+    def counted(feed: Feed, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return feed is other
+
+    replica = Replica()
+    logs = [log_name(number) for number in range(200)]
+    for log in logs:
+        replica.publish(log, 20)
+    socket, other = opened(replica, room=0), following(replica, *logs[:2])
+    socket.tell({"type": "sub", "ref": 1, "logs": [{"log": log, "after": 0} for log in logs]})
+    assert len(socket.server.subscriptions) == 200
+    monkeypatch.setattr(Feed, "__eq__", counted)
+    socket.tell({"type": "unsub", "logs": [*logs[:0:-1], logs[5]]})
+    assert compared < 5 * len(logs)
+    monkeypatch.undo()
+    assert [feed.log for feed in socket.server.subscriptions.feeds()] == logs[:1]
+    socket.make_room(1 << 20)
+    assert sequences(socket, logs[0]) == list(range(1, 21))
+    for client in (socket, other):
+        client.leave()
+    assert set(replica.holds.values()) == {0}

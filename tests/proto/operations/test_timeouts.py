@@ -45,14 +45,42 @@ def news(club: Club) -> list[dict[str, Any]]:
 def test_a_member_only_reads_until_it_is_over(club: Club) -> None:
     shown = decoded(time_out(club, 60))
     assert to_millis(shown["timed_out_until"]) == club.world.wall_ms + 60_000
-    assert post(club, club.bob) == (403, "forbidden")
-    assert club.world.ask("POST", f"/channels/{club.channel}/typing", token=club.bob).status == 403
+    assert post(club, club.bob) == (403, "timed_out")
+    assert told(club.world.ask("POST", f"/channels/{club.channel}/typing", token=club.bob)) == (403, "timed_out")
     assert club.world.ask("GET", f"/channels/{club.channel}/messages", token=club.bob).status == 200
     assert post(club, club.alice)[0] == 200
     club.world.wall_ms += 60_001
     assert post(club, club.bob)[0] == 200
     (line,) = [line for line in club.make("GET", f"/guilds/{club.guild}/members") if line["user_id"] == club.bob_id]
     assert "timed_out_until" not in line
+
+
+def test_the_refusal_says_until_when(club: Club) -> None:
+    until = decoded(time_out(club, 60))["timed_out_until"]
+    club.world.wall_ms += 12_500
+    told_message = club.world.ask("POST", f"/channels/{club.channel}/messages", {"content": "x"}, club.bob)
+    assert decoded(told_message)["message"] == f"you are timed out until {until}"
+    assert decoded(told_message)["retry_after_ms"] == 47_500
+    assert dict(told_message.headers)["retry-after"] == "48"
+
+
+@pytest.mark.parametrize("secs", [60, None])
+def test_a_change_of_a_message_is_refused_alike(club: Club, secs: int | None) -> None:
+    """Its rights are decided where it is stored. None: not timed out, but a viewer."""
+    sent = club.make("POST", f"/channels/{club.channel}/messages", {"content": "x"}, who=club.bob)
+    target = f"/channels/{club.channel}/events/{sent['event_id']}"
+    if secs is None:
+        club.make("PUT", f"/guilds/{club.guild}/members/{club.bob_id}", {"role": "viewer"})
+    else:
+        time_out(club, secs)
+    refused = told(club.world.ask("PATCH", target, {"content": "y"}, club.bob))
+    assert refused == (403, "forbidden" if secs is None else "timed_out")
+
+
+def test_an_owner_whose_timeout_does_not_count_is_refused_for_the_other_reason(club: Club) -> None:
+    time_out(club, 60)
+    club.make("PUT", f"/guilds/{club.guild}/members/{club.bob_id}", {"role": "owner"})
+    assert told(club.world.ask("PUT", f"/guilds/{club.guild}/bans/{club.bob_id}", {}, club.bob)) == (403, "forbidden")
 
 
 def test_the_guilds_log_tells_of_it_and_of_its_end(club: Club) -> None:
@@ -81,7 +109,7 @@ def test_roles_of_channels_count_less_too_and_all_come_back(club: Club) -> None:
         ("POST", f"/guilds/{club.guild}/channels", {"name": "more"}),
         ("POST", f"/guilds/{club.guild}/invites", {}),
     ):
-        assert club.world.ask(method, target, body, club.bob).status == 403, target
+        assert told(club.world.ask(method, target, body, club.bob)) == (403, "timed_out"), target
     assert club.world.ask("GET", f"/invites/{code}", token=club.alice).status == 200, "it still leads here"
     club.world.ask("DELETE", path(club), token=club.alice)
     assert club.world.ask("PATCH", f"/channels/{own}", {"name": "mine"}, club.bob).status == 200
@@ -92,7 +120,7 @@ def test_who_leaves_and_joins_again_is_still_timed_out(club: Club) -> None:
     time_out(club)
     club.make("DELETE", f"/guilds/{club.guild}/members/@me", who=club.bob)
     club.make("POST", f"/invites/{code}/accept", who=club.bob)
-    assert post(club, club.bob) == (403, "forbidden")
+    assert post(club, club.bob) == (403, "timed_out")
 
 
 def test_a_second_one_takes_the_place_of_the_first(club: Club) -> None:
@@ -109,7 +137,7 @@ def test_who_may_time_out_whom(club: Club) -> None:
     assert told(club.world.ask("PUT", path(club, alice), {"secs": 9}, club.bob)) == (403, "forbidden")
     assert told(club.world.ask("PUT", path(club), {"secs": 9}, club.bob)) == (403, "forbidden"), "oneself"
     assert time_out(club).status == 200
-    assert told(club.world.ask("DELETE", path(club), token=club.bob)) == (403, "forbidden")
+    assert told(club.world.ask("DELETE", path(club), token=club.bob)) == (403, "timed_out")
     carol = club.world.user("carol")
     assert told(time_out(club, who=carol)) == (404, "not_found")
     assert told(club.world.ask("PUT", path(club, "f" * 8 + club.bob_id[8:]), {"secs": 9}, club.alice)) == (
@@ -148,7 +176,7 @@ def test_members_of_another_server_are_timed_out_there_too(shared: Shared) -> No
         if line["user_id"] == bob
     ]
     assert line["timed_out_until"]
-    assert error(post_there()) == (403, "forbidden")
+    assert error(post_there()) == (403, "timed_out"), "the mirror has heard of it"
     shared.north.ask_for(shared.alice, "DELETE", f"/guilds/{shared.guild}/members/{bob}/timeout")
     shared.level()
     assert post_there().status == 200
@@ -190,7 +218,7 @@ def test_a_mirror_that_begins_with_a_join_knows_that_they_are_timed_out(shared: 
         if line["user_id"] == bob
     ]
     assert joined["timed_out_until"] == line["timed_out_until"]
-    assert error(shared.south.ask("POST", f"/channels/{shared.channel}/typing", token=shared.bob)) == (403, "forbidden")
+    assert error(shared.south.ask("POST", f"/channels/{shared.channel}/typing", token=shared.bob)) == (403, "timed_out")
 
 
 def test_a_mirror_hears_that_who_joins_again_is_timed_out(shared: Shared) -> None:

@@ -337,7 +337,7 @@ def test_a_log_that_went_back_is_believed_at_the_second_reading(held: Held, stal
         return
     assert socket.closed is not None
     assert (socket.closed.code, socket.closed.reason) == (CloseCode.SERVICE_RESTART, reasons.LOG_WENT_BACK)
-    assert held.driven.lines == ["the log of a channel went back: its streams begin anew"]
+    assert held.driven.lines == ["the log of a channel went back: its streams start again"]
 
 
 def test_after_a_log_went_back_its_channel_goes_on_from_there(held: Held) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from openguild_proto.effects import StorageUnavailable
 from openguild_proto.effects.channels import DeleteChannel, ReadEvents
 from openguild_proto.effects.guilds import AcceptInvite, InsertInvite
 from openguild_proto.effects.replica import ReadVisible
 from openguild_proto.limits import GAP_GRACE_SECS
 from openguild_proto.records import Author
+from openguild_proto.replica.notifications import RETRY_SECS
 from tests.support.deeds import NOW
 from tests.support.driven_replica import Driven, Socket
 
@@ -169,3 +171,20 @@ def test_reading_the_first_messages_ends_when_nobody_waits_for_them(chat: Chat) 
     assert chat.socket.sequences == []
     driven.leave(early)
     assert driven.leftovers() == {}
+
+
+@pytest.mark.parametrize("failure", [StorageUnavailable(), ValueError("ours")], ids=["outage", "defect"])
+def test_first_messages_that_cannot_be_read_are_told_when_they_can(chat: Chat, failure: Exception) -> None:
+    chat.join_guild()
+    chat.deliver_all()
+    channel = chat.driven.elsewhere.channel(chat.owner, chat.guild)
+    reader = chat.driven.open(chat.owner, channel)
+    chat.driven.commit(channel)
+    chat.driven.failing[ReadEvents] = failure
+    chat.deliver_all()
+    del chat.driven.failing[ReadEvents]
+    chat.driven.sleep(2 * RETRY_SECS)
+    chat.driven.commit(channel)
+    assert reader.sequences == [1, 2]
+    assert (created(chat.socket), chat.socket.sequences) == ([channel], [1, 2])
+    assert bool(chat.driven.defects) is isinstance(failure, ValueError)

@@ -348,12 +348,13 @@ def test_everything_is_checked_one_after_the_other(chat: Chat) -> None:
 
 
 def test_a_defect_in_one_check_does_not_spare_the_others(chat: Chat) -> None:
+    """PROTOCOL 8.8.4: nor the one that it was in, whose access cannot be checked."""
     sockets = [chat.driven.open(chat.user, chat.channel, session_id="lost") for _ in range(3)]
     held = chat.driven.hold(FindSession)
     chat.driven.run(chat.driven.replica.controls.begin_anew())
     held.fail(ValueError("ours"))
     chat.driven.let_pass(FindSession)
-    assert [socket.closed is not None for socket in sockets] == [False, True, True]
+    assert [closed(socket)[0] for socket in sockets] == [1012, 4401, 4401]
     assert len(chat.driven.defects) == 1
 
 
@@ -364,7 +365,7 @@ def test_a_defect_in_a_refresh_does_not_spare_the_user_s_streams(chat: Chat) -> 
     chat.elsewhere.perform(GrantChannelRole(channel_id=chat.channel, user_id=chat.user, role="member", now_ms=NOW))
     chat.catch_up()
     assert closed(reader)[0] == CloseCode.CHANNEL_DELETED
-    assert notified.closed is None
+    assert closed(notified) == (CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)
     assert len(chat.driven.defects) == 1
 
 

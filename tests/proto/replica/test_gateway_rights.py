@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from openguild_proto.effects import StorageUnavailable
+from openguild_proto.effects.accounts import FindSession
 from openguild_proto.effects.guilds import RemoveMember, SetMemberRole
 from openguild_proto.effects.logs import FindLogs
 from openguild_proto.effects.replica import ReadControls
 from openguild_proto.effects.roles import GrantGuildRole
+from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.hints import TypingHint
 from openguild_proto.limits import TAIL_CHECK_SECS
 from openguild_proto.records import Author
@@ -29,6 +34,35 @@ def test_nothing_that_came_behind_a_removal_is_written(scene: Scene) -> None:
     client.attend()
     assert client.events(f"channel:{scene.channel}") == []
     assert {frame["code"] for frame in client.of("gone")} == {"access_lost"}
+
+
+@pytest.mark.parametrize("failure", [StorageUnavailable(), ValueError("ours")], ids=["outage", "defect"])
+def test_nothing_is_written_to_one_whose_rights_cannot_be_read(scene: Scene, failure: Exception) -> None:
+    """PROTOCOL 8.8.4: whatever it is that fails."""
+    client = scene.client()
+    client.follow(*scene.logs)
+    scene.driven.failing[FindLogs] = failure
+    scene.driven.change(RemoveMember(author=Author(scene.alice), guild_id=scene.guild, user_id=scene.bob, now_ms=NOW))
+    scene.driven.commit(scene.channel)
+    client.attend()
+    assert client.events(f"channel:{scene.channel}") == []
+    assert {(frame["log"], frame["code"]) for frame in client.of("gone")} == {
+        (log, "unavailable") for log in scene.logs
+    }
+    assert len(scene.driven.defects) == isinstance(failure, ValueError)
+
+
+def test_a_defect_in_the_check_of_one_socket_spares_no_other(scene: Scene) -> None:
+    """Records may be lost: everyone is checked again."""
+    clients = [scene.client(user, session="lost") for user in (scene.alice, scene.bob)]
+    held = scene.driven.hold(FindSession)
+    scene.driven.run(scene.driven.replica.controls.begin_anew())
+    held.fail(ValueError("ours"))
+    scene.driven.let_pass(FindSession)
+    for client in clients:
+        client.attend()
+    assert [client.closed for client in clients] == [GatewayClose.TRY_LATER, GatewayClose.SESSION_ENDED]
+    assert len(scene.driven.defects) == 1
 
 
 def test_nothing_typed_behind_a_removal_is_shown(scene: Scene) -> None:

@@ -15,7 +15,7 @@ from openguild_proto.fanout.hub import Hub
 from openguild_proto.gateway.feeds import Feeds
 from openguild_proto.operations.context import rates
 from openguild_proto.replica.replica import Replica
-from openguild_runtime.admin.reload import KEYS, SETTABLE, LiveConfig, value_of, with_value
+from openguild_runtime.admin.reload import KEYS, SETTABLE, LiveConfig, settings_digest, value_of, with_value
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.embedded.private import complete_config
@@ -106,6 +106,15 @@ async def test_what_is_not_marked_waits_for_the_next_start(live: Live, key: str)
     waiting = [record["keys"] for record in logged if "wait for the next start" in record["event"]]
     differs = value_of(before, key) != OTHERS[key]
     assert waiting == ([[key]] if differs else [])
+
+
+async def test_the_digest_tells_whether_settings_are_the_same(live: Live) -> None:
+    before = live.live.config
+    live.live.apply(with_value(before, "federation.denied_servers", ["hostile.example"]))
+    after = live.live.config
+    assert settings_digest(after) != settings_digest(before)
+    elsewhere = ServerConfig.model_validate({"session": {"signing_key": SEED}, "port": 1})
+    assert settings_digest(elsewhere) == settings_digest(before), "neither secrets nor what may differ are in it"
 
 
 async def test_keys_are_replaced_only_when_they_change(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

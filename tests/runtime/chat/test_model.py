@@ -114,10 +114,10 @@ async def test_a_message_that_was_taken_back_before_it_came_is_listed_and_counte
     client.go["c"].set()
     await model.open("c")
     model.hear(posted(client, "c", 2, **gone))
-    assert message_lines(model)[0].plain.split() == ["2", "somebody", "taken", "back"]
+    assert message_lines(model)[0].plain.split() == ["2", "somebody", "deleted"]
     model.hear(posted(client, "c", 3))
     assert texts(model) == [None, "text 3"]
-    assert message_lines(model)[0].plain.split() == ["2", "alice", "taken", "back"]
+    assert message_lines(model)[0].plain.split() == ["2", "alice", "deleted"]
 
 
 def names_of(model: ChatModel, *names: str) -> None:

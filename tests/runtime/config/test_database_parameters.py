@@ -41,11 +41,11 @@ def test_parameters_without_effect_are_left_out(given: str, taken: str, tmp_path
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("channel_binding=require", "its channel_binding cannot be kept to by this server; drop it, and let sslmode="),
-        ("gssencmode=require", "its gssencmode cannot be kept to by this server; drop it, and write sslmode=require"),
-        ("require_auth=scram-sha-256", "its require_auth cannot be kept to by this server"),
-        ("hostaddr=10.0.0.1", "its hostaddr cannot be kept to by this server; write the address in the place of the"),
-        ("ssl=true", "its ssl cannot be kept to by this server; write sslmode=require"),
+        ("channel_binding=require", "its channel_binding is not supported by this server; drop it, and let sslmode="),
+        ("gssencmode=require", "its gssencmode is not supported by this server; drop it, and write sslmode=require"),
+        ("require_auth=scram-sha-256", "its require_auth is not supported by this server"),
+        ("hostaddr=10.0.0.1", "its hostaddr is not supported by this server; write the address in the place of the"),
+        ("ssl=true", "its ssl is not supported by this server; write sslmode=require"),
         ("conect_timeout=3", "has a parameter behind its ? that is not known; did you mean connect_timeout?"),
         ("SSLMode=require", "did you mean sslmode?"),
         ("sslrootcrt=/hunter2", "did you mean sslrootcert?"),

@@ -37,7 +37,18 @@ from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.postgres import PostgresStorage
 from openguild_runtime.system.operations import drive
 from tests.runtime.storage.test_mirrors import level, mirrored, register
-from tests.support.deeds import DAY, NOW, add_channel, add_guild, add_user, append, login, new_id, token
+from tests.support.deeds import (
+    DAY,
+    NOW,
+    add_channel,
+    add_guild,
+    add_user,
+    append,
+    login,
+    new_id,
+    perform_unless_locked,
+    token,
+)
 from tests.support.owner_server import HERE, OWNER, Owner
 from tests.support.passwords import PASSWORD_HASH
 from tests.support.storage_handler import HeardFromStorage
@@ -146,15 +157,21 @@ async def store(database_url: str) -> AsyncIterator[Storage]:
         await store.aclose()
 
 
+@pytest.fixture
+async def looker(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
 async def test_nothing_is_left_of_an_account_whatever_runs_beside_its_deletion(
-    store: Storage, database_url: str
+    store: Storage, looker: asyncpg.Connection
 ) -> None:
     alice = await add_user(store)
     guild, other = await add_guild(store, alice), await add_guild(store, alice)
     channel = await add_channel(store, guild, alice)
     way_in = invite(other, alice)
     await store.perform(way_in)
-    looker = await asyncpg.connect(database_url)
     columns = [row for row in await looker.fetch(NAMING, OF_USERS) if row["table_name"] not in KEPT]
     assert {row["table_name"] for row in columns} >= {"users", "sessions", "invites", "channel_read_state", "logs"}
     order = random.Random(7)
@@ -169,7 +186,7 @@ async def test_nothing_is_left_of_an_account_whatever_runs_beside_its_deletion(
 
         async def act(make: Callable[[], StorageEffect[object]]) -> None:
             try:
-                await store.perform(make())
+                await perform_unless_locked(store, make())
             except Refusal:
                 return
 
@@ -191,7 +208,6 @@ async def test_nothing_is_left_of_an_account_whatever_runs_beside_its_deletion(
         for row in columns:
             named = f"SELECT count(*) FROM {row['table_name']} WHERE {row['column_name']}::text = $1"
             assert await looker.fetchval(named, bob) == 0, (turn, row)
-    await looker.close()
 
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -199,7 +215,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["plain posts", "others"])
 async def test_a_delivery_of_what_the_user_wrote_does_not_fail(
-    store: Storage, database_url: str, answers: bool
+    store: Storage, database_url: str, looker: asyncpg.Connection, answers: bool
 ) -> None:
     owner = Owner()
     bob, carol = await mirrored(store, owner), await register(store, "carol")
@@ -209,7 +225,6 @@ async def test_a_delivery_of_what_the_user_wrote_does_not_fail(
     await level(store, owner, owner.channel_id)
     more = {"reply_to": first.event_id} if answers else {}
     owner.append("message", {"content": "by bob", **more}, sender=bob, home=HERE)
-    looker = await asyncpg.connect(database_url)
     other = await asyncpg.connect(database_url)
 
     async def end() -> None:
@@ -232,7 +247,6 @@ async def test_a_delivery_of_what_the_user_wrote_does_not_fail(
     assert place.sequence == owner.do(FindPlace(log_id=owner.channel_id)).sequence
     assert await store.perform(FindUser(user_id=bob)) is None
     assert await looker.fetchval("SELECT count(*) FROM channel_read_state WHERE user_id = $1", bob) == 0
-    await looker.close()
     await other.close()
 
 

@@ -28,15 +28,15 @@ def lines(server: ServerProcess, *arguments: str) -> list[str]:
     return done.stdout.splitlines()[1:]
 
 
-async def test_what_was_dropped_is_named_and_made_anew(database_url: str, tmp_path: Path) -> None:
+async def test_what_was_dropped_is_named_and_rebuilt(database_url: str, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, DATABASE_URL=database_url)
     assert lines(server) == []
     await execute(database_url, "DROP INDEX log_events_nonce; ALTER FUNCTION mark_read_v1 RENAME TO mark_read_gone")
     told = [
-        "Missing: index log_events_nonce, function mark_read_v1; `openguild-server migrate --missing` makes that anew"
+        "Missing: index log_events_nonce, function mark_read_v1; `openguild-server migrate --missing` rebuilds that"
     ]
     assert lines(server) == lines(server) == told
-    assert lines(server, "--missing") == ["Made anew: index log_events_nonce, function mark_read_v1"]
+    assert lines(server, "--missing") == ["Rebuilt: index log_events_nonce, function mark_read_v1"]
     assert lines(server) == lines(server, "--missing") == []
 
 
@@ -62,8 +62,8 @@ async def test_an_index_that_was_not_built_is_invalid(database_url: str, tmp_pat
             await execute(database_url, f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON control_log (kind)")
     missing, invalid = "index refresh_tokens_family", "index other_ccnew, index refresh_tokens_family"
     how = "`openguild-server migrate --missing`"
-    assert lines(server) == [f"Missing: {missing}; {how} makes that anew", f"Invalid: {invalid}; {how} drops it"]
-    assert lines(server, "--missing") == [f"Made anew: {missing}", f"Dropped: {invalid}"]
+    assert lines(server) == [f"Missing: {missing}; {how} rebuilds that", f"Invalid: {invalid}; {how} drops it"]
+    assert lines(server, "--missing") == [f"Rebuilt: {missing}", f"Dropped: {invalid}"]
     assert lines(server) == []
 
 

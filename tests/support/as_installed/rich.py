@@ -1,6 +1,6 @@
-"""Stands before the real one for servers in tests: structlog imports it where it is found, a third of a server's start.
+"""Shadows the real package for servers in tests: structlog imports it if installed, which takes a third of a server's start.
 
-It comes with the developers' tools; where only the server is installed there is none.
+Only the developers' tools depend on it; an installed server has none.
 """
 
 raise ImportError("not installed with the server")

@@ -1,4 +1,4 @@
-"""Functions that tell what users are in channels, and what a change rests on: as plain statements they are planned each time."""
+"""Functions that read roles in channels, and messages to be changed. Plain statements would be planned for each call."""
 
 from openguild_runtime.storage.migrations.first.appends import by_log, filled
 from openguild_runtime.storage.migrations.first.timeouts import channel_role_now, guild_role_now
@@ -47,7 +47,7 @@ LEFT JOIN LATERAL (
 ) AS own ON true;
 """
 
-# The messages that have the event ids `targets`, and whether the senders have reacted to them with `emojis`.
+# The messages with the event IDs `targets`, and whether the senders have reacted to them with `emojis`.
 SEEN = filled(
     """
 CREATE FUNCTION seen_messages_v1(log_ids uuid[], sender_ids text[], targets text[], emojis text[]) RETURNS TABLE (

@@ -1,8 +1,8 @@
-"""The function that stores a batch of posts, and what it has in common with those for changes of messages (changes.py).
+"""The function that stores a batch of posts, and the parts that it shares with the functions of changes.py.
 
-Each is one round trip of several statements. Each statement sees what was committed before it, because a volatile function
-takes a snapshot for each, so it sees everything that was committed before the locks were got. Users are locked before logs,
-both in the order of their ids, as everywhere. A row is looked up by LATERAL and LIMIT, which leaves PostgreSQL one way.
+A function runs several statements in one round trip. A volatile function takes a new snapshot for each statement, so that
+statements see everything committed before the locks were acquired. Users are locked before logs, both in the order of their
+IDs, as everywhere. Rows are looked up with LATERAL and LIMIT, which leaves PostgreSQL no choice of plans.
 """
 
 from openguild_runtime.storage.migrations.first.timeouts import channel_role_now, guild_role_now
@@ -12,7 +12,7 @@ PERFORM FROM users WHERE user_id = ANY (authors) ORDER BY user_id FOR KEY SHARE;
 PERFORM FROM logs WHERE log_id = ANY (log_ids) ORDER BY log_id FOR NO KEY UPDATE;
 """.strip()
 
-# What the decision about each given row rests on: its channel, the author's roles and session, and a stored repeat.
+# The input of the decision about each given row: its channel, the author's roles and session, and a stored repeat.
 _IN_GUILD = guild_role_now("role", guild="c.guild_id", user="given.author")
 _IN_CHANNEL = channel_role_now("role", guild="c.guild_id", user="given.author")
 JUDGED = (
@@ -41,7 +41,7 @@ LEFT JOIN LATERAL (
     .replace("{CHANNEL_ROLE}", _IN_CHANNEL)
 )
 
-# Whether the author of the row may do what takes one of the roles `permitted`.
+# Whether the author of the row has one of the roles `permitted` and a valid session.
 ADMITTED = """
 given.author IS NULL OR (c.origin IS NULL AND (given.session IS NULL OR f.family_id IS NOT NULL) AND (
             coalesce(g.role = ANY (permitted), false) OR coalesce(m.role = ANY (permitted), false) OR EXISTS (
@@ -53,13 +53,13 @@ given.author IS NULL OR (c.origin IS NULL AND (given.session IS NULL OR f.family
 
 
 def by_log(query: str) -> str:
-    """Return statements that run `query` for events of one log, of which PostgreSQL opens one partition, or of several."""
+    """Return statements that run `query`, with a variant for events of a single log, for which PostgreSQL opens one partition."""
     one, several = query.strip().replace("{log}", "log_ids[1]"), query.strip().replace("{log}", "given.log_id")
     return f"IF log_ids[1] = ALL (log_ids) THEN\n{one}\nELSE\n{several}\nEND IF;"
 
 
 def filled(function: str, **parts: str) -> str:
-    """Return the function with each `{NAME}` replaced by the part of that name."""
+    """Return the SQL with each `{NAME}` replaced by the part of that name."""
     for name, part in parts.items():
         function = function.replace(f"{{{name}}}", part)
     return function
@@ -114,8 +114,8 @@ SELECT place, NULL, false, NULL, NULL, NULL, NULL, true, living, guild_role, cha
     ARRAY(SELECT r.role FROM user_roles AS r WHERE r.user_id = judged.author) FROM judged WHERE NOT admitted;
 """
 
-# No two rows of a call share a nonce or an event id. `permitted`: the roles that may post. `overseers`: the server roles that
-# need no membership. An event without an author is not decided about. A refused row tells what it was refused on.
+# No two rows of a call share a nonce or an event ID. `permitted` are the roles that may post, `overseers` the server roles that
+# need no membership. Events without an author are always permitted. A refused row has the values it was refused for.
 APPEND = filled(
     """
 CREATE FUNCTION append_posts_v1(

@@ -1,7 +1,7 @@
 """The functions that store a batch with changes of messages.
 
-`append_changes_v1` stores what was decided on messages as they were seen, if they still are so. Else `judge_changes_v1` reads
-under the locks, and `write_changes_v1` stores what was decided on that, in the same transaction.
+`append_changes_v1` stores a batch decided on messages read without locks, if they are unchanged. Otherwise `judge_changes_v1`
+reads under locks, and `write_changes_v1` stores the batch decided on that, in the same transaction.
 """
 
 from openguild_runtime.storage.migrations.first.appends import ADMITTED, JUDGED, LOCKS, by_log, filled
@@ -44,9 +44,9 @@ LEFT JOIN LATERAL (
 ) AS own ON true;
 """
 
-# What the decisions about a batch rest on, one row for each of its events whose channel is there. `targets`: event ids of
-# the messages that they change. `emojis`: where the event is a reaction. `redacts`: where the target's texts are to go.
-# `pins_asked`: where the channel's pins matter; `> '-infinity'`, or the index of pins is not chosen while there are none.
+# The input of the decisions about a batch, one row for each event whose channel exists. `targets` are the event IDs of the
+# changed messages, `emojis` those of reactions, `redacts` tells that the target's texts are removed, `pins_asked` that the
+# channel's pins are needed. Without `> '-infinity'`, PostgreSQL does not use the index of pins while there are none.
 JUDGE = filled(
     """
 CREATE FUNCTION judge_changes_v1(
@@ -71,7 +71,7 @@ $function$
     LOCKS=LOCKS,
 )
 
-# Writes a batch, given `fresh`: its events with the changes of their targets.
+# Writes a batch, given `fresh`, its events with the changes of their targets.
 _WRITTEN = """
 raised AS (
     UPDATE logs AS l SET head_sequence = last.sequence, message_count = last.message_number
@@ -119,8 +119,7 @@ IF true = ANY (adds) THEN
 END IF;
 """.strip()
 
-# The events. Those that are the last one to change their target have its state then; those that are the last one about a
-# reaction of the sender say whether it is there then.
+# The events. The last one to change a target has its new state, the last one about a reaction of the sender whether it exists.
 _EVENTS = """
     log_ids uuid[], sequences bigint[], event_ids text[], event_types text[], sender_ids text[], wires bytea[],
     nonces text[], fingerprints bytea[], message_numbers bigint[], targets bigint[], moments timestamptz[], authors uuid[],
@@ -168,8 +167,8 @@ RETURN QUERY WITH given AS (
 ), {WRITTEN}
 """
 
-# Stores all, or returns no row. Sequences and message numbers are counted from the start of the batch. `revisions`: of the
-# targets, as the decisions rest on them.
+# Stores all, or returns no row. Sequences and message numbers are relative to the start of the batch. `revisions` are those of
+# the targets at the time of the decision.
 CHANGE = filled(
     """
 CREATE FUNCTION append_changes_v1(
@@ -191,8 +190,8 @@ $function$
     **_PARTS,
 )
 
-# Under the locks of `judge_changes_v1`, in its transaction. The second table: events whose text is gone. The third: messages
-# whose reactions from before the batch are gone, with an emoji or with any.
+# Runs under the locks of `judge_changes_v1`, in its transaction. The second table has events whose text is removed, the third
+# messages whose earlier reactions are removed, with one emoji or with all.
 WRITE = filled(
     """
 CREATE FUNCTION write_changes_v1(

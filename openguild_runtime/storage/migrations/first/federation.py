@@ -1,4 +1,4 @@
-"""Tables of other servers and of the keys of this one."""
+"""Tables of other servers and of this server's keys."""
 
 PEERS = """
 CREATE TABLE federation_peers (

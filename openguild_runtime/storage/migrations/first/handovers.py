@@ -1,4 +1,4 @@
-"""Tables of guilds that are handed over between servers."""
+"""Tables for handovers of guilds between servers."""
 
 HANDOVERS = """
 CREATE TABLE federation_handovers (

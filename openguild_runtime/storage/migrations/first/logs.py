@@ -1,11 +1,11 @@
-"""Tables of channels, of the logs of events, and of what has become of messages.
+"""Tables of channels, of the logs of events, and of the states of messages.
 
-Events, states, reactions and read positions have no foreign key to their log: whoever writes them holds the log's row, or its
-channel's, and whoever deletes the log takes that row first and then deletes them, or leaves them to `PurgeDeleted`. A check for
-each event would find nothing.
+Events, states, reactions and read positions have no foreign key to their log, because it would cost a check for each event.
+Writers lock the row of the log or of its channel. A deletion of the log locks that row first, and then deletes them, or leaves
+them to `PurgeDeleted`.
 """
 
-PARTITIONS = 8  # of the events, so that each index stays small; statements name the log and find one of them
+PARTITIONS = 8  # of the events, so that indexes stay small; statements give the log, so PostgreSQL uses one partition
 
 CHANNELS = """
 CREATE TABLE channels (

@@ -1,6 +1,6 @@
-"""Tables of mentions: a row for each user that a message mentions, and one for all whom it mentions by role or as everyone.
+"""Tables of mentions: a row for each user that a message mentions by ID, and one for its mentions of roles and of everyone.
 
-As what has become of messages they have no foreign key: whoever writes them holds the log's row.
+They have no foreign key to the log, because writers lock its row.
 """
 
 MENTIONS = """

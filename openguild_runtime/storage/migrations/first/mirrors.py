@@ -1,4 +1,4 @@
-"""Tables of guilds that other servers mirror, and of mirrors of their guilds."""
+"""Tables of guilds mirrored by other servers, and of mirrors of other servers' guilds."""
 
 OWNER = """
 CREATE TABLE federation_guilds (

@@ -1,12 +1,12 @@
-"""Functions that read pages of a log, raw and folded, and the one that marks channels as read.
+"""Functions that read pages of a log, raw or folded, and one that marks channels as read.
 
-They are functions for the sake of their settings. STABLE: all statements of a call see the snapshot
-of the statement that calls, so a page is as of one moment.
+They are functions because of their settings. All statements of a STABLE function see the snapshot of the calling statement,
+so that a page is consistent.
 """
 
 from openguild_runtime.storage.migrations.first.appends import filled
 
-# The first `size` events after `lower`, else the last `size` before `upper`. A single row without an event: an empty page.
+# The first `size` events after `lower`, or else the last `size` before `upper`. An empty page is a single row without an event.
 EVENTS = """
 CREATE FUNCTION log_page_v1(of_log uuid, lower bigint, upper bigint, size integer) RETURNS TABLE (
     sequence bigint, event_id text, wire bytea, created_at timestamptz
@@ -40,9 +40,9 @@ _THESE = """
     WHERE log_id = of_log AND event_type = 'message' AND sequence = ANY (sequences)
 """
 
-# The messages of the page, and those that they answer. `crowds`: of each emoji that more users have used than `reactions` names:
-# whether the reader has, and where fewer than `shown` are named the first of all; as JSON. A single row without a message: an
-# empty page.
+# The messages of the page, and those that they answer. `crowds` is JSON about each emoji used by more users than `reactions`
+# names: whether the reader has used it, and if fewer than `shown` are named, its first users. An empty page is a single row
+# without a message.
 _FOLD = """
 CREATE FUNCTION {name}(of_log uuid, reader text, shown integer, {arguments}) RETURNS TABLE (
     head_sequence bigint, in_page boolean, target bigint, wire bytea, crowds text, sequence bigint, event_id text,
@@ -95,10 +95,10 @@ MESSAGE_PAGE = _FOLD.format(
 )
 MESSAGES = _FOLD.format(**_MILLIS, name="messages_v1", arguments="sequences bigint[]", page=_THESE)
 
-# `asked` NULL: up to the newest event. The row of the reader is held before anything is counted: a post of theirs, which
-# raises `own_since`, is seen with its event or waits. Of the two parts of the log that tell how many messages of theirs are
-# behind the new place the shorter one is counted. A long one is counted before the row is held, because such a post holds its
-# channel while it waits: how many are between two places of the log does not change.
+# `asked` NULL marks up to the newest event. Locks the reader's row before counting, so that a concurrent post of theirs, which
+# raises `own_since`, is either seen with its event or waits. To find how many of their messages follow the new position, counts
+# the shorter of two parts of the log. A long part is counted before the lock, because a waiting post would block its channel;
+# the number of messages between two sequence numbers does not change.
 LONG_PART = 1_000  # events
 MARK_READ = filled(
     """

@@ -1,8 +1,8 @@
-"""The index of messages for searching, the functions that keep it, and the one that searches (docs/architecture.md, "Search").
+"""The search index of messages, and the functions that maintain it and search (docs/architecture.md, "Search").
 
-A document holds the terms of one message as it is now, made by openguild_proto/policy/search.py. Posts are indexed from the
-log soon after; a search looks at the events behind `search_progress` itself. Whoever writes documents of a log holds its
-advisory lock (`HOLD`): indexing tries for it, a change of a message or the end of a log waits for it.
+A document has the terms of the current text of a message, made by openguild_proto/policy/search.py. Posts are indexed from
+the log soon afterwards; a search reads the events after `search_progress` itself. Writers of a log's documents hold its
+advisory lock (`HOLD`): indexing only tries to lock it, a change of a message or the deletion of a log waits for it.
 """
 
 TABLES = """
@@ -38,8 +38,8 @@ END
 $function$
 """.replace("[KEY]", _KEY)
 
-# Messages behind the progress of these logs, about `most` in all, redacted ones too. Locked logs are left out. The second
-# statement sees what was committed before the locks were got.
+# Messages after the progress of these logs, about `most` in all, including redacted ones. Locked logs are skipped. The second
+# statement sees everything committed before the locks were acquired.
 CLAIM = """
 CREATE FUNCTION search_claim_v1(asked uuid[], most integer) RETURNS TABLE (
     log_id uuid, message_count bigint, sequence bigint, message_number bigint, author_id text, created_at timestamptz,
@@ -88,8 +88,8 @@ END
 $function$
 """
 
-# Messages that have other texts now; `documents` NULL: none any more. What they were posted with stays. A message that is not
-# indexed yet will be read as it is then.
+# Changes the documents of messages with new texts, or deletes them if `documents` is NULL. Marks of replies and mentions are
+# kept. Messages that are not indexed yet are skipped, because they will be indexed with their new text.
 FOLLOW = """
 CREATE FUNCTION search_follow_v1(log_ids uuid[], sequences bigint[], documents text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $function$
@@ -107,8 +107,8 @@ END
 $function$
 """
 
-# The channels to search: those that the reader may read at this moment, of `places` or of their own. `permitted`: roles that
-# may read. `overseers`: server roles that need no membership.
+# The channels to search: those that the reader may read now, of `places` or else of their own. `permitted` are the roles that
+# may read, `overseers` the server roles that need no membership.
 SCOPE = """
 CREATE FUNCTION search_scope_v1(reader uuid, places uuid[], permitted text[], overseers text[]) RETURNS TABLE (
     log_id uuid, messages bigint, indexed bigint, upto bigint, newest_at timestamptz
@@ -160,20 +160,21 @@ SELECT array_agg(log_id), array_agg(sequence) INTO found_logs, found_sequences F
 END
 $function$
 """
-# By the index of terms; the channels are compared with what it finds.
+# Uses the index of terms, then filters by channel.
 FIND = _FIND.format(
     name="search_find_v1",
     tables="search_documents AS d JOIN unnest(log_ids) AS r (log_id) ON r.log_id = d.log_id WHERE d.terms @@ query",
     conditions=_CONDITIONS,
 )
-# By channel: every document of each.
+# Reads every document of each channel.
 SCAN = _FIND.format(
     name="search_scan_v1",
     tables="""unnest(log_ids) AS r (log_id) JOIN search_documents AS d ON d.log_id = r.log_id
     WHERE (query IS NULL OR d.terms @@ query)""",
     conditions=_CONDITIONS,
 )
-# By channel: every pinned message of each; `> '-infinity'`, or the index of pins is not chosen while there are none.
+# Reads every pinned message of each channel. Without `> '-infinity'`, PostgreSQL does not use the index of pins while there are
+# none.
 PINS = _FIND.format(
     name="search_pins_v1",
     tables="""unnest(log_ids) AS r (log_id)
@@ -186,13 +187,13 @@ FIND_SETTINGS = """SET plan_cache_mode = 'force_generic_plan' SET enable_hashjoi
     SET enable_nestloop = 'off' SET enable_mergejoin = 'off'"""
 
 LEVELS = (22, 26, 30, 34)  # of spans of time, as powers of 2 in milliseconds: 70 minutes, 19 hours, 12 days, 199 days
-FEW, MORE = 2, 8  # spans of one level that are asked for at first, and then: each step takes in four times the time
+FEW, MORE = 2, 8  # spans of one level in the first step, and in the later ones; each step covers four times the time
 
-# The newest `size` hits of the index, and all messages behind it, for the caller to compare. A single row without a sequence:
-# more than `tail_most` messages are not indexed yet. In few messages (`scan_most`) they are looked through. In many the index
-# is asked for spans of time that grow, until there are enough hits: each is of the newest document there can be, back to the
-# beginning of a span before, so that no hit outside of it is newer. Terms that are looked up by their beginning cost the same
-# in each step, whatever the time: they take every second step.
+# The newest `size` hits of the index, and all messages not indexed yet, for the caller to compare. A single row without a
+# sequence means that more than `tail_most` messages are not indexed. Up to `scan_most` messages are scanned. Beyond that, the
+# index is queried for growing spans of time until there are enough hits. Each span reaches from the newest possible document
+# back to the beginning of an earlier span, so that no hit outside is newer. A search by prefix costs the same for any span, so
+# it takes only every second step.
 SEARCH = (
     """
 CREATE FUNCTION search_messages_v1(

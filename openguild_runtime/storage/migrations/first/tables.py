@@ -1,4 +1,4 @@
-"""Tables of accounts, guilds, the control log, and what the database says of itself. The logs of events: logs.py."""
+"""Tables of accounts, guilds, the control log, and the state of the database itself. For the logs of events see logs.py."""
 
 ACCOUNTS = """
 CREATE TABLE users (
@@ -133,7 +133,7 @@ CREATE TABLE control_head (
 INSERT INTO control_head (sequence) VALUES (0);
 """
 
-# A step that contracts raises `serves_from` in its own transaction, so that releases which it breaks refuse to serve.
+# A contracting step raises `serves_from` in its transaction, so that releases that cannot use the new schema refuse to serve.
 HISTORY = """
 CREATE TABLE log_history (
     single   boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -186,7 +186,7 @@ CREATE TABLE login_blocks (
 COMMENT ON TABLE login_blocks IS 'logins that operators refuse for a while; `key` as in login_attempts';
 """
 
-# The locks make replicas that ask about one key take turns; each statement then sees what the one before committed.
+# Calls with the same key wait for each other's locks, so that each statement sees what the previous one has committed.
 COUNT = """
 CREATE FUNCTION count_attempt_v1(keys bytea[], limits integer[], window_secs integer, moment timestamptz)
 RETURNS double precision LANGUAGE plpgsql VOLATILE AS $function$

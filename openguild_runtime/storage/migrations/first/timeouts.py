@@ -1,4 +1,4 @@
-"""The table of time-outs, and what roles count as meanwhile."""
+"""The table of time-outs, and SQL for roles that respects them."""
 
 from collections.abc import Iterable
 
@@ -17,12 +17,12 @@ CREATE INDEX guild_timeouts_user ON guild_timeouts (user_id);
 
 
 def guild_role_now(role: str, *, guild: str, user: str) -> str:
-    """Return SQL for what the column `role` of guild_memberships counts as at this moment."""
+    """Return SQL for the effective role of a membership: `role` of guild_memberships, or a lower one during a time-out."""
     return _role_now(role, GUILD_ROLES_KEPT, guild, user)
 
 
 def channel_role_now(role: str, *, guild: str, user: str) -> str:
-    """Return SQL for what the column `role` of channel_memberships counts as at this moment."""
+    """Return SQL for the effective role of a membership: `role` of channel_memberships, or a lower one during a time-out."""
     return _role_now(role, CHANNEL_ROLES_KEPT, guild, user)
 
 

@@ -1,1 +1,1 @@
-"""One module per step, forward only. Expand first, contract in a later release: old replicas serve while it runs."""
+"""One module per step, forward only. Steps expand first and contract in a later release, because old replicas serve meanwhile."""
