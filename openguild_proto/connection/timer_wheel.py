@@ -40,7 +40,7 @@ class TimerWheel(Generic[T]):
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, _Bucket[T]] = {}
         self._done = int(now / TICK_SECS)
-        self._looked_at: Iterator[T] = iter(())  # the bucket of `_done`, as far as it is not looked at yet
+        self._looked_at: Iterator[T] = iter(())  # the rest of the bucket `_done`
 
     def arm(self, timed: T) -> None:
         """Make sure that `timed` is looked at no later than its next deadline."""
@@ -57,7 +57,7 @@ class TimerWheel(Generic[T]):
             bucket[timed] = None
 
     def disarm(self, timed: T) -> None:
-        """Forget `timed`; safe to repeat."""
+        """Remove `timed` from its bucket. Safe to repeat."""
         bucket = self._buckets.get(timed.timer_tick)
         if bucket is not None:
             bucket.pop(timed, None)
@@ -66,10 +66,10 @@ class TimerWheel(Generic[T]):
         timed.timer_tick = -1
 
     def due(self, now: float) -> Iterator[T]:
-        """Yield those whose deadline has passed, each to be acted on before the next one is taken; all others get new buckets.
+        """Yield the items whose deadline has passed; handle each before taking the next. All others get new buckets.
 
-        Thousands of deadlines pass together where thousands of connections came together: the caller may pause between two, and may
-        break off: the next call goes on behind the one that was taken last.
+        Many deadlines may pass together if many connections were opened together. The caller may pause between two items, or
+        stop: the next call continues after the last item taken.
         """
         while True:
             for timed in self._looked_at:

@@ -68,11 +68,7 @@ LOOKED_AT_ONCE = 50  # peers in one round, while the bus is down
 
 
 class Deliveries:
-    """All deliveries of one process.
-
-    `holder`: a unique name of this process. `jitter()` returns numbers in [0, 1). `promptness`: of the servers that it
-    requests from.
-    """
+    """All deliveries of one process. `holder`: its unique name. `jitter()`: in [0, 1). `promptness`: of the servers it asks."""
 
     def __init__(
         self,
@@ -206,9 +202,9 @@ class Deliveries:
             try:
                 if (yield from self._take_leases()):
                     secs = MORE_SECS
-            except Exception as failure:  # an outage, or a defect of ours: tried again in its turn
+            except Exception as failure:  # an outage or a bug: retry in the next round
                 self._not_done(failure, "taking leases of peers")
-                if self._lease_until <= self.procedures.now:  # another one may deliver now
+                if self._lease_until <= self.procedures.now:  # another process may deliver now
                     self._keep_only(())
             self._alarms.set(LEASES, self.procedures.now + secs * (0.5 + 0.5 * self.jitter()))
             yield from self._lease_signal.wait()
@@ -391,7 +387,7 @@ class Deliveries:
         self._actions.append(Log(level, message, fields, failure))
 
     def _not_done(self, failure: Exception, what: str) -> None:
-        if not isinstance(failure, StorageUnavailable):  # of an outage its performer tells
+        if not isinstance(failure, StorageUnavailable):  # outages are logged by the code that performs the effect
             self._defect(what, failure)
 
     def _defect(self, what: str, failure: Exception) -> None:
