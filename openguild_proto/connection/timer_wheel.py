@@ -1,8 +1,8 @@
 """One timer for all connections: coarse buckets instead of a task or a heap entry per deadline.
 
-Deadlines of idle sockets move all the time and almost never pass. A connection stands in one bucket; a deadline
-that moved later is noticed when the bucket comes up, one that moved earlier is put into an earlier bucket.
-So `arm` is one comparison in the common case, and an idle connection costs one dict entry.
+Deadlines of idle sockets move all the time and almost never pass. A connection is in one bucket. If its deadline moved later,
+this is noticed when the bucket is due; if it moved earlier, the connection moves to an earlier bucket. So `arm` is usually one
+comparison, and an idle connection costs one dict entry.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-TICK_SECS = 0.1  # call `due` this often: a deadline passes up to two of these late
+TICK_SECS = 0.1  # call `due` this often: deadlines are up to two ticks late
 
 
 class Timed(Protocol):
     """An object with a deadline."""
 
-    timer_tick: int  # the bucket the object stands in, -1 for none; owned by the wheel
+    timer_tick: int  # the bucket that holds the object, -1 for none; set by the wheel
 
     def next_deadline(self) -> float | None:
-        """Return it in monotonic seconds; None: nothing is waited for."""
+        """Return the next deadline in monotonic seconds, None if there is none."""
 
 
 T = TypeVar("T", bound=Timed)
 
 
 class _Bucket(dict[T, None]):
-    """The entries to look at in one tick. They share its number."""
+    """The entries to check in one tick. They share its number."""
 
     __slots__ = ("tick",)
 
@@ -43,7 +43,7 @@ class TimerWheel(Generic[T]):
         self._looked_at: Iterator[T] = iter(())  # the rest of the bucket `_done`
 
     def arm(self, timed: T) -> None:
-        """Make sure that `timed` is looked at no later than its next deadline."""
+        """Ensure that `timed` is checked no later than its next deadline."""
         deadline = timed.next_deadline()
         if deadline is None:
             return
