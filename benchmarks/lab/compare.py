@@ -1,7 +1,7 @@
-"""Two commits side by side: a server of each takes its turn with each job of the HTTP suite.
+"""Compare two commits: a server of each runs every job of the HTTP suite, in alternation.
 
-Each commit is checked out into a work tree under build/compare, with its compiled parts built there, and stays for
-the next time. Both are driven by this checkout's benchmark, so that only the server differs.
+Each commit is checked out into a work tree under build/compare, where its extension modules are built. The work tree
+is kept for later comparisons. The benchmark code of this checkout drives both servers, so only the servers differ.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def named(revision: str) -> str:
 
 
 def checked_out(name: str) -> Path:
-    """Return the work tree of a commit, which is made and built where it is not there."""
+    """Return the work tree of a commit. Creates it if there is none, and builds its extension modules."""
     tree = TREES / name
     if not tree.exists():
         TREES.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def _git(*arguments: str) -> str:
 
 
 def unknown_settings(directory: Path, tree: Path) -> tuple[str, ...]:
-    """Return the settings of every server of the benchmarks that an older commit does not know."""
+    """Return the settings that every benchmark server gets and that the older commit in `tree` does not have."""
     try:
         known = (tree / "docs/configuration.md").read_text()
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def unknown_settings(directory: Path, tree: Path) -> tuple[str, ...]:
 
 
 class CommitServer(RealServer):
-    """A server of another work tree, with a PostgreSQL and a nats-server of its own: commits may differ in their schema."""
+    """A server of another work tree, with its own PostgreSQL and nats-server, as the schemas of commits may differ."""
 
     def __init__(self, directory: Path, tree: Path) -> None:
         directory.mkdir()

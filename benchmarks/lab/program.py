@@ -1,4 +1,4 @@
-"""How a benchmark runs as a program: what ends it, and what it says instead of a traceback."""
+"""Run a benchmark as a program: signals, exit statuses, and messages in place of tracebacks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from typing import NoReturn
 
 
 class RefusedError(Exception):
-    """What is asked for cannot be run; the message says why, in a line."""
+    """The benchmark cannot run as requested. The message is one line with the reason."""
 
 
 class FailedError(RuntimeError):
-    """A run whose figures do not count; the message says why, in a line."""
+    """The results of a run are not valid. The message is one line with the reason."""
 
 
 def program(main: Callable[[], int | None]) -> NoReturn:
-    """Run `main` and exit with its status. SIGTERM and an alarm end it as Ctrl-C does: servers stop, directories go."""
+    """Run `main` and exit with its status.
+
+    SIGTERM and SIGALRM end it as Ctrl-C does: its servers are stopped and its directories are deleted.
+    """
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _end)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a locale without a sign of a table is no reason to lose its figures
+        sys.stdout.reconfigure(errors="replace")  # the locale may lack a character of a table
     try:
         status = main()
     except RefusedError as refused:
@@ -36,12 +39,12 @@ def program(main: Callable[[], int | None]) -> NoReturn:
         sys.stderr.write("\nstopped\n")
         status = 128 + signal.SIGINT
     except Exception as failure:
-        from openguild_runtime.embedded import EmbeddedError  # here, as --help needs no extra
+        from openguild_runtime.embedded import EmbeddedError  # here, so that --help works without the extra
 
         if not isinstance(failure, EmbeddedError):
             raise
         sys.stderr.write(f"{failure}\n")
-        if "--data-dir" in str(failure):  # which is the server's
+        if "--data-dir" in str(failure):  # an option of the server, not of the benchmark
             sys.stderr.write("The directories of a benchmark are in TMPDIR.\n")
         status = 1
     raise SystemExit(status)
@@ -53,7 +56,7 @@ def _end(number: int, _: object) -> NoReturn:
 
 
 def positive(text: str) -> int:
-    """Return the number of an option that counts something."""
+    """Parse an option whose value is an integer of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: at least 1")

@@ -1,4 +1,4 @@
-"""One line on stderr that says what runs and how much is left."""
+"""A progress line on stderr: what is running and how many steps are done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MARKS = 30
 
 
 class Progress:
-    """`steps`: how many there will be. Without a terminal it writes nothing but the end."""
+    """The progress of a run of `steps` steps. If stderr is not a terminal, only the last line is written."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -32,7 +32,7 @@ class Progress:
         sys.stderr.write("\n")
 
     def _write(self, text: str) -> None:
-        """In a terminal in place of the line before, as wide as the terminal: a longer one would wrap."""
+        """Write a line. In a terminal, it replaces the line before and is cut to the width, as a longer one would wrap."""
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write(f"\r{text[:width]:<{width}}" if self._in_place else text)
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Results as JSON files that stay small and readable, and the history of ratios by commit."""
+"""Store results as small, readable JSON files, and the history of ratios by commit as CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BYTES = 100_000
 
 
 def require_writable() -> None:
-    """Raise RefusedError where nothing can be kept, before minutes of measuring."""
+    """Raise RefusedError if results cannot be written. Call it before minutes of measuring."""
     if not os.access(RESULTS, os.W_OK):
         raise RefusedError(f"--save: {RESULTS} cannot be written")
 
@@ -31,7 +31,10 @@ def stamped(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(name: str, results: dict[str, Any]) -> None:
-    """Write `results/<name>.json`. Raises ValueError beyond MAX_BYTES and for what is no number, and what `check` raises."""
+    """Write `results/<name>.json`.
+
+    Raises ValueError if the file would exceed MAX_BYTES or a figure is infinite or NaN, and whatever `check` raises.
+    """
     text = json.dumps(results, indent=1, sort_keys=True, allow_nan=False) + "\n"
     if len(text) > MAX_BYTES:
         raise ValueError(f"{name}.json would have {len(text):,} bytes: at most {MAX_BYTES:,} are checked in")
@@ -40,7 +43,10 @@ def write(name: str, results: dict[str, Any]) -> None:
 
 
 def check(results: dict[str, Any]) -> None:
-    """Check against the schema, where jsonschema is installed. Raises ValueError for a ratio outside of its interval."""
+    """Check results against the schema, if jsonschema is installed, and the intervals of their ratios.
+
+    Raises ValueError for a ratio outside its interval, and jsonschema's ValidationError.
+    """
     if find_spec("jsonschema") is not None:
         import jsonschema
 
@@ -51,7 +57,7 @@ def check(results: dict[str, Any]) -> None:
 
 
 def remember(suite: str, results: dict[str, Any], ratios: dict[str, dict[str, Any]]) -> None:
-    """Append the ratios of a run to the history; a line of the same commit, suite and measure is replaced."""
+    """Append the ratios of a run to the history. Lines of the same commit, suite and measure are replaced."""
     kept = history()
     made = results["stamp"]
     for measure, found in ratios.items():

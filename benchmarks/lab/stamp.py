@@ -1,4 +1,4 @@
-"""What every result carries: commit, date, machine, kernel, versions."""
+"""The stamp of every result: commit, date, machine, kernel and versions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LIBRARIES = (
 
 
 SERVERS = {"nginx": "-v", "mosquitto": "-h"}
-"""Peers that are no Python packages, with the option that tells their version."""
+"""Peers that are not Python packages, with the option that prints their version."""
 VERSION = re.compile(r"\d+(\.\d+)+")
 
 
 def stamp() -> dict[str, Any]:
-    """Return what a reader must know to repeat a run."""
+    """Return the stamp of a run that starts now: what a reader needs to repeat it."""
     return {
         "commit": commit(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": _cpu(), "cores": os.cpu_count() or 0,
         "load": round(os.getloadavg()[0], 1), "memory_gib": _memory_gib(), "kernel": platform.release(),
@@ -35,12 +35,12 @@ def stamp() -> dict[str, Any]:
 
 
 def told(made: dict[str, Any]) -> str:
-    """Return the line of a stamp in a table's document."""
+    """Return a stamp as the line of text that stands below a table."""
     return f"Commit {made['commit']}, {made['date'][:10]}, {made['cpu']}, {made['cores']} cores, load {made['load']}."
 
 
 def commit(root: Path = ROOT) -> str:
-    """Return the short hash of the commit, with a + where the work tree differs from it."""
+    """Return the short hash of HEAD, with a `+` if tracked files outside benchmarks/results have changed."""
     name = _said("git", "-C", str(root), "rev-parse", "--short=12", "HEAD") or "unknown"
     changed = _said(
         "git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results"

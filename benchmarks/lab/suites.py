@@ -1,4 +1,7 @@
-"""The suites that `python -m benchmarks` knows: what each measures, its peers, and how it is run. Imports nothing heavy."""
+"""The suites of `python -m benchmarks`: what each measures, its peers, and how to run it.
+
+Suites are imported when they are used, so that listing them is fast.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Asked(NamedTuple):
-    """What the command line asks of a suite. `only`: peers, and jobs where the suite has some."""
+    """The options of the command line. `only` has names of peers and, if the suite has jobs, of jobs."""
 
     only: tuple[str, ...]
     quick: bool
@@ -25,9 +28,10 @@ class Asked(NamedTuple):
 
 
 class Suite(NamedTuple):
-    """`module`: has `peers()`, the peers with what each lacks to run here, and `run(asked)`.
+    """A suite, which is either a module or a command.
 
-    Without one, `command` runs alone: `saves` if it takes --save, `quick`, what makes it quick.
+    `module` has `peers()`, which returns each peer with what is missing to run it here, and `run(asked)`. If there is
+    no module, `command` is run: `saves` if it accepts --save, and `quick` has the options for a quick run.
     """
 
     text: str
@@ -96,17 +100,20 @@ SUITES = {
 
 
 def jobs(suite: Suite) -> tuple[str, ...]:
-    """Return the jobs of a suite, which --only takes beside its peers."""
+    """Return the jobs of a suite. --only accepts them as well as its peers."""
     return () if suite.module is None else getattr(importlib.import_module(suite.module), "JOBS", ())
 
 
 def peers(suite: Suite) -> dict[str, str | None]:
-    """Return the peers of a suite, each with what it lacks to run here. Raises ModuleNotFoundError without the extra."""
+    """Return the peers of a suite, each with what is missing to run it here, or None.
+
+    Raises ModuleNotFoundError if the extra is not installed.
+    """
     return {} if suite.module is None else dict(importlib.import_module(suite.module).peers())
 
 
 def run(name: str, asked: Asked) -> int:
-    """Run a suite; the exit status. Raises RefusedError for what it cannot do."""
+    """Run a suite and return the exit status. Raises RefusedError for options that it does not support."""
     if asked.quick and asked.save:
         raise RefusedError("--save keeps figures, and those of --quick are too rough to keep: leave one out")
     if asked.save and asked.rounds == 1:
@@ -117,13 +124,13 @@ def run(name: str, asked: Asked) -> int:
     if suite.module is None:
         command = [*suite.command, *_options(name, suite, asked)]
         os.chdir(ROOT)
-        os.execvp(command[0], command)  # in place of this process, so that it gets the signals that are meant for it
+        os.execvp(command[0], command)  # replaces this process, so that the command gets its signals
     module: Any = importlib.import_module(suite.module)
     return int(module.run(asked))
 
 
 def _options(name: str, suite: Suite, asked: Asked) -> list[str]:
-    """Return what the command of a suite is told."""
+    """Return the options for the command of a suite. Raises RefusedError for those that it does not accept."""
     given = {
         "--only": bool(asked.only), "--rounds": asked.rounds is not None,
         "--quick": asked.quick and not suite.quick, "--save": asked.save and not suite.saves,
@@ -135,12 +142,12 @@ def _options(name: str, suite: Suite, asked: Asked) -> list[str]:
 
 
 def require(only: Sequence[str], known: Sequence[str]) -> None:
-    """Raise RefusedError where `only` has a name that is not known."""
+    """Raise RefusedError if `only` has a name that is not in `known`."""
     unknown = [name for name in only if name not in known]
     if unknown:
         raise RefusedError(f"there is no {', '.join(unknown)}; --only takes: {', '.join(known)}")
 
 
 def chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
-    """Return the names that `only` asks for, all where it asks for none of them."""
+    """Return the names that are in `only`, or all names if none is."""
     return [name for name in names if name in only] or list(names)

@@ -83,7 +83,7 @@ def head(server: RealServer) -> int:
 
 def memory_of_peer(name: str, subscribers: int) -> Result:
     with peer(name) as (talker, port, target, token):
-        Crowd(port, 50, target, token).close()  # allocates what is not per subscriber
+        Crowd(port, 50, target, token).close()  # allocates memory that does not depend on the number
         before = resident_bytes(talker.process.pid)
         crowd = Crowd(port, subscribers, target, token)
         try:

@@ -71,11 +71,7 @@ class Deliveries:
     """All deliveries of one process. `holder`: its unique name. `jitter()`: in [0, 1). `promptness`: of the servers it asks."""
 
     def __init__(
-        self,
-        holder: str,
-        signer: EventSigner | None,
-        jitter: Callable[[], float],
-        promptness: Promptness | None = None,
+        self, holder: str, signer: EventSigner | None, jitter: Callable[[], float], promptness: Promptness | None = None
     ) -> None:
         self.procedures = Procedures(self._defect)
         self.jitter = jitter
@@ -391,7 +387,7 @@ class Deliveries:
             self._defect(what, failure)
 
     def _defect(self, what: str, failure: Exception) -> None:
-        self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))
+        self.log(Level.ERROR, f"{what}: failed", failure)
 
 
 def _leave(holder: str) -> Procedure[None]:

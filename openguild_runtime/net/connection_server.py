@@ -172,7 +172,7 @@ class ConnectionServer:
         self._metrics.connection_closed()
 
     def shed(self) -> bool:
-        """Close the connection that has waited longest for its client, to make room. Returns False if none waits."""
+        """Close the oldest connection that waits for its client, to make room. Returns False if none waits."""
         transport = self.admission.to_shed(_waits_for_its_client)
         if transport is None:
             return False

@@ -33,7 +33,7 @@ class RequestTurns(Generic[T]):
     def enter(self, address: str, nbytes: int, begin: Callable[[], T]) -> asyncio.Future[T] | None:
         """Queue `begin` for a request of `nbytes` from `address`, and return the future of its result.
 
-        Returns None if too many bytes wait already. The addresses have turns.
+        Returns None if too many bytes wait already. Addresses take turns.
         """
         loop = asyncio.get_running_loop()
         begun: asyncio.Future[T] = loop.create_future()

@@ -199,7 +199,7 @@ class Supervisor:
             status = await self._run(worker, relay)
             lived = time.monotonic() - started
             if self._stopping.is_set():
-                # a negative status, of a process killed by a signal, is no failure during a shutdown
+                # a negative status means killed by a signal, which does not count as a failure during a shutdown
                 self._status = max(self._status, status)
                 return
             if status == 1 and not worker.served:

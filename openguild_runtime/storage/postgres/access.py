@@ -87,7 +87,7 @@ async def find_channel_accesses(
 async def find_access_and_page(
     connection: Connection, effect: FindChannelAccess, page: PageBounds
 ) -> ChannelAccess | None:
-    """Answer `effect` with its page in one statement."""
+    """Return the access of one user with the page, in one statement."""
     return (await find_accesses_and_page(connection, effect.channel_id, page, [effect.user_id]))[0]
 
 

@@ -53,7 +53,7 @@ SELECT $1, user_id, $3, $4 FROM users WHERE user_id = $2 AND origin = $5 ON CONF
 SET_ROLE = "UPDATE guild_memberships SET role = $3 WHERE guild_id = $1 AND user_id = $2"
 LEAVE = "DELETE FROM guild_memberships WHERE guild_id = $1 AND user_id = $2 RETURNING role"
 # Existing notes get a new time, since a process that has reported a note to the owner deletes only the version it has reported.
-# Users with deleted accounts cannot be told from users that the owner makes up, so their number is bounded.
+# Users with deleted accounts look the same as users that the owner makes up, so their number is limited.
 NOTE_MISTAKEN = f"""
 WITH given AS (
     SELECT DISTINCT ON (user_id) user_id, due_at FROM unnest($3::uuid[], $4::timestamptz[]) AS row (user_id, due_at)
@@ -182,7 +182,10 @@ class GuildMirror:
         self._record(ControlKind.CHANNEL_DELETED, channel_id=channel_id)
 
     async def _join(self, event: MirroredEvent, joined: MemberJoinedContent) -> None:
-        """Add a remote member. Users of this server join by their own request only (`StoreMirror`); the owner is told of others."""
+        """Add a remote member.
+
+        Users of this server join by their own request only (`StoreMirror`). If the guild names others, the owner is informed.
+        """
         home = home_of(self._tx.server_name, self._origin, joined.origin)
         if home is None:
             if await self._connection.fetchval(ROLE, self._guild_id, joined.user_id) is None:

@@ -175,7 +175,7 @@ def _sequence(place: LogPlace) -> tuple[str, int]:
 
 
 async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogPlace | None) -> bool:
-    """Return whether the mirror has an event that the user left after they joined."""
+    """Return whether the mirror has an event after `stands`, the time of joining, that the user left or was removed."""
     if stands is None:
         return False
     rows = await connection.fetch(GONE, *_sequence(stands), joined.user_id)

@@ -280,7 +280,7 @@ class Pool:
         self._on_silence()
 
     def follow_primary(self) -> None:
-        """Check every LOOK_SECS whether another host of the URL has become the primary, and replace all sessions then."""
+        """Check, at most every LOOK_SECS, whether another host of the URL has become the primary, and replace all sessions then."""
         now = time.monotonic()
         if self._primary.has_several and now - self._looked_at >= LOOK_SECS:
             self._looked_at = now

@@ -17,7 +17,7 @@ from openguild_runtime.storage.postgres.values import Connection, moment, rows_c
 from openguild_runtime.system.turns import Pauses
 
 # Only a user's home server may rename them, so the calling server $6 renames only its own users. Names of accounts never begin
-# with the control character, so that remote users take no name, and nobody can log in as one. If a log has the ID without a
+# with the control character, so that remote users use up no name, and nobody can log in as one. If a log has the ID without a
 # user, it is that of a guild or channel, and the ID is taken.
 KNOW_USERS = """
 WITH given AS (
