@@ -66,7 +66,7 @@ class HttpClient:
         self._max_body_bytes = max_body_bytes
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD_BYTES)
         self._head: h11.Response | None = None
-        self._body = bytearray()  # pieces of their own could each take the memory of forty bytes
+        self._body = bytearray()  # as separate objects, small pieces would take much more memory
         self._chunks = 0
         self._answer_has_body = True
         self._interim = 0  # interim responses: 100 Continue, 103 Early Hints

@@ -1,4 +1,4 @@
-"""The bounded outgoing buffer of one connection: filled by the core, drained by the owner of the socket."""
+"""The bounded output buffer of one connection: filled by the core, drained by the owner of the socket."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ MAX_PIECES = 16  # in one call of `sendmsg`: POSIX guarantees that many (IOV_MAX
 
 
 class Outbox:
-    """A queue of bytes. It accepts bytes beyond `max_bytes`, but is `overflowed` then.
+    """A queue of bytes. It accepts more than `max_bytes`, but is then `overflowed`.
 
-    The connection checks it after messages and pongs, and then ends; other callers of `append` check it themselves.
+    The connection checks this after messages and pongs, and ends; other callers of `append` check it themselves.
     """
 
     __slots__ = ("_offset", "_parts", "_size", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._parts: deque[bytes] | None = None  # None while empty: an idle socket keeps no buffer
-        self._offset = 0  # bytes of the first part that are sent
+        self._offset = 0  # bytes of the first part already sent
         self._size = 0
         self.max_bytes = max_bytes
 
     def append(self, data: bytes) -> None:
-        """Queue `data`; b"" does nothing."""
+        """Queue `data`. b"" has no effect."""
         if data:
             if self._parts is None:
                 self._parts = deque()
@@ -36,7 +36,7 @@ class Outbox:
         return memoryview(self._parts[0])[self._offset : self._offset + max_bytes]
 
     def parts(self, max_bytes: int) -> list[memoryview]:
-        """Return the first bytes in the pieces that they were queued in, at most `max_bytes`, for one call of `sendmsg`."""
+        """Return the first bytes, at most `max_bytes`, in the pieces in which they were queued, for one call of `sendmsg`."""
         found: list[memoryview] = []
         offset, left = self._offset, max_bytes
         for part in self._parts or ():
@@ -48,7 +48,7 @@ class Outbox:
         return found
 
     def consume(self, nbytes: int) -> int:
-        """Remove `nbytes` that were sent, and return how many are left. Raises ValueError if fewer are queued, or below 0."""
+        """Remove `nbytes` that were sent, and return how many are left. Raises ValueError if it is negative or more than queued."""
         if not 0 <= nbytes <= self._size:
             raise ValueError(f"{nbytes} bytes cannot be consumed of {self._size} that are queued")
         self._size -= nbytes

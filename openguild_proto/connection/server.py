@@ -6,14 +6,14 @@ The call contract, for every driver:
 2. respond: `respond` to a RequestReceived, `accept` or `respond` to a WebSocketRequested, now or later. The data after a
    request, and a close frame after messages, wait until you have replied: call `next_events` and handle its events in the
    same way, until it returns none;
-3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (what the socket takes), before `next_events` gives
-   another request: nothing else bounds the responses that a peer does not read;
+3. send: `data_to_send()` (everything) or `outbox.peek`/`outbox.consume` (as much as the socket accepts), before `next_events`
+   returns another request: nothing else bounds the responses that a peer does not read;
 4. check `wants` and `next_deadline`, and continue.
 
-If `next_events` is not called, the next `receive_data` continues, and `receive_eof` reads the rest; nothing is lost. No deadline of
-the peer runs while the caller has a request to respond to, or events to take from `next_events`. Commands in the wrong
-phase, and values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection;
-in `respond` and `accept` it changes nothing.
+If `next_events` is not called, the next `receive_data` continues, and `receive_eof` reads the rest; nothing is lost. No deadline
+for the peer runs while a request waits for the caller's response, or `next_events` has events. Commands in the wrong phase, and
+values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection; in `respond`
+and `accept` it changes nothing.
 
 Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `unfinished_body_bytes`,
 `client_address`, `wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
@@ -94,7 +94,7 @@ class ServerConnection:
         return target
 
     def _move(self, step: Input, now: float) -> None:
-        """Change to the phase that `step` leads to; the only place that changes the phase."""
+        """Change to the phase that `step` leads to; nothing else changes the phase."""
         target = TRANSITIONS[self.phase].get(step) or self._require(step)
         if target is self.phase:
             return
@@ -116,7 +116,7 @@ class ServerConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages may be sent: a WebSocket without a close frame (RFC 6455 5.5.1)."""
+        """Whether messages may be sent: a WebSocket on which no close frame was sent or received (RFC 6455 5.5.1)."""
         return self.phase is Phase.OPEN
 
     @property
@@ -141,17 +141,17 @@ class ServerConnection:
 
     @property
     def client_address(self) -> str:
-        """The address of the last request's client, also through a trusted proxy; before it the peer's, and "" for a WebSocket."""
+        """The address of the last request's client, also through a trusted proxy; at first the peer's, "" for a WebSocket."""
         return "" if self._http is None else self._http.reader.client_address
 
     @property
     def wants(self) -> Wants:
-        """The present duty of the socket's owner."""
+        """The current duty of the socket's owner."""
         wants = PHASES[self.phase].wants
         return Wants.KEEP if self.outbox and wants is not Wants.ABORT else wants
 
     def next_deadline(self) -> float | None:
-        """Return the monotonic time at which to call `handle_deadline`; None: no deadline runs."""
+        """Return the monotonic time at which to call `handle_deadline`, None if no deadline is running."""
         return self._deadlines.next()
 
     def data_to_send(self) -> list[bytes]:
@@ -161,7 +161,7 @@ class ServerConnection:
     # --- feeding -----------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Take bytes from the peer in pieces of any size; return the events. Raises LocalProtocolError after `receive_eof`."""
+        """Process bytes of the peer, in pieces of any size. Return the events. Raises LocalProtocolError after `receive_eof`."""
         reading = PHASES[self.phase].reading
         if reading is Reading.DROPPED:
             return []
@@ -177,7 +177,7 @@ class ServerConnection:
         return self._read(reading, now)
 
     def next_events(self, now: float) -> list[Event]:
-        """Return the events that are ready after responses; []: more bytes or a response are needed."""
+        """Return the events that are ready after responses. []: more bytes or a response are needed."""
         return [] if self.phase is Phase.IDLE else self._read(PHASES[self.phase].reading, now)
 
     def _read(self, reading: Reading, now: float) -> list[Event]:
@@ -202,10 +202,10 @@ class ServerConnection:
         """Return at most one request: the next one waits for its response."""
         try:
             item = http.reader.next_item(now)
-        except BaseException:  # of a callback: the body would be read as the next request
+        except BaseException:  # a callback raised: the body would be read as the next request
             self._move(Input.CALLBACK_FAILED, now)
             raise
-        if isinstance(item, Request) and http.reader.exchange is PLAIN:  # it asks for no upgrade
+        if isinstance(item, Request) and http.reader.exchange is PLAIN:  # it does not request an upgrade
             self._move(Input.REQUEST, now)
             return [steps.received(item)]
         if item is not None:
@@ -219,7 +219,7 @@ class ServerConnection:
     def _take(self, step_of: Callable[[], Step], now: float) -> list[Event]:
         try:
             step = step_of()
-        except BaseException:  # of a callback: what is refused would be read on, and a deadline has stopped
+        except BaseException:  # a callback raised: refused bytes would be read, and a deadline has stopped
             self._move(Input.CALLBACK_FAILED, now)
             raise
         self.outbox.append(step.reply)
@@ -249,14 +249,14 @@ class ServerConnection:
     ) -> None:  # fmt: skip
         """Accept the upgrade: queue 101, and read the bytes after the handshake as WebSocket.
 
-        `codes`: close codes of the subprotocol for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, where it has others.
-        `limits`: from now on, where the subprotocol has others.
-        Raises LocalProtocolError: there is no upgrade, its peer has shut its side, it did not offer `subprotocol`, or a header or a
-        code that cannot be sent.
+        `codes`: the subprotocol's own close codes for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, if it has any.
+        `limits`: the subprotocol's own limits from now on, if it has any.
+        Raises LocalProtocolError: there is no upgrade, the peer has shut down its side or did not offer `subprotocol`, or a header
+        or code cannot be sent.
         """
         self._require(Input.ACCEPT)
         for code in codes.values():
-            close_frame(code)  # raises for one that cannot be sent
+            close_frame(code)  # raises if it cannot be sent
         http = self._http
         request: Request | None = http.reader.request if http is not None else None
         if http is None or request is None:
@@ -276,7 +276,7 @@ class ServerConnection:
 
     def _next_messages(self, ws: WebSocketDecoder, now: float) -> list[Event]:
         """Return messages up to a frame that needs a reply, which must follow the caller's own messages."""
-        require_time(now)  # before a message is taken, which nobody would get
+        require_time(now)  # before a message is removed, which would be lost
         events: list[Event] = []
         while (item := ws.next_item(now)) is not None:
             match item:
@@ -324,15 +324,15 @@ class ServerConnection:
     def expire_at(self, deadline: float, code: int, reason: str) -> None:
         """Close the WebSocket with `code` at `deadline` (monotonic seconds), when its credentials expire. Raises as `close`."""
         self._require(Input.EXPIRE_AT)
-        close_frame(code, reason)  # raises for one that cannot be sent
+        close_frame(code, reason)  # raises if it cannot be sent
         self._deadlines.set(Deadline.LIFETIME, deadline)
         self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
 
     def close(self, code: int, reason: str, now: float) -> None:
         """Begin an orderly close. Safe to repeat. Raises LocalProtocolError for a code or a reason that cannot be sent.
 
-        A WebSocket gets a close frame with `code` and `reason`, at most 123 bytes of UTF-8. On HTTP a request that has begun
-        is still processed, as the last one; without one the connection ends when the queued bytes are sent.
+        A WebSocket sends a close frame with `code` and `reason`, at most 123 bytes of UTF-8. On HTTP, a request that has begun to
+        arrive is still processed as the last one; otherwise the connection ends when the queued bytes are sent.
         """
         frame = close_frame(code, reason)
         if self.phase is Phase.OPEN:
@@ -357,7 +357,7 @@ class ServerConnection:
         return events
 
     def _pinged(self, now: float) -> bool:
-        """Send a ping; False: the limit of missed pongs is reached."""
+        """Send a ping. Return False if the limit of missed pongs is reached."""
         ws = self._ws
         if ws is None or ws.missed_pongs >= self._limits.max_missed_pongs:
             return False
@@ -369,7 +369,7 @@ class ServerConnection:
     def wrote(self, nbytes: int, now: float) -> None:
         """Extend the write deadline after a blocked write made progress.
 
-        On HTTP in proportion to the bytes, so that a slow reader cannot hold a large response; a WebSocket's queue is bounded.
+        On HTTP in proportion to the bytes, so that a slow reader cannot hold a large response. A WebSocket's queue is bounded.
         """
         if nbytes <= 0 or Deadline.WRITE not in self._deadlines:
             return
@@ -386,11 +386,11 @@ class ServerConnection:
         self._deadlines.set(Deadline.WRITE, now + secs)
 
     def write_idle(self, now: float) -> None:
-        """Note that nothing is queued any more."""
+        """Note that no bytes are queued any more."""
         self._deadlines.stop(Deadline.WRITE)
 
     def write_ended(self, now: float) -> None:
-        """Note that the write side is shut, as `wants` required, and wait briefly for the peer's end.
+        """Note that the write side is shut down, as `wants` required, and wait briefly until the peer ends.
 
         Closing with unread input makes the kernel send RST, which can destroy a response in flight (RFC 9112 9.6).
         """

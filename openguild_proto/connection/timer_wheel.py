@@ -1,8 +1,8 @@
 """One timer for all connections: coarse buckets instead of a task or a heap entry per deadline.
 
-Deadlines of idle sockets move all the time and almost never pass. A connection stands in one bucket; a deadline
-that moved later is noticed when the bucket comes up, one that moved earlier is put into an earlier bucket.
-So `arm` is one comparison in the common case, and an idle connection costs one dict entry.
+Deadlines of idle sockets move all the time and almost never pass. A connection is in one bucket. If its deadline moved later,
+this is noticed when the bucket is due; if it moved earlier, the connection moves to an earlier bucket. So `arm` is usually one
+comparison, and an idle connection costs one dict entry.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-TICK_SECS = 0.1  # call `due` this often: a deadline passes up to two of these late
+TICK_SECS = 0.1  # call `due` this often: deadlines are up to two ticks late
 
 
 class Timed(Protocol):
     """An object with a deadline."""
 
-    timer_tick: int  # the bucket the object stands in, -1 for none; owned by the wheel
+    timer_tick: int  # the bucket that holds the object, -1 for none; set by the wheel
 
     def next_deadline(self) -> float | None:
-        """Return it in monotonic seconds; None: nothing is waited for."""
+        """Return the next deadline in monotonic seconds, None if there is none."""
 
 
 T = TypeVar("T", bound=Timed)
 
 
 class _Bucket(dict[T, None]):
-    """The entries to look at in one tick. They share its number."""
+    """The entries to check in one tick. They share its number."""
 
     __slots__ = ("tick",)
 
@@ -40,10 +40,10 @@ class TimerWheel(Generic[T]):
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, _Bucket[T]] = {}
         self._done = int(now / TICK_SECS)
-        self._looked_at: Iterator[T] = iter(())  # the bucket of `_done`, as far as it is not looked at yet
+        self._looked_at: Iterator[T] = iter(())  # the rest of the bucket `_done`
 
     def arm(self, timed: T) -> None:
-        """Make sure that `timed` is looked at no later than its next deadline."""
+        """Ensure that `timed` is checked no later than its next deadline."""
         deadline = timed.next_deadline()
         if deadline is None:
             return
@@ -57,7 +57,7 @@ class TimerWheel(Generic[T]):
             bucket[timed] = None
 
     def disarm(self, timed: T) -> None:
-        """Forget `timed`; safe to repeat."""
+        """Remove `timed` from its bucket. Safe to repeat."""
         bucket = self._buckets.get(timed.timer_tick)
         if bucket is not None:
             bucket.pop(timed, None)
@@ -66,10 +66,10 @@ class TimerWheel(Generic[T]):
         timed.timer_tick = -1
 
     def due(self, now: float) -> Iterator[T]:
-        """Yield those whose deadline has passed, each to be acted on before the next one is taken; all others get new buckets.
+        """Yield the items whose deadline has passed; handle each before taking the next. All others get new buckets.
 
-        Thousands of deadlines pass together where thousands of connections came together: the caller may pause between two, and may
-        break off: the next call goes on behind the one that was taken last.
+        Many deadlines may pass together if many connections were opened together. The caller may pause between two items, or
+        stop: the next call continues after the last item taken.
         """
         while True:
             for timed in self._looked_at:

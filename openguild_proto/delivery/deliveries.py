@@ -68,10 +68,7 @@ LOOKED_AT_ONCE = 50  # peers in one round, while the bus is down
 
 
 class Deliveries:
-    """All deliveries of one process.
-
-    `holder`: a unique name of this process. `jitter()` returns numbers in [0, 1). `promptness`: of the servers it requests from.
-    """
+    """All deliveries of one process. `holder`: its unique name. `jitter()`: in [0, 1). `promptness`: of the servers it asks."""
 
     def __init__(
         self, holder: str, signer: EventSigner | None, jitter: Callable[[], float], promptness: Promptness | None = None
@@ -201,9 +198,9 @@ class Deliveries:
             try:
                 if (yield from self._take_leases()):
                     secs = MORE_SECS
-            except Exception as failure:  # an outage or a defect: retried in the next round
+            except Exception as failure:  # an outage or a bug: retry in the next round
                 self._not_done(failure, "taking leases of peers")
-                if self._lease_until <= self.procedures.now:  # another one may deliver now
+                if self._lease_until <= self.procedures.now:  # another process may deliver now
                     self._keep_only(())
             self._alarms.set(LEASES, self.procedures.now + secs * (0.5 + 0.5 * self.jitter()))
             yield from self._lease_signal.wait()
@@ -386,7 +383,7 @@ class Deliveries:
         self._actions.append(Log(level, message, fields, failure))
 
     def _not_done(self, failure: Exception, what: str) -> None:
-        if not isinstance(failure, StorageUnavailable):  # the performer has reported an outage
+        if not isinstance(failure, StorageUnavailable):  # outages are logged by the code that performs the effect
             self._defect(what, failure)
 
     def _defect(self, what: str, failure: Exception) -> None:

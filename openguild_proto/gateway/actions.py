@@ -13,13 +13,13 @@ from openguild_proto.http.message import Request
 
 
 class Action(msgspec.Struct, frozen=True):
-    """Base of all actions. `number`: to answer with."""
+    """Base of all actions. `number`: to pass back with the answer."""
 
 
 class Authenticate(Action, frozen=True):
     """Check the token; answer with `authenticated`, `auth_refused` or `auth_unchecked`.
 
-    `renews`: the socket already has a token, so its client does not get the list of guilds again.
+    `renews`: whether the socket already has a token. If so, `ready` and its guilds are not sent to the client again.
     """
 
     number: int
@@ -28,16 +28,16 @@ class Authenticate(Action, frozen=True):
 
 
 class CountReads(Action, frozen=True):
-    """Take `reads` from the user's budget of reads; answer with `reads_counted` (PROTOCOL 9.2.10)."""
+    """Count `reads` against the user's limit; answer with `reads_counted` (PROTOCOL 9.2.10)."""
 
     number: int
     reads: int
 
 
 class Subscribe(Action, frozen=True):
-    """Check that the user may read these logs, and follow them; answer each with `subscribed` or `sub_refused`.
+    """Check that the user may read these logs, and open their feeds; answer each with `subscribed` or `sub_refused`.
 
-    After `subscribed` the caller keeps the log's feed open until an `Unsubscribe` of that feed.
+    For each log answered with `subscribed`, the caller keeps what it holds for the feed until an `Unsubscribe` of that feed.
     """
 
     number: int
@@ -51,7 +51,7 @@ class Unsubscribe(Action, frozen=True):
 
 
 class ReadPage(Action, frozen=True):
-    """Read up to `limit` events of the log after the sequence `after`; answer with `page`."""
+    """Read up to `limit` events of the log after `after`; answer with `page`."""
 
     feed: Feed
     after: int
@@ -66,7 +66,7 @@ class Run(Action, frozen=True):
 
 
 class Write(Action, frozen=True):
-    """Data is queued: call `next_write` while the socket accepts bytes."""
+    """Messages are queued: call `next_write` while the socket accepts bytes."""
 
 
 class Close(Action, frozen=True):

@@ -1,6 +1,6 @@
-"""GatewayClient: the gateway from the client's side, across many connections (PROTOCOL 15.9).
+"""GatewayClient: the client side of the gateway, across many connections (PROTOCOL 15.9).
 
-It deals in messages, so that any WebSocket library may drive it. The call contract, for every driver:
+Its inputs and outputs are messages, so any WebSocket library can drive it. The call contract, for every driver:
 
 1. feed: `start`, `connected`, `received`, `disconnected`, `handle_deadline`, or a command of the caller;
 2. carry out: take `next_event()` until it returns None; `Connect` and `Disconnect` are among the events;
@@ -58,7 +58,7 @@ _AGAIN = -1  # instead of the ref of an `auth` that is sent again
 
 
 class GatewayClient:
-    """`jitter()`: in [0, 1). `random_bytes(n)`: for keys. `now`: monotonic seconds. `log`: `channel:ID`, `guild:ID`, `user:ID`."""
+    """A client. `jitter()`: in [0, 1). `random_bytes(n)`: for keys. `now`: monotonic seconds. `log`: such as `guild:ID`."""
 
     def __init__(
         self, encoding: Encoding, *, jitter: Callable[[], float], random_bytes: Callable[[int], bytes]
@@ -73,23 +73,23 @@ class GatewayClient:
         self._messages: list[str | bytes] = []
         self._refs: Iterator[int] = count(1)
         self._token, self._opened_at = "", 0.0
-        self._renewal, self._renews_again = 0, False  # ref of an unanswered `auth` or 0; a token waits for that
-        self._heartbeat_secs, self._frame_bytes = 0.0, 0  # told by the server; bytes at most, of one message
+        self._renewal, self._renews_again = 0, False  # ref of an unanswered `auth` or 0; a token waits for its answer
+        self._heartbeat_secs, self._frame_bytes = 0.0, 0  # from `hello`; maximum size of a message
 
     # --- getters -------------------------------------------------------------------------------------
 
     def next_event(self) -> told.ClientEvent | None:
-        """Remove and return the next event; None: there is none."""
+        """Remove and return the next event, None if there is none."""
         return self._events.popleft() if self._events else None
 
     def messages_to_send(self) -> list[str | bytes]:
-        """Remove and return all messages: `str` for text, `bytes` for binary. Logs followed since the last time share frames."""
+        """Remove and return all messages: `str` for text, `bytes` for binary. Logs followed since the last call share frames."""
         self._ask_for_logs()
         messages, self._messages = self._messages, []
         return messages
 
     def next_deadline(self) -> float | None:
-        """Return the monotonic time at which to call `handle_deadline`; None: no deadline runs."""
+        """Return the monotonic time at which to call `handle_deadline`, None if no deadline is running."""
         return self._deadlines.next()
 
     @property
@@ -98,7 +98,7 @@ class GatewayClient:
         return self._logs.places()
 
     def follows(self, log: str) -> bool:
-        """Return whether a log is followed, or will be."""
+        """Return whether the client follows a log, now or as soon as it can."""
         return log in self._logs
 
     @property
@@ -108,33 +108,33 @@ class GatewayClient:
 
     @property
     def pending(self) -> int:
-        """Commands that are not answered."""
+        """The number of unanswered commands."""
         return len(self._commands)
 
     # --- commands of the caller ------------------------------------------------------------------------
 
     def start(self, token: str, now: float) -> None:
-        """Begin with the first connection; after `close` do nothing. Raises LocalProtocolError: it has begun, or as `set_token`."""
+        """Open the first connection; after `close` do nothing. Raises LocalProtocolError if already started, or as `set_token`."""
         if self.phase not in {ClientPhase.IDLE, ClientPhase.ENDED}:
             raise LocalProtocolError("the client has begun")
         self._token = sendable(token)
         self._connect(ClientInput.START, now)
 
     def set_token(self, token: str, now: float) -> None:
-        """Use another token from now on: for the open connection too. Raises LocalProtocolError for one that is not Unicode."""
+        """Use another token from now on, also for the open connection. Raises LocalProtocolError for invalid Unicode."""
         self._token = sendable(token)
         if self.phase is ClientPhase.OPEN and self._renewal > 0:
             self._renews_again = True
         elif self.phase is ClientPhase.OPEN:
             ref = next(self._refs)
-            self._renewal = ref if self._say(Auth(token, ref)) else 0  # one that is too long gets no answer
+            self._renewal = ref if self._say(Auth(token, ref)) else 0  # a token that is too long gets no answer
         elif self.phase is ClientPhase.TOKENLESS:
             self._move(ClientInput.TOKEN)
             if ClientDeadline.RECONNECT not in self._deadlines:
                 self._deadlines.set(ClientDeadline.RECONNECT, now)
 
     def follow(self, log: str, place: Place | None = None, *, tail: int | None = None) -> None:
-        """Follow a log: after `place`, else with its newest `tail` events, else from now on. Raises LocalProtocolError."""
+        """Follow a log after `place`, or from its newest `tail` events, or from now on. Raises LocalProtocolError."""
         self._logs.add(log, place, tail)
 
     def unfollow(self, log: str) -> Place | None:
@@ -148,8 +148,8 @@ class GatewayClient:
     def send(self, command: AnyCommand) -> int:
         """Send a command, now or on the next connection, until it is answered. Return its ref, which replaces that of `command`.
 
-        Without a key it gets a random one. Text that is not Unicode is refused. Raises LocalProtocolError when too many wait.
-        Commands that are unanswered when `Ended` comes, or that are sent later, get no answer.
+        A command without a key gets a random one. Invalid Unicode is refused. Raises LocalProtocolError if too many commands wait.
+        Commands that are unanswered at `Ended`, or sent later, get no answer.
         """
         ref = next(self._refs)
         if not self._commands.add(ref, command):
@@ -158,7 +158,7 @@ class GatewayClient:
         return ref
 
     def withdraw(self, ref: int) -> bool:
-        """Abandon a command. It is not sent again, and its answer is not reported. Return whether it was ever sent."""
+        """Abandon a command: it is not sent again, and its answer is not reported. Return whether it was ever sent."""
         return self._commands.withdraw(ref)
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class GatewayClient:
     # --- the machine -----------------------------------------------------------------------------------
 
     def _move(self, step: ClientInput) -> bool:
-        """Change to the phase that `step` leads to; the only place that changes it. False: the step does not apply now."""
+        """Change to the phase that `step` leads to; nothing else changes it. Return False if `step` does not apply now."""
         target = CLIENT_TRANSITIONS[self.phase].get(step)
         if target is None:
             return False
@@ -192,7 +192,7 @@ class GatewayClient:
         return True
 
     def _say(self, frame: ClientFrame) -> bool:
-        """Queue a frame. False: it is larger than the server accepts, and is not sent."""
+        """Queue a frame. Return False if it is larger than the server accepts; then it is not sent."""
         payload = self.encoding.client_payload(frame)
         fits = len(payload if isinstance(payload, bytes) else payload.encode()) <= self._frame_bytes
         if fits:
@@ -202,7 +202,7 @@ class GatewayClient:
     def _ask(self) -> None:
         """Send waiting requests, unless the server is stopping or not connected."""
         if self.phase.is_asking:
-            self._ask_for_logs()  # before a command that causes events of them
+            self._ask_for_logs()  # before commands that cause events in these logs
             for command in self._commands.to_send():
                 if not self._say(command) and self._commands.answered(command.ref):
                     self._events.append(told.not_sent(command.ref, ErrorCode.TOO_LARGE))
@@ -220,12 +220,12 @@ class GatewayClient:
             self._events.append(told.Connect())
 
     def connected(self, now: float) -> None:
-        """The WebSocket is open."""
+        """Note that the WebSocket is open."""
         if self._move(ClientInput.CONNECTED):
             self._deadlines.set(ClientDeadline.ANSWER, now + CLIENT_HANDSHAKE_SECS)
 
     def disconnected(self, code: int | None, reason: str, now: float) -> None:
-        """The WebSocket has ended, with or without a close code, or could not be opened."""
+        """Note that the WebSocket has ended, with or without a close code, or could not be opened."""
         if not self.phase.has_socket:
             return
         action = after_close(code)
@@ -235,20 +235,20 @@ class GatewayClient:
             self._forget_connection(now)
             self._move(ClientInput.TOKEN_REFUSED)
             self._events.append(told.Interrupted(f"{code} {reason}", None))
-            # first the delay, then the token: it may not live long
+            # ask for the token after the delay, because it may be short-lived
             self._deadlines.set(ClientDeadline.RECONNECT, now + self._backoff.next_delay(at_once=True))
             self.handle_deadline(now)
         else:
             self._lost(f"{code} {reason}" if code is not None else reason, now)
 
     def refused(self, code: int | None, reason: str, now: float, error: str | None = None) -> None:
-        """The server refuses this client: `code` is a final close code, or the HTTP status that refused the upgrade."""
+        """End the client: `code` is a final close code, or the HTTP status that refused the upgrade."""
         self._forget_connection(now)
         if self._move(ClientInput.FINAL):
             self._events.append(told.Ended(code, reason, error))
 
     def _lost(self, reason: str, now: float) -> None:
-        """Reconnect: in the slot that the server assigned, else with backoff."""
+        """Reconnect in the slot that the server assigned, or otherwise with backoff."""
         self._forget_connection(now)
         has_slot = ClientDeadline.SLOT in self._deadlines
         delay = max(self._deadlines[ClientDeadline.SLOT] - now, 0.0) if has_slot else self._backoff.next_delay()
@@ -264,7 +264,7 @@ class GatewayClient:
         if self.phase in {ClientPhase.OPEN, ClientPhase.DRAINING}:
             self._backoff.lasted(now - self._opened_at)
         if self.phase is ClientPhase.DRAINING:
-            self._backoff.reset()  # the server stops in order: nothing has failed
+            self._backoff.reset()  # an orderly stop is not a failure
         self._messages.clear()
         self._renewal, self._renews_again = 0, False
         self._logs.disconnected()
@@ -292,7 +292,7 @@ class GatewayClient:
                     if self._renewal == _AGAIN:
                         self.set_token(self._token, now)
                 case ClientDeadline.SLOT:
-                    self._deadlines.set(name, now)  # it comes back at once
+                    self._deadlines.set(name, now)  # reconnect at once
                     self._give_up("the server stops", now)
                 case ClientDeadline.ANSWER | ClientDeadline.SILENCE:
                     self._give_up(_GIVEN_UP[name], now)
@@ -300,7 +300,7 @@ class GatewayClient:
     # --- the server's messages -------------------------------------------------------------------------
 
     def received(self, payload: str | bytes, now: float) -> None:
-        """Take a message: text as `str`, binary as `bytes`."""
+        """Process a message: text as `str`, binary as `bytes`."""
         if not self.phase.has_socket:
             return
         self.put_off_silence(now)
@@ -322,7 +322,7 @@ class GatewayClient:
                     self._frame_bytes = frame.limits.frame_bytes
                     self._deadlines.set(ClientDeadline.ANSWER, now + CLIENT_HANDSHAKE_SECS)
                     self._say(Auth(self._token))
-                    self._ask()  # the server does it when it has authenticated
+                    self._ask()  # the server processes these after `auth`
             case Ready():
                 if self._move(ClientInput.READY):
                     self._opened_at = now

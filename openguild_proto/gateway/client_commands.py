@@ -16,14 +16,14 @@ LONE_SURROGATE = "a text holds a lone surrogate"
 
 
 def keyed(command: AnyCommand, random_bytes: Callable[[int], bytes]) -> AnyCommand:
-    """Return the command with a key, so that it may be sent again; a random one if it has none and needs one."""
+    """Return the command with a key, so that it can be repeated safely: its own, or a random one if it needs one."""
     if isinstance(command, (Read, Typing)) or command.key is not None:
         return command
     return msgspec.structs.replace(command, key=random_bytes(KEY_BYTES).hex())
 
 
 def sendable(token: str) -> str:
-    """Return the token. Raises LocalProtocolError if no message can carry it; the error does not quote it."""
+    """Return the token. Raises LocalProtocolError, without quoting it, if it has a lone surrogate and so cannot be sent."""
     try:
         token.encode()
     except UnicodeEncodeError:
@@ -32,7 +32,7 @@ def sendable(token: str) -> str:
 
 
 def is_well_formed(command: AnyCommand) -> bool:
-    """Return whether all texts of a command are Unicode; a lone surrogate is not, and no message can carry it."""
+    """Return whether all texts of a command are valid Unicode. Lone surrogates are not, and cannot be sent."""
     try:
         msgspec.json.encode(command)
     except UnicodeEncodeError:
@@ -41,22 +41,22 @@ def is_well_formed(command: AnyCommand) -> bool:
 
 
 class PendingCommands:
-    """`random_bytes(n)`: for keys of commands that have none."""
+    """The unanswered commands of a client. `random_bytes(n)`: for the keys of commands without one."""
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
         self._random_bytes = random_bytes
         self._commands: dict[int, AnyCommand] = {}  # by ref, in order
         self._unsent: deque[int] = deque()  # refs
-        self._lost: set[int] = set()  # refs of those that were sent over a connection that has ended
-        self._without_database: float | None = None  # since when the server has answered nothing else
+        self._lost: set[int] = set()  # refs of commands sent on connections that have ended
+        self._without_database: float | None = None  # since then all answers were `database_unavailable`
 
     def __len__(self) -> int:
         return len(self._commands)
 
     def add(self, ref: int, command: AnyCommand) -> bool:
-        """Keep a command until it is answered, with a key. Return False for text that cannot be sent.
+        """Add a command, with a key, until it is answered. Return False for text that cannot be sent.
 
-        Raises LocalProtocolError when too many wait.
+        Raises LocalProtocolError if too many commands wait.
         """
         if len(self._commands) >= MAX_PENDING_COMMANDS:
             raise LocalProtocolError(f"{MAX_PENDING_COMMANDS} commands are not answered yet")
@@ -80,7 +80,7 @@ class PendingCommands:
         return True
 
     def refused(self, ref: int, code: str, now: float) -> bool | None:
-        """Note that a command was refused. Return whether it may have been done, by this attempt or on an earlier connection.
+        """Note that a command was refused. Return whether it may have been done, by this attempt or an earlier one.
 
         None: no such command was waiting.
         """
@@ -107,9 +107,10 @@ class PendingCommands:
         return was_sent
 
     def disconnected(self) -> list[int]:
-        """Queue all commands again with their keys, because they may not have arrived. Return the refs of those not repeated.
+        """Queue all commands again with their keys, because they may not have arrived.
 
-        Typing signals and read positions are not repeated: they may be out of date.
+        Typing signals and read positions are dropped instead, because they may be out of date. Return the refs of the dropped
+        ones.
         """
         dropped = [ref for ref, command in self._commands.items() if isinstance(command, (Read, Typing))]
         for ref in dropped:

@@ -1,4 +1,4 @@
-"""The events of a gateway client, in order."""
+"""The events that a gateway client reports, in order."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ class Connect(GatewayEvent, frozen=True):
 
 
 class Disconnect(GatewayEvent, frozen=True):
-    """Close the WebSocket with this code, and report nothing more about it, neither messages nor `disconnected`."""
+    """Close the WebSocket with this code. Afterwards pass in none of its messages and no `disconnected`."""
 
     code: int
 
 
 class TokenNeeded(GatewayEvent, frozen=True):
-    """Call `set_token` with a new token. `expires_in_ms`: of the current token; None: it has expired, or was refused."""
+    """Call `set_token` with a fresh token.
+
+    `expires_in_ms`: the time left of the current token. None: it has expired, or the last token was refused.
+    """
 
     expires_in_ms: int | None
 
 
 class Opened(GatewayEvent, frozen=True):
-    """The socket is authenticated. The client follows its logs again, and sends unanswered commands again."""
+    """The socket is authenticated. All logs are being followed again, and unanswered commands are sent again."""
 
     ready: Ready
 
 
 class Followed(GatewayEvent, frozen=True):
-    """A log is followed after `after`. `recovered` False: discard your copy of the log, and read it again up to `after`."""
+    """A log is followed from `after` on. `recovered` False: discard your copy of the log, and read it again up to `after`."""
 
     log: str
     epoch: int
@@ -49,7 +52,7 @@ class Followed(GatewayEvent, frozen=True):
 
 
 class FollowRefused(GatewayEvent, frozen=True):
-    """The server refused a log. The client does not ask for it again."""
+    """The server refused to follow a log. The client does not ask again."""
 
     log: str
     code: str
@@ -57,7 +60,7 @@ class FollowRefused(GatewayEvent, frozen=True):
 
 
 class Delivered(GatewayEvent, frozen=True):
-    """The next event of a log, in order and once. `wire`: the event in JSON."""
+    """The next event of a log. Events are reported in order and once. `wire`: the event as JSON."""
 
     log: str
     epoch: int
@@ -66,7 +69,7 @@ class Delivered(GatewayEvent, frozen=True):
 
 
 class HintReceived(GatewayEvent, frozen=True):
-    """A hint that is in no log, such as typing. `data` in JSON."""
+    """A hint that is not stored in a log, such as typing. `data`: JSON."""
 
     log: str
     kind: str
@@ -94,45 +97,46 @@ class LogLive(GatewayEvent, frozen=True):
 
 
 class Answered(GatewayEvent, frozen=True):
-    """A command was carried out. `result`: the body of the HTTP response, decoded; None if there is none."""
+    """A command was carried out. `result`: the decoded body of the HTTP response, None if it has none."""
 
     ref: int
     result: Any
 
 
 class Refused(GatewayEvent, frozen=True):
-    """The server refused a command, with the error code that HTTP has. The client does not repeat it."""
+    """The server refused a command with an error code of the HTTP API. The client does not repeat it."""
 
     ref: int
     code: str
     message: str
     retry_after_ms: int | None
     details: tuple[Problem, ...]
-    may_be_done: bool = False  # by this attempt, or by one on an earlier connection (PROTOCOL 3.6.3)
+    may_be_done: bool = False  # by this attempt or one on an earlier connection (PROTOCOL 3.6.3)
 
 
 def not_sent(ref: int, code: ErrorCode, message: str | None = None) -> Refused:
-    """Return the refusal of a command that the client does not send, equal to the server's refusal."""
+    """Return a `Refused` for a command that the client does not send because the server would refuse it with this code."""
     return Refused(ref, code.spec.code, message or code.spec.message, None, ())
 
 
 class Dropped(GatewayEvent, frozen=True):
-    """A `read` or `typing` was abandoned, because its connection ended. Whether it was done is unknown."""
+    """The connection ended before a `read` or `typing` was answered. Its outcome is unknown, and it is not repeated."""
 
     ref: int
 
 
 class Interrupted(GatewayEvent, frozen=True):
-    """The connection ended; another one follows in `retry_secs`. None: it waits for a token."""
+    """The connection ended; the next one is opened in `retry_secs`. None: the client waits for a token."""
 
     reason: str
     retry_secs: float | None
 
 
 class Ended(GatewayEvent, frozen=True):
-    """The client has ended. `code`: the close code, or the HTTP status that refused the upgrade; None: the caller closed it.
+    """The client has ended.
 
-    `error`: the code of such a refusal (PROTOCOL 3.6).
+    `code`: the close code, or the HTTP status that refused the upgrade; None: the caller closed the client. `error`: the error
+    code of a refused upgrade (PROTOCOL 3.6).
     """
 
     code: int | None
@@ -161,7 +165,7 @@ ClientEvent: TypeAlias = (
 
 
 def place_before(events: Iterable[ClientEvent], log: str) -> Place | None:
-    """Return the place before the first event of a log; None: there is none."""
+    """Return the place just before the first event of a log in `events`, or None if they report none."""
     for event in events:
         match event:
             case Followed(log=name, epoch=epoch, after=after) if name == log:

@@ -1,4 +1,4 @@
-"""The logs that a client follows, and its position in each, across connections (PROTOCOL 15.9)."""
+"""The logs that a client follows, and its place in each, kept across connections (PROTOCOL 15.9)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.gateway.frames import Ev, Sub, SubbedLog, SubLog
 from openguild_proto.limits import MAX_GATEWAY_LOGS
 
-LINE_BYTES = 218  # of a log in a `sub`, at most: 300 logs in a frame of 64 KiB
+LINE_BYTES = 218  # maximum size of a log in a `sub`: 300 logs fit in a frame of 64 KiB
 TEMPORARY = frozenset(
     code.spec.code
     for code in (ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.DRAINING, ErrorCode.GUILD_OFFLINE)
@@ -20,18 +20,18 @@ TEMPORARY = frozenset(
 
 
 class Place(NamedTuple):
-    """The last event of a log that a client has: its sequence in `epoch`."""
+    """The last event of a log that a client has received. The sequence counts within `epoch`."""
 
     epoch: int
     sequence: int
 
 
 BEGINNING = Place(0, 0)
-"""Before the first event of a log, whatever its epoch."""
+"""The place before the first event of a log, in any epoch."""
 
 
 def read_places(kept: Mapping[str, Any]) -> dict[str, Place]:
-    """Return the places by log that were stored as pairs. Raises ValueError."""
+    """Return the places by log from stored pairs. Raises ValueError if `kept` is malformed."""
     try:
         return {log: Place(*map(int, place)) for log, place in kept.items()}
     except (AttributeError, OverflowError, TypeError):
@@ -39,7 +39,7 @@ def read_places(kept: Mapping[str, Any]) -> dict[str, Place]:
 
 
 class Faults(NamedTuple):
-    """Times that events were missing, and repeated events, which were dropped."""
+    """The number of gaps in the received events, and of repeated events, which were dropped."""
 
     gaps: int
     repeats: int
@@ -48,23 +48,23 @@ class Faults(NamedTuple):
 class LogState(Enum):
     """The states of a followed log."""
 
-    WANTED = "wanted"  # to be asked for, when there is a connection
-    RESTING = "resting"  # to be asked for after a while
+    WANTED = "wanted"  # to be requested when there is a connection
+    RESTING = "resting"  # to be requested after a delay
     ASKED = "asked"
     FOLLOWED = "followed"
 
 
 class FollowedLog:
-    """One log. `place` None: the client has no event of it yet."""
+    """One log. `place` is None until the server has said where it begins."""
 
     __slots__ = ("is_at_server", "place", "ref", "state", "tail")
 
     def __init__(self, place: Place | None, tail: int | None, *, is_at_server: bool) -> None:
         self.state = LogState.WANTED
-        self.is_at_server = is_at_server  # the server follows it from another place, or will
+        self.is_at_server = is_at_server  # the server still follows it from an earlier place, or will
         self.place = place
-        self.tail = tail  # events to begin with, where there is no place
-        self.ref = 0  # of the last `sub`
+        self.tail = tail  # number of newest events to begin with if there is no place
+        self.ref = 0  # of the last `sub` that named it
 
 
 class Arrival(Enum):
@@ -72,12 +72,12 @@ class Arrival(Enum):
 
     NEXT = "next"
     REPEAT = "repeat"
-    GAP = "gap"  # events before it are missing, or it counts in another epoch
-    UNWANTED = "unwanted"  # of a log that is not followed now
+    GAP = "gap"  # events before it are missing, or it belongs to another epoch
+    UNWANTED = "unwanted"  # its log is not followed at the moment
 
 
 class FollowedLogs:
-    """All logs of a client. `repeats` and `gaps` count what a correct server never causes."""
+    """All logs of a client. `repeats` and `gaps` count faults that a correct server never causes."""
 
     def __init__(self) -> None:
         self._logs: dict[str, FollowedLog] = {}
@@ -89,12 +89,14 @@ class FollowedLogs:
         return log in self._logs
 
     def places(self) -> dict[str, Place]:
-        """Return the position in each log of which the client has events."""
+        """Return the client's place in each log that has one."""
         return {name: log.place for name, log in self._logs.items() if log.place is not None}
 
     def add(self, name: str, place: Place | None, tail: int | None) -> None:
-        """Follow a log after `place`, or with its newest `tail` events. Raises LocalProtocolError beyond the bound, and for
-        invalid values: a server would refuse the whole `sub`, without naming the log.
+        """Follow a log after `place`, or from its newest `tail` events.
+
+        Raises LocalProtocolError if too many logs are followed, and for arguments that no server accepts: the server would
+        refuse the whole `sub` without naming the log.
         """
         _require_valid(name, place, tail)
         self._require_room([name])
@@ -119,13 +121,13 @@ class FollowedLogs:
     # --- asking --------------------------------------------------------------------------------------
 
     def disconnected(self) -> None:
-        """Nothing is followed on the server any more."""
+        """Mark all logs as not followed on the server."""
         for log in self._logs.values():
             self._want(log)
             log.is_at_server = False
 
     def wake(self) -> None:
-        """Request the resting logs again."""
+        """Ask again for the resting logs."""
         for log in self._logs.values():
             if log.state is LogState.RESTING:
                 self._want(log)
@@ -135,7 +137,7 @@ class FollowedLogs:
         self._has_wanted = True
 
     def subs(self, refs: Iterator[int], frame_bytes: int) -> Iterable[Sub]:
-        """Yield the frames that request the wanted logs, of about `frame_bytes` at most."""
+        """Yield the `sub` frames for all wanted logs, each of at most about `frame_bytes`."""
         if not self._has_wanted:
             return
         self._has_wanted = False
@@ -151,10 +153,10 @@ class FollowedLogs:
                     lines.append(SubLog(name, log.place.epoch or None, log.place.sequence))
             yield Sub(ref, lines)
 
-    # --- what the server says --------------------------------------------------------------------------
+    # --- answers and events of the server --------------------------------------------------------------
 
     def begun(self, ref: int, line: SubbedLog) -> bool:
-        """Note that a log is followed. Return False for an answer that is no longer awaited."""
+        """Mark a log as followed. Return False for an answer that is no longer awaited."""
         log = self._logs.get(line.log)
         if log is None or log.state is not LogState.ASKED or log.ref != ref:
             return False
@@ -163,7 +165,10 @@ class FollowedLogs:
         return True
 
     def refused(self, ref: int, name: str, code: str) -> bool | None:
-        """Note that a log was refused. Return whether it is requested again later; None: this answer is no longer awaited."""
+        """Handle the refusal of a log.
+
+        Return True if it is requested again after a delay, False if it is dropped, None if the answer is no longer awaited.
+        """
         log = self._logs.get(name)
         if log is None or log.state is not LogState.ASKED or log.ref != ref:
             return None
@@ -174,7 +179,7 @@ class FollowedLogs:
         return False
 
     def gone(self, name: str, code: str) -> bool:
-        """Note that a log is no longer followed. Return whether it was followed."""
+        """Handle the end of a followed log. Return whether it was followed."""
         log = self._logs.get(name)
         if log is None or log.state is not LogState.FOLLOWED:
             return False
@@ -187,7 +192,10 @@ class FollowedLogs:
         return True
 
     def arrived(self, event: Ev) -> Arrival:
-        """Take an event. The next event moves the place; after a gap the log is requested again from the place."""
+        """Record an event that arrived and return the verdict.
+
+        The next event advances the place. After a gap the log is requested again from its place.
+        """
         log = self._logs.get(event.log)
         if log is None or log.place is None or log.state is not LogState.FOLLOWED:
             return Arrival.UNWANTED
@@ -202,14 +210,14 @@ class FollowedLogs:
         log.place = Place(epoch, event.seq)
         return Arrival.NEXT
 
-    # --- between two runs of a program -----------------------------------------------------------------
+    # --- storage between runs of a program -------------------------------------------------------------
 
     def to_dict(self) -> dict[str, list[int]]:
         """Return the places for storage."""
         return {name: [place.epoch, place.sequence] for name, place in self.places().items()}
 
     def restore(self, kept: Mapping[str, list[int]]) -> None:
-        """Follow the logs that `to_dict` stored, from there. Raises ValueError, LocalProtocolError: it follows none of them."""
+        """Follow the logs that `to_dict` stored, from their places. Raises ValueError, LocalProtocolError: none is followed."""
         places = read_places(kept)
         for name, place in places.items():
             _require_valid(name, place, None)

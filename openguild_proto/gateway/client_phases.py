@@ -21,22 +21,22 @@ class ClientPhase(StrEnum):
 
     @property
     def has_socket(self) -> bool:
-        """Return whether there is a WebSocket, or one is being opened."""
+        """Whether a WebSocket is open or being opened."""
         return self in _WITH_SOCKET
 
     @property
     def has_sent_auth(self) -> bool:
-        """Return whether `auth` was sent, so that the server's answers are valid."""
+        """Whether `auth` was sent, so that answers of the server are processed."""
         return self in _SENT_AUTH
 
     @property
     def brings_events(self) -> bool:
-        """Return whether events of logs may come."""
+        """Whether events of logs may arrive."""
         return self in _WITH_EVENTS
 
     @property
     def is_asking(self) -> bool:
-        """Return whether new requests may be sent."""
+        """Whether new requests may be sent."""
         return self in _ASKING
 
 
@@ -48,20 +48,20 @@ class ClientInput(StrEnum):
     HELLO = "hello"
     READY = "ready"
     DRAIN = "drain"
-    LOST = "lost"  # the connection has ended, or is given up
-    TOKEN_REFUSED = "token_refused"  # the server requires another token # noqa: S105 - the name of an input
+    LOST = "lost"  # the connection ended, or the client gave it up
+    TOKEN_REFUSED = "token_refused"  # the server wants another token # noqa: S105 - the name of an input
     TOKEN = "token"  # the caller has another token # noqa: S105 - the name of an input
-    FINAL = "final"  # a close code after which a client does not reconnect
+    FINAL = "final"  # a close code after which the client does not reconnect
     DUE = "due"  # the delay before the next connection has passed
-    CLOSE = "close"  # the caller ends it
+    CLOSE = "close"  # the caller ends the client
 
 
 class ClientDeadline(StrEnum):
-    """The deadlines of a gateway client: what happens, or must have happened, by then."""
+    """The deadlines of a gateway client. Each comment says what happens, or must have happened, by then."""
 
-    ANSWER = "answer"  # the server has accepted, greeted, authenticated
+    ANSWER = "answer"  # the server has accepted the upgrade, sent `hello` or authenticated the client
     HEARTBEAT = "heartbeat"  # the next heartbeat is sent
-    SILENCE = "silence"  # the server has given a sign of life
+    SILENCE = "silence"  # the server has sent something
     SLOT = "slot"  # the client of a draining server reconnects
     RECONNECT = "reconnect"  # the next connection is opened
     RETRY = "retry"  # logs that could not be followed are requested again

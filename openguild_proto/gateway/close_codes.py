@@ -1,4 +1,4 @@
-"""The close codes of the gateway: one meaning each, and whether a client reconnects (PROTOCOL 15.8)."""
+"""The close codes of the gateway: their meanings, and whether a client reconnects (PROTOCOL 15.8)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class GatewayClose(IntEnum):
-    """1000 to 1015: RFC 6455 7.4.1 and the IANA registry. 4000 and above: the gateway's own."""
+    """Close codes. 1000 to 1015: RFC 6455 7.4.1 and the IANA registry. 4000 and above: the gateway's own."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -33,11 +33,11 @@ class GatewayClose(IntEnum):
 
 
 class AfterClose(Enum):
-    """The behaviour of a client after a close."""
+    """What a client does after a close."""
 
-    RECONNECT = "reconnect"  # with backoff, and its positions
+    RECONNECT = "reconnect"  # with backoff, and from its places
     RENEWED = "reconnect, with another token"
-    FINAL = "final"  # reconnecting without a change ends the same way
+    FINAL = "final"  # reconnecting without a change would end the same way
 
 
 class GatewayCloseRow(NamedTuple):
@@ -78,7 +78,10 @@ GATEWAY_CLOSES: dict[GatewayClose, GatewayCloseRow] = {
 
 
 def after_close(code: int | None) -> AfterClose:
-    """Return what a client does after `code`; None: the connection ended without one. After an unknown code it reconnects."""
+    """Return what a client does after `code`. None: the connection ended without a code.
+
+    After an unknown code the client reconnects.
+    """
     try:
         return GATEWAY_CLOSES[GatewayClose(code)].action if code is not None else AfterClose.RECONNECT
     except ValueError:

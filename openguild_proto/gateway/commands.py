@@ -1,4 +1,4 @@
-"""Converts commands to the equivalent HTTP requests, so that operations, limits and codes are the same (PROTOCOL 15.4)."""
+"""Translates commands to HTTP requests, so that the operations, limits and error codes are the same (PROTOCOL 15.4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _ErrorBody(msgspec.Struct):
-    """The members of an error body that `err` passes on."""
+    """The members of an error body that are copied to `err`."""
 
     error: str = "server_error"
     message: str = ""
@@ -27,7 +27,7 @@ _errors = msgspec.json.Decoder(_ErrorBody)
 
 
 def request_of(command: AnyCommand, *, token: str, request_id: str, client_address: str) -> Request:
-    """Return the request. `token`: the socket's. The key goes into `Idempotency-Key` (PROTOCOL 7.5.1)."""
+    """Return the HTTP request of a command. `token`: the socket's. The key becomes `Idempotency-Key` (PROTOCOL 7.5.1)."""
     method, path, query, body = _parts(command)
     headers = [("authorization", f"Bearer {token}")]
     key = key_of(command)
@@ -47,7 +47,7 @@ def request_of(command: AnyCommand, *, token: str, request_id: str, client_addre
 
 
 def key_of(command: AnyCommand) -> str | None:
-    """Return the key of a command; None: it has none, or a repeat has no effect anyway."""
+    """Return the key of a command. None: it has none, or it can be repeated without effect."""
     return None if isinstance(command, (Read, Typing)) else command.key
 
 
@@ -73,7 +73,7 @@ def _parts(command: AnyCommand) -> tuple[str, str, str, dict[str, Any] | None]:
 
 
 def answer_of(ref: int, response: Response, encoding: Encoding) -> Ok | Err:
-    """Return the frame for a response. Its body is passed on as it is."""
+    """Return the frame for a response. The response's body is copied unchanged."""
     if response.status < 400:
         return Ok(ref, encoding.raw(response.body) if response.body else None)
     body = _errors.decode(response.body)

@@ -1,4 +1,4 @@
-"""The interface of a gateway socket to the connection under it (PROTOCOL 15.5, 15.6, 15.8)."""
+"""The interface between a gateway socket and its connection (PROTOCOL 15.5, 15.6, 15.8)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ CONNECTION_CODES: dict[str, int] = {
     "frame_timeout": GatewayClose.SLOW_FRAME,
     "ping_timeout": GatewayClose.SILENT,
 }
-"""The closes that `ServerConnection` decides by itself: their reason in the metric -> the close code."""
+"""reason of a close that `ServerConnection` decides -> the gateway's close code for it."""
 
 
 def connection_limits(limits: Limits) -> Limits:
-    """Return the limits of the connection: heartbeats instead of pings show that the client is there, and a reader that
-    accepts nothing for a while is not closed."""
+    """Return the limits of the connection of a gateway socket.
+
+    Heartbeats instead of pings show whether the client is alive, and a client that reads nothing for a while is not
+    disconnected.
+    """
     return replace(limits, ping_interval_secs=GATEWAY_PING_SECS, write_timeout_secs=GATEWAY_WRITE_SECS)

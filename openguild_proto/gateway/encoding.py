@@ -1,4 +1,4 @@
-"""Encodes frames as messages: the only module that tells JSON in text from MessagePack in binary messages (PROTOCOL 15.1.2)."""
+"""Encodes frames as messages. Only this module distinguishes JSON in text from MessagePack in binary (PROTOCOL 15.1.2)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from openguild_proto.ws.frames import binary_frame, frame_payload, text_frame
 
 
 class WrongKind(Exception):
-    """A text message where the subprotocol has binary ones, or the reverse."""
+    """A text message was received where the subprotocol uses binary messages, or the reverse."""
 
 
 class MalformedFrame(Exception):
-    """A message is not a valid frame. `ref`: the ref in it, None if it has none.
+    """A message is not a valid frame. `ref`: the `ref` found in it, None if it has none.
 
-    `code` VALIDATION: `problem` is msgspec's message. INVALID_JSON: `problem` is a sentence.
+    `code` VALIDATION: `problem` is a message of msgspec. INVALID_JSON: `problem` is a sentence.
     """
 
     def __init__(self, problem: str, ref: int | None = None, code: ErrorCode = ErrorCode.VALIDATION) -> None:
@@ -34,14 +34,14 @@ class MalformedFrame(Exception):
 
     @property
     def close_reason(self) -> str:
-        """Return the fault for a close frame, for authors of clients, when no answer can be sent."""
+        """Return the reason for a close frame, for messages that cannot be answered with an `err`."""
         is_shape = self.code is ErrorCode.VALIDATION
         problem = " ".join(shape_problem(self.problem, "the frame", ClientFrame)) if is_shape else self.problem
         return f"malformed frame: {problem}".encode(errors="replace")[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
 
 
 class _Referred(msgspec.Struct):
-    """The member that is looked for in a message that is not a frame."""
+    """The member searched for in a message that is not a valid frame."""
 
     ref: Ref
 
@@ -63,7 +63,7 @@ class _Format(NamedTuple):
     framed: Callable[[bytes], bytes]
 
 
-MAX_NESTED_BYTES = 4_096  # ours: of a too deeply nested message that is searched for a `ref`, which is slow
+MAX_NESTED_BYTES = 4_096  # a `ref` is not searched for in longer messages that are nested too deep: it takes long
 _TOO_DEEP = "the frame is nested too deep"
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _json_encode, _msgpack_encode = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
@@ -90,7 +90,7 @@ SERVER_TYPES = frozenset(frame.__struct_config__.tag for frame in get_args(Serve
 
 
 class Encoding(Enum):
-    """The value is the subprotocol that a client asks for."""
+    """An encoding of frames. The value is the subprotocol that clients offer."""
 
     JSON = "openguild.v2"
     MSGPACK = "openguild.v2.msgpack"
@@ -106,17 +106,17 @@ class Encoding(Enum):
         return self._format.encode(frame)
 
     def client_payload(self, frame: ClientFrame) -> str | bytes:
-        """Return the message of a client's frame: `str` for text, `bytes` for binary."""
+        """Return a client's frame as the payload of a message: `str` for text, `bytes` for binary."""
         payload = self._format.encode(frame)
         return payload.decode() if self is Encoding.JSON else payload
 
     def message(self, frame: ServerFrame) -> bytes:
-        """Return a frame as a whole WebSocket message of the server."""
+        """Return a frame of the server as a whole WebSocket message."""
         found = self._format
         return found.framed(found.encode(frame))
 
     def decode_client(self, payload: str | bytes) -> ClientFrame:
-        """Parse a message of a client: text is `str`, binary `bytes`. Raises WrongKind, MalformedFrame."""
+        """Parse a client's message: text as `str`, binary as `bytes`. Raises WrongKind, MalformedFrame."""
         data = self._checked(payload)
         try:
             return self._format.of_client(data)
@@ -130,7 +130,10 @@ class Encoding(Enum):
         raise unparsed if problem is None or unparsed.ref is not None else MalformedFrame(problem)
 
     def decode_server(self, payload: str | bytes) -> ServerFrame | None:
-        """Parse a message of a server; None: a frame of a newer release (PROTOCOL 13.1.1). Raises WrongKind, MalformedFrame."""
+        """Parse a server's message. Raises WrongKind, MalformedFrame.
+
+        Returns None for a frame type of a newer release (PROTOCOL 13.1.1).
+        """
         data = self._checked(payload)
         try:
             return self._format.of_server(data)
@@ -158,7 +161,7 @@ class Encoding(Enum):
             return None
 
     def _unparsed(self, data: bytes) -> MalformedFrame:
-        """Return the fault of a message for which HTTP answers `invalid_json`. Without a `ref` its kind is unknown."""
+        """Return the fault of a message that the HTTP API would answer with `invalid_json`, with its `ref` if one is found."""
         if self is Encoding.MSGPACK:
             ref, problem = self._find_ref_in_unparsed_msgpack(data)
         else:
@@ -185,7 +188,7 @@ class Encoding(Enum):
     def _find_ref_in_nested(self, data: bytes, without_depth: Callable[[bytes], bytes]) -> int | None:
         return self._find_ref(without_depth(data)) if len(data) <= MAX_NESTED_BYTES else None
 
-    # --- values inside frames, which are JSON in the log and in HTTP's answers -------------------------
+    # --- values inside frames, which are JSON in the log and in HTTP responses -------------------------
 
     def raw(self, json: bytes) -> msgspec.Raw:
         """Return a JSON value as a member of a frame."""
@@ -194,13 +197,13 @@ class Encoding(Enum):
         return msgspec.Raw(_msgpack_encode(msgspec.json.decode(json)))
 
     def json_of(self, raw: msgspec.Raw) -> bytes:
-        """Return a member of a frame as JSON: the inverse of `raw`."""
+        """Return a member of a frame as JSON, the inverse of `raw`."""
         return bytes(raw) if self is Encoding.JSON else _json_encode(_msgpack_any(raw))
 
-    # --- what all followers of a log share -------------------------------------------------------------
+    # --- messages that all followers of a log share ----------------------------------------------------
 
     def event_message(self, log: str, epoch: int, sequence: int, wire: bytes) -> bytes:
-        """Return the `ev` of an event, `wire` in JSON, as a whole WebSocket message, the same for all sockets."""
+        """Return the `ev` of an event as a whole WebSocket message, the same for all sockets. `wire`: the event as JSON."""
         if self is Encoding.JSON:  # spliced: the event was encoded when it was stored
             payload = b'{"type":"ev","log":"%b","epoch":%d,"seq":%d,"event":%b}' % (log.encode(), epoch, sequence, wire)
             return text_frame(payload)
@@ -208,13 +211,13 @@ class Encoding(Enum):
         return binary_frame(_msgpack_encode(members))
 
     def ephemeral_message(self, log: str, kind: str, data: bytes) -> bytes:
-        """Return the `eph` of a hint that may be lost, `data` in JSON, as a whole WebSocket message."""
+        """Return the `eph` of a hint as a whole WebSocket message. `data`: JSON."""
         members = {"type": "eph", "log": log, "kind": kind, "data": self.raw(data)}
         found = self._format
         return found.framed(found.encode(members))
 
     def event_of(self, message: bytes) -> bytes:
-        """Return the event in an `ev` as JSON, the inverse of `event_message`."""
+        """Return the event in an `ev` as JSON, the inverse of `event_message`. Raises ValueError for other frames."""
         frame = self._format.of_server(frame_payload(message))
         if not hasattr(frame, "event"):
             raise ValueError("the frame is no event")
@@ -222,4 +225,4 @@ class Encoding(Enum):
 
 
 SUBPROTOCOLS = {encoding.value: encoding for encoding in Encoding}
-"""subprotocol -> encoding, in the order in which a server prefers them."""
+"""subprotocol -> encoding."""

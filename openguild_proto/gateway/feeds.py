@@ -1,15 +1,15 @@
-"""The logs that sockets follow, one ring for each log and encoding, shared by all sockets of a process.
+"""The logs that sockets follow: one ring for each log and encoding, shared by all sockets of a process.
 
 A ring holds whole WebSocket messages, so an event is encoded once for each encoding. A follower is a slot of the ring, bound to
-the socket's handle, and an entry in the socket's `Subscriptions`. Publishing does not touch followers.
+the socket's handle, and an entry in the socket's `Subscriptions`. The cost of publishing does not depend on the followers.
 
 The call contract, for the owner of the sockets:
 
-- `open` a feed before a socket follows it, at the head from which the log is followed; `publish` each event; `close` it when
-  no socket follows it;
-- `join` a socket under a handle, and `leave` before its handle is used again;
+- `open` a feed before a socket follows it, at the current head of the log; `publish` each event; `close` the feed when nobody
+  follows it any more;
+- `join` a socket under a handle, and `leave` before its handle is reused;
 - flush the rings that `publish` returns: with `flush`, or with a native flush that calls `parked` for each slot that it parks.
-  The flush skips a socket whose gate is shut: the socket has other bytes to write first, and then writes the rest itself;
+  A flush skips sockets whose gate is shut: they have something else to write first, and then fetch the events themselves;
 - after a flush call `end_overrun`.
 """
 
@@ -26,18 +26,18 @@ from openguild_proto.gateway.hint_frames import HintFrames
 
 
 class Follower(Protocol):
-    """A socket, which feeds know by its handle."""
+    """The interface of a socket to feeds."""
 
     handle: int
 
     def parked(self, feed: Feed) -> None:
-        """The flush has skipped the socket, or the socket did not accept everything."""
+        """Note that a flush skipped the socket, or could not send it everything."""
 
     def fell_off(self, feed: Feed) -> None:
-        """Note that the ring has dropped the socket's next event; the follower returns its slot."""
+        """Note that the ring dropped the socket's next event. The follower must return its slot."""
 
     def offer(self, hints: HintFrames) -> None:
-        """Take hints about users, which may be dropped."""
+        """Queue hints about users. They may be dropped."""
 
 
 class Feed:
@@ -48,12 +48,12 @@ class Feed:
     def __init__(self, log: str, epoch: int, encoding: Encoding, key: str, ring: Ring) -> None:
         self.log = log
         self.epoch = epoch
-        self.base = 0  # a mirrored log begins here after this sequence
+        self.base = 0  # the first stored event of a mirrored log comes after this sequence
         self.encoding = encoding
         self.key = key  # of the ring, in the hub
         self.ring = ring
         self.readers: dict[Follower, None] = {}
-        self.slots = 0  # one above the highest that was ever given
+        self.slots = 0  # one more than the highest slot ever used
 
     @property
     def head(self) -> int:
@@ -66,11 +66,14 @@ class Feed:
         return bool(self.readers) or self.ring.slots > 0
 
     def reaches(self, position: int) -> bool:
-        """Return whether the ring has the event after `position`, or will have it next."""
+        """Return whether the ring has the event after `position`, or will receive it next."""
         return position >= self.ring.tail - 1
 
     def attach(self, position: int, handle: int) -> int:
-        """Give the socket a slot whose next event is the one after `position`. Raises LocalProtocolError: see `reaches`."""
+        """Give a socket a slot whose next event is the one after `position`.
+
+        Raises LocalProtocolError if the ring does not reach it (`reaches`).
+        """
         slot = self.ring.attach(position)
         self.ring.bind(slot, handle)
         self.slots = max(self.slots, slot + 1)
@@ -78,21 +81,24 @@ class Feed:
 
 
 class Feeds:
-    """All feeds of a process. `hub`: a separate hub for rings without subscribers; gateway sockets have slots."""
+    """All feeds of a process. `hub`: used by nothing else; gateway sockets have slots in its rings instead of subscribers."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.gates = bytearray()  # by handle; 1: shut
+        self.gates = bytearray()  # by handle; 1 means shut
         self._feeds: tuple[dict[str, Feed], ...] = ({}, {})  # by encoding, by log
         self._by_key: dict[str, Feed] = {}
         self._sockets: dict[int, Follower] = {}  # by handle
-        self.followed = 0  # pairs of a socket and a log
-        self.read_from_log = 0  # of these, without a slot: their next event is not in the ring
+        self.followed = 0  # number of pairs of a socket and a log
+        self.read_from_log = 0  # how many of them have no slot, because their next event is not in the ring
 
     # --- logs ----------------------------------------------------------------------------------------
 
     def open(self, log: str, epoch: int, head: int, encoding: Encoding, base: int = 0) -> Feed:
-        """Return the feed; a new one has an empty ring at `head`. `base`: a mirrored log begins here after this sequence."""
+        """Return the feed, created with an empty ring at `head` if it is not open.
+
+        `base`: the sequence after which a mirrored log begins here.
+        """
         feeds = self._of(encoding)
         feed = feeds.get(log)
         if feed is None:
@@ -104,30 +110,30 @@ class Feeds:
         return feed
 
     def get(self, log: str, encoding: Encoding) -> Feed | None:
-        """Return the feed, None if it is not open."""
+        """Return the feed, or None if it is not open."""
         return self._of(encoding).get(log)
 
     def _of(self, encoding: Encoding) -> dict[str, Feed]:
         return self._feeds[encoding is Encoding.MSGPACK]
 
     def close(self, feed: Feed) -> None:
-        """Remove a feed without followers. Raises LocalProtocolError if it has some."""
+        """Remove a feed without followers. Raises LocalProtocolError if it has any."""
         if feed.is_followed:
             raise LocalProtocolError(f"{feed.log} is followed")
         self.retire(feed)
 
     def retire(self, feed: Feed) -> None:
-        """Remove a feed whose log was deleted or restarted. Its followers get no more events of it. Safe to repeat."""
+        """Remove a feed whose log was deleted or restarted. Its followers receive no more events of it. Safe to repeat."""
         if self._of(feed.encoding).get(feed.log) is feed:
             del self._of(feed.encoding)[feed.log]
             del self._by_key[feed.key]
             self.hub.close(feed.key)
 
     def publish(self, log: str, sequence: int, wire: bytes) -> list[tuple[str, bool]]:
-        """Give the next event, `wire` in JSON, to all followers of the log, in O(1).
+        """Publish the next event to all followers of the log, in O(1). `wire`: the event as JSON.
 
-        Return the rings to flush, and whether unflushed events fill half of each: then flush or stretch it before the next event
-        (`Hub.publish`). Raises LocalProtocolError if `sequence` does not follow the head.
+        Returns the rings to flush, each with whether unflushed events fill half of it: then flush or stretch it before the
+        next event (`Hub.publish`). Raises LocalProtocolError if `sequence` does not follow the head.
         """
         rings = []
         for encoding, feeds in zip(Encoding, self._feeds, strict=True):
@@ -138,9 +144,10 @@ class Feeds:
         return rings
 
     def rewrite(self, log: str, rewritten: Callable[[bytes], bytes | None]) -> int:
-        """Replace every event in the rings of a log by the result of `rewritten`, which gets and returns JSON.
+        """Replace events in the rings of a log.
 
-        None leaves an event unchanged. Return how many messages were replaced.
+        `rewritten` receives each event as JSON and returns its replacement, None to leave it unchanged. Returns the number of
+        replaced messages.
         """
         return sum(self._rewrite(feeds[log], rewritten) for feeds in self._feeds if log in feeds)
 
@@ -155,7 +162,7 @@ class Feeds:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no log is followed."""
+        """Whether no feed is open."""
         return not self._by_key
 
     def log_of(self, key: str) -> str:
@@ -169,7 +176,7 @@ class Feeds:
     # --- sockets -------------------------------------------------------------------------------------
 
     def join(self, handle: int, socket: Follower) -> None:
-        """Add a socket under `handle`, a small unique number such as its descriptor. Raises LocalProtocolError if it is taken."""
+        """Add a socket under `handle`, a small unique number such as its descriptor. Raises LocalProtocolError if it is in use."""
         if handle in self._sockets:
             raise LocalProtocolError(f"handle {handle} is taken")
         if handle >= len(self.gates):
@@ -178,11 +185,11 @@ class Feeds:
         self.gates[handle] = 0
 
     def leave(self, handle: int) -> None:
-        """Remove a socket that follows nothing. Safe to repeat."""
+        """Remove a socket that follows no logs. Safe to repeat."""
         self._sockets.pop(handle, None)
 
     def followers(self, feed: Feed) -> Iterator[Follower]:
-        """Yield the sockets that follow a feed; those that leave meanwhile may be omitted."""
+        """Yield the sockets that follow a feed. Sockets that leave during the iteration may be skipped."""
         yield from list(feed.readers)
         for slot in range(feed.slots):
             socket = self._socket_at(feed, slot)
@@ -196,9 +203,9 @@ class Feeds:
             return None
 
     def ephemeral(self, log: str, kind: str, hints: Mapping[str, bytes]) -> Iterator[Follower]:
-        """Offer hints to each follower of a log; yields after each one. `hints`: JSON by the id of the user that it is about.
+        """Offer hints to each follower of a log, and yield after each follower. `hints`: JSON by the id of the user concerned.
 
-        A follower takes all of them or none: together they must be smaller than `MAX_EPHEMERAL_BYTES`.
+        A follower accepts all of them or none, so together they must be smaller than `MAX_EPHEMERAL_BYTES`.
         """
         for feed in self.feeds_of(log):
             encoding = feed.encoding
@@ -213,10 +220,10 @@ class Feeds:
     def flush(
         self, key: str, limit: int, max_bytes: int, send: Callable[[int, bytes], int]
     ) -> tuple[int, bool, list[tuple[int, bytes]]]:
-        """Serve up to `limit` followers that are behind, in turn, `max_bytes` each: the flush in pure Python.
+        """Send up to `max_bytes` to each of up to `limit` followers with unsent events, in turn: the flush in pure Python.
 
-        `send(handle, messages)` returns how many bytes the socket took. Return how many were served, whether any follower is
-        still behind, and (handle, rest) of those that took a part of a message: the rest goes first.
+        `send(handle, messages)` returns how many bytes the socket accepted. Returns the number of followers served, whether
+        any follower still has unsent events, and (handle, rest) for each partly sent message: the rest must be written first.
         """
         feed = self._by_key.get(key)
         if feed is None:
@@ -238,7 +245,7 @@ class Feeds:
         return len(slots), bool(ring.pending(1)), rests
 
     def parked(self, key: str, slot: int) -> None:
-        """The flush has skipped a slot, because its gate is shut or its socket accepted less than offered."""
+        """Park a slot that the flush skipped because its gate is shut, or whose socket accepted less than it was given."""
         feed = self._by_key[key]
         socket = self._socket_at(feed, slot)
         if socket is not None:
@@ -246,7 +253,7 @@ class Feeds:
             socket.parked(feed)
 
     def end_overrun(self, key: str) -> int:
-        """Remove the slots of followers that the ring has overrun: the log serves them. Return how many there were."""
+        """Make followers whose next event was dropped from the ring read from the log. Return how many there were."""
         feed = self._by_key.get(key)
         lagged = feed.ring.lagged() if feed is not None else []
         for slot in lagged:

@@ -1,7 +1,7 @@
 """The states of a socket in a log that it follows, as data: one enum and one table (PROTOCOL 15.5).
 
-With a *slot*, the ring of the log has the socket's next event, or will have it. Without a slot, the socket has a *position* and
-is served by pages of the log.
+In a state with a *slot*, the ring of the log has the socket's next event or will receive it. Otherwise the socket has a
+*position* and is served with pages of the log.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Following(IntEnum):
-    """The states; `FOLLOWING` gives their meaning. The numbers are packed with a slot or a position into one integer."""
+    """The states. `FOLLOWING` gives their meanings. The numbers are packed with a slot or a position into one integer."""
 
     LIVE = 0
     DUE = 1
@@ -26,17 +26,17 @@ class Following(IntEnum):
 class Step(StrEnum):
     """The inputs that change a follower's state."""
 
-    PASSED = "passed"  # the flush skipped it, because the socket has other bytes to write
-    LEVEL = "level"  # it has everything that the ring has
-    FELL_OFF = "fell_off"  # the ring has dropped its next event
+    PASSED = "passed"  # the flush skipped it, because the socket has something else to write
+    LEVEL = "level"  # it has received everything in the ring
+    FELL_OFF = "fell_off"  # the ring dropped its next event
     ASKED = "asked"  # a page of the log was requested
-    PAGE = "page"  # the page came, or could not be read
+    PAGE = "page"  # the page arrived, or could not be read
     TOLD = "told"  # `lagging` or `live` was written
     REACHED = "reached"  # the ring has its next event
 
 
 class FollowingRow(NamedTuple):
-    """The properties of a state. `in_ring`: it has a slot, otherwise a position."""
+    """The properties of a state. `in_ring`: whether it has a slot; otherwise it has a position."""
 
     meaning: str
     in_ring: bool
@@ -66,4 +66,6 @@ STEPS: dict[Following, dict[Step, Following]] = {
     _F.LAGGING_PAGE: {_S.PAGE: _F.LAGGING},
     _F.RETURNED: {_S.TOLD: _F.DUE, _S.FELL_OFF: _F.LAGGING},
 }
-"""state -> step -> state. `lagging` and `live` alternate: one that falls behind again before `live` was sent is sent nothing."""
+"""state -> step -> state.
+
+`lagging` and `live` alternate: a socket that falls behind again before `live` was sent gets neither."""

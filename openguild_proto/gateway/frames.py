@@ -1,7 +1,7 @@
 """The frames of the gateway, as one tagged union for each direction (PROTOCOL 15.1).
 
-A frame is one object with the member `type`. Decoding checks ids and the members that the gateway itself uses. A command's
-operation checks its texts and numbers, as over HTTP. Unknown members are ignored.
+A frame is one object with the member `type`. Ids and members that the gateway itself uses are checked when a frame is decoded. The
+texts and numbers of a command are checked by its operation, as over HTTP. Unknown members are ignored.
 """
 
 from __future__ import annotations
@@ -58,34 +58,34 @@ class Auth(Body, frozen=True, tag_field="type", tag="auth"):
 
     token: Annotated[
         str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_TOKEN_CHARS})
-    ]  # another one is invalid
-    ref: Ref = 0  # of the answer to a renewal
+    ]  # a token of another length is invalid
+    ref: Ref = 0  # for the answer to a renewal
 
 
 class SubLog(Body, frozen=True):
     """A log to follow: after the sequence `after`, or from its newest `tail` events, or from its head."""
 
     log: Log
-    epoch: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)] | None = None  # of the log that `after` counts in
+    epoch: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)] | None = None  # of the log in which `after` counts
     after: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)] | None = None
     tail: Annotated[int, Meta(ge=0, le=MAX_TAIL_EVENTS)] | None = None
 
 
 class Sub(Body, frozen=True, tag_field="type", tag="sub"):
-    """Follow logs; each is answered once. A log that is already followed is moved."""
+    """Follow logs. Each log is answered once. If it is already followed, it is followed from the new position."""
 
     ref: Ref
     logs: Annotated[list[SubLog], Meta(min_length=1, max_length=MAX_GATEWAY_LOGS)]
 
 
 class Unsub(Body, frozen=True, tag_field="type", tag="unsub"):
-    """Stop following logs; not answered."""
+    """Stop following logs. Not answered."""
 
     logs: Annotated[list[Log], Meta(min_length=1, max_length=MAX_GATEWAY_LOGS)]
 
 
 class Command(Body, frozen=True):
-    """Base of frames that are answered by `ok` or `err`. `key`: a repeat with it has no further effect (PROTOCOL 7.5).
+    """Base of frames that are answered with `ok` or `err`. `key`: a repeat with the same key has no further effect (PROTOCOL 7.5).
 
     `GatewayClient.send` chooses `ref`; pass 0.
     """
@@ -141,7 +141,7 @@ class Typing(Command, frozen=True, kw_only=True, tag_field="type", tag="typing")
 
 
 class Heartbeat(Body, frozen=True, tag_field="type", tag="hb"):
-    """A sign of life, in both directions."""
+    """Shows that the sender is alive, in both directions."""
 
 
 AnyCommand: TypeAlias = Post | Edit | Redact | React | Read | Typing
@@ -156,14 +156,14 @@ class SocketLimits(Body, frozen=True, omit_defaults=False):
     logs: Count
     frame_bytes: Count
     frames_per_minute: Count  # 0: no limit
-    held_frames: Count  # commands sent ahead of their answers; more of them wait in the network
+    held_frames: Count  # commands sent before earlier ones are answered; the server reads no more than this
 
 
 class Hello(Body, frozen=True, tag_field="type", tag="hello", omit_defaults=False):
     """The first frame."""
 
     heartbeat_ms: Milliseconds
-    auth_ms: Milliseconds  # within which `auth` must come
+    auth_ms: Milliseconds  # the time within which `auth` must arrive
     limits: SocketLimits
     server_time: Timestamp
     capabilities: list[str]
@@ -192,7 +192,7 @@ class LogHead(Body, frozen=True):
 
 
 class Ready(Body, frozen=True, tag_field="type", tag="ready", omit_defaults=False):
-    """The socket is authenticated. `heads`: of the user's own log and of their guilds' logs."""
+    """The socket is authenticated. `heads`: of the user's own log and of the logs of their guilds."""
 
     user: ReadyUser
     session: ReadySession
@@ -201,9 +201,9 @@ class Ready(Body, frozen=True, tag_field="type", tag="ready", omit_defaults=Fals
 
 
 class SubbedLog(Body, frozen=True, omit_defaults=False):
-    """A log that is followed from now on: its events after `after` come, without a gap.
+    """A log that is followed from now on: its events after `after` are sent without a gap.
 
-    `recovered` False: the log could not continue from the client's position, so the client must read it again.
+    `recovered` False: it cannot be continued from the requested position, so the client must read its state of the log again.
     """
 
     log: Log
@@ -228,14 +228,14 @@ class Ok(Body, frozen=True, tag_field="type", tag="ok"):
 
 
 class Problem(Body, frozen=True):
-    """The fault of one member."""
+    """A fault in one member."""
 
     field: str
     message: str
 
 
 class Err(Body, frozen=True, tag_field="type", tag="err"):
-    """A command, a renewal or one log of a `sub` was refused, with the error code that HTTP has."""
+    """A command, a renewal or one log of a `sub` was refused. `code`: as in HTTP errors."""
 
     ref: Ref
     code: str
@@ -246,7 +246,7 @@ class Err(Body, frozen=True, tag_field="type", tag="err"):
 
 
 class Ev(Body, frozen=True, tag_field="type", tag="ev"):
-    """The next event of a log that is followed."""
+    """The next event of a followed log."""
 
     log: Log
     epoch: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)]
@@ -255,7 +255,7 @@ class Ev(Body, frozen=True, tag_field="type", tag="ev"):
 
 
 class Eph(Body, frozen=True, tag_field="type", tag="eph"):
-    """A hint that is in no log and may be lost, such as typing."""
+    """A hint that is not stored in a log and may be lost, such as typing."""
 
     log: Log
     kind: str
@@ -273,26 +273,26 @@ class Gone(Body, frozen=True, tag_field="type", tag="gone"):
 
 
 class Lagging(Body, frozen=True, tag_field="type", tag="lagging"):
-    """The socket reads too slowly: the log's events come from storage as it reads."""
+    """The socket reads too slowly: the log's events are now read from storage, at the socket's pace."""
 
     log: Log
     head: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
 
 
 class Live(Body, frozen=True, tag_field="type", tag="live"):
-    """The socket has caught up: the log's events come as they happen."""
+    """The socket has caught up: the log's events are sent as they happen."""
 
     log: Log
 
 
 class AuthExpiring(Body, frozen=True, tag_field="type", tag="auth_expiring"):
-    """The token expires soon: send `auth` with another one."""
+    """The token expires soon: send `auth` with a new one."""
 
     expires_in_ms: Milliseconds
 
 
 class Drain(Body, frozen=True, tag_field="type", tag="drain"):
-    """The server stops: reconnect after this delay, which differs for each socket."""
+    """The server is stopping: reconnect after this delay, which differs for each socket."""
 
     reconnect_after_ms: Milliseconds
 

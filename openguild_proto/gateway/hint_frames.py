@@ -1,4 +1,4 @@
-"""Hints about users, gathered so that a socket gets them in one write."""
+"""Hints about users, collected so that a socket receives them in one write."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 
 class HintFrames:
-    """Whole WebSocket messages, each about one user, who does not get their own.
+    """Whole WebSocket messages, each about one user. Users do not receive the hints about themselves.
 
-    `momentary`: valid only now, such as typing. A socket whose permissions are being read again does not get it, then or later.
+    `momentary`: for hints such as typing, which a socket never receives if its rights are being read again at that moment.
     """
 
     __slots__ = ("_all", "_by_user", "momentary")
@@ -19,7 +19,7 @@ class HintFrames:
         self._all = b"".join(by_user.values())
 
     def for_user(self, user_id: str | None) -> bytes:
-        """Return the messages about other users; b"": there are none."""
+        """Return the messages about users other than this one, b"" if there are none."""
         if user_id not in self._by_user:
             return self._all
         return b"".join(message for about, message in self._by_user.items() if about != user_id)

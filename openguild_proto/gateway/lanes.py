@@ -1,6 +1,6 @@
-"""A client's waiting requests: commands in one lane, `sub` and `unsub` in the other (PROTOCOL 15.4.2).
+"""A client's requests that are waiting: commands in one lane, `sub` and `unsub` in the other (PROTOCOL 15.4.2).
 
-Each lane keeps the order of the client and runs one at a time, so that order and limits are as on one HTTP connection.
+Each lane keeps the client's order and runs one request at a time, so that order and limits are as on one HTTP connection.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from openguild_proto.gateway.frames import AnyCommand, Err, Sub, Unsub
 from openguild_proto.limits import MAX_HELD_FRAME_BYTES, MAX_HELD_FRAMES
 
 Change: TypeAlias = Sub | Unsub
-Command: TypeAlias = AnyCommand | Err  # the refusal of one that came before `ready`
+Command: TypeAlias = AnyCommand | Err  # the refusal of a command received before `ready`
 
 
 class Lanes:
-    """Held frames, with their sizes in bytes."""
+    """Held frames, with their sizes as received."""
 
     __slots__ = ("_changes", "_commands", "_nbytes")
 
@@ -27,7 +27,7 @@ class Lanes:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is held that the socket must not be read."""
+        """Whether the socket must not be read for now, because so much is held."""
         count = len(self._commands or ()) + len(self._changes or ())
         return count >= MAX_HELD_FRAMES or self._nbytes >= MAX_HELD_FRAME_BYTES
 
@@ -44,7 +44,7 @@ class Lanes:
         self._nbytes += nbytes
 
     def next_command(self) -> Command | None:
-        """Remove and return the next command; None: there is none."""
+        """Remove and return the next command, or None if there is none."""
         if not self._commands:
             return None
         command, nbytes = self._commands.popleft()
@@ -53,7 +53,7 @@ class Lanes:
         return command
 
     def next_change(self) -> Change | None:
-        """Remove and return the next `sub` or `unsub`; None: there is none."""
+        """Remove and return the next `sub` or `unsub`, or None if there is none."""
         if not self._changes:
             return None
         change, nbytes = self._changes.popleft()
@@ -62,6 +62,6 @@ class Lanes:
         return change
 
     def clear(self) -> None:
-        """Drop everything: the socket has ended."""
+        """Drop all frames, because the socket has ended."""
         self._commands = self._changes = None
         self._nbytes = 0

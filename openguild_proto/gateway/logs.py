@@ -18,7 +18,7 @@ from openguild_proto.policy.count_limits import reads_of
 
 
 class SocketLogs:
-    """The logs of one socket. `lanes`: hold its changes, which begin in order and one at a time."""
+    """The logs of one socket. `lanes`: holds its `sub` and `unsub` frames, which are started in order, one at a time."""
 
     __slots__ = ("_encoding", "_feeds", "_lanes", "_openings", "_outputs", "_uncounted", "subscriptions")
 
@@ -28,13 +28,13 @@ class SocketLogs:
         self._outputs = outputs
         self._lanes = lanes
         self._openings = Openings()
-        self._uncounted: Sub | None = None  # waits until it is counted as reads
+        self._uncounted: Sub | None = None  # waits until its reads are counted
         self.subscriptions = Subscriptions(feeds, handle, outputs)
 
-    # --- what the client asks ------------------------------------------------------------------------
+    # --- requests of the client ----------------------------------------------------------------------
 
     def begin_changes(self) -> None:
-        """Begin the waiting changes, up to one that needs an answer first."""
+        """Start waiting changes, up to the first one that must be answered before the next may start."""
         while not self._openings.number and (change := self._lanes.next_change()) is not None:
             if isinstance(change, Sub):
                 self._uncounted = change
@@ -44,12 +44,12 @@ class SocketLogs:
                 self._unsubscribe(change)
 
     def count_reads(self) -> None:
-        """Request the reads of the waiting `sub`, if there is one."""
+        """Request a `CountReads` for the waiting `sub`, if there is one."""
         if self._uncounted is not None:
             self._outputs.act(CountReads(self._openings.number, reads_of(len(self._uncounted.logs))))
 
     def reads_counted(self, number: int) -> None:
-        """The user may make the reads of a `CountReads`."""
+        """Start the waiting `sub`: the reads of this `CountReads` are allowed."""
         if self.waits_for_reads(number) and (sub := self._uncounted) is not None:
             self._uncounted = None
             self._openings.number = 0
@@ -57,7 +57,7 @@ class SocketLogs:
             self.begin_changes()
 
     def waits_for_reads(self, number: int) -> bool:
-        """Whether a `sub` waits for the answer to this `CountReads`."""
+        """Return whether a `sub` waits for the answer to this `CountReads`."""
         return self._uncounted is not None and self._openings.number == number
 
     def _subscribe(self, sub: Sub) -> None:
@@ -81,16 +81,16 @@ class SocketLogs:
         self.subscriptions.end(feed)
         self._outputs.act(Unsubscribe(feed))
 
-    # --- what the owner answers ----------------------------------------------------------------------
+    # --- answers of the owner ------------------------------------------------------------------------
 
     def subscribed(self, number: int, feed: Feed) -> None:
-        """The user may read this log of a `Subscribe`."""
+        """Follow one log of a `Subscribe`, which the user may read."""
         asked = self._openings.take(number, feed.log)
         if asked is None:
             self._outputs.act(Unsubscribe(feed))
             return
         if feed in self.subscriptions:
-            self._release(feed)  # it is moved
+            self._release(feed)  # it is followed from a new position
         line = decide_begin(asked, feed.epoch, feed.head, feed.base)
         self.subscriptions.begin(feed, line.after)
         self._outputs.outgoing.add_line(self._openings.ref, line)
@@ -98,30 +98,30 @@ class SocketLogs:
         self.begin_changes()
 
     def sub_refused(self, number: int, log: str, code: ErrorCode) -> None:
-        """The user may not read this log of a `Subscribe`, or it cannot be followed now."""
+        """Refuse one log of a `Subscribe`: the user may not read it, or it cannot be followed now."""
         if self._openings.take(number, log) is not None:
             self._outputs.refuse(self._openings.ref, code, log=log)
             self.begin_changes()
 
     def gone(self, feed: Feed, code: GoneCode) -> None:
-        """The socket no longer follows this log."""
+        """Stop following a log, and tell the client why."""
         if feed in self.subscriptions:
             self._outputs.say(Gone(feed.log, code))
             self._release(feed)
 
     def page(self, feed: Feed, after: int, pieces: Sequence[bytes]) -> bool:
-        """Take a page. Return False if the log could not be read: nothing is read until `rested`."""
+        """Process a page. Return False if the log could not be read: no page is requested until `rested`."""
         return feed not in self.subscriptions or self.subscriptions.page(feed, after, pieces)
 
     # --- the end -------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """The socket is closing: begin nothing more."""
+        """Start no more changes, because the socket is closing."""
         self._uncounted = None
         self._openings.clear()
 
     def end(self) -> None:
-        """The socket is gone: follow nothing."""
+        """Stop following all logs, because the socket is closed."""
         self.stop()
         for feed in self.subscriptions.end_all():
             self._outputs.act(Unsubscribe(feed))

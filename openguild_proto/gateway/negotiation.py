@@ -1,4 +1,4 @@
-"""Reads the opening handshake of a gateway socket: the encoding, and perhaps a token (PROTOCOL 15.1.1, 15.2.2)."""
+"""Reads the opening handshake of a gateway socket: the encoding, and a token if there is one (PROTOCOL 15.1.1, 15.2.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from openguild_proto.ws.handshake import bearer_subprotocol, offered_subprotocol
 
 
 class Negotiated(NamedTuple):
-    """`subprotocol`: to echo in the 101, None for none. `token`: from the subprotocols `bearer.<token>`, which are never echoed."""
+    """The result of a handshake.
+
+    `subprotocol`: to echo in the 101 response, None for none. `token`: from a subprotocol `bearer.<token>`, which is never
+    echoed.
+    """
 
     encoding: Encoding
     subprotocol: str | None
@@ -18,7 +22,7 @@ class Negotiated(NamedTuple):
 
 
 def negotiate(request: Request) -> Negotiated:
-    """Choose the first subprotocol that the client names and the gateway speaks; without one it is JSON."""
+    """Choose the first subprotocol that the client offers and the gateway supports. Without one the encoding is JSON."""
     token, _ = bearer_subprotocol(request)
     spoken = next((name for name in offered_subprotocols(request) if name in SUBPROTOCOLS), None)
     return Negotiated(Encoding.JSON if spoken is None else SUBPROTOCOLS[spoken], spoken, token)

@@ -1,4 +1,4 @@
-"""The logs of one `sub` until all of them are answered, and the position at which each begins (PROTOCOL 15.3)."""
+"""The logs of one `sub` until all of them are answered, and the position where each begins (PROTOCOL 15.3)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from openguild_proto.gateway.frames import Sub, SubbedLog, SubLog
 
 
 def decide_begin(asked: SubLog, epoch: int, head: int, base: int = 0) -> SubbedLog:
-    """Return where a log begins for the socket: at the requested position, else at its tail or its head.
+    """Return where a log begins for the socket: at the requested position, or at its tail or its head.
 
-    A position of another epoch, beyond the head or before the `base` of a mirrored log has no meaning here: the log is
-    not `recovered`.
+    A position of another epoch, beyond the head or before the `base` of a mirrored log does not identify an event here, so
+    the log is not `recovered`.
     """
     known = asked.after is not None
     fits = asked.after is not None and base <= asked.after <= head and asked.epoch in {None, epoch}
@@ -25,7 +25,7 @@ def decide_begin(asked: SubLog, epoch: int, head: int, base: int = 0) -> SubbedL
 
 
 class Refused(NamedTuple):
-    """A log of a `sub` that is refused at once. `message` None: the message of the code."""
+    """A log of a `sub` that is refused without asking the owner. `message` None: the message of the code."""
 
     log: str
     code: ErrorCode
@@ -33,14 +33,17 @@ class Refused(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The result of reading a `sub`: logs to open, and logs that are refused."""
+    """The result of checking a `sub`: logs to request from the owner, and refused logs."""
 
     logs: tuple[str, ...]
     refused: tuple[Refused, ...]
 
 
 class Openings:
-    """`number`: of the `Subscribe` that is being answered, 0 for none. `ref`: of its `sub`."""
+    """The logs of one `sub` that are not answered yet.
+
+    `number`: of the action that is being answered (`CountReads`, then `Subscribe`), 0 for none. `ref`: of the `sub`.
+    """
 
     __slots__ = ("_asked", "number", "ref")
 
@@ -50,10 +53,10 @@ class Openings:
         self._asked: dict[str, SubLog] | None = None
 
     def begin(self, sub: Sub, follows: Callable[[str], bool], room: int) -> Wanted:
-        """Begin a `sub`. `room`: how many more logs the socket may follow; logs that it `follows` already need no room."""
+        """Start a `sub`. `room`: how many more logs the socket may follow; logs that it already `follows` need no room."""
         asked: dict[str, SubLog] = {}
         refused: list[Refused] = []
-        named = {log.log: log for log in reversed(sub.logs)}  # each counts once, as it was named first
+        named = {log.log: log for log in reversed(sub.logs)}  # only the first entry of a log counts
         for log in (log for log in sub.logs if named[log.log] is log):
             if log.after is not None and log.tail is not None:
                 refused.append(Refused(log.log, ErrorCode.VALIDATION, "after cannot be combined with tail"))
@@ -69,7 +72,7 @@ class Openings:
         return Wanted(tuple(asked), tuple(refused))
 
     def take(self, number: int, log: str) -> SubLog | None:
-        """Return the request for a log, once; None: this answer is not awaited. After the last one `number` is 0."""
+        """Return the requested `SubLog` of a log, once. None: this answer is not awaited. After the last answer `number` is 0."""
         if number != self.number or self._asked is None:
             return None
         asked = self._asked.pop(log, None)

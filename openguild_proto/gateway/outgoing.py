@@ -10,8 +10,8 @@ from openguild_proto.gateway.frames import ServerFrame, SubbedLog, SubOk
 from openguild_proto.limits import MAX_EPHEMERAL_BYTES, MAX_UNSENT_ANSWER_BYTES
 from openguild_proto.ws.frames import message_end
 
-MAX_LINES = 200  # of one `sub_ok`
-LINE_BYTES = 160  # of one of them, about
+MAX_LINES = 200  # in one `sub_ok`
+LINE_BYTES = 160  # approximate size of a line
 
 
 class Outgoing:
@@ -23,19 +23,19 @@ class Outgoing:
         self._encoding = encoding
         self._messages: deque[bytes] | None = None  # None while empty
         self._nbytes = 0
-        self._ephemeral_bytes = 0  # offered since everything was written
+        self._ephemeral_bytes = 0  # bytes of hints queued since the queue was last empty
         self._lines: list[SubbedLog] | None = None
-        self._ref = 0  # of the lines
-        self._writing: bytes | None = None  # given by `next_write`
+        self._ref = 0  # of the `sub` that `_lines` answers
+        self._writing: bytes | None = None  # returned by `next_write`
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether nothing is queued."""
         return self._messages is None and self._lines is None
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that nothing more must be requested."""
+        """Whether so much is queued that no more requests should be read."""
         return self._nbytes + len(self._lines or ()) * LINE_BYTES >= MAX_UNSENT_ANSWER_BYTES
 
     @property
@@ -49,7 +49,7 @@ class Outgoing:
         self._append(self._encoding.message(frame))
 
     def add_line(self, ref: int, line: SubbedLog) -> None:
-        """Answer one log of the `sub` with this ref."""
+        """Queue the answer to one log of the `sub` with this ref."""
         if self._lines is not None and (ref != self._ref or len(self._lines) >= MAX_LINES):
             self._end_lines()
         if self._lines is None:
@@ -58,7 +58,7 @@ class Outgoing:
         self._lines.append(line)
 
     def offer(self, messages: bytes) -> bool:
-        """Queue a hint, which may be lost, unless too many bytes of hints wait."""
+        """Queue hints unless too many bytes of hints are queued. Return whether they were queued."""
         if self._ephemeral_bytes + len(messages) > MAX_EPHEMERAL_BYTES:
             return False
         self._ephemeral_bytes += len(messages)
@@ -77,7 +77,7 @@ class Outgoing:
             self._append(self._encoding.message(SubOk(self._ref, lines)))
 
     def next_write(self, max_bytes: int) -> bytes:
-        """Return whole messages, at least one, more while within `max_bytes`; b"": there are none. The same ones until `sent`."""
+        """Return at least one whole message, more within `max_bytes`, b"" if none. Repeats them until `sent` is called."""
         if self._writing is not None:
             return self._writing
         self._end_lines()
@@ -95,9 +95,9 @@ class Outgoing:
         return self._writing
 
     def sent(self, nbytes: int) -> bytes:
-        """Record what the socket took of that. Return the rest of a message that was cut; the others are given again.
+        """Record what the socket accepted of that. Return the rest of a partly sent message; unsent ones are returned again.
 
-        Raises LocalProtocolError for more than was given, and below 0.
+        Raises LocalProtocolError unless 0 <= `nbytes` <= the number of bytes that `next_write` returned.
         """
         data = self._writing or b""
         if not 0 <= nbytes <= len(data):

@@ -1,4 +1,4 @@
-"""The outputs of one socket: its actions, and its gate in `Feeds`."""
+"""The outputs of one socket: its actions, its messages, and its gate in `Feeds`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from openguild_proto.gateway.outgoing import Outgoing
 
 
 class SocketOutputs:
-    """The outputs of a socket; also the handler of its subscriptions. `number`: of the last action that needs an answer.
+    """The outputs of one socket; also the handler of its subscriptions.
 
-    `wake` is called when the first action is queued.
+    `number`: of the last action that needs an answer. `wake` is called when the first action is queued.
     """
 
     __slots__ = ("_feeds", "_handle", "_wake", "actions", "holds", "number", "outgoing", "user_id")
 
     def __init__(self, feeds: Feeds, handle: int, encoding: Encoding, wake: Callable[[], None]) -> None:
-        self.user_id: str | None = None  # whose socket it is, once it is authenticated
+        self.user_id: str | None = None  # the authenticated user
         self._feeds = feeds
         self._handle = handle
         self.actions: deque[AnyAction] = deque()
         self.outgoing = Outgoing(encoding)
         self.number = 0
-        self.holds = 0  # while there are any, events wait, and nothing else does
+        self.holds = 0  # while above 0, events wait; other messages are sent
         self._wake = wake
 
     def act(self, action: AnyAction) -> None:
@@ -39,7 +39,7 @@ class SocketOutputs:
             self._wake()
 
     def next_number(self) -> int:
-        """Return the number of the next action that needs an answer."""
+        """Return the number for the next action that needs an answer."""
         self.number += 1
         return self.number
 
@@ -53,24 +53,24 @@ class SocketOutputs:
         self.say(Err(ref, code.spec.code, message or code.spec.message, log))
 
     def has_output(self) -> None:
-        """Shut the gate, and request `next_write`."""
+        """Shut the gate and request `next_write`."""
         gates = self._feeds.gates
         if self._handle >= 0 and (self.holds or not gates[self._handle]):
             gates[self._handle] = 1
             self.act(Write())
 
     def all_written(self) -> None:
-        """Open the gate: the flush may write."""
+        """Open the gate, so that flushes may write."""
         if self._handle >= 0:
             self._feeds.gates[self._handle] = 0
 
     def hold(self, count: int) -> None:
-        """Count holds. When the last one ends, request `next_write`, after which the gate opens again."""
+        """Add `count` holds (negative: release them), and request `next_write`, which opens the gate if no hold is left."""
         self.has_output()
         self.holds += count
 
     def end(self) -> None:
-        """Release the handle: another socket may use it from now on."""
+        """Stop using the handle, which may be reused by another socket from now on."""
         self._handle = -1
 
     def read_page(self, feed: Feed, after: int, limit: int) -> None:
@@ -78,7 +78,7 @@ class SocketOutputs:
         self.act(ReadPage(feed, after, limit))
 
     def offer(self, hints: HintFrames) -> None:
-        """Queue hints about other users, unless the socket has not read the earlier ones."""
+        """Queue hints about other users, unless too many unsent hints are queued or the socket must not receive them."""
         if self.holds and hints.momentary:
             return
         messages = hints.for_user(self.user_id)

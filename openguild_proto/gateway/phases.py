@@ -1,7 +1,7 @@
 """The state machine of a gateway socket on the server, as data: two tables (PROTOCOL 15.2).
 
-`TRANSITIONS` has an entry for every input that is allowed in a phase. The client's frames and deadlines are always allowed. An
-answer of the caller that is no longer awaited changes nothing. The close code of a step to CLOSED comes with the input.
+`TRANSITIONS` has an entry for every input that may come in a phase. Frames of the client and deadlines may always come. An
+answer of the caller that is no longer awaited changes nothing. The close code of a step to CLOSED is passed with the input.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Phase(StrEnum):
-    """The phases of a socket; `PHASES` gives their meaning."""
+    """The phases of a socket; `PHASES` gives their meanings."""
 
     OPENING = "opening"
     CHECKING = "checking"
@@ -26,12 +26,12 @@ class Input(StrEnum):
 
     # from the client
     AUTH = "auth"
-    REQUEST = "request"  # any other frame but a heartbeat
+    REQUEST = "request"  # any other frame except heartbeats
     HEARTBEAT = "heartbeat"
-    VIOLATION = "violation"  # a message that is not a frame and cannot be answered
+    VIOLATION = "violation"  # a message that is not a valid frame and cannot be answered
     # from the caller
     AUTHENTICATED = "authenticated"
-    REFUSED = "refused"  # the token is invalid
+    REFUSED = "refused"  # the token is not valid
     UNCHECKED = "unchecked"  # the token cannot be checked now
     DRAIN = "drain"
     CLOSE = "close"
@@ -43,20 +43,20 @@ class Input(StrEnum):
 
 
 class Deadline(StrEnum):
-    """The deadlines of a gateway socket: what happens, or must have happened, by then."""
+    """The deadlines of a gateway socket. Each comment says what happens, or must have happened, by then."""
 
     AUTH = "auth"  # `auth` has arrived
     HEARTBEAT = "heartbeat"  # the next heartbeat is sent
-    SILENCE = "silence"  # the client has given a sign of life
+    SILENCE = "silence"  # the client has sent something
     NOTICE = "notice"  # `auth_expiring` is sent
     EXPIRY = "expiry"  # the token expires
-    READS = "reads"  # the user's budget has the reads for which a `sub` waits
+    READS = "reads"  # the user may make more reads, which a `sub` waits for
     REST = "rest"  # a log that could not be read is read again
     SLOT = "slot"  # the client of a draining server has left
 
 
 class PhaseRow(NamedTuple):
-    """The properties of a phase. `others`: deadlines that may run in addition to its `own` one."""
+    """The properties of a phase. `others`: deadlines that may run in addition to its `own`."""
 
     meaning: str
     own: Deadline | None = None

@@ -1,4 +1,4 @@
-"""Valid JSON text that msgspec does not parse, changed so that it does: only to find the `ref` of a refused message.
+"""Changes valid JSON text that msgspec cannot parse so that it can: only to find the `ref` of a refused message.
 
 Both functions take one pass over the text. Invalid JSON stays invalid.
 """
@@ -16,12 +16,12 @@ _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def without_lone_surrogates(data: bytes) -> bytes:
-    """Return JSON text with U+FFFD for each escape of half a surrogate pair (RFC 8259 8.2)."""
+    """Return JSON text in which each escape of a lone surrogate is replaced with U+FFFD (RFC 8259 8.2)."""
     return _ESCAPE.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], data)
 
 
 def without_depth(data: bytes) -> bytes:
-    """Return JSON text with null for each array and object within the outermost one."""
+    """Return JSON text in which each array and object inside the outermost one is replaced with null."""
     parts: list[bytes] = []
     depth = kept = 0
     for found in _STRUCTURE.finditer(data):

@@ -1,4 +1,4 @@
-"""MessagePack that msgspec does not parse, changed so that it does: only to find the `ref` of a refused message."""
+"""Changes MessagePack that msgspec cannot parse so that it can: only to find the `ref` of a refused message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from openguild_proto.errors import LocalProtocolError
 _NIL = b"\xc0"
 _FIXED = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8} | {
     0xD4 + power: 1 + 2**power
-    for power in range(5)  # ext: a type and so many bytes
+    for power in range(5)  # ext: a type and 2**power bytes
 }
 _COUNTED = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _EXTS = range(0xC7, 0xCA)
@@ -17,9 +17,9 @@ _NEVER_USED = 0xC1
 
 
 def without_depth(data: bytes) -> bytes:
-    """Return a map with nil for each array and map within it that has members. Invalid MessagePack stays invalid.
+    """Return a map in which each non-empty array and map is replaced with nil. Invalid MessagePack stays invalid.
 
-    It takes one pass, without recursion: each step consumes at least a byte.
+    One pass, without recursion: each step consumes at least one byte.
     """
     parts: list[bytes] = []
     kept = 0
@@ -40,7 +40,7 @@ def without_depth(data: bytes) -> bytes:
 
 
 def _head(data: bytes, at: int) -> tuple[int, int]:
-    """Return where a value ends, or an array or map has its first member, and how many values this has.
+    """Return the offset where a value ends, or where the first member of an array or map begins, and the number of members.
 
     Raises IndexError, LocalProtocolError.
     """

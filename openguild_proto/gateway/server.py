@@ -2,14 +2,14 @@
 
 The call contract, for every driver:
 
-1. feed: an input, with the time. Messages go to `receive`; answers to actions, `gone`, `expires_at`, `drain`, `close`, `left` and
-   `handle_deadline` are inputs too. Hints that may be lost, such as typing, come through `Feeds.ephemeral`;
-2. carry out: take `next_action()` until it returns None, in order, also after `left`. Answers may come at any later time, in any
-   order, also after `left`: a late `subscribed` is undone by an `Unsubscribe`;
-3. write: when the socket accepts bytes, and after a `Write`, call `next_write`, send, and call `sent` with the number of accepted
-   bytes, until `next_write` returns b"". Send the result of `sent`, the rest of a partly sent message, before anything else. While
-   the socket is blocked, call nothing; when it accepts bytes again, call `took_bytes` and continue. Writing leads to actions (a
-   page is requested when the socket has room for it), so take the actions again at its end;
+1. feed: pass in an input, with the time. Messages go to `receive`; answers to actions, `gone`, `expires_at`, `drain`, `close`,
+   `left` and `handle_deadline` are inputs too. Hints such as typing come through `Feeds.ephemeral`;
+2. carry out: call `next_action()` until it returns None, and carry the actions out in order, also after `left`. Answers may come at
+   any later time, in any order, also after `left`: an `Unsubscribe` releases the feed of a late `subscribed`;
+3. write: when the socket accepts bytes, and after a `Write`, call `next_write`, send, and call `sent` with the number of bytes
+   accepted, until `next_write` returns b"". `sent` returns the rest of a partly sent message: send it before anything else. While
+   the socket is blocked, call nothing; when it accepts bytes again, call `took_bytes` and continue. Writing may queue actions
+   (a page is requested when the socket has room for it), so repeat step 2 afterwards;
 4. check `wants_messages` (False: stop reading the socket) and `next_deadline`, and continue.
 
 While there is something to write, the gate of the socket's handle in `Feeds` is shut, so that no flush writes in between.
@@ -60,10 +60,10 @@ DEFAULT_LIMITS = Limits()
 
 
 class GatewayServer:
-    """`handle`: identifies the socket in `feeds`. `token`: from the upgrade's header or subprotocol, if it had one.
+    """One gateway socket. `handle`: identifies it in `feeds`. `token`: from the header or subprotocol of the upgrade, if any.
 
-    `wake()` is called when `next_action` has something again, also because of other sockets' inputs and the flush. `wall_ms`: UTC
-    milliseconds. `heartbeat_secs`: between two heartbeats of each side.
+    `wake()` is called when `next_action` has something again, which inputs of other sockets and flushes may cause. `wall_ms`:
+    UTC milliseconds. `heartbeat_secs`: the interval of the heartbeats of each side.
     """
 
     __slots__ = (
@@ -98,8 +98,8 @@ class GatewayServer:
         self._lanes = Lanes()
         self._logs = SocketLogs(feeds, handle, encoding, self._outputs, self._lanes)
         self._token = ""
-        self._renewal: tuple[int, Auth] | None = None  # the number of the `Authenticate` that is being answered
-        self._running = 0  # the number of the `Run` that is being answered, 0 for none
+        self._renewal: tuple[int, Auth] | None = None  # the unanswered `Authenticate`, with its number
+        self._running = 0  # the number of the unanswered `Run`, 0 for none
         self._ref = 0  # of its command
         self._outputs.say(hello_frame(limits, heartbeat_secs, wall_ms))
         if token is not None:
@@ -114,12 +114,12 @@ class GatewayServer:
 
     @property
     def user_id(self) -> str | None:
-        """The authenticated user; None before that."""
+        """The authenticated user, None before authentication."""
         return self._outputs.user_id
 
     @property
     def encoding(self) -> Encoding:
-        """The encoding of its frames."""
+        """The encoding of the socket's frames."""
         return self._encoding
 
     @property
@@ -128,18 +128,18 @@ class GatewayServer:
         return self._logs.subscriptions
 
     def next_deadline(self) -> float | None:
-        """Return the monotonic time at which to call `handle_deadline`; None: no deadline runs."""
+        """Return the monotonic time at which to call `handle_deadline`, None if no deadline is running."""
         return self._deadlines.next()
 
     def next_action(self) -> AnyAction | None:
-        """Remove and return the next thing to do; None: nothing is left."""
+        """Remove and return the next action, None if none is left."""
         actions = self._outputs.actions
         return actions.popleft() if actions else None
 
     # --- the machine ---------------------------------------------------------------------------------
 
     def _move(self, step: Input) -> bool:
-        """Change to the phase that `step` leads to; the only place that changes it. False: the step does not apply now."""
+        """Change to the phase that `step` leads to; nothing else changes it. Return False if `step` has no meaning now."""
         target = TRANSITIONS[self.phase].get(step)
         if target is None:
             return False
@@ -153,7 +153,7 @@ class GatewayServer:
         self._move(step)
         if self.phase is Phase.CLOSED and not was_closed:
             self._stop()
-            self._outputs.has_output()  # the gate stays shut: nothing follows a close frame
+            self._outputs.has_output()  # the gate stays shut: no event may follow a close frame
             self._outputs.act(Close(code, GATEWAY_CLOSES[code].reason if reason is None else reason))
 
     def _stop(self) -> None:
@@ -165,7 +165,7 @@ class GatewayServer:
     # --- the client's messages -----------------------------------------------------------------------
 
     def receive(self, payload: str | bytes, now: float) -> None:
-        """Take a message: text as `str`, binary as `bytes`."""
+        """Process a message: text as `str`, binary as `bytes`."""
         if self.phase is Phase.CLOSED:
             return
         self._heard(now)
@@ -190,7 +190,7 @@ class GatewayServer:
             refusal = Err(fault.ref, fault.code.spec.code, fault.problem)
         if self.phase is not Phase.CHECKING:
             self._outputs.say(refusal)
-        else:  # it waits as what is well-formed does
+        else:  # it waits in order, as well-formed frames do
             self._lanes.add(refusal, nbytes)
 
     def _take(self, frame: ClientFrame, nbytes: int) -> None:
@@ -221,7 +221,7 @@ class GatewayServer:
             self._outputs.refuse(auth.ref, ErrorCode.DRAINING)
             return
         if len(auth.token) > MAX_TOKEN_CHARS:
-            auth = Auth("", auth.ref)  # which is as invalid, and needs no memory
+            auth = Auth("", auth.ref)  # equally invalid, and needs no memory
         self._renewal = self._outputs.next_number(), auth
         self._outputs.act(Authenticate(self._outputs.number, auth.token, renews=self.user_id is not None))
 
@@ -250,7 +250,7 @@ class GatewayServer:
         self._not_authenticated(number, Input.REFUSED, ErrorCode.UNAUTHORIZED, GatewayClose.TOKEN_REFUSED)
 
     def auth_unchecked(self, number: int, code: ErrorCode = ErrorCode.DATABASE_UNAVAILABLE) -> None:
-        """Answer an `Authenticate`: the token cannot be checked. `code`: OVERLOADED if too much waits for the store."""
+        """Answer an `Authenticate`: the token cannot be checked. `code`: OVERLOADED if too many requests wait for the store."""
         self._not_authenticated(number, Input.UNCHECKED, code, GatewayClose.TRY_LATER)
 
     def _not_authenticated(self, number: int, step: Input, code: ErrorCode, close: GatewayClose) -> None:
@@ -260,14 +260,14 @@ class GatewayServer:
             self._end(step, close)
 
     def _answered_auth(self, number: int) -> Auth | None:
-        """Return the `auth` that this answers; None: it is no longer awaited."""
+        """Return the `auth` that this answers, None if the answer is no longer awaited."""
         if self._renewal is None or self._renewal[0] != number:
             return None
         (_, auth), self._renewal = self._renewal, None
         return auth
 
     def expires_at(self, ends_at: float, now: float) -> None:
-        """Set the time when the token expires: `ends_at`, monotonic seconds. Call it again when the wall clock was changed."""
+        """Set when the token expires: `ends_at`, monotonic seconds. Call it again when the wall clock was set."""
         if Deadline.EXPIRY in MAY_RUN[self.phase]:
             self._deadlines.set(Deadline.EXPIRY, ends_at)
             self._deadlines.set(Deadline.NOTICE, ends_at - min(TOKEN_NOTICE_SECS, max(ends_at - now, 0.0) / 10))
@@ -275,7 +275,7 @@ class GatewayServer:
     # --- commands ------------------------------------------------------------------------------------
 
     def _run_lanes(self) -> None:
-        """Begin waiting requests: one command at a time, and one `sub` or `unsub` at a time."""
+        """Start the next command and the next change of followed logs, if none is running."""
         if self.phase is Phase.CHECKING:
             return
         while not self._running and (command := self._lanes.next_command()) is not None:
@@ -298,14 +298,14 @@ class GatewayServer:
     # --- logs ----------------------------------------------------------------------------------------
 
     def reads_counted(self, number: int, wait: float | None, now: float) -> None:
-        """Answer a `CountReads`: the reads are allowed (`wait` None), or it asks again after `wait` seconds."""
+        """Answer a `CountReads`: the reads are allowed (None), or are to be counted again in `wait` seconds."""
         if wait is None:
             self._logs.reads_counted(number)
         elif self._logs.waits_for_reads(number) and Deadline.READS in MAY_RUN[self.phase]:
             self._deadlines.set(Deadline.READS, now + wait)
 
     def subscribed(self, number: int, feed: Feed) -> None:
-        """Answer a `Subscribe`: the user may read this log. Its feed is open, and not behind the head at the permission check."""
+        """Answer a `Subscribe`: the user may read this log. `feed` is open, at or after the head read with the user's rights."""
         self._logs.subscribed(number, feed)
 
     def sub_refused(self, number: int, log: str, code: ErrorCode) -> None:
@@ -313,18 +313,18 @@ class GatewayServer:
         self._logs.sub_refused(number, log, code)
 
     def gone(self, feed: Feed, code: GoneCode) -> None:
-        """End a log: the user may no longer read it, or it was deleted. A log that the socket does not follow is ignored."""
+        """End a log that the user may no longer read, or that was deleted. Ignored if the socket does not follow it."""
         self._logs.gone(feed, code)
 
     def page(self, feed: Feed, after: int, pieces: Sequence[bytes], now: float) -> None:
-        """Take whole messages of the events directly after `after`, for a `ReadPage`; none: the log cannot be read now."""
+        """Answer a `ReadPage` with whole messages of the events right after `after`. No pieces: the log cannot be read now."""
         if not self._logs.page(feed, after, pieces) and Deadline.REST in MAY_RUN[self.phase]:
             self._deadlines.set(Deadline.REST, now + PAGE_RETRY_SECS)
 
     # --- writing -------------------------------------------------------------------------------------
 
     def next_write(self, max_bytes: int) -> bytes:
-        """Return whole messages, about `max_bytes` and at least one: answers and control before events. b"": nothing is left."""
+        """Return at least one whole message, about `max_bytes`: answers and control before events. b"": none is left."""
         data = self._outputs.outgoing.next_write(max_bytes)
         if not data and self.phase is not Phase.CLOSED and not self._outputs.holds:
             data = self._logs.subscriptions.next_write(max_bytes)
@@ -333,26 +333,26 @@ class GatewayServer:
         return data
 
     def sent(self, nbytes: int) -> bytes:
-        """Record how many bytes of the last `next_write` the socket accepted. Return the rest of a partly sent message."""
+        """Record the bytes that the socket accepted of the last `next_write`. Return the rest of a cut message: send it first."""
         outgoing = self._outputs.outgoing
         return outgoing.sent(nbytes) if outgoing.is_writing else self._logs.subscriptions.sent(nbytes)
 
     def shut_gate(self) -> None:
-        """Note that the owner writes other bytes first, such as a pong: no flush writes before `next_write` returns b""."""
+        """Stop flushes until `next_write` returns b"", because the owner must first write something itself, such as a pong."""
         self._outputs.has_output()
 
     def hold_events(self, count: int) -> None:
-        """Hold events back (1) while the user's permissions are read again, or end a hold (-1). Holds add up."""
+        """Hold events back (1) while the user's rights are being read again, or release one hold (-1). Holds add up."""
         self._outputs.hold(count)
 
     def took_bytes(self, now: float) -> None:
-        """Note that a blocked socket accepts bytes again, which is a sign of life."""
+        """Note that a blocked socket accepts bytes again, which shows that the client is alive."""
         self._heard(now)
 
     # --- ends and deadlines --------------------------------------------------------------------------
 
     def drain(self, after_ms: int, now: float) -> None:
-        """Tell the client to reconnect after `after_ms`, its slot; close a socket that is not authenticated."""
+        """Tell the client to reconnect after `after_ms`, its slot. Close the socket if it is not authenticated."""
         if self.phase in {Phase.OPEN, Phase.RENEWING}:
             self._move(Input.DRAIN)
             self._outputs.say(Drain(after_ms))
@@ -376,7 +376,7 @@ class GatewayServer:
             match name:
                 case Deadline.HEARTBEAT:
                     self._deadlines.set(name, now + self._heartbeat_secs)
-                    if self._outputs.outgoing.is_empty:  # else something else is sent, or nothing is taken
+                    if self._outputs.outgoing.is_empty:  # otherwise other messages show life, or it is blocked
                         self._outputs.say(Heartbeat())
                 case Deadline.NOTICE:
                     self._outputs.say(AuthExpiring(max(int((self._deadlines[Deadline.EXPIRY] - now) * 1_000), 0)))
@@ -384,7 +384,7 @@ class GatewayServer:
                     self._logs.count_reads()
                 case Deadline.REST:
                     self._logs.subscriptions.rested()
-                case Deadline.SILENCE if not self.wants_messages:  # it may have spoken: the socket is not read
+                case Deadline.SILENCE if not self.wants_messages:  # the client may have sent something unread
                     self._deadlines.set(name, now + SILENT_HEARTBEATS * self._heartbeat_secs)
                 case _:
                     self._end(*_ENDS[name])
@@ -396,4 +396,4 @@ _ENDS = {
     Deadline.EXPIRY: (Input.EXPIRED, GatewayClose.TOKEN_EXPIRED),
     Deadline.SLOT: (Input.SLOT_PASSED, GatewayClose.RESTART),
 }
-"""deadline -> the step and the close code that it ends with."""
+"""deadline -> the step and the close code with which it ends the socket."""

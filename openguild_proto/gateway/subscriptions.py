@@ -1,10 +1,10 @@
 """The logs that one socket follows, and the choice of the log that is written next.
 
-A log costs an entry of a dict and an integer, which packs its state with its slot or position. An event that the flush delivers
-costs nothing here. When the socket has other bytes to write, logs that the flush skipped queue here and take turns of
-`GATEWAY_TURN_BYTES` each, so that a flood in one log does not starve the others.
+A log costs one dict entry with an integer, which packs its state with its slot or position. Events that the flush delivers cost
+nothing here. When the flush skips a socket because it has something else to write, the logs with unsent events queue here. They
+take turns of `GATEWAY_TURN_BYTES` each, so that a flood in one log does not starve the others.
 
-The owner of the socket calls `next_write` when the socket accepts bytes, then `sent` before anything else.
+The owner of the socket calls `next_write` when the socket accepts bytes, then `sent` before any other method.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class SubscriptionHandler(Protocol):
     """The owner of the subscriptions."""
 
     def has_output(self) -> None:
-        """There is something to write: shut the gate, and call `next_write` when the socket accepts bytes."""
+        """Shut the gate, and call `next_write` when the socket accepts bytes: there is something to write."""
 
     def read_page(self, feed: Feed, after: int, limit: int) -> None:
-        """Read up to `limit` events after `after` from the log; answer with `page`."""
+        """Read up to `limit` events of the log after `after`; answer with `page`."""
 
     def offer(self, hints: HintFrames) -> None:
-        """Take hints about users, which may be lost."""
+        """Queue hints about users. They may be dropped."""
 
 
 class Subscriptions:
-    """`handle`: identifies the socket in `feeds`."""
+    """The logs of one socket. `handle`: identifies the socket in `feeds`."""
 
     __slots__ = (
         "_behind", "_due", "_entries", "_feeds", "_handler", "_page", "_reading", "_resting", "_writing", "handle",
@@ -51,12 +51,12 @@ class Subscriptions:
         self.handle = handle
         self._handler = handler
         self._entries: dict[Feed, int] = {}
-        self._due: deque[Feed] | None = None  # have something to write; None while there are none
-        self._behind: deque[Feed] | None = None  # need a page
-        self._reading: Feed | None = None  # whose page was asked for or is being written: one of a socket
+        self._due: deque[Feed] | None = None  # logs with something to write; may be None while empty
+        self._behind: deque[Feed] | None = None  # logs that need a page; may be None while empty
+        self._reading: Feed | None = None  # the one log whose page was requested or is being written
         self._page: list[bytes] | None = None  # pieces of whole messages
-        self._resting = False  # a log could not be read
-        self._writing: bytes | None = None  # given by `next_write`
+        self._resting = False  # True after a log could not be read
+        self._writing: bytes | None = None  # returned by `next_write`
         feeds.join(handle, self)
 
     # --- getters -------------------------------------------------------------------------------------
@@ -68,22 +68,25 @@ class Subscriptions:
         return feed in self._entries
 
     def feeds(self) -> list[Feed]:
-        """Return the followed logs."""
+        """Return the followed feeds."""
         return list(self._entries)
 
     def state(self, feed: Feed) -> Following:
-        """Return the socket's state in a log. Raises KeyError if it does not follow it."""
+        """Return the state of a followed log. Raises KeyError if it is not followed."""
         return _STATES[self._entries[feed] & _MASK]
 
     def position(self, feed: Feed) -> int:
-        """Return the last sequence given to the socket. Raises KeyError if it does not follow the log."""
+        """Return the last sequence given to the socket. Raises KeyError if the log is not followed."""
         packed = self._entries[feed]
         return feed.ring.cursor(packed >> _BITS) if _IN_RING[packed & _MASK] else packed >> _BITS
 
     # --- following -----------------------------------------------------------------------------------
 
     def begin(self, feed: Feed, after: int) -> None:
-        """Follow a log after `after`, which is not beyond its head. If the log is followed already, its position moves."""
+        """Follow a log after `after`. A log that is already followed is followed from there instead.
+
+        Raises LocalProtocolError if `after` is beyond the head.
+        """
         if not 0 <= after <= feed.head:
             raise LocalProtocolError(f"{after} is not within 0 and {feed.head}")
         self.end(feed)
@@ -96,14 +99,14 @@ class Subscriptions:
             self._catch_up(feed)
 
     def end(self, feed: Feed) -> None:
-        """Follow a log no longer. Safe to repeat."""
+        """Stop following a log. Safe to repeat."""
         if self._leave(feed):
             for queue in (self._due, self._behind):
                 if queue is not None and feed in queue:
                     queue.remove(feed)
 
     def end_some(self, feeds: Iterable[Feed]) -> list[Feed]:
-        """`end` each of these, however many, in one pass over those that wait. Return the ones that were followed."""
+        """`end` several logs in one pass over the queues. Return the feeds that were followed."""
         ended = [feed for feed in feeds if self._leave(feed)]
         self._due, self._behind = (
             queue and deque(feed for feed in queue if feed in self._entries) for queue in (self._due, self._behind)
@@ -111,13 +114,13 @@ class Subscriptions:
         return ended
 
     def end_all(self) -> list[Feed]:
-        """Follow nothing any more, and give the handle back. Return what was followed."""
+        """Stop following all logs and release the handle. Return the feeds that were followed."""
         ended = self.end_some(list(self._entries))
         self._feeds.leave(self.handle)
         return ended
 
     def _leave(self, feed: Feed) -> bool:
-        """Follow a log no longer, except that it may still be in a queue. Return whether it was followed."""
+        """Stop following a log, but leave it in the queues. Return whether it was followed."""
         packed = self._entries.pop(feed, None)
         if packed is None:
             return False
@@ -130,16 +133,16 @@ class Subscriptions:
             self._reading = self._page = None
         return True
 
-    # --- what the flush says -------------------------------------------------------------------------
+    # --- calls of the flush --------------------------------------------------------------------------
 
     def parked(self, feed: Feed) -> None:
-        """The flush has skipped the socket: the log waits for its turn."""
+        """Queue the log for its turn, because the flush skipped the socket."""
         if self.state(feed) is Following.LIVE:
             self._step(feed, Step.PASSED)
             self._queue(feed)
 
     def fell_off(self, feed: Feed) -> None:
-        """The ring has dropped the next event: from now on the log serves this follower, from its position."""
+        """Read the log from its position from now on, because the ring dropped its next event."""
         packed = self._entries[feed]
         state, slot = _STATES[packed & _MASK], packed >> _BITS
         after = STEPS[state][Step.FELL_OFF]
@@ -149,13 +152,13 @@ class Subscriptions:
         self._read_from_log(feed)
         if state is Following.LIVE:
             self._queue(feed)
-        elif after is Following.LAGGING:  # it was in the queue to be told `live`
+        elif after is Following.LAGGING:  # it was queued for its `live`, which is not sent now
             if self._due is not None:
                 self._due.remove(feed)
             self._catch_up(feed)
 
     def offer(self, hints: HintFrames) -> None:
-        """Pass on hints about users, which may be lost."""
+        """Pass hints about users to the handler. They may be dropped."""
         self._handler.offer(hints)
 
     def _read_from_log(self, feed: Feed) -> None:
@@ -179,12 +182,12 @@ class Subscriptions:
         self._handler.has_output()
 
     def _catch_up(self, feed: Feed) -> None:
-        """Return to the ring if it has the next event, otherwise wait for a page."""
+        """Return the log to the ring if the ring has its next event, otherwise queue it for a page."""
         position = self._entries[feed] >> _BITS
         if feed.reaches(position):
             self._read_no_more(feed)
             slot = feed.attach(position, self.handle)
-            feed.ring.park(slot, True)  # until it is level
+            feed.ring.park(slot, True)  # until it has received everything in the ring
             self._entries[feed] = slot << _BITS | STEPS[self.state(feed)][Step.REACHED]
             self._queue(feed)
             return
@@ -196,7 +199,7 @@ class Subscriptions:
     # --- writing -------------------------------------------------------------------------------------
 
     def next_write(self, max_bytes: int) -> bytes:
-        """Return whole messages of the log whose turn it is, at least one; b"": there are none now."""
+        """Return whole messages, at least one, of the log whose turn it is, b"" if there are none now."""
         self._ask_for_page()
         due = self._due
         while due:
@@ -240,7 +243,7 @@ class Subscriptions:
     def sent(self, nbytes: int) -> bytes:
         """Record that the socket accepted `nbytes` of the last `next_write`. Return the rest of a partly sent message.
 
-        The rest must be written before anything else. Other messages that were not sent are returned again.
+        The rest must be written before anything else. Messages that were not sent at all are returned by `next_write` again.
         """
         data, self._writing = self._writing, None
         if data is None or not self._due or not 0 <= nbytes <= len(data):
@@ -276,7 +279,7 @@ class Subscriptions:
         return data[nbytes:end]
 
     def _forget_page(self, feed: Feed) -> None:
-        """Drop a page: all of it is written, or the socket is blocked and the page is read again when it accepts bytes."""
+        """Drop the rest of a page: all of it is written, or it is read again when the socket accepts more."""
         if self._reading is feed and self._page is not None and self._due is not None:
             self._reading = self._page = None
             self._due.remove(feed)
@@ -295,9 +298,10 @@ class Subscriptions:
         self._handler.read_page(feed, after, min(MAX_PAGE_EVENTS, feed.ring.tail - 1 - after))
 
     def page(self, feed: Feed, after: int, pieces: Sequence[bytes]) -> bool:
-        """Take whole messages of the events directly after `after`, in pieces; none: the log could not be read.
+        """Queue a page: whole messages of the events right after `after`, in pieces. No pieces: the log could not be read.
 
-        Return False if it could not: nothing is read until `rested`. An answer that is no longer awaited is ignored.
+        Returns False if the log could not be read; then no page is requested until `rested`. A page that is no longer awaited
+        is ignored.
         """
         if self._reading is not feed or self._page is not None or self.position(feed) != after:
             return True
@@ -312,12 +316,12 @@ class Subscriptions:
         return True
 
     def rested(self) -> None:
-        """Read again."""
+        """Request pages again."""
         self._resting = False
         if self._behind:
             self._handler.has_output()
 
     @property
     def resting(self) -> bool:
-        """Whether a log could not be read, and `rested` is awaited."""
+        """Whether a log could not be read, and `rested` has not been called since."""
         return self._resting

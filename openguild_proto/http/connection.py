@@ -13,7 +13,7 @@ from openguild_proto.http.reader import RequestReader
 from openguild_proto.http.refusal import refusal_response
 from openguild_proto.uuids import new_uuid
 
-UPGRADE_REQUIRED = 426  # has Upgrade (RFC 9110 15.5.22), and so the connection option of its name (RFC 9110 7.8)
+UPGRADE_REQUIRED = 426  # has an Upgrade header (RFC 9110 15.5.22), which needs `Connection: upgrade` (7.8)
 
 
 class HttpConnection:

@@ -34,7 +34,7 @@ class Awaited(StrEnum):
     BODY = "body"  # the rest of a body
 
 
-_OF_NO_HEAD = (b"", b"\r")  # the second is the first half of an empty line, which is ignored (RFC 9112 2.2)
+_OF_NO_HEAD = (b"", b"\r")  # "\r" may begin an empty line, which is ignored (RFC 9112 2.2)
 
 
 class RequestReader:
@@ -64,8 +64,8 @@ class RequestReader:
         self._lines: LineExchange | None = None  # created for the first head that needs it
         self._body: list[bytes] = []  # whole chunks, or the whole body
         self.client_address = peer  # of the last head; the peer's until there is one
-        self.body_bytes = 0  # that have come of a body that is not whole
-        self._part_bytes = 0  # of the body, or of the present chunk
+        self.body_bytes = 0  # received bytes of an incomplete body
+        self._part_bytes = 0  # declared length of the body or the current chunk
         self._declared_bytes = self._chunks = self._trailer_bytes = 0
         self.expects_continue = False
         self.begin_next()
@@ -155,9 +155,9 @@ class RequestReader:
         return length > self._max_body_of(request.method, request.path)
 
     def _take_data(self) -> bytes | None:
-        """Remove and return the body or the present chunk; None: it is not whole.
+        """Remove and return the body or the current chunk, or None if it is incomplete.
 
-        It stays in the buffer until then: in pieces of its own each byte could take the memory of forty.
+        Until then it stays in the buffer: as separate objects, each of its bytes could take forty bytes of memory.
         """
         missing = self._part_bytes - len(self._buffer)
         self.body_bytes = self._declared_bytes - max(missing, 0)

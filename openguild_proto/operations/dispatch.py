@@ -1,8 +1,8 @@
 """Runs the operation of a request, and turns every refusal into a typed response.
 
-Enforces what the route declares, in this order: the length of the body, the upgrade, the token or the signature, the limits of
-the account, the parameters of the path, the rights, the query, whether the configuration offers it, and the body. A stream's
-place is reserved last.
+Enforces the declaration of the route, in this order: the length of the body, the upgrade, the token or the signature, the
+limits of the account, the parameters of the path, the rights, the query, whether the configuration offers the route, and the
+body. The place of a stream is reserved last.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ UPGRADE = (("upgrade", "websocket"), ("sec-websocket-version", "13"))
 def dispatch(
     ctx: Context, request: Request, remote: RunAs | None = None
 ) -> Operation[Response | OpenStream | OpenGateway]:
-    """Run the operation of `request`, and sign the answer to another server. A Refusal or an unavailable store becomes a typed
-    response; other exceptions are bugs and propagate."""
+    """Run the operation of `request`, and sign responses to other servers.
+
+    A Refusal or an unavailable store becomes a typed response; other exceptions are bugs and propagate.
+    """
     template = "unmatched"
     uncounted: tuple[ErrorCode, ...] = ()
-    limits: tuple[Limit, ...] = ()  # that the caller may know of
+    limits: tuple[Limit, ...] = ()  # reported to the caller in headers
     user_id: str | None = None
     call: Call[Any, Any] | None = None
     try:
@@ -136,7 +138,7 @@ def dispatch(
 
 
 def _signed(call: Call[Any, Any] | None, response: Response) -> Response:
-    """Sign the answer to an authenticated server."""
+    """Sign the response if the caller is an authenticated server."""
     return signed_answer(call.ctx, call.peer, response) if call is not None and call.peer is not None else response
 
 
@@ -193,7 +195,10 @@ def _decode_query(request: Request, route: Route) -> Mapping[str, Any]:
 
 
 def _prepare_page(call: Call[Any, Any], page_of: Callable[[Mapping[str, Any]], PageBounds | None]) -> None:
-    """Decode the query early, so that its page is read with the permissions. An invalid query is refused later, after these."""
+    """Decode the query early, so that its page is read together with the rights.
+
+    An invalid query is refused later, after the checks of the rights.
+    """
     try:
         call.query = _decode_query(call.request, call.route) if call.request.query else NO_QUERY
     except Refusal:
@@ -211,14 +216,14 @@ def _decode_body(call: Call[Any, Any], route: Route) -> Any:
 
 
 def _reserve_place(call: Call[Any, Any], route: Route) -> None:
-    """Reserve the place of a socket. The caller of dispatch releases it, with the stream's address."""
+    """Reserve a place for a socket. The caller of `dispatch` releases it, with the address of the stream."""
     user_id = call.claims.user_id if route.needs_token else None
     if not call.ctx.service.sockets.reserve(user_id, limit_key(call.request.client_address)):
         raise Limit.STREAMS.refusal(CONNECTION_LIMIT_RETRY_SECS)
 
 
 def dispatch_metrics(ctx: Context, request: Request) -> Operation[Response | OpenStream | OpenGateway]:
-    """Respond on the metrics listener: to `GET /metrics`, and with 404 to everything else."""
+    """Respond on the metrics listener: to `GET /metrics`, and with 404 to all other requests."""
     if request.path == METRICS_ROUTE:
         return (yield from dispatch(ctx, request))
     return refusal_response(Refusal(ErrorCode.NOT_FOUND), request.request_id)

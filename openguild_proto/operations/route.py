@@ -70,8 +70,7 @@ class Parameter(NamedTuple):
 
 
 class RunAs(NamedTuple):
-    """Returned by an operation instead of a response: run a client route for `claims`, a user of the server `caller`, and answer
-    with its response."""
+    """Returned by an operation to run a client route for `claims`, a user of the server `caller`, and respond with its response."""
 
     request: Request
     claims: Claims
@@ -113,7 +112,7 @@ class Route(NamedTuple):
     request_headers: tuple[Parameter, ...] = ()
     response_headers: tuple[str, ...] = ()  # on success
     frames: Any = None  # of a stream
-    client: bool = True  # also under /client/v1
+    client: bool = True  # whether the route is also served under /client/v1
     at_owner: bool | None = None  # of a mirrored guild, its owner answers (PROTOCOL 16.7); None: changes, unless late
     for_remote: bool | None = None  # other servers may ask it for their users; None: what needs rights, unless late
     max_body_bytes: int = MAX_SMALL_BODY_BYTES

@@ -28,7 +28,7 @@ from openguild_proto.timestamps import from_millis
     rights=in_guild(Permission.MANAGE_MEMBERS), body=TimeOut, query=(REASON,),
 )  # fmt: skip
 def time_out(call: Call[TimeOut, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """Let a member of a lower rank only read for some time; this replaces an existing time-out."""
+    """Restrict a member of a lower rank to reading for some time. Replaces an existing time-out."""
     if not 1 <= call.body.secs <= MAX_TIMEOUT_SECS:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("secs", f"must be 1 to {MAX_TIMEOUT_SECS}"),))
     member = yield from FindMember(guild_id=guild_id, user_id=user_id)
@@ -54,7 +54,7 @@ def time_out(call: Call[TimeOut, GuildAccess], guild_id: str, user_id: str) -> O
     rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,),
 )  # fmt: skip
 def end_timeout(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:
-    """End a time-out of any moderator early."""
+    """End a time-out early, whoever set it."""
     ended = yield from EndTimeout(
         author=call.claims.author,
         guild_id=guild_id,
@@ -68,7 +68,7 @@ def end_timeout(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> O
 
 
 def with_end_of_timeout(call: Call[Any, Any], refusal: Refusal) -> Operation[Refusal]:
-    """Return `refusal`, or for a member who is timed out the one that tells until when (PROTOCOL 5.9.6)."""
+    """Return `refusal`, or a refusal with the time of the end if the caller is timed out (PROTOCOL 5.9.6)."""
     if refusal.code is not ErrorCode.FORBIDDEN or not call.route.needs_token:
         return refusal
     try:
@@ -77,7 +77,7 @@ def with_end_of_timeout(call: Call[Any, Any], refusal: Refusal) -> Operation[Ref
         if guild_id is not None:
             member = yield from FindMember(guild_id=guild_id, user_id=call.claims.user_id)
     except StorageUnavailable:
-        return refusal  # it is right without its reason
+        return refusal  # correct, but without the reason
     if member is None or member.timed_out_until_ms is None:
         return refusal
     ends_ms = member.timed_out_until_ms
@@ -86,7 +86,7 @@ def with_end_of_timeout(call: Call[Any, Any], refusal: Refusal) -> Operation[Ref
 
 
 def _guild_of(call: Call[Any, Any]) -> Operation[str | None]:
-    """Return the guild of the path, or of its channel. The call has not read it where the rights were refused."""
+    """Return the guild of the path or of its channel, read again because a call with refused rights does not know it."""
     channel_id = call.params.get("channel_id")
     if channel_id is None:
         return call.params.get("guild_id")

@@ -278,7 +278,7 @@ class Controls:
             return
         try:
             verdict = yield from check(stream)
-        except Exception as failure:  # an outage, or a defect of ours: the others are checked all the same
+        except Exception as failure:  # an outage or a bug: it must not stop the checks of other streams
             message = "access cannot be re-checked now: closing the stream"
             self._outputs.not_read(failure, "checking a stream again", message, channel_id=stream.channel_id)
             self._outputs.add(Close(socket, CloseCode.SERVICE_RESTART, reasons.ACCESS_UNKNOWN))
@@ -294,7 +294,7 @@ class Controls:
             yield from notifications.refresh(user_id, self)
         except TooManyChannels:
             self._end_notifications(user_id, CloseCode.POLICY_VIOLATION, reasons.TOO_MANY_CHANNELS)
-        except Exception as failure:  # an outage, or a defect of ours: what comes behind it is done all the same
+        except Exception as failure:  # an outage or a bug: it must not stop the checks that follow
             message = "a notification stream cannot be brought up to date: closing it"
             self._outputs.not_read(failure, "reading again what a user sees", message, user_id=user_id)
             self._end_notifications(user_id, CloseCode.SERVICE_RESTART, reasons.NOTIFICATIONS_INTERRUPTED)

@@ -65,8 +65,8 @@ class FeedPages:
             events = yield from ReadEvents(log_id=log_id, after=after, limit=limit)
             pages = _in_pages(feed, events or ())
         except StorageUnavailable:
-            pass  # the socket asks again after a rest
-        except Exception as failure:  # a defect of ours: a socket that gets no answer reads none of its logs any more
+            pass  # the socket retries later
+        except Exception as failure:  # a bug: without an answer the socket would read no log again
             self._outputs.defect("reading a page for the gateway", failure)
         finally:
             is_known = self._asking.get((feed, after)) is asking

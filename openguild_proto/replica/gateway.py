@@ -314,7 +314,7 @@ class Gateway:
             return
         try:
             session = yield from FindSession(session_id=session_id)
-        except Exception as failure:  # an outage, or a defect of ours: the others are checked all the same
+        except Exception as failure:  # an outage or a bug: it must not stop the checks of other sockets
             if not isinstance(failure, StorageUnavailable):
                 self._outputs.defect("checking a gateway socket's session again", failure)
             self._close(socket, GatewayClose.TRY_LATER)

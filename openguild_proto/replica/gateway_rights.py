@@ -59,7 +59,7 @@ def recheck_logs(
     known: dict[str, LogAccess] = {}
     try:
         known = yield from readable(names, user_id)
-    except Exception as failure:  # also a defect of ours: nobody reads on who may not be allowed to
+    except Exception as failure:  # an outage or a bug: stop sockets whose rights are unknown
         message = "access cannot be re-checked now: logs are let go"
         outputs.not_read(failure, "checking a user's gateway sockets again", message, user_id=user_id)
         code = "unavailable"

@@ -242,7 +242,7 @@ class Notifications:
             limit = min(PAGE_EVENTS, feed.head - told)
             try:
                 events = yield from ReadEvents(log_id=channel_id, after=told, limit=limit)
-            except Exception as failure:  # an outage, or a defect of ours: else they would hear no more of the channel
+            except Exception as failure:  # an outage or a bug: otherwise they would miss the channel's events
                 if not isinstance(failure, StorageUnavailable):
                     self._outputs.defect("telling of a new channel's events", failure)
                 yield from Sleep(RETRY_SECS).wait()

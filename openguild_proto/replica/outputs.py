@@ -123,7 +123,7 @@ class Outputs:
         self._actions.append(Log(Level.ERROR, f"{what}: failed", failure=failure))
 
     def not_read(self, failure: Exception, what: str, message: str, **fields: Any) -> None:
-        """What was read for `what` is not known: by an outage, of which `message` tells, or by a defect."""
+        """Log that the data for `what` could not be read: `message` if storage is unavailable, otherwise a defect."""
         if isinstance(failure, StorageUnavailable):
             self.log(Level.WARNING, message, **fields)
         else:

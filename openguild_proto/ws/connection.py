@@ -1,4 +1,4 @@
-"""Decodes the frames of an open WebSocket. The cutter of frames and the wsproto object exist only while a burst is decoded."""
+"""Decodes the frames of an open WebSocket. The `FrameCutter` and the wsproto object exist only while a burst is decoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openguild_proto.ws.reassembly import FRAME_RATE, FrameCutter, WsRule
 
 
 class PingReceived:
-    """Internal: a ping that needs a pong."""
+    """An internal item: a ping that needs a pong."""
 
     __slots__ = ("payload",)
 
@@ -25,17 +25,17 @@ class PingReceived:
 NOT_UTF_8 = WsRule("RFC 6455 8.1: text or a close reason that is not UTF-8", CloseCode.INVALID_PAYLOAD)
 MALFORMED = WsRule(
     "RFC 6455 5.5.1: malformed close frame", CloseCode.PROTOCOL_ERROR
-)  # the only fault left after reassembly.py
+)  # the only fault that reassembly.py does not detect
 _FAULTS: dict[int, WsRule] = {CloseCode.INVALID_PAYLOAD: NOT_UTF_8}
 
 Decoded: TypeAlias = TextReceived | BytesReceived | PeerClosed | PingReceived | WsRule
 
 
 class WebSocketDecoder:
-    """A `Decoder` of messages. It decodes close frames itself and other frames with wsproto.
+    """A `Decoder` of messages. It decodes close frames itself, and other frames with wsproto.
 
-    Nothing follows a PeerClosed or a WsRule. `missed_pongs`: pings since the last pong, counted by the sender of the pings;
-    a pong sets it to 0.
+    No item follows a PeerClosed or a WsRule. `missed_pongs`: pings since the last pong. The sender of the pings increments
+    it; a pong resets it to 0.
     """
 
     __slots__ = (
@@ -45,22 +45,22 @@ class WebSocketDecoder:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._cutter: FrameCutter | None = None  # kept only inside a frame or a message
-        self._paid_until = 0.0  # each frame adds its part of a minute; the limit is a minute ahead
+        self._paid_until = 0.0  # each frame adds its share of a minute; the limit is one minute ahead
         self._decoder: Connection | None = None  # kept only inside a fragmented message
-        self._parts: list[str] | list[bytes] | None = None  # of a message in fragments
+        self._parts: list[str] | list[bytes] | None = None  # of a fragmented message
         self._heard = False
         self._ahead: Decoded | None = None  # put back by the caller
         self.missed_pongs = 0
 
     def feed(self, data: bytes) -> None:
-        """Buffer `data`, any piece of the byte stream."""
+        """Buffer `data`, a piece of the byte stream of any size."""
         if self._cutter is None:
             self._cutter = FrameCutter(self._limits.max_message_bytes, self._limits.max_message_fragments)
         self._cutter.feed(data)
 
     @property
     def in_frame(self) -> bool:
-        """Whether a frame has begun and is incomplete. False while an item is put back: what follows it is not read."""
+        """Whether a frame is incomplete. False while an item is put back, because the bytes after it are not read."""
         return self._ahead is None and self._cutter is not None and self._cutter.in_frame
 
     def take_heard(self) -> bool:
@@ -73,7 +73,7 @@ class WebSocketDecoder:
         self._ahead = item
 
     def next_item(self, now: float) -> Decoded | None:
-        """Return the next item; None: more bytes are needed. Counts frames at `now`, monotonic seconds."""
+        """Return the next item, None if more bytes are needed. Counts frames at `now`, monotonic seconds."""
         if self._ahead is not None:
             item, self._ahead = self._ahead, None
             return item
@@ -137,7 +137,7 @@ class WebSocketDecoder:
         return None
 
     def _with(self, part: AnyStr) -> list[AnyStr]:
-        """Return the parts of the message so far, which are of one kind (RFC 6455 5.4), and this one."""
+        """Return the parts of the message so far, which have the same type (RFC 6455 5.4), and this one."""
         parts = cast("list[AnyStr] | None", self._parts)
         self._parts = None
         if parts is None:
@@ -147,7 +147,7 @@ class WebSocketDecoder:
 
 
 def _closed(frame: bytes) -> PeerClosed | WsRule:
-    """Decode a whole close frame with a body; wsproto does not know 1014, which IANA registers (RFC 6455 7.4)."""
+    """Decode a whole close frame with a body. wsproto does not know 1014, which IANA registered (RFC 6455 7.4)."""
     mask, body = frame[2:6], frame[6:]
     payload = bytes(byte ^ mask[place % 4] for place, byte in enumerate(body))
     code = int.from_bytes(payload[:2], "big")

@@ -1,8 +1,8 @@
-"""Cuts the peer's bytes into whole frames for wsproto, and bounds messages.
+"""Splits the peer's bytes into whole frames for wsproto, and bounds messages.
 
-wsproto bounds neither unfinished messages nor their fragments, and buffers a frame of any announced length. Here a frame is
-refused by its header alone: mask, reserved bits, opcode, length. So the memory of a connection is bounded by one message,
-and the result does not depend on how TCP splits the bytes.
+wsproto bounds neither unfinished messages nor their fragments, and buffers a frame of any announced length. Here the header
+alone is enough to refuse a frame: mask, reserved bits, opcode, length. So the memory of a connection is bounded by one
+message, and the result does not depend on how TCP splits the bytes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ _OPCODES = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 
 
 class FrameCutter:
-    """Cuts bytes into whole frames. Buffers at most one unfinished frame, within the message limit.
+    """Splits bytes into whole frames. Buffers at most one unfinished frame, within the message limit.
 
-    The bytes of an unfinished frame are collected apart, so that each is copied about once in however many pieces they come.
+    The bytes of an unfinished frame are collected in a separate buffer, so that each is copied about once, however many
+    pieces arrive.
     """
 
     __slots__ = (
@@ -47,15 +48,15 @@ class FrameCutter:
     def __init__(self, max_message_bytes: int, max_fragments: int) -> None:
         self._buffer = b""
         self._at = 0  # start of the next frame
-        self._begun: bytearray | None = None  # a frame whose length is known, before it is whole
-        self._begun_size = 0  # of that frame, when it is whole
+        self._begun: bytearray | None = None  # an incomplete frame whose length is known
+        self._begun_size = 0  # the size of that whole frame
         self._max_message_bytes = max_message_bytes
         self._max_fragments = max_fragments
         self._message_bytes = 0  # of the unfinished message
         self._fragments = 0
 
     def feed(self, data: bytes) -> None:
-        """Buffer `data`, any piece of the byte stream."""
+        """Buffer `data`, a piece of the byte stream of any size."""
         if self._begun is None:
             self._buffer = self._buffer[self._at :] + data
             self._at = 0
@@ -75,7 +76,7 @@ class FrameCutter:
         return self._begun is not None or self._at < len(self._buffer)
 
     def next_frame(self) -> bytes | WsRule | None:
-        """Return the next whole frame, the rule that it breaks, or None: more bytes are needed."""
+        """Return the next whole frame, the rule that it breaks, or None if more bytes are needed."""
         buffer, at = self._buffer, self._at
         available = len(buffer) - at
         if available == 0:
