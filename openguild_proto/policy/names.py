@@ -60,7 +60,7 @@ def title_problem(text: str) -> str | None:
 def marks_problem(text: str) -> str | None:
     """Return why combining marks are refused, or None.
 
-    A letter may have MAX_MARKS, none of them twice (UTS 39 5.4), and a mark needs a letter (RFC 5891 4.2.3.2). Vietnamese needs
+    A letter may have MAX_MARKS, and none directly after the same one (UTS 39 5.4), and a mark needs a letter (RFC 5891 4.2.3.2). Vietnamese needs
     two, Thai, Arabic and Hebrew with vowels three, Tibetan four.
     """
     has_letter, count, former = False, 0, ""
@@ -75,7 +75,7 @@ def marks_problem(text: str) -> str | None:
         elif category in _MARKS:
             count += 1
             if count > MAX_MARKS or character == former:
-                return f"must not contain more than {MAX_MARKS} combining marks on a letter, nor one twice"
+                return f"must not contain more than {MAX_MARKS} combining marks on a letter, nor the same one twice in a row"
         former = character
     return None
 

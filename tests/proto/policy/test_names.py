@@ -121,7 +121,7 @@ def test_elsewhere_they_only_make_names_that_look_the_same(name: str) -> None:
     "mark", ["\u0301", "\u0323\u0302\u0301\u0300\u0303", "\u20dd\u0301\u0302\u0303\u0304", "\u0e49\u0e38"]
 )
 def test_marks_do_not_pile_up(mark: str) -> None:
-    many = f"must not contain more than {MAX_MARKS} combining marks on a letter, nor one twice"
+    many = f"must not contain more than {MAX_MARKS} combining marks on a letter, nor the same one twice in a row"
     piled = "a" + (mark * 60)[:60]
     assert problem_of(piled) == (many, "validation")
     (problem,) = username_problems(normalise_username(piled)[0])
