@@ -60,8 +60,8 @@ def title_problem(text: str) -> str | None:
 def marks_problem(text: str) -> str | None:
     """Return why combining marks are refused, or None.
 
-    A letter may have MAX_MARKS, and none directly after the same one (UTS 39 5.4), and a mark needs a letter (RFC 5891 4.2.3.2). Vietnamese needs
-    two, Thai, Arabic and Hebrew with vowels three, Tibetan four.
+    A letter may have MAX_MARKS, and none directly after the same one (UTS 39 5.4). A mark needs a letter (RFC 5891 4.2.3.2).
+    Vietnamese needs two, Thai, Arabic and Hebrew with vowels three, Tibetan four.
     """
     has_letter, count, former = False, 0, ""
     for character in unicodedata.normalize("NFD", text):
