@@ -89,7 +89,7 @@ class ServerProcess:
         )  # fmt: skip
 
     def start(self, *, ready: bool = True, stderr: int | None = None, closed: bool = False) -> ServerProcess:
-        """Start the server. `stderr`: a descriptor for its log in place of `log_path`; `closed`: without descriptors 0 to 2 and a log."""
+        """Start the server. `stderr`: a descriptor for its log in place of `log_path`; `closed`: no descriptors 0 to 2, no log."""
         command = [sys.executable, *self.program, *self._flags]
         if self._descriptors is not None:
             command = ["bash", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "bash", *command]
