@@ -69,7 +69,7 @@ def logins(**denied: str) -> str:
 
 
 def test_limits_are_divided_where_their_subject_is_denied(database_url: str, tmp_path: Path) -> None:
-    """Deny it to one of two replicas, from the start and later, for publishing and subscribing."""
+    """The subject is denied to one of two replicas, from the start and later, for publishing and subscribing."""
     limit, subject = 20, '"openguild.localhost.*.limits"'
     settings = {"DATABASE_URL": database_url, "SERVER_NAME": "localhost", "NATS__MIN_REPLICAS": 2}
     settings |= {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": limit}
