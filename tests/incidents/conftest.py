@@ -140,7 +140,7 @@ class Probed(BaseHTTPRequestHandler):
     """Serves the textfile collector's file to Prometheus."""
 
     def do_GET(self) -> None:
-        body = Path(self.server.file).read_bytes()  # set by `serving`
+        body = Path(self.server.file).read_bytes()  # type: ignore[attr-defined]  # set by `serving`
         self.send_response(200)
         self.send_header("content-type", "text/plain; version=0.0.4")
         self.send_header("content-length", str(len(body)))
@@ -155,7 +155,7 @@ class Probed(BaseHTTPRequestHandler):
 def serving(file: Path, context: ssl.SSLContext | None = None) -> Iterator[int]:
     """Serve the file; yield the port."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Probed) as server:
-        server.file = str(file)  # for `Probed`, as above
+        server.file = str(file)  # type: ignore[attr-defined]  # for `Probed`, as above
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever)
