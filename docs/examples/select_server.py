@@ -32,18 +32,18 @@ def read(sock: socket.socket, conn: ServerConnection) -> None:
         data = sock.recv(65_536)
     except BlockingIOError:
         return
-    except OSError:  # the peer has gone
+    except OSError:  # the peer has disconnected
         data = b""
     handle(conn, conn.receive_data(data, monotonic()) if data else conn.receive_eof(monotonic()))
 
 
 def write(sock: socket.socket, conn: ServerConnection) -> None:
-    """Write what the kernel accepts now."""
+    """Write as much as the kernel accepts now."""
     while len(conn.outbox):
         try:
             sent = sock.send(conn.outbox.peek(65_536))
         except BlockingIOError:
-            conn.write_blocked(monotonic())  # begins a deadline: see next_deadline()
+            conn.write_blocked(monotonic())  # starts a deadline: see next_deadline()
             return
         conn.outbox.consume(sent)
         conn.wrote(sent, monotonic())
@@ -66,8 +66,8 @@ def serve(listener: socket.socket) -> None:
         for sock, conn in list(conns.items()):
             if sock in readable:
                 read(sock, conn)
-            handle(conn, conn.handle_deadline(monotonic()))  # one that is not due does nothing
-            with suppress(OSError):  # reading finds that the peer has gone
+            handle(conn, conn.handle_deadline(monotonic()))  # does nothing before the deadline
+            with suppress(OSError):  # the next read finds that the peer has disconnected
                 write(sock, conn)
             if conn.wants is Wants.KEEP:
                 selector.modify(sock, EVENT_READ | (EVENT_WRITE if len(conn.outbox) else 0))
