@@ -1,6 +1,6 @@
-"""Writes the tables in docs/ that the code knows best, between `<!-- table: name -->` and `<!-- end -->`.
+"""Writes the tables in docs/ that come from the code, between `<!-- table: name -->` and `<!-- end -->`.
 
-`python docs/tables.py` rewrites them; a test fails when one is out of date.
+`python docs/tables.py` rewrites them; a test fails if one is out of date.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def bodies() -> Iterator[str]:
 
 
 def kind_of(schema: dict[str, Any]) -> str:
-    """A JSON schema's type in a word or two."""
+    """Return a JSON schema's type in a word or two."""
     if "$ref" in schema:
         return schema["$ref"].rpartition("/")[2]
     if "anyOf" in schema:
@@ -101,7 +101,7 @@ def kind_of(schema: dict[str, Any]) -> str:
 
 
 def bounds_of(schema: dict[str, Any]) -> Iterator[str]:
-    """What a value must be beside its type."""
+    """Yield the constraints of a value besides its type."""
     for kind in schema.get("anyOf", ()):
         yield from bounds_of(kind)
     if schema.get("type") == "array":
@@ -117,7 +117,7 @@ def bounds_of(schema: dict[str, Any]) -> Iterator[str]:
         yield f"from {schema['minimum']}"
     if "pattern" in schema and CHARACTERS not in schema:
         yield f"`{schema['pattern']}`"
-    if 1 <= len(schema.get("enum", ())) <= 8:  # the codes of errors have a table of their own
+    if 1 <= len(schema.get("enum", ())) <= 8:  # the error codes have their own table
         yield ", ".join(f"`{value}`" for value in schema["enum"])
 
 
@@ -159,7 +159,7 @@ def connection_limits() -> Iterator[str]:
 
 
 def phases() -> Iterator[str]:
-    """Of a connection. The one input that leads from everywhere to the same phase is left out."""
+    """Yield the phases of a connection, without the one input that leads from every phase to the same one."""
     yield row("phase", "meaning", "the peer's bytes", "its deadline", "`wants`", "leads to")
     yield row(*["---"] * 6)
     for phase, known in PHASES.items():
@@ -220,7 +220,7 @@ def gateway_client() -> Iterator[str]:
 
 
 def leads_to(phase: Any, steps: Mapping[Any, Any], *but: Any) -> str:
-    """Each other phase with the inputs that lead to it, without `but` these."""
+    """Return each other phase with the inputs that lead to it, without those in `but`."""
     inputs: dict[Any, list[str]] = {}
     for step, target in steps.items():
         if target is not phase and step not in but:
@@ -273,7 +273,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def filled(text: str) -> str:
-    """The document with every table as the code has it now."""
+    """Return the document with every table as the code has it now."""
     return PLACE.sub(lambda found: found[1] + "\n".join(TABLES[found[2]]()) + "\n" + found[3], text)
 
 

@@ -1,4 +1,4 @@
-"""Two people chat through one or several replicas: `python docs/examples/client_chat.py URL...`."""
+"""Two users chat through one or several replicas: `python docs/examples/client_chat.py URL...`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PASSWORD = "correct horse battery"
 
 
 async def entered(urls: tuple[str, ...], name: str) -> Client:
-    """A client that is logged in; registers the account where it is missing."""
+    """Return a client that is logged in; register the account if it does not exist."""
     client = Client(urls)
     try:
         await client.register(name, PASSWORD)
     except ApiError as refusal:
-        if refusal.status != 409:  # taken: by the last run of this example
+        if refusal.status != 409:  # taken by an earlier run of this example
             raise
     await client.login(name, PASSWORD)
     return client

@@ -1,4 +1,4 @@
-"""Everybody gets what anybody says: `python docs/examples/fanout_server.py [PORT]`, then open WebSockets to it."""
+"""Sends each message to all clients: `python docs/examples/fanout_server.py [PORT]`, then open WebSockets to it."""
 
 import asyncio
 import secrets
@@ -60,9 +60,9 @@ class Client:
     def write(self) -> None:
         """Send what the socket accepts. Called when there is more to send, and when a blocked socket is writable."""
         if self.sock.fileno() < 0:
-            return  # it was closed meanwhile
+            return  # closed meanwhile
         self.timer.cancel()
-        with suppress(OSError):  # of a socket that is broken
+        with suppress(OSError):  # the socket is broken
             loop.remove_writer(self.sock)
             if not self.writer.write(self.sock.send, monotonic()):
                 loop.add_writer(self.sock, self.write)

@@ -1,6 +1,6 @@
-"""One operation driven step by step: what it asks for, and what it makes of the answers. No server, no store, no loop.
+"""One operation driven step by step, with the effects that it requests. No server, no store, no loop.
 
-`python docs/examples/operation_by_hand.py` posts a message; every answer below is made up by hand.
+`python docs/examples/operation_by_hand.py` posts a message; the answers below are made up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from openguild_proto.operations.dispatch import dispatch
 from openguild_proto.records import SessionRecord, StoredEvent
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 
-NOW_MS = 1_760_304_866_000  # time comes in as an argument, and so does randomness
+NOW_MS = 1_760_304_866_000  # time is an argument, and so is randomness
 USER, SESSION = "ec7c5138-ee1a-4112-95ef-e53514b670c2", "00000000-0000-4000-8000-000000000001"
 CHANNEL = "3b7f3e93-7c9c-47f5-91d3-cbf09dc5a8f6"
 
@@ -29,7 +29,7 @@ context = Context(now=0.0, wall_ms=NOW_MS, entropy=lambda count: next(numbers).t
 
 
 def answer(effect: Effect[Any]) -> Any:
-    """What PostgreSQL would say."""
+    """Return the answer that PostgreSQL would give."""
     match effect:
         case FindSession(session_id=session_id):
             return SessionRecord(session_id, USER, "alice", revoked=False)
@@ -40,7 +40,7 @@ def answer(effect: Effect[Any]) -> Any:
 
 
 def post(text: str) -> Response:
-    """POST /channels/{channel_id}/messages, printing each effect as it is asked for."""
+    """Run POST /channels/{channel_id}/messages, and print each effect as it is requested."""
     token = service.tokens.issue(Claims(SESSION, USER, "alice", NOW_MS * 1000, (NOW_MS + 60_000) * 1000))
     headers = (("authorization", f"Bearer {token}"), ("content-type", "application/json"))
     body = b'{"content": "%b"}' % text.encode()

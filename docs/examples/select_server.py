@@ -42,18 +42,18 @@ def read(sock: socket.socket, conn: ServerConnection) -> None:
         data = sock.recv(65_536)
     except BlockingIOError:
         return
-    except OSError:  # the peer has gone
+    except OSError:  # the peer has disconnected
         data = b""
     handle(sock, conn, conn.receive_data(data, monotonic()) if data else conn.receive_eof(monotonic()))
 
 
 def write(sock: socket.socket, conn: ServerConnection) -> None:
-    """Write what the kernel accepts now."""
+    """Write as much as the kernel accepts now."""
     while len(conn.outbox):
         try:
             sent = sock.send(conn.outbox.peek(65_536))
         except BlockingIOError:
-            conn.write_blocked(monotonic())  # begins a deadline: see next_deadline()
+            conn.write_blocked(monotonic())  # starts a deadline: see next_deadline()
             return
         conn.outbox.consume(sent)
         conn.wrote(sent, monotonic())
@@ -76,7 +76,7 @@ def serve(listener: socket.socket) -> None:
         for sock, conn in list(conns.items()):
             if sock in readable:
                 read(sock, conn)
-            handle(sock, conn, conn.handle_deadline(monotonic()))  # one that is not due does nothing
+            handle(sock, conn, conn.handle_deadline(monotonic()))  # does nothing before the deadline
             if conn.wants is Wants.KEEP:
                 selector.modify(sock, (0 if is_behind(conn) else EVENT_READ) | (EVENT_WRITE if len(conn.outbox) else 0))
             else:

@@ -19,7 +19,7 @@ login = {"identifier": name, "secret": password, "device": {"device_id": "socket
 
 
 def request(method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> core.ClientResponse:
-    """Ask until there is an answer. If the server closes the gateway, which waits meanwhile, the bot comes back."""
+    """Send a request until there is an answer. If the server closes the idle gateway meanwhile, the bot reconnects."""
     backoff = core.Backoff(random.random, base_secs=1.0)
     while True:
         http, advised = core.HttpClient(authority), None
@@ -72,15 +72,15 @@ while True:
                 said = json.loads(event.wire)
                 kind, text = said["event_type"], said["content"].get("content")
                 if (kind, text) == ("message", "ping") and said["sender"] != user_id:
-                    key = said["event_id"]  # a second answer to the same message changes nothing
+                    key = said["event_id"]  # with the same key a second answer to this message has no effect
                     client.send(Post(0, said["room_id"], content="pong", key=key, reply_to=key))
             case told.Ended(reason=reason):
                 sys.exit(reason)
     bearer = "authorization", f"Bearer {tokens['access_token']}"
-    if logs.wants_guilds():  # up to 200 of each list: the first page
+    if logs.wants_guilds():  # only the first page of each list, 200 entries
         logs.joined(guild["guild_id"] for guild in json.loads(request("GET", "/guilds?limit=200", bearer).body))
     while (guild_id := logs.next_listing()) is not None:
-        with suppress(core.NotFound):  # the bot is no member any more
+        with suppress(core.NotFound):  # the bot is not a member any more
             page = request("GET", f"/guilds/{guild_id}/channels?limit=200", bearer)
             channels = (channel["channel_id"] for channel in json.loads(page.body))
             logs.listed(guild_id, int(page.header("x-openguild-head") or 0), channels)

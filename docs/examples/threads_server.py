@@ -35,7 +35,7 @@ def answer(conn: ServerConnection, event: Event) -> None:
 
 def serve(sock: socket.socket, address: str) -> None:
     conn = ServerConnection(now=monotonic(), random_bytes=secrets.token_bytes, peer_address=address)
-    with sock, suppress(OSError):  # the peer has gone, or takes nothing
+    with sock, suppress(OSError):  # the peer has disconnected, or reads nothing
         while conn.wants is Wants.KEEP:
             deadline = conn.next_deadline()
             sock.settimeout(None if deadline is None else max(0.01, deadline - monotonic()))

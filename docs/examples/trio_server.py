@@ -1,6 +1,6 @@
 """The same core under trio: one task per connection, deadlines by `trio.move_on_at`.
 
-`pip install trio` (OpenGuild does not bring it), then `python docs/examples/trio_server.py 8082`.
+`pip install trio` (OpenGuild does not depend on it), then `python docs/examples/trio_server.py 8082`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from openguild_proto import Event, RequestReceived, Response, ServerConnection, 
 
 
 def decide(conn: ServerConnection, event: Event, now: float) -> None:
-    """The application: pure, so a test can call it without trio."""
+    """Handle an event. It is pure, so a test can call it without trio."""
     match event:
         case RequestReceived(request=request):
             conn.respond(Response.json({"path": request.path, "request_id": request.request_id}), now)
@@ -43,11 +43,11 @@ async def serve_connection(stream: trio.SocketStream) -> None:
             while True:
                 for event in events:
                     decide(conn, event, trio.current_time())
-                for part in conn.data_to_send():  # before the next request: responses that nobody reads do not add up
+                for part in conn.data_to_send():  # before the next request, so that unread responses do not add up
                     await stream.send_all(part)
                 if not (events := conn.next_events(trio.current_time())):
                     break
-            if conn.wants is Wants.SHUT_WRITE:  # an answer in flight survives what the peer still sends
+            if conn.wants is Wants.SHUT_WRITE:  # the answer is not lost if the peer sends more
                 await stream.send_eof()
                 conn.write_ended(trio.current_time())
     except trio.BrokenResourceError:

@@ -1,8 +1,8 @@
 """Builds the documents as a site: `python docs/site/build.py [OUTPUT]`, by default build/docs/html.
 
-The sources are docs/, the changelog and the results of benchmarks. They are put together in a folder of their own, with the
-pages of the reference. A warning fails the build. So does a link inside the site that leads nowhere, and a public name that
-the reference leaves out.
+The sources are docs/, the changelog and the results of benchmarks. They are collected in a separate folder, with the pages of
+the reference. A warning fails the build. So does a broken link inside the site, and a public name that is missing in the
+reference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "site", "node_modules",
 
 
 def inside(document: Path, target: str, source: Path) -> str:
-    """The target of a link of a document, for the collected documents: a file from outside docs/ is put beside them."""
+    """Return the target of a link for the collected documents, where files from outside docs/ have another place."""
     file = (document.parent / target).resolve()
     if not file.is_file() or file.is_relative_to(ROOT / "docs"):
         return target
@@ -43,7 +43,7 @@ def inside(document: Path, target: str, source: Path) -> str:
 
 
 def collect(source: Path) -> None:
-    """Put the documents together: docs/ and, inside it, what its documents link to from elsewhere."""
+    """Collect docs/, and inside it the files elsewhere that its documents link to."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "docs", source, ignore=IGNORED)
     shutil.copytree(RESULTS, source / "results")

@@ -15,26 +15,26 @@ release = version = version_of("openguild")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "fields"]
 root_doc = "index"
 exclude_patterns = ["web/**", "examples/**"]
-nitpicky = False  # types that the reference leaves out are shown without a link
-default_role = "py:obj"  # a name in backticks is a link where the reference has it, and code elsewhere
+nitpicky = False  # types that the reference omits are shown without a link
+default_role = "py:obj"  # a name in backticks is a link if the reference has it, else code
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_block"]
 suppress_warnings = [
-    "myst.header",  # the parts of the specification continue its numbers
-    "ref.python",  # a type whose name several modules use has no link
+    "myst.header",  # the parts of the specification continue each other's section numbers
+    "ref.python",  # a type name that several modules use has no link
 ]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {"Event": "openguild_proto.events.Event"}
-autodoc_use_type_comments = False  # there are none, and they are slow to look for
+autodoc_use_type_comments = False  # there are none, and looking for them is slow
 autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 96
 add_module_names = False
-toc_object_entries = False  # furo copies them into the navigation of every page
-highlight_language = "default"  # Python where it parses, as in docstrings
+toc_object_entries = False  # furo would copy them into the navigation of every page
+highlight_language = "default"  # Python if it parses, as in docstrings
 
 html_theme = "furo"
 html_title = "OpenGuild"
@@ -44,5 +44,5 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 html_use_index = True
-html_show_search_summary = False  # it fetches pages, which a browser refuses for files
+html_show_search_summary = False  # it fetches pages, which browsers refuse for local files
 html_theme_options = {"top_of_page_buttons": []}

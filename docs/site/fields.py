@@ -1,6 +1,6 @@
-"""An extension of Sphinx: adds to docstrings the fields of Structs, the members of enums and the constants of modules.
+"""A Sphinx extension that adds the fields of Structs, the members of enums and the constants of modules to docstrings.
 
-autodoc reads only comments that begin with `#:`. The core gives the meaning of a field in an ordinary comment behind it.
+autodoc reads only comments that begin with `#:`. The core describes a field in an ordinary comment at the end of its line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST_VALUE = 60
 
 @cache
 def source_of(module: str) -> tuple[dict[str, ast.ClassDef], list[ast.stmt], dict[int, str]]:
-    """The classes of a module by name, its statements, and the comment that ends each line."""
+    """Return the classes of a module by name, its statements, and the comment that ends each line."""
     source = inspect.getsource(sys.modules[module])
     statements = ast.parse(source).body
     classes = {node.name: node for node in statements if isinstance(node, ast.ClassDef)}
@@ -36,7 +36,7 @@ def source_of(module: str) -> tuple[dict[str, ast.ClassDef], list[ast.stmt], dic
 
 
 def comments_by_line(source: str) -> dict[int, str]:
-    """The comment that ends each line."""
+    """Return line number -> the comment that ends the line."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {
         token.start[0]: token.string.removeprefix("#:").lstrip("# ")
@@ -46,7 +46,7 @@ def comments_by_line(source: str) -> dict[int, str]:
 
 
 def assigned(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str, str, str]]:
-    """Each assignment to one name: its node, name, annotation and value."""
+    """Yield each assignment to a single name: its node, name, annotation and value."""
     for node in body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             value = "" if node.value is None else ast.unparse(node.value)
@@ -56,7 +56,7 @@ def assigned(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str, str, str]]:
 
 
 def has_fields(kind: Any) -> bool:
-    """Whether the class is made of fields that its source lists."""
+    """Return whether the class consists of fields that its source lists."""
     if not inspect.isclass(kind):
         return False
     is_named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
@@ -64,7 +64,7 @@ def has_fields(kind: Any) -> bool:
 
 
 def field_lines(kind: type) -> Iterator[str]:
-    """A list of the class's fields or members, those of its bases first."""
+    """Yield a list of the class's fields or members, those of its bases first."""
     for owner in reversed(kind.__mro__):
         if not owner.__module__.startswith("openguild"):
             continue
@@ -82,7 +82,7 @@ def field_lines(kind: type) -> Iterator[str]:
 
 
 def unwrapped(annotation: str) -> tuple[str, str]:
-    """The type and the meaning of a key of the configuration; the annotation itself and "" of another field."""
+    """Return the type and the description of a setting; for other fields the annotation itself and ""."""
     tree = ast.parse(annotation or "None", mode="eval").body
     if (
         not isinstance(tree, ast.Subscript)
@@ -100,7 +100,7 @@ def unwrapped(annotation: str) -> tuple[str, str]:
 
 
 def constant_lines(module: ModuleType) -> Iterator[str]:
-    """A list of the module's public constants that have a plain value."""
+    """Yield a list of the module's public constants with plain values."""
     _, statements, comments = source_of(module.__name__)
     for node, name, _, value in assigned(statements):
         if not name.isupper() or name.startswith("_") or len(value) > LONGEST_VALUE or "\\" in value or "()" in value:
@@ -114,7 +114,7 @@ def constant_lines(module: ModuleType) -> Iterator[str]:
 
 
 def escaped(comment: str) -> str:
-    """The comment as reStructuredText without markup."""
+    """Return the comment as reStructuredText without markup."""
     return "".join(f"\\{letter}" if letter in "\\*|_" else letter for letter in comment).replace("://", "\\://")
 
 
@@ -136,7 +136,7 @@ def add_fields(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
 
 SHORTER = {
     re.compile(r"TypeAliasForwardRef\('([\w.]+)'\)"): r"\1",  # an alias of `autodoc_type_aliases` within another type
-    re.compile(r"\b(Limits|HeaderPolicy)\([^)]*\)(, trusted_proxies=\(\)\))?"): r"\1()",  # all its defaults
+    re.compile(r"\b(Limits|HeaderPolicy)\([^)]*\)(, trusted_proxies=\(\)\))?"): r"\1()",  # with all its defaults
     re.compile(r"mappingproxy\(\{\}\)"): "{}",
 }
 
@@ -144,7 +144,7 @@ SHORTER = {
 def shorten_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
-    """Leave out what the list of fields says, and shorten types and defaults."""
+    """Omit what the list of fields shows, and shorten types and defaults."""
     if what in {"class", "exception"} and has_fields(obj):
         return "", None
     for pattern, shorter in SHORTER.items():
@@ -153,7 +153,7 @@ def shorten_signature(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect to autodoc."""
+    """Connect to autodoc's events."""
     app.connect("autodoc-process-docstring", add_fields)
     app.connect("autodoc-process-signature", shorten_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Checks a built site: links lead to files and sections, other addresses are well formed, nothing is loaded from elsewhere."""
+"""Checks a built site: links lead to files and sections, external addresses are well formed, nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}
-NOT_LOADED = {"index", "search", "next", "prev", "canonical"}  # kinds of <link> that only name a page
+NOT_LOADED = {"index", "search", "next", "prev", "canonical"}  # kinds of <link> that only refer to a page
 
 
 class Page(HTMLParser):
-    """The ids of a page, what it links to, and what it loads."""
+    """The ids of a page, its links, and the files that it loads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Note what the element names."""
+        """Record the ids, links and loaded files of an element."""
         values = {name: value or "" for name, value in attributes}
         if "id" in values:
             self.ids.add(values["id"])
@@ -34,7 +34,7 @@ class Page(HTMLParser):
 
 
 def problems(site: Path) -> list[str]:
-    """Return one line for each link that is wrong."""
+    """Return one line for each wrong link."""
     pages = {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
     found = [
         f"{path.relative_to(site)}: {problem}"
@@ -50,7 +50,7 @@ def problems(site: Path) -> list[str]:
 
 
 def problems_of(path: Path, page: Page, pages: dict[Path, Page]) -> Iterator[str]:
-    """What is wrong with the links of one page."""
+    """Yield the wrong links of one page."""
     for address in sorted(page.loaded):
         target = urlsplit(address)
         if target.scheme not in {"", "data"} or target.netloc:

@@ -1,7 +1,7 @@
 """Writes the pages of the Python reference, one for each package, from what the packages export.
 
-A name that `openguild_proto`, `openguild_proto.client` or `openguild_runtime.client` exports is described on the page of that
-package. The other public names of a module are described on the page of its package.
+A name that `openguild_proto`, `openguild_proto.client` or `openguild_runtime.client` exports is described on that package's
+page. The other public names of a module are described on the page of its package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from sphinx.util.inventory import InventoryFile
 
 CORE = "openguild_proto"
-FRONT = {  # what openguild_proto itself exports, in the order in which an embedder meets it
+FRONT = {  # exports of openguild_proto itself, in the order in which an embedder meets them
     "The connection": ["ServerConnection", "Phase", "Wants", "LocalProtocolError"],
     "Events of a connection": [
         "Event", "RequestReceived", "WebSocketRequested", "TextReceived", "BytesReceived", "PeerClosed", "PeerGone",
@@ -33,7 +33,7 @@ FRONT = {  # what openguild_proto itself exports, in the order in which an embed
     ],
     "Refusals": ["ErrorCode", "Refusal", "FieldProblem"],
 }  # fmt: skip
-EXPORTING = ("openguild_proto.client", "openguild_runtime.client")  # packages with a page of what they export
+EXPORTING = ("openguild_proto.client", "openguild_runtime.client")  # packages whose page has their exports
 CONTRACTS = {"The connection": "openguild_proto.connection.server", "Fan-out": "openguild_proto.fanout.hub"}
 ROUTE_MODULES = (
     "context",
@@ -48,17 +48,17 @@ ROUTE_MODULES = (
     "openapi",
     "asyncapi",
 )
-# the other modules of openguild_proto.operations are the routes themselves, which docs/api.md describes
+# the other modules of openguild_proto.operations are the routes, which docs/api.md describes
 
 
 def described(name: str) -> list[str]:
-    """The names of a package in the order of its `__all__`."""
+    """Return the names of a package in the order of its `__all__`."""
     module = importlib.import_module(name)
     return list(module.__all__)
 
 
 def owner_of(package: str, name: str) -> tuple[str, str]:
-    """The module that defines what the package exports as `name`, and its name there."""
+    """Return the module that defines what the package exports as `name`, and its name there."""
     source = inspect.getsource(importlib.import_module(package))
     for node in ast.parse(source).body:
         if isinstance(node, ast.ImportFrom):
@@ -69,7 +69,7 @@ def owner_of(package: str, name: str) -> tuple[str, str]:
 
 
 def directive_for(package: str, name: str, *, without_signature: bool = False) -> list[str]:
-    """The directive that describes one exported name."""
+    """Return the directive that describes one exported name."""
     value = getattr(importlib.import_module(package), name)
     if inspect.isclass(value):
         kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
@@ -77,26 +77,26 @@ def directive_for(package: str, name: str, *, without_signature: bool = False) -
         kind = "autofunction"
     else:
         kind = "autodata"
-    if kind == "autodata":  # is documented where it is assigned
+    if kind == "autodata":  # documented where it is assigned
         owner, original = owner_of(package, name)
         return [f".. autodata:: {owner}.{original}", "   :no-value:", ""]
     return [f".. {kind}:: {package}.{name}" + ("()" if without_signature else ""), ""]
 
 
 def target(package: str, name: str) -> str:
-    """The full name under which one exported name is described."""
+    """Return the full name under which one exported name is described."""
     value = getattr(importlib.import_module(package), name)
     described_here = inspect.isclass(value) or inspect.isfunction(value)
     return f"{package}.{name}" if described_here else ".".join(owner_of(package, name))
 
 
 def heading(text: str, mark: str) -> list[str]:
-    """A title of reStructuredText."""
+    """Return a title in reStructuredText."""
     return [text, mark * len(text), ""]
 
 
 def front_page() -> str:
-    """What `openguild_proto` exports."""
+    """Return the page of `openguild_proto`."""
     listed = [name for names in FRONT.values() for name in names]
     assert sorted(listed) == sorted(described(CORE)), set(listed) ^ set(described(CORE))
     lines = [*heading(CORE, "="), f".. automodule:: {CORE}", "   :no-members:", ""]
@@ -112,7 +112,7 @@ def front_page() -> str:
 
 
 def exports_page(package: str) -> str:
-    """What a package with an `__all__` exports, apart from what another page describes."""
+    """Return the page of a package with an `__all__`, without names that another page describes."""
     lines = [*heading(package, "="), f".. automodule:: {package}", "   :no-members:", ""]
     if package.startswith(CORE):
         lines += modules_of(package)
@@ -135,7 +135,7 @@ def exports_page(package: str) -> str:
 
 
 def by_kind(package: str) -> dict[str, list[str]]:
-    """The names that the package of a client exports: what one calls first, then events, errors and values."""
+    """Return the exports of a client package by kind: classes to call first, then events, errors and values."""
     module = importlib.import_module(package)
     kinds: dict[str, list[str]] = {"The client": ["Client"], "Events": [], "Errors": [], "Values": []}
     for name in described(package):
@@ -152,7 +152,7 @@ def by_kind(package: str) -> dict[str, list[str]]:
 
 
 def modules_of(package: str) -> list[str]:
-    """A section for each module of the package, without what the front page describes."""
+    """Return a section for each module of the package, without names that the front page describes."""
     on_front = {owner_of(CORE, name): name for name in described(CORE)}
     lines: list[str] = []
     for module in public_modules(package):
@@ -168,7 +168,7 @@ def modules_of(package: str) -> list[str]:
 
 
 def public_modules(package: str) -> Iterator[str]:
-    """The modules of a package that have public names."""
+    """Yield the modules of a package that have public names."""
     module = importlib.import_module(package)
     for info in pkgutil.iter_modules(module.__path__, package + "."):
         short = info.name.rpartition(".")[2]
@@ -178,13 +178,13 @@ def public_modules(package: str) -> Iterator[str]:
 
 
 def package_page(package: str) -> str:
-    """All public names of a package."""
+    """Return the page with all public names of a package."""
     lines = [*heading(package, "="), f".. automodule:: {package}", "   :no-members:", "", *modules_of(package)]
     return "\n".join(lines)
 
 
 def single_modules_page(modules: list[str]) -> str:
-    """The modules that belong to no package."""
+    """Return the page of the modules that belong to no package."""
     title = "Modules of openguild_proto"
     on_front = {owner_of(CORE, name): name for name in described(CORE)}
     lines = heading(title, "=")
@@ -198,7 +198,7 @@ def single_modules_page(modules: list[str]) -> str:
 
 
 def summary(described: object) -> str:
-    """The first line of a docstring."""
+    """Return the first line of a docstring."""
     return (described.__doc__ or "").partition("\n")[0]
 
 
@@ -220,12 +220,12 @@ def write_reference(folder: Path) -> None:
 
 
 def file_name(page: str) -> str:
-    """The name of a page's file, without suffix."""
+    """Return the file name of a page, without suffix."""
     return page.replace("_", "-").replace(".", "-")
 
 
 def index(pages: dict[str, str]) -> str:
-    """The table of all pages."""
+    """Return the table of all pages."""
     lines = [
         *heading("Python reference", "="),
         ".. list-table::",
@@ -246,7 +246,7 @@ def index(pages: dict[str, str]) -> str:
 
 
 def undescribed(output: Path) -> list[str]:
-    """Return the public classes and functions of the core, and what packages export, that the built reference leaves out."""
+    """Return the public classes and functions of the core, and exports of packages, that are missing in the built reference."""
     with (output / "objects.inv").open("rb") as stream:
         inventory = InventoryFile.load(stream, "", lambda _, path: path)
     known = {name for kind, names in inventory.items() if kind.startswith("py:") for name in names}
@@ -261,7 +261,7 @@ def undescribed(output: Path) -> list[str]:
 
 
 def public_names(module: str) -> Iterator[str]:
-    """The classes and functions that a module defines for others."""
+    """Yield the classes and functions that a module defines for others."""
     for name, value in vars(importlib.import_module(module)).items():
         is_described = inspect.isclass(value) or inspect.isfunction(value)
         if is_described and value.__doc__ and not name.startswith("_") and value.__module__ == module:

@@ -1,4 +1,4 @@
-"""The benchmarks' command line and what is checked in of their results."""
+"""The benchmarks' command line and their committed results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from openguild_proto import text_frame
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-UNSTAMPED = {  # kept before they had a stamp, until they are measured anew
+UNSTAMPED = {  # older than the stamp, until they are measured again
     "budget.json", "endurance-resets-asyncio.json", "endurance-resets-uvloop.json", "endurance-soak-uvloop.json", "gateway.json",
     "search.json",
 }  # fmt: skip
@@ -44,12 +44,12 @@ STAMPED = [
 
 
 SUITES = sorted(f"{path.parent.name}.__main__" for path in (ROOT / "benchmarks").glob("*/__main__.py"))
-OPTIONAL = {"matplotlib", "openguild_runtime.net._flush"}  # of the extra; made where a compiler is
+OPTIONAL = {"matplotlib", "openguild_runtime.net._flush"}  # from an extra, or built only with a compiler
 
 
 @pytest.mark.parametrize("suite", [*SUITES, "load.whole", "load.plots", "lab.compare"])
 def test_every_benchmark_begins(suite: str) -> None:
-    """What it imports is there: nobody runs all of them at each change."""
+    """All its imports exist: nobody runs all suites at each change."""
     try:
         importlib.import_module(f"benchmarks.{suite}")
     except ModuleNotFoundError as missing:
@@ -101,7 +101,7 @@ def test_a_ratio_of_paired_windows_ignores_a_slow_minute() -> None:
 
 
 def test_few_rounds_seldom_call_equals_different() -> None:
-    """The interval of three rounds holds the true ratio in 95 of 100 runs."""
+    """The interval of three rounds contains the true ratio in 95 of 100 runs."""
     draw = random.Random(7)
 
     def window() -> float:
@@ -273,7 +273,7 @@ def test_a_server_that_ends_at_its_start_is_told_at_once(tmp_path: Path) -> None
 
 
 def test_a_message_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender that the machine holds up for longer than the quiet at the end has lost nothing."""
+    """A message delayed by the machine for longer than the final quiet period is not lost."""
     ours, peers = socket.socketpair()
     with ours, peers, select.epoll() as poller:
         ours.setblocking(False)
@@ -332,7 +332,7 @@ def test_progress_in_a_file_is_one_plain_line(capsys: pytest.CaptureFixture[str]
 
 
 def test_progress_fits_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that wraps would stay."""
+    """A line that wraps would not be overwritten."""
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = Progress(2)

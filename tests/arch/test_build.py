@@ -1,4 +1,4 @@
-"""`make` builds again what has changed."""
+"""`make` rebuilds what has changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> Non
 
 
 def make(venv: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """As from a shell: that of `make test` passes on what it was told."""
+    """Run make as from a shell, without the flags that `make test` passes on."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENGUILD_", "MAKE", "MFLAGS"))}
     return subprocess.run(
         ["make", f"VENV={venv}", *arguments],
@@ -55,7 +55,7 @@ def make(venv: Path, *arguments: str, **environment: str) -> subprocess.Complete
 
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
-    """An environment that has what `make run` needs."""
+    """Return an environment with everything that `make run` needs."""
     (tmp_path / "venv/bin").mkdir(parents=True)
     for stamp in ("pyvenv.cfg", ".embedded"):
         (tmp_path / "venv" / stamp).touch()

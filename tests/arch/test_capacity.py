@@ -1,4 +1,4 @@
-"""The capacity model: what more users need, what the assumptions change, and that a replica does no more among many."""
+"""The capacity model: how its results grow with users and assumptions, and that a replica does no more work in a large cluster."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_primary_that_is_full_makes_another_node() -> None:
 
 
 def test_a_replica_does_no_more_among_many() -> None:
-    """Messages of logs and queries; what is told to all of presence grows by one in ten seconds for each replica more."""
+    """Counts messages of logs and queries. Messages for all replicas grow: presence adds one in ten seconds per replica."""
     few, many = measure(6), measure(18)
     for counts in (few, many):
         assert counts.delivered == pytest.approx(STREAMS * POSTS_PER_SEC, rel=0.2)

@@ -1,4 +1,4 @@
-"""What code, tests and documents cite is in the repository: rules of the protocol, RFCs, sections of documents."""
+"""Everything that code, tests and documents cite exists: rules of the protocol, RFCs, sections of documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RULE = re.compile(r"^- \*\*(\d+\.\d+\.\d+)\*\* ", re.MULTILINE)
 NUMBER = r"\d{1,2}(?:\.\d{1,2}){0,2}"
 CITATION = re.compile(rf"\bPROTOCOL ({NUMBER}(?:(?:, | and | to ){NUMBER}(?![\w%]))*)")
 SECTION_OF_FILE = re.compile(r"docs/([\w/]+\.md), (\"[^\"]+\"|[A-Z]\w+)")
-ELSEWHERE = {  # what a reader of the repository cannot look up
+ELSEWHERE = {  # not in the repository, so readers cannot look it up
     "a contract": re.compile(r"\bCONTRACT [A\d]|\bcontract A\d"),
     "a list of defects": re.compile(r"\bD-\d{2}\b|\btest_d_?\d{2}"),
     "a list of decisions": re.compile(r'[("]A\d{1,2}(?:\)|, |: | to |\.")'),
@@ -50,7 +50,7 @@ REFERENCES = SPECIFICATION[SPECIFICATION.index("## 14 References") :].partition(
 
 
 def _anchors(text: str) -> set[str]:
-    """Of a document's headings, as they are made from their words."""
+    """Return the anchors that a document's headings get from their words."""
     plain = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in _titles(plain)}
 

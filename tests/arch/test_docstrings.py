@@ -1,4 +1,4 @@
-"""Whatever an embedder can name in the core says what it is for."""
+"""Every public name of the core has a docstring."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def public_names(node: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[
 
 
 def is_described_elsewhere(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """A property is described where it is read, what performs an effect by the effect."""
+    """Return whether its docstring is elsewhere: at the getter of a property, or at the effect that it performs."""
     return any(
         (isinstance(mark, ast.Attribute) and mark.attr == "setter")
         or (isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == "performs")

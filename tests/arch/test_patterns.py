@@ -1,4 +1,4 @@
-"""No regular expression takes more than its text is long: a peer chooses many of the texts."""
+"""Every regular expression runs in linear time: peers choose many of the texts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import openguild_proto
 import openguild_runtime
 from openguild_runtime.observability import logs
 
-SIZES = (1_024, 16_384)  # where a square stands out from what is linear
-PATIENCE = 50  # times what a harmless text of that length takes: the squares took thousands
+SIZES = (1_024, 16_384)  # large enough to tell quadratic from linear time
+PATIENCE = 50  # allowed multiple of the time for a harmless text of the same length; quadratic patterns take thousands
 UNITS = (
     "a", "A", "0", "-", "_", ".", ":", "/", "@", "%", "=", "+", "!", "~", " ", "\t", ";", ",", "?", "[", "]", "{", '"', "\\", "`",
     "é", "a-", "a.", "a_", "a:", "a ", "a/", "a@", "a;", "a=", "0a", "0.", "-.", " \t", ": ", "\r\n", "a:\r\n", "a: b\r\n",
@@ -34,7 +34,7 @@ ENDS = ("", "\0", "!", " ")
 
 
 def patterns() -> Iterator[tuple[re.Pattern[Any], str]]:
-    """Every compiled pattern of both packages that a module holds, alone or in a tuple, and its name."""
+    """Yield every compiled pattern that a module of either package holds, alone or in a tuple, with its name."""
     for package in (openguild_proto, openguild_runtime):
         for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             if ".migrations." in found.name or found.name.endswith("__main__"):
@@ -54,14 +54,14 @@ PATTERNS = dict(patterns())
 
 
 def is_searched(pattern: re.Pattern[Any]) -> bool:
-    """Tell whether it is searched for within a text, or only held against the whole."""
+    """Return whether the pattern is searched for within a text, and not only matched against all of it."""
     module, _, name = PATTERNS[pattern].rpartition("[")[0].rpartition(".")
     return f"{name}.fullmatch(" not in inspect.getsource(sys.modules[module])
 
 
 @functools.cache
 def texts(size: int) -> list[tuple[str, bytes]]:
-    """What peers may send, for patterns of text and for those of bytes."""
+    """Return texts that peers may send, for patterns of text and of bytes."""
     return [(text, text.encode("latin-1", "replace")) for text in (all_texts if size == SIZES[0] else texts_at)(size)]
 
 
@@ -79,9 +79,9 @@ def wall_secs(work: Callable[[], object]) -> float:
 
 
 def secs(work: Callable[[], object], times: int = 5) -> float:
-    """The shortest of some tries, of this thread's processor time: the machine has other work too.
+    """Return the shortest processor time of this thread in some attempts, in seconds: other processes do not count.
 
-    The kernel is asked for that time, so `wall_secs` looks first. Now and then its clock has not moved: that is no time.
+    Asking for that time is a system call, so `wall_secs` decides first. The clock sometimes does not move; that attempt is ignored.
     """
     taken = []
     for _ in range(times):
@@ -99,7 +99,7 @@ def test_the_patterns_are_found() -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=PATTERNS.values())
 def test_a_pattern_is_linear(pattern: re.Pattern[Any]) -> None:
-    whole = re.compile(r"(?:[^a]|a)*+b")  # looks at each character about once
+    whole = re.compile(r"(?:[^a]|a)*+b")  # visits each character about once
     looks = (pattern.fullmatch, pattern.search)[: 1 + is_searched(pattern)]
     for size in SIZES:
         bound = PATIENCE * secs(functools.partial(whole.match, "x" * size))
@@ -112,7 +112,7 @@ def test_a_pattern_is_linear(pattern: re.Pattern[Any]) -> None:
 
 
 def texts_at(size: int) -> Iterator[str]:
-    """Fewer of the long ones: what passes in short is looked at without a beginning."""
+    """Yield texts of this size, without the beginnings and some of the ends of `texts`."""
     for unit in UNITS:
         for end in ENDS[:2]:
             yield (unit * (size // len(unit) + 1))[: size - len(end)] + end
@@ -120,7 +120,7 @@ def texts_at(size: int) -> Iterator[str]:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_redaction_is_linear(size: int) -> None:
-    """As the log does it: all of its patterns, once a word in the line asks for them."""
+    """Redacts as the log does: with all patterns, after a keyword in the line has selected them."""
     bound = PATIENCE * secs(functools.partial(logs.redact, "token" + "word " * (size // 5)))
     for text in texts_at(size):
         work = functools.partial(logs.redact, "token " + text)

@@ -1,4 +1,4 @@
-"""The layer rules of the architecture: the core does no I/O, reads no clock, draws no randomness."""
+"""The layer rules of the architecture: the core does no I/O, reads no clock and uses no randomness."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ NEVER_IMPORTED = {
     "openguild_runtime", "socket", "asyncio", "anyio", "trio", "ssl", "select", "selectors", "threading", "subprocess", "os",
     "time", "random", "secrets", "logging", "asyncpg", "nats", "multiprocessing", "concurrent", "signal", "pathlib", "io",
 }  # fmt: skip
-# `os`, `time` and `io` are loaded by the interpreter itself; `random`, `threading` and `_socket` by libraries that use
+# `os`, `time` and `io` are loaded by the interpreter; `random`, `threading` and `_socket` by libraries, which use them for
+# nothing that the core calls. Modules that open sockets, loops or processes must not even be loaded.
 # them for nothing the core calls. What must not even be loaded is what opens sockets, loops and processes.
 NEVER_LOADED = {
     "openguild_runtime", "socket", "asyncio", "anyio", "trio", "ssl", "_ssl", "select", "selectors", "subprocess",

@@ -1,7 +1,7 @@
 """`make conformance`: the server cases of the Autobahn test-suite against an echo mode of the core's connection.
 
-Its fuzzing client is a Python 2.7 program. Where an interpreter for it is found (python2.7, or $PYTHON27), it is installed
-in a virtual environment of its own; where none is, this says so and ends with 0. Writes docs/conformance.md.
+Its fuzzing client is a Python 2.7 program. If an interpreter for it is found (python2.7, or $PYTHON27), it is installed in a
+separate virtual environment; otherwise this prints a notice and ends with 0. Writes docs/conformance.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CATEGORIES = {
 
 
 def interpreters() -> Iterator[Path]:
-    """Candidates for Python 2.7, the likeliest first."""
+    """Yield candidates for Python 2.7, the likeliest first."""
     if named := os.environ.get("PYTHON27"):
         yield Path(named)
     if found := shutil.which("python2.7"):
@@ -49,7 +49,7 @@ def runs(python: Path) -> bool:
 
 
 def fuzzing_client() -> Path | None:
-    """The installed `wstest`, or None: there is nothing to run it with."""
+    """Return the installed `wstest`; None if there is no interpreter for it."""
     program = ENVIRONMENT / "bin" / "wstest"
     if program.exists():
         return program
@@ -70,7 +70,7 @@ AGENTS = {"openguild": "", "gateway": "/gateway"}
 
 
 async def run_cases(program: Path, directory: Path) -> dict[str, dict[str, Any]]:
-    """By agent: case id to the report's line."""
+    """Run all cases; return agent -> case id -> line of the report."""
     server = await serve()
     port = server.sockets[0].getsockname()[1]
     specification = directory / "spec.json"
@@ -99,7 +99,7 @@ async def run_cases(program: Path, directory: Path) -> dict[str, dict[str, Any]]
 
 
 def table(reports: dict[str, dict[str, Any]]) -> tuple[str, bool]:
-    """Markdown by category, cases of all agents together, and whether every case that was run has passed."""
+    """Return a Markdown table by category, with the cases of all agents together, and whether every case that ran has passed."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     failed: list[str] = []
     cases = [(agent, case, line) for agent, report in reports.items() for case, line in report.items()]

@@ -1,6 +1,6 @@
-"""An echo server on the core's connection and asyncio, with the limits opened that the fuzzing client goes beyond.
+"""An echo server on the core's connection and asyncio, with limits raised for the fuzzing client.
 
-At `/gateway` the upgrade is accepted as that of a gateway socket: with its limits, opened as well, and its close codes.
+At `/gateway` it accepts the upgrade as that of a gateway socket: with its limits, raised as well, and its close codes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GATEWAY_LIMITS = replace(
 
 
 class Echo(asyncio.Protocol):
-    """One connection: what comes in goes back."""
+    """One connection, which sends back what it receives."""
 
     def __init__(self) -> None:
         self._conn = ServerConnection(now=monotonic(), random_bytes=secrets.token_bytes, limits=LIMITS)
@@ -104,5 +104,5 @@ class Echo(asyncio.Protocol):
 
 
 async def serve(port: int = 0) -> asyncio.Server:
-    """Listening on 127.0.0.1; the port is the first socket's."""
+    """Return a server that listens on 127.0.0.1; its first socket has the port."""
     return await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", port)

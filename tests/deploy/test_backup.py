@@ -1,4 +1,4 @@
-"""deploy/backup.sh tells of itself, and two at the same time are each whole; deploy/restore.sh keeps what mirrors have."""
+"""deploy/backup.sh reports its results, and concurrent backups are each complete; deploy/restore.sh keeps mirrored messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.server import ROOT
 from tests.support.waiting import wait_until
 
 URL = "postgresql://openguild@db/chat"
-# It writes what it is told to, and waits in between for as long as it is told to.
+# A pg_dump that writes what the test tells it to, with pauses.
 PG_DUMP = """#!/bin/sh
 file=${6#--file=}
 printf %s "$CONTENT" >"$file"
@@ -29,7 +29,7 @@ exit "$STATUS"
 
 
 class Backups:
-    """A directory of backups, and what the textfile collector finds in it."""
+    """A directory of backups, and the metrics file of the textfile collector."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "backups"
@@ -90,7 +90,7 @@ def test_a_failure_is_told_and_the_last_success_stays(backups: Backups) -> None:
 
 
 def test_metrics_that_cannot_be_written_are_an_error(backups: Backups) -> None:
-    """Else nobody would hear of the next failure."""
+    """Otherwise the next failure would go unnoticed."""
     status, told = backups.run(metrics=backups.directory / "nowhere/backup.prom")
     assert status == 1
     assert "nowhere/backup.prom" in told
@@ -121,7 +121,7 @@ def test_what_a_killed_one_left_is_removed(backups: Backups) -> None:
 
 
 def test_a_restore_leaves_mirrored_logs_their_epochs(tmp_path: Path, database_url: str, empty_url: str) -> None:
-    """With another epoch than that of its owner a mirror begins anew, without the messages that it had."""
+    """A mirror whose epoch differs from its owner's starts again, without its older messages."""
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}  # of the server's version
     guild, own = str(uuid4()), str(uuid4())
     statements = (
@@ -157,7 +157,7 @@ def test_a_restore_leaves_mirrored_logs_their_epochs(tmp_path: Path, database_ur
 def test_a_pooler_is_refused_because_its_sessions_are_shared(
     tmp_path: Path, database_url: str, pooled: Callable[[str], str]
 ) -> None:
-    """pg_dump empties the search_path of a session, and a server that gets it next finds no table."""
+    """pg_dump empties the search_path of a pooled session; the server that gets it next would find no table."""
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}
     backup, through = tmp_path / "backup", pooled(database_url)
     for command in (

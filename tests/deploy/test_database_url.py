@@ -1,4 +1,4 @@
-"""deploy/database-url.sh: an URL whose password is not encoded is refused, before libpq takes a part of it for the host."""
+"""deploy/database-url.sh refuses a URL with an unencoded password, before libpq takes a part of it for the host."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TOLD = "in the user name and the password of the URL, @ is written as %40, / as 
 
 
 def back_up(url: str, directory: Path) -> tuple[subprocess.CompletedProcess[str], str]:
-    """What the script says, and the arguments of `pg_dump`, for which a script stands in."""
+    """Run the script with a stand-in for `pg_dump`; return its output and the arguments of `pg_dump`."""
     program, arguments = directory / "bin" / "pg_dump", directory / "arguments"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {arguments}\ntouch "${{6#--file=}}"\n')
     program.chmod(0o755)
-    psql = program.with_name("psql")  # that asks whether it is a pooler
+    psql = program.with_name("psql")  # with which the script detects a pooler
     psql.write_text("#!/bin/sh\necho own\n")
     psql.chmod(0o755)
     environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
@@ -54,7 +54,7 @@ def test_other_forms_of_a_url_are_passed_on(url: str, tmp_path: Path) -> None:
 
 
 def test_a_directory_is_no_file_for_a_backup(tmp_path: Path) -> None:
-    """`mv` would put the backup into it, under a name that nobody has asked for."""
+    """`mv` would put the backup into the directory, under another name."""
     (tmp_path / "backup").mkdir()
     done, arguments = back_up("postgresql://openguild@db/chat", tmp_path)
     assert (done.returncode, arguments) == (2, "")

@@ -1,4 +1,4 @@
-"""The manifests do what the playbook says: names, probes, gates, limits; and their configuration starts a server."""
+"""The manifests follow docs/operations.md: names, probes, gates, limits; and their configuration starts a server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ overlays = pytest.mark.parametrize("overlay", NAMES)
 
 @pytest.fixture(scope="module")
 def rendered() -> dict[str, dict[tuple[str, str], Any]]:
-    """For each overlay, (kind, name) to manifest."""
+    """Return the manifests of each overlay by (kind, name)."""
     if shutil.which("kubectl") is None and shutil.which("kustomize") is None:
         pytest.skip("neither kubectl nor kustomize on this machine")
     tool = script("deploy/validate.py")
@@ -63,7 +63,7 @@ def test_the_deployment_is_as_the_playbook_calls_it(overlay: str, rendered: dict
 
 
 def test_only_what_has_the_operator_asks_for_its_kinds(rendered: dict[str, Any]) -> None:
-    """An unknown kind stops the whole apply. With the component, rules and dashboard are those of deploy/observability."""
+    """An unknown kind makes the whole apply fail. With the component, rules and dashboard match deploy/observability."""
     foreign = {
         overlay: {found["kind"] for found in manifests.values() if "monitoring.coreos.com" in found["apiVersion"]}
         for overlay, manifests in rendered.items()
@@ -89,7 +89,7 @@ def test_the_operators_rules_are_written_from_the_others() -> None:
 
 @overlays
 def test_an_edit_of_the_settings_leaves_the_job_alone(overlay: str, rendered: dict[str, Any], tmp_path: Path) -> None:
-    """A Job's template cannot be changed: `kubectl apply -k` would fail."""
+    """A Job's template is immutable: `kubectl apply -k` would fail."""
     shutil.copytree(DEPLOY, tmp_path / "deploy")
     with (tmp_path / "deploy/k8s/overlays" / overlay / "server.env").open("a") as settings:
         settings.write("OPENGUILD_SERVER__MESSAGING__REPLAY_WINDOW=10\n")
@@ -167,7 +167,7 @@ def test_grace_covers_the_drain(overlay: str, rendered: dict[str, Any]) -> None:
 
 @overlays
 def test_liveness_outlasts_a_drain_that_kubelet_did_not_ask_for(overlay: str, rendered: dict[str, Any]) -> None:
-    """`admin drain`: nobody listens during the window, and the container is not to be killed meanwhile."""
+    """During the window of `admin drain` nobody listens, and the container must not be killed."""
     (server,) = rendered[overlay]["Deployment", "openguild-server"]["spec"]["template"]["spec"]["containers"]
     liveness = server["livenessProbe"]
     window = int(environment_of(rendered[overlay])["OPENGUILD_SERVER__DRAIN__WINDOW_SECS"])
@@ -235,7 +235,7 @@ def test_its_configuration_is_one_that_the_server_takes(overlay: str, rendered: 
 
 @overlays
 def test_limits_are_divided_by_the_replicas_that_there_are_at_least(overlay: str, rendered: dict[str, Any]) -> None:
-    """A replica that starts while NATS is away knows no other."""
+    """A replica that starts while NATS is away sees no other replica."""
     found = rendered[overlay]
     (settings,) = [
         found[key]["data"] for key in found if key[0] == "ConfigMap" and key[1].startswith("openguild-server")
@@ -269,7 +269,7 @@ def test_compose_has_the_whole_environment_in_order() -> None:
 
 
 def test_no_mount_of_compose_lies_within_a_read_only_one() -> None:
-    """Docker would have to make the directory in it, and cannot."""
+    """Docker would have to create the mount point in it, and cannot."""
     for name, service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].items():
         mounts = [volume.split(":") for volume in service.get("volumes", ())]
         for _, outer, *mode in mounts:
@@ -290,7 +290,7 @@ def test_compose_gives_prometheus_the_rules_that_it_reads() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the version stands in."""
+    """Return a copy of the files that contain the version."""
     copy = tmp_path / "checkout"
     (copy / "deploy").mkdir(parents=True)
     shutil.copy(ROOT / "pyproject.toml", copy)

@@ -1,4 +1,4 @@
-"""Rules and dashboard against what the server really exports; real Prometheus, where the machine has it."""
+"""Rules and dashboard against the metrics that the server exports; with a real Prometheus, if the machine has one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FROM_FILES = frozenset(
         "openguild_backup_success",
         "openguild_backup_timestamp_seconds",
     }
-)  # `probe --prometheus` and `backup.sh` write them
+)  # written by `probe --prometheus` and `backup.sh`
 
 
 def rules() -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def rules() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def exported(server: ServerProcess) -> dict[str, set[str]]:
-    """Every series name that a server in use shows, and its labels."""
+    """Return every series name that a server in use exports, with its labels."""
     chat = server.chat()
     alice = chat.user()
     channel = alice.channel(alice.guild())
@@ -61,7 +61,7 @@ def exported(server: ServerProcess) -> dict[str, set[str]]:
         elif not line.startswith("#"):
             name, _, labels = line.rpartition(" ")[0].partition("{")
             names.setdefault(name, set()).update(re.findall(r"(\w+)=", labels))
-    names["openguild_worker_up"] = {"worker"}  # of `--workers` alone: `siblings.merge` adds it
+    names["openguild_worker_up"] = {"worker"}  # only with `--workers`: `siblings.merge` adds it
     return names
 
 
@@ -99,10 +99,10 @@ def test_the_dashboard_file_is_its_table() -> None:
 
 
 def test_grafanas_schema_knows_every_member_of_the_dashboard() -> None:
-    """What its generated types read and write again is the same: a member or a value that they do not have would be lost."""
+    """Decoding with Grafana's generated types and encoding again would lose any member or value that they lack."""
     register_default_plugins()
     built = json.loads((OBSERVABILITY / "grafana/dashboards/overview.json").read_text())
-    for name in ("titleFormat", "useValueForTime", "step"):  # the data source's own
+    for name in ("titleFormat", "useValueForTime", "step"):  # members of the data source
         del built["annotations"]["list"][0][name]
     read = GrafanaDashboard.from_json(json.loads(json.dumps(built)))
     assert json.loads(JSONEncoder().encode(read)) == built
@@ -151,7 +151,7 @@ def test_every_alert_has_a_severity_a_runbook_and_tests() -> None:
 
 
 def test_no_rule_throws_environments_together() -> None:
-    """Where a rule adds up, the namespace stays: it says who is paged, and for what."""
+    """Aggregations keep the namespace, which decides who is paged and for what."""
     for rule in rules():
         for group in re.findall(r"(?<!label_)\b(?:sum|max|min|count|group)\s*(?:by \(([^)]*)\))?\s*\(", rule["expr"]):
             assert "namespace" in group.split(", "), rule
@@ -165,7 +165,7 @@ def test_one_list_says_what_the_servers_faults_are() -> None:
 
 
 def receiver_of(labels: dict[str, str]) -> str:
-    """As Alertmanager takes it: the first route whose matchers all match, else the root."""
+    """Return the receiver by Alertmanager's rule: the first route whose matchers all match, else the root."""
     route = yaml.safe_load((OBSERVABILITY / "alertmanager/alertmanager.yaml").read_text())["route"]
     for child in route["routes"]:
         matchers = [re.fullmatch(r'(\w+)(=~?)"(.*)"', text) for text in child["matchers"]]
@@ -215,7 +215,7 @@ def test_real_prometheus_fires_for_a_stopped_reader_and_resolves(
 def _stop_reading_until_it_fires(server: ServerProcess, prometheus: Prometheus) -> None:
     alice = server.chat().user()
     channel = alice.channel(alice.guild())
-    with RawClient(server.port, receive_bytes=4_096) as reader:  # of which its kernel takes little
+    with RawClient(server.port, receive_bytes=4_096) as reader:  # a small receive buffer, so that the stream stalls
         reader.send(f"GET /channels/{channel}/ws HTTP/1.1\r\nAuthorization: Bearer {alice.token}\r\n".encode())
         reader.send(UPGRADE + b"\r\n")
         assert reader.answer().status == 101
@@ -234,7 +234,7 @@ def _depth(prometheus: Prometheus, channel: str) -> float:
 
 
 def test_vector_takes_over_what_a_record_has() -> None:
-    """What a record lacks would be null, which its templates write as `<null>`."""
+    """Vector's templates would render a missing member as `<null>`."""
     source = yaml.safe_load((OBSERVABILITY / "logs/vector.yaml").read_text())["transforms"]["records"]["source"]
     taken = re.findall(r"^(.*)\.(\w+) = record\.(\w+)", source, re.MULTILINE)
     assert {name for _, name, _ in taken} == {"request_id", "level", "message"}
@@ -259,7 +259,7 @@ HEARD: list[tuple[dict[str, str], bool]] = [
     ),
     ({"alertname": "OpenGuildProbeMissing", "severity": "warning", "namespace": "prod"}, True),
     ({"alertname": "OpenGuildDatabaseAway", "severity": "page", **INSTANCE}, True),
-]  # beside OpenGuildDown, and whether anybody hears of it
+]  # besides OpenGuildDown and the alerts about alerting itself
 
 
 def test_real_alertmanager_mutes_what_an_instance_that_is_down_says_and_nothing_else(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What docs/operations.md promises, tried: headers on every answer, bounded series, the schema's gate, backup and restore."""
+"""The promises of docs/operations.md: headers on every answer, bounded series, the schema gate, backup and restore."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPERATIONS = (ROOT / "docs/operations.md").read_text()
 
 
 def promised_headers() -> dict[str, str]:
-    """As the document lists them."""
+    """Return the headers in the document's list."""
     section = OPERATIONS.partition("## HTTP security headers")[2].partition("\n## ")[0]
     return {name.lower(): value for name, value in re.findall(r"^- `([A-Za-z-]+): (.+)`$", section, re.MULTILINE)}
 
@@ -61,7 +61,7 @@ def test_every_line_of_the_original_has_its_answer_and_a_command() -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.template}")
 def test_the_headers_are_on_every_route(route: Route, chat: Chat, user: User) -> None:
-    """Without a token, with one, with a body that is none, by another method, and for HEAD."""
+    """Tried without a token, with one, with an invalid body, with another method, and with HEAD."""
     path = re.sub(r"\{\w+\}", str(uuid.uuid4()), route.template)
     for method, headers in (
         (route.method, {}),
@@ -106,7 +106,7 @@ def test_the_headers_are_on_an_upgrade(server: ServerProcess, chat: Chat) -> Non
 def test_thousands_of_channels_paths_and_users_make_no_series(
     tmp_path: Path, postgres: EmbeddedPostgres, database_url: str
 ) -> None:
-    """Made in the database, seen by the server: what counts is what labels would hold."""
+    """Channels are made in the database and used through the server; only the label values matter."""
     with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
         alice = server.chat().user()
         guild = alice.guild()
@@ -117,7 +117,7 @@ def test_thousands_of_channels_paths_and_users_make_no_series(
         ]
         series = _series(server)
         with alice.stream(first):
-            for start in range(0, 2_000, 50):  # a label's 500 values would show
+            for start in range(0, 2_000, 50):  # 500 values of a label would show
                 _ask_for_many(
                     server.port, alice.token, [channels[(start + place) % len(channels)] for place in range(50)]
                 )
@@ -140,7 +140,7 @@ async def _multiply(url: str, guild: str) -> None:
 
 
 def _ask_for_many(port: int, token: str, channels: list[str]) -> None:
-    """Pipelined: an unknown path, a channel, a stranger's guild, a token that is none, turn by turn."""
+    """Send pipelined requests for an unknown path, a channel, another user's guild, and with an invalid token, in turn."""
     requests = []
     for place, channel in enumerate(channels):
         target = (
@@ -163,7 +163,7 @@ def _series(server: ServerProcess) -> int:
 
 
 def test_a_release_waits_for_its_schema_and_then_serves(tmp_path: Path, empty_url: str) -> None:
-    """A release on a database without its newest step says so, and begins when the step is done."""
+    """On a database without its newest migration, a release logs that and starts when the migration is done."""
     with ServerProcess(tmp_path, DATABASE_URL=empty_url).start(ready=False) as server:
         wait_until(lambda: server.status("/ready") == 503, what="an answer")
         components = httpx.get(server.base_url + "/ready", trust_env=False, verify=False).json()["components"]
@@ -191,7 +191,7 @@ def test_the_schema_of_a_later_release_is_served(tmp_path: Path, database_url: s
 
 
 def id_of(database_url: str) -> UUID:
-    """By which the replicas of a database know each other."""
+    """Return the id by which replicas recognise their database."""
     found: list[UUID] = []
 
     async def look(url: str) -> None:
@@ -204,7 +204,7 @@ def id_of(database_url: str) -> UUID:
 
 
 def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -> None:
-    """While the server serves; every event comes back, and who was here before is told that the log may be another one."""
+    """The server runs meanwhile. Every event is restored, and clients from before are told that the log may have changed."""
     environment = os.environ | {"PATH": f"{postgres_programs()}:{os.environ['PATH']}"}  # of the server's version
     with ServerProcess(tmp_path, DATABASE_URL=database_url).start() as server:
         alice = server.chat().user()
@@ -231,7 +231,7 @@ def test_backup_and_restore(tmp_path: Path, database_url: str, empty_url: str) -
 
 
 def test_a_restore_whose_channels_keep_their_epochs_says_so(tmp_path: Path) -> None:
-    """The second step failed: the data is there, and what is left to do is said."""
+    """The second step failed: the data is restored, and the output names the remaining step."""
     psql = 'case "$*" in *openguild.session*) echo own ;; *--command=*) echo 0 ;; *) exit 3 ;; esac'
     for name, body in (("pg_restore", "exit 0"), ("psql", psql)):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
@@ -271,7 +271,7 @@ def test_on_call_a_namespace_without_servers_is_an_error(tmp_path: Path) -> None
 
 
 def test_a_password_is_in_no_process_list(tmp_path: Path) -> None:
-    """A stand-in for each program writes down its arguments and what it got by the environment."""
+    """A stand-in for each program records its arguments and environment."""
     (programs := tmp_path / "bin").mkdir()
     for name in ("pg_dump", "psql", "pg_restore"):
         stand_in = programs / name
@@ -342,7 +342,7 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_that_contracts_is_refused(step: str) -> None:
-    """Forward only, expand and contract: the release before goes on serving while a step runs and after it."""
+    """Migrations only expand: the earlier release keeps working during and after one."""
     assert bool(script("deploy/validate.py").contractions(step)) is STEPS[step]
 
 
@@ -351,7 +351,7 @@ def test_every_step_after_the_first_only_expands() -> None:
 
 
 def test_the_tools_of_ci_are_asked_for_first_and_cannot_fail_it(tmp_path: Path) -> None:
-    """Where there is nothing to install with, it says what is not there and goes on."""
+    """If nothing can be installed, it names the missing tools and continues."""
     for name in ("id", "timeout", "tr", "env"):
         (tmp_path / name).symlink_to(shutil.which(name) or "")
     done = subprocess.run(
@@ -372,7 +372,7 @@ def test_the_image_can_trace() -> None:
 
 
 def test_the_image_builds_without_docker_and_runs_as_its_user(tmp_path: Path) -> None:
-    """The same script as in the Dockerfile, in a clean directory; the server runs as uid 1000 and writes nothing."""
+    """The test uses the Dockerfile's script, in a clean directory; the server runs as uid 1000 and writes nothing."""
     if os.environ.get("OPENGUILD_IMAGE_TEST") != "1":
         pytest.skip("slow: OPENGUILD_IMAGE_TEST=1 runs it")
     source = tmp_path / "src"

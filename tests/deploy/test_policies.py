@@ -1,4 +1,4 @@
-"""Each policy of the manifests is broken by what breaks it, and the rendered overlays break none."""
+"""Each policy of the manifests fails on a manifest that violates it, and the rendered overlays violate none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`openguild-server probe` against servers that lie: other headers, metrics that are none or incomplete, files that are away."""
+"""`openguild-server probe` against servers that lie: wrong headers, invalid or incomplete metrics, missing files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Page = tuple[int, str]
 
 
 def exposition() -> str:
-    """What a server shows that has answered one request."""
+    """Return the metrics of a server after one request."""
     metrics = Metrics("1", native_ring=False)
     metrics.db_ready(True)
     metrics.bus_connected(True)
@@ -42,7 +42,7 @@ def exposition() -> str:
 
 @pytest.fixture
 def pages() -> Iterator[tuple[str, dict[str, Page], dict[str, str]]]:
-    """A server's address, its pages by path, and the headers that all of them have."""
+    """Yield a server's address, its pages by path, and the headers that all of them have."""
     found: dict[str, Page] = {
         "/live": (200, ""), "/health": (200, "ok"), "/ready": (200, '{"status": "ready"}'), "/version": (200, '{"version": "1"}'),
         "/users/me": (401, '{"error": "unauthorized"}'), "/metrics": (200, exposition()),
@@ -61,7 +61,7 @@ def pages() -> Iterator[tuple[str, dict[str, Page], dict[str, str]]]:
             self.wfile.write(body.encode())
 
         def log_message(self, *arguments: object) -> None:
-            """The test's output is not the place for it."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -72,7 +72,7 @@ def pages() -> Iterator[tuple[str, dict[str, Page], dict[str, str]]]:
 
 
 def failed(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Steps that failed, with what was said."""
+    """Return the failed steps with their messages."""
     lines = re.findall(r"^FAIL (.+?) \d+ ms: (.+)$", capsys.readouterr().out, re.MULTILINE)
     return dict(lines)
 
@@ -128,7 +128,7 @@ def test_what_failed_before_the_window_does_not_count(pages: Site, capsys: pytes
 
 
 def test_a_window_is_of_one_process() -> None:
-    """And its gauges are those of both ends."""
+    """The gauges are those of both ends."""
     before = Metrics("1", native_ring=False)
     before.depths(Depths([("c", 197)], 0))
     before.db_ready(False)
@@ -212,7 +212,7 @@ def test_a_certificate_that_nobody_signed_is_the_cause_and_may_be_trusted(pages:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     with ThreadingHTTPServer(("127.0.0.1", 0), Ok) as server:
-        # the handshake is the handler's: one that a client gave up would hold up the next client
+        # the handshake runs in the handler: one that a client gave up would block the next client
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -247,7 +247,7 @@ def test_a_certificate_that_nobody_signed_is_the_cause_and_may_be_trusted(pages:
 
 
 class Ok(BaseHTTPRequestHandler):
-    """200 to every GET."""
+    """Answers every GET with 200."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -255,7 +255,7 @@ class Ok(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *arguments: object) -> None:
-        """The test's output is not the place for it."""
+        """Log nothing."""
 
 
 def test_a_password_file_that_is_away_is_a_failed_step(
@@ -345,7 +345,7 @@ def test_a_server_whose_metrics_have_their_own_listener(
 
 
 def test_every_reason_is_there_before_it_happens() -> None:
-    """So that `increase()` sees the first; the list is held to what the sources say."""
+    """Series start at 0, so that `increase()` sees the first event; the list must match the sources."""
     text = Metrics("1", native_ring=False).render().decode()
     shown = set(re.findall(r'openguild_messaging_rejections_total{reason="(\w+)"} 0', text))
     assert shown == REASONS

@@ -1,4 +1,4 @@
-"""docs/runbooks.md agrees with the alerts, the commands, the metrics and the causes that there are. `make incidents` walks it."""
+"""docs/runbooks.md agrees with the existing alerts, commands, metrics and causes. `make incidents` walks through it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ NOT_FIRED = {
     "OpenGuildProbeJobFails": "kube-state-metrics tells of the CronJob, and there is no cluster here",
     "OpenGuildProbeMissing": "kube-state-metrics tells of the CronJob, and there is no cluster here",
     "OpenGuildGapsStay": "a nats-server that loses messages cannot be had: it cuts off slow readers instead",
-}  # in an incident, and why; promtool fires them (deploy/observability/alerts/tests)
+}  # alerts that no incident fires, and why; promtool does (deploy/observability/alerts/tests)
 
 
 def alerts() -> dict[str, str]:
-    """The anchor of each alert's link."""
+    """Return the anchor of each alert's link."""
     groups = yaml.safe_load(RULES.read_text())["groups"]
     return {
         rule["alert"]: rule["annotations"]["runbook_url"].partition("#")[2]
@@ -86,7 +86,7 @@ def test_each_row_of_the_original_playbook_leads_to_a_section() -> None:
 
 
 def commands() -> list[str]:
-    """Every command of the page, those of tables and sentences too."""
+    """Return every command of the page, including those in tables and sentences."""
     page = PAGE.read_text()
     blocks = commands_of(page)
     starts = ("og ", "og_one ", "openguild-server ", "ready", "logs", "metrics ", "sql ", "pg_ready", "kubectl ")
@@ -94,7 +94,7 @@ def commands() -> list[str]:
 
 
 def test_every_command_is_one(tmp_path: Path) -> None:
-    """bash parses them all; what they ask of openguild-server and of jq is known there."""
+    """bash parses each command, and the arguments of openguild-server and jq are valid."""
     script = tmp_path / "commands.sh"
     filled = [re.sub(r"<[^<>|]+>", "PLACE", command) for command in commands()]
     assert len(filled) > 60
@@ -103,7 +103,7 @@ def test_every_command_is_one(tmp_path: Path) -> None:
     parser, programs = build_parser(), []
     for command in filled:
         for words in re.findall(r"(?:^|[;&|] *)(?:og|og_one|openguild-server) ([^;|&]*)", command):
-            parser.parse_args(shlex.split(words))  # exits if it is none
+            parser.parse_args(shlex.split(words))  # exits for an unknown command
         programs += re.findall(r"jq (?:-\w+ )?'([^']*)'", command)
     assert len(programs) > 10
     together = "".join(f"def program{place}: {program};" for place, program in enumerate(programs)) + "empty"
@@ -147,7 +147,7 @@ def test_quoted_log_lines_are_written_somewhere() -> None:
 
 
 def test_each_section_is_walked_and_each_alert_fires_in_an_incident() -> None:
-    """Or it says why not."""
+    """The exceptions give a reason."""
     incidents = " ".join(path.read_text() for path in (ROOT / "tests/incidents").glob("*.py"))
     walked = set(re.findall(r'walk\("([\w-]+)"', incidents))
     assert walked == runbooks().keys()
@@ -157,7 +157,7 @@ def test_each_section_is_walked_and_each_alert_fires_in_an_incident() -> None:
 
 
 def test_the_log_of_a_file_is_that_of_the_last_minutes(tmp_path: Path) -> None:
-    """As elsewhere: else `logs 5` would never say that it is over."""
+    """As with other sources: otherwise `logs 5` would never show that the incident is over."""
     if shutil.which("jq") is None:
         pytest.skip("no jq on this machine")
     log = tmp_path / "server.log"
@@ -171,7 +171,7 @@ def test_the_log_of_a_file_is_that_of_the_last_minutes(tmp_path: Path) -> None:
 
 
 def test_the_commands_of_the_page_are_defined(server: ServerProcess, tmp_path: Path) -> None:
-    """On a host: `ready`, `logs` and `metrics` of a server that runs."""
+    """On a host: `ready`, `logs` and `metrics` of a running server."""
     if shutil.which("jq") is None:
         pytest.skip("no jq on this machine")
 
@@ -190,7 +190,7 @@ def test_the_commands_of_the_page_are_defined(server: ServerProcess, tmp_path: P
 
 
 def test_commands_on_a_host_look_where_the_server_does(tmp_path: Path) -> None:
-    """A metrics listener of its own, and a URL in a file; what is not found is said, and not taken for nothing."""
+    """The metrics listener is separate and the URL is in a file; a missing file is reported, and not taken for an empty value."""
     (tmp_path / "database-url").write_text("postgresql://file.invalid/openguild")
     metrics_at = f"127.0.0.1:{free_port()}"
     with ServerProcess(tmp_path, STORAGE="memory", METRICS__BIND_ADDR=metrics_at).start() as server:
@@ -211,7 +211,7 @@ def test_commands_on_a_host_look_where_the_server_does(tmp_path: Path) -> None:
 
 
 def test_without_a_url_no_database_is_asked(tmp_path: Path) -> None:
-    """A secret that cannot be read gives an empty URL, with which libpq would use the database of this machine."""
+    """An unreadable secret gives an empty URL, with which libpq would use the local database."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("kubectl", "psql", "pg_dump", "pg_isready"):

@@ -1,1 +1,1 @@
-"""Incidents caused on real servers, and walked with the commands of docs/runbooks.md: `make incidents`."""
+"""Incidents on real servers, resolved with the commands of docs/runbooks.md: `make incidents`."""

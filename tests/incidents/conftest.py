@@ -1,4 +1,4 @@
-"""What the incidents share: a Prometheus with the rules of deploy/, a server, and the page."""
+"""Fixtures of the incidents: a Prometheus with the rules of deploy/, a server, and the page."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from tests.support.runbooks import Runbook, runbooks
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until
 
-WINDOW_SECS = 20  # instead of five minutes and the like
+WINDOW_SECS = 20  # replaces five minutes and other ranges
 POST_SECS = 0.1
 ROOMY = {"WEBSOCKET__WRITE_TIMEOUT_SECS": 120, "WEBSOCKET__MAX_CONNECTIONS_PER_USER": 100}
 TIMES = pytest.StashKey[list[str]]()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """How long it was from the fault to the alert, and from the question to the culprit."""
+    """Print the time from the fault to the alert, and from the diagnosis to the culprit."""
     for line in config.stash.get(TIMES, []):
         terminalreporter.write_line(line)
 
 
 def pod(directory: Path, *flags: str, descriptors: int | None = None, **settings: object) -> ServerProcess:
-    """A server with an admin socket, as the image has it."""
+    """Return a server with an admin socket, as in the image."""
     port = free_port()
     more = {"ADMIN_SOCKET": directory / f"admin-{port}.sock"} | settings
     return ServerProcess(directory, *flags, port=port, descriptors=descriptors, **more)
 
 
 class Incident:
-    """One walk: the alert fires and leads to the section, its command is asked, its mends are done, the alert ends."""
+    """One incident: the alert fires and links to the section, its command is run, its repairs are made, and the alert ends."""
 
     def __init__(self, book: Runbook, prometheus: Prometheus, oncall: OnCall, times: list[str]) -> None:
         self._book = book
@@ -53,7 +53,7 @@ class Incident:
         self._began = time.monotonic()
 
     def fires(self, alert: str, **labels: str) -> dict[str, Any]:
-        """Wait for the alert; its labels and annotations. Its link leads to this section."""
+        """Wait for the alert and check that it links to this section. Return its labels and annotations."""
 
         def found() -> dict[str, Any] | None:
             fired = self._prometheus.alerts(alert)
@@ -65,29 +65,29 @@ class Incident:
         return dict(told)
 
     def ask(self, minutes: int | None = None, **places: object) -> str:
-        """What the one command of the section prints; of the log of the last minutes only, as `logs 5 | ...`."""
+        """Return the output of the section's command. With `minutes`, it reads only that much of the log, as `logs 5 | ...`."""
         command = self._book.ask if minutes is None else self._book.ask.replace("logs ", f"logs {minutes} ")
         said = self._oncall.run(command, **places)
         self._note("asked")
         return said
 
     def mend(self, number: int = 0, **places: object) -> str:
-        """Do a mend of the section."""
+        """Run a repair command of the section."""
         said = self._oncall.run(self._book.mends[number], **places)
         assert self._oncall.status == 0, said
         return said
 
     def try_row(self, beginning: str, **places: object) -> str:
-        """Run the command in a table or a sentence of the section that begins so."""
+        """Run the command in a table or a sentence of the section that begins with this text."""
         (command,) = {found for found in self._book.inline if found.startswith(beginning)}
         return self._oncall.run(command, **places)
 
     def run(self, command: str) -> str:
-        """Any other command that the page shows."""
+        """Run any other command of the page."""
         return self._oncall.run(command)
 
     def ends(self, *alerts: str) -> None:
-        """Wait until these are over."""
+        """Wait until these alerts have ended."""
         for alert in alerts:
             wait_until(lambda alert=alert: not self._prometheus.alert(alert), secs=90, what=f"the end of {alert}")
         self._note("over")
@@ -106,7 +106,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 @pytest.fixture
 def walk(prometheus: Prometheus, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Incident]]:
-    """`walk(section, pod, ...)`: begin to walk a section of the page; the servers are the pods of the namespace prod."""
+    """Yield `walk(section, pod, ...)`, which begins an incident; the servers become the pods of the namespace prod."""
     times = request.config.stash.setdefault(TIMES, [])
     watched: set[str] = set()
     shells: list[OnCall] = []
@@ -125,7 +125,7 @@ def walk(prometheus: Prometheus, request: pytest.FixtureRequest, tmp_path: Path)
 
 
 def run_statements(database_url: str, *statements: str) -> None:
-    """Run statements as somebody else who uses the database."""
+    """Run statements as another user of the database."""
 
     async def execute(url: str) -> None:
         connection = await asyncpg.connect(url)
@@ -137,10 +137,10 @@ def run_statements(database_url: str, *statements: str) -> None:
 
 
 class Probed(BaseHTTPRequestHandler):
-    """The file of a textfile collector, for Prometheus."""
+    """Serves the textfile collector's file to Prometheus."""
 
     def do_GET(self) -> None:
-        body = Path(self.server.file).read_bytes()  # type: ignore[attr-defined]  # `serving` sets it
+        body = Path(self.server.file).read_bytes()  # type: ignore[attr-defined]  # set by `serving`
         self.send_response(200)
         self.send_header("content-type", "text/plain; version=0.0.4")
         self.send_header("content-length", str(len(body)))
@@ -148,12 +148,12 @@ class Probed(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def serving(file: Path, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Its port."""
+    """Serve the file; yield the port."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Probed) as server:
         server.file = str(file)  # type: ignore[attr-defined]  # for `Probed`, as above
         if context is not None:
@@ -179,17 +179,17 @@ class Site:
 
     @property
     def instance(self) -> str:
-        """Its label."""
+        """Its `instance` label."""
         return f"127.0.0.1:{self.server.port}"
 
     def post(self, text: str = "x") -> int:
-        """The status of a post."""
+        """Post, and return the status."""
         return self.alice.post(f"/channels/{self.channel}/messages", {"content": text}).status_code
 
 
 @contextmanager
 def repeated(action: Callable[[], object]) -> Iterator[None]:
-    """While something is done again and again, some times a second."""
+    """Repeat an action several times a second until the block ends."""
     ended = threading.Event()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Tokens and passwords: a wrong key on one replica, and passwords tried on 200 accounts from 200 addresses."""
+"""Tokens and passwords: a wrong key on one replica, and passwords guessed for 200 accounts from 200 addresses."""
 
 from __future__ import annotations
 

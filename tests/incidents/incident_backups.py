@@ -1,4 +1,4 @@
-"""What nobody may notice: backups that fail or that nobody makes, a reload that is refused, commits that a failover lost."""
+"""Faults that nobody may notice: failing or missing backups, a refused reload, commits lost in a failover."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_backups_fail_and_then_are_old(
     walk: Callable[..., Incident],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Cron's password is not the database's any more; afterwards nobody runs it."""
+    """The password that cron uses is outdated; later cron does not run at all."""
     monkeypatch.setenv("PATH", f"{postgres_programs()}:{os.environ['PATH']}")  # of the server's version
     results, url = tmp_path / "backup.prom", tmp_path / "url"
     oncall = OnCall(tmp_path, {})
-    (tmp_path / "oncall/deploy").symlink_to(ROOT / "deploy")  # the operator's shell is in a checkout
+    (tmp_path / "oncall/deploy").symlink_to(ROOT / "deploy")  # the operator's shell runs in a checkout
     url.write_text(re.sub(r":[^:@/]+@", ":former@", database_url))
 
     def cron() -> int:
@@ -59,7 +59,7 @@ def test_backups_fail_and_then_are_old(
 
 
 def test_a_reload_is_refused(database_url: str, tmp_path: Path, walk: Callable[..., Incident]) -> None:
-    """Somebody has mistyped a limit; the server serves on with the former one."""
+    """A limit has a typing error; the server keeps the earlier one."""
     file = tmp_path / "config/server.toml"
     file.parent.mkdir()
     file.write_text("")
@@ -87,7 +87,7 @@ def test_a_reload_is_refused(database_url: str, tmp_path: Path, walk: Callable[.
 
 
 def test_one_replica_has_a_setting_of_its_own(database_url: str, tmp_path: Path, walk: Callable[..., Incident]) -> None:
-    """Somebody has set a limit at one replica and forgotten it."""
+    """A limit was set at one replica and forgotten."""
     servers = [pod(tmp_path, DATABASE_URL=database_url) for _ in range(3)]
     with servers[0].start(), servers[1].start(), servers[2].start():
         incident = walk("settings-differ", *servers)
@@ -106,7 +106,7 @@ def test_one_replica_has_a_setting_of_its_own(database_url: str, tmp_path: Path,
 
 
 def test_a_standby_that_was_behind_is_promoted(tmp_path: Path, walk: Callable[..., Incident]) -> None:
-    """Messages that were acknowledged are gone."""
+    """Acknowledged messages are lost."""
     postgres = StalePostgres(tmp_path / "data", fsync=False)
     postgres.start()
     try:

@@ -1,4 +1,4 @@
-"""Clients that misbehave: refused requests of every kind, and connections that stay."""
+"""Clients that misbehave: refused requests of every kind, and connections that stay open."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCRIPT, COPY, FORGER, BOT, TABS = (f"203.0.113.{number}" for number in range(1, 
 
 @pytest.fixture(scope="module")
 def strict(databases: Databases, module_directory: Path) -> Iterator[Site]:
-    """A server with low limits, behind a load balancer."""
+    """Run a server with low limits, behind a load balancer."""
     with databases.database() as url:
         server = pod(module_directory, DATABASE_URL=url, **STRICT)
         with server.start():
@@ -40,7 +40,7 @@ UPGRADE = {
 
 
 def client(site: Site, address: str, name: str) -> User:
-    """A member of the guild, who connects from this address."""
+    """Return a member of the guild who connects from this address."""
     chat = site.server.chat()
     chat.http.headers["x-forwarded-for"] = address
     user = chat.user(name)
@@ -49,7 +49,7 @@ def client(site: Site, address: str, name: str) -> User:
 
 
 def lines(said: str) -> list[dict[str, Any]]:
-    """A table of jq."""
+    """Parse a table of jq."""
     found: list[dict[str, Any]] = json.loads(said)
     return found
 
@@ -83,7 +83,7 @@ def test_somebody_tries(strict: Site, walk: Callable[..., Incident]) -> None:
 
 
 def test_requests_are_refused_and_connections_stay(strict: Site, walk: Callable[..., Incident]) -> None:
-    """A bot that ignores Retry-After, one that opens a stream a second, and a pool of connections that are never closed."""
+    """A bot ignores Retry-After, another one opens a stream per second, and a pool of connections is never closed."""
     rejections, stuck = walk("rejections", strict.server), walk("connections-stuck", strict.server)
     bot, tabs = client(strict, BOT, "bot"), client(strict, TABS, "tabs")
 

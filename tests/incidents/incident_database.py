@@ -32,7 +32,7 @@ INVITES = "/guilds/{guild_id}/invites"
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system."""
+    """Mount a small file system."""
     directory = tmp_path / "disk"
     directory.mkdir()
     made = subprocess.run(
@@ -158,7 +158,7 @@ def test_a_table_was_renamed(site: Site, walk: Callable[..., Incident]) -> None:
 
 
 def test_one_table_is_slow(site: Site, walk: Callable[..., Incident]) -> None:
-    """As if its index were gone."""
+    """The table is as slow as without its index."""
     latency = walk("high-http-latency", site.server)
     run_statements(
         site.database_url,
@@ -181,7 +181,7 @@ def test_one_table_is_slow(site: Site, walk: Callable[..., Incident]) -> None:
 
 
 def test_a_row_is_locked(site: Site, walk: Callable[..., Incident]) -> None:
-    """And a table that is read, by the same session."""
+    """The same session also locks a table that is read."""
     incident = walk("statements-wait", site.server)
     with start_blocking_portal() as portal, repeated(site.post), ExitStack() as readers:
         for _ in range(READERS):

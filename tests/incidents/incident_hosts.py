@@ -101,7 +101,7 @@ def test_a_clock_is_wrong(database_url: str, tmp_path: Path, walk: Callable[...,
 
 
 def issue(directory: Path, days: int) -> tuple[Path, Path]:
-    """A certificate of localhost."""
+    """Create a certificate for localhost."""
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days),
@@ -139,7 +139,7 @@ def test_a_certificate_ends(
 
 
 def test_a_bad_release_is_rolled_back(database_url: str, tmp_path: Path, walk: Callable[..., Incident]) -> None:
-    """It has migrated the schema too, and the release before serves with that."""
+    """The release has also migrated the schema, with which the earlier release works."""
     server = pod(tmp_path, DATABASE_URL=database_url)
     server.program = ("-c", BAD_RELEASE)
 

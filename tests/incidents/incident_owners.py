@@ -18,13 +18,13 @@ from tests.support.waiting import wait_until
 
 NAMES = ("north.test", "south.test", "east.test")
 NORTH, SOUTH, EAST = NAMES
-LOST_SECS = 5  # contacts are noted once a minute, so an owner that lives counts as lost at times, too
+LOST_SECS = 5  # contacts are recorded once a minute, so a live owner also counts as lost at times
 
-pytestmark = pytest.mark.timeout(300)  # three servers each
+pytestmark = pytest.mark.timeout(300)  # three servers per test
 
 
 class Place(NamedTuple):
-    """A guild of the north with a member of each server; `file`: what its owner has kept."""
+    """A guild of the server north with a member of each server. `file`: the statement that its owner has stored."""
 
     servers: tuple[ServerProcess, ...]
     users: tuple[User, ...]
@@ -33,7 +33,7 @@ class Place(NamedTuple):
     file: Path
 
     def owner(self, place: int) -> str:
-        """The owner, as a server tells its user."""
+        """Return the guild's owner, as a server reports it to its user."""
         return str(self.users[place].get(f"/guilds/{self.guild}").json().get("origin") or NAMES[place])
 
     def owners(self) -> list[str]:
@@ -44,7 +44,7 @@ class Place(NamedTuple):
         return self.users[place].post(f"/channels/{self.channel}/messages", body).is_success
 
     def post(self, place: int, text: str) -> None:
-        """Post as a client does: again, with its nonce."""
+        """Post with a nonce, and retry as a client does."""
         wait_until(lambda: self.try_post(place, text), secs=90, what=f"the post {text!r}")
 
     def texts(self, place: int) -> list[str]:
@@ -52,7 +52,7 @@ class Place(NamedTuple):
         return [line["content"] for line in lines]
 
     def wait_shown(self, places: tuple[int, ...], *newest: str) -> None:
-        """Until these servers show the same newest messages."""
+        """Wait until these servers show the same newest messages."""
         for place in places:
             wait_until(
                 lambda place=place: self.texts(place)[-len(newest) :] == list(newest),
@@ -97,7 +97,7 @@ def place(new_database: Callable[[], str], tmp_path: Path) -> Iterator[Place]:
 
 
 def guilds(said: str) -> dict[str, Any]:
-    """What `og admin federation guilds` prints, by the id of the guild."""
+    """Return the output of `og admin federation guilds` by guild id."""
     shown = json.loads(said[said.index("{") :])
     return {guild["guild_id"]: guild for guild in shown["guilds"]}
 

@@ -1,4 +1,4 @@
-"""The server's process: workers that are killed, one that is held up, one that nobody reads the log of, one that is gone."""
+"""The server's process: killed workers, a stalled one, one whose log nobody reads, and one that is gone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import threading_pause, wait_until
 
 REQUEST = b"GET /version HTTP/1.1\r\nHost: x\r\nx-request-id: %s\r\n\r\n" % (b"x" * 60)
-REQUESTS = 250  # on one connection, before its answers are read
+REQUESTS = 250  # on one connection, before any answer is read
 STOPPED_SECS = 0.3
 
 
@@ -33,7 +33,7 @@ def children(server: ServerProcess) -> list[int]:
 def test_a_worker_is_killed_again_and_again(
     database_url: str, nats_server: EmbeddedNats, tmp_path: Path, walk: Callable[..., Incident]
 ) -> None:
-    """As the kernel does with one that has no memory."""
+    """The kernel kills a worker that has no memory left."""
     server = pod(tmp_path, "--workers", "2", DATABASE_URL=database_url, NATS__URL=nats_server.url)
 
     def workers_up() -> int:
@@ -64,7 +64,7 @@ def test_a_worker_is_killed_again_and_again(
 
 @contextmanager
 def held_up(server: ServerProcess) -> Iterator[None]:
-    """Stop it for a moment again and again, as the limit of a container does."""
+    """Stop the process for a moment again and again, as a container's CPU limit does."""
     assert server.process is not None
     process = server.process
 
@@ -78,7 +78,7 @@ def held_up(server: ServerProcess) -> Iterator[None]:
 
 
 def fill(server: ServerProcess) -> None:
-    """Ask so often that the log has a line more than it keeps."""
+    """Send requests until the log has more lines than its buffer."""
     with RawClient(server.port) as client:
         while not server.metric("openguild_log_lines_dropped_total"):
             client.send(REQUEST * REQUESTS)
@@ -87,7 +87,7 @@ def fill(server: ServerProcess) -> None:
 
 
 def measured(top: str) -> tuple[int, int]:
-    """How late the event loop was, in milliseconds, and the percent of a core, as `og admin top` tells."""
+    """Return the delay of the event loop in milliseconds and the percentage of a core, as `og admin top` shows them."""
     late, cpu = re.search(r"event loop late by up to (\d+) ms", top), re.search(r"cpu (\d+)%", top)
     assert late is not None
     assert cpu is not None
@@ -95,7 +95,7 @@ def measured(top: str) -> tuple[int, int]:
 
 
 def dropped_lines(said: str) -> list[int]:
-    """The gaps of the log."""
+    """Return the gaps in the log."""
     return [int(count) for count in re.findall(r'"dropped":(\d+)', said)]
 
 
@@ -134,7 +134,7 @@ def test_the_loop_is_held_up_and_nobody_reads_the_log(
 def test_a_server_is_gone(
     database_url: str, prometheus: Prometheus, tmp_path: Path, walk: Callable[..., Incident]
 ) -> None:
-    """Its new configuration is wrong; cron asks it from outside."""
+    """Its new configuration is invalid; cron probes it from outside."""
     server = pod(tmp_path, DATABASE_URL=database_url)
     results = tmp_path / "probe.prom"
     with server.start(), serving(results) as scraped:

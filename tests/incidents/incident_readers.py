@@ -15,7 +15,7 @@ TEXT = "y" * 4_000
 
 
 def stopped_reader(user: User, channel: str, sock: socket.socket | None = None) -> ClientConnection:
-    """A stream whose client does nothing, not even ping, as one that is suspended."""
+    """Return a stream whose client does nothing, not even ping, like a suspended machine."""
     url = f"{user.chat.base_url.replace('http', 'ws')}/channels/{channel}/ws"
     return connect(
         url, additional_headers=user.auth, compression=None, proxy=None, ping_interval=None, close_timeout=1, sock=sock
@@ -23,7 +23,7 @@ def stopped_reader(user: User, channel: str, sock: socket.socket | None = None) 
 
 
 def narrow(port: int) -> socket.socket:
-    """A connection whose kernel takes little."""
+    """Return a connection with a small receive buffer."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     sock.connect(("127.0.0.1", port))
@@ -73,7 +73,7 @@ def test_a_slow_reader(site: Site, walk: Callable[..., Incident]) -> None:
 
 
 def test_a_network_stops(site: Site, walk: Callable[..., Incident]) -> None:
-    """Everybody behind it stops reading at once."""
+    """All clients of the network stop reading at once."""
     incident = walk("messaging-drops", site.server)
     channel = site.alice.channel(site.guild, "the one of the office")
     clerk = site.server.chat().user("clerk-in-the-office")

@@ -1,4 +1,4 @@
-"""NATS that refuses, users who do not see each other, and servers of others."""
+"""NATS that refuses, users who do not see each other, and servers of other operators."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AHEAD_SECS = 200
 
 
 def online(user: User, guild: str) -> set[str]:
-    """Whom a member sees."""
+    """Return the users that a member sees as online."""
     found = user.get(f"/guilds/{guild}/presence").json()
     assert found["shown"]
     return {member["user_id"] for member in found["members"]}
@@ -64,7 +64,7 @@ def test_nats_permits_too_little(database_url: str, tmp_path: Path, walk: Callab
             refuses.fires("OpenGuildNatsFaults", kind="payload")
             assert re.search(r'openguild_nats_faults_total{kind="payload"} [1-9]', refuses.ask())
             nats.reload(permissions())
-            nats.kill()  # it tells its limit only to whom connects
+            nats.kill()  # it reports its limit only to clients that connect
             nats.start()
             refuses.ends("OpenGuildNatsFaults")
         carol = servers[0].chat().user()
@@ -76,7 +76,7 @@ def test_nats_permits_too_little(database_url: str, tmp_path: Path, walk: Callab
 def test_another_database_has_the_same_server_name(
     new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path, walk: Callable[..., Incident]
 ) -> None:
-    """Prod, and staging that has its configuration."""
+    """Staging runs with the configuration of prod."""
     prod, staging = (
         pod(tmp_path, DATABASE_URL=new_database(), NATS__URL=nats_server.url, SERVER_NAME="shared.test")
         for _ in range(2)
@@ -107,7 +107,7 @@ def set_clock(database_url: str, ahead_secs: int) -> None:
 
 @pytest.fixture
 def two(new_database: Callable[[], str], tmp_path: Path) -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    """Servers of two operators; the second's database has a wrong clock."""
+    """Run the servers of two operators; the second one's database has a wrong clock."""
     here, there = (
         pod(tmp_path, DATABASE_URL=new_database(), SERVER_NAME=name, FEDERATION__MODE="open",
             FEDERATION__SIGNING_KEY=encode_unpadded(name.encode().ljust(32, b"k")), FEDERATION__ALLOW_PRIVATE_ADDRESSES="true")

@@ -1,4 +1,4 @@
-"""The way to PostgreSQL is slow, and the index of search is damaged."""
+"""A slow connection to PostgreSQL, and a damaged search index."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 
 POSTERS = 4_000
 CHANNELS = 10
-DELAY_SECS = 0.2  # of each packet, in each direction
+DELAY_SECS = 0.2  # for each packet, in each direction
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def proxied(target: int) -> Iterator[Proxy]:
 
 @contextmanager
 def crowd(site: Site, posters: int) -> Iterator[None]:
-    """Many clients that post, each again when it is answered."""
+    """Run many clients that post continuously."""
     body = json.dumps({"content": "x"})
     channels = [site.alice.channel(site.guild, f"channel-{number}") for number in range(CHANNELS)]
 
@@ -76,7 +76,7 @@ def crowd(site: Site, posters: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def far(databases: Databases, module_directory: Path) -> Iterator[tuple[Site, Proxy]]:
-    """A server, and the network between it and PostgreSQL."""
+    """Run a server with a proxy between it and PostgreSQL."""
     with databases.database() as url, proxied(urlsplit(url).port or 0) as proxy:
         through = url.replace(f":{urlsplit(url).port}/", f":{proxy.port}/")
         server = pod(module_directory, DATABASE_URL=through, TRUSTED_PROXIES="127.0.0.1")
@@ -103,7 +103,7 @@ def test_the_network_to_postgresql_is_slow(far: tuple[Site, Proxy], walk: Callab
 
 
 def waiting(said: str) -> int:
-    """The number of the section's query."""
+    """Return the number that the section's query prints."""
     number = re.search(r"(?m)^ +(\d+)$", said)
     return int(number[1]) if number is not None else -1
 
@@ -118,13 +118,13 @@ def posted(site: Site) -> float:
 
 
 def restart(site: Site) -> None:
-    """It looks at once how far the index is behind; else it does so once a minute."""
+    """Restart the server: it then checks the lag of the index at once, and not only once a minute."""
     assert site.server.stop() == 0
     site.server.start()
 
 
 def test_the_index_of_search_does_not_advance(far: tuple[Site, Proxy], walk: Callable[..., Incident]) -> None:
-    """One of its two tables was restored from a backup, so it does not agree with the other."""
+    """One of its two tables was restored from a backup and does not match the other."""
     site, proxy = far
     proxy.heal()
     site.server.wait_ready()

@@ -1,4 +1,4 @@
-"""The admin socket: what an operator sees and changes while it serves, and who else cannot."""
+"""The admin socket: its commands while the server runs, and who may use it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.support.waiting import PATIENCE_SECS, wait_until
 
 @pytest.fixture(scope="module")
 def path() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="og-") as directory:  # short enough for a socket
+    with TemporaryDirectory(prefix="og-") as directory:  # a short path: those of sockets are limited
         yield Path(directory) / "admin.sock"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, module_database: str, path: Path) -> Iterator[ServerProcess]:
-    """Shared: each test puts back what it changes. A reader who stopped stays until the test has looked at him."""
+    """Shared: each test undoes its changes. The stalled reader stays until its test has checked it."""
     settings = {"DATABASE_URL": module_database, "ADMIN_SOCKET": str(path), "WEBSOCKET__WRITE_TIMEOUT_SECS": 120}
     with ServerProcess(tmp_path_factory.mktemp("admin"), **settings).start() as process:
         yield process
@@ -65,7 +65,7 @@ def test_who_is_slow_and_where(server: ServerProcess, alice: User) -> None:
         assert (found["slowest_user"], found["slowest_username"]) == (alice.user_id, alice.name)
         assert found["slowest_address"] == "127.0.0.1"
         assert 20 < found["behind"] <= found["depth"]
-        every = admin(server, "sessions")["sessions"]  # the notifications carry the same events and wait as well
+        every = admin(server, "sessions")["sessions"]  # the user's notifications carry the same events
         assert {line["channel_id"] for line in every} == {channel, None}
         assert every[0]["behind"] >= every[1]["behind"] > 20
         assert admin(server, "sessions", "--limit", "1") == {"sessions": every[:1], "total": 2}
@@ -74,7 +74,7 @@ def test_who_is_slow_and_where(server: ServerProcess, alice: User) -> None:
 def test_gateway_sockets_are_seen_and_closed(server: ServerProcess, alice: User) -> None:
     channel = alice.channel(alice.guild())
     narrow = socket.socket()
-    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)  # it fills soon
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)  # so that it fills soon
     narrow.connect(("127.0.0.1", int(server.base_url.rpartition(":")[2])))
     url = server.base_url.replace("http", "ws") + "/gateway"
     with connect(url, sock=narrow, proxy=None, max_queue=1) as client:
@@ -142,7 +142,7 @@ def test_a_request_is_explained_by_its_id(server: ServerProcess, alice: User) ->
         assert part in explained.stdout
     assert "error     validation_error" in explained.stdout
     alice.chat.login(alice.name)
-    alice.chat.login(alice.name)  # from the same device: the first session has ended
+    alice.chat.login(alice.name)  # from the same device, so the earlier session has ended
     ended = alice.get("/guilds")
     assert ended.status_code == 401
     explained = server.run_command("admin", "why", ended.json()["request_id"])
@@ -216,11 +216,11 @@ def test_no_log_filter_silences_the_audit_log(server: ServerProcess) -> None:
 
 def test_the_log_filter_reaches_loggers_in_use(server: ServerProcess, alice: User) -> None:
     def ended() -> int:
-        """Debug records of the logger that writes the access log."""
+        """Return the number of debug records by the access log's logger."""
         with alice.notifications():
             assert admin(server, "sessions")["total"] == 1
         wait_until(lambda: admin(server, "sessions")["total"] == 0, what="the stream's end")
-        admin(server, "replay-window", "50")  # its answer comes behind all records of the time before
+        admin(server, "replay-window", "50")  # its answer comes after all earlier records
         return sum((record["level"], record["message"]) == ("DEBUG", "stream ended") for record in server.records())
 
     assert ended() == 0
@@ -287,12 +287,12 @@ def test_drain_ends_it_orderly(tmp_path: Path, database_url: str, path: Path) ->
 
 
 def test_to_ask_for_a_drain_again_does_not_cut_it(tmp_path: Path, database_url: str, path: Path) -> None:
-    """A second SIGTERM would: the streams would not be told."""
+    """A second SIGTERM would shorten it, and the streams would get no notice."""
     own = path.with_name("twice.sock")
     settings = {"DATABASE_URL": database_url, "ADMIN_SOCKET": str(own), "DRAIN__DELAY_SECS": 3}
     with ServerProcess(tmp_path, **settings).start() as server:
         for _ in range(2):
-            with socket.socket(socket.AF_UNIX) as client:  # a command takes its time to start
+            with socket.socket(socket.AF_UNIX) as client:  # not the command, which takes time to start
                 client.connect(str(own))
                 client.sendall(b'{"command": "drain"}\n')
                 assert json.loads(client.recv(4_096)) == {"draining": True}

@@ -1,4 +1,4 @@
-"""`/asyncapi.json` is what the sockets of the running server send (PROTOCOL 8.4, 15.1)."""
+"""`/asyncapi.json` describes the frames that the sockets of a running server send (PROTOCOL 8.4, 15.1)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def validate(schema: dict[str, Any], value: Any) -> None:
 
 
 def check(socket: str, name: str, frame: Any) -> None:
-    """The frame fits its message, and has no member that the schema does not know."""
+    """Check that the frame fits its message and has no member that the schema lacks."""
     payload = DOCUMENT["channels"][socket]["messages"][name]["payload"]
     validate(payload, frame)
     schema = DOCUMENT["components"]["schemas"][payload["$ref"].rpartition("/")[2]]
@@ -99,7 +99,7 @@ def test_the_gateway_sends_what_is_described(alice: User, channel: str, socket: 
         while wanted:
             while asked and (
                 asked[0]["type"] in {"auth", "sub"} or "sub_ok" not in wanted
-            ):  # a post may overtake a sub
+            ):  # a post may overtake a `sub`
                 frame = asked.pop(0)
                 check(socket, frame["type"], frame)
                 opened.send(json.dumps(frame) if subprotocol == "openguild.v2" else msgspec.msgpack.encode(frame))

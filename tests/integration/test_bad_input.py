@@ -1,4 +1,4 @@
-"""Bad input gets a typed error or a closed connection within a deadline; never a 500, nothing stored."""
+"""Bad input gets a typed error or a closed connection within a deadline, never a 500, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_media_type_and_size(alice: User, channel: str) -> None:
     assert (wrong.status_code, wrong.json()["error"]) == (415, "unsupported_media_type")
     with RawClient(alice.chat.http.base_url.port or 0) as client:
         client.send(f"POST {path} HTTP/1.1\r\n".encode() + HOST + b"Content-Length: 2097153\r\n\r\n")
-        assert client.answer().json()["error"] == "payload_too_large"  # refused from the head alone
+        assert client.answer().json()["error"] == "payload_too_large"  # refused by the head alone
         assert client.read_to_end() == b""
     longer = alice.request("POST", path, content=b" " * 65_537, headers={"content-type": "application/json"})
     assert (longer.status_code, longer.json()["error"]) == (413, "payload_too_large")

@@ -1,4 +1,4 @@
-"""Bans on a real server: the streams of a banned user end, and an operator's command makes no banned user a member."""
+"""Bans on a real server: a banned user's streams end, and an operator's command cannot make them a member."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two people chat in two terminals, on a real server."""
+"""Two users chat in two terminals, on a real server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Terminal:
-    """One person's."""
+    """The terminal of one user."""
 
     def __init__(self, app: ChatApp, pilot: Pilot[None]) -> None:
         self.app = app
@@ -58,7 +58,7 @@ class Terminal:
         return screen.model.open_channel
 
     def text(self, where: str) -> str:
-        """What is shown there; empty where the screen has not been drawn yet."""
+        """Return the text of a widget; empty if the screen has not been drawn yet."""
         return "".join(str(shown.render()) for shown in self.app.screen.query(where).results(Static))
 
     async def sees(self, pattern: str, where: str = "#messages") -> None:
@@ -74,7 +74,7 @@ async def terminals(server: ServerProcess) -> AsyncIterator[tuple[Terminal, Term
 
 
 async def meet(alice: Terminal, bob: Terminal) -> str:
-    """They register, and bob joins a guild that alice makes. Returns the end of their names."""
+    """Register both, and let bob join a guild of alice. Return the suffix of their names."""
     name = uuid.uuid4().hex[:8]
     await alice.register(f"alice-{name}")
     await bob.register(f"bob-{name}")
@@ -149,7 +149,7 @@ async def test_typing_is_told_seldom_and_ends_by_itself(
     alice, bob = terminals
     name = await meet(alice, bob)
     await alice.write("good morning")
-    await bob.sees("good morning")  # a hint reaches only those who follow the channel by now
+    await bob.sees("good morning")  # a hint reaches only those who follow the channel already
     await alice.write("/help")
     told = list[str]()
     typing = Client.typing
@@ -290,7 +290,7 @@ async def test_a_limit_of_reading_does_not_disturb_the_reader(
 
 
 async def spend_reads(url: str, client: Client) -> None:
-    """Move read positions until the limit of a minute refuses."""
+    """Move read positions until the rate limit refuses."""
     assert client.session is not None
     headers = {"authorization": f"Bearer {client.session.access_token}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, verify=False) as http:

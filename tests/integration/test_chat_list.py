@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_an_event_draws_its_line_of_the_list_only(terminals: tuple[Terminal, Terminal]) -> None:
-    """With hundreds of channels the whole list takes so long that the keyboard waits."""
+    """With hundreds of channels, drawing the whole list would block the keyboard."""
     alice, bob = terminals
     await meet(alice, bob)
     [guild_id] = alice.app.screen.model.guilds

@@ -1,4 +1,4 @@
-"""The terminal's other screen, and its list of channels, on a real server."""
+"""The terminal's second screen, and its list of channels, on a real server."""
 
 from __future__ import annotations
 

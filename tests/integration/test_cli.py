@@ -1,4 +1,4 @@
-"""`openguild-server` as operators type it: texts, exit statuses, effects (PROTOCOL 11.5)."""
+"""`openguild-server` as operators use it: output, exit statuses, effects (PROTOCOL 11.5)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.server import ROOT, ServerProcess
 
 @pytest.fixture
 def seeded(server: ServerProcess, chat: Chat) -> str:
-    """The name of an account made by the command line on the shared server's database."""
+    """Create an account with the command line in the shared server's database; return its name."""
     name = f"Seed {new_id()[:8]}"
     done = server.run_command("seed-user", "--username", f"  {name} ", "--password-stdin", stdin="  long enough \n")
     assert re.fullmatch(rf"Seeded user '{name}' with id [0-9a-f-]{{36}}\n", done.stdout), done.stderr
@@ -276,14 +276,14 @@ def test_probe_with_an_account_posts_and_hears_it(server: ServerProcess, chat: C
     user = chat.user()
     (tmp_path / "password").write_text(PASSWORD + "\n")
     textfile = tmp_path / "openguild_probe.prom"
-    for _ in range(2):  # the guild and its channel are made once
+    for _ in range(2):  # the second run changes nothing
         done = server.run_command(
             "probe", "--username", user.name, "--password-file", str(tmp_path / "password"),
             "--slo", "--window", "1", "--prometheus", str(textfile), server.base_url,
         )  # fmt: skip
         lines = [line.split() for line in done.stdout.splitlines()]
         steps, failed = [step for _, step, *_ in lines], [line[1:3] for line in lines if line[0] == "FAIL"]
-        assert failed in ([], [["slo", "latency"]]), done.stdout + done.stderr  # a busy machine may be slow
+        assert failed in ([], [["slo", "latency"]]), done.stdout + done.stderr  # a busy machine may be too slow
         assert steps[:10] == [
             "live", "health", "ready", "version", "authentication", "headers", "login", "channel", "post", "stream",
         ]  # fmt: skip
@@ -315,7 +315,7 @@ def test_migrate_wait_ends_when_somebody_has_migrated(empty_url: str, tmp_path: 
 
 
 def test_the_core_alone_says_what_to_install(tmp_path: Path) -> None:
-    """`pip install openguild` without its extra `server`: an interpreter that sees no installed package at all."""
+    """An interpreter without installed packages imports the core, as after `pip install openguild` without its extra `server`."""
     module, _, function = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][
         "openguild-server"
     ].partition(":")

@@ -1,4 +1,4 @@
-"""The anyio client against real servers: tokens, doubles, restarts, removals."""
+"""The anyio client against real servers: tokens, repeats, restarts, removals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def clocks() -> Clocks:
-    """Those of the client."""
+    """The clocks of the client."""
     return Clocks()
 
 
@@ -36,7 +36,7 @@ async def client(server: ServerProcess, clocks: Clocks) -> AsyncIterator[Client]
 
 
 async def registered(client: Client, chat: Chat) -> str:
-    """A new account that is logged in; its name."""
+    """Create an account and log in; return its name."""
     name = f"client-{uuid.uuid4().hex[:12]}"
     user_id = await client.register(name, PASSWORD)
     await client.login(name, PASSWORD)
@@ -63,7 +63,7 @@ async def test_log_in_post_and_follow(client: Client, chat: Chat) -> None:
 
 
 async def test_who_joined_an_empty_channel_misses_nothing(client: Client, clocks: Clocks, chat: Chat) -> None:
-    """More than the replay window is posted while the stream is cut, before it brought anything."""
+    """More than the replay window is posted while the stream is cut, before any event arrived."""
     await registered(client, chat)
     _, channel = await channel_of(client)
     async with client.subscribe(channel) as events:

@@ -1,4 +1,4 @@
-"""What a client follows for its user, while guilds are joined on another device at the worst moments."""
+"""The logs that a client follows for its user, while another device joins guilds at the worst moments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Device:
-    """Another device of the user; it joins a guild with one channel, while the client waits."""
+    """Another device of the user; it joins a guild with one channel while the client waits."""
 
     def __init__(self, server: ServerProcess) -> None:
         chat = server.chat()
@@ -71,7 +71,7 @@ async def test_a_guild_joined_before_the_own_log_is_followed(
 async def test_a_channel_made_while_the_channels_are_listed_misses_no_message(
     device: Device, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server reads the place that it names before the list, and the answer may come before the event."""
+    """The server reads the head that it names before the list, and the answer may arrive before the event."""
     channels_at = Client.channels_at
 
     async def make_one_between(client: Client, guild_id: str) -> tuple[int, list[Channel]]:

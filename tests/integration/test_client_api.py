@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def clients(server: ServerProcess) -> AsyncIterator[tuple[Client, Client]]:
-    """Two people who are logged in."""
+    """Yield two clients that are logged in."""
     async with Client(server.base_url) as alice, Client(server.base_url) as bob:
         for client in (alice, bob):
             name = f"api-{uuid.uuid4().hex[:12]}"
@@ -146,7 +146,7 @@ async def test_typing_without_a_gateway(clients: tuple[Client, Client]) -> None:
                 break
         assert (event.user_id, event.preview) == (alice.user_id, "hel")
     await alice.typing(channel)
-    with pytest.raises(RateLimited):  # at once: later it would be wrong
+    with pytest.raises(RateLimited):  # not retried: a late typing signal would be wrong
         for _ in range(200):
             await alice.typing(channel)
 

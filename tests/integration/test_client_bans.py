@@ -1,4 +1,4 @@
-"""Bans by the client's typed calls, and as its events, against a real server."""
+"""Bans through the client's typed calls and as events, against a real server."""
 
 from __future__ import annotations
 

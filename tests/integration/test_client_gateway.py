@@ -1,4 +1,4 @@
-"""The client over the gateway, against real servers: events as types, handlers, commands, restarts of both sides."""
+"""The client's gateway against real servers: typed events, handlers, commands, restarts of both sides."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ E = TypeVar("E", bound=Event)
 
 @pytest.fixture
 async def two(server: ServerProcess) -> AsyncIterator[tuple[Client, Client]]:
-    """Two clients that are logged in."""
+    """Yield two clients that are logged in."""
     async with Client(server.base_url) as alice, Client(server.base_url) as bob:
         await entered(alice)
         await entered(bob)
@@ -56,7 +56,7 @@ async def two(server: ServerProcess) -> AsyncIterator[tuple[Client, Client]]:
 
 
 async def entered(client: Client) -> str:
-    """Log in with a new account; its name."""
+    """Log in with a new account; return its name."""
     name = f"client-{uuid.uuid4().hex[:12]}"
     await client.register(name, PASSWORD)
     await client.login(name, PASSWORD)
@@ -68,7 +68,7 @@ async def invited(alice: Client, bob: Client, guild: str) -> None:
 
 
 async def heard(gateway: Gateway, kind: type[E], **members: Any) -> E:
-    """The next event of this type with these members."""
+    """Return the next event of this type with these members."""
     with anyio.fail_after(20):
         async for event in gateway:
             if isinstance(event, kind) and all(getattr(event, name) == value for name, value in members.items()):
@@ -102,7 +102,7 @@ async def test_what_is_done_with_messages(two: tuple[Client, Client]) -> None:
     await invited(alice, bob, guild)
     async with bob.gateway() as his, AsyncExitStack() as later:
         await heard(his, LogFollowed, log=f"channel:{channel}")
-        hers = await later.enter_async_context(alice.gateway())  # told once, to those who listen already
+        hers = await later.enter_async_context(alice.gateway())  # sent once, only to those who already listen
         await heard(hers, LogFollowed, log=f"channel:{channel}")
         assert (await heard(his, PresenceChanged)).status.value == "online"
         await alice.typing(channel, "hel")
@@ -212,7 +212,7 @@ async def test_a_removed_member_is_told_and_hears_nothing_more(two: tuple[Client
 async def test_a_program_goes_on_where_it_stopped(
     two: tuple[Client, Client], server: ServerProcess, tmp_path: Path
 ) -> None:
-    """Its first run handles one message and falls over the next; meanwhile a channel is made and written to."""
+    """The first run handles one message and fails at the next; meanwhile a channel is created and written to."""
     alice, _ = two
     guild = (await alice.create_guild("tea")).guild_id
     channel = (await alice.create_channel(guild, "general")).channel_id
@@ -299,7 +299,7 @@ async def test_it_moves_to_another_replica_with_its_commands(
 
 
 async def test_a_program_that_takes_nothing_misses_nothing(two: tuple[Client, Client]) -> None:
-    """More events than it holds; its own commands are answered all the while."""
+    """The backlog is larger than the client holds; its own commands are answered all the while."""
     alice, bob = two
     guild = (await alice.create_guild("tea")).guild_id
     channel = (await alice.create_channel(guild, "general")).channel_id
@@ -341,7 +341,7 @@ async def test_members_are_told_of_each_other(two: tuple[Client, Client]) -> Non
 async def test_a_command_outlives_the_token_that_it_came_with(
     new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
 ) -> None:
-    """Tokens end in quick succession, and a machine that does not renew ahead: commands meet dead tokens."""
+    """Tokens expire quickly and are not renewed ahead, so commands meet expired ones."""
     server = ServerProcess(tmp_path, DATABASE_URL=new_database(), SESSION__ACCESS_TTL_SECS=2)
     with server.start():
         async with Client(server.base_url, retry_secs=30) as client:

@@ -1,4 +1,4 @@
-"""What the client says of a command whose answer was lost: "unknown", with the key to repeat it by, and never "not done"."""
+"""After a lost answer the client reports the outcome as unknown, with the key for a retry, and never as refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 class OneWay(Proxy):
-    """From `black_hole` on, what a client says arrives, and what it is answered does not."""
+    """After `black_hole` the client's requests arrive, but no answers do."""
 
     async def _both(self, near: SocketStream, far: SocketStream) -> None:
         async with anyio.create_task_group() as tasks:
@@ -48,7 +48,7 @@ async def entered(client: Client) -> None:
 
 
 async def heard(events: Gateway, kind: type[Event], **members: object) -> None:
-    """Take events up to one of this type with these members."""
+    """Read events up to one of this type with these members."""
     async for event in events:
         if isinstance(event, kind) and all(getattr(event, name) == value for name, value in members.items()):
             return

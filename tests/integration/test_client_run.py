@@ -1,4 +1,4 @@
-"""`Client.run` and `listen`: what is saved when, answers that are stored once, and ends in one line."""
+"""`Client.run` and `listen`: when state is saved, replies that are stored once, and failures that end in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session that ends while it is used: the gateway, its commands and streams end with 401, and nothing is retried for ever."""
+"""A session ends while it is in use: the gateway, commands and streams end with 401, and nothing is retried forever."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def alice(server: ServerProcess) -> AsyncIterator[Client]:
-    """A client that is logged in."""
+    """Yield a client that is logged in."""
     async with Client(server.base_url, retry_secs=20) as client:
         name = f"client-{uuid.uuid4().hex[:12]}"
         await client.register(name, PASSWORD)
@@ -37,7 +37,7 @@ async def alice(server: ServerProcess) -> AsyncIterator[Client]:
 
 
 async def heard(events: Gateway, kind: type[object], log: str | None = None) -> None:
-    """Take events up to one of this type."""
+    """Read events up to one of this type."""
     with anyio.fail_after(30):
         async for event in events:
             if isinstance(event, kind) and log in (None, getattr(event, "log", None)):
@@ -90,7 +90,7 @@ async def test_a_session_revoked_while_the_gateway_is_away_ends_it_with_401(
 
 
 async def test_posts_during_a_logout_are_refused_or_unknown(alice: Client) -> None:
-    """Some come before it, some meet the session that has ended, some the gateway that is over."""
+    """Some arrive before the logout, some after the end of the session, some after the end of the gateway."""
     channel, ends = await channel_of(alice), list[str]()
 
     async def post_on() -> None:
@@ -137,7 +137,7 @@ async def test_read_positions_are_not_sent_for_the_next_user(alice: Client, serv
         alice.note_read(channel, 5)
         if end == "logout":
             await alice.logout()
-        elif end == "dropped":  # as a program does that was told 401
+        elif end == "dropped":  # as a program does after a 401
             alice.session = None
         await alice.login(name, PASSWORD)
         async with alice.gateway():

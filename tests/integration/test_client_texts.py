@@ -1,4 +1,4 @@
-"""Texts that no message can carry, given to the Python client: over HTTP and over the gateway."""
+"""Texts that no message can contain, given to the Python client: over HTTP and over the gateway."""
 
 from __future__ import annotations
 

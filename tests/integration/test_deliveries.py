@@ -1,6 +1,6 @@
-"""Two real servers: what one stores reaches the other, in order and once, whichever of them is away meanwhile (PROTOCOL 16.8).
+"""Two real servers: events of one reach the other, in order and once, whichever of them is away meanwhile (PROTOCOL 16.8).
 
-The lease of a killed owner ends after 15 seconds, so a test that comes next waits for that.
+The lease of a killed owner expires after 15 seconds, and the next test waits for that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NORTH, SOUTH = "north.test", "south.test"
 
 
 class Pair:
-    """The north owns guilds with a channel; bob of the south is a member."""
+    """The server north owns guilds with a channel; bob of south is a member."""
 
     def __init__(self, directory: Path, databases: dict[str, str]) -> None:
         self.databases = databases
@@ -50,7 +50,7 @@ class Pair:
         self.count = 0
 
     def begin(self) -> None:
-        """A guild of its own for a test."""
+        """Create a guild for the test."""
         self.guild = self.alice.guild()
         self.channel = self.alice.channel(self.guild)
         self.count = 0

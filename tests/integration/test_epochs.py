@@ -1,4 +1,4 @@
-"""A database that was restored to an earlier state, seen by clients that were there before (PROTOCOL 7.2, 7.3)."""
+"""A database restored to an earlier state, seen by clients that were connected before (PROTOCOL 7.2, 7.3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.server import ServerProcess
 
 
 async def goes_back(url: str, channel: str, head: int) -> None:
-    """What a restored backup does to one channel."""
+    """Roll one channel back, as a restored backup does."""
     connection = await asyncpg.connect(url)
     async with connection.transaction():
         await connection.execute("DELETE FROM log_events WHERE log_id = $1 AND sequence > $2", channel, head)
@@ -61,7 +61,7 @@ def test_a_restored_log_that_outgrew_a_client_is_another_log(tmp_path: Path, dat
         assert str(now) != epoch
         with alice.stream(channel, since=7, epoch=now) as stream:
             assert texts(receive(stream, 6)) == [f"new {number}" for number in range(8, 14)]
-        with alice.stream(channel, since=10) as stream:  # a client of before does not say what it has read
+        with alice.stream(channel, since=10) as stream:  # a client that does not know epochs
             assert texts(receive(stream, 3)) == [f"new {number}" for number in range(11, 14)]
 
 

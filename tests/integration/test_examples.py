@@ -1,4 +1,4 @@
-"""The programs in docs/examples run as they are documented, and each stays under 100 lines."""
+"""The programs in docs/examples run as documented, and each stays under 100 lines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 @contextmanager
 def running(name: str) -> Iterator[int]:
-    """The port of a started example."""
+    """Start an example; yield its port."""
     with subprocess.Popen(
         [sys.executable, str(EXAMPLES / name), "0"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
@@ -78,7 +78,7 @@ def test_select() -> None:
 
 
 def test_select_keeps_what_a_peer_does_not_take_yet() -> None:
-    """More echoes than a narrow socket holds, and less than an outbox; the client reads when all are sent."""
+    """There are more echoes than the narrow socket holds, and fewer than the outbox; the client reads after sending all."""
     with running("select_server.py") as port, socket.socket() as narrow:
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         narrow.connect(("127.0.0.1", port))
@@ -155,7 +155,7 @@ def test_an_operation_by_hand() -> None:
 
 
 def test_the_client_chats(server: ServerProcess) -> None:
-    for _ in range(2):  # accounts that exist already do not stop it
+    for _ in range(2):  # existing accounts do not stop it
         done = subprocess.run(
             [sys.executable, str(EXAMPLES / "client_chat.py"), server.base_url],
             capture_output=True, text=True, check=True, timeout=60, env=ENVIRONMENT,
@@ -171,12 +171,12 @@ def test_the_bot_answers_once_also_what_it_missed(server: ServerProcess, chat: C
     command = [sys.executable, str(EXAMPLES / "bot.py"), server.base_url, bot.name, PASSWORD, link]
 
     def answered() -> list[str]:
-        """The messages that the bot has answered."""
+        """Return the messages that the bot has answered."""
         lines = owner.ok(owner.get(f"/channels/{channel}/messages"))
         return [line["reply_to"] for line in lines if line["content"] == f"pong, {owner.name}"]
 
     def answers(ping: str | None) -> bool:
-        """Whether `ping` is answered; None: whether any is, beside another one now."""
+        """Return whether `ping` is answered; with None, whether one that is posted now is."""
         if ping is None:
             owner.say(channel, "ping")
         return ping in answered() or (ping is None and answered() != [])
@@ -185,7 +185,7 @@ def test_the_bot_answers_once_also_what_it_missed(server: ServerProcess, chat: C
     for end in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
         with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT) as process:
             try:
-                wait_until(partial(answers, missed))  # and is killed before it saves its position
+                wait_until(partial(answers, missed))  # and the bot is killed before it saves its position
             finally:
                 process.send_signal(end)
         assert process.returncode == (-end if end is signal.SIGKILL else 0)
@@ -223,7 +223,7 @@ def test_the_bot_on_a_socket_answers_also_in_channels_made_meanwhile(server: Ser
 
 
 def test_the_bot_on_a_socket_outlives_an_outage_and_its_tokens(new_database: Callable[[], str], tmp_path: Path) -> None:
-    """It begins before its server, and each token ends after two seconds."""
+    """The bot starts before its server, and each token expires after two seconds."""
     server = ServerProcess(
         tmp_path,
         DATABASE_URL=new_database(),
@@ -240,18 +240,18 @@ def test_the_bot_on_a_socket_outlives_an_outage_and_its_tokens(new_database: Cal
     with subprocess.Popen(command, env=ENVIRONMENT) as process:
         try:
             with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(1)  # it asks again until there is a server
+                process.wait(1)  # it retries until the server is up
             with server.start():
 
                 def answers(pings: list[str]) -> bool:
-                    again = server.chat().login(owner.name)  # its token is as short
+                    again = server.chat().login(owner.name)  # with a token as short
                     pings.append(again.say(channel, "ping")["event_id"])
                     lines = again.ok(again.get(f"/channels/{channel}/messages"))
                     return any(line["content"] == "pong" and line["reply_to"] in pings for line in lines)
 
                 wait_until(partial(answers, []))
                 with pytest.raises(subprocess.TimeoutExpired):
-                    process.wait(4)  # two tokens
+                    process.wait(4)  # the lifetimes of two tokens
                 wait_until(partial(answers, []))
         finally:
             process.kill()

@@ -1,4 +1,4 @@
-"""A server with every number at its most works; numbers of requests that are too large, or none, are 400 and never 500."""
+"""A server works with every number at its maximum; invalid numbers in requests get 400 and never 500."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.chat import PASSWORD, User, receive, texts
 from tests.support.numbers import NUMBERS
 from tests.support.server import ServerProcess
 
-SOME = {"port": None, "workers": None, "drain.delay_secs": 0}  # the port is a test's own; the end is waited for
+SOME = {"port": None, "workers": None, "drain.delay_secs": 0}  # the test needs its own port, and waits for the end
 MOST = {number.key: number.most for number in NUMBERS if number.key not in SOME}
 HUGE = (2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**19, 10**400)
 
@@ -43,7 +43,7 @@ def alice(server: ServerProcess) -> User:
 
 
 def live(server: ServerProcess, alice: User) -> None:
-    """Register, log in, refresh, invite, post and hear it."""
+    """Register, log in, refresh, invite, post and receive the post."""
     guild = alice.guild()
     channel = alice.channel(guild)
     bob = server.chat().user()
@@ -79,7 +79,7 @@ async def prune_once(url: str) -> None:
 
 
 def test_what_admin_set_takes_serves(server: ServerProcess, alice: User) -> None:
-    """One key over the socket; the others go the same way (tests/runtime/test_config_numbers.py)."""
+    """One key over the socket; the others take the same path (tests/runtime/test_config_numbers.py)."""
     key = "session.login_window_secs"
     done = server.run_command("admin", "set", key, "1")
     assert (done.returncode, json.loads(done.stdout)["value"]) == (0, 1)

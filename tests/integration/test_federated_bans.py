@@ -1,4 +1,4 @@
-"""Two real servers: a user of one is banned from a guild of the other, and told so at home (PROTOCOL 16.5.15)."""
+"""Two real servers: a user of one is banned from a guild of the other, and learns of it at home (PROTOCOL 16.5.15)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two real servers, each with a name of its own, and a third that is asked by hand."""
+"""Two real servers, each with its own name, and a third whose requests the test makes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CAROL = EventSigner("c.example", "1", SigningKey(SEED))
 
 @pytest.fixture(scope="module")
 def server(module_directory: Path, module_database: str) -> Iterator[ServerProcess]:
-    """b.example, which trusts c.example by its key."""
+    """Run b.example, which trusts c.example by its key."""
     with ServerProcess(
         module_directory, DATABASE_URL=module_database, SERVER_NAME="b.example",
         FEDERATION__SIGNING_KEY=encode_unpadded(b"b" * 32),
@@ -48,7 +48,7 @@ def server(module_directory: Path, module_database: str) -> Iterator[ServerProce
 
 
 def asked(server: ServerProcess, *effects: AskPeer, allow_private: bool = True) -> list[PeerAnswer | str]:
-    """What c.example is answered; for no answer the reason."""
+    """Return the answers to c.example; for a missing answer the reason."""
     policy = FederationPolicy(
         mode=Mode.OPEN, server_name="c.example", addresses={"b.example": server.base_url},
         allow_private_addresses=allow_private,
@@ -145,7 +145,7 @@ def test_faults_are_told_and_counted(server: ServerProcess) -> None:
 
 @pytest.fixture(scope="module")
 def pair(module_directory: Path, server: ServerProcess) -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    """d.example and e.example, open to every server, each with the other's address; both with an admin socket."""
+    """Run d.example and e.example, open to every server, with each other's address and an admin socket each."""
     ports = free_port(), free_port()
     names = "d.example", "e.example"
     addresses = ",".join(f"{name}=http://127.0.0.1:{port}" for name, port in zip(names, ports, strict=True))

@@ -1,4 +1,4 @@
-"""The main job: Alice and Bob chat, over HTTP and WebSocket, on real parts."""
+"""The main use: Alice and Bob chat over HTTP and WebSocket, on real parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_alice_and_bob_chat(chat: Chat) -> None:
     alice, bob = chat.user(), chat.user()
     guild = alice.guild("Wonderland")
     channel = alice.channel(guild, "tea-party")
-    assert bob.get(f"/channels/{channel}/events").status_code == 404  # existence does not leak
+    assert bob.get(f"/channels/{channel}/events").status_code == 404  # the answer hides that the channel exists
     bob.join(alice.invite(guild))
     with bob.stream(channel) as stream:
         posted = alice.say(channel, "Why is a raven like a writing desk?")
@@ -68,7 +68,7 @@ def test_everything_is_there_after_a_restart(database_url: str, nats_server: Emb
         alice.say(channel, "before")
         assert server.stop() == 0
         server.start()
-        assert texts(alice.history(channel)) == ["before"]  # the token is good too
+        assert texts(alice.history(channel)) == ["before"]  # the token is still valid
         assert [guild["name"] for guild in alice.ok(alice.get("/guilds"))] == ["kept"]
         with alice.stream(channel, since=0) as stream:
             assert texts(receive(stream, 1)) == ["before"]

@@ -1,4 +1,4 @@
-"""One socket for everything, on a real server (PROTOCOL 15)."""
+"""A gateway socket on a real server (PROTOCOL 15)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Gateway:
         self.socket.send(json.dumps(frame) if text else msgspec.msgpack.encode(frame))
 
     def hear(self, kind: str, **members: Any) -> dict[str, Any]:
-        """The next frame of this type with these members; what comes before it is dropped."""
+        """Return the next frame of this type with these members; earlier frames are dropped."""
         while True:
             payload = self.socket.recv(timeout=PATIENCE_SECS)
             frame: dict[str, Any] = json.loads(payload) if isinstance(payload, str) else msgspec.msgpack.decode(payload)
@@ -54,7 +54,7 @@ class Gateway:
 def gateway(
     user: User, subprotocol: str = JSON, *, token: str | None = "", path: str = "/gateway"
 ) -> Iterator[Gateway]:
-    """An authenticated socket; `token` None: it says nothing."""
+    """Yield an authenticated socket; with `token` None it sends nothing."""
     url = user.chat.base_url.replace("http", "ws") + path
     with connect(url, subprotocols=[subprotocol], proxy=None) as socket:  # type: ignore[list-item]  # a NewType
         opened = Gateway(socket)

@@ -1,4 +1,4 @@
-"""A later release adds columns while this one serves: whatever is asked is answered as before."""
+"""A later release adds columns while this one runs: every request is answered as before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import run_apart
 from tests.support.chat import Chat, User, receive, texts
 from tests.support.server import ServerProcess
 
-# Of a type without equality: UNION and DISTINCT over every column would fail.
+# of a type without equality, so that UNION and DISTINCT over all columns would fail
 ADD = """
 DO $do$ DECLARE found regclass; BEGIN
     FOR found IN SELECT oid FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition
@@ -25,7 +25,7 @@ END $do$
 
 
 def everything(chat: Chat) -> list[int]:
-    """Each route that asks the database; the statuses."""
+    """Send a request to each route that uses the database; return the statuses."""
     alice, bob = chat.user(), chat.user()
     made: list[int] = []
 
@@ -91,7 +91,7 @@ def test_every_table_has_another_column_while_the_server_serves(tmp_path: Path, 
 
 @pytest.mark.parametrize("module", sorted(Path(store.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
 def test_columns_are_named(module: Path) -> None:
-    """In what is read, returned and inserted."""
+    """No statement selects, returns or inserts without naming the columns."""
     code = re.sub(r"#[^\n]*", "", module.read_text())
     assert re.findall(r"(?:SELECT|RETURNING)\s+\*|\b\w+\.\*", code) == []
     assert re.findall(r"INSERT INTO \w+(?: AS \w+)?\s+(?:VALUES|SELECT)", code) == []

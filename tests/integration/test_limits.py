@@ -29,7 +29,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def address() -> str:
-    """A client address of this test's own, told by a trusted proxy."""
+    """Return a client address unique to this test, as forwarded by a trusted proxy."""
     return f"198.51.100.{next(_addresses)}"
 
 
@@ -67,7 +67,7 @@ def test_the_address_limit_is_the_configured_one(strict: ServerProcess, alice: U
 
 
 def test_the_address_is_the_right_most_untrusted_hop(alice: User, address: str) -> None:
-    """What a client writes in front of the chain changes nothing."""
+    """Addresses that the client itself puts in front of the chain have no effect."""
     channel = alice.channel(alice.guild())
     for number in range(3):
         assert post(alice, channel, f"1.2.3.{number}, {address}, 10.0.0.7").status_code == 200
@@ -105,7 +105,7 @@ def test_registrations_from_one_address_are_limited(strict: ServerProcess, addre
 
 
 def test_garbage_addresses_share_the_proxy_s_own(alice: User) -> None:
-    """A client cannot mint keys: what is no address falls back to the peer."""
+    """Clients cannot create new keys: an invalid address counts as the peer's."""
     channel = alice.channel(alice.guild())
     post(alice, channel, "x" * 500)
     post(alice, channel, "not an address, neither is this")

@@ -1,4 +1,4 @@
-"""Who may do what: invites, roles, and what a stranger must not even learn (PROTOCOL 5)."""
+"""Permissions: invites, roles, and what outsiders must not learn (PROTOCOL 5)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_only_members_hear_of_a_new_channel(chat: Chat, owner: User, guild: str)
 def test_a_channel_made_right_after_its_guild_is_heard_of(chat: Chat) -> None:
     eve = chat.user()
     with eve.notifications() as stream:
-        for number in range(40):  # the guild's membership is still being read when the channel comes
+        for number in range(40):  # the guild's members are still being read when the channel is created
             own = eve.channel(eve.guild("eve's"), f"c{number}")
             heard = json.loads(stream.recv(timeout=PATIENCE_SECS))
             assert heard["event"]["channel_id"] == own

@@ -106,7 +106,7 @@ def test_the_longest_message_and_every_character_come_back(alice: User, channel:
 
 
 def test_stored_events_hash_to_their_ids(alice: User, channel: str) -> None:
-    """What is listed is the canonical event: its id can be recomputed from it."""
+    """Listed events are canonical: their ids can be recomputed from them."""
     alice.say(channel, "hash me é")
     (listed,) = alice.history(channel)
     event = msgspec.convert(listed["event"], CanonicalEvent)

@@ -1,4 +1,4 @@
-"""What `/metrics` and the log say while the server works (PROTOCOL 11.2, 11.3)."""
+"""`/metrics` and the log of a working server (PROTOCOL 11.2, 11.3)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_documented_series_are_there(server: ServerProcess, alice: User) -> 
     assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
     for name in SERIES:
         assert f"\n{name}" in text.text, name
-    assert server.metric("openguild_db_ready") == 1  # although nobody asked /ready
+    assert server.metric("openguild_db_ready") == 1  # without any request to /ready
     assert 'le="0.005"' in text.text
     assert "_created" not in text.text, "when a series began is nobody's question"
 
@@ -91,7 +91,7 @@ def test_a_rejection_is_counted_once(server: ServerProcess, alice: User) -> None
 
 
 def test_a_401_is_counted_and_logged_by_its_cause(server: ServerProcess, alice: User) -> None:
-    """The answer does not tell; the log and the metrics do."""
+    """The answer does not name the cause; the log and the metrics do."""
     forged = TokenAuthority(KeyRing(parse_seed("A" * 43))).issue(Claims("s", "u", None, 0, 2**52))
     ours = TokenAuthority(KeyRing(parse_seed(SIGNING_KEY)))
     expired, nowhere = (ours.issue(Claims(str(uuid.uuid4()), "u", None, 0, until)) for until in (1, 2**52))

@@ -1,4 +1,4 @@
-"""`/openapi.json` is a valid document, and the running server answers as it says."""
+"""`/openapi.json` is a valid document, and the running server answers as it describes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def path_of(template: str) -> str:
 
 
 def follow(node: dict[str, Any]) -> dict[str, Any]:
-    """What a reference leads to."""
+    """Resolve a reference."""
     while "$ref" in node:
         target: Any = DOCUMENT
         for part in node["$ref"].removeprefix("#/").split("/"):
@@ -38,7 +38,7 @@ def follow(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(schema: dict[str, Any], value: Any) -> None:
-    """`value` fits, and has no member that the schema does not know."""
+    """Check that `value` fits the schema and has no member that the schema lacks."""
     whole = {**schema, "components": DOCUMENT["components"]}
     Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(value)
     known_members(schema, value)
@@ -56,10 +56,10 @@ def known_members(schema: dict[str, Any], value: Any) -> None:
 
 
 def check_answer(method: str, template: str, answer: httpx.Response) -> Any:
-    """The answer's status, headers and body are described at the route; gives the body."""
+    """Check that the route describes the answer's status, headers and body; return the body."""
     responses = DOCUMENT["paths"][path_of(template)][method]["responses"]
     response = follow(responses.get(str(answer.status_code)) or responses["default"])
-    described = DOCUMENT["components"]["headers"].keys() - {"Cache-Control"}  # every answer has that one
+    described = DOCUMENT["components"]["headers"].keys() - {"Cache-Control"}  # every answer has this one
     assert {name for name in described if name in answer.headers} <= response.get("headers", {}).keys()
     for name, header in response.get("headers", {}).items():
         schema = follow(header)

@@ -1,4 +1,4 @@
-"""The clients on a real server whose owner of a guild is stopped: nothing is skipped, and it is told."""
+"""Clients on a server whose mirrored guild has lost its owner: no message is skipped, and the user is told."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NAMES = "north.example", "south.example"
 
 
 class Away(NamedTuple):
-    """The south, where bob is, and his channels: the north, which owns them, has stopped."""
+    """The server south, with bob and his channels. The server north, which owns them, has stopped."""
 
     south: ServerProcess
-    begun: str  # five messages were there before the mirror, three came behind
-    unread: str  # two were there, and none came
+    begun: str  # five messages from before the mirror, three after it
+    unread: str  # two messages from before the mirror, none after it
 
 
 @pytest.fixture(scope="module")

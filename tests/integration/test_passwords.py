@@ -28,8 +28,8 @@ Replicas = tuple[ServerProcess, ServerProcess]
 def replicas(
     tmp_path_factory: pytest.TempPathFactory, module_database: str, nats_server: EmbeddedNats
 ) -> Iterator[Replicas]:
-    """The first one has an admin socket."""
-    with TemporaryDirectory(prefix="og-") as directory:  # short enough for a socket
+    """Run two replicas; the first has an admin socket."""
+    with TemporaryDirectory(prefix="og-") as directory:  # a short path: those of sockets are limited
         settings = {"DATABASE_URL": module_database, "NATS__URL": nats_server.url}
         socket = str(Path(directory) / "admin.sock")
         one = ServerProcess(tmp_path_factory.mktemp("one"), **settings, ADMIN_SOCKET=socket)
@@ -101,7 +101,7 @@ def test_a_change_closes_the_sockets_of_other_devices_on_every_replica(here: Cha
 
 
 def test_a_wrong_current_password_is_limited_on_all_replicas_together(here: Chat, there: Chat, alice: User) -> None:
-    """Ten in a minute of one account at one address; the registration's own login was the first two."""
+    """The limit is ten per minute for an account at one address; registering and logging in counted as the first two."""
     same = User(there, alice.name, alice.token, alice.refresh_token, alice.user_id)
     answers = [told(change(user, current="a wrong guess")) for _ in range(5) for user in (alice, same)]
     assert answers[:4] == [(403, "wrong_password")] * 4

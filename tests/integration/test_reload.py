@@ -1,4 +1,4 @@
-"""SIGHUP: keys rotate without a restart, limits change, a bad configuration changes nothing (PROTOCOL 11.4.6)."""
+"""SIGHUP: keys rotate without a restart, limits change, and a bad configuration has no effect (PROTOCOL 11.4.6)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ sys.exit(main())
 
 
 class Rotating:
-    """A server whose keys and limits stand in files that a test rewrites."""
+    """A server whose keys and limits are in files that the test rewrites."""
 
     def __init__(self, directory: Path, *flags: str, **settings: object) -> None:
         self.key, self.file = directory / "key", directory / "config" / "server.toml"
@@ -41,7 +41,7 @@ class Rotating:
         )  # fmt: skip
 
     def hang_up(self, said: str) -> None:
-        """SIGHUP, and wait for what the log says about it."""
+        """Send SIGHUP, and wait for its log line."""
         before = self.process.log_path.read_text().count(said)
         assert self.process.process is not None
         self.process.process.send_signal(signal.SIGHUP)
@@ -71,7 +71,7 @@ def test_keys_rotate_with_a_fallback_and_without(rotating: Rotating) -> None:
             assert works(old), "the old key still verifies"
             assert works(new)
             for kept in (stream, other):
-                kept.ping().wait(5)  # it is vouched for still
+                kept.ping().wait(5)  # the fallback key still verifies its token
             with new.notifications() as newer:
                 rotating.file.write_text("")
                 rotating.hang_up("configuration applied")
@@ -94,7 +94,7 @@ def test_a_hangup_before_it_serves_ends_nothing(rotating: Rotating) -> None:
 
 
 def test_without_its_working_directory_it_keeps_what_it_has(rotating: Rotating) -> None:
-    """As after an upgrade that has put another directory in its place."""
+    """An upgrade may have replaced the directory."""
     place = rotating.key.with_name("place")
     place.mkdir()
     rotating.process.program = ("-c", PROGRAM.format(place=str(place)))
@@ -160,7 +160,7 @@ def test_every_worker_gets_the_new_key(
         said = "configuration applied"
         wait_until(lambda: server.log_path.read_text().count(said) == 2, what="both workers' word")
         for _ in range(20):
-            fresh = User(server.chat(), "x", old.token, "", "")  # a connection of its own, so either worker may answer
+            fresh = User(server.chat(), "x", old.token, "", "")  # a new connection, which either worker may accept
             assert not works(fresh)
         assert works(server.chat().user())
         assert server.stop() == 0, server.tail()
@@ -169,7 +169,7 @@ def test_every_worker_gets_the_new_key(
 def test_every_worker_shows_that_a_reload_failed(
     tmp_path: Path, new_database: Callable[[], str], nats_server: EmbeddedNats
 ) -> None:
-    """Also one that is started afterwards."""
+    """So does a worker that starts afterwards."""
     rotating = Rotating(tmp_path, "--workers", "2", DATABASE_URL=new_database(), NATS__URL=nats_server.url)
 
     def shown() -> list[float]:
@@ -197,7 +197,7 @@ def test_every_worker_shows_that_a_reload_failed(
 
 def test_a_hangup_during_the_imports_ends_nothing(rotating: Rotating) -> None:
     server = rotating.process
-    server.launched = False  # an interpreter that has to import
+    server.launched = False  # as an interpreter that imports the program
     with server.start(ready=False):
         assert server.process is not None
         caught = Path(f"/proc/{server.process.pid}/status")

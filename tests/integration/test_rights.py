@@ -1,4 +1,4 @@
-"""What a member may still do when their role in the guild has changed."""
+"""The permissions of a member after their role in the guild has changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.server import ServerProcess
 
 @pytest.fixture
 def bob(chat: Chat, alice: User) -> tuple[User, str, str]:
-    """A maintainer who has made a channel: they are `moderator` in it."""
+    """Return a maintainer who has created a channel, in which they are `moderator`."""
     bob, guild = chat.user(), alice.guild()
     bob.join(alice.invite(guild))
     set_role(alice, guild, bob, "maintainer")

@@ -1,4 +1,4 @@
-"""Searching over HTTP, on a real server with its index (PROTOCOL 7.11)."""
+"""Search over HTTP, on a real server with its index (PROTOCOL 7.11)."""
 
 from __future__ import annotations
 

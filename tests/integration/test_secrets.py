@@ -1,4 +1,4 @@
-"""No secret that a whole run uses appears in anything that it says: logs, errors, metrics, dumps, the process list."""
+"""No secret of a whole run appears in the server's output: logs, errors, metrics, dumps, the process list."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.server import SIGNING_KEY, ServerProcess
 from tests.support.waiting import free_port
 
 GUESS = "a-wrong-guess-of-somebody"
-TRUSTED = frozenset({"/sessions/login", "/sessions/refresh"})  # whose answers hold tokens, and say no-store
+TRUSTED = frozenset({"/sessions/login", "/sessions/refresh"})  # their answers contain tokens, with no-store
 
 
 class HintReceived:
-    """Everything the server says to anybody."""
+    """All output of the server, over every interface."""
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
@@ -98,7 +98,7 @@ def everything_secret(alice: User, other: User, database_url: str, nats_url: str
 
 
 def run_through(overheard: HintReceived, alice: User, channel: str) -> None:
-    """Good requests and bad ones, with secrets in every place where a client may put them."""
+    """Send valid and invalid requests, with secrets wherever a client may put them."""
     token = alice.token
     for path in (
         "/users/me",

@@ -52,7 +52,7 @@ def test_all_problems_are_told_at_once(chat: Chat) -> None:
 
 
 def test_an_unknown_user_costs_what_a_wrong_password_costs(tmp_path: Path) -> None:
-    """In processor time, at the real cost of a hash: the time of an answer is that of other work too."""
+    """Compares processor time, at the real cost of a hash: the time of an answer includes other work."""
     server = ServerProcess(tmp_path, "--storage", "memory")
     server.launched = False
     spent = {"known": 0.0, "nobody": 0.0}
@@ -72,7 +72,7 @@ def test_an_unknown_user_costs_what_a_wrong_password_costs(tmp_path: Path) -> No
 
     with server.start():
         chat = server.chat()
-        for number in range(3):  # five attempts on each: more are refused
+        for number in range(3):  # five attempts for each account: more are refused
             chat.user(f"known-{number}")
         for turn in range(15):
             for kind in spent:
@@ -110,7 +110,7 @@ def test_revocation_ends_the_access_token_and_the_sockets(chat: Chat, alice: Use
 
 
 def test_parallel_refreshes_leave_a_working_session(chat: Chat, alice: User) -> None:
-    """Tabs refresh at once: the grace admits them all, and whichever answer is kept works."""
+    """Browser tabs refresh at once: the grace period admits all of them, and each of the answers works."""
     with ThreadPoolExecutor(8) as tabs:
         answers = list(tabs.map(lambda _: refresh(chat, alice.refresh_token), range(8)))
     assert [answer.status_code for answer in answers] == [200] * 8
@@ -123,7 +123,7 @@ def test_reuse_of_a_rotated_token_ends_the_family(chat: Chat, alice: User, serve
     newest = ""
     for _ in range(3):
         newest = refresh(chat, newest or token).json()["refresh_token"]
-    assert refresh(chat, token).status_code == 401  # two rotations old: somebody has a copy
+    assert refresh(chat, token).status_code == 401  # two rotations old: a sign of a stolen token
     assert refresh(chat, newest).status_code == 401
     wait_until(lambda: alice.get("/users/me").status_code == 401)
     wait_until(

@@ -1,4 +1,4 @@
-"""Both sockets: resume, limits, heartbeat, close codes, ways to authenticate (PROTOCOL 8)."""
+"""Both kinds of stream: resume, limits, heartbeat, close codes, authentication (PROTOCOL 8)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_without_since_the_newest_replay_window_comes(alice: User, channel: str)
 
 
 def test_since_replays_everything_in_pages(alice: User, channel: str) -> None:
-    """More than two pages of the log and more than the ring, then live."""
+    """The replay has more than two pages of the log and exceeds the ring; then live events follow."""
     with ThreadPoolExecutor(8) as posters:
         list(posters.map(lambda number: alice.say(channel, str(number)), range(450)))
     with alice.stream(channel, since=3) as stream:
@@ -51,7 +51,7 @@ def test_since_replays_everything_in_pages(alice: User, channel: str) -> None:
 
 
 def test_nothing_is_lost_between_replay_and_live(alice: User, channel: str) -> None:
-    """Streams are opened while posts go on: each has an unbroken row from its start."""
+    """Streams open while posts continue: each gets all sequences from its start."""
     with ThreadPoolExecutor(6) as pool:
         posting = [pool.submit(alice.say, channel, str(number)) for number in range(200)]
         with ExitStack() as opened:
@@ -128,7 +128,7 @@ def test_a_message_over_the_limit_closes_with_1009(alice: User, channel: str) ->
         (b"\x81\x82\0\0\0\0\xc3\x28", 1007),  # not UTF-8
         (b"\x09\x80\0\0\0\0", 1002),  # fragmented ping
         (b"\x80\x80\0\0\0\0", 1002),  # continuation of nothing
-        (b"\x81\xff\x00\x00\x00\x00\x00\x01\x00\x01\0\0\0\0", 1009),  # announced, not sent
+        (b"\x81\xff\x00\x00\x00\x00\x00\x01\x00\x01\0\0\0\0", 1009),  # the payload is announced but not sent
         (b"\x88\x82\0\0\0\0\x03\xe8", 1000),
         (b"\x88\x80\0\0\0\0", None),
         (b"\x88\x82\0\0\0\0\x03\xed", 1002),  # 1005 must not be sent
@@ -157,7 +157,7 @@ def test_bytes_behind_the_handshake_belong_to_the_socket(alice: User, channel: s
 
 @pytest.mark.parametrize("how", ["kick", "leave"])
 def test_losing_membership_closes_with_4403(how: str, chat: Chat, alice: User) -> None:
-    """Permissions are checked again for open streams when they change (PROTOCOL 8.8)."""
+    """Permissions of open streams are checked again when they change (PROTOCOL 8.8)."""
     guild = alice.guild()
     channel, bob = alice.channel(guild), chat.user()
     bob.join(alice.invite(guild))
@@ -173,7 +173,7 @@ def test_losing_membership_closes_with_4403(how: str, chat: Chat, alice: User) -
 
 
 def test_nothing_follows_a_close_frame(alice: User, channel: str, server: ServerProcess) -> None:
-    """RFC 6455 5.5.1, while messages pour in: the socket is closed in the middle of a stream of them."""
+    """RFC 6455 5.5.1: the client closes in the middle of a stream of messages."""
     other = alice.chat.login(alice.name, "other")
     with handshake(server, other, channel) as sock, ThreadPoolExecutor(4) as posters:
         posting = [posters.submit(alice.say, channel, "x" * 500) for _ in range(120)]
@@ -188,7 +188,7 @@ def test_nothing_follows_a_close_frame(alice: User, channel: str, server: Server
 
 
 def test_nothing_follows_a_close_frame_in_a_replay(alice: User, channel: str, server: ServerProcess) -> None:
-    """The socket is closed while it is being replayed to and does not read."""
+    """The client closes during a replay that it does not read."""
     with ThreadPoolExecutor(8) as posters:
         list(posters.map(lambda _: alice.say(channel, "\U0001f600" * 4_000), range(450)))
     other = alice.chat.login(alice.name, "other")
@@ -253,7 +253,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def anna(small: ServerProcess) -> User:
-    """A user of a server on which no socket of an earlier test is open any more."""
+    """Return a user, once no socket of an earlier test is open."""
     wait_until(lambda: sockets_open(small) == 0)
     return small.chat().user()
 
@@ -279,7 +279,7 @@ def test_limits_per_user_and_in_total(small: ServerProcess, anna: User) -> None:
         assert sockets_open(small) == 5
         assert small.metric("openguild_messaging_rejections_total", reason="websocket_limit") == refusals + 2
     wait_until(lambda: sockets_open(small) == 0)
-    with anna.stream(channel):  # the places were given back
+    with anna.stream(channel):  # the closed streams count no more
         assert sockets_open(small) == 1
 
 
@@ -295,7 +295,7 @@ def test_the_replay_window_is_a_setting(anna: User) -> None:
 def handshake(
     server: ServerProcess, user: User, channel: str, *, receive_bytes: int = 65_536, query: str = ""
 ) -> Iterator[socket.socket]:
-    """A socket after its upgrade that reads and answers only when the test does."""
+    """Return a socket after its upgrade, which reads and answers only when the test does."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         sock.settimeout(PATIENCE_SECS)
@@ -329,7 +329,7 @@ def test_a_peer_that_answers_stays(small: ServerProcess, anna: User) -> None:
 
 
 def test_a_slow_reader_is_closed_with_1008_and_its_resume_point(small: ServerProcess, anna: User) -> None:
-    """It stops reading; the ring overruns it; what it got before and its resume point have no hole between them."""
+    """The ring overruns the reader; the events before and after its resume point leave no gap."""
     channel = anna.channel(anna.guild())
     reader = small.chat().login(anna.name, "reader")
     before = small.metric("openguild_websocket_lag_closes_total")
@@ -351,7 +351,7 @@ def test_a_slow_reader_is_closed_with_1008_and_its_resume_point(small: ServerPro
 
 
 def read_to_close(sock: socket.socket) -> bytes:
-    """Everything up to the end; the close frame is answered, so that the server does not wait for that."""
+    """Return everything up to the end, and answer the close frame, so that the server need not wait."""
     received = bytearray()
     while data := sock.recv(65_536):
         received += data
@@ -362,7 +362,7 @@ def read_to_close(sock: socket.socket) -> bytes:
 
 
 def frames(data: bytes) -> tuple[list[int], int, str]:
-    """Sequences of the text frames, then code and reason of the close frame that ends them."""
+    """Return the sequences of the text frames, and the code and reason of the final close frame."""
     sequences = []
     while data:
         first, size, offset = data[0], data[1], 2
@@ -378,7 +378,7 @@ def frames(data: bytes) -> tuple[list[int], int, str]:
 
 
 def test_a_peer_that_never_reads_is_dropped_by_the_write_deadline(small: ServerProcess, anna: User) -> None:
-    """Pings without reading the pongs: bounded, and gone after the deadline."""
+    """The client sends pings and does not read the pongs, which are bounded; it is dropped after the deadline."""
     channel = anna.channel(anna.guild())
     with handshake(small, anna, channel, receive_bytes=4_096) as sock:
         ping = b"\x89\xfd\0\0\0\0" + b"p" * 125

@@ -1,4 +1,4 @@
-"""One request followed across replicas: its id in both logs, its trace from the client's header to both flushes."""
+"""One request traced across replicas: its id in both logs, its trace from the client's header to both flushes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Collector:
-    """Takes OTLP over HTTP and keeps the spans."""
+    """Receives OTLP over HTTP and keeps the spans."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, Span]] = []
@@ -38,7 +38,7 @@ class Collector:
                 self.end_headers()
 
             def log_message(self, *arguments: object) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -109,7 +109,7 @@ def test_an_event_that_nobody_listens_to_has_no_flush(
         alice = here.chat().user()
         channel = alice.channel(alice.guild())
         elsewhere = User(there.chat(), alice.name, alice.token, "", "")
-        with elsewhere.notifications() as heard:  # it hears the channel, and has no ring for it
+        with elsewhere.notifications() as heard:  # this replica subscribes to the channel, but has no ring for it
             headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
             assert alice.post(f"/channels/{channel}/messages", {"content": "x"}, **headers).status_code == 200
             receive(heard, 1)

@@ -20,7 +20,7 @@ NEEDED = [name for name in ("bash", "curl", "jq") if shutil.which(name) is None]
 
 
 def run_commands(name: str, server: ServerProcess, *more: str) -> list[str]:
-    """The lines that the commands of a tutorial print, as one script that stops at the first failure."""
+    """Run the commands of a tutorial as one script that stops at the first failure; return its output lines."""
     commands = [block.code for block in blocks_of(TUTORIALS / name) if block.language == "bash"]
     done = subprocess.run(
         ["bash", "-c", "\n".join(["set -euo pipefail", *commands, *more])],
@@ -62,7 +62,7 @@ def test_a_client_author_and_an_operator_follow_their_tutorials(
 
 
 def follow(arguments: list[str]) -> None:
-    """Run the program of the client's tutorial until it has shown the log."""
+    """Run the client tutorial's program until it has shown the log."""
     [program] = [block.code for block in blocks_of(TUTORIALS / "client.md") if block.language == "python"]
     command = [sys.executable, "-u", "-c", program, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

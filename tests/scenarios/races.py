@@ -1,8 +1,8 @@
 """Changes by authors whose right ends at the same moment, on two real replicas, judged by the order of commits.
 
-`python -m tests.scenarios.races [--rounds 200]` is the long form (`make races`); test_races.py runs a short one. In each
-round one replica is asked for a change, and the other to end the right to it, both at once. PostgreSQL tells when each
-of the two committed: a change that committed after its author's right had ended is a violation.
+`python -m tests.scenarios.races [--rounds 200]` is the long form (`make races`); test_races.py runs a short one. Each round
+sends a change to one replica and, at the same time, the end of the right to it to the other. PostgreSQL records when each of
+them committed: a change that committed after the end of its author's right is a violation.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import add_channel, add_guild, add_user, append, control_head, login, new_id
 from tests.support.server import SIGNING_KEY, ServerProcess
 
-AT_ONCE = 6  # cases
-LAST_MS, FIRST_MS = 8.0, -6.0  # how much later than the end of the right the change is asked for
+AT_ONCE = 6  # concurrent cases
+LAST_MS, FIRST_MS = 8.0, -6.0  # bounds for the delay from the end of the right to the change
 
-# When the change of a round committed: $1 author, $2 the other member, $3 guild, $4 channel, $5 the round's own word,
+# Returns when the change of a round committed: $1 author, $2 the other member, $3 guild, $4 channel, $5 a word unique to the
+# round, $6 the control log's head before the round.
 # $6 the control log's head before the round.
 COMMITTED = "SELECT pg_xact_commit_timestamp(xmin) FROM"
 CONTROL = f"{COMMITTED} control_log WHERE sequence > $6 AND kind = '%s' AND %s ORDER BY sequence DESC LIMIT 1"
@@ -61,7 +62,7 @@ ROWS = {
     "join": CONTROL % ("member_joined", "user_id = $1 AND guild_id <> $3"),
 }
 BY_ROLE = tuple(ROWS)[:9]
-Case: TypeAlias = tuple[str, str]  # what ends the right, and what is done by it
+Case: TypeAlias = tuple[str, str]  # the event that ends the right, and the change that needs it
 CASES: tuple[Case, ...] = (
     *((ending, change) for ending in ("demoted", "removed") for change in BY_ROLE),
     *(("leaves", change) for change in ("promote", "invite", "create a channel", "post", "read")),
@@ -85,16 +86,16 @@ class Person:
 
 @dataclass
 class Outcome:
-    """Of one case. `violations`: changes that committed after the end of their author's right."""
+    """The results of one case. `violations`: changes that committed after the end of their author's right."""
 
     violations: int = 0
-    done: int = 0  # changes that committed before
+    done: int = 0  # changes that committed before the end of the right
     refused: int = 0
-    statuses: Counter[int] = field(default_factory=Counter)  # of the changes
+    statuses: Counter[int] = field(default_factory=Counter)  # of the answers to the changes
 
 
 class Arena:
-    """Two replicas and a store of our own beside them, which sets each round up."""
+    """Two replicas, and a direct connection to their store, which sets each round up."""
 
     def __init__(
         self, replicas: list[httpx.AsyncClient], storage: PostgresStorage, judge: asyncpg.Pool[Any], rng: Random
@@ -107,7 +108,7 @@ class Arena:
         self.logins = itertools.count(1)
 
     async def person(self, user_id: str | None = None, device: str = "phone") -> Person:
-        """A new account, or a further device of one."""
+        """Return a new account, or another device of an existing one."""
         user_id = user_id or await add_user(self.storage)
         number = next(self.logins)
         now_ms = time.time_ns() // 1_000_000
@@ -117,7 +118,7 @@ class Arena:
         return Person(user_id, self.tokens.issue(claims), new_refresh_token(number.to_bytes(16, "big")))
 
     async def run(self, cases: Sequence[Case], rounds: int) -> dict[Case, Outcome]:
-        """`rounds` of each case, several cases at once."""
+        """Run `rounds` of each case, several cases at once."""
         outcomes = {case: Outcome() for case in cases}
         places = anyio.CapacityLimiter(AT_ONCE)
 
@@ -207,7 +208,7 @@ class Arena:
         return code
 
     async def _warm(self, author: Person, owner: Person, channel: str) -> None:
-        """Each replica knows the token that it is about to see, so that the race is for the change itself."""
+        """Let each replica cache the tokens that it will see, so that only the change itself races."""
         for number, person in ((1, author), (0, owner), (0, author)):
             assert (await self._ask(number, person, "GET", f"/channels/{channel}", None)).status_code == 200
 
@@ -233,7 +234,7 @@ class Arena:
                     GrantChannelRole(channel_id=channel, user_id=author.user_id, role="guest", now_ms=1)
                 )
                 return
-        assert answer.status_code < 300 or answer.status_code == 404, answer.text  # 404: the guild went before
+        assert answer.status_code < 300 or answer.status_code == 404, answer.text  # 404: the guild was deleted first
 
     async def _judge(
         self, ending: str, change: str, row: tuple[Person, Person, str, str, str, int], status: int, outcome: Outcome
@@ -256,7 +257,7 @@ class Arena:
             head, author.user_id, kinds, word,
         )  # fmt: skip
         outcome.statuses[status] += 1
-        taken_back = changed is None and change == "invite" and status == 201  # an invite ends with the right to it
+        taken_back = changed is None and change == "invite" and status == 201  # an invite ends with its author's right
         if changed is None and not taken_back:
             outcome.refused += 1
         elif changed is not None and ended is not None and changed > ended:
@@ -269,7 +270,7 @@ class Arena:
 
 
 async def three_owners_demote_each_other(arena: Arena) -> int:
-    """Each of two owners demotes the other at once, before a third one. How many of the two are owners afterwards."""
+    """Let two owners demote each other at once, with a third one present. Return how many of the two are owners afterwards."""
     owner, *rivals = [await arena.person() for _ in range(3)]
     guild = await add_guild(arena.storage, owner.user_id)
     for rival in rivals:
@@ -291,7 +292,7 @@ async def three_owners_demote_each_other(arena: Arena) -> int:
 
 @asynccontextmanager
 async def arena(directory: Path, database_url: str, nats_url: str, seed: int) -> AsyncIterator[Arena]:
-    """Two replicas. Their PostgreSQL remembers when transactions committed (track_commit_timestamp)."""
+    """Start two replicas on a PostgreSQL that records when transactions committed (track_commit_timestamp)."""
     servers = [ServerProcess(directory, DATABASE_URL=database_url, NATS__URL=nats_url) for _ in range(2)]
     with servers[0].start(ready=False), servers[1].start(ready=False):
         for server in servers:
@@ -310,7 +311,7 @@ async def arena(directory: Path, database_url: str, nats_url: str, seed: int) ->
 
 @asynccontextmanager
 async def private_arena(directory: Path, seed: int) -> AsyncIterator[Arena]:
-    """With a PostgreSQL and a nats-server of their own."""
+    """Start an arena with its own PostgreSQL and nats-server."""
     postgres = EmbeddedPostgres(directory / "postgres", fsync=False, settings={"track_commit_timestamp": "on"})
     nats = EmbeddedNats(directory / "nats")
     try:
@@ -327,7 +328,7 @@ async def private_arena(directory: Path, seed: int) -> AsyncIterator[Arena]:
 async def main(rounds: int, seed: int, only: str) -> int:
     violations = 0
     with tempfile.TemporaryDirectory(prefix="openguild-races-") as directory:
-        os.chmod(directory, 0o755)  # for the account that the private servers run as
+        os.chmod(directory, 0o755)  # readable by the account that the private servers run as
         async with private_arena(Path(directory), seed) as found:
             outcomes = await found.run([case for case in CASES if only in ": ".join(case)], rounds)
             for (ending, change), outcome in outcomes.items():

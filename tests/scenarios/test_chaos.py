@@ -25,6 +25,6 @@ async def test_nothing_acknowledged_is_lost_when_everything_fails(tmp_path: Path
     for fault, secs in outcome.latest_text_by_fault.items():
         most = (
             TAIL_CHECK_SECS if "nats" in fault else 1.0
-        )  # without NATS a replica hears of a redaction by its tail check
+        )  # without NATS a replica learns of a redaction by its tail check
         assert secs <= most, f"{fault}: a text long after the answer to its redaction"
     assert outcome.reconnects > 0

@@ -1,4 +1,4 @@
-"""The Python client through a server that causes faults by a seed. More seeds: `make client-chaos`."""
+"""The Python client through a server that injects faults from a seed. More seeds: `make client-chaos`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def test_all_clients_are_level_and_nothing_is_done_twice(tmp_path: Path) -
     server = ServerProcess(tmp_path, "--embedded", "--data-dir", str(tmp_path / "data"), "--chaos-seed", "1")
     outcomes: list[Outcome] = []
     with server.start(ready=False):
-        while not outcomes or not _signals(server):  # a fast machine is through before the first worker ends
+        while not outcomes or not _signals(server):  # on a fast machine a run is over before the first worker ends
             outcomes.append(await run_seed(len(outcomes) + 1, server.base_url, tmp_path, posts=10))
     for outcome in outcomes:
         assert outcome.is_good, outcome
@@ -24,5 +24,5 @@ async def test_all_clients_are_level_and_nothing_is_done_twice(tmp_path: Path) -
 
 
 def _signals(server: ServerProcess) -> set[str]:
-    """By which the server has ended workers of its own."""
+    """Return the signals with which the server has ended its own workers."""
     return {record["signal"] for record in server.records() if record["message"] == "a worker ends"}

@@ -1,4 +1,4 @@
-"""Two replicas whose clocks differ, on one PostgreSQL: they agree about all that expires."""
+"""Two replicas whose clocks differ, on one PostgreSQL: they agree about everything that expires."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOUR = 3_600.0
 
 
 class Clock:
-    """A machine's clock, `ahead` seconds off."""
+    """A machine's clock that is `ahead` seconds off."""
 
     def __init__(self, ahead: float) -> None:
         self.ahead = ahead
@@ -130,7 +130,7 @@ async def test_wrong_logins_at_a_replica_that_is_off_lock_out_for_the_window_onl
 
 
 async def test_the_first_reading_of_the_databases_clock_is_no_move(database_url: str) -> None:
-    """The operator is told that this machine's clock differs, and not that somebody has set it."""
+    """The first reading logs that this machine's clock differs, and not that it was set."""
     with structlog.testing.capture_logs() as records:
         async with replicas(database_url, HOUR) as (replica,):
             server = replica.server

@@ -1,4 +1,4 @@
-"""More connections than there is room for: somebody else is still served (PROTOCOL 9.5.2)."""
+"""More connections than the limits allow: other clients are still served (PROTOCOL 9.5.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEALTH = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
 def test_idle_connections_make_room(database_url: str, tmp_path: Path) -> None:
-    """More connections than descriptors, all silent: somebody else is still served."""
+    """There are more connections than descriptors, all silent; another client is still served."""
     with ServerProcess(tmp_path, DATABASE_URL=database_url, descriptors=120).start() as server:
         silent = [RawClient(server.port) for _ in range(100)]
         for _ in range(3):
@@ -26,7 +26,7 @@ def test_idle_connections_make_room(database_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("proxies", ["192.0.2.1", "127.0.0.1"])
 def test_one_address_has_its_share_of_connections(proxies: str, database_url: str, tmp_path: Path) -> None:
-    """1 for a stream and 256 for the rest; a trusted proxy speaks for many."""
+    """An address may have 1 connection for a stream and 256 others; a trusted proxy speaks for many addresses."""
     settings = {"WEBSOCKET__MAX_CONNECTIONS_PER_ADDRESS": 1, "TRUSTED_PROXIES": proxies}
     with ServerProcess(tmp_path, DATABASE_URL=database_url, **settings).start() as server:
         clients = [RawClient(server.port) for _ in range(257)]

@@ -1,4 +1,4 @@
-"""What stands in the control log and is not what a replica expects: it serves on (PROTOCOL 10.4)."""
+"""A replica keeps serving when the control log holds records that it does not expect (PROTOCOL 10.4)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INSERT INTO control_log (sequence, kind, session_ids) SELECT sequence, 'from_the
 
 
 def execute(database_url: str, *statements: str) -> None:
-    """In one transaction."""
+    """Execute the statements in one transaction."""
 
     async def run() -> None:
         connection = await asyncpg.connect(database_url)
@@ -52,7 +52,7 @@ def messages(server: ServerProcess) -> list[str]:
 
 @pytest.fixture
 def replicas(database_url: str, tmp_path: Path) -> Iterator[list[ServerProcess]]:
-    """Two without NATS: each hears of the other by its tail check alone."""
+    """Two replicas without NATS, which notice each other's changes only by their tail checks."""
     servers = [ServerProcess(tmp_path, DATABASE_URL=database_url) for _ in range(2)]
     with servers[0].start(), servers[1].start():
         yield servers
@@ -65,19 +65,19 @@ def alice(replicas: list[ServerProcess]) -> User:
 
 
 def elsewhere(server: ServerProcess, user: User) -> User:
-    """The same user with the same token, asking another replica."""
+    """Return the same user with the same token, at another replica."""
     return User(server.chat(), user.name, user.token, user.refresh_token, user.user_id)
 
 
 def test_a_kind_of_a_newer_release_is_passed_over(
     replicas: list[ServerProcess], alice: User, database_url: str
 ) -> None:
-    """A rolling update: replicas of the release before read what the new one writes."""
+    """During a rolling update, replicas of the earlier release read records that the new one writes."""
     here = replicas[1]
     execute(database_url, FROM_THE_FUTURE, FROM_THE_FUTURE)
     wait_until(lambda: any("does not know" in text for text in messages(here)))
     with elsewhere(here, alice).stream(alice.channel(alice.guild())) as stream:
-        alice.chat.login(alice.name)  # the same device: the session before ends
+        alice.chat.login(alice.name)  # the same device, so the earlier session ends
         assert close_code(stream)[0] == 4401, "what stands behind it is applied"
     assert sum("does not know" in text for text in messages(here)) == 1, "said once for each kind"
 
@@ -101,7 +101,7 @@ def test_a_tail_check_that_fails_is_tried_again(replicas: list[ServerProcess], a
 
 
 def test_the_log_of_a_channel_goes_back(replicas: list[ServerProcess], alice: User, database_url: str) -> None:
-    """What a restored backup, or a failover that lost commits, looks like to a replica."""
+    """This is how a restored backup, or a failover that lost commits, looks to a replica."""
     channel = alice.channel(alice.guild())
     bob = elsewhere(replicas[1], alice)
     with bob.stream(channel) as stream:
@@ -125,7 +125,7 @@ def test_the_log_of_a_channel_goes_back(replicas: list[ServerProcess], alice: Us
 
 
 def test_the_control_log_goes_back(replicas: list[ServerProcess], alice: User, database_url: str) -> None:
-    """Sessions that the restored database does not have are over, and what is revoked then is heard of."""
+    """Sessions that the restored database does not have end, and later revocations are noticed."""
     bob = replicas[0].chat().user()
     channel = bob.channel(bob.guild())
     execute(database_url, FROM_THE_FUTURE)
@@ -149,7 +149,7 @@ def test_records_that_were_missed_and_pruned(replicas: list[ServerProcess], alic
     with elsewhere(behind, alice).stream(channel) as stream:
         assert behind.process is not None
         behind.process.send_signal(signal.SIGSTOP)
-        alice.chat.login(alice.name)  # the same device: the session before ends
+        alice.chat.login(alice.name)  # the same device, so the earlier session ends
         execute(database_url, "DELETE FROM control_log")
         behind.process.send_signal(signal.SIGCONT)
         assert close_code(stream)[0] == 4401

@@ -1,4 +1,4 @@
-"""A crowd on one channel: everybody gets everything, the loop stays free, and bursts leave in few sends."""
+"""A crowd in one channel: everyone gets every event, the loop stays responsive, and bursts take few sends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.server import ServerProcess
 
 CROWD = 800
 POSTS = 30
-AT_ONCE = 100  # upgrades: more of them wait too long for the database on a machine that others use
+AT_ONCE = 100  # concurrent upgrades: more would wait too long for the database on a busy machine
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def server(database_url: str, nats_server: EmbeddedNats, tmp_path: Path) -> Iter
 
 @contextmanager
 def crowd(server: ServerProcess, user: User, channel: str, count: int) -> Iterator[list[socket.socket]]:
-    """`count` sockets behind their upgrade."""
+    """Yield `count` sockets after their upgrade."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     request = f"GET /channels/{channel}/ws HTTP/1.1\r\n".encode() + UPGRADE
     request += f"Authorization: Bearer {user.token}\r\n\r\n".encode()
     sockets: list[socket.socket] = []
     try:
-        while len(sockets) < count:  # one that says nothing for long is closed
+        while len(sockets) < count:  # the server closes sockets that are silent for long
             new = [
                 socket.create_connection(("127.0.0.1", server.port), timeout=20)
                 for _ in range(min(AT_ONCE, count - len(sockets)))
@@ -66,7 +66,7 @@ def crowd(server: ServerProcess, user: User, channel: str, count: int) -> Iterat
 
 
 def read_all(sockets: list[socket.socket], last: bytes, secs: float = 30.0) -> list[bytes]:
-    """What each socket gets, until it holds `last`."""
+    """Return the bytes that each socket gets, up to `last`."""
     got = {sock: bytearray() for sock in sockets}
     deadline = time.monotonic() + secs
     with selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""Writes that fail while reads work: never a 500, named everywhere an operator looks, and over by itself."""
+"""Writes fail while reads work: the server never answers 500, reports the cause everywhere, and recovers by itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Run = Callable[[str], object]
 
 @contextmanager
 def owner_of(url: str) -> Iterator[Run]:
-    """Runs statements as the owner of the database, in a session that was there before."""
+    """Yield a function that runs statements as the owner of the database, in a session opened beforehand."""
     with start_blocking_portal() as portal:
         connection = portal.call(partial(asyncpg.connect, url))
         portal.call(connection.execute, "SET default_transaction_read_only = off")
@@ -36,7 +36,7 @@ def owner_of(url: str) -> Iterator[Run]:
         def run(statement: str, attempts: int = 5) -> None:
             try:
                 portal.call(connection.execute, statement)
-            except asyncpg.DeadlockDetectedError:  # with the server: a lock of all partitions is not taken at once
+            except asyncpg.DeadlockDetectedError:  # with the server: the partitions are not locked atomically
                 if attempts == 1:
                     raise
                 run(statement, attempts - 1)
@@ -48,7 +48,7 @@ def owner_of(url: str) -> Iterator[Run]:
 
 
 class Place:
-    """A server whose database somebody changes."""
+    """A server whose database the test breaks."""
 
     def __init__(self, server: ServerProcess, run: Run, name: str) -> None:
         self.server = server
@@ -81,7 +81,7 @@ def place(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def raising(state: str) -> tuple[list[str], list[str]]:
-    """Every event is refused with this SQLSTATE, as PostgreSQL does when it is in that trouble."""
+    """Return statements that make every insert of an event fail with this SQLSTATE, and those that undo this."""
     begin = [
         "CREATE OR REPLACE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{state}'; END $$",
@@ -112,7 +112,7 @@ TROUBLES = {
     "damaged": raising("58030"),
     "limit": raising("53400"),
 }
-WRITES_FAIL = TROUBLES.keys() - {"too_many_connections"}  # of which it is the first read that fails
+WRITES_FAIL = TROUBLES.keys() - {"too_many_connections"}  # there it is a read that fails first
 
 
 @pytest.mark.parametrize("cause", TROUBLES)
@@ -135,7 +135,7 @@ def test_writes_that_fail_are_known_everywhere_and_end_by_themselves(place: Plac
     for statement in begin:
         place.run(statement.format(name=place.name))
     try:
-        if END_SESSIONS in begin and cause in WRITES_FAIL:  # a post may find its session ended before it comes to write
+        if END_SESSIONS in begin and cause in WRITES_FAIL:  # a post may find its session ended before it writes
             wait_until(is_refused)
             before = failed_writes()
         for number in range(3):
@@ -191,7 +191,7 @@ def test_what_says_nothing_about_the_next_write_leaves_the_server_ready(place: P
 
 
 def test_one_table_of_many_does_not_take_the_server_out(place: Place) -> None:
-    """Invites fail and are counted; messages are served."""
+    """Invites fail and are counted, while messages are served."""
     place.run("REVOKE INSERT ON invites FROM CURRENT_USER")
     try:
         refused = place.alice.post(f"/guilds/{place.alice.guild()}/invites", {})
@@ -220,7 +220,7 @@ def family_of(pid: int) -> list[int]:
 
 def signal_all(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
-        with suppress(ProcessLookupError):  # a backend was just ending
+        with suppress(ProcessLookupError):  # a backend has just ended
             os.kill(pid, number)
 
 

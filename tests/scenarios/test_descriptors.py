@@ -1,4 +1,4 @@
-"""Few descriptors: what there is of them serves, and where they run out `/live` and the metrics still answer."""
+"""Few descriptors: the server uses all of them, and when they run out `/live` and the metrics still answer."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ def set_limit(server: ServerProcess, soft: int) -> None:
 
 
 def ready(server: ServerProcess) -> dict[str, str]:
-    """The components that are named, and the whole."""
+    """Return the status of each component and of the whole."""
     answer = httpx.get(server.base_url + "/ready", timeout=5.0, trust_env=False, verify=False).json()
     return {line["name"]: line["status"] for line in answer["components"]} | {"status": answer["status"]}
 
 
 def holds(server: ServerProcess, alice: User, channel: str, count: int) -> bool:
-    """Whether so many streams can be open; a limit that another test lowered is noticed to be back within seconds."""
+    """Return whether this many streams can be open. After another test has lowered the limit, the server notices its return within
+    seconds.
+    """
     try:
         with ExitStack() as streams:
             for _ in range(count):

@@ -1,4 +1,4 @@
-"""A signal: whatever has begun is finished, nothing new begins, every stream is told (PROTOCOL 12)."""
+"""A drain: requests in progress are finished, new ones are refused, and every stream is told (PROTOCOL 12)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import PATIENCE_SECS, wait_until
 
 
 def begin_drain(server: ServerProcess) -> None:
-    """Returns when the listener is closed."""
+    """Send the signal and wait until the listener is closed."""
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: server.status("/health") == 0, what="the end of listening")
@@ -27,7 +27,7 @@ def begin_drain(server: ServerProcess) -> None:
 
 @contextmanager
 def locked(url: str, table: str) -> Iterator[None]:
-    """Nobody else reads or writes `table` meanwhile."""
+    """Lock `table` against other reads and writes until the block ends."""
     with start_blocking_portal() as portal:
         connection = portal.call(asyncpg.connect, url)
         portal.call(connection.execute, f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
@@ -47,7 +47,7 @@ def test_a_signal_drains_the_server(number: signal.Signals, database_url: str, t
         with alice.stream(channel) as stream, alice.notifications() as notifications:
             assert server.process is not None
             server.process.send_signal(number)
-            wait_until(lambda: server.status("/ready") == 503)  # first of all, while it still serves
+            wait_until(lambda: server.status("/ready") == 503)  # this comes first, while the server still serves
             alice.say(channel, "during the delay")
             assert texts(receive(stream, 1)) == ["during the delay"]
             for socket in (stream, notifications):
@@ -60,7 +60,7 @@ def test_a_signal_drains_the_server(number: signal.Signals, database_url: str, t
         assert server.process.wait(10) == 0
         assert "stopped" in [
             record["message"] for record in server.records()[-3:]
-        ]  # lines of requests come a turn late
+        ]  # the lines of requests are written one loop turn later
 
 
 @pytest.mark.parametrize("sent", ["half a head", "half a body"])
@@ -94,7 +94,7 @@ def test_a_request_that_has_begun_is_answered(sent: str, database_url: str, tmp_
 
 
 def test_an_answer_on_its_way_arrives_whole(database_url: str, tmp_path: Path) -> None:
-    """The client has read nothing of it when the signal comes."""
+    """The signal arrives before the client has read any of the answer."""
     with ServerProcess(tmp_path, DATABASE_URL=database_url, DRAIN__WINDOW_SECS=10).start() as server:
         alice = server.chat().user()
         channel = alice.channel(alice.guild())
@@ -115,7 +115,7 @@ def test_an_answer_on_its_way_arrives_whole(database_url: str, tmp_path: Path) -
 
 
 def test_no_stream_opens_while_the_others_are_closed(database_url: str, tmp_path: Path) -> None:
-    """Its access was being checked when the signal came: it must not stay behind unnoticed."""
+    """The signal arrives while the stream's access is checked: the stream must not stay open unnoticed."""
     with ServerProcess(tmp_path, DATABASE_URL=database_url, DRAIN__WINDOW_SECS=10).start() as server:
         alice = server.chat().user()
         channel = alice.channel(alice.guild())

@@ -1,4 +1,4 @@
-"""A stale standby is promoted under running replicas: acknowledged commits are gone, sequences mean other events."""
+"""A stale standby is promoted under running replicas: acknowledged commits are lost, and sequences denote other events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RENEWED = "the database may have lost its newest commits: every channel has a ne
 
 @pytest.fixture(scope="module")
 def postgres_of_two(module_directory: Path) -> Iterator[StalePostgres]:
-    """Shared: each promotion makes another timeline."""
+    """Shared by the tests: each promotion starts a new timeline."""
     server = StalePostgres(module_directory, fsync=False)
     server.start()
     yield server
@@ -46,7 +46,7 @@ def epochs(user: User, channels: list[str]) -> list[int]:
 
 
 def announced(servers: list[ServerProcess]) -> int:
-    """How often a replica said that it renewed the epochs."""
+    """Return how often the replicas logged that they renewed the epochs."""
     return sum(messages(server).count(RENEWED) for server in servers)
 
 
@@ -81,7 +81,7 @@ def say(user: User, channel: str, prefix: str, count: int) -> None:
 def test_a_stale_standby_is_promoted(
     postgres_of_two: StalePostgres, replicas: list[ServerProcess], timeline: bool
 ) -> None:
-    """Also for a channel that nobody follows, and once although both replicas see it."""
+    """The channels include one that nobody follows. Although both replicas notice, the epochs are renewed once."""
     renewals, said = history(postgres_of_two.url)[0], announced(replicas)
     alice = replicas[0].chat().user()
     here, there = alice, elsewhere(replicas[1], alice)
@@ -98,12 +98,12 @@ def test_a_stale_standby_is_promoted(
     with here.stream(channels[0], since=10) as one, there.stream(channels[1], since=9) as two:
         assert texts(receive(two, 1)) == ["lost 4"]
         postgres_of_two.promote(timeline=timeline)
-        ends = {close_code(one), close_code(two)}  # a check of access may meet the promotion first
+        ends = {close_code(one), close_code(two)}  # an access check may notice the promotion first
         assert ends <= {(1012, WENT_BACK), (1012, "access cannot be checked; reconnect")}
     after = epochs(alice, channels)
     assert not set(after) & set(before)
     for channel in channels:
-        say(alice, channel, "new", 10)  # the new log has grown past what was read of the old one
+        say(alice, channel, "new", 10)  # the new log is now longer than the old one was
         refused(there, channel, 10, 1)
     with there.stream(channels[2], since=5, epoch=after[2]) as stream:
         assert texts(receive(stream, 10)) == [f"new {number}" for number in range(10)]
@@ -115,8 +115,8 @@ def test_a_stale_standby_is_promoted(
 def test_a_restart_of_the_database_keeps_the_epochs(
     postgres_of_two: StalePostgres, replicas: list[ServerProcess]
 ) -> None:
-    """Also one after a crash: nothing that was committed is lost, and the timeline is the same."""
-    assert replicas[1].stop() == 0  # or it may notice only now that the other one renewed, and end its streams for that
+    """A crash loses no commit and keeps the timeline, too."""
+    assert replicas[1].stop() == 0  # otherwise it may notice the other's renewal only now, and end its streams
     replicas[1].start()
     said = announced(replicas)
     alice = replicas[0].chat().user()
@@ -155,7 +155,7 @@ def test_a_promotion_that_nobody_watched_is_seen_at_the_start(
 
 
 def test_posts_under_way_during_a_promotion(postgres_of_two: StalePostgres, replicas: list[ServerProcess]) -> None:
-    """Each is tried until it is answered. What the new database acknowledged is in its log once, without holes."""
+    """Each post is retried until it is answered. Those that the new database acknowledged are in the log once, without gaps."""
     said = announced(replicas)
     alice = replicas[0].chat().user()
     channel = alice.channel(alice.guild())
@@ -202,7 +202,7 @@ def test_posts_under_way_during_a_promotion(postgres_of_two: StalePostgres, repl
 def test_a_snapshot_is_put_in_place_and_nobody_follows_a_channel(
     postgres_of_two: StalePostgres, replicas: list[ServerProcess]
 ) -> None:
-    """Neither a timeline nor a stream shows it: an event that a replica stored is missing."""
+    """Neither a timeline nor a stream shows the snapshot, but an event that a replica had stored is missing."""
     said = announced(replicas)
     alice = replicas[0].chat().user()
     channel = alice.channel(alice.guild())

@@ -1,4 +1,4 @@
-"""Gateway sockets through slow readers and rolling restarts: everything in order, once (PROTOCOL 15.5, 15.7)."""
+"""Gateway sockets with slow readers and rolling restarts: every event in order, once (PROTOCOL 15.5, 15.7)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MANY = {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": 100_000, "MESSAGING__MAX_
 
 
 async def post_all(urls: list[str], user: User, channel: str, count: int, posters: int = 8) -> None:
-    """Each post is repeated with its key until some server takes it."""
+    """Post, retrying each post with its key until a server accepts it."""
     numbers = iter(range(count))
 
     async def poster(client: httpx.AsyncClient) -> None:
@@ -40,7 +40,7 @@ async def post_all(urls: list[str], user: User, channel: str, count: int, poster
                         break
                 except httpx.TransportError:
                     pass
-                await anyio.sleep(0.05)  # between two attempts; `for` bounds them
+                await anyio.sleep(0.05)  # between two attempts, which `for` bounds
             else:
                 pytest.fail(f"post {number} was taken by no server")
 
@@ -65,7 +65,7 @@ def test_a_reader_that_stops_gets_everything_later(database_url: str, tmp_path: 
             subprotocols=["openguild.v2"],  # type: ignore[list-item]  # a NewType
             compression=None,
             max_queue=1,
-            ping_interval=None,  # it does not read meanwhile, not even pongs
+            ping_interval=None,  # the client does not even read pongs
         ) as stream:
             stream.send(json.dumps({"type": "auth", "token": alice.token}))
             stream.send(json.dumps({"type": "sub", "ref": 1, "logs": [{"log": f"channel:{channel}"}]}))

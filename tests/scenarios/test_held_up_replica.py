@@ -1,4 +1,4 @@
-"""A replica that was stopped for a while, as by a suspended machine, finds a ban and all that was said behind it together."""
+"""A replica that was stopped for a while, as by a suspended machine, reads a ban together with the messages after it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gateway_of(server: ServerProcess, user: User) -> ClientConnection:
 
 
 def read_until(socket: ClientConnection, is_last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Read to the first frame that `is_last`, or to the end."""
+    """Return the frames up to the first one for which `is_last` is true, or to the end."""
     found: list[dict[str, Any]] = []
     try:
         while not found or not is_last(found[-1]):

@@ -1,4 +1,4 @@
-"""A peer that tries everything, against real servers: refused with its reason, bounded, counted (PROTOCOL 16.2 to 16.4)."""
+"""A peer that misbehaves in every way, against real servers: refused with a reason, bounded, counted (PROTOCOL 16.2 to 16.4)."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ REQUESTS = 300  # of one server in a window
 
 
 class Stage(NamedTuple):
-    """Two replicas of b.example, a peer that is honest so far, and one whose key the other uses."""
+    """Two replicas of b.example, an honest peer, and a peer whose key the first one uses."""
 
     one: ServerProcess
     two: ServerProcess
     peer: HostilePeer
     victim: HostilePeer
     authority: trustme.CA
-    clients: tuple[httpx.Client, httpx.Client]  # of each replica
+    clients: tuple[httpx.Client, httpx.Client]  # one per replica
 
     def ask(
         self, headers: Headers, method: str = "GET", target: str = PING, body: bytes = b"", *, replica: int = 1
     ) -> tuple[int, str]:
-        """The status, and the fault of the signature or the code of the error."""
+        """Return the status, and the signature fault or the error code."""
         answer = self.clients[replica - 1].request(method, target, headers=list(headers), content=body or None)
         if answer.status_code < 400:
             return answer.status_code, "ok"
@@ -104,7 +104,7 @@ def signer_named(stage: Stage, name: str | None = None, key_id: str = "1", seed:
 
 
 def edited(name: str, old: str, new: str) -> Callable[[Stage], Headers]:
-    """The headers of a good request, one of which is altered."""
+    """Return a function for the headers of a valid request with one of them altered."""
 
     def edit(stage: Stage) -> Headers:
         good = signed(stage.peer.signer, "GET", PING)
@@ -223,10 +223,10 @@ def test_bodies(stage: Stage, head: str, body: bytes, status: int) -> None:
 
 
 def test_chunks_without_an_end(stage: Stage) -> None:
-    """They are read up to the bound of the route."""
+    """Endless chunks are read up to the route's limit."""
     with RawClient(stage.one.port) as client:
         client.send(f"POST {TRANSACTIONS} HTTP/1.1\r\nHost: b.example\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-        for _ in range(33):  # of 65,536 bytes: more than two megabytes
+        for _ in range(33):  # 33 chunks of 65,536 bytes: more than 2 MiB
             client.send(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
         assert client.answer().status == 413
 
@@ -270,7 +270,7 @@ def test_documents_that_are_not_believed(stage: Stage, case: str) -> None:
 
 
 def test_slow_documents_hold_nothing_up(stage: Stage) -> None:
-    """They have 5 seconds each; meanwhile everybody else is served."""
+    """Slow documents get 5 seconds each; meanwhile other requests are served."""
     slow = [HostilePeer(stage.authority) for _ in range(3)]
     slow[0].pages["/.well-known/openguild"] = slow[0].slow(b"HTTP/1.1 200 X\r\ncontent-length: 4000\r\n\r\n")
     slow[1].pages["/.well-known/openguild"] = slow[1].slow(b"")
@@ -312,7 +312,7 @@ def test_certificates_that_do_not_count(stage: Stage, certified: str | None) -> 
 
 @pytest.fixture(scope="module")
 def strict(module_directory: Path) -> Iterator[ServerProcess]:
-    """A server that does not reach into its own network."""
+    """Run a server that does not connect to addresses of its own network."""
     with ServerProcess(
         module_directory, STORAGE="memory", SERVER_NAME="b.example", FEDERATION__MODE="open",
         FEDERATION__SIGNING_KEY=encode_unpadded(b"b" * 32), TRUSTED_PROXIES="127.0.0.0/8",
@@ -361,7 +361,7 @@ def test_a_flood_meets_the_budget_of_its_server_on_all_replicas(stage: Stage) ->
 
 
 def test_a_flood_of_names_meets_the_limit_of_its_address(strict: ServerProcess) -> None:
-    """A quarter of the discoveries of all."""
+    """One address gets at most a quarter of all discoveries."""
     with httpx.Client(base_url=strict.base_url, trust_env=False, verify=False) as client:
 
         def claim(number: int, address: str) -> int:

@@ -1,4 +1,4 @@
-"""A NATS that takes less than we need: what operators see, what the database feels, and what limits do."""
+"""A NATS that permits less than the server needs: the status for operators, the load on the database, and the shared limits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
 WATCHED_SECS = 5
-SET_UP = 8 * 8  # transactions: a channel and its stream, eight times
+SET_UP = 8 * 8  # transactions that set up a channel and its stream, eight times
 
 
 async def transactions(url: str) -> int:
-    """Of the database, so far."""
+    """Return the number of transactions of the database so far."""
     connection = await asyncpg.connect(url)
     try:
         return int(
@@ -36,7 +36,7 @@ def nats_details(server: ServerProcess) -> str:
 
 
 def test_too_few_subscriptions_are_no_storm(database_url: str, tmp_path: Path) -> None:
-    """It was 495 reconnects, 1,013 transactions and 1,000 lines a second."""
+    """The server neither reconnects in a loop nor floods the database and the log."""
     with (
         configured_nats(tmp_path, "max_subscriptions: 5") as nats,
         ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=nats.url) as server,
@@ -52,7 +52,8 @@ def test_too_few_subscriptions_are_no_storm(database_url: str, tmp_path: Path) -
         assert server.get("/ready")["status"] == "degraded"
         lines = len(server.records())
         time.sleep(WATCHED_SECS)
-        # PostgreSQL counts the transactions of a session that falls idle up to ten seconds late: those of the set-up
+        # PostgreSQL counts the transactions of a session that becomes idle up to ten seconds late. Those of the set-up cannot be
+        # told from later ones, so the bound includes them.
         # cannot be told from later ones, so they have a share of their own (43 are seen, and 5 a second)
         ours = asyncio.run(transactions(database_url)) - before
         assert ours <= SET_UP + 10 * (time.monotonic() - began)
@@ -63,12 +64,12 @@ def test_too_few_subscriptions_are_no_storm(database_url: str, tmp_path: Path) -
 
 
 def logins(**denied: str) -> str:
-    """Settings of nats-server with two users, to one of which something is denied."""
+    """Return settings of nats-server with two users, one of whom lacks some permissions."""
     return permissions(**denied).removesuffix("] }") + ', { user: free, password: "pw" }] }'
 
 
 def test_limits_are_divided_where_their_subject_is_denied(database_url: str, tmp_path: Path) -> None:
-    """To one of two replicas, from the start and later, publishing and subscribing. It was 39 of 20 that both admitted."""
+    """The subject is denied to one of two replicas, from the start and later, for publishing and subscribing."""
     limit, subject = 20, '"openguild.localhost.*.limits"'
     settings = {"DATABASE_URL": database_url, "SERVER_NAME": "localhost", "NATS__MIN_REPLICAS": 2}
     settings |= {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": limit}
@@ -99,7 +100,7 @@ def test_limits_are_divided_where_their_subject_is_denied(database_url: str, tmp
         wait_until(lambda: denied.get("/ready")["status"] == "ready")
         nats.reload(logins(subscribe=subject))
         wait_until(lambda: told("subscribe") and denied.metric("openguild_limit_divisor") == 2)
-        # Posted faster than one tells the other, which is every quarter of a second: a half here, and all of them there.
+        # The posts are faster than the quarter of a second in which replicas report: one admits its half, the other all.
         assert admitted() <= limit // 2 + limit
         lines = [line["message"] for line in denied.records() if "permits no" in line["message"]]
         assert len(lines) == 2

@@ -1,4 +1,4 @@
-"""What fails while the server serves, and how it comes back by itself (docs/reliability.md)."""
+"""Outages while the server runs, and its recovery without intervention (docs/reliability.md)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def own_nats(tmp_path: Path) -> Iterator[EmbeddedNats]:
 
 @contextmanager
 def locked_table(url: str, table: str) -> Iterator[Callable[[], int]]:
-    """While somebody else holds it; gives the number of statements that wait for a lock."""
+    """Lock a table; yield a function that returns the number of statements that wait for a lock."""
     with start_blocking_portal() as portal:
         connection = portal.call(partial(asyncpg.connect, url))
         portal.call(connection.execute, f"BEGIN; LOCK TABLE {table}")
@@ -75,7 +75,7 @@ def test_while_postgres_is_away_posts_fail_and_streams_stay(
             wait_until(lambda: server.status("/ready") == 503)
             ready = httpx.get(server.base_url + "/ready", trust_env=False, verify=False)
             assert ready.json()["status"] == "unavailable"
-            assert "127.0.0.1" not in ready.text  # no host, no driver text (PROTOCOL 11.1.4)
+            assert "127.0.0.1" not in ready.text  # no host name and no driver message (PROTOCOL 11.1.4)
             assert server.status("/health") == server.status("/live") == 200
             assert server.metric("openguild_db_ready") == 0
             own_postgres.restart()
@@ -88,7 +88,7 @@ def test_while_postgres_is_away_posts_fail_and_streams_stay(
 
 
 def test_slow_reads_leave_posts_and_readiness_alone(database_url: str, tmp_path: Path) -> None:
-    """Reads that hang hold the connections that a user may have: those that find none are `overloaded`, and others read on."""
+    """Hanging reads may hold all connections that one user may have: their further reads are `overloaded`, others are served."""
     server = ServerProcess(tmp_path, DATABASE_URL=database_url)
     with server.start(), ThreadPoolExecutor(12) as readers:
         alice, bob = server.chat().user(), server.chat().user()
@@ -159,7 +159,7 @@ def test_an_unmigrated_schema_is_not_served(own_postgres: EmbeddedPostgres, tmp_
 
 
 def test_nats_away_degrades_and_delivery_goes_on(database_url: str, own_nats: EmbeddedNats, tmp_path: Path) -> None:
-    """Local delivery at once, the other replica by its tail check; after the return both at once."""
+    """Local posts are delivered at once, remote ones by the tail check; after NATS returns, both at once."""
     servers = [ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=own_nats.url) for _ in range(2)]
     with servers[0].start(), servers[1].start():
         alice = servers[0].chat().user()
@@ -186,7 +186,7 @@ def test_nats_away_degrades_and_delivery_goes_on(database_url: str, own_nats: Em
 def test_posts_on_both_replicas_while_nats_is_away_arrive_within_3_s(
     database_url: str, own_nats: EmbeddedNats, tmp_path: Path
 ) -> None:
-    """A replica's own post tells it nothing of what NATS has lost."""
+    """A replica's own posts do not hide what NATS has lost."""
     servers = [ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=own_nats.url) for _ in range(2)]
     with servers[0].start(), servers[1].start():
         alice = servers[0].chat().user()
@@ -221,7 +221,7 @@ def test_kill_9_of_the_server_loses_nothing_acknowledged(database_url: str, tmp_
 def test_kill_9_of_postgres_while_posting_loses_nothing_acknowledged(
     own_postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """What was answered 200 is there; what was answered 503 is retried with its nonce and stored once."""
+    """Every post that was answered 200 is stored; one answered 503 is retried with its nonce and stored once."""
     server = ServerProcess(tmp_path, DATABASE_URL=own_postgres.url)
     migrate(server)
     with server.start():
@@ -243,7 +243,7 @@ def test_kill_9_of_postgres_while_posting_loses_nothing_acknowledged(
 def test_limits_are_shared_while_nats_is_silent_and_not_given_up(
     database_url: str, own_nats: EmbeddedNats, tmp_path: Path
 ) -> None:
-    """A black hole: each replica still counts as connected, and hears nobody."""
+    """NATS is a black hole: each replica counts as connected, but receives nothing."""
     limit = 30
     limits = {"MESSAGING__MAX_MESSAGES_PER_USER_PER_WINDOW": limit}
     servers = [ServerProcess(tmp_path, DATABASE_URL=database_url, NATS__URL=own_nats.url, **limits) for _ in range(2)]
@@ -251,7 +251,7 @@ def test_limits_are_shared_while_nats_is_silent_and_not_given_up(
     with servers[0], servers[1]:
 
         def posting(first: ServerProcess, second: ServerProcess) -> list[Callable[[], int]]:
-            """The status of a post of the same new user, at each of two replicas."""
+            """Return functions that post as the same new user at each of two replicas, and return the status."""
             user = first.chat().user()
             path = f"/channels/{user.channel(user.guild())}/messages"
             sides = user, User(second.chat(), user.name, user.token, "", "")

@@ -24,7 +24,7 @@ def test_replicas_migrate_and_chat_through_a_pooler(
         channel = poster.channel(guild)
         listener.join(poster.invite(guild))
         with listener.stream(channel) as stream:
-            said = [f"number {number}" for number in range(200)]  # more statements than any cache would hold
+            said = [f"number {number}" for number in range(200)]  # more statements than any statement cache holds
             for text in said:
                 poster.say(channel, text)
             assert texts(receive(stream, len(said))) == said

@@ -1,4 +1,4 @@
-"""Typing and presence between real replicas, also where one is killed (PROTOCOL 7.12, 7.13)."""
+"""Typing and presence between real replicas, one of which is killed (PROTOCOL 7.12, 7.13)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def replicas(
 
 
 def told(stream: ClientConnection) -> dict[str, Any]:
-    """The next hint."""
+    """Return the next hint."""
     frame: dict[str, Any] = json.loads(stream.recv(timeout=2 * PATIENCE_SECS))
     return frame
 
@@ -48,7 +48,7 @@ def test_typing_and_presence_reach_the_other_replica(replicas: list[ServerProces
     bob.join(alice.invite(guild))
     hers, his = (user.get("/users/me").json()["user_id"] for user in (alice, bob))
     with bob.notifications() as stream:
-        with alice.stream(channel):  # a stream of any kind
+        with alice.stream(channel):  # a stream of any kind makes a user present
             assert told(stream) == {"kind": "presence", "event": {"user_id": hers, "status": "online"}}
             assert online(bob, guild) == {hers: "online", his: "online"}
             assert alice.request("PUT", "/users/@me/presence", json={"status": "idle"}).status_code == 204

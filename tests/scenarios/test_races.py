@@ -11,7 +11,7 @@ import pytest
 from openguild_runtime.embedded import EmbeddedNats
 from tests.scenarios.races import CASES, arena, three_owners_demote_each_other
 
-ROUNDS = int(os.environ.get("OPENGUILD_RACE_ROUNDS", "1"))  # of each case
+ROUNDS = int(os.environ.get("OPENGUILD_RACE_ROUNDS", "1"))  # per case
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""A redacted text is looked for in tables, pages, streams, the memory of two replicas and PostgreSQL's files (PROTOCOL 6.7)."""
+"""Searches for a redacted text in tables, pages, streams, the memory of two replicas and PostgreSQL's files (PROTOCOL 6.7)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ OTHERS = 20  # messages after the redaction
 
 
 class Server(ServerProcess):
-    """Tells what its objects hold."""
+    """A server that reports which of its objects contain a text."""
 
     program = ("-m", "tests.support.held_memory")
 
 
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """Stopped by the test: its files are complete then."""
+    """A PostgreSQL that the test stops, so that its files are complete."""
     (tmp_path / "postgres").mkdir()
     server = EmbeddedPostgres(tmp_path / "postgres", fsync=False, settings={"autovacuum": "off"})
     server.start()
@@ -97,7 +97,7 @@ def test_a_redacted_text_is_nowhere(own_postgres: EmbeddedPostgres, replicas: li
 
 
 def forgets(server: Server, user: User, channel: str, directory: Path) -> None:
-    """No object of the server holds the text, once every session of its pool has read something else (docs/security.md)."""
+    """Check that no object of the server holds the text after every session of its pool has read other rows (docs/security.md)."""
     paths = [
         path
         for count in range(1, 9)
@@ -117,7 +117,7 @@ def forgets(server: Server, user: User, channel: str, directory: Path) -> None:
 
 
 def left_in_files(postgres: EmbeddedPostgres, directory: Path) -> None:
-    """What docs/operations.md says of PostgreSQL's files, the WAL aside."""
+    """Check the claims of docs/operations.md about PostgreSQL's files, except the WAL."""
     statements(postgres, "VACUUM")
     relations = names_by_file(postgres)
     found = files_with(postgres, directory, WORD, KANJI[:2])
@@ -131,7 +131,7 @@ def left_in_files(postgres: EmbeddedPostgres, directory: Path) -> None:
 
 
 def everything_read(user: User, channel: str, message: str) -> str:
-    """All that the API tells of the channel."""
+    """Return everything that the API shows of the channel."""
     one = f"/channels/{channel}/messages/{quote(message, safe='')}"
     paths = (
         f"/channels/{channel}/events",
@@ -163,7 +163,7 @@ def rows(postgres: EmbeddedPostgres, table: str) -> int:
 
 
 def statements(postgres: EmbeddedPostgres, *queries: str) -> list[list[asyncpg.Record]]:
-    """The rows of each."""
+    """Return the rows of each query."""
     found: list[list[asyncpg.Record]] = []
 
     async def ask() -> None:
@@ -177,7 +177,7 @@ def statements(postgres: EmbeddedPostgres, *queries: str) -> list[list[asyncpg.R
 
 
 def tables_with(postgres: EmbeddedPostgres, *markers: str) -> list[str]:
-    """The tables of which a row holds one of the markers in any column."""
+    """Return the tables in which a row contains one of the markers in any column."""
     (tables,) = statements(
         postgres, "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
     )
@@ -193,7 +193,7 @@ def tables_with(postgres: EmbeddedPostgres, *markers: str) -> list[str]:
 
 
 def names_by_file(postgres: EmbeddedPostgres) -> dict[str, str]:
-    """The relations of the database by the file that each is in."""
+    """Return the database's relations by file name."""
     (relations,) = statements(
         postgres,
         "SELECT pg_relation_filepath(oid), regexp_replace(relname, '_[0-9]+$', '')"
@@ -203,7 +203,7 @@ def names_by_file(postgres: EmbeddedPostgres) -> dict[str, str]:
 
 
 def files_with(postgres: EmbeddedPostgres, directory: Path, *markers: str) -> dict[str, int]:
-    """How often each file of the stopped server holds a marker, the WAL aside; the server is started again."""
+    """Count the markers in each file of the stopped server, except the WAL, and start the server again."""
     postgres.stop()
     found = Counter[str]()
     for file in directory.rglob("base/**/*"):

@@ -1,4 +1,4 @@
-"""The release before comes back: the schema is a later one, and everything goes on (docs/operations.md, Rollback)."""
+"""The earlier release returns: it works with the later schema (docs/operations.md, Rollback)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM ends the process in the drain's time and two seconds, whatever hangs; a second one within a second."""
+"""SIGTERM ends the process within the drain's time plus two seconds, whatever hangs; a second one within a second."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until
 
 WINDOW_SECS = 1
-LONG_SECS = 30  # a window that only a second signal ends
+LONG_SECS = 30  # a window that only a second signal ends in time
 
 
 @pytest.fixture(scope="module")
 def data(module_directory: Path) -> Path:
-    """Where private servers keep theirs: the second start finds a cluster."""
+    """The data directory of private servers: a second start finds the cluster."""
     return module_directory / "data"
 
 
 @contextmanager
 def deaf() -> Iterator[int]:
-    """The port of somebody who takes connections and never answers."""
+    """Yield the port of a listener that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         yield listener.getsockname()[1]
 
@@ -45,7 +45,7 @@ def children(process: int) -> list[int]:
 
 @contextmanager
 def stopped(processes: list[int]) -> Iterator[None]:
-    """SIGSTOP: they are there, and do nothing. They go on afterwards, so that they can be ended."""
+    """Stop the processes with SIGSTOP, and continue them afterwards, so that they can be ended."""
     for process in processes:
         os.kill(process, signal.SIGSTOP)
     try:
@@ -60,7 +60,7 @@ def stopped(processes: list[int]) -> Iterator[None]:
 
 
 def secs_to_end(server: ServerProcess, *, signals: int) -> float:
-    """From the last of `signals` to the end of the process, whose status must be 0."""
+    """Return the seconds from the last of `signals` to the end of the process, whose status must be 0."""
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
     if signals == 2:
@@ -72,7 +72,7 @@ def secs_to_end(server: ServerProcess, *, signals: int) -> float:
 
 
 def keep_scraping(port: int, over: threading.Event) -> None:
-    """What Prometheus does: one connection, again and again."""
+    """Scrape as Prometheus does, over one connection."""
     with httpx.Client(trust_env=False, verify=False) as client, suppress(httpx.TransportError):
         while not over.is_set():
             client.get(f"http://127.0.0.1:{port}/metrics")
@@ -80,14 +80,14 @@ def keep_scraping(port: int, over: threading.Event) -> None:
 
 
 def reset(client: RawClient) -> None:
-    """End the connection with an answer unread."""
+    """End the connection with an unread answer."""
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.sock.close()
 
 
 @pytest.mark.parametrize("signals", [1, 2])
 def test_everybody_is_connected_and_the_database_stands_still(signals: int, data: Path, tmp_path: Path) -> None:
-    """A scraper, an admin client, a stream, half requests, posts under way, fresh resets, passwords being hashed."""
+    """There are a scraper, an admin client, a stream, partial requests, unanswered posts, resets, and passwords being hashed."""
     metrics, admin = free_port(), tmp_path / "admin.sock"
     server = ServerProcess(
         tmp_path, "--embedded", DATA_DIR=data, METRICS__BIND_ADDR=f"127.0.0.1:{metrics}", ADMIN_SOCKET=admin,
@@ -137,7 +137,7 @@ def test_everybody_is_connected_and_the_database_stands_still(signals: int, data
 def test_whatever_it_waits_for_never_answers(
     has_database: bool, signals: int, database_url: str, tmp_path: Path
 ) -> None:
-    """The database at the start, or NATS, which is contacted behind it; the collector of traces; and nobody reads its log."""
+    """The database hangs at the start, or NATS after it; the trace collector hangs, too, and nobody reads the log."""
     reader, writer = os.pipe()
     with deaf() as database, deaf() as nats, deaf() as collector:
         url = database_url if has_database else f"postgresql://x:y@127.0.0.1:{database}/z"
@@ -165,7 +165,7 @@ def test_a_start_that_takes_long_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_hangs_is_killed_in_time(database_url: str, nats_server: EmbeddedNats, tmp_path: Path) -> None:
-    """The status is 3 where the supervisor itself comes too late, which has 100 ms: not each time, then."""
+    """Status 1 is expected at least once. It is 3 if the supervisor itself is late, which has a margin of only 100 ms."""
     statuses: list[int] = []
     while 1 not in statuses and len(statuses) < 3:
         server = ServerProcess(
@@ -199,7 +199,7 @@ def _command(process: int) -> bytes:
 
 
 def test_a_server_without_standard_descriptors_serves(tmp_path: Path) -> None:
-    """What it opens must not get their numbers: it would write its log to a socket."""
+    """New descriptors must not get the numbers 0 to 2: the server would write its log to a socket."""
     server = ServerProcess(tmp_path, STORAGE="memory")
     with server.start(ready=False, closed=True):
         server.wait_answers()
@@ -210,7 +210,7 @@ def test_a_server_without_standard_descriptors_serves(tmp_path: Path) -> None:
 
 
 def test_a_command_as_the_first_process_of_a_container_heeds_sigterm(tmp_path: Path) -> None:
-    """Nothing is done to a first process by default."""
+    """The kernel has no default action for signals to process 1."""
     with deaf() as database:
         server = ServerProcess(tmp_path, DATABASE_URL=f"postgresql://x:y@127.0.0.1:{database}/z")
         with server.start_command("migrate") as process:
@@ -225,7 +225,7 @@ def _caught(process: int, number: signal.Signals) -> bool:
 
 
 def test_user_signals_do_not_end_the_server(data: Path, tmp_path: Path) -> None:
-    """As those that a rotation of logs sends. Of several signals the lowest number comes first: SIGTERM is the last one."""
+    """A log rotation may send these signals. Pending signals are handled by ascending number, so SIGTERM comes last."""
     with ServerProcess(tmp_path, "--embedded", "--workers=2", DATA_DIR=data).start() as server:
         assert server.process is not None
         for process in (server.process.pid, *workers(server.process.pid)):

@@ -1,4 +1,4 @@
-"""A synchronous standby is promoted under load, and the former primary comes back. `make failover` is the long run."""
+"""A synchronous standby is promoted under load, and the former primary returns. `make failover` is the long run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def count_events(url: str) -> int:
 def test_nothing_acknowledged_is_lost_and_the_former_primary_is_left_alone(
     module_directory: Path, nats_server: EmbeddedNats
 ) -> None:
-    """It takes writes, stands first in the URL, and one of the servers starts anew while it is there."""
+    """The former primary accepts writes and stands first in the URL, and one server restarts meanwhile."""
     with staged(module_directory, nats_url=nats_server.url, fsync=False) as stage:
         authors = authors_of(stage, 4)
         own = asyncio.run(read_own(stage, authors, 48))
@@ -48,7 +48,7 @@ def test_nothing_acknowledged_is_lost_and_the_former_primary_is_left_alone(
         assert outcome.is_good, outcome
         assert outcome.refused <= {0, 503}
         assert count_events(stage.primary.url) == before[0] < count_events(stage.standby.url)
-        # It cannot be told from one that lost commits, so the epochs are new; and no server reads from its former standby.
+        # It looks like one that lost commits, so the epochs are renewed, and no server reads from its former standby.
         assert history(stage.standby.url)[0] == 1
         assert sum(messages(server).count(RENEWED) for server in stage.servers) == 1
         wait_until(lambda: "standbys" in stage.servers[1].chat().http.get("/ready").text)

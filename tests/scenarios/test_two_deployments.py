@@ -1,4 +1,4 @@
-"""Two deployments share a nats-server and, by mistake, a server_name: each hears only the replicas of its own database."""
+"""Two deployments share a nats-server and, by mistake, a server_name: each hears only replicas with its own database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINE = "replicas of another database use this server_name on this NATS"
 
 
 def copied(url: str) -> str:
-    """A copy within the cluster, as of staging: with the ids of its original, and its lineage."""
+    """Copy the database within the cluster, as for staging: the ids and the lineage stay the same."""
     base, _, name = url.rpartition("/")
 
     async def copy() -> None:
@@ -40,7 +40,7 @@ def original(new_database: Callable[[], str]) -> str:
 def test_a_copy_beside_its_original_is_another_deployment(
     original: str, nats_server: EmbeddedNats, tmp_path: Path
 ) -> None:
-    """Nothing of the one reaches the other, not even in a channel of the same id; each tells it in one line."""
+    """Nothing reaches the other deployment, even in a channel with the same id; each of them logs one line about it."""
 
     def deployment(url: str) -> ServerProcess:
         return ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url, SERVER_NAME="two-deployments.test")
@@ -59,7 +59,7 @@ def test_a_copy_beside_its_original_is_another_deployment(
         )
         epoch = here.ok(here.get(f"/channels/{channel}"))["epoch"]
         with here.stream(channel, since=1) as stream, there.stream(channel, since=1) as foreign:
-            for number in range(GUILDS):  # control records, which follow those that the first one has
+            for number in range(GUILDS):  # control records, which follow those that the first deployment has
                 there.guild(f"guild {number}")
             there.say(channel, "there")
             beside.say(channel, "here")

@@ -1,4 +1,4 @@
-"""Two real replicas on one PostgreSQL and one NATS: every subscriber gets everything, in order, once (PROTOCOL 8.3.1, 10.1)."""
+"""Two real replicas on one PostgreSQL and one NATS: every subscriber gets every event, in order, once (PROTOCOL 8.3.1, 10.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.chat import User
 from tests.support.server import ServerProcess
 from tests.support.waiting import PATIENCE_SECS, wait_until
 
-SUBSCRIBERS = 50  # on each replica
+SUBSCRIBERS = 50  # per replica
 POSTS = 1_000
 POSTERS = 8
 
@@ -36,7 +36,7 @@ def replicas(new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_pat
 
 
 async def subscriber(url: str, headers: dict[str, str], ready: anyio.abc.ObjectSendStream[None]) -> None:
-    """Check every frame as it comes; ends after the last one."""
+    """Check every frame on arrival, up to the last one."""
     async with connect(url, additional_headers=headers, compression=None, proxy=None, max_queue=None) as stream:
         await ready.send(None)
         for expected in range(1, POSTS + 1):
@@ -45,7 +45,7 @@ async def subscriber(url: str, headers: dict[str, str], ready: anyio.abc.ObjectS
 
 
 async def post_all(replicas: list[ServerProcess], alice: User, channel: str) -> None:
-    """Each post goes to either replica, several at a time."""
+    """Post to either replica, several posts at a time."""
     waiting = iter(range(POSTS))
 
     async def poster(client: httpx.AsyncClient, server: ServerProcess) -> None:
@@ -82,7 +82,7 @@ async def test_every_subscriber_of_both_replicas_gets_every_event_once(replicas:
 
 
 def post_at_once(ports: list[int], path: str, token: str) -> None:
-    """One post by each of as many connections, all of them sent before the first answer is read."""
+    """Post once on each of several connections, all before the first answer is read."""
     body = json.dumps({"content": "x" * 1_500}).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
     request = head.encode() + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
@@ -98,7 +98,7 @@ def post_at_once(ports: list[int], path: str, token: str) -> None:
 async def test_a_burst_reaches_who_keeps_up_whole(
     new_database: Callable[[], str], nats_server: EmbeddedNats, tmp_path: Path
 ) -> None:
-    """More events than a ring holds and more bytes than one send takes, posted all at once, and nothing after them."""
+    """The burst has more events than a ring holds and more bytes than one send takes, and nothing follows it."""
     url, count = new_database(), 300
     servers = [ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url) for _ in range(2)]
     with servers[0], servers[1]:
@@ -146,7 +146,7 @@ def test_password_guesses_are_counted_for_all_replicas_together(
     limits = {"SESSION__MAX_LOGINS_PER_ACCOUNT_PER_WINDOW": 4}
     servers = [ServerProcess(tmp_path, DATABASE_URL=url, NATS__URL=nats_server.url, **limits) for _ in range(2)]
     with servers[0], servers[1]:
-        name = servers[0].chat().user().name  # two attempts, which succeeded: registering and logging in
+        name = servers[0].chat().user().name  # registering and logging in count as two attempts
         body = {"identifier": name, "secret": "a guess at it", "device": {"device_id": "x"}}
         answers = [
             httpx.post(f"{servers[number % 2].base_url}/sessions/login", json=body, trust_env=False, verify=False)

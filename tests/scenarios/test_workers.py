@@ -1,4 +1,4 @@
-"""`--workers 2`: one port, two processes, one chat; one that dies comes back, and all end together."""
+"""`--workers 2`: one port, two processes, one chat; a dead worker is replaced, and all end together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pair(
 
 
 def temporary(tmp_path: Path) -> Path:
-    """Where the programs' temporary files would be."""
+    """Return the directory for the temporary files of the programs."""
     return tmp_path / "temporary"
 
 
@@ -44,7 +44,7 @@ def metrics(server: ServerProcess) -> str:
 
 
 def workers(server: ServerProcess) -> dict[str, int]:
-    """The process ids of the workers that answer, by their number, from one scrape; none where its worker has just died."""
+    """Return the process ids of the answering workers by number, from one scrape; none if the answering worker has just died."""
     try:
         text = metrics(server)
     except httpx.TransportError:
@@ -55,7 +55,7 @@ def workers(server: ServerProcess) -> dict[str, int]:
 
 
 def children(server: ServerProcess) -> dict[str, int]:
-    """Process ids by worker number, from the socket that each holds open."""
+    """Return process ids by worker number, from the socket that each one holds open."""
     assert server.process is not None
     found: dict[str, int] = {}
     for entry in Path("/proc").iterdir():
@@ -74,7 +74,7 @@ def test_one_chat_over_both_workers(pair: ServerProcess) -> None:
     alice = pair.chat().user()
     channel = alice.channel(alice.guild())
     with ExitStack() as stack:
-        streams = [stack.enter_context(alice.stream(channel, since=0)) for _ in range(8)]  # the kernel spreads them
+        streams = [stack.enter_context(alice.stream(channel, since=0)) for _ in range(8)]  # spread by the kernel
         for number in range(20):
             pair.chat().http.post(
                 f"/channels/{channel}/messages", json={"content": f"m{number}"}, headers=alice.auth
@@ -89,7 +89,7 @@ def test_one_chat_over_both_workers(pair: ServerProcess) -> None:
 
 
 def test_a_dead_worker_is_replaced_and_the_rest_goes_on(pair: ServerProcess, tmp_path: Path) -> None:
-    """All the same where a cleaner has emptied the directory for temporary files: nothing is kept there."""
+    """The server also keeps nothing in the directory for temporary files: a cleaner may remove it."""
     assert list(temporary(tmp_path).iterdir()) == []
     temporary(tmp_path).rmdir()
     alice = pair.chat().user()
@@ -112,8 +112,8 @@ def test_workers_do_not_outlive_their_supervisor(pair: ServerProcess) -> None:
 
 
 def said(server: ServerProcess, message: str, **fields: object) -> int:
-    """Records with this message and these fields; what a dying worker says on stderr is no record."""
-    whole, _, _ = server.log_path.read_text().rpartition("\n")  # the last line may be on its way
+    """Count the records with this message and these fields; output of a dying worker on stderr is not a record."""
+    whole, _, _ = server.log_path.read_text().rpartition("\n")  # the last line may be incomplete
     lines = whole.split("\n")
     records = [json.loads(line) for line in lines if line.startswith("{")]
     return sum(
@@ -153,7 +153,7 @@ def test_sighup_during_the_start_ends_nobody(
     with start_pair(tmp_path, new_database, nats_server) as server:
         assert server.process is not None
         wait_until(lambda: len(children(server)) == 2, what="two processes")
-        hang_up = partial(server.process.send_signal, signal.SIGHUP)  # at each look, so at every point of the start
+        hang_up = partial(server.process.send_signal, signal.SIGHUP)  # at each poll, so at every point of the start
         wait_until(lambda: said(server, "a worker serves") == 2 or hang_up(), secs=60, what="both workers")
         assert said(server, "a worker died") == 0
         assert server.stop() == 0, server.tail()
@@ -193,7 +193,7 @@ def test_admin_drain_ends_the_whole_server(
         ) as server,
     ):
         wait_until(lambda: said(server, "a worker serves") == 2, secs=60, what=lambda: f"both seats: {server.tail()}")
-        for _ in range(2):  # the second one changes nothing
+        for _ in range(2):  # the second one has no effect
             done = server.run_command("admin", "drain")
             assert (done.returncode, json.loads(done.stdout)) == (0, {"worker": 0, "draining": True})
         assert server.process is not None
@@ -222,7 +222,7 @@ def test_what_an_operator_set_survives_a_worker(
         kept = {"messaging.replay_window": 7}
         assert server.run_command("admin", "replay-window", "7").returncode == 0
         wait_until(lambda: said(server, "settings are kept", settings=kept) == 2, what="the supervisor's knowledge")
-        for served in (3, 4):  # the second one has it from the first
+        for served in (3, 4):  # the second one gets it from the first
             os.kill(max(children(server).values()), signal.SIGKILL)
             wait_until(lambda: said(server, "a worker serves") == served, secs=60, what="the new one")  # noqa: B023
             shown = server.run_command("admin", "show")

@@ -1,4 +1,4 @@
-"""The bus between the replicas: it drops, repeats, delays and reorders what it likes, and its links are cut."""
+"""The bus between the replicas: it drops, repeats, delays and reorders messages, and its links can be cut."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from openguild_proto.bus.topics import Topic
 from tests.simulation.clock import Clock
 
 LATENCY_SECS = (0.0005, 0.001, 0.005)
-LATE_SECS = 3.0  # a message that is overtaken is at most so late
+LATE_SECS = 3.0  # an overtaken message is at most this late
 
 
 class Listener(Protocol):
     """The process at the end of a link."""
 
     def heard(self, channel_id: str | Topic, payload: bytes) -> None:
-        """What is told of a channel, or of a topic to all."""
+        """Handle a message about a channel, or one of a topic for all replicas."""
 
     def bus_back(self) -> None:
-        """The link was away: whatever it lost is in the log."""
+        """Handle the return of the link: messages that it lost are in the log."""
 
 
 class Bus:
-    """Shares of messages that are dropped (of control messages apart), repeated, and delayed for long (and so overtaken)."""
+    """Shares of messages that are dropped (control messages separately), repeated, and delayed so long that others overtake."""
 
     def __init__(self, clock: Clock, rng: Random) -> None:
         self.clock = clock
         self.rng = rng
         self.drop = self.drop_control = self.repeat = self.late = 0.0
         self.links: list[Link] = []
-        self.lost = 0  # times that everything under way was lost
+        self.lost = 0  # how often all messages in flight were lost
 
     def latency(self) -> float:
         random = self.rng.random
@@ -53,23 +53,23 @@ class Link:
 
     def __init__(self, bus: Bus, listener: Listener) -> None:
         self.is_up = True
-        self.database: str | None = None  # whose replicas it talks with
+        self.database: str | None = None  # the database whose replicas it talks to
         self.subscribed: set[str] = set()
         self._bus = bus
         self._listener = listener
         self._cuts = 0
-        self._wanted: dict[str, int] = {}  # channel -> number of the subscription, which the bus learns of later
+        self._wanted: dict[str, int] = {}  # channel -> number of the subscription, which reaches the bus later
         self._last = 0
         bus.links.append(self)
 
     def end(self) -> None:
-        """The process is gone."""
+        """End the link: the process is gone."""
         self.is_up = False
         if self in self._bus.links:
             self._bus.links.remove(self)
 
     def cut(self, secs: float) -> None:
-        """The link is down for a while; what is sent meanwhile is lost."""
+        """Cut the link for a while; messages sent meanwhile are lost."""
         if self in self._bus.links:
             self.is_up = False
             self._cuts += 1
@@ -81,13 +81,13 @@ class Link:
             self._listener.bus_back()
 
     def join(self, database: str) -> None:
-        """Hear the replicas of another database than before: what was told there meanwhile is in its log."""
+        """Switch to the replicas of another database, whose log has the messages from before."""
         moved, self.database = self.database is not None, database
         if moved and self.is_up:
             self._listener.bus_back()
 
     def publish(self, channel_id: str | Topic, payload: bytes) -> None:
-        """What is told of a channel, or of a topic to all."""
+        """Publish a message about a channel, or one of a topic for all replicas."""
         if self.is_up and self.database is not None:
             self._bus.publish(self, channel_id, payload)
 
@@ -98,7 +98,7 @@ class Link:
             self._listener.heard(channel_id, payload)
 
     def subscribe(self, channel_ids: tuple[str, ...], done: Callable[[], None]) -> None:
-        """`done` is called before the bus knows of it, as the real one answers."""
+        """Subscribe. `done` is called before the bus knows of it, as with real NATS."""
         for channel_id in channel_ids:
             self._last += 1
             self._wanted[channel_id] = self._last

@@ -23,18 +23,18 @@ Reply = Callable[["Response | None"], None]
 
 
 class Call:
-    """`pipe` is the way back of a stream."""
+    """A request. `pipe`: the way back of a stream."""
 
     def __init__(self, process: Process, request: Request, reply: Reply, pipe: Pipe | None) -> None:
         self.request = request
         self.has_ended = False
-        self.is_cut = False  # the client has gone: what was begun is finished all the same
+        self.is_cut = False  # the client has disconnected; the operation continues to its end
         self._process = process
         self._reply = reply
         self._pipe = pipe
         self._changes = process.replica.changes
         self._operation = dispatch(process.context(), request)
-        self._asked = 0  # number of the effect that is waited for
+        self._asked = 0  # the number of the pending effect
         self._is_late = False
         self._ticket: int | None = None
         self._stream: OpenStream | None = None
@@ -90,7 +90,7 @@ class Call:
             self.go_on(result, error)
 
     def _deadline(self) -> None:
-        """What is under way is given up; what became of it may be unknown."""
+        """Abandon the pending effect, whose outcome may be unknown."""
         if self.has_ended or not self._process.alive or self._is_late:
             return
         if self._ticket is not None:
@@ -114,7 +114,7 @@ class Call:
     # --- a stream ------------------------------------------------------------------------------------
 
     def prepared(self, refusal: ErrorCode | None) -> None:
-        """The stream can be joined, or is refused. Some other things may come first."""
+        """Join the stream, or answer with the refusal. Other actions may come first."""
         self._ticket = None
         self._process.clock.later(0.0, self._join, refusal)
 
@@ -155,7 +155,7 @@ class Call:
     # --- the end -------------------------------------------------------------------------------------
 
     def answer(self, response: Response | None) -> None:
-        """Send the answer; None: the connection breaks."""
+        """Send the answer; None breaks the connection."""
         if self.has_ended:
             return
         self.has_ended = True
@@ -164,14 +164,14 @@ class Call:
             self._process.clock.later(self._process.delay(), self._reply, response)
 
     def cut(self) -> None:
-        """The connection breaks under it."""
+        """Break the connection."""
         if not self.is_cut and not self.has_ended:
             self.is_cut = True
             self._process.clock.later(self._process.delay(), self._reply, None)
 
 
 class OperationRun:
-    """Drives an operation that is no request's; `done(result, error)` is called at its end, unless the process has died."""
+    """Drives an operation without a request. `done(result, error)` is called at its end, unless the process has died."""
 
     def __init__(
         self, process: Process, operation: Operation[Any], done: Callable[[Any, Exception | None], None]

@@ -1,4 +1,4 @@
-"""What changes while a run goes on: members, sessions, roles, channels, guilds and keys; which of it, the seed says."""
+"""Changes during a run, chosen by the seed: members, sessions, roles, channels, guilds and keys."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.simulation.keys import Keys
 if TYPE_CHECKING:
     from tests.simulation.scenario import Run
 
-SHARE = 0.5  # of the runs, in which one of them happens
-KEY_SECS = 1.0  # from a new key to the end of the old one
+SHARE = 0.5  # the share of runs with one of these changes
+KEY_SECS = 1.0  # from the new key to the withdrawal of the old one
 
 
 class Changes:
-    """Each change is an activity of the client that makes it."""
+    """Runs each change as an activity of its client."""
 
     def __init__(self, run: Run, secs: float) -> None:
         self._run = run
@@ -29,7 +29,7 @@ class Changes:
         self._owner = run.client("owner", 1)
 
     def start(self) -> None:
-        """Some of them, each at its moment."""
+        """Start some of the changes, each at a random time."""
         every: tuple[Callable[[], Activity[None]], ...] = (
             self._remove, self._revoke, self._return, self._demote_moderator, self._delete_channel, self._delete_guild,
             self._change_roles, self._create_channel, self._welcome, self._replace_keys, self._read,
@@ -46,20 +46,20 @@ class Changes:
     def _ask(
         self, client: Client, method: str, path: str, body: object = None, good: tuple[int, ...] = ()
     ) -> Activity[bytes]:
-        """An earlier attempt may have done it: 404 for a deletion."""
+        """Send a request. 404 is a success for a deletion: an earlier attempt may have made it."""
         answer = yield from client.ask(method, path, body)
         if answer.status >= 300 and answer.status not in (good or (404,)):
             self._run.violation(f"{method} {path}: {answer.status} {answer.body.decode()}")
         return answer.body
 
-    # --- rights that end -----------------------------------------------------------------------------
+    # --- lost rights ---------------------------------------------------------------------------------
 
     def _membership(self, name: str) -> str:
         people = self._run.people
         return f"/guilds/{people.guild_id}/members/{people.user_ids[name]}"
 
     def _remove(self) -> Activity[None]:
-        """Until the next invite, or with a ban. A restored database may have forgotten the ban when they ask to join."""
+        """Remove a member until the next invite, or ban them. A restored database may have lost the ban when they join again."""
         run = self._run
         if run.rng.random() < 0.5:
             yield from self._ask(self._owner, "DELETE", self._membership("removed"))
@@ -74,14 +74,14 @@ class Changes:
         yield from self._ask(other, "DELETE", f"/sessions/devices/{DEVICE}")
 
     def _return(self) -> Activity[None]:
-        """Removed, and back again."""
+        """Remove a member and add them again."""
         run = self._run
         yield from self._ask(self._owner, "DELETE", self._membership("returning"))
         yield run.clock.sleep(run.rng.uniform(0, 2))
         yield from self._ask(run.client("returning", 0), "POST", f"/invites/{run.people.invite}/accept", {})
 
     def _demote_moderator(self) -> Activity[None]:
-        """From a command line: the database alone knows of it."""
+        """Revoke a server role with the command line, which only the database learns."""
         run = self._run
         while run.cluster.database.is_down:
             yield run.clock.sleep(0.5)
@@ -96,23 +96,23 @@ class Changes:
         yield from self._ask(self._owner, "DELETE", f"/guilds/{self._run.people.doomed_guild}")
 
     def _replace_keys(self) -> Activity[None]:
-        """A new key signs; the old one is trusted for a while and then withdrawn."""
+        """Sign with a new key; the old one stays trusted for a while and is then withdrawn."""
         run = self._run
         old, new = run.cluster.keys.signing, SigningKey(bytes(31) + b"\1")
         run.cluster.replace_keys(Keys(new, (old.public,)))
         yield run.clock.sleep(KEY_SECS)
         run.cluster.replace_keys(Keys(new))
 
-    # --- everything else -----------------------------------------------------------------------------
+    # --- other changes -------------------------------------------------------------------------------
 
     def _change_roles(self) -> Activity[None]:
-        """Rights that stay: their streams are looked at and go on."""
+        """Change roles without losing a right: the streams are checked and stay open."""
         for name in ("user0", "user1", "user7"):
             role = self._run.rng.choice(("contributor", "maintainer", "moderator"))
             yield from self._ask(self._owner, "PUT", self._membership(name), {"role": role})
 
     def _create_channel(self) -> Activity[None]:
-        """Watchers hear of it and of its messages from the first one on; a member follows it."""
+        """Create a channel. Watchers learn of it and of all its messages; a member follows it."""
         run = self._run
         body = yield from self._ask(self._owner, "POST", f"/guilds/{run.people.guild_id}/channels", {"name": "new"})
         channel_id = str(msgspec.json.decode(body)["channel_id"])
@@ -123,7 +123,7 @@ class Changes:
             yield run.clock.sleep(run.rng.uniform(0, 1))
 
     def _welcome(self) -> Activity[None]:
-        """Somebody who watches already becomes a member."""
+        """Make a user a member who already has a notification stream."""
         run = self._run
         run.watch("newcomer", 2)
         yield run.clock.sleep(run.rng.uniform(0, 1))
@@ -131,7 +131,7 @@ class Changes:
         run.follow("newcomer", run.people.channels[0], 2)
 
     def _redecorate(self) -> Activity[None]:
-        """The guild and a channel are called something else, again and again."""
+        """Rename the guild and a channel repeatedly."""
         run = self._run
         for number in range(4):
             path, body = run.rng.choice((
@@ -146,7 +146,7 @@ class Changes:
         yield from self._ask(self._run.client("user1", 0), "PATCH", "/users/@me", {"display_name": "ユーザー"})
 
     def _read(self) -> Activity[None]:
-        """A read position moves: a hint to the reader's other devices."""
+        """Move a read position, of which the reader's other devices get a hint."""
         run = self._run
         for _ in range(3):
             yield from self._ask(run.client("user1", 2), "POST", f"/channels/{run.people.channels[1]}/read", {})

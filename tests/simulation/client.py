@@ -1,4 +1,4 @@
-"""A client: an account that is logged in, and requests that are sent again until they are answered."""
+"""A client: an account that is logged in, whose requests are retried until they are answered."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 DEVICE = "d"
 RETRY_SECS = 0.4
-AWAY_SECS = 2.0  # what a 503 costs: as its Retry-After says
+AWAY_SECS = 2.0  # the wait after a 503, as its Retry-After says
 
 
 class Account:
-    """A name that may log in again, and its session. `device`: what that session is of."""
+    """A user name and its session, which a new login can replace. `device`: the device of that session."""
 
     def __init__(self, name: str, session: Session, device: str = DEVICE) -> None:
         self.name = name
@@ -38,7 +38,7 @@ class Client:
         self._cluster = cluster
 
     def ask(self, method: str, path: str, body: Any = None) -> Activity[Response]:
-        """The answer, whatever it takes: what the server could not answer is asked again, also what changes something."""
+        """Send a request, and changes, too, again until the server can answer it; return the answer."""
         while True:
             token = yield from self.token()
             answer = yield self._cluster.sending(self.place, request(method, path, body, token))
@@ -50,7 +50,7 @@ class Client:
                 yield from self.try_elsewhere(answer)
 
     def try_elsewhere(self, answer: Response | None) -> Activity[None]:
-        """Wait, and go to another replica where this one is away."""
+        """Wait, and switch to another replica if this one is away."""
         random = self._cluster.rng.random
         if answer is None or random() < 0.5:
             self.place += 1
@@ -63,13 +63,13 @@ class Client:
     # --- the session ---------------------------------------------------------------------------------
 
     def token(self) -> Activity[str]:
-        """An access token that has not ended, as far as this side knows."""
+        """Return an access token that has not expired as far as the client knows."""
         if self.account.session.is_stale(self._cluster.clock.now):
             yield from self.renew(self.account.session.access_token)
         return self.account.session.access_token
 
     def renew(self, refused: str) -> Activity[None]:
-        """Get a new token in place of one that is refused; log in again where the session is over."""
+        """Replace a refused token; log in again if the session has ended."""
         while self.account.is_renewing:
             yield self._cluster.clock.sleep(0.05)
         if self.account.session.access_token != refused:
@@ -97,10 +97,10 @@ class Client:
             yield from self.try_elsewhere(answer)
 
     def _check_end(self) -> None:
-        """The answer to a renewal may be lost, and a refresh token is taken once more and within ten seconds.
+        """Check that the session had a reason to end: it was revoked, or the client does not know its newest token.
 
-        So a session ends when it was revoked, or when this side does not know its newest token. A restored database may know
-        neither that token nor the revocation.
+        The answer to a refresh may be lost, and a refresh token is accepted once more, within ten seconds. A restored database may
+        have lost that token and the revocation.
         """
         if self._cluster.database.restores:
             return

@@ -1,7 +1,7 @@
-"""Simulated time: a heap of calls, each made at its moment, and activities that wait on it.
+"""Simulated time: a heap of calls, each made at its time, and activities that wait for it.
 
-An activity is a generator. What it yields is a function that is given `resume` and calls it once, later, with what the
-activity waits for:
+An activity is a generator. It yields functions that get `resume` and call it once, later, with the value that the activity
+waits for:
 
     def post(self) -> Activity[None]:
         yield clock.sleep(0.5)
@@ -21,21 +21,21 @@ Activity: TypeAlias = "Generator[Wait, Any, T]"
 
 
 class Clock:
-    """`now`: seconds since the beginning of the run. Calls of one moment are made in the order in which they were asked for."""
+    """`now`: seconds since the beginning of the run. Calls at the same time are made in the order in which they were scheduled."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.calls = 0  # made so far
+        self.calls = 0  # number of calls made
         self._last = 0
         self._due: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
 
     def at(self, when: float, call: Callable[..., Any], *arguments: Any) -> None:
-        """Make a call at a moment that has not passed."""
+        """Schedule a call at a time that has not passed."""
         self._last += 1
         heapq.heappush(self._due, (when, self._last, call, arguments))
 
     def later(self, secs: float, call: Callable[..., Any], *arguments: Any) -> None:
-        """Make a call after `secs`; 0: after everything that is asked for already at this moment."""
+        """Schedule a call after `secs`; with 0, after all calls that are scheduled for this time already."""
         self._last += 1
         heapq.heappush(self._due, (self.now + secs, self._last, call, arguments))
 
@@ -51,11 +51,11 @@ class Clock:
     # --- activities ----------------------------------------------------------------------------------
 
     def sleep(self, secs: float) -> Wait:
-        """What an activity yields to wait for `secs`."""
+        """Return the function that an activity yields to wait for `secs`."""
         return lambda resume: self.later(secs, resume, None)
 
     def start(self, activity: Activity[Any]) -> None:
-        """Begin an activity at this moment, behind what is asked for already."""
+        """Begin an activity now, after all calls that are scheduled for this time already."""
         self.later(0.0, self._step, activity, None)
 
     def _step(self, activity: Activity[Any], value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the replicas share: the database, the bus, the keys; and the way of a request to one of them."""
+"""The parts that the replicas share: the database, the bus and the keys; and the delivery of requests to the replicas."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Cluster:
         self.plant = plant
         self.token_secs = token_secs
         self.keys = Keys(SigningKey(bytes(32)))
-        self.send_bytes = rng.choice((1_500, 3_000, 65_536))  # at most, in one send of a flush
-        self.few = rng.choice((3, 32))  # actions that a process takes at once
-        self.capacity = rng.choice((4, 16))  # events of a ring: small, so that slow readers lag in a short run
+        self.send_bytes = rng.choice((1_500, 3_000, 65_536))  # the largest send of a flush
+        self.few = rng.choice((3, 32))  # actions that a process carries out at once
+        self.capacity = rng.choice((4, 16))  # events per ring: few, so that slow readers lag in a short run
         self.request_secs = rng.choice(
             (10.0, 10.0, 0.5, 0.05)
-        )  # after which a request is given up, while there is trouble
+        )  # after which a request is abandoned, while there are faults
         self.database = Database(clock, rng, state, violation)
         self.bus = Bus(clock, rng)
         self.processes: list[Process] = []
@@ -47,7 +47,7 @@ class Cluster:
     def start(self) -> None:
         self.processes += [Process(self, number, self.few) for number in range(REPLICAS)]
 
-    # --- replicas that end ---------------------------------------------------------------------------
+    # --- ends of replicas ----------------------------------------------------------------------------
 
     def kill(self, number: int, secs: float) -> None:
         """Kill a replica; a new process starts after `secs`."""
@@ -56,7 +56,7 @@ class Cluster:
             self.killed(number, secs)
 
     def kill_at(self, number: int, effect: int, moment: str, secs: float) -> None:
-        """The same at one of its next effects."""
+        """Kill a replica at one of its next effects."""
         self.processes[number].kill_at(effect, moment, lambda: self.killed(number, secs))
 
     def killed(self, number: int, secs: float) -> None:
@@ -68,7 +68,7 @@ class Cluster:
             self.processes[before.number] = Process(self, before.number, self.few)
 
     def roll(self, number: int, delay_secs: float, window_secs: float) -> None:
-        """SIGTERM: nothing new after a delay, streams are sent elsewhere, then a new process."""
+        """Send SIGTERM: after a delay nothing new begins and streams are sent to other replicas; then a new process starts."""
         process = self.processes[number]
         if process.alive and not process.is_rolled:
             process.is_rolled = True
@@ -85,7 +85,7 @@ class Cluster:
             self.clock.later(RESTART_SECS, self._restart, process)
 
     def replace_keys(self, keys: Keys) -> None:
-        """On every replica, and on those that start later."""
+        """Replace the keys on every replica, and on those that start later."""
         self.keys = keys
         for process in self.processes:
             if process.alive:
@@ -94,11 +94,11 @@ class Cluster:
     # --- requests ------------------------------------------------------------------------------------
 
     def sending(self, place: int, request: Request) -> Wait:
-        """Send a request to a replica; resumes with the answer, None: it could not be reached or the connection broke."""
+        """Send a request to a replica. Resumes with the answer; None: the replica was unreachable or the connection broke."""
         return lambda resume: self.clock.later(self._delay(), self._arrive, place, request, resume, None)
 
     def opening(self, place: int, request: Request, reader: Reader, reply: Callable[[Response | None], None]) -> Pipe:
-        """Ask for a stream: `reader` is told of it when it is opened, `reply` when it is not."""
+        """Request a stream. `reader` is called when it is opened, `reply` when it is refused."""
         pipe = Pipe(self.clock, self.rng, reader)
         self.clock.later(self._delay(), self._arrive, place, request, reply, pipe)
         return pipe

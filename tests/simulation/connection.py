@@ -1,4 +1,4 @@
-"""A client's end of a stream: bytes become messages, read as fast as the client reads."""
+"""A client's end of a stream: decodes messages, as fast as the client reads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from tests.simulation.pipes import Pipe
     from tests.simulation.sockets import StreamSocket
 
-SLOW_SHARE = 0.3  # of its messages, after which a slow reader reads nothing for a while
+SLOW_SHARE = 0.3  # share of messages after which a slow reader pauses
 SLOW_SECS = 4.0
 
 
 class Connection:
-    """`take(payload)` gets each message. `end` is what ended it: a response, a close code, or None for a reset."""
+    """`take(payload)` gets each message. `end`: the response or close code that ended it, or None after a reset."""
 
     def __init__(self, clock: Clock, rng: Random, take: Callable[[bytes], None], *, slow: bool) -> None:
         self.pipe: Pipe
@@ -37,8 +37,8 @@ class Connection:
         self.is_slow = slow
         self._is_pausing = False
         self._buffer = bytearray()
-        self._untaken = 0  # bytes that the pipe holds for a reader who reads nothing
-        self._reset: bool | None = None  # the pipe has ended behind what is buffered
+        self._untaken = 0  # bytes in the pipe for a reader that has paused
+        self._reset: bool | None = None  # how the pipe ended after the buffered bytes; None while it is open
         self._resume: Callable[[None], None] | None = None
 
     @property
@@ -47,14 +47,14 @@ class Connection:
         return self.pipe.writer  # type: ignore[return-value]  # a pipe knows it as its writer
 
     def wait(self, resume: Callable[[None], None]) -> None:
-        """What an activity yields to wait for the end."""
+        """Wait for the end; for an activity to yield."""
         if self.has_ended:
             self._clock.later(0.0, resume, None)
         else:
             self._resume = resume
 
     def close(self) -> None:
-        """This side does not want it any more."""
+        """Close the connection from this side."""
         if not self.has_ended:
             self.pipe.close()
             self._end()
@@ -62,7 +62,7 @@ class Connection:
     # --- the pipe's reader ---------------------------------------------------------------------------
 
     def refused(self, response: Response | None) -> None:
-        """An answer in place of the stream, or none."""
+        """Handle an answer in place of the stream; None: the connection broke."""
         self.refusal = response
         self._end()
 

@@ -1,6 +1,6 @@
-"""The one database: transactions that commit, abort or lose their answer, outages, and a restore to an earlier state.
+"""The database: transactions that commit, abort or lose their answer, outages, and a restore to an earlier state.
 
-It holds the tables of the memory store. What PostgreSQL knows besides, the history of its own recoveries, is here.
+It holds the tables of the memory store, and the history of its own recoveries, as PostgreSQL does.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from openguild_proto.records import ControlRecord, History, StoredEvent
 from tests.simulation.clock import Clock
 from tests.simulation.ledger import Ledger
 
-QUICK_SECS = (0.0005, 0.001, 0.002, 0.01)  # one way of a query
+QUICK_SECS = (0.0005, 0.001, 0.002, 0.01)  # one direction of a query
 SLOW_SECS = 0.2
 SLOW_SHARE = 0.03
 
 
 class Database:
-    """`abort_share`, `unknown_share`: transactions that fail before, or lose their answer after, the commit."""
+    """`abort_share`, `unknown_share`: transactions that fail before the commit, or lose their answer after it."""
 
     def __init__(self, clock: Clock, rng: Random, state: bytes, violation: Callable[[str], None]) -> None:
         self.tables = MemoryTables()
@@ -35,14 +35,14 @@ class Database:
         self.abort_share = self.unknown_share = 0.0
         self.restores = 0
         self.down_until = 0.0
-        self.hangs = False  # an outage answers nothing until it ends
+        self.hangs = False  # during an outage nothing is answered until it ends
         self._clock = clock
         self._rng = rng
         self._violation = violation
-        self._lineage = 1  # grows with each promotion
+        self._lineage = 1  # incremented by each promotion
         self._recorded: str | None = None
         self._renewals = 0
-        self._ids = 1  # that were given
+        self._ids = 1  # ids given so far
         self._id = "database 1"
         self._backup: tuple[bytes, str | None, int, str] | None = None
 
@@ -53,7 +53,7 @@ class Database:
         return self._clock.now < self.down_until
 
     def delay(self) -> float:
-        """Of one way."""
+        """Return the delay of one direction."""
         random = self._rng.random
         return SLOW_SECS * random() if random() < SLOW_SHARE else QUICK_SECS[int(random() * len(QUICK_SECS))]
 
@@ -65,10 +65,10 @@ class Database:
         self.abort_share = self.unknown_share = 0.0
         self.down_until = min(self.down_until, self._clock.now)
 
-    # --- what is stored ------------------------------------------------------------------------------
+    # --- tables --------------------------------------------------------------------------------------
 
     def perform(self, effect: StorageEffect[Any], witness: StoredEvent | None = None) -> Any:
-        """One effect at its moment. `witness`: an event that the asking replica has stored before (see `lacks` of History)."""
+        """Perform an effect at its time. `witness`: an event that the asking replica has stored before (see `lacks` of History)."""
         match effect:
             case ReadHistory():
                 lacks = self._lacks(witness)
@@ -92,10 +92,10 @@ class Database:
         return self.tables.control_since(sequence, self.tables.control_head() - sequence)
 
     def head(self, channel_id: str) -> int | None:
-        """None: there is no such channel."""
+        """Return the head of a channel's log; None if there is no such channel."""
         return self.tables.heads([channel_id]).get(channel_id)
 
-    # --- its history ---------------------------------------------------------------------------------
+    # --- history -------------------------------------------------------------------------------------
 
     @property
     def _name(self) -> str:
@@ -119,11 +119,11 @@ class Database:
         return True
 
     def back_up(self) -> None:
-        """What a standby has that is behind from here on."""
+        """Keep the current state, as a standby does that gets nothing from here on."""
         self._backup = pickle.dumps(self.tables._state), self._recorded, self._renewals, self._id
 
     def restore(self) -> None:
-        """The state of the backup serves from here on, under another lineage, as of a standby that was promoted."""
+        """Return to the kept state, with another lineage, like a promoted standby."""
         if self._backup is None:
             return
         state, self._recorded, self._renewals, self._id = self._backup

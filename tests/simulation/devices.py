@@ -1,4 +1,4 @@
-"""Devices that are away most of the time and then ask what is new: a guild's log, one's own, and those of channels."""
+"""Devices that are mostly offline and then synchronise: the logs of a guild, of the user, and of channels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from tests.simulation.scenario import Run
 
 View: TypeAlias = "GuildView | UserView | ChannelView"
-AWAY_SECS = 4.0  # between two looks, at most
-LIMITS = (1, 3, 20)  # events of one answer
-MAX_ANSWERS = 500  # by then a device is level
+AWAY_SECS = 4.0  # longest time between two synchronisations
+LIMITS = (1, 3, 20)  # events per answer
+MAX_ANSWERS = 500  # after which a device must be up to date
 
 
 class Device:
-    """A device of `client` that follows logs by /sync alone. Views begin again where the server says so."""
+    """A device of `client` that follows logs only by /sync. Views start again when the server says so."""
 
     def __init__(self, run: Run, client: Client, user_id: str, channels: tuple[str, ...]) -> None:
         self.client = client
@@ -36,14 +36,14 @@ class Device:
             self._begin(name, 1)
 
     def look_now_and_then(self, until: float) -> Activity[None]:
-        """Be away, and look, until a moment of the run."""
+        """Synchronise from time to time, until a time of the run."""
         clock, rng = self._run.clock, self._run.rng
         while clock.now < until:
             yield clock.sleep(rng.uniform(0, AWAY_SECS))
             yield from self._sync(rng.choice(LIMITS))
 
     def level(self) -> Activity[None]:
-        """Ask until nothing is left, and compare with what is stored."""
+        """Synchronise until nothing is left, and compare the views with the tables."""
         for _ in range(MAX_ANSWERS):
             more = yield from self._sync(LIMITS[-1])
             if not more:
@@ -82,20 +82,20 @@ class Device:
 
 
 def new_view(log: str) -> View:
-    """A view of a log that knows nothing of it."""
+    """Return an empty view of a log."""
     kinds: dict[str, type[View]] = {"guild": GuildView, "user": UserView, "channel": ChannelView}
     return kinds[log.partition(":")[0]]()
 
 
 def wrong_view(run: Run, user_id: str, views: Mapping[str, View], gone: Set[str]) -> str | None:
-    """The log whose view differs from what is stored; None: none does. `gone`: logs that may not be read."""
+    """Return the log whose view differs from the tables, or None. `gone`: logs that the user may not read."""
     state = run.cluster.database.tables._state
     own = views[f"user:{user_id}"]
     assert isinstance(own, UserView)
     devices = {f.device_id for f in state.families.values() if f.user_id == user_id and not f.revoked}
     guilds = {guild_id for guild_id, members in state.members.items() if user_id in members}
     read = {c: channel.reads.get(user_id, 0) for c, channel in state.channels.items()}
-    joined = user_id in run.returned  # joining reads every channel without an event
+    joined = user_id in run.returned  # joining marks every channel as read, without an event
     differs = any(own.read.get(c, 0) != sequence for c, sequence in read.items() if not joined or c in own.read)
     if (own.devices, own.guilds & set(state.guilds), own.display_name) != (
         devices, guilds, state.users[user_id].display_name,

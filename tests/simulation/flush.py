@@ -11,12 +11,12 @@ from tests.simulation.clock import Clock
 from tests.simulation.sockets import StreamSocket
 
 TURN_SECS = 0.0005  # between two rounds
-SOCKETS = 8  # of a ring in one chunk
-CHUNKS = 3  # of a ring in one round
+SOCKETS = 8  # of a ring in a chunk
+CHUNKS = 3  # of a ring in a round
 
 
 class Flusher:
-    """`flushed()` is told after each round."""
+    """Flushes rings. `flushed()` is called after each round."""
 
     def __init__(self, clock: Clock, hub: Hub, send_bytes: int, flushed: Callable[[], None]) -> None:
         self.dead = False
@@ -28,7 +28,7 @@ class Flusher:
         self._round_is_due = False
 
     def flush(self, ring: str, urgency: Urgency) -> None:
-        """Some subscriber of the ring has not got what it has."""
+        """Mark a ring as dirty: a subscriber lacks some of its events."""
         self._dirty[ring] = None
         if not self._round_is_due:
             self._round_is_due = True
@@ -51,7 +51,7 @@ class Flusher:
         self._flushed()
 
     def _serve(self, ring: str, chunks: int) -> bool:
-        """Whether the ring is flushed."""
+        """Serve a ring; return whether it is flushed."""
         for _ in range(chunks):
             if self.flush_chunk(ring):
                 self._dirty.pop(ring, None)
@@ -61,7 +61,7 @@ class Flusher:
         return False
 
     def flush_chunk(self, ring: str) -> bool:
-        """Serve some subscribers. Whether nobody is left who could be served."""
+        """Serve some subscribers; return whether no servable one is left."""
         if not self._hub.is_open(ring):
             return True
         plan = self._hub.flush_plan(ring, SOCKETS)

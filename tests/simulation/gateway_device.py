@@ -1,4 +1,4 @@
-"""A device on one gateway socket: it follows the logs of a guild, of its user and of channels, posts, and is level at the end."""
+"""A device on one gateway socket: it follows the logs of a guild, its user and channels, posts, and is up to date at the end."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from tests.simulation.gateway_socket import GatewaySocket
     from tests.simulation.scenario import Run
 
-REFUSED_SECS = (2.0, 6.0)  # until a log that may not be read is asked for again
+REFUSED_SECS = (2.0, 6.0)  # before an unreadable log is requested again
 TEMPORARY = {"database_unavailable", "overloaded", "draining"}
 
 
 class GatewayDevice:
-    """`posts`: how many it still makes. `views` are what it knows of each log, from its beginning."""
+    """`posts`: how many it still makes. `views`: its state of each log, from the beginning."""
 
     def __init__(self, run: Run, client: Client, user_id: str, channels: tuple[str, ...], *, slow: bool) -> None:
         self.client = client
@@ -36,19 +36,19 @@ class GatewayDevice:
         self.machine = GatewayClient(Encoding.JSON, jitter=run.rng.random, random_bytes=run.rng.randbytes)
         self.views: dict[str, GuildView | UserView | ChannelView] = {}
         self.gone: set[str] = set()
-        self._asked: set[str] = set()  # logs that nothing is known of, until the server has answered
+        self._asked: set[str] = set()  # logs without any events yet, until the server has answered
         self._run = run
         self._connection: Connection | None = None
-        self._posts: dict[int, Post] = {}  # by ref, not acknowledged
-        self._resting = 0  # posts that are sent again in a while
+        self._posts: dict[int, Post] = {}  # by ref, unacknowledged
+        self._resting = 0  # number of posts that wait to be sent again
         self._armed: float | None = None
-        self._last = 0.0  # when what was sent last arrives
+        self._last = 0.0  # arrival time of the last sent message
         self._is_renewing = False
         for log in (f"guild:{run.people.guild_id}", f"user:{user_id}", *(f"channel:{one}" for one in channels)):
             self._begin(log, 1)
 
     def follow(self) -> Activity[None]:
-        """Connect, and stay so until it is stopped."""
+        """Connect, and stay connected until it is stopped."""
         token = yield from self.client.token()
         self.machine.start(token, self._run.clock.now)
         self._step()
@@ -59,19 +59,19 @@ class GatewayDevice:
         self._step()
 
     def read_on(self) -> None:
-        """From now on it reads as fast as the others."""
+        """Read as fast as the others from now on."""
         self.is_slow = False
         if self._connection is not None:
             self._connection.is_slow = False
 
-    # --- what it does --------------------------------------------------------------------------------
+    # --- actions -------------------------------------------------------------------------------------
 
     def post(self, channel_id: str, text: str) -> None:
-        """One message, which is acknowledged some time."""
+        """Post a message, which will be acknowledged."""
         self._send(Post(0, channel_id, content=text, key=f"{self.client.name}{self._run.rng.getrandbits(64)}"))
 
     def react(self, channel_id: str, event_id: str, emoji: str) -> None:
-        """Its outcome may be a refusal: the message may be gone."""
+        """React to a message. The server may refuse: the message may be gone."""
         self.machine.send(React(0, channel_id, event_id=event_id, emoji=emoji))
         self._step()
 
@@ -82,7 +82,7 @@ class GatewayDevice:
     # --- the machine ---------------------------------------------------------------------------------
 
     def _begin(self, log: str, epoch: int) -> None:
-        """Know nothing of a log, and ask for all of it."""
+        """Forget a log, and request all of it."""
         self.views[log] = new_view(log)
         self.gone.discard(log)
         self._asked.add(log)
@@ -139,7 +139,7 @@ class GatewayDevice:
                 self._ended(code, reason)
 
     def _refused(self, post: Post, refused: told.Refused) -> Activity[None]:
-        """A server that could not do it may have done it: the same again, with its key."""
+        """Repeat a post after a temporary refusal, with its key: the server may have stored it."""
         run = self._run
         if refused.code in TEMPORARY:
             self._resting += 1
@@ -150,7 +150,7 @@ class GatewayDevice:
             run.violation(f"{self.client.name} cannot post by its socket: {refused}")
 
     def _ended(self, code: int | None, reason: str) -> None:
-        """Only a session that was revoked ends it: it logs in again, with a machine that knows where the last one was."""
+        """Handle the end, which only a revoked session causes: log in again, with a machine that continues from the same places."""
         run = self._run
         if code != 4005:
             run.violation(f"{self.client.name}: its gateway socket ended with {code} {reason}")
@@ -210,7 +210,7 @@ class GatewayDevice:
         self._step()
 
     def _upload(self, connection: Connection, message: str) -> None:
-        """In the order in which they were sent."""
+        """Send messages in order."""
         socket: GatewaySocket | None = connection.pipe.writer  # type: ignore[assignment]  # a pipe knows it as its writer
         if socket is not None:
             self._last = max(self._last, self._run.clock.now + connection.pipe.delay())
@@ -225,7 +225,7 @@ class GatewayDevice:
             self._run.violation(f"{self.client.name}: its socket told of {log} with a hole: {hole}")
 
     def _lost(self, log: str, code: str) -> None:
-        """It asks again all the same: a right may come back."""
+        """Handle the loss of a log, and request it again: a right may return."""
         run = self._run
         self.gone.add(log)
         self._asked.discard(log)
@@ -244,11 +244,11 @@ class GatewayDevice:
             self._begin(log, 1)
             self._step()
 
-    # --- the books -----------------------------------------------------------------------------------
+    # --- checks --------------------------------------------------------------------------------------
 
     @property
     def has_all(self) -> bool:
-        """Every log that its user may read was delivered to its end."""
+        """Whether every log that the user may read was delivered to its end."""
         database = self._run.cluster.database
         for log, view in self.views.items():
             kind, _, log_id = log.partition(":")
@@ -260,7 +260,7 @@ class GatewayDevice:
         return not self._posts and not self._resting
 
     def check(self) -> str | None:
-        """At the end: what is wrong."""
+        """Return the violation found at the end, if any."""
         wrong = wrong_view(self._run, self.user_id, self.views, self.gone | self._asked)
         if wrong is not None:
             return f"{self.client.name}: the view of {wrong} on its socket is not the server's"

@@ -1,4 +1,4 @@
-"""A replica's end of a gateway socket: it carries out what its machine wants, and writes as far as the pipe takes it."""
+"""A replica's end of a gateway socket: it carries out the actions of its machine, and writes as the pipe accepts bytes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tests.support.world import START_MS
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
-CLOSE_SECS = 5.0  # from the close frame to the client's
+CLOSE_SECS = 5.0  # from the server's close frame to the client's
 
 
 class GatewaySocket:
-    """`handle`: a small number of its own at its process."""
+    """`handle`: a small number, unique within its process."""
 
     def __init__(self, process: Process, pipe: Pipe, opened: OpenGateway, handle: int) -> None:
         self.claims: Claims | None = None
         self.address = opened.address
-        self.outbox = bytearray()  # the rest of a message that was cut
+        self.outbox = bytearray()  # the rest of a partly sent message
         self.has_ended = False
         self._is_closing = False
         self._is_blocked = False
@@ -52,10 +52,10 @@ class GatewaySocket:
             client_address=opened.address,
         )
 
-    # --- what the machine wants ----------------------------------------------------------------------
+    # --- actions of the machine ----------------------------------------------------------------------
 
     def wake(self) -> None:
-        if not self._is_awake:  # also when it has ended: what it still holds is to be given back
+        if not self._is_awake:  # even after the end, to release what it holds
             self._is_awake = True
             self._process.clock.later(0.0, self._attend_later)
 
@@ -109,7 +109,7 @@ class GatewaySocket:
             self.attend()
 
     def received(self, payload: str) -> None:
-        """A message of the client."""
+        """Handle a message of the client."""
         if self._process.alive and not self.has_ended:
             self.server.receive(payload, self._process.clock.now)
             self.attend()
@@ -117,11 +117,11 @@ class GatewaySocket:
     # --- bytes ---------------------------------------------------------------------------------------
 
     def flush(self, messages: bytes) -> int:
-        """What the flush writes: bytes taken."""
+        """Write bytes of the flush; return how many were accepted."""
         return 0 if self.outbox or self._is_blocked or self._is_closing else self._pipe.send(messages)
 
     def cut(self, rest: bytes) -> None:
-        """The flush wrote a part of a message."""
+        """Keep the rest of a message that the flush has partly written."""
         self.outbox += rest
         self.server.shut_gate()
         self._write()
@@ -150,7 +150,7 @@ class GatewaySocket:
         self._pipe.waits_for_room = True
 
     def has_room(self) -> None:
-        """The pipe takes bytes again."""
+        """Handle room in the pipe."""
         self._is_blocked = False
         if self.has_ended or not self._process.alive:
             return
@@ -177,7 +177,7 @@ class GatewaySocket:
         self.attend()
 
     def _close(self, code: int, reason: str) -> None:
-        """In order: what was begun, the last answers, and a close frame."""
+        """Close in order: the rest of a message, the last answers, then a close frame."""
         if self._is_closing or self.has_ended:
             return
         while data := self.server.next_write(self._process.send_bytes):
@@ -190,13 +190,13 @@ class GatewaySocket:
         self._process.clock.later(CLOSE_SECS, self.abort)
 
     def abort(self) -> None:
-        """Both directions end now."""
+        """End both directions now."""
         if not self.has_ended:
             self._pipe.break_now()
             self.end()
 
     def end(self) -> None:
-        """The client has gone, or is not waited for any more."""
+        """End: the client has disconnected, or has not answered in time."""
         if not self.has_ended:
             self.has_ended = True
             self._process.gateways.left(self)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Gateways:
-    """Sockets by handle."""
+    """The sockets, by handle."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -32,7 +32,7 @@ class Gateways:
         return len(self._sockets)
 
     def open(self, pipe: Pipe, opened: OpenGateway, *, cut: bool) -> None:
-        """Accept the upgrade; `cut`: the client has gone meanwhile."""
+        """Accept the upgrade; `cut`: the client has disconnected meanwhile."""
         process, handle = self._process, next(self._handles)
         socket = self._sockets[handle] = GatewaySocket(process, pipe, opened, handle)
         pipe.accepted(socket, opened.headers)
@@ -42,7 +42,7 @@ class Gateways:
             process.clock.later(process.delay(), socket.abort)
 
     def do(self, socket: GatewaySocket, action: AnyAction) -> None:
-        """Carry out an action that is about logs."""
+        """Carry out an action on logs."""
         self._process.replica.gateway_at(self._process.clock.now).do(socket, action)
         self._process.carry_out()
 
@@ -60,7 +60,7 @@ class Gateways:
             process.carry_out()
 
     def flush(self, key: str, urgency: Urgency) -> None:
-        """Give the followers of a ring what it has, some at a time unless it must be all."""
+        """Send a ring's events to its followers, some at a time unless the flush is urgent."""
         process = self._process
         feeds = process.replica.gateway.feeds
         while process.alive and feeds.hub.is_open(key):

@@ -1,4 +1,4 @@
-"""A ring of keys that remembers which signatures were good: many processes check the same tokens."""
+"""A key ring that caches valid signatures, because many processes verify the same tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openguild_proto.canonical.keys import KeyRing
 
 
 class Keys(KeyRing, frozen=True):
-    """As `KeyRing`, and quicker the second time."""
+    """A `KeyRing` that is faster the second time."""
 
     def verifier(self, message: bytes, signature: bytes) -> bytes | None:
         return _verifier(self, message, signature)

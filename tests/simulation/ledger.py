@@ -1,4 +1,4 @@
-"""What was committed: every event of every channel, as the bytes that its subscribers are owed."""
+"""The record of all commits: every event of every channel, as the bytes that its subscribers must get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openguild_proto.schemas.payloads import event_frame_payload
 
 
 class Taken(NamedTuple):
-    """What a redaction took away: the bytes from before it. `at`: second of its commit; `by`: its sequence."""
+    """The original bytes of a redacted event. `at`: when the redaction was committed; `by`: its sequence."""
 
     payload: bytes
     at: float
@@ -19,7 +19,7 @@ class Taken(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One event. `at`: second of its commit."""
+    """One event. `at`: when it was committed, in seconds."""
 
     event_id: str
     payload: bytes
@@ -27,20 +27,20 @@ class Entry(NamedTuple):
     taken: Taken | None = None
 
     def is_sent_as(self, payload: bytes) -> bool:
-        """These are its bytes, or were before a redaction."""
+        """Return whether these are its bytes, or were before a redaction."""
         return payload == self.payload or (self.taken is not None and payload == self.taken.payload)
 
 
 class Ledger:
-    """Kept beside the tables, so that a channel's events outlive its deletion; `restored` follows the tables back."""
+    """The commits, separate from the tables, so that events outlive their channel. `restored` follows a restore of the database."""
 
     def __init__(self) -> None:
         self._logs: dict[str, list[Entry]] = {}
-        self.lost: dict[tuple[str, int], list[Entry]] = {}  # commits that a restored database does not have
+        self.lost: dict[tuple[str, int], list[Entry]] = {}  # commits that a restored database has lost
         self.lost_ids: set[str] = set()
 
     def append(self, event: StoredEvent, at: float) -> str | None:
-        """Note a commit. What is wrong with it."""
+        """Record a commit. Return the violation, if any."""
         log = self._logs.setdefault(event.log_id, [])
         payload = event_frame_payload(event)
         log.append(Entry(event.event_id, payload, at))
@@ -64,14 +64,14 @@ class Ledger:
         return self._logs.get(channel_id, [])
 
     def committed(self, channel_id: str, sequence: int, payload: bytes) -> Entry | None:
-        """The commit of these bytes, None: there was none."""
+        """Return the commit of these bytes; None if there was none."""
         log = self._logs.get(channel_id, [])
         if 0 < sequence <= len(log) and log[sequence - 1].is_sent_as(payload):
             return log[sequence - 1]
         return next((entry for entry in self.lost.get((channel_id, sequence), ()) if entry.is_sent_as(payload)), None)
 
     def restored(self, heads: dict[str, int]) -> None:
-        """The database is one that has only so many events of each channel."""
+        """Follow a restore of the database to these heads."""
         for channel_id, log in self._logs.items():
             head = heads.get(channel_id, 0)
             for sequence, entry in enumerate(log[head:], start=head + 1):
@@ -79,7 +79,7 @@ class Ledger:
                 self.lost_ids.add(entry.event_id)
             del log[head:]
             for place, entry in enumerate(log):
-                if entry.taken is not None and entry.taken.by > head:  # the redaction is lost: the text is back
+                if entry.taken is not None and entry.taken.by > head:  # the redaction is lost, so the text is back
                     self.lost.setdefault((channel_id, place + 1), []).append(entry)
                     log[place] = Entry(entry.event_id, entry.taken.payload, entry.at)
 

@@ -1,4 +1,4 @@
-"""What must be gone when every client is: nothing is held for anybody, and the counters agree."""
+"""The checks after all clients have gone: nothing is held for them any more, and the counters agree."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.simulation.process import Process
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
-TAIL_CHECKS = (ReadHistory, ReadControlHead)  # they go on
+TAIL_CHECKS = (ReadHistory, ReadControlHead)  # they continue
 
 
 def left_over(cluster: Cluster) -> list[str]:
-    """What is left at each replica."""
+    """Return what is still held at each replica."""
     return [f"replica {process.number}: {what}" for process in cluster.processes for what in _left_at(process)]
 
 
@@ -49,7 +49,7 @@ def _left_at(process: Process) -> list[str]:
     }
     left = [f"{len(things)} {what} are left" for what, things in held.items() if len(things)]  # type: ignore[arg-type]  # all are sized
     asleep = sum(running.serial == serial for _, serial, running in replica._outputs.procedures._sleeping)
-    if asleep > 2:  # the tail checks, and the pause after a catching up
+    if asleep > 2:  # the tail checks, and the pause after catching up
         left.append(f"{asleep} procedures sleep")
     if (counters.lagged, counters.missed) != (process.lagged, process.missed):
         left.append(f"counted {counters.lagged} lagging readers of {process.lagged}")

@@ -1,4 +1,4 @@
-"""What clients do to messages beside posting them, and whether everybody ends with the same view of them."""
+"""Changes of messages by clients, and the check that all views of the messages agree."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from tests.simulation.subscriber import Subscriber
 
 EMOJI = ("\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\ufe0f", "好")
-FINE = {200, 404, 409}  # the channel may have gone, and the message may have been taken back
+FINE = {200, 404, 409}  # the channel may be gone, or the message redacted
 
 
 class Messages:
-    """`posted`: what was acknowledged, by channel: who posted it and its event id."""
+    """`posted`: channel -> author and event id of the acknowledged posts."""
 
     def __init__(self, run: Run) -> None:
         self.posted: dict[str, list[tuple[str, str]]] = {}
@@ -32,7 +32,7 @@ class Messages:
         self._run = run
 
     def some_change(self, client: Client, channel_id: str) -> Activity[None]:
-        """The client does something to a message of this channel, or to one of its own."""
+        """Let the client change a message of this channel, or one of its own."""
         posted, rng = self.posted.get(channel_id, []), self._run.rng
         own = [event_id for name, event_id in posted if name == client.name]
         if not posted:
@@ -62,7 +62,7 @@ class Messages:
 
 
 def differing_view(run: Run, subscriber: Subscriber) -> str | None:
-    """Whether what the subscriber received folds to what the server shows. None: it does."""
+    """Return how the folded events of the subscriber differ from the server's messages; None if they do not."""
     view = ChannelView()
     for place, payload in enumerate(subscriber.received):
         view.apply(place + 1, bytes(msgspec.json.decode(payload, type=_Frame).event))

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from openguild_proto.http.message import Headers
 from tests.simulation.clock import Clock
 
-WINDOW_BYTES = (6_000, 1 << 20)  # what a pipe holds before its writer has to wait: one of them for a pipe
+WINDOW_BYTES = (6_000, 1 << 20)  # the bytes that a pipe holds before its writer must wait; one of them for each pipe
 DELAYS_SECS = (0.0002, 0.001, 0.001, 0.003, 0.03)
 
 Item: TypeAlias = "bytes | Headers | None"
@@ -23,27 +23,27 @@ class Reader(Protocol):
         """The stream was accepted."""
 
     def arrived(self, data: bytes) -> None:
-        """The next bytes; `Pipe.took` when they have been read."""
+        """The next bytes have arrived; call `Pipe.took` when they have been read."""
 
     def ended(self, *, reset: bool) -> None:
-        """There is nothing more."""
+        """The stream has ended."""
 
 
 class Writer(Protocol):
     """The replica's end of a pipe."""
 
     def has_room(self) -> None:
-        """The pipe takes bytes again."""
+        """The pipe accepts bytes again."""
 
     def end(self) -> None:
         """The client has closed its side."""
 
 
 class Pipe:
-    """`send` takes what there is room for."""
+    """`send` accepts as many bytes as the window allows."""
 
     def __init__(self, clock: Clock, rng: Random, reader: Reader) -> None:
-        self.writer: Writer | None = None  # the stream's socket, once it was accepted
+        self.writer: Writer | None = None  # the stream's socket, once accepted
         self.waits_for_room = False
         self.is_broken = False
         self._is_closed = False  # by the client
@@ -56,11 +56,11 @@ class Pipe:
         self._queue: deque[Item] = deque()
 
     def delay(self) -> float:
-        """Of one way."""
+        """Return the delay of one direction."""
         return DELAYS_SECS[int(self._rng.random() * len(DELAYS_SECS))]
 
     def send(self, data: bytes) -> int:
-        """How many of the bytes it took; 0: wait for room, or it is broken."""
+        """Return how many of the bytes it accepted; 0: wait for room, or the pipe is broken."""
         taken = data[: max(0, self._window - self._held)]
         if taken and not self.is_broken:
             self._held += len(taken)
@@ -69,7 +69,7 @@ class Pipe:
         return 0
 
     def accepted(self, writer: Writer, headers: Headers) -> None:
-        """The upgrade: its answer leads the frames."""
+        """Send the answer to the upgrade, before the frames."""
         self.writer = writer
         self._later(headers)
         if self._is_closed:
@@ -79,20 +79,20 @@ class Pipe:
         self._later(None)
 
     def took(self, nbytes: int) -> None:
-        """The client has read so many bytes."""
+        """Record that the client has read this many bytes."""
         self._held -= nbytes
         if self.waits_for_room and self.writer is not None and not self.is_broken:
             self.waits_for_room = False
             self._clock.later(0.0, self.writer.has_room)
 
     def close(self) -> None:
-        """The client closes; the replica hears of it later."""
+        """Close the client's side; the replica learns of it later."""
         self._is_closed = True
         if self.writer is not None:
             self._clock.later(self.delay(), self.writer.end)
 
     def break_now(self) -> None:
-        """A reset: what is on its way arrives with it, or is lost."""
+        """Reset the pipe: bytes in flight arrive with the reset, or are lost."""
         if self.is_broken:
             return
         self.is_broken = True
@@ -103,13 +103,13 @@ class Pipe:
         self._reader.ended(reset=True)
 
     def _later(self, item: Item) -> None:
-        """In the order of the calls."""
+        """Deliver an item later, in the order of the calls."""
         self._last = max(self._last, self._clock.now + self.delay())
         self._queue.append(item)
         self._clock.at(self._last, self._next)
 
     def _next(self) -> None:
-        if not self._queue:  # a reset was quicker
+        if not self._queue:  # a reset has overtaken it
             return
         match self._queue.popleft():
             case bytes() as data:

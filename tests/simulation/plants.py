@@ -1,4 +1,4 @@
-"""Bugs to be planted: each is a mistake that was made before, and that the simulation must find."""
+"""Planted bugs: mistakes that were made before, which the simulation must find."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def publish_before_commit(process: Process) -> None:
 
 
 def trust_nats(process: Process) -> None:
-    """The sequencer takes what the bus brings for all there is: what was lost stays lost."""
+    """The sequencer trusts the bus to deliver everything: lost messages are never noticed."""
     channels = process.replica.channels
 
     def heard(channel_id: str, payload: bytes) -> None:
@@ -53,7 +53,7 @@ def trust_nats(process: Process) -> None:
 
 
 def replay_before_subscribe(process: Process) -> None:
-    """The log is read up to where it stood at the request; what came since falls between."""
+    """The log is read up to its head at the request; later events fall into the gap before the subscription."""
     subscribe = process.subscribe
 
     def late(socket: StreamSocket, stream: OpenStream, changes: int) -> None:
@@ -71,7 +71,7 @@ def replay_before_subscribe(process: Process) -> None:
 
 
 def trust_nats_for_control(process: Process) -> None:
-    """Who was removed or revoked is known to those whom the bus tells: a lost message leaves their streams open."""
+    """Removals and revocations are learned only from the bus: a lost message leaves streams open."""
 
     def nothing_missed() -> Procedure[None]:
         yield from ()
@@ -80,7 +80,7 @@ def trust_nats_for_control(process: Process) -> None:
 
 
 def forget_the_rest(process: Process) -> None:
-    """A subscriber is done when something was sent to it, though there was more than one send takes."""
+    """A subscriber counts as flushed after one send, even if it has more."""
     flusher = process.flusher
 
     def one_send(ring: str) -> bool:
@@ -93,12 +93,12 @@ def forget_the_rest(process: Process) -> None:
 
 
 def keep_redacted_pages(process: Process) -> None:
-    """Pages of the log that were read before a redaction are served after it."""
+    """Cached pages from before a redaction are served after it."""
     process.replica.streams.pages.drop_channel = lambda channel_id: None  # type: ignore[method-assign]  # this is the bug
 
 
 def count_reactions_twice(process: Process) -> None:
-    """A reaction is counted for every time that its request was sent, not for each user."""
+    """A reaction is counted for each request, not for each user."""
 
     def count_again(message: MessageState) -> MessageState:
         uses = read_reactions(message.reactions)
@@ -110,29 +110,29 @@ def count_reactions_twice(process: Process) -> None:
 
 
 def forget_edits(process: Process) -> None:
-    """An edit is in the log, and the message is shown with its former text."""
+    """An edit is in the log, but the message keeps its earlier text."""
     _change_stored(process, Edit, lambda message: replace(message, edited_text="former"))
 
 
 def tell_nobody_of_removals(process: Process) -> None:
-    """A member is removed, and the guild's log does not say so."""
+    """A member is removed without an event in the guild's log."""
     _forget_newest(process, RemoveMember, lambda effect: effect.guild_id)
 
 
 def tell_no_device_of_reads(process: Process) -> None:
-    """A read position moves, and the user's log does not say so."""
+    """A read position moves without an event in the user's log."""
     _forget_newest(process, MarkRead, lambda effect: effect.author.user_id)
 
 
 def keep_leases(process: Process) -> None:
-    """Users of a replica that died stay online."""
+    """Users of a dead replica stay online."""
     presence = process.replica.presence
     assert presence is not None
     presence._expire = lambda: None  # type: ignore[method-assign]  # this is the bug
 
 
 def serve_sockets_once(process: Process) -> None:
-    """A flush takes a gateway socket with more than one send for level."""
+    """The flush takes a gateway socket for up to date after one send."""
     feeds = process.replica.gateway.feeds
     flush = feeds.flush
 
@@ -144,7 +144,7 @@ def serve_sockets_once(process: Process) -> None:
 
 
 def skip_what_the_ring_dropped(process: Process) -> None:
-    """A gateway socket that fell off its ring goes on where the ring begins now."""
+    """A gateway socket that has fallen off its ring continues at the ring's current beginning."""
     feeds = process.replica.gateway.feeds
     attach = Feed.attach
 

@@ -1,4 +1,4 @@
-"""Who takes part: accounts, guilds and channels as they are stored before a run begins; made once and kept as bytes."""
+"""The accounts, guilds and channels that are stored before a run begins; created once and kept as bytes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from openguild_proto.settings.sections import SessionSettings
 from tests.simulation.client import DEVICE
 from tests.support.world import PASSWORD, World, decoded
 
-CLIENTS = 14  # that post; eight more streams are of those whose rights change
-CHANNELS = 3  # of the guild that stays
+CLIENTS = 14  # clients that post; eight more streams belong to users whose rights change
+CHANNELS = 3  # in the guild that stays
 MEMBERS = (*(f"user{number}" for number in range(CLIENTS)), "removed", "revoked", "returning", "reader0", "reader1")
-OTHERS = ("moderator", "newcomer")  # no members of a guild
+OTHERS = ("moderator", "newcomer")  # not members of any guild
 
 
 class Population(NamedTuple):
-    """`state`: the pickled tables. `logins`: the answers to each account's login; `user_ids`: by name."""
+    """`state`: the pickled tables. `logins`: the answers to each account's login; `user_ids`: name -> id."""
 
     state: bytes
     logins: dict[str, bytes]
@@ -33,13 +33,13 @@ class Population(NamedTuple):
     doomed_guild_channel: str
 
     def session(self, name: str) -> Session:
-        """A session of this account, given at the beginning of the run; `name/device` for another device."""
+        """Return the account's session from the beginning of the run; `name/device` for another device."""
         return Session.of(self.logins[name], 0.0)
 
 
 @cache
 def populate(token_secs: int) -> Population:
-    """`token_secs`: an access token's life."""
+    """Create the population. `token_secs`: the lifetime of access tokens."""
     world = World(Settings(session=SessionSettings(access_ttl_secs=token_secs)))
     logins: dict[str, bytes] = {}
     user_ids: dict[str, str] = {}

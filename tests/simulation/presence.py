@@ -1,4 +1,4 @@
-"""Every replica must agree on who is online, once nothing fails any more."""
+"""The check that all replicas agree on presence once no fault is active."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from openguild_proto.replica.presence import LEASE_SECS
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
-AGREE_SECS = LEASE_SECS + 5.0  # until the leases of replicas that crashed have ended
+AGREE_SECS = LEASE_SECS + 5.0  # until the leases of crashed replicas have expired
 
 
 def disagreement(cluster: Cluster) -> str | None:
-    """What some replica has wrong about somebody; None: nothing."""
+    """Return what a replica has wrong about a user's presence, or None."""
     there = {
         user_id
         for process in cluster.processes

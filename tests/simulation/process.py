@@ -1,4 +1,4 @@
-"""One process of a replica, from its start to its end: it carries out what the core's replica decides."""
+"""One process of a replica, from its start to its end: it carries out the actions of the core's replica."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ from tests.support.world import START_MS
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
-TURN_SECS = 0.0003  # until the actions that were left are taken
+TURN_SECS = 0.0003  # until the remaining actions are carried out
 MANY = 1_000_000
 
 
 def make_service(keys: Keys, token_secs: int) -> Service:
-    """Without limits that a run could meet."""
+    """Return a service whose limits no run reaches."""
     settings = Settings(session=SessionSettings(access_ttl_secs=token_secs))
     service = Service.create(settings, TokenAuthority(keys))
     for name in rates(settings):
@@ -67,7 +67,7 @@ def make_service(keys: Keys, token_secs: int) -> Service:
 
 
 class Process:
-    """Inputs are given to the replica with the time; what it wants done is done after each, a bounded number at once."""
+    """Gives inputs to the replica with the time, and carries out its actions after each one, a bounded number at once."""
 
     def __init__(self, cluster: Cluster, number: int, few: int) -> None:
         self.alive = self.listening = True
@@ -90,9 +90,9 @@ class Process:
         self.gateways = Gateways(self)
         self.calls: dict[Call, None] = {}
         self.queries: dict[int, Effect[Any]] = {}  # that are being performed
-        self.lagged = self.missed = 0  # as the closings say
+        self.lagged = self.missed = 0  # as the close reasons say
         self._cluster = cluster
-        self._few = few  # actions at once
+        self._few = few  # actions carried out at once
         self._tickets: dict[int, Call] = {}
         self._is_busy = False
         self._turn_is_due = False
@@ -100,7 +100,7 @@ class Process:
         cluster.plant(self)
         self._start()
 
-    # --- life ----------------------------------------------------------------------------------------
+    # --- lifetime ------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         if self.alive:
@@ -120,7 +120,7 @@ class Process:
             self.carry_out()
 
     def kill(self) -> None:
-        """kill -9: nothing more is stored, sent or said; what was on its way to the database may still arrive."""
+        """Kill as with SIGKILL: nothing more is stored, sent or logged; queries on their way to the database may still arrive."""
         if self.alive:
             self.alive = self.listening = False
             self.storage.dead = self.flusher.dead = True
@@ -131,7 +131,7 @@ class Process:
                 socket.abort()
 
     def kill_at(self, number: int, moment: str, killed: Callable[[], None]) -> None:
-        """Kill at the `number`th effect from now, `before` or `after` it is done."""
+        """Kill at the `number`th effect from now, `before` or `after` it is performed."""
         target = self.storage.effects + number
 
         def look(effect: int, when: str) -> None:
@@ -142,7 +142,7 @@ class Process:
         self.storage.at_effect = look
 
     def cut(self, share: float) -> None:
-        """Connections of clients are reset: a random share."""
+        """Reset a random share of the clients' connections."""
         for call in list(self.calls):
             if self.rng.random() < share:
                 call.cut()
@@ -151,7 +151,7 @@ class Process:
                 socket.abort()
 
     def drain(self, window_secs: float) -> None:
-        """Nothing new is let in, and every stream is sent elsewhere."""
+        """Refuse new requests, and send every stream to another replica."""
         self.listening = False
         self.draining = True
         self.replica.drain(window_secs, now=self.clock.now)
@@ -159,12 +159,12 @@ class Process:
 
     @property
     def request_secs(self) -> float:
-        """After which a request is given up."""
+        """The timeout of a request."""
         return self._cluster.request_secs
 
     @property
     def control_failed_at(self) -> float:
-        """When the control log could not be read the last time."""
+        """When the control log was last unreadable."""
         return self.storage.failed_control_at
 
     # --- requests ------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class Process:
         return Context(now=now, wall_ms=START_MS + int(now * 1000), entropy=self.rng.randbytes, service=self.service)
 
     def delay(self) -> float:
-        """Of an answer."""
+        """Return the delay of an answer."""
         return 0.001 + 0.004 * self.rng.random()
 
     # --- inputs of the replica -----------------------------------------------------------------------
@@ -237,7 +237,7 @@ class Process:
         self.carry_out()
 
     def join(self, pipe: Pipe, stream: OpenStream, changes: int) -> StreamSocket:
-        """Accept the upgrade; the stream ends with its token."""
+        """Accept the upgrade; the stream ends when its token expires."""
         socket = StreamSocket(self, pipe, stream)
         pipe.accepted(socket, stream.headers)
         self.sockets[socket] = None
@@ -275,7 +275,7 @@ class Process:
     # --- actions -------------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
-        """Some actions now, the rest at the next turn."""
+        """Carry out some actions now, and the rest in the next turn."""
         if self._is_busy or not self.alive:
             return
         self._is_busy = True
@@ -357,7 +357,7 @@ class Process:
 
     def _due(self, deadline: float) -> None:
         if self._armed != deadline or not self.alive:
-            return  # an earlier one was set since, and set the next
+            return  # an earlier deadline was set since, and has set the next one
         self._armed = None
         self.replica.bus_state(self.link.is_up, now=self.clock.now)
         self.replica.handle_deadline(now=self.clock.now)

@@ -1,4 +1,4 @@
-"""Who may read what, by the tables alone; and the streams that go on although they may not."""
+"""Read rights, computed from the tables alone, and the detection of streams that continue without a right."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
 LOOK_SECS = 0.5
-END_SECS = 5.0  # every other tail check reads the control log: 2.5 s, and its queries take their time
+END_SECS = 5.0  # every other tail check reads the control log: 2.5 s, plus the time of its queries
 
 
 class Rights:
-    """Looks again and again; `ended_at` tells since when somebody may not read a channel that they could read."""
+    """Checks the rights periodically. `ended`: since when a user may no longer read a channel."""
 
     def __init__(self, cluster: Cluster, pairs: list[tuple[str, str]]) -> None:
         self.ended: dict[tuple[str, str], float] = {}  # (user id, channel id) -> since when
         self._cluster = cluster
-        self._pairs = pairs  # whose rights are followed
+        self._pairs = pairs  # whose rights are tracked
         self._had: set[tuple[str, str]] = set()
-        self._known: dict[tuple[str, str], bool] = {}  # by the tables as they stand
-        self._version = (0, 0)  # of them: the head of the control log, and restores
-        self._looked: tuple[int, int] | None = None  # the version that `ended` is of
+        self._known: dict[tuple[str, str], bool] = {}  # by the current tables
+        self._version = (0, 0)  # of the tables: the head of the control log, and the number of restores
+        self._looked: tuple[int, int] | None = None  # the version for which `ended` is correct
 
     def may_read(self, user_id: str, channel_id: str) -> bool:
-        """By the tables as they stand at this moment."""
+        """Return whether the current tables allow it."""
         self._refresh()
         known = self._known.get((user_id, channel_id))
         if known is None:
@@ -41,7 +41,7 @@ class Rights:
         return known
 
     def _refresh(self) -> None:
-        """Forget what is known where anything may have changed since: each change of a right has its control record."""
+        """Clear the cache if a right may have changed: each change of a right has a control record."""
         database = self._cluster.database
         version = database.tables._state.control_head, database.restores
         if version != self._version:
@@ -49,7 +49,7 @@ class Rights:
             self._known.clear()
 
     def look(self) -> None:
-        """At this moment."""
+        """Check all rights now."""
         now = self._cluster.clock.now
         self._refresh()
         if self._version != self._looked:
@@ -82,7 +82,7 @@ class Rights:
             socket.without_right_since = now
 
     def may_go_on(self, stream: OpenStream) -> bool:
-        """By the tables and keys as they stand at this moment."""
+        """Return whether the current tables and keys allow the stream to continue."""
         state = self._cluster.database.tables._state
         session = state.sessions.get(stream.session_id)
         if session is None or state.families[session.family_id].revoked:
@@ -92,7 +92,7 @@ class Rights:
         return stream.channel_id is None or self.may_read(stream.user_id, stream.channel_id)
 
     def latest_end(self, socket: StreamSocket | None, since: float) -> float:
-        """By when a right that ended at `since` must have its effect: later where the control log could not be read."""
+        """Return when the end of a right at `since` must have taken effect: later if the control log was unreadable."""
         failed_at = socket.feeder.control_failed_at if socket is not None else self._cluster.clock.now
         return max(since, failed_at, self._cluster.database.down_until) + END_SECS
 

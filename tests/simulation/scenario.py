@@ -1,4 +1,4 @@
-"""One run from one seed: clients post and follow channels while everything goes wrong; then the books are checked."""
+"""One run from one seed: clients post and follow channels under all kinds of faults; then the final checks."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from tests.simulation.trouble import Trouble
 from tests.simulation.watcher import Watcher
 
 POSTS = 3  # per client
-CHANGE_SHARE = 0.6  # of the posts are followed by a change of some message
+CHANGE_SHARE = 0.6  # the share of posts that are followed by a change of some message
 WATCHERS = 3  # of the clients
-TOKEN_SECS = (5, 11, 3_600, 3_600, 3_600)  # an access token's life: renewals fall into the trouble, or there are none
+TOKEN_SECS = (5, 11, 3_600, 3_600, 3_600)  # lifetimes of access tokens: some expire during the faults
 SIZES = (
     ("", "", "x" * 300, "x" * 1_500),
     ("\x01" * 600,),
-)  # what the texts of a run end with; one of the second fills a send
+)  # suffixes of the texts of a run; one of the second fills a send
 SLOW_SHARE = 0.15  # of the readers
-FORGET_SHARE = 0.2  # of the readers, who read their channel from its beginning on again, and again at the end
-FORGETS = 2  # of each of them, while there is trouble
-TROUBLE_SECS = 12.0  # simulated; after that everything heals
-SETTLE_SECS = 90.0  # by then everybody must have everything
+FORGET_SHARE = 0.2  # the share of readers that read their channel again from its beginning, and once more at the end
+FORGETS = 2  # per such reader, during the faults
+TROUBLE_SECS = 12.0  # simulated; after that all faults end
+SETTLE_SECS = 90.0  # after which everyone must have everything
 ROUND_SECS = 10.0  # the same for one more post to each channel
-REST_SECS = AGREE_SECS + 5.0  # by then nothing is left of clients that have gone
+REST_SECS = AGREE_SECS + 5.0  # after which nothing is held for clients that have gone
 LOOK_SECS = 0.5
 
 
 def no_plant(process: Process) -> None:
-    """No bug is planted."""
+    """Plant no bug."""
 
 
 @dataclass
 class Report:
-    """What was found wrong; empty is good. `digest` tells whether two runs were the same."""
+    """The violations of a run, if any. `digest` is equal for equal runs."""
 
     seed: int
     violations: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class _Posted(msgspec.Struct):
 
 
 class Run:
-    """`people`: who takes part. `returned`: users whose rights come back, or come late."""
+    """`people`: the population. `returned`: users whose rights come back, or come late."""
 
     def __init__(self, seed: int, plant: Plant = no_plant) -> None:
         self.rng = rng = Random(seed)
@@ -90,12 +90,12 @@ class Run:
         self.rights = Rights(self.cluster, pairs)
         self._acknowledged: list[tuple[str, _Posted, str]] = []
         self.messages = Messages(self)
-        self._busy = 0  # activities that are to end
+        self._busy = 0  # activities that must end
         self._trace: list[tuple[float, str, str, int]] = []
         self._sizes = rng.choice(SIZES)
-        self._spread = rng.choice((0.0, 1.0))  # posts come all at once, or at any time
+        self._spread = rng.choice((0.0, 1.0))  # posts are made at once, or spread over the run
 
-    # --- who takes part ------------------------------------------------------------------------------
+    # --- participants --------------------------------------------------------------------------------
 
     def client(self, name: str, place: int, device: str = DEVICE) -> Client:
         key = name if device == DEVICE else f"{name}/{device}"
@@ -104,7 +104,7 @@ class Run:
         return Client(self.cluster, self.accounts[key], place)
 
     def follow(self, name: str, channel_id: str, place: int) -> None:
-        """Somebody follows a channel from now on."""
+        """Let a user follow a channel from now on."""
         client = self.client(name, place)
         slow = self.rng.random() < SLOW_SHARE and self.clock.now < TROUBLE_SECS
         subscriber = Subscriber(self, client, self.people.user_ids[name], channel_id, slow=slow)
@@ -122,7 +122,7 @@ class Run:
         self.clock.start(watcher.follow())
 
     def begin(self, activity: Activity[Any]) -> None:
-        """Something that must end before the run does."""
+        """Start an activity that must end before the run does."""
         self._busy += 1
         self.clock.start(self._until_it_ends(activity))
 
@@ -176,7 +176,7 @@ class Run:
                 yield from self.messages.some_change(client, self.rng.choice(self.people.channels))
 
     def post(self, client: Client, channel_id: str, text: str) -> Activity[None]:
-        """One message, until it is acknowledged."""
+        """Post a message, and retry until it is acknowledged."""
         text += self.rng.choice(self._sizes)
         body = {"content": text, "nonce": f"{client.name}{self.rng.getrandbits(64)}"}
         answer = yield from client.ask("POST", f"/channels/{channel_id}/messages", body)
@@ -186,7 +186,7 @@ class Run:
             self.violation(f"{client.name} cannot post: {answer.status} {answer.body.decode()}")
 
     def acknowledged(self, name: str, channel_id: str, result: Any, text: str) -> None:
-        """A post has its answer."""
+        """Record the answer to a post."""
         posted = msgspec.convert(result, _Posted)
         self._acknowledged.append((channel_id, posted, text))
         self.messages.posted.setdefault(channel_id, []).append((name, posted.event_id))
@@ -195,7 +195,7 @@ class Run:
     # --- the run -------------------------------------------------------------------------------------
 
     def go(self) -> Report:
-        """From the start to the books."""
+        """Run from the start to the final checks."""
         trouble = Trouble(self.cluster, TROUBLE_SECS)
         trouble.begin()
         self.cluster.start()
@@ -219,7 +219,7 @@ class Run:
         return self._finish()
 
     def _settle(self, secs: float) -> bool:
-        """Everybody has everything within `secs`."""
+        """Wait until everyone has everything; return False after `secs`."""
         end = self.clock.now + secs
         while self.clock.now < end:
             if not self._busy and all(reader.has_all for reader in (*self.subscribers, *self.watchers, *self.sockets)):
@@ -230,7 +230,7 @@ class Run:
         return False
 
     def _one_more_round(self) -> None:
-        """Whoever follows now hears of what is posted now: every change of a right has had its effect."""
+        """Post to each channel once more: all current followers must get it, because every change of a right has taken effect."""
         self.clock.run(self.clock.now + END_SECS)
         for watcher in self.watchers:
             watcher.settled()
@@ -247,7 +247,7 @@ class Run:
         self._settle(ROUND_SECS)
 
     def _agree_on_presence(self) -> None:
-        """Once the bus loses no more of what is for all."""
+        """Check presence once the bus loses no more messages for all replicas."""
         self.cluster.bus.drop_control = 0.0
         end = self.clock.now + AGREE_SECS
         while (wrong := disagreement(self.cluster)) is not None:
@@ -257,14 +257,14 @@ class Run:
             self.clock.run(self.clock.now + LOOK_SECS)
 
     def _sample(self) -> None:
-        """Bounds hold at any moment."""
+        """Check bounds that hold at any moment."""
         for process in self.cluster.processes:
             for ring, depth in process.hub.depths(100):
                 if depth > self.cluster.capacity:
                     self.violation(f"ring {ring} is {depth} deep")
         self.clock.later(LOOK_SECS, self._sample)
 
-    # --- the books -----------------------------------------------------------------------------------
+    # --- final checks --------------------------------------------------------------------------------
 
     def _check(self) -> None:
         ledger, report = self.cluster.database.ledger, self.report
@@ -293,11 +293,11 @@ class Run:
         report.notifications = sum(watcher.count for watcher in self.watchers)
 
     def may_have_changed(self, user_id: str, channel_id: str) -> bool:
-        """The user's right to read the channel may have come back in this run, or may have been another."""
+        """Return whether the user's right to read the channel may have changed or returned in this run."""
         return user_id in self.returned or self.cluster.database.restores > 0
 
     def is_long_ago(self, at: float) -> bool:
-        """Every replica has heard of what was stored then."""
+        """Return whether every replica must know an event that was stored then."""
         return self.clock.now > max(at, self.cluster.database.down_until) + END_SECS
 
     def violation(self, text: str) -> None:
@@ -314,7 +314,7 @@ class Run:
 
 
 class _Content(msgspec.Struct):
-    content: str = ""  # of a reaction there is none
+    content: str = ""  # absent in reactions
 
 
 class _Event(msgspec.Struct):
@@ -333,7 +333,7 @@ def _text(entry: Any) -> str:
 
 
 def run_seed(seed: int, plant: Plant = no_plant) -> Report:
-    """Run one seed to its end; whatever escapes is what is looked for."""
+    """Run one seed to its end; any exception is a violation."""
     run = Run(seed, plant)
     try:
         return run.go()

@@ -1,4 +1,4 @@
-"""A replica's end of a stream: its outbox, and the pump that owns the writing side while the flush leaves it alone."""
+"""A replica's end of a stream: its outbox, and the pump that writes while the flush does not."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from openguild_proto.ws.frames import close_frame
 from tests.simulation.clock import Clock
 from tests.simulation.pipes import Pipe
 
-CLOSE_SECS = 5.0  # from the close frame to the client's
+CLOSE_SECS = 5.0  # from the server's close frame to the client's
 WRITE_SECS = 10.0  # without any progress
 
 
 class Feeder(Protocol):
-    """What a socket needs of its process."""
+    """The parts of a process that a socket needs."""
 
     clock: Clock
     hub: Hub
-    send_bytes: int  # at most, in one send
+    send_bytes: int  # the largest send
 
     @property
     def control_failed_at(self) -> float:
-        """When the control log could not be read the last time."""
+        """When the control log was last unreadable."""
 
     def take(self, subscriber: Subscriber) -> bytes:
-        """What one send takes of the ring."""
+        """Return the bytes of the ring that one send takes."""
 
     def next_pages(self, socket: StreamSocket) -> Pieces | None:
-        """Frames from the log."""
+        """Return frames from the log."""
 
     def replayed(self, socket: StreamSocket, upto: int) -> bool:
-        """They were given to the socket."""
+        """Record that the socket has got them."""
 
     def gone(self, socket: StreamSocket) -> None:
-        """The connection has ended."""
+        """Record that the connection has ended."""
 
 
 class StreamSocket:
-    """`stream` and `subscriber` are the replica's, which takes them away at the end; `opened` stays.
+    """`stream` and `subscriber` are the replica's, which removes them at the end; `opened` stays.
 
-    What a send did not take of a frame waits in the outbox.
+    The rest of a partly sent frame waits in the outbox.
     """
 
     def __init__(self, feeder: Feeder, pipe: Pipe, opened: OpenStream) -> None:
@@ -52,24 +52,24 @@ class StreamSocket:
         self.outbox = bytearray()
         self.is_closing = False
         self.has_ended = False
-        self.without_right_since: float | None = None  # noted by the check of rights
+        self.without_right_since: float | None = None  # set by the check of rights
         self.feeder = feeder
         self._pipe = pipe
         self._is_pumping = False
         self._is_blocked = False
         self._waits_for_page = False
-        self._progress = 0  # counts what the pipe took
+        self._progress = 0  # the bytes that the pipe has accepted
 
     # --- writing -------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> int:
-        """Bytes taken, 0 for none."""
+        """Return the number of accepted bytes; 0 for none."""
         sent = self._pipe.send(data)
         self._progress += sent
         return sent
 
     def push(self) -> bool:
-        """Send the outbox as far as the pipe takes it; False: bytes are left."""
+        """Send the outbox as far as the pipe accepts it. Return False if bytes are left."""
         while self.outbox:
             sent = self.send(bytes(self.outbox[: self.feeder.send_bytes]))
             if not sent:
@@ -78,7 +78,7 @@ class StreamSocket:
         return True
 
     def park(self) -> None:
-        """The subscriber has something that the flush cannot send: the pump takes over."""
+        """Let the pump take over, because the flush cannot send what the subscriber has."""
         if self._is_pumping:
             if self._waits_for_page:
                 self._waits_for_page = False
@@ -94,7 +94,7 @@ class StreamSocket:
             self._pump()
 
     def _pump(self) -> None:
-        """Until nothing is left: the outbox, pages of the log, then the ring."""
+        """Write until nothing is left: the outbox, pages of the log, then the ring."""
         while not self.has_ended:
             if not self.push():
                 self._wait_for_room()
@@ -116,7 +116,7 @@ class StreamSocket:
         self._set_parked(False)
 
     def _replay(self) -> bool:
-        """False: the page is being read."""
+        """Return False while the page is being read."""
         pieces = self.feeder.next_pages(self)
         if pieces is None:
             self._waits_for_page = not self.is_closing and not self.has_ended
@@ -144,10 +144,10 @@ class StreamSocket:
         if self.subscriber is not None and not self.has_ended:
             self.subscriber.parked = parked
 
-    # --- ending --------------------------------------------------------------------------------------
+    # --- the end -------------------------------------------------------------------------------------
 
     def close(self, code: int, reason: str) -> None:
-        """In order: a close frame behind what was begun, then the client's."""
+        """Close in order: the rest of a frame, the close frame, then wait for the client's."""
         if self.is_closing or self.has_ended:
             return
         self.is_closing = True
@@ -160,13 +160,13 @@ class StreamSocket:
         self.feeder.clock.later(CLOSE_SECS, self.abort)
 
     def abort(self) -> None:
-        """Both directions end now."""
+        """End both directions now."""
         if not self.has_ended:
             self._pipe.break_now()
             self.end()
 
     def end(self) -> None:
-        """The client has gone, or is not waited for any more."""
+        """End: the client has disconnected, or has not answered in time."""
         if not self.has_ended:
             self.has_ended = True
             self.feeder.gone(self)

@@ -1,4 +1,4 @@
-"""One replica's connections to the database: a way there and a way back, commits in batches, and a crash at any of them."""
+"""One replica's connections to the database: delays in both directions, commits in batches, and a crash at any effect."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.simulation.database import Database
 
 Done: TypeAlias = Callable[[Any, "Exception | None"], None]
 
-COMMITTERS = 2  # batches of appends at once
+COMMITTERS = 2  # concurrent batches of appends
 REPLICA_READS = (ReadHeads, ReadVisible, ReadControlHead, ReadControls, ReadHistory)
 CONTROL_READS = (ReadControlHead, ReadControls, ReadHistory)
 
 
 class Storage:
-    """`stored(record)` hears of every control record and event of a guild's or user's log that was written here.
+    """`stored(record)` gets every control record, and every event of a guild's or user's log, that was written here.
 
-    `effects` counts what operations asked for; `at_effect` may end the process there.
+    `effects` counts those that operations asked for; `at_effect` may end the process there.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class Storage:
         self.dead = False
         self.effects = 0
         self.at_effect: Callable[[int, str], None] = lambda number, moment: None
-        self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # where a planted bug acts
-        self.failed_control_at = 0.0  # when a reading of the control log failed last
+        self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # hook for planted bugs
+        self.failed_control_at = 0.0  # when the control log last could not be read
         self._clock = clock
         self._rng = rng
         self._database = database
         self._stored = stored
         self._queues = [_CommitQueue(self) for _ in range(COMMITTERS)]
-        self._witness: StoredEvent | None = None  # stored between the two readings of the history before
+        self._witness: StoredEvent | None = None  # stored between the two latest reads of the history
         self._next_witness: StoredEvent | None = None
 
     def submit(self, effect: StorageEffect[Any], done: Done) -> None:
@@ -73,20 +73,20 @@ class Storage:
         done(result, error)
 
     def commit(self, batch: Sequence[AppendEvent], done: Done) -> None:
-        """All of them in one transaction, one outcome for each."""
+        """Store the batch in one transaction, with one outcome for each append."""
         self.early(batch)
         self._transact(lambda: [self._append(effect) for effect in batch], done)
 
     def _append(self, effect: AppendEvent) -> Any:
         try:
             outcome = self._database.perform(effect)
-        except Refusal as refusal:  # of this one; the others of the batch are stored
+        except Refusal as refusal:  # only this post is refused; the others of the batch are stored
             return refusal
         if isinstance(outcome, Appended):
             self._next_witness = self._next_witness or outcome.event
         return outcome
 
-    # --- there and back ------------------------------------------------------------------------------
+    # --- both directions -----------------------------------------------------------------------------
 
     def _transact(self, action: Callable[[], Any], done: Done, *, counts: bool = True) -> None:
         if counts:
@@ -98,7 +98,7 @@ class Storage:
     def _arrive(self, action: Callable[[], Any], done: Done, counts: bool, restores: int) -> None:
         database = self._database
         if self.dead and self._rng.random() < 0.5:
-            return  # it had not left the process
+            return  # it has not left the process
         if database.is_down and database.hangs:
             self._clock.at(database.down_until, self._arrive, action, done, counts, restores)
             return
@@ -127,7 +127,7 @@ class Storage:
     ) -> None:
         if self.dead:
             return
-        if restores != self._database.restores:  # the connection was to the database of before
+        if restores != self._database.restores:  # the connection was to the database before the restore
             result, error, records = None, StorageUnavailable(), []
         for record in records:
             self._stored(record)
@@ -135,7 +135,7 @@ class Storage:
 
 
 class _CommitQueue:
-    """Appends that wait together are stored by one transaction; the core says whose turn it is."""
+    """Stores appends that wait together in one transaction; the core decides the order."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage

@@ -1,4 +1,4 @@
-"""A client that follows a channel: every event in order, once, resumed with `since` and `epoch` after a loss."""
+"""A client that follows a channel: every event in order, once, resuming with `since` and `epoch` after a disconnection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from tests.simulation.scenario import Run
 
 RETRY_SECS = 1.0
-REFUSED_SECS = (2.0, 6.0)  # until it tries again what was refused for good
+REFUSED_SECS = (2.0, 6.0)  # before it retries after a final refusal
 
 
 class Subscriber:
-    """`received` are the payloads since it began: the channel's log from its first event on."""
+    """`received`: the payloads since it began, which must be the channel's log from its first event on."""
 
     def __init__(self, run: Run, client: Client, user_id: str, channel_id: str, *, slow: bool = False) -> None:
         self.client = client
@@ -36,7 +36,7 @@ class Subscriber:
         self._run = run
         self._epoch: int | None = None
         self._is_slow = slow
-        self._may_have_waited = slow  # what it gets was perhaps sent long before
+        self._may_have_waited = slow  # its events may have been sent long before
         self._has_forgotten = False
 
     def stop(self) -> None:
@@ -45,13 +45,13 @@ class Subscriber:
             self.connection.close()
 
     def read_on(self) -> None:
-        """From now on it reads as fast as the others."""
+        """Read as fast as the others from now on."""
         self._is_slow = False
         if self.connection is not None:
             self.connection.is_slow = False
 
     def forget(self) -> None:
-        """It lost what it had, and reads the channel from its first event on, at the same replica."""
+        """Discard everything, and read the channel from its first event on, at the same replica."""
         self._has_forgotten = True
         if self.connection is not None:
             self.connection.close()
@@ -104,14 +104,14 @@ class Subscriber:
             yield sleep(RETRY_SECS)
 
     def _begin_anew(self, why: bytes) -> None:
-        """The log is another one: what was received of it counts no more."""
+        """Start again: the log is another one, and earlier events of it no longer count."""
         if not self._run.cluster.database.restores:
             self._run.violation(f"{self.client.name}: its place {len(self.received)} is refused: {why.decode()}")
         self.received.clear()
         self._epoch = None
 
     def _without_right(self, code: str) -> Activity[None]:
-        """It tries again all the same: a right may come back."""
+        """Retry after the loss of a right, which may return."""
         run = self._run
         if run.rights.may_read(self.user_id, self.channel_id) and not run.may_have_changed(
             self.user_id, self.channel_id
@@ -139,7 +139,7 @@ class Subscriber:
         run.note("got", self.client.name, sequence)
 
     def _goes_on_without_right(self, socket: StreamSocket, stored_at: float) -> bool:
-        """Whether an event stored then came too late. A right may have come back since the rights were last looked at."""
+        """Return whether an event stored then came too late. A right may have returned since the last check of rights."""
         since, rights = socket.without_right_since, self._run.rights
         return (
             since is not None and stored_at > rights.latest_end(socket, since) and not rights.may_go_on(socket.opened)
@@ -147,13 +147,13 @@ class Subscriber:
 
     @property
     def has_all(self) -> bool:
-        """It has every event of the channel, or may not read it."""
+        """Whether it has every event of the channel, or may not read it."""
         if not self._run.rights.may_read(self.user_id, self.channel_id):
             return self.connection is None or not self.connection.is_open
         return not self._has_forgotten and len(self.received) >= self._run.cluster.database.ledger.head(self.channel_id)
 
     def check(self) -> str | None:
-        """At the end: what is wrong."""
+        """Return the violation found at the end, if any."""
         if not self._run.rights.may_read(self.user_id, self.channel_id):
             return None
         wanted = self._run.cluster.database.ledger.log(self.channel_id)

@@ -1,4 +1,4 @@
-"""Seeds of the core's replicas on simulated time, and proof that the search finds what it is for."""
+"""Seeds of the core's replicas on simulated time, and proof that the search finds planted bugs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.simulation.scenario import run_seed
 
 SEEDS = 15  # `make simulate` runs more of them
 PLANT_SEEDS = 50
-RARE = {  # found among the seeds from here on; the others show in every second seed
+RARE = {  # the first seeds to try; the other bugs show in every second seed
     "keep_redacted_pages": 6, "replay_before_subscribe": 10, "skip_what_the_ring_dropped": 21, "tell_no_device_of_reads": 4,
     "trust_nats_for_control": 11,
 }  # fmt: skip
 TOO_RARE = {
     "serve_sockets_once"
-}  # one seed of 140 shows it: tests/proto/gateway/test_feeds.py has flushes of several sends
+}  # rarely shown by seeds: tests/proto/gateway/test_feeds.py has flushes of several sends
 
 
 def test_nothing_acknowledged_is_lost_repeated_or_out_of_order() -> None:
@@ -42,9 +42,9 @@ def test_a_seed_is_one_run() -> None:
 
 
 def test_a_seed_is_one_run_whatever_the_hash_seed() -> None:
-    """The order of a set of strings differs from process to process: nothing may depend on it."""
+    """Nothing may depend on the order of a set of strings, which differs between processes."""
     here = f"{[run_seed(seed) for seed in range(3)]} {run_whole_servers(0)}\n"
-    other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"  # ours is drawn unless the environment names it
+    other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"  # ours is random unless it is set there
     script = (
         "from tests.simulation.scenario import run_seed; from tests.simulation.runtime.scenario import run_seed as run_whole\n"
         "print([run_seed(seed) for seed in range(3)], run_whole(0))"
@@ -57,7 +57,7 @@ def test_a_seed_is_one_run_whatever_the_hash_seed() -> None:
 
 
 def test_the_command_that_replays_a_seed_runs_as_it_stands() -> None:
-    """From the checkout, in a shell that knows of no virtual environment."""
+    """It runs from the checkout, in a shell without an active virtual environment."""
     command = replay_command(9)
     assert command.startswith("PYTHONPATH=. ")
     ran = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a simulated subscriber reports: events that came long after its right had ended, and has not come back."""
+"""A simulated subscriber reports events that come long after its right has ended, if the right has not returned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.simulation.rights import END_SECS
 from tests.simulation.scenario import Run
 from tests.simulation.subscriber import Subscriber
 
-QUIET_SECS = 20.0  # without faults; behind the time in which an ended right must have its effect
+QUIET_SECS = 20.0  # without faults; longer than the time in which a lost right must take effect
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def run() -> Run:
 
 
 def take_last_again(run: Run) -> None:
-    """Some subscriber, noted long ago as without a right, takes its last event."""
+    """Let a subscriber that lost its right long ago receive its last event again."""
     subscriber = next(reader for reader in run.subscribers if _has_late_event(run, reader))
     assert subscriber.connection is not None
     assert subscriber.connection.socket is not None
@@ -43,7 +43,7 @@ def test_right_that_has_come_back_since_it_was_looked_at_ends_nothing(run: Run) 
 
 
 def test_event_that_came_long_after_the_right_had_ended_is_reported(run: Run) -> None:
-    run.cluster.keys = Keys(SigningKey(bytes([1] * 32)))  # of which no process hears
+    run.cluster.keys = Keys(SigningKey(bytes([1] * 32)))  # which no process knows
     take_last_again(run)
     (violation,) = run.report.violations
     assert "got an event that was stored long after its right had ended" in violation

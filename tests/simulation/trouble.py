@@ -1,4 +1,4 @@
-"""What goes wrong, and when: drawn from the seed."""
+"""The faults and their times, drawn from the seed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from random import Random
 from tests.simulation.cluster import REPLICAS, Cluster
 from tests.simulation.process import Process
 
-REQUEST_SECS = 10.0  # a request's time, where it is not short
-MOST = 9  # troubles of a run
-RESTORE_SHARE = 0.1  # of the runs
+REQUEST_SECS = 10.0  # the timeout of a request, unless it is short
+MOST = 9  # faults per run
+RESTORE_SHARE = 0.1  # share of the runs
 
 
 class Trouble:
-    """`begin` plans all of it, within `secs`; `end` heals everything, but that control messages may go on being lost."""
+    """`begin` plans all faults within `secs`; `end` ends them, except that control messages may still be lost."""
 
     def __init__(self, cluster: Cluster, secs: float) -> None:
         self._cluster = cluster
@@ -75,5 +75,5 @@ class Trouble:
         self._cluster.roll(self._rng.randrange(REPLICAS), 0.2, 2.0)
 
     def _restore(self) -> None:
-        self._cluster.bus.lost += 1  # a promotion takes longer than any message
+        self._cluster.bus.lost += 1  # a promotion takes longer than any message in flight
         self._cluster.database.restore()

@@ -1,4 +1,4 @@
-"""A client with a notification stream: what one connection tells of a channel follows its log; the next one begins anew."""
+"""A client with a notification stream: what one connection reports of a channel follows its log; the next one starts again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Told(msgspec.Struct):
 
 
 class Watcher:
-    """`heads`: where the logs stood that it could read when its connection was opened; what came since must be told."""
+    """`heads`: of the logs that it could read when its connection was opened; all later events must be reported."""
 
     def __init__(self, run: Run, client: Client, user_id: str, *, slow: bool = False) -> None:
         self.client = client
@@ -39,7 +39,7 @@ class Watcher:
         self._heads: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._is_settled = False
-        self._restores = 0  # of the database when it was opened
+        self._restores = 0  # the database's restores when it was opened
 
     def stop(self) -> None:
         self.is_stopped = True
@@ -71,7 +71,7 @@ class Watcher:
             yield run.cluster.clock.sleep((reconnect_secs(connection.reason) or 0.0) + RETRY_SECS * run.rng.random())
 
     def _opened(self) -> None:
-        """The replica had joined it before it said so: whatever is stored from now on is told."""
+        """Record the heads: the replica joins the stream before it reports it open, so later events must be reported."""
         cluster = self._run.cluster
         self._told = {}
         self._restores = cluster.database.restores
@@ -80,7 +80,7 @@ class Watcher:
             self._owe()
 
     def settled(self) -> None:
-        """From now on it is owed everything, also where its rights have come back or the log is another one."""
+        """Expect everything from now on, even if rights have returned or the log is another one."""
         self._is_settled = True
         if self.user_id in self._run.returned or self._restores != self._run.cluster.database.restores:
             self._told = {}
@@ -111,7 +111,7 @@ class Watcher:
         if told.sequence != last + 1 and not run.may_have_changed(*pair) and not run.cluster.database.restores:
             run.violation(f"{self.client.name}: was told of {told.sequence} after {last} in {told.channel_id}")
         socket = self.connection.socket if self.connection is not None else None
-        has_right = run.rights.may_read(*pair)  # it may have come back since the rights were last looked at
+        has_right = run.rights.may_read(*pair)  # it may have returned since the last check of rights
         if (
             not has_right
             and pair in run.rights.ended
@@ -121,11 +121,11 @@ class Watcher:
 
     @property
     def has_all(self) -> bool:
-        """It is open, and has told everything that was stored since."""
+        """Whether it is open, and has reported everything stored since it was opened."""
         if self.connection is None or not self.connection.is_open:
             return False
         if self._restores != self._run.cluster.database.restores:
-            return True  # its places are of another log
+            return True  # its places belong to another log
         ledger = self._run.cluster.database.ledger
         return all(
             self._told.get(channel_id, head) >= ledger.head(channel_id)
@@ -134,7 +134,7 @@ class Watcher:
         )
 
     def check(self) -> str | None:
-        """At the end: what is wrong."""
+        """Return the violation found at the end, if any."""
         return None if self.has_all else f"{self.client.name}: was not told of everything"
 
 

@@ -1,4 +1,4 @@
-"""What the tests of docs/web need on the machine."""
+"""Fixtures for the tests of docs/web."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """Node, of a release whose WebSocket can be switched on."""
+    """Return the path of Node, in a release with a WebSocket that can be enabled."""
     program = shutil.which("node")
     if program is None:
         pytest.skip("no node on this machine")

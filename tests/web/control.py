@@ -1,4 +1,4 @@
-"""A server behind a proxy that a program in another language commands: it restarts the server, and cuts and stops the link."""
+"""A server behind a proxy, controlled by a program in another language: it restarts the server, and cuts and stops the link."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from anyio.from_thread import BlockingPortal
 from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
 
-SMALL_BUFFER, LARGE_BUFFER = 4_096, 1 << 20  # bytes that the kernel takes from the server
+SMALL_BUFFER, LARGE_BUFFER = 4_096, 1 << 20  # receive buffers for data from the server, in bytes
 
 
 class NarrowProxy(Proxy):
-    """What is not read on one side soon stops the other."""
+    """A proxy with small buffers: when one side does not read, the other soon blocks."""
 
     def __init__(self, target: int) -> None:
         super().__init__(target)
@@ -50,7 +50,7 @@ class NarrowProxy(Proxy):
 
 
 class Controlled:
-    """`commands`: what may be asked for by name."""
+    """`commands`: name -> function."""
 
     def __init__(self, server: ServerProcess, proxy: Proxy, portal: BlockingPortal) -> None:
         self.server = server
@@ -85,7 +85,7 @@ class Controlled:
 
 @contextmanager
 def controlled_server(database_url: str, directory: Path) -> Iterator[Controlled]:
-    """A server on its own database, behind a proxy."""
+    """Run a server on its own database, behind a proxy."""
     server = ServerProcess(directory, DATABASE_URL=database_url, WEBSOCKET__MAX_FRAMES_PER_MINUTE=0)
     with server.start(), anyio.from_thread.start_blocking_portal() as portal:
         proxy = NarrowProxy(server.port)
@@ -102,7 +102,7 @@ def controlled_server(database_url: str, directory: Path) -> Iterator[Controlled
 
 @contextmanager
 def control_port(controlled: Controlled) -> Iterator[int]:
-    """Serves the commands at `POST /<name>`, each answered when it is done."""
+    """Serve the commands at `POST /<name>`; each request is answered when the command is done."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -114,7 +114,7 @@ def control_port(controlled: Controlled) -> Iterator[int]:
             self.wfile.write(body)
 
         def log_message(self, *arguments: object) -> None:
-            """The test's output is not the place for it."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as control:
         thread = threading.Thread(target=control.serve_forever)

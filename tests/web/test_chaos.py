@@ -1,4 +1,4 @@
-"""The JavaScript client through a server that causes faults by a seed. More seeds: `make client-chaos`."""
+"""The JavaScript client through a server that injects faults from a seed. More seeds: `make client-chaos`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/web/openguild.js in Node against a real server: resuming, posts stored once, drain, tokens, slow readers."""
+"""docs/web/openguild.js in Node against a real server: resuming, posts stored once, drains, tokens, slow readers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_bot_that_goes_on_where_it_stopped(node: str, alice: User, tmp_path:
         return [line["reply_to"] for line in lines if line["content"] == f"pong, {alice.name}"]
 
     def answers(ping: str | None) -> bool:
-        """Whether `ping` is answered; None: whether any is, beside another one now."""
+        """Return whether `ping` is answered; with None, whether one that is posted now is."""
         if ping is None:
             alice.say(channel, "ping")
         return ping in answered() or (ping is None and answered() != [])
@@ -86,7 +86,7 @@ def test_the_bot_that_goes_on_where_it_stopped(node: str, alice: User, tmp_path:
                     before = file.read_bytes()
             finally:
                 process.kill()
-        file.write_bytes(before)  # as if it had been killed before it saved its positions
+        file.write_bytes(before)  # as after a kill before it saved its positions
         missed, last = alice.say(channel, "ping")["event_id"], ["not needed"]
     assert len(set(answered())) == len(answered())
     assert file.stat().st_mode & 0o777 == 0o600

@@ -1,4 +1,4 @@
-"""The page of docs/web: what `make web` serves, and two people who use it in two browsers."""
+"""The page in docs/web: the files that `make web` serves, and two users with it in two browsers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def serve_module() -> Any:
 
 @contextmanager
 def page_server(api: str) -> Iterator[str]:
-    """The page, which talks to `api`; its address."""
+    """Serve the page for the server at `api`; yield its address."""
     with serve_module().web_server("127.0.0.1", 0, api) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -102,7 +102,7 @@ def test_the_page_has_nothing_inline() -> None:
 
 @pytest.fixture(scope="session")
 def playwright() -> Path:
-    """Where node finds playwright-core, of the release that deploy/ci/npm_tools.txt names."""
+    """Return the directory in which node finds playwright-core, of the release in deploy/ci/npm_tools.txt."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("no node or npm on this machine")
     if not (NPM / "node_modules/playwright-core").exists():
@@ -131,7 +131,7 @@ def run(script: str, node_modules: Path, home: Path, **environment: str) -> None
 def test_two_people_chat_in_two_browsers(
     playwright: Path, module_database: str, module_directory: Path, tmp_path: Path
 ) -> None:
-    """Set SCREENSHOTS to a directory to keep pictures of it."""
+    """Set SCREENSHOTS to a directory to keep screenshots."""
     with (
         controlled_server(module_database, module_directory) as controlled,
         control_port(controlled) as port,

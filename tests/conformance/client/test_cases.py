@@ -1,4 +1,4 @@
-"""The cases of README.md: the core's client and the JavaScript one do the same, step by step."""
+"""The cases of README.md: the core's client and the JavaScript one behave the same, step by step."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ READY = {
 
 
 class Script:
-    """The core's client under the steps of a case."""
+    """Runs the steps of a case on the core's client."""
 
     def __init__(self) -> None:
         self.client = GatewayClient(Encoding.JSON, jitter=lambda: 0.5, random_bytes=bytes)
         self._now_ms = 0
         self._told: list[dict[str, Any]] = []
         self._sent: list[dict[str, Any]] = []
-        self._refs: dict[str, Any] = {}  # of the script -> of the client
+        self._refs: dict[str, Any] = {}  # ref in the script -> ref of the client
         self._names: dict[int, str] = {}  # ref of a command -> its name
 
     @property
@@ -129,7 +129,7 @@ class Script:
         self._sent += [json.loads(message) for message in self.client.messages_to_send()]
 
     def _bound(self, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The frames with the numbers that stand for their refs; a ref that appears first takes its number."""
+        """Return the frames with the client's refs in place of the script's; a new one stands for the ref of the frame at its place."""
         bound = []
         for place, frame in enumerate(wanted):
             ref = frame.get("ref")
@@ -140,7 +140,7 @@ class Script:
 
 
 def shown(event: told.ClientEvent, names: dict[int, str]) -> list[dict[str, Any]]:
-    """An event by the names of README.md."""
+    """Return an event in the notation of README.md."""
     match event:
         case told.Connect():
             return [{"connect": {}}]
@@ -215,7 +215,7 @@ def test_the_read_marks_of_the_core(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def javascript() -> dict[str, Any]:
-    """What the JavaScript client makes of each case, None for nothing wrong; and its tables."""
+    """Return the JavaScript client's result for each case, None if it passes; and its tables."""
     program = shutil.which("node")
     if program is None:
         pytest.skip("no node on this machine")

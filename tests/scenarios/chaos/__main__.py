@@ -1,8 +1,8 @@
-"""Real replicas, a real PostgreSQL and a real nats-server behind proxies, real clients, and everything goes wrong.
+"""Real replicas, PostgreSQL and nats-server behind proxies, and real clients, under a sequence of faults.
 
 `python -m tests.scenarios.chaos [--replicas 3 --clients 200 --posts 16000 --seed 1]` is the long form (`make chaos`);
-test_chaos.py runs a short one. Every reader keeps a digest of what it got, and folds it: it must be the log, and what
-every replica shows.
+test_chaos.py runs a short one. Every reader keeps a digest of the received events, which must be that of the log, and folds
+them into messages, which must be those that every replica shows.
 """
 
 from __future__ import annotations

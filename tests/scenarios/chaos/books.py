@@ -1,4 +1,4 @@
-"""The books at the end: every log against what was acknowledged, and every reader's view against every replica's."""
+"""The final checks: every log against the acknowledged posts, and every reader's messages against every replica's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def read_log(client: Client, channel: str) -> Log:
 
 
 def check_logs(outcome: Outcome, logs: dict[str, Log], load: Load) -> None:
-    """Everything that was acknowledged is in its place, and there is one message for each post."""
+    """Check that every acknowledged event is in its place, and that each post is stored as one message."""
     for (channel, sequence), event_id in load.acknowledged.items():
         outcome.lost += [found for found, _ in logs[channel][sequence - 1 : sequence]] != [event_id]
     events = [event for log in logs.values() for event in log]
@@ -37,7 +37,7 @@ def check_logs(outcome: Outcome, logs: dict[str, Log], load: Load) -> None:
 
 
 def check_readers(outcome: Outcome, logs: dict[str, Log], readers: Sequence[Reader]) -> None:
-    """Each has received its channel's log."""
+    """Check that each reader has received its channel's log."""
     whole = {
         channel: hashlib.blake2b(b"".join(event_id.encode() for event_id, _ in log), digest_size=16).digest()
         for channel, log in logs.items()
@@ -59,7 +59,7 @@ Shown = list[tuple[Any, ...]]
 
 
 async def shown_by(client: Client, channel: str) -> Shown:
-    """The channel's messages as a replica shows them."""
+    """Return the channel's messages as a replica shows them."""
     shown: Shown = []
     after = 0
     while page := await client.request("GET", f"/channels/{channel}/messages?after={after}&limit={MAX_PAGE_EVENTS}"):
@@ -77,7 +77,7 @@ async def shown_by(client: Client, channel: str) -> Shown:
 
 
 def seen_in(view: ChannelView, user_id: str) -> Shown:
-    """The same as a reader of this user sees them."""
+    """Return the messages of a reader's view, in the form of `shown_by`, for this user."""
     return [
         (
             message.event_id, message.sequence, message.text, message.versions, message.edited, message.redacted_by, message.pinned,

@@ -1,4 +1,4 @@
-"""What is done to servers, PostgreSQL, nats-server and the links between them."""
+"""The faults: of servers, PostgreSQL, nats-server and the links between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.server import ServerProcess
 
 @dataclass
 class Parts:
-    """All that runs; the server of each number has its own way to PostgreSQL and to NATS."""
+    """All processes and links. The server of each number has its own links to PostgreSQL and NATS."""
 
     postgres: EmbeddedPostgres
     nats: EmbeddedNats

@@ -1,4 +1,4 @@
-"""What clients write meanwhile: posts at a pace, and what happens to messages; everything until it is answered."""
+"""The writes of the clients: posts at a fixed rate, and changes of messages. Each is retried until it is answered."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from openguild_runtime.client import ApiError, Client, OutcomeUnknown
 from tests.scenarios.chaos.plan import Outcome, Plan
 
 EMOJI = ("\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\ufe0f", "好")
-NEWEST = 20  # messages that are changed most often: those that somebody is just being sent
-SETTLED = (404, 409)  # the message was taken back meanwhile, or the channel has as many pins as it may have
+NEWEST = 20  # the newest messages are changed most often, while they are being delivered
+SETTLED = (404, 409)  # the message was redacted meanwhile, or the channel has no room for another pin
 RETRIED = (429, 502, 503, 504)
 RETRY_SECS = 0.3
 
@@ -25,7 +25,7 @@ class _Changed(msgspec.Struct):
 
 
 class Load:
-    """`acknowledged`: event ids by (channel, sequence); `redacted`: by event id, when a redaction was answered."""
+    """The writes of all posters. `acknowledged`: (channel, sequence) -> event id; `redacted`: event id -> time of the answer."""
 
     def __init__(self, plan: Plan, outcome: Outcome, rng: Random) -> None:
         self.plan = plan
@@ -40,13 +40,13 @@ class Load:
 
     @property
     def is_over(self) -> bool:
-        """Everything was posted, or is being posted."""
+        """Whether the last post has begun."""
         return self.next_post >= self.plan.posts
 
     async def post_on(self, client: Client, author: int, owner: Client) -> None:
-        """Post until there is no more to post, at the plan's pace over all posters, and change messages now and then.
+        """Post until the plan's posts are used up, at its rate over all posters, and change messages now and then.
 
-        `author`: the number of the client's account; `owner`: who may pin.
+        `author`: the number of the client's account; `owner`: a client that may pin.
         """
         begun = time.monotonic()
         while not self.is_over:
@@ -70,7 +70,7 @@ class Load:
         rng = self._rng
         kind = rng.random()
         among = self._posted[-NEWEST:] if rng.random() < 0.7 else self._posted
-        if kind >= 0.5:  # what only its author may do
+        if kind >= 0.5:  # a change that only the author may make
             among = [posted for posted in among if posted[2] == author] or among
         channel, event_id, wrote = rng.choice(among)
         self._changes += 1
@@ -88,7 +88,7 @@ class Load:
             self.redacted.setdefault(event_id, time.monotonic())
 
     async def _ask(self, client: Client, channel: str, method: str, path: str, body: Any = None) -> bool:
-        """Ask until there is an answer. Whether it was done."""
+        """Retry a change until it is answered. Return whether it was made."""
         while True:
             try:
                 answer = await client.request(method, path, body)

@@ -1,4 +1,4 @@
-"""What a run of chaos is given, and what it gives back."""
+"""The parameters and the results of a chaos run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Plan:
-    """`change_share`: of the posts are followed by an edit, a redaction, a reaction or a pin of some message."""
+    """The parameters of a run. `change_share`: the share of posts that are followed by a change of some message."""
 
     replicas: int = 3
     clients: int = 200
@@ -22,9 +22,9 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """`lost`, `repeated`, `out_of_order`: over all acknowledged posts and changes, and all readers.
+    """The results of a run. `lost`, `repeated`, `out_of_order` count over all acknowledged posts and changes, and all readers.
 
-    `differing_views`: readers and replicas whose messages, as they are now, are not those of the first replica.
+    `differing_views`: the readers and replicas whose current messages differ from the first replica's.
     `latest_text_secs`: how long after the answer to its redaction a text was still delivered.
     """
 
@@ -37,7 +37,7 @@ class Outcome:
     out_of_order: int = 0
     gaps: int = 0
     differing_views: int = 0
-    texts_taken_back: int = 0  # delivered without their text
+    texts_taken_back: int = 0  # messages delivered without their text
     reconnects: int = 0
     longest_silence_secs: float = 0.0
     longest_post_secs: float = 0.0
@@ -49,5 +49,5 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Nothing was lost, repeated or out of order, and everybody sees the same."""
+        """Whether nothing was lost, repeated or out of order, and all views agree."""
         return not (self.lost or self.repeated or self.out_of_order or self.gaps or self.differing_views)

@@ -1,4 +1,4 @@
-"""A streaming client: a digest of the order in which events came, and the channel as it sees it."""
+"""A streaming client, with a digest of the received events in order, and its view of the channel."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEXTS = ("message", "message.edited")
 
 
 class Reader:
-    """`count`, `digest` and `view` are of the channel from its beginning, the other numbers of all that was received.
+    """A reader. `count`, `digest` and `view` cover the channel from its beginning; the other numbers cover everything received.
 
     `silence` and `latest_text`: the longest since `measure_anew`, in seconds (see Outcome).
     """
@@ -71,11 +71,11 @@ class Reader:
             self._begin()
 
     def begin_again(self) -> None:
-        """Lose everything, and read the channel from its first event on."""
+        """Discard everything, and read the channel from its first event again."""
         self._reading.cancel()
 
     def add_up(self) -> None:
-        """Count what this subscription saw."""
+        """Add the counts of this subscription to the totals."""
         self.gaps += self.subscription.state.gaps
         self.repeated += self.subscription.state.repeats
 

@@ -1,4 +1,4 @@
-"""One run: replicas behind proxies, readers, posters, one fault after the other, and the books."""
+"""One run: replicas behind proxies, readers, posters, one fault after another, and the final checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
 
 POSTERS = 16
-AUTHORS = 4  # accounts that they share
+AUTHORS = 4  # accounts shared by all clients
 RETRY_SECS = 120.0
 SETTLE_SECS = 60.0
 
@@ -41,7 +41,7 @@ class Chaos:
         self.parts = Parts(EmbeddedPostgres(directory / "data"), EmbeddedNats(directory / "data"))
         self.load = Load(plan, self.outcome, self.rng)
         self.readers: list[Reader] = []
-        self.sessions: list[Session] = []  # of the accounts; the first one owns the guild and is that of all readers
+        self.sessions: list[Session] = []  # of the accounts; the first owns the guild, and all readers use it
         self.owner_id = ""
         self.started = 0.0
 
@@ -92,7 +92,7 @@ class Chaos:
             stack.callback(server.__exit__, None, None, None)
 
     async def _client(self, stack: AsyncExitStack, author: int, place: int) -> Client:
-        """A client of an account that tries the replica `place` first."""
+        """Return a client of an account that tries the replica `place` first."""
         urls = [server.base_url for server in self.parts.servers]
         first = place % len(urls)
         session = self.sessions[author] if self.sessions else None
@@ -120,7 +120,7 @@ class Chaos:
             client = await self._client(stack, 0, number)
             self.readers.append(Reader(client, self.load.channels[number % self.plan.channels], self.load))
 
-    # --- trouble -------------------------------------------------------------------------------------
+    # --- faults --------------------------------------------------------------------------------------
 
     async def _trouble(self) -> None:
         outcome = self.outcome
@@ -143,7 +143,7 @@ class Chaos:
             outcome.longest_silence_secs = max(outcome.longest_silence_secs, round(silence, 2))
             outcome.latest_text_secs = max(outcome.latest_text_secs, round(latest, 3))
 
-    # --- the books -----------------------------------------------------------------------------------
+    # --- final checks --------------------------------------------------------------------------------
 
     async def _check(self, stack: AsyncExitStack) -> None:
         replicas = [

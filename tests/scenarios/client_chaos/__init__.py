@@ -1,1 +1,1 @@
-"""The Python client against `openguild-server --chaos-seed`: level at the end, nothing twice."""
+"""The Python client against `openguild-server --chaos-seed`: complete at the end, nothing twice."""

@@ -1,4 +1,4 @@
-"""`python -m tests.scenarios.client_chaos --seeds 20 --first 1 --jobs 4 --client python`: stops at the first bad seed."""
+"""`python -m tests.scenarios.client_chaos --seeds 20 --first 1 --jobs 4 --client python`: stops at the first seed that fails."""
 
 from __future__ import annotations
 

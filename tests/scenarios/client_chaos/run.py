@@ -1,4 +1,4 @@
-"""One run: two people and a bot that restarts chat through a server that causes faults by a seed."""
+"""One run: two users and a bot that restarts chat through a server that injects faults from a seed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.support.waiting import eventually
 T = TypeVar("T")
 
 PASSWORD = "correct horse battery"
-POSTS = 25  # of each writer
+POSTS = 25  # per writer
 RETRY_SECS = 60.0
 LEVEL_SECS = 240.0
 
 
 class Outcome(NamedTuple):
-    """`missing`, `repeated`, `unordered`: of the readers, over all logs. `doubled`: posts that are stored more than once."""
+    """The results. `missing`, `repeated`, `unordered`: events of all readers and logs. `doubled`: posts stored more than once."""
 
     posts: int
     missing: int
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def run_javascript(seed: int, url: str, posts: int = POSTS) -> Outcome:
-    """The same with the JavaScript client. Raises AssertionError with what it wrote."""
+    """Run a seed with the JavaScript client. Raises AssertionError with its output."""
     command = [
         "node",
         "--experimental-websocket",
@@ -64,7 +64,7 @@ def run_javascript(seed: int, url: str, posts: int = POSTS) -> Outcome:
 
 
 class Reader:
-    """What one user has heard of each log."""
+    """The events of each log that one user has received."""
 
     def __init__(self) -> None:
         self.heard: dict[str, list[int]] = {}
@@ -82,7 +82,7 @@ class Reader:
 
 
 async def run_seed(seed: int, url: str, directory: Path, posts: int = POSTS) -> Outcome:
-    """`url`: of a server that runs with `--chaos-seed`. `directory`: for what the bot keeps."""
+    """Run one seed. `url`: a server that runs with `--chaos-seed`; `directory`: for the bot's stored positions."""
     chance = random.Random(seed)
     alice_reader, bob_reader, bot_reader = Reader(), Reader(), Reader()
     readers = (alice_reader, bob_reader, bot_reader)
@@ -129,7 +129,7 @@ async def run_seed(seed: int, url: str, directory: Path, posts: int = POSTS) -> 
 
 
 async def _enter(client: Client, name: str) -> None:
-    """Register is sent once: after an unknown outcome the account may exist."""
+    """Register and log in. A registration is not retried: after an unknown outcome the account may exist."""
     while True:
         try:
             await client.register(name, PASSWORD)
@@ -149,7 +149,7 @@ async def _read(client: Client, reader: Reader) -> None:
 
 
 async def _restarting_bot(bot: Client, reader: Reader, chance: random.Random) -> None:
-    """Ends at some event and begins anew from its kept positions: it may hear that event again, and misses none."""
+    """Stop at random events and resume from stored positions: the bot may receive that event again, but misses none."""
     while True:
         ends_after = chance.randrange(10, 40)
         async with bot.gateway() as events:
@@ -175,7 +175,7 @@ async def _write(client: Client, name: str, channels: list[str], chance: random.
 
 
 async def _known(send: Callable[..., Awaitable[T]]) -> T:
-    """Repeat with the key of an attempt whose outcome is unknown, as docs/client.md says. Raises ApiError."""
+    """Retry with the same key after an unknown outcome, as docs/client.md says. Raises ApiError."""
     nonce: str | None = None
     while True:
         try:

@@ -1,1 +1,1 @@
-"""A primary is killed under load, and its standby promoted; and reads of one's own writes from a standby."""
+"""A primary is killed under load and its standby promoted; and users read their own writes from a standby."""

@@ -1,4 +1,4 @@
-"""`python -m tests.scenarios.failover --rate 500 --reads 100000`: both on files that are synced; some minutes."""
+"""`python -m tests.scenarios.failover --rate 500 --reads 100000`: both scenarios with fsync on; takes some minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.scenarios.failover.run import authors_of, fail_over, read_own, staged
 
 
 async def nothing() -> None:
-    """Nothing happens between the promotion and the end."""
+    """Do nothing between the promotion and the end."""
 
 
 def main() -> int:

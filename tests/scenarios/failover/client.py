@@ -1,4 +1,4 @@
-"""An author with a keep-alive connection, who repeats a post with its nonce until it is answered with 200."""
+"""An author with a keep-alive connection that repeats a post with its nonce until it is answered with 200."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ANSWER_LIMIT_SECS = 15.0
 
 
 class Author(NamedTuple):
-    """A user with a channel of their own."""
+    """A user and their own channel."""
 
     token: str
     channel: str
 
 
 class Connection:
-    """A keep-alive connection to one of the servers, made anew when it ends, to the next one."""
+    """A keep-alive connection to one of the servers; when it ends, the next one goes to the next server."""
 
     def __init__(self, ports: Sequence[int], first: int) -> None:
         self._ports = ports
@@ -28,7 +28,7 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, token: str, body: Any = None) -> tuple[int, Any]:
-        """Return status and body; 0 where the connection ended without an answer."""
+        """Return status and body; status 0 if the connection ended without an answer."""
         try:
             async with asyncio.timeout(ANSWER_LIMIT_SECS):
                 return await self._ask(method, path, token, body)
@@ -61,7 +61,7 @@ class Connection:
 
 
 class Poster:
-    """Posts numbered messages at a rate. `acknowledged`: their texts, with when each post began and was answered."""
+    """Posts numbered messages at a rate. `acknowledged`: their texts, with the times when each post began and was answered."""
 
     def __init__(self, author: Author, number: int, ports: Sequence[int]) -> None:
         self.author = author
@@ -71,7 +71,7 @@ class Poster:
         self.refused: set[int] = set()
 
     async def run(self, every_secs: float, until: asyncio.Event) -> None:
-        """Post until told to end; the last post is repeated until it is acknowledged, too."""
+        """Post until told to stop; the last post, too, is repeated until it is acknowledged."""
         due = time.monotonic() + every_secs * (self._number % 64) / 64
         while not until.is_set():
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -92,7 +92,7 @@ class Poster:
 
 
 class Reader:
-    """Posts at one server, and reads the newest page at another one, where it must be."""
+    """Posts at one server and reads the newest page at another one, which must include the post."""
 
     def __init__(self, author: Author, number: int, ports: Sequence[int]) -> None:
         self.author = author
@@ -101,7 +101,7 @@ class Reader:
         self.reads = self.missed = 0
 
     async def run(self, reads: int) -> None:
-        """Every third read is of a folded page, every third one a sync from before the post."""
+        """Post and read. Every third read is of a folded page, and every third one a sync from before the post."""
         channel, token = self.author.channel, self.author.token
         for turn in range(reads):
             text = f"own {self._number}-{turn}"

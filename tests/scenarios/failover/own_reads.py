@@ -1,6 +1,6 @@
 """`python -m tests.scenarios.failover.own_reads --secs 50`: one store writes, another one reads from the standby.
 
-Both in one process, without HTTP, so that a busy machine makes many reads, too. Behind each post a dozen reads begin at once.
+Both are in one process, without HTTP, so that even a busy machine makes many reads. A dozen reads begin right after each post.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from tests.support.standby import PrimaryPostgres, StandbyPostgres
 from tests.support.waiting import eventually
 
 AUTHORS = 16
-READS = 12  # behind each post
+READS = 12  # after each post
 RECORD = "UPDATE log_history SET lineage = (SELECT system_identifier FROM pg_control_system()) || ':00000001'"
 
 
 class Count:
-    """What all authors have done. `missed`: reads without their newest post."""
+    """The counts over all authors. `missed`: reads without the author's newest post."""
 
     def __init__(self) -> None:
         self.posts = self.reads = self.missed = 0
 
 
 async def newest(storage: Storage, user: str, channel: str, posted: int, kind: int) -> int:
-    """The newest sequence that a read shows; each kind in its way."""
+    """Return the newest sequence that a read shows, by one of the kinds of read."""
     match kind % 4:
         case 0:
             bounds = PageBounds(1 + kind)
@@ -76,7 +76,7 @@ async def run(primary: PrimaryPostgres, standby: StandbyPostgres, secs: float) -
     await migrations.upgrade(primary.url)
     standby.start()
     connection = await asyncpg.connect(primary.url)
-    await connection.execute(RECORD)  # as a replica does at its start
+    await connection.execute(RECORD)  # as a replica does when it starts
     await connection.close()
     count = Count()
     async with anyio.create_task_group() as tasks:

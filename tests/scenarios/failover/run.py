@@ -1,4 +1,4 @@
-"""Two servers, a primary and its streaming standby: what is lost, repeated or missed."""
+"""Two servers, a primary and its streaming standby: counts posts that are lost or repeated, and reads that miss a post."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = 1000
 
 
 class Stage(NamedTuple):
-    """Everything that runs. Both servers know both hosts of the database, and read from the standby."""
+    """All processes. Both servers know both database hosts, and read from the standby."""
 
     primary: PrimaryPostgres
     standby: StandbyPostgres
@@ -34,7 +34,7 @@ class Stage(NamedTuple):
 
 @contextmanager
 def staged(directory: Path, *, nats_url: str, fsync: bool) -> Iterator[Stage]:
-    """The standby is synchronous: a commit is acknowledged when both have it on disk."""
+    """Start everything, with a synchronous standby: a commit is acknowledged when both have it on disk."""
     primary = PrimaryPostgres(directory / "primary", fsync=fsync)
     primary.start()
     settings = {"DATABASE_URL": primary.url, "NATS__URL": nats_url}
@@ -57,7 +57,7 @@ def staged(directory: Path, *, nats_url: str, fsync: bool) -> Iterator[Stage]:
 
 
 def authors_of(stage: Stage, count: int = CHANNELS) -> list[Author]:
-    """So many users, each with a channel."""
+    """Create this many users, each with a channel."""
     chat = stage.servers[0].chat()
     found = []
     for _ in range(count):
@@ -67,7 +67,7 @@ def authors_of(stage: Stage, count: int = CHANNELS) -> list[Author]:
 
 
 def served_by(server: ServerProcess) -> Counter[str]:
-    """How many reads the standby and the primary have answered, and whether the standby serves."""
+    """Return how many reads the standby and the primary have answered, and whether the standby is in use."""
     text = server.chat().http.get("/metrics").text
     found = Counter({"serving": 0, "standby": 0, "primary": 0})
     for labels, value in re.findall(r"^openguild_standby_(?:serving|reads_total)\{(.*)\} (\S+)$", text, re.M):
@@ -77,8 +77,9 @@ def served_by(server: ServerProcess) -> Counter[str]:
 
 
 class Failover(NamedTuple):
-    """What became of the posts. `back_secs`: from the kill to the first post that began after it and was acknowledged;
-    `all_back_secs`: to the last author's first one."""
+    """The fate of the posts. `back_secs`: from the kill to the first acknowledged post that began after it; `all_back_secs`: until
+    every author has one.
+    """
 
     posts: int
     lost: int
@@ -96,7 +97,7 @@ class Failover(NamedTuple):
 async def fail_over(
     stage: Stage, authors: Sequence[Author], *, rate: float, secs: float, then: Callable[[], Awaitable[None]]
 ) -> Failover:
-    """Kill the primary after `secs`, promote the standby, run `then` while posts go on, and look `secs` after that."""
+    """Kill the primary after `secs`, promote the standby, run `then` while posts continue, and go on for `secs` after that."""
     posters = [Poster(author, number, stage.ports) for number, author in enumerate(authors * max(1, int(rate / 100)))]
     until = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -122,12 +123,12 @@ async def fail_over(
 
 
 def _first_after(poster: Poster, moment: float) -> float | None:
-    """When the first post was acknowledged that began after a moment."""
+    """Return when the first post that began after a moment was acknowledged; None if none was."""
     return next((end for begin, end in poster.acknowledged.values() if begin > moment), None)
 
 
 def judge(stage: Stage, authors: Sequence[Author], posters: Sequence[Poster]) -> tuple[int, int, bool]:
-    """Compare what was acknowledged with the logs: lost, repeated, and whether sequences are whole."""
+    """Compare acknowledged posts with the logs. Return how many are lost and repeated, and whether sequences have no gaps."""
     found: Counter[tuple[str, str]] = Counter()
     in_order = True
     for author in authors:
@@ -139,7 +140,7 @@ def judge(stage: Stage, authors: Sequence[Author], posters: Sequence[Poster]) ->
 
 
 def read_log(server: ServerProcess, author: Author) -> list[tuple[int, str]]:
-    """Sequences and texts of a channel."""
+    """Return the sequences and texts of a channel."""
     http, log = server.chat().http, []
     while True:
         params = {"since": log[-1][0] if log else 0, "limit": PAGE}
@@ -154,7 +155,7 @@ def read_log(server: ServerProcess, author: Author) -> list[tuple[int, str]]:
 
 
 class OwnReads(NamedTuple):
-    """Reads of one's own newest write at another server. `by_standby`: of these, served by the standby."""
+    """Reads of the author's newest write at another server. `by_standby`: how many of them the standby served."""
 
     reads: int
     missed: int
@@ -163,7 +164,7 @@ class OwnReads(NamedTuple):
 
 
 async def read_own(stage: Stage, authors: Sequence[Author], reads: int) -> OwnReads:
-    """Each author posts and reads, one after the other."""
+    """Let each author post and read, one after another."""
     before = served_by(stage.servers[-1])
     readers = [Reader(author, number, stage.ports) for number, author in enumerate(authors)]
     began = time.monotonic()

@@ -1,1 +1,1 @@
-"""A guild that moves between three real servers while users write, and goes on when its owner is lost."""
+"""A guild that moves between three real servers while users write, and continues after its owner is lost."""

@@ -1,4 +1,4 @@
-"""A server of the scenario: one process or several replicas on one database and one NATS, behind one address."""
+"""A server of the scenario: one process, or several replicas on one database and one NATS, behind one address."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from openguild_proto.canonical.keys import encode_unpadded
 from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
 
-LOST_SECS = 2  # contacts are noted once a minute, so this is long ago at any time
+LOST_SECS = 2  # contacts are recorded once a minute, so after this time a server always counts as lost
 
 
 class Balancer(Proxy):
-    """Brings each connection to the next one of some ports that takes it."""
+    """Passes each connection to the next of its ports that accepts it."""
 
     def __init__(self, ports: Sequence[int]) -> None:
         super().__init__(ports[0])
@@ -38,7 +38,7 @@ class Balancer(Proxy):
 
 
 class Home:
-    """`replicas`: its processes. The first one is asked by its operator."""
+    """A server. `replicas`: its processes; operator commands go to the first one."""
 
     def __init__(self, name: str, directory: Path, replicas: int, **settings: object) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Home:
         return f"http://127.0.0.1:{self.balancer.port}"
 
     def know(self, others: Sequence[Home]) -> None:
-        """Tell it where the others are, and to take their guilds."""
+        """Tell it the addresses of the others, and to accept their guilds."""
         for server in self.replicas:
             for at, other in enumerate(others):
                 server.settings[f"FEDERATION__ADDRESSES__{at}"] = f"{other.name}={other.url}"
@@ -78,7 +78,7 @@ class Home:
             server.__exit__(None, None, None)
 
     async def kill_one(self, rng: Random) -> int:
-        """Kill a replica, and start it again. Returns which."""
+        """Kill a replica and start it again. Return its number."""
         number = rng.randrange(len(self.replicas))
         await self._kill(self.replicas[number])
         await anyio.to_thread.run_sync(self.replicas[number].start)
@@ -97,6 +97,6 @@ class Home:
         return "\n".join(server.tail() for server in self.replicas)
 
     def errors(self) -> list[str]:
-        """What its logs have at the level ERROR."""
+        """Return the lines of its logs with the level ERROR."""
         records = [record for server in self.replicas for record in server.records()]
         return [record["message"] for record in records if record["level"] == "ERROR"]

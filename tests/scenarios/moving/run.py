@@ -1,4 +1,4 @@
-"""Three real servers, each of one process or more: a guild moves under load, with kills; then its owner is lost, and comes back."""
+"""Three real servers, each of one process or more: a guild moves under load, with kills; then its owner is lost and returns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOVE_SECS = 300.0
 
 @dataclass
 class Plan:
-    """`history`: messages before the first move. `replicas`: processes of each server."""
+    """The parameters. `history`: messages before the first move; `replicas`: processes per server."""
 
     history: int = 3_000
     replicas: int = 1
@@ -43,7 +43,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What is counted. `lost`, `repeated`, `unordered`, `different`, `errors`: nothing of it may be there."""
+    """The results. `lost`, `repeated`, `unordered`, `different` and `errors` must be empty or 0."""
 
     posts: int = 0
     moves: list[dict[str, Any]] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Moving:
         self.postgres = EmbeddedPostgres(directory / "data")
         self.nats = EmbeddedNats(directory / "data")
         self.servers: list[Home] = []
-        self.people: list[Client] = []  # one of each server; the first owns the guild
+        self.people: list[Client] = []  # one per server; the first owns the guild
         self.guild = self.channel = ""
         self.is_over = False
         self.next_post = 0
@@ -99,7 +99,7 @@ class Moving:
                     await self._move(number, kills=number < self.plan.kills)
                 self.is_over = True
             await self._check("after the moves", range(3))
-            await self._check_ban(f"{self.code}@{NAMES[0]}")  # it leads to the owner of now
+            await self._check_ban(f"{self.code}@{NAMES[0]}")  # an old invite leads to the current owner
             await self._lose()
             invite = await self.people[0].create_invite(self.guild)
             await self._check_ban(f"{invite.code}@{NAMES[(self.plan.moves + 1) % 3]}")
@@ -231,7 +231,7 @@ class Moving:
         return await self._origin(place) == origin
 
     async def _check(self, when: str, places: range) -> None:
-        """All servers that are there have the same log, with every acknowledged post once."""
+        """Check that all reachable servers have the same log, with every acknowledged post once."""
 
         async def is_level() -> bool:
             heads = {
@@ -246,7 +246,7 @@ class Moving:
         self.say(f"{when}: {[len(log) for log in logs]} events on the servers, {self.outcome.posts} posts acknowledged")
 
     async def _check_ban(self, invite: str) -> None:
-        """Whoever the first owner has banned is refused by the server that owns the guild now."""
+        """Check that the guild's current owner refuses a user whom the first owner banned."""
         refusal = ""
 
         async def is_refused() -> bool:
@@ -263,10 +263,10 @@ class Moving:
         await eventually(is_refused, secs=90, what="the refusal of a banned user")
         self.say(f"a banned user is refused: {refusal}")
 
-    # --- an owner that is lost -----------------------------------------------------------------------
+    # --- a lost owner --------------------------------------------------------------------------------
 
     async def _lose(self) -> None:
-        """The second server owns the guild, and is lost; the third goes on, by the statement that the owner has kept."""
+        """Lose the second server, which owns the guild; the third takes over by the statement that the owner has stored."""
         owner, successor = self.plan.moves % 3, (self.plan.moves + 1) % 3
         third = 3 - owner - successor
         statement = await self.people[0].request(
@@ -303,12 +303,12 @@ class Moving:
             try:
                 pages = [await texts(place) for place in range(3)]
             except ApiError as refused:
-                if refused.status != 503:  # a mirror that begins anew asks the owner, and has not followed it yet
+                if refused.status != 503:  # a restarting mirror asks the owner, and does not follow it yet
                     raise
                 return False
             return all(page[-3:] == ["we go on", "so do we", "and we as well"] for page in pages)
 
-        await eventually(is_same, secs=180, what="all servers show the same")  # a mirror begins anew once a minute
+        await eventually(is_same, secs=180, what="all servers show the same")  # a mirror restarts at most once a minute
         self.say("all servers show the same newest messages")
 
 

@@ -1,1 +1,1 @@
-"""A rolling restart of replicas behind a real proxy, with gateway clients that must not notice."""
+"""A rolling restart of replicas behind a real proxy, which gateway clients must not notice."""

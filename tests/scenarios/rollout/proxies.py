@@ -1,4 +1,4 @@
-"""nginx and haproxy before several replicas, as docs/operations.md has them."""
+"""nginx and haproxy before several replicas, configured as docs/operations.md shows."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ backend replicas
 
 @contextmanager
 def proxied(name: str, directory: Path, ports: Sequence[int]) -> Iterator[int]:
-    """The port of a proxy before the replicas. Raises RuntimeError if it is not installed."""
+    """Yield the port of a proxy before the replicas. Raises RuntimeError if it is not installed."""
     program = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if program is None:
         raise RuntimeError(f"{name} is not installed")

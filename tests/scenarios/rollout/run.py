@@ -1,4 +1,4 @@
-"""One rolling restart: who was told what, and how long nobody said anything."""
+"""One rolling restart: the deliveries to each client, and its longest silence."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MANY = 1_000_000
 
 
 class Outcome(NamedTuple):
-    """`silence_secs`: the longest time between two deliveries to a client while events were stored all the time.
+    """The results. `silence_secs`: the longest time between two deliveries to a client while events were stored continuously.
 
-    `without_code`: connections that ended without a close code (1006). `codes`: with which others ended.
+    `without_code`: connections that ended without a close code (1006). `codes`: the close codes of the others.
     """
 
     proxy: str
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 
 
 async def _change(url: str, user: User, channels: Sequence[str], stop: asyncio.Event, rate: float) -> int:
-    """Posts, edits and reactions, each repeated with its key until it is taken. Returns how many there were."""
+    """Post, edit and react, each retried with its key until it succeeds. Return the number of changes."""
     chance, number, posted = random.Random(1), 0, list[tuple[str, str]]()
     async with httpx.AsyncClient(trust_env=False, timeout=10, base_url=url) as client:
 
@@ -123,7 +123,7 @@ def _head(server: ServerProcess, user: User, log: str) -> int:
 
 
 def roll(proxy: str, count: int, rate: float, directory: Path) -> Outcome:
-    """Restart each of two replicas behind `proxy` under `count` clients and `rate` events a second."""
+    """Restart each of two replicas behind `proxy` under `count` clients and `rate` events per second."""
     postgres, nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
     postgres.start()
     nats.start()

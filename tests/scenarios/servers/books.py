@@ -1,4 +1,4 @@
-"""What was acknowledged, what readers of each server got, and what the logs of all servers say in the end."""
+"""The acknowledged posts, the events that each server's readers got, and the final logs of all servers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from openguild_runtime.client import Client, OutcomeUnknown
 
 
 class Books:
-    """`outcome` counts what is wrong."""
+    """Counts the errors in `outcome`."""
 
     def __init__(self, outcome: Any) -> None:
         self._outcome = outcome
         self._acknowledged: dict[tuple[str, int], str] = {}
         self._ids: set[str] = set()
-        self._followed: dict[str, dict[str, int]] = defaultdict(dict)  # channel: server: sequence
+        self._followed: dict[str, dict[str, int]] = defaultdict(dict)  # channel -> server -> sequence
 
     def acknowledged(self, channel: str, sequence: int, event_id: str, nonce: str) -> None:
-        """A post was answered."""
+        """Record an answered post."""
         del nonce
         if self._acknowledged.setdefault((channel, sequence), event_id) != event_id or event_id in self._ids:
             self._outcome.repeated += 1
         self._ids.add(event_id)
 
     async def follow(self, server: str, client: Client, channel: str) -> None:
-        """Read a channel's stream from its first event here, whatever happens to the server."""
+        """Read a channel's stream from its first event at this server, across restarts."""
         last: int | None = None
         while True:
             try:
@@ -42,11 +42,11 @@ class Books:
                 await anyio.sleep(0.5)
 
     def has_followed(self, channel: str, head: int) -> bool:
-        """Whether the readers of all servers have come to the head."""
+        """Return whether the readers of all servers have reached the head."""
         return all(sequence == head for sequence in self._followed[channel].values())
 
     def compare(self, channel: str, logs: list[dict[int, str]]) -> None:
-        """Compare the logs that the servers have of one channel: sequence to event id."""
+        """Compare the logs that the servers have of one channel, each as sequence -> event id."""
         longest = max(logs, key=len)
         for log in logs:
             self._outcome.different += sum(longest[sequence] != event_id for sequence, event_id in log.items())
@@ -58,5 +58,5 @@ class Books:
 
 
 async def read_log(client: Client, channel: str) -> dict[int, str]:
-    """Read a whole log by pages: sequence to event id."""
+    """Read a whole log by pages. Return sequence -> event id."""
     return {event.sequence: str(event.event["event_id"]) async for event in client.history(channel)}

@@ -1,4 +1,4 @@
-"""Three real servers, each with a name and a database of its own, users of each in guilds of each, and everything goes wrong."""
+"""Three real servers, each with a name and database of its own, and users in each other's guilds, under all kinds of faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
 
 NAMES = ("a.test", "b.test", "c.test")
-CHANNELS = 2  # of each guild
+CHANNELS = 2  # per guild
 RETRIED = (429, 502, 503, 504)
 RETRY_SECS = 0.3
 SETTLE_SECS = 120.0
@@ -33,7 +33,7 @@ FAULTS = ("kill", "kill", "cut", "hole", "restart")
 
 @dataclass
 class Plan:
-    """`users`, `posts`: of all servers together."""
+    """The parameters. `users` and `posts`: over all servers."""
 
     users: int = 200
     posts: int = 20_000
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What is counted. `lost`, `repeated`, `unordered`, `different`: nothing of it may be there."""
+    """The results. `lost`, `repeated`, `unordered` and `different` must be 0."""
 
     posts: int = 0
     faults: dict[str, int] = field(default_factory=dict)
@@ -72,8 +72,8 @@ class Servers:
         self.books = Books(self.outcome)
         self.postgres = EmbeddedPostgres(directory / "data")
         self.servers: list[ServerProcess] = []
-        self.links: dict[tuple[int, int], Proxy] = {}  # from, to
-        self.people: list[tuple[int, Client]] = []  # the server that is their home
+        self.links: dict[tuple[int, int], Proxy] = {}  # (from, to) -> proxy
+        self.people: list[tuple[int, Client]] = []  # the number of their home server, and their client
         self.channels: list[str] = []
         self.next_post = 0
 
@@ -131,7 +131,7 @@ class Servers:
         return self.postgres.database_url(name)
 
     async def _populate(self, stack: AsyncExitStack) -> None:
-        """Every server has a guild, and every user is a member of all of them."""
+        """Create a guild on each server, and make every user a member of all of them."""
         for number in range(self.plan.users):
             place = number % len(self.servers)
             client = Client(self.servers[place].base_url, retry_secs=60.0)
@@ -231,7 +231,7 @@ class Servers:
 
 
 async def run_plan(plan: Plan, directory: Path, say: Callable[[str], None]) -> Outcome:
-    """Run one plan to its end. `say` is told of every error in the servers' logs, also where the run fails."""
+    """Run one plan to its end. `say` gets every error in the servers' logs, even if the run fails."""
     servers = Servers(plan, directory, say)
     try:
         return await servers.run()

@@ -1,1 +1,1 @@
-"""Servers that federate, on simulated time: everything goes wrong between them, then the books are checked."""
+"""Servers that federate, on simulated time, under all kinds of faults; then the final checks."""

@@ -1,5 +1,7 @@
-"""`python -m tests.simulation.federation --seeds N [--first K] [--jobs J] [--plant NAME] [--all]`: run seeds on all cores, and
-stop at the first violation, unless all are to be run."""
+"""`python -m tests.simulation.federation --seeds N [--first K] [--jobs J] [--plant NAME] [--all]`: run seeds on all cores.
+
+Stops at the first violation, except with `--all`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ COUNTED = ("posts", "requests", "delivered", "crashes", "restores")
 
 
 def replay_command(seed: int, plant: str | None = None) -> str:
-    """What runs this seed again, as it stands, from the checkout."""
+    """Return the shell command that runs this seed again from the checkout."""
     python = Path(sys.executable)
     if python.is_relative_to(ROOT):
         python = python.relative_to(ROOT)

@@ -1,4 +1,4 @@
-"""What was committed where, and what must hold at every moment of a run."""
+"""Records the commits of every server, and checks the invariants that hold at every moment of a run."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from tests.simulation.federation.scenario import Run
     from tests.simulation.federation.server import Server
 
-LEFT_SECS = 30.0  # after the last reader of a server has gone, until nothing is sent to it any more
+LEFT_SECS = 30.0  # how long after its last reader has left a server may still get deliveries
 
 Readers = frozenset[str]  # servers with a member of the guild
 Place = tuple[str, int, int]  # log, epoch, sequence
 
 
 class Posted(NamedTuple):
-    """A post that a user knows to be stored. `began`: when it was asked for; None: a restored database has it."""
+    """A post that its author knows to be stored. `began`: the time of the request; None: a restored database has the post."""
 
     owner: str
     channel_id: str
@@ -35,7 +35,7 @@ class Posted(NamedTuple):
 
 
 class Books:
-    """Follows every store. `events`: the one event of each place; `readers`: who might have it."""
+    """Follows every store. `events`: the only event of each place; `readers`: the servers that may have it."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -43,12 +43,12 @@ class Books:
         self.readers: dict[Place, Readers] = {}
         self._stored_at: dict[Place, float] = {}
         self.posted: list[Posted] = []
-        self.asked_once: list[tuple[str, str]] = []  # guild and name of channels that were asked for once
-        self._left: dict[tuple[str, str], float] = {}  # (guild, server): when its last member went
-        self._heads: dict[tuple[str, str], tuple[int, int]] = {}  # (server, log): epoch, sequence
-        self._epochs: dict[tuple[str, str], set[int]] = {}  # (server, log): those it had before
+        self.asked_once: list[tuple[str, str]] = []  # guild and name of channels whose creation was requested once
+        self._left: dict[tuple[str, str], float] = {}  # (guild, server) -> when its last member left
+        self._heads: dict[tuple[str, str], tuple[int, int]] = {}  # (server, log) -> epoch, sequence
+        self._epochs: dict[tuple[str, str], set[int]] = {}  # (server, log) -> earlier epochs
         self._nonces: dict[tuple[str, str, str], float] = {}
-        self._snapshots: dict[tuple[str, str, str], Any] = {}  # (owner, mirror, log): the cursor as a snapshot left it
+        self._snapshots: dict[tuple[str, str, str], Any] = {}  # (owner, mirror, log) -> the cursor that a snapshot set
         self._grown: dict[str, list[StoredEvent]] = {}
         for server in run.servers.values():
             self.adopt(server)
@@ -56,7 +56,7 @@ class Books:
     # --- each effect ---------------------------------------------------------------------------------
 
     def before(self, server: Server, effect: StorageEffect[Any]) -> dict[str, Readers] | None:
-        """Note who reads the guilds of the server before a change."""
+        """Record the readers of the server's guilds before a change."""
         if type(effect).__name__.startswith(("Find", "Read", "List", "Note", "Remember", "Store", "Move", "Take")):
             return None
         return self._audience(server)
@@ -64,7 +64,7 @@ class Books:
     def performed(
         self, server: Server, effect: StorageEffect[Any], result: Any, before: dict[str, Readers] | None
     ) -> None:
-        """Check an effect that was carried out."""
+        """Check an effect that was performed."""
         match effect:
             case AppendEvent() if isinstance(result, Appended) and not result.repeated:
                 self._appended(server, effect, result.event)
@@ -90,7 +90,7 @@ class Books:
                     self._left[guild_id, peer] = self.run.clock.now
 
     def take_grown(self, server: Server) -> list[StoredEvent]:
-        """Return what was stored since the last call."""
+        """Return the events stored since the last call."""
         return self._grown.pop(server.name, [])
 
     def _appended(self, server: Server, effect: AppendEvent, event: StoredEvent) -> None:
@@ -135,7 +135,7 @@ class Books:
         return {guild_id: self._readers(server, guild_id) for guild_id in own}
 
     def sent(self, sender: Server, server: str, body: bytes) -> None:
-        """A delivery leaves: the server may have every event of it."""
+        """Record a delivery that is sent: the receiver may have all its events."""
         now = self.run.clock.now
         for part in msgspec.json.decode(body, type=Delivery).logs:
             self.run.report.delivered += len(part.events)
@@ -151,12 +151,12 @@ class Books:
                 place = (part.log_id, part.epoch, sequence)
                 was_read = (
                     self._stored_at.get(place, now) <= left
-                )  # whoever joined and left since might read what was before
+                )  # a user who has joined and left since may have read the earlier events
                 if not was_read and server not in self.readers.get(place, frozenset()):
                     self.run.violation(f"{server} is sent {part.log_id} {sequence}, and has no reader of it")
 
     def _check_cursor(self, sender: Server, server: str, log_id: str) -> None:
-        """A cursor stands where the mirror is, or behind it; or where a snapshot ends whose answer may be lost."""
+        """Check that a cursor is not ahead of its mirror, except at the end of a snapshot whose answer may be lost."""
         cursor, mirror = sender.state.peer_cursors.get((server, log_id)), self.run.servers[server]
         if cursor == self._snapshots.get((sender.name, server, log_id)):
             return
@@ -197,10 +197,10 @@ class Books:
             if event is not ABSENT and event.event_id:
                 self._is_the_one(server, (log_id, epoch, event.sequence), event.event_id)
 
-    # --- databases that go back ----------------------------------------------------------------------
+    # --- restored databases --------------------------------------------------------------------------
 
     def adopt(self, server: Server) -> None:
-        """Note what a server's own logs have."""
+        """Record the contents of a server's own logs."""
         state = server.state
         for guild_id, guild in state.guilds.items():
             if guild.origin is not None:
@@ -211,7 +211,7 @@ class Books:
                     self._note(server, event, readers)
 
     def restored(self, server: Server) -> None:
-        """The database of a server has gone back, and its own logs have new epochs."""
+        """Record that a server's database was restored, and that its own logs have new epochs."""
         for key in [key for key in self._heads if key[0] == server.name]:
             del self._heads[key], self._epochs[key]
         kept = server.state.event_places

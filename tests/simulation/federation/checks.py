@@ -1,4 +1,4 @@
-"""What must hold when everything has healed and settled."""
+"""The checks at the end of a run, when all faults are over and everything has settled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from tests.simulation.federation.scenario import Run
     from tests.simulation.federation.server import Server
 
-MAX_NONCES = 5_000  # of a run
+MAX_NONCES = 5_000  # per run
 ALL = 1_000_000
 
 
 def is_level(run: Run) -> bool:
-    """Whether every server has everything that it is owed, and every owner has been told who has left."""
+    """Return whether every server has all events due to it, and every owner knows which users have left."""
     return all(
         not server.tables.perform(FindBehind(peer=peer, limit=1)) and not server.tables.perform(FindEnded(peer=peer))
         for server in run.servers.values()
@@ -31,7 +31,7 @@ def is_level(run: Run) -> bool:
 
 
 def check(run: Run) -> None:
-    """Compare every mirror with its owner, and look for what should be gone."""
+    """Compare every mirror with its owner, and look for data that should be gone."""
     for owner in run.servers.values():
         for guild_id in [guild_id for guild_id, guild in owner.state.guilds.items() if guild.origin is None]:
             origins = {owner.state.users[user].origin for user in owner.state.members[guild_id]} - {None}
@@ -101,7 +101,7 @@ def _compare_channels(wrong: Any, mirror: Server, there: Channel, here: Channel)
 
 
 def _shown(message: MessageState | None) -> MessageState | None:
-    """Edits of a message are not known to a mirror that began to read when it had been taken back."""
+    """Drop the edits of a redacted message: a mirror that began after the redaction does not know them."""
     taken = message is not None and message.redacted_by is not None
     return replace(message, edited_at_ms=None, versions=1) if message is not None and taken else message
 
@@ -145,7 +145,7 @@ def _check_deliveries(run: Run, server: Server) -> None:
     for name, peer in deliveries.peers.items():
         if (
             peer._behind or peer._held or peer._ended
-        ):  # who has nothing to send may wait for an hour before the next look
+        ):  # a peer without pending events may wait for an hour before the next attempt
             run.violation(f"{server.name} has not done with {name}: {peer.phase.value} {peer._held} {peer.reason}")
     running = deliveries.procedures._asked
     if len(running) > len(deliveries.peers) + 3:

@@ -1,4 +1,4 @@
-"""The links between servers: cut, slow, with answers that are lost and requests that come again, or late."""
+"""The links between servers: cut or slow; answers are lost, and requests are repeated or late."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from tests.simulation.federation.scenario import Run
 
 DELIVERIES = "/federation/v1/deliveries"
-LATE_SECS = 280.0  # at most: its signature is good for 300 seconds
+LATE_SECS = 280.0  # the latest arrival: a signature is valid for 300 seconds
 
 
 class Network:
-    """Shares of the requests: `lost` on the way back, `repeated`, `late` (they arrive when nobody waits any more)."""
+    """Shares of the requests: `lost` answers, `repeated`, and `late` ones, which arrive when nobody waits any more."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.clock = run.clock
         self.rng = run.rng
         self.lost = self.repeated = self.late = 0.0
-        self._cut: dict[frozenset[str], float] = {}  # pairs, and until when
+        self._cut: dict[frozenset[str], float] = {}  # pair -> when the cut ends
 
     def cut(self, one: str, other: str, secs: float) -> None:
-        """Cut the link of two servers."""
+        """Cut the link between two servers."""
         self._cut[frozenset({one, other})] = self.clock.now + secs
 
     def heal(self) -> None:
-        """From now on everything arrives."""
+        """Deliver everything from now on."""
         self.lost = self.repeated = self.late = 0.0
         self._cut.clear()
 
@@ -43,7 +43,7 @@ class Network:
         return 0.001 + 0.03 * self.rng.random()
 
     def exchange(self, sender: Server, asked: Exchange, done: Done) -> None:
-        """Sign a request, bring it there and an answer back."""
+        """Sign a request, deliver it and return the answer."""
         headers, signature = sign_request(
             asked.method, asked.target, asked.authority, asked.body, signer=sender.service.signers[0],
             created=sender.wall_ms // 1_000, nonce=sender.rng.randbytes(16).hex(),
@@ -59,7 +59,7 @@ class Network:
         self._carry(sender, asked.server, request, asked.timeout_secs, signature, done)
 
     def fetch(self, sender: Server, asked: Fetch, done: Done) -> None:
-        """Read a document that anybody may read."""
+        """Read a public document."""
 
         def answered(found: Any, error: Exception | None) -> None:
             done(Fetched(found.status, None, found.body) if error is None else None, error)
@@ -85,7 +85,7 @@ class Network:
 
         def reply(answer: Response) -> None:
             if self.rng.random() < self.lost or self._is_cut(sender.name, server):
-                return  # the sender waits until its time is over
+                return  # the sender waits until its timeout
             self.clock.later(self._way(), end, Exchanged(answer.status, answer.headers, answer.body, signature), None)
 
         late = self.late and self.rng.random() < self.late

@@ -1,4 +1,4 @@
-"""Bugs to be planted: each is a mistake that federation could make, and that the simulation must find."""
+"""Planted bugs: plausible mistakes in federation, which the simulation must find."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Perform = Callable[[StorageEffect[Any]], Any]
 
 
 def move_cursors_before_the_answer(server: Server) -> None:
-    """The owner takes what it sends for what the mirror has."""
+    """The owner moves the mirror's cursor when it sends, before the answer."""
     perform = server.perform
 
     def early(effect: Effect[Any], done: Done) -> None:
@@ -40,7 +40,7 @@ def move_cursors_before_the_answer(server: Server) -> None:
 
 
 def trust_the_home(server: Server) -> None:
-    """The owner takes a post of another server for permitted: its home has checked the right."""
+    """The owner accepts a post of another server without a check, because the home server has checked the right."""
 
     def trusting(effect: StorageEffect[Any], perform: Perform) -> Any:
         if isinstance(effect, AppendEvent) and effect.change is None and _is_remote(server, effect.sender_id):
@@ -54,7 +54,7 @@ def trust_the_home(server: Server) -> None:
 
 
 def begin_chains_at_each_receipt(server: Server) -> None:
-    """A receipt does not take in the one before."""
+    """A receipt does not chain the earlier one."""
 
     def unchained(effect: StorageEffect[Any], perform: Perform) -> Any:
         parts = perform(effect)
@@ -62,7 +62,7 @@ def begin_chains_at_each_receipt(server: Server) -> None:
             return parts
         return tuple(ChainPart(replace(part.point, hash=first_link(*_of(part))), part.event_ids) for part in parts)
 
-    server.deliveries._preparing._chains.get = lambda place: None  # type: ignore[method-assign]  # it reads all of them
+    server.deliveries._preparing._chains.get = lambda place: None  # type: ignore[method-assign]  # so that it reads all of them
     _around(server, unchained)
 
 
@@ -72,7 +72,7 @@ def _of(part: ChainPart) -> tuple[str, int, int]:
 
 
 def forget_nonces_of_requests(server: Server) -> None:
-    """A signed request that comes again is carried out again."""
+    """A repeated signed request is carried out again."""
 
     def forgetting(effect: StorageEffect[Any], perform: Perform) -> Any:
         if isinstance(effect, RememberNonce):
@@ -83,7 +83,7 @@ def forget_nonces_of_requests(server: Server) -> None:
 
 
 def forget_nonces_of_posts(server: Server) -> None:
-    """A post of another server that is asked for again is posted again."""
+    """A repeated post of another server is posted again."""
 
     def forgetting(effect: StorageEffect[Any], perform: Perform) -> Any:
         if isinstance(effect, AppendEvent) and _is_remote(server, effect.sender_id):
@@ -94,7 +94,7 @@ def forget_nonces_of_posts(server: Server) -> None:
 
 
 def keep_redacted_texts(server: Server) -> None:
-    """A mirror stores a redaction, and the text stays."""
+    """A mirror stores a redaction, but keeps the text."""
 
     def keeping(effect: StorageEffect[Any], perform: Perform) -> Any:
         if isinstance(effect, MirrorEvents):
@@ -106,7 +106,7 @@ def keep_redacted_texts(server: Server) -> None:
 
 
 def keep_mirrors_of_the_removed(server: Server) -> None:
-    """The mirror of a guild stays when its last member here has gone."""
+    """The mirror of a guild stays after its last local member has left."""
 
     def keeping(effect: StorageEffect[Any], perform: Perform) -> Any:
         if isinstance(effect, DropMirror):
@@ -125,7 +125,7 @@ def keep_mirrors_of_the_removed(server: Server) -> None:
 
 
 def deliver_to_the_removed(server: Server) -> None:
-    """The owner goes on delivering when the last member of a server has gone."""
+    """The owner keeps delivering after the last member of a server has left."""
 
     def going_on(effect: StorageEffect[Any], perform: Perform) -> Any:
         result = perform(effect)
@@ -139,7 +139,7 @@ def deliver_to_the_removed(server: Server) -> None:
 
 
 def admit_the_banned(server: Server) -> None:
-    """The owner does not ask whether who joins is banned."""
+    """The owner does not check whether a joining user is banned."""
 
     def admitting(effect: StorageEffect[Any], perform: Perform) -> Any:
         if not isinstance(effect, JoinFromServer):
@@ -154,7 +154,7 @@ def admit_the_banned(server: Server) -> None:
 
 
 def begin_without_bans(server: Server) -> None:
-    """A mirror has only the bans that the log tells of."""
+    """A mirror has only the bans that log events report."""
 
     def beginning(effect: StorageEffect[Any], perform: Perform) -> Any:
         if isinstance(effect, StoreMirror) and effect.snapshot is not None:

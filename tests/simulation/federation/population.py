@@ -1,4 +1,4 @@
-"""Who takes part: accounts, guilds and channels on each server, made once and kept as bytes."""
+"""The accounts, guilds and channels on each server, created once and kept as bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openguild_proto.settings.sections import SessionSettings
 from tests.support.homeservers import Federation
 
 NAMES = ("north.test", "south.test", "east.test")
-USERS = 2  # of each server
+USERS = 2  # per server
 SESSIONS = SessionSettings(access_ttl_secs=2_592_000)
 
 
@@ -34,7 +34,7 @@ class Home(NamedTuple):
 
 
 class Population(NamedTuple):
-    """`states`: the pickled tables by server."""
+    """`states`: server -> pickled tables."""
 
     states: dict[str, bytes]
     users: tuple[User, ...]
@@ -43,7 +43,7 @@ class Population(NamedTuple):
 
 @cache
 def populate() -> Population:
-    """Each server has two users; the first of them owns a guild with two channels."""
+    """Create two users on each server, the first of whom owns a guild with two channels."""
     federation = Federation(*NAMES)
     users: list[User] = []
     guilds: list[Home] = []

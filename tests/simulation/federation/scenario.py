@@ -1,4 +1,4 @@
-"""One run from one seed: users of three servers share guilds while everything goes wrong; then the books are checked."""
+"""One run from one seed: users of three servers share guilds under all kinds of faults; then the final checks."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from tests.simulation.federation.server import Server
 from tests.simulation.federation.trouble import Trouble
 from tests.simulation.federation.users import Actor
 
-DEEDS = 14  # of each user
-TROUBLE_SECS = 100.0  # simulated; after that everything heals, but for who is away for hours
-GIVEN_UP_SECS = 400.0  # until nobody is a member at the owner alone: a mirror that lost sight of it looks once a minute
+DEEDS = 14  # per user
+TROUBLE_SECS = 100.0  # simulated; after that all faults end, except for a server that is away for hours
+GIVEN_UP_SECS = 400.0  # after which no user is a member only at the owner: mirrors check once a minute
 ASK_AGAIN_SECS = 600.0
-SETTLE_SECS = 3 * 3_600.0  # by then every server must have everything: a peer is tried each hour at least
+SETTLE_SECS = 3 * 3_600.0  # after which every server must have everything: each peer is retried at least once an hour
 LOOK_SECS = 5.0
-REST_SECS = 70.0  # a look at everything later, nothing is left to do
+REST_SECS = 70.0  # one round of all periodic checks later, nothing may be pending
 
 Plant: TypeAlias = Callable[[Server], None]
 
 
 def no_plant(server: Server) -> None:
-    """No bug is planted."""
+    """Plant no bug."""
 
 
 @dataclass
 class Report:
-    """What was found wrong; empty is good. `digest` tells whether two runs were the same."""
+    """The violations of a run, if any. `digest` is equal for equal runs."""
 
     seed: int
     violations: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Report:
 
 
 class Run:
-    """`people`: who takes part."""
+    """`people`: the population."""
 
     def __init__(self, seed: int, plant: Plant = no_plant) -> None:
         self.rng = Random(seed)
@@ -68,7 +68,7 @@ class Run:
         self._trace: list[tuple[float, str, str, int]] = []
 
     def go(self) -> Report:
-        """From the start to the books."""
+        """Run from the start to the final checks."""
         trouble = Trouble(self, TROUBLE_SECS)
         trouble.begin()
         for actor in self.actors:
@@ -80,7 +80,7 @@ class Run:
         if self._busy:
             self.violation(f"{self._busy} users still wait for an answer")
         healed = self.clock.now
-        for secs in (ASK_AGAIN_SECS, SETTLE_SECS):  # a removal may arrive after a join of before it, which came late
+        for secs in (ASK_AGAIN_SECS, SETTLE_SECS):  # a removal may arrive after a late join from before it
             self._begin(self._agree())
             self._wait(lambda: not self._busy and is_level(self), secs)
         self.report.settled = self.clock.now - healed
@@ -90,7 +90,7 @@ class Run:
         return self.report
 
     def _agree(self) -> Activity[None]:
-        """Users whom a database that went back has forgotten ask again to join."""
+        """Let users join again whom a restored database has forgotten."""
         for actor in self.actors:
             for home in self.people.guilds:
                 there, here = self.servers[home.server].state, actor.server.state
@@ -126,7 +126,7 @@ class Run:
 
 
 def run_seed(seed: int, plant: Plant = no_plant) -> Report:
-    """Run one seed to its end; whatever escapes is what is looked for."""
+    """Run one seed to its end; any exception is a violation."""
     run = Run(seed, plant)
     try:
         return run.go()

@@ -1,4 +1,4 @@
-"""One homeserver: its store outlives the process, whose operations are abandoned between any two effects when it crashes."""
+"""One homeserver: its store outlives the process, and a crash abandons operations between any two effects."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ Done: TypeAlias = Callable[[Any, "Exception | None"], None]
 
 ALL_RECORDS = 1_000  # of one change
 RECORD_SECS = 3_600.0  # between two records of the key in use
-SLOW_SHARE = 0.3  # of the effects take time
+SLOW_SHARE = 0.3  # share of the effects that take time
 SLOW_SECS = 0.02
 TOKEN_KEYS = Keys(SigningKey(bytes(32)))
 
 
 class Server:
-    """`skew_ms`: of its clock. `incarnation` counts its processes; work of earlier ones has ended."""
+    """`skew_ms`: of its clock. `incarnation`: the number of its process; work of earlier ones is ignored."""
 
     def __init__(self, run: Run, name: str, state: bytes) -> None:
         self.name = name
@@ -58,10 +58,10 @@ class Server:
         self.skew_ms = 0
         self.is_up = False
         self.incarnation = 0
-        self.restored_at = -1.0  # when its database went back last
+        self.restored_at = -1.0  # when its database was last restored
         self.signers = [self._signer(1)]
-        self.faults = 0.0  # share of the effects that fail, half of them after they were carried out
-        self._crash_in: int | None = None  # effects
+        self.faults = 0.0  # share of the effects that fail, half of them after they were performed
+        self._crash_in: int | None = None  # number of effects
         self._timer_at: float | None = None
         self._is_carrying_out = False
         self.boot()
@@ -77,7 +77,7 @@ class Server:
     # --- the process ---------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        """Start a process on the store as it is."""
+        """Start a process on the current store."""
         self.is_up = True
         self.incarnation += 1
         self._timer_at = None
@@ -116,7 +116,7 @@ class Server:
             self.boot()
 
     def rotate(self) -> None:
-        """Restart with another key; the former one is kept for its public half."""
+        """Restart with another key; the earlier one is kept for its public half."""
         self.signers.insert(0, self._signer(len(self.signers) + 1))
         self.crash(0.5)
 
@@ -138,7 +138,7 @@ class Server:
     # --- operations ----------------------------------------------------------------------------------
 
     def serve(self, request: Request, done: Callable[[Response], None]) -> None:
-        """Run the operation of a request; `done` is not called when the process ends before."""
+        """Run the operation of a request; `done` is not called if the process ends first."""
         now = self.clock.now
         context = Context(now=now, wall_ms=self.wall_ms, entropy=self.rng.randbytes, service=self.service)
 
@@ -168,13 +168,13 @@ class Server:
             effect = operation.send(value) if error is None else operation.throw(error)
         except StopIteration as end:
             done(end.value, None)
-        except Exception as failure:  # the one who asked decides what it means
+        except Exception as failure:  # the caller decides what it means
             done(None, failure)
         else:
             self.perform(effect, lambda value, error: self._go_on(incarnation, operation, done, value, error))
 
     def perform(self, effect: Effect[Any], done: Done) -> None:
-        """Carry out an effect, now or soon."""
+        """Perform an effect, now or soon."""
         match effect:
             case StorageEffect():
                 if self.rng.random() < SLOW_SHARE:
@@ -204,7 +204,7 @@ class Server:
             if self._crash_in <= 0:
                 self._crash_in = None
                 if self.rng.random() < 0.5:
-                    with suppress(Refusal):  # nobody is left to hear of it
+                    with suppress(Refusal):  # no caller is left to get it
                         self.tables_perform(effect)
                 self.crash(self.rng.uniform(0.1, 3))
                 return
@@ -229,7 +229,7 @@ class Server:
         self.carry_out()
 
     def tables_perform(self, effect: StorageEffect[Any]) -> Any:
-        """One effect at its moment, and what the books say of it."""
+        """Perform an effect at its time, and check it."""
         before = self.run.books.before(self, effect)
         result = self.tables.perform(effect)
         self.run.books.performed(self, effect, result, before)
@@ -242,7 +242,7 @@ class Server:
         return self.deliveries
 
     def carry_out(self) -> None:
-        """Do what the deliveries want done."""
+        """Carry out the actions of the deliveries."""
         if self._is_carrying_out or not self.is_up:
             return
         self._is_carrying_out = True

@@ -1,4 +1,4 @@
-"""Seeds of servers that federate on simulated time, and proof that the search finds what it is for."""
+"""Seeds of federating servers on simulated time, and proof that the search finds planted bugs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong between the servers and in them, and when: drawn from the seed."""
+"""The faults of the servers and of the links between them, and their times: drawn from the seed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from tests.simulation.federation.scenario import Run
     from tests.simulation.federation.server import Server
 
-MOST = 7  # troubles of a run
-RESTORE_SHARE = 0.25  # of the runs
-AWAY_SHARE = 0.08  # of the runs: a server, or a link, is away for hours
-DAYS_SHARE = 0.01  # of the runs: for days
+MOST = 7  # faults per run
+RESTORE_SHARE = 0.25  # share of the runs
+AWAY_SHARE = 0.08  # share of the runs in which a server or a link is away for hours
+DAYS_SHARE = 0.01  # share of the runs: away for days
 SKEWS_MS = (0, 0, 0, 240_000, -240_000, 360_000, -360_000)
 HOUR = 3_600.0
 
 
 class Trouble:
-    """`begin` plans all of it within `secs`; `end` heals. `until`: the end of what lasts longest."""
+    """`begin` plans all faults within `secs`; `end` ends them. `until`: the end of the longest one."""
 
     def __init__(self, run: Run, secs: float) -> None:
         self.run = run
@@ -97,13 +97,13 @@ class Trouble:
             one, other = self.rng.sample(NAMES, 2)
             self.run.network.cut(one, other, self.until - self.run.clock.now)
 
-    # --- a database that goes back -------------------------------------------------------------------
+    # --- restored databases --------------------------------------------------------------------------
 
     def _back_up(self, server: Server, secs: float) -> None:
         self.run.clock.later(secs, self._restore, server, pickle.dumps(server.state))
 
     def _restore(self, server: Server, backup: bytes) -> None:
-        """The backup serves from here on; logs of the server's own begin new epochs."""
+        """Return to the backup, with new epochs for the server's own logs."""
         server.crash(1e9)
         state = server.tables._state = pickle.loads(backup)
         for channel in state.channels.values():

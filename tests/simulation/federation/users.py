@@ -1,4 +1,4 @@
-"""What users do: join, post, change what was posted, leave, ban, and manage guilds where they may."""
+"""The actions of users: joining, posting, changing posts, leaving, banning, and managing guilds where they may."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.simulation.federation.scenario import Run
     from tests.simulation.federation.server import Server
 
-GIVE_UP_SECS = 40.0  # for an answer to one request
+GIVE_UP_SECS = 40.0  # timeout of one request
 TRIES = 5
 AWAY = frozenset({0, 429, 502, 503, 504})
 EMOJI = ("\N{WAVING HAND SIGN}", "\N{SPARKLES}")
@@ -29,7 +29,7 @@ DEEDS = {
 
 
 class Actor:
-    """One user. `wants`: guilds that they have asked to join, and have not left."""
+    """One user. `wants`: guilds that they have asked to join and have not left."""
 
     def __init__(self, run: Run, user: User) -> None:
         self.run = run
@@ -39,7 +39,7 @@ class Actor:
         self.wants: dict[str, bool] = {}
 
     def live(self, deeds: int, secs: float) -> Activity[None]:
-        """Do some things within `secs`."""
+        """Take this many actions within `secs`."""
         for home in self.run.people.guilds:
             if home.server != self.user.server and self.rng.random() < 0.7:
                 yield self.run.clock.sleep(self.rng.uniform(0, secs / 20))
@@ -54,7 +54,7 @@ class Actor:
     def ask(
         self, method: str, path: str, body: Any = None, *, tries: int = TRIES, key: str | None = None
     ) -> Activity[Response]:
-        """Ask the user's own server, again while it cannot answer. Status 0: there was no answer."""
+        """Send a request to the user's own server, again while it cannot answer. Status 0: there was no answer."""
         answer = Response(status=0)
         for attempt in range(tries):
             if attempt:
@@ -88,7 +88,7 @@ class Actor:
 
         return wait
 
-    # --- what is there -------------------------------------------------------------------------------
+    # --- choices -------------------------------------------------------------------------------------
 
     def _guild(self) -> str | None:
         state = self.server.state
@@ -101,7 +101,7 @@ class Actor:
         return self.rng.choice(channels).record.channel_id if channels else None
 
     def _message(self, *, own: bool = False) -> str | None:
-        """The path of a message."""
+        """Return the path of a message."""
         channel_id = self._channel()
         if channel_id is None:
             return None
@@ -193,7 +193,7 @@ class Actor:
             yield from self.ask("DELETE", f"/guilds/{guild_id}/members/{self._member(guild_id)}")
 
     def ban(self) -> Activity[None]:
-        """Mostly a member; else whoever there is."""
+        """Ban a user, usually a member."""
         guild_id = self._guild()
         if guild_id is not None:
             anybody = self.rng.choice(self.run.people.users).user_id

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def replay_command(seed: int, plant: str | None = None) -> str:
-    """What runs this seed again, as it stands, from the checkout."""
+    """Return the shell command that runs this seed again from the checkout."""
     python = Path(sys.executable)
     if python.is_relative_to(ROOT):
         python = python.relative_to(ROOT)

@@ -1,4 +1,4 @@
-"""A NATS that drops, repeats, delays and reorders what it likes, and whose links can be cut."""
+"""A NATS that drops, repeats, delays and reorders messages, and whose links can be cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.simulation.runtime.loop import SimLoop
 
 
 class SimNats:
-    """Shares of messages that are dropped (of control messages apart), repeated, and delayed for long (and so overtaken)."""
+    """Shares of messages that are dropped (control messages separately), repeated, and delayed so long that others overtake."""
 
     def __init__(
         self, loop: SimLoop, rng: Random, *, drop: float, drop_control: float, repeat: float, delay: float
@@ -56,7 +56,7 @@ class SimBus(Bus):
         self._nats.buses.append(self)
 
     def join(self, database: str) -> None:
-        """Do nothing: there is one database, and it is never renewed."""
+        """Do nothing: there is one database, and it is never replaced."""
 
     async def aclose(self) -> None:
         self.die()
@@ -67,7 +67,7 @@ class SimBus(Bus):
             self._nats.buses.remove(self)
 
     def cut(self, secs: float) -> None:
-        """The link is down for a while; what is sent meanwhile is lost."""
+        """Cut the link for a while; messages sent meanwhile are lost."""
         if self._up:
             self._up = False
             self._nats.loop.call_later(secs, self._heal)
@@ -94,7 +94,7 @@ class SimBus(Bus):
             self._handler.channel_message(channel_id, payload, NO_HEADERS)
 
     def subscribe(self, channel_ids: Iterable[str]) -> None:
-        """Returns before the server knows of it, as the real one does."""
+        """Subscribe. Returns before the server knows of it, as the real client does."""
         for channel_id in channel_ids:
             self._nats.loop.call_later(self._nats.latency(), self._subscribed.add, channel_id)
 

@@ -1,4 +1,4 @@
-"""Three real replicas (listener and flush aside, all of their code), on a simulated database, NATS and network."""
+"""Three real replicas, without only the listener and the flush, on a simulated database, NATS and network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.world import START_MS
 
 QUEUE_CAPACITY = 16  # small, so that slow readers lag in a short run
 DESCRIPTORS = 100_000
-RESTART_SECS = 0.3  # from the end of a process to the next one, where nothing crashed
+RESTART_SECS = 0.3  # from the end of a process to the next one, without a crash
 
 
 def config(token_secs: int) -> ServerConfig:
@@ -50,7 +50,7 @@ Plant = Callable[["Replica"], None]
 
 @dataclass
 class Faults:
-    """What may happen, drawn from the seed by the scenario."""
+    """The faults of a run, drawn from the seed by the scenario."""
 
     abort_share: float
     unknown_share: float
@@ -61,7 +61,7 @@ class Faults:
 
 
 class Cluster:
-    """Everything that replicas share."""
+    """The parts that replicas share."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Cluster:
         self.replicas: list[Replica] = []
 
     def heal(self) -> None:
-        """From here on nothing goes wrong any more, but that control messages may go on being lost: the log has them."""
+        """End all faults, except that control messages may still be lost: the log has them."""
         self.database.abort_share = self.database.unknown_share = 0.0
         self.nats.drop = 0.0
         self.database.down = False
@@ -100,7 +100,7 @@ _hasher = PasswordHasher()
 
 
 class Replica:
-    """`start` and `crash` may alternate; each start is a new process on the same address."""
+    """`start` and `crash` may alternate; each start is a new process at the same address."""
 
     def __init__(self, cluster: Cluster, port: int) -> None:
         self.cluster = cluster
@@ -134,13 +134,13 @@ class Replica:
                 try:
                     await server.start_parts()
                     await anyio.sleep_forever()
-                finally:  # at the end of the run: what was begun is waited for, and must hear of it
+                finally:  # at the end of the run, running work is awaited and must learn of it
                     server.connection_server.end_all()
                     storage.die()
                     bus.die()
 
     def crash(self) -> None:
-        """kill -9: nothing more is stored, sent or said; what was on its way to the database may still arrive."""
+        """Crash as with SIGKILL: nothing more is stored, sent or logged; queries on their way to the database may still arrive."""
         if not self.alive:
             return
         self.alive = False
@@ -151,7 +151,7 @@ class Replica:
         self._scope.cancel()
 
     def crash_at(self, number: int, moment: str) -> None:
-        """Crash at the `number`th effect from now, `before` or `after` it is done."""
+        """Crash at the `number`th effect from now, `before` or `after` it is performed."""
         target = self.storage.effects + number
 
         def hook(effect: int, when: str) -> None:
@@ -161,7 +161,7 @@ class Replica:
         self.storage.at_effect = hook
 
     async def roll(self) -> None:
-        """SIGTERM and a new process."""
+        """Send SIGTERM and start a new process."""
         if not self.alive:
             return
         server = self.server

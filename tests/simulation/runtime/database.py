@@ -1,4 +1,4 @@
-"""A database that commits, aborts, or does either and loses the answer; shared by all replicas, dead for none of them."""
+"""A database that commits, aborts, or does either and loses the answer; all replicas share it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPLICA_READS = (ReadHeads, ReadVisible, ReadControlHead, ReadControls, ReadHist
 
 
 class SimDatabase:
-    """`abort_share` and `unknown_share`: how often a transaction fails before, or loses its answer after, the commit."""
+    """`abort_share` and `unknown_share`: how often a transaction fails before the commit, or loses its answer after it."""
 
     def __init__(self, tables: MemoryTables, rng: Random, abort_share: float, unknown_share: float) -> None:
         self.tables = tables
@@ -44,14 +44,14 @@ class SimDatabase:
 def _stored(tables: MemoryTables, effect: AppendEvent) -> Outcome:
     try:
         return tables.perform(effect)
-    except Refusal as refusal:  # of this post; the others of the batch are stored
+    except Refusal as refusal:  # only this post is refused; the others of the batch are stored
         return refusal
 
 
 class SimStorage(Storage):
-    """One replica's connections, behind the queues that the real one has.
+    """One replica's connections, with the same queues as the real storage.
 
-    `effects` counts what it was asked for; `at_effect` may crash the replica there.
+    `effects` counts the requested ones; `at_effect` may crash the replica there.
     """
 
     def __init__(self, database: SimDatabase, tasks: TaskGroup) -> None:
@@ -62,7 +62,7 @@ class SimStorage(Storage):
         self._accesses = AccessBatcher(self._find_accesses)
         self.effects = 0
         self.at_effect: Callable[[int, str], None] = lambda number, moment: None
-        self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # where a planted bug acts
+        self.early: Callable[[Sequence[AppendEvent]], None] = lambda batch: None  # hook for planted bugs
         self.dead = False
 
     async def start(self) -> None:
@@ -99,7 +99,7 @@ class SimStorage(Storage):
         return await self._transact(lambda: [self._database.tables.perform(question) for question in questions])
 
     async def _transact(self, action: Callable[[], T], *, reads_only: bool = False) -> T:
-        """There, done or not, and back again; each of the three may be where it ends."""
+        """Send a transaction, perform it or not, and return the answer; it may fail at each of these steps."""
         database = self._database
         if not reads_only:
             self.effects += 1

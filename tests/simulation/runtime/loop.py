@@ -1,6 +1,6 @@
-"""An asyncio loop whose clock is set by hand: when nothing can run, time jumps to the next timer.
+"""An asyncio loop with a simulated clock: when nothing can run, time jumps to the next timer.
 
-It has no selector and no threads. Sockets of the simulated network say themselves when they can be read or written.
+It has no selector and no threads. Sockets of the simulated network report when they are readable or writable.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from anyio._backends._asyncio import CancelScope
 
 
 class Stalled(Exception):
-    """Nothing can ever run again: everybody waits for somebody."""
+    """Nothing can ever run again: a deadlock."""
 
 
 class _Clockwork:
-    """Stands where the selector would: waiting for I/O becomes moving the clock."""
+    """Replaces the selector: waiting for I/O moves the clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -32,7 +32,7 @@ class _Clockwork:
 
 
 class _NumberedTask(Task[Any]):
-    """Its hash is its number, not its address: anyio cancels the tasks and scopes of a scope in the order of a set."""
+    """A task whose hash is a serial number, not its address: anyio cancels tasks and scopes in the order of a set."""
 
     def __init__(self, coroutine: Any, number: int, **options: Any) -> None:
         self._number = number
@@ -47,11 +47,11 @@ def _hash_of_scope(scope: CancelScope) -> int:
     return hash(host) if isinstance(host, _NumberedTask) else object.__hash__(scope)
 
 
-CancelScope.__hash__ = _hash_of_scope  # as before where the loop is another one
+CancelScope.__hash__ = _hash_of_scope  # unchanged on other loops
 
 
 class SimLoop(base_events.BaseEventLoop):
-    """`time()` is simulated monotonic seconds. Readiness is told by `can_read` and `can_write`."""
+    """`time()` is simulated monotonic seconds. `can_read` and `can_write` report readiness."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,13 +92,13 @@ class SimLoop(base_events.BaseEventLoop):
             self.call_soon(self._fire, key)
 
     def tell(self, kind: str, descriptor: int) -> None:
-        """The descriptor can be read or written now."""
+        """Report that the descriptor is readable or writable now."""
         key = kind, descriptor
         if key in self._callbacks:
             self.call_soon(self._fire, key)
 
     def _fire(self, key: tuple[str, int]) -> None:
-        """Level-triggered, as a selector is: asked again while it stays ready."""
+        """Call the callback again while the descriptor stays ready: level-triggered, like a selector."""
         entry = self._callbacks.get(key)
         if entry is None or not self.is_ready(*key):
             return

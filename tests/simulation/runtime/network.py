@@ -15,11 +15,11 @@ from anyio.abc import ByteStream
 from openguild_runtime.client import Address
 from tests.simulation.runtime.loop import SimLoop
 
-WINDOW_BYTES = (16_384, 1 << 20)  # what one direction holds before the sender has to wait: one of them for a connection
+WINDOW_BYTES = (16_384, 1 << 20)  # the bytes that one direction holds before the sender must wait, per connection
 
 
 class Pipe:
-    """One direction of a connection. `arrived` is told when the reader has something new to look at."""
+    """One direction of a connection. `arrived` is called when the reader has something new."""
 
     def __init__(self, network: Network, arrived: Callable[[], None], drained: Callable[[], None]) -> None:
         self._network = network
@@ -48,7 +48,7 @@ class Pipe:
         self._later(self._end)
 
     def break_now(self) -> None:
-        """What is on its way arrives together with the reset."""
+        """Reset the pipe; bytes in flight arrive with the reset."""
         while self._queue:
             self._next()
         self.reset = True
@@ -63,14 +63,14 @@ class Pipe:
         return data
 
     def _later(self, action: Callable[..., None], *arguments: Any) -> None:
-        """In the order of the calls: timers of one moment fire in any."""
+        """Act later, in the order of the calls: timers of the same time fire in any order."""
         loop = self._network.loop
         self._last = max(self._last, loop.time() + self._network.delay())
         self._queue.append((action, arguments))
         loop.call_at(self._last, self._next)
 
     def _next(self) -> None:
-        if self._queue:  # else a reset was quicker
+        if self._queue:  # else a reset has overtaken it
             action, arguments = self._queue.popleft()
             action(*arguments)
 
@@ -86,7 +86,7 @@ class Pipe:
 
 
 class SimSocket:
-    """The server's end, as non-blocking as the one the runtime drives."""
+    """The server's end, non-blocking like the sockets that the runtime drives."""
 
     def __init__(self, network: Network, number: int) -> None:
         self._network = network
@@ -193,7 +193,7 @@ Accept = Callable[[Any, str], None]
 
 
 class Network:
-    """`listeners` maps a port to whoever accepts there. Delays are drawn per piece of data."""
+    """`listeners`: port -> the function that accepts there. Delays are drawn per piece of data."""
 
     def __init__(self, loop: SimLoop, rng: Random) -> None:
         self.loop = loop
@@ -214,7 +214,7 @@ class Network:
         return entry is not None and entry[1].can(kind)
 
     def broken(self) -> int:
-        """Connections that were reset and that their server has not closed."""
+        """Return the number of reset connections that their server has not closed."""
         return sum(sock.incoming.reset for _, sock in self._sockets.values())
 
     async def connect(self, address: Address) -> ByteStream:
@@ -233,7 +233,7 @@ class Network:
         return here
 
     def cut(self, port: int, share: float = 1.0) -> None:
-        """Connections of the listener at `port` are reset: all, or a random share."""
+        """Reset connections of the listener at `port`: all, or a random share."""
         for there, sock in list(self._sockets.values()):
             if there == port and self._rng.random() < share:
                 sock.break_now()

@@ -1,4 +1,4 @@
-"""Who takes part: accounts stored before the trouble begins, and what each of them is owed."""
+"""The accounts, stored before the faults begin, and the events that each of them must get."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class _Told(msgspec.Struct):
 
 
 class Watch:
-    """A notification stream. What one connection tells of a channel follows its log; the next one begins anew."""
+    """A notification stream. What one connection reports of a channel follows its log; the next connection starts again."""
 
     def __init__(self) -> None:
-        self._heads: dict[str, int] | None = None  # of the channels when the connection was opened; None: there is none
+        self._heads: dict[str, int] | None = None  # the channels' heads at the opening of the connection, if any
         self._told: dict[str, int] = {}
         self.count = 0
 
@@ -35,7 +35,7 @@ class Watch:
         self._heads = None
 
     def take(self, notification: Notified) -> str | None:
-        """What is wrong with it."""
+        """Check a notification. Return the violation, if any."""
         told = msgspec.json.decode(notification.payload, type=_Told)
         if told.kind != "channel_message":
             return None
@@ -45,7 +45,7 @@ class Watch:
         return None if told.sequence == last + 1 else f"was told of {told.sequence} after {last} in {told.channel_id}"
 
     def has_all(self, heads: dict[str, int]) -> bool:
-        """It is open and has told everything that was said since."""
+        """Return whether it is open and has reported everything since it was opened."""
         return self._heads is not None and all(
             self._told.get(channel_id, self._heads[channel_id]) >= head for channel_id, head in heads.items()
         )
@@ -53,16 +53,16 @@ class Watch:
 
 @dataclass
 class Account:
-    """A name that may log in again, and the client that is logged in."""
+    """A user name, which may log in again, and the client that is logged in."""
 
     name: str
     client: Client
 
     def return_to(self, world: World, refused: ApiError, now: float) -> str | None:
-        """Log in again when the session is over. What is wrong with its end.
+        """Log in again when the session has ended. Return the violation if it had no reason to end.
 
-        The answer to a renewal may be lost, and a refresh token is taken once more and within ten seconds (PROTOCOL 4.6.4). So a
-        session may end, but only of somebody who does not know the newest token.
+        The answer to a refresh may be lost, and a refresh token is accepted once more, within ten seconds (PROTOCOL 4.6.4). So a
+        session may end only if the client does not know its newest token.
         """
         session = self.client.session
         assert session is not None
@@ -70,7 +70,7 @@ class Account:
         family = world.tables._state.families[world.tables._state.refresh_tokens[presented][0]]
         if refused.status != 401 or (family.current_hash == presented and family.revoked):
             return f"{self.name} was refused: {refused}"
-        if family.revoked:  # else another task of theirs has been here already
+        if family.revoked:  # else another task of this client has logged in already
             self.client.session = log_in(world, self.name, family.device_id, now)
         return None
 
@@ -89,13 +89,13 @@ class Person:
 
 
 def register(world: World, name: str) -> Session:
-    """A new account and its first session."""
+    """Create an account and its first session."""
     assert world.ask("POST", "/users/register", {"username": name, "password": PASSWORD}).status == 201
     return log_in(world, name)
 
 
 def log_in(world: World, name: str, device: str = DEVICE, now: float = 0.0) -> Session:
-    """A session that is given at second `now` of the run, whatever happens to the replicas."""
+    """Create a session at second `now` of the run, independently of the replicas."""
     world.wall_ms = START_MS + int(now * 1_000)
     body = {"identifier": name, "secret": PASSWORD, "device": {"device_id": device}}
     return Session.of(world.ask("POST", "/sessions/login", body).body, now)

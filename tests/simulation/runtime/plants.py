@@ -1,4 +1,4 @@
-"""Bugs to be planted: each is a mistake that was made before, and that the simulation must find."""
+"""Planted bugs: mistakes that were made before, which the simulation must find."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def publish_before_commit(replica: Replica) -> None:
 
 
 def trust_nats(replica: Replica) -> None:
-    """The sequencer takes what NATS brings for all there is: what was lost stays lost."""
+    """The sequencer trusts NATS to deliver everything: lost messages are never noticed."""
     core = replica.server.replica.replica
 
     def heard(channel_id: str, payload: bytes) -> None:
@@ -47,7 +47,7 @@ def trust_nats(replica: Replica) -> None:
 
 
 def replay_before_subscribe(replica: Replica) -> None:
-    """The log is read up to where it stood at the request; what came since falls between (PROTOCOL 8.3.1)."""
+    """The log is read up to its head at the request; later events fall into the gap before the subscription (PROTOCOL 8.3.1)."""
     streams, tables = replica.server.replica, replica.cluster.database.tables
     join = streams.join
 
@@ -64,7 +64,7 @@ def replay_before_subscribe(replica: Replica) -> None:
 
 
 def trust_nats_for_control(replica: Replica) -> None:
-    """Who was removed or revoked is known to those whom NATS tells: a lost message leaves their streams open."""
+    """Removals and revocations are learned only from NATS: a lost message leaves streams open."""
 
     def nothing_missed() -> Procedure[None]:
         yield from ()
@@ -74,7 +74,7 @@ def trust_nats_for_control(replica: Replica) -> None:
 
 
 def forget_the_rest(replica: Replica) -> None:
-    """A subscriber is done when something was sent to it, though there was more than one send takes."""
+    """A subscriber counts as flushed after one send, even if it has more."""
     rings = replica.server.replica._stream_rings
     chunk = rings.chunk
 

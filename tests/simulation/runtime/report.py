@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Report:
-    """What was found wrong; empty is good. `digest` tells whether two runs were the same."""
+    """The violations of a run, if any. `digest` is equal for equal runs."""
 
     seed: int
     violations: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""One run from one seed: clients post and follow channels while everything goes wrong; then the books are checked."""
+"""One run from one seed: clients post and follow channels under all kinds of faults; then the final checks."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from tests.support.world import World, decoded
 REPLICAS = 3
 CLIENTS = 20
 CHANNELS = 3
-WATCHERS = 3  # of the clients, with a notification stream
+WATCHERS = 3  # clients with a notification stream
 POSTS = 3  # per client
-TOKEN_SECS = (5, 11, 3_600, 3_600)  # an access token's life: renewals fall into the trouble, or there are none
+TOKEN_SECS = (5, 11, 3_600, 3_600)  # lifetimes of access tokens: some expire during the faults
 SIZES = (
     ("", "", "x" * 500, "x" * 3_900),
     ("\x01" * 3_900,),
-)  # what the texts of a run end with; three of the second fill a send
-TROUBLE_SECS = 12.0  # simulated; after that everything heals
-SETTLE_SECS = 90.0  # by then everybody must have everything
-RESET_PATIENCE_SECS = 15.0  # by then a replica has closed what was reset
+)  # suffixes of the texts of a run; three of the second fill a send
+TROUBLE_SECS = 12.0  # simulated; after that all faults end
+SETTLE_SECS = 90.0  # after which everyone must have everything
+RESET_PATIENCE_SECS = 15.0  # after which a replica has closed reset connections
 SAMPLE_SECS = 0.5
 
 
 def no_plant(replica: Replica) -> None:
-    """No bug is planted."""
+    """Plant no bug."""
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -60,11 +60,11 @@ class Run:
         self.report = Report(seed)
         self.people: list[Person] = []
         self.posters = 0
-        self.watched: set[str] = set()  # streams that are to end for good and have not yet
+        self.watched: set[str] = set()  # streams that must end for good and have not yet
         self._trace = hashlib.blake2b(digest_size=8)
         self.token_secs = self.rng.choice(TOKEN_SECS)
         self.sizes = self.rng.choice(SIZES)
-        self.spread = self.rng.choice((0.0, 1.0))  # posts come all at once, or at any time
+        self.spread = self.rng.choice((0.0, 1.0))  # posts are made at once, or spread over the run
         self.world = World(Settings(session=SessionSettings(access_ttl_secs=self.token_secs)))
         self.now: Callable[[], float]
         self.channels: list[str] = []
@@ -73,7 +73,7 @@ class Run:
     # --- set-up --------------------------------------------------------------------------------------
 
     def _populate(self, cluster: Cluster) -> None:
-        """A guild, its channels and its members, stored before the trouble begins; and who is to leave meanwhile."""
+        """Store a guild, its channels and its members before the faults begin, and choose who leaves during the run."""
         world = self.world
         owner = register(world, "owner")
         guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, owner.access_token))["guild_id"]
@@ -102,7 +102,7 @@ class Run:
         self._ending(revoked, (self.channels[1], None), {401}, revoker, f"/sessions/devices/{DEVICE}")
 
     def _ending(self, who: Account, channels: tuple[str | None, ...], codes: set[int], by: Account, path: str) -> None:
-        """The streams of `who` end with one of `codes` when `by` has deleted `path`: wherever they are, and for good."""
+        """Expect the streams of `who` to end for good with one of `codes`, at any replica, when `by` has deleted `path`."""
         self.departures.append((self._delete, (by, path)))
         for channel_id in channels:
             name = f"{who.name}: {channel_id}"
@@ -123,7 +123,7 @@ class Run:
             self._violation(wrong)
             raise refused
 
-    # --- what people do ------------------------------------------------------------------------------
+    # --- actions of users ----------------------------------------------------------------------------
 
     async def _read(self, person: Person) -> None:
         slow = self.rng.random() < 0.15
@@ -179,7 +179,7 @@ class Run:
                         self._violation(f"client {person.number}: {wrong}")
 
     async def _delete(self, by: Account, path: str) -> None:
-        """Somebody is removed, or a session revoked, at some moment."""
+        """Remove a user, or revoke a session, at a random time."""
         await anyio.sleep(self.rng.uniform(0, TROUBLE_SECS))
         while True:
             try:
@@ -188,7 +188,7 @@ class Run:
                 continue
             except ApiError as refused:
                 if refused.status == 404:
-                    return  # an earlier attempt had done it
+                    return  # an earlier attempt has done it
                 if refused.status != 503:
                     self._return(by, refused)
                 await anyio.sleep(0.5)
@@ -210,7 +210,7 @@ class Run:
                     self._violation(f"{name} ended with {ended}")
                     return
 
-    # --- what goes wrong -----------------------------------------------------------------------------
+    # --- faults --------------------------------------------------------------------------------------
 
     async def _trouble(self, cluster: Cluster) -> None:
         rng = self.rng
@@ -303,7 +303,7 @@ class Run:
         )
 
     async def _sample(self, cluster: Cluster) -> None:
-        """Queue bounds hold at any moment."""
+        """Check that queue bounds hold at any moment."""
         while True:
             await anyio.sleep(SAMPLE_SECS)
             for replica in cluster.replicas:
@@ -316,7 +316,7 @@ class Run:
                 if storage.stats().queue_events > MAX_QUEUE_EVENTS or storage.queue_bytes > MAX_QUEUE_BYTES:
                     self._violation("the commit queues are over their bounds")
 
-    # --- the books -----------------------------------------------------------------------------------
+    # --- final checks --------------------------------------------------------------------------------
 
     def _check(self) -> None:
         log = {channel: self._log(channel) for channel in self.channels}
@@ -369,7 +369,7 @@ def decode(payload: str | bytes) -> ChannelEvent:
 
 
 def run_seed(seed: int, plant: Plant = no_plant) -> Report:
-    """Run one seed to its end. What a replica logs as an error is a violation too."""
+    """Run one seed to its end. An error that a replica logs is a violation, too."""
     run = Run(seed, plant)
     violations = run.report.violations
 
@@ -388,7 +388,7 @@ def run_seed(seed: int, plant: Plant = no_plant) -> Report:
         simulated.run(run.main)
     except Stalled:
         violations.append("everybody waits for somebody: the run has stalled")
-    except Exception as failure:  # whatever escapes is what is looked for
+    except Exception as failure:  # any exception is a violation
         violations.append(f"a replica fell: {failure!r}")
     finally:
         random.setstate(before)

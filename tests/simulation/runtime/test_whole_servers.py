@@ -1,4 +1,4 @@
-"""A few seeds of whole servers, and proof that the search finds what it is for; tests/simulation has the many."""
+"""A few seeds of whole servers, and proof that the search finds planted bugs; tests/simulation runs most seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RARE = {
     "forget_the_rest": 37,
     "replay_before_subscribe": 4,
     "trust_nats_for_control": 5,
-}  # found among the seeds from here on
+}  # the first seeds to try for each
 
 
 def test_nothing_acknowledged_is_lost_repeated_or_out_of_order() -> None:
