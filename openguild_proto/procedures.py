@@ -34,7 +34,7 @@ class Sleep(NamedTuple):
 
 
 class Signal:
-    """Something that happens once; procedures wait for it with `yield from signal.wait()`."""
+    """An event that happens once; procedures wait for it with `yield from signal.wait()`."""
 
     __slots__ = ("_procedures", "is_set", "waiting")
 
@@ -44,7 +44,7 @@ class Signal:
         self._procedures = procedures
 
     def set(self) -> None:
-        """It has happened: whatever waits goes on, within the same input."""
+        """Set the signal: waiting procedures continue, within the same input."""
         if not self.is_set:
             self.is_set = True
             self._procedures.resume(self.waiting)
@@ -60,7 +60,7 @@ Procedure: TypeAlias = "Generator[Effect[Any] | Sleep | Signal, Any, T]"
 
 
 class _Running:
-    """A procedure under way; `serial` names what it waits for, so that a late answer finds nothing."""
+    """A running procedure; `serial` identifies what it waits for, so that a late answer has no effect."""
 
     __slots__ = ("cancelled", "done", "generator", "serial", "what")
 
@@ -77,9 +77,9 @@ Done: TypeAlias = Callable[[Any, "Exception | None"], None]
 
 
 class Procedures:
-    """Every procedure of one owner. `defect(what, failure)` hears of a procedure that failed unexpectedly.
+    """Every procedure of one owner. `defect(what, failure)` is called for a procedure that failed unexpectedly.
 
-    `StorageUnavailable` that ends a procedure is an outage, which its performer has reported: it is no defect.
+    `StorageUnavailable` that ends a procedure is an outage, which its performer has reported, and not a defect.
     """
 
     def __init__(self, defect: Callable[[str, Exception], None]) -> None:
@@ -95,9 +95,9 @@ class Procedures:
     # --- inputs --------------------------------------------------------------------------------------
 
     def start(self, procedure: Procedure[Any], what: str, done: Done | None = None) -> Callable[[], None]:
-        """Begin; it runs until it waits. Returns what cancels it (GeneratorExit is raised in it where it waits).
+        """Start a procedure, which runs until it waits. Return a function that cancels it (raises GeneratorExit where it waits).
 
-        `done` is not called for a procedure that was cancelled.
+        `done` is not called for a cancelled procedure.
         """
         running = _Running(procedure, what, done)
         self._ready.append((running, None, None))
@@ -119,7 +119,7 @@ class Procedures:
             self._run()
 
     def handle_deadline(self, now: float) -> None:
-        """Wake what has slept long enough; early calls do nothing."""
+        """Wake procedures whose sleep is over; early calls do nothing."""
         self.now = max(self.now, now)
         while self._sleeping and self._sleeping[0][0] <= now:
             _, serial, running = heapq.heappop(self._sleeping)
@@ -135,16 +135,16 @@ class Procedures:
     # --- outputs -------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """Monotonic seconds; None: nothing sleeps."""
+        """Return when `handle_deadline` is due, in monotonic seconds; None: nothing sleeps."""
         return self._sleeping[0][0] if self._sleeping else None
 
     def take_query(self) -> tuple[int, Effect[Any]] | None:
-        """The next effect to perform, with the number to answer it by."""
+        """Return the next effect to perform, with the number for its answer."""
         return self._queries.popleft() if self._queries else None
 
     @property
     def idle(self) -> bool:
-        """Nothing waits for an answer."""
+        """Return whether nothing waits for an answer."""
         return not self._asked
 
     # --- driving -------------------------------------------------------------------------------------

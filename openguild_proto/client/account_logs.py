@@ -1,10 +1,10 @@
 """Chooses the logs that a client follows so that its user misses nothing: their own, their guilds' and their channels'.
 
-Source: PROTOCOL 15.9.4. Feed `opened`, `followed`, `delivered`, `gone` with the events of the gateway client, and after each
-list the channels of every guild that `next_listing` names, with `listed`, and the guilds if `wants_guilds`, with `joined`. A
-guild's channels are listed once the client is up to date with the guild's log, and the answer is used once the log has reached
-the place that it names. So a channel made while the client was away is followed from its beginning. The guilds are listed again
-where the user's own log begins anew. For logs that end the server sends `gone`.
+Source: PROTOCOL 15.9.4. Feed `opened`, `followed`, `delivered`, `gone` with the events of the gateway client. After each,
+list the channels of every guild that `next_listing` names and pass them to `listed`; if `wants_guilds`, list the guilds and pass
+them to `joined`. A guild's channels are listed when the client is up to date with the guild's log, and the response is used when
+the log has reached the place that it names. So a channel created while the client was offline is followed from its beginning. The
+guilds are listed again if the user's own log restarts. For logs that end the server sends `gone`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from openguild_proto.schemas.log_contents import (
 
 
 class _GuildLog:
-    """A guild whose log is followed. `level_at`: its channels are listed when the log has come there; None: not yet known."""
+    """A guild whose log is followed. `level_at`: its channels are listed when the log has reached this; None: not known yet."""
 
     __slots__ = ("known", "level_at", "listing")
 
@@ -39,7 +39,7 @@ class _GuildLog:
 
 
 class AccountLogs:
-    """Follows them with `gateway`, behind its kept places where it has them, else from the first connection on.
+    """Follows the logs with `gateway`, after their stored places if there are any, else from the first connection on.
 
     `skipped`: logs beyond the MAX_GATEWAY_LOGS of a socket, which are not followed.
     """
@@ -54,18 +54,18 @@ class AccountLogs:
         self._listed: set[str] = set()
 
     def next_listing(self) -> str | None:
-        """Remove and return the id of the guild to read `GET /guilds/{id}/channels` of, all pages; None: none."""
+        """Remove and return the id of a guild whose channels to list (`GET /guilds/{id}/channels`, all pages); None: none."""
         return self._listings.popleft() if self._listings else None
 
     def wants_guilds(self) -> bool:
-        """Return, once for each time, whether to read `GET /guilds`, all pages."""
+        """Return, once for each need, whether to list the guilds (`GET /guilds`, all pages)."""
         wants, self._wants_guilds = self._wants_guilds, False
         return wants
 
     # --- input ---------------------------------------------------------------------------------------
 
     def opened(self, ready: Ready) -> None:
-        """A connection is authenticated: `ready` names the guilds, and where the logs were then."""
+        """A connection is authenticated: `ready` has the guilds, and the positions of the logs."""
         places = {line.log: Place(line.epoch, line.head) for line in ready.heads}
         own = f"user:{ready.user.user_id}"
         self._follow(own, places.get(own))
@@ -86,7 +86,7 @@ class AccountLogs:
             self._moved(log_id, guild, event.after)
 
     def delivered(self, event: Delivered) -> None:
-        """A log has an event more."""
+        """An event of a log was delivered."""
         kind, log_id = _split(event.log)
         self._listed.discard(event.log)
         if kind == "channel":
@@ -108,19 +108,19 @@ class AccountLogs:
             self._moved(log_id, guild, event.sequence)
 
     def gone(self, log: str) -> None:
-        """A log cannot be followed, or not any more."""
+        """A log cannot be followed, or is no longer followed."""
         self._listed.discard(log)
         kind, log_id = _split(log)
         if kind == "guild":
             self._guilds.pop(log_id, None)
 
     def joined(self, guild_ids: Iterable[str]) -> None:
-        """The user has these guilds. Others are not forgotten: their own logs say that they are gone."""
+        """The user has these guilds. Others are not dropped here: their own logs report their end."""
         for guild_id in guild_ids:
             self._join(guild_id)
 
     def listed(self, guild_id: str, head: int, channel_ids: Iterable[str]) -> None:
-        """The guild has these channels, or had when its log ended at `head`: `X-OpenGuild-Head` of the first page."""
+        """The guild has these channels, or had them when its log ended at `head` (`X-OpenGuild-Head` of the first page)."""
         guild = self._guilds.get(guild_id)
         if guild is not None:
             guild.listing = head, tuple(channel_ids)

@@ -1,4 +1,4 @@
-"""Refusals of the server as exceptions, by their status; requests and the gateway's commands raise the same ones."""
+"""Refusals of the server as exceptions, by status; requests and the gateway's commands raise the same ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Problem(msgspec.Struct, frozen=True):
 class ApiError(Exception):
     """A refusal (PROTOCOL 3.6): `status`, `code`, `message`, `request_id`, `details`. Nothing was changed, unless status >= 500.
 
-    `reason`: what the code, the message and the details say, in one line. `retry_after_secs`: the server's advice, or None.
+    `reason`: the code, the message and the details, in one line. `retry_after_secs`: the server's advice, or None.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ApiError(Exception):
         self.retry_after_secs = retry_after_secs
 
     def __reduce__(self) -> tuple[type[ApiError], tuple[object, ...]]:
-        """Let it pass between processes."""
+        """Make the error picklable."""
         told = self.status, self.code, self.message, self.request_id, self.details, self.retry_after_secs
         return type(self), told
 

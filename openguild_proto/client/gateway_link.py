@@ -28,13 +28,13 @@ class GatewayLink:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a connection is opening or open: without one, the transport is of no use."""
+        """Whether a connection is opening or open; otherwise the transport is not needed."""
         return self._ws is not None
 
     def connect(self, host: str, now: float) -> None:
         """Begin the handshake on a new transport. `host`: the Host header's value, such as `chat.example.org:8080`.
 
-        Raises LocalProtocolError for one that cannot be sent.
+        Raises LocalProtocolError for a value that cannot be sent.
         """
         self._ws, self._open = ClientWebSocket(host, TARGET, subprotocols=(self.client.encoding.value,)), False
 
@@ -63,7 +63,7 @@ class GatewayLink:
         self.client.disconnected(None, reason, now)
 
     def disconnect(self, code: int) -> bytes:
-        """End the WebSocket, as a `Disconnect` asks. Return the last bytes to send. Raises LocalProtocolError for a bad code."""
+        """End the WebSocket for a `Disconnect`. Return the last bytes to send. Raises LocalProtocolError for an invalid code."""
         ws = self._ws
         if ws is None:
             return b""

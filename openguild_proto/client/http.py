@@ -34,7 +34,7 @@ class ConnectionBroken(Exception):
 
 
 def cannot_be_sent(misuse: Exception) -> LocalProtocolError:
-    """Return what to raise instead of `misuse`, a fault that h11 or Python found: without the value, which may be a token."""
+    """Return the error to raise instead of `misuse` from h11 or Python, without the value, which may be a token."""
     fault = "not ASCII" if isinstance(misuse, UnicodeError) else str(misuse).partition(" b'")[0].partition(' b"')[0]
     return LocalProtocolError(f"the request cannot be sent: {fault}")
 

@@ -1,7 +1,7 @@
 """The state of a guild and of the user in a client: responses, and the log applied to them (PROTOCOL 7.9.5).
 
-Every event says how something is now, not what is to be added to it. So the answers may be newer than the place that they
-name: applying an event again changes nothing.
+Every event has the new state, not a difference. So the responses may be newer than the place that they name: applying an event
+again changes nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SeenMember(msgspec.Struct):
     username: str
     role: str
     display_name: str | None = None
-    timed_out_until: str | None = None  # a time, which may have passed; it does not count while they are an owner
+    timed_out_until: str | None = None  # a time, which may have passed; it has no effect on an owner
 
 
 class LogView(ABC):
@@ -63,7 +63,7 @@ class LogView(ABC):
         self.head = head
 
     def apply(self, sequence: int, wire: bytes | str) -> None:
-        """Apply the next event. One that is known already does nothing; a hole raises ValueError."""
+        """Apply the next event. A repeated event does nothing; a gap raises ValueError."""
         if sequence <= self.head:
             return
         if sequence != self.head + 1:
@@ -75,15 +75,15 @@ class LogView(ABC):
 
     @abstractmethod
     def _fold(self, content: LogContent) -> None:
-        """Apply what an event says; one that the view has no use for changes nothing."""
+        """Apply an event; one that does not concern the view changes nothing."""
 
 
 class GuildView(LogView):
     """A guild with its channels and members by their ids, the ids of users who are banned, and the names of its invites.
 
-    Begin with `start` and the answers of `GET /guilds/{id}`, `.../channels` and `.../members`, in any order, and with the
-    lowest place that they name; or with an empty view and the log's first event. Display names are those of the answers or of the
-    joins: the guild's log does not tell of a changed one (PROTOCOL 7.9.6).
+    Begin with `start`, the responses of `GET /guilds/{id}`, `.../channels` and `.../members` in any order, and the lowest
+    place that they name; or with an empty view and the log's first event. Display names are those of the responses or of the
+    joins, because the guild's log does not report changes of display names (PROTOCOL 7.9.6).
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class GuildView(LogView):
 
     @classmethod
     def start(cls, head: int, guild: Guild, channels: Iterable[Channel], members: Iterable[Member]) -> GuildView:
-        """Return the view of these answers, of which the one that was read first named `head`."""
+        """Return the view of these responses. `head`: the place that the first of them names."""
         view = cls()
         view.head, view.name = head, guild.name
         view.channels = {line.channel_id: SeenChannel(line.name, line.topic, line.position) for line in channels}

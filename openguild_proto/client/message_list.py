@@ -1,4 +1,4 @@
-"""The newest messages of a channel as a client shows them: a folded page, and the events behind it applied (PROTOCOL 7.8.2)."""
+"""The newest messages of a channel as a client shows them: a folded page with later events applied (PROTOCOL 7.8.2)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ShownReaction(msgspec.Struct):
 
 
 class ShownMessage(msgspec.Struct):
-    """A message as it is now. `text` None: taken back. `author`: their name, "" where it is not told."""
+    """A message in its present state. `text` None: redacted. `author`: the name, "" if it is not known."""
 
     event_id: str
     sequence: int
@@ -54,7 +54,7 @@ _reactions = msgspec.json.Decoder(list[Reaction])
 class MessageList:
     """`messages` by event id, oldest first, MAX_LISTED_MESSAGES at most.
 
-    `head`: the log's sequence up to which they are true. `user_id`: whose view it is.
+    `head`: the log's sequence that they reflect. `user_id`: the user of the view.
     """
 
     def __init__(self, user_id: str, page: Iterable[Message], head: int) -> None:
@@ -63,7 +63,7 @@ class MessageList:
         self._user_id = user_id
 
     def apply(self, sequence: int, wire: bytes | str) -> ShownMessage | None:
-        """Apply an event of the log. Return the message that is new or another one now; None: nothing that is shown changed."""
+        """Apply an event of the log. Return the new or changed message; None: no shown message changed."""
         if sequence <= self.head:
             return None
         self.head = sequence

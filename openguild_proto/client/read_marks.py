@@ -26,7 +26,7 @@ class ReadMark(Generic[W]):
         self.waiting: list[W] = []
 
     def covers(self, sequence: int | None) -> bool:
-        """Return whether the user has read up to `sequence` when they have read up to this."""
+        """Return whether this position includes `sequence`."""
         return self.sequence is not None and sequence is not None and sequence <= self.sequence
 
     def raise_to(self, sequence: int | None) -> None:
@@ -71,19 +71,19 @@ class ReadMarks(Generic[W]):
         return mark
 
     def answered(self) -> list[W]:
-        """The server has the position. Return who waits for the answer."""
+        """Note that the server has the position. Return the callers that wait for the answer."""
         self._backoff.reset()
         return self._settled()
 
     def refused(self, status: int, advised_secs: float | None, now: float) -> list[W]:
-        """The server refused: for a while, then it is sent again, else it is dropped. Return who is to be told of the refusal."""
+        """Note a refusal. A temporary one is retried, any other drops the mark. Return the callers to tell of the refusal."""
         if status not in KEPT:
             return self._settled()
         self.unanswered(now, advised_secs)
         return []
 
     def unanswered(self, now: float, advised_secs: float | None = None) -> None:
-        """There is no answer: the connection was lost. It is sent again, unless a newer one replaces it."""
+        """Note that the connection was lost. The mark is sent again, unless a newer one replaces it."""
         self._next_at = max(self._next_at, now + self._backoff.next_delay(advised_secs))
         mark, self._sent = self._sent, None
         if mark is None:
@@ -95,7 +95,7 @@ class ReadMarks(Generic[W]):
         self._marks = {mark.channel_id: mark, **self._marks}
 
     def clear(self) -> list[W]:
-        """Drop all of them: they are of a user who is logged in no longer. Return who waits for an answer."""
+        """Drop all marks, because their user is logged out. Return the callers that wait for an answer."""
         marks = [*self._marks.values(), *([self._sent] if self._sent is not None else [])]
         self._marks, self._sent = {}, None
         return [waiting for mark in marks for waiting in mark.waiting]

@@ -9,7 +9,7 @@ def parse_retry_after(value: str | None) -> float | None:
 
 
 def is_temporary(status: int) -> bool:
-    """Return whether a status is due to overload, an outage or a drain, and not to the request itself, nor to what a server
-    does not offer (501).
+    """Return whether a status is caused by overload, an outage or a drain, and not by the request itself or a missing
+    feature (501).
     """
     return status in {408, 429} or (status >= 500 and status != 501)

@@ -23,7 +23,7 @@ class Session:
     """The token pair of one login. `refresh_token` changes with every refresh.
 
     `refresh_at`: monotonic seconds. Without it, as for a pair loaded from disk, the client refreshes after a 401.
-    `positions`: up to where the program has handled each log; shared with the session that replaces this one.
+    `positions`: the last handled position of each log; shared with the session that replaces this one.
     """
 
     __slots__ = ("access_token", "positions", "refresh_at", "refresh_token")

@@ -4,7 +4,7 @@ A ring is named by its key, a string: a channel id or a user's notification ring
 
 - commands: `open`, `publish`, `subscribe`, `replayed`, `unsubscribe`, `close`;
 - the flush: `flush_plan` returns subscribers that are behind, `take` a span of whole frames, `sent` moves the cursor and
-  returns the rest of a cut frame, `flushed` marks the ring as done, `take_lagged` returns overrun subscribers;
+  returns the rest of a partly sent frame, `flushed` marks the ring as done, `take_lagged` returns overrun subscribers;
 - bursts: `publish` returns True when the ring is half full, `stretch` enlarges it until it is flushed, `has_room` checks it;
 - getters: `head`, `depth`, `depths`, `subscriber_count`, `replay_range`.
 
@@ -95,11 +95,11 @@ class Subscriber:
 
     @property
     def held(self) -> bool:
-        """Whether it is given nothing for now."""
+        """Whether it gets no frames for now."""
         return self._holds > 0
 
     def hold(self, count: int) -> None:
-        """Give it nothing (1), or something again (-1), which is to be flushed. Holds add up."""
+        """Hold its frames back (1), or end a hold (-1), after which the ring must be flushed. Holds add up."""
         self._holds += count
         self._park()
 
@@ -126,8 +126,8 @@ class _RingEntry:
 class Hub:
     """All rings of a process: each holds the newest frames of one log, for any number of subscribers.
 
-    - `capacity_events`, `capacity_bytes`: what one ring holds at most.
-    - `ring_type`: its class; None: the compiled one where it was built, else PureRing.
+    - `capacity_events`, `capacity_bytes`: the bounds of one ring.
+    - `ring_type`: its class; None: the compiled one if it was built, else PureRing.
 
     A ring that is not open, a sequence out of order, and a subscriber in the wrong state raise LocalProtocolError.
     """
@@ -200,10 +200,10 @@ class Hub:
         return self._fills(entry, STRETCHED_RINGS - 1 if entry.stretched else 0.5)
 
     def rewrite(self, ring: str, rewritten: Callable[[bytes], bytes | None]) -> int:
-        """Give every frame that the ring holds to `rewritten`, and put what it returns in the frame's place.
+        """Replace every frame in the ring by the result of `rewritten`.
 
-        None leaves a frame as it is. Returns how many were replaced; 0 if the ring is not open. A reader that has such a frame
-        before it gets the new one.
+        None leaves a frame unchanged. Return how many were replaced; 0 if the ring is not open. Readers that have not received
+        such a frame get the new one.
         """
         entry = self._rings.get(ring)
         if entry is None:
@@ -276,14 +276,14 @@ class Hub:
         return True
 
     def replay_range(self, subscriber: Subscriber) -> tuple[int, int] | None:
-        """Return (after, upto): storage must supply after < sequence <= upto, the ring has the rest. None: it is live."""
+        """Return (after, upto): storage must supply after < sequence <= upto, and the ring has the rest. None: it is live."""
         if subscriber.state is not SubscriberState.REPLAYING:
             return None
         entry = self._entry(subscriber.ring)
         return None if self._try_live(entry, subscriber) else (subscriber._position, entry.frames.tail - 1)
 
     def replayed(self, subscriber: Subscriber, upto: int) -> None:
-        """Record that the events up to `upto` are with the socket. The subscriber goes live if the ring has the rest."""
+        """Record that the socket has the events up to `upto`. The subscriber becomes live if the ring has the rest."""
         if subscriber.state is not SubscriberState.REPLAYING:
             raise LocalProtocolError("the subscriber is not replaying")
         entry = self._entry(subscriber.ring)
@@ -323,7 +323,7 @@ class Hub:
         return self._rings[subscriber.ring].frames.take(subscriber._slot, max_bytes)
 
     def sent(self, subscriber: Subscriber, nbytes: int) -> bytes:
-        """Record that `nbytes` of the span were sent. Return the rest of a cut frame, for the socket's outbox."""
+        """Record that `nbytes` of the span were sent. Return the rest of a partly sent frame, for the socket's outbox."""
         if subscriber.state is not SubscriberState.LIVE:
             raise LocalProtocolError("the subscriber is not live")
         return self._rings[subscriber.ring].frames.sent(subscriber._slot, nbytes)

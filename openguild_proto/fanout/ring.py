@@ -73,7 +73,7 @@ class Ring:
         return self._frames[index - self.tail]
 
     def replace(self, index: int, frame: bytes) -> None:
-        """Put another frame in the place of one that the ring holds: its content was taken away."""
+        """Replace a frame in the ring, because its content was redacted."""
         old = self.frame(index)
         _check(frame)
         self._bytes += len(frame) - len(old)
@@ -183,9 +183,9 @@ class Ring:
         return b"".join(span)
 
     def sent(self, slot: int, nbytes: int) -> bytes:
-        """Record that the kernel took `nbytes` of the span of `take`: moves the cursor by whole frames.
+        """Record that the kernel accepted `nbytes` of the span of `take`, and move the cursor by whole frames.
 
-        Return the rest of a cut frame, which must be sent before anything else on that socket.
+        Return the rest of a partly sent frame, which must be sent before anything else on that socket.
         """
         position = self.cursor(slot) + 1 - self.tail
         if position < 0:

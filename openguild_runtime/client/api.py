@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 class Api(ABC):
-    """Methods built on `send`. All raise ApiError and OutcomeUnknown; they are retried, and what they make is made once.
+    """Methods built on `send`. All raise ApiError and OutcomeUnknown. They are retried, and take effect once.
 
-    Only `change_password` and `delete_account` are sent once.
+    Only `change_password` and `delete_account` are not retried.
     """
 
     __slots__ = ()
@@ -37,30 +37,30 @@ class Api(ABC):
         repeatable: bool | None = None,
         key: str | None = None,
     ) -> ClientResponse:
-        """Send one request and return its response. `repeatable`: it may be sent twice; by default true of GET.
+        """Send one request and return its response. `repeatable`: it may be sent twice; by default true for GET.
 
-        `key`: all attempts carry it, so that it is done exactly once.
+        `key`: all attempts carry it, so that the request is done exactly once.
         """
 
     @abstractmethod
     def new_key(self) -> str:
-        """Return a key for one request that is to be done once."""
+        """Return a key for one request that must be done once."""
 
     # --- the account --------------------------------------------------------------------------------
 
     async def change_password(self, current: str, new: str) -> None:
         """Change the password; all other devices are logged out. Raises Forbidden `wrong_password`: `current` is not the password.
 
-        It is sent once. After OutcomeUnknown, or an ApiError with a status of 500 and above, call it with `new` for both: it
-        returns where the change was made, and raises Forbidden `wrong_password` where it was not.
+        It is not retried. After OutcomeUnknown, or an ApiError with a status of 500 or above, call it with `new` for both: it
+        returns if the change was made, and raises Forbidden `wrong_password` if not.
         """
         body = {"current_password": current, "new_password": new}
         await self.send("POST", "/users/@me/password", body)
 
     async def delete_account(self, password: str) -> None:
-        """Delete the account for good. Raises Forbidden `wrong_password`, or Conflict `last_owner`: a guild has no other owner.
+        """Delete the account permanently. Raises Forbidden `wrong_password`, or Conflict `last_owner`: a guild has no other owner.
 
-        It is sent once. After OutcomeUnknown call it again: Unauthorized says that it is deleted.
+        It is not retried. After OutcomeUnknown call it again: Unauthorized means that the account is deleted.
         """
         await self.send("POST", "/users/@me/delete", {"current_password": password})
 
@@ -79,7 +79,7 @@ class Api(ABC):
         return self.list_items(Channel, f"/guilds/{guild_id}/channels")
 
     async def channels_at(self, guild_id: str) -> tuple[int, list[Channel]]:
-        """Return the channels of a guild, and the sequence of its log up to which they are true at least (PROTOCOL 7.9.5)."""
+        """Return the channels of a guild, and a sequence of its log that they reflect at least (PROTOCOL 7.9.5)."""
         path, after, found = f"/guilds/{guild_id}/channels?limit=200", "", list[Channel]()
         head: int | None = None
         while True:
@@ -100,7 +100,7 @@ class Api(ABC):
         return decode_answer((await self.send("GET", f"/guilds/{guild_id}/presence")).body, GuildPresence)
 
     async def ban_member(self, guild_id: str, user_id: str, reason: str | None = None) -> Ban:
-        """Ban a user from a guild, as a moderator, and remove them if they are a member. A ban that there is stays as it is.
+        """Ban a user from a guild, as a moderator, and remove them if they are a member. An existing ban stays as it is.
 
         They cannot join until the ban ends: their `accept_invite` raises Forbidden with the code `banned`.
         """
@@ -108,31 +108,31 @@ class Api(ABC):
         return decode_answer(answer.body, Ban)
 
     async def unban_member(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
-        """End the ban of a user, as a moderator. Raises NotFound where there is none."""
+        """End the ban of a user, as a moderator. Raises NotFound if there is none."""
         await self.send("DELETE", _ban_path(guild_id, user_id, reason))
 
     def bans(self, guild_id: str) -> AsyncIterator[Ban]:
-        """Iterate over the bans of a guild, oldest first, as a moderator of it."""
+        """Iterate over the bans of a guild, oldest first, as a moderator."""
         return self.list_items(Ban, f"/guilds/{guild_id}/bans")
 
     async def time_out(self, guild_id: str, user_id: str, secs: int, reason: str | None = None) -> Member:
-        """Let a member only read for `secs`, as a moderator, in place of a time-out that they have already."""
+        """As a moderator, let a member only read for `secs`. This replaces an existing time-out."""
         path = _timeout_path(guild_id, user_id, reason)
         answer = await self.send("PUT", path, {"secs": secs}, repeatable=True)
         return decode_answer(answer.body, Member)
 
     async def end_timeout(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
-        """End a member's time-out before its time, as a moderator. Raises NotFound where there is none."""
+        """As a moderator, end a member's time-out early. Raises NotFound if there is none."""
         await self.send("DELETE", _timeout_path(guild_id, user_id, reason))
 
     async def create_channel(self, guild_id: str, name: str) -> Channel:
-        """Create a channel in a guild, as a maintainer of it or above."""
+        """Create a channel in a guild, as a maintainer or above."""
         return await self._post_for(Channel, f"/guilds/{guild_id}/channels", {"name": name})
 
     async def create_invite(
         self, guild_id: str, *, max_uses: int | None = None, expires_in_secs: int | None = None
     ) -> Invite:
-        """Create an invite to a guild: its `code` is for `accept_invite`. None: any number of uses, and no end."""
+        """Create an invite to a guild; pass its `code` to `accept_invite`. None: any number of uses, and no expiry."""
         body = {"max_uses": max_uses, "expires_in_secs": expires_in_secs}
         return await self._post_for(Invite, f"/guilds/{guild_id}/invites", body)
 
@@ -167,7 +167,7 @@ class Api(ABC):
     async def history(self, channel_id: str, since: int = 0) -> AsyncIterator[ChannelEvent]:
         """Iterate over the log after `since`, page by page, to its current end.
 
-        Raises ApiError as `events`, in the midst of it, too: go on then with `since` of the last event that came.
+        Raises ApiError as `events`, also between pages: continue then with the `since` of the last event.
         """
         while page := await self.events(channel_id, since=since, limit=MAX_PAGE_EVENTS):
             for event in page:

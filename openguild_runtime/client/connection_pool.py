@@ -61,7 +61,7 @@ class ConnectionPool:
             raise ValueError("at least one address is needed")
 
     async def aclose(self) -> None:
-        """Close idle connections, and make no others."""
+        """Close idle connections, and open no others."""
         self._is_closed = True
         await self._close_idle(lambda connection: True)
 
@@ -88,7 +88,7 @@ class ConnectionPool:
         Raises TlsFailed before the first answer if there is no other address, and ClientClosed after `aclose`.
 
         `key`: its idempotency key, if it has one.
-        `fresh`: use a new connection, because a kept one may just be closing and the request cannot be repeated.
+        `fresh`: use a new connection, because an idle one may just be closing and the request cannot be repeated.
         """
         self.require_open()
         headers: tuple[tuple[str, str], ...] = ()

@@ -41,20 +41,20 @@ class Event:
 
 
 class Connected(Event, msgspec.Struct, frozen=True):
-    """The gateway is authenticated, for the first time or again: `ready` tells the user and their guilds."""
+    """The gateway is authenticated, for the first time or again: `ready` has the user and their guilds."""
 
     ready: Ready
 
 
 class Interrupted(Event, msgspec.Struct, frozen=True):
-    """The connection ended; the client comes back in `retry_secs`, or when it has a new token (None). Nothing is missed."""
+    """The connection ended; the client reconnects in `retry_secs`, or when it has a new token (None). No event is missed."""
 
     reason: str
     retry_secs: float | None
 
 
 class LogFollowed(Event, msgspec.Struct, frozen=True):
-    """A log is followed behind the sequence `after`. `recovered` False: read anew what you know of it, up to `after`."""
+    """A log is followed after the sequence `after`. `recovered` False: discard your copy of it, and read it again up to `after`."""
 
     log: str
     epoch: int
@@ -64,12 +64,12 @@ class LogFollowed(Event, msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> Place:
-        """The place behind which its events come."""
+        """The place after which its events come."""
         return Place(self.epoch, self.after)
 
 
 class LogGone(Event, msgspec.Struct, frozen=True):
-    """A log is not followed any more: the right to read it has ended, or it was deleted."""
+    """A log is no longer followed: the user may no longer read it, or it was deleted."""
 
     log: str
     code: GoneCode
@@ -91,7 +91,7 @@ class PresenceChanged(Event, msgspec.Struct, frozen=True):
 
 
 class LogEvent(Event, Generic[C]):
-    """The next event of a log, in order and once. `client`: whatever acts on it goes through this client."""
+    """The next event of a log, in order and once. `client`: the client that its methods use."""
 
     __slots__ = ("client", "content", "epoch", "event", "log", "sequence", "wire")
 
@@ -156,40 +156,40 @@ class MessageEvent(LogEvent[Said]):
         return self.author.id == self.client.user_id
 
     async def reply(self, text: str, *, nonce: str | None = None) -> Posted:
-        """Answer the message. The same text as an answer to this event is stored once, also by a later run of the program.
+        """Reply to the message. The same text as a reply to this event is stored once, also by a later run of the program.
 
-        `nonce`: of the post, where answers are told apart by something else than their texts. Raises ApiError, OutcomeUnknown.
+        `nonce`: of the post, if replies differ in more than their texts. Raises ApiError, OutcomeUnknown.
         """
         nonce = self._nonce("reply", text) if nonce is None else nonce
         return await self.client.post(self.channel_id, text, reply_to=self.message_id, nonce=nonce)
 
     def _nonce(self, *parts: str) -> str:
-        """Return the nonce of what is done because of this event: the same one whenever it is done."""
+        """Return the nonce for a command that reacts to this event, the same each time."""
         said = "\0".join((self.event.event_id, *parts))
         return sha256(said.encode("utf-8", "surrogatepass")).hexdigest()  # text that cannot be sent is refused later
 
     async def react(self, emoji: str) -> ChangedMessage:
-        """Add an emoji to the message. Raises ApiError, OutcomeUnknown."""
+        """Add a reaction to the message. Raises ApiError, OutcomeUnknown."""
         return await self.client.react(self.channel_id, self.message_id, emoji)
 
     async def unreact(self, emoji: str) -> ChangedMessage:
-        """Take one's own emoji back. Raises ApiError, OutcomeUnknown."""
+        """Remove the user's own reaction. Raises ApiError, OutcomeUnknown."""
         return await self.client.unreact(self.channel_id, self.message_id, emoji)
 
     async def redact(self, reason: str | None = None) -> ChangedMessage:
-        """Take the message back: one's own, or as a moderator. Raises ApiError, OutcomeUnknown."""
+        """Redact the message: the user's own, or as a moderator. Raises ApiError, OutcomeUnknown."""
         return await self.client.redact(self.channel_id, self.message_id, reason)
 
     async def clear_reactions(self, emoji: str | None = None, reason: str | None = None) -> ChangedMessage:
-        """Take away the reactions of all users to the message, as a moderator. Raises ApiError, OutcomeUnknown."""
+        """As a moderator, remove the reactions of all users to the message. Raises ApiError, OutcomeUnknown."""
         return await self.client.clear_reactions(self.channel_id, self.message_id, emoji, reason)
 
     def note_read(self) -> None:
-        """Have read the channel up to this event: the server is told soon."""
+        """Note that the user has read the channel up to this event; the server is told soon."""
         self.client.note_read(self.channel_id, self.sequence)
 
     async def mark_read(self) -> ReadPosition:
-        """Have read the channel up to this event, and wait until the server knows. Raises ApiError, OutcomeUnknown."""
+        """Move the read position to this event, and wait for the server's answer. Raises ApiError, OutcomeUnknown."""
         return await self.client.mark_read(self.channel_id, self.sequence)
 
 
@@ -207,7 +207,7 @@ class MessagePosted(MessageEvent[MessageContent]):
         return self.content.content
 
     async def edit(self, text: str, *, nonce: str | None = None) -> ChangedMessage:
-        """Give one's own message another text. Raises ApiError, OutcomeUnknown.
+        """Change the text of the user's own message. Raises ApiError, OutcomeUnknown.
 
         The first, second, ... edit of this event to the same text is stored once, also by a later run of the program.
         """
@@ -240,7 +240,7 @@ class ReactionRemoved(MessageEvent[ReactionContent]):
 
 
 class ReactionsCleared(MessageEvent[ReactionsClearedContent]):
-    """A moderator took away the reactions with `content.emoji`, or all (None)."""
+    """A moderator removed the reactions with `content.emoji`, or all (None)."""
 
 
 class MessagePinned(MessageEvent[PinContent]):

@@ -68,13 +68,13 @@ class _Answer:
 class Gateway:
     """An async iterator of `Event`, within `async with`. For one consumer; commands may come from any task.
 
-    Follows everything that the user may read, behind `positions` where they have the log, else from now on; with
-    `everything` False only what `follow` names. An event counts as handled, and moves
+    Follows everything that the user may read, after `positions` if they have the log, else from now on; with
+    `everything` False only the logs passed to `follow`. An event counts as handled, and moves
     `positions`, with `handled` or when the next one is taken.
     A program that takes no events is a slow reader: the server keeps them for it.
 
-    The iterator raises Unauthorized when the session has ended, and StreamEnded when the server will not have this client, or
-    sends an event that cannot be read. Commands raise ApiError and OutcomeUnknown.
+    The iterator raises Unauthorized when the session has ended, and StreamEnded when the server refuses this client, or
+    sends an event that cannot be decoded. Commands raise ApiError and OutcomeUnknown.
     """
 
     def __init__(
@@ -151,12 +151,12 @@ class Gateway:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing comes any more."""
+        """Whether the gateway has ended."""
         return self._over.is_set()
 
     @property
     def is_behind(self) -> bool:
-        """Whether so many events wait for the program that it sends its commands elsewhere: an answer would come behind more."""
+        """Whether so many events wait for the program that commands go over HTTP, because answers would wait behind the events."""
         return len(self._waiting) >= MAX_WAITING_EVENTS
 
     # --- events --------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class Gateway:
         return event
 
     def handled(self) -> None:
-        """Move `positions` behind the last event: the program is done with it. Taking the next one does the same."""
+        """Move `positions` past the last event: the program has handled it. Taking the next event does the same."""
         match self._taken:
             case LogEvent() | LogFollowed() as event:
                 self._positions[event.log] = event.place
@@ -187,7 +187,7 @@ class Gateway:
         self._taken = None
 
     def _has_room(self) -> bool:
-        """An answer may stand behind events in the network, so these are read while somebody waits for one."""
+        """Whether to read more: an answer may be behind events in the network, so they are read while a caller waits for one."""
         return not self.is_behind or bool(self._answers)
 
     def _hear(self, event: told.ClientEvent) -> None:
@@ -238,9 +238,9 @@ class Gateway:
     # --- which logs ----------------------------------------------------------------------------------
 
     def follow(self, log: str, *, tail: int | None = None) -> None:
-        """Follow a log, such as "channel:<id>": behind its position, else with its newest `tail` events, else from now on.
+        """Follow a log, such as "channel:<id>": after its position, else with its newest `tail` events, else from now on.
 
-        One that is followed goes on. Raises LocalProtocolError beyond MAX_GATEWAY_LOGS, and for what no server takes.
+        A followed log continues. Raises LocalProtocolError beyond MAX_GATEWAY_LOGS, and for values that no server accepts.
         """
         if self._machine.follows(log):
             return
@@ -251,7 +251,7 @@ class Gateway:
         self._driver.wake()
 
     def unfollow(self, log: str) -> None:
-        """Follow a log no longer: its events that are not taken come when it is followed again. Safe to repeat."""
+        """Stop following a log. Events that are not taken yet come when it is followed again. Safe to repeat."""
         place = self._machine.unfollow(log)
         about = (LogEvent, LogFollowed, LogGone)
         dropped = [event for event in self._waiting if isinstance(event, about) and event.log == log]
@@ -294,7 +294,7 @@ class Gateway:
             self._driver.wake()
 
     async def _read(self, log: str, read: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what is read, after any number of attempts; None: the log is not followed any more, or the session has ended."""
+        """Return the result of `read`, after any number of attempts; None: the log is no longer followed, or the session ended."""
         backoff = Backoff(self._jitter)
         while self._machine.follows(log):
             try:
@@ -310,11 +310,11 @@ class Gateway:
     # --- commands ------------------------------------------------------------------------------------
 
     async def opened(self) -> None:
-        """Wait until there is a connection, or it is over."""
+        """Wait until there is a connection, or the gateway has ended."""
         await self._opened.wait()
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do this beside the events, until the gateway is closed."""
+        """Run `work` in the background, until the gateway is closed."""
         if self._tasks is not None:
             self._tasks.start_soon(work)
 
@@ -384,7 +384,7 @@ class Gateway:
             answer.was_sent = self._machine.withdraw(ref)
 
     def _no_answer(self, command: AnyCommand, *, was_sent: bool) -> ApiError | OutcomeUnknown:
-        """Return the error of a command that has no answer: what ended the session, if it was never sent."""
+        """Return the error of a command without an answer; if it was never sent, the error that ended the session."""
         if isinstance(self._end, ApiError) and not was_sent:
             return self._end
         in_time = "no answer in time" if was_sent else "no connection in time"

@@ -25,7 +25,7 @@ from openguild_runtime.client.transport import (
 
 
 class GatewayDriver:
-    """`heard` is called with every event but those that the driver carries out itself.
+    """`heard` is called with every event except those that the driver carries out itself.
 
     `token(refused)` returns an access token other than `refused`. `has_room`: whether more may be read now.
     """
@@ -58,12 +58,12 @@ class GatewayDriver:
         self._is_reading = True
 
     def wake(self) -> None:
-        """The machine has something to do: a command was given, or it was closed."""
+        """Note that the machine has something to do: a command was added, or it was closed."""
         self._woken.set()
         self.made_room()
 
     def made_room(self) -> None:
-        """`has_room` may be true again."""
+        """Note that `has_room` may be true again."""
         self._more_room.set()
 
     async def run(self) -> None:
@@ -87,14 +87,14 @@ class GatewayDriver:
             await self._close_transport()
 
     async def _wait(self) -> None:
-        """Until there is something to do, or a deadline has come."""
+        """Wait until there is something to do, or a deadline has passed."""
         deadline = self._machine.next_deadline()
         with anyio.move_on_after(None if deadline is None else max(0.0, deadline - self._clock())):
             await self._woken.wait()
         self._woken = anyio.Event()
 
     async def _carry_out(self, tasks: TaskGroup) -> bool:
-        """Carry out what the machine wants; False: it has ended."""
+        """Carry out the machine's events; False: it has ended."""
         while (event := self._machine.next_event()) is not None:
             match event:
                 case Connect():
@@ -146,7 +146,7 @@ class GatewayDriver:
             await anyio.lowlevel.checkpoint()  # the program has its turn even if the network is faster
 
     async def _may_read(self, transport: ByteStream) -> bool:
-        """Wait until there is room for events. False: the connection is another one by now."""
+        """Wait until there is room for events. False: this is no longer the current connection."""
         while self._transport is transport and self._machine.phase.brings_events and not self._has_room():
             self._is_reading = False
             self._more_room = anyio.Event()
@@ -182,7 +182,7 @@ class GatewayDriver:
     # --- the token -----------------------------------------------------------------------------------
 
     def renew_token(self) -> None:
-        """Get another token than the one in use, unless that is under way. The machine uses it from then on."""
+        """Get a new token for the machine, unless this is in progress."""
         if not self._is_renewing and self._tasks is not None:
             self._is_renewing = True
             self._tasks.start_soon(self._renew_token)
@@ -194,7 +194,7 @@ class GatewayDriver:
         self._woken.set()
 
     async def _fresh_token(self, refused: str | None) -> str:
-        """Try until there is one. Raises ApiError: the session has ended."""
+        """Retry until there is a token. Raises ApiError: the session has ended."""
         backoff = Backoff(self._jitter)
         while True:
             try:
@@ -208,7 +208,7 @@ class GatewayDriver:
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what a group with one exception is about."""
+    """Return the only exception in a group."""
     inner = group.exceptions[0]
     if len(group.exceptions) > 1:
         return group

@@ -21,7 +21,7 @@ class Handlers:
         self._handlers: list[tuple[type[Event], Handler[Any]]] = []
 
     def on(self, kind: type[E]) -> Callable[[Handler[E]], Handler[E]]:
-        """Return a decorator that registers a handler for `kind`. Raises TypeError for what is no kind of event."""
+        """Return a decorator that registers a handler for `kind`. Raises TypeError if `kind` is not an event type."""
         given: object = kind
         if not (isinstance(given, type) and issubclass(given, Event)):
             raise TypeError(f"not a kind of event: {given!r}: write @client.on(MessagePosted)")
@@ -33,7 +33,7 @@ class Handlers:
         return register
 
     async def call(self, event: Event) -> None:
-        """Call the handlers of an event, in the order of registration. What one raises is logged; the others are called."""
+        """Call the handlers of an event, in the order of registration. Exceptions are logged, and the others are still called."""
         for kind, handler in self._handlers:
             if isinstance(event, kind):
                 name = getattr(handler, "__name__", repr(handler))

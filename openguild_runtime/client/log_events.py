@@ -1,4 +1,4 @@
-"""The events of guilds' logs and of one's own, as types, and the table from `event_type` to type (PROTOCOL 6.9, 6.10)."""
+"""The events of guilds' logs and of the user's own log, as types, and the table from `event_type` to type (PROTOCOL 6.9, 6.10)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GuildUpdated(LogEvent[contents.GuildUpdatedContent]):
 
 
 class GuildSuccessorSet(LogEvent[contents.GuildSuccessorSetContent]):
-    """An owner named the server that may go on with the guild if theirs is lost."""
+    """An owner named the server that may take over the guild if the owner server is lost."""
 
 
 class GuildMoved(LogEvent[contents.GuildMovedContent]):
@@ -186,7 +186,7 @@ _presences = msgspec.json.Decoder(MemberPresence)
 
 
 def overheard_event(overheard: HintReceived) -> Event | None:
-    """Return what is in no log as its type; None for what a newer server says."""
+    """Return a hint as its type; None for a hint of a newer server."""
     with suppress(msgspec.ValidationError):
         match overheard.kind:
             case "typing":

@@ -63,32 +63,32 @@ class Messages(Api):
     ) -> Posted:
         """Store a message. After OutcomeUnknown post again with the exception's `nonce`.
 
-        `nonce`, here and in `edit`: 1 to 64 visible ASCII characters, random by default. What has the same one is stored
-        once in a channel; with another text it raises Conflict (PROTOCOL 7.5).
+        `nonce`, here and in `edit`: 1 to 64 visible ASCII characters, random by default. Commands with the same nonce are stored
+        once in a channel; another text raises Conflict (PROTOCOL 7.5).
         """
         command = Post(_REF, channel_id, content=text, key=nonce, reply_to=reply_to, allowed_mentions=allowed_mentions)
         return _converted(await self.carry_out(command), Posted)
 
     async def edit(self, channel_id: str, message_id: str, text: str, *, nonce: str | None = None) -> ChangedMessage:
-        """Give one's own message another text. `message_id`: `Posted.event_id`, or of an event."""
+        """Change the text of the user's own message. `message_id`: `Posted.event_id`, or that of an event."""
         return await self._change(Edit(_REF, channel_id, event_id=message_id, content=text, key=nonce))
 
     async def redact(self, channel_id: str, message_id: str, reason: str | None = None) -> ChangedMessage:
-        """Take a message back: one's own, or as a moderator. Repeating it changes nothing."""
+        """Redact a message: the user's own, or as a moderator. Repeating it changes nothing."""
         return await self._change(Redact(_REF, channel_id, event_id=message_id, reason=reason))
 
     async def react(self, channel_id: str, message_id: str, emoji: str) -> ChangedMessage:
-        """Add an emoji to a message. Repeating it changes nothing."""
+        """Add a reaction to a message. Repeating it changes nothing."""
         return await self._change(React(_REF, channel_id, event_id=message_id, emoji=emoji))
 
     async def unreact(self, channel_id: str, message_id: str, emoji: str) -> ChangedMessage:
-        """Take one's own emoji back. Repeating it changes nothing."""
+        """Remove the user's own reaction. Repeating it changes nothing."""
         return await self._change(React(_REF, channel_id, event_id=message_id, emoji=emoji, action="remove"))
 
     async def clear_reactions(
         self, channel_id: str, message_id: str, emoji: str | None = None, reason: str | None = None
     ) -> ChangedMessage:
-        """Take away the reactions of all users to a message, as a moderator: those with `emoji`, or all."""
+        """As a moderator, remove the reactions of all users to a message: those with `emoji`, or all."""
         query = _query({"emoji": emoji, "reason": reason})
         path = f"/channels/{channel_id}/events/{message_id}/reactions" + (f"?{query}" if query else "")
         return decode_answer((await self.send("DELETE", path, key=self.new_key())).body, ChangedMessage)
@@ -96,16 +96,16 @@ class Messages(Api):
     async def mark_read(self, channel_id: str, sequence: int | None = None) -> ReadPosition:
         """Move the read position to `sequence`, or to the newest event, and return it. It never moves back.
 
-        One is sent in a second, for all channels together, and of a channel only the newest: `note_read` does not wait.
+        One is sent per second for all channels together, and for each channel only the newest. `note_read` does not wait.
         """
         return _converted(await self.carry_out(Read(_REF, channel_id, sequence=sequence)), ReadPosition)
 
     @abstractmethod
     def note_read(self, channel_id: str, sequence: int | None = None) -> None:
-        """Move the read position soon: over the gateway, when it is open. One that the server refuses is dropped."""
+        """Move the read position soon, over the gateway when it is open. A position that the server refuses is dropped."""
 
     async def typing(self, channel_id: str, preview: str | None = None) -> None:
-        """Tell the others that one is writing, and what, if `preview` is given."""
+        """Tell others that the user is typing, and show them `preview` if given."""
         await self.carry_out(Typing(_REF, channel_id, preview=preview))
 
     async def _change(self, command: AnyCommand) -> ChangedMessage:
@@ -167,7 +167,7 @@ class Messages(Api):
         has: str | None = None,
         limit: int | None = None,
     ) -> list[SearchResult]:
-        """Return messages with these words, newest first. The others narrow it: see `GET /search/messages` in docs/api.md."""
+        """Return messages with these words, newest first. For the other arguments see `GET /search/messages` in docs/api.md."""
         query = {
             "q": words, "in": in_, "from": from_, "before": before, "after": after, "has": has, "limit": limit
         }  # fmt: skip

@@ -63,12 +63,12 @@ class ReadMarker:
         return answer.result
 
     def note(self, channel_id: str, sequence: int | None) -> bool:
-        """Add a position for which nobody waits. Return whether `send_all` is to be called."""
+        """Add a position for which nobody waits. Return whether to call `send_all`."""
         self._marks.add(channel_id, sequence)
         return not self._is_sending_all
 
     def forget(self) -> None:
-        """Drop the positions of a user who is logged in no longer."""
+        """Drop the positions of a user who has logged out."""
         for answer in self._marks.clear():
             answer.is_there, answer.failure = True, NotLoggedIn()
 
@@ -76,7 +76,7 @@ class ReadMarker:
         return self._last_refusal or OutcomeUnknown("no answer in time")
 
     async def send_all(self) -> None:
-        """Send over the gateway, until nothing waits or it is over."""
+        """Send over the gateway, until nothing waits or the gateway has ended."""
         self._is_sending_all = True
         try:
             await self._send_until(lambda: self._open_gateway() is None)
