@@ -135,7 +135,7 @@ class ErrorCode(Enum):
 
 
 # Errors that leave the client unsure whether the request was carried out (PROTOCOL 3.6.3).
-LEAVES_OPEN = frozenset(
+OUTCOME_UNKNOWN = frozenset(
     code.spec.code
     for code in ErrorCode
     if code.spec.status >= 500 and code not in {ErrorCode.NOT_IMPLEMENTED, ErrorCode.OVERLOADED, ErrorCode.DRAINING}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from openguild_proto.errors import LEAVES_OPEN, ErrorCode, LocalProtocolError
+from openguild_proto.errors import OUTCOME_UNKNOWN, ErrorCode, LocalProtocolError
 from openguild_proto.gateway.frames import AnyCommand, Read, Typing
 from openguild_proto.limits import DATABASE_PATIENCE_SECS, MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 
@@ -84,7 +84,7 @@ class PendingCommands:
 
         None: no such command was waiting.
         """
-        may_be_done, since = code in LEAVES_OPEN or ref in self._lost, self._without_database
+        may_be_done, since = code in OUTCOME_UNKNOWN or ref in self._lost, self._without_database
         if not self.answered(ref):
             return None
         if code == ErrorCode.DATABASE_UNAVAILABLE.spec.code:

@@ -19,7 +19,7 @@ from openguild_proto.records import ControlRecord
 from openguild_proto.replica.actions import Flush
 from openguild_proto.replica.channels import Channels
 from openguild_proto.replica.outputs import Outputs
-from openguild_proto.replica.redactions import Redaction, frame_taken_back, redacted_frame
+from openguild_proto.replica.redactions import Redaction, blanked_frame, redacted_frame
 from openguild_proto.replica.watchers import Watchers
 from openguild_proto.schemas.payloads import (
     channel_created_payload,
@@ -143,7 +143,7 @@ class Notifications:
 
     def _take_back(self, user_id: str, channel_ids: Set[str]) -> None:
         """Remove unsent notifications about these channels from the user's ring."""
-        self._hub.rewrite(user_ring(user_id), partial(frame_taken_back, channel_ids=channel_ids))
+        self._hub.rewrite(user_ring(user_id), partial(blanked_frame, channel_ids=channel_ids))
 
     def sees_too_many(self, user_id: str) -> bool:
         """Return whether the user can see too many channels after new ones were created."""

@@ -62,7 +62,7 @@ def redacted_frame(frame: bytes, redaction: Redaction) -> bytes | None:
     return None if payload is None else text_frame(payload)
 
 
-def frame_taken_back(frame: bytes, channel_ids: Set[str]) -> bytes | None:
+def blanked_frame(frame: bytes, channel_ids: Set[str]) -> bytes | None:
     """Return a frame without content if this one is about one of these channels, else None."""
     try:
         channel_id = _of_channels.decode(frame_payload(frame)).channel_id

@@ -35,7 +35,7 @@ from openguild_runtime.client import (
     NotFound,
     OutcomeUnknown,
     PresenceChanged,
-    TextTakenBack,
+    TextRedacted,
     UserTyping,
 )
 
@@ -345,7 +345,7 @@ class ChatModel:
             case MessagePosted():
                 self.names.setdefault(event.author.id, event.author.username)
                 self._count(event)
-            case TextTakenBack(event=CanonicalEvent(event_type="message")):
+            case TextRedacted(event=CanonicalEvent(event_type="message")):
                 self._count(event)
         if event.log != f"channel:{self.open_channel}":
             return

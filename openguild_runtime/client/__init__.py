@@ -58,7 +58,7 @@ from openguild_runtime.client.events import (
     ReactionAdded,
     ReactionRemoved,
     ReactionsCleared,
-    TextTakenBack,
+    TextRedacted,
     UnknownEvent,
     UserTyping,
 )
@@ -168,7 +168,7 @@ __all__ = [
     "Session",
     "StreamEnded",
     "Subscription",
-    "TextTakenBack",
+    "TextRedacted",
     "TextVersion",
     "TlsFailed",
     "Unauthorized",

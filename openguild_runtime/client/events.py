@@ -122,7 +122,7 @@ class UnknownEvent(LogEvent[UnknownContent]):
     """An event of a type that this client does not know, from a newer server. `event.event_type` has the type."""
 
 
-class TextTakenBack(LogEvent[RedactedContent]):
+class TextRedacted(LogEvent[RedactedContent]):
     """A message or an edit that was redacted before this client read it."""
 
 

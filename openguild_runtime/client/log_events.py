@@ -24,7 +24,7 @@ from openguild_runtime.client.events import (
     ReactionAdded,
     ReactionRemoved,
     ReactionsCleared,
-    TextTakenBack,
+    TextRedacted,
     UnknownEvent,
     UserTyping,
 )
@@ -177,7 +177,7 @@ def log_event(client: Messages, delivered: Delivered) -> LogEvent[Any]:
         case UnknownContent():
             return UnknownEvent(client, delivered, event, content)
         case RedactedContent():
-            return TextTakenBack(client, delivered, event, content)
+            return TextRedacted(client, delivered, event, content)
     return EVENT_TYPES[event.event_type](client, delivered, event, content)
 
 

@@ -273,7 +273,7 @@ export class Chat {
     const { event } = told;
     const isMine = event.sender === this.me.user_id;
     this.unread.count(channelId, told);
-    if (event.event_type === "message.redacted") this.#takenBack(event.content["target"]);
+    if (event.event_type === "message.redacted") this.#redact(event.content["target"]);
     if (channelId !== this.channelId) return;
     if (event.event_type === "message") this.#stopsTyping(event.sender);
     const isNew = this.history.apply(told);
@@ -283,7 +283,7 @@ export class Chat {
   }
 
   /** @param {string} eventId */
-  #takenBack(eventId) {
+  #redact(eventId) {
     this.#redacted.add(eventId);
     if (this.#redacted.size > MAX_TAKEN_BACK) this.#redacted.delete([...this.#redacted][0] ?? "");
     this.forget(eventId);

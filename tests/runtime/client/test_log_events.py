@@ -15,7 +15,7 @@ from openguild_runtime.client import (
     PresenceChanged,
     ReactionAdded,
     ReactionsCleared,
-    TextTakenBack,
+    TextRedacted,
     UnknownEvent,
     UserTyping,
 )
@@ -63,8 +63,8 @@ def test_what_was_cleared_of_a_message() -> None:
         ("later.type", {"any": 1}, UnknownEvent),
         ("message", {"other": "members"}, UnknownEvent),
         ("message", None, UnknownEvent),
-        ("message", {"content": "", "redacted_by": "$" + "a" * 43}, TextTakenBack),
-        ("message.edited", {"content": "", "redacted_by": "$" + "a" * 43, "target": "$" + "b" * 43}, TextTakenBack),
+        ("message", {"content": "", "redacted_by": "$" + "a" * 43}, TextRedacted),
+        ("message.edited", {"content": "", "redacted_by": "$" + "a" * 43, "target": "$" + "b" * 43}, TextRedacted),
     ],
 )
 def test_what_is_new_or_taken_back(event_type: str, content: Any, kind: type[Any]) -> None:
