@@ -129,7 +129,7 @@ class Script:
         self._sent += [json.loads(message) for message in self.client.messages_to_send()]
 
     def _bound(self, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the frames with the client's refs in place of the script's; a new one stands for the ref of the frame at its place."""
+        """Return the frames with the client's refs in place of the script's; a new one is bound to that of the frame sent here."""
         bound = []
         for place, frame in enumerate(wanted):
             ref = frame.get("ref")
