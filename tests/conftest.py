@@ -29,7 +29,8 @@ from tests.support.pooler import pooler_program, transaction_pooler
 from tests.support.server import ServerProcess
 
 use_memory_for_files()
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job, and inherited
+# A background job ignores SIGINT, and so would all processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Keep compiled files: without them each worker compiles all tests, and each process that they start the program.
 sys.dont_write_bytecode = False

@@ -1,1 +1,1 @@
-"""What a number of users needs: measured unit costs, a model of them, and what checks the model."""
+"""The resources that a number of users needs: measured unit costs, a model, and a check of the model."""

@@ -1,4 +1,4 @@
-"""What 10 thousand, 1 million and 100 million users need: `python -m benchmarks run capacity`.
+"""The resources that 10 thousand, 1 million and 100 million users need: `python -m benchmarks run capacity`.
 
 python -m benchmarks.capacity                       # the table, from the committed unit costs
 python -m benchmarks.capacity --users 50000 --set readers=200 --set core_price=18
@@ -26,9 +26,9 @@ from benchmarks.lab import results
 from benchmarks.lab.program import positive, program
 
 USERS = (10_000, 1_000_000, 100_000_000)
-MAX_USERS = 10**10  # all people
+MAX_USERS = 10**10  # more than all people
 REPLICAS = (3, 10, 30, 100)
-SECS = 6.0  # of each operation
+SECS = 6.0  # for each operation
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -46,14 +46,14 @@ def fixed() -> dict[str, float]:
 
 
 def changed(assumed: S, given: Sequence[str]) -> S:
-    """Return the assumptions with those of `name=value` that are its own. Raises msgspec.ValidationError beyond its bounds."""
+    """Return the assumptions with those of `name=value` that they have. Raises msgspec.ValidationError beyond a bound."""
     values = {name: value for name, _, value in (pair.partition("=") for pair in given)}
     own = {name: value for name, value in values.items() if name in assumed.__struct_fields__}
     return msgspec.convert({**msgspec.structs.asdict(assumed), **own}, type(assumed), strict=False)
 
 
 def table(found: Sequence[Needs]) -> str:
-    """Return a Markdown table, a column for each number of users."""
+    """Return a Markdown table with a column for each number of users."""
     rows = [["users", *(f"{each.users:,}" for each in found)]]
     for name in Needs.__struct_fields__[1:]:
         rows.append([name.replace("_", " "), *(_shown(getattr(each, name)) for each in found)])

@@ -1,4 +1,4 @@
-"""A mixed load on one server: what it takes, and what the unit costs say that it takes."""
+"""A mixed load on one server: its measured CPU time, and the time that the unit costs predict."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Checked(msgspec.Struct, frozen=True):
 
     @property
     def ratio(self) -> float:
-        """Of all that was measured to what was predicted."""
+        """The ratio of all measured to all predicted time."""
         return sum(msgspec.structs.astuple(self.measured)) / sum(msgspec.structs.astuple(self.predicted))
 
 
 async def check(stage: Stage, units: Units, secs: float) -> Checked:
-    """All operations at once, while streams follow the channels."""
+    """Run all operations at once, while streams follow the channels."""
     streams, asked = Streams(), operations(stage)
     await streams.open(stage.server.server.port, stage.authors, STREAMS)
     counts: Counter[str] = Counter()

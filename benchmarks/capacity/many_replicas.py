@@ -1,7 +1,7 @@
 """Messages and queries of a replica among 3 to 100, each with the same load, on simulated time.
 
-The replicas are the core's, with streams, posts and tail checks, as in tests/simulation; nothing fails. What grows with the
-number of replicas here would end the growth of a cluster.
+The replicas are the core's, with streams, posts and tail checks, as in tests/simulation, without faults. A number that grows here
+with the number of replicas would limit the size of a cluster.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tests.simulation.pipes import Pipe
 from tests.simulation.storage import Storage
 from tests.support.world import World, decoded, request
 
-STREAMS = 4  # of each replica, each of another channel; so each channel has so many readers, at as many replicas
-POSTS_PER_SEC = 1.0  # of each replica
+STREAMS = 4  # per replica, each of another channel; so each channel has as many readers, each at another replica
+POSTS_PER_SEC = 1.0  # per replica
 SETTLE_SECS, SECS = 20.0, 20.0
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """A second of one replica. `broadcasts`: what is told to all replicas."""
+    """Counts per second of one replica. `broadcasts`: messages for all replicas."""
 
     replicas: int
     messages: float
@@ -42,14 +42,14 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class _Reader:
-    """Reads what comes, and counts the frames as their bytes say: none of them is long."""
+    """Reads and counts frames by their headers: all of them are short."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self.pipe: Pipe | None = None
 
     def opened(self, headers: Headers) -> None:
-        """It is accepted."""
+        """Accept the stream."""
 
     def arrived(self, data: bytes) -> None:
         self.bytes += data.count(b'"sequence"')
@@ -67,7 +67,7 @@ class _Counter:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count what any replica gets from the bus, and asks of the database."""
+        """Count all bus messages and database queries of all replicas."""
         bring, submit = Link.bring, Storage.submit
 
         def brought(link: Link, database: str, channel_id: str | Topic, payload: bytes, lost: int) -> None:
@@ -83,11 +83,11 @@ class _Counter:
         try:
             yield
         finally:
-            Link.bring, Storage.submit = bring, submit  # type: ignore[method-assign]  # as it was
+            Link.bring, Storage.submit = bring, submit  # type: ignore[method-assign]  # restored
 
 
 def measure(replicas: int) -> Counts:
-    """Run so many replicas, each with the same load."""
+    """Run this many replicas, each with the same load."""
     world = World()
     tokens = [world.user(f"user{number}") for number in range(replicas)]
     guild = decoded(world.ask("POST", "/guilds", {"name": "g"}, tokens[0]))["guild_id"]

@@ -1,4 +1,4 @@
-"""What a number of users needs, from unit costs, a profile of the users, and prices. Pure arithmetic."""
+"""The resources that a number of users needs, from unit costs, a profile of the users, and prices. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ Count = Annotated[int, Meta(ge=1, le=10**9)]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What users do at the busiest hour. Assumptions: change them with `--set name=value`."""
+    """The users' activity in the busiest hour. These are assumptions: change them with `--set name=value`."""
 
     online: Share = 0.1  # of all users, at the busiest moment
-    posts_an_hour: Amount = 4.0  # of each user that is online
-    readers: Amount = 40.0  # that follow the log of a post at its moment
+    posts_an_hour: Amount = 4.0  # per online user
+    readers: Amount = 40.0  # followers of a post's log at that moment
     logs: Amount = 50.0  # that a connection follows
-    opens_an_hour: Amount = 2.0  # connections that a user opens, with a sync and the unread counts
-    pages_an_hour: Amount = 20.0  # folded pages of a user that is online
-    logins_a_day: Amount = 0.05  # of each user
-    mean_share: Share = 0.4  # of the busiest hour's posts, over a day
+    opens_an_hour: Amount = 2.0  # connections that a user opens, each with a sync and the unread counts
+    pages_an_hour: Amount = 20.0  # folded pages per online user
+    logins_a_day: Amount = 0.05  # per user
+    mean_share: Share = 0.4  # the mean hour's share of the busiest hour's posts
 
 
 class Machines(msgspec.Struct, frozen=True, kw_only=True):
-    """What machines hold, and list prices in dollars a month. Assumptions, too."""
+    """The capacity of machines, and list prices in dollars per month. These are assumptions, too."""
 
-    busy: Share = 0.5  # of a core that is planned with: bursts and a lost replica need the rest
-    sockets: Count = 15_000  # of one process
-    database_cores: Count = 32  # of one node
+    busy: Share = 0.5  # planned use of a core: the rest is for bursts and a lost replica
+    sockets: Count = 15_000  # per process
+    database_cores: Count = 32  # per node
     partition_events: Size = 100e6
     kept_years: Amount = 2.0
-    bus_messages: Size = 500_000.0  # a second, of one NATS server
-    max_replicas: Annotated[int, Meta(ge=2)] = 200  # of one cluster: what is told to all grows with it
-    max_nodes: Count = 8  # of one cluster
-    max_online: Count = MAX_LEASES  # users of one cluster whose presence its replicas know
+    bus_messages: Size = 500_000.0  # per second and NATS server
+    max_replicas: Annotated[int, Meta(ge=2)] = 200  # per cluster: messages for all replicas grow with it
+    max_nodes: Count = 8  # per cluster
+    max_online: Count = MAX_LEASES  # users of one cluster whose presence its replicas track
     core_price: Amount = 25.0
     gib_price: Amount = 3.5
     disk_gib_price: Amount = 0.12
@@ -51,33 +51,33 @@ class Machines(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """For so many users, of all clusters together."""
+    """The needs of a number of users, over all clusters."""
 
     users: int
     clusters: int
     online: float
-    posts: float  # a second
-    deliveries: float  # a second
-    server_cores: float  # of CPU that is used
+    posts: float  # per second
+    deliveries: float  # per second
+    server_cores: float  # of used CPU
     replicas: int
     memory_gib: float
-    database_cores: float  # of CPU that is used, of the primaries and of the standbys
+    database_cores: float  # of used CPU, on primaries and standbys
     nodes: int  # primaries
     standbys: int
     partitions: int
-    wal_mib: float  # a second
+    wal_mib: float  # per second
     disk_tib: float
-    bus_messages: float  # a second
+    bus_messages: float  # per second
     bus_servers: int
-    dollars: float  # a month
+    dollars: float  # per month
 
 
-LIMIT_MESSAGES = 64.0  # that a replica gets a second from all others, at most (openguild_proto/policy/limit_sharing.py)
-PRESENCE_MESSAGES = 0.1  # that it gets a second from each other one
+LIMIT_MESSAGES = 64.0  # per second to a replica from all others, at most (openguild_proto/policy/limit_sharing.py)
+PRESENCE_MESSAGES = 0.1  # per second to a replica from each other one
 
 
 def needs(users: int, units: Units, profile: Profile, machines: Machines) -> Needs:
-    """Return what is needed: one cluster if it can be one, else several that federate."""
+    """Return the needs of these users: in one cluster if it suffices, else in several that federate."""
     clusters = 1
     while True:
         found = _cluster(users / clusters, units, profile, machines)
@@ -99,7 +99,7 @@ def _cluster(users: float, units: Units, profile: Profile, machines: Machines) -
     deliveries = posts * profile.readers
     by_sockets = online / machines.sockets
     replicas = max(2.0, by_sockets)
-    for _ in range(50):  # an event is read at each replica where it has a reader: their number depends on itself
+    for _ in range(50):  # an event is read at each replica with a reader, and their number depends on the result
         heard_at = replicas * (1 - (1 - 1 / replicas) ** profile.readers)
         broadcasts = replicas * (min(LIMIT_MESSAGES, 4 * (replicas - 1)) + PRESENCE_MESSAGES * (replicas - 1))
         cores = 1e-6 * (
@@ -136,7 +136,7 @@ def _cluster(users: float, units: Units, profile: Profile, machines: Machines) -
     dollars = (
         machines_cores * machines.core_price
         + (memory + 4 * machines_cores) * machines.gib_price
-        + disk * 2 / 2**30 * machines.disk_gib_price  # the standby has it, too
+        + disk * 2 / 2**30 * machines.disk_gib_price  # the standby stores it, too
         + egress / 2**30 * machines.egress_gib_price
     )
     return Needs(

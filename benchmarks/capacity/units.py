@@ -1,6 +1,6 @@
-"""Unit costs, measured with whole servers: CPU of the server, of PostgreSQL and of NATS for each operation, and bytes.
+"""Unit costs of whole servers: CPU of the server, PostgreSQL and NATS per operation, and bytes.
 
-Only the CPU of the processes counts, not the time that an operation takes, so another load on the machine changes little.
+Only CPU time of the processes counts, not elapsed time, so other load on the machine has little influence.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NOTHING = Cost(0.0, 0.0)
 
 
 class Units(msgspec.Struct, frozen=True):
-    """What the model is made of. `event`: at each replica where somebody follows the log. `delivery`: to each follower there."""
+    """The inputs of the model. `event`: at each replica where a client follows the log. `delivery`: to each follower there."""
 
     post: Cost
     page: Cost
@@ -49,13 +49,13 @@ class Units(msgspec.Struct, frozen=True):
     unread: Cost
     connect: Cost
     event: Cost
-    idle: Cost  # of a second in which nothing is asked, in a process without streams
+    idle: Cost  # of a second without requests, in a process without streams
     login_us: float
     delivery_us: float
     connection_bytes: float
     subscription_bytes: float
     event_bytes: float
-    wal_bytes: float  # of a post
+    wal_bytes: float  # per post
 
 
 class Spent(NamedTuple):
@@ -66,14 +66,14 @@ class Spent(NamedTuple):
     bus: float
 
     def since(self, before: Spent, count: float, base: Cost = NOTHING, secs: float = 0.0) -> Cost:
-        """What one of `count` operations took, in microseconds, without what an idle server takes in `secs`."""
+        """Return the cost of one of `count` operations, in microseconds, without the cost of an idle server during `secs`."""
         idle = (secs * each for each in msgspec.structs.astuple(base))
         pairs = zip(self, before, idle, strict=True)
         return Cost(*(max(0.0, 1e6 * (now - then) - rest) / count for now, then, rest in pairs))
 
 
 class Stage:
-    """A server with PostgreSQL and NATS, and a second replica, with users who have a channel each."""
+    """A server with PostgreSQL and NATS, a second replica, and users with a channel each."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.server = RealServer(directory, METRICS__MAX_AGE_SECS=1)
@@ -90,7 +90,7 @@ class Stage:
         return [self.server.server.port]
 
     def spent(self, *, other: bool = False) -> Spent:
-        """CPU of the first server, or of the second one; of PostgreSQL; of NATS."""
+        """Return the CPU time of the first or the second server, of PostgreSQL and of NATS."""
         assert self.other.process is not None
         assert self.server.postgres.pid is not None
         assert self.server.nats.pid is not None
@@ -105,10 +105,10 @@ def staged(directory: Path) -> Iterator[Stage]:
 
 
 def _with_children(pid: int) -> float:
-    """CPU seconds of a process, of its children that run, and of those that have ended."""
+    """Return the CPU seconds of a process, its running children, and those that have ended."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     total = 0
-    for each in (*children, pid):  # one that ends meanwhile is then counted with its parent
+    for each in (*children, pid):  # the parent last: a child that ends meanwhile is then counted with it
         with suppress(FileNotFoundError, ProcessLookupError):
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             total += sum(map(int, fields[11:15] if each == pid else fields[11:13]))
@@ -119,7 +119,7 @@ Ask = Callable[[Connection, int, int], Awaitable[None]]
 
 
 def operations(stage: Stage) -> dict[str, Ask]:
-    """What a caller asks, by name: given its connection, its number and its turn."""
+    """Return the requests by name; each gets its connection, its number and its turn."""
 
     def asking(method: str, path: str, body: Callable[[int, int], object] = lambda who, turn: None) -> Ask:
         async def ask(connection: Connection, who: int, turn: int) -> None:
@@ -140,7 +140,7 @@ def operations(stage: Stage) -> dict[str, Ask]:
 
 
 async def repeat(stage: Stage, ask: Ask, secs: float) -> int:
-    """Ask all the time, from several callers; how often."""
+    """Send requests continuously, from several callers; return how many."""
     until, counts = time.monotonic() + secs, [0] * CALLERS
 
     async def caller(who: int) -> None:
@@ -165,7 +165,7 @@ class Streams:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, port: int, authors: Sequence[Author], count: int) -> None:
-        """So many, of the authors' channels in turn."""
+        """Open this many streams, of the authors' channels in turn."""
         for number in range(count):
             author = authors[number % len(authors)]
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -193,9 +193,9 @@ class Streams:
 
 
 async def measure(stage: Stage, secs: float, fixed: dict[str, float]) -> Units:
-    """Measure each operation for so long. `fixed`: what the committed results of other suites say."""
+    """Measure each operation for `secs`. `fixed`: the committed results of other suites."""
     asked = operations(stage)
-    await repeat(stage, asked["post"], secs / 2)  # plans are made, caches are warm
+    await repeat(stage, asked["post"], secs / 2)  # for query plans and caches
     before = stage.spent()
     await asyncio.sleep(secs)
     idle = stage.spent().since(before, secs)
@@ -228,5 +228,5 @@ async def _sizes(connection: asyncpg.Connection[asyncpg.Record]) -> float:
 
 
 async def _events(connection: asyncpg.Connection[asyncpg.Record]) -> float:
-    """Bytes of all tables and indexes."""
+    """Return the bytes of all tables and indexes."""
     return float(await connection.fetchval("SELECT pg_database_size(current_database())"))

@@ -1,4 +1,4 @@
-"""Appends, replicas, workers, reconnect storms and outages: about five minutes. Results: benchmarks/results/cluster.md."""
+"""Appends, replicas, workers, reconnect storms and outages: takes about five minutes. Results: benchmarks/results/cluster.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durable appends: one INSERT per commit on one connection, the commit queue alone, and all of the server over HTTP."""
+"""Durable appends: one INSERT per commit on one connection, the commit queue alone, and the whole server over HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROUNDS = 3
 
 
 async def one_by_one(url: str, secs: float = SECS) -> float:
-    """Commits per second of one connection that inserts one row at a time into a table like `events`."""
+    """Return the commits per second of one connection that inserts one row at a time into a table like `events`."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("CREATE TABLE IF NOT EXISTS bench_events (LIKE log_events INCLUDING ALL)")
@@ -58,8 +58,10 @@ async def one_by_one(url: str, secs: float = SECS) -> float:
 
 
 async def queue_alone(postgres: EmbeddedPostgres, secs: float = SECS) -> float:
-    """Appends per second of `PostgresStorage` with 256 waiting callers over 16 channels, in a database of its own:
-    the single inserts get a new table each time, too."""
+    """Return the appends per second of `PostgresStorage` with 256 waiting callers over 16 channels.
+
+    It has its own database: the single inserts get a new table each time, too.
+    """
     name = f"bench_{uuid.uuid4().hex}"
     connection = await asyncpg.connect(postgres.url)
     await connection.execute(f"CREATE DATABASE {name}")
@@ -99,7 +101,7 @@ async def _append_for(url: str, secs: float) -> float:
 
 
 def posted_over_http(port: int, posters: int, secs: float, token: str, channels: list[str]) -> dict[str, Any]:
-    """What `poster.py` reports."""
+    """Return the report of `poster.py`."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("poster.py")), str(port), str(posters), str(secs), token, *channels],
         check=True, capture_output=True, text=True,
@@ -108,14 +110,14 @@ def posted_over_http(port: int, posters: int, secs: float, token: str, channels:
 
 
 def over_http(server: RealServer, port: int, secs: float = SECS) -> dict[str, Any]:
-    """Posts per second of a whole server, 256 keep-alive connections."""
+    """Return the posts per second of a whole server with 256 keep-alive connections."""
     guild = server.user.guild("bench")
     channels = [server.user.channel(guild, f"c{number}") for number in range(CHANNELS)]
     return posted_over_http(port, POSTERS, secs, server.user.token, channels)
 
 
 def measure(server: RealServer, pair: ServerProcess) -> dict[str, Any]:
-    """`pair`: two workers on the same database. The ways take turns, so that a slow minute of the disk hits all of them."""
+    """Measure all ways in turns, so that a slow minute of the disk affects each. `pair`: two workers on the same database."""
     url = server.postgres.url
     found: dict[str, list[Any]] = {"single": [], "http": [], "two": [], "queue": []}
     for _ in range(ROUNDS):

@@ -1,7 +1,7 @@
-"""Posters over keep-alive HTTP, in a process of their own: `python poster.py PORT POSTERS SECS TOKEN CHANNEL...`.
+"""Posters over keep-alive HTTP, in a separate process: `python poster.py PORT POSTERS SECS TOKEN CHANNEL...`.
 
-Each connection posts again as soon as it has its answer. Prints one JSON line: posts, seconds, latency quantiles, and
-the CPU that the posters themselves took.
+Each connection posts again as soon as it has its answer. Prints one JSON line: posts, seconds, latency quantiles, and the CPU
+time of the posters themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Poster:
         self.sock.sendall(self.request)
 
     def take(self) -> bool:
-        """True: the answer is complete."""
+        """Read data; return True if the answer is complete."""
         self.buffer += self.sock.recv(65_536)
         head, end, body = self.buffer.partition(b"\r\n\r\n")
         if not end:

@@ -1,4 +1,4 @@
-"""Several servers on one PostgreSQL and one NATS: latency between replicas, workers, storms, NATS away."""
+"""Several servers on one PostgreSQL and one NATS: latency between replicas, workers, storms, an outage of NATS."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.chat import User
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
 
-PAUSE_SECS = 3.5  # longer than a tail check takes to come
+PAUSE_SECS = 3.5  # longer than the interval of tail checks
 LIMITS = {f"WEBSOCKET__MAX_CONNECTIONS{end}": 1_000_000 for end in ("", "_PER_USER", "_PER_ADDRESS")}
 
 
 def beside(server: RealServer, directory: Path, *flags: str, **settings: object) -> ServerProcess:
-    """Another server on the same database and NATS; not started."""
+    """Return another server on the same database and NATS, not started."""
     return ServerProcess(
         directory, *flags, DATABASE_URL=server.postgres.url, NATS__URL=server.nats.url, **LIMITS, **settings
     )
@@ -30,7 +30,7 @@ def beside(server: RealServer, directory: Path, *flags: str, **settings: object)
 
 @contextmanager
 def two_workers(server: RealServer, directory: Path) -> Iterator[ServerProcess]:
-    """A server of two worker processes, both of them serving."""
+    """Run a server with two worker processes, both of them serving."""
     with beside(server, directory, "--workers", "2").start() as pair:
         wait_until(
             lambda: pair.log_path.read_text().count('"message":"listening on') == 2, what="both workers' listeners"
@@ -39,7 +39,7 @@ def two_workers(server: RealServer, directory: Path) -> Iterator[ServerProcess]:
 
 
 def between_replicas(server: RealServer, directory: Path, rate: float = 200, secs: float = 10) -> dict[str, Any]:
-    """Post to delivery, on the replica that took the post and on another one."""
+    """Measure the time from post to delivery, on the replica that stored the post and on another one."""
     count = int(rate * secs)
     with beside(server, directory).start() as other:
         here = Crowd(server.server.port, 20, server.target, server.user.token)
@@ -57,7 +57,7 @@ def between_replicas(server: RealServer, directory: Path, rate: float = 200, sec
 
 
 def workers(server: RealServer, directory: Path, subscribers: int = 1_000) -> dict[str, Any]:
-    """Deliveries per second when posts come as fast as 32 connections can, with one worker and with two."""
+    """Measure the deliveries per second, with one worker and with two, when 32 connections post as fast as they can."""
     found: dict[str, Any] = {}
     for count, made in ((1, beside(server, directory).start), (2, lambda: two_workers(server, directory))):
         with made() as other:
@@ -83,7 +83,7 @@ def text(server: ServerProcess) -> str:
 
 
 class Health:
-    """Asks `/health` every 5 ms; `p99` of the answers."""
+    """Requests `/health` every 5 ms; `p99` of the answers."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -112,7 +112,7 @@ class Health:
 
 
 def storm(server: RealServer, directory: Path, clients: int = 5_000, window_secs: float = 5.0) -> dict[str, Any]:
-    """A replica with 5,000 streams drains; all come back to another one within the jitter window, each with a replay."""
+    """Drain a replica with 5,000 streams; all return to another one within the jitter window, each with a replay."""
     for number in range(50):
         server.user.say(server.channel, f"m{number}")
     with ExitStack() as stack:
@@ -133,10 +133,10 @@ def storm(server: RealServer, directory: Path, clients: int = 5_000, window_secs
 def nats_away(
     server: RealServer, directory: Path, secs: float = 60.0, rate: float = 20.0, pairs: int = 10
 ) -> dict[str, Any]:
-    """How late the other replica's subscribers get what is posted on this one while NATS is dead.
+    """Measure how late the other replica's subscribers get this one's posts while NATS is dead.
 
-    First a stream of posts here alone; then `pairs` of a post there and one here, with a pause behind them: nothing that
-    follows shows the hole, and the other replica's own post must not make it think that it has heard enough.
+    First posts are made only here; then `pairs` of a post there and one here, with a pause after each. No later event shows the
+    gap, and the other replica's own post must not make it believe that it is up to date.
     """
     with beside(server, directory).start() as other:
         since = server.user.history(server.channel, before=1 << 53, limit=1)[-1]["sequence"]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.endurance resets` and `... soak`: what a server still holds after many or long abuse."""
+"""`python -m benchmarks.endurance resets` and `... soak`: the resources that a server still holds after long abuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.lab.results import require_writable, stamped, write
 from tests.support.waiting import wait_until
 
 GENERATORS = 3
-SETTLE_SECS = 100.0  # a keep-alive connection of a proxy may stay for 75
+SETTLE_SECS = 100.0  # a proxy's keep-alive connection may stay open for 75
 LOOKS = 10
 LOOK_SECS = 0.1
 MEMORY_MIB = 4.0
@@ -30,7 +30,7 @@ SLOPE_MIB_PER_MIN = 0.2
 
 
 def resets(loop: str, connections: int) -> dict[str, Any]:
-    """Each tenth of `connections` ends at a random moment of any phase."""
+    """Compare the resources before and after `connections`, a tenth of which end at a random moment of any phase."""
     with tempfile.TemporaryDirectory() as name, serving(Path(name), loop) as (server, user, channel):
         with proxies(Path(name), server.port) as ports:
             targets = [server.port, *ports]
@@ -52,7 +52,7 @@ def resets(loop: str, connections: int) -> dict[str, Any]:
 
 
 def _counted(held: Held) -> Held:
-    """What is the same before and after, to the last one."""
+    """Return the counts that must be exactly the same before and after."""
     return held._replace(memory_mib=0, replay_pages_mib=0)
 
 
@@ -69,7 +69,7 @@ def _live(ports: list[int], user: Any, channel: str, count: int, wild: float) ->
 
 
 def _settled(server: WatchedServer) -> Held:
-    """What is held once the clients that are left have gone, or after a while."""
+    """Return the resources held once the remaining clients have gone, or after a while."""
     try:
         wait_until(lambda: server.held().connections == 0, secs=SETTLE_SECS)
     except AssertionError:
@@ -78,11 +78,11 @@ def _settled(server: WatchedServer) -> Held:
     for _ in range(LOOKS):
         looks.append(server.held(settled=True))
         time.sleep(LOOK_SECS)
-    return min(looks, key=lambda held: (held.tasks, held.descriptors))  # a query that is on its way has a task
+    return min(looks, key=lambda held: (held.tasks, held.descriptors))  # a running query has a task
 
 
 def soak(loop: str, secs: float) -> dict[str, Any]:
-    """Abuse of every kind, and 20 connections a second, half of them cut."""
+    """Apply abuse of every kind, and 20 connections per second, half of them reset."""
     samples: list[tuple[float, Held]] = []
     with tempfile.TemporaryDirectory() as name, serving(Path(name), loop) as (server, user, channel):
         churn = lives([server.port], user, channel, count=10**9, wild=0.5, seed=1, secs=secs, rate=20)
@@ -110,7 +110,7 @@ def soak(loop: str, secs: float) -> dict[str, Any]:
 
 
 def _slope(points: list[tuple[float, float]]) -> float:
-    """Per minute, by least squares."""
+    """Return the slope per minute, by least squares."""
     return statistics.linear_regression(*zip(*points, strict=True)).slope * 60
 
 

@@ -1,4 +1,4 @@
-"""Twelve kinds of abuse at a steady pace: seven in processes of their own (benchmarks/hostile/attackers.py), five here."""
+"""Twelve kinds of abuse at a steady rate: seven in separate processes (benchmarks/hostile/attackers.py), five here."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ATTACKS = ("slow header", "slow body", "silent", "slow reader", "ping flood", "f
 REQUESTS = ("wrong password", "made-up token", "repeated nonce", "broken JSON", "large body")
 KINDS = [*ATTACKS, *REQUESTS]
 ATTACK_SECS = 30.0
-PEERS = 5  # of each attack at a time
+PEERS = 5  # concurrent peers of each attack
 PAUSE_SECS = 0.1  # between two requests
 
 
 class Abuse:
-    """`step` begins what is due; the attacks follow each other, one at a time."""
+    """Runs the attacks one after another; `step` starts those that are due."""
 
     def __init__(self, server: ServerProcess, user: User, channel: str) -> None:
         self._port, self._user, self._channel = server.port, user, channel
@@ -31,7 +31,7 @@ class Abuse:
         self._attacks = self._requests = 0
 
     def step(self, passed: float) -> None:
-        """`passed`: seconds since the beginning."""
+        """Start what is due. `passed`: seconds since the beginning."""
         if self._attack is None or self._attack.poll() is not None:
             kind = ATTACKS[self._attacks % len(ATTACKS)]
             arguments = [str(self._port), self._user.token, self._channel, kind, str(PEERS), str(ATTACK_SECS)]

@@ -1,9 +1,9 @@
-"""Short lives of client connections: `python lives.py PORTS TOKEN CHANNEL COUNT WILD SEED SECS RATE`.
+"""Short client connections: `python lives.py PORTS TOKEN CHANNEL COUNT WILD SEED SECS RATE`.
 
-PORTS: listening ports, comma-separated, the first one the server's own, the others proxies. One connection after the
-other, COUNT of them or for SECS seconds, at most RATE a second (0: as fast as it goes). Nine of ten (`WILD` 0.1) ask for
-`/live`, read the answer and close. The others are cut at a random moment of a random life: by a reset, by a close with
-unread data, or by a close. Prints one JSON line with what it did.
+PORTS: listening ports, comma-separated, first the server's own, then those of proxies. Opens one connection after another, COUNT
+of them or for SECS seconds, at most RATE per second (0: no limit). Nine of ten (`WILD` 0.1) request `/live`, read the answer and
+close. The others end at a random moment of a random exchange: by a reset, by a close with unread data, or by a close. Prints one
+JSON line with the counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections import Counter
 
 TIMEOUT_SECS = 10.0
-SOURCES = 200  # addresses: one has too few ports for all of this
+SOURCES = 200  # source addresses: one has too few ports
 LIVE = b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 KEPT = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
 PING = bytes((0x89, 0x80, 1, 2, 3, 4))
@@ -26,7 +26,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 def steps(rng: random.Random, token: str, channel: str) -> list[bytes | None]:
-    """What a client sends, piece by piece; None: it waits until something has come, and does not read it."""
+    """Return the data that a client sends, in pieces; None: it waits for data and does not read it."""
     auth = f"Host: x\r\nAuthorization: Bearer {token}\r\n"
     upgrade = (
         f"GET /channels/{channel}/ws?since=0 HTTP/1.1\r\n{auth}Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -50,7 +50,7 @@ def steps(rng: random.Random, token: str, channel: str) -> list[bytes | None]:
 
 
 def live_wildly(rng: random.Random, sock: socket.socket, token: str, channel: str) -> str:
-    """Ends the socket; how."""
+    """End the connection at a random moment; return how."""
     plan = steps(rng, token, channel)
     for piece in plan[: rng.randrange(len(plan) + 1)]:
         if piece is None:

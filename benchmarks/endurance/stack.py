@@ -1,4 +1,4 @@
-"""The server under endurance, its proxies, and what it holds: descriptors, tasks, places, subscribers, memory."""
+"""The server under endurance, its proxies, and the resources it holds: descriptors, tasks, connections, subscribers, memory."""
 
 from __future__ import annotations
 
@@ -59,11 +59,10 @@ backend server
 
 
 class Held(NamedTuple):
-    """What a server holds at one moment; `descriptors` without the database's pool and the clients, `connections` without
-    the one that asks.
+    """The resources of a server at one moment.
 
-    `memory_mib`: the process's resident memory. `replay_pages_mib`: what of it is a cache bounded in bytes, the pages of
-    logs that clients have read.
+    `descriptors`: without the database's pool and the clients. `connections`: without that of the request itself. `memory_mib`: the
+    process's resident memory. `replay_pages_mib`: the part of it in a cache bounded in bytes, the pages of logs that clients read.
     """
 
     descriptors: int
@@ -76,7 +75,7 @@ class Held(NamedTuple):
 
 
 class WatchedServer(ServerProcess):
-    """openguild-server on the named loop, which tells what no metric does."""
+    """openguild-server on the named loop; it also reports counts that no metric has."""
 
     def __init__(self, directory: Path, loop: str, **settings: object) -> None:
         super().__init__(directory, **settings)
@@ -89,7 +88,7 @@ class WatchedServer(ServerProcess):
         return self.process.pid
 
     def held(self, *, settled: bool = False) -> Held:
-        """`settled`: without garbage, and without memory that was freed and not given back to the system."""
+        """Return the current resources. `settled`: after a garbage collection, and with freed memory returned to the system."""
         settle = self.counts.with_suffix(".settle")
         if settled:
             settle.touch()
@@ -113,7 +112,7 @@ class WatchedServer(ServerProcess):
 
 @contextmanager
 def serving(directory: Path, loop: str) -> Iterator[tuple[WatchedServer, User, str]]:
-    """A server with PostgreSQL and NATS of its own, a user, and a channel of theirs."""
+    """Run a server with its own PostgreSQL and NATS, a user, and a channel of that user."""
     directory.chmod(0o755)
     postgres, nats = EmbeddedPostgres(directory), EmbeddedNats(directory)
     postgres.start()
@@ -136,7 +135,7 @@ def serving(directory: Path, loop: str) -> Iterator[tuple[WatchedServer, User, s
 
 @contextmanager
 def proxies(directory: Path, port: int) -> Iterator[list[int]]:
-    """Ports of nginx and haproxy before the server at `port`, as far as they are installed."""
+    """Run nginx and haproxy, if installed, before the server at `port`; yield their ports."""
     started: list[subprocess.Popen[bytes]] = []
     ports: list[int] = []
     try:
@@ -176,6 +175,6 @@ def lives(
     secs: float = 1e9,
     rate: float = 0,
 ) -> subprocess.Popen[str]:
-    """A process of lives.py."""
+    """Start a process of lives.py."""
     arguments = [",".join(map(str, ports)), user.token, channel, *map(str, (count, wild, seed, secs, rate))]
     return subprocess.Popen([sys.executable, str(LIVES), *arguments], stdout=subprocess.PIPE, text=True)

@@ -1,8 +1,8 @@
 """`python watched_server.py LOOP COUNTS ARGUMENTS`: openguild-server with ARGUMENTS on `uvloop` or `asyncio`.
 
-At SIGUSR2 it writes into the file COUNTS, as JSON, what no metric tells because it takes time: how many tasks and
-descriptors there are, and what the cache of replay pages has. Where the file COUNTS.settle is, it first collects garbage
-and gives free memory back to the system: what a process is left with then is in use.
+At SIGUSR2 it writes counts that are too slow for a metric into the file COUNTS, as JSON: tasks, descriptors, and the bytes in the
+cache of replay pages. If the file COUNTS.settle exists, it first collects garbage and returns free memory to the system, so that
+the remaining memory is in use.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ PORT = int(os.environ["OPENGUILD_SERVER__PORT"])
 
 
 def descriptors() -> int:
-    """Without sessions of the database, whose pool grows and shrinks, and without clients: those are counted elsewhere."""
+    """Return the number of descriptors without database sessions, whose number varies, and clients, which metrics count."""
     count = 0
     for name in os.listdir("/proc/self/fd"):
         try:
             if stat.S_ISSOCK(os.fstat(int(name)).st_mode) and _is_of_pool_or_client(int(name)):
                 continue
-        except OSError:  # the listing's own
+        except OSError:  # the descriptor of the listing itself
             continue
         count += 1
     return count
@@ -83,7 +83,7 @@ if __name__ == "__main__":
     from openguild_runtime.server import run
 
     class CountedPages(replica.Pages):
-        """Those of the server, which says nowhere how much they take."""
+        """The server's cache of pages, kept here because no metric has its size."""
 
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)

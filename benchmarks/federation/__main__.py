@@ -1,7 +1,7 @@
-"""What a federation costs: `python -m benchmarks.federation [--quick] [--save]`.
+"""The cost of a federation: `python -m benchmarks.federation [--quick] [--save]`.
 
-`delivery`: what an owner's process does for its mirrors. `latency`: from a post on one server to its delivery on another.
-`neighbours`: what clients of an owner feel while a mirror catches up. Each is a program as well, with more choice.
+`delivery`: the work of an owner's process for its mirrors. `latency`: from a post on one server to its delivery on another.
+`neighbours`: latencies of an owner's clients while a mirror catches up. Each is also a separate program with more options.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.lab.results import require_writable, stamped, write
 
 
 def parts(*, quick: bool) -> dict[str, Callable[[], Any]]:
-    """Return what is measured, by name."""
+    """Return the measurements by name."""
     peers, events, secs = (20, 2_000, 1.0) if quick else (1_000, 100_000, 10.0)
     return {
         "delivery": lambda: delivery.measured(peers, events, None),

@@ -1,7 +1,7 @@
-"""What an owner's process does for its mirrors: `python -m benchmarks.federation.delivery [--peers N] [--events N]`.
+"""The work of an owner's process for its mirrors: `python -m benchmarks.federation.delivery [--peers N] [--events N]`.
 
-The store is PostgreSQL; the peers are simulated in the process and answer at once, and the CPU time that they take is left out.
-Told: what a guild with many mirrors costs, and how fast one that was away catches up.
+The store is PostgreSQL. The peers are simulated in the process and answer at once; their CPU time is subtracted. Reports the cost
+of a guild with many mirrors, and how fast a mirror that was offline catches up.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SELECT $1::uuid, n, '$' || md5($1::uuid::text || n::text), 'message', 's', conve
 
 
 class SentPart(msgspec.Struct):
-    """What a peer of a benchmark reads of a part of a delivery."""
+    """The members that a simulated peer reads of a part of a delivery."""
 
     log_id: str
     epoch: int
@@ -58,13 +58,13 @@ class SentPart(msgspec.Struct):
 
 
 class SentDelivery(msgspec.Struct):
-    """What a peer of a benchmark reads of a delivery."""
+    """The members that a simulated peer reads of a delivery."""
 
     logs: list[SentPart] = []
 
 
 class Peers:
-    """Answers in the name of all, and counts."""
+    """Answers as all peers, and counts."""
 
     def __init__(self) -> None:
         self.asked: list[float] = []
@@ -97,7 +97,7 @@ class CountedStorage(PostgresStorage):
 
 
 async def begin(url: str, guild: str, channels: list[str], peers: int, after: int) -> None:
-    """Let so many peers mirror the guild, and have its channels up to `after`."""
+    """Let this many peers mirror the guild, each with its channels up to `after`."""
     connection = await asyncpg.connect(url)
     await connection.execute("TRUNCATE federation_guilds, federation_cursors, federation_leases")
     names = [f"peer{number}.test" for number in range(peers)]
@@ -122,7 +122,7 @@ async def begin(url: str, guild: str, channels: list[str], peers: int, after: in
 async def many_mirrors(
     storage: CountedStorage, url: str, guild: str, channels: list[str], count: int
 ) -> dict[str, Any]:
-    """What a publish costs where everybody is level."""
+    """Measure the cost of a publish when all mirrors are up to date."""
     await begin(url, guild, channels, count, 10**9)
     peers = Peers()
     async with anyio.create_task_group() as tasks:
@@ -167,7 +167,7 @@ async def many_mirrors(
 
 
 async def one_mirror(storage: CountedStorage, url: str, guild: str, channels: list[str]) -> dict[str, Any]:
-    """From the commit to the request, with one mirror that is level."""
+    """Measure the time from commit to request, with one mirror that is up to date."""
     await begin(url, guild, channels, 1, 10**9)
     peers = Peers()
     waits, appends = [], []
@@ -196,7 +196,7 @@ async def one_mirror(storage: CountedStorage, url: str, guild: str, channels: li
 
 
 async def catch_up(storage: CountedStorage, url: str, guild: str, channels: list[str], events: int) -> dict[str, Any]:
-    """One peer that lacks all events of all channels."""
+    """Let one peer catch up that lacks all events of all channels."""
     connection = await asyncpg.connect(url)
     for channel in channels:
         await connection.execute("DELETE FROM log_events WHERE log_id = $1", channel)
@@ -229,7 +229,7 @@ def _runner(deliveries: Deliveries, storage: CountedStorage, peers: Peers, tasks
 
 
 async def run(url: str, peers: int, events: int, only: str | None) -> dict[str, Any]:
-    """All of them, one after the other."""
+    """Run all measurements, one after another."""
     await migrations.upgrade(url)
     async with anyio.create_task_group() as tasks:
         storage = CountedStorage(url, tasks)
@@ -249,7 +249,7 @@ async def run(url: str, peers: int, events: int, only: str | None) -> dict[str, 
 
 
 def measured(peers: int, events: int, only: str | None) -> dict[str, Any]:
-    """`run` on a private PostgreSQL."""
+    """Return the results of `run` on a private PostgreSQL."""
     with tempfile.TemporaryDirectory() as directory:
         postgres = EmbeddedPostgres(Path(directory), fsync=False)
         try:

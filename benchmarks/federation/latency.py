@@ -1,7 +1,7 @@
 """From a post on one server to its delivery on another: `python -m benchmarks.federation.latency --rate 100 --secs 10`.
 
-Two servers of a federation, and beside them two replicas of one server, in turns. Posts go to one of each pair at the rate, a
-stream of the other tells when they come. Told: percentiles of both, and their ratio.
+Two servers of a federation alternate with two replicas of one server. Posts go to one of each pair at the given rate; a stream of
+the other shows when they arrive. Reports percentiles of both, and their ratio.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SENDERS = 8
 
 
 class Pair:
-    """Where is posted, where is read, and what comes of it."""
+    """The client that posts, the client that reads, and the measured times."""
 
     def __init__(self, name: str, near: Client, far: Client, channel: str) -> None:
         self.name, self.near, self.far, self.channel = name, near, far, channel
@@ -49,7 +49,7 @@ class Pair:
                 self._seen[event.text] = time.perf_counter()
 
     async def window(self, number: int, rate: float, secs: float, cpu: Callable[[], dict[str, float]]) -> None:
-        """Post at the rate, wait until everything has come, and keep the times. `cpu`: seconds used so far."""
+        """Post at the rate, wait until everything has arrived, and keep the times. `cpu` returns the CPU seconds used so far."""
         before = cpu()
         count, begun, place = int(rate * secs), time.perf_counter(), 0
         self._sent.clear()
@@ -74,7 +74,7 @@ class Pair:
             self.cpu_secs[part] += secs_used - before[part]
 
     def told(self) -> dict[str, float]:
-        """Milliseconds; of CPU for each post, in both servers and in their database."""
+        """Return milliseconds: latency percentiles, and CPU per post in both servers and in their database."""
         percentiles = statistics.quantiles(self.waits, n=100)
         return {
             "p50_ms": round(percentiles[49] * 1_000, 2),
@@ -84,7 +84,7 @@ class Pair:
 
 
 def cpu_of(pids: Iterable[int]) -> float:
-    """Return the CPU seconds of processes that live."""
+    """Return the CPU seconds of the running processes."""
     ticks = 0
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):

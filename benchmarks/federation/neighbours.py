@@ -1,8 +1,8 @@
-"""What clients of an owner feel while a mirror catches up: `python -m benchmarks.federation.neighbours [--events N]`.
+"""Latencies of an owner's clients while a mirror catches up: `python -m benchmarks.federation.neighbours [--events N]`.
 
-One server owns a guild of 50 channels; peers that lack all of its events begin to mirror it, one after the other. A process of
-its own answers in their names, and signs. Meanwhile, and as long after each, clients post in another guild. Told: how long their
-posts took, quiet and beside a catch-up, and the ratio.
+One server owns a guild of 50 channels; peers that lack all of its events begin to mirror it, one after another. A separate process
+answers and signs as these peers. During each catch-up, and for as long afterwards, clients post in another guild. Reports the
+duration of their posts, without and with a catch-up, and the ratio.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SENDERS = 8
 NORTH = "north.test"
 
 
-# --- the peers, in their process ---------------------------------------------------------------------
+# --- the peers, in a separate process ----------------------------------------------------------------
 
 
 def signer_of(server: str) -> EventSigner:
@@ -53,7 +53,7 @@ def signer_of(server: str) -> EventSigner:
 
 
 class Peers:
-    """Answers in the name that a request is for, and counts events by it."""
+    """Answers as the peer that a request addresses, and counts events per peer."""
 
     def __init__(self) -> None:
         self.events: dict[str, int] = {}
@@ -107,7 +107,7 @@ def run_peers(port: int) -> None:
 
 
 class Neighbours:
-    """Clients who post at a rate in a guild that nobody mirrors."""
+    """Clients that post at a rate in a guild that nobody mirrors."""
 
     def __init__(self, client: Client, channel: str, rate: float) -> None:
         self._client, self._channel, self._rate = client, channel, rate

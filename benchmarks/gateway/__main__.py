@@ -1,7 +1,7 @@
-"""Gateway sockets in one process: memory of a subscription, CPU of a delivery, a reader that stops.
+"""Gateway sockets in one process: memory of a subscription, CPU of a delivery, a stopped reader.
 
-`python -m benchmarks.gateway [--save]`, which keeps the figures in results/gateway.json. No network and no loop: socket pairs, the
-core's machines and the compiled flush.
+`python -m benchmarks.gateway [--save]` saves the figures in results/gateway.json. There is no network and no loop: socket pairs,
+the core's machines and the compiled flush.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Figures: TypeAlias = dict[str, dict[str, float]]
 
 
 def measured(sockets: int) -> Figures:
-    """Return what each measure found. `sockets`: of the measures with socket pairs."""
+    """Return the results of each measurement. `sockets`: the number of socket pairs."""
     return {
         "memory, bytes: 1,000 sockets with 100 of 100 logs": apart(memory, 1_000, 100, 100),
         "memory, bytes: 1,000 sockets with 100 of 1,000 logs": apart(memory, 1_000, 100, 1_000),

@@ -1,4 +1,4 @@
-"""A small driver of gateway sockets over real socket pairs, with the compiled flush: what a runtime does, without a loop."""
+"""A small driver of gateway sockets over real socket pairs, with the compiled flush: a runtime without a loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def log_name(number: int) -> str:
 
 
 def event(sequence: int) -> bytes:
-    """Of 300 bytes; storage makes it again."""
+    """Return an event of 300 bytes; storage builds it again when it is read."""
     return b'{"event_type":"message","n":%9d,"content":{"content":"%b"}}' % (sequence, b"x" * 238)
 
 
@@ -41,7 +41,7 @@ class Gateway:
         self.now = 0.0
 
     def follow(self, end: End, logs: list[str], after: int | None = None) -> None:
-        """Follow by a frame of the client's, as everybody does."""
+        """Follow logs by a `sub` frame of the client."""
         place = "" if after is None else f',"after":{after}'
         lines = ",".join(f'{{"log":"{log}"{place}}}' for log in logs)
         end.server.receive(f'{{"type":"sub","ref":1,"logs":[{lines}]}}', self.now)
@@ -53,7 +53,7 @@ class Gateway:
             self.flush(key)
 
     def flush(self, key: str) -> None:
-        """Send to everybody who is behind, whatever it takes."""
+        """Send to every follower that lacks events, until none does."""
         feeds = self.feeds
         ring = feeds.hub.frames(key)
         while True:
@@ -69,7 +69,7 @@ class Gateway:
 
 
 class End:
-    """The server's end of a socket pair, and the client's, which somebody reads or not."""
+    """The server's end of a socket pair, and the client's end, which a test may read or not."""
 
     def __init__(self, gateway: Gateway, *, paired: bool = True) -> None:
         self.gateway = gateway
@@ -89,7 +89,7 @@ class End:
         self.pump()
 
     def pump(self) -> None:
-        """Carry out what the machine wants, and write what the socket takes."""
+        """Carry out the machine's actions, and write what the socket accepts."""
         while True:
             action = self.server.next_action()
             if action is None:
@@ -130,7 +130,7 @@ class End:
             return 0
 
     def read(self) -> int:
-        """Read as the client; how many bytes there were."""
+        """Read as the client; return the number of bytes."""
         total = 0
         try:
             while data := self.client.recv(1 << 18):
@@ -147,7 +147,7 @@ class End:
 
 
 def pieces(feed: Feed, after: int, limit: int) -> list[bytes]:
-    """A page of the log, from storage."""
+    """Return a page of the log, from storage."""
     messages = [
         feed.encoding.event_message(feed.log, feed.epoch, n, event(n)) for n in range(after + 1, after + 1 + limit)
     ]

@@ -1,4 +1,4 @@
-"""Asks `/health` at a port every 20 ms until SIGTERM, then prints how long the answers took, in seconds, as JSON."""
+"""Requests `/health` at a port every 20 ms until SIGTERM, then prints the latencies in seconds, as JSON."""
 
 from __future__ import annotations
 

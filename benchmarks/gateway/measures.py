@@ -1,4 +1,4 @@
-"""What is measured of gateway sockets: memory of a subscription, CPU of a delivery, a reader that stops."""
+"""The measurements of gateway sockets: memory of a subscription, CPU of a delivery, a stopped reader."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the resident memory of this process, in bytes."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
 def apart(measure: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """Measure in a process of its own, so that no memory of another measure is reused."""
+    """Run a measurement in a separate process, so that it does not reuse memory of another one."""
     with multiprocessing.get_context("spawn").Pool(1, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         return pool.apply(measure, arguments)
 
 
 def memory(sockets: int, each: int, logs: int) -> dict[str, float]:
-    """Bytes per subscription beyond the socket and beyond the log, and bytes of a socket and of a log."""
+    """Return the bytes per subscription without the socket and the log, and those of a socket and of a log."""
     gateway = Gateway()
     names = [log_name(number) for number in range(logs)]
     start = resident()
@@ -54,7 +54,7 @@ def memory(sockets: int, each: int, logs: int) -> dict[str, float]:
 
 
 def delivery(sockets: int, rounds: int, events: int) -> dict[str, float]:
-    """Microseconds of CPU per delivery, and ratios: the same sockets follow one log, or a hundred."""
+    """Return the microseconds of CPU per delivery, and ratios: the same sockets follow one log, or a hundred."""
     names = [log_name(number) for number in range(100)]
     alone, among, spread = Gateway(), Gateway(), Gateway()
     ends: dict[Gateway, list[End]] = {}
@@ -84,7 +84,7 @@ def delivery(sockets: int, rounds: int, events: int) -> dict[str, float]:
 
 
 def stopped_reader(sockets: int, events: int) -> dict[str, float]:
-    """A reader that takes nothing while events pass, then everything; and what the others notice of it.
+    """Measure a reader that reads nothing while events pass, then everything; and the effect on the other readers.
 
     Two gateways take turns, event by event: one with that reader, one without.
     """

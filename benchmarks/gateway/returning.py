@@ -1,7 +1,7 @@
 """Gateway sockets that return after a restart: `python -m benchmarks.gateway.returning --sockets 5000 --logs 20`.
 
-All of them are at one of two replicas, which is stopped in order. They leave in their slots for the other one and ask for their
-logs from where they were. Told: until all are level, the other replica's `/health` meanwhile, and its database's statements.
+All of them are connected to one of two replicas, which is drained. They move to the other one in their slots and resume their logs.
+Reports the time until all are up to date, the other replica's `/health` latency meanwhile, and its database's statements.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OF_LOGS = ("FROM log_page_v1(", "SELECT log_id, head_sequence, epoch FROM logs "
 
 
 class CountingPostgres(EmbeddedPostgres):
-    """Counts the statements that it is sent."""
+    """Counts the statements that it executes."""
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(data_dir, settings={"shared_preload_libraries": "pg_stat_statements"})
@@ -46,7 +46,7 @@ class CountingPostgres(EmbeddedPostgres):
 
     @property
     def counts_url(self) -> str:
-        """The URL of the database that tells the counts, of all databases."""
+        """The URL of the database with the counts of all databases."""
         return self.database_url("postgres")
 
 
@@ -175,7 +175,7 @@ async def measure(servers: list[ServerProcess], postgres: str, count: int, logs:
 
 
 async def _prepare(http: httpx.AsyncClient) -> tuple[list[str], list[str]]:
-    """Users who are members of all guilds; channels with one message each."""
+    """Create users who are members of all guilds, and channels with one message each."""
     tokens = []
     for number in range(USERS):
         name = f"user{number}"
@@ -197,7 +197,7 @@ async def _prepare(http: httpx.AsyncClient) -> tuple[list[str], list[str]]:
 
 
 async def _post(url: str, token: str, channels: list[str]) -> None:
-    """One more event in every channel."""
+    """Post one more event in every channel."""
     headers = {"authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
         for channel in channels:
@@ -219,7 +219,7 @@ async def _until(condition: Any) -> None:
 
 
 async def _statements(postgres: str) -> dict[str, int]:
-    """How often each statement was sent, by the beginning of its text."""
+    """Return how often each statement was executed, by the beginning of its text."""
     connection = await asyncpg.connect(postgres)
     try:
         rows = await connection.fetch("SELECT query, calls FROM pg_stat_statements WHERE toplevel")
@@ -232,7 +232,7 @@ async def _statements(postgres: str) -> dict[str, int]:
 
 
 def _of_logs(calls: Counter[str]) -> int:
-    """The statements that read events and heads of logs; who may read them is asked once for each socket."""
+    """Count the statements that read events and heads of logs; permissions are read once per socket."""
     return sum(number for text, number in calls.items() if any(part in text for part in OF_LOGS))
 
 

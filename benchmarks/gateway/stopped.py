@@ -1,7 +1,8 @@
 """A gateway reader that stops for a minute: `python -m benchmarks.gateway.stopped --secs 60 --rate 333`.
 
-On a real server. Ten others read on. Windows with and without a stopped reader alternate; the stopped one is let go at the end
-of its window and must have everything, in order and once. Told: the others' time from post to delivery, and the server's memory.
+On a real server, ten other readers continue. Windows with and without a stopped reader alternate; the stopped one resumes at the
+end of its window and must get everything, in order and once. Reports the others' time from post to delivery, and the server's
+memory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ READERS = 10
 
 
 class Reader(asyncio.Protocol):
-    """One socket that follows a channel from now on. `stopped`: nothing is read while it is."""
+    """One socket that follows a channel from now on. While `stopped` it reads nothing."""
 
     def __init__(self, token: str, channel: str) -> None:
         self.sequences: list[int] = []

@@ -1,1 +1,1 @@
-"""Peers that mean no good: what they cost the server, and what its other clients notice."""
+"""Malicious peers: their cost for the server, and their effect on other clients."""

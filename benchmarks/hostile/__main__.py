@@ -1,4 +1,4 @@
-"""Slow, hostile and guessing peers: about two minutes. Results: benchmarks/results/hostile.md."""
+"""Slow, hostile and guessing peers: takes about two minutes. Results: benchmarks/results/hostile.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GUESSES = 200
 
 
 class Bystander:
-    """Another client: posts and reads at a steady pace; its latencies are what it notices."""
+    """Another client, which posts and reads at a steady rate and measures its latencies."""
 
     def __init__(self, server: RealServer) -> None:
         user = server.user
@@ -40,7 +40,7 @@ class Bystander:
         self._path = f"/channels/{user.channel(user.guild('bystander'), 'quiet')}/messages"
 
     def watch(self, secs: float) -> list[float]:
-        """Latencies of 50 posts a second."""
+        """Return the latencies of 50 posts per second."""
         latencies = []
         due = started = time.monotonic()
         while (now := time.monotonic()) < started + secs:
@@ -72,7 +72,7 @@ def outcome(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def crowd(server: RealServer) -> dict[str, Any]:
-    """500 slow heads and 500 slow readers at once; somebody talks in the readers' channel, before and while they are there."""
+    """Measure a bystander in the readers' channel, before and during 500 slow request heads and 500 slow readers."""
     bystander = Bystander(server)
     ended = threading.Event()
     peak = 0
@@ -121,7 +121,7 @@ def alone(server: RealServer, kind: str) -> dict[str, Any]:
 
 
 def rank_test(left: list[float], right: list[float]) -> float:
-    """Mann-Whitney, two-sided, normal approximation: how likely such a difference is among equals."""
+    """Return the p-value of a two-sided Mann-Whitney test, by normal approximation."""
     ordered = sorted([(value, 0) for value in left] + [(value, 1) for value in right])
     rank_sum = sum(place for place, (_, group) in enumerate(ordered, start=1) if group == 0)
     mean = len(left) * (len(ordered) + 1) / 2
@@ -130,7 +130,7 @@ def rank_test(left: list[float], right: list[float]) -> float:
 
 
 def login_times(server: RealServer) -> dict[str, Any]:
-    """Wrong passwords of known names against unknown names, taking turns."""
+    """Measure wrong passwords of known names and of unknown names, in turn."""
     times: tuple[list[float], list[float]] = ([], [])
     known = [server.server.chat().user().name for _ in range(20)]
     with httpx.Client(base_url=server.server.base_url, trust_env=False, timeout=30) as client:
@@ -143,7 +143,7 @@ def login_times(server: RealServer) -> dict[str, Any]:
             elapsed = time.perf_counter() - started
             if answer.status_code != 401:
                 raise RuntimeError(answer.text)
-            if number >= 20:  # the first ones warm up
+            if number >= 20:  # after a warm-up
                 times[unknown].append(elapsed)
     medians = [statistics.median(values) for values in times]
     return {"guesses": GUESSES, "median_ratio": medians[1] / medians[0], "p_value": rank_test(*times)}

@@ -1,6 +1,6 @@
-"""Attacks, in a process of their own: `python attackers.py PORT TOKEN CHANNEL KIND COUNT SECS`.
+"""Attacks, in a separate process: `python attackers.py PORT TOKEN CHANNEL KIND COUNT SECS`.
 
-Prints one JSON line: how many were closed by the server, after how many seconds, with what.
+Prints one JSON line: how many connections the server closed, after how many seconds, and how.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Attacker:
         self.last = b""
 
     async def run(self) -> float | None:
-        """Seconds until the server closed; None: it did not."""
+        """Return the seconds until the server closed; None if it did not."""
         loop = asyncio.get_running_loop()
         sock = socket.socket()
         if self.kind == "slow reader":
@@ -51,7 +51,7 @@ class Attacker:
         return time.monotonic() - started
 
     async def slow_header(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        """One byte of an endless head each second."""
+        """Send one byte of an endless head each second."""
         await loop.sock_sendall(sock, HEAD)
         while True:
             await loop.sock_sendall(sock, b"a")
@@ -70,11 +70,11 @@ class Attacker:
         await self.slow_header(loop, sock)
 
     async def silent(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        """Connects and says nothing."""
+        """Connect and send nothing."""
         await loop.sock_recv(sock, 1)
 
     async def slow_reader(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        """A stream that is never read, so that its end is not noticed here: the server's metric tells."""
+        """Open a stream and never read it. Its end shows only in the server's metric."""
         await loop.sock_sendall(sock, self.upgrade)
         await asyncio.sleep(3_600)
 
@@ -92,7 +92,7 @@ class Attacker:
         await self._flood(loop, sock, frame(0x89, b"x" * 125) * 500)
 
     async def fragments(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        """100,000 of them."""
+        """Send 100,000 fragments."""
         await self._open(loop, sock)
         await loop.sock_sendall(sock, frame(0x01, b"a"))
         for _ in range(100):
@@ -100,7 +100,7 @@ class Attacker:
         self.last = await loop.sock_recv(sock, 4_096)
 
     async def huge_frame(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        """A header that announces a gigabyte, and nothing behind it."""
+        """Send the header of a frame of a gigabyte, and nothing else."""
         await self._open(loop, sock)
         await loop.sock_sendall(sock, b"\x82\xff" + struct.pack(">Q", 1 << 30) + MASK)
         while data := await loop.sock_recv(sock, 65_536):

@@ -1,8 +1,8 @@
-"""Very many idle subscribers of one process: what each costs, and one message to all of them.
+"""Very many idle subscribers of one process: the cost of each, and of one message to all.
 
-`python -m benchmarks.idle [--subscribers 100000] [--save]`, about two minutes, on loopback alone; it stops by itself. A whole
-server takes as many as the limit of open files leaves room for (raise it with `ulimit -Hn`); the fan-out of one message is
-measured with all of them, on fewer sockets.
+`python -m benchmarks.idle [--subscribers 100000] [--save]` takes about two minutes, on loopback only. A whole server gets as many
+as the limit of open files allows (raise it with `ulimit -Hn`); the fan-out of one message is measured with all subscribers, on
+fewer sockets.
 """
 
 from __future__ import annotations

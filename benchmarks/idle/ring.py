@@ -1,7 +1,7 @@
-"""One message to the readers of one ring, through the server's flusher: how long it takes, and how long it holds the loop.
+"""One message to the readers of one ring, through the server's flusher: its duration, and how long it blocks the loop.
 
-The readers are slots of the ring on fewer TCP sockets, so that the limit of open files does not bound them. Nobody reads
-meanwhile: a message of each slot fits into the socket's buffer.
+The readers are slots of the ring on fewer TCP sockets, so that the limit of open files does not bound them. Nothing is read
+meanwhile: a message for each slot fits into the sockets' buffers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MESSAGES = 5
 
 
 class Held:
-    """The longest time, and the longest processor time, between two looks at the loop while `busy`."""
+    """The longest elapsed time, and the longest processor time, between two turns of the loop while `busy`."""
 
     def __init__(self, flusher: Flusher) -> None:
         self.wall_secs = self.cpu_secs = 0.0
@@ -38,7 +38,7 @@ class Held:
         self._wall, self._cpu = time.monotonic(), time.thread_time()
 
     def look(self) -> None:
-        """Called in each turn of the loop."""
+        """Measure; called in each turn of the loop."""
         wall, cpu = time.monotonic(), time.thread_time()
         self.wall_secs, self.cpu_secs = max(self.wall_secs, wall - self._wall), max(self.cpu_secs, cpu - self._cpu)
         self._wall, self._cpu = wall, cpu
@@ -48,7 +48,7 @@ class Held:
 
 
 def measure(subscribers: int) -> dict[str, Any]:
-    """Medians of `MESSAGES`."""
+    """Return the medians over `MESSAGES`."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_measure(subscribers))
 

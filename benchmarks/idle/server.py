@@ -12,25 +12,25 @@ from benchmarks.load.measures import arrived, head
 from openguild_proto.policy.descriptors import DescriptorBudget
 from openguild_runtime.server.descriptors import raise_limit
 
-SET_ASIDE = 100  # descriptors of the server for itself, and of a generator
-CROWD = 15_000  # sockets of one generator: each has a source address of its own, and ports for so many
-PING_SECS = 3_600  # the crowd answers no pings
+SET_ASIDE = 100  # descriptors that the server, or a generator, needs for itself
+CROWD = 15_000  # sockets of one generator: each one has its own source address, with ports for this many
+PING_SECS = 3_600  # the crowd does not answer pings
 POSTS = 5
 QUIET_SECS = 2.0
 
 
 def possible(wanted: int) -> int:
-    """Return how many streams of `wanted` the limit of open files leaves room for, in one process."""
+    """Return how many of `wanted` streams the limit of open files allows in one process."""
     return min(wanted, DescriptorBudget(raise_limit(), SET_ASIDE, wanted + SET_ASIDE).streams - SET_ASIDE)
 
 
 def measure(subscribers: int) -> dict[str, Any]:
-    """Memory, set-up and one message, each for one of so many subscribers of a channel."""
+    """Return memory, set-up and one message, each per subscriber of a channel."""
     with tempfile.TemporaryDirectory() as directory:
         server = RealServer(Path(directory), WEBSOCKET__PING_INTERVAL_SECS=PING_SECS)
         crowds: list[Crowd] = []
         try:
-            server.crowd(50, since=head(server)).close()  # what is allocated once is not the subscribers'
+            server.crowd(50, since=head(server)).close()  # allocates what is not per subscriber
             memory, cpu, started = resident_bytes(server.pid), cpu_secs(server.pid), time.monotonic()
             since = head(server)
             while (left := subscribers - CROWD * len(crowds)) > 0:
@@ -50,7 +50,7 @@ def measure(subscribers: int) -> dict[str, Any]:
 
 
 def _message(server: RealServer, crowds: list[Crowd], subscribers: int) -> dict[str, Any]:
-    """`POSTS` messages, each to all: CPU of a delivery, latencies, and how long the loop was held."""
+    """Send `POSTS` messages, each to all: CPU per delivery, latencies, and how long the loop was blocked."""
     for crowd in crowds:
         crowd.begin_reading(QUIET_SECS, POSTS)
     stalls, cpu = server.server.longer_stalls(), cpu_secs(server.pid)

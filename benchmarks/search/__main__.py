@@ -25,12 +25,12 @@ from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
 
-ROUNDS = 40  # searches of each kind, each of another word
+ROUNDS = 40  # searches of each kind, each for another word
 LIMIT = 26
 
 
 def kinds(talk: Talk, place: Place) -> dict[str, Callable[[random.Random], Wanted]]:
-    """What is searched for."""
+    """Return the kinds of search by name."""
     english, russian, chinese, korean = talk.english.items, talk.russian.items, talk.chinese.items, talk.korean.items
 
     def words(query: str, **more: Any) -> Wanted:
@@ -92,7 +92,7 @@ def asked(place: Place) -> Iterator[tuple[str, str]]:
 
 
 async def measure(storage: PostgresStorage, place: Place) -> dict[str, Any]:
-    """Milliseconds of each kind for each reader, after a round that warms up."""
+    """Return the milliseconds of each kind for each reader, after a warm-up round."""
     talk = Talk()
     found: dict[str, Any] = {}
     for reader, reader_id in asked(place):
@@ -126,7 +126,7 @@ async def measure(storage: PostgresStorage, place: Place) -> dict[str, Any]:
 
 
 async def run(url: str, directory: Path, messages: int) -> dict[str, Any]:
-    """Fill the database unless an earlier run has, index it, and search."""
+    """Fill and index the database, unless an earlier run has filled it, and search."""
     kept = directory / "place.json"
     async with anyio.create_task_group() as tasks:
         storage = PostgresStorage(url, tasks)

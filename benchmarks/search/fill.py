@@ -1,4 +1,4 @@
-"""Writes a million messages as a server would have stored them, without posting each, and indexes them as a server does."""
+"""Writes a million messages in the form that a server stores, without posting them, and indexes them as a server does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATE = [
 
 
 class Place(NamedTuple):
-    """Who searches, and in what."""
+    """The searching users, and the channels that they search."""
 
     everywhere: str  # reads all channels
     of_guild: str  # reads the channels of one guild
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 async def people_and_channels(storage: PostgresStorage) -> Place:
-    """Make guilds, channels and users."""
+    """Create guilds, channels and users."""
     everywhere, of_guild, of_channel = [await add_user(storage, name) for name in ("all", "guild", "channel")]
     guilds = [await add_guild(storage, everywhere, f"guild {number}") for number in range(GUILDS)]
     channels = [
@@ -58,7 +58,7 @@ async def people_and_channels(storage: PostgresStorage) -> Place:
 
 
 async def fill(url: str, place: Place, messages: int) -> None:
-    """Write the messages in the order of their times, and something that happened to each tenth."""
+    """Write the messages in chronological order, and a change of every tenth."""
     connection = await asyncpg.connect(url)
     talk, heads = Talk(), [0] * CHANNELS
     chance = talk.chance
@@ -101,7 +101,7 @@ async def fill(url: str, place: Place, messages: int) -> None:
 
 
 async def index(storage: PostgresStorage) -> float:
-    """Index everything; returns seconds."""
+    """Index everything; return the seconds."""
     began = time.perf_counter()
     more = await storage.perform(IndexMessages(everywhere=True))
     while more:

@@ -1,4 +1,4 @@
-"""Made-up talk in several languages whose words are as unevenly common as those of real ones (Zipf), the same in every run."""
+"""Generated talk in several languages, with realistic word frequencies (Zipf); the same in every run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 
-WORDS = 40_000  # of each language with spaces
+WORDS = 40_000  # per language with spaces
 SIGNS = 3_000  # Chinese characters in use
 ENGLISH = (
     "the", "to", "and", "a", "of", "in", "is", "it", "you", "that", "for", "on", "we", "be", "have", "with", "this", "are", "not",
@@ -19,7 +19,7 @@ ARABIC = ("ا و ي", "ب ت ج ح د ر س ش ع ف ق ك ل م ن ه")
 
 
 class Zipf:
-    """Draws from `items`, of which the n-th is n times rarer than the first."""
+    """Draws from `items`, with frequencies of 1 / (rank + 2.7)."""
 
     def __init__(self, items: Sequence[str]) -> None:
         self.items = items
@@ -40,7 +40,7 @@ def words_of(chance: random.Random, letters: tuple[str, str], first: Sequence[st
 
 
 class Talk:
-    """`text()` returns a message, and `language` tells of what language a channel is."""
+    """`text()` returns a message; `language` returns the language of a channel."""
 
     def __init__(self, seed: int = 1) -> None:
         self.chance = chance = random.Random(seed)

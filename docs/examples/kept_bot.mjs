@@ -1,4 +1,4 @@
-// Answers "ping" once, also what it missed: node --experimental-websocket docs/examples/kept_bot.mjs FILE URL NAME PASSWORD [INVITE]
+// Answers each "ping" once, including missed ones: node --experimental-websocket docs/examples/kept_bot.mjs FILE URL NAME PASSWORD [INVITE]
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { ApiError, Client } from "../web/openguild.js";
 
@@ -10,7 +10,7 @@ let answering = 0;
 
 function save() {
   const now = client.toJSON();
-  if (answering === 0) positions = now.positions; // else the file would be ahead of the answers
+  if (answering === 0) positions = now.positions; // else the stored positions would be ahead of the answers
   writeFileSync(`${file}.new`, JSON.stringify({ ...now, positions }), { mode: 0o600 });
   renameSync(`${file}.new`, file);
 }
@@ -22,7 +22,7 @@ client.on("message", async ({ event }) => {
   try {
     await client.post(event.room_id, `pong, ${event.content.author.username}`, { replyTo: event.event_id, key: event.event_id });
   } catch (failure) {
-    if (!(failure instanceof ApiError)) throw failure; // not known: ends the program, and the next run repeats it
+    if (!(failure instanceof ApiError)) throw failure; // the outcome is unknown: the program ends, and the next run repeats the answer
     console.error(`no answer to ${event.event_id}: ${failure.message}`);
   }
   answering -= 1;

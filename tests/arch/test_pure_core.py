@@ -18,7 +18,6 @@ NEVER_IMPORTED = {
 }  # fmt: skip
 # `os`, `time` and `io` are loaded by the interpreter; `random`, `threading` and `_socket` by libraries, which use them for
 # nothing that the core calls. Modules that open sockets, loops or processes must not even be loaded.
-# them for nothing the core calls. What must not even be loaded is what opens sockets, loops and processes.
 NEVER_LOADED = {
     "openguild_runtime", "socket", "asyncio", "anyio", "trio", "ssl", "_ssl", "select", "selectors", "subprocess",
     "secrets", "logging", "asyncpg", "nats", "multiprocessing", "concurrent.futures",

@@ -43,7 +43,6 @@ LAST_MS, FIRST_MS = 8.0, -6.0  # bounds for the delay from the end of the right 
 
 # Returns when the change of a round committed: $1 author, $2 the other member, $3 guild, $4 channel, $5 a word unique to the
 # round, $6 the control log's head before the round.
-# $6 the control log's head before the round.
 COMMITTED = "SELECT pg_xact_commit_timestamp(xmin) FROM"
 CONTROL = f"{COMMITTED} control_log WHERE sequence > $6 AND kind = '%s' AND %s ORDER BY sequence DESC LIMIT 1"
 ROWS = {

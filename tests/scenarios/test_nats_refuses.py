@@ -54,7 +54,6 @@ def test_too_few_subscriptions_are_no_storm(database_url: str, tmp_path: Path) -
         time.sleep(WATCHED_SECS)
         # PostgreSQL counts the transactions of a session that becomes idle up to ten seconds late. Those of the set-up cannot be
         # told from later ones, so the bound includes them.
-        # cannot be told from later ones, so they have a share of their own (43 are seen, and 5 a second)
         ours = asyncio.run(transactions(database_url)) - before
         assert ours <= SET_UP + 10 * (time.monotonic() - began)
         assert len(server.records()) - lines <= 5

@@ -1,4 +1,4 @@
-// While the gateway of the page is slow or away: one person in a browser, others by the client. Called by test_page.py.
+// The page while its gateway is slow or offline: one user in a browser, others with the client. Called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
 import { complaints, fill, message, open, PASSWORD } from "./browsers.mjs";
@@ -18,12 +18,12 @@ const { channel_id: channelId } = await owner.createChannel(guildId, "boxes");
 const { code } = await owner.createInvite(guildId, { maxUses: 5, expiresInSecs: 3_600 });
 await owner.post(channelId, "before");
 
-/** What holds a frame of the page back, what is held, and whether there is a connection at all. */
+/** Controls the page's gateway: the frames to hold back, the held frames, and whether it is disconnected. */
 const link = { holds: () => false, held: [], isAway: false, end: () => {}, tell: () => {}, isHeld: () => {} };
 await page.routeWebSocket(/\/gateway$/, (socket) => {
   if (link.isAway) return void socket.close({ code: 1013 });
   const server = socket.connectToServer();
-  let isOver = false; // the page may send before it hears of the end
+  let isOver = false; // the page may send before it learns of the end
   link.end = () => ((isOver = true), server.close(), socket.close({ code: 1013 }));
   link.tell = (frame) => socket.send(JSON.stringify(frame));
   socket.onMessage((frame) => {
@@ -50,7 +50,7 @@ async function away(act) {
 }
 
 try {
-  // a message comes after the page of messages was read, and before the channel is followed
+  // a message arrives after the page of messages was read and before the channel is followed
   await page.goto(`${PAGE}#invite=${code}`);
   await page.getByLabel("Username").fill("gwen");
   await page.getByLabel("Password").fill(PASSWORD);
@@ -65,7 +65,7 @@ try {
   await message(page, "behind").waitFor();
   assert.deepEqual(await page.locator("#messages .text").allTextContents(), ["before", "between", "behind"]);
 
-  // what cannot be followed for a while is there all the time, and goes on
+  // a log that is temporarily unavailable stays visible and resumes
   for (const code of ["unavailable", "restarted"]) {
     for (const log of [`guild:${guildId}`, `channel:${channelId}`]) link.tell({ type: "gone", log, code });
     await owner.post(channelId, `after ${code}`);
@@ -74,7 +74,7 @@ try {
     await page.getByRole("button", { name: `# made after ${code}` }).waitFor();
   }
 
-  // a member goes offline, and is removed, meanwhile
+  // a member goes offline, and is removed, during an outage
   const third = await user("otto");
   await third.acceptInvite(code);
   const line = page.locator('.member[data-user="otto"]');
@@ -94,7 +94,7 @@ try {
   await away(() => owner.removeMember(guildId, third.userId));
   await line.waitFor({ state: "detached" });
 
-  // a channel, and then the guild, goes away meanwhile
+  // a channel and then the guild disappear during an outage
   const results = page.locator("#panel li");
   await page.getByRole("searchbox").fill("between");
   await page.keyboard.press("Enter");
@@ -108,7 +108,7 @@ try {
   assert.equal(await page.locator("#channels .item").count(), 0);
   assert.equal(await page.title(), "OpenGuild");
 
-  // a guild that was joined does not come: another one is opened
+  // a joined guild does not arrive, and the user opens another one
   const { guild_id: ownId } = await guest.createGuild("Own");
   await guest.createChannel(ownId, "mine");
   const { guild_id: loftId } = await owner.createGuild("Loft");
@@ -122,7 +122,7 @@ try {
   release();
   await page.locator("#alerts").getByText("The guild is gone again.").waitFor();
   await page.getByRole("heading", { name: "#mine" }).waitFor();
-  assert.deepEqual(complaints.filter((complaint) => !/status of 404/.test(complaint)), []); // of the guild that did not come
+  assert.deepEqual(complaints.filter((complaint) => !/status of 404/.test(complaint)), []); // from the guild that did not arrive
 } catch (failure) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/failed-away.png` });
   console.error(await page.locator("#alerts").allTextContents(), complaints.join("\n"));

@@ -1,11 +1,11 @@
-// A browser and what people do on the page, for two_browsers.mjs and everyday.mjs.
+// A browser and the actions of users on the page, for two_browsers.mjs and everyday.mjs.
 import { createRequire } from "node:module";
 
 const { NODE_MODULES, CHROMIUM } = process.env;
 const { chromium } = createRequire(`${NODE_MODULES}/`)("playwright-core");
 export const PASSWORD = "correct horse battery";
 const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-background-networking", "--no-proxy-server"];
-const EXPECTED = /net::ERR_CONNECTION|status of 503|WebSocket connection to .* failed/; // while the server restarts
+const EXPECTED = /net::ERR_CONNECTION|status of 503|WebSocket connection to .* failed/; // during the server's restart
 export const complaints = [];
 
 export async function open(name, options = {}) {
@@ -18,7 +18,7 @@ export async function open(name, options = {}) {
   return { browser, page };
 }
 
-/** On a first visit, or with an invite, Enter registers. */
+/** Sign in: on a first visit, or with an invite, Enter registers. */
 export async function register(page, name) {
   await page.getByLabel("Username").fill(name);
   await page.getByLabel("Password").fill(PASSWORD);
@@ -31,12 +31,12 @@ export async function write(page, text) {
   await page.getByLabel("Message", { exact: true }).fill(text);
   await page.keyboard.press("Enter");
 }
-/** Choose what is to be done with a message, by keyboard. */
+/** Choose an action for a message, with the keyboard. */
 export async function act(page, text, name) {
   await message(page, text).last().focus();
   await message(page, text).last().getByRole("button", { name, exact: true }).click();
 }
-/** Choose something from the menu that a button opens, such as that of a member. */
+/** Choose an item from the menu that a button opens, such as that of a member. */
 export async function choose(page, button, choice) {
   await page.getByRole("button", { name: button, exact: true }).click();
   await page.getByRole("dialog").getByRole("button", { name: choice, exact: true }).click();

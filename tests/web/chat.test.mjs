@@ -1,4 +1,4 @@
-// What the page knows, without a browser and with a client made up here: called by test_page.py.
+// The page's state, without a browser and with a fake client: called by test_page.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ApiError } from "../../docs/web/openguild.js";
@@ -15,7 +15,7 @@ const message = (sequence) => {
   return { ...fixed, event_id: `$${sequence}`, sequence, content: `text ${sequence}` };
 };
 
-/** What the server has, and what the page is told of it. */
+/** A fake client: the server's state, and the events for the page. */
 class FakeClient {
   status = { state: "online" };
   name = "Garden";
@@ -26,7 +26,7 @@ class FakeClient {
   positions = {};
   subscribed = [];
   #listeners = {};
-  /** Names of calls that are to be answered later, and their answers. */
+  /** Names of calls to answer later, and their answers. */
   held = new Map();
 
   on(name, listener) {
@@ -47,7 +47,7 @@ class FakeClient {
     this.positions[log] = [1, after];
     this.tell("followed", { log, epoch: 1, after, head: after, recovered: true, ...more });
   }
-  /** Answer as things are now, but only when `release` is called. */
+  /** Answer with the current state, but only when `release` is called. */
   hold(name) {
     this.held.set(name, null);
   }
@@ -84,7 +84,7 @@ class FakeClient {
   }
 }
 
-/** A chat whose channel `c` is open, and what it tells. */
+/** Return a chat with channel `c` open, and its notifications. */
 async function opened(prepare = () => {}) {
   const client = new FakeClient();
   const told = { heard: [], forgotten: [], failures: [] };
@@ -96,7 +96,7 @@ async function opened(prepare = () => {}) {
   await settled();
   return { chat, client, ...told };
 }
-/** Until all that could be answered is. */
+/** Wait until all possible answers have been given. */
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 const names = (chat) => chat.channels.map(({ name }) => name);
 const texts = (chat) => chat.history.messages?.map(({ content }) => content);
@@ -229,7 +229,7 @@ test("who went offline while there was no connection is offline", async () => {
   assert.equal(chat.guild.presence.get("bob"), "online");
   client.tell("ready", {});
   await settled();
-  client.online = []; // nobody is told: the guild is not followed yet
+  client.online = []; // without an event: the guild is not followed yet
   client.followed(GUILD, 2);
   await settled();
   assert.equal(chat.guild.presence.get("bob"), undefined);

@@ -1,4 +1,4 @@
-// docs/web/openguild.js against a real server, behind a link that is cut and stopped: node --test, called by test_javascript_client.py.
+// docs/web/openguild.js against a real server, behind a link that can be cut and stopped: node --test, called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ApiError, Client, ConnectionEnded, foldMessages, LogGone, OutcomeUnknown } from "../../docs/web/openguild.js";
@@ -115,7 +115,7 @@ test("what two people do reaches both, and folds to what the server says", async
   const last = await alice.post(channelId, "last", { replyTo: one.event_id });
   if (events.at(-1)?.sequence !== last.sequence) await next(alice, "message", (event) => event.sequence === last.sequence);
   const now = await alice.messages(channelId);
-  const anew = await alice.logPage(log, { since: 0, limit: 200 }); // without the texts that were taken back
+  const anew = await alice.logPage(log, { since: 0, limit: 200 }); // without the redacted texts
   for (const page of [early, half]) {
     for (const told of [events, anew]) {
       const behind = told.filter(({ sequence }) => sequence > page.head);
@@ -149,7 +149,7 @@ test("of the read positions of a channel only the newest is sent, at most one in
   assert.ok(performance.now() - began > 950, "a second between two");
   await command("stop");
   const lost = alice.read(channelId, 6);
-  while (sent().length < 3) await new Promise((resolve) => setTimeout(resolve, 20)); // it was sent, and nothing answers
+  while (sent().length < 3) await new Promise((resolve) => setTimeout(resolve, 20)); // it was sent, but gets no answer
   const newer = [7, 8].map((sequence) => alice.read(channelId, sequence));
   await command("cut");
   assert.deepEqual((await Promise.all([lost, ...newer])).map((position) => position.last_read_sequence), [8, 8, 8]);
@@ -180,7 +180,7 @@ test("guilds and channels that come later are followed", async (t) => {
   assert.deepEqual(await bob.followAll(), []);
   const followed = next(bob, "guild");
   await bob.acceptInvite((await alice.createInvite(guildId)).code);
-  assert.equal((await followed).guild_id, guildId); // a channel of before this begins now, a later one at its beginning
+  assert.equal((await followed).guild_id, guildId); // an earlier channel begins now, a later one at its beginning
   const hello = next(bob, "message", ({ event }) => event.content.content === "in a new channel");
   const { channel_id: later } = await alice.createChannel(guildId, "later");
   await alice.post(later, "in a new channel");
@@ -267,7 +267,7 @@ test("a restart is survived in a slot, by what was kept as well", async (t) => {
 
 test("a post whose answer is lost is stored once", async (t) => {
   const lost = { frames: 0 };
-  /** Loses the answer to a command, and the connection with it. */
+  /** Drop the answer to a command, together with the connection. */
   class Losing extends WebSocket {
     addEventListener(kind, listener) {
       super.addEventListener(kind, (event) => {
@@ -357,7 +357,7 @@ test("slow readers and slow loops get everything, in order", async (t) => {
   const bob = new Client(direct);
   t.after(() => bob.close());
   await bob.login(alice.username, PASSWORD);
-  const count = 1_300; // more than wait for a loop, and than the link holds
+  const count = 1_300; // more than a loop queues, and than the link buffers
   const [told, heard] = [[], []];
   for (const kind of ["lagging", "live"]) alice.on(kind, () => told.push(kind));
   alice.on("message", ({ sequence }) => heard.push(sequence));

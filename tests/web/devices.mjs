@@ -1,4 +1,4 @@
-// The page on a telephone, past midnight, after its session has ended, and while one leaves: called by test_page.py.
+// The page on a phone, past midnight, after the end of its session, and while it is left: called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
 import { complaints, message, open, PASSWORD, write } from "./browsers.mjs";
@@ -34,7 +34,7 @@ const scenes = {
       assert.equal(await text.inputValue(), "one\ntwo");
       await page.getByRole("button", { name: "Send" }).tap();
       await message(page, "one\ntwo").waitFor();
-      await page.keyboard.type("three"); // the keyboard has stayed
+      await page.keyboard.type("three"); // the on-screen keyboard has stayed
       assert.equal(await text.inputValue(), "three");
       await page.keyboard.press("Control+Enter");
       await message(page, "three").waitFor();
@@ -117,7 +117,7 @@ const scenes = {
         await isAsked;
         await leave();
         await page.getByLabel("Username").waitFor();
-        await page.evaluate(() => new Promise((resolve) => setTimeout(resolve))); // what was asked for has failed by now
+        await page.evaluate(() => new Promise((resolve) => setTimeout(resolve))); // pending requests have failed by now
         assert.equal(await page.locator("#alerts").textContent(), "", `asked for ${action}`);
         await page.unrouteAll();
         await logIn(page);

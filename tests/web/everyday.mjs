@@ -1,4 +1,4 @@
-// What people meet on the page, one person in a browser and the others by the client: called by test_page.py.
+// Everyday use of the page, one user in a browser and the others with the client: called by test_page.py.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
 import { act, choose, complaints, fill, message, open, PASSWORD, write } from "./browsers.mjs";
@@ -31,7 +31,7 @@ await Promise.all(Array.from({ length: 60 }, (_, number) => owner.post(tulips, `
 const text = page.locator("#composer-text");
 const context = page.locator("#composer-context");
 const alerts = page.locator("#alerts");
-/** Evaluate until it is so. */
+/** Evaluate until the result is true. */
 const until = (condition, argument) => page.waitForFunction(condition, argument);
 async function go(name) {
   await page.getByRole("button", { name: `# ${name}` }).click();
@@ -52,13 +52,13 @@ try {
   await page.goto(PAGE);
   await logIn();
 
-  // one sees how one appears
+  // users see their own presence
   for (const [choice, status] of [["Idle", "idle"], ["Invisible", "offline"], ["Online", "online"]]) {
     await page.getByLabel("How you appear").selectOption(choice);
     await page.locator(`.member.${status}[data-user="${GUSTAV}"]`).waitFor();
   }
 
-  // what is being written belongs to its channel, and an edit does not take its place
+  // a draft belongs to its channel, and an edit does not replace it
   await text.fill("thorns, and");
   await act(page, "Red ones", "Edit");
   await go("tulips");
@@ -70,7 +70,7 @@ try {
   assert.equal(await text.inputValue(), "thorns, and");
   await text.fill("");
 
-  // an edit has a text
+  // an edit needs a text
   await act(page, "Red ones", "Edit");
   await text.fill("  ");
   await page.keyboard.press("Enter");
@@ -79,7 +79,7 @@ try {
   await text.focus();
   await page.keyboard.press("Escape");
 
-  // a reload comes back to the place, to how one appears, and to what is being written
+  // a reload restores the open channel, the presence and the draft
   await go("tulips");
   await act(page, "bulb 59.", "Reply");
   await text.fill("how deep?");
@@ -95,7 +95,7 @@ try {
   await text.fill("on bulbs");
   await go("roses");
 
-  // a message is taken back while it is being answered, and among the results of a search
+  // a message is redacted while a reply to it is written, and while it is in search results
   await page.getByRole("searchbox").fill("colour");
   await page.keyboard.press("Enter");
   await page.locator("#panel").getByText("Which colour?").waitFor();
@@ -106,7 +106,7 @@ try {
   assert.ok(!(await page.content()).includes("Which colour?"));
   await page.keyboard.press("Escape");
 
-  // a message is taken back while its versions are shown, while a search is on its way, and behind the back of an answer to it
+  // a message is redacted while its versions are shown, while a search is pending, and after a reply to it was begun
   const { event_id: edited } = await guest.post(roses, "pink once");
   await guest.edit(roses, edited, "pink twice");
   await act(page, "pink twice", "edited");
@@ -141,13 +141,13 @@ try {
   await text.fill("on bulbs");
   await go("roses");
 
-  // the key that ends the work of an input method sends nothing
+  // the key that ends an input method's composition sends nothing
   await text.fill("日本");
   const isSent = await text.evaluate((element) => !element.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true })));
   assert.equal(isSent, false);
   await text.fill("");
 
-  // what was not sent stays, with its channel, and is stored once
+  // an unsent message stays in its channel, and is stored once
   await role("guest");
   await write(page, "first of two");
   await write(page, "second of two");
@@ -170,7 +170,7 @@ try {
   assert.equal((await text.inputValue()).length, 4_001, "nothing is cut off");
   await text.fill("");
 
-  // reading what was before
+  // reading older messages
   await go("tulips");
   await message(page, "bulb 59.").waitFor();
   await page.locator("#show-pins").focus();
@@ -191,7 +191,7 @@ try {
   assert.ok(Math.abs((await top()) - before) < 20, "what is being read stays where it is");
   await page.unroute("**/messages?*");
   await page.getByRole("button", { name: "To the newest messages" }).waitFor();
-  await page.getByRole("button", { name: "# tulips 5 unread" }).waitFor(); // they are not in view
+  await page.getByRole("button", { name: "# tulips 5 unread" }).waitFor(); // they are out of view
   await write(page, "my own");
   await message(page, "my own").waitFor();
   await page.getByRole("button", { name: "# tulips", exact: true }).waitFor(); // read
@@ -200,7 +200,7 @@ try {
     return scrollHeight - scrollTop - clientHeight < 2;
   });
 
-  // one that changes places with many is moved alone
+  // an item that swaps places with many is moved alone
   const moved = await page.evaluate(async () => {
     const { place } = await import("/page/redraw.js");
     const list = document.createElement("ol");
@@ -227,9 +227,9 @@ try {
   await other.getByText("Another tab uses this session.").waitFor();
   await other.close();
 
-  // what is open goes away while one writes
+  // the open channel disappears while the user writes
   await go("weeds");
-  await page.getByText("Nobody has written here yet.").waitFor(); // it has been read: a browser complains of each 404
+  await page.getByText("Nobody has written here yet.").waitFor(); // the channel has been read by now: a browser logs each 404
   await text.fill("for weeds only");
   await owner.deleteChannel(weeds);
   await page.getByText("Choose a channel.", { exact: true }).waitFor();
@@ -242,12 +242,12 @@ try {
   await page.getByText("Your session has ended.").waitFor();
   await logIn();
   assert.equal(await text.inputValue(), "not lost");
-  await page.locator(`.member.online[data-user="${OLGA}"]`).waitFor(); // all has been read
+  await page.locator(`.member.online[data-user="${OLGA}"]`).waitFor(); // everything has been read
   await owner.removeMember(garden.id, guest.userId);
   await page.getByText("Create a guild, or join one by an invite.").waitFor();
   assert.equal(await page.locator("#messages > li").count(), 0, "nothing of it is shown any more");
 
-  // the password is changed: other devices are logged out, and a wrong current one is told
+  // the password is changed: other devices are logged out, and a wrong current password is reported
   const over = new Promise((resolve) => guest.on("status", ({ state }) => state === "ended" && resolve()));
   async function change(current, next) {
     await choose(page, "Account", "Change password");

@@ -1,4 +1,4 @@
-// What followAll follows while guilds and logs come and go, with a server in memory: called by test_javascript_client.py.
+// The logs that followAll follows while guilds and logs come and go, with an in-memory server: called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ConnectionEnded } from "../../docs/web/openguild.js";
@@ -8,7 +8,7 @@ const OWN = `user:${ME}`;
 const listing = (guildId) => `GET /guilds/${guildId}/channels`;
 const ids = (guilds) => guilds.map((guild) => guild.guild_id);
 
-/** A client, what it is told of, and a server. */
+/** Return a client, its events, and a server. */
 function begin(t, options) {
   const server = new FakeServer();
   const client = server.client(t, options);
@@ -31,7 +31,7 @@ test("a guild that is lost while it is listed is left out", { timeout: 5_000 }, 
     const { arrived, release } = server.hold(listing(lost));
     const following = client.followAll();
     await arrived;
-    server.answers.set(listing(lost), () => json(200, [{ channel_id: idOf(21) }], { "x-openguild-head": "2" })); // read before
+    server.answers.set(listing(lost), () => json(200, [{ channel_id: idOf(21) }], { "x-openguild-head": "2" })); // the list was read before
     server.end(`guild:${lost}`, code);
     release();
     assert.deepEqual(ids(await following), [kept]);
@@ -130,7 +130,7 @@ test("logs beyond the bound of a socket are refused, one by one, and the others 
   const refused = [];
   client.on("refused", ({ log, code }) => refused.push([log, code]));
   assert.deepEqual(ids(await client.followAll()), [guildId]);
-  const followed = channels.splice(0, 998); // beside the logs of the user and of the guild
+  const followed = channels.splice(0, 998); // besides the logs of the user and of the guild
   assert.deepEqual(refused, channels.map((number) => [`channel:${idOf(number)}`, "limit_reached"]));
   say(server, idOf(followed.at(-1)));
   const later = server.addGuild(20, [21]);
@@ -190,7 +190,7 @@ test("a guild that was joined again and is deleted is not asked for again", asyn
   const guildId = server.addGuild(10, [11]);
   await client.followAll();
   server.append(OWN, "guild.left", { guild_id: guildId });
-  join(server, guildId); // while there was no connection: no loss is told
+  join(server, guildId); // during an outage, so no loss is reported
   await server.settled();
   const ends = [];
   for (const name of ["gone", "refused"]) client.on(name, ({ log, code }) => ends.push([log, code]));
@@ -204,7 +204,7 @@ test("a new channel that is followed already is not told twice", async (t) => {
   const guildId = server.addGuild(10);
   await client.followAll();
   server.logs.set(`channel:${idOf(11)}`, { epoch: 1, events: [] });
-  client.subscribe(`channel:${idOf(11)}`, { after: 0 }); // its creation is answered before it is told
+  client.subscribe(`channel:${idOf(11)}`, { after: 0 }); // the answer about its creation comes before the event
   say(server, idOf(11));
   await server.settled();
   server.addChannel(guildId, 11);
@@ -232,7 +232,7 @@ test("what a listener stores at the creation of a channel goes on at its beginni
 });
 
 test("a session that ends while a guild is listed is told by the connection alone", async (t) => {
-  const { server, client } = begin(t); // no `failure` is told
+  const { server, client } = begin(t); // no `failure` event is expected
   await client.followAll();
   const guildId = server.addGuild(10);
   server.answers.set(listing(guildId), () => json(401, { error: "unauthorized", message: "" }));
@@ -281,7 +281,7 @@ test("a guild is told with a channel that was made while its list was on its way
   await arrived;
   server.answers.set(listing(guildId), () => {
     server.answers.clear();
-    return json(200, [{ channel_id: idOf(11) }], { "x-openguild-head": "2" }); // read before
+    return json(200, [{ channel_id: idOf(11) }], { "x-openguild-head": "2" }); // the list was read before
   });
   server.addChannel(guildId, 12);
   await server.settled();

@@ -1,10 +1,10 @@
-// A server in memory, for what a real one does not do when it is asked to: logs, guilds, sockets, and requests that are held.
+// An in-memory server for cases that a real one cannot be made to produce: logs, guilds, sockets, and held requests.
 import { Client } from "../../docs/web/openguild.js";
 
-/** The `number`th id. */
+/** Return the `number`th id. */
 export const idOf = (number) => `0198c0de-0000-4000-8000-${String(number).padStart(12, "0")}`;
 export const ME = idOf(1);
-/** An answer of a server. */
+/** Return a server's response. */
 export function json(status, body, headers = {}) {
   return new Response(body === undefined ? null : JSON.stringify(body), { status, headers: { "content-type": "application/json", ...headers } });
 }
@@ -19,17 +19,17 @@ export class FakeServer {
   sockets = new Set();
   /** Requests as `GET /guilds`, in order. */
   requests = [];
-  /** The types of the frames that came, in order. */
+  /** The types of the received frames, in order. */
   frames = [];
   /** @type {Map<string, {arrived: () => void, go: Promise<void>}>} */
   #held = new Map();
   /** @type {Map<string, (body: any) => Response>} */
   answers = new Map();
-  /** What a socket is greeted with. */
+  /** The frame that greets a socket. */
   hello = { type: "hello", heartbeat_ms: 25_000, limits: { logs: 1_000, frame_bytes: 65_536 } };
   #pending = 0;
 
-  /** A client of it that is logged in. */
+  /** Return a logged-in client. */
   client(t, options = {}) {
     const session = { access_token: "t", refresh_token: "r" };
     const stored = { url: "http://localhost", device_id: "d", session, positions: options.positions ?? {} };
@@ -46,7 +46,7 @@ export class FakeServer {
     for (const socket of this.sockets) socket.catchUp(log);
   }
 
-  /** A guild of which one is a member, and that nobody is told of. @param {number} number @param {number[]} channels */
+  /** Add a guild with the user as a member, without any event. @param {number} number @param {number[]} channels */
   addGuild(number, channels = []) {
     const guildId = idOf(number);
     this.guilds.set(guildId, { guild_id: guildId, name: `guild ${number}`, channels: [] });
@@ -71,7 +71,7 @@ export class FakeServer {
     this.#tellGone(log, code);
   }
 
-  /** A log counts anew, without what it had, and without what `unseen` does meanwhile. */
+  /** Restart a log in a new epoch, without its events, and without reporting what `unseen` does meanwhile. */
   restart(log, unseen = () => {}) {
     const [first] = this.sockets;
     const followed = first?.followed;
@@ -86,7 +86,7 @@ export class FakeServer {
     for (const socket of this.sockets) if (socket.followed.delete(log)) socket.say({ type: "gone", log, code });
   }
 
-  /** Hold the next request of this name: `arrived` resolves when it is there, `release` lets it go on. */
+  /** Hold the next request of this name: `arrived` resolves when it arrives, `release` lets it continue. */
   hold(name) {
     let arrived, release;
     const promise = new Promise((resolve) => (arrived = resolve));
@@ -94,7 +94,7 @@ export class FakeServer {
     return { arrived: promise, release };
   }
 
-  /** Until nothing is on its way, in either direction. */
+  /** Wait until nothing is in flight in either direction. */
   async settled() {
     for (let quiet = 0; quiet < 3; quiet += 1) {
       await new Promise((resolve) => setImmediate(resolve));
@@ -165,7 +165,7 @@ export class FakeServer {
       close() {
         server.sockets.delete(this);
       }
-      /** As a server does. */
+      /** Handle a frame as a server does. */
       end(code) {
         this.close();
         this.tell("close", { code, reason: "" });
@@ -200,7 +200,7 @@ export class FakeServer {
         for (let at = this.followed.get(log) ?? Infinity; at < events.length; ) {
           this.followed.set(log, (at += 1));
           this.say({ type: "ev", log, epoch, seq: at, event: events[at - 1] });
-          if (!this.followed.has(log)) return; // it was unfollowed at the event
+          if (!this.followed.has(log)) return; // it was unfollowed during the event
         }
       }
     };

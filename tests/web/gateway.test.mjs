@@ -1,4 +1,4 @@
-// What comes over the gateway, and what waits for its answers, with a server in memory: called by test_javascript_client.py.
+// Gateway events, and calls that wait for answers, with an in-memory server: called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ApiError, ConnectionEnded, OpenGuildError, OutcomeUnknown } from "../../docs/web/openguild.js";
@@ -7,7 +7,7 @@ import { FakeServer, idOf, json } from "./fake_server.mjs";
 
 const log = `channel:${idOf(11)}`;
 
-/** A client that is connected and follows a log, and its socket. */
+/** Return a connected client that follows a log, and its socket. */
 async function begin(t, options) {
   const server = new FakeServer();
   server.logs.set(log, { epoch: 1, events: [] });
@@ -108,7 +108,7 @@ test("what is posted behind a subscription is told", async (t) => {
   assert.deepEqual(server.frames, ["sub", "post"]);
 });
 
-/** Read positions that are never answered, and a clock that stands still until `pass`. */
+/** Return a read marker whose positions are never sent, and the pending timers of its clock, which never fire. */
 function readMarker() {
   const timers = new Set();
   const clock = {

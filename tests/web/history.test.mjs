@@ -1,4 +1,4 @@
-// The messages of the open channel, without a browser and a server: called by test_page.py.
+// The messages of the open channel, without a browser or server: called by test_page.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { foldMessages } from "../../docs/web/openguild.js";
@@ -9,7 +9,7 @@ const pageOf = (from, to, head) => ({ epoch: 1, head, messages: Array.from({ len
 const event = (sequence, event_type, content) => ({ log: "channel:c", epoch: 1, sequence, event: { event_id: `$${sequence}`, room_id: "c", sender: "a", origin_ts: 0, event_type, content } });
 const written = (sequence) => event(sequence, "message", { author: { id: "a" }, content: `text ${sequence}` });
 
-/** A history, and what answers its requests, in their order. */
+/** Return a history, and a function that answers its requests in order. */
 function begin() {
   const answers = [];
   const [positions, subscribed] = [{}, []];
@@ -49,7 +49,7 @@ test("a message that is taken back while its page is on its way is not shown", a
   const { history, answer } = await opened(pageOf(51, 100, 100));
   const reading = history.older();
   history.apply(event(101, "message.redacted", { target: "$7" }));
-  answer(pageOf(1, 50, 100)); // as it was before
+  answer(pageOf(1, 50, 100)); // the state from before
   await reading;
   assert.equal(history.messages[6].content, undefined);
 });

@@ -1,10 +1,10 @@
-// Loops and listeners over one log, with a server made up here: node --test, called by test_javascript_client.py.
+// Loops and listeners on one log, with a fake server: node --test, called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Client, LogGone, OpenGuildError } from "../../docs/web/openguild.js";
 
 const LOG = "channel:0198c0de-0000-4000-8000-000000000001";
-const FULL = 1_000; // events that wait for a loop
+const FULL = 1_000; // the most events that a loop queues
 const upTo = (last, from = 1) => Array.from({ length: last - from + 1 }, (_, place) => from + place);
 
 /** One log, and the sockets that follow it. */
@@ -12,10 +12,10 @@ class Server {
   head = 0;
   epoch = 1;
   sockets = new Set();
-  /** What is on its way. */
+  /** The number of frames in flight. */
   pending = 0;
 
-  /** Do this in a later turn, as the network does. */
+  /** Call this in a later turn, as the network does. */
   later(call) {
     this.pending += 1;
     setImmediate(() => {
@@ -24,7 +24,7 @@ class Server {
     });
   }
 
-  /** Until nothing is on its way, in either direction. */
+  /** Wait until nothing is in flight in either direction. */
   async settled() {
     do await new Promise((resolve) => setImmediate(resolve));
     while (this.pending > 0);
@@ -86,7 +86,7 @@ class Server {
     await this.settled();
   }
 
-  /** The log goes back, and counts in another epoch. */
+  /** Roll the log back, with a new epoch. */
   async restart(head) {
     Object.assign(this, { head, epoch: this.epoch + 1 });
     for (const socket of this.sockets) {
@@ -97,7 +97,7 @@ class Server {
   }
 }
 
-/** A server, a client of it, and what a listener of the client is told of. */
+/** Return a server, a client of it, and the events of a listener. */
 function start(t) {
   const server = new Server();
   const session = { access_token: "t", refresh_token: "r" };
@@ -108,7 +108,7 @@ function start(t) {
   return { server, client, heard };
 }
 
-/** What a loop gives, as it gives it; `onEnd` is called with its failure. */
+/** Collect the events of a loop; `onEnd` gets its failure. */
 function taken(loop, onEnd = () => {}) {
   const found = [];
   (async () => {
@@ -117,7 +117,7 @@ function taken(loop, onEnd = () => {}) {
   return found;
 }
 
-/** A loop that is at its first event, with more behind it than it holds. */
+/** Return a loop at its first event, with a larger backlog than it holds. */
 async function full({ server, client }) {
   const loop = client.events(LOG, { after: 0 });
   const first = loop.next();
@@ -211,7 +211,7 @@ test("a loop ends with whatever code its log is gone, and the log may be followe
     const first = again.next();
     await server.grow(1);
     assert.equal((await first).value.sequence, 1);
-    await again.return(); // what was subscribed is gone
+    await again.return(); // the subscription is gone
     await server.grow(1);
     assert.deepEqual(heard, [1]);
   }

@@ -1,11 +1,11 @@
-// What was written and is not in view yet, without a browser and a server: called by test_page.py.
+// Outgoing messages that are not shown yet, without a browser or server: called by test_page.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { forgetUnsent, keptUnsent, Outbox, takeUpUnsent } from "../../docs/web/page/outbox.js";
 
 const draft = (more = {}) => ({ channelId: "c", content: "hello", key: "k", failure: null, sequence: null, ...more });
 
-/** An outbox in whose open channel the messages up to `view.head` are shown, and what answers its commands. */
+/** Return an outbox whose open channel shows messages up to `view.head`, and a function that answers its commands. */
 function begin() {
   const answers = [];
   const command = () => new Promise((resolve, reject) => answers.push({ resolve, reject }));
@@ -49,7 +49,7 @@ test("nothing is kept of a channel that is not open any more", async () => {
 test("an edit is done when it is answered", async () => {
   const { outbox, texts, answer } = begin();
   const sending = outbox.send(draft({ edits: "$1" }));
-  answer({ message_id: "$1", sequence: null }); // it changed nothing
+  answer({ message_id: "$1", sequence: null }); // it had no effect
   await sending;
   assert.deepEqual(texts(), []);
 });
@@ -60,7 +60,7 @@ test("what failed stays, and is stored when it is sent again", async () => {
   const sending = outbox.send(outgoing);
   fail(new Error("no way"));
   await sending;
-  view.head = 7; // of others
+  view.head = 7; // messages of others
   outbox.settle();
   assert.deepEqual(texts(), ["hello"]);
   const again = outbox.send(outgoing);

@@ -1,4 +1,4 @@
-// Requests, with answers made up here: node --test, called by test_javascript_client.py.
+// Requests with fake answers: node --test, called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
@@ -8,7 +8,7 @@ import { Http } from "../../docs/web/openguild/http.js";
 const SESSION = { access_token: "t", refresh_token: "r" };
 class NoSocket {}
 
-/** A client whose requests are answered by `answers` in turn: each a status with a body, or null for no answer. */
+/** Return a client whose requests get `answers` in turn: each a status with a body, or null for no answer. */
 function begin(t, answers, options = {}) {
   const sent = [];
   const fetch = async (url, init) => {
@@ -37,7 +37,7 @@ test("what cannot be sent in a path or as a key is refused by a promise, before 
   /** @param {string} code */
   const refusal = (code) => (failure) => failure instanceof ApiError && failure.status === 400 && failure.code === code;
   for (const call of calls) {
-    const refused = call(); // not thrown here
+    const refused = call(); // must reject, not throw
     await assert.rejects(refused, refusal("invalid_json"), String(call));
   }
   for (const key of ["", "a b", "Schlüssel", "one\ntwo", "k".repeat(65)]) {

@@ -1,18 +1,18 @@
-// What a session's end and a login mean for the gateway, with a server in memory: called by test_javascript_client.py.
+// The effect of a session's end and of a login on the gateway, with an in-memory server: called by test_javascript_client.py.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Client, ConnectionEnded, OpenGuildError, OutcomeUnknown } from "../../docs/web/openguild.js";
 import { Gateway } from "../../docs/web/openguild/gateway.js";
 import { FakeServer, idOf, json, ME } from "./fake_server.mjs";
 
-const settled = () => new Promise((resolve) => setImmediate(resolve)); // every promise that can go on has gone on
+const settled = () => new Promise((resolve) => setImmediate(resolve)); // runs all pending promises
 class SilentSocket {
   readyState = 0;
   addEventListener() {}
   close() {}
 }
 
-/** A clock that stands still; `timers`: those that run. */
+/** Return a clock that does not move; `timers`: the running ones. */
 function stoppedClock() {
   const timers = new Set();
   return {
@@ -57,7 +57,7 @@ test("where the session has ended the gateway ends, and says so to all who wait"
     const posted = client.post(ME, "hello"); // the server does not answer
     await server.settled();
     const [socket] = server.sockets;
-    socket.end(4004); // the token is over
+    socket.end(4004); // the token has expired
     await assert.rejects(loop, isOver);
     await assert.rejects(posted, OutcomeUnknown);
     await assert.rejects(client.connect(), (failure) => failure instanceof OpenGuildError && failure.message === "log in first");
@@ -96,7 +96,7 @@ test("what is asked of a gateway that has ended rejects with its end", { timeout
   assert.equal((await closed.events(LOG).next()).done, true, "closed by the caller");
 });
 
-/** What a login or a refresh answers, for a user. */
+/** Return the answer to a login or a refresh of a user. */
 function pairOf(userId, name) {
   const payload = btoa(JSON.stringify({ session_id: name, user_id: userId, issued_at: "2026-01-01T00:00:00Z" }));
   return json(200, { access_token: `${payload}.s`, refresh_token: name, access_expires_at: "2026-01-01T01:00:00Z" });
@@ -122,7 +122,7 @@ test("a login ends what the former session does, and the client goes on with the
   const reading = client.me();
   await arrived;
   await client.login("alice", "correct horse");
-  former.end(4005); // as a login of the device does; too late to be about this session
+  former.end(4005); // as a login of the device does; too late to affect this session
   await assert.rejects(posted, OutcomeUnknown);
   await assert.rejects(loop, isOver);
   release();

@@ -1,4 +1,4 @@
-// Two people in two browsers: they meet by an invite, chat, and the server restarts between them. Called by test_page.py.
+// Two users in two browsers: they meet by an invite and chat, and the server restarts meanwhile. Called by test_page.py.
 import assert from "node:assert/strict";
 import { act, choose, complaints, fill, message, open, PASSWORD, register, write } from "./browsers.mjs";
 
@@ -18,7 +18,7 @@ try {
   await one.getByRole("button", { name: "New guild" }).click();
   await fill(one, "Name of the guild", "Tea room", "Create");
   await one.getByRole("heading", { name: "#general" }).waitFor();
-  await one.waitForFunction(() => document.activeElement.id === "composer-text"); // they may write at once
+  await one.waitForFunction(() => document.activeElement.id === "composer-text"); // they can write at once
   await one.getByRole("button", { name: "Invite", exact: true }).click();
   const link = await one.getByLabel("Link").inputValue();
   await fill(one, null, null, "Cancel");
@@ -80,7 +80,7 @@ try {
   await two.mouse.down();
   await write(one, `@${BOB}, do you agree?`);
   await two.getByRole("button", { name: "# recipes @1 mentions" }).waitFor();
-  await two.mouse.up(); // a click, though what was pressed has been drawn again meanwhile
+  await two.mouse.up(); // a click, although the pressed element has been redrawn
   await message(two, `@${BOB}, do you agree?`).waitFor();
   await message(two, "Scones need buttermilk").waitFor();
   await two.getByRole("button", { name: "# recipes", exact: true }).waitFor();
@@ -115,7 +115,7 @@ try {
   assert.deepEqual(await texts(one), await texts(two), "all level");
   assert.equal((await texts(one)).length, 5, "nothing twice");
 
-  // a reload goes on, and a message is taken back
+  // the session survives a reload, and a message is redacted
   await one.reload();
   await one.getByRole("button", { name: "# recipes" }).click();
   await act(one, "Once more", "Delete");
@@ -123,7 +123,7 @@ try {
   await message(two, "This message was deleted.").waitFor();
   assert.ok(!(await two.content()).includes("Once more"));
 
-  // a telephone
+  // a phone
   await two.setViewportSize({ width: 390, height: 780 });
   await shot(two, "phone");
   await two.getByRole("button", { name: "Guilds and channels" }).click();
@@ -139,7 +139,7 @@ try {
   await choose(one, `Manage ${BOB}`, "Time out");
   await fill(one, "Minutes", "90", "Time out");
   await one.locator(`.member[data-user="${BOB}"] .role`, { hasText: "timed out" }).waitFor();
-  const role = two.locator(`.member[data-user="${BOB}"] .role`); // out of sight on a telephone
+  const role = two.locator(`.member[data-user="${BOB}"] .role`); // hidden on a phone
   await role.filter({ hasText: "timed out" }).waitFor({ state: "attached" });
   await two.getByText("You are timed out until").waitFor();
   await shot(two, "phone-timed-out");
@@ -205,10 +205,10 @@ try {
   await one.getByLabel("Username").fill(`${ALICE}-else`);
   assert.deepEqual([await one.title(), await one.locator("#announcer").textContent()], ["OpenGuild", ""], "nothing of the session is left");
   await one.getByLabel("Password").fill(PASSWORD);
-  await one.keyboard.press("Enter"); // not the first visit: it logs in
+  await one.keyboard.press("Enter"); // Enter logs in, because it is not the first visit
   await one.getByText("If you have none yet, press Register").waitFor();
   await one.getByLabel("Username").fill(ALICE);
-  await one.getByRole("button", { name: "Register" }).click(); // the account is theirs
+  await one.getByRole("button", { name: "Register" }).click(); // the account is theirs already
   await one.getByRole("status").filter({ hasText: /^Connected$/ }).waitFor();
   assert.deepEqual(complaints.filter((complaint) => !/status of (401|403|409)/.test(complaint)), []);
 } catch (failure) {

@@ -1,4 +1,4 @@
-// Users of a real server, and what they wait for.
+// Users of a real server, and helpers that wait for their events.
 import assert from "node:assert/strict";
 import { Client } from "../../docs/web/openguild.js";
 
@@ -10,7 +10,7 @@ export const command = async (name) => assert.equal((await fetch(`${control}/${n
 
 let numbers = 0;
 
-/** A new user, logged in, with a client that is closed with the test. */
+/** Return a new user who is logged in; their client is closed with the test. */
 export async function user(t, options = {}) {
   const client = new Client(options.url ?? url, options);
   t.after(() => client.close());
@@ -20,7 +20,7 @@ export async function user(t, options = {}) {
   return client;
 }
 
-/** A user with a guild and a channel. */
+/** Return a user with a guild and a channel. */
 export async function owner(t, options) {
   const alice = await user(t, options);
   const { guild_id: guildId } = await alice.createGuild("guild");
@@ -28,7 +28,7 @@ export async function owner(t, options) {
   return { alice, guildId, channelId, log: `channel:${channelId}` };
 }
 
-/** The next `told` of this name that passes the check; a failure that names it where it does not come. */
+/** Return the next event of this name that passes the check; reject with its name if none comes. */
 export function next(client, name, check = () => true) {
   return new Promise((resolve, reject) => {
     const late = setTimeout(() => reject(new Error(`${client.username} was told no such ${name} within a minute`)), 60_000).unref();
@@ -36,7 +36,7 @@ export function next(client, name, check = () => true) {
   });
 }
 
-/** The sequences that a loop over a log gives, up to the last one. */
+/** Return the sequences that a loop over a log yields, up to the last one. */
 export async function sequences(client, log, last, beginning = { after: 0 }) {
   const found = [];
   for await (const { sequence } of client.events(log, beginning)) {

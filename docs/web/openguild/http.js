@@ -54,7 +54,7 @@ export class Http {
    * Send a request until it succeeds, is refused, or the time for retries has passed.
    * Rejects with ApiError (nothing was changed), OutcomeUnknown, and ConnectionEnded where the client is closed before it is sent.
    * @param {string} method
-   * @param {string} path behind `/client/v1`
+   * @param {string} path after `/client/v1`
    * @param {RequestOptions} [options]
    * @returns {Promise<Answer>}
    */

@@ -1,4 +1,4 @@
-// Runs the cases of this directory on docs/web/openguild's gateway, over a WebSocket and a clock that are none. Prints a line of JSON for each.
+// Runs the cases of this directory on docs/web/openguild's gateway, with a fake WebSocket and clock. Prints a line of JSON for each.
 import { readFileSync, readdirSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { ApiError, STATUS_OF_CODE } from "../../../docs/web/openguild/errors.js";
@@ -15,7 +15,7 @@ const READY = {
   type: "ready", user: { user_id: "0198c0de-0000-7000-8000-00000000000a", username: "alice" }, guilds: [], heads: [],
   session: { session_id: "0198c0de-0000-7000-8000-00000000000b", expires_at: "2026-01-01T12:00:00.000Z" },
 };
-const settled = () => new Promise((resolve) => setImmediate(resolve)); // every promise that can go on has gone on
+const settled = () => new Promise((resolve) => setImmediate(resolve)); // runs all pending promises
 
 class Clock {
   #now = 0;
@@ -47,7 +47,7 @@ class Script {
   #sent = [];
   #socket = null;
   #token = "t1";
-  #asked = null; // whoever waits for a token
+  #asked = null; // the caller that waits for a token
   #refs = new Map();
 
   constructor() {
@@ -108,7 +108,7 @@ class Script {
     else throw new Error(`unknown: ${what}`);
   }
 
-  /** The frames with the numbers that stand for their refs; a ref that appears first takes its number. */
+  /** Return the frames with the client's refs in place of the script's; a new one is bound to that of the frame sent here. */
   #bound(wanted, found) {
     return wanted.map((frame, place) => {
       if (typeof frame.ref !== "string") return frame;
@@ -117,7 +117,7 @@ class Script {
     });
   }
 
-  /** Carry a step out; a text: what is wrong. */
+  /** Carry out a step. Return a text that says what is wrong, if anything. */
   async step(step) {
     if ("do" in step) this.#do(step);
     else if ("server" in step) this.#serve(step);
@@ -140,7 +140,7 @@ class Script {
   }
 }
 
-/** A case of read_marks/; a text: what is wrong. */
+/** Run a case of read_marks/. Return a text that says what is wrong, if anything. */
 function readMarks({ steps }) {
   const marks = new ReadMarks(() => 0.5);
   for (const [place, step] of steps.entries()) {

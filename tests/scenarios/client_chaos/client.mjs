@@ -1,4 +1,4 @@
-// run.py's story with docs/web/openguild.js: two people and a bot that restarts, through a server that causes faults by a seed.
+// The scenario of run.py with docs/web/openguild.js: two users and a bot that restarts, through a server that injects faults from a seed.
 // node --experimental-websocket client.mjs URL SEED POSTS; prints the outcome as JSON.
 import { ApiError, Client, ConnectionEnded, OutcomeUnknown } from "../../../docs/web/openguild.js";
 import { isTemporary } from "../../../docs/web/openguild/errors.js";
@@ -7,7 +7,7 @@ const [url, seed, posts] = [process.argv[2], Number(process.argv[3]), Number(pro
 const PASSWORD = "correct horse battery";
 const LEVEL_MS = 240_000;
 
-/** Numbers in [0, 1) by a seed (mulberry32). */
+/** Return a generator of numbers in [0, 1) from a seed (mulberry32). */
 function chances(state) {
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -26,7 +26,7 @@ async function eventually(condition) {
   return true;
 }
 
-/** What one user has heard of each log. */
+/** The events of each log that one user has received. */
 class Reader {
   heard = new Map();
   begun = new Map();
@@ -40,7 +40,7 @@ class Reader {
   }
 }
 
-/** Register is sent once: after an unknown outcome the account may exist. */
+/** Register and log in. A registration is not retried: after an unknown outcome the account may exist. */
 async function enter(client, name) {
   for (;;) {
     try {
@@ -56,7 +56,7 @@ async function enter(client, name) {
   }
 }
 
-/** Repeat with the key of an attempt whose outcome is unknown, as docs/client-js.md says. */
+/** Retry with the same key after an unknown outcome, as docs/client-js.md says. */
 async function known(client, send) {
   let key;
   for (;;) {
@@ -83,7 +83,7 @@ async function write(client, name, channels, chance) {
   }
 }
 
-/** Ends at some event and begins anew from what it kept. Returns what ends it for good. */
+/** Stop at some event and resume from the stored state. Return the function that stops it for good. */
 function restartingBot(first, reader, chance) {
   let client = first;
   let left = 0;

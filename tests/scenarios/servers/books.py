@@ -42,7 +42,7 @@ class Books:
                 await anyio.sleep(0.5)
 
     def has_followed(self, channel: str, head: int) -> bool:
-        """Return whether the readers of all servers have reached the head."""
+        """Return whether all readers that have received any event have reached the head."""
         return all(sequence == head for sequence in self._followed[channel].values())
 
     def compare(self, channel: str, logs: list[dict[int, str]]) -> None:
