@@ -66,7 +66,7 @@ def verify_event(wire: bytes | str, keys: ServerKeys, signed_by: str | None = No
             raise ValueError("its id does not begin with $")
         digest = base58_decode(event.event_id[1:], 32)
     except (msgspec.DecodeError, CanonicalError, ValueError, RecursionError) as malformed:
-        raise UnverifiedEvent(f"this is no event: {malformed}") from None
+        raise UnverifiedEvent(f"this is not an event: {malformed}") from None
     redacted = is_redacted(event.content)
     if not redacted and event_id(event_hash(canonical)) != event.event_id:
         raise UnverifiedEvent("its id is not the hash of its content")

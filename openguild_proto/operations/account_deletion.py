@@ -28,11 +28,11 @@ from openguild_proto.sessions.passwords import secret_problems
 ROUNDS = 3  # ours: rounds of leaving guilds, because the user may join others meanwhile
 MAX_TOLD_AT_ONCE = 10  # ours: guilds whose owner servers are told at once, until one does not respond
 MAX_NAMED = 20  # guilds listed in the error
-OWNED_ALONE = "first delete the guilds that have no other owner, or give them one"
+OWNED_ALONE = "first delete the guilds of which this user is the only owner, or make another member owner"
 
 
 @route(
-    "POST", "/users/@me/delete", "Delete one's account", {204: None},
+    "POST", "/users/@me/delete", "Delete your account", {204: None},
     body=PasswordConfirmation, limits=(Limit.ATTEMPTS,),
     errors=(ErrorCode.WRONG_PASSWORD, ErrorCode.LAST_OWNER, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
@@ -85,7 +85,7 @@ def _guilds_of(user_id: str, *, keeping_mirrored: bool = True) -> Operation[list
     """
     alone = yield from ListOwnedAlone(user_id=user_id, limit=MAX_NAMED, with_mirrored=keeping_mirrored)
     if alone:
-        details = tuple(FieldProblem(guild.guild_id, f"{guild.name} has no other owner") for guild in alone)
+        details = tuple(FieldProblem(guild.guild_id, f"you are the only owner of {guild.name}") for guild in alone)
         raise Refusal(ErrorCode.LAST_OWNER, OWNED_ALONE, details=details)
     profile = yield from DescribeUser(user_id=user_id, limit=0)
     if profile is None:
@@ -141,4 +141,4 @@ def _tell_owners(ctx: Context, user_id: str, left: list[tuple[str, str | None]])
 
 
 def _joining() -> Refusal:
-    return Refusal(ErrorCode.OVERLOADED, "the account joins guilds meanwhile: try again")
+    return Refusal(ErrorCode.OVERLOADED, "the account joined a guild during the deletion: try again")

@@ -56,7 +56,7 @@ SOCKETS = (
         _STREAM_CLOSES,
     ),
     Socket(
-        "notifications", "open_notification_stream", "What happens to the caller", SUBPROTOCOL, JSON, _OF_ANNOTATED, (),
+        "notifications", "open_notification_stream", "Notifications for the caller", SUBPROTOCOL, JSON, _OF_ANNOTATED, (),
         _STREAM_CLOSES,
     ),
     *(
@@ -91,7 +91,7 @@ def build_asyncapi(routes: Iterable[Route], version: str, host: str) -> dict[str
             "this": {
                 "host": "{host}",
                 "protocol": "ws",
-                "description": "the server that gave this document",
+                "description": "the server that served this document",
                 "variables": {"host": {"default": host, "description": "as in its URL"}},
             }
         },
@@ -117,7 +117,7 @@ def _channel(socket: Socket, route: Route, schemas: Mapping[str, Schema]) -> dic
                 "Authorization": {"type": "string", "description": "`Bearer` and the token"},
                 "Sec-WebSocket-Protocol": {
                     "type": "string",
-                    "description": f"`{socket.subprotocol}`, and `bearer.<token>` where no header can be sent",
+                    "description": f"`{socket.subprotocol}`, and `bearer.<token>` if the client cannot send headers",
                     "examples": [f"{socket.subprotocol}, bearer.<token>"],
                 },
             },

@@ -59,12 +59,12 @@ def ban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Oper
         limit=call.ctx.service.settings.guilds.max_bans_per_guild,
     )
     if isinstance(ban, LimitReached):
-        raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {ban.limit} bans; end some")
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {ban.limit} bans; remove some")
     return Response.json(Ban.of(guild_id, ban))
 
 
 @route(
-    "DELETE", "/guilds/{guild_id}/bans/{user_id}", "End a ban", {204: None},
+    "DELETE", "/guilds/{guild_id}/bans/{user_id}", "Remove a ban", {204: None},
     rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,),
 )  # fmt: skip
 def unban_user(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:

@@ -58,7 +58,7 @@ PAGES = PageLimits(
 
 
 @route(
-    "GET", CLIENT_PREFIX, "What this server offers", {200: Capabilities},
+    "GET", CLIENT_PREFIX, "List the capabilities of this server", {200: Capabilities},
     auth="none", query=None, client=False, response_headers=("Cache-Control",),
 )  # fmt: skip
 def show_capabilities(call: Call[None, None]) -> Operation[Response]:

@@ -85,14 +85,14 @@ def show_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[
 
 
 @route(
-    "PATCH", "/channels/{channel_id}", "Change a channel's name, topic or place", {200: Channel},
+    "PATCH", "/channels/{channel_id}", "Change a channel's name, topic or position", {200: Channel},
     rights=in_channel(Permission.RENAME), body=ChannelChange, query=(REASON,),
 )  # fmt: skip
 def update_channel(call: Call[ChannelChange, ChannelAccess], channel_id: str) -> Operation[Response]:
     """Change the members that the body has; an empty topic removes the topic."""
     body = call.body
     if body.name is UNSET and body.topic is UNSET and body.position is UNSET:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("name", "or topic or position must be given"),))
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("name", "or topic or position must be provided"),))
     check_place(body.topic or "", body.position or 0)  # UNSET is false
     channel = yield from UpdateChannel(
         author=call.claims.author,

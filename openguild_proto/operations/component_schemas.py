@@ -58,13 +58,13 @@ def _describe_events(event: Schema) -> None:
     contents = [schema_of(kind) for kind in dict.fromkeys((*CONTENTS.values(), RedactedContent))]
     event["properties"]["content"] = {"anyOf": contents}
     event["properties"]["event_id"] |= {"pattern": "^\\$[1-9A-HJ-NP-Za-km-z]{32,44}$", "examples": [EVENT_ID_EXAMPLE]}
-    event["properties"]["origin_ts"]["description"] = "UTC milliseconds: informs, does not order"
+    event["properties"]["origin_ts"]["description"] = "UTC milliseconds; informational, events are ordered by sequence"
     event["properties"]["room_id"] |= {
-        "description": "of the channel, guild or user whose log it is in",
+        "description": "id of the channel, guild or user whose log contains the event",
         "format": "uuid",
         "examples": [ID_EXAMPLE],
     }
-    event["properties"]["sender"]["description"] = "a user; the server's name where its operator made the change"
+    event["properties"]["sender"]["description"] = "the user, or the server's name if its operator made the change"
 
 
 def _written(schemas: dict[str, Schema]) -> set[str]:

@@ -55,11 +55,11 @@ from openguild_proto.schemas.between_servers import (
 )
 from openguild_proto.schemas.decode import parse_uuid
 
-TOO_OFTEN = "it has begun anew within the last minute"
+TOO_OFTEN = "its mirror was rebuilt within the last minute"
 
 
 @route(
-    "POST", "/federation/v1/deliveries", "What is new in logs that this server mirrors", {200: DeliveryAnswer},
+    "POST", "/federation/v1/deliveries", "Deliver new events of logs that this server mirrors", {200: DeliveryAnswer},
     auth="server", client=False, body=Delivery, max_body_bytes=MAX_DELIVERY_BODY_BYTES,
     errors=(ErrorCode.SERVER_QUARANTINED,),
 )  # fmt: skip
@@ -155,7 +155,7 @@ def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Ope
         or not 0 <= part.after <= MAX_SEQUENCE - len(part.events)
         or not 1 <= part.epoch <= MAX_SAFE_INTEGER
     ):
-        return "it names no place in a log"
+        return "it contains no valid position of a log"
     of_guild = part.log_id == part.guild_id
     events: list[MirroredEvent] = []
     try:

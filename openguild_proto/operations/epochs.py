@@ -17,7 +17,7 @@ def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: in
     `newest`: the place at which the log ends now. `base`: for a stream, the sequence after which a mirrored log begins here.
     """
     if epoch is not None and since is None:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "says nothing without since"),))
+        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("epoch", "requires since"),))
     if epoch is not None and epoch != newest.epoch:
         raise Refusal(ErrorCode.INVALID_SINCE, details=(FieldProblem("epoch", f"the log's epoch is {newest.epoch}"),))
     if since is not None and since > newest.sequence:

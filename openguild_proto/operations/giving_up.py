@@ -25,11 +25,11 @@ from openguild_proto.operations.route import route
 from openguild_proto.operations.taking_over import new_epoch
 from openguild_proto.schemas.between_servers import OwnerProof
 
-TWO_OWNERS = "another server goes on with a guild that this one owns: one of them must give it up"
+TWO_OWNERS = "another server has taken over a guild that this one owns: one of the two must give it up"
 
 
 @route(
-    "POST", "/federation/v1/guilds/{guild_id}/owner", "Another server owns a guild that is here", {204: None},
+    "POST", "/federation/v1/guilds/{guild_id}/owner", "Announce the owner of a guild", {204: None},
     auth="server", client=False, body=OwnerProof, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Response]:
@@ -67,14 +67,14 @@ def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
     if tenure is None or tenure.origin is not None:
         return "this server does not own the guild"
     if service.settings.federation.mode is Mode.OFF or service.signer is None or to == here:
-        return "there is no other server to give it to"
+        return "no other server can receive the guild"
     if (yield from is_mirrored(to, guild_id)) is not True:
-        return f"{to} does not answer that it owns the guild and delivers it to this server"
+        return f"{to} does not confirm that it owns the guild and delivers it to this server"
     handover = signed_handover(
         Handover(MOVE, guild_id, here, to, tenure.term + 1, ctx.wall_ms, ctx.wall_ms + MOVE_MS), service.signers
     )
     if not (yield from FollowHandover(handover=handover)):
-        return "another server owns the guild meanwhile"
+        return "another server owns the guild now"
     yield from tell_of_owner(guild_id, to)
     return None
 

@@ -20,7 +20,7 @@ from openguild_proto.policy.permissions import Permission, sees_all
 from openguild_proto.records import GuildAccess, GuildRecord, LimitReached, PageCursor
 from openguild_proto.schemas.guilds import Guild, Name
 
-ALL = switch("all", "true: every guild; server moderators and above, else 403")
+ALL = switch("all", "true: list all guilds; for server moderators and above, otherwise 403")
 
 
 @route(

@@ -26,7 +26,7 @@ MAX_NOTE_CHARS = 300
 
 
 @route(
-    "GET", "/federation/v1/logs/{log_id}/history", "A log as a server that takes its guild needs it", {200: HistoryPage},
+    "GET", "/federation/v1/logs/{log_id}/history", "Get the log of a guild that moves to the calling server", {200: HistoryPage},
     auth="server", client=False, query=(SINCE,), errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def list_history(call: Call[None, None], log_id: str) -> Operation[Response]:
@@ -100,7 +100,7 @@ def _ask(move: Move, step: HandoverStep) -> Operation[HandoverProgress | None]:
     except PeerUnavailable as failure:
         note = str(failure)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        note = f"{move.to} gives another answer than was asked for"
+        note = f"{move.to} sent an unexpected response"
     if note[:MAX_NOTE_CHARS] != move.note:
         yield from NoteMove(guild_id=move.guild_id, note=note[:MAX_NOTE_CHARS])
     return progress

@@ -67,7 +67,7 @@ def create_invite(call: Call[NewInvite, GuildAccess], guild_id: str) -> Operatio
         once=asked_once(call.request, "invite", guild_id, body.max_uses, body.expires_in_secs),
     )
     if isinstance(invite, LimitReached):
-        raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {invite.limit} living invites; delete some")
+        raise Refusal(ErrorCode.LIMIT_REACHED, f"a guild has at most {invite.limit} valid invites; delete some")
     return Response.json(Invite.of(invite), status=201)
 
 

@@ -52,7 +52,12 @@ KINDS = frozenset(kind.value for kind in LogKind)
 LOG_PAGE = (
     SINCE,
     EPOCH,
-    Parameter("before", SEQUENCE, "exclusive upper bound: the newest page below it; 400 with since", parse_sequence),
+    Parameter(
+        "before",
+        SEQUENCE,
+        "exclusive upper bound: the newest page below it; cannot be combined with since",
+        parse_sequence,
+    ),
     EVENT_LIMIT,
 )
 
@@ -104,7 +109,7 @@ def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
 
 
 @route(
-    "GET", "/users/@me/log", "Read one's own log", {200: list[LogLine]},
+    "GET", "/users/@me/log", "Read your own log", {200: list[LogLine]},
     query=LOG_PAGE, response_headers=LOG_PLACE, errors=(ErrorCode.INVALID_SINCE,),
 )  # fmt: skip
 def list_own_log(call: Call[None, None]) -> Operation[Response]:
@@ -196,7 +201,7 @@ def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[Sto
 
 
 @route(
-    "POST", "/sync", "What is new in many logs", {200: SyncResponse},
+    "POST", "/sync", "Sync several logs", {200: SyncResponse},
     body=SyncRequest, max_body_bytes=MAX_SYNC_BODY_BYTES, limits=(Limit.QUERIES,),
 )  # fmt: skip
 def sync(call: Call[SyncRequest, None]) -> Operation[Response]:
@@ -248,9 +253,9 @@ def _followed(positions: Sequence[FollowedLog]) -> list[Followed]:
         elif log_id in followed:
             problems.append(FieldProblem(f"{field}.log", "must not be repeated"))
         if not 1 <= position.epoch <= MAX_SAFE_INTEGER:
-            problems.append(FieldProblem(f"{field}.epoch", "must be that of an answer"))
+            problems.append(FieldProblem(f"{field}.epoch", "must be the epoch of a response"))
         if not 0 <= position.sequence <= MAX_SEQUENCE:
-            problems.append(FieldProblem(f"{field}.sequence", "must be that of an event, or 0"))
+            problems.append(FieldProblem(f"{field}.sequence", "must be the sequence of an event, or 0"))
         followed[log_id] = Followed(kind, LogPlace(log_id, position.epoch, position.sequence))
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=tuple(problems[:MAX_PROBLEMS]))

@@ -24,7 +24,7 @@ def read_event(wire: bytes) -> CanonicalEvent:
     try:
         event = parse_event(wire)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
-        raise UnverifiedEvent(f"this is no event: {malformed}") from None
+        raise UnverifiedEvent(f"this is not an event: {malformed}") from None
     problem = form_problem(event)
     if problem is not None:
         raise UnverifiedEvent(problem)
@@ -54,9 +54,9 @@ def read_mirrored(
     if of_here:
         verify_event(wire, known, here)
     if event.room_id != place.log_id:
-        raise UnverifiedEvent("it is of another log")
+        raise UnverifiedEvent("it belongs to another log")
     if not has_canonical_content(wire, event.content):
-        raise UnverifiedEvent("it is not in the form that is sent")
+        raise UnverifiedEvent("it is not in the canonical form")
     content = parse_content(event)
     problem = event_problem(event, content, wire, at_ms)
     if problem is not None:
@@ -84,9 +84,9 @@ def read_mirrored(
 def _check_place(event: CanonicalEvent, place: LogPlace, owner: str, *, any_epoch: bool) -> None:
     """Require that events of a guild's log are the owner's, and name their place."""
     if event.origin_server != owner:
-        raise UnverifiedEvent("it is of another server than the guild")
+        raise UnverifiedEvent("it belongs to another server than the guild")
     content = event.content
     stands = content.get("place") if isinstance(content, dict) else None
     epoch = stands.get("epoch") if any_epoch and isinstance(stands, dict) else place.epoch
     if stands != {"epoch": epoch, "sequence": place.sequence}:
-        raise UnverifiedEvent("it stands at another place")
+        raise UnverifiedEvent("it is at another position")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
@@ -24,50 +25,57 @@ ASYNCAPI_PATH = "/asyncapi.json"
 _REQUEST_ID = {"type": "string", "pattern": f"^[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID_CHARS}}}$"}
 _HEADERS: dict[str, Schema] = {
     "X-Request-Id": {
-        "description": "the request's own id where it sent a good one, else a new one; it is in every log line",
+        "description": "the request id: that of the request if valid, otherwise a new one; every log line contains it",
         "required": True,
         "schema": _REQUEST_ID,
     },
     NEXT_AFTER: {
-        "description": "the `after` of the next page, opaque; absent on the last",
+        "description": "value of `after` for the next page, opaque; absent on the last page",
         "schema": {"type": "string"},
     },
     NEXT_CURSOR: {
-        "description": "the `cursor` of the next page, opaque; absent on the last",
+        "description": "value of `cursor` for the next page, opaque; absent on the last page",
         "schema": {"type": "string"},
     },
     LOG_EPOCH: {
-        "description": "which log the sequences count in: the `epoch` to send with `since`",
+        "description": "the epoch of the log's sequences; send it as `epoch` with `since`",
         "required": True,
         "schema": EPOCH.schema,
     },
     LOG_HEAD: {
-        "description": "the sequence of the log up to which the answer is true: fold the events behind it",
+        "description": "the response includes the log up to this sequence; apply the events after it",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     },
     "RateLimit-Policy": {
-        "description": "the limits of the route, where it has any that are sent (draft-ietf-httpapi-ratelimit-headers)",
+        "description": "the rate limits of the route (draft-ietf-httpapi-ratelimit-headers)",
         "schema": {"type": "string"},
     },
-    "RateLimit": {"description": "what is left of them", "schema": {"type": "string"}},
-    "Cache-Control": {"description": "how long the answer may be kept", "schema": {"type": "string"}},
-    "Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer", "minimum": 1}},
+    "RateLimit": {"description": "the remaining quota", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "how long the response may be cached", "schema": {"type": "string"}},
+    "Retry-After": {
+        "description": "seconds to wait before a retry",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
     "WWW-Authenticate": {
         "description": "how to authenticate",
         "required": True,
         "schema": {"type": "string", "const": "Bearer"},
     },
-    "Allow": {"description": "the methods that are answered", "required": True, "schema": {"type": "string"}},
+    "Allow": {"description": "the supported methods", "required": True, "schema": {"type": "string"}},
     "Upgrade": {
-        "description": "what is spoken here",
+        "description": "the supported protocol",
         "required": True,
         "schema": {"type": "string", "const": "websocket"},
     },
-    "Sec-WebSocket-Version": {"description": "of RFC 6455", "schema": {"type": "string", "const": "13"}},
+    "Sec-WebSocket-Version": {
+        "description": "the supported version of RFC 6455",
+        "schema": {"type": "string", "const": "13"},
+    },
     "Sec-WebSocket-Accept": {"description": "RFC 6455 4.2.2", "required": True, "schema": {"type": "string"}},
     "Sec-WebSocket-Protocol": {
-        "description": "the subprotocol that is spoken; absent where none was offered",
+        "description": "the selected subprotocol; absent if the client offered none",
         "schema": {"type": "string"},
     },
 }
@@ -82,10 +90,10 @@ _UPGRADED = ("Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol")
 _LIMITED = ("RateLimit-Policy", "RateLimit")
 
 _ABOUT = (
-    f"Client routes stand under {CLIENT_PREFIX}, and also at the root, where clients of the first implementation look for "
-    "them. A request may bring `X-Request-Id`; every answer has one. Every error has the one shape `ApiError`; an "
-    "operation lists its codes in `x-error-codes`. Lengths count after trimming. The formats `username`, `title` and "
-    "`emoji` stand for rules that no pattern says: those of names, of one-line texts, and of emoji."
+    f"Client routes are under {CLIENT_PREFIX}, and also at the root, for clients of the first implementation. "
+    "A request may contain `X-Request-Id`; every response does. Every error is an `ApiError`; each "
+    "operation lists its codes in `x-error-codes`. Lengths are checked after trimming. The formats `username`, `title` and "
+    "`emoji` are rules that no pattern can express: those of names, one-line texts and emoji."
 )
 SECURITY_SCHEMES: dict[str, Schema] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an access token"},
@@ -99,13 +107,13 @@ SECURITY_SCHEMES: dict[str, Schema] = {
         "type": "apiKey",
         "in": "query",
         "name": "access_token",
-        "description": "where no header can be sent; proxies may log it",
+        "description": "for clients that cannot send headers; proxies may log it",
     },
     "server": {
         "type": "apiKey",
         "in": "header",
         "name": "Signature",
-        "description": "between servers: Signature-Input and Signature as RFC 9421 has them, with Content-Digest",
+        "description": "between servers: Signature-Input and Signature of RFC 9421, with Content-Digest",
     },
 }
 _SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
@@ -133,8 +141,8 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
             "description": _ABOUT,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "the root of the server that gave this document"}],
-        "externalDocs": {"url": ASYNCAPI_PATH, "description": "what is sent over sockets, as AsyncAPI"},
+        "servers": [{"url": "/", "description": "the root of the server that served this document"}],
+        "externalDocs": {"url": ASYNCAPI_PATH, "description": "the WebSocket messages, as AsyncAPI"},
         "tags": [_tag(route) for route in {route.module: route for route in routes}.values()],
         "paths": paths,
         "components": {
@@ -189,7 +197,7 @@ def _operation(route: Route, schemas: Mapping[str, Schema]) -> dict[str, Any]:
     if route.error_codes:
         described["x-error-codes"] = [code.spec.code for code in route.error_codes]
     if route.auth in {"socket", "gateway"}:
-        described["description"] = "An upgrade to WebSocket (RFC 6455); its messages are described as AsyncAPI."
+        described["description"] = "An upgrade to WebSocket (RFC 6455); the AsyncAPI document describes its messages."
         described["externalDocs"] = {"url": ASYNCAPI_PATH}
     if route.body is not None:
         schema = schema_of(route.body)
@@ -210,7 +218,7 @@ def _responses(route: Route, schemas: Mapping[str, Schema]) -> dict[str, Any]:
         more = route.response_headers if status == route.status else _ERROR_HEADERS.get(status, ())
         upgraded = _UPGRADED if status == 101 else ()
         response: dict[str, Any] = {
-            "description": route.summary if status == route.status else f"{route.summary}: not now",
+            "description": route.summary if status == route.status else f"{route.summary}: {HTTPStatus(status).phrase}",
             "headers": _header_references("X-Request-Id", *more, *limited, *upgraded),
         }
         if kind is not None:

@@ -84,7 +84,7 @@ def form_problem(event: CanonicalEvent) -> str | None:
             or not all(map(_KEY_NAME.fullmatch, by_key))
             or not all(map(_is_signature, by_key.values()))
         ):
-            return "its signatures are none"
+            return "its signatures are malformed"
     return None
 
 
@@ -93,18 +93,18 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
     if len(wire) > MAX_MIRRORED_EVENT_BYTES:
         return "it is too large"
     if not _is_moment(at_ms):
-        return "it was stored at no time"
+        return "its storage time is invalid"
     if not _is_moment(event.origin_ts) or not _is_count(event.schema_version):
-        return "it is of no time or version"
+        return "its time or schema version is invalid"
     if _TYPE.fullmatch(event.event_type) is None or _SENDER.fullmatch(event.sender) is None:
-        return "its type or its sender is none"
+        return "its type or sender is invalid"
     if not _is_server(event.origin_server):
-        return "its origin is no server"
+        return "its origin is not a server name"
     members = _members(content)
     if not all(_FIELDS[name](value) for name, value in members.items() if name in _FIELDS and value is not None):
-        return "its content is not of its type"
+        return "its content is not valid for its type"
     if event.event_type in SAID_BY_USERS and not _is_of_its_sender(event, content):
-        return "it is not of its sender"
+        return "its content does not match its sender"
     match content:
         case UnknownContent():  # readers of a page would parse it
             well_formed = event.event_type not in SAID_BY_USERS
@@ -122,20 +122,20 @@ def event_problem(event: CanonicalEvent, content: AnyContent | UnknownContent, w
             well_formed = _is_reason(reason)
         case _:
             well_formed = True
-    return None if well_formed else "its content is not of its type"
+    return None if well_formed else "its content is not valid for its type"
 
 
 def snapshot_problem(snapshot: Snapshot) -> str | None:
     """Return why a snapshot cannot be stored; None: it can."""
     channel_ids = [channel.channel_id for channel in snapshot.channels]
     if not _is_uuid(snapshot.guild_id) or not _is_name(snapshot.name) or not _is_moment(snapshot.created_at_ms):
-        return "the guild is none"
+        return "the guild's id, name or creation time is invalid"
     if not is_place(snapshot.epoch, snapshot.sequence, snapshot.chain):
-        return "the guild's log stands nowhere"
+        return "the position of the guild's log is invalid"
     if not 1 <= snapshot.term <= MAX_SAFE_INTEGER or not _is_count(snapshot.serial):
-        return "the guild is of no term"
+        return "the guild's term or serial is invalid"
     if len({snapshot.guild_id, *channel_ids}) <= len(channel_ids):
-        return "an id is there twice"
+        return "an id occurs twice"
     problems = (
         *map(member_problem, snapshot.members),
         *map(_channel_problem, snapshot.channels),
@@ -148,34 +148,34 @@ def member_problem(member: MirroredMember) -> str | None:
     """Return why a member cannot be stored; None: they can."""
     names: Iterable[str] = (member.username, *([member.display_name] if member.display_name is not None else []))
     if not _is_uuid(member.user_id) or not all(map(_is_name, names)) or member.role not in ROLES:
-        return "a member is none"
+        return "a member's id, name or role is invalid"
     moments = (member.joined_at_ms, member.timed_out_until_ms or 0)
     if not all(map(_is_moment, moments)) or not (member.origin is None or _is_server(member.origin)):
-        return "a member is of no server, or joined at no time"
+        return "a member's server, joining time or time-out is invalid"
     return None
 
 
 def invite_problem(invite: RemoteInvite) -> str | None:
     """Return why an invite cannot be shown, or None."""
     if not _is_uuid(invite.guild_id) or not _is_name(invite.guild_name) or not _is_count(invite.member_count):
-        return "it leads to no guild"
+        return "its guild is invalid"
     return _bounds_problem(invite)
 
 
 def passed_problem(invite: PassedInvite) -> str | None:
     """Return why an invite of a guild that is handed over cannot be stored; None: it can."""
     if parse_code(invite.code) is None or not _is_moment(invite.created_at_ms):
-        return "an invite has no code, or is of no time"
+        return "an invite's code or creation time is invalid"
     return _bounds_problem(invite)
 
 
 def _bounds_problem(invite: RemoteInvite | PassedInvite) -> str | None:
     most, expires = invite.max_uses, invite.expires_at_ms
     if not _is_uuid(invite.created_by):
-        return "an invite is of nobody"
+        return "an invite's creator is invalid"
     if not 0 <= invite.uses <= _MAX_USES or not (most is None or 1 <= most <= MAX_INVITE_USES):
-        return "an invite has no count of uses"
-    return None if expires is None or _is_moment(expires) else "an invite ends at no time"
+        return "an invite's number of uses is invalid"
+    return None if expires is None or _is_moment(expires) else "an invite's expiry is invalid"
 
 
 def is_answer(answer: ProposalAnswer) -> bool:
@@ -191,21 +191,23 @@ def is_answer(answer: ProposalAnswer) -> bool:
 def _channel_problem(channel: MirroredChannel) -> str | None:
     shown = _is_name(channel.name) and (channel.topic is None or _is_topic(channel.topic))
     if not _is_uuid(channel.channel_id) or not shown or not _is_position(channel.position):
-        return "a channel is none"
+        return "a channel's id, name, topic or position is invalid"
     if not _is_moment(channel.created_at_ms) or not is_place(channel.epoch, channel.sequence, channel.chain):
-        return "the log of a channel stands nowhere"
+        return "a channel's creation time or the position of its log is invalid"
     if not _is_count(channel.messages):
-        return "a channel has no count of messages"
+        return "a channel's number of messages is invalid"
     if not all(_is_uuid(user_id) and role in ROLES for user_id, role in channel.roles.items()):
-        return "a role in a channel is none"
+        return "a role in a channel is invalid"
     return None
 
 
 def _ban_problem(ban: GuildBan) -> str | None:
     if not _is_uuid(ban.user_id) or not _is_uuid(ban.banned_by) or not _is_moment(ban.banned_at_ms):
-        return "a ban is of nobody, or of no time"
+        return "a ban's user, moderator or time is invalid"
     has_name = ban.username is None or _is_name(ban.username)
-    return None if has_name and (ban.reason is None or _is_reason(ban.reason)) else "a ban is none"
+    return (
+        None if has_name and (ban.reason is None or _is_reason(ban.reason)) else "a ban's username or reason is invalid"
+    )
 
 
 def _has_many_values(content: Any) -> bool:

@@ -17,10 +17,10 @@ _MEANINGS = {
     "guild_id": "the guild",
     "channel_id": "the channel",
     "user_id": "the user",
-    "log_id": "the log: the id of its channel or guild",
-    "event_id": "the message: the event that posted it",
+    "log_id": "id of the channel or guild of the log",
+    "event_id": "id of the message: that of the event that posted it",
     "code": "the code of the invite",
-    "device_id": "the device, as its login named it",
+    "device_id": "id of the device, as sent at login",
     "identity": "the identity",
 }
 

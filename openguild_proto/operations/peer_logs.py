@@ -18,13 +18,13 @@ from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.between_servers import DeliveredEvent, LogPage
 
 BEFORE = Parameter(
-    "before", SEQUENCE, "exclusive upper bound: the newest page below it; 400 with since", parse_sequence
+    "before", SEQUENCE, "exclusive upper bound: the newest page below it; cannot be combined with since", parse_sequence
 )
 LIMIT = page_limit(MAX_DELIVERED_EVENTS, MAX_DELIVERED_EVENTS)
 
 
 @route(
-    "GET", "/federation/v1/logs/{log_id}/events", "A page of a log, for a server that mirrors it", {200: LogPage},
+    "GET", "/federation/v1/logs/{log_id}/events", "Read a page of a log, for a server that mirrors it", {200: LogPage},
     auth="server", client=False, query=(SINCE, BEFORE, LIMIT), errors=(ErrorCode.NOT_FOUND, ErrorCode.GUILD_MOVED),
 )  # fmt: skip
 def list_log_events(call: Call[None, None], log_id: str) -> Operation[Response]:

@@ -16,14 +16,17 @@ from openguild_proto.operations.servers import require_unrestricted
 from openguild_proto.records import LogPlace
 from openguild_proto.schemas.between_servers import LogProof
 
-FROM = Parameter("from", SEQUENCE, "the first sequence; absent: the one of `to`", parse_sequence)
+FROM = Parameter("from", SEQUENCE, "the first sequence; default: `to`", parse_sequence)
 TO = Parameter(
-    "to", SEQUENCE, f"the last one, at most {MAX_PROOF_EVENTS} from the first; absent: the newest", parse_sequence
+    "to",
+    SEQUENCE,
+    f"the last sequence, at most {MAX_PROOF_EVENTS} after the first; default: the newest",
+    parse_sequence,
 )
 
 
 @route(
-    "GET", "/federation/v1/logs/{log_id}/proof", "The receipt of a log, and what it stands for", {200: LogProof},
+    "GET", "/federation/v1/logs/{log_id}/proof", "Get the receipt of a log and the events that it covers", {200: LogProof},
     auth="server", client=False, query=(FROM, TO), errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def prove(call: Call[None, None], log_id: str) -> Operation[Response]:
@@ -36,12 +39,12 @@ def prove(call: Call[None, None], log_id: str) -> Operation[Response]:
     last = min(call.query.get("to", head.sequence), head.sequence)
     first = call.query.get("from", last)
     if not 1 <= first <= last < first + MAX_PROOF_EVENTS:
-        problem = f"must be 1 to {MAX_PROOF_EVENTS} events that the log has"
+        problem = f"must select 1 to {MAX_PROOF_EVENTS} events that exist in the log"
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("from", problem),))
     begin = LogPlace(log_id, head.epoch, first - 1)
     value = (yield from chains_at((begin,))).get(begin)
     if value is None:
-        raise Refusal(ErrorCode.NOT_FOUND, "the receipts of this log begin later")
+        raise Refusal(ErrorCode.NOT_FOUND, "this log has no receipts for sequences that old")
     ids = yield from ReadEventIds(log_id=log_id, after=first - 1, limit=last - first + 1)
     receipt = signed(fold(ChainPoint(begin, value), ids, []), call.ctx.service.signer)
     return Response.json(

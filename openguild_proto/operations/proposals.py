@@ -71,7 +71,7 @@ ERRORS = (
 
 
 @route(
-    "POST", "/federation/v1/logs/{log_id}/proposals", "An event of a user of another server", {200: ProposalAnswer},
+    "POST", "/federation/v1/logs/{log_id}/proposals", "Propose an event of a user of another server", {200: ProposalAnswer},
     auth="server", client=False, body=Proposal, max_body_bytes=MAX_PROPOSAL_BODY_BYTES, errors=ERRORS,
 )  # fmt: skip
 def propose_event(call: Call[Proposal, None], log_id: str) -> Operation[Response]:
@@ -150,15 +150,15 @@ def _checked_event(
     try:
         event = read_event(wire)
         if verify_event(wire, keys, server) is not Verified.WHOLE:
-            raise UnverifiedEvent("its content is not there")
+            raise UnverifiedEvent("it has no content")
     except UnverifiedEvent as fault:
         raise _problem(str(fault)) from None
     if event.schema_version != 1 or event.prev_events or event.auth_events:
-        raise _problem("it has another form than version 1")
+        raise _problem("its schema version is not 1")
     if event.origin_server != server or event.sender != user_id or event.room_id != log_id:
-        raise _problem("it is not of that user for that log")
+        raise _problem("its sender or its log does not match the request")
     if abs(event.origin_ts - ctx.wall_ms) > MAX_PROPOSAL_SKEW_MS:
-        raise _problem("its time is more than ten minutes from the time here")
+        raise _problem("its time differs from this server's clock by more than ten minutes")
     return event
 
 
@@ -171,19 +171,19 @@ def _check_said(
 ) -> None:
     """Check the event's content as the client route does. Raises Refusal."""
     if not isinstance(content, PROPOSED):
-        raise _problem("events of this type cannot be proposed, or its content is not understood")
+        raise _problem("events of this type cannot be proposed, or its content is invalid")
     if content.author.id != event.sender:
         raise _problem("its author is not its sender")
     if content.author.username not in {user.username, user.user_id}:
         raise _problem("its author has another name than its sender")
     if _bytes_beside_text(event, content) > MAX_PROPOSED_BYTES_BESIDE_TEXT:
-        raise _problem(f"it has more than {MAX_PROPOSED_BYTES_BESIDE_TEXT} bytes beside its text")
+        raise _problem(f"it has more than {MAX_PROPOSED_BYTES_BESIDE_TEXT} bytes besides its text")
     if said.change is not None:
         checked_event_id("event.content", said.change.target)
     match said.change:
         case React(emoji=emoji):
             if checked_emoji(emoji) != emoji:
-                raise _problem("the emoji is not in its one form")
+                raise _problem("the emoji is not normalized")
         case Edit(text=text):
             _check_text(text)
         case Redact(reason=str(reason)) | ClearReactions(reason=str(reason)):
@@ -200,7 +200,7 @@ def _check_said(
             named, role=role, users=mentions.users, roles=mentions.roles, everyone=mentions.everyone
         )
         if permitted != mentions:
-            raise _problem("it mentions others than its text may")
+            raise _problem("its mentions do not match its text")
 
 
 def _bytes_beside_text(event: CanonicalEvent, content: AnyContent | UnknownContent) -> int:

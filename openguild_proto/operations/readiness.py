@@ -15,7 +15,7 @@ MEMORY = ComponentState("database", "configured", "memory storage: everything is
 MIGRATIONS_UNKNOWN = ComponentState("migrations", "pending", "unknown while the database is not reachable")
 DRAINING = ComponentState("drain", "pending", "draining")
 NOT_DRAINING = ComponentState("drain", "configured", "not draining")
-DESCRIPTORS_SHORT = ComponentState("descriptors", "error", "ran out a moment ago: connections wait or are refused")
+DESCRIPTORS_SHORT = ComponentState("descriptors", "error", "ran out recently: connections wait or are refused")
 
 
 def describe_readiness(
@@ -57,7 +57,7 @@ def describe_bus(name: str, title: str, problem: str | None) -> ComponentState:
 
 
 def _database(health: StorageHealth) -> ComponentState:
-    problem = "does not take writes" if health.database else "not reachable"
+    problem = "does not accept writes" if health.database else "not reachable"
     if health.cause is not None:
         problem = f"{problem} ({health.cause})"
     return _component("database", health.database and health.writable, "connection established", problem)
@@ -71,7 +71,7 @@ def _migrations(health: StorageHealth) -> ComponentState:
 
 def _standbys(states: Sequence[StandbyState | None]) -> ComponentState:
     left_out = [(number, state) for number, state in enumerate(states) if state is not StandbyState.SERVING]
-    which = ", ".join(f"{number} is {state.name if state else 'not looked at yet'}" for number, state in left_out)
+    which = ", ".join(f"{number} is {state.name if state else 'not checked yet'}" for number, state in left_out)
     problem = f"{len(left_out)} of {len(states)} left out: {which}"
     return _component("standbys", not left_out, f"{len(states)} serve reads", problem)
 
@@ -87,7 +87,7 @@ def describe_change(before: StorageHealth, now: StorageHealth) -> tuple[str, str
     if not now.database:
         return "warning", "database not reachable"
     if not now.writable:
-        return "warning", "database does not take writes"
+        return "warning", "database does not accept writes"
     if not before.database:
         return "info", "database reachable"
-    return ("info", "database takes writes again") if not before.writable else None
+    return ("info", "database accepts writes again") if not before.writable else None

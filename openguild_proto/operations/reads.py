@@ -18,7 +18,7 @@ from openguild_proto.schemas.messages import MarkReadBody, ReadPosition
 
 
 @route(
-    "POST", "/channels/{channel_id}/read", "Move the read position", {200: ReadPosition},
+    "POST", "/channels/{channel_id}/read", "Update the read position", {200: ReadPosition},
     rights=in_channel(Permission.READ), body=MarkReadBody, body_required=False, at_owner=False, for_remote=False,
     limits=(Limit.READS,),
 )  # fmt: skip

@@ -46,7 +46,7 @@ def _parse_query(name: str, text: str) -> tuple[Phrase, ...]:
     if sum(map(len, phrases)) > MAX_QUERY_PARTS:
         raise _problem(name, f"must be at most {MAX_QUERY_PARTS} words, or characters of a script without spaces")
     if text.strip() and not phrases:
-        raise _problem(name, "must hold a letter, a digit or a symbol")
+        raise _problem(name, "must contain a letter, a digit or a symbol")
     return phrases
 
 
@@ -84,7 +84,7 @@ def _parse_moment(name: str, text: str) -> int:
 def _parse_behind(name: str, text: str) -> PageCursor:
     cursor = parse_cursor(text, _parse_place)
     if cursor is None:
-        raise _problem(name, f"must be the {NEXT_CURSOR} of a page")
+        raise _problem(name, f"must be the {NEXT_CURSOR} header of a page")
     return cursor
 
 
@@ -103,14 +103,14 @@ _HAS: dict[str, Any] = {
 _CURSOR: dict[str, Any] = {"type": "string", "pattern": rf"^{CURSOR_TIME}\.{UUID_PATTERN}:0[0-9]{{18}}$"}
 
 QUERY = (
-    Parameter("q", {"type": "string", "maxLength": MAX_QUERY_CHARS}, "words, phrases in quotes", _parse_query),
+    Parameter("q", {"type": "string", "maxLength": MAX_QUERY_CHARS}, "words, and phrases in quotes", _parse_query),
     Parameter("from", {"type": "string", "format": "uuid"}, "the author", _parse_id),
-    Parameter("in", _IDS, "ids of channels and guilds, with commas between them", _listed(_parse_id)),
-    Parameter("before", _MOMENT, "posted before it", _parse_moment),
-    Parameter("after", _MOMENT, "posted at it or after it", _parse_moment),
-    Parameter("has", _HAS, f"with commas: {', '.join(has.value for has in Has)}", _listed(_parse_has)),
+    Parameter("in", _IDS, "ids of channels and guilds, comma-separated", _listed(_parse_id)),
+    Parameter("before", _MOMENT, "only messages posted before this time", _parse_moment),
+    Parameter("after", _MOMENT, "only messages posted at or after this time", _parse_moment),
+    Parameter("has", _HAS, f"comma-separated: {', '.join(has.value for has in Has)}", _listed(_parse_has)),
     page_limit(MAX_SEARCH_HITS, DEFAULT_SEARCH_HITS),
-    Parameter("cursor", _CURSOR, f"the {NEXT_CURSOR} of the page before", _parse_behind),
+    Parameter("cursor", _CURSOR, f"the {NEXT_CURSOR} of the previous page", _parse_behind),
 )
 
 
@@ -130,7 +130,7 @@ def search_messages(call: Call[None, None]) -> Operation[Response]:
         has=frozenset(query.get("has", ())),
     )
     if not wanted.phrases and wanted.author_id is None and not wanted.has:
-        raise _problem("q", "must be provided, or from, or has")
+        raise _problem("q", "or from or has must be provided")
     page = Page(query.get("limit", DEFAULT_SEARCH_HITS), query.get("cursor"))
     found = yield from SearchMessages(
         reader_id=call.claims.user_id, wanted=wanted, limit=page.limit + 1, behind=query.get("cursor")

@@ -22,11 +22,11 @@ from openguild_proto.timestamps import from_millis
 def _require_owner(call: Call[Successor, GuildAccess] | Call[None, GuildAccess]) -> None:
     """Raise Refusal 403 unless the caller is an owner of the guild; server roles do not count."""
     if call.access.role != OWNER:
-        raise Refusal(ErrorCode.FORBIDDEN, "only an owner of the guild decides who goes on with it")
+        raise Refusal(ErrorCode.FORBIDDEN, "only an owner of the guild may name its successor")
 
 
 @route(
-    "GET", "/guilds/{guild_id}/succession", "Read the statement that lets another server go on with the guild",
+    "GET", "/guilds/{guild_id}/succession", "Read the statement that lets another server take over the guild",
     {200: Succession}, rights=in_guild(Permission.READ), at_owner=True,
 )  # fmt: skip
 def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
@@ -39,7 +39,7 @@ def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[R
 
 
 @route(
-    "PUT", "/guilds/{guild_id}/succession", "Name the server that may go on with the guild", {200: Succession},
+    "PUT", "/guilds/{guild_id}/succession", "Name the server that may take over the guild", {200: Succession},
     rights=in_guild(Permission.READ), body=Successor,
 )  # fmt: skip
 def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operation[Response]:
@@ -89,7 +89,9 @@ def _set(
         author=call.claims.author, guild_id=guild_id, handover=handover, serial=serial, now_ms=call.ctx.wall_ms
     )
     if not done:
-        raise Refusal(ErrorCode.OVERLOADED, "another owner has named a successor at the same moment", wait_secs=1.0)
+        raise Refusal(
+            ErrorCode.OVERLOADED, "another owner named a successor at the same time: try again", wait_secs=1.0
+        )
 
 
 def _shown(handover: Handover) -> Succession:

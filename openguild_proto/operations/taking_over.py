@@ -50,7 +50,7 @@ FINGERPRINT_BYTES = 32
 
 
 @route(
-    "POST", "/federation/v1/guilds/{guild_id}/handover", "The owner of a guild moves it here, step by step",
+    "POST", "/federation/v1/guilds/{guild_id}/handover", "Move a guild to this server, step by step",
     {200: HandoverProgress}, auth="server", client=False, body=HandoverStep, max_body_bytes=MAX_HANDOVER_BODY_BYTES,
     errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip
@@ -62,7 +62,7 @@ def take_step(call: Call[HandoverStep, None], guild_id: str) -> Operation[Respon
         return Response.json(HandoverProgress("owner"))
     if owner not in ctx.service.settings.federation.take_guilds_from:
         raise Refusal(
-            ErrorCode.FORBIDDEN, "the operator takes no guilds from that server (federation.take_guilds_from)"
+            ErrorCode.FORBIDDEN, "this server does not accept guilds from that server (federation.take_guilds_from)"
         )
     copies = yield from FindCopies(owner=owner, guild_id=guild_id)
     if copies is None:
@@ -96,7 +96,7 @@ def _check(ctx: Context, guild_id: str, owner: str, handover: Handover) -> Opera
     tenure = yield from FindTenure(guild_id=guild_id)
     problem = handover_problem(handover, tenure, owner, ctx.wall_ms) if tenure is not None else "there is no such guild"
     if problem is None and (handover.kind != MOVE or handover.to != ctx.service.settings.federation.server_name):
-        problem = "it does not move the guild here"
+        problem = "it does not move the guild to this server"
     if problem is None and not (yield from is_authentic(ctx, handover)):
         problem = "the owner has not signed it"
     if problem is not None:
@@ -217,9 +217,9 @@ def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
         return "the statement does not name this server as the successor"
     problem = handover_problem(handover, tenure, tenure.origin, ctx.wall_ms)
     if problem is not None:
-        return f"the statement does not count: {problem}"
+        return f"the statement is not valid: {problem}"
     if not (yield from is_authentic(ctx, handover)):
-        return f"the statement does not count: no key of {handover.owner} that is known here has signed it"
+        return f"the statement is not valid: it is not signed with a known key of {handover.owner}"
     silent_secs = yield from heard_secs_ago(ctx, handover.owner)
     if silent_secs < policy.owner_lost_after_secs:
         return (
@@ -227,7 +227,7 @@ def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
             f"{policy.owner_lost_after_secs} s (federation.owner_lost_after_secs)"
         )
     taken = yield from TakeGuild(handover=handover, epoch=new_epoch(ctx), logs=None, invites=(), now_ms=ctx.wall_ms)
-    return None if taken else "another server owns the guild meanwhile"
+    return None if taken else "another server owns the guild now"
 
 
 def parse_handover(value: object) -> Handover:

@@ -35,7 +35,7 @@ BOUNDS = ("after", "before", "around")
 MESSAGE_PAGE = (
     Parameter("after", SEQUENCE, "exclusive lower bound", parse_sequence),
     Parameter("before", SEQUENCE, "exclusive upper bound: the newest page below it", parse_sequence),
-    Parameter("around", SEQUENCE, "half of the page up to this place, half behind it", parse_sequence),
+    Parameter("around", SEQUENCE, "half of the page up to this position, half after it", parse_sequence),
     EVENT_LIMIT,
 )
 
@@ -43,14 +43,16 @@ MESSAGE_PAGE = (
 def _parse_pin(name: str, text: str) -> tuple[int, int]:
     cursor = parse_cursor(text, lambda key: key if _SEQUENCE.fullmatch(key) else None)
     if cursor is None or int(cursor.key) > MAX_SEQUENCE:
-        raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem(name, f"must be the {NEXT_CURSOR} of a page"),))
+        raise Refusal(
+            ErrorCode.VALIDATION, details=(FieldProblem(name, f"must be the {NEXT_CURSOR} header of a page"),)
+        )
     return cursor.at_ms, int(cursor.key)
 
 
 _PIN: dict[str, Any] = {"type": "string", "pattern": rf"^{CURSOR_TIME}\.[0-9]{{1,18}}$"}
 PIN_PAGE = (
     page_limit(MAX_CHANNEL_PINS, MAX_CHANNEL_PINS),
-    Parameter("cursor", _PIN, f"the {NEXT_CURSOR} of the page before", _parse_pin),
+    Parameter("cursor", _PIN, f"the {NEXT_CURSOR} of the previous page", _parse_pin),
 )
 
 
@@ -120,7 +122,7 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
 
 
 @route(
-    "GET", "/channels/{channel_id}/messages/{event_id}/versions", "Read the texts that a message had",
+    "GET", "/channels/{channel_id}/messages/{event_id}/versions", "Read the earlier versions of a message",
     {200: list[TextVersion]}, rights=in_channel(Permission.READ), limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:

@@ -50,7 +50,7 @@ def time_out(call: Call[TimeOut, GuildAccess], guild_id: str, user_id: str) -> O
 
 
 @route(
-    "DELETE", "/guilds/{guild_id}/members/{user_id}/timeout", "End a member's time-out", {204: None},
+    "DELETE", "/guilds/{guild_id}/members/{user_id}/timeout", "Remove a member's time-out", {204: None},
     rights=in_guild(Permission.MANAGE_MEMBERS), query=(REASON,),
 )  # fmt: skip
 def end_timeout(call: Call[None, GuildAccess], guild_id: str, user_id: str) -> Operation[Response]:

@@ -115,7 +115,7 @@ def keep_up(ctx: Context, owner: str) -> Operation[None]:
         and (yield from DropMirror(origin=owner, guild_id=guild_id, now_ms=ctx.wall_ms, place=place))
     ):
         yield from WarnOperator(
-            "the owner of a guild does not know this mirror, which is deleted: was the database restored?",
+            "the owner of a guild does not know this mirror, so it is deleted; was the owner's database restored?",
             (("guild_id", guild_id), ("owner", owner)),
         )
 

@@ -43,7 +43,7 @@ def _registration_closed(settings: Settings) -> ErrorCode | None:
 
 
 @route(
-    "POST", "/users/register", "Open an account", {201: Registered},
+    "POST", "/users/register", "Register an account", {201: Registered},
     auth="none", body=Credentials, limits=(Limit.ATTEMPTS,), refused_by=_registration_closed,
     errors=(ErrorCode.REGISTRATION_CLOSED, ErrorCode.USERNAME_TAKEN),
 )  # fmt: skip
@@ -67,7 +67,9 @@ def register(call: Call[Credentials, None]) -> Operation[Response]:
     return Response.json(Registered(user_id, username), status=201)
 
 
-@route("GET", "/users/me", "Who am I", {200: Me}, response_headers=LOG_PLACE, uncounted=(ErrorCode.UNAUTHORIZED,))
+@route(
+    "GET", "/users/me", "Show your account", {200: Me}, response_headers=LOG_PLACE, uncounted=(ErrorCode.UNAUTHORIZED,)
+)
 def me(call: Call[None, None]) -> Operation[Response]:
     """Show the caller's account. Empty lists are omitted (PROTOCOL 4.1.4).
 
@@ -105,7 +107,7 @@ def me(call: Call[None, None]) -> Operation[Response]:
     return Response.json(body, headers=place_headers(profile.place))
 
 
-@route("PATCH", "/users/@me", "Change one's profile", {200: Profile}, body=ProfileChange)
+@route("PATCH", "/users/@me", "Change your profile", {200: Profile}, body=ProfileChange)
 def update_profile(call: Call[ProfileChange, None]) -> Operation[Response]:
     """Change the caller's display name. An empty one removes it."""
     name = check_display_name(call.body.display_name)
@@ -114,7 +116,7 @@ def update_profile(call: Call[ProfileChange, None]) -> Operation[Response]:
 
 
 @route(
-    "POST", "/users/@me/password", "Change one's password", {204: None},
+    "POST", "/users/@me/password", "Change your password", {204: None},
     body=PasswordChange, limits=(Limit.ATTEMPTS,), errors=(ErrorCode.WRONG_PASSWORD,),
 )  # fmt: skip
 def change_password(call: Call[PasswordChange, None]) -> Operation[Response]:

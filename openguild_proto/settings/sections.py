@@ -20,27 +20,30 @@ RefreshLife = Annotated[int, Meta(gt=0, le=MAX_REFRESH_SECS)]  # seconds
 class MessagingSettings:
     """`messaging.*`: rate limits of posts, the replay of a new stream, and the capacity of a channel's ring."""
 
-    max_messages_per_user_per_window: Annotated[Count, Setting("posts of one user", live=True)] = 60
-    max_messages_per_ip_per_window: Annotated[Count, Setting("posts from one address", live=True)] = 200
-    max_typing_per_user_per_window: Annotated[Count, Setting("typing signals of one user", live=True)] = 120
+    max_messages_per_user_per_window: Annotated[Count, Setting("posts by one user per window", live=True)] = 60
+    max_messages_per_ip_per_window: Annotated[Count, Setting("posts from one address per window", live=True)] = 200
+    max_typing_per_user_per_window: Annotated[Count, Setting("typing signals of one user per window", live=True)] = 120
     max_reads_per_user_per_window: Annotated[
-        Count, Setting("moves of one user's read positions; our clients send at most one per second", live=True)
+        Count,
+        Setting("read position updates of one user per window; our clients send at most one per second", live=True),
     ] = 120
     rate_limit_window_secs: Annotated[
-        Window, Setting("the window of the limits of posts, typing and read positions", live=True)
+        Window, Setting("length of the window for the limits of posts, typing signals and read positions", live=True)
     ] = 60
     max_queries_per_user_per_window: Annotated[
         Count,
-        Setting("reads of one user at once, in each process; searches have their own limit", live=True),
+        Setting(
+            "read requests that one user may send in a burst, per process; searches have their own limit", live=True
+        ),
     ] = 3_000
     query_window_secs: Annotated[
-        Window, Setting("the time in which an empty budget of reads refills, evenly", live=True)
+        Window, Setting("time in which a used-up read limit refills, at an even rate", live=True)
     ] = 60
     replay_window: Annotated[
         int, Meta(ge=0, le=10_000), Setting("events replayed to a stream without `since`", live=True)
     ] = 50  # PROTOCOL 8.3.2
     queue_capacity: Annotated[
-        int, Meta(gt=0, le=65_536), Setting("events that a subscriber may lag before its stream is closed")
+        int, Meta(gt=0, le=65_536), Setting("events that a subscriber may fall behind before its stream is closed")
     ] = 256  # PROTOCOL 8.5.1
 
 
@@ -49,11 +52,17 @@ class HttpLimits:
     """`http.*`: timeouts of requests, responses and idle connections."""
 
     head_timeout_secs: Annotated[
-        PositiveSeconds, Setting("from the accept or a request's first byte to its last header byte")
+        PositiveSeconds, Setting("time limit from accept, or a request's first byte, to its last header byte")
     ] = 10
-    body_timeout_secs: Annotated[PositiveSeconds, Setting("from the end of the head to the end of the body")] = 30
-    request_timeout_secs: Annotated[PositiveSeconds, Setting("from a request's last byte to its response")] = 10
-    idle_timeout_secs: Annotated[PositiveSeconds, Setting("keep-alive between two requests")] = 75
+    body_timeout_secs: Annotated[
+        PositiveSeconds, Setting("time limit from the end of the head to the end of the body")
+    ] = 30
+    request_timeout_secs: Annotated[
+        PositiveSeconds, Setting("time limit from a request's last byte to its response")
+    ] = 10
+    idle_timeout_secs: Annotated[
+        PositiveSeconds, Setting("how long an idle connection is kept between two requests")
+    ] = 75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,26 +70,34 @@ class WebSocketLimits:
     """The keys of `websocket.*` that bound one connection."""
 
     max_frames_per_minute: Annotated[
-        int, Meta(ge=0, le=MAX_COUNT), Setting("frames from one peer, fragments and pongs included; 0: no limit")
+        int,
+        Meta(ge=0, le=MAX_COUNT),
+        Setting("frames from one client per minute, including fragments and pongs; 0: no limit"),
     ] = 600
     max_message_bytes: Annotated[
-        int, Meta(ge=1_024, le=16 * 1024 * 1024), Setting("one message from a peer; a longer one closes with 1009")
+        int,
+        Meta(ge=1_024, le=16 * 1024 * 1024),
+        Setting("maximum size of a message from a client; a larger one closes the stream with 1009"),
     ] = 65_536  # PROTOCOL 8.7.2
     # PROTOCOL 8.6.1
     ping_interval_secs: Annotated[
-        PositiveSeconds, Setting("between two pings; a stream ends after two without a pong")
+        PositiveSeconds, Setting("interval between pings; a stream is closed after two unanswered pings")
     ] = 25
     # PROTOCOL 2.4.4, 8.5.3
-    write_timeout_secs: Annotated[PositiveSeconds, Setting("until a peer that takes no bytes is closed")] = 10
+    write_timeout_secs: Annotated[
+        PositiveSeconds, Setting("time after which a connection that accepts no bytes is closed")
+    ] = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebSocketSettings(WebSocketLimits):
     """`websocket.*`: limits of streams, and of the messages on each."""
 
-    max_connections: Annotated[Count, Setting("streams in all")] = 20_000
-    max_connections_per_user: Annotated[Count, Setting("streams of one user")] = 32
-    max_connections_per_address: Annotated[Count, Setting("streams from one address")] = 1_024
+    max_connections: Annotated[Count, Setting("maximum number of streams per replica, divided among its workers")] = (
+        20_000
+    )
+    max_connections_per_user: Annotated[Count, Setting("maximum number of streams per user")] = 32
+    max_connections_per_address: Annotated[Count, Setting("maximum number of streams per client address")] = 1_024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +111,20 @@ class SessionSettings:
         RefreshLife, Setting("lifetime of a refresh token; not below access_ttl_secs", live=True)
     ] = 2_592_000
     max_logins_per_address_per_window: Annotated[
-        Count, Setting("logins and registrations from one address", live=True)
+        Count, Setting("logins and registrations from one address per window", live=True)
     ] = 60
     max_logins_per_account_per_window: Annotated[
-        Count, Setting("logins to one account from one address; ten times as many from all", live=True)
+        Count,
+        Setting("logins to one account from one address per window; ten times as many from all addresses", live=True),
     ] = 10
-    max_refreshes_per_address_per_window: Annotated[Count, Setting("refreshes from one address", live=True)] = 600
-    max_refreshes_per_account_per_window: Annotated[Count, Setting("refreshes of one account", live=True)] = 60
+    max_refreshes_per_address_per_window: Annotated[
+        Count, Setting("refreshes from one address per window", live=True)
+    ] = 600
+    max_refreshes_per_account_per_window: Annotated[
+        Count, Setting("refreshes of one account per window", live=True)
+    ] = 60
     login_window_secs: Annotated[
-        Window, Setting("the window of the four limits of logins and refreshes", live=True)
+        Window, Setting("length of the window for the four limits of logins and refreshes", live=True)
     ] = 60
 
     def __post_init__(self) -> None:
@@ -120,39 +142,43 @@ class SessionSettings:
 class GuildSettings:
     """`guilds.*`: limits per user and per guild."""
 
-    max_owned_per_user: Annotated[Count, Setting("guilds that one user owns", live=True)] = 100
+    max_owned_per_user: Annotated[Count, Setting("maximum number of guilds that one user owns", live=True)] = 100
     # /users/me lists all of them
-    max_joined_per_user: Annotated[Count, Setting("guilds that one user is a member of", live=True)] = 1_000
-    # notification streams and unread lists grow with it
-    max_channels_per_guild: Annotated[Count, Setting("channels of one guild", live=True)] = 500
-    max_invites_per_guild: Annotated[Count, Setting("valid invites of one guild", live=True)] = 100
-    max_bans_per_guild: Annotated[
-        int, Meta(gt=0, le=MAX_GUILD_BANS), Setting("users who are banned from one guild", live=True)
+    max_joined_per_user: Annotated[
+        Count, Setting("maximum number of guilds that one user is a member of", live=True)
     ] = 1_000
-    max_writes_per_user_per_window: Annotated[Count, Setting("changes by one user, without posts", live=True)] = 120
-    write_window_secs: Annotated[Window, Setting("the window of the limit of changes", live=True)] = 60
+    # notification streams and unread lists grow with it
+    max_channels_per_guild: Annotated[Count, Setting("maximum number of channels per guild", live=True)] = 500
+    max_invites_per_guild: Annotated[Count, Setting("maximum number of valid invites per guild", live=True)] = 100
+    max_bans_per_guild: Annotated[
+        int, Meta(gt=0, le=MAX_GUILD_BANS), Setting("maximum number of banned users per guild", live=True)
+    ] = 1_000
+    max_writes_per_user_per_window: Annotated[
+        Count, Setting("changes by one user per window, not counting posts", live=True)
+    ] = 120
+    write_window_secs: Annotated[Window, Setting("length of the window for the limit of changes", live=True)] = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
     """`search.*`: limits of searches."""
 
-    max_searches_per_user_per_window: Annotated[Count, Setting("searches of one user", live=True)] = 60
-    window_secs: Annotated[Window, Setting("the window of the limit of searches", live=True)] = 60
+    max_searches_per_user_per_window: Annotated[Count, Setting("searches by one user per window", live=True)] = 60
+    window_secs: Annotated[Window, Setting("length of the window for the limit of searches", live=True)] = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class PresenceSettings:
     """`presence.*`: whether members see each other's presence."""
 
-    enabled: Annotated[bool, Setting("whether anyone sees who is online")] = True
-    max_guild_members: Annotated[int, Meta(gt=0, le=10_000), Setting("a guild with more members shows no presence")] = (
-        1_000
-    )
+    enabled: Annotated[bool, Setting("whether members see who is online")] = True
+    max_guild_members: Annotated[
+        int, Meta(gt=0, le=10_000), Setting("guilds with more members do not show presence")
+    ] = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationSettings:
     """`registration.*`: whether new accounts may be created."""
 
-    enabled: Annotated[bool, Setting("whether anyone may open an account", live=True)] = True
+    enabled: Annotated[bool, Setting("whether new users may register", live=True)] = True

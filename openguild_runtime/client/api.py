@@ -155,7 +155,7 @@ class Api(ABC):
         return decode_answer(answer.body, Member)
 
     async def end_timeout(self, guild_id: str, user_id: str, reason: str | None = None) -> None:
-        """End a member's time-out early, as a moderator. Raises NotFound if there is none."""
+        """Remove a member's time-out, as a moderator. Raises NotFound if there is none."""
         await self.send("DELETE", _timeout_path(guild_id, user_id, reason))
 
     async def create_channel(self, guild_id: str, name: str) -> Channel:

@@ -18,7 +18,7 @@ VERIFYING = frozenset({"verify-ca", "verify-full"})
 FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 
 _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
-_PROVE = "drop it, and let sslmode=verify-full with sslrootcert prove the server"
+_PROVE = "remove it, and use sslmode=verify-full with sslrootcert to verify the server"
 
 # Parameters of the driver, with the accepted values if these are few.
 _DRIVER: dict[str, tuple[str, ...]] = {
@@ -43,27 +43,27 @@ _WITHOUT_EFFECT = frozenset({
 _NOT_KEPT: dict[str, tuple[tuple[str, ...], str]] = {
     "channel_binding": (("disable", "prefer"), _PROVE),
     "require_auth": ((), _PROVE),
-    "requirepeer": ((), "drop it"),
-    "gssencmode": (("disable", "prefer"), "drop it, and write sslmode=require: TLS is the only encryption here"),
-    "gssdelegation": (("0",), "drop it"),
+    "requirepeer": ((), "remove it"),
+    "gssencmode": (("disable", "prefer"), "remove it, and use sslmode=require: only TLS encryption is supported"),
+    "gssdelegation": (("0",), "remove it"),
     "requiressl": (("0",), "write sslmode=require"),
-    "sslcertmode": (("disable", "allow"), "drop it: the certificate of sslcert is shown to a server that asks for one"),
-    "sslcrldir": ((), "name one file in sslcrl"),
-    "sslkeylogfile": ((), "drop it"),
-    "hostaddr": ((), "write the address in the place of the host"),
-    "replication": (("false", "off", "no", "0"), "drop it"),
-    "min_protocol_version": (("3.0",), "drop it"),
-    "servicefile": ((), "name the file in the variable PGSERVICEFILE"),
-    "scram_client_key": ((), "write a password"),
-    "scram_server_key": ((), "write a password"),
-    "oauth_issuer": ((), "write a password"),
-    "oauth_client_id": ((), "write a password"),
-    "oauth_client_secret": ((), "write a password"),
-    "oauth_scope": ((), "write a password"),
+    "sslcertmode": (("disable", "allow"), "remove it: the certificate in sslcert is sent if the server asks for one"),
+    "sslcrldir": ((), "name one file in sslcrl instead"),
+    "sslkeylogfile": ((), "remove it"),
+    "hostaddr": ((), "write the address as the host"),
+    "replication": (("false", "off", "no", "0"), "remove it"),
+    "min_protocol_version": (("3.0",), "remove it"),
+    "servicefile": ((), "set the environment variable PGSERVICEFILE to the file"),
+    "scram_client_key": ((), "use a password"),
+    "scram_server_key": ((), "use a password"),
+    "oauth_issuer": ((), "use a password"),
+    "oauth_client_id": ((), "use a password"),
+    "oauth_client_secret": ((), "use a password"),
+    "oauth_scope": ((), "use a password"),
     # of other programs, in URLs that database providers show
     "ssl": (("false", "0"), "write sslmode=require"),
-    "pgbouncer": (("false",), "drop it, and set database.statement_cache_size to 0"),
-    "schema": ((), "write options=-csearch_path%3D and the schema"),
+    "pgbouncer": (("false",), "remove it, and set database.statement_cache_size to 0"),
+    "schema": ((), "write options=-csearch_path%3D followed by the schema"),
 }
 
 _KNOWN = (*_DRIVER, *_WITHOUT_EFFECT, *_NOT_KEPT, "application_name", "options")
@@ -79,12 +79,12 @@ def driver_query(query: str) -> str:
     for field in filter(None, query.split("&")):
         name, equals, value = (unquote_plus(part) for part in field.partition("="))
         if not equals or _SETTING.fullmatch(name) is None:
-            raise ValueError("has behind its ? what is no name=value (in a password, ? is written as %3F)")
+            raise ValueError("has a parameter after its ? that is not name=value (in a password, write ? as %3F)")
         if _is_kept(name, value):
             kept.append(field)
             found[name] = value
     if found.get("sslnegotiation") == "direct" and found.get("sslmode") not in (*VERIFYING, "require"):
-        raise ValueError("its sslnegotiation=direct needs TLS: write sslmode=require beside it, or drop it")
+        raise ValueError("sslnegotiation=direct requires TLS: add sslmode=require, or remove it")
     return "&".join(kept)
 
 
@@ -94,7 +94,7 @@ def _is_kept(name: str, value: str) -> bool:
     if name in _NOT_KEPT:
         nothing, mend = _NOT_KEPT[name]
         if value not in nothing:
-            raise ValueError(f"its {name} is not supported by this server; {mend}")
+            raise ValueError(f"the parameter {name} is not supported; {mend}")
         return False
     if name not in _KNOWN:
         _check_setting(name)
@@ -106,12 +106,12 @@ def _is_kept(name: str, value: str) -> bool:
 def _check(name: str, value: str) -> None:
     values = _DRIVER[name]
     if values and value not in values:
-        raise ValueError(f"its {name} is not known; write one of {', '.join(values)}")
+        raise ValueError(f"unknown value of the parameter {name}; expected one of {', '.join(values)}")
     if name == "port" and not all(port.isascii() and port.isdigit() for port in value.split(",")):
-        raise ValueError("its port behind the ? is not a number; write it behind the host")
+        raise ValueError("the port after the ? is not a number; write it after the host, as host:5432")
     if name == "sslrootcert" and value == "system":
         raise ValueError(
-            "its sslrootcert=system is not known here; name the file with the authorities of the system, such as "
+            "sslrootcert=system is not supported; name the file with the system's CA certificates, such as "
             "/etc/ssl/certs/ca-certificates.crt"
         )
 
@@ -120,7 +120,7 @@ def _check_setting(name: str) -> None:
     """Raise ValueError for a misspelt parameter. Only PostgreSQL knows whether a setting exists."""
     close = difflib.get_close_matches(name.lower(), _KNOWN, n=1, cutoff=_CLOSE)
     if close and name.lower() not in _NO_TYPING_ERRORS:
-        raise ValueError(f"has a parameter behind its ? that is not known; did you mean {close[0]}?")
+        raise ValueError(f"has an unknown parameter after its ?; did you mean {close[0]}?")
 
 
 def parameters_of(url: str) -> dict[str, str]:

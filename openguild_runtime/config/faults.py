@@ -18,19 +18,19 @@ from openguild_runtime.config.values import EXAMPLE
 
 # The problem of a value of the wrong kind, and the fix.
 _KINDS = {
-    "bool_parsing": "is neither true nor false; write one of the two",
-    "bool_type": "is neither true nor false; write one of the two",
-    "int_parsing": "is not a whole number; write one, such as {example}",
-    "int_parsing_size": "is not a whole number of a sensible size; write one, such as {example}",
-    "int_type": "is not a whole number; write one, such as {example}",
-    "int_from_float": "is not a whole number; write one, such as {example}",
+    "bool_parsing": "is not a boolean; write true or false",
+    "bool_type": "is not a boolean; write true or false",
+    "int_parsing": "is not an integer; write one, such as {example}",
+    "int_parsing_size": "is not an integer, or has too many digits; write one, such as {example}",
+    "int_type": "is not an integer; write one, such as {example}",
+    "int_from_float": "is not an integer; write one, such as {example}",
     "float_parsing": "is not a number; write one, such as {example}",
     "float_type": "is not a number; write one, such as {example}",
     "finite_number": "is not a finite number; write one, such as {example}",
-    "string_type": "is not a text; put it in quotes",
+    "string_type": "is not a string; put it in quotes",
     "path_type": "is not a path; put it in quotes",
     "tuple_type": 'is not a list; write one, such as ["a", "b"]',
-    "missing": "is not set; write it beside the others, or drop the entry",
+    "missing": "is missing; set it, or remove the entry",
 }
 _UNITS = {"secs": "seconds", "bytes": "bytes"}  # by the last part of a key's name
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
@@ -82,15 +82,15 @@ def _words(kind: str, message: str, context: Mapping[str, Any], location: str, m
     if kind == "extra_forbidden":
         return f"unknown key{nearest(location, model)}"
     if kind == "literal_error":
-        return f"is not known; write {context['expected']}"
+        return f"unknown value; expected {context['expected']}"
     field = _field(location, model)
     if kind in _SECTION:
         section = section_of(field)
         names = ", ".join(model_of(section).model_fields) if section is not None else "keys"
-        return f"is a section and not a value; write its own keys under it: {names}"
+        return f"is a section, not a value; write its keys under it: {names}"
     if kind in _BOUNDS and field is not None:
         return f"must be {_range(field)}"
-    text = _KINDS.get(kind, f"is not right ({message}); docs/configuration.md says what it may be")
+    text = _KINDS.get(kind, f"is invalid ({message}); docs/configuration.md lists the allowed values")
     text = text.replace(EXAMPLE, _example(field))
     unit = _UNITS.get(location.rpartition("_")[2])
     return text if unit is None else text.replace("write one, such as", f"write {unit} without a unit, such as")

@@ -32,7 +32,7 @@ def _base_url(value: str) -> str:
     try:
         authority_of(value)
     except NameFault as fault:
-        raise ValueError(f"is not what others can reach: {fault}; write it as {EXAMPLE}") from None
+        raise ValueError(f"is not a URL that other servers can reach: {fault}; write it as {EXAMPLE}") from None
     return value.rstrip("/")
 
 
@@ -40,13 +40,13 @@ def _server(value: str) -> str:
     try:
         return parse_server_name(value)
     except NameFault as fault:
-        raise ValueError(f"is not the name of a server: {fault}; write it as chat.example.org") from None
+        raise ValueError(f"is not a server name: {fault}; write it as chat.example.org") from None
 
 
 def _mapped(value: str) -> str:
     server, equals, url = value.partition("=")
     if not equals:
-        raise ValueError(f"is not a server and its URL; write it as chat.example.org={EXAMPLE}")
+        raise ValueError(f"is not a server name and its URL; write it as chat.example.org={EXAMPLE}")
     return f"{_server(server.strip())}={_base_url(url.strip())}"
 
 
@@ -70,28 +70,30 @@ class FederationSection(FederationSettings):
 
     mode: Annotated[
         ModeName | None, BeforeValidator(_mode),
-        Setting("`off`, `pinned` or `open`; without it `pinned` where servers are trusted", live=True, settable=False),
+        Setting("`off`, `pinned` or `open`; default: `pinned` if servers are trusted, otherwise `off`", live=True, settable=False),
     ] = None  # fmt: skip
-    signing_key: Annotated[Seed | None, Setting("the seed of the key that signs events and requests")] = None
-    key_id: Annotated[Text, Setting("the name of that key; never use it for another key")] = "1"
+    signing_key: Annotated[Seed | None, Setting("seed of the key that signs events and requests")] = None
+    key_id: Annotated[Text, Setting("id of the signing key; never reuse it for another key")] = "1"
     previous_signing_key: Annotated[
-        Seed | None, Setting("the former seed, for 7 days after a rotation: it vouches for the new key")
+        Seed | None,
+        Setting("seed of the former key, which vouches for the new one; keep it for 7 days after a rotation"),
     ] = None
-    previous_key_id: Annotated[Text | None, Setting("the name of the former key")] = None
+    previous_key_id: Annotated[Text | None, Setting("id of the former key")] = None
     trusted_servers: Annotated[
-        tuple[TrustedServer, ...], Setting("servers and their verifying keys", live=True, settable=False)
+        tuple[TrustedServer, ...], Setting("trusted servers with their verifying keys", live=True, settable=False)
     ] = ()
     base_url: Annotated[
-        BaseUrl | None, Setting("where other servers reach this one; default: https and `server_name`")
+        BaseUrl | None, Setting("URL at which other servers reach this one; default: https:// and `server_name`")
     ] = None
     allowed_servers: Annotated[
-        tuple[OtherServer, ...], Setting("servers that are trusted with whatever keys they publish", live=True, settable=False)
+        tuple[OtherServer, ...], Setting("servers that are trusted with the keys that they publish", live=True, settable=False)
     ] = ()  # fmt: skip
     denied_servers: Annotated[
         tuple[OtherServer, ...], Setting("servers with which this one does not federate", live=True, settable=False)
     ] = ()
     quarantined_servers: Annotated[
-        tuple[OtherServer, ...], Setting("servers from which nothing new is accepted", live=True, settable=False)
+        tuple[OtherServer, ...],
+        Setting("servers from which no new posts, joins or invites are accepted", live=True, settable=False),
     ] = ()
     take_guilds_from: Annotated[
         tuple[OtherServer, ...], Setting("servers that may move guilds to this one", live=True, settable=False)
@@ -99,20 +101,20 @@ class FederationSection(FederationSettings):
     owner_lost_after_secs: Annotated[
         Window,
         Setting(
-            "after this time without contact to a server, the successors of its guilds may take over; below 180 a "
+            "after this time without contact to a server, the successors of its guilds may take over; below 180, a "
             "running server may count as lost, because contacts are noted once a minute",
             live=True,
         ),
     ] = OWNER_LOST_SECS
     allow_private_addresses: Annotated[
-        bool, Setting("whether other servers may be at loopback, private and link-local addresses")
+        bool, Setting("whether other servers may have loopback, private or link-local addresses")
     ] = False
     addresses: Annotated[
-        tuple[MappedServer, ...], Setting("`server=URL` pairs that are used instead of discovery; http is allowed here")
+        tuple[MappedServer, ...], Setting("`server=URL` pairs used instead of discovery; http is allowed here")
     ] = ()
-    ca_file: Annotated[FilePath | None, Setting("a PEM bundle that vouches for other servers besides the system's")] = (
-        None
-    )
+    ca_file: Annotated[
+        FilePath | None, Setting("PEM file with CA certificates for other servers, in addition to the system's")
+    ] = None
 
 
 def federation_contradictions(section: FederationSection, server_name: str) -> Iterator[Contradiction]:
@@ -129,14 +131,14 @@ def federation_contradictions(section: FederationSection, server_name: str) -> I
         return
     if section.signing_key is None:
         yield Contradiction(
-            "invalid federation configuration: federation.signing_key: is not set, and other servers could not verify this one: "
+            "invalid federation configuration: federation.signing_key: is not set, so other servers could not verify this one: "
             "run `openguild-server keygen` and set it, or set federation.mode to off",
             "federation.mode",
             "federation.trusted_servers",
         )
     if section.previous_signing_key is not None and section.previous_key_id in {None, section.key_id}:
         yield Contradiction(
-            "invalid federation configuration: federation.previous_key_id: must name the key before, which is not the current one",
+            "invalid federation configuration: federation.previous_key_id: must be the id of the former key, not the current one",
             "federation.previous_key_id",
             "federation.key_id",
         )

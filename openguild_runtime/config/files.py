@@ -36,10 +36,10 @@ def read_text(path: Path) -> str:
                 raise IsADirectoryError
             data = file.read(MAX_FILE_BYTES + 1)
     except IsADirectoryError:
-        raise BadFile(": is a directory; put a file there, or remove it") from None
+        raise BadFile(": is a directory, not a file; replace it with a file, or remove it") from None
     except OSError as failure:
         reason = (failure.strerror or type(failure).__name__).lower()
-        raise BadFile(f": cannot be read ({reason}); check path and permissions") from None
+        raise BadFile(f": cannot be read ({reason}); check the path and its permissions") from None
     if len(data) > MAX_FILE_BYTES:
         raise BadFile(f": has more than {MAX_FILE_BYTES} bytes; is it the right file?")
     try:
@@ -58,9 +58,9 @@ def read_file(path: Path) -> dict[str, Any]:
         raise BadFile(": is nested too deeply; write sections, keys and values") from None
     except (ValueError, OverflowError):  # a number with too many digits, whose position the parsers do not report
         long = _LONG_NUMBER.search(text)
-        raise _at(text, long.start() if long else 0, "a value that cannot be read") from None
+        raise _at(text, long.start() if long else 0, "a value that cannot be parsed") from None
     if not isinstance(content, dict):
-        raise BadFile(": must hold a mapping of keys")
+        raise BadFile(": must contain a mapping of keys to values")
     return content
 
 
@@ -82,7 +82,7 @@ def _parse_json(text: str) -> Any:
         raise _bad(fault.lineno, fault.colno, fault.msg.removesuffix(" at").removesuffix(" starting")) from None
     except _Repeated:
         _parse_yaml(text.replace("\t", " "))  # read as YAML, whose parser reports the position
-        raise BadFile(": a key stands twice in one section; keep one of them") from None
+        raise BadFile(": duplicate key in a section; keep one of them") from None
 
 
 class _Repeated(Exception):
@@ -104,7 +104,7 @@ class _Loader(yaml.SafeLoader):
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
             if name in seen:
                 raise yaml.MarkedYAMLError(
-                    problem="a key stands twice in one section; keep one of them", problem_mark=key.start_mark
+                    problem="duplicate key in a section; keep one of them", problem_mark=key.start_mark
                 )
             if name is not None:
                 seen.add(name)
@@ -114,7 +114,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, OverflowError):
-            raise yaml.MarkedYAMLError(problem="a value that cannot be read", problem_mark=node.start_mark) from None
+            raise yaml.MarkedYAMLError(problem="a value that cannot be parsed", problem_mark=node.start_mark) from None
 
 
 def _decimal(loader: _Loader, node: yaml.ScalarNode) -> Any:
@@ -132,7 +132,7 @@ def _parse_yaml(text: str) -> Any:
     try:
         content = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.reader.ReaderError as fault:
-        raise _at(text, fault.position, "a character that may not stand there") from None
+        raise _at(text, fault.position, "a character that is not allowed there") from None
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         problem = fault.problem or fault.context or "not YAML"

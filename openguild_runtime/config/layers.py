@@ -78,7 +78,7 @@ def nearest(key: str, model: type) -> str:
     sections = {name.rpartition(".")[0] for name in known} - {""}
     bare = key.removeprefix("server.")
     if key == "server" or (bare != key and bare in {*known, *sections}):
-        return "; the keys stand at the top level, without `server` before them"
+        return "; write the keys at the top level, without `server` before them"
     if key in known:  # quoted in a file, as a name with a dot
         return f"; write {key.rpartition('.')[2]} into the section {key.rpartition('.')[0]}"
     close = difflib.get_close_matches(key.lower()[:MAX_COMPARED_CHARS], [*known, *sorted(sections)], n=1)
@@ -165,7 +165,7 @@ def _read_files(collected: Collected, directory: Path, stem: str, numbers: set[s
         path = directory / f"{stem}{suffix}"
         if os.path.lexists(path):
             problems.lines.append(
-                f"failed to build configuration: {path.name}: this format is not read; use {stem}.toml, .yaml or .json"
+                f"failed to build configuration: {path.name}: unsupported format; use {stem}.toml, .yaml or .json"
             )
     for suffix in READ_SUFFIXES:
         path = directory / f"{stem}{suffix}"
@@ -183,12 +183,14 @@ def _read(collected: Collected, path: Path, numbers: set[str], problems: Problem
         raise ConfigError(f"failed to build configuration: {path}{problem}") from None
     try:
         problems.lines += [
-            f"failed to build configuration: {key}: is a number in quotes; write it without them (set by {source})"
+            f"failed to build configuration: {key}: is a number in quotes; remove the quotes (set by {source})"
             for key in _take_quoted(content, numbers)
         ]
         _merge(collected, collected.values, content, source)
     except RecursionError:  # a recursive YAML anchor
-        raise ConfigError(f"failed to build configuration: {path}: holds a section within itself; cut it") from None
+        raise ConfigError(
+            f"failed to build configuration: {path}: contains a section that refers to itself; remove the reference"
+        ) from None
 
 
 def _take_quoted(content: dict[Any, Any], numbers: set[str], prefix: str = "") -> list[str]:
@@ -211,7 +213,7 @@ def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], 
         former = into.get(name)
         if former is not None and isinstance(former, dict) != isinstance(value, Mapping):
             raise ConfigError(
-                f"failed to build configuration: {key}: is a section and not a value; write its own keys under it "
+                f"failed to build configuration: {key}: is a section, not a value; write its keys under it "
                 f"(set by {source if isinstance(former, dict) else collected.sources[key]})"
             )
         collected.sources[key] = source
@@ -244,7 +246,7 @@ def _from_environment(collected: Collected, environ: Mapping[str, str], model: t
             other = named.setdefault(key, name)
             if other != name:
                 raise ConfigError(
-                    f"failed to build configuration: {key}: is set by {other} and by {name}; drop one of them"
+                    f"failed to build configuration: {key}: is set by {other} and by {name}; remove one of them"
                 )
             if base is not None:
                 _put_indexed(indexed.setdefault(base, {}), name, key[len(base) + 1 :], text)
@@ -281,7 +283,9 @@ def _put_indexed(entries: dict[int, Any], name: str, rest: str, text: str) -> No
     if member and isinstance(entry, dict):
         entry[member] = text
     elif member or entry is not text:
-        raise ConfigError(f"failed to build configuration: {name}: its entry is set as a whole too; drop one of them")
+        raise ConfigError(
+            f"failed to build configuration: {name}: its entry is also set as a whole; remove one of them"
+        )
 
 
 def _put_list(collected: Collected, key: str, entries: dict[int, Any], whole: str | None) -> None:
@@ -289,13 +293,13 @@ def _put_list(collected: Collected, key: str, entries: dict[int, Any], whole: st
     name = PREFIX + key.upper().replace(".", "__")
     if whole is not None:
         raise ConfigError(
-            f"failed to build configuration: {key}: is set by {whole} and by {name}__{min(entries)}; drop one of them"
+            f"failed to build configuration: {key}: is set by {whole} and by {name}__{min(entries)}; remove one of them"
         )
     missing = next((index for index in range(len(entries)) if index not in entries), None)
     if missing is not None:
         raise ConfigError(
             f"failed to build configuration: {key}: {name}__{missing} is missing before {name}__{max(entries)}; "
-            "number the entries from 0 without a gap"
+            "number the entries from 0 without gaps"
         )
     _put(collected, key, [entries[index] for index in sorted(entries)], f"{name}__...")
 
@@ -306,7 +310,7 @@ def _from_file(name: str, path: str | None) -> str | None:
     try:
         return read_text(Path(path)).strip()
     except BadFile as problem:
-        raise ConfigError(f"failed to build configuration: {name}: the file it names{problem}") from None
+        raise ConfigError(f"failed to build configuration: {name}: the file that it names{problem}") from None
 
 
 def _put(collected: Collected, key: str, value: Any, source: str) -> None:

@@ -53,7 +53,7 @@ def parse_servers(text: str) -> tuple[NatsServer, ...]:
     """Parse one URL, or several separated by commas."""
     parts = [part.strip() for part in _BETWEEN.split(text)]
     if len(parts) > MAX_SERVERS:
-        raise ValueError(f"names more than {MAX_SERVERS} servers; drop some")
+        raise ValueError(f"names more than {MAX_SERVERS} servers; remove some")
     if len(parts) == 1:
         return (_parse(parts[0]),)
     servers = []
@@ -68,18 +68,18 @@ def parse_servers(text: str) -> tuple[NatsServer, ...]:
 def _parse(text: str) -> NatsServer:
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() in ("ws", "wss"):
-        raise ValueError(f"NATS is not reached by WebSocket; write its client port as {EXAMPLE} or tls://host:4222")
-    if not separator or scheme not in SCHEMES or re.search(r"[\s\x00-\x1f\x7f]", text):
         raise ValueError(
-            f"is not a URL that begins with nats:// or tls://; write it as {EXAMPLE}, several as {LIST_EXAMPLE}"
+            f"WebSocket URLs of NATS are not supported; write its client port as {EXAMPLE} or tls://host:4222"
         )
+    if not separator or scheme not in SCHEMES or re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise ValueError(f"does not begin with nats:// or tls://; write it as {EXAMPLE}, several as {LIST_EXAMPLE}")
     userinfo, at, place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
     if not place:
-        raise ValueError(f"names no host; write it as {EXAMPLE}")
+        raise ValueError(f"has no host; write it as {EXAMPLE}")
     if "," in place:
         raise ValueError(
-            f"each server of a list needs its own nats:// or tls://; write it as {LIST_EXAMPLE} "
-            "(in a password, a comma is written as %2C)"
+            f"each server of a list must begin with nats:// or tls://; write it as {LIST_EXAMPLE} "
+            "(in a password, write a comma as %2C)"
         )
     host, port = _host_and_port(place)
     server = NatsServer(host, port, scheme == "tls")
@@ -96,8 +96,8 @@ def _host_and_port(place: str) -> tuple[str, int]:
         found = None
     if found is None or not 0 < port < 65_536:
         raise ValueError(
-            f"its host is not a name, or its port is not within 1 and 65535; write it as {EXAMPLE} "
-            "(in a password, / is written as %2F and @ as %40; an IPv6 address stands in brackets)"
+            f"has an invalid host, or a port that is not between 1 and 65535; write it as {EXAMPLE} "
+            "(in a password, write / as %2F and @ as %40; write an IPv6 address in brackets)"
         )
     return (f"[{found['v6']}]" if found["v6"] is not None else found["name"]), port
 
@@ -109,11 +109,11 @@ def _with_login(server: NatsServer, userinfo: str) -> NatsServer:
         user, password = unquote(user, errors="strict"), unquote(password, errors="strict")
     except UnicodeDecodeError:
         raise ValueError(
-            "its user or password is percent-encoded in something else than UTF-8; encode it in UTF-8 (a % itself as %25)"
+            "the percent-encoded user or password is not UTF-8; encode it as UTF-8 (write % as %25)"
         ) from None
     if not user:
         raise ValueError(
-            "names no user before the @; write it as nats://user:password@host:4222 or nats://token@host:4222"
+            "has no user before the @; write it as nats://user:password@host:4222 or nats://token@host:4222"
         )
     return server._replace(user=user, password=password) if colon else server._replace(token=user)
 
@@ -129,11 +129,11 @@ def read_credentials(path: Path) -> str:
 def _check_credentials(text: str) -> None:
     """Check for JWT and seed. Without a JWT, nats-py would read the file forever."""
     if _JWT.search(text) is None:
-        raise ValueError("holds no NATS USER JWT")
+        raise ValueError("contains no NATS USER JWT")
     seed = _SEED.search(text)
     if seed is None:
-        raise ValueError("holds no USER NKEY SEED")
+        raise ValueError("contains no USER NKEY SEED")
     try:
         nkeys.from_seed(bytearray(seed[1].encode())).wipe()
     except Exception:  # of nkeys, binascii or nacl
-        raise ValueError("holds a USER NKEY SEED that is none") from None
+        raise ValueError("contains an invalid USER NKEY SEED") from None

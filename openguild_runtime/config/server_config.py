@@ -67,7 +67,7 @@ def _pool_size(value: int) -> int:
     reserved = MIN_POOL_SIZE - 1
     if value <= reserved:
         raise ValueError(
-            f"leaves none beside the {reserved} reserved for posts, access and health; write at least {MIN_POOL_SIZE}"
+            f"is too small, because {reserved} are reserved for posts, access and health; write at least {MIN_POOL_SIZE}"
         )
     return value
 
@@ -78,7 +78,7 @@ class MetricsSection:
 
     enabled: Annotated[bool, Setting("whether to serve `/metrics`")] = True
     bind_addr: Annotated[Address | None, Setting("address and port of a separate listener for `/metrics`")] = None
-    max_age_secs: Annotated[Seconds, Setting("how long a rendered page of metrics is served again")] = 1
+    max_age_secs: Annotated[Seconds, Setting("how long a rendered metrics page is cached")] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class CorsSection:
     """`cors.*`: the origins whose pages may read responses and open streams."""
 
     allowed_origins: Annotated[
-        tuple[Origin, ...], Setting("origins whose pages may read responses; empty: any origin")
+        tuple[Origin, ...], Setting("origins whose pages may read responses; empty: all origins")
     ] = ()
 
 
@@ -94,9 +94,9 @@ class CorsSection:
 class MlsSection:
     """`mls.*`: validated, but without effect yet (PROTOCOL 13.3)."""
 
-    enabled: Annotated[bool, Setting("checked, and not served yet")] = False
-    ciphersuite: Annotated[str, Setting("the cipher suite of groups")] = MLS_CIPHERSUITE
-    identities: Annotated[tuple[Text, ...], Setting("the identities that take part")] = ()
+    enabled: Annotated[bool, Setting("whether MLS is enabled; checked, but has no effect yet")] = False
+    ciphersuite: Annotated[str, Setting("cipher suite of MLS groups")] = MLS_CIPHERSUITE
+    identities: Annotated[tuple[Text, ...], Setting("identities that use MLS")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +105,10 @@ class SessionSection(SessionSettings):
 
     signing_key: Annotated[
         Seed | None,
-        Setting("the seed of the key that signs tokens, the same on every replica", live=True, settable=False),
+        Setting("seed of the key that signs tokens; must be the same on every replica", live=True, settable=False),
     ] = None
     fallback_verifying_keys: Annotated[
-        tuple[PublicKey, ...], Setting("former public keys whose tokens are still valid", live=True, settable=False)
+        tuple[PublicKey, ...], Setting("former public keys whose tokens are still accepted", live=True, settable=False)
     ] = ()
 
 
@@ -118,16 +118,16 @@ class NatsSection:
 
     url: Annotated[
         NatsUrl | None,
-        Setting("NATS, which connects the replicas; without it this process serves alone"),
+        Setting("URL of NATS, which connects the replicas; not needed for a single process"),
     ] = None
-    credentials_file: Annotated[FilePath | None, Setting("a .creds file of NATS")] = None
-    ca_file: Annotated[FilePath | None, Setting("PEM file with the authorities of its certificates")] = None
-    cert_file: Annotated[FilePath | None, Setting("PEM file with this server's certificate, if NATS requires one")] = (
-        None
-    )
-    key_file: Annotated[FilePath | None, Setting("PEM file with the key of `cert_file`, without a password")] = None
+    credentials_file: Annotated[FilePath | None, Setting("NATS credentials file (.creds)")] = None
+    ca_file: Annotated[FilePath | None, Setting("PEM file with the CA certificates for NATS")] = None
+    cert_file: Annotated[FilePath | None, Setting("PEM file with the client certificate, if NATS requires one")] = None
+    key_file: Annotated[FilePath | None, Setting("PEM file with the key of `cert_file`, not encrypted")] = None
     min_replicas: Annotated[
-        int, Meta(gt=0, le=MAX_REPLICAS), Setting("replicas that share limits before they have heard of each other")
+        int,
+        Meta(gt=0, le=MAX_REPLICAS),
+        Setting("number of replicas by which message limits are divided until the replicas know each other"),
     ] = 1
 
     @property
@@ -140,8 +140,8 @@ class NatsSection:
 class DrainSection:
     """`drain.*`: how the server stops (PROTOCOL 12)."""
 
-    delay_secs: Annotated[Seconds, Setting("from `/ready` 503 to the first closed stream")] = 0
-    window_secs: Annotated[Seconds, Setting("from the first closed stream to the last")] = 10
+    delay_secs: Annotated[Seconds, Setting("time between `/ready` answering 503 and the first closed stream")] = 0
+    window_secs: Annotated[Seconds, Setting("time over which the streams are closed")] = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,18 +149,18 @@ class DatabaseSection:
     """`database.*`: connections to PostgreSQL, and how long a statement may take."""
 
     pool_size: Annotated[
-        int, Meta(le=500), AfterValidator(_pool_size), Setting("maximum number of connections of one process")
+        int, Meta(le=500), AfterValidator(_pool_size), Setting("maximum number of connections per process")
     ] = 10
-    statement_timeout_secs: Annotated[PositiveSeconds, Setting("maximum time of a statement")] = 10
+    statement_timeout_secs: Annotated[PositiveSeconds, Setting("time limit of a statement")] = 10
     statement_cache_size: Annotated[
-        int, Meta(ge=0, le=MAX_STATEMENTS), Setting("prepared statements of a connection; 0 behind PgBouncer")
+        int, Meta(ge=0, le=MAX_STATEMENTS), Setting("prepared statements cached per connection; use 0 behind PgBouncer")
     ] = 100
     replica_urls: Annotated[
-        tuple[DatabaseUrl, ...], Setting("streaming standbys of `database_url` for reads, each with its own pool")
+        tuple[DatabaseUrl, ...], Setting("URLs of streaming standbys that serve reads, each with its own pool")
     ] = ()
     replica_wait_secs: Annotated[
         PositiveSeconds,
-        Setting("how long a read waits for a standby that is behind; then the primary serves it"),
+        Setting("how long a read waits for a lagging standby before it goes to the primary"),
     ] = 0.25
 
 
@@ -168,17 +168,17 @@ class DatabaseSection:
 class TracingSection:
     """`tracing.*`: the collector of spans."""
 
-    otlp_endpoint: Annotated[HttpUrl | None, Setting("the collector that receives spans, over HTTP")] = None
+    otlp_endpoint: Annotated[HttpUrl | None, Setting("URL of the OTLP collector that receives spans over HTTP")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaSection:
     """`media.*`: accepted for existing deployments, but without effect yet (PROTOCOL 13.2.4)."""
 
-    endpoint: Annotated[HttpUrl | None, Setting("read, and not used yet")] = None
-    bucket: Annotated[Text | None, Setting("read, and not used yet")] = None
-    access_key: Annotated[SecretText | None, Setting("read, and not used yet")] = None
-    secret_key: Annotated[SecretText | None, Setting("read, and not used yet")] = None
+    endpoint: Annotated[HttpUrl | None, Setting("accepted, but has no effect yet")] = None
+    bucket: Annotated[Text | None, Setting("accepted, but has no effect yet")] = None
+    access_key: Annotated[SecretText | None, Setting("accepted, but has no effect yet")] = None
+    secret_key: Annotated[SecretText | None, Setting("accepted, but has no effect yet")] = None
 
 
 class ServerConfig(Strict):
@@ -186,19 +186,17 @@ class ServerConfig(Strict):
 
     bind_addr: Annotated[Address | None, Setting("address and port to listen on; overrides `host` and `port`")] = None
     host: Annotated[Ip, Setting("IP address to listen on")] = "0.0.0.0"  # noqa: S104 - the documented default; `make run` binds to loopback
-    port: Annotated[int, Number, Field(ge=0, le=65_535), Setting("port to listen on; 0: any free one")] = 8080
-    server_name: Annotated[ServerName, Setting("the name by which users and other servers know this one")] = "localhost"
-    log_format: Annotated[Literal["compact", "json"], Lower, Setting("format of the log: `compact` or `json`")] = (
-        "compact"
-    )
+    port: Annotated[int, Number, Field(ge=0, le=65_535), Setting("port to listen on; 0: any free port")] = 8080
+    server_name: Annotated[ServerName, Setting("name of this server for users and other servers")] = "localhost"
+    log_format: Annotated[Literal["compact", "json"], Lower, Setting("log format: `compact` or `json`")] = "compact"
     database_url: Annotated[DatabaseUrl | None, Setting("URL of the PostgreSQL database")] = None
     storage: Annotated[
-        Literal["postgres", "memory"] | None, Setting("`postgres`, or `memory`: all data is lost at exit")
+        Literal["postgres", "memory"] | None, Setting("`postgres` or `memory`; with `memory` all data is lost at exit")
     ] = None
     embedded: Annotated[bool, Setting("run a private PostgreSQL and NATS under `data_dir`")] = False
-    data_dir: Annotated[FilePath, Setting("directory with the data of the private servers")] = Path("data")
+    data_dir: Annotated[FilePath, Setting("data directory of the private servers")] = Path("data")
     admin_socket: Annotated[FilePath | None, Setting("Unix socket for `openguild-server admin`")] = None
-    workers: Annotated[int, Number, Field(gt=0, le=64), Setting("number of processes that serve")] = 1
+    workers: Annotated[int, Number, Field(gt=0, le=64), Setting("number of worker processes")] = 1
     trusted_proxies: Annotated[tuple[Network, ...], Setting("proxies whose `X-Forwarded-For` is trusted")] = ()
     metrics: Annotated[MetricsSection, Declared()] = MetricsSection()
     cors: Annotated[CorsSection, Declared()] = CorsSection()
@@ -227,26 +225,24 @@ class ServerConfig(Strict):
 
     def _contradictions(self) -> Iterator[Contradiction]:
         if self.bind_addr is None and self.port == 0:
-            yield Contradiction("invalid bind address: port: port cannot be zero; name one, such as 8080", "port")
+            yield Contradiction("invalid bind address: port: port cannot be zero; choose one, such as 8080", "port")
         yield from federation_contradictions(self.federation, self.server_name)
         yield from self._contradictions_of_parts()
         yield from self._contradictions_of_storage()
         if self.workers > 1 and self.storage == "memory":
             yield Contradiction(
-                "workers: more than one cannot share memory storage: set workers to 1 or storage to postgres",
+                "workers: several workers cannot share memory storage: set workers to 1, or set storage to postgres",
                 "workers",
                 "storage",
             )
         if self.workers > 1 and not self.embedded and self.nats.url is None:
-            yield Contradiction(
-                "workers: more than one need NATS between them: set nats.url, or workers to 1", "workers"
-            )
+            yield Contradiction("workers: several workers need NATS: set nats.url, or set workers to 1", "workers")
 
     def _contradictions_of_parts(self) -> Iterator[Contradiction]:
         if not self.mls.ciphersuite.strip():
             yield Contradiction(
                 "invalid MLS configuration: mls.ciphersuite must be provided when MLS is enabled: "
-                "name one, or drop the key for the default",
+                "set it, or remove the key to use the default",
                 "mls.ciphersuite",
             )
         if self.mls.enabled and not self.mls.identities:
@@ -256,7 +252,7 @@ class ServerConfig(Strict):
             )
         if (self.nats.cert_file is None) != (self.nats.key_file is None):
             yield Contradiction(
-                "nats.cert_file: belongs to nats.key_file, and one of them is not set: set both, or drop both",
+                "nats.cert_file: is only valid together with nats.key_file: set both, or neither",
                 "nats.cert_file",
                 "nats.key_file",
             )
@@ -267,31 +263,31 @@ class ServerConfig(Strict):
     def _contradictions_of_storage(self) -> Iterator[Contradiction]:
         if self.embedded and (self.storage == "memory" or self.database_url is not None):
             yield Contradiction(
-                "embedded: brings its own database: drop embedded, or drop database_url and storage",
+                "embedded: runs its own database: remove embedded, or remove database_url and storage",
                 "embedded",
                 "database_url",
                 "storage",
             )
         if self.embedded and self.workers * self.database.pool_size > MAX_EMBEDDED_CONNECTIONS:
             yield Contradiction(
-                f"database.pool_size: that of all workers is more than the {MAX_EMBEDDED_CONNECTIONS} connections of an "
-                "embedded database: lower it, or workers",
+                f"database.pool_size: all workers together would use more than the {MAX_EMBEDDED_CONNECTIONS} connections of an "
+                "embedded database: reduce it, or reduce workers",
                 "database.pool_size",
                 "workers",
             )
         if self.embedded and self.nats.url is not None:
             yield Contradiction(
-                "embedded: brings its own NATS: drop embedded, or drop nats.url", "embedded", "nats.url"
+                "embedded: runs its own NATS: remove embedded, or remove nats.url", "embedded", "nats.url"
             )
         if self.database.replica_urls and self.database_url is None:
             yield Contradiction(
-                "database.replica_urls: are standbys of database_url, which is not set: set it, or drop them",
+                "database.replica_urls: requires database_url, which is not set: set it, or remove replica_urls",
                 "database.replica_urls",
                 "database_url",
             )
         if self.storage == "memory" and self.database_url is not None:
             yield Contradiction(
-                "storage: memory and database_url contradict each other: drop one of them", "storage", "database_url"
+                "storage: memory and database_url contradict each other: remove one of them", "storage", "database_url"
             )
 
     @property

@@ -29,7 +29,7 @@ MAX_NUMBER_BITS = 64
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%~-]*)(?::(?P<port>[0-9]{1,5}))?")
 _SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?")
-ENCODED = "in a user name or password, @ is written as %40, / as %2F, # as %23, ? as %3F"
+ENCODED = "in a user name or password, write @ as %40, / as %2F, # as %23, ? as %3F"
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 
 
@@ -45,10 +45,10 @@ def check_url(text: str, schemes: tuple[str, ...], example: str, *, many_hosts: 
     """Check that a URL has one of the schemes, valid hosts and ports, and return its query. Raises ValueError."""
     scheme, separator, rest = text.partition("://")
     if separator and scheme.strip() in schemes and re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise ValueError(f"has a space or a line break, at its end perhaps; write it without, as {example}")
+        raise ValueError(f"contains a space or a line break, perhaps at its end; remove it, as in {example}")
     if not separator or scheme not in schemes:
         known = " or ".join(f"{known}://" for known in schemes)
-        raise ValueError(f"is not a URL that begins with {known}; write it as {example}")
+        raise ValueError(f"does not begin with {known}; write it as {example}")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if authority.count("@") > 1:
         raise ValueError(f"has a second @; write it as {example} ({ENCODED})")
@@ -57,10 +57,10 @@ def check_url(text: str, schemes: tuple[str, ...], example: str, *, many_hosts: 
         found = _HOST_AND_PORT.fullmatch(part)
         if found is None or (found["port"] is not None and not 0 < int(found["port"]) < 65_536):
             raise ValueError(
-                f"its host is not a name, or its port is not within 1 and 65535; write it as {example} ({ENCODED})"
+                f"has an invalid host, or a port that is not between 1 and 65535; write it as {example} ({ENCODED})"
             )
         if not found["host"] and not many_hosts:
-            raise ValueError(f"names no host; write it as {example}")
+            raise ValueError(f"has no host; write it as {example}")
     return rest.partition("?")[2].partition("#")[0]
 
 
@@ -75,7 +75,7 @@ def _database_url(value: SecretStr) -> SecretStr:
     query = check_url(text, ("postgresql", "postgres"), DATABASE_EXAMPLE, many_hosts=True)
     address = text.partition("?")[0]
     if "#" in text or "@" in address.partition("://")[2].partition("/")[2]:  # part of a password taken for the host
-        raise ValueError(f"has # or, behind its host, @; write it as {DATABASE_EXAMPLE} ({ENCODED})")
+        raise ValueError(f"has a # or, after its host, an @; write it as {DATABASE_EXAMPLE} ({ENCODED})")
     query = driver_query(query)
     return SecretStr(address + (f"?{query}" if query else ""))
 
@@ -87,7 +87,7 @@ def _nats_urls(value: Any) -> Any:
     texts = [text for text in value if isinstance(text, str)]
     if not texts or len(texts) < len(value) or any("://" not in text for text in texts):
         raise ValueError(
-            f'is neither a URL nor a list of them; write {NATS_EXAMPLE} or ["nats://a:4222", "nats://b:4222"]'
+            f'is neither a URL nor a list of URLs; write {NATS_EXAMPLE} or ["nats://a:4222", "nats://b:4222"]'
         )
     return ",".join(texts)
 
@@ -116,7 +116,7 @@ def _address(value: str) -> str:
     host, port = split_address(value)
     if not 0 < port < 65_536:
         raise ValueError(
-            "port cannot be zero; name one, such as 8080" if port == 0 else "the port is not within 1 and 65535"
+            "port cannot be zero; choose one, such as 8080" if port == 0 else "the port is not between 1 and 65535"
         )
     _ip(host)
     return value
@@ -136,7 +136,7 @@ def _network(value: str) -> str:
         parse_network(value)
     except ValueError:
         raise ValueError(
-            "is not a network; write its first address and its length, such as 10.0.0.0/8, without a zone (%)"
+            "is not a network; write its first address and prefix length, such as 10.0.0.0/8, without a zone (%)"
         ) from None
     return value
 
@@ -157,7 +157,7 @@ def _server_name(value: str) -> str:
 
 def _not_blank(value: str) -> str:
     if not value.strip():
-        raise ValueError("is blank; set it, or drop the key")
+        raise ValueError("is empty; set it, or remove the key")
     return value
 
 
@@ -170,7 +170,7 @@ def _path(value: Any) -> Any:
     if isinstance(value, str):
         _not_blank(value)
         if "\0" in value:
-            raise ValueError("holds a NUL; write a path")
+            raise ValueError("contains a NUL character; write a path")
     return value
 
 
@@ -179,7 +179,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("is not a number; write one without quotes")  # noqa: TRY004 - pydantic takes ValueError
     if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
-        raise ValueError(f"is not a number of a sensible size; write one, such as {EXAMPLE}")
+        raise ValueError(f"is not a number, or has too many digits; write one, such as {EXAMPLE}")
     return value
 
 

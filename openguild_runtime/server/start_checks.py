@@ -162,7 +162,7 @@ def _require_readable(key: str, path: Path | None) -> None:
             return
     except OSError as failure:
         raise ConfigError(
-            f"{key}: the file {path} cannot be read ({_reason(failure)}): check path and permissions, or drop the key"
+            f"{key}: the file {path} cannot be read ({_reason(failure)}): check the path and its permissions, or drop the key"
         ) from None
 
 

@@ -74,7 +74,7 @@ def test_a_reload_is_refused(database_url: str, tmp_path: Path, walk: Callable[.
         file.write_text('messaging.replay_window = "many"\n')
         hang_up()
         incident.fires("OpenGuildReloadFailed", instance=f"127.0.0.1:{server.port}")
-        assert "messaging.replay_window: is not a whole number" in incident.ask()
+        assert "messaging.replay_window: is not an integer" in incident.ask()
         assert server.status("/ready") == 200
         file.write_text("messaging.replay_window = 20\n")
         hang_up()

@@ -154,7 +154,7 @@ def test_a_server_is_gone(
             down.fires("OpenGuildDown", instance=f"127.0.0.1:{server.port}")
             said = down.ask()
             assert "CrashLoopBackOff" in said
-            assert "database.pool_size: is not a whole number; write one, such as 10" in said.splitlines()[-1]
+            assert "database.pool_size: is not an integer; write one, such as 10" in said.splitlines()[-1]
             check.fires("OpenGuildProbeFails", step="live")
             assert check.ask().startswith("FAIL live ")
             server.settings["DATABASE__POOL_SIZE"] = "10"

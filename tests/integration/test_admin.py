@@ -234,7 +234,7 @@ def test_the_log_filter_reaches_loggers_in_use(server: ServerProcess, alice: Use
     ("arguments", "said"),
     [
         (("set", "messaging.replay_window", "-1"), "must be at least 0"),
-        (("set", "messaging.replay_window", "many"), "is not a whole number"),
+        (("set", "messaging.replay_window", "many"), "is not an integer"),
         (
             ("set", "session.signing_key", "x"),
             "set it in the configuration, which applies at SIGHUP; `admin show` lists",

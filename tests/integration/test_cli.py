@@ -143,7 +143,7 @@ def test_a_start_without_a_store_stops_with_one_line(tmp_path: Path) -> None:
     assert "storage: none is chosen" in done.stderr.splitlines()[-1]
 
 
-WRONG = "messaging.replay_window: is not a whole number; write one, such as 50"
+WRONG = "messaging.replay_window: is not an integer; write one, such as 50"
 
 
 @pytest.mark.parametrize("command", [(), ("migrate",), ("migrate", "--wait")])

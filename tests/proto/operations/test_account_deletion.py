@@ -136,7 +136,7 @@ def test_the_only_owner_of_a_guild_keeps_everything(club: Club) -> None:
     own = club.make("POST", "/guilds", {"name": "den"}, who=club.bob)["guild_id"]
     answer = delete(club.world, club.bob)
     assert told(answer) == (409, "last_owner")
-    assert decoded(answer)["details"] == [{"field": own, "message": "den has no other owner"}]
+    assert decoded(answer)["details"] == [{"field": own, "message": "you are the only owner of den"}]
     assert club.bob_id in club.member_ids(), "no guild is left where not all can be"
     club.make("DELETE", f"/guilds/{own}", who=club.bob)
     assert delete(club.world, club.bob).status == 204

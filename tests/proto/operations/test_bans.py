@@ -159,7 +159,7 @@ def test_a_full_list_is_refused_with_its_bound() -> None:
     assert place.bans("PUT", f"/{new_id()}").status == 200
     refused = place.bans("PUT", f"/{place.id_of(place.bob)}")
     assert error(refused) == (409, "limit_reached")
-    assert decoded(refused)["message"] == "a guild has at most 1 bans; end some"
+    assert decoded(refused)["message"] == "a guild has at most 1 bans; remove some"
     assert place.world.ask("GET", f"/guilds/{place.guild}", token=place.bob).status == 200
 
 

@@ -201,8 +201,8 @@ def test_the_revoked_statement_is_of_no_use_afterwards(guild: MovingGuild) -> No
     [
         (EAST, SOUTH, "does not own the guild"),
         (NORTH, NORTH, "no other server"),
-        (NORTH, EAST, "does not answer that it owns"),
-        (NORTH, "nowhere.test", "does not answer that it owns"),
+        (NORTH, EAST, "does not confirm that it owns"),
+        (NORTH, "nowhere.test", "does not confirm that it owns"),
     ],
 )
 def test_it_is_given_to_another_owner_only(guild: MovingGuild, name: str, to: str, reason: str) -> None:

@@ -256,4 +256,4 @@ def test_a_role_in_the_channel_or_on_the_server_counts(place: Place) -> None:
 def test_only_what_a_page_named_leads_to_the_next_one(place: Place, after: str) -> None:
     answer = place.world.ask("GET", f"/inbox?after={after}", token=place.tokens["mod"])
     assert answer.status == 400
-    assert decoded(answer)["details"] == [{"field": "after", "message": "must be the X-Next-After of a page"}]
+    assert decoded(answer)["details"] == [{"field": "after", "message": "must be the X-Next-After header of a page"}]

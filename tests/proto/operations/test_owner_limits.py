@@ -45,7 +45,7 @@ def test_a_mirror_begins_anew_once_a_minute(shared: Shared) -> None:
     assert renew(shared, 7) == ("ok", None)
     snapshots = len([request for request in shared.federation.carried if "snapshot" in str(request)])
     for epoch in range(8, 20):
-        assert renew(shared, epoch) == ("epoch", "it has begun anew within the last minute")
+        assert renew(shared, epoch) == ("epoch", "its mirror was rebuilt within the last minute")
     assert len([request for request in shared.federation.carried if "snapshot" in str(request)]) == snapshots
     place = here(shared)
     assert place is not None

@@ -75,7 +75,7 @@ def test_components_say_what_is_wrong() -> None:
         ("database", "error"), ("migrations", "configured"), ("nats", "error"), ("drain", "configured"),
         ("descriptors", "error"),
     ]  # fmt: skip
-    assert found.components[0].details == "does not take writes (read_only)"
+    assert found.components[0].details == "does not accept writes (read_only)"
     assert found.components[2].details == "NATS cannot be reached"
 
 
@@ -88,8 +88,8 @@ def test_memory_storage_is_named() -> None:
     [
         (NOTHING_KNOWN, GOOD, ("info", "database reachable")),
         (GOOD, AWAY, ("warning", "database not reachable")),
-        (GOOD, READ_ONLY, ("warning", "database does not take writes")),
-        (READ_ONLY, GOOD, ("info", "database takes writes again")),
+        (GOOD, READ_ONLY, ("warning", "database does not accept writes")),
+        (READ_ONLY, GOOD, ("info", "database accepts writes again")),
         (GOOD, GOOD, None),
         (AWAY, AWAY, None),
     ],
@@ -109,4 +109,4 @@ def test_standbys_that_are_left_out_are_named() -> None:
     serving, failed = StandbyState.SERVING, StandbyState.FAILED
     assert shown(serving, serving) == [("configured", "2 serve reads")]
     assert shown(serving, failed) == [("error", "1 of 2 left out: 1 is FAILED")]
-    assert shown(None, failed) == [("error", "2 of 2 left out: 0 is not looked at yet, 1 is FAILED")]
+    assert shown(None, failed) == [("error", "2 of 2 left out: 0 is not checked yet, 1 is FAILED")]

@@ -180,8 +180,8 @@ def test_an_owner_that_is_heard_of_is_not_lost(guild: MovingGuild) -> None:
 @pytest.mark.parametrize(
     ("signer", "changed", "reason"),
     [
-        (SOUTH, {}, "has signed it"),
-        (EAST, {}, "has signed it"),
+        (SOUTH, {}, "not signed with a known key"),
+        (EAST, {}, "not signed with a known key"),
         (NORTH, {"owner": EAST}, "not of the owner"),
         (SOUTH, {"owner": SOUTH}, "not of the owner"),
         (NORTH, {"to": EAST}, "does not name this server"),
@@ -191,7 +191,7 @@ def test_an_owner_that_is_heard_of_is_not_lost(guild: MovingGuild) -> None:
         (NORTH, {"term": 3}, "another term"),
         (NORTH, {"expires_at_ms": 1}, "expired"),
         (NORTH, {"serial": 0}, "revoked"),
-        (NORTH, {"issued_at_ms": 2**50}, "has signed it"),
+        (NORTH, {"issued_at_ms": 2**50}, "not signed with a known key"),
         (NORTH, {"term": 2**60}, "another term"),
         (NORTH, {"guild_id": "00000000-0000-4000-8000-000000000000"}, "does not mirror"),
     ],
@@ -211,7 +211,7 @@ def test_statements_that_do_not_count(
 def test_a_changed_statement_does_not_count(lost: tuple[MovingGuild, Handover]) -> None:
     guild, statement = lost
     longer = msgspec.structs.replace(statement, expires_at_ms=statement.expires_at_ms + 1)
-    assert "has signed it" in (guild.succeed(guild.south, longer) or "")
+    assert "not signed with a known key" in (guild.succeed(guild.south, longer) or "")
 
 
 def test_a_statement_counts_for_a_year(lost: tuple[MovingGuild, Handover]) -> None:

@@ -41,22 +41,28 @@ def test_parameters_without_effect_are_left_out(given: str, taken: str, tmp_path
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("channel_binding=require", "its channel_binding is not supported by this server; drop it, and let sslmode="),
-        ("gssencmode=require", "its gssencmode is not supported by this server; drop it, and write sslmode=require"),
-        ("require_auth=scram-sha-256", "its require_auth is not supported by this server"),
-        ("hostaddr=10.0.0.1", "its hostaddr is not supported by this server; write the address in the place of the"),
-        ("ssl=true", "its ssl is not supported by this server; write sslmode=require"),
-        ("conect_timeout=3", "has a parameter behind its ? that is not known; did you mean connect_timeout?"),
+        ("channel_binding=require", "the parameter channel_binding is not supported; remove it, and use sslmode="),
+        ("gssencmode=require", "the parameter gssencmode is not supported; remove it, and use sslmode=require"),
+        ("require_auth=scram-sha-256", "the parameter require_auth is not supported"),
+        ("hostaddr=10.0.0.1", "the parameter hostaddr is not supported; write the address as the"),
+        ("ssl=true", "the parameter ssl is not supported; write sslmode=require"),
+        ("conect_timeout=3", "has an unknown parameter after its ?; did you mean connect_timeout?"),
         ("SSLMode=require", "did you mean sslmode?"),
         ("sslrootcrt=/hunter2", "did you mean sslrootcert?"),
-        ("sslmode=hunter2", "its sslmode is not known; write one of disable, allow"),
-        ("target_session_attrs=hunter2", "its target_session_attrs is not known; write one of any, read-write"),
-        ("ssl_min_protocol_version=2", "its ssl_min_protocol_version is not known; write one of TLSv1"),
-        ("sslrootcert=system", "its sslrootcert=system is not known here; name the file"),
-        ("sslnegotiation=direct", "its sslnegotiation=direct needs TLS: write sslmode=require beside it"),
-        ("port=hunter2", "its port behind the ? is not a number"),
-        ("hunter2", "has behind its ? what is no name=value (in a password, ? is written as %3F)"),
-        ("hunter2@host=1", "has behind its ? what is no name=value"),
+        ("sslmode=hunter2", "unknown value of the parameter sslmode; expected one of disable, allow"),
+        (
+            "target_session_attrs=hunter2",
+            "unknown value of the parameter target_session_attrs; expected one of any, read-write",
+        ),
+        (
+            "ssl_min_protocol_version=2",
+            "unknown value of the parameter ssl_min_protocol_version; expected one of TLSv1",
+        ),
+        ("sslrootcert=system", "sslrootcert=system is not supported; name the file"),
+        ("sslnegotiation=direct", "sslnegotiation=direct requires TLS: add sslmode=require"),
+        ("port=hunter2", "the port after the ? is not a number"),
+        ("hunter2", "has a parameter after its ? that is not name=value (in a password, write ? as %3F)"),
+        ("hunter2@host=1", "has a parameter after its ? that is not name=value"),
     ],
 )
 def test_what_cannot_be_kept_to_is_refused_by_its_name(given: str, told: str, tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ def checked(directory: Path, query: str, key: str = "DATABASE_URL") -> tuple[int
 
 def test_the_files_of_tls_must_be_there(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     authorities, key = certificate
-    missing = "cannot be read (no such file or directory): check path and permissions, or drop the key\n"
+    missing = "cannot be read (no such file or directory): check the path and its permissions, or drop the key\n"
     start = "openguild-server: database_url: "
     for query, told in {
         "sslmode=verify-full&sslrootcert=/nope.pem": f"{start}sslrootcert: the file /nope.pem {missing}",

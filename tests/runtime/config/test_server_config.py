@@ -45,7 +45,7 @@ def test_defaults(tmp_path: Path) -> None:
 def test_a_pool_has_room_for_more_than_what_is_reserved(tmp_path: Path) -> None:
     line = refused(tmp_path, **{P + "DATABASE__POOL_SIZE": "6"})
     assert line == (
-        "failed to build configuration: database.pool_size: leaves none beside the 6 reserved for posts, access and health; "
+        "failed to build configuration: database.pool_size: is too small, because 6 are reserved for posts, access and health; "
         f"write at least 7 (set by {P}DATABASE__POOL_SIZE)"
     )
     assert configured(tmp_path, **{P + "DATABASE__POOL_SIZE": "7"}).database.pool_size == 7
@@ -134,15 +134,15 @@ def test_an_embedded_server_passes_over_plain_names(tmp_path: Path) -> None:
     ("environ", "expected"),
     [
         ({"CORS__ALLOWED_ORIGINS": "https://a.example", "CORS__ALLOWED_ORIGINS__0": "https://b.example"},
-         f"cors.allowed_origins: is set by {P}CORS__ALLOWED_ORIGINS and by {P}CORS__ALLOWED_ORIGINS__0; drop one"),
+         f"cors.allowed_origins: is set by {P}CORS__ALLOWED_ORIGINS and by {P}CORS__ALLOWED_ORIGINS__0; remove one"),
         ({"CORS__ALLOWED_ORIGINS__0": "https://a.example", "CORS__ALLOWED_ORIGINS__2": "https://b.example"},
          f"{P}CORS__ALLOWED_ORIGINS__1 is missing before {P}CORS__ALLOWED_ORIGINS__2"),
         ({"MLS__IDENTITIES__1": "a"}, f"{P}MLS__IDENTITIES__0 is missing"),
         ({"MLS__IDENTITIES__x": "a"}, "a list is set by index"),
         ({"MLS__IDENTITIES__00": "a"}, "a list is set by index"),
         ({"FEDERATION__TRUSTED_SERVERS__0": "a", "FEDERATION__TRUSTED_SERVERS__0__KEY_ID": "a"},
-         "its entry is set as a whole too"),
-        ({"PORT": "1", "port": "2"}, f"port: is set by {P}PORT and by {P}port; drop one of them"),
+         "its entry is also set as a whole"),
+        ({"PORT": "1", "port": "2"}, f"port: is set by {P}PORT and by {P}port; remove one of them"),
         ({"NATS__URL": "nats://a", "NATS__URL_FILE": "{here}"}, "nats.url: is set by"),
     ],
 )  # fmt: skip
@@ -185,7 +185,7 @@ def test_secrets_from_files(tmp_path: Path) -> None:
         ({"MESAGING__REPLAY_WINDOW": "5"}, "did you mean messaging.replay_window?"),
         ({"EMBEDDED": "true", "STORAGE": "memory"}, "embedded"),
         ({"STORAGE": "memory", "DATABASE_URL": "postgresql://x"}, "contradict"),
-        ({"DATABASE__REPLICA_URLS": "postgresql://x"}, "are standbys of database_url, which is not set"),
+        ({"DATABASE__REPLICA_URLS": "postgresql://x"}, "requires database_url, which is not set"),
         ({"STORAGE": "sqlite"}, "storage"),
     ],
 )  # fmt: skip
