@@ -1,4 +1,4 @@
-"""The actions that the delivery to peers asks for, as data, to be carried out in order."""
+"""The actions that the delivery to peers asks for, as data. The caller carries them out in order."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Action(msgspec.Struct, frozen=True, gc=False):
 
 
 class Query(Action, frozen=True):
-    """Perform `effect`; answer with `Deliveries.answered(number, result)` or `Deliveries.failed(number, error)`."""
+    """Perform `effect`, then call `Deliveries.answered(number, result)` or `Deliveries.failed(number, error)`."""
 
     number: int
     effect: Effect[Any]
 
 
 class Tell(Action, frozen=True):
-    """Tell every other replica. Best effort."""
+    """Broadcast the hint to every other replica. Best effort."""
 
     hint: AnyHint
 
 
 class Level(Enum):
-    """Of a line in the log."""
+    """The level of a log line."""
 
     INFO = "info"
     WARNING = "warning"
@@ -37,12 +37,12 @@ class Level(Enum):
 
 
 class Log(Action, frozen=True):
-    """A line for the operator."""
+    """Write a line to the log."""
 
     level: Level
     message: str
     fields: dict[str, Any] = {}
-    failure: Exception | None = None  # a defect: the log shows its traceback
+    failure: Exception | None = None  # an unexpected exception: the log shows its traceback
 
 
 AnyAction: TypeAlias = Query | Tell | Log

@@ -1,7 +1,7 @@
 """Chooses the events of one delivery, and builds its body (PROTOCOL 16.8).
 
-A guild's own log goes first: events of its channels go when the peer has the guild's log up to where it stood when they were
-found, so that a mirror never shows them to somebody who has lost the right to read them.
+A guild's own log goes first. Events of its channels are sent only when the peer has all events of the guild's log that existed
+when the channels' events were found. So a mirror never shows them to a user who has lost the right to read them.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from openguild_proto.log.chains import Receipt
 from openguild_proto.records import LogPart, LogPlace, Record, StoredEvent
 from openguild_proto.schemas.between_servers import DeliveredEvent, Delivery, EndedGuild, LogDelivery
 
-FAIR_EVENTS = 50  # of a log before the others have had their turn
-GUESSED_BYTES = 600  # of an event, before any was seen
+FAIR_EVENTS = 50  # that one log may take before the others have had their turn
+GUESSED_BYTES = 600  # the size of an event, until the first was measured
 
 
 class Wanted(Record, frozen=True):
-    """The first `size` events that a peer lacks of a log. 0: it is to be told the epoch."""
+    """The first `size` events of a log that a peer is missing. With 0, the delivery only names the log's epoch."""
 
     log: BehindLog
     size: int
 
 
 class Sent(Record, frozen=True):
-    """The part of a log in a delivery: up to `last`, which is `log.after` where it has no events."""
+    """The part of a log in a delivery: the events up to `last`. Without events, `last` is `log.after`."""
 
     log: BehindLog
     last: int
 
 
 class Prepared(Record, frozen=True):
-    """A delivery as it is sent. `gone`: logs without the events that they had."""
+    """A delivery, ready to be sent. `gone`: logs whose events no longer exist."""
 
     body: bytes
     sent: tuple[Sent, ...]
     gone: tuple[str, ...]
-    nbytes: int  # of its events
+    nbytes: int  # the size of its events
 
     @property
     def events(self) -> int:
-        """Its number of events."""
+        """The number of events."""
         return sum(part.last - part.log.after for part in self.sent)
 
 
 def choose(logs: Iterable[BehindLog], max_events: int = MAX_DELIVERED_EVENTS) -> tuple[Wanted, ...]:
-    """Return what goes into the next delivery. `logs`: all that are behind, in the order of their turns."""
+    """Choose the events of the next delivery. `logs`: all logs that are behind, in the order of their turns."""
     logs = list(logs)
     guilds = {log.guild_id: log for log in logs if log.is_guild}
     sizes: dict[str, int] = {}
@@ -75,7 +75,7 @@ def _missing(log: BehindLog) -> int:
 
 
 def _is_free(log: BehindLog, guilds: Mapping[str, BehindLog], sizes: Mapping[str, int]) -> bool:
-    """Whether the peer has the guild's log, with this delivery at the latest."""
+    """Return whether the peer has the whole log of the guild, at the latest with this delivery."""
     guild = guilds.get(log.guild_id)
     if log.is_guild or guild is None:
         return True
@@ -83,12 +83,12 @@ def _is_free(log: BehindLog, guilds: Mapping[str, BehindLog], sizes: Mapping[str
 
 
 def parts_of(wanted: Iterable[Wanted]) -> tuple[LogPart, ...]:
-    """Return what to read for the delivery."""
+    """Return the parts of logs to read for the delivery."""
     return tuple(LogPart(each.log.log_id, each.log.after, each.size) for each in wanted if each.size)
 
 
 def cut(events: Iterable[StoredEvent], max_bytes: int = MAX_DELIVERED_BYTES) -> dict[str, list[StoredEvent]]:
-    """Return the events by log, as many as the delivery has room for, and at least one."""
+    """Return the events by log: as many as fit into the delivery, but at least one."""
     taken: dict[str, list[StoredEvent]] = {}
     left = max_bytes
     for log_id, of_log in groupby(events, key=lambda event: event.log_id):
@@ -101,7 +101,7 @@ def cut(events: Iterable[StoredEvent], max_bytes: int = MAX_DELIVERED_BYTES) -> 
 
 
 def weight(wire: bytes) -> int:
-    """Return how many bytes an event has as a JSON string."""
+    """Return the size of an event as a JSON string, in bytes."""
     return len(wire) + wire.count(b'"') + wire.count(b"\\")
 
 
@@ -111,9 +111,9 @@ def assemble(
     receipts: Mapping[str, Receipt],
     ended: Sequence[LogPlace],
 ) -> Prepared:
-    """Return the delivery. `receipts`: by log, where there is one, at the last of its events.
+    """Build the delivery. `receipts`: by log, the receipt at the log's last event, where there is one.
 
-    A log of which nothing was read but that had room is gone. One behind the end of the room waits.
+    When no event of a log was found, the log is gone if the delivery still had room; otherwise it waits for the next delivery.
     """
     logs: list[LogDelivery] = []
     sent: list[Sent] = []
@@ -147,5 +147,5 @@ def _delivery(log: BehindLog, events: Sequence[StoredEvent], receipt: Receipt | 
 
 
 def place_before(log: BehindLog) -> LogPlace:
-    """Return the place after which the peer lacks the log."""
+    """Return the place of the last event that the peer has."""
     return LogPlace(log.log_id, log.head.epoch, log.after)

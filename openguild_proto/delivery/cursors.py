@@ -1,4 +1,4 @@
-"""Stores the cursors of many peers together, some times a second: what is noted meanwhile goes into the next writing."""
+"""Stores the cursors of many peers together, several times a second. Moves during a write go into the next one."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Iterable
 from openguild_proto.effects.deliveries import CursorMove, MoveCursors
 from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
 
-WRITE_SECS = 0.1  # between two writings: a cursor that is behind costs a repetition where another process goes on
+WRITE_SECS = 0.1  # between two writes: from a stale cursor, another process that takes over repeats some events
 
 
 class CursorBatch:
     """Moves that are stored in one transaction."""
 
     def __init__(self, procedures: Procedures) -> None:
-        self.moves: dict[tuple[str, str], CursorMove] = {}  # by peer and log, the last one counts
+        self.moves: dict[tuple[str, str], CursorMove] = {}  # by peer and log; the last move counts
         self.stored = Signal(procedures)
         self.failure: Exception | None = None
 
     def wait(self) -> Procedure[None]:
-        """Return when the moves are stored. Raises StorageUnavailable."""
+        """Wait until the moves are stored. Raises StorageUnavailable."""
         yield from self.stored.wait()
         if self.failure is not None:
             raise self.failure
 
 
 class Cursors:
-    """One for all peers of a process."""
+    """The cursors of all peers of a process."""
 
     def __init__(self, procedures: Procedures) -> None:
         self._procedures = procedures
@@ -34,7 +34,7 @@ class Cursors:
         self._is_writing = False
 
     def move(self, moves: Iterable[CursorMove]) -> CursorBatch:
-        """Have the moves stored soon."""
+        """Add the moves to the next write."""
         batch = self._next = self._next or CursorBatch(self._procedures)
         batch.moves |= {(move.peer, move.place.log_id): move for move in moves}
         if not self._is_writing:
@@ -48,7 +48,7 @@ class Cursors:
                 batch, self._next = self._next, None
                 try:
                     yield from MoveCursors(moves=tuple(batch.moves.values()))
-                except Exception as failure:  # the waiting callers get it
+                except Exception as failure:  # raised to the callers that wait
                     batch.failure = failure
                 batch.stored.set()
                 yield from Sleep(WRITE_SECS).wait()

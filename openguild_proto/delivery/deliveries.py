@@ -1,6 +1,7 @@
 """The deliveries of one process to the peers that mirror guilds of this server (PROTOCOL 16.8).
 
-The call contract: before each input give the time, then take actions until there are none, and come back at `next_deadline`:
+The call contract: before each input give the time, then take actions until there are none, and call `handle_deadline` at
+`next_deadline`:
 
     deliveries.at(now, wall_ms)
     deliveries.grew(log_id)
@@ -8,8 +9,8 @@ The call contract: before each input give the time, then take actions until ther
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = deliveries.next_deadline()
 
-Inputs: `start`, `bus_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Over all
-processes one delivers to a peer: the one that holds its lease.
+Inputs: `start`, `bus_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Only one
+process of a server delivers to a peer: the one that holds the peer's lease.
 """
 
 from __future__ import annotations
@@ -53,22 +54,22 @@ from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
 from openguild_proto.records import ControlKind, ControlRecord, LogPlace, StoredEvent
 
 RENEW_SECS = PEER_LEASE_SECS / 3
-TAKEN_AT_ONCE = 50  # leases in one round, so that processes that start together share them
-ASKED_AT_ONCE = 1_000  # peers among which are those
-MORE_SECS = 0.2  # to the next round where all were free
-LEASES = ""  # the alarm that is of no server
-UNLEASED_SECS = 1.0  # between two rounds out of turn
-WAKE_SECS = 0.002  # between two queries for the peers that growth concerns
-UNMIRRORED_SECS = 1.0  # for which a log that nobody mirrors is not asked about again
-BULK_EVENTS = 50  # of a delivery that is no news, but what a peer has missed
-BUSY_SECS = 1.0  # after an event of this process
-CONTACT_SECS = 1.0  # between two hints of contact with a peer
-LOOKED_AT_ONCE = 50  # peers in one round while no hint comes
+TAKEN_AT_ONCE = 50  # new leases in one round, so that processes that start together share the peers
+ASKED_AT_ONCE = 1_000  # peers whose leases are tried in one round
+MORE_SECS = 0.2  # until the next round, when all leases of a round could be taken
+LEASES = ""  # the name of the alarm for leases; no server has this name
+UNLEASED_SECS = 1.0  # between two extra rounds
+WAKE_SECS = 0.002  # between two queries for the peers of logs that have grown
+UNMIRRORED_SECS = 1.0  # before the store is asked again about a log that nobody mirrors
+BULK_EVENTS = 50  # from this size on, a delivery counts as catching up, and is paced
+BUSY_SECS = 1.0  # after an event of its own, a process counts as busy for this long
+CONTACT_SECS = 1.0  # between two hints of contact with the same peer
+LOOKED_AT_ONCE = 50  # peers in one round of polling, while the bus is down
 
 
 class Deliveries:
-    """One per process. `holder`: a name of this process that no other has. `jitter` gives numbers in [0, 1). `promptness`: of the
-    servers that this process asks.
+    """The deliveries of one process. `holder`: a name that only this process has. `jitter` returns numbers in [0, 1).
+    `promptness`: how fast the servers answer that this process asks.
     """
 
     def __init__(
@@ -91,18 +92,18 @@ class Deliveries:
         self._lease_until = 0.0
         self._bulk_at = 0.0  # when the next large delivery may be put together
         self._busy_until = 0.0
-        self._holders = 1  # processes that deliver, as far as is known
+        self._holders = 1  # known processes that deliver
         self._lease_signal: Signal | None = None
-        self._hurried = 0.0  # when leases are taken out of turn, or were
+        self._hurried = 0.0  # the time of the next or the last extra round of leases
         self._places: ServerSlots[Signal] = ServerSlots(1, MAX_ASKED_PEERS, promptness or Promptness())
-        self._grown: dict[str, bool] = {}  # logs to ask about: whether the others must hear of it
+        self._grown: dict[str, bool] = {}  # logs to ask about; True: other processes need a hint
         self._is_asking = False
-        self._is_flooded = False  # more have grown
+        self._is_flooded = False  # more logs have grown than `_grown` holds
         self._unmirrored: set[str] = set()
-        self._passed_over: set[str] = set()  # of these, the ones that have grown again
-        self._told: dict[str, float] = {}  # when the others heard of contact with a peer
+        self._passed_over: set[str] = set()  # unmirrored logs that have grown again
+        self._told: dict[str, float] = {}  # when contact with a peer was last broadcast
         self._is_bus_up = True
-        self._ended: dict[str, frozenset[str]] = {}  # guilds to purge that were found while it is not, by peer
+        self._ended: dict[str, frozenset[str]] = {}  # guilds to purge by peer, found while the bus is down
 
     # --- inputs --------------------------------------------------------------------------------------
 
@@ -112,13 +113,13 @@ class Deliveries:
         self.wall_ms = wall_ms
 
     def start(self) -> None:
-        """Begin to take leases, and to deliver."""
+        """Start to take leases and to deliver."""
         self.procedures.start(self._keep_leases(), "leases of peers")
         self.procedures.start(self._ask_again(), "logs that nobody mirrors")
         self.procedures.start(self._look_while_bus_is_down(), "growth that no hint tells of")
 
     def bus_state(self, *, connected: bool) -> None:
-        """Whether hints of other processes come. When they do again, look at everything: some may have been lost."""
+        """Set whether hints of other processes arrive. After an interruption, check every peer: hints may have been lost."""
         was, self._is_bus_up = self._is_bus_up, connected
         if connected and not was:
             self._ended.clear()
@@ -126,7 +127,7 @@ class Deliveries:
                 peer.look()
 
     def grew(self, log_id: str, event: StoredEvent | None = None) -> None:
-        """This process has stored an event; given where it is at hand."""
+        """This process has stored an event in the log. Pass the event itself if you have it."""
         self._busy_until = self.procedures.now + BUSY_SECS
         if log_id in self._unmirrored:
             self._passed_over.add(log_id)
@@ -136,12 +137,12 @@ class Deliveries:
         self._ask({log_id: True})
 
     def recorded(self, record: ControlRecord) -> None:
-        """This process has stored a record of the control log: peers hear of a deleted guild at once."""
+        """This process has stored a record of the control log. Peers learn of a deleted guild at once."""
         if record.kind is ControlKind.GUILD_DELETED and record.guild_id is not None:
             self.grew(record.guild_id)
 
     def heard(self, hint: AnyHint) -> None:
-        """Another process tells something."""
+        """Another process has sent a hint."""
         match hint:
             case GrownHint(log_ids=log_ids):
                 self._ask({log_id: self._grown.get(log_id, False) for log_id in log_ids[:MAX_WAKING_LOGS]})
@@ -149,7 +150,7 @@ class Deliveries:
                 self.peers[server].contacted()
 
     def contacted(self, server: str) -> None:
-        """A signed request of a peer has come to this process."""
+        """This process has received a signed request of a peer."""
         if server in self.peers:
             self.peers[server].contacted()
         elif server in self._told and self._told[server] + CONTACT_SECS <= self.procedures.now:
@@ -157,15 +158,15 @@ class Deliveries:
             self._actions.append(Tell(ContactHint(server)))
 
     def answered(self, number: int, result: Any) -> None:
-        """The effect of this query was performed."""
+        """Report the result of a query."""
         self.procedures.answered(number, result)
 
     def failed(self, number: int, error: Exception) -> None:
-        """The effect of this query raised."""
+        """Report that a query raised."""
         self.procedures.failed(number, error)
 
     def handle_deadline(self) -> None:
-        """Do what is due; an early call does nothing."""
+        """Do what is due. An early call does nothing."""
         self.procedures.handle_deadline(self.procedures.now)
         for server in self._alarms.take_due(self.procedures.now):
             if server == LEASES:
@@ -174,7 +175,7 @@ class Deliveries:
                 self.peers[server].rang()
 
     def drain(self) -> None:
-        """End: requests under way are finished, no other is sent, and the leases are left."""
+        """Stop: finish the requests under way, send no others, and release the leases."""
         if not self._is_ended:
             self._is_ended = True
             self._keep_only(())
@@ -183,14 +184,14 @@ class Deliveries:
     # --- outputs -------------------------------------------------------------------------------------
 
     def next_action(self) -> AnyAction | None:
-        """The next thing to do, in order; None: nothing is left."""
+        """Return the next action, or None when there is none."""
         query = self.procedures.take_query()
         if query is not None:
             return Query(*query)
         return self._actions.popleft() if self._actions else None
 
     def next_deadline(self) -> float | None:
-        """When `handle_deadline` is due, in monotonic seconds; None: nothing waits for time."""
+        """Return when to call `handle_deadline`, in monotonic seconds, or None without a timer."""
         times = [time for time in (self.procedures.next_deadline(), self._alarms.next()) if time is not None]
         return min(times, default=None)
 
@@ -199,12 +200,12 @@ class Deliveries:
     def _keep_leases(self) -> Procedure[None]:
         while not self._is_ended:
             secs = RENEW_SECS
-            self._lease_signal = Signal(self.procedures)  # what happens meanwhile is looked at as well
+            self._lease_signal = Signal(self.procedures)  # set before the query: a wake-up during it counts
             try:
                 if (yield from self._take_leases()):
                     secs = MORE_SECS
             except StorageUnavailable:
-                if self._lease_until <= self.procedures.now:  # another one may deliver now
+                if self._lease_until <= self.procedures.now:  # another process may deliver now
                     self._keep_only(())
             self._alarms.set(LEASES, self.procedures.now + secs * (0.5 + 0.5 * self.jitter()))
             yield from self._lease_signal.wait()
@@ -214,7 +215,7 @@ class Deliveries:
             self._lease_signal.set()
 
     def _take_leases(self) -> Procedure[bool]:
-        """Renew leases, and take some more. Returns whether there may be others to take."""
+        """Renew leases and take more. Returns whether there may be others to take."""
         mirroring = yield from FindMirroring()
         self._told = {server: self._told.get(server, 0.0) for server in mirroring if server not in self.peers}
         others = [server for server in mirroring if server not in self.peers]
@@ -244,11 +245,11 @@ class Deliveries:
         return len(taken) == TAKEN_AT_ONCE
 
     def _share(self, mirroring: Sequence[str]) -> int:
-        """Return to how many peers this process delivers where all take part evenly."""
+        """Return this process's even share of the peers."""
         return -(-len(mirroring) // self._holders)
 
     def _leave_some(self, count: int) -> Procedure[None]:
-        """Leave peers to a process that has fewer. Raises StorageUnavailable."""
+        """Release leases, for processes that have fewer. Raises StorageUnavailable."""
         if count > 0:
             left = tuple(self.peers)[-count:]
             self._keep_only(tuple(self.peers)[:-count])
@@ -294,7 +295,7 @@ class Deliveries:
 
     def _hear(self, woken: Woken, asked: dict[str, bool]) -> None:
         self._unmirrored.update(asked.keys() - set(woken.mirrored))
-        if woken.free and self._hurried <= self.procedures.now:  # a peer has just begun to mirror
+        if woken.free and self._hurried <= self.procedures.now:  # a peer has just started to mirror
             self._hurried = max(self.procedures.now, self._hurried + UNLEASED_SECS)
             self.procedures.start(self._hurry(), "leases out of turn")
         told = tuple(log_id for log_id in woken.mirrored if asked[log_id])
@@ -312,7 +313,7 @@ class Deliveries:
         self._wake_leases()
 
     def _ask_again(self) -> Procedure[None]:
-        """A guild that is mirrored from now on is noticed within `UNMIRRORED_SECS`."""
+        """Ask again about unmirrored logs that have grown: a new mirror is noticed within `UNMIRRORED_SECS`."""
         while not self._is_ended:
             yield from Sleep(UNMIRRORED_SECS).wait()
             passed_over, self._passed_over = self._passed_over, set()
@@ -321,7 +322,10 @@ class Deliveries:
                 self._ask(dict.fromkeys(passed_over, True))
 
     def _look_while_bus_is_down(self) -> Procedure[None]:
-        """Find what other processes store, as soon as their own users would, for some peers after the others."""
+        """Poll for events of other processes while the bus is down, some peers in each round.
+
+        The interval is that of the streams' own checks, so that peers get events about as soon as this server's users do.
+        """
         turns: deque[str] = deque()
         while not self._is_ended:
             yield from Sleep(TAIL_CHECK_SECS / 2 * (0.75 + 0.5 * self.jitter())).wait()
@@ -335,7 +339,7 @@ class Deliveries:
                 continue
 
     def _find_growth(self, server: str) -> Procedure[None]:
-        """Wake the delivery for what the peer lacks, and is to purge. Raises StorageUnavailable."""
+        """Wake the delivery for events that the peer is missing and guilds that it must purge. Raises StorageUnavailable."""
         if server in self.peers and self.peers[server].phase is not Phase.BACKING_OFF:
             behind = yield from FindBehind(peer=server, limit=MAX_LOOK_LOGS)
             ended = frozenset(place.log_id for place in (yield from FindEnded(peer=server)))
@@ -349,22 +353,22 @@ class Deliveries:
     # --- what the peers share ------------------------------------------------------------------------
 
     def prepare(self, wanted: Sequence[Wanted], ended: tuple[LogPlace, ...]) -> Procedure[Prepared]:
-        """Read the events and put the delivery together. Raises StorageUnavailable."""
+        """Read the events and build the delivery. Raises StorageUnavailable."""
         return (yield from self._preparing.prepare(wanted, ended))
 
     def move_cursors(self, moves: Sequence[CursorMove]) -> CursorBatch:
-        """Have stored up to where a peer has logs."""
+        """Store soon how far a peer has logs."""
         return self._cursors.move(moves)
 
     def take_place(self, server: str) -> Procedure[None]:
-        """Wait for one of the places for requests under way."""
+        """Wait for a slot for a request to this server."""
         if not self._places.take(server, self.procedures.now):
             mine = Signal(self.procedures)
             self._places.wait(server, mine)
             yield from mine.wait()
 
     def pace(self, events: int) -> Procedure[None]:
-        """Wait before a large delivery, so that all of this process together leave its users their share of it."""
+        """Wait before a large delivery, so that the deliveries together leave enough of this process to its users."""
         if events < BULK_EVENTS:
             return
         is_busy = self.procedures.now < self._busy_until
@@ -374,7 +378,7 @@ class Deliveries:
             yield from Sleep(at - self.procedures.now).wait()
 
     def leave_place(self, server: str) -> None:
-        """Give a place back, to the peers that have waited longest and may have it."""
+        """Release the slot. The peers that have waited longest, and may have one, go on."""
         for waiting in self._places.leave(server, self.procedures.now):
             waiting.set()
 
@@ -383,7 +387,7 @@ class Deliveries:
         self._alarms.set(server, due)
 
     def log(self, level: Level, message: str, failure: Exception | None = None, **fields: Any) -> None:
-        """Write a line for the operator."""
+        """Write a line to the log."""
         self._actions.append(Log(level, message, fields, failure))
 
     def _defect(self, what: str, failure: Exception) -> None:

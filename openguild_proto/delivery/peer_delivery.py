@@ -1,7 +1,7 @@
-"""The delivery to one peer: what it lacks, one request at a time, and what its answers mean (PROTOCOL 16.8).
+"""The delivery to one peer: which events it is missing, one request at a time, and the meaning of its answers (PROTOCOL 16.8).
 
-A peer's answers are the truth about what it has. What is known of a peer here is what it lacks, read from the store at the start
-and each `PEER_HEADS_SECS`, and raised by what grows meanwhile; of a peer that cannot be reached, only how much.
+The peer's answers decide which events it has. The logs in which it is behind are read from the store at the start and every
+`PEER_HEADS_SECS`; new events are added. For a peer that cannot be reached, only the number of missing events is kept.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from openguild_proto.records import LogPlace
 from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPlace
 
 TARGET = "/federation/v1/deliveries"
-ANSWER_SECS = 30.0  # a peer may have to read a whole guild anew before it answers
-HEADS_AT_ONCE = 50  # logs whose heads are compared each minute, of those that are level
-UNKNOWN_SECS = 0.5  # within which a peer that is just joining knows the guild
-UNWARNED = 2  # looks at which it does not
-STORAGE_SECS = 1.0  # about so long after the store could not be reached
-STATUSES = frozenset({"unknown", "epoch", "refused"})  # of a log whose events the peer has not stored
+ANSWER_SECS = 30.0  # a peer may have to read a whole guild again before it answers
+HEADS_AT_ONCE = 50  # up-to-date logs whose heads are compared in one request
+UNKNOWN_SECS = 0.5  # a peer that is just joining should know the guild after this time
+UNWARNED = 2  # times that the peer may not know a guild before a warning is logged
+STORAGE_SECS = 1.0  # about the wait after the store could not be reached
+STATUSES = frozenset({"unknown", "epoch", "refused"})  # of logs whose events the peer has not stored
 MAX_REASON_CHARS = 200  # in the log
 _answers = msgspec.json.Decoder(DeliveryAnswer)
 
 
 class PeerDelivery:
-    """Inputs: `woken`, `look`, `contacted`, `rang` (at `due`), `end`. `run` is the procedure."""
+    """Delivers to one peer. `run` is the procedure; the inputs are `woken`, `look`, `contacted`, `rang` (at `due`) and `end`."""
 
     __slots__ = (
         "_backoff", "_behind", "_ended", "_event_bytes", "_failed_ms", "_fell_back", "_greet_at", "_greeted",
@@ -57,26 +57,26 @@ class PeerDelivery:
     def __init__(self, server: str, host: Host) -> None:
         self.server = server
         self.phase = Phase.LOOKING
-        self.due = 0.0  # monotonic seconds: when it goes on by itself
+        self.due = 0.0  # monotonic seconds: when the next step is due
         self.counters = Counters()
-        self.reason = ""  # of the last failure since the last success
+        self.reason = ""  # of the last failure; empty after a success
         self._host = host
         self._behind: dict[str, BehindLog] = {}  # by log, in the order of turns
-        self._held: dict[str, int] = {}  # logs that the peer does not take, until the next look: events it lacks
-        self._fell_back: set[str] = set()  # logs of which it had less than before, since the last look
+        self._held: dict[str, int] = {}  # logs left alone until the next look: missing events
+        self._fell_back: set[str] = set()  # logs in which the peer went back, since the last look
         self._ended: dict[str, LogPlace] = {}  # guilds to purge, with the place of the last event
-        self._stands: dict[str, LogPlace] = {}  # where logs are since the last look, stored or not yet
+        self._stands: dict[str, LogPlace] = {}  # the peer's places since the last look, stored or not
         self._storing: CursorBatch | None = None  # the cursors that were moved last
-        self._past: tuple[str, str] | None = None  # where the next page of logs begins
+        self._past: tuple[str, str] | None = None  # the next page of logs starts after this one
         self._look_at = 0.0
         self._greet_at = 0.0
         self._greeted: tuple[str, str] | None = None  # the log up to which heads were compared
         self._retry_at = 0.0
         self._failed_ms = 0
         self._has_warned = False  # since the last look
-        self._is_soon = False  # the next look comes early; since the last one
+        self._is_soon = False  # since the last look: the next one comes early
         self._backoff = Backoff(host.jitter, base_secs=MIN_PEER_BACKOFF_SECS, max_secs=MAX_PEER_BACKOFF_SECS)
-        self._unknown = 0  # looks one after the other with logs that the peer did not know
+        self._unknown = 0  # consecutive looks with logs that the peer did not know
         self._event_bytes = float(GUESSED_BYTES)
         self._signal: Signal | None = None
 
@@ -105,13 +105,13 @@ class PeerDelivery:
         self._wake()
 
     def look(self) -> None:
-        """Something has changed that is not known here: look at everything."""
+        """Read again what the peer is missing: something has changed."""
         if self.phase is not Phase.BACKING_OFF:
             self._look_soon()
             self._wake()
 
     def contacted(self) -> None:
-        """A signed request of the peer has come: it lives."""
+        """The peer has sent a signed request, so it is running: retry soon."""
         self._backoff.reset()
         soon = self._host.procedures.now + self._host.jitter() * MIN_PEER_BACKOFF_SECS
         if self.phase is Phase.BACKING_OFF and self._retry_at > soon:
@@ -121,17 +121,17 @@ class PeerDelivery:
                 self._host.due_changed(self.server, self.due)
 
     def rang(self) -> None:
-        """`due` has come."""
+        """The time `due` has come."""
         self._wake()
 
     def end(self) -> None:
-        """Another process delivers to it from now on. A request under way is finished."""
+        """Stop delivering to this peer. A request under way is finished."""
         self.phase = Phase.ENDED
         self._wake()
 
     @property
     def is_ended(self) -> bool:
-        """Whether this process delivers to it no more."""
+        """Whether this process no longer delivers to the peer."""
         return self.phase is Phase.ENDED
 
     def _wake(self) -> None:
@@ -149,7 +149,7 @@ class PeerDelivery:
                 until = self._put_off("storage", STORAGE_SECS * (0.5 + self._host.jitter()))
             except PeerUnavailable as failure:
                 until = self._put_off(failure.reason, self._backoff.next_delay(failure.wait_secs))
-            except Exception as failure:  # contained: tried again as if the peer had failed, and the log has it
+            except Exception as failure:  # logged, and retried as if the peer had failed
                 self._host.log(Level.ERROR, "a delivery failed", failure, peer=self.server)
                 until = self._put_off("defect", self._backoff.next_delay())
             if until is not None and not self.is_ended:
@@ -163,7 +163,7 @@ class PeerDelivery:
         self._signal = None
 
     def _step(self) -> Procedure[float | None]:
-        """Do what is next. Returns until when nothing is; None: go on."""
+        """Do the next step. Returns when the following one is due, or None: at once."""
         now = self._host.procedures.now
         if self.phase is Phase.BACKING_OFF:
             if now < self._retry_at:
@@ -192,7 +192,7 @@ class PeerDelivery:
             self.phase = phase
 
     def _put_off(self, reason: str, secs: float) -> float:
-        """Note a failure. What the peer lacks is read again before the next attempt."""
+        """Note a failure. Before the next attempt, the list of missing events is read again."""
         if reason != self.reason:
             self._host.log(
                 Level.WARNING,
@@ -212,7 +212,7 @@ class PeerDelivery:
         return min(self._retry_at, self._host.procedures.now + PEER_HEADS_SECS)
 
     def _glance(self) -> Procedure[None]:
-        """While the peer is put off, see how much it lacks, and whether another process has heard of it."""
+        """While the peer is backed off, count its missing events, and check whether it has contacted another process."""
         if self.due > self._host.procedures.now:
             return
         found = yield from FindBehind(peer=self.server, limit=MAX_LOOK_LOGS)
@@ -228,7 +228,7 @@ class PeerDelivery:
         self._past = None
 
     def _look(self) -> Procedure[None]:
-        """Read what the peer lacks, or the next page of it."""
+        """Read the logs in which the peer is behind, or the next page of them."""
         self._turn(Phase.LOOKING)
         past = self._past
         if past is None:
@@ -249,21 +249,21 @@ class PeerDelivery:
         self._count_behind()
 
     def _heads(self) -> Procedure[tuple[Wanted, ...]]:
-        """Return logs that the peer should have whole, some each time: its answer tells whether it has, and that both live."""
+        """Return some logs in which the peer should be up to date. Its answer confirms this, and that the peer is running."""
         self._set_greeting()
         logs = yield from FindBehind(peer=self.server, limit=HEADS_AT_ONCE, past=self._greeted, level=True)
         self._greeted = (logs[-1].guild_id, logs[-1].log_id) if len(logs) == HEADS_AT_ONCE else None
         return tuple(Wanted(self._as_answered(log), 0) for log in logs if not log.ends and log.log_id not in self._held)
 
     def _as_answered(self, log: BehindLog) -> BehindLog:
-        """Return the log with what the peer has answered since its cursor was read."""
+        """Return the log with the peer's answers since its cursor was read."""
         stands = self._stands.get(log.log_id)
         if stands is None or log.ends or stands.epoch != log.epoch or stands.sequence <= log.after:
             return log
         return replace(log, after=min(stands.sequence, log.head.sequence))
 
     def _have_stored(self) -> Procedure[None]:
-        """Wait for the cursors. Raises StorageUnavailable: what they said is read from the peer's next answer."""
+        """Wait until the cursors are stored. Raises StorageUnavailable; the peer's next answer then repeats their places."""
         storing, self._storing = self._storing, None
         self._stands.clear()
         if storing is not None:
@@ -276,7 +276,7 @@ class PeerDelivery:
         self.counters.behind = sum(_lacking(log) for log in self._behind.values()) + sum(self._held.values())
 
     def _room(self) -> int:
-        """Return how many events about fit, so that few are read in vain."""
+        """Return about how many events fit into a request, so that few are read without need."""
         return max(1, min(MAX_DELIVERED_EVENTS, int(1.25 * MAX_DELIVERED_BYTES / self._event_bytes)))
 
     # --- a delivery ----------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ class PeerDelivery:
     def _settle(
         self, prepared: Prepared, ended: tuple[LogPlace, ...], said: DeliveryAnswer, asked_ms: int
     ) -> Procedure[None]:
-        """Take what the peer says, and store it."""
+        """Apply the peer's answer, and store it."""
         self._succeeded(prepared)
         places = {place.log_id: place for place in said.logs}
         moves = [move for part in prepared.sent if (move := self._move(part, places.get(part.log.log_id))) is not None]
@@ -315,7 +315,7 @@ class PeerDelivery:
             *(part.log.guild_id for part in prepared.sent if part.log.ends),
         }
         purged = tuple(sorted(may_purge.intersection(said.purged)))
-        for guild_id in (*purged, *(place.log_id for place in ended)):  # of those it has not purged at the next look
+        for guild_id in (*purged, *(place.log_id for place in ended)):  # the next look finds those not purged
             self._ended.pop(guild_id, None)
         if moves:
             self._storing = self._host.move_cursors([CursorMove(self.server, place) for place in moves])
@@ -332,16 +332,16 @@ class PeerDelivery:
         self._backoff.reset()
 
     def _move(self, part: Sent, place: MirrorPlace | None) -> LogPlace | None:
-        """Take where the mirror of a log stands. Returns the cursor's new place; None: it stays."""
+        """Apply the place of the peer's mirror of a log. Returns the cursor's new place, or None if it stays."""
         log = self._behind.pop(part.log.log_id, part.log)
-        if log.head.epoch != part.log.head.epoch:  # it was renewed meanwhile
+        if log.head.epoch != part.log.head.epoch:  # a new epoch since the request
             self._behind[log.log_id] = log
             return None
         if place is None or place.status != "ok" or not 0 <= place.sequence <= MAX_SEQUENCE:
             return self._refused(log, place)
         if place.epoch != log.head.epoch:
             return self._hold(log, "epoch", place)
-        if log.epoch != log.head.epoch:  # it has begun anew, and so its other logs have
+        if log.epoch != log.head.epoch:  # it started again, and so did the other logs
             self._look_soon()
         elif part.last == part.log.after and place.sequence >= part.log.after:  # nothing was sent
             if log.after < log.head.sequence:
@@ -351,17 +351,17 @@ class PeerDelivery:
             if place.sequence == part.log.after or log.log_id in self._fell_back:
                 return self._hold(log, "stalled", place)
             self._fell_back.add(log.log_id)
-        after = min(place.sequence, log.head.sequence)  # beyond may stand what a restored database has lost
+        after = min(place.sequence, log.head.sequence)  # events beyond the head: a restored database has lost them
         moved = replace(log, after=after, epoch=place.epoch)
         if moved.after < moved.head.sequence:
-            self._behind[log.log_id] = moved  # behind the others
+            self._behind[log.log_id] = moved  # after the other logs
         elif log.ends:
             self._ended[log.guild_id] = log.head
         self._stands[log.log_id] = stands = LogPlace(log.log_id, place.epoch, after)
         return stands
 
     def _refused(self, log: BehindLog, place: MirrorPlace | None) -> LogPlace | None:
-        """Take that the peer has not stored a part. Of a guild that has ended there is nothing more to say but to purge it."""
+        """Handle a part that the peer has not stored. A guild that has ended only remains to be purged."""
         if log.ends:
             self._ended[log.guild_id] = log.head
             return log.head
@@ -369,9 +369,9 @@ class PeerDelivery:
         return self._hold(log, status if status in STATUSES else "malformed", place)
 
     def _hold(self, log: BehindLog, status: str, place: MirrorPlace | None) -> LogPlace | None:
-        """Leave a log alone until the next look, and with a guild's own log all of the guild. Its cursor stays.
+        """Send nothing of a log until the next look; for a guild's own log, nothing of the guild. The cursor stays.
 
-        A peer that has just joined may not have stored the answer yet: it is looked at again soon, and twice without a warning.
+        A peer may not have stored the answer to its join yet: the next look comes soon, and the first two cause no warning.
         """
         if status == "unknown" and not self._is_soon:
             self._is_soon = True

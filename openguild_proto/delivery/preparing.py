@@ -1,4 +1,4 @@
-"""Puts deliveries together. Peers that lack the same events get the same bytes, which are read and signed once."""
+"""Builds deliveries. Peers that are missing the same events get the same bytes, which are read and signed once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from openguild_proto.log.chains import ChainCache, Receipt, begun_chains_at, fol
 from openguild_proto.procedures import Procedure, Procedures, Signal
 from openguild_proto.records import LogPlace, StoredEvent
 
-KEPT_SECS = 1.0  # a redaction that comes meanwhile raises the head, and so is of another delivery
+KEPT_SECS = 1.0  # a redaction within this time raises the head, so that the kept delivery is no longer asked for
 MAX_KEPT = 16
-MAX_KEPT_BYTES = 65_536  # of one
-STORED_SECS = 1.0  # between two storings of a chain's value
-STORED_STEP = 500  # events, behind which it is stored at once
-MAX_TIPS = 1_000  # logs of which this process remembers how far their chains are stored
+MAX_KEPT_BYTES = 65_536  # of one delivery
+STORED_SECS = 1.0  # between two writes of the same chain's value
+STORED_STEP = 500  # after this many events the value is written at once
+MAX_TIPS = 1_000  # logs for which this process remembers how far their chains are stored
 
 Asked: TypeAlias = tuple[tuple[Wanted, ...], tuple[LogPlace, ...]]
 
@@ -37,7 +37,7 @@ class _Tip(NamedTuple):
 
 
 class Preparing:
-    """One for all peers of a process. `signer` None: without receipts' signatures."""
+    """Builds the deliveries to all peers of a process. Without a `signer`, receipts are unsigned."""
 
     def __init__(self, procedures: Procedures, signer: EventSigner | None) -> None:
         self._procedures = procedures
@@ -83,7 +83,7 @@ class Preparing:
         return assemble(wanted, events, receipts, ended)
 
     def _events(self, wanted: Sequence[Wanted]) -> Procedure[Iterator[StoredEvent]]:
-        """Return the events in the order of the logs, read as far as they are not here."""
+        """Return the events in the order of the logs, and read those that are not in memory."""
         self.recent.forget(self._procedures.now)
         here = {each.log.log_id: self.recent.behind(each.log, each.size) for each in wanted if each.size}
         parts = parts_of(each for each in wanted if here.get(each.log.log_id) is None)
@@ -96,7 +96,7 @@ class Preparing:
     def _receipts(
         self, wanted: Sequence[Wanted], events: dict[str, list[StoredEvent]]
     ) -> Procedure[dict[str, Receipt]]:
-        """Return the receipts at the last events, and have the chains' new values stored."""
+        """Return the receipts at the last events, and start to store the chains' new values."""
         before = {each.log.log_id: place_before(each.log) for each in wanted if each.log.log_id in events}
         known = {place: value for place in before.values() if (value := self._chains.get(place)) is not None}
         missing = [place for place in before.values() if place not in known]
@@ -119,7 +119,10 @@ class Preparing:
         return receipts
 
     def _is_due(self, place: LogPlace) -> bool:
-        """Whether a chain is to be stored so far, which is then taken to be done: not for each event of a busy log."""
+        """Return whether to store the chain's value at this place, and if so, note it as stored.
+
+        In a busy log this is not true for every event.
+        """
         known, now = self._tips.get(place.log_id), self._procedures.now
         if known is not None and known.place.epoch == place.epoch:
             news = place.sequence - known.place.sequence
@@ -133,5 +136,5 @@ class Preparing:
 
 
 def _store(effect: MoveChains) -> Procedure[None]:
-    """Values that are not stored are computed again from the last stored one."""
+    """Store values. When this fails, they are computed again later, from the last stored value."""
     yield from effect

@@ -17,11 +17,11 @@ from openguild_proto.records import LogPlace
 class Phase(Enum):
     """The stages of a delivery to a peer."""
 
-    LEVEL = "level"  # it has everything, or takes no more for now
-    LOOKING = "looking"  # reads what the peer lacks
+    LEVEL = "level"  # the peer is up to date, or accepts no more for now
+    LOOKING = "looking"  # this process reads what the peer is missing
     SENDING = "sending"
     BACKING_OFF = "backing_off"  # the peer, or the store, could not be reached
-    ENDED = "ended"  # another process delivers to it
+    ENDED = "ended"  # this process no longer delivers to the peer
 
 
 class Host(Protocol):
@@ -32,36 +32,36 @@ class Host(Protocol):
     jitter: Callable[[], float]
 
     def prepare(self, wanted: Sequence[Wanted], ended: tuple[LogPlace, ...]) -> Procedure[Prepared]:
-        """Read the events and put the delivery together. Raises StorageUnavailable."""
+        """Read the events and build the delivery. Raises StorageUnavailable."""
 
     def move_cursors(self, moves: Sequence[CursorMove]) -> CursorBatch:
-        """Have stored up to where a peer has logs."""
+        """Store soon how far a peer has logs."""
 
     def take_place(self, server: str) -> Procedure[None]:
-        """Wait for one of the places for requests under way."""
+        """Wait for a slot for a request to this server."""
 
     def pace(self, events: int) -> Procedure[None]:
         """Wait before a large delivery."""
 
     def leave_place(self, server: str) -> None:
-        """Give it back."""
+        """Release the slot."""
 
     def due_changed(self, server: str, due: float) -> None:
         """Wake the delivery to that server at `due`."""
 
     def log(self, level: Level, message: str, failure: Exception | None = None, **fields: Any) -> None:
-        """Write a line for the operator."""
+        """Write a line to the log."""
 
 
 class Counters:
-    """Totals of one peer since this process delivers to it, and what it lacks now."""
+    """Totals of one peer since this process started to deliver to it, and how far behind it is."""
 
     __slots__ = ("backoff_secs", "behind", "events", "failures", "held", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
-        self.events = 0  # sent, again where the peer had not got them
+        self.events = 0  # sent, repetitions included
         self.failures = 0
-        self.held = 0  # logs that the peer did not take
-        self.behind = 0  # events that it lacks, of the logs that were looked at
-        self.backoff_secs = 0.0  # to the next attempt; 0: none is put off
+        self.held = 0  # logs whose events the peer did not accept
+        self.behind = 0  # missing events, of the logs that were read
+        self.backoff_secs = 0.0  # until the next attempt after a failure; 0: the last request succeeded
