@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 DELETED_USERNAME = "deleted"
-"""What other servers learn as the name of a user whose account is deleted, with the end of their memberships."""
+"""The name that other servers receive for a deleted account, when its memberships end."""
 
 
 class AccountDeletion(Enum):
@@ -13,11 +13,11 @@ class AccountDeletion(Enum):
 
     DONE = "done"
     STALE = "stale"  # the password was changed since it was verified
-    IN_GUILDS = "in_guilds"  # the user is a member of one, and must leave it first
+    IN_GUILDS = "in_guilds"  # the user is a member of guilds, and must leave them first
 
 
 def decide_account_deletion(*, stored_hash: str, checked_hash: str, guilds: int) -> AccountDeletion:
-    """Decide on the end of an account. `checked_hash`: what the password was verified with. `guilds`: with the user as a member."""
+    """Decide on deleting an account. `checked_hash`: the hash that the password was verified with. `guilds`: the user's guilds."""
     if stored_hash != checked_hash:
         return AccountDeletion.STALE
     return AccountDeletion.IN_GUILDS if guilds else AccountDeletion.DONE

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Refused(Enum):
-    """Why a connection is not accepted. The value is the text for the operator; None: nothing is logged."""
+    """Why a connection is not accepted. The value is the text of the log line; with None, nothing is logged."""
 
     DRAINING = None
     ADDRESS_FULL = "an address has as many as one may have (websocket.max_connections_per_address)"
@@ -25,13 +25,13 @@ class Refused(Enum):
 class Admission(Generic[T]):
     """The connections of one process, oldest first; `T` is a connection.
 
-    The limit per address does not apply to trusted proxies, which bring the connections of many clients.
+    The limit per address does not apply to trusted proxies, which carry the requests of many clients.
     """
 
     def __init__(self, max_per_address: int, max_connections: int = 0) -> None:
         self.max_connections = max_connections
         self.draining = False  # no connection is accepted any more
-        self.connections: dict[T, str] = {}  # to the limit key of its address
+        self.connections: dict[T, str] = {}  # with the limit key of its address
         self._requests: dict[T, None] = {}  # connections that are not streams, oldest first
         self._quota = Quota(max_per_address)
 

@@ -12,9 +12,9 @@ from openguild_proto.settings.sections import MAX_GUILD_BANS
 def decide_ban(
     ban: GuildBan, known: GuildBan | None, *, author_role: str, held: str | None, bans: int, limit: int
 ) -> GuildBan | LimitReached:
-    """Return the ban that holds then: `known`, the one that there is already, or `ban`. Raises Refusal 403.
+    """Return the ban that is in force afterwards: an existing one (`known`), or `ban`. Raises Refusal 403.
 
-    `held`: the user's role in the guild; None: they are no member. `bans`: of the guild, at most `limit`.
+    `held`: the user's role in the guild; None for a non-member. `bans`: the number of the guild's bans, at most `limit`.
     """
     require_ban(author_role, held, own=ban.user_id == ban.banned_by)
     if known is not None:
@@ -23,5 +23,5 @@ def decide_ban(
 
 
 def may_mirror_ban(bans: int) -> bool:
-    """Return whether a mirror that has so many bans takes one more. An honest owner never has too many."""
+    """Return whether a mirror with this number of bans accepts one more. An honest owner never exceeds the limit."""
     return check_count(bans, MAX_GUILD_BANS) is None

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from openguild_proto.records import ChannelRecord
 
-KIND_BYTES = 16  # of a fingerprint: what is left of it when the text is taken away
+KIND_BYTES = 16  # the part of a fingerprint that remains after a redaction
 CREATOR_ROLE = "moderator"
 
 
@@ -19,7 +19,7 @@ def creator_role(guild_role: str | None) -> str | None:
 def decide_channel(
     channel: ChannelRecord, *, name: str | None, topic: str | None, position: int | None
 ) -> ChannelRecord | None:
-    """Return the channel with what is given; None: it is so already. An empty topic is none."""
+    """Return the channel with the given changes, or None if nothing changes. An empty topic removes the topic."""
     changed = replace(
         channel,
         name=channel.name if name is None else name,
@@ -32,14 +32,14 @@ def decide_channel(
 def is_same_post(*, fingerprint: bytes, stored_fingerprint: bytes, event_id: str, stored_event_id: str) -> bool:
     """Return whether a post with a stored nonce or event id repeats the stored post.
 
-    A redacted event has only the part of its fingerprint that does not depend on the text: whatever text comes again with
-    its nonce counts as a repeat, and a request of another kind or about another message does not.
+    A redacted event keeps only the part of its fingerprint that does not depend on the text. So a post with its nonce counts
+    as a repeat with any text, but not if it is of another kind or about another message.
     """
     return is_same_content(fingerprint, stored_fingerprint) or event_id == stored_event_id
 
 
 def is_same_content(fingerprint: bytes, stored_fingerprint: bytes) -> bool:
-    """Return whether two fingerprints are of one request; of a redacted event the first part is left."""
+    """Return whether two fingerprints belong to the same request. A redacted event keeps only the first part."""
     return stored_fingerprint in (fingerprint, fingerprint[:KIND_BYTES])
 
 

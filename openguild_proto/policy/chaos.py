@@ -1,7 +1,7 @@
-"""Chooses by a seed the faults of a server for client authors: `openguild-server --chaos-seed N` (PROTOCOL 11.5.4).
+"""Chooses faults by a seed, for authors of clients: `openguild-server --chaos-seed N` (PROTOCOL 11.5.4).
 
-A plan depends on the randomness given and on how many were asked for before, not on time. So the connections of a client that opens
-them in the same order meet the same faults again.
+A plan depends on the random numbers and on the number of earlier plans, not on time. So a client that opens its connections in the
+same order meets the same faults again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ MAX_CALM_SECS = 15.0  # no connection lives longer
 class Fault(Enum):
     """The fate of a connection. The values are shown in the log."""
 
-    NONE = "none"  # it ends when its time is over, as behind a proxy
+    NONE = "none"  # the connection ends after some time, as behind a proxy
     RESET = "reset"  # at once
     BUSY = "503"  # every request is answered by 503 with Retry-After
     CUT = "cut"  # reset after some bytes from the server, perhaps in the middle of an answer that is then lost
-    STALL = "stall"  # nothing comes from the server for a while: to the server it is a slow reader
+    STALL = "stall"  # the server's bytes are held back for a while: the server sees a slow reader
 
 
 _WEIGHTS = {Fault.NONE: 30, Fault.RESET: 10, Fault.BUSY: 10, Fault.CUT: 30, Fault.STALL: 20}
@@ -28,17 +28,17 @@ _DELAYS = (0.0, 0.0, 0.005, 0.05, 0.3)
 
 
 class ConnectionPlan(NamedTuple):
-    """The fate of one connection. Seconds and bytes; `after_bytes` counts those from the server."""
+    """The fate of one connection. `after_bytes` counts bytes from the server."""
 
     fault: Fault
-    after_bytes: int  # of CUT and STALL
+    after_bytes: int  # for CUT and STALL
     stall_secs: float
-    delay_secs: float  # of every piece from the server
+    delay_secs: float  # for every piece from the server
     life_secs: float
 
 
 class RestartPlan(NamedTuple):
-    """A worker that ends, and is started again. `in_order`: it drains; else it is killed."""
+    """A worker that ends and is started again. `in_order`: it drains; otherwise it is killed."""
 
     after_secs: float
     worker: int

@@ -13,7 +13,7 @@ from openguild_proto.policy.names import text_problem
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zs", "Zl", "Zp"})
 _MARKS = frozenset({"Mn", "Me", "Mc"})
 _TAGS = "".join(map(chr, range(0xE0020, 0xE0080)))
-_NEWER = range(0x1F000, 0x1FB00)  # pictographs of a newer Unicode than this Python's
+_NEWER = range(0x1F000, 0x1FB00)  # pictographs of newer versions of Unicode than Python's
 
 
 def checked_emoji(text: str) -> str:
@@ -28,9 +28,9 @@ def checked_emoji(text: str) -> str:
 
 
 def shown_emoji(text: str) -> str:
-    """Return the emoji of a message that is meant, in NFC. Raises Refusal 400.
+    """Return the emoji of an existing reaction that a request names, in NFC. Raises Refusal 400.
 
-    Unlike `checked_emoji` it admits what another server or release has taken for an emoji.
+    Unlike `checked_emoji`, it accepts any text that another server or release may have accepted as an emoji.
     """
     emoji = text.strip()
     if len(emoji) > MAX_RAW_EMOJI_CHARS:
@@ -44,7 +44,7 @@ def shown_emoji(text: str) -> str:
     return emoji
 
 
-@lru_cache(maxsize=1_024)  # most reactions are with few of them; what is refused is not kept
+@lru_cache(maxsize=1_024)  # most reactions use few emoji; refusals are not cached
 def _checked(text: str) -> str:
     emoji = unicodedata.normalize("NFC", text)
     if not 1 <= len(emoji) <= MAX_EMOJI_CHARS:
@@ -61,7 +61,7 @@ def _checked(text: str) -> str:
 
 
 def _belongs(emoji: str, at: int) -> bool:
-    """A format character that an emoji is made with: a joiner between two, or the tags of a flag."""
+    """Return whether a format character is part of an emoji: a joiner between two emoji, or a tag of a flag."""
     if 0xE0020 <= ord(emoji[at]) <= 0xE007F:  # a flag's tags stand behind a black flag (UTS 51)
         return emoji[:at].rstrip(_TAGS).endswith("\N{WAVING BLACK FLAG}")
     return is_needed(emoji, at)

@@ -1,4 +1,4 @@
-"""Decides which of several database servers is the primary: after a failover the former one may return and accept writes, too."""
+"""Decides which of several database servers is the primary. After a failover, the former primary may return and accept writes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 
 class PrimaryChoice:
-    """Chooses by timeline: each promotion begins a later one. Never goes back to an earlier one than it has seen."""
+    """Chooses by timeline: each promotion starts a later one. Never returns to an earlier timeline than it has seen."""
 
     def __init__(self) -> None:
         self.newest = 0
 
     def choose(self, timelines: Mapping[int, int]) -> int | None:
-        """Return the server with the newest timeline, of those that take writes; None: there are only former primaries."""
+        """Return the server with the newest timeline among those that accept writes, or None if all are former primaries."""
         if not timelines or max(timelines.values()) < self.newest:
             return None
         self.newest = max(timelines.values())

@@ -1,4 +1,4 @@
-"""Fair turns of users at a few places: each user has at most some of them, so that one user's requests do not delay the others."""
+"""Shares a few slots fairly among users: each user has a bounded number, so that one user's requests do not delay the others."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ NOBODY = ""
 
 
 class Turn(NamedTuple, Generic[T]):
-    """The owner of the turn that has begun."""
+    """The user and the ticket of a turn that has started."""
 
     user_id: str
     ticket: T
 
 
 class FairTurns(Generic[T]):
-    """`places`: how many turns there are at once. `each`: how many of them one user has at most; NOBODY may have all.
+    """`places`: the number of concurrent turns. `each`: the maximum for one user; NOBODY may have all.
 
-    Users who wait have their turns one after the other, each in the order of their requests. NOBODY stands for work that is in no
-    user's turns, such as changes and the server's own work: where it waits it has every other turn, however many users wait. A
-    ticket stands for one request that waits; tickets differ.
+    Waiting users take turns, and each user's requests keep their order. NOBODY stands for work that belongs to no user's turns,
+    such as changes and the server's own work. While such work waits, it gets every other turn, however many users wait. A
+    ticket identifies one waiting request and must be unique.
     """
 
     def __init__(self, places: int, each: int = 1) -> None:
@@ -29,12 +29,12 @@ class FairTurns(Generic[T]):
         self._places = places
         self._each = each
         self._running: dict[str, int] = {}  # turns by user
-        self._waiting: dict[str, dict[T, None]] = {}  # by user who may have a turn, that whose turn is next first
-        self._held: dict[str, dict[T, None]] = {}  # by user who has as many turns as one may have
-        self._nobody_is_next = True  # a user had the last turn
+        self._waiting: dict[str, dict[T, None]] = {}  # by user below the maximum, next user first
+        self._held: dict[str, dict[T, None]] = {}  # by user who has the maximum
+        self._nobody_is_next = True  # the last turn was a user's
 
     def begin(self, user_id: str) -> bool:
-        """Begin a turn if there is one now; else `wait`."""
+        """Start a turn if one is free. Otherwise return False; the caller may `wait`."""
         if not self.free or self._has_all(user_id):
             return False
         self.free -= 1
@@ -42,12 +42,12 @@ class FairTurns(Generic[T]):
         return True
 
     def wait(self, user_id: str, ticket: T) -> None:
-        """Wait for a turn, which `leave` tells of."""
+        """Wait for a turn: a later call of `leave` returns it."""
         of_user = self._held if self._has_all(user_id) else self._waiting
         of_user.setdefault(user_id, {})[ticket] = None
 
     def give_up(self, user_id: str, ticket: T) -> None:
-        """Wait no more. Idempotent."""
+        """Stop waiting. Idempotent."""
         for of_user in (self._waiting, self._held):
             tickets = of_user.get(user_id)
             if tickets is not None:
@@ -56,7 +56,7 @@ class FairTurns(Generic[T]):
                     del of_user[user_id]
 
     def leave(self, user_id: str) -> Turn[T] | None:
-        """End a turn of the user. Return the one that begins now."""
+        """End a turn of the user. Return the waiting turn that starts now, if any."""
         self._running[user_id] -= 1
         if not self._running[user_id]:
             del self._running[user_id]
@@ -77,7 +77,7 @@ class FairTurns(Generic[T]):
         return Turn(following, ticket)
 
     def _next(self) -> str | None:
-        """Return whose turn it is; None: none waits."""
+        """Return the user whose turn is next, or None if nobody waits."""
         if NOBODY in self._waiting and (self._nobody_is_next or len(self._waiting) == 1):
             return NOBODY
         return next((user_id for user_id in self._waiting if user_id != NOBODY), None)

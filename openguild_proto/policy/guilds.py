@@ -8,5 +8,5 @@ from openguild_proto.records import GuildRecord
 
 
 def decide_guild(guild: GuildRecord, *, name: str) -> GuildRecord | None:
-    """Return the guild with the name; None: it has that already."""
+    """Return the guild with the new name, or None if it already has this name."""
     return replace(guild, name=name) if guild.name != name else None

@@ -1,6 +1,6 @@
-"""Bounds the bytes that a process holds for its peers: incomplete bodies, and responses that wait for their readers.
+"""Bounds the memory that a process holds for its connections: incomplete bodies, and responses that clients have not read yet.
 
-Each of these is bounded by itself, but there may be many.
+Each of these has a bound of its own, but there may be many connections.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ class _Held(NamedTuple):
 
 
 class HeldBytes(Generic[T]):
-    """The bytes that are held for each peer, at most `max_bytes` in all.
+    """The bytes that are held for each peer, at most `max_bytes` in total.
 
-    Beyond that the peers that began first are given up, but only those of addresses that hold at least half as much as an
-    address does on average. So neither a flood from one address nor one from very many costs those who hold little or are quick.
+    Above this bound, peers are closed, in the order in which they started to hold bytes. Only peers are closed whose address
+    holds at least half of the average per address. So neither a flood from one address nor one from very many addresses harms
+    clients that hold little or are quick.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held: dict[T, _Held] = {}  # the peer that began first at the beginning
+        self._held: dict[T, _Held] = {}  # oldest first
         self._of_address: dict[str, int] = {}  # by limit key
         self._total = 0
 
     def hold(self, peer: T, address: str, nbytes: int) -> list[T]:
-        """Note that `nbytes` are held for `peer` now, which began with `address`; 0 forgets it.
+        """Set the bytes that are held for `peer`, which connected from `address`. With 0 the peer is forgotten.
 
-        Return the peers to close, so that the total stays within its bound. They are forgotten.
+        Return the peers to close so that the total stays within its bound. They are forgotten.
         """
         held = self._held.get(peer)
         if held is None and not nbytes:
@@ -42,7 +43,7 @@ class HeldBytes(Generic[T]):
         return self._over() if self._total > self._max_bytes else []
 
     def forget(self, peer: T) -> None:
-        """Nothing is held for `peer` any more. Idempotent."""
+        """Forget `peer`: nothing is held for it any more. Idempotent."""
         self.hold(peer, "", 0)
 
     def _set(self, peer: T, key: str, nbytes: int) -> None:
@@ -59,7 +60,7 @@ class HeldBytes(Generic[T]):
             del self._held[peer]
 
     def _over(self) -> list[T]:
-        """Remove and return peers in one pass, oldest first. It suffices: what is spared is less than half of the total."""
+        """Remove and return peers, oldest first. One pass is enough: the peers that it spares hold less than half of the total."""
         closing = []
         share = self._total / len(self._of_address) / 2
         for peer, held in list(self._held.items()):
@@ -72,5 +73,5 @@ class HeldBytes(Generic[T]):
 
     @property
     def total_bytes(self) -> int:
-        """The bytes that are held, of all peers."""
+        """The bytes that are held for all peers."""
         return self._total

@@ -39,7 +39,7 @@ class Lifecycle:
         self.phase = Phase.STARTING
 
     def started(self) -> None:
-        """Note that this replica hears of revocations: what depends on storage may be answered from here on."""
+        """Note that this replica receives revocations: from now on it may answer requests that need storage."""
         self._take(Input.STARTED)
 
     def drain(self) -> None:
@@ -48,7 +48,7 @@ class Lifecycle:
 
     @property
     def has_started(self) -> bool:
-        """Whether what depends on storage may be answered. It stays so while the process drains."""
+        """Whether requests that need storage may be answered. This stays true while the process drains."""
         return self.phase is Phase.SERVING or self.phase is Phase.DRAINING
 
     @property

@@ -25,7 +25,7 @@ from openguild_proto.records import (
 
 
 class Asker(NamedTuple):
-    """The author of a change, and the other facts that decide it."""
+    """The author of a change, and other facts that the decision depends on."""
 
     user_id: str
     role: str  # the effective one in the channel
@@ -34,7 +34,7 @@ class Asker(NamedTuple):
 
 
 def permission_to_append(change: Change | None, mentions: Mentions) -> Permission:
-    """The permission that an author of such an event needs in the channel; `decide_change` asks for more for others' messages."""
+    """Return the permission that the author needs in the channel. `decide_change` requires more for other users' messages."""
     if mentions.of_many:
         return Permission.MENTION_MANY
     match change:

@@ -1,13 +1,13 @@
-"""Remembers which other servers answer promptly: a slow one must not delay work for the others."""
+"""Remembers which other servers answer promptly, so that a slow server does not delay work for the others."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 SLOW_SECS = 2.0  # ours: an answer that takes longer is slow; one from the other side of the world takes half a second
-SLOW_TIMES = 20.0  # ours: for so many times as long its server counts as slow: it is waited for a twentieth of the time
+SLOW_TIMES = 20.0  # ours: a slow answer counts for this many times its length: 1/20 of the time is waiting
 MAX_SLOW_SECS = 600.0
-MAX_REMEMBERED = 10_000  # ours: of servers; the one that was asked longest ago is dropped
+MAX_REMEMBERED = 10_000  # ours: servers; beyond that, the one asked longest ago is dropped
 
 
 class Promptness:
@@ -19,7 +19,7 @@ class Promptness:
         self._slow_until: OrderedDict[str, float] = OrderedDict()
 
     def note(self, server: str, secs: float, now: float, *, answered: bool) -> None:
-        """An answer took `secs`; or there was none within them, which says nothing where they are few."""
+        """Note that an answer took `secs`, or that none came within `secs`. No answer within a short time is ignored."""
         is_slow = secs > SLOW_SECS
         if not is_slow and not answered:
             return
@@ -32,6 +32,6 @@ class Promptness:
             self._slow_until.popitem(last=False)
 
     def is_prompt(self, server: str, now: float) -> bool:
-        """Return whether it has answered, and none of its answers was slow lately."""
+        """Return whether the server has answered before and has had no slow answer recently."""
         until = self._slow_until.get(server)
         return until is not None and until <= now

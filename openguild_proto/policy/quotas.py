@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Quota:
-    """At most `most` places for each key. A key takes memory only while a place of it is held."""
+    """At most `most` places for each key. A key uses memory only while one of its places is taken."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -23,7 +23,7 @@ class Quota:
         self._held[key] = self._held.get(key, 0) + 1
 
     def give_back(self, key: str) -> None:
-        """Give a place of `key` back. Raises KeyError if none is held."""
+        """Release a place of `key`. Raises KeyError if none is taken."""
         left = self._held[key] - 1
         if left:
             self._held[key] = left
@@ -41,7 +41,7 @@ class StreamLimiter:
         self.total = 0
 
     def reserve(self, user_id: str | None, address: str) -> bool:
-        """Reserve a place. False, with nothing changed, at a limit. `user_id` None: the socket says later whose it is (`claim`)."""
+        """Reserve a place. At a limit, return False and change nothing. `user_id` None: the user is given later, by `claim`."""
         has_room = self.addresses.has_room(address) and (user_id is None or self.users.has_room(user_id))
         if self.total >= self.max_total or not has_room:
             return False
@@ -52,14 +52,14 @@ class StreamLimiter:
         return True
 
     def claim(self, user_id: str) -> bool:
-        """Make a place that was reserved without a user that of `user_id`. False, with nothing changed, at their limit."""
+        """Assign a place that was reserved without a user to `user_id`. At the user's limit, return False and change nothing."""
         if not self.users.has_room(user_id):
             return False
         self.users.take(user_id)
         return True
 
     def release(self, user_id: str | None, address: str) -> None:
-        """Give a reserved place back. `user_id` None: nobody has claimed it."""
+        """Release a reserved place. `user_id` None: no user has claimed it."""
         self.total -= 1
         self.addresses.give_back(address)
         if user_id is not None:

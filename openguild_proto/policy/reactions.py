@@ -1,6 +1,6 @@
-"""Reactions of a message, kept as the JSON that a page of messages shows to a user who is none of those who reacted.
+"""Reactions of a message, stored as the JSON that a page of messages shows to a user who has not reacted.
 
-So a page is put together without reading them, unless the reader is one of them, or more users have reacted than are kept.
+So most pages show it unchanged. It is changed if the reader has reacted, or if more users have reacted than are stored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from openguild_proto.records import NO_REACTIONS
 
 
 class EmojiUse(msgspec.Struct, omit_defaults=True, gc=False):
-    """One emoji on a message, as `Reaction` of the API. `reactors`: the first of the users, MAX_SHOWN_REACTORS at most."""
+    """One emoji on a message, as `Reaction` in the API. `reactors`: the first users, at most MAX_SHOWN_REACTORS."""
 
     emoji: str
     count: int
@@ -24,11 +24,11 @@ class EmojiUse(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Crowd(NamedTuple):
-    """The rest of a crowded emoji: the users beyond those that are kept."""
+    """The rest of a crowded emoji: the users that the JSON does not hold."""
 
     emoji: str
     has_reacted: bool  # the reader
-    reactors: tuple[str, ...] | None  # instead of the kept ones, where these are fewer than may be shown
+    reactors: tuple[str, ...] | None  # in place of the stored ones, if those are fewer than may be shown
 
 
 _MINE, _NOT_MINE = '"me":true', '"me":false'
@@ -37,17 +37,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read_reactions(reactions: str) -> list[EmojiUse]:
-    """Return the uses of emoji, by the first use."""
+    """Return the uses of emoji, ordered by first use."""
     return _decode(reactions)
 
 
 def write_reactions(uses: Sequence[EmojiUse]) -> str:
-    """Return what is kept of them."""
+    """Return the JSON to store."""
     return _encode(uses).decode()
 
 
 def uses_of(reactions: str) -> int:
-    """Return how many emoji there are."""
+    """Return the number of emoji."""
     return reactions.count(_NOT_MINE)
 
 
@@ -57,8 +57,8 @@ def has_emoji(reactions: str, emoji: str) -> bool:
 
 
 def add_use(reactions: str, emoji: str, user_id: str, *, is_crowded: bool) -> tuple[str, bool]:
-    """Count a user who has used the emoji now. Returns what is kept then, and whether it is crowded: whether more users have used
-    one of the emoji than are kept.
+    """Add a user's use of the emoji. Returns the new JSON, and whether it is crowded: whether more users have used one of the
+    emoji than are stored.
     """
     if has_emoji(reactions, emoji):
         return _counted(reactions, emoji, user_id, adds=True)
@@ -67,7 +67,7 @@ def add_use(reactions: str, emoji: str, user_id: str, *, is_crowded: bool) -> tu
 
 
 def take_use_back(reactions: str, emoji: str, user_id: str, *, is_crowded: bool) -> tuple[str, bool]:
-    """Count a user who has taken the emoji back, as `add_use` does."""
+    """Remove a user's use of the emoji. Returns the same as `add_use`."""
     before, found, behind = reactions.partition(_alone(emoji, user_id))
     if not found:
         return _counted(reactions, emoji, user_id, adds=False)
@@ -77,7 +77,7 @@ def take_use_back(reactions: str, emoji: str, user_id: str, *, is_crowded: bool)
 
 
 def clear_emoji(reactions: str, emoji: str) -> tuple[str, bool]:
-    """Take the emoji away from all users. Returns what is kept then, and whether it is crowded."""
+    """Remove the emoji for all users. Returns the same as `add_use`."""
     return _kept(use for use in read_reactions(reactions) if use.emoji != emoji)
 
 
@@ -99,17 +99,17 @@ def _kept(uses: Iterable[EmojiUse]) -> tuple[str, bool]:
 
 
 def _beginning(emoji: str) -> str:
-    """The beginning of an emoji's use in JSON. A quote within an emoji is escaped, so that no emoji looks like it."""
+    """Return the start of an emoji's use in JSON. Quotes within an emoji are escaped, so no emoji can imitate it."""
     return f'{{"emoji":{_encode(emoji).decode()},'
 
 
 def _alone(emoji: str, user_id: str) -> str:
-    """The JSON of an emoji that this user alone has used."""
+    """Return the JSON of an emoji that only this user has used."""
     return f'{_beginning(emoji)}"count":1,{_NOT_MINE},"reactors":["{user_id}"]}}'
 
 
 def shown_to(reader_id: str, reactions: str, crowds: Sequence[Crowd]) -> str:
-    """Return the reactions as this reader sees them. `crowds`: of each emoji that more users have used than are kept."""
+    """Return the reactions as this reader sees them. `crowds`: one for each emoji that more users have used than are stored."""
     if not crowds:
         return _marked(reader_id, reactions) if reader_id in reactions else reactions
     crowd_of = {crowd.emoji: crowd for crowd in crowds}
@@ -123,7 +123,7 @@ def shown_to(reader_id: str, reactions: str, crowds: Sequence[Crowd]) -> str:
 
 
 def _marked(reader_id: str, reactions: str) -> str:
-    """Mark what the reader has used. A quote within an emoji is escaped, so that no emoji looks like a member or a user."""
+    """Mark the emoji that the reader has used. Quotes within an emoji are escaped, so no emoji can imitate a key or a user."""
     first, later = f'["{reader_id}"', f',"{reader_id}"'
     marked, *rest = reactions.split(_NOT_MINE)
     for part in rest:  # up to the next mark

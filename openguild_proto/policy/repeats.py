@@ -13,7 +13,7 @@ from openguild_proto.records import Record
 
 
 class Once(Record, frozen=True):
-    """Asks that a creation is made once: a key of its author, and a hash of what a repeat must share with the first request."""
+    """Asks for a creation exactly once: the author's key, and a hash of the content that a repeat must have in common."""
 
     key: str
     fingerprint: bytes  # 32 bytes
@@ -28,7 +28,7 @@ class KeptAnswer(NamedTuple):
 
 
 def decide_repeat(kept: KeptAnswer | None, once: Once, *, now_ms: int) -> bytes | None:
-    """Return the answer that the first request got; None: this is the first. Raises Refusal 409 for another request."""
+    """Return the answer to the first request, or None if this is the first. Raises Refusal 409 for a different request."""
     if kept is None or kept.at_ms <= forgotten_until(now_ms):
         return None
     if kept.fingerprint != once.fingerprint:

@@ -12,17 +12,17 @@ class RoundRobin(Generic[T]):
     """Items by key. The keys take turns; items of one key keep their order."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[T]] = {}  # by key, that whose turn was longest ago first
+        self._waiting: dict[str, deque[T]] = {}  # by key; the key whose turn was longest ago comes first
 
     def add(self, key: str, item: T) -> None:
-        """Have `item` wait behind those of its key."""
+        """Queue `item` after those of its key."""
         waiting = self._waiting.get(key)
         if waiting is None:
             waiting = self._waiting[key] = deque()
         waiting.append(item)
 
     def take(self) -> T | None:
-        """Remove and return the item whose turn it is; None: nothing waits."""
+        """Remove and return the item whose turn it is, or None if nothing waits."""
         key = next(iter(self._waiting), None)
         if key is None:
             return None

@@ -27,21 +27,21 @@ from openguild_proto.policy.invisible_characters import BLANK
 from openguild_proto.records import NO_REACTIONS, MessageState
 
 Terms: TypeAlias = Mapping[str, Sequence[int]]
-"""The terms of a text and where each stands, counted from 1."""
+"""The terms of a text and their positions, counted from 1."""
 
 
 class Has(Enum):
     """The properties that a search may ask for."""
 
     LINK = "link"  # a web address in its text
-    REPLY = "reply"  # it answers another message
+    REPLY = "reply"  # it replies to another message
     MENTION = "mention"  # it mentions somebody
     PIN = "pin"  # it is pinned
     REACTION = "reaction"  # at least one
 
 
 class Part(NamedTuple):
-    """A term of a query. `offset`: its place after the first part. `is_beginning`: longer terms that begin so count, too."""
+    """A term of a query. `offset`: its distance from the first part. `is_beginning`: a prefix, which also matches longer terms."""
 
     term: str
     offset: int = 0
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 Phrase: TypeAlias = tuple[Part, ...]
-"""Parts that stand together in a text, each at its offset."""
+"""Parts that are adjacent in a text, each at its offset."""
 
 _ASCII_WORD = re.compile(r"[0-9a-z_]+")
 _LINK = re.compile(r"https?://[^\s/]", re.IGNORECASE)
@@ -77,7 +77,7 @@ _JOINER = "\u034f"  # the combining grapheme joiner, which is among BLANK
 
 
 class _Kinds(dict[int, str]):
-    """The kind of each character, for `str.translate`; found when it is first met."""
+    """The kind of each character, for `str.translate`; computed at first use."""
 
     def __missing__(self, code: int) -> str:
         category = unicodedata.category(chr(code))
@@ -92,7 +92,7 @@ class _Kinds(dict[int, str]):
 
 
 class _Compared(dict[int, "int | None"]):
-    """Each character, None for one that is not compared, for `str.translate`; found when it is first met."""
+    """Each character, or None for one that is not compared, for `str.translate`; computed at first use."""
 
     def __missing__(self, code: int) -> int | None:
         character = chr(code)
@@ -106,7 +106,7 @@ class _Compared(dict[int, "int | None"]):
 
 
 class _Marks(dict[int, str]):
-    """MARK for each character that begins with a mark when it is decomposed, for `str.translate`; found when it is first met."""
+    """MARK for each character whose decomposition starts with a mark, for `str.translate`; computed at first use."""
 
     def __missing__(self, code: int) -> str:
         kind = MARK if unicodedata.combining(unicodedata.normalize("NFKD", chr(code))[0]) else NONE
@@ -119,9 +119,9 @@ _kinds, _compared, _marks = _Kinds(), _Compared(), _Marks()
 
 
 def normalise(text: str) -> str:
-    """Return the text as it is compared: NFKC, case folded, without invisible characters and unwritten marks.
+    """Return the text in the form that is compared: NFKC, case folded, without invisible characters and unwritten marks.
 
-    Of a text that gets longer than MAX_COMPARED_CHARS this is the beginning (PROTOCOL 7.11.12).
+    The result is cut at MAX_COMPARED_CHARS (PROTOCOL 7.11.12).
     """
     if text.isascii():
         return text.lower()
@@ -131,7 +131,7 @@ def normalise(text: str) -> str:
 
 
 def _stream_safe(text: str) -> str:
-    """Part long runs of marks (UAX 15 13), with what is not compared: sorting a run takes quadratic time."""
+    """Split long runs of marks (UAX 15 13) with a character that is not compared: sorting a run takes quadratic time."""
     if len(text) <= MAX_MARKS_IN_A_ROW:
         return text
     begin = 0
@@ -143,7 +143,7 @@ def _stream_safe(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield words, symbols and runs of unspaced characters of a normalised text; True: such a run."""
+    """Yield words, symbols and runs of unspaced characters of a normalised text; True marks such a run."""
     if text.isascii():
         for word in _ASCII_WORD.findall(text):
             yield word, False
@@ -155,7 +155,7 @@ def _pieces(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def terms_of(text: str) -> dict[str, list[int]]:
-    """Return the terms of a message's text: words, symbols, and of unspaced scripts each pair and the last character."""
+    """Return the terms of a message's text: words and symbols; for unspaced scripts, each pair and the last character."""
     terms: dict[str, list[int]] = {}
     place = 1
     for piece, unspaced in _pieces(normalise(text)):
@@ -176,14 +176,14 @@ def terms_of(text: str) -> dict[str, list[int]]:
 
 
 def has_link(text: str) -> bool:
-    """Return whether the text has a web address in it."""
+    """Return whether the text contains a web address."""
     return "://" in text and _LINK.search(text) is not None
 
 
 class Wanted(NamedTuple):
     """The conditions of a search; a message must meet all that are given. Times are UTC milliseconds.
 
-    `places`: ids of channels and of guilds; without any, the channels of the searcher's guilds and those they have a role in.
+    `places`: ids of channels and guilds. By default, the channels of the user's guilds and those in which the user has a role.
     """
 
     phrases: tuple[Phrase, ...] = ()
@@ -195,7 +195,9 @@ class Wanted(NamedTuple):
 
 
 def is_found(wanted: Wanted, message: MessageState, text: str, posted: Collection[Has]) -> bool:
-    """Return whether a message is asked for, but for its channel. `text`: its text now. `posted`: what it was posted with."""
+    """Return whether a message meets all conditions but that on its channel. `text`: its current text. `posted`: the properties
+    with which it was posted.
+    """
     if message.redacted_by is not None:
         return False
     if wanted.author_id is not None and wanted.author_id != message.author_id:
@@ -220,12 +222,12 @@ def is_found(wanted: Wanted, message: MessageState, text: str, posted: Collectio
 
 
 def parse_phrases(query: str) -> tuple[Phrase, ...]:
-    """Return what a text must contain, all of it. Words in quotes stand together, and so does what no space parts.
+    """Return the phrases that a text must contain. Quoted words form a phrase, and so do terms without a space between them.
 
-    The last word, if it is not in quotes, is also found as the beginning of longer words.
+    The last word, unless it is quoted, also matches longer words that start with it.
     """
     phrases: dict[Phrase, None] = {}
-    sections = _QUOTES.split(normalise(query))  # every second one is quoted
+    sections = _QUOTES.split(normalise(query))  # every second section is quoted
     for number, section in enumerate(sections):
         if number % 2:
             phrases[_phrase(section)] = None
@@ -241,13 +243,13 @@ def parse_phrases(query: str) -> tuple[Phrase, ...]:
 
 
 def _phrase(text: str, *, is_open: bool = False) -> Phrase:
-    """`is_open`: the last word may be the beginning of a longer one."""
+    """`is_open`: the last word is a prefix."""
     parts: list[Part] = []
     place = 0
     for piece, unspaced in _pieces(text):
         if unspaced:
             pairs = [Part(piece[at : at + 2], place + at) for at in range(len(piece) - 1)]
-            parts += pairs or [Part(piece, place, is_beginning=True)]  # one character: every pair that begins with it
+            parts += pairs or [Part(piece, place, is_beginning=True)]  # one character: a prefix of pairs
             place += len(piece)
         else:
             parts.append(Part(piece[:MAX_TERM_CHARS], place))
@@ -258,7 +260,7 @@ def _phrase(text: str, *, is_open: bool = False) -> Phrase:
 
 
 def matches(terms: Terms, phrases: Sequence[Phrase]) -> bool:
-    """Return whether a text with these terms has all of the phrases."""
+    """Return whether a text with these terms contains all phrases."""
     ordered: list[str] = []
     for phrase in phrases:
         starts: set[int] | None = None
@@ -283,7 +285,7 @@ def _beginning(ordered: Sequence[str], prefix: str) -> Iterator[str]:
 
 
 def excerpt(text: str, phrases: Sequence[Phrase]) -> str:
-    """Return the part of the text around the first thing that was found, in one line; of a short text all of it."""
+    """Return the part of the text around the first match, on one line; the whole text if it is short."""
     line = " ".join(text.split())
     if len(line) <= MAX_EXCERPT_CHARS:
         return line
@@ -293,7 +295,7 @@ def excerpt(text: str, phrases: Sequence[Phrase]) -> str:
 
 
 def _find_place(line: str, terms: Sequence[str]) -> int:
-    """Return about where the first of the terms stands; 0: there is none, or it is not found with little work.
+    """Return about the position of the first term; 0 if none is found with little work.
 
     Most terms are found without normalising. Otherwise the line is normalised in parts, up to MAX_MESSAGE_CHARS.
     """
@@ -302,7 +304,7 @@ def _find_place(line: str, terms: Sequence[str]) -> int:
     folded = line.casefold()
     places = [at for term in terms if (at := folded.find(term)) >= 0]
     if places:
-        return min(places) * len(line) // len(folded)  # as lengths may change, the place is near enough
+        return min(places) * len(line) // len(folded)  # approximate: normalising may change lengths
     compared = 0
     for begin in range(0, len(line), _PART_CHARS):
         if compared >= MAX_MESSAGE_CHARS:

@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class ServerSlots(Generic[T]):
-    """`of_server`: how many slots one server has at most; `in_all`: all together.
+    """`of_server`: the maximum of slots for one server. `in_all`: the number of all slots.
 
-    Servers that are not known to be prompt have one half of the slots together. Of the free slots a server may take a half at
-    most. A ticket stands for one request that waits for a slot; tickets differ. `now`: monotonic seconds.
+    All servers that are not known to be prompt share one half of the slots. A server may take at most half of the free slots.
+    A ticket identifies one waiting request and must be unique. `now`: monotonic seconds.
     """
 
     def __init__(self, of_server: int, in_all: int, promptness: Promptness) -> None:
@@ -23,25 +23,25 @@ class ServerSlots(Generic[T]):
         self._in_all = in_all
         self._promptness = promptness
         self._taken: dict[str, int] = {}
-        self._waiting: dict[str, dict[T, None]] = {}  # by server; the one whose turn is next first
+        self._waiting: dict[str, dict[T, None]] = {}  # by server, next server first
 
     def take(self, server: str, now: float) -> bool:
-        """Take a slot if the server may have one now; else `wait`."""
+        """Take a slot if the server may have one now. Otherwise return False; the caller may `wait`."""
         return self._take(server, self._free_at(now)[self._promptness.is_prompt(server, now)])
 
     def wait(self, server: str, ticket: T) -> None:
-        """Wait for a slot, which `leave` tells of."""
+        """Wait for a slot: a later call of `leave` returns the ticket."""
         self._waiting.setdefault(server, {})[ticket] = None
 
     def give_up(self, server: str, ticket: T) -> None:
-        """Wait no more. Idempotent."""
+        """Stop waiting. Idempotent."""
         tickets = self._waiting.get(server, {})
         tickets.pop(ticket, None)
         if not tickets:
             self._waiting.pop(server, None)
 
     def leave(self, server: str, now: float) -> list[T]:
-        """Give a slot back. Return the tickets of those who have a slot from now on."""
+        """Release a slot. Return the tickets of the requests that get a slot now."""
         self._taken[server] -= 1
         if not self._taken[server]:
             del self._taken[server]
@@ -58,7 +58,7 @@ class ServerSlots(Generic[T]):
 
     @contextmanager
     def slot(self, server: str, now: float) -> Iterator[bool]:
-        """Take a slot within this context. False: there is none, and the context has none. For slots that nobody waits for."""
+        """Hold a slot within this context, or yield False without one. Only for slots that nobody waits for."""
         is_free = self.take(server, now)
         try:
             yield is_free
@@ -83,7 +83,7 @@ class ServerSlots(Generic[T]):
         return ticket
 
     def _free_at(self, now: float) -> dict[bool, int]:
-        """Return how many slots are free, by whether the server that asks is prompt."""
+        """Return the number of free slots: for prompt servers (True) and for others (False)."""
         free = self._in_all - sum(self._taken.values())
         slow = sum(taken for server, taken in self._taken.items() if not self._promptness.is_prompt(server, now))
         return {True: free, False: min(free, self._in_all // 2 - slow)}

@@ -1,8 +1,8 @@
 """Chooses the standby that serves a read, how long the read waits for it, and when a standby is left out.
 
-A read sees whatever was acknowledged before it began, by whichever replica. So a read first asks the primary for the place that
-its log of changes has reached, and then waits until the standby has it, for a bounded time. Reads that wait together share
-both questions. A read that no standby serves goes to the primary.
+A read sees every write that any replica acknowledged before the read started. So a read first asks the primary for its position
+in the write-ahead log, and then waits for a bounded time until the standby has reached it. Reads that wait together share both
+queries. A read that no standby serves goes to the primary.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from enum import Enum
 
 from openguild_proto.records import Record
 
-FIRST_PAUSE_SECS = 0.001  # between two questions to a standby that is behind; then twice as long
+FIRST_PAUSE_SECS = 0.001  # before a standby that is behind is asked again; doubles each time
 LONGEST_PAUSE_SECS = 0.016
 
 
 class StandbyState(Enum):
-    """The known state of a standby. Only one that serves is given reads."""
+    """The known state of a standby. Only a SERVING standby gets reads."""
 
     SERVING = "it had what the primary had"
     BEHIND = "it did not have it in time"
@@ -33,8 +33,8 @@ class WalPlace(Record, frozen=True):
 
 
 class StandbyStats(Record, frozen=True):
-    """Of one standby. `state` is None before the first look. `reads` and `missed`: since the start, reads that it has answered,
-    and those that it was to answer and the primary had to."""
+    """Statistics of one standby. `state` is None before the first check. `reads`: reads that it has answered since the start.
+    `missed`: reads that it was chosen for but the primary answered."""
 
     state: StandbyState | None
     reads: int
@@ -42,15 +42,15 @@ class StandbyStats(Record, frozen=True):
 
     @property
     def serving(self) -> bool:
-        """Whether reads go to it."""
+        """Whether it gets reads."""
         return self.state is StandbyState.SERVING
 
 
 def compare(primary: WalPlace, standby: WalPlace) -> StandbyState:
-    """Return whether the standby has what the primary had.
+    """Return whether the standby has reached the primary's position.
 
-    After a promotion none serves until the new lineage is recorded and has come to it, whatever its position: one that still
-    follows the former primary may be further, with other content.
+    After a promotion, a standby serves only when the new lineage has been recorded and has reached it, whatever its position.
+    A standby that still follows the former primary may be further ahead, but with other content.
     """
     if primary.lineage is None or primary.lineage != standby.lineage:
         return StandbyState.APART
@@ -58,7 +58,7 @@ def compare(primary: WalPlace, standby: WalPlace) -> StandbyState:
 
 
 def next_pause(waited_secs: float, former_secs: float, limit_secs: float) -> float | None:
-    """Return for how long to wait before a standby that is behind is asked again; None: it has had its time."""
+    """Return the seconds before a standby that is behind is asked again, or None if the read should wait no longer."""
     left = limit_secs - waited_secs
     if left <= 0:
         return None
@@ -66,14 +66,14 @@ def next_pause(waited_secs: float, former_secs: float, limit_secs: float) -> flo
 
 
 class Standbys:
-    """The standbys of a primary, by number. They take turns; one that does not serve is left out until a look finds it good."""
+    """The standbys of a primary, by number. They take turns. One that does not serve is skipped until a check succeeds."""
 
     def __init__(self, count: int) -> None:
-        self.states: list[StandbyState | None] = [None] * count  # None until the first look
+        self.states: list[StandbyState | None] = [None] * count  # None before the first check
         self._next = 0
 
     def choose(self) -> int | None:
-        """Return the one that serves the next read; None: the primary must."""
+        """Return the standby for the next read, or None for the primary."""
         count = len(self.states)
         for step in range(count):
             number = (self._next + step) % count
@@ -83,6 +83,6 @@ class Standbys:
         return None
 
     def found(self, number: int, state: StandbyState) -> bool:
-        """Note what a look or a read found. Return whether that is news."""
+        """Note the state that a check or a read found. Return whether it has changed."""
         former, self.states[number] = self.states[number], state
         return former is not state

@@ -30,7 +30,7 @@ class TurnsByAddress(Generic[T]):
         self._total = 0
 
     def add(self, address: str, item: T, nbytes: int) -> bool:
-        """Queue `item` behind those of its address. False: too much is waiting already."""
+        """Queue `item` after those of its address. Return False if too much is waiting already."""
         key = limit_key(address)
         of_address = self._of_address.get(key, 0) + nbytes
         if of_address > self._max_bytes_of_address or self._total + nbytes > self._max_bytes:
@@ -42,7 +42,7 @@ class TurnsByAddress(Generic[T]):
         return True
 
     def take(self) -> T | None:
-        """Return whose turn it is; None: nothing waits."""
+        """Remove and return the item whose turn it is, or None if nothing waits."""
         waiting = self._waiting.take()
         if waiting is None:
             return None
