@@ -17,12 +17,12 @@ KEY_HEADER = "idempotency-key"
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     {"type": "string", "pattern": NONCE_PATTERN},
-    "the nonce, where the body has none; both only when they are equal",
+    "the nonce, if the body has none; if both are given, they must be equal",
 )
 CREATION_KEY = Parameter(
     "Idempotency-Key",
     {"type": "string", "pattern": NONCE_PATTERN},
-    "a key of the caller's choice: for a day, a repeat of the request with it gets the answer of the first one",
+    "a key that the caller chooses: for a day, a repeat of the request with this key gets the first request's answer",
 )
 
 

@@ -67,13 +67,13 @@ def _at_least(least: int, name: str, value: int, problem: str) -> int:
 SINCE = Parameter(
     "since",
     SEQUENCE,
-    "the last sequence that the client has: the events after it; beyond the newest: 400 invalid_since",
+    "the last sequence that the client has: the answer starts after it; beyond the newest one: 400 invalid_since",
     _parse_since,
 )
 EPOCH = Parameter(
     "epoch",
     {"type": "integer", "minimum": 1, "maximum": MAX_SAFE_INTEGER},
-    "which log `since` counts in; another one than it is: 400 invalid_since",
+    "the epoch of `since`; if it is not the log's current epoch: 400 invalid_since",
     _parse_epoch,
 )
 
@@ -91,7 +91,7 @@ def _parse_reason(name: str, text: str) -> str:
 REASON = Parameter(
     "reason",
     text_schema(1, MAX_REASON_CHARS, "spam"),
-    "why; it stands in the log, for everybody who may read it",
+    "the reason; everybody who may read the log can see it",
     _parse_reason,
 )
 
@@ -103,9 +103,9 @@ def _parse_emoji(name: str, text: str) -> str:
 EMOJI = Parameter(
     "emoji",
     text_schema(1, MAX_EMOJI_CHARS, "\N{WAVING HAND SIGN}", format="emoji"),
-    "as the message shows it; without it: all",
+    "the emoji, in the form of the message; absent: all emoji",
     _parse_emoji,
 )
 EVENT_LIMIT = page_limit(MAX_PAGE_EVENTS, DEFAULT_PAGE_EVENTS)
-ACCESS_TOKEN = Parameter("access_token", STRING, "the token, where no header can be sent; proxies may log it")
+ACCESS_TOKEN = Parameter("access_token", STRING, "the token, for clients that cannot send a header; proxies may log it")
 CLIENT_ID = Parameter("client_id", STRING, "ignored")

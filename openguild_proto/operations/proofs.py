@@ -18,7 +18,10 @@ from openguild_proto.schemas.between_servers import LogProof
 
 FROM = Parameter("from", SEQUENCE, "the first sequence; absent: the one of `to`", parse_sequence)
 TO = Parameter(
-    "to", SEQUENCE, f"the last one, at most {MAX_PROOF_EVENTS} from the first; absent: the newest", parse_sequence
+    "to",
+    SEQUENCE,
+    f"the last sequence, at most {MAX_PROOF_EVENTS} events from the first; absent: the newest",
+    parse_sequence,
 )
 
 

@@ -34,14 +34,14 @@ class Version(Body, frozen=True):
 
 
 class Credentials(Body, frozen=True):
-    """Absent members read as blank, so that every problem is reported at once (PROTOCOL 3.3.3)."""
+    """A name and a password. An absent one counts as blank, so that all problems are reported at once (PROTOCOL 3.3.3)."""
 
     username: Annotated[Username, MANDATORY] = ""
     password: Annotated[Password, MANDATORY] = ""
 
 
 class Registered(Body, frozen=True):
-    """The account that was opened."""
+    """The new account."""
 
     user_id: Uuid
     username: Username
@@ -52,11 +52,11 @@ class Device(Body, frozen=True):
 
     device_id: Annotated[DeviceText, MANDATORY] = ""
     device_name: OptionalDeviceText | None = None
-    ip_address: str | None = None  # accepted for old clients, never believed (PROTOCOL 2.7.2)
+    ip_address: str | None = None  # accepted for old clients, and ignored (PROTOCOL 2.7.2)
 
 
 class Login(Body, frozen=True):
-    """Name, password and device; the device's former session ends."""
+    """A name, a password and a device. The device's earlier session ends."""
 
     identifier: Annotated[Identifier, MANDATORY] = ""
     secret: Annotated[Secret, MANDATORY] = ""
@@ -64,13 +64,13 @@ class Login(Body, frozen=True):
 
 
 class RefreshToken(Body, frozen=True):
-    """A refresh token, to be exchanged or revoked."""
+    """A refresh token to exchange or to revoke."""
 
     refresh_token: Annotated[NotBlank, MANDATORY] = ""
 
 
 class TokenPair(Body, frozen=True):
-    """An access token and the refresh token that replaces the one before."""
+    """An access token, and the refresh token that replaces the previous one."""
 
     access_token: str
     access_expires_at: Timestamp
@@ -79,7 +79,7 @@ class TokenPair(Body, frozen=True):
 
 
 class DeviceLine(Body, frozen=True):
-    """A device with a living session."""
+    """A device with an active session."""
 
     device_id: str
     device_name: str | None = None
@@ -98,7 +98,7 @@ class GuildLine(Body, frozen=True):
 
 
 class ChannelLine(Body, frozen=True):
-    """A channel in which the caller has a role of their own."""
+    """A channel in which the caller has a role, apart from the role in the guild."""
 
     channel_id: Uuid
     guild_id: Uuid
@@ -109,26 +109,26 @@ class ChannelLine(Body, frozen=True):
 
 
 class ProfileChange(Body, frozen=True):
-    """The name that others see beside the username; an empty one is none."""
+    """The display name, which others see next to the username. An empty one removes it."""
 
     display_name: DisplayText
 
 
 class PasswordChange(Body, frozen=True):
-    """The caller's password, and the one that replaces it."""
+    """The caller's current password and the new one."""
 
     current_password: Annotated[Secret, MANDATORY] = ""
     new_password: Annotated[Password, MANDATORY] = ""
 
 
 class PasswordConfirmation(Body, frozen=True):
-    """The caller's password, for what cannot be undone."""
+    """The caller's password, to confirm an action that cannot be undone."""
 
     current_password: Annotated[Secret, MANDATORY] = ""
 
 
 class Profile(Body, frozen=True):
-    """An account as others see it. `display_name`: the username where there is none."""
+    """An account as others see it. `display_name`: the username if the user has not chosen one."""
 
     user_id: Uuid
     username: Username

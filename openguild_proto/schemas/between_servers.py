@@ -26,7 +26,7 @@ from openguild_proto.settings.sections import MAX_GUILD_BANS
 
 
 class JoinRequest(Exchanged, frozen=True):
-    """A user of the sender joins by an invite. `has_mirror`: the sender mirrors the guild already and needs no snapshot."""
+    """A user of the sender joins with an invite. `has_mirror`: the sender already mirrors the guild and needs no snapshot."""
 
     user: RemoteUser
     has_mirror: bool = False
@@ -45,7 +45,7 @@ class RemoteInvite(Exchanged, frozen=True):
 
 
 class JoinAnswer(Exchanged, frozen=True):
-    """The user is a member. The join stands in the guild's log at or before `sequence`."""
+    """The user is a member. The event of the join is in the guild's log, at or before `sequence`."""
 
     guild_id: str
     member: MirroredMember
@@ -55,7 +55,7 @@ class JoinAnswer(Exchanged, frozen=True):
 
 
 class Proposal(Exchanged, frozen=True):
-    """An event that a user of the sender wants in a channel's log: built and signed at home, as clients would see it."""
+    """An event that a user of the sender wants to add to a channel's log. The sender has built and signed it, in its final form."""
 
     user: RemoteUser
     event: str
@@ -63,7 +63,7 @@ class Proposal(Exchanged, frozen=True):
 
 
 class ProposalAnswer(Exchanged, frozen=True):
-    """The owner's decision. `event`: as it stands in the log, countersigned; absent where nothing needed to change."""
+    """The owner's decision. `event`: the event in the log, countersigned; absent if nothing had to change."""
 
     event_id: str
     sequence: int | None = None
@@ -71,7 +71,7 @@ class ProposalAnswer(Exchanged, frozen=True):
     event: str | None = None
     repeated: bool = False
     receipt: str | None = None
-    epoch: int | None = None  # that `sequence` counts in
+    epoch: int | None = None  # the epoch of `sequence`
 
 
 class UserRequest(Exchanged, frozen=True):
@@ -79,13 +79,13 @@ class UserRequest(Exchanged, frozen=True):
 
     user: RemoteUser
     method: str
-    target: str  # path and query, of the routes of clients
+    target: str  # path and query of a client's route
     body: str | None = None
     key: str | None = None  # the Idempotency-Key
 
 
 class UserAnswer(Exchanged, frozen=True):
-    """The answer of the receiver's route, for the user. `body` None: it has none."""
+    """The answer of the receiver's route, for the user. `body` None: the answer has no body."""
 
     status: int
     headers: dict[str, str] = {}
@@ -93,7 +93,7 @@ class UserAnswer(Exchanged, frozen=True):
 
 
 class DeliveredEvent(Exchanged, frozen=True):
-    """One event of a log; its sequence follows that of the one before."""
+    """One event of a log. Its sequence is that of the previous event plus one."""
 
     event: str
     at_ms: int  # when the owner stored it
@@ -109,7 +109,7 @@ class LogPage(Exchanged, frozen=True):
 
 
 class LogDelivery(Exchanged, frozen=True):
-    """Events of a log after the sequence `after`. `chain`, `receipt`: at the last of them (chain.py)."""
+    """Events of a log after the sequence `after`. `chain`, `receipt`: at the last of these events (chain.py)."""
 
     log_id: str
     guild_id: str
@@ -121,7 +121,7 @@ class LogDelivery(Exchanged, frozen=True):
 
 
 class EndedGuild(Exchanged, frozen=True):
-    """A guild whose mirror the receiver must purge: it got the last event at this place of the guild's log.
+    """A guild whose mirror the receiver must purge. This is the place of the last event in the guild's log that it received.
 
     `epoch` 0: the guild is deleted.
     """
@@ -139,7 +139,7 @@ class Delivery(Exchanged, frozen=True):
 
 
 class MirrorPlace(Exchanged, frozen=True):
-    """The newest place of a mirrored log. `status`: ok, unknown (not mirrored), epoch (of another), refused (by `reason`)."""
+    """The newest place of a mirrored log. `status`: ok, unknown (not mirrored), epoch (another epoch), refused (see `reason`)."""
 
     log_id: str
     status: str
@@ -149,14 +149,14 @@ class MirrorPlace(Exchanged, frozen=True):
 
 
 class DeliveryAnswer(Exchanged, frozen=True):
-    """The newest places of the mirrored logs. `purged`: guilds of which nothing is left."""
+    """The newest places of the mirrored logs. `purged`: guilds that are completely purged."""
 
     logs: list[MirrorPlace] = []
     purged: list[str] = []
 
 
 class LogProof(Exchanged, frozen=True):
-    """The ids of a log's events from the sequence `first` on, and the receipt chain before and behind them.
+    """The ids of a log's events from the sequence `first` on, and the receipt chain before and after them.
 
     `receipt`: the owner's signature of `chain`, at the last of them.
     """
@@ -171,13 +171,13 @@ class LogProof(Exchanged, frozen=True):
 
 
 class OwnerProof(Exchanged, frozen=True):
-    """The hand-overs of a guild that the sender has made or followed, by term."""
+    """The hand-overs of a guild that the sender made, or accepted as a mirror, by term."""
 
     handovers: list[Handover] = []
 
 
 class HandoverStep(Exchanged, frozen=True):
-    """Copy more of a guild's history, up to where `logs` says that its logs end; with `handover` take it over when it is whole."""
+    """Copy more of a guild's history, up to the ends of its logs in `logs`. With `handover`, take over the guild once complete."""
 
     handover: Handover | None = None
     logs: list[PassedLog] = []
@@ -185,7 +185,7 @@ class HandoverStep(Exchanged, frozen=True):
 
 
 class HandoverProgress(Exchanged, frozen=True):
-    """`phase`: copying, whole (nothing is missing for now) or owner. `missing`: events. `sequence`: of the guild's log there."""
+    """`phase`: copying, whole (nothing is missing) or owner. `missing`: the number of events. `sequence`: of the guild's log."""
 
     phase: str
     missing: int = 0
@@ -193,7 +193,7 @@ class HandoverProgress(Exchanged, frozen=True):
 
 
 class PassedEvent(Exchanged, frozen=True):
-    """An event of a log, with what its repeats are known by."""
+    """An event of a log, with the data by which a repeat of it is recognised."""
 
     event: str
     at_ms: int

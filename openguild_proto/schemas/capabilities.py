@@ -1,4 +1,4 @@
-"""The body of `GET /client/v1`: what a server offers, and within what bounds (PROTOCOL 13.1.5)."""
+"""The body of `GET /client/v1`: the features of a server and their bounds (PROTOCOL 13.1.5)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class OfferedGateway(Body, frozen=True, omit_defaults=False):
     capabilities: list[str]
     heartbeat_ms: Count
     auth_ms: Count
-    logs: Count  # followed by one socket
+    logs: Count  # that one socket may follow
     held_frames: Count
     frames_per_minute: Count  # 0: no limit
 
 
 class OfferedStreams(Body, frozen=True, omit_defaults=False):
-    """The streams of one channel, and of notifications (PROTOCOL 8)."""
+    """The streams of channels and of notifications (PROTOCOL 8)."""
 
     subprotocols: list[str]
     ping_ms: Count
     replay_events: Count  # sent to a stream without `since`
-    queued_events: Count  # that a reader may be behind
+    queued_events: Count  # by which a reader may be behind
     frames_per_minute: Count  # 0: no limit
 
 
@@ -57,7 +57,7 @@ class PageLimits(Body, frozen=True, omit_defaults=False):
 
 
 class CountLimits(Body, frozen=True, omit_defaults=False):
-    """The highest number of each."""
+    """The maximum number of each."""
 
     guilds_owned: Count
     guilds_joined: Count
@@ -69,7 +69,7 @@ class CountLimits(Body, frozen=True, omit_defaults=False):
     message_emoji: Count
     message_mentions: Count
     devices: Count
-    presence_members: Count  # of a guild in which presence is shown
+    presence_members: Count  # in a larger guild, presence is not shown
 
 
 class SizeLimits(Body, frozen=True, omit_defaults=False):
@@ -82,17 +82,17 @@ class SizeLimits(Body, frozen=True, omit_defaults=False):
 
 
 class RateLimitPolicy(Body, frozen=True):
-    """A rate-limit policy, by its name in the headers (PROTOCOL 9.1.4). `window_secs` absent: it counts what is open."""
+    """A rate-limit policy, by its name in the headers (PROTOCOL 9.1.4). `window_secs` absent: it counts open connections."""
 
     name: str
-    limit: str  # of the table of limits
-    of: str  # account or address
+    limit: str  # its name in the table of limits
+    of: str  # counted for each account or each address
     quota: Count
     window_secs: Count | None = None
 
 
 class Capabilities(Body, frozen=True, omit_defaults=False):
-    """The features of this server. A client asks here, and never guesses from a version."""
+    """The features of this server. Clients read them here, and do not guess them from a version."""
 
     server_name: str
     version: str

@@ -14,14 +14,14 @@ from openguild_proto.schemas.log_contents import GUILD_CONTENTS, USER_CONTENTS, 
 
 
 class EventAuthor(Body, frozen=True):
-    """The author of a message, under the name of that moment."""
+    """The author of a message, with the username at the time of the message."""
 
     id: Uuid
     username: NameText
 
 
 class MentionedParties(Body, frozen=True):
-    """The mentions of a message. `roles`: all members with one of them as their effective role in the channel."""
+    """The mentions of a message. `roles`: mentions every member whose effective role in the channel is one of these."""
 
     users: tuple[Uuid, ...] = ()
     roles: tuple[Role, ...] = ()
@@ -33,13 +33,13 @@ class MessageContent(Body, frozen=True):
 
     author: EventAuthor
     content: MessageText
-    nonce: str = ""  # absent where a server sent the message as the first implementation did (PROTOCOL 13.2.6)
+    nonce: str = ""  # absent in messages of the first implementation's form (PROTOCOL 13.2.6)
     reply_to: EventId | None = None
     mentions: MentionedParties | None = None
 
 
 class EditContent(Body, frozen=True):
-    """`content` of `message.edited`: the text that the message `target` has now."""
+    """`content` of `message.edited`: the new text of the message `target`."""
 
     author: EventAuthor
     target: EventId
@@ -48,7 +48,7 @@ class EditContent(Body, frozen=True):
 
 
 class RedactionContent(Body, frozen=True):
-    """`content` of `message.redacted`: the message `target` was taken back."""
+    """`content` of `message.redacted`: the message `target` was redacted."""
 
     author: EventAuthor
     target: EventId
@@ -66,7 +66,7 @@ class ReactionContent(Body, frozen=True):
 
 
 class ReactionsClearedContent(Body, frozen=True):
-    """`content` of `reactions.cleared`: a moderator took away those of all users with `emoji`; absent: with any."""
+    """`content` of `reactions.cleared`: a moderator removed all users' reactions with `emoji`, or all reactions without it."""
 
     author: EventAuthor
     target: EventId
@@ -84,7 +84,7 @@ class PinContent(Body, frozen=True):
 
 
 class RedactedContent(Body, frozen=True):
-    """The rest of the content of a redacted message, or of an edit (`target`) of one."""
+    """The content that is left of a redacted message, or of an edit of one (`target`)."""
 
     content: Literal[""]
     redacted_by: EventId
@@ -102,7 +102,7 @@ SAID_BY_USERS: dict[str, type[Body]] = {
     "message.pinned": PinContent,
     "message.unpinned": PinContent,
 }
-"""`content` by the `event_type` of an event of a channel's log; each is of a user."""
+"""`content` by `event_type`, for the events of a channel's log. Each of these events is by a user."""
 
 CONTENTS: dict[str, type[Body]] = {**SAID_BY_USERS, **GUILD_CONTENTS, **USER_CONTENTS}
 """`content` by the `event_type` of an event."""
@@ -120,7 +120,7 @@ AnyContent: TypeAlias = (
 
 
 class UnknownContent(msgspec.Struct, frozen=True, gc=False):
-    """Of a newer release, or of another server: pass it on, and do nothing."""
+    """Content of an unknown type, from a newer release or another server. Pass it on and ignore it."""
 
     content: Any
 
@@ -129,12 +129,12 @@ _decoder = msgspec.json.Decoder(CanonicalEvent)
 
 
 def parse_event(wire: bytes | str) -> CanonicalEvent:
-    """Parse the JSON of an event; its `content` is not looked at. Raises msgspec.DecodeError."""
+    """Parse the JSON of an event, without its `content`. Raises msgspec.DecodeError."""
     return _decoder.decode(wire)
 
 
 def parse_content(event: CanonicalEvent) -> AnyContent | UnknownContent:
-    """Return what the event says, by its type. Members that are not known are ignored (PROTOCOL 13.1.1)."""
+    """Return the content of the event, by its type. Unknown members are ignored (PROTOCOL 13.1.1)."""
     kind: type[Body] | None = RedactedContent if is_redacted(event.content) else CONTENTS.get(event.event_type)
     if kind is None:
         return UnknownContent(event.content)

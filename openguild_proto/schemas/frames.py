@@ -53,7 +53,7 @@ class ChannelRead(Body, frozen=True, tag_field="kind", tag="channel_read"):
 
 
 class Typist(Body, frozen=True):
-    """A user who is writing, and what, if they show it."""
+    """A user who is writing, and the text if the user shows it."""
 
     user_id: Uuid
     preview: PreviewText | None = None
@@ -67,7 +67,7 @@ class TypingFrame(Body, frozen=True, tag_field="kind", tag="typing"):
 
 
 class PresenceFrame(Body, frozen=True, tag_field="kind", tag="presence"):
-    """Somebody who shares a guild with the caller came, went, or chose how they appear."""
+    """A user who shares a guild with the caller came online, went offline, or chose another status."""
 
     event: MemberPresence
 

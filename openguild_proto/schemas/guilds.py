@@ -34,13 +34,13 @@ class Name(Body, frozen=True):
 
 
 class Successor(Body, frozen=True):
-    """The server that may go on with a guild."""
+    """The server that may continue a guild if this server is lost."""
 
     server: ServerName
 
 
 class Succession(Body, frozen=True):
-    """A server that may go on with a guild. `statement`: keep it where this server's end does not reach it."""
+    """The server that may continue a guild. `statement`: keep a copy that survives the loss of this server."""
 
     server: ServerName
     expires_at: Timestamp
@@ -48,7 +48,7 @@ class Succession(Body, frozen=True):
 
 
 class NewChannel(Body, frozen=True):
-    """A channel to make."""
+    """A new channel."""
 
     name: NameText
     topic: TopicText | None = None
@@ -56,7 +56,7 @@ class NewChannel(Body, frozen=True):
 
 
 class ChannelChange(Body, frozen=True):
-    """Changes of a channel, at least one; an empty topic removes it."""
+    """Changes of a channel, at least one. An empty topic removes the topic."""
 
     name: NameText | UnsetType = UNSET
     topic: TopicText | UnsetType = UNSET
@@ -70,7 +70,7 @@ class Guild(Body, frozen=True):
     name: NameText
     created_at: Timestamp
     origin: ServerName | None = None  # the server that owns it; absent: this one
-    offline: bool = False  # that server has not been heard of for minutes: what is shown is as of then
+    offline: bool = False  # no contact with that server for minutes: the data may be old
 
     @classmethod
     def of(cls, record: GuildRecord, *, offline: bool = False) -> Guild:
@@ -79,7 +79,7 @@ class Guild(Body, frozen=True):
 
 
 class Channel(Body, frozen=True):
-    """A channel of a guild. Clients show those with lower positions first, then older ones."""
+    """A channel of a guild. Clients sort channels by position, then by age, oldest first."""
 
     channel_id: Uuid
     guild_id: Uuid
@@ -88,7 +88,7 @@ class Channel(Body, frozen=True):
     epoch: Epoch
     topic: TopicText | None = None
     position: Position = 0
-    origin: ServerName | None = None  # as of its guild
+    origin: ServerName | None = None  # the same as its guild's
 
     @classmethod
     def of(cls, record: ChannelRecord) -> Channel:
@@ -106,7 +106,7 @@ class Channel(Body, frozen=True):
 
 
 class RoleBody(Body, frozen=True):
-    """The role that a member is to have."""
+    """The new role of a member."""
 
     role: Role
 
@@ -121,7 +121,7 @@ class Member(Body, frozen=True):
     joined_at: Timestamp
     display_name: NameText | None = None
     origin: ServerName | None = None  # the home server of a remote user; absent: this one
-    timed_out_until: Timestamp | None = None  # absent: they are not timed out
+    timed_out_until: Timestamp | None = None  # absent: the member is not timed out
 
     @classmethod
     def of(cls, record: MemberRecord) -> Member:
@@ -139,13 +139,13 @@ class Member(Body, frozen=True):
 
 
 class TimeOut(Body, frozen=True):
-    """How long a member may not write."""
+    """A time-out: how long a member may not write."""
 
     secs: TimeoutSeconds
 
 
 class Ban(Body, frozen=True):
-    """A user who may not join a guild. `username`: as of the ban; absent: the server did not know the user."""
+    """A user who may not join a guild. `username`: at the time of the ban; absent if the server did not know the user."""
 
     guild_id: Uuid
     user_id: Uuid
@@ -161,14 +161,14 @@ class Ban(Body, frozen=True):
 
 
 class NewInvite(Body, frozen=True):
-    """Bounds of a new invite; without them any number may join, for as long as it exists."""
+    """Limits of a new invite. Without them, the invite does not expire, and any number of users may join."""
 
     max_uses: InviteUses | None = None
     expires_in_secs: InviteSeconds | None = None
 
 
 class Invite(Body, frozen=True, omit_defaults=False):
-    """An invite to a guild. `invite_id`: its name in the guild's log, which does not tell the code."""
+    """An invite to a guild. `invite_id`: its name in the guild's log, which does not contain the code."""
 
     invite_id: str
     code: str
@@ -194,7 +194,7 @@ class Invite(Body, frozen=True, omit_defaults=False):
 
 
 class InvitePreview(Body, frozen=True, omit_defaults=False):
-    """The guild and role of an invite. `origin`: the server that owns the guild, where it is another one."""
+    """The guild and the role of an invite. `origin`: the server that owns the guild, if it is another one."""
 
     code: str
     guild_id: Uuid
@@ -208,7 +208,7 @@ class InvitePreview(Body, frozen=True, omit_defaults=False):
 
     @classmethod
     def of(cls, record: InviteRecord) -> InvitePreview:
-        """Return the body for `record`, which FindInvite has filled."""
+        """Return the body for a `record` of FindInvite."""
         line = Invite.of(record)
         return cls(
             line.code,

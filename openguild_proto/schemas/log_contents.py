@@ -29,7 +29,7 @@ from openguild_proto.schemas.fields import (
 
 
 class LogContent(Body, frozen=True):
-    """Base of all contents. The event's `content` also has `place`, its epoch and sequence."""
+    """Base of all contents. An event's `content` also has `place`: its epoch and sequence."""
 
     event_type: ClassVar[str]
 
@@ -43,7 +43,7 @@ class LogContent(Body, frozen=True):
 
 
 class GuildCreatedContent(LogContent, frozen=True):
-    """The guild begins; the next event tells of its owner."""
+    """The guild was created. The next event is the join of its owner."""
 
     event_type = "guild.created"
     name: NameText
@@ -58,7 +58,7 @@ class GuildUpdatedContent(LogContent, frozen=True):
 
 
 class GuildSuccessorSetContent(LogContent, frozen=True):
-    """An owner has named the server that may go on if this one is lost; absent: none may. Statements of lower serials are void."""
+    """An owner named the server that may continue the guild if this one is lost; absent: none. Lower serials are void."""
 
     event_type = "guild.successor_set"
     serial: Count
@@ -66,7 +66,7 @@ class GuildSuccessorSetContent(LogContent, frozen=True):
 
 
 class GuildMovedContent(LogContent, frozen=True):
-    """The guild has another owner server, which has written this event. `lost`: the former one is lost, and what it had alone."""
+    """The guild has a new owner server, which wrote this event. `lost`: the former one is lost, with all data that only it had."""
 
     event_type = "guild.moved"
     former: ServerName
@@ -76,7 +76,7 @@ class GuildMovedContent(LogContent, frozen=True):
 
 
 class ChannelCreatedContent(LogContent, frozen=True):
-    """The guild has a channel more."""
+    """A channel was created."""
 
     event_type = "channel.created"
     channel_id: Uuid
@@ -86,7 +86,7 @@ class ChannelCreatedContent(LogContent, frozen=True):
 
 
 class ChannelUpdatedContent(LogContent, frozen=True):
-    """The whole channel as it is now, including the members that did not change."""
+    """A channel was changed. The content is the whole channel, unchanged values included."""
 
     event_type = "channel.updated"
     channel_id: Uuid
@@ -97,7 +97,7 @@ class ChannelUpdatedContent(LogContent, frozen=True):
 
 
 class ChannelDeletedContent(LogContent, frozen=True):
-    """A channel is gone with its log."""
+    """A channel was deleted, with its log."""
 
     event_type = "channel.deleted"
     channel_id: Uuid
@@ -106,7 +106,7 @@ class ChannelDeletedContent(LogContent, frozen=True):
 
 
 class ChannelRoleSetContent(LogContent, frozen=True):
-    """A user has a role in one channel, beside that in the guild."""
+    """A user has a role in one channel, in addition to the role in the guild."""
 
     event_type = "channel.role_set"
     channel_id: Uuid
@@ -115,7 +115,7 @@ class ChannelRoleSetContent(LogContent, frozen=True):
 
 
 class MemberJoinedContent(LogContent, frozen=True):
-    """A user joined the guild. `invite_id`: the invite that they used; absent: no invite was needed."""
+    """A user joined the guild. `invite_id`: the invite that the user used; absent if no invite was needed."""
 
     event_type = "member.joined"
     user_id: Uuid
@@ -124,11 +124,11 @@ class MemberJoinedContent(LogContent, frozen=True):
     display_name: NameText | None = None
     invite_id: str | None = None
     origin: ServerName | None = None  # the home server of a remote user
-    timed_out_until: Timestamp | None = None  # they were timed out before they left (PROTOCOL 5.9.3)
+    timed_out_until: Timestamp | None = None  # a time-out from an earlier membership (PROTOCOL 5.9.3)
 
 
 class MemberRoleSetContent(LogContent, frozen=True):
-    """The role of a member changed. A lower one ends roles in channels and invites above it (PROTOCOL 5.5.3, 5.6.4)."""
+    """A member's role changed. A lower role ends the member's higher roles in channels, and invites (PROTOCOL 5.5.3, 5.6.4)."""
 
     event_type = "member.role_set"
     user_id: Uuid
@@ -137,7 +137,7 @@ class MemberRoleSetContent(LogContent, frozen=True):
 
 
 class MemberTimedOutContent(LogContent, frozen=True):
-    """A member's roles count as viewer at most until then (PROTOCOL 5.9). `until` absent: no longer."""
+    """A member was timed out: until `until`, the roles count as viewer at most (PROTOCOL 5.9). Absent: the time-out ended."""
 
     event_type = "member.timed_out"
     user_id: Uuid
@@ -161,7 +161,7 @@ class MemberRemovedContent(LogContent, frozen=True):
 
 
 class MemberBannedContent(LogContent, frozen=True):
-    """A user may not join any more. Of a member `member.removed` has told before that they are gone."""
+    """A user was banned and may not join again. For a member, a `member.removed` comes before this event."""
 
     event_type = "member.banned"
     user_id: Uuid
@@ -170,11 +170,11 @@ class MemberBannedContent(LogContent, frozen=True):
 
 
 class MemberUnbannedContent(LogContent, frozen=True):
-    """The ban of a user ended: they may join again."""
+    """The ban of a user ended. The user may join again."""
 
     event_type = "member.unbanned"
     user_id: Uuid
-    username: NameText | None = None  # as of the ban
+    username: NameText | None = None  # at the time of the ban
     reason: ReasonText | None = None
 
 
@@ -188,7 +188,7 @@ class InviteCreatedContent(LogContent, frozen=True):
 
 
 class InviteDeletedContent(LogContent, frozen=True):
-    """An invite was deleted, used up or not."""
+    """An invite was deleted, whether it was used up or not."""
 
     event_type = "invite.deleted"
     invite_id: str
@@ -199,7 +199,7 @@ class InviteDeletedContent(LogContent, frozen=True):
 
 
 class GuildJoinedContent(LogContent, frozen=True):
-    """The user is a member of one guild more: its log can be read now."""
+    """The user joined a guild and can read its log."""
 
     event_type = "guild.joined"
     guild_id: Uuid
@@ -208,7 +208,7 @@ class GuildJoinedContent(LogContent, frozen=True):
 
 
 class GuildLeftContent(LogContent, frozen=True):
-    """The user is a member no more. `removed`: by the sender."""
+    """The user is no longer a member of a guild. `removed`: the sender removed the user."""
 
     event_type = "guild.left"
     guild_id: Uuid
@@ -217,7 +217,7 @@ class GuildLeftContent(LogContent, frozen=True):
 
 
 class ChannelRoleGivenContent(LogContent, frozen=True):
-    """The user has a role in a channel, whether they are a member of its guild or not."""
+    """The user has a role in a channel, as a member of its guild or not."""
 
     event_type = "channel.role_given"
     channel_id: Uuid
@@ -244,14 +244,14 @@ class MentionedContent(LogContent, frozen=True):
 
 
 class ProfileUpdatedContent(LogContent, frozen=True):
-    """The user has another display name; absent: none but their name."""
+    """The user changed the display name; absent: the user removed it."""
 
     event_type = "profile.updated"
     display_name: NameText | None = None
 
 
 class DeviceLoggedInContent(LogContent, frozen=True):
-    """A device has a session; a former one of the same device has ended."""
+    """A device logged in. An earlier session of the same device has ended."""
 
     event_type = "device.logged_in"
     device_id: DeviceText
@@ -259,7 +259,7 @@ class DeviceLoggedInContent(LogContent, frozen=True):
 
 
 class DeviceLoggedOutContent(LogContent, frozen=True):
-    """The session of a device has ended: it logged out, or was logged out."""
+    """The session of a device ended: the device logged out or was logged out."""
 
     event_type = "device.logged_out"
     device_id: DeviceText
@@ -287,7 +287,7 @@ GUILD_CONTENTS: dict[str, type[LogContent]] = {
         InviteDeletedContent,
     )
 }
-"""What a guild's log holds."""
+"""The contents of a guild's log."""
 
 USER_CONTENTS: dict[str, type[LogContent]] = {
     kind.event_type: kind
@@ -302,4 +302,4 @@ USER_CONTENTS: dict[str, type[LogContent]] = {
         DeviceLoggedOutContent,
     )
 }
-"""What a user's log holds."""
+"""The contents of a user's log."""

@@ -1,4 +1,4 @@
-"""Bodies of logs: their pages, and what is new in many of them (PROTOCOL 7.9)."""
+"""Bodies of logs: pages of one log, and news of many logs (PROTOCOL 7.9)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LogLine(Body, frozen=True):
 
 
 class FollowedLog(Body, frozen=True):
-    """Up to where the client has followed a log; 0: nothing of it."""
+    """The place up to which the client has followed a log; 0: it has no event of the log."""
 
     log: LogName
     epoch: Epoch
@@ -29,14 +29,14 @@ class FollowedLog(Body, frozen=True):
 
 
 class SyncRequest(Body, frozen=True):
-    """The logs that the client follows; what matters most to it comes first."""
+    """The logs that the client follows, the most important first."""
 
     positions: Annotated[list[FollowedLog], POSITIONS]
     limit: AnyInteger | None = None
 
 
 class SyncedEvent(Body, frozen=True):
-    """One event of the log that the line names."""
+    """One event of the log that the enclosing `LogNews` names."""
 
     sequence: Sequence
     event: Annotated[msgspec.Raw, EVENT]
@@ -45,8 +45,8 @@ class SyncedEvent(Body, frozen=True):
 class LogNews(Body, frozen=True):
     """The news of one log.
 
-    `news`: events follow the client's place without a gap; where they end before `head`, ask again from the last one.
-    `restarted`: the place means nothing in this log any more; read the folded state anew. `gone`: not readable (any more).
+    `news`: the events follow the client's place without a gap. If they end before `head`, ask again from the last one.
+    `restarted`: the place is no longer valid in this log; load the current state again. `gone`: the caller cannot read the log.
     """
 
     log: LogName
@@ -57,7 +57,7 @@ class LogNews(Body, frozen=True):
 
 
 class SyncResponse(Body, frozen=True, omit_defaults=False):
-    """Logs in which anything changed, in the order asked. `more`: not all of it is here; ask again."""
+    """Logs with changes, in the order of the request. `more`: the answer is not complete; ask again."""
 
     logs: list[LogNews]
     more: bool

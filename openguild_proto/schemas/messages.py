@@ -30,7 +30,7 @@ ReactionAction: TypeAlias = Literal["add", "remove"]
 
 
 class AllowedMentions(Body, frozen=True):
-    """Restricts the mentions of a text; absent members allow all of their kind."""
+    """Restricts the mentions of a text. If a kind is absent, all mentions of this kind are allowed."""
 
     users: list[Uuid] | None = None
     roles: list[Role] | None = None
@@ -38,17 +38,17 @@ class AllowedMentions(Body, frozen=True):
 
 
 class PostMessage(Body, frozen=True):
-    """A message to post; with a nonce it is stored once, however often it is sent."""
+    """A message to post. With a nonce it is stored only once, however often it is sent."""
 
     content: MessageText
     sender: str | None = None  # blank or absent means "me"
     nonce: Nonce | None = None
-    reply_to: EventId | None = None  # the message that this one answers
-    allowed_mentions: AllowedMentions | None = None  # absent: all that the text names
+    reply_to: EventId | None = None  # the message that this one replies to
+    allowed_mentions: AllowedMentions | None = None  # absent: all mentions of the text
 
 
 class TypingPreview(Body, frozen=True):
-    """The text that the caller is writing, as far as they show it."""
+    """The text that the caller is writing, if the caller shows it."""
 
     preview: PreviewText
 
@@ -69,14 +69,14 @@ class ServerKeys(Body, frozen=True):
 
 
 class EditMessage(Body, frozen=True):
-    """The text that takes the place of the one before."""
+    """The new text of a message."""
 
     content: MessageText
     nonce: Nonce | None = None
 
 
 class ReactToMessage(Body, frozen=True):
-    """One emoji of the caller on a message."""
+    """A reaction of the caller, to add or to remove."""
 
     emoji: Annotated[Emoji, MANDATORY] = ""
     action: ReactionAction = "add"
@@ -84,7 +84,7 @@ class ReactToMessage(Body, frozen=True):
 
 
 class ChangedMessage(Body, frozen=True):
-    """The message that a change was about, and where the change stands in the log; without that it was so already."""
+    """The message that was changed, and the place of the change in the log; without a place, nothing had to change."""
 
     message_id: EventId
     sequence: Sequence | None = None
@@ -96,11 +96,11 @@ class Author(Body, frozen=True):
     """The author of a message."""
 
     id: str
-    username: str | None = None  # None: the message was taken back
+    username: str | None = None  # None: the message was redacted
 
 
 class Reaction(Body, frozen=True):
-    """One emoji on a message. `reactors`: some of the users, MAX_SHOWN_REACTORS at most."""
+    """One emoji on a message. `reactors`: some of the users, at most MAX_SHOWN_REACTORS."""
 
     emoji: Emoji
     count: Sequence
@@ -109,7 +109,7 @@ class Reaction(Body, frozen=True):
 
 
 class MessagePreview(Body, frozen=True):
-    """The beginning of a message that is replied to; without `content` it was taken back."""
+    """The beginning of a message that is replied to. Without `content`, this message was redacted."""
 
     event_id: EventId
     sequence: Sequence
@@ -125,7 +125,7 @@ class Message(Body, frozen=True):
     channel_id: Uuid
     author: Author
     created_at: Timestamp
-    content: str | None = None  # absent: taken back
+    content: str | None = None  # absent: redacted
     edited_at: Timestamp | None = None
     versions: Sequence = 1
     redacted_by: EventId | None = None
@@ -133,12 +133,12 @@ class Message(Body, frozen=True):
     reactions: Annotated[msgspec.Raw | msgspec.UnsetType, REACTIONS] = msgspec.UNSET
     reply_count: Count = 0
     reply_to: EventId | None = None
-    reply_preview: MessagePreview | None = None  # absent: there is no such message any more
+    reply_preview: MessagePreview | None = None  # absent: that message no longer exists
     origin: ServerName | None = None  # the home server of its author; absent: this one
 
 
 class Mention(Body, frozen=True):
-    """A message that mentions the caller. `direct`: by their id; else by a role or as everyone."""
+    """A message that mentions the caller. `direct`: by user id; otherwise through a role or everyone."""
 
     channel_id: Uuid
     guild_id: Uuid
@@ -157,7 +157,7 @@ class TextVersion(Body, frozen=True):
     sequence: Sequence
     event_id: EventId
     created_at: Timestamp
-    content: str | None = None  # absent: taken back
+    content: str | None = None  # absent: redacted
 
 
 class ListedEvent(Body, frozen=True):
@@ -169,7 +169,7 @@ class ListedEvent(Body, frozen=True):
 
 
 class MarkReadBody(Body, frozen=True):
-    """Up to which sequence the caller has read."""
+    """The sequence up to which the caller has read."""
 
     sequence: AnyInteger | None = None  # absent: the newest
 
@@ -181,7 +181,7 @@ class ReadPosition(Body, frozen=True):
     last_read_sequence: Count
     latest_sequence: Count
     unread: Count
-    mentions: Count  # of the unread messages those that mention the caller, up to MAX_COUNTED_MENTIONS
+    mentions: Count  # unread messages that mention the caller, up to MAX_COUNTED_MENTIONS
 
     @classmethod
     def of(cls, state: ReadState) -> ReadPosition:

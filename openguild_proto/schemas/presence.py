@@ -8,13 +8,13 @@ from openguild_proto.schemas.fields import Uuid
 
 
 class ChosenPresence(Body, frozen=True):
-    """The status that the caller shows: online, idle, or offline although they are connected."""
+    """The status that the caller shows: online, idle, or offline although connected."""
 
     status: PresenceStatus
 
 
 class MemberPresence(Body, frozen=True):
-    """A user who is not offline; in a notification also one who is."""
+    """A user who is online or idle; in a notification, also a user who is offline."""
 
     user_id: Uuid
     status: PresenceStatus

@@ -21,7 +21,7 @@ class SearchResult(Body, frozen=True):
     type: Literal["message"]
     title: str
     subtitle: str
-    snippet: str  # of its text now, MAX_EXCERPT_CHARS at most
+    snippet: str  # of its current text, at most MAX_EXCERPT_CHARS
     channel_id: Uuid
     event_id: EventId
     guild_id: Uuid
@@ -32,7 +32,7 @@ class SearchResult(Body, frozen=True):
 
     @classmethod
     def of(cls, hit: SearchHit, phrases: Several[Phrase]) -> SearchResult:
-        """Return the line of a hit; `phrases`: what was searched for."""
+        """Return the result for a hit. `phrases`: the phrases of the search."""
         state = hit.state
         author = posted_by(state, hit.wire)
         return cls(
