@@ -32,7 +32,7 @@ OWNED_ALONE = "first delete the guilds that have no other owner, or give them on
 
 
 @route(
-    "POST", "/users/@me/delete", "Delete one's account", {204: None},
+    "POST", "/users/@me/delete", "Delete your account", {204: None},
     body=PasswordConfirmation, limits=(Limit.ATTEMPTS,),
     errors=(ErrorCode.WRONG_PASSWORD, ErrorCode.LAST_OWNER, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip

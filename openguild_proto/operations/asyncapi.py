@@ -27,9 +27,9 @@ ANSWERS: Mapping[type[Any], tuple[type[Any], ...]] = {
 }
 
 _ABOUT = (
-    "The sockets of an OpenGuild server. Actions are the server's: it sends what clients receive. Frames are text with JSON, "
-    "except under the subprotocol `openguild.v2.msgpack`, where they are binary with MessagePack of the same members. "
-    "Members and kinds that are not known are ignored. The routes are described as OpenAPI at /openapi.json."
+    "The sockets of an OpenGuild server. Actions are from the server's view: it sends what clients receive. Frames are text "
+    "with JSON. With the subprotocol `openguild.v2.msgpack`, they are binary, with the same members as MessagePack. "
+    "Ignore unknown members and kinds. /openapi.json describes the routes, as OpenAPI."
 )
 
 
@@ -52,11 +52,11 @@ _OF_ANNOTATED = get_args(get_args(NotificationFrame)[0])
 
 SOCKETS = (
     Socket(
-        "channelStream", "open_channel_stream", "The log of a channel, live", SUBPROTOCOL, JSON, (StreamFrame,), (),
+        "channelStream", "open_channel_stream", "New events of a channel", SUBPROTOCOL, JSON, (StreamFrame,), (),
         _STREAM_CLOSES,
     ),
     Socket(
-        "notifications", "open_notification_stream", "What happens to the caller", SUBPROTOCOL, JSON, _OF_ANNOTATED, (),
+        "notifications", "open_notification_stream", "Notifications for the caller", SUBPROTOCOL, JSON, _OF_ANNOTATED, (),
         _STREAM_CLOSES,
     ),
     *(
@@ -91,8 +91,8 @@ def build_asyncapi(routes: Iterable[Route], version: str, host: str) -> dict[str
             "this": {
                 "host": "{host}",
                 "protocol": "ws",
-                "description": "the server that gave this document",
-                "variables": {"host": {"default": host, "description": "as in its URL"}},
+                "description": "the server that returned this document",
+                "variables": {"host": {"default": host, "description": "host and port, as in its URL"}},
             }
         },
         "channels": {socket.name: _channel(socket, by_name[socket.route], schemas) for socket in SOCKETS},
@@ -117,7 +117,7 @@ def _channel(socket: Socket, route: Route, schemas: Mapping[str, Schema]) -> dic
                 "Authorization": {"type": "string", "description": "`Bearer` and the token"},
                 "Sec-WebSocket-Protocol": {
                     "type": "string",
-                    "description": f"`{socket.subprotocol}`, and `bearer.<token>` where no header can be sent",
+                    "description": f"`{socket.subprotocol}`, and `bearer.<token>` for clients that cannot send a header",
                     "examples": [f"{socket.subprotocol}, bearer.<token>"],
                 },
             },

@@ -58,7 +58,7 @@ PAGES = PageLimits(
 
 
 @route(
-    "GET", CLIENT_PREFIX, "What this server offers", {200: Capabilities},
+    "GET", CLIENT_PREFIX, "Show the server's features and limits", {200: Capabilities},
     auth="none", query=None, client=False, response_headers=("Cache-Control",),
 )  # fmt: skip
 def show_capabilities(call: Call[None, None]) -> Operation[Response]:

@@ -36,7 +36,7 @@ def edit_message(call: Call[EditMessage, ChannelAccess], channel_id: str, event_
 
 
 @route(
-    "DELETE", "/channels/{channel_id}/events/{event_id}", "Take a message back", {200: ChangedMessage},
+    "DELETE", "/channels/{channel_id}/events/{event_id}", "Redact a message", {200: ChangedMessage},
     rights=in_channel(Permission.READ, late=True), query=(REASON,),
     limits=(Limit.MESSAGES,), errors=ERRORS, request_headers=(IDEMPOTENCY_KEY,),
 )  # fmt: skip

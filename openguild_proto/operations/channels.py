@@ -85,7 +85,7 @@ def show_channel(call: Call[None, ChannelAccess], channel_id: str) -> Operation[
 
 
 @route(
-    "PATCH", "/channels/{channel_id}", "Change a channel's name, topic or place", {200: Channel},
+    "PATCH", "/channels/{channel_id}", "Change a channel's name, topic or position", {200: Channel},
     rights=in_channel(Permission.RENAME), body=ChannelChange, query=(REASON,),
 )  # fmt: skip
 def update_channel(call: Call[ChannelChange, ChannelAccess], channel_id: str) -> Operation[Response]:

@@ -56,17 +56,17 @@ def describe(kinds: Iterable[Any], asked: Iterable[Any]) -> dict[str, Schema]:
 
 
 def _describe_events(event: Schema) -> None:
-    event["required"] = list(event["properties"])  # the defaults are for builders; on the wire all members are present
+    event["required"] = list(event["properties"])  # defaults are for builders only; every event has all members
     contents = [schema_of(kind) for kind in dict.fromkeys((*CONTENTS.values(), RedactedContent))]
     event["properties"]["content"] = {"anyOf": contents}
     event["properties"]["event_id"] |= {"pattern": "^\\$[1-9A-HJ-NP-Za-km-z]{32,44}$", "examples": [EVENT_ID_EXAMPLE]}
-    event["properties"]["origin_ts"]["description"] = "UTC milliseconds: informs, does not order"
+    event["properties"]["origin_ts"]["description"] = "UTC milliseconds; for display, not for ordering"
     event["properties"]["room_id"] |= {
-        "description": "of the channel, guild or user whose log it is in",
+        "description": "the id of the channel, guild or user in whose log the event is",
         "format": "uuid",
         "examples": [ID_EXAMPLE],
     }
-    event["properties"]["sender"]["description"] = "a user; the server's name where its operator made the change"
+    event["properties"]["sender"]["description"] = "a user, or the server's name for a change by its operator"
 
 
 def _written(schemas: dict[str, Schema]) -> set[str]:

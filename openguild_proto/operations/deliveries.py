@@ -59,7 +59,7 @@ TOO_OFTEN = "it has begun anew within the last minute"
 
 
 @route(
-    "POST", "/federation/v1/deliveries", "What is new in logs that this server mirrors", {200: DeliveryAnswer},
+    "POST", "/federation/v1/deliveries", "Deliver new events of logs that this server mirrors", {200: DeliveryAnswer},
     auth="server", client=False, body=Delivery, max_body_bytes=MAX_DELIVERY_BODY_BYTES,
     errors=(ErrorCode.SERVER_QUARANTINED,),
 )  # fmt: skip

@@ -40,9 +40,9 @@ def describing(routes: Callable[[], Iterable[Route]]) -> tuple[Route, ...]:
 
     return (
         Route(
-            "GET", "/openapi.json", openapi, "The routes, as OpenAPI", {200: DOCUMENT}, auth="none", query=None, client=False
+            "GET", "/openapi.json", openapi, "OpenAPI of the routes", {200: DOCUMENT}, auth="none", query=None, client=False
         ),
         Route(
-            "GET", ASYNCAPI_PATH, asyncapi, "The sockets, as AsyncAPI", {200: DOCUMENT}, auth="none", query=None, client=False
+            "GET", ASYNCAPI_PATH, asyncapi, "AsyncAPI of the sockets", {200: DOCUMENT}, auth="none", query=None, client=False
         ),
     )  # fmt: skip

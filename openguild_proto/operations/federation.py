@@ -39,7 +39,7 @@ def unless_federated(settings: Settings) -> ErrorCode | None:
 
 
 @route(
-    "GET", "/.well-known/openguild", "Where other servers reach this one", {200: WellKnown}, auth="none", query=None, client=False,
+    "GET", "/.well-known/openguild", "Show the address for other servers", {200: WellKnown}, auth="none", query=None, client=False,
     refused_by=unless_federated, errors=(ErrorCode.NOT_IMPLEMENTED,), response_headers=("Cache-Control",),
 )  # fmt: skip
 def well_known(call: Call[None, None]) -> Operation[Response]:
@@ -49,7 +49,7 @@ def well_known(call: Call[None, None]) -> Operation[Response]:
 
 
 @route(
-    "GET", "/federation/v1/keys", "The keys of this server, with which others verify it", {200: KeysDocument}, auth="none",
+    "GET", "/federation/v1/keys", "List the server's keys, for verification", {200: KeysDocument}, auth="none",
     query=None, client=False, refused_by=unless_federated, response_headers=("Cache-Control",),
     errors=(ErrorCode.NOT_IMPLEMENTED, ErrorCode.DATABASE_UNAVAILABLE, ErrorCode.OVERLOADED),
 )  # fmt: skip
@@ -65,7 +65,7 @@ def published_keys(call: Call[None, None]) -> Operation[Response]:
 
 
 @route(
-    "GET", "/federation/v1/ping", "Whether a signed request of another server is accepted", {200: Pong}, auth="server",
+    "GET", "/federation/v1/ping", "Check that a signed request is accepted", {200: Pong}, auth="server",
     client=False,
 )  # fmt: skip
 def ping(call: Call[None, None]) -> Operation[Response]:
@@ -76,7 +76,7 @@ def ping(call: Call[None, None]) -> Operation[Response]:
 
 
 @route(
-    "POST", "/federation/v1/keys/changed", "Another server says that its keys have changed: they are read again", {204: None},
+    "POST", "/federation/v1/keys/changed", "Report that the sender's keys have changed", {204: None},
     auth="server", client=False, errors=(ErrorCode.KEYS_UNREADABLE,),
 )  # fmt: skip
 def keys_changed(call: Call[None, None]) -> Operation[Response]:

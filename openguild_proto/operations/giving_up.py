@@ -29,7 +29,7 @@ TWO_OWNERS = "another server goes on with a guild that this one owns: one of the
 
 
 @route(
-    "POST", "/federation/v1/guilds/{guild_id}/owner", "Another server owns a guild that is here", {204: None},
+    "POST", "/federation/v1/guilds/{guild_id}/owner", "Report that another server owns the guild", {204: None},
     auth="server", client=False, body=OwnerProof, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Response]:

@@ -26,7 +26,7 @@ MAX_NOTE_CHARS = 300
 
 
 @route(
-    "GET", "/federation/v1/logs/{log_id}/history", "A log as a server that takes its guild needs it", {200: HistoryPage},
+    "GET", "/federation/v1/logs/{log_id}/history", "Read a log with its history, for the guild's next owner", {200: HistoryPage},
     auth="server", client=False, query=(SINCE,), errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def list_history(call: Call[None, None], log_id: str) -> Operation[Response]:

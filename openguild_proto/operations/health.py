@@ -16,7 +16,7 @@ OK = Media("text/plain", {"const": "ok"})
 METRICS = Media("text/plain", {"type": "string", "description": "Prometheus text format 0.0.4"})
 
 
-@route("GET", "/health", "The process answers", {200: OK}, auth="none", query=None, client=False)
+@route("GET", "/health", "Check that the process answers", {200: OK}, auth="none", query=None, client=False)
 def health(call: Call[None, None]) -> Operation[Response]:
     """Respond while the process runs."""
     del call

@@ -27,7 +27,7 @@ def _parse_event_id(text: str) -> str | None:
 
 
 @route(
-    "GET", "/inbox", "List one's mentions", {200: list[Mention]},
+    "GET", "/inbox", "List your mentions", {200: list[Mention]},
     query=(UNREAD, *paged_by(_parse_event_id, EVENT_ID_PATTERN.strip("^$"))), response_headers=(NEXT_AFTER,),
 )  # fmt: skip
 def list_inbox(call: Call[None, None]) -> Operation[Response]:

@@ -120,7 +120,7 @@ def preview_invite(call: Call[None, None], code: str) -> Operation[Response]:
 
 
 @route(
-    "POST", "/invites/{code}/accept", "Join by invite", {200: Member},
+    "POST", "/invites/{code}/accept", "Join with an invite", {200: Member},
     errors=(
         ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.BANNED, ErrorCode.LIMIT_REACHED, ErrorCode.NONCE_REUSED,
         ErrorCode.GUILD_OFFLINE, ErrorCode.ID_TAKEN,

@@ -10,7 +10,9 @@ from openguild_proto.operations.route import route
 from openguild_proto.schemas.messages import ServerKeys
 
 
-@route("GET", "/server/keys", "The keys that sign events", {200: ServerKeys}, auth="none", query=None, client=False)
+@route(
+    "GET", "/server/keys", "List the keys that sign events", {200: ServerKeys}, auth="none", query=None, client=False
+)
 def server_keys(call: Call[None, None]) -> Operation[Response]:
     """Show the keys by key id; none if this server does not sign its events."""
     yield from ()

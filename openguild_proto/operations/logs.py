@@ -104,7 +104,7 @@ def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
 
 
 @route(
-    "GET", "/users/@me/log", "Read one's own log", {200: list[LogLine]},
+    "GET", "/users/@me/log", "Read your own log", {200: list[LogLine]},
     query=LOG_PAGE, response_headers=LOG_PLACE, errors=(ErrorCode.INVALID_SINCE,),
 )  # fmt: skip
 def list_own_log(call: Call[None, None]) -> Operation[Response]:
@@ -196,7 +196,7 @@ def _bounded(events: tuple[StoredEvent, ...], *, keep_newest: bool) -> tuple[Sto
 
 
 @route(
-    "POST", "/sync", "What is new in many logs", {200: SyncResponse},
+    "POST", "/sync", "Get what is new in many logs", {200: SyncResponse},
     body=SyncRequest, max_body_bytes=MAX_SYNC_BODY_BYTES, limits=(Limit.QUERIES,),
 )  # fmt: skip
 def sync(call: Call[SyncRequest, None]) -> Operation[Response]:

@@ -24,50 +24,50 @@ ASYNCAPI_PATH = "/asyncapi.json"
 _REQUEST_ID = {"type": "string", "pattern": f"^[A-Za-z0-9._:-]{{1,{MAX_REQUEST_ID_CHARS}}}$"}
 _HEADERS: dict[str, Schema] = {
     "X-Request-Id": {
-        "description": "the request's own id where it sent a good one, else a new one; it is in every log line",
+        "description": "the id of the request: the one that it sent, if valid, or a new one; it is in every log line",
         "required": True,
         "schema": _REQUEST_ID,
     },
     NEXT_AFTER: {
-        "description": "the `after` of the next page, opaque; absent on the last",
+        "description": "the `after` of the next page, opaque; absent on the last page",
         "schema": {"type": "string"},
     },
     NEXT_CURSOR: {
-        "description": "the `cursor` of the next page, opaque; absent on the last",
+        "description": "the `cursor` of the next page, opaque; absent on the last page",
         "schema": {"type": "string"},
     },
     LOG_EPOCH: {
-        "description": "which log the sequences count in: the `epoch` to send with `since`",
+        "description": "the log's epoch: the `epoch` to send with `since`",
         "required": True,
         "schema": EPOCH.schema,
     },
     LOG_HEAD: {
-        "description": "the sequence of the log up to which the answer is true: fold the events behind it",
+        "description": "the answer includes all events of the log up to this sequence: apply the events after it",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     },
     "RateLimit-Policy": {
-        "description": "the limits of the route, where it has any that are sent (draft-ietf-httpapi-ratelimit-headers)",
+        "description": "the limits of the route, if it sends any (draft-ietf-httpapi-ratelimit-headers)",
         "schema": {"type": "string"},
     },
-    "RateLimit": {"description": "what is left of them", "schema": {"type": "string"}},
-    "Cache-Control": {"description": "how long the answer may be kept", "schema": {"type": "string"}},
+    "RateLimit": {"description": "the remaining requests within these limits", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "how long the answer may be cached", "schema": {"type": "string"}},
     "Retry-After": {"description": "seconds to wait", "required": True, "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {
         "description": "how to authenticate",
         "required": True,
         "schema": {"type": "string", "const": "Bearer"},
     },
-    "Allow": {"description": "the methods that are answered", "required": True, "schema": {"type": "string"}},
+    "Allow": {"description": "the supported methods", "required": True, "schema": {"type": "string"}},
     "Upgrade": {
-        "description": "what is spoken here",
+        "description": "the protocol of this route",
         "required": True,
         "schema": {"type": "string", "const": "websocket"},
     },
-    "Sec-WebSocket-Version": {"description": "of RFC 6455", "schema": {"type": "string", "const": "13"}},
+    "Sec-WebSocket-Version": {"description": "RFC 6455", "schema": {"type": "string", "const": "13"}},
     "Sec-WebSocket-Accept": {"description": "RFC 6455 4.2.2", "required": True, "schema": {"type": "string"}},
     "Sec-WebSocket-Protocol": {
-        "description": "the subprotocol that is spoken; absent where none was offered",
+        "description": "the chosen subprotocol; absent if the client offered none",
         "schema": {"type": "string"},
     },
 }
@@ -82,10 +82,10 @@ _UPGRADED = ("Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol")
 _LIMITED = ("RateLimit-Policy", "RateLimit")
 
 _ABOUT = (
-    f"Client routes stand under {CLIENT_PREFIX}, and also at the root, where clients of the first implementation look for "
-    "them. A request may bring `X-Request-Id`; every answer has one. Every error has the one shape `ApiError`; an "
-    "operation lists its codes in `x-error-codes`. Lengths count after trimming. The formats `username`, `title` and "
-    "`emoji` stand for rules that no pattern says: those of names, of one-line texts, and of emoji."
+    f"Client routes are under {CLIENT_PREFIX}, and also at the root, where clients of the first implementation expect them. "
+    "A request may have an `X-Request-Id`; every answer has one. Every error is an `ApiError`; an operation lists its codes "
+    "in `x-error-codes`. Lengths count after trimming. The formats `username`, `title` and `emoji` stand for rules that a "
+    "pattern cannot express: those of names, of one-line texts, and of emoji."
 )
 SECURITY_SCHEMES: dict[str, Schema] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an access token"},
@@ -93,19 +93,19 @@ SECURITY_SCHEMES: dict[str, Schema] = {
         "type": "apiKey",
         "in": "header",
         "name": "Sec-WebSocket-Protocol",
-        "description": "for browsers: the token as a subprotocol, as in `openguild.v1, bearer.<token>`; it is never echoed",
+        "description": "for browsers: the token as a subprotocol, as in `openguild.v1, bearer.<token>`; the server never echoes it",
     },
     "query": {
         "type": "apiKey",
         "in": "query",
         "name": "access_token",
-        "description": "where no header can be sent; proxies may log it",
+        "description": "for clients that cannot send a header; proxies may log it",
     },
     "server": {
         "type": "apiKey",
         "in": "header",
         "name": "Signature",
-        "description": "between servers: Signature-Input and Signature as RFC 9421 has them, with Content-Digest",
+        "description": "between servers: Signature-Input and Signature (RFC 9421), with Content-Digest",
     },
 }
 _SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
@@ -119,7 +119,7 @@ _SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
 
 
 def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
-    """Return a new document as plain dicts and lists. `version`: of the server."""
+    """Return a new document as plain dicts and lists. `version`: the server's release."""
     routes = list(routes)
     schemas = build_schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
@@ -133,8 +133,8 @@ def build_openapi(routes: Iterable[Route], version: str) -> dict[str, Any]:
             "description": _ABOUT,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "the root of the server that gave this document"}],
-        "externalDocs": {"url": ASYNCAPI_PATH, "description": "what is sent over sockets, as AsyncAPI"},
+        "servers": [{"url": "/", "description": "the root of the server that returned this document"}],
+        "externalDocs": {"url": ASYNCAPI_PATH, "description": "the messages of the sockets, as AsyncAPI"},
         "tags": [_tag(route) for route in {route.module: route for route in routes}.values()],
         "paths": paths,
         "components": {

@@ -23,7 +23,7 @@ from openguild_proto.schemas.between_servers import OwnerProof
 
 
 @route(
-    "GET", "/federation/v1/guilds/{guild_id}/owner", "The hand-overs of a guild", {200: OwnerProof},
+    "GET", "/federation/v1/guilds/{guild_id}/owner", "List the hand-overs of a guild", {200: OwnerProof},
     auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def show_owner(call: Call[None, None], guild_id: str) -> Operation[Response]:

@@ -53,7 +53,7 @@ def paged_by(parse_key: Callable[[str], str | None], key_pattern: str) -> tuple[
             raise _after_problem()
         return after
 
-    after = "the X-Next-After of the page before, opaque"
+    after = "the X-Next-After of the previous page, opaque"
     cursor = {"type": "string", "pattern": rf"^{CURSOR_TIME}\.{key_pattern}$"}
     return page_limit(MAX_PAGE_LINES, MAX_PAGE_LINES), Parameter("after", cursor, after, parse_after)
 

@@ -31,7 +31,7 @@ def page_limit(most: int, default: int) -> Parameter:
         return min(max(parse_clamped(name, text), 1), most)
 
     schema = {"type": "integer", "default": default}
-    return Parameter("limit", schema, f"1 to {most} lines; beyond these bounds the nearest one counts", parse_limit)
+    return Parameter("limit", schema, f"1 to {most} lines; a value outside counts as the nearest bound", parse_limit)
 
 
 def _parse_boolean(name: str, text: str) -> bool:

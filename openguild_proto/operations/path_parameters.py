@@ -20,7 +20,7 @@ _MEANINGS = {
     "log_id": "the log: the id of its channel or guild",
     "event_id": "the message: the event that posted it",
     "code": "the code of the invite",
-    "device_id": "the device, as its login named it",
+    "device_id": "the device, by the name from its login",
     "identity": "the identity",
 }
 

@@ -64,7 +64,7 @@ def _invite(call: Call[Any, Any], code: str, user_id: str | None = None, *, coun
 
 
 @route(
-    "GET", "/federation/v1/invites/{code}", "Where an invite leads, for another server", {200: RemoteInvite},
+    "GET", "/federation/v1/invites/{code}", "Show the guild of an invite, for another server", {200: RemoteInvite},
     auth="server", client=False,
     errors=(ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_MOVED),
 )  # fmt: skip
@@ -85,7 +85,7 @@ def show_invite(call: Call[None, None], code: str) -> Operation[Response]:
 
 
 @route(
-    "POST", "/federation/v1/invites/{code}/join", "A user of another server joins by an invite", {200: JoinAnswer},
+    "POST", "/federation/v1/invites/{code}/join", "Let a user of another server join with an invite", {200: JoinAnswer},
     auth="server", client=False, body=JoinRequest,
     errors=(
         ErrorCode.NOT_FOUND, ErrorCode.INVITE_EXPIRED, ErrorCode.BANNED, ErrorCode.LIMIT_REACHED, ErrorCode.ID_TAKEN,
@@ -127,7 +127,7 @@ def _spend_snapshot(call: Call[Any, Any], guild_id: str) -> None:
 
 
 @route(
-    "GET", "/federation/v1/guilds/{guild_id}/snapshot", "A guild as it is, for a mirror that begins anew",
+    "GET", "/federation/v1/guilds/{guild_id}/snapshot", "Read a guild's current state, for a mirror that starts again",
     {200: Snapshot}, auth="server", client=False, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
@@ -141,7 +141,7 @@ def snapshot(call: Call[None, None], guild_id: str) -> Operation[Response]:
 
 
 @route(
-    "POST", "/federation/v1/requests", "A request of a user of another server", {200: UserAnswer},
+    "POST", "/federation/v1/requests", "Perform a request of a user of another server", {200: UserAnswer},
     auth="server", client=False, body=UserRequest, max_body_bytes=MAX_USER_REQUEST_BODY_BYTES,
     errors=(ErrorCode.NOT_FOUND, ErrorCode.ID_TAKEN, ErrorCode.SERVER_QUARANTINED),
 )  # fmt: skip

@@ -24,7 +24,7 @@ LIMIT = page_limit(MAX_DELIVERED_EVENTS, MAX_DELIVERED_EVENTS)
 
 
 @route(
-    "GET", "/federation/v1/logs/{log_id}/events", "A page of a log, for a server that mirrors it", {200: LogPage},
+    "GET", "/federation/v1/logs/{log_id}/events", "Read a page of a log, for a server that mirrors it", {200: LogPage},
     auth="server", client=False, query=(SINCE, BEFORE, LIMIT), errors=(ErrorCode.NOT_FOUND, ErrorCode.GUILD_MOVED),
 )  # fmt: skip
 def list_log_events(call: Call[None, None], log_id: str) -> Operation[Response]:

@@ -21,7 +21,7 @@ def _switched_off(settings: Settings) -> ErrorCode | None:
 
 
 @route(
-    "PUT", "/users/@me/presence", "Choose how one appears", {204: None},
+    "PUT", "/users/@me/presence", "Choose your presence", {204: None},
     body=ChosenPresence, refused_by=_switched_off, errors=(ErrorCode.PRESENCE_OFF,),
 )  # fmt: skip
 def choose_presence(call: Call[ChosenPresence, None]) -> Operation[Response]:
@@ -32,7 +32,7 @@ def choose_presence(call: Call[ChosenPresence, None]) -> Operation[Response]:
 
 
 @route(
-    "GET", "/guilds/{guild_id}/presence", "Who is online", {200: GuildPresence},
+    "GET", "/guilds/{guild_id}/presence", "List the members who are not offline", {200: GuildPresence},
     rights=in_guild(Permission.READ), refused_by=_switched_off, for_remote=False, errors=(ErrorCode.PRESENCE_OFF,),
 )  # fmt: skip
 def guild_presence(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:

@@ -26,7 +26,7 @@ TO = Parameter(
 
 
 @route(
-    "GET", "/federation/v1/logs/{log_id}/proof", "The receipt of a log, and what it stands for", {200: LogProof},
+    "GET", "/federation/v1/logs/{log_id}/proof", "Read the receipt of a log and the event ids that it covers", {200: LogProof},
     auth="server", client=False, query=(FROM, TO), errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
 def prove(call: Call[None, None], log_id: str) -> Operation[Response]:

@@ -71,7 +71,7 @@ ERRORS = (
 
 
 @route(
-    "POST", "/federation/v1/logs/{log_id}/proposals", "An event of a user of another server", {200: ProposalAnswer},
+    "POST", "/federation/v1/logs/{log_id}/proposals", "Propose an event of a user of another server", {200: ProposalAnswer},
     auth="server", client=False, body=Proposal, max_body_bytes=MAX_PROPOSAL_BODY_BYTES, errors=ERRORS,
 )  # fmt: skip
 def propose_event(call: Call[Proposal, None], log_id: str) -> Operation[Response]:

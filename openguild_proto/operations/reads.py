@@ -32,7 +32,12 @@ def mark_read(call: Call[MarkReadBody, ChannelAccess], channel_id: str) -> Opera
 
 
 @route(
-    "GET", "/channels/unread", "Unread counts", {200: list[ReadPosition]}, query=PAGE, response_headers=(NEXT_AFTER,)
+    "GET",
+    "/channels/unread",
+    "List unread counts",
+    {200: list[ReadPosition]},
+    query=PAGE,
+    response_headers=(NEXT_AFTER,),
 )
 def list_unread(call: Call[None, None]) -> Operation[Response]:
     """List the unread counts of the caller's channels."""

@@ -105,12 +105,12 @@ _CURSOR: dict[str, Any] = {"type": "string", "pattern": rf"^{CURSOR_TIME}\.{UUID
 QUERY = (
     Parameter("q", {"type": "string", "maxLength": MAX_QUERY_CHARS}, "words, phrases in quotes", _parse_query),
     Parameter("from", {"type": "string", "format": "uuid"}, "the author", _parse_id),
-    Parameter("in", _IDS, "ids of channels and guilds, with commas between them", _listed(_parse_id)),
-    Parameter("before", _MOMENT, "posted before it", _parse_moment),
-    Parameter("after", _MOMENT, "posted at it or after it", _parse_moment),
-    Parameter("has", _HAS, f"with commas: {', '.join(has.value for has in Has)}", _listed(_parse_has)),
+    Parameter("in", _IDS, "ids of channels and guilds, separated by commas", _listed(_parse_id)),
+    Parameter("before", _MOMENT, "only messages posted before this time", _parse_moment),
+    Parameter("after", _MOMENT, "only messages posted at or after this time", _parse_moment),
+    Parameter("has", _HAS, f"separated by commas: {', '.join(has.value for has in Has)}", _listed(_parse_has)),
     page_limit(MAX_SEARCH_HITS, DEFAULT_SEARCH_HITS),
-    Parameter("cursor", _CURSOR, f"the {NEXT_CURSOR} of the page before", _parse_behind),
+    Parameter("cursor", _CURSOR, f"the {NEXT_CURSOR} of the previous page", _parse_behind),
 )
 
 

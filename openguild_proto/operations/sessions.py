@@ -208,7 +208,7 @@ def revoke(call: Call[RefreshToken, None]) -> Operation[Response]:
     return Response.empty()
 
 
-@route("GET", "/sessions/devices", "List own devices", {200: list[DeviceLine]})
+@route("GET", "/sessions/devices", "List your devices", {200: list[DeviceLine]})
 def list_devices(call: Call[None, None]) -> Operation[Response]:
     """List the caller's devices with an active session."""
     devices = yield from ListDevices(user_id=call.claims.user_id, now_ms=call.ctx.wall_ms)

@@ -26,7 +26,7 @@ def _require_owner(call: Call[Successor, GuildAccess] | Call[None, GuildAccess])
 
 
 @route(
-    "GET", "/guilds/{guild_id}/succession", "Read the statement that lets another server go on with the guild",
+    "GET", "/guilds/{guild_id}/succession", "Read the statement that names the guild's successor",
     {200: Succession}, rights=in_guild(Permission.READ), at_owner=True,
 )  # fmt: skip
 def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:
@@ -39,7 +39,7 @@ def show_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[R
 
 
 @route(
-    "PUT", "/guilds/{guild_id}/succession", "Name the server that may go on with the guild", {200: Succession},
+    "PUT", "/guilds/{guild_id}/succession", "Name the guild's successor", {200: Succession},
     rights=in_guild(Permission.READ), body=Successor,
 )  # fmt: skip
 def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operation[Response]:
@@ -62,7 +62,7 @@ def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operati
 
 
 @route(
-    "DELETE", "/guilds/{guild_id}/succession", "Revoke the statement that names a successor", {204: None},
+    "DELETE", "/guilds/{guild_id}/succession", "Revoke the statement that names the guild's successor", {204: None},
     rights=in_guild(Permission.READ),
 )  # fmt: skip
 def revoke_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:

@@ -50,7 +50,7 @@ FINGERPRINT_BYTES = 32
 
 
 @route(
-    "POST", "/federation/v1/guilds/{guild_id}/handover", "The owner of a guild moves it here, step by step",
+    "POST", "/federation/v1/guilds/{guild_id}/handover", "Move a guild here, step by step",
     {200: HandoverProgress}, auth="server", client=False, body=HandoverStep, max_body_bytes=MAX_HANDOVER_BODY_BYTES,
     errors=(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.SERVER_QUARANTINED, ErrorCode.GUILD_OFFLINE),
 )  # fmt: skip

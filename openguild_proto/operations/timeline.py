@@ -35,7 +35,7 @@ BOUNDS = ("after", "before", "around")
 MESSAGE_PAGE = (
     Parameter("after", SEQUENCE, "exclusive lower bound", parse_sequence),
     Parameter("before", SEQUENCE, "exclusive upper bound: the newest page below it", parse_sequence),
-    Parameter("around", SEQUENCE, "half of the page up to this place, half behind it", parse_sequence),
+    Parameter("around", SEQUENCE, "half of the page up to this sequence, half after it", parse_sequence),
     EVENT_LIMIT,
 )
 
@@ -50,12 +50,12 @@ def _parse_pin(name: str, text: str) -> tuple[int, int]:
 _PIN: dict[str, Any] = {"type": "string", "pattern": rf"^{CURSOR_TIME}\.[0-9]{{1,18}}$"}
 PIN_PAGE = (
     page_limit(MAX_CHANNEL_PINS, MAX_CHANNEL_PINS),
-    Parameter("cursor", _PIN, f"the {NEXT_CURSOR} of the page before", _parse_pin),
+    Parameter("cursor", _PIN, f"the {NEXT_CURSOR} of the previous page", _parse_pin),
 )
 
 
 @route(
-    "GET", "/channels/{channel_id}/messages", "Read messages as they are now", {200: list[Message]},
+    "GET", "/channels/{channel_id}/messages", "Read messages in their current state", {200: list[Message]},
     rights=in_channel(Permission.READ), query=MESSAGE_PAGE, response_headers=(LOG_EPOCH, LOG_HEAD),
     limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
@@ -105,7 +105,7 @@ def list_pins(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Res
 
 
 @route(
-    "GET", "/channels/{channel_id}/messages/{event_id}", "Read one message as it is now", {200: Message},
+    "GET", "/channels/{channel_id}/messages/{event_id}", "Read one message in its current state", {200: Message},
     rights=in_channel(Permission.READ), response_headers=(LOG_EPOCH, LOG_HEAD), limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:
@@ -121,7 +121,7 @@ def get_message(call: Call[None, ChannelAccess], channel_id: str, event_id: str)
 
 
 @route(
-    "GET", "/channels/{channel_id}/messages/{event_id}/versions", "Read the texts that a message had",
+    "GET", "/channels/{channel_id}/messages/{event_id}/versions", "List the versions of a message's text",
     {200: list[TextVersion]}, rights=in_channel(Permission.READ), limits=(Limit.QUERIES, Limit.OWNER_READS),
 )  # fmt: skip
 def list_versions(call: Call[None, ChannelAccess], channel_id: str, event_id: str) -> Operation[Response]:

@@ -93,7 +93,7 @@ def _events_off(request: Request, params: Mapping[str, str], here: str) -> dict[
 
 
 @route(
-    "POST", "/federation/transactions", "Events of users of another server",
+    "POST", "/federation/transactions", "Send events of users of another server",
     {202: TransactionAnswer, 207: TransactionAnswer, 400: TransactionAnswer},
     auth="server", client=False, body=Transaction, max_body_bytes=MAX_BODY_BYTES, when_off=_transaction_off,
 )  # fmt: skip
@@ -188,7 +188,7 @@ def _told(refusal: Refusal) -> str:
 
 
 @route(
-    "GET", "/federation/channels/{channel_id}/events", "A channel's log, for a server whose users may read it",
+    "GET", "/federation/channels/{channel_id}/events", "Read a channel's log, for a server whose users may read it",
     {200: ChannelEvents}, auth="server", client=False, query=(SINCE, EVENT_LIMIT), when_off=_events_off,
 )  # fmt: skip
 def list_for_server(call: Call[None, None], channel_id: str) -> Operation[Response]:
@@ -205,7 +205,7 @@ def list_for_server(call: Call[None, None], channel_id: str) -> Operation[Respon
 
 
 @route(
-    "GET", "/federation/guilds/{guild_id}/context", "Which other servers have members in a guild", {200: GuildContext},
+    "GET", "/federation/guilds/{guild_id}/context", "List the other servers that have members in a guild", {200: GuildContext},
     rights=in_guild(Permission.READ),
 )  # fmt: skip
 def show_context(call: Call[None, GuildAccess], guild_id: str) -> Operation[Response]:

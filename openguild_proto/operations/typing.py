@@ -17,7 +17,7 @@ from openguild_proto.schemas.messages import TypingPreview
 
 
 @route(
-    "POST", "/channels/{channel_id}/typing", "Tell others that one is writing", {204: None},
+    "POST", "/channels/{channel_id}/typing", "Send a typing indicator", {204: None},
     rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), at_owner=False, for_remote=False,
 )  # fmt: skip
 def signal_typing(call: Call[None, ChannelAccess], channel_id: str) -> Operation[Response]:
@@ -27,7 +27,7 @@ def signal_typing(call: Call[None, ChannelAccess], channel_id: str) -> Operation
 
 
 @route(
-    "POST", "/channels/{channel_id}/typing-preview", "Show others what one is writing", {204: None},
+    "POST", "/channels/{channel_id}/typing-preview", "Send a typing preview", {204: None},
     rights=in_channel(Permission.SEND_MESSAGES), limits=(Limit.TYPING,), body=TypingPreview, at_owner=False, for_remote=False,
 )  # fmt: skip
 def preview_typing(call: Call[TypingPreview, ChannelAccess], channel_id: str) -> Operation[Response]:

@@ -67,7 +67,14 @@ def register(call: Call[Credentials, None]) -> Operation[Response]:
     return Response.json(Registered(user_id, username), status=201)
 
 
-@route("GET", "/users/me", "Who am I", {200: Me}, response_headers=LOG_PLACE, uncounted=(ErrorCode.UNAUTHORIZED,))
+@route(
+    "GET",
+    "/users/me",
+    "Show your account, roles and memberships",
+    {200: Me},
+    response_headers=LOG_PLACE,
+    uncounted=(ErrorCode.UNAUTHORIZED,),
+)
 def me(call: Call[None, None]) -> Operation[Response]:
     """Show the caller's account; empty lists are omitted (PROTOCOL 4.1.4).
 
@@ -105,7 +112,7 @@ def me(call: Call[None, None]) -> Operation[Response]:
     return Response.json(body, headers=place_headers(profile.place))
 
 
-@route("PATCH", "/users/@me", "Change one's profile", {200: Profile}, body=ProfileChange)
+@route("PATCH", "/users/@me", "Change your profile", {200: Profile}, body=ProfileChange)
 def update_profile(call: Call[ProfileChange, None]) -> Operation[Response]:
     """Change the name that the caller is shown by; an empty one is none but the username."""
     name = check_display_name(call.body.display_name)
@@ -114,7 +121,7 @@ def update_profile(call: Call[ProfileChange, None]) -> Operation[Response]:
 
 
 @route(
-    "POST", "/users/@me/password", "Change one's password", {204: None},
+    "POST", "/users/@me/password", "Change your password", {204: None},
     body=PasswordChange, limits=(Limit.ATTEMPTS,), errors=(ErrorCode.WRONG_PASSWORD,),
 )  # fmt: skip
 def change_password(call: Call[PasswordChange, None]) -> Operation[Response]:

@@ -105,7 +105,7 @@ Sequence: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 Epoch: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_SAFE_INTEGER})]
 Head: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_SEQUENCE})]
 AnyInteger: TypeAlias = Annotated[
-    int, Meta(extra_json_schema={"description": "beyond its bounds the nearest one counts"})
+    int, Meta(extra_json_schema={"description": "a value outside the bounds counts as the nearest bound"})
 ]
 Count: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
 LogName: TypeAlias = Annotated[

@@ -49,7 +49,7 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_every_path_stands_once_and_leads_to_its_route() -> None:
-    assert DOCUMENT["servers"] == [{"url": "/", "description": "the root of the server that gave this document"}]
+    assert DOCUMENT["servers"] == [{"url": "/", "description": "the root of the server that returned this document"}]
     assert len(list(operations())) == len(ROUTES)
     for route in ROUTES:
         path = documented_path(route)
