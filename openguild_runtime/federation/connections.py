@@ -19,8 +19,8 @@ from openguild_proto.policy.promptness import Promptness
 from openguild_proto.policy.server_slots import ServerSlots
 from openguild_runtime.federation.dialer import Dialer
 
-IDLE_SECS = 30.0  # below what servers and proxies close after
-MAX_IDLE = 256  # of all servers together
+IDLE_SECS = 30.0  # shorter than the idle timeouts of servers and proxies
+MAX_IDLE = 256  # for all servers together
 MAX_IDLE_PER_SERVER = 8
 MAX_AT_ONCE = 64
 MAX_AT_ONCE_PER_SERVER = 8
@@ -32,11 +32,11 @@ TRANSPORT_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceErro
 class _Connection:
     stream: ByteStream
     http: HttpClient
-    idle_since: float | None = None  # None: not used before
+    idle_since: float | None = None  # None: a new connection
 
 
 class PeerConnections:
-    """Sends requests to other servers. `clock`: monotonic seconds. `promptness` records how soon they answer."""
+    """Sends requests to other servers. `clock`: monotonic seconds. `promptness` records how fast they answer."""
 
     def __init__(self, dialer: Dialer, clock: Callable[[], float], promptness: Promptness) -> None:
         self._dialer = dialer
@@ -113,7 +113,7 @@ class PeerConnections:
         try:
             await turn.wait()
         except BaseException:
-            if turn.is_set():  # it came as the caller gave up
+            if turn.is_set():  # the slot came when the caller gave up
                 self._leave(server)
             else:
                 self._places.give_up(server, turn)
@@ -134,7 +134,7 @@ class PeerConnections:
         body: bytes,
         max_bytes: int,
     ) -> ClientResponse | None:
-        """Send and receive; None: the connection ended before a byte came.
+        """Send and receive. Return None if the connection ended before the first byte of the answer.
 
         One that brings answers without a signature is not kept: it may lead to a former address of the server.
         """
@@ -182,5 +182,5 @@ class PeerConnections:
 
 
 async def close(stream: ByteStream) -> None:
-    """Close without a farewell: what came is complete, or does not matter."""
+    """Close without a TLS shutdown: the received data is complete or not needed."""
     await anyio.aclose_forcefully(stream)

@@ -28,7 +28,7 @@ log = structlog.get_logger("openguild.federation")
 
 
 class DeliveryRunner:
-    """One per process, on one loop. `ask` sends a signed request. Nothing is done before `start`, and until federation `is_on`."""
+    """Runs the deliveries of a process. `ask` sends a signed request. Does nothing before `start`, or while federation is off."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class DeliveryRunner:
         self._tasks = tasks
         self._sources = sources
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
+        self._timer: asyncio.Handle | None = None  # uvloop returns a plain handle for a delay of 0
         self._timer_deadline = 0.0
         self._is_ready = False
         self._has_started = False
@@ -58,12 +58,12 @@ class DeliveryRunner:
     # --- inputs --------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to deliver: the store can be used."""
+        """Start to deliver: the store can be used."""
         self._is_ready = True
         self._runs()
 
     def grew(self, log_id: str, event: StoredEvent | None = None) -> None:
-        """This process has stored an event; given where it is at hand."""
+        """This process has stored an event. Pass the event itself if you have it."""
         if self._runs():
             self._at_now().grew(log_id, event)
             self._carry_out()
@@ -75,7 +75,7 @@ class DeliveryRunner:
             self._carry_out()
 
     def after(self, committed: Callable[[StoredEvent, str], None]) -> Callable[[StoredEvent, str], None]:
-        """Return a function that passes an event of a channel to `committed`, and then notes that its log has grown."""
+        """Return a function that passes an event of a channel to `committed`, and then reports that its log has grown."""
 
         def noted(event: StoredEvent, request_id: str) -> None:
             committed(event, request_id)
@@ -84,7 +84,7 @@ class DeliveryRunner:
         return noted
 
     def heard(self, payload: bytes) -> None:
-        """Another replica tells something of peers."""
+        """Another replica has sent a hint about peers."""
         if not self._runs():
             return
         try:
@@ -96,35 +96,35 @@ class DeliveryRunner:
         self._carry_out()
 
     def reconnected(self) -> None:
-        """Note that the bus was down: growth that was not heard of is found."""
+        """Note that the bus was down: look for events whose hints were lost."""
         if self._runs():
             self._deliveries.bus_state(connected=False)
             self._at_now()
             self._carry_out()
 
     def contacted(self, server: str) -> None:
-        """A signed request of a peer has come."""
+        """This process has received a signed request of a peer."""
         if self._runs():
             self._at_now().contacted(server)
             self._carry_out()
 
     def drain(self) -> None:
-        """End the deliveries, and leave them to other processes."""
+        """Stop the deliveries, and leave them to other processes."""
         self._is_ready = False
         if self._has_started:
             self._at_now().drain()
             self._carry_out()
 
     def delivery_to(self, server: str) -> PeerDelivery | None:
-        """Return the delivery to a server. None: another process delivers to it, or nobody has to."""
+        """Return the delivery to a server, or None if another process delivers to it or no delivery is needed."""
         return self._deliveries.peers.get(server)
 
     def counters(self) -> list[tuple[str, Counters]]:
-        """Return what is counted of the peers that this process delivers to, by server."""
+        """Return the counters of the peers that this process delivers to, by server."""
         return [(server, peer.counters) for server, peer in sorted(self._deliveries.peers.items())]
 
     def _runs(self) -> bool:
-        """Return whether deliveries have begun, and begin them where a new configuration turns them on."""
+        """Return whether deliveries have started. Starts them if a new configuration has turned federation on."""
         if not self._has_started and self._is_ready and self._is_on():
             self._has_started = True
             self._at_now().start()
@@ -139,7 +139,7 @@ class DeliveryRunner:
     # --- actions -------------------------------------------------------------------------------------
 
     def _carry_out(self) -> None:
-        if self._is_carrying_out:  # an action was an input again: it comes to that below
+        if self._is_carrying_out:  # an action has caused an input: the outer call handles it
             return
         self._is_carrying_out = True
         try:
@@ -150,7 +150,7 @@ class DeliveryRunner:
             self._arm()
 
     def _do(self, action: AnyAction) -> None:
-        """Carry it out, or begin to; never waits."""
+        """Carry out an action, or start to. Never waits."""
         match action:
             case Query():
                 start_background_task(self._tasks, self._answer, action)
@@ -166,9 +166,9 @@ class DeliveryRunner:
                 result: Any = await self._ask(effect)
             else:
                 result = await self._storage.perform(cast("StorageEffect[Any]", effect))
-        except Exception as failure:  # the deliveries know what it means
+        except Exception as failure:  # the deliveries handle it
             self._at_now().failed(query.number, failure)
-        except BaseException:  # the process ends: whatever waits for the answer hears of it
+        except BaseException:  # the process ends: the waiting procedure gets the error
             self._at_now().failed(query.number, StorageUnavailable())
             raise
         else:
@@ -196,7 +196,7 @@ class DeliveryRunner:
 
 
 class PeerHints:
-    """Gives hints of other replicas on peers to `heard`, and everything else that the bus brings to `handler`."""
+    """Passes other replicas' hints about peers to `heard`, and all other messages of the bus to `handler`."""
 
     def __init__(self, handler: BusHandler, heard: Callable[[bytes], None], reconnected: Callable[[], None]) -> None:
         self._handler = handler
@@ -204,7 +204,7 @@ class PeerHints:
         self._reconnected = reconnected
 
     def probe(self, topic: Topic) -> bytes:
-        """Return a message without effect."""
+        """Return a message that has no effect."""
         return self._handler.probe(topic)
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:

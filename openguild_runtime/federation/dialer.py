@@ -21,7 +21,7 @@ from openguild_proto.federation.addresses import may_connect
 from openguild_runtime.federation.name_lookups import NameLookups
 
 CONNECT_SECS = 5.0
-MAX_ADDRESSES = 4  # of one name that are tried
+MAX_ADDRESSES = 4  # to try for one name
 MAX_HANDSHAKE_SECS = 5.0
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -37,7 +37,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class Dialer:
-    """Opens connections. `allow_private`: loopback, private and link-local addresses are allowed, too."""
+    """Opens connections. `allow_private`: also allow loopback, private and link-local addresses."""
 
     def __init__(
         self, tls: Callable[[], ssl.SSLContext], *, allow_private: bool, resolve: Resolve | None = None
@@ -66,7 +66,7 @@ class Dialer:
         except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream) as failure:
             raise PeerUnavailable(server, "connect", "no TLS handshake in time") from failure
         finally:
-            if wrapped is None:  # also where the request's own deadline came first
+            if wrapped is None:  # also if the request's own deadline came first
                 await anyio.aclose_forcefully(stream)
         return wrapped
 

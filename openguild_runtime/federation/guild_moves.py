@@ -1,4 +1,4 @@
-"""Takes the moves of this server's guilds to other servers step by step, also after a restart (PROTOCOL 16.10)."""
+"""Moves guilds of this server to other servers step by step, also after a restart (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from openguild_runtime.system.background import log_exceptions
 
 T = TypeVar("T")
 
-LOOK_SECS = 60.0  # between two looks for moves that another process has begun
+LOOK_SECS = 60.0  # between two checks for moves that another process has started
 STEP_SECS = 0.5  # between two steps of a move
-PUT_OFF_SECS = 10.0  # after as many steps as STEADY_STEPS that have changed nothing
+PUT_OFF_SECS = 10.0  # between two steps, after STEADY_STEPS steps without a change
 STEADY_STEPS = 20
 
 log = structlog.get_logger("openguild.federation")
@@ -30,11 +30,11 @@ class Run(Protocol):
     """Runs an operation to its end."""
 
     def __call__(self, operation: Operation[T]) -> Awaitable[T]:
-        """Return its result. Raises what it raises."""
+        """Return the operation's result. Raises what the operation raises."""
 
 
 class GuildMoves:
-    """Every process takes every move further: each step may be taken twice."""
+    """Advances the moves. Every process advances every move, so each step may be taken twice."""
 
     def __init__(
         self, *, storage: Storage, run: Run, context: Callable[[], Context], is_on: Callable[[], bool]
@@ -48,11 +48,11 @@ class GuildMoves:
         self._steady = 0
 
     def wake(self) -> None:
-        """Look at the moves now."""
+        """Advance the moves now."""
         self._wake.set()
 
     async def run_forever(self) -> None:
-        """Until cancelled."""
+        """Advance the moves until cancelled."""
         while True:
             self._wake, pause = anyio.Event(), LOOK_SECS
             with log_exceptions("moving guilds", StorageUnavailable):
@@ -61,7 +61,7 @@ class GuildMoves:
                 await self._wake.wait()
 
     async def _step(self) -> float:
-        """Take every move one step further. Return after how many seconds to take the next one."""
+        """Advance every move by one step. Return the seconds until the next step."""
         moves = await self._storage.perform(ListMoves())
         for move in moves:
             await self._take(move)

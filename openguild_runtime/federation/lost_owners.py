@@ -1,4 +1,4 @@
-"""Tells the metrics which owners of mirrored guilds count as lost (PROTOCOL 16.10.7)."""
+"""Exports as metrics which owners of mirrored guilds count as lost (PROTOCOL 16.10.7)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def watch_lost_owners(
     *,
     is_on: Callable[[], bool],
 ) -> None:
-    """Until cancelled. `look` raises StorageUnavailable."""
+    """Update the metrics until cancelled. `look` may raise StorageUnavailable."""
     while True:
         with log_exceptions("looking for lost owners", StorageUnavailable, Overloaded):
             tell(await look() if is_on() else ())

@@ -15,13 +15,13 @@ import anyio
 
 from openguild_runtime.system.threads import start_thread, wait_for_thread
 
-MAX_LOOKUPS = 64  # under way in a process; `max_discoveries_per_window` of names that take 20 s each are 40
+MAX_LOOKUPS = 64  # concurrent, in a process; `max_discoveries_per_window` with names that take 20 s each need 40
 
-Lookup = Callable[..., Sequence[tuple[Any, ...]]]  # as socket.getaddrinfo
+Lookup = Callable[..., Sequence[tuple[Any, ...]]]  # the signature of socket.getaddrinfo
 
 
 class NameLookups:
-    """Each lookup has a thread of its own, and a place until it ends, also where nobody waits for it any more."""
+    """Runs each lookup in its own thread. A lookup counts until it ends, even if its caller no longer waits for it."""
 
     def __init__(self, lookup: Lookup = socket.getaddrinfo, *, at_once: int = MAX_LOOKUPS) -> None:
         self._lookup = lookup

@@ -1,4 +1,4 @@
-"""Records the keys of this server as in use, so that others know until when they are good (PROTOCOL 16.1.5)."""
+"""Records that this server's keys are in use, so that other servers know how long they are valid (PROTOCOL 16.1.5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openguild_runtime.system.background import log_exceptions
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 RECORD_SECS = 3_600.0
-RETRY_SECS = 5.0  # where the store could not be reached
+RETRY_SECS = 5.0  # after the store could not be reached
 
 REFUSALS = {
     OwnKey.REFUSED: "its id was used for another key, or it is revoked; choose another federation.key_id",
@@ -26,13 +26,13 @@ log = structlog.get_logger("openguild.federation")
 
 
 async def record_keys(storage: Storage, signers: tuple[EventSigner, ...], sources: ClocksAndEntropy) -> None:
-    """Record all of them: before that nobody is given the keys of this server. Raises StorageUnavailable, Overloaded."""
+    """Record all keys. Until then, this server does not publish its keys. Raises StorageUnavailable, Overloaded."""
     for signer in signers:
         await _record_key(storage, signer, sources)
 
 
 async def record_keys_forever(storage: Storage, signers: tuple[EventSigner, ...], sources: ClocksAndEntropy) -> None:
-    """Record the current key again each hour, until cancelled."""
+    """Record the current key every hour, until cancelled."""
     pause = RECORD_SECS
     while signers:
         await anyio.sleep(pause)

@@ -1,4 +1,4 @@
-"""Performs what operations ask of other servers: discovery and signed requests."""
+"""Performs the effects of operations that concern other servers: discovery and signed requests."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ from openguild_runtime.system.operations import drive
 
 T = TypeVar("T")
 
-DISCOVERY_SECS = 20.0  # with every redirect
-MAX_DISCOVERIES = 16  # at once
+DISCOVERY_SECS = 20.0  # redirects included
+MAX_DISCOVERIES = 16  # concurrent
 NONCE_BYTES = 16
 JSON_HEADERS: Headers = (("content-type", "application/json"),)
 
@@ -63,7 +63,7 @@ class _Discovery:
 
 
 class PeerLink:
-    """`sources`: the wall clock is that of signatures."""
+    """The link to other servers. The wall clock of `sources` is used for signatures."""
 
     def __init__(
         self,
@@ -92,47 +92,47 @@ class PeerLink:
 
     @property
     def policy(self) -> FederationPolicy:
-        """The configuration as it is now."""
+        """The current configuration."""
         return self._service.settings.federation
 
     @property
     def current_key_id(self) -> str | None:
-        """The id of the key that signs; None: this server has none."""
+        """The id of the signing key, or None if this server has no key."""
         return self._service.signer.key_id if self._service.signer is not None else None
 
     def forget(self, server: str) -> None:
-        """Read the row of a server again: it has changed."""
+        """Forget the row of a server, which has changed."""
         self._service.peers.drop(server)
 
     def retry(self, server: str) -> None:
-        """Let the keys of a server be read again at once."""
+        """Allow reading the keys of a server again at once."""
         self._service.peers.retry(server)
 
     async def find(self, server: str) -> Peer:
-        """Return what is known of a server. Raises StorageUnavailable."""
+        """Return the known data of a server. Raises StorageUnavailable."""
         return await self._storage.perform(FindPeer(server=server)) or Peer(server)
 
     def context(self) -> Context:
-        """Return that of an operation that runs now."""
+        """Return the context of an operation that runs now."""
         wall_ms = self._now_ms()
         return Context(self._sources.monotonic(), wall_ms, self._sources.random_bytes, self._service)
 
     async def succeed(self, handover: Handover) -> str | None:
-        """Own a guild whose owner is lost. A text: why not. Raises StorageUnavailable."""
+        """Become the owner of a guild whose owner is lost. Returns a text if this is refused. Raises StorageUnavailable."""
         return await self._run(succeed(self.context(), handover))
 
     async def give_up(self, guild_id: str, to: str) -> str | None:
-        """Leave a guild to another server that owns it as well. A text: why not. Raises StorageUnavailable."""
+        """Give up a guild to another server that also owns it. Returns a text if this is refused. Raises StorageUnavailable."""
         return await self._run(give_up(self.context(), guild_id, to))
 
     async def watch_owners(self) -> None:
-        """Show lost owners in the metrics, until cancelled."""
+        """Export lost owners as metrics, until cancelled."""
         await watch_lost_owners(
             lambda: self._run(lost_owners(self.context())), self._metrics.lost, is_on=lambda: self.policy.is_on
         )
 
     def start_absorbing(self, effect: StartAbsorbing) -> None:
-        """Store a log anew with its history, unless this process is at it."""
+        """Store a log again with its history, unless this process is already doing so."""
         if effect.log_id not in self._absorbing:
             self._absorbing.add(effect.log_id)
             self.in_background(self._absorb, effect)
@@ -140,13 +140,13 @@ class PeerLink:
     async def _absorb(self, effect: StartAbsorbing) -> None:
         try:
             await self._storage.perform(AbsorbHistory(owner=effect.owner, log_id=effect.log_id))
-        except StorageUnavailable as failure:  # the next step of the move begins it again
+        except StorageUnavailable as failure:  # the next step of the move starts it again
             log.warning("the history of a log is not stored yet", log_id=effect.log_id, reason=str(failure))
         finally:
             self._absorbing.discard(effect.log_id)
 
     def in_background(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        """Run a coroutine function as long as the server lives; what it raises is logged."""
+        """Run a coroutine function in a task of the server. Its exceptions are logged."""
         start_background_task(self._tasks, function, *arguments)
 
     async def ask(self, effect: AskPeer) -> PeerAnswer:
@@ -163,13 +163,13 @@ class PeerLink:
         return answer
 
     async def discover(self, effect: Discover) -> Peer:
-        """Read where a server is reached and its keys. Raises PeerUnavailable."""
+        """Read a server's address and keys. Raises PeerUnavailable."""
         found = self._discoveries.get(effect.server)
         if found is None:
             if not self._places.take(effect.server, self._sources.monotonic()):
                 raise PeerUnavailable(effect.server, "busy")
             found = self._discoveries[effect.server] = _Discovery()
-            self._tasks.start_soon(self._discover, effect.server, found)  # it goes on where who asked gives up
+            self._tasks.start_soon(self._discover, effect.server, found)  # continues if the caller gives up
         await found.ended.wait()
         if found.peer is None:
             raise found.failure or PeerUnavailable(effect.server, "timeout")

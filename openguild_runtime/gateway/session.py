@@ -1,4 +1,4 @@
-"""One gateway socket: carries out the actions of its machine in the core, and moves its bytes."""
+"""One gateway socket: carries out the actions of its state machine in the core, and sends and receives its bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("openguild.gateway")
 
 
 class SessionHost(Protocol):
-    """The parts of its process that a session needs. `clock`, `wall`: monotonic and UTC seconds."""
+    """The parts of the process that a session needs. `clock`, `wall`: monotonic and UTC seconds."""
 
     feeds: Feeds
     limits: Limits
@@ -36,29 +36,29 @@ class SessionHost(Protocol):
     woken: TurnQueue
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Run in a task of its own."""
+        """Run the function in a new task."""
 
     def do(self, session: GatewaySession, action: AnyAction) -> None:
-        """Carry out an action that is about logs."""
+        """Carry out an action that concerns logs."""
 
     def count_reads(self, session: GatewaySession, reads: int) -> float | None:
-        """Count them for the session's user. Return seconds to wait; None: they are counted."""
+        """Count reads for the session's user. Return the seconds to wait, or None if they were admitted."""
 
     async def authenticate(self, session: GatewaySession, asked: Authenticate) -> Authenticated:
-        """Return whose token it is. Raises Refusal, StorageUnavailable."""
+        """Return the claims of the token. Raises Refusal, StorageUnavailable."""
 
     def claim(self, user_id: str) -> bool:
-        """Take a place of the user. False: they have as many sockets as one may have."""
+        """Take a place of the user. Return False if the user already has the maximum of sockets."""
 
     def authenticated(self, session: GatewaySession) -> None:
-        """The session has a token."""
+        """Note that the session is authenticated."""
 
     async def run(self, request: Request) -> Response:
         """Return the response of a command's operation."""
 
 
 class GatewaySession:
-    """`claims`: of its token, once it is authenticated. `claimed_by`: the user whose place the socket has."""
+    """`claims`: those of the token, once the session is authenticated. `claimed_by`: the user whose place the socket takes."""
 
     __slots__ = (
         "_attends", "_handle", "_is_shut", "_sessions", "_transport", "claimed_by", "claims", "opened", "server",
@@ -71,8 +71,8 @@ class GatewaySession:
         self._handle = transport.socket.fileno()  # -1 when the socket is gone
         self._sessions = sessions
         self._transport = transport
-        self._attends = False  # when its turn has come
-        self._is_shut = False  # nothing is written any more
+        self._attends = False  # its turn of the loop is scheduled
+        self._is_shut = False  # no more writes
         self.server = GatewayServer(
             sessions.feeds,
             SUBPROTOCOLS[opened.encoding],
@@ -88,7 +88,7 @@ class GatewaySession:
 
     @property
     def address(self) -> str:
-        """The client's."""
+        """The client's address."""
         return self.opened.address
 
     @property
@@ -99,7 +99,7 @@ class GatewaySession:
     # --- what the machine wants ----------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Look after the machine in a next turn of the loop: many inputs of one turn are answered together."""
+        """Carry out the machine's actions in the next turn of the loop, so that the inputs of one turn are answered together."""
         if not self._attends:
             self._attends = True
             self._sessions.woken.call_soon(self._attend)
@@ -109,12 +109,12 @@ class GatewaySession:
         try:
             self.attend()
             self._transport.settle()
-        except Exception:  # contained: one socket's failure must not end the others
+        except Exception:  # logged: the failure of one socket must not end the others
             log.exception("a gateway socket failed", **self.described)
             self._transport.abort()
 
     def left(self) -> None:
-        """The socket is gone: carry out what the machine still wants, and touch its descriptor no more."""
+        """Note that the socket is gone: carry out the machine's last actions, and do not use the descriptor again."""
         self._handle, self._is_shut = -1, True
         self.attend()
 
@@ -150,7 +150,7 @@ class GatewaySession:
             self.server.auth_unchecked(asked.number, ErrorCode.OVERLOADED)
         except StorageUnavailable:
             self.server.auth_unchecked(asked.number)
-        except Exception:  # a defect of ours
+        except Exception:  # an error in the server
             log.exception("a gateway socket could not be authenticated", **self.described)
             self.server.auth_unchecked(asked.number)
         else:
@@ -180,7 +180,7 @@ class GatewaySession:
     # --- bytes ---------------------------------------------------------------------------------------
 
     def received(self, event: Event) -> None:
-        """A message of the client."""
+        """Handle a message of the client."""
         match event:
             case TextReceived(text=text):
                 self.server.receive(text, self._sessions.clock())
@@ -189,7 +189,7 @@ class GatewaySession:
         self.attend()
 
     def _write(self) -> None:
-        """Send what there is as far as the socket takes it; the pump sends the rest."""
+        """Send as many bytes as the socket accepts; the pump sends the rest."""
         transport = self._transport
         while not self._is_shut and not transport.is_pumping and not transport.closing:
             if transport.connection.outbox:
@@ -208,7 +208,7 @@ class GatewaySession:
             self._transport.park()
 
     def feed(self, transport: Transport) -> FeedResult:
-        """One step of the pump."""
+        """Do one step of the pump."""
         data = b"" if self._is_shut else self.server.next_write(SEND_BYTES)
         if not data:
             return FeedResult.DONE
@@ -223,13 +223,13 @@ class GatewaySession:
         return FeedResult.MORE
 
     def write_elsewhere(self) -> None:
-        """Something else writes to the socket, or it is closing: events wait."""
+        """Make events wait: another part writes to the socket, or the socket is closing."""
         self.server.shut_gate()
 
     # --- deadlines -----------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """Monotonic seconds; None: no deadline runs."""
+        """Return the next deadline in monotonic seconds, or None."""
         return self.server.next_deadline()
 
     def deadline_passed(self) -> None:

@@ -1,5 +1,5 @@
-"""The gateway's sockets of a process: opened after their upgrade, served by the operations behind the routes, ended with their
-socket."""
+"""The gateway's sockets of a process. A session starts after the upgrade, and ends with its socket. Commands run the operations
+of the routes."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class OperationRunner(Protocol):
         """Count and log a request."""
 
     def not_authenticated(self, cause: str) -> None:
-        """Count a token that is not valid."""
+        """Count an invalid token."""
 
 
 class GatewaySessions:
-    """One per process."""
+    """The gateway's sockets of one process."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class GatewaySessions:
     # --- coming and going ----------------------------------------------------------------------------
 
     def open(self, transport: Transport, opened: OpenGateway, client_address: str) -> None:
-        """The upgrade was accepted."""
+        """Start a session: the upgrade was accepted."""
         session = GatewaySession(self, transport, opened, client_address)
         self._sessions[transport] = session
         transport.gateway = transport.feeder = session
@@ -88,20 +88,20 @@ class GatewaySessions:
         session.wake()
 
     def received(self, transport: Transport, event: TextReceived | BytesReceived) -> None:
-        """A message came on some socket; those of streams are ignored."""
+        """Handle a message on any socket. Messages on streams are ignored."""
         session = self._sessions.get(transport)
         if session is not None:
             session.received(event)
 
     def timed_out(self, transport: Transport, reason: str | None) -> None:
-        """Some socket ends by a deadline. `reason`: for the metric of rejections."""
+        """Note that a deadline ends a socket. `reason`: for the metric of rejections."""
         session = self._sessions.get(transport)
         reader = closed_gateway_reader(session, reason, self.clock()) if session is not None else None
         if reader is not None:
             self._replica.replica.streams.closed_readers.add(reader)
 
     def left(self, transport: Transport) -> bool:
-        """The socket is gone. False: it was not the gateway's."""
+        """Note that the socket is gone. Return False if it was not a socket of the gateway."""
         session = self._sessions.pop(transport, None)
         if session is None:
             return False
@@ -114,19 +114,19 @@ class GatewaySessions:
     # --- what a session needs ------------------------------------------------------------------------
 
     def start(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Run in a task of its own."""
+        """Run the function in a new task."""
         start_background_task(self._tasks, function, *arguments)
 
     def do(self, session: GatewaySession, action: AnyAction) -> None:
-        """Carry out an action that is about logs."""
+        """Carry out an action that concerns logs."""
         self._replica.gateway.do(session, action)
 
     def count_reads(self, session: GatewaySession, reads: int) -> float | None:
-        """Count them for the session's user. Return seconds to wait; None: they are counted."""
+        """Count reads for the session's user. Return the seconds to wait, or None if they were admitted."""
         return self._runner.service.user_queries.hit(str(session.server.user_id), self.clock(), reads)
 
     async def authenticate(self, session: GatewaySession, asked: Authenticate) -> Authenticated:
-        """Return whose token it is. Raises Refusal, StorageUnavailable."""
+        """Return the claims of the token. Raises Refusal, StorageUnavailable."""
         deadline = anyio.current_time() + self._runner.timeout_secs
         request_id = session.opened.request_id
 
@@ -143,11 +143,11 @@ class GatewaySessions:
             raise
 
     def claim(self, user_id: str) -> bool:
-        """Take a place of the user. False: they have as many sockets as one may have."""
+        """Take a place of the user. Return False if the user already has the maximum of sockets."""
         return self._runner.service.sockets.claim(user_id)
 
     def authenticated(self, session: GatewaySession) -> None:
-        """The session has a token."""
+        """Note that the session is authenticated."""
         self._replica.gateway.authenticated(session)
 
     async def run(self, request: Request) -> Response:

@@ -32,7 +32,7 @@ log = structlog.get_logger("openguild.replica")
 
 
 class ActionPerformer:
-    """One per replica."""
+    """Carries out the actions of one replica."""
 
     def __init__(
         self,

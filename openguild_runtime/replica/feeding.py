@@ -19,7 +19,7 @@ class ReplicaFeeder:
         self._carry_out = carry_out
 
     def feed(self, transport: Transport) -> FeedResult:
-        """One step: a page of the log, or a span of the ring. Done: nothing is left, or a `Replay` follows."""
+        """Do one step: send a page of the log, or a span of the ring. Return done if nothing is left, or if a `Replay` follows."""
         subscriber = transport.subscriber
         if subscriber is None:
             return FeedResult.DONE
@@ -45,10 +45,10 @@ class ReplicaFeeder:
         self._carry_out()
         for last, piece in pieces:
             if not subscriber.replaying:
-                break  # closed meanwhile
+                break  # the socket was closed during the write
             transport.connection.outbox.append(piece)
             at_once = transport.push()
             if not self._replica.replayed(transport, last) or not at_once:
-                break  # a slow reader holds one piece; when it has taken that, the rest is read again
-        subscriber.parked = True  # live by now, perhaps, and still the pump's
+                break  # a slow reader gets one piece at a time; the rest is read again later
+        subscriber.parked = True  # it may be live now, but the pump still feeds it
         return FeedResult.MORE

@@ -27,26 +27,26 @@ class FromBus:
         self._tracing = tracing
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Another replica stored an event; its request's id finds both logs."""
+        """Handle an event that another replica stored. The id of its request connects the log lines of both replicas."""
         log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
         with self._tracing.continue_trace(headers) if self._tracing is not None else nullcontext():
             self._replica.heard(channel_id, payload, now=self._clock())
             self._carry_out()
 
     def broadcast_message(self, topic: Topic, payload: bytes) -> None:
-        """Take another replica's message to all."""
+        """Handle another replica's message to all replicas."""
         self._replica.heard_broadcast(topic, payload, now=self._clock())
         self._carry_out()
 
     def probe(self, topic: Topic) -> bytes:
-        """A message without effect."""
+        """Return a message that has no effect."""
         return self._replica.probe(topic)
 
     def bus_answered(self) -> None:
-        """Note that the bus has taken everything that was published before."""
+        """Note that the bus has received everything that was published before."""
         self._replica.bus_answered(now=self._clock())
 
     def bus_reconnected(self) -> None:
-        """Note that the bus was down: what it lost is in the log."""
+        """Note that the bus was down: the log has the events that it lost."""
         self._replica.catch_up(now=self._clock())
         self._carry_out()

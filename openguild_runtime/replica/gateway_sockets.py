@@ -1,4 +1,4 @@
-"""The sockets of a replica's gateway: how they come, what they ask about logs, how they go."""
+"""The sockets of a replica's gateway: their start, their requests about logs, and their end."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class GatewaySockets:
         self._carry_out = carry_out
 
     def open(self, transport: Transport, socket: GatewaySocket) -> None:
-        """The upgrade was accepted."""
+        """Add a socket whose upgrade was accepted."""
         self.transports[transport.socket.fileno()] = transport
         self._replica.gateway.opened(socket)
 
     def authenticated(self, socket: GatewaySocket) -> None:
-        """The socket has a token."""
+        """Note that the socket is authenticated."""
         self._replica.gateway_at(self._clock()).authenticated(socket)
         self._carry_out()
 
     def do(self, socket: GatewaySocket, action: AnyAction) -> None:
-        """Carry out an action of a socket that is about logs."""
+        """Carry out an action of a socket that concerns logs."""
         self._replica.gateway_at(self._clock()).do(socket, action)
         self._carry_out()
 
     def leave(self, transport: Transport, socket: GatewaySocket) -> None:
-        """The socket is going."""
+        """Remove a socket that ends."""
         del self.transports[transport.socket.fileno()]
         self._replica.gateway_at(self._clock()).left(socket)
         self._carry_out()

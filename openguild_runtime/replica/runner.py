@@ -36,14 +36,14 @@ from openguild_runtime.system.background import start_background_task
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 from openguild_runtime.system.turns import Turn
 
-AT_A_TIME = 8  # actions between two looks at the clock
-LOOK_SECS = 1.0  # a wall clock that was set is noticed this late
+AT_A_TIME = 8  # actions between two checks of the clock
+LOOK_SECS = 1.0  # between two checks of whether the wall clock was set
 
 log = structlog.get_logger("openguild.replica")
 
 
 class ReplicaRunner:
-    """One per process, on one loop."""
+    """Runs the replica of a process, on one loop."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class ReplicaRunner:
         self._clock = sources.monotonic
         self._wall = sources.wall
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.Handle | None = None  # uvloop gives a plain handle where there is nothing to wait for
+        self._timer: asyncio.Handle | None = None  # uvloop returns a plain handle for a delay of 0
         self._timer_deadline = 0.0
         self._turn = Turn(sources.monotonic)
         self._goes_on = False  # in the next turn
@@ -81,7 +81,7 @@ class ReplicaRunner:
     # --- inputs --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Flush rings and share limits, until cancelled; after that nothing is asked of the store and no timer is set."""
+        """Flush rings and share limits until cancelled. Afterwards, the replica sends no queries and sets no timers."""
         self.replica.share_limits(now=self._clock())
         self.carry_out()
         try:
@@ -92,7 +92,7 @@ class ReplicaRunner:
                 self._timer.cancel()
 
     async def start(self) -> None:
-        """Read where everything stands. Raises StorageUnavailable: try again."""
+        """Read the current positions. Raises StorageUnavailable; the caller may try again."""
         ended: asyncio.Future[Exception | None] = self._loop.create_future()
 
         def done(_: object, error: Exception | None) -> None:
@@ -105,7 +105,7 @@ class ReplicaRunner:
             raise error
 
     def follow(self) -> None:
-        """From now on the tails are checked."""
+        """Start to check the tails."""
         self.replica.follow(now=self._clock())
         self.carry_out()
 
@@ -125,7 +125,7 @@ class ReplicaRunner:
         self.carry_out()
 
     def announce(self, hint: AnyHint) -> None:
-        """A client of this replica does what others may miss."""
+        """Send a client's best-effort message, such as typing, to the other replicas."""
         self.replica.announce(hint, now=self._clock())
         self.carry_out()
 
@@ -135,12 +135,12 @@ class ReplicaRunner:
         self.carry_out()
 
     def drain(self, window_secs: float) -> None:
-        """Send the streams elsewhere, in waves."""
+        """Close the streams in waves, so that they reconnect to other replicas."""
         self.replica.drain(window_secs, now=self._clock())
         self.carry_out()
 
     def flush_ended(self) -> None:
-        """A round of flushes: the rings may have overrun some readers."""
+        """Handle the end of a round of flushes: rings may have overrun some readers."""
         self.replica.flushed(now=self._clock())
         self.carry_out()
 
@@ -151,7 +151,7 @@ class ReplicaRunner:
 
         Works that go on in the next turn wait for it, however many inputs come in this one.
         """
-        if self._is_carrying_out:  # an action was an input again: it comes to that below
+        if self._is_carrying_out:  # an action has caused an input: the outer call handles it
             return
         self._is_carrying_out = True
         try:
@@ -174,19 +174,19 @@ class ReplicaRunner:
         self.carry_out()
 
     def _take(self, count: int, *, works: bool = True) -> bool:
-        """Carry out up to `count` actions. True: nothing is left."""
+        """Carry out up to `count` actions. Return True if none is left."""
         for _ in range(count):
             action = self.replica.next_action(works=works)
             if action is None:
                 return True
             try:
                 self._do(action)
-            except Exception:  # contained: the others do not suffer
+            except Exception:  # logged: the other actions go on
                 log.exception("an action failed", action=type(action).__name__)
         return False
 
     def _do(self, action: AnyAction) -> None:
-        """Carry it out, or begin to; never waits."""
+        """Carry out an action, or start to. Never waits."""
         if not isinstance(action, Query):
             self.actions.perform(action)
         elif self._has_ended:
@@ -201,9 +201,9 @@ class ReplicaRunner:
     async def _answer(self, query: Query) -> None:
         try:
             result = await self._storage.perform(cast("StorageEffect[Any]", query.effect))
-        except Exception as failure:  # the replica knows what it means
+        except Exception as failure:  # the replica handles it
             self.replica.failed(query.number, failure, now=self._clock())
-        except BaseException:  # the process ends: whatever waits for the answer hears of it
+        except BaseException:  # the process ends: the waiting procedure gets the error
             self.replica.failed(query.number, StorageUnavailable(), now=self._clock())
             raise
         else:
@@ -240,7 +240,7 @@ class ReplicaRunner:
         self.carry_out()
 
     async def watch_wall_clock(self, every_secs: float = LOOK_SECS) -> None:
-        """Until cancelled: streams end with their tokens, also when the wall clock is set."""
+        """Watch the wall clock until cancelled, so that streams end with their tokens even if the clock is set."""
         while True:
             self.replica.wall_clock(self._wall(), now=self._clock())
             self.carry_out()
@@ -250,9 +250,9 @@ class ReplicaRunner:
 
     @property
     def busy(self) -> bool:
-        """Some action or ring waits for its turn of the loop."""
+        """Whether an action or a ring waits for its turn of the loop."""
         return self._goes_on or self.flusher.busy
 
 
 PERFORMERS = collect(ReplicaRunner)
-"""Which method performs which effect that is not the store's."""
+"""The methods that perform the effects that are not the store's."""

@@ -1,4 +1,4 @@
-"""The sockets of a replica's streams: how each is prepared, joins and leaves, and the task that waits for its preparation."""
+"""The sockets of a replica's streams: their preparation, the task that waits for it, their joining and leaving."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class StreamSockets:
         self._waiting: dict[int, asyncio.Future[ErrorCode | None]] = {}
 
     async def prepare(self, stream: OpenStream, deadline: float) -> ErrorCode | None:
-        """Make the replica hear what the stream needs, by `deadline` on the loop's clock. Return why it is refused; None: it is
-        to be joined or abandoned."""
+        """Make the replica follow what the stream needs, by `deadline` on the loop's clock. Return why the stream is refused, or
+        None; then call `join` or `abandon`."""
         ticket = self._replica.prepare(stream, now=self._clock())
         future = self._waiting[ticket] = self._loop.create_future()
         self._carry_out()
-        if future.done():  # as for every channel that is followed already
+        if future.done():  # as for every channel that the replica already follows
             refusal: ErrorCode | None = future.result()
             return refusal
         with self._deadlines.at(deadline):
@@ -45,7 +45,7 @@ class StreamSockets:
         self, ticket: int, future: asyncio.Future[ErrorCode | None], stream: OpenStream
     ) -> ErrorCode | None:
         try:
-            return await asyncio.shield(future)  # else a cancellation hides what comes in its turn
+            return await asyncio.shield(future)  # otherwise a cancellation hides a result of the same turn
         except BaseException:
             if future.done() and future.result() is None:
                 self._replica.abandon(stream, now=self._clock())
@@ -57,30 +57,30 @@ class StreamSockets:
             self._waiting.pop(ticket, None)
 
     def prepared(self, ticket: int, refusal: ErrorCode | None) -> None:
-        """Note that the replica has ended a preparation: the waiting task continues."""
+        """End a preparation: the waiting task continues."""
         future = self._waiting.pop(ticket, None)
         if future is not None and not future.done():
             future.set_result(refusal)
 
     def abandon(self, stream: OpenStream) -> None:
-        """A prepared stream is not joined."""
+        """Give up a prepared stream."""
         self._replica.abandon(stream, now=self._clock())
         self._carry_out()
 
     def join(self, transport: Transport, stream: OpenStream, changes: int) -> None:
-        """The upgrade was accepted; `changes`: the count when access was checked."""
+        """Join a stream whose upgrade was accepted. `changes`: the count when access was checked."""
         transport.feeder = self._feeder
         handle = transport.socket.fileno()
         self._replica.join(transport, stream, handle=handle, changes=changes, wall=self._wall(), now=self._clock())
         if transport.connection.is_open and (transport.subscriber is None or not transport.subscriber.replaying):
-            transport.settle()  # the response goes first; with a replay it leaves with the first page
+            transport.settle()  # the response first; with a replay, together with the first page
         self._carry_out()
 
     def leave(self, transport: Transport) -> None:
-        """The socket is going."""
+        """Remove a socket that ends."""
         self._replica.leave(transport, now=self._clock())
         self._carry_out()
 
     def transports(self) -> list[Transport]:
-        """Every stream socket of this replica."""
+        """All stream sockets of this replica."""
         return cast("list[Transport]", self._replica.streams.sockets())
