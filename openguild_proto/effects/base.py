@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class StorageUnavailable(Exception):
-    """Thrown into an operation when the store cannot be reached; the effect may or may not be done. The response is 503."""
+    """Thrown into an operation when the store cannot be reached. The effect may have been done or not. The response is 503."""
 
 
 class Overloaded(StorageUnavailable):
-    """Thrown when the store is at a bound: nothing was done. The response is 503, too."""
+    """Thrown when the store is at a bound: the effect was not done. The response is 503."""
 
 
 class Effect(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -38,13 +38,13 @@ Operation: TypeAlias = Generator[Effect[Any], Any, T]
 class StorageEffect(Effect[T], Generic[T], frozen=True):
     """Base of the effects that the store performs (openguild_runtime/storage).
 
-    A change has an `author`. The store checks in the transaction of the change whether they may make it. If not, or if
-    there is nothing to change, it raises `Refusal` (401, 403 or 404) and changes nothing.
+    A change has an `author`. The store checks the author's rights in the transaction of the change. If they do not suffice, or
+    if the object does not exist, it raises `Refusal` (401, 403 or 404) and changes nothing.
 
-    `divides_by`: the effect is on a hot path. Each of its statements names its logs or its user, and finds in one partition
-    what it wants of one log (docs/scaling.md). None: it is rare. `on_standby`: a read that a standby may answer.
-    `turns_of`: the member with the user in whose turns it is read, because a user may ask for thousands (PROTOCOL 9.2.11); None:
-    it is rare, or a change.
+    `divides_by`: set for effects on a hot path. Each of their statements names the logs or the user, and finds the data of one
+    log in one partition (docs/scaling.md). `on_standby`: a read that a standby may answer. `turns_of`: the name of the field
+    with the user in whose turns this read waits, because a user may ask for thousands of reads (PROTOCOL 9.2.11). None: the
+    effect is rare or a change.
     """
 
     divides_by: ClassVar[Literal["log", "user"] | None] = None
@@ -53,5 +53,5 @@ class StorageEffect(Effect[T], Generic[T], frozen=True):
 
     @property
     def in_turns_of(self) -> str:
-        """The user in whose turns it is read; "": nobody."""
+        """The user in whose turns this read waits, or ""."""
         return "" if self.turns_of is None else getattr(self, self.turns_of) or ""

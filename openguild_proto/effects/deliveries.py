@@ -9,31 +9,31 @@ from openguild_proto.records import LogPlace, Record
 
 
 class BehindLog(Record, frozen=True):
-    """A log of which a peer lacks the events after `after`. `head`: the place up to which it gets it."""
+    """A log in which a peer is missing the events after `after`. `head`: the place up to which the peer receives it."""
 
     guild_id: str
     head: LogPlace
     after: int
-    epoch: int  # that `after` counts in; not that of `head`: the peer has to begin anew
+    epoch: int  # of `after`; if it differs from that of `head`, the peer must start again
     ends: bool = False  # `head` is the removal of the peer's last member
 
     @property
     def log_id(self) -> str:
-        """The log."""
+        """The id of the log."""
         return self.head.log_id
 
     @property
     def is_guild(self) -> bool:
-        """Whether it is the log of the guild itself."""
+        """Whether this is the guild's own log."""
         return self.head.log_id == self.guild_id
 
 
 class FindBehind(StorageEffect[tuple[BehindLog, ...]], frozen=True):
-    """Find the logs that a peer mirrors and has not whole, at most `limit`, in one query.
+    """Find the logs that a peer mirrors and in which it is behind, at most `limit`, in one query.
 
-    By guild, that of the guild before those of its channels; none of a guild in which the peer is denied.
-    `past`: guild and log of the last one of the page before.
-    `level`: also those that it has whole, of guilds of which it has members.
+    They are ordered by guild, the guild's own log before those of its channels. Guilds in which the peer is denied are left out.
+    `past`: the guild and the log of the previous page's last line.
+    `level`: also find up-to-date logs, of guilds in which the peer has members.
     """
 
     peer: str
@@ -43,21 +43,20 @@ class FindBehind(StorageEffect[tuple[BehindLog, ...]], frozen=True):
 
 
 class Woken(Record, frozen=True):
-    """How some grown logs concern the peers that mirror them."""
+    """Which peers the growth of some logs concerns."""
 
-    behind: tuple[tuple[str, BehindLog], ...]  # (peer, log) of the peers whose lease the asker holds
-    mirrored: tuple[str, ...]  # of the logs asked about, those that some peer mirrors
-    elsewhere: bool  # a peer mirrors one of them whose lease the asker does not hold
-    free: bool = False  # nobody holds it
-    ended: tuple[str, ...] = ()  # peers whose lease the asker holds, and which have to purge a deleted guild of these
+    behind: tuple[tuple[str, BehindLog], ...]  # (peer, log), for peers whose lease `holder` holds
+    mirrored: tuple[str, ...]  # those of the logs that any peer mirrors
+    elsewhere: bool  # some peer mirrors one of the logs, and `holder` does not hold its lease
+    free: bool = False  # no process holds the lease of such a peer
+    ended: tuple[str, ...] = ()  # peers whose lease `holder` holds, and which must purge one of these guilds
 
 
 class FindWoken(StorageEffect[Woken], frozen=True):
-    """Find what peers lack of these logs, and of the logs of their guilds, in one query. `holder`: of leases, the asker.
+    """Find what peers are missing of these logs, and of the logs of their guilds, in one query.
 
-    A peer lacks nothing of a guild in which it is denied.
-
-    Of deleted guilds: who has to hear of it.
+    `holder`: the process that asks, by its name as a holder of leases. Guilds in which a peer is denied are left out for it. For
+    deleted guilds: the peers that must purge them.
     """
 
     log_ids: tuple[str, ...]
@@ -65,14 +64,14 @@ class FindWoken(StorageEffect[Woken], frozen=True):
 
 
 class CursorMove(Record, frozen=True):
-    """A peer has a log up to `place`."""
+    """The place up to which a peer has a log."""
 
     peer: str
     place: LogPlace
 
 
 class MoveCursors(StorageEffect[None], frozen=True):
-    """Note up to where peers have logs. Of logs that they do not mirror any more nothing is noted."""
+    """Store the places up to which peers have logs. Logs that a peer no longer mirrors are ignored."""
 
     moves: tuple[CursorMove, ...]
 
@@ -85,7 +84,7 @@ class MirroredLog(Record, frozen=True):
 
 
 class FindMirrored(StorageEffect[MirroredLog | None], frozen=True):
-    """Find the head of a log that a peer mirrors. None: it does not."""
+    """Find the head of a log that a peer mirrors. None: the peer does not mirror it."""
 
     peer: str
     log_id: str
@@ -95,19 +94,19 @@ class FindMirrored(StorageEffect[MirroredLog | None], frozen=True):
 
 
 class FindMirroring(StorageEffect[tuple[str, ...]], frozen=True):
-    """Find the peers that mirror a guild of this server, or still have to purge one, by name."""
+    """Find the peers that mirror a guild of this server, or must still purge one, ordered by name."""
 
 
 class FindEnded(StorageEffect[tuple[LogPlace, ...]], frozen=True):
-    """Find the guilds whose mirrors a peer has to purge, and has not said to have, by id, each with the place of the last event,
-    which the peer has got. Epoch 0: the guild is deleted.
+    """Find the guilds whose mirrors a peer must purge and has not reported as purged, ordered by id. Each comes with the place of
+    the last event that the peer received. Epoch 0: the guild is deleted.
     """
 
     peer: str
 
 
 class NotePurged(StorageEffect[None], frozen=True):
-    """Note that a peer has purged its mirrors of these guilds, if they had ended at `now_ms`. Its cursors go."""
+    """Note that a peer has purged its mirrors of these guilds, if they had ended at `now_ms`, and delete its cursors."""
 
     peer: str
     guild_ids: tuple[str, ...]
@@ -115,16 +114,16 @@ class NotePurged(StorageEffect[None], frozen=True):
 
 
 class Leases(Record, frozen=True):
-    """The peers of which a process may deliver now, and how many processes take part, this one included."""
+    """The peers to which a process may deliver now. `holders`: the number of processes that deliver, this one included."""
 
     peers: tuple[str, ...]
     holders: int
 
 
 class TakeLeases(StorageEffect[Leases], frozen=True):
-    """Take or renew the right to deliver to `peers` until `until_ms`, and to at most `at_most` of `others` that is free.
+    """Renew the leases of `peers` until `until_ms`, and take at most `at_most` free leases of `others`.
 
-    Until then `holder` takes part, also where it holds nothing.
+    Until then, `holder` counts as a process that delivers, even without a lease.
     """
 
     peers: tuple[str, ...]
@@ -136,14 +135,14 @@ class TakeLeases(StorageEffect[Leases], frozen=True):
 
     @property
     def latest_ms(self) -> int:
-        """Return until when the lease of another one may last. One beyond is from before the clock was set back, and counts for
-        nothing: its process may have ended.
+        """The latest possible end of another process's lease. A lease with a later end was taken before the clock was set back. It
+        is ignored, because its process may have ended.
         """
         return 2 * self.until_ms - self.now_ms
 
 
 class LeaveLeases(StorageEffect[None], frozen=True):
-    """Give up rights of `holder`. `peers` None: all, and it takes part no more."""
+    """Release leases of `holder`. `peers` None: all of them; the process then no longer delivers."""
 
     holder: str
     peers: tuple[str, ...] | None = None
@@ -177,13 +176,13 @@ class ReadChains(StorageEffect[tuple[ChainPart, ...]], frozen=True):
 
 
 class BeginChains(StorageEffect[None], frozen=True):
-    """Begin receipt chains where a log has none under its epoch. Points of another epoch than the log's change nothing."""
+    """Start receipt chains for logs without one in their epoch. Points of another epoch are ignored."""
 
     points: tuple[ChainPoint, ...]
 
 
 class MoveChains(StorageEffect[None], frozen=True):
-    """Keep values of chains that have begun: the newest of each log (`tips`), and some on the way (`checkpoints`)."""
+    """Store values of existing chains: the newest of each log (`tips`), and some before it (`checkpoints`)."""
 
     tips: tuple[ChainPoint, ...]
     checkpoints: tuple[ChainPoint, ...]

@@ -1,4 +1,4 @@
-"""Effects between servers: what is known of a peer, the nonces it has used, and requests to it (PROTOCOL 16)."""
+"""Effects between servers: the known data of a peer, the nonces that it has used, and requests to it (PROTOCOL 16)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Standing(Enum):
     """The operator's decision about a server, everywhere or in one guild."""
 
     ALLOW = "allow"  # in the mode `pinned`, too
-    DENY = "deny"  # every request of it is refused, and none is sent to it
-    QUARANTINE = "quarantine"  # what it has stays; nothing new of it is taken: no post, no join, no invite
+    DENY = "deny"  # all its requests are refused, and no request is sent to it
+    QUARANTINE = "quarantine"  # its data stay; nothing new is accepted from it: no post, no join, no invite
 
 
 class Ruling(msgspec.Struct, frozen=True, gc=False):
@@ -41,20 +41,20 @@ class Peer(msgspec.Struct, frozen=True, gc=False):
 
     server: str
     base_url: str | None = None  # None: not discovered yet
-    keys: tuple[PublishedKey, ...] = ()  # all that it ever had
+    keys: tuple[PublishedKey, ...] = ()  # all keys that it has ever had
     checked_ms: int = 0  # when its base_url and keys were read
-    contacted_ms: int = 0  # when it was last heard of with a good signature
+    contacted_ms: int = 0  # when it last sent something with a valid signature
     rulings: tuple[Ruling, ...] = ()
 
 
 class FindPeer(StorageEffect[Peer | None], frozen=True):
-    """Find a server by its name. None: nothing is known of it."""
+    """Find a server by its name. None: the server is unknown."""
 
     server: str
 
 
 class StorePeer(StorageEffect[None], frozen=True):
-    """Store where a server is reached, and its keys. The keys that it had before stay; rulings and contact are not touched."""
+    """Store a server's address and keys. Its earlier keys stay. Rulings and the time of contact do not change."""
 
     server: str
     base_url: str
@@ -63,21 +63,21 @@ class StorePeer(StorageEffect[None], frozen=True):
 
 
 class NoteContact(StorageEffect[None], frozen=True):
-    """Note that a server was heard of with a good signature. An earlier time than the known one changes nothing."""
+    """Note that a server sent something with a valid signature. An earlier time than the stored one changes nothing."""
 
     server: str
     contacted_ms: int
 
 
 class ListPeers(StorageEffect[tuple[Peer, ...]], frozen=True):
-    """List servers that are known, by name, the first `limit` after `after`."""
+    """List known servers, ordered by name: the first `limit` after `after`."""
 
     after: str
     limit: int
 
 
 class RuleServer(StorageEffect[None], frozen=True):
-    """Decide of a server, for everything or for one guild. `standing` None: take the decision back."""
+    """Store the operator's decision about a server, in general or for one guild. `standing` None: delete the decision."""
 
     server: str
     guild_id: str | None
@@ -93,17 +93,17 @@ class FederatedGuild(msgspec.Struct, frozen=True, gc=False):
     name: str | None
     origin: str | None  # its owner server; None: this one
     mirrored_by: tuple[str, ...]
-    purging: tuple[str, ...]  # must delete their mirrors, and have not said yet that they have
+    purging: tuple[str, ...]  # servers that must purge their mirrors and have not reported it yet
 
 
 class ListFederatedGuilds(StorageEffect[tuple[FederatedGuild, ...]], frozen=True):
-    """List guilds that this server mirrors or that others mirror, by id, the first `limit`."""
+    """List the guilds that this server mirrors or other servers mirror, ordered by id: the first `limit`."""
 
     limit: int
 
 
 class ListGuildHomes(StorageEffect[tuple[str, ...]], frozen=True):
-    """List the servers that have members in a guild, without this one, by name."""
+    """List the other servers that have members in a guild, ordered by name."""
 
     turns_of = "reader_id"
 
@@ -112,7 +112,7 @@ class ListGuildHomes(StorageEffect[tuple[str, ...]], frozen=True):
 
 
 class FindReadable(StorageEffect[str | None], frozen=True):
-    """Find the guild of a channel of this server that a user of another one may read. None: none of that server may."""
+    """Find the guild of a channel of this server. None: no user of `server` may read the channel."""
 
     server: str
     channel_id: str

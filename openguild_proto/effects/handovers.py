@@ -1,4 +1,4 @@
-"""Effects of handing a guild over to another server: of the owner, of the server that takes it, of mirrors (PROTOCOL 16.10)."""
+"""Effects of handing a guild over to another server: on the owner, on the new owner, and on mirrors (PROTOCOL 16.10)."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from openguild_proto.records import Author, Record
 
 
 class FindTenure(StorageEffect[Tenure | None], frozen=True):
-    """Find whose a guild is that is here; None: it is not here."""
+    """Find the owner server of a guild; None: the guild is not on this server."""
 
     guild_id: str
 
 
 class ListHandovers(StorageEffect[tuple[Handover, ...]], frozen=True):
-    """List the hand-overs of a guild that this server has made or followed, by term. The guild may be gone."""
+    """List the hand-overs of a guild that this server made, or accepted as a mirror, by term. The guild may be gone."""
 
     guild_id: str
 
 
 class FollowHandover(StorageEffect[bool], frozen=True):
-    """Note that a guild which `handover.owner` owns, perhaps this server, is another one's now; it is a mirror from then on.
+    """Note that `handover.owner`, perhaps this server, no longer owns a guild. From then on, the guild is a mirror.
 
-    False: that server is not its owner, or its term is not the one before.
+    False: that server is not the owner, or its term is not the previous one.
     """
 
     handover: Handover
 
 
 class SilentOwner(Record, frozen=True):
-    """A server that has not been heard of for long, and how many of its guilds are mirrored here."""
+    """A server without contact for a long time. `guilds`: the number of its guilds that are mirrored here."""
 
     server: str
     guilds: int
 
 
 class FindSilentOwners(StorageEffect[tuple[SilentOwner, ...]], frozen=True):
-    """Find owners of mirrored guilds that were last heard of before `before_ms`, those with the most guilds first."""
+    """Find owners of mirrored guilds without contact since `before_ms`, those with the most guilds first."""
 
     before_ms: int
     limit: int
@@ -48,9 +48,9 @@ class FindSilentOwners(StorageEffect[tuple[SilentOwner, ...]], frozen=True):
 
 
 class SetSuccessor(StorageEffect[bool], frozen=True):
-    """Keep the statement for when this server is lost, or revoke the one before, and raise the guild's serial to `serial`.
+    """Store the statement that counts if this server is lost, or revoke the previous one, and raise the guild's serial to `serial`.
 
-    Only an owner of the guild may: Refusal 403. False: the serial is no higher than the one before.
+    Only an owner of the guild may do this: Refusal 403. False: the serial is not higher than the previous one.
     """
 
     author: Author
@@ -61,7 +61,7 @@ class SetSuccessor(StorageEffect[bool], frozen=True):
 
 
 class FindSuccession(StorageEffect[Handover | None], frozen=True):
-    """Find the statement that counts for a guild of this server; None: there is none."""
+    """Find the valid statement for a guild of this server; None: there is none."""
 
     turns_of = "reader_id"
 
@@ -70,7 +70,7 @@ class FindSuccession(StorageEffect[Handover | None], frozen=True):
 
 
 class Move(Record, frozen=True):
-    """A guild that is being moved. `handover`: when it is no longer this server's. `note`: what was heard last."""
+    """A guild that is being moved. `handover`: set once this server no longer owns it. `note`: the last report."""
 
     guild_id: str
     to: str
@@ -80,7 +80,7 @@ class Move(Record, frozen=True):
 
 
 class BeginMove(StorageEffect[str | None], frozen=True):
-    """Note that a guild is to be moved; the server `to` may copy its history from now on. Idempotent. A text: why it cannot be."""
+    """Start to move a guild: the server `to` may copy its history from now on. Idempotent. Returns a text if this is refused."""
 
     guild_id: str
     to: str
@@ -88,14 +88,14 @@ class BeginMove(StorageEffect[str | None], frozen=True):
 
 
 class EndMove(StorageEffect[bool], frozen=True):
-    """Forget a move: `done`, or one whose guild is still this server's. False: there is none, or it cannot be taken back."""
+    """Forget a move that is `done`, or cancel one while this server still owns the guild. False: no such move, or too late."""
 
     guild_id: str
     done: bool
 
 
 class NoteMove(StorageEffect[None], frozen=True):
-    """Note what was heard of a move."""
+    """Store the last report about a move."""
 
     guild_id: str
     note: str
@@ -106,9 +106,10 @@ class ListMoves(StorageEffect[tuple[Move, ...]], frozen=True):
 
 
 class HandOver(StorageEffect[str | None], frozen=True):
-    """Hand a guild over that is being moved: it is a mirror from then on, and nothing is appended to its logs here any more.
+    """Hand over a guild that is being moved. From then on it is a mirror, and nothing more is appended to its logs here.
 
-    A text: why not now. The other server must have a member, and the guild's own log whole: it has it up to `sequence`.
+    Returns a text if this is refused now. The other server must have a member and the whole log of the guild: it has it up to
+    `sequence`.
     """
 
     handover: Handover
@@ -116,20 +117,20 @@ class HandOver(StorageEffect[str | None], frozen=True):
 
 
 class PassedGuild(Record, frozen=True):
-    """The state of a guild, beside its logs, that the server taking it needs."""
+    """The state of a guild that its new owner needs in addition to the logs."""
 
     logs: tuple[PassedLog, ...]
     invites: tuple[PassedInvite, ...]
 
 
 class ReadPassed(StorageEffect[PassedGuild], frozen=True):
-    """Read where the logs of a guild end, and its invites."""
+    """Read the ends of a guild's logs, and its invites."""
 
     guild_id: str
 
 
 class HistoryLine(Record, frozen=True):
-    """An event as the owner has it."""
+    """An event as the owner stores it."""
 
     sequence: int
     wire: bytes
@@ -148,7 +149,7 @@ class LogHistory(Record, frozen=True):
 
 
 class ReadLogHistory(StorageEffect[LogHistory | None], frozen=True):
-    """Read events of a log after a sequence, of a guild that is being moved to `peer`. None: it is not."""
+    """Read events of a log after a sequence. None: the log's guild is not being moved to `peer`."""
 
     peer: str
     log_id: str
@@ -160,7 +161,7 @@ class ReadLogHistory(StorageEffect[LogHistory | None], frozen=True):
 
 
 class LogCopy(Record, frozen=True):
-    """How much of a log of a mirrored guild is here. `copied`: up to where with its history and nonces."""
+    """The part of a mirrored guild's log that is here. `copied`: the end of the part with history and nonces."""
 
     log_id: str
     epoch: int
@@ -170,14 +171,16 @@ class LogCopy(Record, frozen=True):
 
 
 class FindCopies(StorageEffect[tuple[LogCopy, ...] | None], frozen=True):
-    """Find what is here of the logs of a guild of `owner`, the guild's own first; None: it is not mirrored."""
+    """Find the parts of the logs of a guild of `owner` that are here, the guild's own log first; None: it is not mirrored."""
 
     owner: str
     guild_id: str
 
 
 class StageHistory(StorageEffect[str | None], frozen=True):
-    """Keep events of a mirrored log aside, which follow what is copied of it. Others change nothing. A text: why it is refused."""
+    """Store events that follow the copied part of a mirrored log, separately from the log. Other events are ignored. Returns a
+    text if this is refused.
+    """
 
     owner: str
     log_id: str
@@ -185,9 +188,9 @@ class StageHistory(StorageEffect[str | None], frozen=True):
 
 
 class AbsorbHistory(StorageEffect[None], frozen=True):
-    """Make what was kept aside part of a mirrored log, if it begins below its base and reaches up to it, and take over nonces.
+    """Add the separately stored events to a mirrored log, if they start below its base and reach it, and take over the nonces.
 
-    The log is whole then.
+    The log is then complete.
     """
 
     owner: str
@@ -195,18 +198,18 @@ class AbsorbHistory(StorageEffect[None], frozen=True):
 
 
 class StartAbsorbing(Effect[None], frozen=True):
-    """Begin `AbsorbHistory` of a log that is to be stored anew, which takes longer than a request may, unless it is under way."""
+    """Start `AbsorbHistory` for a log that must be stored again, unless it is under way. It takes longer than a request may."""
 
     owner: str
     log_id: str
 
 
 class TakeGuild(StorageEffect[bool], frozen=True):
-    """Own a mirrored guild from now on; its logs go on in the epoch `epoch`, and are delivered to all servers with members.
+    """Become the owner of a mirrored guild. Its logs continue in the epoch `epoch`, and are delivered to all servers with members.
 
-    Or go on with one that this server owns in an earlier term, which another owner has given up to it. Idempotent.
-    `logs`: where they must stand, whole; None: they go on from where they are. False: they do not stand there.
-    `former`: hand-overs from before, to be kept for servers that know an earlier owner.
+    Also for a guild that this server owns in an earlier term, and that another owner has given up to it. Idempotent.
+    `logs`: the places at which the logs must be complete. None: they continue from their current places. False: a log is at
+    another place. `former`: earlier hand-overs, kept for servers that know an earlier owner.
     """
 
     handover: Handover

@@ -10,8 +10,8 @@ from openguild_proto.records import LimitReached, LogPlace, MemberChange, Record
 
 
 class RemoteJoin(Record, frozen=True):
-    """A remote user is a member. `place`: of the guild's log, their join included. `snapshot`: of that place, where it was asked
-    for.
+    """A remote user is a member. `place`: in the guild's log, at or after the join. `snapshot`: the guild at this place, if the
+    request asked for it.
     """
 
     guild_id: str
@@ -21,7 +21,7 @@ class RemoteJoin(Record, frozen=True):
 
 
 def shown_in(joined: RemoteJoin, snapshot: Snapshot | None) -> RemoteJoin | None:
-    """Return a join with the snapshot that was read behind it, and as that shows it. None: the user is a member no more."""
+    """Return a join with the snapshot that was read after it, and with the member of the snapshot. None: no longer a member."""
     members = snapshot.members if snapshot is not None else ()
     member = next((each for each in members if each.user_id == joined.member.user_id), None)
     if snapshot is None or member is None:
@@ -30,9 +30,9 @@ def shown_in(joined: RemoteJoin, snapshot: Snapshot | None) -> RemoteJoin | None
 
 
 class JoinFromServer(StorageEffect[RemoteJoin | LimitReached | None], frozen=True):
-    """Let a user of `peer` join as `AcceptInvite` does, and begin to deliver the guild's logs to `peer` from their heads, in one
-    transaction. None: the invite is not valid, or the user was a member no more when the snapshot was read. Raises Refusal
-    `id_taken`: the id is that of a user of another server.
+    """Let a user of `peer` join as `AcceptInvite` does, and start to deliver the guild's logs to `peer` from their heads, in one
+    transaction. None: the invite is not valid, or the user was no longer a member when the snapshot was read. Raises Refusal
+    `id_taken` if a user of another server has the id.
     """
 
     peer: str
@@ -45,10 +45,10 @@ class JoinFromServer(StorageEffect[RemoteJoin | LimitReached | None], frozen=Tru
 
 
 class ReadSnapshot(StorageEffect[Snapshot | None], frozen=True):
-    """Read a guild for a mirror that begins anew. None: `peer` mirrors no such guild.
+    """Read a guild for a mirror that starts again. None: `peer` does not mirror the guild.
 
-    Cursors of `peer` that count in another epoch move to the heads. The others stay: the answer may get lost, and what the mirror
-    says at the next delivery moves them.
+    Cursors of `peer` in another epoch move to the heads. The others stay, because the answer may get lost: the mirror's answer to
+    the next delivery moves them.
     """
 
     peer: str
@@ -68,13 +68,14 @@ class KnowRemoteUser(StorageEffect[None], frozen=True):
 
 
 class StoreMirror(StorageEffect[bool], frozen=True):
-    """Store a guild of `origin`, with its members, channels and logs that begin at their heads. One that is there stays as it is,
-    unless it is of another epoch or `is_behind` the snapshot: then it begins anew. Raises Refusal `id_taken` for ids of others.
+    """Store a guild of `origin`, with its members, its channels and logs that start at their heads. An existing mirror stays as it
+    is, unless it has another epoch or `is_behind` the snapshot: then it starts again. Raises Refusal `id_taken` for ids that
+    belong to another server.
 
-    `snapshot` None: the guild is said to be there; False: it is not, or `is_behind`. `joined`: a user of this server who has
-    asked to join, and is a member at the place `stands` of the guild's log. They are not admitted where the mirror knows that they
-    have gone since. False: it cannot know, because it begins after that. Nothing is stored where the answer is False. Users of
-    this server are members of a mirror in no other way.
+    `snapshot` None: the mirror should already exist; False: it does not, or it `is_behind`. `joined`: a user of this server who
+    asked to join and is a member at the place `stands` of the guild's log. The user is not admitted if the mirror knows of a
+    later end of the membership. False: it cannot know this, because it starts after `stands`. When the result is False, nothing
+    is stored. Users of this server become members of a mirror in no other way.
     """
 
     origin: str
@@ -86,9 +87,9 @@ class StoreMirror(StorageEffect[bool], frozen=True):
 
 
 def is_behind(mirror: LogPlace, owner: LogPlace) -> bool:
-    """Return whether a mirror lacks more of a guild's log than the one event of a join.
+    """Return whether a mirror is missing more events of a guild's log than one join.
 
-    Among these events may be that the user has left before they joined again.
+    The missing events may include an earlier leave of the user who joins.
     """
     return mirror.epoch != owner.epoch or mirror.sequence + 1 < owner.sequence
 
@@ -101,8 +102,8 @@ FORKED = "its receipt chain does not follow that of the mirror"
 
 
 class MirrorOutcome(Record, frozen=True):
-    """`status` as of MirrorPlace. `events`: those that are new here. `ended`: no user of this server is a member any more, and
-    nothing is left of the guild."""
+    """`status`: as in MirrorPlace. `events`: the events that were new. `ended`: no user of this server is a member any more, and
+    the mirror is deleted."""
 
     status: str
     place: LogPlace | None = None
@@ -112,9 +113,9 @@ class MirrorOutcome(Record, frozen=True):
 
 
 class MirrorEvents(StorageEffect[MirrorOutcome], frozen=True):
-    """Append events to a mirrored log at their places, and apply what they say, in one transaction.
+    """Append events to a mirrored log at their places, and apply their effects, in one transaction.
 
-    Events that are there are skipped. Nothing is stored where one before the first is missing: status `ok` with the place.
+    Existing events are skipped. If events before the first one are missing, nothing is stored: status `ok` with the place.
     """
 
     origin: str
@@ -127,7 +128,7 @@ class MirrorEvents(StorageEffect[MirrorOutcome], frozen=True):
 
 
 class FindMirrorPlace(StorageEffect[LogPlace | None], frozen=True):
-    """Find where the mirror of a log of `origin` stands; None: it is not mirrored."""
+    """Find the place of the mirror of a log of `origin`; None: the log is not mirrored."""
 
     origin: str
     log_id: str
@@ -141,24 +142,24 @@ class FindNextMirror(StorageEffect[str | None], frozen=True):
 
 
 class DropMirror(StorageEffect[bool], frozen=True):
-    """Delete the mirror of a guild of `origin`, with everything in it, if there is one. Its members of this server are told.
-    False: it stays, for it stands at another place than `place`: it has begun anew for somebody who has joined meanwhile.
+    """Delete the mirror of a guild of `origin` with all its data, if it exists. Members on this server are notified. False: the
+    mirror is at another place than `place`, so it stays: it has started again for a user who joined since.
     """
 
     origin: str
     guild_id: str
     now_ms: int
-    place: LogPlace | None = None  # where its guild's log stood when it was found to have ended; None: anywhere
+    place: LogPlace | None = None  # of the guild's log, when it was found to have ended; None: any place
 
 
 # --- partings: users whom an owner may still count as members ---------------------------------------------------
 
-KEPT_MS = 30 * 86_400_000  # ours: a parting, of whose owner nothing is heard
-TOLD_MS = 10_000  # ours: in which a request that tells an owner of a parting has come to an end
+KEPT_MS = 30 * 86_400_000  # ours: how long a parting is kept if its owner does not answer
+TOLD_MS = 10_000  # ours: after this time, a request that reports a parting to the owner has ended
 
 
 class Parting(Record, frozen=True):
-    """A user of this server who is no member of a mirrored guild, while its owner may think so since `due_ms` or before."""
+    """A user of this server who is not a member of a mirrored guild, but whom the owner may still count as one. Due at `due_ms`."""
 
     guild_id: str
     user: RemoteUser
@@ -166,9 +167,9 @@ class Parting(Record, frozen=True):
 
 
 class LeaveMirror(StorageEffect[MemberChange], frozen=True):
-    """Let a user of this server leave a guild of `origin` here, and note the parting. The mirror goes with the last of them.
+    """Let a user of this server leave a guild of `origin` here, and note the parting. With the last member, the mirror is deleted.
 
-    DONE, NOT_MEMBER (also where there is no such mirror), or LAST_OWNER. `even_last`: the last owner leaves, too.
+    DONE, NOT_MEMBER (also without such a mirror), or LAST_OWNER. `even_last`: the last owner may leave, too.
     """
 
     origin: str
@@ -179,10 +180,10 @@ class LeaveMirror(StorageEffect[MemberChange], frozen=True):
 
 
 class NoteParting(StorageEffect[bool | None], frozen=True):
-    """Note before a join that its answer may be lost: from `due_ms` on it is undone, unless the user is a member here.
+    """Note before a join that its answer may get lost. From `due_ms` on the join is undone, unless the user is a member here.
 
-    False: it was noted before, of an earlier join perhaps, which the owner may still admit. None: nothing is noted, for at
-    `now_ms` the owner is just being told of an earlier parting (`ClaimParting`), and would undo the join.
+    False: this was already noted, perhaps for an earlier join that the owner may still accept. None: nothing was noted, because
+    at `now_ms` an earlier parting is being reported to the owner (`ClaimParting`), which would undo the join.
     """
 
     origin: str
@@ -193,7 +194,7 @@ class NoteParting(StorageEffect[bool | None], frozen=True):
 
 
 class ClaimParting(StorageEffect[bool], frozen=True):
-    """Make a parting due again in TOLD_MS, before the owner is told. False: it was noted again since, or is no more."""
+    """Make a parting due again in TOLD_MS, before it is reported to the owner. False: it was noted again since, or is gone."""
 
     origin: str
     parting: Parting
@@ -203,8 +204,8 @@ class ClaimParting(StorageEffect[bool], frozen=True):
 class NoteMistaken(StorageEffect[None], frozen=True):
     """Note which of `user_ids`, members of a guild according to its owner, are not members of it here.
 
-    Others than users of this server are left out. `MirrorEvents` does the same for the events of joins. A join under way goes
-    on: what was noted before it stays due when it was.
+    Only users of this server count. `MirrorEvents` does the same for the events of joins. A join under way continues: a parting
+    that was noted before it keeps its due time.
     """
 
     origin: str
@@ -214,7 +215,7 @@ class NoteMistaken(StorageEffect[None], frozen=True):
 
 
 class FindPartings(StorageEffect[tuple[Parting, ...]], frozen=True):
-    """Find partings of guilds of `origin` that are due, of users who are no members here."""
+    """Find due partings of guilds of `origin`, of users who are not members here."""
 
     origin: str
     now_ms: int
@@ -222,7 +223,7 @@ class FindPartings(StorageEffect[tuple[Parting, ...]], frozen=True):
 
 
 class EndParting(StorageEffect[None], frozen=True):
-    """Forget a parting: the owner knows it. One that was noted again meanwhile stays."""
+    """Forget a parting that the owner knows. If it was noted again since, it stays."""
 
     origin: str
     parting: Parting
