@@ -1,4 +1,4 @@
-/** What a user does to messages: over the gateway, each with a key, so that it is carried out once (PROTOCOL 15.4). */
+/** Commands on messages. They go over the gateway, each with a key, so that the server performs them once (PROTOCOL 15.4). */
 
 import { Api } from "./api.js";
 import { randomKey } from "./keys.js";
@@ -7,10 +7,10 @@ import { encodeSegment as id } from "./texts.js";
 /** @typedef {import("./types.js").PostedMessage} PostedMessage */
 /** @typedef {import("./types.js").ChangedMessage} ChangedMessage */
 
-/** All reject with ApiError (nothing was changed), OutcomeUnknown (do it again with its `key`), ConnectionEnded. @abstract */
+/** All reject with ApiError (nothing was changed), OutcomeUnknown (repeat the call with its `key`), ConnectionEnded. @abstract */
 export class Actions extends Api {
   /**
-   * Send a command over the gateway until it is answered.
+   * Send a command over the gateway, and repeat it until it is answered.
    * @abstract
    * @param {import("./commands.js").Command} _command
    * @returns {Promise<any>}
@@ -20,8 +20,8 @@ export class Actions extends Api {
   }
 
   /**
-   * Post a message: stored once, whatever happens on the way. Rejects with ApiError (nothing was stored) and OutcomeUnknown (post again
-   * with its `key`).
+   * Post a message. It is stored once, even if the connection is lost. Rejects with ApiError (nothing was stored) and OutcomeUnknown
+   * (post again with its `key`).
    * @param {string} channelId
    * @param {string} content
    * @param {{replyTo?: string | undefined, allowedMentions?: import("./types.js").AllowedMentions | undefined, key?: string | undefined}} [options]
@@ -36,7 +36,7 @@ export class Actions extends Api {
     return this.command({ type: "edit", channel_id: channelId, event_id: eventId, content, key });
   }
 
-  /** Take a message back; of somebody else with a reason. @param {string} channelId @param {string} eventId @param {{reason?: string | undefined, key?: string}} [options] @returns {Promise<ChangedMessage>} */
+  /** Redact a message; another user's message needs a reason. @param {string} channelId @param {string} eventId @param {{reason?: string | undefined, key?: string}} [options] @returns {Promise<ChangedMessage>} */
   redact(channelId, eventId, { reason, key = randomKey() } = {}) {
     return this.command({ type: "redact", channel_id: channelId, event_id: eventId, reason, key });
   }
@@ -47,7 +47,7 @@ export class Actions extends Api {
   }
 
   /**
-   * Take away the reactions of all users to a message, as a moderator: those with `emoji`, or all.
+   * Remove the reactions of all users to a message, as a moderator: those with `emoji`, or all.
    * @param {string} channelId
    * @param {string} eventId
    * @param {{emoji?: string | undefined, reason?: string | undefined, key?: string}} [options]
@@ -58,8 +58,8 @@ export class Actions extends Api {
   }
 
   /**
-   * Move the read position to a sequence, or to the newest event; it never moves back. One is sent in a second, for all channels
-   * together, and of a channel only the newest: with it all that came before are answered.
+   * Move the read position to a sequence, or to the newest event; it never moves back. The client sends one position a second, for
+   * all channels together, and only the newest of each channel. Its answer also resolves the earlier calls.
    * @param {string} channelId
    * @param {number} [sequence]
    * @returns {Promise<import("./types.js").ReadPosition>}
@@ -68,7 +68,7 @@ export class Actions extends Api {
     return this.command({ type: "read", channel_id: channelId, sequence });
   }
 
-  /** Tell that one is writing, and what, if that is to be shown. It may be missed. @param {string} channelId @param {string} [preview] @returns {Promise<void>} */
+  /** Show that the user is writing, and the text if `preview` is given. Best effort. @param {string} channelId @param {string} [preview] @returns {Promise<void>} */
   typing(channelId, preview) {
     return this.command({ type: "typing", channel_id: channelId, preview });
   }

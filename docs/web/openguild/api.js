@@ -1,6 +1,6 @@
 /**
- * Typed methods for the routes of docs/api.md. All reject with ApiError, OutcomeUnknown and ConnectionEnded. Reads are repeated,
- * and so is what creates or may be done twice: each attempt has the same key (PROTOCOL 3.8).
+ * Typed methods for the routes of docs/api.md. All reject with ApiError, OutcomeUnknown and ConnectionEnded. Reads are repeated
+ * after a lost connection. So are creations, with the same key in each attempt (PROTOCOL 3.8), and requests that may be done twice.
  */
 
 import { ApiError } from "./errors.js";
@@ -18,7 +18,7 @@ import { encodeSegment as id } from "./texts.js";
 /** @typedef {import("./http.js").Answer} Answer */
 /** @typedef {import("./http.js").RequestOptions} RequestOptions */
 
-/** The code of an invite: the end of a link such as `https://chat.example.org/#invite=CODE`, or all of it. @param {string} invite */
+/** The code of an invite. The text is a link such as `https://chat.example.org/#invite=CODE`, or the code itself. @param {string} invite */
 export function inviteCode(invite) {
   if (typeof invite !== "string") throw new ApiError(400, "validation_error", "an invite is a code or a link, as a text");
   return /[#?&]invite=([^&#\s]+)/.exec(invite)?.[1] ?? invite.trim();
@@ -64,7 +64,7 @@ export class Api {
   }
 
   /**
-   * The same with the place of the log that the first page names (PROTOCOL 7.9.5), where it names one.
+   * The same, with the place in the log that the first page names, if any (PROTOCOL 7.9.5).
    * @param {string} path
    * @param {RequestOptions["query"]} [query]
    * @returns {Promise<{items: any[], head: number}>}
@@ -91,7 +91,7 @@ export class Api {
     return this.#get("/users/me");
   }
 
-  /** An empty name: the username is shown. @param {string} name */
+  /** Set the display name. With an empty name, the username is shown. @param {string} name */
   setDisplayName(name) {
     return this.#change("PATCH", "/users/@me", { display_name: name });
   }
@@ -171,7 +171,7 @@ export class Api {
   }
 
   /**
-   * Ban a user, as a moderator, and remove them if they are a member; a ban that there is stays as it is. Until it ends their
+   * Ban a user, as a moderator, and remove the user from the guild. An existing ban stays as it is. During the ban, the user's
    * `acceptInvite` rejects with the code `banned`.
    * @param {string} guildId
    * @param {string} userId
@@ -193,7 +193,7 @@ export class Api {
   }
 
   /**
-   * Let a member only read for `secs`, as a moderator, in place of a time-out that they have already.
+   * Time a member out for `secs`, as a moderator: the member may only read. It replaces an existing time-out.
    * @param {string} guildId
    * @param {string} userId
    * @param {number} secs
@@ -225,7 +225,7 @@ export class Api {
     return await this.#get(`/invites/${id(inviteCode(invite))}`);
   }
 
-  /** Join the guild; a member keeps their role. @param {string} invite a code or a link @returns {Promise<Member>} */
+  /** Join the guild. A member keeps the current role. @param {string} invite a code or a link @returns {Promise<Member>} */
   async acceptInvite(invite) {
     return await this.#create(`/invites/${id(inviteCode(invite))}/accept`);
   }
@@ -238,8 +238,8 @@ export class Api {
   // --- messages ------------------------------------------------------------------------------------------
 
   /**
-   * Return a page of messages as they are now, oldest first: the newest ones, or by one bound, a sequence.
-   * Follow the log behind its `head` and fold what comes: `foldMessages`.
+   * Return a page of messages in their current state, oldest first: the newest ones, or those at one bound, a sequence.
+   * To keep the page up to date, follow the log after its `head` and apply the events with `foldMessages`.
    * @param {string} channelId
    * @param {{before?: number, after?: number, around?: number, limit?: number}} [bounds]
    * @returns {Promise<import("./types.js").MessagePage>}
@@ -254,7 +254,7 @@ export class Api {
     return this.#get(`/channels/${id(channelId)}/messages/${id(eventId)}`);
   }
 
-  /** The texts that a message had, oldest first. @param {string} channelId @param {string} eventId @returns {Promise<import("./types.js").TextVersion[]>} */
+  /** The versions of a message's text, oldest first. @param {string} channelId @param {string} eventId @returns {Promise<import("./types.js").TextVersion[]>} */
   versions(channelId, eventId) {
     return this.#get(`/channels/${id(channelId)}/messages/${id(eventId)}/versions`);
   }
@@ -290,9 +290,9 @@ export class Api {
   // --- what concerns oneself -----------------------------------------------------------------------------
 
   /**
-   * Change the password; all other devices are logged out. Rejects with ApiError `wrong_password` where `current` is not the password.
-   * It is sent once. After OutcomeUnknown call it with `next` for both: it resolves where the change was made, else rejects with
-   * `wrong_password`.
+   * Change the password; all other devices are logged out. Rejects with ApiError `wrong_password` if `current` is not the password.
+   * It is sent once. After OutcomeUnknown, call it with `next` for both: it resolves if the change was made, and otherwise rejects
+   * with `wrong_password`.
    * @param {string} current
    * @param {string} next
    */
@@ -301,8 +301,8 @@ export class Api {
   }
 
   /**
-   * Delete the account for good. Rejects with ApiError `wrong_password`, or `last_owner` where a guild has no other owner; its `details` name
-   * these guilds. It is sent once. After OutcomeUnknown call it again: that the session has ended says that it is deleted.
+   * Delete the account permanently. Rejects with ApiError `wrong_password`, or `last_owner` if a guild has no other owner; its `details`
+   * name these guilds. It is sent once. After OutcomeUnknown, call it again: if the session has ended, the account is deleted.
    * @param {string} password
    */
   async deleteAccount(password) {
@@ -314,7 +314,7 @@ export class Api {
     return this.list("/channels/unread");
   }
 
-  /** The messages that mention oneself, newest first. @param {{unread?: boolean}} [which] @returns {Promise<import("./types.js").Mention[]>} */
+  /** The messages that mention the user, newest first. @param {{unread?: boolean}} [which] @returns {Promise<import("./types.js").Mention[]>} */
   inbox(which = {}) {
     return this.list("/inbox", which);
   }

@@ -1,4 +1,4 @@
-/** The client: a session, the routes, and one gateway socket for everything else. */
+/** The client: a session, the routes, and one gateway socket for events and commands. */
 
 import { Actions } from "./actions.js";
 import { ApiError, ConnectionEnded, isTemporary, OpenGuildError } from "./errors.js";
@@ -37,12 +37,12 @@ import { signalOf } from "./told.js";
  */
 
 export class Client extends Actions {
-  /** Of the user, from the first connection on. */
+  /** The user's id, from the first connection on. */
   userId = "";
   /** @type {Http} */
   #http;
   #newLink;
-  /** What belongs to one session: after another login there is another one. */
+  /** Belongs to one session; each login replaces it. */
   #link;
   /** @type {SessionKeeper} */
   #session;
@@ -115,8 +115,8 @@ export class Client extends Actions {
   }
 
   /**
-   * Log in. A session that there is ends, with its gateway and all that waits for it; the gateway opens anew when it is needed.
-   * Logs that are followed again go on from where they were.
+   * Log in. An existing session ends, with its gateway and all calls that wait for it. The gateway opens again when it is needed.
+   * Logs that are followed again continue from their last position.
    * @param {string} username
    * @param {string} password
    */
@@ -162,8 +162,8 @@ export class Client extends Actions {
   }
 
   /**
-   * What a later `Client.fromJSON` goes on from: the session, and how far each log was handled: told to listeners, and in a loop when the
-   * next event is taken. Store it when `session` is told, and as often as positions are to be kept.
+   * The state for a later `Client.fromJSON`: the session and the position of each log, after the events that listeners have got, and
+   * in a loop after the events before the current one. Store it at each `session` event, and as often as you want to keep positions.
    * @returns {StoredClient}
    */
   toJSON() {
@@ -173,7 +173,7 @@ export class Client extends Actions {
     return { url: this.url, device_id: this.deviceId, session: this.#session.stored, positions };
   }
 
-  /** Return a client that goes on from what `toJSON` returned, else throw OpenGuildError. @param {StoredClient} stored @param {ClientOptions} [options] */
+  /** Return a client that continues from the result of `toJSON`. Throws OpenGuildError if it is invalid. @param {StoredClient} stored @param {ClientOptions} [options] */
   static fromJSON(stored, options = {}) {
     const places = placesOf(stored);
     const client = new Client(stored.url, { ...options, deviceId: stored.device_id });
@@ -184,12 +184,12 @@ export class Client extends Actions {
 
   // --- the connection ------------------------------------------------------------------------------------
 
-  /** How the gateway stands now. */
+  /** The current state of the gateway. */
   get status() {
     return this.#status;
   }
 
-  /** Open the gateway; resolves when it is open. Also done by everything that needs it. Rejects with ConnectionEnded. */
+  /** Open the gateway; resolves when it is open. Methods that need the gateway also open it. Rejects with ConnectionEnded. */
   async connect() {
     if (!this.isLoggedIn) throw new OpenGuildError("log in first");
     this.#link.gateway.start();
@@ -204,7 +204,7 @@ export class Client extends Actions {
     }));
   }
 
-  /** Connect at once where a connection is waited for, as when the network is back. */
+  /** Reconnect at once instead of waiting, for example when the network is back. */
   wake() {
     this.#link.gateway.hurry();
   }
@@ -218,7 +218,7 @@ export class Client extends Actions {
   // --- listeners -----------------------------------------------------------------------------------------
 
   /**
-   * Listen; returns what stops it. An unknown name is refused. A listener that throws does not stop others: its error is uncaught.
+   * Add a listener; returns a function that removes it. Throws for an unknown name. If a listener throws, the others still run.
    * @template {keyof Told} K
    * @overload
    * @param {K} name
@@ -236,7 +236,7 @@ export class Client extends Actions {
     return this.#listeners.add(name, listener);
   }
 
-  /** What failed behind the caller's back: told to `failure`, else uncaught. @param {unknown} failure @param {AbortSignal} left */
+  /** Report a failure in the background to `failure` listeners, or as uncaught without any. @param {unknown} failure @param {AbortSignal} left */
   #failed(failure, left) {
     if (left.aborted) return; // the caller has given it up
     if (this.#listeners.has("failure")) this.#listeners.tell("failure", failure);
@@ -283,7 +283,7 @@ export class Client extends Actions {
     }
   }
 
-  /** Make the choice of how one appears again: it holds with a connection. */
+  /** Set the chosen presence again: it is valid for one connection. */
   #appear() {
     if (this.#presence === null) return;
     const { signal } = this.#link.leaving;
@@ -307,9 +307,9 @@ export class Client extends Actions {
   // --- logs ----------------------------------------------------------------------------------------------
 
   /**
-   * Follow a log: behind `after` (with its `epoch`), else behind the stored position, else with its newest `tail` events, else from
-   * now on. Its events are told to listeners, each once and in order, across connections; `gone` ends it. A log that is followed goes on,
-   * or moves to a beginning that is given.
+   * Follow a log. It starts after `after` (with its `epoch`), or after the stored position, or with its newest `tail` events, or with
+   * new events, in this order. Listeners get each event once and in order, across connections; `gone` ends it. A log that is already
+   * followed continues, or moves to a start that is given.
    * @param {string} log `channel:<id>`, `guild:<id>` or `user:<own id>`
    * @param {Beginning} [beginning]
    */
@@ -317,21 +317,21 @@ export class Client extends Actions {
     this.#link.subscriptions.add(log, beginning);
   }
 
-  /** Whether the events of a log come now, or it is not followed at all. @param {string} log */
+  /** Whether the events of a log arrive now, or the log is not followed at all. @param {string} log */
   isFollowed(log) {
     return !this.#link.subscriptions.isAwaited(log);
   }
 
-  /** Follow a log no longer. Safe to repeat. @param {string} log */
+  /** Stop following a log. Safe to repeat. @param {string} log */
   unsubscribe(log) {
     this.#link.subscriptions.remove(log);
     this.#everything?.unfollowed(log);
   }
 
   /**
-   * Iterate over the events of a log, beginning as `subscribe` does. A loop that falls behind takes its time: the rest waits on the
-   * server. Leaving the loop ends the subscription. Throws LogGone (`restarted`: read the log anew), ApiError where the log may not be
-   * followed, ConnectionEnded; ends when this client is closed.
+   * Iterate over the events of a log, starting as `subscribe` does. A loop may be slow: further events wait on the server. Leaving the
+   * loop ends the subscription. Throws LogGone (`restarted`: read the log again), ApiError if the log may not be followed, and
+   * ConnectionEnded. The loop ends when this client is closed.
    * @param {string} log
    * @param {Beginning} [beginning]
    * @returns {AsyncGenerator<LogEvent, void, void>}
@@ -341,11 +341,11 @@ export class Client extends Actions {
   }
 
   /**
-   * Follow everything that one may read, now and later: one's own log, those of one's guilds and of their channels. Logs with a
-   * stored position go on from there, others begin now, and new channels at their beginning. Listeners to `guild` are told of each
-   * guild with its channels: also of those joined later, and again where its log began anew. Logs beyond the 1,000 of a socket are
-   * told by `refused` with `limit_reached`. Resolves with the guilds when all is followed; rejects with ConnectionEnded, and
-   * ApiError where a list is refused.
+   * Follow all logs that the user may read, now and later: the user's own log, and those of the user's guilds and their channels.
+   * Logs with a stored position continue from there, other logs start with new events, and new channels with their first event. The
+   * `guild` event reports each guild with its channels, also when the user joins it later, and again when its log starts again. For
+   * logs beyond the 1,000 of a socket there is a `refused` event with `limit_reached`. Resolves with the guilds when all logs are
+   * followed. Rejects with ConnectionEnded, and with ApiError if a list is refused.
    */
   async followAll() {
     const ready = await this.connect();
@@ -371,7 +371,7 @@ export class Client extends Actions {
   // --- commands ------------------------------------------------------------------------------------------
 
   /**
-   * Send a command over the gateway until it is answered. Every attempt has the same key, so it is carried out once.
+   * Send a command over the gateway, and repeat it until it is answered. Every attempt has the same key, so it is performed once.
    * @override
    * @param {import("./commands.js").Command} command
    * @returns {Promise<any>}
@@ -386,7 +386,7 @@ export class Client extends Actions {
     return await sendUntilAnswered(this.#link.gateway, command, this.#retryMs, this.#random, this.#link.leaving.signal);
   }
 
-  /** Choose how one appears. The choice holds with the connection, and is made again with the next one. @param {import("./types.js").PresenceStatus} status */
+  /** Choose the presence to show. It is valid for one connection; the client sets it again with the next one. @param {import("./types.js").PresenceStatus} status */
   async setPresence(status) {
     this.#presence = status;
     try {
