@@ -19,7 +19,7 @@ ROOT = HERE.parents[1]
 RESULTS = ROOT / "benchmarks/results"
 sys.path[:0] = [str(HERE), str(ROOT)]
 
-import links  # noqa: E402 - beside this file
+import links  # noqa: E402 - in this directory
 import reference  # noqa: E402
 
 LINK = re.compile(r"\]\(((?:\.\./)+[^)#]+)")  # to another folder

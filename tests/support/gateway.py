@@ -82,7 +82,7 @@ class Replica:
         self.sockets: list[Socket] = []
         self.dirty: dict[str, None] = {}
         self.held: list[Callable[[], None]] | None = None  # answers that wait for the test
-        self.readable = True  # whether pages can be read
+        self.readable = True  # pages can be read
         self.pages = 0
         self.reads = TokenBucket(1_000, 60.0)  # the read limit of the user, who has all sockets
         self.run: Callable[[Request], Response] = lambda request: Response.json({"path": request.path})
