@@ -66,7 +66,7 @@ class ErrorCode(Enum):
     REGISTRATION_CLOSED = ErrorSpec(
         "registration_closed", 403, "registration is closed on this server", "registration_closed"
     )
-    NOT_FOUND = ErrorSpec("not_found", 404, "there is nothing at this address that you may see")
+    NOT_FOUND = ErrorSpec("not_found", 404, "not found, or you may not see it")
     METHOD_NOT_ALLOWED = ErrorSpec("method_not_allowed", 405, "this address does not support that method")
     # 408, 409, 410, 413, 414, 415, 417, 421, 426, 429, 431
     TIMEOUT = ErrorSpec("request_timeout", 408, "the request did not arrive in time", "request_timeout")
@@ -76,7 +76,7 @@ class ErrorCode(Enum):
     MESSAGE_REDACTED = ErrorSpec(
         "message_redacted", 409, "this message was redacted and can no longer change", "message_redacted"
     )
-    LIMIT_REACHED = ErrorSpec("limit_reached", 409, "the maximum number of these is reached", "limit_reached")
+    LIMIT_REACHED = ErrorSpec("limit_reached", 409, "the maximum number is reached", "limit_reached")
     ID_TAKEN = ErrorSpec("id_taken", 409, "this id belongs to another server", "id_taken")
     INVITE_EXPIRED = ErrorSpec("invite_expired", 410, "this invite has expired or is used up", "invite_expired")
     TOO_LARGE = ErrorSpec("payload_too_large", 413, "the request body is too large", "payload_too_large")
@@ -88,14 +88,14 @@ class ErrorCode(Enum):
         "expectation_failed", 417, "only Expect: 100-continue is supported", "malformed_request"
     )
     GUILD_MOVED = ErrorSpec("guild_moved", 421, "another server owns this guild now", "guild_moved")
-    UPGRADE_REQUIRED = ErrorSpec(
-        "upgrade_required", 426, "this address speaks WebSocket version 13", "invalid_handshake"
-    )
+    UPGRADE_REQUIRED = ErrorSpec("upgrade_required", 426, "only WebSocket version 13 is supported", "invalid_handshake")
     MESSAGE_RATE_LIMIT = ErrorSpec("message_rate_limit", 429, "you are sending messages too fast", "message_rate_limit")
     IP_RATE_LIMIT = ErrorSpec("ip_rate_limit", 429, "too many messages from this address", "ip_rate_limit")
     WRITE_RATE_LIMIT = ErrorSpec("write_rate_limit", 429, "you are changing things too fast", "write_rate_limit")
-    READ_RATE_LIMIT = ErrorSpec("read_rate_limit", 429, "you move your read positions too often", "read_rate_limit")
-    TYPING_RATE_LIMIT = ErrorSpec("typing_rate_limit", 429, "you send typing signals too often", "typing_rate_limit")
+    READ_RATE_LIMIT = ErrorSpec("read_rate_limit", 429, "you are updating read positions too often", "read_rate_limit")
+    TYPING_RATE_LIMIT = ErrorSpec(
+        "typing_rate_limit", 429, "you are sending typing signals too often", "typing_rate_limit"
+    )
     SEARCH_RATE_LIMIT = ErrorSpec("search_rate_limit", 429, "you are searching too fast", "search_rate_limit")
     QUERY_RATE_LIMIT = ErrorSpec("query_rate_limit", 429, "you are reading too fast", "query_rate_limit")
     OWNER_READ_RATE_LIMIT = ErrorSpec(
@@ -113,8 +113,8 @@ class ErrorCode(Enum):
     CONNECTION_LIMIT = ErrorSpec("connection_limit", 429, "connection limit reached", "websocket_limit")
     HEADERS_TOO_LARGE = ErrorSpec("headers_too_large", 431, "the request head is too large", "malformed_request")
     # 5xx
-    SERVER_ERROR = ErrorSpec("server_error", 500, "something went wrong here; quote the request id")
-    NOT_IMPLEMENTED = ErrorSpec("not_implemented", 501, "this server does not offer this yet")
+    SERVER_ERROR = ErrorSpec("server_error", 500, "internal error; report it with the request id")
+    NOT_IMPLEMENTED = ErrorSpec("not_implemented", 501, "this server does not support this yet")
     DATABASE_UNAVAILABLE = ErrorSpec(
         "database_unavailable", 503, "the database cannot be used now; retry later", "database_unavailable"
     )
@@ -126,7 +126,7 @@ class ErrorCode(Enum):
     )
     OVERLOADED = ErrorSpec("overloaded", 503, "the server is at its limit; retry later", "overloaded")
     DRAINING = ErrorSpec("draining", 503, "this server is shutting down; retry elsewhere", "draining")
-    HTTP_VERSION = ErrorSpec("http_version_not_supported", 505, "this server speaks HTTP/1.1", "malformed_request")
+    HTTP_VERSION = ErrorSpec("http_version_not_supported", 505, "only HTTP/1.1 is supported", "malformed_request")
 
     @property
     def spec(self) -> ErrorSpec:

@@ -20,11 +20,11 @@ SILENT = Fault(
     "check that nats-server is not stalled and that nats.url names its client port (without handshake_first)",
 )
 GARBAGE = Fault("garbage", "does not speak its protocol", "check that nats.url names a nats-server's client port")
-CLOSED = Fault("closed", "has ended the connection without a reason", "see the log of nats-server")
+CLOSED = Fault("closed", "closed the connection without a reason", "see the log of nats-server")
 REFUSED = Fault(
     "refused",
-    "refuses user, password, token or credentials",
-    "check nats.url (in a password, @ is written as %40) or nats.credentials_file",
+    "refuses the user, password, token or credentials",
+    "check nats.url (in a password, write @ as %40) or nats.credentials_file",
 )
 CREDENTIALS_FILE = Fault(
     "credentials_file",
@@ -38,7 +38,7 @@ CA_FILE = Fault(
 )
 NO_AGREEMENT = Fault(
     "tls",
-    "and this server do not agree on TLS (a certificate, its key, or the version)",
+    "and this server cannot agree on TLS (the certificate, its key, or the version)",
     "see the log of nats-server, and check nats.ca_file and nats.cert_file",
 )
 CERT_FILE = Fault(
@@ -48,13 +48,13 @@ CERT_FILE = Fault(
 )
 WANTS_CERTIFICATE = Fault(
     "tls",
-    "requires a certificate of this server, or does not trust the one that it got",
+    "requires a certificate of this server, or does not trust the one it received",
     "set nats.cert_file and nats.key_file, valid now and from an authority that nats-server trusts",
 )
 NO_TLS = Fault(
     "tls",
     "offers no TLS, which tls:// or nats.ca_file require; no credentials were sent",
-    "give nats-server a tls block, or write nats:// and drop nats.ca_file",
+    "give nats-server a tls block, or write nats:// and remove nats.ca_file",
 )
 SUBSCRIPTIONS = Fault(
     "subscriptions",
@@ -69,9 +69,13 @@ PAYLOAD = Fault(
 SLOW_SUBSCRIBER = Fault(
     "behind", "delivered faster than this server read, and messages were dropped", "check loop stalls and CPU"
 )
-WAITING = Fault("waiting", "is not contacted before the database, whose id its subjects name", "see the database")
-MOVED = Fault("moved", "is contacted again, because the database has a new id", "nothing to do, it recovers by itself")
-SHUTTING_DOWN = Fault("shutdown", "is shutting down", "nothing to do, if it or another server of nats.url comes back")
+WAITING = Fault(
+    "waiting",
+    "is not contacted before the database, because its subjects contain the database's id",
+    "see the state of the database",
+)
+MOVED = Fault("moved", "is reconnected, because the database has a new id", "no action needed, it recovers by itself")
+SHUTTING_DOWN = Fault("shutdown", "is shutting down", "no action needed if it or another server of nats.url comes back")
 
 # Substrings of nats-server's error texts (its errors.go) in lower case. The first match counts.
 _ERROR_TEXTS = (
@@ -95,7 +99,7 @@ _ERROR_TEXTS = (
             "connections", "accepts no more connections", "raise max_connections (of the account: conn) of nats-server"
         ),
     ),
-    ("throttling", Fault("connections", "accepts no more connections at the moment", "nothing, if it passes")),
+    ("throttling", Fault("connections", "accepts no more connections at the moment", "no action needed if it passes")),
     ("authorization", REFUSED),
     ("authentication", REFUSED),
     ("tls", Fault("tls", "requires TLS", "write tls:// in nats.url, and set nats.ca_file")),
@@ -111,7 +115,7 @@ _ERROR_TEXTS = (
     ("shutdown", SHUTTING_DOWN),
     ("port", Fault("garbage", "is contacted on a port for routes or leaf nodes", "name the client port in nats.url")),
 )
-_UNKNOWN_ERROR = Fault("closed", "has ended the connection with an error", "see the log of nats-server")
+_UNKNOWN_ERROR = Fault("closed", "closed the connection with an error", "see the log of nats-server")
 
 
 # OpenSSL's names for the alerts of a server that rejects a client's certificate (RFC 8446 6.2)
@@ -138,7 +142,7 @@ def tls_fault(reason: str | None, verify_code: int | None) -> Fault:
     if verify_code is not None:
         why = distrust_reason(verify_code) or f"for a reason that only OpenSSL knows (verification code {verify_code})"
         if verify_code in OTHER_NAME:
-            mend = "name the host in nats.url as the certificate does"
+            mend = "use a host name in nats.url that the certificate contains"
         else:
             mend = "renew it" if verify_code in OUT_OF_TIME else "check nats.ca_file"
         return Fault("tls", f"has a certificate that is not trusted: {why}", mend)
@@ -150,7 +154,7 @@ def denied_fault(action: str, pattern: str, allowed: str) -> Fault:
     """Return the fault for a denied subject. `action`: publish or subscribe. `allowed`: the pattern to permit."""
     return Fault(
         "denied",
-        f"permits no {action} on {pattern}",
+        f"does not permit {action} on {pattern}",
         f"allow this user of nats-server to publish and subscribe on {allowed}",
     )
 

@@ -36,7 +36,7 @@ def joined(parts: list[str]) -> bytes:
     try:
         return "".join(parts).encode()
     except UnicodeEncodeError:
-        raise CanonicalError("text holds a lone surrogate") from None
+        raise CanonicalError("text contains a lone surrogate") from None
 
 
 def _write(value: Any, parts: list[str], strict: bool, depth: int) -> None:

@@ -98,7 +98,7 @@ def api_error(response: ClientResponse) -> ApiError:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         body = _ErrorBody(
             message=proxy_answer_reason(response)
-            or f"no error of the server's, but {media_type(response) or 'no text'}"
+            or f"the response is not an error of the server, but {media_type(response) or 'without a content type'}"
         )
     return _BY_STATUS.get(response.status, ApiError)(
         response.status,

@@ -77,7 +77,7 @@ class GatewayLink:
                 self._open = True
                 self.client.connected(now)
                 if (subprotocol or Encoding.JSON.value) != self.client.encoding.value:
-                    self._end(GatewayClose.PROTOCOL_ERROR, "the server does not speak this subprotocol", now)
+                    self._end(GatewayClose.PROTOCOL_ERROR, "the server does not support this subprotocol", now)
             case websocket.Message(payload=payload):
                 self.client.received(payload, now)
             case websocket.Closed(code=code, reason=reason):

@@ -116,7 +116,7 @@ class HttpClient:
         try:
             self._connection.receive_data(data)
         except RuntimeError:
-            raise LocalProtocolError("the stream has ended: no bytes can follow") from None
+            raise LocalProtocolError("the stream has ended: no more bytes are accepted") from None
         try:
             while True:
                 event = self._connection.next_event()
@@ -128,25 +128,25 @@ class HttpClient:
                         if self._answer_has_body and any(
                             name == b"content-length" and int(value) > self._max_body_bytes for name, value in headers
                         ):
-                            raise ConnectionBroken("the answer is too large")
+                            raise ConnectionBroken("the response is too large")
                     case h11.InformationalResponse():  # RFC 9110 15.2: any number may precede the response
                         self._interim += 1
                         if self._interim > MAX_INTERIM_RESPONSES:
-                            raise ConnectionBroken("interim answers without an end")
+                            raise ConnectionBroken("too many interim responses")
                     case h11.Data(data=part, chunk_start=is_chunk):
                         size = len(self._body) + len(part)
                         self._chunks += is_chunk
                         if self._chunks > MAX_FREE_CHUNKS + size // MIN_CHUNK_BYTES:
-                            raise ConnectionBroken("the answer has too many chunks")
+                            raise ConnectionBroken("the response has too many chunks")
                         if size > self._max_body_bytes:
-                            raise ConnectionBroken("the answer is too large")
+                            raise ConnectionBroken("the response is too large")
                         self._body += part
                     case h11.EndOfMessage():
                         return self._complete()
                     case h11.ConnectionClosed():
-                        raise ConnectionBroken("closed before an answer")
+                        raise ConnectionBroken("the connection was closed before a response")
                     case h11.PAUSED:
-                        raise ConnectionBroken("the server changed the protocol without a request")
+                        raise ConnectionBroken("the server switched protocols without a request")
         except h11.RemoteProtocolError as failure:
             raise ConnectionBroken(str(failure) if data else "the connection ended") from failure
 
@@ -155,7 +155,7 @@ class HttpClient:
         body, self._body, self._interim = bytes(self._body), bytearray(), 0
         self._chunks = 0
         if head is None:
-            raise ConnectionBroken("an answer without a head")
+            raise ConnectionBroken("a response without a head")
         surplus = self._connection.trailing_data[0]  # would be read as the response to the next request
         if self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE and not surplus:
             self._connection.start_next_cycle()

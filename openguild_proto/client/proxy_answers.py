@@ -19,17 +19,15 @@ def proxy_answer_reason(response: ClientResponse) -> str | None:
         return None
     if 300 <= response.status < 400:
         target = _printable(response.header("location") or "nowhere")
-        return (
-            f"HTTP {response.status} to {target}: redirects are not followed; give the client the server's own address"
-        )
+        return f"HTTP {response.status} to {target}: redirects are not followed; use the server's own address"
     coding = (response.header("content-encoding") or "identity").strip().lower()
     if coding != "identity":
-        return f"HTTP {response.status} in the coding {_printable(coding)}, which was not asked for"
+        return f"HTTP {response.status} with the content coding {_printable(coding)}, which was not requested"
     kind = media_type(response)
     is_ours = kind in _SERVER_TYPES if kind else response.body.lstrip()[:1] in (b"{", b"[")
     if response.body and not is_ours:
         shown = _printable(kind) or "no content type"
-        return f"HTTP {response.status} with {shown}: not from the server, but from a proxy or portal"
+        return f"HTTP {response.status} with {shown}: not from the server, perhaps from a proxy or captive portal"
     return None
 
 

@@ -59,7 +59,7 @@ class Session:
         positions = read_places(kept.get("positions", {}))
         access_token, refresh_token = kept["access_token"], kept["refresh_token"]
         if {type(access_token), type(refresh_token)} != {str}:
-            raise ValueError("a token is a text")
+            raise ValueError("a token must be a str")
         return cls(access_token, refresh_token, positions=positions)
 
     def is_stale(self, now: float) -> bool:

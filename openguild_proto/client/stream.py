@@ -84,7 +84,7 @@ class StreamClient:
         self, channel_id: str | None, since: int | None, jitter: Callable[[], float], epoch: int | None = None
     ) -> None:
         if not (since is None or 0 <= since <= MAX_SEQUENCE) or not (epoch is None or 1 <= epoch <= MAX_SAFE_INTEGER):
-            raise LocalProtocolError(f"no log has the position {since} of the epoch {epoch}")
+            raise LocalProtocolError(f"the log has no position {since} in epoch {epoch}")
         self.channel_id = channel_id
         self.position = since
         self.epoch = epoch
@@ -161,7 +161,7 @@ class StreamClient:
         if self._ws is None or self._deadline is None or now < self._deadline:
             return []
         self._now = now
-        return [self._disconnect("the server is silent")]
+        return [self._disconnect("the server does not respond")]
 
     def close(self) -> None:
         """Queue a close frame and end the stream."""
@@ -215,7 +215,7 @@ class StreamClient:
         """Handle an HTTP response in place of the upgrade."""
         status, foreign = refusal.status, proxy_answer_reason(refusal)
         if foreign is not None or status < 400:
-            return self._disconnect(foreign or f"HTTP {status} in place of the upgrade")
+            return self._disconnect(foreign or f"HTTP {status} instead of the upgrade")
         if status == 401 and not self._refused_token:
             self._refused_token = True
             return self._disconnect("the token is not accepted", needs_token=True)
@@ -223,7 +223,7 @@ class StreamClient:
             return self._disconnect(f"HTTP {status}", parse_retry_after(refusal.header("retry-after")))
         if status == 400 and self.epoch is not None and _rejects_epoch(refusal):
             self.epoch = None
-            return self._disconnect("a server of the release before knows no epoch")
+            return self._disconnect("a server of the previous release does not send the epoch")
         self._reset_connection()
         refused = api_error(refusal)
         return Ended(status, refused.reason, refused.code)

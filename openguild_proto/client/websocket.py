@@ -136,7 +136,7 @@ class ClientWebSocket:
                     if self.is_over:
                         break
         except (RemoteProtocolError, UnicodeDecodeError, ValueError) as failure:  # header values that are not ASCII
-            found.append(self._break(f"not a WebSocket answer: {failure}"))
+            found.append(self._break(f"not a WebSocket response: {failure}"))
         return found
 
     def receive_eof(self) -> list[WebSocketEvent]:
@@ -157,9 +157,9 @@ class ClientWebSocket:
             self._head = self._head[end.end() :]
             self._interim += 1
             if self._interim > MAX_INTERIM_RESPONSES:
-                raise RemoteProtocolError("interim answers without an end")
+                raise RemoteProtocolError("too many interim responses")
         if len(self._head) > MAX_RESPONSE_HEAD_BYTES:
-            raise RemoteProtocolError("its head is too large")
+            raise RemoteProtocolError("the response head is too large")
         return b""
 
     def _handle(self, event: events.Event) -> WebSocketEvent | None:

@@ -216,8 +216,8 @@ class PhaseRow(NamedTuple):
 _REQUESTS, _FRAMES, _KEPT, _DROPPED = Reading
 
 PHASES: dict[Phase, PhaseRow] = {
-    _P.NEW: PhaseRow("no part of a request has arrived", _REQUESTS, _D.HEAD),
-    _P.IDLE: PhaseRow("the response is queued, and no part of the next request has arrived", _REQUESTS, _D.IDLE),
+    _P.NEW: PhaseRow("no byte of a request has arrived", _REQUESTS, _D.HEAD),
+    _P.IDLE: PhaseRow("the response is queued, and no byte of the next request has arrived", _REQUESTS, _D.IDLE),
     _P.UNREAD: PhaseRow("the response is queued, and `next_events` reads the bytes that follow the request", _REQUESTS),
     _P.HEAD: PhaseRow("a request has begun", _REQUESTS, _D.HEAD),
     _P.BODY: PhaseRow("a request's head is complete", _REQUESTS, _D.BODY),
@@ -230,9 +230,9 @@ PHASES: dict[Phase, PhaseRow] = {
     _P.HALF_CLOSED: PhaseRow("the peer has shut its side, and `next_events` reads the bytes before that", _REQUESTS),
     _P.HALF_CLOSED_RESPONSE: PhaseRow("the peer has shut its side, and the caller has a request to respond to", _KEPT),
     _P.OPEN: PhaseRow("a WebSocket", _FRAMES, _D.PING, (_D.FRAME, _D.LIFETIME, _D.WRITE)),
-    _P.CLOSING: PhaseRow("our close frame is queued, the peer's is missing (RFC 6455 7.1.2)", _FRAMES, _D.CLOSE),
+    _P.CLOSING: PhaseRow("the server's close frame is queued, the peer's has not arrived (RFC 6455 7.1.2)", _FRAMES, _D.CLOSE),
     _P.FLUSHING: PhaseRow("queued bytes are sent, then the write side is shut", _DROPPED, wants=Wants.SHUT_WRITE),
-    _P.LINGERING: PhaseRow("everything is sent; the peer may still send and is not reset", _DROPPED, _D.LINGER, ()),
+    _P.LINGERING: PhaseRow("everything is sent; the server still reads, so that the peer is not reset", _DROPPED, _D.LINGER, ()),
     _P.CLOSED: PhaseRow("queued bytes are sent, then the socket is closed", _DROPPED, wants=Wants.CLOSE),
     _P.ABORTED: PhaseRow("the socket is closed at once", _DROPPED, None, (), Wants.ABORT),
 }  # fmt: skip

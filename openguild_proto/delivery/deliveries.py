@@ -109,8 +109,8 @@ class Deliveries:
     def start(self) -> None:
         """Start to take leases and to deliver."""
         self.procedures.start(self._keep_leases(), "leases of peers")
-        self.procedures.start(self._ask_again(), "logs that nobody mirrors")
-        self.procedures.start(self._look_while_bus_is_down(), "growth that no hint tells of")
+        self.procedures.start(self._ask_again(), "logs that no server mirrors")
+        self.procedures.start(self._look_while_bus_is_down(), "new events that no hint announced")
 
     def bus_state(self, *, connected: bool) -> None:
         """Set whether the bus is connected. After a reconnect all peers are checked, because hints may be lost."""
@@ -328,7 +328,7 @@ class Deliveries:
                 for server in [turns.popleft() for _ in range(min(len(turns), LOOKED_AT_ONCE))]:
                     yield from self._find_growth(server)
             except Exception as failure:  # as above
-                self._not_done(failure, "finding what has grown")
+                self._not_done(failure, "finding logs with new events")
 
     def _find_growth(self, server: str) -> Procedure[None]:
         """Wake the delivery for a peer's backlog and for guilds that it must purge. Raises StorageUnavailable."""

@@ -196,7 +196,7 @@ class PeerDelivery:
         if reason != self.reason:
             self._host.log(
                 Level.WARNING,
-                "a peer gets no events for now",
+                "deliveries to a peer are paused",
                 peer=self.server,
                 reason=reason,
                 retry_secs=round(secs, 1),
@@ -324,7 +324,7 @@ class PeerDelivery:
 
     def _succeeded(self, prepared: Prepared) -> None:
         if self.reason:
-            self._host.log(Level.INFO, "a peer gets events again", peer=self.server)
+            self._host.log(Level.INFO, "deliveries to a peer have resumed", peer=self.server)
         self.reason = ""
         self._set_greeting()
         self.counters.events += prepared.events
@@ -382,7 +382,7 @@ class PeerDelivery:
             self._has_warned = True
             reason = (place.reason or "")[:MAX_REASON_CHARS] if place is not None else ""
             self._host.log(
-                Level.WARNING, "a peer does not take the events of a log", peer=self.server, log_id=log.log_id,
+                Level.WARNING, "a peer does not accept the events of a log", peer=self.server, log_id=log.log_id,
                 guild_id=log.guild_id, status=status, reason=reason,
             )  # fmt: skip
         self.counters.held += 1

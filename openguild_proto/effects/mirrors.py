@@ -96,10 +96,10 @@ def is_behind(mirror: LogPlace, owner: LogPlace) -> bool:
     return mirror.epoch != owner.epoch or mirror.sequence + 1 < owner.sequence
 
 
-REPEATED = "an event of it stands at another place of the log"
-NOT_OURS = "an event of it is of a user of the mirror, and not of their server"
-ANOTHER = "another event of it stands here at the same place: was the database of its owner restored?"
-FORKED = "its receipt chain does not follow that of the mirror"
+REPEATED = "one of its events is stored at another position of the log"
+NOT_OURS = "one of its events is from a user of the mirror, but not signed by their server"
+ANOTHER = "another event is stored here at the same position: was the owner's database restored?"
+FORKED = "its receipt chain does not continue that of the mirror"
 """Reasons for which a mirror refuses part of a delivery."""
 
 

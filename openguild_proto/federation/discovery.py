@@ -103,10 +103,10 @@ def _redirected(server: str, url: str, location: str) -> tuple[str, str]:
         base_url = f"{parts.scheme}://{parts.netloc}"
         authority_of(base_url)
     except (NameFault, ValueError):
-        raise PeerUnavailable(server, "discovery", "a redirect to no server") from None
+        raise PeerUnavailable(server, "discovery", "redirected to an invalid server name") from None
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if parts.scheme != "https" or not (target.isascii() and target.isprintable() and " " not in target):
-        raise PeerUnavailable(server, "discovery", "a redirect to no https URL")
+        raise PeerUnavailable(server, "discovery", "redirected to a URL that is not https")
     return base_url, target
 
 
@@ -115,9 +115,9 @@ def _base_url(server: str, body: bytes) -> str:
         found = _decoder.decode(body)
         authority_of(found.base_url)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, NameFault) as fault:
-        raise PeerUnavailable(server, "discovery", f"not the document: {fault}") from None
+        raise PeerUnavailable(server, "discovery", f"the document is invalid: {fault}") from None
     if not found.base_url.startswith("https://"):
         raise PeerUnavailable(server, "discovery", "its base_url is not https")
     if VERSION not in found.versions:
-        raise PeerUnavailable(server, "discovery", f"it does not speak {VERSION}")
+        raise PeerUnavailable(server, "discovery", f"it does not support {VERSION}")
     return found.base_url.rstrip("/")

@@ -84,13 +84,13 @@ def handover_problem(handover: Handover, tenure: Tenure, owner: str, now_ms: int
     Only a statement for the next term is valid. So it is valid once, and not after another hand-over.
     """
     if handover.kind not in {MOVE, SUCCESSION} or handover.guild_id != tenure.guild_id:
-        return "it is of another kind or guild"
+        return "it has another kind or is for another guild"
     if handover.owner != owner:
-        return "it is not of the owner"
+        return "it is not from the owner"
     if handover.to == owner:
         return "it names the owner itself"
     if handover.term != tenure.term + 1:
-        return "it is of another term"
+        return "it is for another term"
     if handover.kind == SUCCESSION and handover.serial < tenure.serial:
         return REVOKED
     if now_ms >= handover.expires_at_ms:

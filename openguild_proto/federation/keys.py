@@ -141,11 +141,11 @@ def read_keys_document(
         document = _decoder.decode(body)
         listed = {line.key_id: _key(line, now_ms) for line in document.keys}
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, NameFault, KeyFormatError) as fault:
-        raise KeysFault(f"not a keys document: {fault}") from None
+        raise KeysFault(f"the document is invalid: {fault}") from None
     if document.server != server:
-        raise KeysFault("the document of another server")
+        raise KeysFault("the document belongs to another server")
     if len(listed) < len(document.keys):
-        raise KeysFault("two keys of one id")
+        raise KeysFault("two keys have the same id")
     _check_signatures(document, listed, pinned, now_ms)
     return _merge(known, listed)
 
@@ -172,12 +172,12 @@ def _check_signatures(
             raise KeysFault("a signature is not base64") from None
         key = listed.get(key_id)
         if key is None or not verify(key.public_key, signed, signature):
-            raise KeysFault("a signature is not by a key of the document")
+            raise KeysFault("a signature is not made with a key of the document")
         if key.revoked_at is None and now_ms <= key.not_after:
             living = True
             endorsed = endorsed or pins.get(key_id) == key.public_key
     if not living:
-        raise KeysFault("no living key has signed the document")
+        raise KeysFault("no valid key has signed the document")
     if not endorsed:
         raise KeysFault("no pinned key has signed the document")
 
@@ -189,7 +189,7 @@ def _merge(known: Iterable[PublishedKey], listed: dict[str, PublishedKey]) -> tu
         if new is None:
             merged[key.key_id] = key
         elif new.public_key != key.public_key:
-            raise KeysFault("a known id has another key")
+            raise KeysFault("the key of a known id has changed")
         else:
             revoked = [at for at in (key.revoked_at, new.revoked_at) if at is not None]
             merged[key.key_id] = PublishedKey(

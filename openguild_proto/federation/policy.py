@@ -16,7 +16,7 @@ VERSION = "v1"
 OWNER_LOST_SECS = 86_400  # ours: enough time to restore a backup
 NOT_TRUSTED = "it is not one of the trusted servers"
 BY_CONFIGURATION = "by the configuration of this server"
-OFF = "this server has nothing to do with other servers"
+OFF = "federation is off on this server"
 
 
 class Mode(Enum):

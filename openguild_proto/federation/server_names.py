@@ -29,10 +29,10 @@ def parse_server_name(text: str) -> str:
     The host is a DNS name in lower case, an IPv4 address, or an IPv6 address in brackets. Raises NameFault.
     """
     if not text or len(text) > MAX_SERVER_NAME_CHARS:
-        raise NameFault(f"the name of a server has 1 to {MAX_SERVER_NAME_CHARS} characters")
+        raise NameFault(f"a server name has 1 to {MAX_SERVER_NAME_CHARS} characters")
     host, port = split_name(text)
     if port is not None and port == HTTPS_PORT:
-        raise NameFault("the port 443 is left out of the name of a server")
+        raise NameFault("a server name must not contain the default port 443")
     _check_host(host)
     return text
 
@@ -45,7 +45,7 @@ def split_name(name: str) -> tuple[str, int | None]:
         if not colon:
             host, port = name, ""
     if colon and (_PORT.fullmatch(port) is None or int(port) > 65_535):
-        raise NameFault("the port of a server's name is not within 1 and 65535")
+        raise NameFault("the port of a server name must be between 1 and 65535")
     return host, int(port) if colon else None
 
 
@@ -56,28 +56,28 @@ def _check_host(host: str) -> None:
         except ValueError:
             address = None
         if address is None or "%" in host or f"[{address.compressed}]" != host or address.ipv4_mapped is not None:
-            raise NameFault("the address in a server's name is not in its one form (RFC 5952)")
+            raise NameFault("the address in a server name must be in its canonical form (RFC 5952)")
         return
     if _HOST.fullmatch(host) is None:
-        raise NameFault("the name of a server is a DNS name in lower case, or an address")
+        raise NameFault("a server name must be a DNS name in lower case or an IP address")
     if _NUMBER.fullmatch(host.rpartition(".")[2]) is not None:  # URL parsers take such a name for an address
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
-            raise NameFault("the last label of a server's name is a number") from None
+            raise NameFault("the last label of a server name must not be a number") from None
 
 
 def parse_key_id(text: str) -> str:
     """Return `text` if it is a valid key id. Raises NameFault."""
     if _KEY_ID.fullmatch(text) is None:
-        raise NameFault("the id of a key has 1 to 64 letters, digits and characters of _.:-")
+        raise NameFault("a key id has 1 to 64 letters, digits and the characters _.:-")
     return text
 
 
 def parse_user_id(text: str) -> str:
     """Return `text` if it is a UUID in canonical form (PROTOCOL 1.2.1). Raises NameFault."""
     if _UUID.fullmatch(text) is None:
-        raise NameFault("not a UUID in lower case with hyphens")
+        raise NameFault("must be a UUID in lower case with hyphens")
     return text
 
 
@@ -111,7 +111,7 @@ class RemoteName(NamedTuple):
         """Parse the canonical form. Raises NameFault."""
         user_id, colon, server = text.removeprefix("@").partition(":")
         if not text.startswith("@") or not colon:
-            raise NameFault("a user of another server is written @<uuid>:<server>")
+            raise NameFault("a user of another server must be written as @<uuid>:<server>")
         return cls(parse_user_id(user_id), parse_server_name(server))
 
     def __str__(self) -> str:

@@ -53,7 +53,7 @@ from openguild_proto.gateway.frames import (
 from openguild_proto.limits import CLIENT_HANDSHAKE_SECS, PAGE_RETRY_SECS, SERVER_SILENT_HEARTBEATS
 from openguild_proto.policy.backoff import Backoff
 
-_GIVEN_UP = {ClientDeadline.ANSWER: "no answer in time", ClientDeadline.SILENCE: "the server is silent"}
+_GIVEN_UP = {ClientDeadline.ANSWER: "no response in time", ClientDeadline.SILENCE: "the server does not respond"}
 _AGAIN = -1  # instead of the ref of an `auth` that is sent again
 
 
@@ -307,7 +307,7 @@ class GatewayClient:
         try:
             frame = self.encoding.decode_server(payload)
         except (MalformedFrame, WrongKind) as fault:
-            self._give_up(f"not a frame of a gateway: {fault}", now)
+            self._give_up(f"not a gateway frame: {fault}", now)
             return
         if frame is not None:
             self._take(frame, now)

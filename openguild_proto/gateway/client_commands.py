@@ -12,7 +12,7 @@ from openguild_proto.gateway.frames import AnyCommand, Read, Typing
 from openguild_proto.limits import DATABASE_PATIENCE_SECS, MAX_HELD_FRAMES, MAX_PENDING_COMMANDS
 
 KEY_BYTES = 16
-LONE_SURROGATE = "a text holds a lone surrogate"
+LONE_SURROGATE = "a text contains a lone surrogate"
 
 
 def keyed(command: AnyCommand, random_bytes: Callable[[int], bytes]) -> AnyCommand:
@@ -27,7 +27,7 @@ def sendable(token: str) -> str:
     try:
         token.encode()
     except UnicodeEncodeError:
-        raise LocalProtocolError("the token holds a lone surrogate") from None
+        raise LocalProtocolError("the token contains a lone surrogate") from None
     return token
 
 

@@ -35,7 +35,7 @@ def read_places(kept: Mapping[str, Any]) -> dict[str, Place]:
     try:
         return {log: Place(*map(int, place)) for log, place in kept.items()}
     except (AttributeError, OverflowError, TypeError):
-        raise ValueError("places are pairs of an epoch and a sequence by log") from None
+        raise ValueError("positions must be pairs of an epoch and a sequence, by log") from None
 
 
 class Faults(NamedTuple):
@@ -231,4 +231,4 @@ def _require_valid(name: str, place: Place | None, tail: int | None) -> None:
     try:
         msgspec.convert({"log": name, "epoch": epoch, "after": after, "tail": tail}, SubLog)
     except msgspec.ValidationError as fault:
-        raise LocalProtocolError(f"{name!r} cannot be followed so: {fault}") from fault
+        raise LocalProtocolError(f"{name!r} cannot be followed: {fault}") from fault

@@ -83,10 +83,12 @@ CLIENT_PHASES: dict[ClientPhase, ClientPhaseRow] = {
     _P.GREETING: ClientPhaseRow("the client waits for `hello`", (_D.ANSWER,)),
     _P.AUTHENTICATING: ClientPhaseRow("the client has sent `auth`, its `sub` frames and its commands", (_D.ANSWER,)),
     _P.OPEN: ClientPhaseRow("authenticated", _LIVE),
-    _P.DRAINING: ClientPhaseRow("the server stops; the client starts nothing new until its slot", (*_LIVE, _D.SLOT)),
+    _P.DRAINING: ClientPhaseRow(
+        "the server is stopping; the client sends no new commands until its slot", (*_LIVE, _D.SLOT)
+    ),
     _P.WAITING: ClientPhaseRow("the client waits for the next connection", (_D.RECONNECT,)),
-    _P.TOKENLESS: ClientPhaseRow("the client asks for another token after a delay, and waits for it", (_D.RECONNECT,)),
-    _P.ENDED: ClientPhaseRow("the client has ended"),
+    _P.TOKENLESS: ClientPhaseRow("after a delay, the client requests another token and waits for it", (_D.RECONNECT,)),
+    _P.ENDED: ClientPhaseRow("the client is closed"),
 }
 """phase -> its properties."""
 

@@ -170,7 +170,7 @@ class Encoding(Enum):
 
     def _find_ref_in_unparsed_msgpack(self, data: bytes) -> tuple[int | None, str]:
         try:
-            return self._format.referred(data).ref, "the frame holds a string that is not UTF-8"
+            return self._format.referred(data).ref, "the frame contains a string that is not UTF-8"
         except RecursionError:
             return self._find_ref_in_nested(data, readable_msgpack.without_depth), _TOO_DEEP
         except _FAULTS:
@@ -179,7 +179,7 @@ class Encoding(Enum):
     def _find_ref_in_unparsed_json(self, data: bytes) -> tuple[int | None, str]:
         readable = readable_json.without_lone_surrogates(data)
         try:
-            return self._format.referred(readable).ref, "the frame holds a lone surrogate"
+            return self._format.referred(readable).ref, "the frame contains a lone surrogate"
         except RecursionError:
             return self._find_ref_in_nested(readable, readable_json.without_depth), _TOO_DEEP
         except msgspec.DecodeError:
@@ -220,7 +220,7 @@ class Encoding(Enum):
         """Return the event in an `ev` as JSON, the inverse of `event_message`. Raises ValueError for other frames."""
         frame = self._format.of_server(frame_payload(message))
         if not hasattr(frame, "event"):
-            raise ValueError("the frame is no event")
+            raise ValueError("the frame is not an event")
         return self.json_of(frame.event)
 
 

@@ -231,7 +231,7 @@ class GatewayServer:
         if auth is None or not self._move(Input.AUTHENTICATED):
             return
         if was is not Phase.CHECKING and grant.ready.user.user_id != self.user_id:
-            self._outputs.refuse(auth.ref, ErrorCode.UNAUTHORIZED, "the token is another user's")
+            self._outputs.refuse(auth.ref, ErrorCode.UNAUTHORIZED, "the token belongs to another user")
             return
         self._token = auth.token
         self.session_id = grant.ready.session.session_id

@@ -50,7 +50,7 @@ class HttpConnection:
         request, exchange, status = self.reader.request, self.reader.exchange, response.status
         is_number = isinstance(status, int)  # the caller may not check types
         if not (is_number and 200 <= status <= 599):  # RFC 9110 15: 1xx is not a final response
-            raise LocalProtocolError(f"status {status!r}: a response has one of 200 to 599")
+            raise LocalProtocolError(f"status {status!r}: must be between 200 and 599")
         if not isinstance(response.body, (bytes, bytearray)):  # h11 would notice too late
             raise LocalProtocolError("the body of a response is bytes; Response.text and Response.json encode theirs")
         content = b"" if status in _WITHOUT_CONTENT else response.body

@@ -18,8 +18,8 @@ class Refused(Enum):
     """Why a connection is refused. The value is the text for the operator; None: not logged."""
 
     DRAINING = None
-    ADDRESS_FULL = "an address has as many as one may have (websocket.max_connections_per_address)"
-    SERVER_FULL = "the server has as many as it may (websocket.max_connections, the limit of open files)"
+    ADDRESS_FULL = "an address has reached its limit (websocket.max_connections_per_address)"
+    SERVER_FULL = "the server has reached its limit (websocket.max_connections or the limit of open files)"
 
 
 class Admission(Generic[T]):

@@ -69,7 +69,7 @@ def decide_change(
             return replace(message, edited_text=text, edited_at_ms=now_ms, versions=message.versions + 1)
         case Redact(reason=reason):
             if reason is None and message.author_id != asker.user_id:
-                problem = FieldProblem("reason", "must be given: it is not your message")
+                problem = FieldProblem("reason", "must be provided: it is not your message")
                 raise Refusal(ErrorCode.VALIDATION, details=(problem,))
             return replace(
                 message,
@@ -110,7 +110,7 @@ def _require_right(message: MessageState, change: Change, asker: Asker) -> None:
         if isinstance(change, Edit):
             raise Refusal(ErrorCode.FORBIDDEN, "only its author may edit a message")
         if not allows(asker.role, Permission.MANAGE_MESSAGES):
-            raise Refusal(ErrorCode.FORBIDDEN, "only its author and moderators may take a message back")
+            raise Refusal(ErrorCode.FORBIDDEN, "only its author and moderators may delete a message")
 
 
 def _react(message: MessageState, change: React, asker: Asker) -> MessageState | None:

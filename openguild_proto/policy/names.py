@@ -53,7 +53,7 @@ def title_problem(text: str) -> str | None:
             return "must not contain format characters"
     for place, character in enumerate(plain):
         if (character in BLANK or character in JOINERS) and not is_needed(plain, place):
-            return "must not contain invisible characters where they change nothing"
+            return "must not contain invisible characters without effect"
     return marks_problem(plain)
 
 

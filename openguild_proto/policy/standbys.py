@@ -18,10 +18,10 @@ LONGEST_PAUSE_SECS = 0.016
 class StandbyState(Enum):
     """The known state of a standby. Only a SERVING one gets reads."""
 
-    SERVING = "it had what the primary had"
-    BEHIND = "it did not have it in time"
-    FAILED = "it could not be asked, or failed a read"
-    APART = "it follows another history than the primary's, or none"
+    SERVING = "it was up to date with the primary"
+    BEHIND = "it did not catch up with the primary in time"
+    FAILED = "it could not be reached, or a read failed"
+    APART = "it does not replicate the primary's current timeline"
 
 
 class WalPlace(Record, frozen=True):

@@ -221,7 +221,7 @@ class Controls:
     def _pass_over(self, kind: str) -> None:
         if kind not in self._unknown:
             self._unknown.add(kind)
-            message = "a newer release writes control records that this one does not know"
+            message = "a newer release writes control records that this release does not know"
             self._outputs.log(Level.WARNING, message, kind=kind)
 
     # --- checking again ------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def recheck_logs(
     try:
         known = yield from readable(names, user_id)
     except Exception as failure:  # an outage or a bug: stop sockets whose rights are unknown
-        message = "access cannot be re-checked now: logs are let go"
+        message = "access cannot be re-checked now: ending subscriptions"
         outputs.not_read(failure, "checking a user's gateway sockets again", message, user_id=user_id)
         code = "unavailable"
     lost = {name for name in names if name not in known}

@@ -178,7 +178,7 @@ class Streams:
         by = self._clock_watch.moved(self._outputs.procedures.now, wall)
         if not by:
             return False
-        what = f"the wall clock was moved by {by:+.1f} s: tokens end by it; see that only NTP sets it, in small steps"
+        what = f"the wall clock was moved by {by:+.1f} s: tokens expire by it; make sure that only NTP sets it, in small steps"
         self._outputs.log(Level.WARNING, what)
 
         def expiry(socket: StreamSocket) -> ExpireAt | None:

@@ -44,7 +44,7 @@ def decode_body(request: Request, kind: type[T], *, required: bool = True) -> T:
 
 def _check_media_type(request: Request) -> None:
     if (request.header("content-encoding") or "identity").lower() != "identity":
-        raise Refusal(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without a content coding")
+        raise Refusal(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send the body without a content coding")
     values = request.all_headers("content-type")
     if values == [JSON]:
         return
@@ -132,7 +132,7 @@ def _check_surrogates(value: Any) -> None:
     try:
         msgspec.json.encode(value)
     except UnicodeEncodeError:
-        raise Refusal(ErrorCode.INVALID_JSON, "the body holds a lone surrogate") from None
+        raise Refusal(ErrorCode.INVALID_JSON, "the body contains a lone surrogate") from None
 
 
 def parse_uuid(text: str) -> str | None:
@@ -179,7 +179,7 @@ def parse_query(request: Request, *allowed: str) -> dict[str, str]:
         if name is None or value is None:
             raise _query_problem("query", "is not valid percent-encoded UTF-8")
         if name not in allowed:
-            raise _query_problem(name[:64], "is not a parameter of this address")
+            raise _query_problem(name[:64], "unknown parameter")
         if name in found:
             raise _query_problem(name, "must not be repeated")
         found[name] = value

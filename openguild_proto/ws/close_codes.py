@@ -38,7 +38,7 @@ CLOSE_CODES: dict[CloseCode, CloseRow] = {
     CloseCode.GOING_AWAY: CloseRow("reconnect", "the peer is going away"),
     CloseCode.PROTOCOL_ERROR: CloseRow("terminal", "the client broke RFC 6455"),
     CloseCode.UNSUPPORTED_DATA: CloseRow(
-        "terminal", "a kind of data that the peer does not take: not sent by this server"
+        "terminal", "a kind of data that the peer does not accept: not sent by this server"
     ),
     CloseCode.INVALID_PAYLOAD: CloseRow("terminal", "a text message was not valid UTF-8"),
     CloseCode.POLICY_VIOLATION: CloseRow(

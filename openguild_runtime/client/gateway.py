@@ -386,6 +386,6 @@ class Gateway:
         """Return the error of an unanswered command: the end of the session if it was never sent, else OutcomeUnknown."""
         if isinstance(self._end, ApiError) and not was_sent:
             return self._end
-        in_time = "no answer in time" if was_sent else "no connection in time"
+        in_time = "no response in time" if was_sent else "no connection in time"
         reason = f"the gateway was closed: {self._end or 'by this program'}" if self._over.is_set() else in_time
         return OutcomeUnknown(reason, key_of(command))

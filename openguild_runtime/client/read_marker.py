@@ -73,7 +73,7 @@ class ReadMarker:
             answer.is_there, answer.failure = True, NotLoggedIn()
 
     def _reason(self) -> Exception:
-        return self._last_refusal or OutcomeUnknown("no answer in time")
+        return self._last_refusal or OutcomeUnknown("no response in time")
 
     async def send_all(self) -> None:
         """Send until no positions are left or the gateway has ended."""

@@ -174,5 +174,5 @@ def describe_failure(failure: BaseException) -> str:
     if isinstance(shown, anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream):
         return "the connection ended"
     if isinstance(shown, TimeoutError) and not str(shown):  # a timeout of this client
-        return "no answer in time"
+        return "no response in time"
     return f"{type(shown).__name__}: {shown}"

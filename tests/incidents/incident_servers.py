@@ -53,7 +53,7 @@ def test_nats_permits_too_little(database_url: str, tmp_path: Path, walk: Callab
                 refuses.fires("OpenGuildNatsDenied", instance=f"127.0.0.1:{server.port}")
             refuses.fires("OpenGuildLimitsDivided")
             said = refuses.ask()
-            assert said.count("NATS permits no publish on openguild.localhost.*.limits") == 2
+            assert said.count("NATS does not permit publish on openguild.localhost.*.limits") == 2
             assert said.count("openguild_nats_denied_subjects 2.0") == said.count("openguild_limit_divisor 2.0") == 2
             nats.reload(permissions())
             refuses.ends("OpenGuildNatsDenied", "OpenGuildLimitsDivided")

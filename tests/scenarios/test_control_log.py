@@ -113,7 +113,7 @@ def test_the_log_of_a_channel_goes_back(replicas: list[ServerProcess], alice: Us
             f"DELETE FROM log_events WHERE log_id = '{channel}' AND sequence > 1",
             f"UPDATE logs SET head_sequence = 1 WHERE log_id = '{channel}'",
         )
-        assert close_code(stream) == (1012, "the log of this channel went back; begin anew")
+        assert close_code(stream) == (1012, "the log of this channel went back; start again")
     with pytest.raises(InvalidStatus) as refused, bob.stream(channel, since=3):
         pass
     assert refused.value.response.status_code == 400

@@ -19,7 +19,7 @@ from tests.support.server import ServerProcess
 from tests.support.stale import StalePostgres
 from tests.support.waiting import wait_until
 
-WENT_BACK = "the log of this channel went back; begin anew"
+WENT_BACK = "the log of this channel went back; start again"
 RENEWED = "the database may have lost its newest commits: every channel has a new epoch, its streams start again"
 
 

@@ -103,9 +103,9 @@ const texts = (chat) => chat.history.messages?.map(({ content }) => content);
 
 test("a chat begins without unread counts where they cannot be had", async () => {
   const { chat, client, failures } = await opened((client) => {
-    client.unread = () => Promise.reject(new Error("no answer in time"));
+    client.unread = () => Promise.reject(new Error("no response in time"));
   });
-  assert.deepEqual([texts(chat), failures.map(String)], [["text 1", "text 2"], ["Error: no answer in time"]]);
+  assert.deepEqual([texts(chat), failures.map(String)], [["text 1", "text 2"], ["Error: no response in time"]]);
   client.event("channel:d", 1, "message", { author: BOB, content: "new" });
   assert.equal(chat.unread.of("d").unread, 1);
 });

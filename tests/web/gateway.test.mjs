@@ -29,7 +29,7 @@ test("a faulty greeting ends the connection, and another one follows", { timeout
     });
     server.hello = { ...server.hello, limits };
     await client.connect();
-    assert.deepEqual(reasons, ["not a frame of a gateway: a faulty hello"]);
+    assert.deepEqual(reasons, ["not a gateway frame: a faulty hello"]);
   }
 });
 

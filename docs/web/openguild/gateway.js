@@ -110,7 +110,7 @@ export class Gateway {
       const cancel = this.#parts.clock.after(patienceMs, () => {
         this.#waiting.delete(ref);
         const tried = this.machine.withdraw(ref);
-        reject(tried ? new OutcomeUnknown("no answer in time", command.key) : new ConnectionEnded(null, "no connection in time; nothing was sent"));
+        reject(tried ? new OutcomeUnknown("no response in time", command.key) : new ConnectionEnded(null, "no connection in time; nothing was sent"));
       });
       this.#waiting.set(ref, {
         key: command.key,

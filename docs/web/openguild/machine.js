@@ -264,10 +264,10 @@ export class GatewayMachine {
           this.#giveUp("the server stops", now);
           break;
         case "answer":
-          this.#giveUp("no answer in time", now);
+          this.#giveUp("no response in time", now);
           break;
         case "silence":
-          this.#giveUp("the server is silent", now);
+          this.#giveUp("the server does not respond", now);
       }
     }
   }
@@ -283,7 +283,7 @@ export class GatewayMachine {
       frame = parseFrame(payload);
     } catch (fault) {
       if (!(fault instanceof SyntaxError)) throw fault;
-      this.#giveUp(`not a frame of a gateway: ${fault.message}`, now);
+      this.#giveUp(`not a gateway frame: ${fault.message}`, now);
       return;
     }
     if (frame !== null) this.#take(frame, now);

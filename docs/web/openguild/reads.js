@@ -171,7 +171,7 @@ export class ReadMarker {
       this.#marks.add(channelId, sequence, waiting);
       cancel = this.#parts.clock.after(patienceMs, () => {
         this.#marks.withdraw(channelId, waiting);
-        reject(new OutcomeUnknown("no answer in time"));
+        reject(new OutcomeUnknown("no response in time"));
       });
       void this.#sendAll();
     });

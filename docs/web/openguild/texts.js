@@ -2,7 +2,7 @@
 
 const KEY = /^[!-~]{1,64}$/; // PROTOCOL 3.8.1
 
-export const LONE_SURROGATE = "a text holds a lone surrogate";
+export const LONE_SURROGATE = "a text contains a lone surrogate";
 const HALF = /\p{Surrogate}/u; // with `u` a pair is one character and does not match
 
 /**

@@ -79,7 +79,7 @@ def test_a_key_that_is_text_is_the_callers_fault() -> None:
 
 @pytest.mark.parametrize("wire", [b"", b"{}", b"[]", b'{"event_id": 1}', b"\xff"])
 def test_what_is_no_event_is_said(wire: bytes) -> None:
-    with pytest.raises(UnverifiedEvent, match="no event"):
+    with pytest.raises(UnverifiedEvent, match="not an event"):
         verify_event(wire, KEYS)
 
 
@@ -107,7 +107,7 @@ def test_what_only_claims_to_be_redacted_is_compared(content: object) -> None:
 @pytest.mark.parametrize("change", [{"unsigned": {}}, {"event_id": "1"}])
 def test_what_the_hash_does_not_cover_is_refused(change: dict[str, object]) -> None:
     redacted = json.loads(redacted_wire(built().wire, "$by"))
-    with pytest.raises(UnverifiedEvent, match="no event"):
+    with pytest.raises(UnverifiedEvent, match="not an event"):
         verify_event(json.dumps({**redacted, **change}), KEYS)
 
 
@@ -115,7 +115,7 @@ def test_what_the_hash_does_not_cover_is_refused(change: dict[str, object]) -> N
 def test_all_members_are_there(member: str) -> None:
     event = json.loads(built().wire)
     del event[member]
-    with pytest.raises(UnverifiedEvent, match="no event"):
+    with pytest.raises(UnverifiedEvent, match="not an event"):
         verify_event(json.dumps(event), KEYS)
 
 
@@ -148,5 +148,5 @@ def test_an_event_with_two_readings_is_none(former: str, repeated: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 31, 33])
 def test_a_seed_of_another_length_is_refused_in_words(size: int) -> None:
-    with pytest.raises(ValueError, match=f"a seed has 32 bytes, and not {size}"):
+    with pytest.raises(ValueError, match=f"a seed must have 32 bytes, not {size}"):
         SigningKey(bytes(size))

@@ -138,7 +138,7 @@ def test_interim_responses_are_skipped_and_bounded() -> None:
     assert answer.status == 200
     http.send_request("GET", "/y")
     assert http.receive_data(hints * MAX_INTERIM_RESPONSES) is None
-    with pytest.raises(ConnectionBroken, match="interim answers"):
+    with pytest.raises(ConnectionBroken, match="interim responses"):
         http.receive_data(hints)
 
 
@@ -194,8 +194,8 @@ FOREIGN = [
     (304, (), b"", "HTTP 304 to nowhere"),
     (200, (("content-type", "text/html; charset=utf-8"),), b"<html>", "text/html"),
     (200, (), b"hello", "no content type"),
-    (404, (("content-type", "text/html"),), b"default backend", "proxy or portal"),
-    (401, (("content-type", "text/html"),), b"proxy login", "proxy or portal"),
+    (404, (("content-type", "text/html"),), b"default backend", "proxy or captive portal"),
+    (401, (("content-type", "text/html"),), b"proxy login", "proxy or captive portal"),
     (200, (JSON, ("content-encoding", "gzip")), b"\x1f\x8b", "gzip"),
     (302, (("location", "http://x/\r\n\x1b[2J" + "y" * 9_000),), b"", "y"),
 ]
@@ -230,7 +230,7 @@ def test_responses_of_the_server_are_accepted(status: int, headers: tuple[tuple[
 
 def test_the_error_of_a_proxy_is_described() -> None:
     error = api_error(ClientResponse(502, (("content-type", "text/html"),), b"<html>\xff"))
-    assert (error.status, error.code, error.message) == (502, "unknown", "no error of the server's, but text/html")
+    assert (error.status, error.code, error.message) == (502, "unknown", "the response is not an error of the server, but text/html")
 
 
 def test_the_length_of_an_answer_to_head_is_not_that_of_a_body() -> None:

@@ -159,7 +159,7 @@ def test_back_off_is_bounded_and_ends_at_contact() -> None:
     machine = world.process.peers[world.peer.server]
     assert (machine.phase, machine.reason) == (Phase.BACKING_OFF, "refused")
     assert machine.counters.backoff_secs > 0
-    lines = [line for line in world.driven.lines if line.message == "a peer gets no events for now"]
+    lines = [line for line in world.driven.lines if line.message == "deliveries to a peer are paused"]
     assert len(lines) == 1, "told once"
     world.post(5)
     assert machine.counters.behind == 1
@@ -247,7 +247,7 @@ def test_a_log_that_is_not_taken_is_left_alone_for_a_while(status: str) -> None:
     else:
         assert len(refused) == 1
         assert (counters.held, counters.behind) == (1, 1)
-    line, *_ = [line for line in world.driven.lines if "does not take" in line.message]
+    line, *_ = [line for line in world.driven.lines if "does not accept" in line.message]
     assert line.fields["status"] == ("malformed" if status == "quux" else status)
     assert len(line.fields["reason"]) == 200
     world.driven.run(3 * PEER_HEADS_SECS)

@@ -135,7 +135,7 @@ class TestLogs:
     def test_what_no_server_takes_is_not_followed(self, log: str, place: Place | None, tail: int | None) -> None:
         """It would be refused together with the other logs of its frame."""
         server = Scripted()
-        with pytest.raises(LocalProtocolError, match="cannot be followed so"):
+        with pytest.raises(LocalProtocolError, match="cannot be followed"):
             server.client.follow(log, place, tail=tail)
         assert not server.client.follows(log)
 

@@ -223,7 +223,7 @@ class TestFaults:
         frame = msgspec.msgpack.encode({"type": "post", "ref": 5, "channel_id": CHANNEL, "content": "????"})
         socket.server.receive(frame.replace(b"????", b"\xed\xa0\x80?"), 0.0)
         socket.pump()
-        assert socket.heard() == [Err(5, "invalid_json", "the frame holds a string that is not UTF-8")]
+        assert socket.heard() == [Err(5, "invalid_json", "the frame contains a string that is not UTF-8")]
         assert socket.closed is None
 
     @pytest.mark.parametrize(

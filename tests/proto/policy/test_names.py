@@ -91,7 +91,7 @@ MORE_EMOJI = [
     "\u2764\ufe0e",
     "\U0001faf1\U0001f3fb\u200d\U0001faf2\U0001f3ff",
 ]  # fmt: skip
-INVISIBLE = "must not contain invisible characters where they change nothing"
+INVISIBLE = "must not contain invisible characters without effect"
 
 
 @pytest.mark.parametrize("name", [*SCRIPTS, *MORE_EMOJI])

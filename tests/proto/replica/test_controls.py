@@ -173,7 +173,7 @@ def test_a_kind_of_a_newer_release_keeps_its_place_and_is_mentioned_once(chat: C
         chat.driven.replica.heard_broadcast(Topic.CONTROL, msgspec.json.encode(payload), now=chat.driven.now)
         chat.driven.carry_out()
     assert chat.head == chat.elsewhere.tables.control_head() + 2
-    assert chat.driven.lines == ["a newer release writes control records that this one does not know"]
+    assert chat.driven.lines == ["a newer release writes control records that this release does not know"]
 
 
 def test_a_record_that_cannot_be_applied_does_not_stop_those_behind_it(chat: Chat) -> None:

@@ -277,7 +277,7 @@ async def test_a_bus_connects_when_it_knows_its_database(nats_server: EmbeddedNa
     async with anyio.create_task_group() as tasks:
         bus = NatsBus(nats_server.url, "nine", Metrics("0", native_ring=False), tasks)
         await bus.start(BusRecorder())
-        assert bus.problem == "is not contacted before the database, whose id its subjects name"
+        assert bus.problem == "is not contacted before the database, because its subjects contain the database's id"
         bus.join(DATABASE)
         await eventually(lambda: bus.connected and bus.problem is None)
         await bus.aclose()

@@ -52,7 +52,7 @@ async def test_a_server_that_says_nothing_is_told_in_words(monkeypatch: pytest.M
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         Client(f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}", retry_secs=0) as client,
     ):
-        with pytest.raises(OutcomeUnknown, match=r"^no answer in time$"):
+        with pytest.raises(OutcomeUnknown, match=r"^no response in time$"):
             await client.login("alice", "a long password")
 
 

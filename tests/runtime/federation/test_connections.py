@@ -178,7 +178,7 @@ SENT: list[tuple[str, bytes, dict[str, Any], str]] = [
         {"max_bytes": 512}, "broken",
     ),
     ("a head without an end", b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, {}, "broken"),
-    ("interim answers without an end", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40, {}, "broken"),
+    ("too many interim responses", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40, {}, "broken"),
     ("another protocol", b"SSH-2.0-OpenSSH_9\r\n\r\n", {}, "broken"),
     ("half an answer", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", {}, "broken"),
     ("nothing at all", b"", {}, "broken"),
