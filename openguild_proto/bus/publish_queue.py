@@ -29,7 +29,7 @@ class Message(NamedTuple):
 
 
 class PublishQueue:
-    """A FIFO queue. Its bound in bytes counts payloads."""
+    """A FIFO queue. Its bound in bytes counts payloads and headers."""
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
@@ -37,7 +37,7 @@ class PublishQueue:
 
     def put(self, message: Message) -> bool:
         """Append the message; return False if the queue is full."""
-        size = len(message.payload)
+        size = message.nbytes
         if len(self._messages) >= MAX_PUBLISH_MESSAGES or self._bytes + size > MAX_PUBLISH_BYTES:
             return False
         self._messages.append(message)
@@ -49,7 +49,7 @@ class PublishQueue:
         if not self._messages:
             return None
         message = self._messages.popleft()
-        self._bytes -= len(message.payload)
+        self._bytes -= message.nbytes
         return message
 
     def clear(self) -> int:

@@ -153,6 +153,7 @@ def drop_channel(state: State, channel: Channel) -> None:
     del state.channels[channel.record.channel_id]
     drop_events(state, channel)
     state.histories.pop(channel.record.channel_id, None)
+    state.bases.pop(channel.record.channel_id, None)
     drop_cursors(state, {channel.record.channel_id})
 
 

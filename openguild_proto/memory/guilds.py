@@ -131,7 +131,9 @@ def delete_guild(state: State, effect: DeleteGuild) -> None:
     del state.members[effect.guild_id]
     del state.logs[effect.guild_id]
     end_mirrors(state, effect.guild_id)
-    for known in (state.moves, state.tenures, state.successions, state.bans, state.timeouts):
+    of_guild = (state.moves, state.tenures, state.successions, state.bans, state.timeouts)
+    of_log = (state.epochs, state.bases, state.histories)
+    for known in (*of_guild, *of_log):
         known.pop(effect.guild_id, None)
     for invite in [invite for invite in state.invites.values() if invite.guild_id == effect.guild_id]:
         del state.invites[invite.code]

@@ -34,6 +34,15 @@ def test_bytes_are_bounded_and_given_back() -> None:
     assert queue.put(message("b", MAX_PUBLISH_BYTES))
 
 
+def test_headers_count_in_the_bound() -> None:
+    queue = PublishQueue()
+    headers = {"X-Request-Id": "r" * 100}
+    assert queue.put(Message("a", bytes(MAX_PUBLISH_BYTES - 116), headers))
+    assert not queue.put(Message("b", b"x", {}))
+    assert queue.take() is not None
+    assert queue.put(message("b", MAX_PUBLISH_BYTES))
+
+
 def test_headers_count_in_what_a_server_takes() -> None:
     assert message("a", 100).fits(114)
     assert not message("a", 101).fits(114)

@@ -49,6 +49,17 @@ def test_a_moved_guild_is_whole_on_its_new_server(guild: MovingGuild) -> None:
     assert {**moved["content"], "place": None} == {"former": NORTH, "owner": SOUTH, "term": 2, "place": None}
 
 
+def test_a_moved_guild_that_is_deleted_leaves_nothing_of_its_logs(guild: MovingGuild) -> None:
+    guild.move(guild.north, SOUTH)
+    bob = guild.user_id(guild.south, guild.bob)
+    guild.north.ask_for(guild.alice, "PUT", f"/guilds/{guild.guild}/members/{bob}", {"role": "owner"})
+    state = guild.south.tables._state
+    assert guild.guild in state.epochs
+    guild.south.ask_for(guild.bob, "DELETE", f"/guilds/{guild.guild}")
+    left = {*state.epochs, *state.bases, *state.histories}
+    assert not left & {guild.guild, guild.channel}
+
+
 def test_all_servers_follow_a_moved_guild(guild: MovingGuild) -> None:
     guild.move(guild.north, SOUTH)
     guild.level(guild.south)
