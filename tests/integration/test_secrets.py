@@ -20,7 +20,7 @@ GUESS = "a-wrong-guess-of-somebody"
 TRUSTED = frozenset({"/sessions/login", "/sessions/refresh"})  # their answers contain tokens, with no-store
 
 
-class HintReceived:
+class Eavesdropper:
     """All output of the server, over every interface."""
 
     def __init__(self, server: ServerProcess) -> None:
@@ -58,7 +58,7 @@ def test_no_secret_is_said(tmp_path: Path, database_url: str, nats_server: Embed
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENGUILD_LOG", "debug")
         with process.start() as server:
-            overheard = HintReceived(server)
+            overheard = Eavesdropper(server)
             alice = server.chat().user()
             channel = alice.channel(alice.guild())
             other = server.chat().login(alice.name, "second")
@@ -97,7 +97,7 @@ def everything_secret(alice: User, other: User, database_url: str, nats_url: str
     }  # fmt: skip
 
 
-def run_through(overheard: HintReceived, alice: User, channel: str) -> None:
+def run_through(overheard: Eavesdropper, alice: User, channel: str) -> None:
     """Send valid and invalid requests, with secrets wherever a client may put them."""
     token = alice.token
     for path in (

@@ -29,6 +29,7 @@ class Books:
     async def follow(self, server: str, client: Client, channel: str) -> None:
         """Read a channel's stream from its first event at this server, across restarts."""
         last: int | None = None
+        self._followed[channel][server] = 0
         while True:
             try:
                 async with client.subscribe(channel, since=last) as stream:
@@ -42,7 +43,7 @@ class Books:
                 await anyio.sleep(0.5)
 
     def has_followed(self, channel: str, head: int) -> bool:
-        """Return whether all readers that have received any event have reached the head."""
+        """Return whether all readers have reached the head."""
         return all(sequence == head for sequence in self._followed[channel].values())
 
     def compare(self, channel: str, logs: list[dict[int, str]]) -> None:
