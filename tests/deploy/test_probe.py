@@ -89,7 +89,7 @@ def test_a_good_server_passes(pages: Site, capsys: pytest.CaptureFixture[str]) -
 def test_a_header_with_another_value_is_told(name: str, pages: Site, capsys: pytest.CaptureFixture[str]) -> None:
     pages[2][name.title()] = "unsafe"
     assert probe(Options(pages[0], only="headers")) == 1
-    assert failed(capsys) == {"headers": f"another {name}"}
+    assert failed(capsys) == {"headers": f"unexpected {name}"}
     del pages[2][name.title()]
     assert probe(Options(pages[0], only="headers")) == 1
     assert failed(capsys) == {"headers": f"missing {name}"}

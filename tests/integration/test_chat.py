@@ -327,7 +327,7 @@ async def test_a_line_that_is_not_done_comes_back(terminals: tuple[Terminal, Ter
     await meet(alice, bob)
     field = alice.app.screen.query_one("#line", Input)
     await alice.write("/reply 99 thought about for long")
-    await alice.sees("no message here has the number", "#typing")
+    await alice.sees("there is no message with the number", "#typing")
     assert field.value == "/reply 99 thought about for long"
     await alice.write("word " * 1_000)
     await alice.sees("content", "#typing")

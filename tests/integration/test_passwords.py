@@ -190,7 +190,9 @@ def delete_account(server: ServerProcess, user: str, status: int = 0) -> dict[st
 def test_an_operator_deletes_an_account(replicas: Replicas, there: Chat, alice: User) -> None:
     guild = alice.guild()
     refused = delete_account(replicas[0], alice.name, status=1)["error"]
-    assert refused.startswith("first delete the guilds of which this user is the only owner, or make another member owner")
+    assert refused.startswith(
+        "first delete the guilds of which this user is the only owner, or make another member owner"
+    )
     assert guild in refused
     assert alice.chat.http.delete(f"/guilds/{guild}", headers=alice.auth).status_code == 204
     with there.login(alice.name, "laptop").notifications() as stream:

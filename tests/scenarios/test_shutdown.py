@@ -233,7 +233,7 @@ def test_user_signals_do_not_end_the_server(data: Path, tmp_path: Path) -> None:
             os.kill(process, signal.SIGUSR2)
         assert server.status("/health") == 200
         assert server.stop() == 0
-        assert "is started again" not in server.log_path.read_text()
+        assert "is restarted" not in server.log_path.read_text()
 
 
 def workers(supervisor: int) -> list[int]:

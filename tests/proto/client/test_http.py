@@ -230,7 +230,11 @@ def test_responses_of_the_server_are_accepted(status: int, headers: tuple[tuple[
 
 def test_the_error_of_a_proxy_is_described() -> None:
     error = api_error(ClientResponse(502, (("content-type", "text/html"),), b"<html>\xff"))
-    assert (error.status, error.code, error.message) == (502, "unknown", "the response is not an error of the server, but text/html")
+    assert (error.status, error.code, error.message) == (
+        502,
+        "unknown",
+        "the response is not an error of the server, but text/html",
+    )
 
 
 def test_the_length_of_an_answer_to_head_is_not_that_of_a_body() -> None:

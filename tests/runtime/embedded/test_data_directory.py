@@ -188,7 +188,7 @@ def control_of_zeros(data: Path) -> None:
         (without_databases, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
         (without_log, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
         (of_another_version, "was made by PostgreSQL 12, this is 18: dump it with that version"),
-        (a_file, "postgres: not a directory): fix that, or name another with --data-dir"),
+        (a_file, "postgres: not a directory): fix that, or choose another directory with --data-dir"),
         (password_directory, "postgres.password: is a directory): fix that"),
         (a_link_to_nowhere, "postgres is a broken symbolic link: fix it, or name another"),
         (control_of_zeros, "exited at its start: "),
