@@ -261,8 +261,8 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
                 return f"postgresql://{ROLE}:{password}@127.0.0.1:{found.port}/{ROLE}"
             if time.monotonic() >= deadline:
                 raise EmbeddedError(
-                    f"data_dir: {root} is in use by a server whose PostgreSQL does not answer: "
-                    "wait until it serves, or end it"
+                    f"data_dir: {root} is in use by a server whose PostgreSQL does not respond: "
+                    "wait until it serves, or stop it"
                 )
             time.sleep(POLL_SECS)
     except PermissionError:

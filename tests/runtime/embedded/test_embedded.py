@@ -160,7 +160,7 @@ def test_a_killed_private_server_is_restarted(tmp_path: Path) -> None:
             wait_until(lambda: server.get("/ready").get("status") == "ready", secs=30, what="readiness")
         assert texts(alice.history(channel)) == ["after nats-server", "after postgres"]
         lines = [line for line in server.records() if line["target"] == "openguild.embedded"]
-        assert [line["server"] for line in lines if "serves again" in line["message"]] == ["nats", "postgres"]
+        assert [line["server"] for line in lines if "is running again" in line["message"]] == ["nats", "postgres"]
         assert server.stop() == 0
     assert children_in(tmp_path) == []
 
