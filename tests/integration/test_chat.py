@@ -125,7 +125,7 @@ async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:
     await alice.write("/delete 1")
     await bob.sees("deleted")
     await bob.write("/nonsense")
-    await bob.sees("is no command", "#typing")
+    await bob.sees("is not a command", "#typing")
     for line, usage in (("/reply hey", r"/reply N TEXT"), ("/react", r"/react \[N\] EMOJI"), ("/guild", "/guild NAME")):
         await bob.write(line)
         await bob.sees(f"^write {usage}$", "#typing")

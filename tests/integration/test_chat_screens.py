@@ -31,7 +31,7 @@ async def test_the_password_is_changed_unseen(terminals: tuple[Terminal, Termina
     await alice.write("/password")
     await eventually(lambda: bool(alice.app.screen.query("#current")))
     await fill(PASSWORD, f"{PASSWORD}2", f"{PASSWORD}3")
-    await alice.sees("not the same twice", "#problem")
+    await alice.sees("the two new passwords differ", "#problem")
     await fill("wrong", f"{PASSWORD}2", f"{PASSWORD}2")
     await alice.sees("the current password is wrong", "#problem")
     await fill(PASSWORD, "short", "short")

@@ -173,7 +173,7 @@ def test_a_hung_worker_is_replaced_whatever_became_of_its_admin_socket(
             os.kill(min(children(server).values()), signal.SIGSTOP)
             wait_until(lambda: said(server, "does not respond and is killed"), secs=60, what="the kill")
             wait_until(lambda: said(server, "a worker serves") == 3, secs=60, what="the new one")
-            wait_until(lambda: said(server, "a local socket cannot be made"), what="the line about its admin socket")
+            wait_until(lambda: said(server, "a local socket cannot be created"), what="the line about its admin socket")
             directory.mkdir()
             wait_until(
                 lambda: server.run_command("admin", "show").stdout.count('"settings"') == 2, what="both admin sockets"

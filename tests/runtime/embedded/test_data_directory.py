@@ -136,7 +136,9 @@ def test_an_empty_signing_key_is_replaced(content: bytes, tmp_path: Path) -> Non
 def test_an_invalid_signing_key_is_kept_and_reported(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "signing.key"
     path.write_bytes(content)
-    with pytest.raises(EmbeddedError, match=r"signing\.key does not contain a signing key .*: restore the right file, or remove"):
+    with pytest.raises(
+        EmbeddedError, match=r"signing\.key does not contain a signing key .*: restore the right file, or remove"
+    ):
         load_or_create_signing_key(tmp_path)
     assert path.read_bytes() == content
 
