@@ -52,7 +52,7 @@ endef
 
 $(BIN)/python:
 	@test -w . || { case $(VENV) in /*) mkdir -p $(VENV) 2>/dev/null && test -w $(VENV);; *) false;; esac; } || { \
-	echo "$(CURDIR) cannot be written: name other places for what is built and kept: make run VENV=/path/venv DATA_DIR=/path/data" >&2; exit 1; }
+	echo "$(CURDIR) is not writable: choose other directories: make run VENV=/path/venv DATA_DIR=/path/data" >&2; exit 1; }
 	@trap 'exit 130' INT; $(or $(PYTHON),false) $(IS_RECENT) || { echo "$(NEEDS_PYTHON)" >&2; exit 1; }
 	@echo "Making a virtual environment with $$($(PYTHON) --version)."
 	@trap '' INT; $(PYTHON) -m venv $(VENV)  # Ctrl-C takes effect afterwards, so that no partial environment is left
@@ -80,25 +80,25 @@ run: require-port $(VENV)/.embedded  ## serve on 127.0.0.1:8080 with a private P
 FEDERATION_DIR ?= .data-federation
 FEDERATION_PORT ?= 8090
 
-run-federation: $(VENV)/.embedded  ## three servers that mirror each other's guilds, on 127.0.0.1:8090 to 8092
+run-federation: $(VENV)/.embedded  ## run three servers that mirror each other's guilds, on 127.0.0.1:8090 to 8092
 	@exec $(BIN)/python deploy/federation/run.py --data-dir "$(FEDERATION_DIR)" --port $(FEDERATION_PORT)
 
 API ?= http://127.0.0.1:$(or $(OPENGUILD_SERVER__PORT),8080)
 WEB_PORT ?= 8081
 
-web:  ## the page of docs/web on 127.0.0.1:WEB_PORT=8081, beside `make run`
+web:  ## serve the page of docs/web on 127.0.0.1:WEB_PORT=8081; needs `make run`
 	@exec $(or $(PYTHON),$(BIN)/python) docs/web/serve.py --port $(WEB_PORT) --api $(API)
 
-test: $(VENV)/.dev  ## the whole suite, on a real PostgreSQL and a real nats-server, in random order
+test: $(VENV)/.dev  ## run the whole suite on a real PostgreSQL and a real nats-server, in random order
 	cd $(SOURCE) && $(PYTEST) $(PARALLEL)
 
-test-pure: $(VENV)/.dev  ## the suite with the pure-Python ring, with coverage; without simulation and chaos
+test-pure: $(VENV)/.dev  ## run the suite with the pure-Python ring and coverage, without simulation and chaos
 	cd $(SOURCE) && OPENGUILD_PURE=1 $(PYTEST) $(PARALLEL) --cov --cov-report=term --ignore=tests/simulation --ignore=tests/scenarios/test_chaos.py
 
 SANITIZERS = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
 NATIVE_TESTS := tests/parity tests/runtime/net/test_flush.py tests/proto/fanout
 
-test-native: $(VENV)/.dev  ## the compiled parts with assertions, under the address and undefined-behaviour sanitizers
+test-native: $(VENV)/.dev  ## test the compiled parts with assertions, under the address and undefined-behaviour sanitizers
 	OPENGUILD_DEBUG_EXT=sanitize $(BIN)/python setup.py -q build_ext --inplace --force
 	LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 $(PYTEST) -p no:cacheprovider $(NATIVE_TESTS); \
 	status=$$?; $(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
@@ -106,55 +106,55 @@ test-native: $(VENV)/.dev  ## the compiled parts with assertions, under the addr
 SEEDS ?= 1000
 
 # with whole servers, a sixth as fast: PYTHONPATH=. $(BIN)/python -m tests.simulation.runtime --seeds $(SEEDS)
-simulate: $(VENV)/.dev  ## SEEDS=1000 seeds of three replicas on simulated time, on all cores; stops at the first violation
+simulate: $(VENV)/.dev  ## simulate three replicas for SEEDS=1000 seeds, on all cores; stops at the first violation
 	PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-simulate-federation: $(VENV)/.dev  ## SEEDS=1000 seeds of three servers that federate; stops at the first violation
+simulate-federation: $(VENV)/.dev  ## simulate three federated servers for SEEDS=1000 seeds; stops at the first violation
 	PYTHONPATH=. $(BIN)/python -m tests.simulation.federation --seeds $(SEEDS)
 
-client-chaos: $(VENV)/.dev  ## SEEDS=20 seeds of a server that causes faults, with both clients: half a minute each
+client-chaos: $(VENV)/.dev  ## run both clients against a server that injects faults, for SEEDS=20 seeds of half a minute each
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.client_chaos --seeds $(SEEDS)
 	! command -v node >/dev/null || PYTHONPATH=. $(BIN)/python -m tests.scenarios.client_chaos --seeds $(SEEDS) --client javascript
 
-chaos: $(VENV)/.dev  ## three real replicas, 200 clients, 16,000 posts and what is done to them, ten faults: about five minutes
+chaos: $(VENV)/.dev  ## run three real replicas with 200 clients, 16,000 posts with their changes, and ten faults: about five minutes
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.chaos
 
 ROUNDS ?= 200
 
-federation-chaos: $(VENV)/.dev  ## three real servers, 200 users in each other's guilds, 20,000 posts, kills and cut links
+federation-chaos: $(VENV)/.dev  ## run three real servers with 200 users in each other's guilds, 20,000 posts, kills and cut links
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.servers
 
-failover: $(VENV)/.dev  ## 100,000 reads of one's own write from a standby, then the primary is killed under 500 posts a second: some minutes
+failover: $(VENV)/.dev  ## read 100,000 own writes from a standby, then kill the primary under 500 posts a second: some minutes
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.failover
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.failover.own_reads
 
-guild-moves: $(VENV)/.dev  ## a guild moves between three real servers of REPLICAS=1 while users write, with kills; then its owner is lost
+guild-moves: $(VENV)/.dev  ## move a guild between three real servers of REPLICAS=1 while users write, with kills; then lose its owner
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.moving --replicas $(or $(REPLICAS),1)
 
-rollout: $(VENV)/.dev  ## CLIENTS=300 gateway clients behind nginx and haproxy while two replicas are restarted, as far as these are installed
+rollout: $(VENV)/.dev  ## restart two replicas under CLIENTS=300 gateway clients behind nginx and haproxy, if installed
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.rollout --clients $(or $(CLIENTS),300)
 
-incidents: $(VENV)/.dev  ## the incidents of docs/runbooks.md on real servers, walked with the commands of the page
+incidents: $(VENV)/.dev  ## reproduce the incidents of docs/runbooks.md on real servers, with the commands of the page
 	$(PYTEST) -o python_files="incident_*.py" -n 4 --dist loadscope -p no:randomly tests/incidents
 
-races: $(VENV)/.dev  ## ROUNDS=200 of each change against each end of its author's right, on two real replicas
+races: $(VENV)/.dev  ## race each change against each loss of its author's permission, ROUNDS=200 times, on two real replicas
 	PYTHONPATH=. $(BIN)/python -m tests.scenarios.races --rounds $(ROUNDS)
 
-conformance: $(VENV)/.dev  ## the Autobahn server cases against the core's connection, where Python 2.7 is found
+conformance: $(VENV)/.dev  ## run the Autobahn server cases against the core's connection, if Python 2.7 is installed
 	PYTHONPATH=. $(BIN)/python -m tests.conformance
 
 SECONDS ?= 300
 
-fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS=300 over all targets; what is found stops it
+fuzz: $(VENV)/.fuzz  ## fuzz all targets for SECONDS=300, guided by coverage; stops at the first finding
 	PYTHONPATH=. $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-bench-hostile: $(VENV)/.bench  ## slow, hostile and guessing peers: what other clients notice, and whether login times tell names
+bench-hostile: $(VENV)/.bench  ## measure other clients during slow, hostile and guessing peers, and whether login times reveal user names
 	PYTHONPATH=. $(BIN)/python -m benchmarks.hostile --save
 
 CONNECTIONS ?= 1000000
 MINUTES ?= 20
 
-bench-endurance: $(VENV)/.bench  ## what is left after CONNECTIONS=1000000, each tenth cut, also through nginx and haproxy; MINUTES=20 of abuse
+bench-endurance: $(VENV)/.bench  ## check for leaks after CONNECTIONS=1000000, each tenth cut, also through nginx and haproxy, and MINUTES=20 of abuse
 	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance resets --save --connections $(CONNECTIONS)
 	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance resets --save --connections $$(($(CONNECTIONS) / 10)) --loop asyncio
 	PYTHONPATH=. $(BIN)/python -m benchmarks.endurance soak --save --minutes $(MINUTES)
@@ -167,37 +167,37 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict on both packages, import contracts
 
 EXAMPLES ?= 8
 
-descriptions: $(VENV)/.dev  ## OpenAPI and AsyncAPI of a running server: generated clients chat, schemathesis EXAMPLES=8 finds nothing
+descriptions: $(VENV)/.dev  ## test the OpenAPI and AsyncAPI documents with generated clients and schemathesis (EXAMPLES=8)
 	PYTHONPATH=. $(BIN)/python -m tests.descriptions --examples $(EXAMPLES)
 
-docs: $(VENV)/.docs  ## the documents as a site, into build/docs/html: warnings are errors, links are checked
+docs: $(VENV)/.docs  ## build the documents as a site in build/docs/html; warnings are errors, links are checked
 	$(BIN)/python docs/site/build.py
 
-validate: $(VENV)/.dev  ## everything under deploy/, as far as this machine has the tools: it names what it skips
+validate: $(VENV)/.dev  ## check everything under deploy/ with the installed tools; prints what it skips
 	$(BIN)/python deploy/validate.py
 
-dist-test: $(VENV)/.dev  ## source distribution and wheel, installed outside the checkout, with and without a compiler
+dist-test: $(VENV)/.dev  ## install the source distribution and the wheel outside the checkout, with and without a compiler
 	$(BIN)/python deploy/dist_test.py
 
-image-test: $(VENV)/.dev  ## the container image built and run, by a Docker engine that exists for this only; needs root and Debian
+image-test: $(VENV)/.dev  ## build and run the container image with a private Docker engine; needs root and Debian
 	PYTHONPATH=. $(BIN)/python -m tests.image
 
-compose-test: $(VENV)/.dev  ## deploy/compose.yaml, whole, by an engine of its own, with stand-ins for what comes from a registry
+compose-test: $(VENV)/.dev  ## run deploy/compose.yaml with a private Docker engine, with substitutes for images of registries
 	PYTHONPATH=. $(BIN)/python -m tests.image compose
 
-pods-test: $(VENV)/.dev  ## three pods of the rendered prod overlay, replaced as its Deployment says, behind haproxy under load
+pods-test: $(VENV)/.dev  ## roll out three pods of the rendered prod overlay, behind haproxy under load
 	PYTHONPATH=. $(BIN)/python -m tests.image pods
 
-container-tests: $(VENV)/.dev  ## image-test, compose-test and pods-test, with one engine and one build
+container-tests: $(VENV)/.dev  ## run image-test, compose-test and pods-test with one engine and one build
 	PYTHONPATH=. $(BIN)/python -m tests.image image compose pods
 
-predeploy: ci  ## the checklist before a deploy: all that CI runs, then the migrations to review
+predeploy: ci  ## run the checks before a deploy: all of CI, then the migrations to review
 	$(BIN)/openguild-server migrate --sql
 
-dashboard-picture: $(VENV)/.bench  ## docs/dashboard.svg from a real server and a real Prometheus
+dashboard-picture: $(VENV)/.bench  ## draw docs/dashboard.svg from a real server and a real Prometheus
 	PYTHONPATH=. $(BIN)/python deploy/observability/grafana/picture.py
 
-image-layout: $(BIN)/python  ## the image's build without Docker, into build/image/app
+image-layout: $(BIN)/python  ## build the image's files without Docker, in build/image/app
 	rm -rf build/image && mkdir -p build/image
 	deploy/image/build.sh "$(CURDIR)/build/image/app"
 
@@ -205,11 +205,11 @@ fmt: $(VENV)/.dev  ## format and sort imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ci: lint budget docs descriptions validate dist-test container-tests test test-pure  ## all that CI runs
+ci: lint budget docs descriptions validate dist-test container-tests test test-pure  ## run everything that CI runs
 
-bench: bench-core bench-load bench-http bench-cluster  ## all benchmarks
+bench: bench-core bench-load bench-http bench-cluster  ## run all benchmarks
 
-bench-load: $(VENV)/.bench  ## the fan-out against its peers, alternating, in one run: a quarter of an hour with all of them
+bench-load: $(VENV)/.bench  ## compare the fan-out with its peers, alternating, in one run: 15 minutes with all of them
 	PYTHONPATH=. $(BIN)/python -m benchmarks run load --save
 
 bench-http: $(VENV)/.bench  ## posts, pages, logins and more: CPU of the server against FastAPI's, side by side: about six minutes

@@ -17,7 +17,7 @@ async def delete_account(scope: AdminScope, request: Request) -> Response:
     try:
         user = await drive(delete_by_operator(user_id, int(scope.sources.wall() * 1_000)), scope.storage.perform)
     except StorageUnavailable:
-        raise Refused("the database does not answer; what was not done is done by the same command") from None
+        raise Refused("the database does not respond: run the same command again to finish") from None
     except Refusal as refusal:
         named = "".join(f"; {problem.field}: {problem.message}" for problem in refusal.details)
         raise Refused(f"{refusal.message}{named}") from None

@@ -203,4 +203,4 @@ async def federation(scope: AdminScope, request: Request) -> Response:
     try:
         return await action(scope, request)
     except StorageUnavailable:
-        raise Refused("the database does not answer") from None
+        raise Refused("the database does not respond") from None

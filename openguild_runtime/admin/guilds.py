@@ -61,7 +61,7 @@ async def cancel(scope: AdminScope, request: Request) -> Response:
     """Cancel a move whose guild is not handed over yet."""
     guild_id = _guild(request)
     if not await scope.storage.perform(EndMove(guild_id=guild_id, done=False)):
-        raise Refused("there is no such move, or the guild is handed over already")
+        raise Refused("there is no such move, or the guild has already been handed over")
     return {"cancelled": guild_id}
 
 
@@ -102,4 +102,4 @@ async def guild(scope: AdminScope, request: Request) -> Response:
     try:
         return await action(scope, request)
     except StorageUnavailable:
-        raise Refused("the database does not answer") from None
+        raise Refused("the database does not respond") from None

@@ -10,7 +10,7 @@ from openguild_proto.operations.attempts import ACCOUNT, block_account, block_ad
 from openguild_proto.timestamps import from_millis
 from openguild_runtime.admin.scope import AdminScope, Refused, Request, Response
 
-NO_DATABASE = "the database does not answer"
+NO_DATABASE = "the database does not respond"
 
 
 def _named(request: Request, ends_ms: int) -> LoginBlock:
@@ -48,7 +48,9 @@ async def block(scope: AdminScope, request: Request) -> Response:
     except StorageUnavailable:
         raise Refused(NO_DATABASE) from None
     if not done:
-        raise Refused(f"{MAX_LOGIN_BLOCKS} blocks are in force: block networks at the load balancer or firewall")
+        raise Refused(
+            f"{MAX_LOGIN_BLOCKS} blocks are active, which is the maximum: block networks at the load balancer or firewall"
+        )
     return {"blocked": _line(wanted)}
 
 

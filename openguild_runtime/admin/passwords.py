@@ -23,10 +23,10 @@ async def password(scope: AdminScope, request: Request) -> Response:
         if user is None:
             raise Refused(NOBODY)
         if user.origin is not None:
-            raise Refused(f"user: {user.username!r} is of {user.origin}: only that server can set their password")
+            raise Refused(f"user: {user.username!r} belongs to {user.origin}: only that server can set their password")
         ended = await scope.storage.perform(SetPassword(user_id=user_id, password_hash=password_hash, now_ms=now_ms))
     except StorageUnavailable:
-        raise Refused("the database does not answer") from None
+        raise Refused("the database does not respond") from None
     if ended is None:
         raise Refused(NOBODY)
     return {"user_id": user_id, "username": user.username, "devices_logged_out": ended}

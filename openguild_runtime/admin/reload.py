@@ -65,7 +65,7 @@ def live_part(before: ServerConfig, fresh: ServerConfig) -> ServerConfig:
     after.key_ring()
     waiting = [name for name in changed(before, fresh) if not KEYS[name].live]
     if waiting:
-        log.warning("some changes wait for the next start", keys=waiting)
+        log.warning("some changes apply at the next start", keys=waiting)
     return after
 
 

@@ -80,10 +80,10 @@ def _why_not(key: str) -> str:
     """Return why a key cannot be set and when a change applies, or the closest match of an unknown key."""
     if key in KEYS:
         applies = "at SIGHUP" if KEYS[key].live else "at the next start"
-        why = f"{key} cannot be set while serving: set it in the configuration, which applies {applies}; "
+        why = f"{key} cannot be set at run time: set it in the configuration, which applies {applies}; "
     else:
         close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(key, KEYS, n=1))
-        why = f"{key} is no key: {close}"
+        why = f"{key} is not a key: {close}"
     return f"{why}`admin show` lists what can be set"
 
 
@@ -153,7 +153,7 @@ async def respond(scope: AdminScope, line: bytes, uid: int) -> Response:
     except Refused as problem:
         response = {"error": str(problem)}
     except TimeoutError:
-        response = {"error": f"not done within {COMMAND_SECS:g} seconds, and stopped: give the same command again"}
+        response = {"error": f"not finished within {COMMAND_SECS:g} seconds and cancelled: run the same command again"}
     except Exception:  # a bug must not end the server
         log.exception("admin request failed", command=name)
         response = {"error": "internal error"}

@@ -30,7 +30,9 @@ async def resolve_user(storage: Storage, request: Request) -> Request:
             with anyio.fail_after(LOOK_SECS):
                 found = await storage.perform(FindUserByName(username_key=key))
         except (StorageUnavailable, TimeoutError):
-            raise Refused("user: names cannot be looked up now, the database does not answer: give the id") from None
+            raise Refused(
+                "user: names cannot be looked up because the database does not respond: give the id"
+            ) from None
         if found is None:
             raise Refused(f"user: there is no {name!r}")
         user_id = found.user_id

@@ -21,9 +21,7 @@ class LocalBus(Bus):
 
     @property
     def component(self) -> ComponentState:
-        return ComponentState(
-            self.name, "pending", "off: this process serves alone and needs none (nats.url is not configured)"
-        )
+        return ComponentState(self.name, "pending", "off: nats.url is not configured, so this process serves alone")
 
     async def start(self, handler: BusHandler) -> None:
         """Do nothing."""

@@ -270,7 +270,7 @@ class NatsBus(Bus):
         result = probing.end()
         self._problems.count()
         if result.permitted:
-            log.info("NATS permits again what it had denied", refused=result.permitted)
+            log.info("NATS permits subjects that it had denied", refused=result.permitted)
         for subscription in self._subscriptions.all() if result.resubscribe_all else ():
             await connection.resubscribe(subscription)
         if result.has_missed:

@@ -31,9 +31,7 @@ log = structlog.get_logger("openguild.chaos")
 async def serve_chaos(config: ServerConfig, reread: Callable[[], ServerConfig], seed: int) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status. Raises CommandFailed, OSError."""
     if config.storage == "memory":
-        raise CommandFailed(
-            "chaos-seed: workers end and start again, which memory storage does not survive: use --embedded"
-        )
+        raise CommandFailed("chaos-seed: memory storage would be lost when workers restart: use --embedded")
     inner = chaotic(config, _free_port())
     if inner.admin_path is not None:
         remove_stale_sockets(inner.admin_path)
@@ -49,7 +47,7 @@ async def serve_chaos(config: ServerConfig, reread: Callable[[], ServerConfig], 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve, ChaosProxy(plan, (HOST, inner.port)).serve)
             tasks.start_soon(_restart, plan, supervisor)
-            log.warning("serving faults by a seed: for tests of clients", seed=seed, address=f"{host}:{port}")
+            log.warning("injecting faults by a seed, for tests of clients", seed=seed, address=f"{host}:{port}")
             status = await supervisor.run(hangups)
             tasks.cancel_scope.cancel()
     shutdown.finish(status)

@@ -249,7 +249,7 @@ class ChatScreen(Screen[None]):
 
     def _change_password(self) -> None:
         def told(is_changed: bool | None) -> None:
-            self.show_note("your password is changed" if is_changed else "your password is as it was")
+            self.show_note("your password was changed" if is_changed else "your password was not changed")
 
         self.app.push_screen(PasswordScreen(self.client), told)
 

@@ -57,7 +57,7 @@ class Commands:
         name, _, argument = line[1:].partition(" ")
         command = self._commands.get(name)
         if command is None:
-            raise NoCommand(f"/{name} is no command: /help lists them")
+            raise NoCommand(f"/{name} is not a command: /help lists them")
         usage = _USAGE.get(name, "")
         if len(argument.split()) < sum(word.isalpha() for word in usage.split()):
             raise NoCommand(f"write {usage}")
@@ -65,13 +65,13 @@ class Commands:
 
     def _open(self) -> str:
         if self._model.open_channel is None:
-            raise NoCommand("no channel is open: /guild NAME makes a guild, /join CODE joins one")
+            raise NoCommand("no channel is open: create a guild with /guild NAME or join one with /join CODE")
         return self._model.open_channel
 
     def _guild_id(self) -> str:
         channel = self._model.channels.get(self._open())
         if channel is None:  # it has just been created or deleted
-            raise NoCommand("the guild of this channel is not known: choose another channel")
+            raise NoCommand("the guild of this channel is unknown: choose another channel")
         return channel.guild_id
 
     def _numbered(self, number: str) -> ShownMessage:
@@ -79,7 +79,7 @@ class Commands:
         found = (message for message in shown.messages.values() if str(message.sequence) == number) if shown else ()
         message = next(iter(found), None)
         if message is None:
-            raise NoCommand(f"no message here has the number {number!r}")
+            raise NoCommand(f"there is no message with the number {number!r}")
         return message
 
     async def _help(self, argument: str) -> None:
@@ -87,7 +87,7 @@ class Commands:
 
     async def _password(self, argument: str) -> None:
         if argument:
-            raise NoCommand("write /password alone: it asks for the passwords, and shows neither")
+            raise NoCommand("write /password alone: it asks for the passwords and hides them")
         self._change_password()
 
     async def _guild(self, name: str) -> None:
@@ -132,21 +132,21 @@ class Commands:
     async def _edit(self, text: str) -> None:
         own = self._model.own_last()
         if own is None:
-            raise NoCommand("none of your messages is shown")
+            raise NoCommand("none of your messages is on the screen")
         await self._model.client.edit(self._open(), own.event_id, self._model.stored_text(text))
 
     async def _delete(self, argument: str) -> None:
         number, _, reason = argument.partition(" ")
         message = self._numbered(number) if number else self._model.own_last()
         if message is None:
-            raise NoCommand("none of your messages is shown")
+            raise NoCommand("none of your messages is on the screen")
         await self._model.client.redact(self._open(), message.event_id, reason.strip() or None)
 
     async def _react(self, argument: str) -> None:
         number, _, emoji = argument.rpartition(" ")
         message = self._numbered(number) if number else self._model.last()
         if message is None:
-            raise NoCommand("no message is shown")
+            raise NoCommand("no message is on the screen")
         reaction = message.reactions.get(emoji)
         change = self._model.client.unreact if reaction is not None and reaction.me else self._model.client.react
         await change(self._open(), message.event_id, emoji)
@@ -164,7 +164,7 @@ class Commands:
     async def _search(self, words: str) -> None:
         found = await self._model.client.search(words, limit=5)
         lines = [f"#{hit.subtitle} {hit.sequence} {hit.title}: {self._model.shown_text(hit.snippet)}" for hit in found]
-        self._show("   ".join(lines) or f"nothing has {words!r}")
+        self._show("   ".join(lines) or f"no message contains {words!r}")
 
     async def _members(self, argument: str) -> None:
         members = [member async for member in self._model.client.members(self._guild_id())]
@@ -235,7 +235,7 @@ def whom(argument: str, named: Mapping[str, str]) -> tuple[str, str | None]:
         name, rest = " ".join(words[:count]).casefold(), " ".join(words[count:])
         found = [user_id for user_id, username in named.items() if username.casefold() == name]
         if len(found) > 1:
-            raise NoCommand(f"{len(found)} of them have the name {name!r}: write the id, {' or '.join(sorted(found))}")
+            raise NoCommand(f"{len(found)} members have the name {name!r}: write the id, {' or '.join(sorted(found))}")
         if found:
             return found[0], rest or None
     user_id = parse_uuid(words[0]) if words else None

@@ -63,7 +63,7 @@ class LoginScreen(Screen[None]):
         try:
             await enter(name, password)
         except Conflict:
-            problem.update("this name is taken: log in, or choose another one")
+            problem.update("this name is taken: log in, or choose another name")
         except Unauthorized as failure:
             problem.update(Text(f"{problem_text(failure)}: no account yet? Press Register"))
         except (ApiError, OutcomeUnknown, TlsFailed) as failure:

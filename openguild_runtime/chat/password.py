@@ -30,10 +30,10 @@ class PasswordScreen(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="password"):
-            yield Label("Another password. Your other devices are logged out.")
-            yield Input(placeholder="the password that you have", password=True, id="current")
-            yield Input(placeholder=f"another, at least {MIN_PASSWORD_CHARS} characters", password=True, id="new")
-            yield Input(placeholder="the other one again", password=True, id="again")
+            yield Label("Change your password. Your other devices will be logged out.")
+            yield Input(placeholder="current password", password=True, id="current")
+            yield Input(placeholder=f"new password, at least {MIN_PASSWORD_CHARS} characters", password=True, id="new")
+            yield Input(placeholder="new password again", password=True, id="again")
             yield Button("Change it", id="change", variant="primary")
             yield Static("", id="problem")
         yield Footer()
@@ -63,17 +63,19 @@ class PasswordScreen(ModalScreen[bool]):
         current, new, again = (self.query_one(f"#{field}", Input).value for field in ("current", "new", "again"))
         problem = self.query_one("#problem", Static)
         if new != again:
-            problem.update("the new password is not the same twice")
+            problem.update("the two new passwords differ")
             return
         problem.update("...")
         try:
             await self._client.change_password(current, new)
         except Forbidden as refusal:
             wrong = refusal.code == "wrong_password"
-            problem.update(Text("this is not your password" if wrong else problem_text(refusal)))
+            problem.update(Text("the current password is wrong" if wrong else problem_text(refusal)))
         except (ApiError, OutcomeUnknown) as failure:
             if isinstance(failure, OutcomeUnknown) or failure.status >= 500:
-                problem.update(Text(f"{problem_text(failure)}: it may be changed; write the new one into all three"))
+                problem.update(
+                    Text(f"{problem_text(failure)}: it may have been changed; enter the new one in all three fields")
+                )
             else:
                 problem.update(Text(problem_text(failure)))
         else:

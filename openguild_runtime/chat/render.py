@@ -36,9 +36,9 @@ def channel_label(channel: ShownChannel, is_open: bool) -> Text:
 def message_lines(model: ChatModel) -> list[Text]:
     """Return the lines of the newest messages, one to three each, not wrapped to the terminal's width."""
     if model.shown is None and model.open_channel is not None:
-        return [Text("the messages are not read yet: choose the channel to read them")]
+        return [Text("the messages are not loaded yet: choose the channel to load them")]
     if model.shown is None:
-        return [Text("no channel is open: /guild NAME makes a guild, /join CODE joins one")]
+        return [Text("no channel is open: create a guild with /guild NAME or join one with /join CODE")]
     lines: list[Text] = []
     for message in list(model.shown.messages.values())[-SHOWN_MESSAGES:]:
         lines += _lines(model, message)

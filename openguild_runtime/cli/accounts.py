@@ -39,7 +39,7 @@ def add_role_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     seed = commands.add_parser("seed-user", help="create an account")
     seed.add_argument("--username", required=True)
     source = seed.add_mutually_exclusive_group(required=True)
-    source.add_argument("--password", help="visible in process lists: prefer the other two")
+    source.add_argument("--password", help="visible in process lists: prefer the other two options")
     source.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     source.add_argument("--password-file", metavar="PATH")
     for name, scope in (
@@ -174,7 +174,7 @@ async def _assign_within(
             f"'{user.username}' is the only owner of guild '{scope_id}': make another member owner first"
         )
     if found is MemberChange.NOT_MEMBER:
-        raise CommandFailed(f"'{user.username}' is of another server: they join by an invite first")
+        raise CommandFailed(f"'{user.username}' belongs to another server: they must join by an invite first")
     if found is MemberChange.BANNED:
         raise CommandFailed(
             f"'{user.username}' is banned from guild '{scope_id}': a moderator of the guild must end the ban first"

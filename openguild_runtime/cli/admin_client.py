@@ -36,23 +36,23 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     top.add_argument("--json", action="store_true", help="print one snapshot as JSON, and exit")
     top.add_argument("--once", action="store_true", help="print one table, and exit; the default without a terminal")
     top.add_argument("--interval", type=float, default=2.0, metavar="SECS", help="between two refreshes, by default 2")
-    why = asking.add_parser("why", help="what happened to a request; exit status 1 if the server does not remember it")
+    why = asking.add_parser("why", help="show what happened to a request; exit status 1 if the server no longer has it")
     why.add_argument("request_id", help="x-request-id of the response, or request_id of the error")
-    why.add_argument("--json", action="store_true", help="print what is remembered as JSON")
+    why.add_argument("--json", action="store_true", help="print the record as JSON")
     for name, text in (
-        ("channels", "channels with a backlog, and their slowest readers; readers closed for slowness"),
-        ("sessions", "open streams and gateway sockets"),
+        ("channels", "list channels with a backlog, their slowest readers, and readers that were closed as too slow"),
+        ("sessions", "list open streams and gateway sockets"),
     ):
         listing = asking.add_parser(name, help=text)
-        listing.add_argument("--limit", type=int, default=20, help="how many, by default %(default)s")
+        listing.add_argument("--limit", type=int, default=20, help="maximum number, by default %(default)s")
         if name == "sessions":
             listing.add_argument("--user", help="a user name or id; exit status 1 if there is no such session")
     asking.add_parser("show", help="show the settings that can change at run time, and the log filter")
     setting = asking.add_parser("set", help="change a setting until the next start or SIGHUP")
     setting.add_argument("key", help="such as messaging.replay_window; `admin show` lists them")
     setting.add_argument("value", help="as in the configuration")
-    window = asking.add_parser("replay-window", help="short for: set messaging.replay_window")
-    window.add_argument("value", help="events that a stream without `since` begins with")
+    window = asking.add_parser("replay-window", help="same as: set messaging.replay_window")
+    window.add_argument("value", help="events replayed to a stream without `since`")
     level = asking.add_parser("log", help="set the log filter, such as info,openguild=debug")
     level.add_argument(
         "filter", help="level, or target=level, comma-separated; levels: trace, debug, info, warn, error, off"
@@ -82,7 +82,7 @@ def add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     deleting.add_argument("--user", required=True, help="a user name or id")
     add_federation_commands(asking)
     add_guild_commands(asking)
-    asking.add_parser("drain", help="drain and exit, with all workers, as at SIGTERM")
+    asking.add_parser("drain", help="drain and stop the server with all workers, as SIGTERM does")
 
 
 def run_admin(config: ServerConfig, arguments: dict[str, Any]) -> int:
@@ -146,7 +146,7 @@ def ask_one(path: Path, request: dict[str, Any]) -> Answer:
 
 def _nobody_listens(path: Path) -> CommandFailed:
     return CommandFailed(
-        f"admin: no server listens at {path}: start it, or export OPENGUILD_SERVER__ADMIN_SOCKET as the server has it"
+        f"admin: no server listens at {path}: start it, or export OPENGUILD_SERVER__ADMIN_SOCKET as for the server"
     )
 
 

@@ -12,23 +12,23 @@ def add_federation_commands(asking: argparse._SubParsersAction[argparse.Argument
     """Add `admin federation peers|guilds|allow|deny|quarantine|clear|retry|keys`."""
     federation = asking.add_parser("federation", help="list, allow and deny other servers")
     actions = federation.add_subparsers(dest="action", metavar="action", required=True)
-    peers = actions.add_parser("peers", help="list the known servers: standing, address, last contact")
-    peers.add_argument("server", nargs="?", help="only this one, with its keys")
+    peers = actions.add_parser("peers", help="list the known servers with standing, address and last contact")
+    peers.add_argument("server", nargs="?", help="only this server, with its keys")
     peers.add_argument("--limit", type=int, default=200)
     guilds = actions.add_parser("guilds", help="list the guilds with members on several servers")
     guilds.add_argument("--limit", type=int, default=200)
     for action, text in (
-        ("allow", "trust a server, also in the mode pinned; lasts until clear"),
-        ("deny", "refuse a server, and do not contact it; lasts until clear"),
-        ("quarantine", "accept nothing new from a server: no posts, no joins, no invites; lasts until clear"),
+        ("allow", "trust a server, also in mode pinned; until clear"),
+        ("deny", "refuse a server and do not contact it; until clear"),
+        ("quarantine", "accept no new posts, joins or invites from a server; until clear"),
         ("clear", "undo allow, deny or quarantine"),
     ):
-        ruling = actions.add_parser(action, help=f"{text}; applies at once, on every replica")
+        ruling = actions.add_parser(action, help=f"{text}; applies immediately on every replica")
         ruling.add_argument("server")
         ruling.add_argument("--guild", metavar="ID", help="only in this guild")
         if action != "clear":
-            ruling.add_argument("--reason", default="", help="one line that affected users see")
-    retry = actions.add_parser("retry", help="contact a server now; exit status 1 if it gives no valid answer")
+            ruling.add_argument("--reason", default="", help="a reason of one line, shown to affected users")
+    retry = actions.add_parser("retry", help="contact a server now; exit status 1 without a valid response")
     retry.add_argument("server")
     keys = actions.add_parser("keys", help="list the keys of this server")
     keys.add_argument("--revoke", metavar="KEY_ID", help="revoke a former key, and tell the other servers")

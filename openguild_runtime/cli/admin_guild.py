@@ -29,9 +29,9 @@ def add_guild_commands(asking: argparse._SubParsersAction[argparse.ArgumentParse
     succeed.add_argument(
         "statement", help="the response of GET /guilds/{guild_id}/succession, a file with it, or - for standard input"
     )
-    give_up = actions.add_parser("give-up", help="if two servers own a guild, give it up to the other one")
+    give_up = actions.add_parser("give-up", help="if two servers own a guild, leave it to the other one")
     give_up.add_argument("guild", help="its id")
-    give_up.add_argument("--to", dest="server", required=True, metavar="SERVER", help="the server that keeps it")
+    give_up.add_argument("--to", dest="server", required=True, metavar="SERVER", help="the server that keeps the guild")
 
 
 def guild_request(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -52,5 +52,5 @@ def _statement(given: str) -> Any:
         raise CommandFailed(f"admin: {given}: cannot be read ({problem.strerror})") from None
     except ValueError as problem:
         place = "the statement" if is_text else given
-        raise CommandFailed(f"admin: {place}: is no JSON: {problem}") from None
+        raise CommandFailed(f"admin: {place}: is not JSON: {problem}") from None
     return found.get("statement", found) if isinstance(found, dict) else found

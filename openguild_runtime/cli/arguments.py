@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         outer = self._outer
         while outer is not None:
             if flag in outer._option_string_actions:
-                return f": it stands before the subcommand: {outer.prog} {flag} ..."
+                return f": write it before the subcommand: {outer.prog} {flag} ..."
             outer = outer._outer
         return _meant(flag, list(self._option_string_actions))
 

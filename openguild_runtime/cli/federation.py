@@ -47,7 +47,7 @@ class Verified(NamedTuple):
 
 def add_federation_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `federation verify`."""
-    federation = commands.add_parser("federation", help="check the receipts that servers have given each other")
+    federation = commands.add_parser("federation", help="check the receipts that servers have exchanged")
     federation.add_argument("action", choices=("verify",))
 
 

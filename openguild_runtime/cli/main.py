@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with all flags and subcommands."""
     parser = Parser(
         prog="openguild-server",
-        description="OpenGuild homeserver. Serves if no subcommand is given.",
+        description="OpenGuild homeserver. Without a subcommand, starts the server.",
         epilog="Every key can also be set in the environment (OPENGUILD_SERVER__...) or in a file: docs/configuration.md",
     )
     parser.add_argument("--version", action="version", version=f"openguild-server {openguild_runtime.__version__}")
@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(known[name].flag, dest=name, metavar="VALUE", help=_flag_help(known[name]))
     fallback = known["session.fallback_verifying_keys"]
     parser.add_argument(fallback.flag, dest=fallback.name, action="append", metavar="KEY",
-                        help="a former public key whose tokens are still valid; may be repeated")  # fmt: skip
+                        help="a former public key whose tokens are still accepted; may be repeated")  # fmt: skip
     parser.add_argument("--embedded", dest="embedded", action="store_const", const=True,
                         help="run a private PostgreSQL and NATS under --data-dir")  # fmt: skip
     parser.add_argument("--chaos-seed", dest="chaos_seed", type=int, metavar="N",
@@ -88,29 +88,31 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--wait", action="store_true", help="change nothing; wait until the schema is current")
     how.add_argument("--sql", action="store_true", help="change nothing; print the SQL")
     how.add_argument("--missing", action="store_true",
-                     help="also rebuild the indexes and functions that somebody dropped or renamed")  # fmt: skip
+                     help="also rebuild indexes and functions that were dropped or renamed")  # fmt: skip
     how.add_argument("--new-epoch", action="store_true",
-                     help="also give every channel a new epoch: after a restore, before the servers start")  # fmt: skip
+                     help="also give every channel a new epoch; use it after a restore, before starting the servers")  # fmt: skip
     config = commands.add_parser("config", help="check or show the configuration")
     config.add_argument("action", choices=("check", "dump"))
     keygen = commands.add_parser("keygen", help="print a new signing key and its public key")
     keygen.add_argument("--public", action="store_true",
-                        help="only print the public key of the signing key on standard input, for a rotation")  # fmt: skip
+                        help="only print the public key of the signing key read from standard input")  # fmt: skip
     chatting = commands.add_parser("chat", help="chat in this terminal; needs 'openguild[chat]'")
     chatting.add_argument("url", nargs="?", default=f"http://127.0.0.1:{os.environ.get(PREFIX + 'PORT', '8080')}",
                           help="URL of the server, by default %(default)s")  # fmt: skip
-    chatting.add_argument("--session-file", help="a file that keeps the session; protect it like a password")
-    completing = commands.add_parser("completion", help="print a script that completes this command in a shell")
+    chatting.add_argument("--session-file", help="file in which the session is stored; protect it like a password")
+    completing = commands.add_parser("completion", help="print a shell completion script")
     completing.add_argument("shell", choices=SHELLS, help="source <(openguild-server completion bash)")
     probing = commands.add_parser("probe", help="check a running server from outside, one line per step")
     probing.add_argument("url")
-    probing.add_argument("--only", help="run one step only, such as ready")
-    probing.add_argument("--username", help="log in, post and receive the post on a stream; password on standard input")
+    probing.add_argument("--only", help="run only this step, such as ready")
+    probing.add_argument(
+        "--username", help="log in, post, and receive the post on a stream; reads the password from standard input"
+    )
     probing.add_argument("--password-file", help="a file with the password of --username")
     probing.add_argument("--slo", action="store_true", help="compare the metrics with the playbook's thresholds")
     probing.add_argument("--window", type=float, default=10.0, metavar="SECS",
-                         help="the time that --slo covers, by default 10; 900 after a rollout; 0: since the start")  # fmt: skip
-    probing.add_argument("--metrics-url", help="URL of the metrics, if not URL/metrics")
+                         help="the period of --slo, by default 10; 900 after a rollout; 0: since the start")  # fmt: skip
+    probing.add_argument("--metrics-url", help="URL of the metrics, by default URL/metrics")
     probing.add_argument("--prometheus", metavar="FILE", help="write the results for a textfile collector")
     return parser
 
@@ -118,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _flag_help(key: ConfigKey) -> str:
     name = PREFIX + key.name.upper().replace(".", "__")
     if key.is_secret:
-        where = f"secret and visible in process lists: prefer {name}_FILE (the name of a file) or {name}"
+        where = f"secret, and visible in process lists: prefer {name}_FILE (a file that contains it) or {name}"
     else:
         where = f"also {name}"
     return f"{key.setting.meaning}; {where}"
@@ -187,7 +189,7 @@ def _working_directory() -> Path:
         return Path.cwd()
     except OSError:
         raise ConfigError(
-            "failed to build configuration: the working directory, whose config/ is read, was removed: restart in one that is there"
+            "failed to build configuration: the working directory was removed: restart in an existing directory"
         ) from None
 
 
@@ -226,7 +228,9 @@ async def _migrate(config: ServerConfig, new_epoch: bool, make_missing: bool) ->
         own = schema.origin is migrations.Origin.THIS and not schema.is_later
         missing = await migrations.missing(url, make=make_missing) if own else migrations.Missing()
     if schema.is_later:
-        _print_line(f"The schema is of a later release ({schema.revision}); nothing to do, this release runs on it")
+        _print_line(
+            f"The schema is of a later release ({schema.revision}); no migration needed, this release can use it"
+        )
     else:
         _print_line(f"The schema is at revision {schema.revision}")
     if schema.origin is migrations.Origin.UNKNOWN:
@@ -236,7 +240,7 @@ async def _migrate(config: ServerConfig, new_epoch: bool, make_missing: bool) ->
         _print_line(told.format(", ".join(missing.rest)))
     if missing.tables:
         _print_line(
-            f"Missing: table {', '.join(missing.tables)}; if it was renamed, name it back, else restore a backup"
+            f"Missing: table {', '.join(missing.tables)}; if it was renamed, rename it back, otherwise restore a backup"
         )
     if missing.constraints:
         _print_line(
@@ -270,7 +274,7 @@ def _check(flags: dict[str, Any]) -> int:
     except ConfigError as problem:
         sys.stderr.writelines(f"openguild-server: {line}\n" for line in problem.lines)
         return 1
-    _print_line("The configuration is good")
+    _print_line("The configuration is valid")
     return 0
 
 

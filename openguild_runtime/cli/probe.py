@@ -101,7 +101,7 @@ def _headers(get: Get) -> str | None:
     answer = get("/no-such-route")
     headers = dict(answer.headers)
     problems = [
-        f"missing {name}" if name not in headers else f"another {name}"
+        f"missing {name}" if name not in headers else f"unexpected {name}"
         for name, value in SECURITY_HEADERS
         if headers.get(name) != value
     ]

@@ -55,7 +55,7 @@ def _within(after: list[Sample], before: list[Sample]) -> list[Sample]:
     """Return the growth of counters, and the gauges of both readings. Raises Restarted."""
     if _starts(after) != _starts(before):
         raise Restarted(
-            "the server was started again within the window, or another one answered: give the --metrics-url of one instance"
+            "the server was restarted within the window, or another instance answered: set --metrics-url to one instance"
         )
     grown: list[Sample] = []
     earlier = {(name, *sorted(labels.items())): value for name, labels, value in before}

@@ -24,7 +24,7 @@ class Handlers:
         """Return a decorator that registers a handler for `kind`. Raises TypeError if `kind` is not a subclass of Event."""
         given: object = kind
         if not (isinstance(given, type) and issubclass(given, Event)):
-            raise TypeError(f"not a kind of event: {given!r}: write @client.on(MessagePosted)")
+            raise TypeError(f"{given!r} is not an event class: write, for example, @client.on(MessagePosted)")
 
         def register(handler: Handler[E]) -> Handler[E]:
             self._handlers.append((kind, handler))

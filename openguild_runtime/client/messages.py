@@ -193,4 +193,4 @@ def _converted(result: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(result, kind)
     except msgspec.ValidationError as failure:
-        raise OutcomeUnknown(f"the answer is not what the server gives here: {failure}") from failure
+        raise OutcomeUnknown(f"unexpected response: {failure}") from failure

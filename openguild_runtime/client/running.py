@@ -50,12 +50,12 @@ class Reporter:
         if not self._is_done:
             self._is_done = True
             until = time.strftime("%H:%M:%S", time.localtime(self._wall() + self._retry_secs))
-            log.warning("cannot reach %s (%s), trying until %s", self._urls, reason, until)
+            log.warning("cannot reach %s (%s), retrying until %s", self._urls, reason, until)
 
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Warn also if the body takes QUIET_SECS, and never after it."""
-        timer = asyncio.get_running_loop().call_later(QUIET_SECS, self.warn, "no answer yet")
+        timer = asyncio.get_running_loop().call_later(QUIET_SECS, self.warn, "no response yet")
         try:
             yield
         finally:
@@ -96,7 +96,7 @@ def run(
                         with _ends_in_one_line(f"cannot join by the invite {invite!r}"):
                             await client.accept_invite(invite)
                 _report_interruptions(handlers)
-                with _ends_in_one_line("cannot go on"):
+                with _ends_in_one_line("cannot continue"):
                     await client.listen()
 
     with suppress(KeyboardInterrupt):
@@ -138,7 +138,7 @@ def _report_interruptions(handlers: Handlers) -> None:
         nonlocal is_lost
         if not is_lost and event.retry_secs is not None:  # else it waits for a new token
             is_lost = True
-            log.warning("no connection (%s), trying until there is one", event.reason)
+            log.warning("no connection (%s), retrying until there is one", event.reason)
 
     @handlers.on(Connected)
     async def back(event: Connected) -> None:

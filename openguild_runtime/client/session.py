@@ -140,11 +140,11 @@ class Client(Messages):
             try:
                 me = await self.request("GET", "/users/me")
             except Unauthorized:
-                self.on_retry("the kept session has ended")
+                self.on_retry("the stored session has ended")
             else:
                 if normalise_username(me["username"])[1] == normalise_username(username)[1]:
                     return
-                self.on_retry("the kept session is another user's")
+                self.on_retry("the stored session belongs to another user")
         await self.login(username, password)
 
     def _forget_session(self) -> None:

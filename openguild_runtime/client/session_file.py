@@ -27,7 +27,7 @@ class SessionFile:
         try:
             return Session.from_dict(json.loads(self._path.read_bytes()))
         except (ValueError, KeyError, TypeError, AttributeError) as failure:
-            raise ValueError(f"{self._path} holds no session: delete it to log in again ({failure!r})") from failure
+            raise ValueError(f"{self._path} contains no session: delete it to log in again ({failure!r})") from failure
 
     def save(self, session: Session | None) -> None:
         """Save a session, or delete the file for None. Raises OSError with the name of the file."""
@@ -56,12 +56,12 @@ class SessionFile:
         except OSError as failure:
             if not self._is_behind:
                 log.warning(
-                    "cannot write %s (%s): a program that ends now repeats events, or has to log in; it is tried again",
+                    "cannot write %s (%s): retrying; a program that ends now repeats events or has to log in again",
                     self._path,
                     failure.strerror,
                 )
             self._is_behind = True
         else:
             if self._is_behind:
-                log.warning("%s is written again", self._path)
+                log.warning("%s can be written again", self._path)
             self._is_behind = False

@@ -49,7 +49,7 @@ class ClientClosed(RuntimeError):
     """This program has closed the client. Nothing was sent."""
 
     def __init__(self) -> None:
-        super().__init__("the client is closed: use another one")
+        super().__init__("the client is closed: create a new one")
 
 
 class TlsFailed(OSError):
@@ -64,7 +64,7 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as failure:
-        raise OutcomeUnknown(f"the answer is not what the server gives here: {failure}") from failure
+        raise OutcomeUnknown(f"unexpected response: {failure}") from failure
 
 
 RECEIVE_BYTES = 65_536
@@ -72,7 +72,7 @@ ATTEMPT_SECS = 20.0
 # OpenSSL's reasons for an answer without TLS
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # OpenSSL's environment variables
-OWN_AUTHORITY = "; name the file of an authority of your own in the variable SSL_CERT_FILE"
+OWN_AUTHORITY = "; for your own CA, set the environment variable SSL_CERT_FILE to its certificate file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ class Address:
         """Parse `http://host:port` or `https://host`. Raises ValueError."""
         parts = urlsplit(url)
         if "@" in parts.netloc:  # not quoted, since it may contain a password
-            raise ValueError("a server's address has no user: expected http://host:port, and the user in `login`")
+            raise ValueError(
+                "a server's address must not contain a user: expected http://host:port; pass the user to `login`"
+            )
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
             raise ValueError(f"not a server's address: {url!r}: expected http://host:port")
         tls = parts.scheme == "https"

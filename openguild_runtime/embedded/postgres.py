@@ -173,20 +173,20 @@ class EmbeddedPostgres(EmbeddedServer):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._directory))
         if not os.access(self._directory, os.R_OK | os.X_OK):
             raise EmbeddedError(
-                f"data_dir: {self._directory} belongs to another user: run as that user, or name another with --data-dir"
+                f"data_dir: {self._directory} belongs to another user: run as that user, or choose another --data-dir"
             )
         found = "".join(read_lines(self._directory / "PG_VERSION")[:1])
         parts = (self._directory / "global" / "pg_control", self._directory / "base", self._directory / "pg_wal")
         if not found.isdecimal() or not all(part.exists() for part in parts):
             raise EmbeddedError(
                 f"data_dir: {self._directory} is not a complete PostgreSQL cluster: restore it from a backup, "
-                "move it away to start with an empty one, or name another with --data-dir"
+                "move it away to start with an empty one, or choose another directory with --data-dir"
             )
         ours = importlib.metadata.version(WHEEL).partition(".")[0]
         if found != ours:
             raise EmbeddedError(
                 f"data_dir: {self._directory} was made by PostgreSQL {found}, this is {ours}: dump it with that version "
-                "and load the dump here, or name another with --data-dir"
+                "and load the dump here, or choose another directory with --data-dir"
             )
 
     def _clean_up_after_crash(self) -> None:
@@ -203,8 +203,8 @@ class EmbeddedPostgres(EmbeddedServer):
             late = time.monotonic() - began > KILL_AFTER_SECS
             if late and time.monotonic() - began > KILL_AFTER_SECS + START_LIMIT_SECS:
                 raise EmbeddedError(
-                    f"data_dir: another PostgreSQL (pid {min(left)}) works in {self._directory}: "
-                    "end it, or name another with --data-dir"
+                    f"data_dir: another PostgreSQL (pid {min(left)}) uses {self._directory}: "
+                    "stop it, or choose another directory with --data-dir"
                 )
             for pid in left.keys() if late else [pid for pid, parent in left.items() if parent not in left]:
                 if late or pid not in asked:
@@ -256,13 +256,13 @@ def running_url(data_dir: Path, limit_secs: float = START_LIMIT_SECS) -> str | N
                 password = read_stripped(root / f"{EmbeddedPostgres.name}.password")
                 if password is None:
                     raise EmbeddedError(
-                        f"data_dir: {root} has lost its password: restart its server, which makes a new one"
+                        f"data_dir: {root} has lost its password file: restart its server, which creates a new password"
                     )
                 return f"postgresql://{ROLE}:{password}@127.0.0.1:{found.port}/{ROLE}"
             if time.monotonic() >= deadline:
                 raise EmbeddedError(
-                    f"data_dir: {root} is in use by a server whose PostgreSQL does not answer: "
-                    "wait until it serves, or end it"
+                    f"data_dir: {root} is in use by a server whose PostgreSQL does not respond: "
+                    "wait until it serves, or stop it"
                 )
             time.sleep(POLL_SECS)
     except PermissionError:

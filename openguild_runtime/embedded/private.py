@@ -102,7 +102,7 @@ async def private_servers(config: ServerConfig, shutdown: Shutdown | None = None
 async def _keep_running(kept: _ManagedServer) -> None:
     """Restart the server whenever it exits, until cancelled: at once after STABLE_SECS, else with backoff. Raises EmbeddedError."""
     server = kept.server
-    failures, started, problem = 0, time.monotonic(), "it ends soon after each start"
+    failures, started, problem = 0, time.monotonic(), "it exits soon after each start"
     while True:
         if server.lifeline is not None:
             await anyio.wait_readable(server.lifeline)
@@ -110,7 +110,7 @@ async def _keep_running(kept: _ManagedServer) -> None:
         if failures > MAX_FAILURES:
             raise EmbeddedError(f"embedded {server.name} cannot be kept running: {problem}")
         delay = 0.0 if failures == 0 else random.uniform(0.1, min(MAX_BACKOFF_SECS, 0.2 * 2**failures))  # noqa: S311 - jitter
-        log.error("a private server died and is started again", server=server.name, delay_secs=round(delay, 2))
+        log.error("a private server died and is restarted", server=server.name, delay_secs=round(delay, 2))
         await anyio.sleep(delay)
         started = time.monotonic()
         try:
@@ -119,7 +119,7 @@ async def _keep_running(kept: _ManagedServer) -> None:
             problem = str(failure)
             log.error("a private server cannot be started", server=server.name, problem=problem)  # noqa: TRY400 - one line
         else:
-            log.info("a private server serves again", server=server.name)
+            log.info("a private server is running again", server=server.name)
 
 
 def with_running_database(config: ServerConfig) -> ServerConfig:
@@ -163,7 +163,7 @@ def load_or_create_signing_key(data_dir: Path) -> str:
         raise data_dir_error(data_dir.absolute(), failure) from failure
     except KeyFormatError:
         raise EmbeddedError(
-            f"data_dir: {path.absolute()} holds no signing key (43 characters of base64url): restore the right one, "
+            f"data_dir: {path.absolute()} does not contain a signing key (43 characters of base64url): restore the right file, "
             "or remove the file: a new key is created, and all users must log in again"
         ) from None
     return kept
@@ -174,7 +174,7 @@ async def _migrate(postgres: EmbeddedPostgres) -> None:
     try:
         await (await asyncpg.connect(postgres.url + NO_TLS)).close()
     except asyncpg.InvalidPasswordError:
-        log.warning("PostgreSQL refuses the password in the data directory: it gets a new one")
+        log.warning("PostgreSQL refuses the password in the data directory: setting a new one")
         await anyio.to_thread.run_sync(postgres.restart_with_new_password)
     schema = await migrations.upgrade(postgres.url + NO_TLS)
     if schema.origin is not migrations.Origin.THIS:

@@ -59,7 +59,7 @@ class Programs(NamedTuple):
 
     def copy_for(self, account: Account) -> Path:
         """Copy them to a directory that the account can read but not change, and return its path. Raises OSError."""
-        failure = OSError(f"none of {', '.join(COPY_DIRECTORIES)} can hold a copy of them")
+        failure = OSError(f"they cannot be copied to any of {', '.join(COPY_DIRECTORIES)}")
         for directory in map(Path, COPY_DIRECTORIES):
             if _is_suitable(directory, account):
                 _remove_stale_copies(directory)

@@ -81,7 +81,7 @@ def data_dir_error(directory: Path, failure: OSError) -> EmbeddedError:
     name = os.fsdecode(failure.filename) if isinstance(failure.filename, str | bytes) else ""
     about = f"{name}: " if name and Path(name) != directory else ""
     return EmbeddedError(
-        f"data_dir: {directory} cannot be used ({about}{reason}): fix that, or name another with --data-dir"
+        f"data_dir: {directory} cannot be used ({about}{reason}): fix that, or choose another directory with --data-dir"
     )
 
 
@@ -141,7 +141,7 @@ class EmbeddedServer(ABC):
         for path in (self._root, self._directory):
             if path.is_symlink() and not path.exists():
                 raise EmbeddedError(
-                    f"data_dir: {path} is a broken symbolic link: fix it, or name another with --data-dir"
+                    f"data_dir: {path} is a broken symbolic link: fix it, or choose another directory with --data-dir"
                 )
         self._take_lock()
         try:
@@ -281,9 +281,9 @@ class EmbeddedServer(ABC):
         """Return, in one line from its log, why the program exited, with the remedy for a full disk or shared memory."""
         said = [line.strip() for line in read_lines(self._log, since=self._log_offset) if line.strip()]
         if any(SHARED_MEMORY_FULL.search(line) for line in said):
-            return "the shared memory of /dev/shm is full: free some there, or give the container more (--shm-size)"
+            return "the shared memory of /dev/shm is full: free some space, or give the container more (--shm-size)"
         if (not said and is_full(self._root)) or any(DISK_FULL.search(line) for line in said):
-            return f"the disk of {self._root} is full: free some space, or name another directory with --data-dir"
+            return f"the disk of {self._root} is full: free some space, or choose another directory with --data-dir"
         faults = [line[found.start() :] for line in said if (found := LOG_ERROR.search(line))]
         last = (faults or said or ["it left no message"])[-1]
         return f"{DESCRIPTOR.sub(lambda _: str(self._directory), last)} (see {self._log})"
@@ -305,7 +305,7 @@ class EmbeddedServer(ABC):
                 if time.monotonic() >= deadline:
                     os.close(descriptor)
                     raise EmbeddedError(
-                        f"data_dir: {self._root} is in use by another server: end it, or name another with --data-dir"
+                        f"data_dir: {self._root} is in use by another server: stop it, or choose another directory with --data-dir"
                     ) from None
                 time.sleep(POLL_SECS)
 
@@ -316,7 +316,7 @@ class EmbeddedServer(ABC):
             if time.monotonic() >= deadline:
                 raise EmbeddedError(
                     f"data_dir: the {self.name} of a server that was killed still runs in {self._root}: "
-                    "end it, or name another with --data-dir"
+                    "stop it, or choose another directory with --data-dir"
                 )
             time.sleep(POLL_SECS)
 
@@ -346,7 +346,7 @@ class EmbeddedServer(ABC):
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
                 return Account(entry.pw_uid, entry.pw_gid)
-        raise EmbeddedError("running as root, and there is no account `nobody` to run PostgreSQL as")
+        raise EmbeddedError("running as root, and there is no account `nobody` for PostgreSQL")
 
     def _make_job(
         self, programs: Programs, program: str, *arguments: str, stdin: str = "", directory: Path | None = None
@@ -360,7 +360,7 @@ class EmbeddedServer(ABC):
             except OSError as failure:
                 raise EmbeddedError(
                     f"the account with uid {account.uid} cannot run {programs.root / program}, and a copy of it cannot be "
-                    f"made ({failure.strerror or failure}): run as an ordinary user, or install where all may read"
+                    f"made ({failure.strerror or failure}): run as an ordinary user, or install where all users can read"
                 ) from failure
         return Job(
             argv=[str((copy or programs.root) / program), *arguments],

@@ -283,7 +283,7 @@ class ConnectionServer:
         """Wait until the response is sent. If too many bytes wait on all connections, some are aborted."""
         connection = transport.connection
         slow = self.unsent_responses.hold(transport, connection.client_address, len(connection.outbox))
-        self._abort_slow(slow, "slow_reader", "a reader was too slow while many were")
+        self._abort_slow(slow, "slow_reader", "a slow reader was closed: too many bytes wait on all connections")
         try:
             await transport.flush()
         finally:
@@ -346,7 +346,9 @@ class ConnectionServer:
         nbytes = transport.connection.unfinished_body_bytes
         if nbytes or self.unfinished_bodies.total_bytes:
             slow = self.unfinished_bodies.hold(transport, transport.connection.client_address, nbytes)
-            self._abort_slow(slow, "slow_body", "a body came too slowly while many did")
+            self._abort_slow(
+                slow, "slow_body", "a slow sender was closed: too many bytes of unfinished bodies are held"
+            )
 
     def _read_stream(self, transport: Transport) -> None:
         data = transport.socket.receive(RECEIVE_BYTES)

@@ -31,17 +31,19 @@ CAUSES: dict[str, Cause] = {
     "refused": Cause("nothing listens at its address", "check that PostgreSQL runs, and host and port in database_url"),
     "unreachable": Cause("its host cannot be reached", "check the network and the firewalls on the way"),
     "timeout": Cause("it does not answer in time", "look at its host and load, and for firewalls that drop packets"),
-    "lost": Cause("it ended the connection", "check its log: a restart, a crash, or a proxy that closes connections"),
+    "lost": Cause("it closed the connection", "check its log: a restart, a crash, or a proxy that closes connections"),
     "tls": Cause(
         "TLS to it fails", "check sslmode and sslrootcert in database_url, and the certificate and clock of its host"
     ),
     "password": Cause(
         "it refuses the password", "check the role's password and database_url, which is read at the start"
     ),
-    "role": Cause("it does not admit this role", "check the role in database_url, its LOGIN, and pg_hba.conf"),
+    "role": Cause(
+        "it does not allow this role to connect", "check the role in database_url, its LOGIN, and pg_hba.conf"
+    ),
     "no_database": Cause("this database does not exist", "check the name in database_url; it may have been renamed"),
     "too_many_connections": Cause(
-        "it has no connection left", "raise its max_connections, or lower database.pool_size times the processes"
+        "it has no connections left", "raise its max_connections, or lower database.pool_size times the processes"
     ),
     "starting": Cause("it is starting or in recovery", "wait; its log shows the progress"),
     "shutdown": Cause("it is shutting down", "start it again, or point database_url at its successor"),

@@ -41,7 +41,7 @@ class Tracing:
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError:
             raise ConfigError(
-                "tracing.otlp_endpoint: OpenTelemetry is not installed: pip install 'openguild[otel]', or drop the key"
+                "tracing.otlp_endpoint: OpenTelemetry is not installed: pip install 'openguild[otel]', or remove the key"
             ) from None
         resource = Resource.create(
             {"service.name": SERVICE, "service.version": version, "service.namespace": server_name}

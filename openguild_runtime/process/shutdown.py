@@ -101,7 +101,7 @@ class Shutdown:
         finally:
             del self._unfinished[part]
         if scope.cancelled_caught:
-            log.warning("a part did not end in time and was left", part=part)
+            log.warning("a component did not stop in time and was abandoned", part=part)
 
     async def close(
         self, part: str, close: Callable[[], Awaitable[None]], abort: Callable[[], None] | None = None
@@ -115,7 +115,7 @@ class Shutdown:
             if abort is not None:
                 abort()
         elif not task.cancelled() and (failure := task.exception()) is not None:
-            log.error("a part did not end in order", part=part, kind=type(failure).__name__)
+            log.error("a component failed to stop cleanly", part=part, kind=type(failure).__name__)
 
     def finish(self, status: int) -> None:
         """Give the interpreter INTERPRETER_SECS to exit, after everything has closed."""

@@ -42,7 +42,7 @@ class Watchdog:
             time.sleep(min(left, 0.02))
         if self._status == TIMED_OUT:
             log.error(
-                "the process did not end in time", left=self._list_unfinished() or _tasks_of(loop), status=TIMED_OUT
+                "the process did not exit in time", left=self._list_unfinished() or _tasks_of(loop), status=TIMED_OUT
             )
         logs.flush(FLUSH_SECS)
         os._exit(self._status)

@@ -16,9 +16,7 @@ def first_steps(port: int, data_dir: Path) -> list[str]:
     program = shlex.quote(_program())
     url = f"http://127.0.0.1:{port}"
     is_usual = port == USUAL_PORT
-    steps = [
-        ("chat here", f"{program} chat{'' if is_usual else ' ' + url}", "in another terminal, one for each person")
-    ]
+    steps = [("chat here", f"{program} chat{'' if is_usual else ' ' + url}", "in another terminal, one per person")]
     if PAGE.exists():
         steps.append(
             ("in a browser", f"make web{'' if is_usual else ' API=' + url}", "and open the address that it prints")
@@ -26,7 +24,7 @@ def first_steps(port: int, data_dir: Path) -> list[str]:
     steps += [
         ("look inside", f"{program} --embedded --data-dir {shlex.quote(str(data_dir))} admin top", ""),
         ("the API", f"{url}/openapi.json", ""),
-        ("stop", "Ctrl-C", f"what was said stays in {data_dir}"),
+        ("stop", "Ctrl-C", f"messages are stored in {data_dir}"),
     ]
     lines = [f"  {what + ':':<14}{command}{f'  ({note})' if note else ''}" for what, command, note in steps]
     return [f"serving on {url}", *lines]

@@ -29,7 +29,7 @@ async def measure_stalls(metrics: Metrics, clock: Callable[[], float]) -> None:
 
 def stall_text(secs: float, cpu_secs: float) -> str:
     """Explain a stall of the loop by the CPU time that its thread used meanwhile."""
-    text = f"the event loop stood still for {secs:.1f} s, with {cpu_secs:.1f} s of CPU: "
+    text = f"the event loop was blocked for {secs:.1f} s, with {cpu_secs:.1f} s of CPU: "
     if cpu_secs > secs / 2:
         return text + "this process was too busy; see the runbook of loop stalls"
     return (

@@ -51,7 +51,7 @@ class Requests:
             case TextReceived() | BytesReceived():
                 self._gateway.received(transport, event)
             case PeerViolated(rule=rule, status_hint=status, reason=reason):
-                log.info("peer broke a rule", rule=rule, **_described(transport, event))
+                log.info("protocol violation by a peer", rule=rule, **_described(transport, event))
                 self._remember(transport, event, rule)
             case DeadlineExpired(name=name, status_hint=status, reason=reason):
                 log.info("deadline passed", deadline=name, **_described(transport, event))

@@ -67,8 +67,8 @@ def _announce(config: ServerConfig) -> None:
         log.info("resolved server configuration", **config.shown())
     log.info("token keys", **token_keys(config.key_ring()))
     if not native_ring():
-        log.warning("fan-out runs on the pure-Python ring: the compiled extension is not installed or was declined")
+        log.warning("fan-out uses the pure-Python ring: the compiled extension is not installed or is disabled")
     if config.storage == "memory":
         log.warning("memory storage: everything is lost when this process ends")
     if configured_bus(config) is None and config.storage != "memory":
-        log.warning("nats.url is not set: other replicas hear of this one's events only by their tail check")
+        log.warning("nats.url is not set: other replicas see this one's events only at their next tail check")

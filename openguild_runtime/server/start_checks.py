@@ -44,10 +44,10 @@ def _require_storage(config: ServerConfig) -> None:
     if not config.embedded and config.storage != "memory" and config.database_url is None:
         if config.storage == "postgres":
             raise ConfigError(
-                "storage: postgres needs its database: set database_url, or pass --embedded for a private one"
+                "storage: postgres requires a database: set database_url, or pass --embedded for a private one"
             )
         raise ConfigError(
-            "storage: none is chosen: pass --embedded for a private one, set database_url, "
+            "storage: is not set: pass --embedded for a private database, set database_url, "
             "or pass --storage memory (all data is lost at exit)"
         )
 
@@ -73,7 +73,9 @@ def _require_files(config: ServerConfig) -> None:
         with problems.noting():
             _require_readable("nats.cert_file", config.nats.cert_file)
             _require_readable("nats.key_file", config.nats.key_file)
-            _require_pair("nats.cert_file and nats.key_file: are no certificate with its key", config.nats.certificate)
+            _require_pair(
+                "nats.cert_file and nats.key_file: are not a certificate and its key", config.nats.certificate
+            )
     for key, url in _database_urls(config):
         with problems.noting():
             _require_tls_files(key, url)
@@ -100,12 +102,12 @@ def _require_tls_files(key: str, url: str) -> None:
     mode = parameters.get("sslmode")
     if mode in VERIFYING and "sslrootcert" not in parameters and not _has_authorities():
         raise ConfigError(
-            f"{key}: its sslmode={mode} needs the authorities of the server's certificate: write sslrootcert and a PEM file "
-            "beside it (that of the system is often /etc/ssl/certs/ca-certificates.crt)"
+            f"{key}: sslmode={mode} requires the CA certificates of the server: set sslrootcert to a PEM file "
+            "(the system's is often /etc/ssl/certs/ca-certificates.crt)"
         )
     if parameters.keys() >= {"sslcert", "sslkey"} and mode != "disable":
         _require_pair(
-            f"{key}: its sslcert and sslkey are no certificate with its key, or its sslpassword does not open the key",
+            f"{key}: sslcert and sslkey are not a certificate and its key, or sslpassword does not decrypt the key",
             (parameters["sslcert"], parameters["sslkey"]),
             parameters.get("sslpassword", ""),
         )
@@ -115,7 +117,7 @@ def _require_pair(problem: str, files: tuple[str, str], password: str = "") -> N
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, lambda: password)
     except OSError:
-        raise ConfigError(f"{problem}: write the PEM files of a certificate and of its key, or drop them") from None
+        raise ConfigError(f"{problem}: use the PEM files of a certificate and of its key, or remove both") from None
 
 
 def _has_authorities() -> bool:
@@ -131,7 +133,7 @@ def _has_authorities() -> bool:
 def _require_tracing(config: ServerConfig) -> None:
     if config.tracing.otlp_endpoint is not None and not _has_opentelemetry():
         raise ConfigError(
-            "tracing.otlp_endpoint: OpenTelemetry is not installed: pip install 'openguild[otel]', or drop the key"
+            "tracing.otlp_endpoint: OpenTelemetry is not installed: pip install 'openguild[otel]', or remove the key"
         )
 
 
@@ -142,7 +144,7 @@ def _require_own_address(config: ServerConfig) -> None:
     (host, port), (metrics_host, metrics_port) = config.listen, split_address(config.metrics.bind_addr)
     if port == metrics_port and (host == metrics_host or not {host, metrics_host}.isdisjoint(ANY_ADDRESS)):
         raise ConfigError(
-            f"metrics.bind_addr: the server itself listens on port {port}: choose another port, or drop the key: "
+            f"metrics.bind_addr: the server itself listens on port {port}: choose another port, or remove the key: "
             "the server answers GET /metrics too"
         )
 
@@ -162,7 +164,7 @@ def _require_readable(key: str, path: Path | None) -> None:
             return
     except OSError as failure:
         raise ConfigError(
-            f"{key}: the file {path} cannot be read ({_reason(failure)}): check the path and its permissions, or drop the key"
+            f"{key}: the file {path} cannot be read ({_reason(failure)}): check the path and its permissions, or remove the key"
         ) from None
 
 
@@ -172,7 +174,9 @@ def _require_certificates(key: str, path: Path | None) -> None:
     try:
         ssl.create_default_context(cafile=path)
     except OSError:
-        raise ConfigError(f"{key}: the file {path} holds no certificate: write a PEM bundle, or drop the key") from None
+        raise ConfigError(
+            f"{key}: the file {path} contains no certificate: use a PEM file with CA certificates, or remove the key"
+        ) from None
 
 
 def _require_credentials(key: str, path: Path | None) -> None:
@@ -181,8 +185,8 @@ def _require_credentials(key: str, path: Path | None) -> None:
     try:
         read_credentials(path)
     except (OSError, ValueError) as failure:
-        reason = "is not a text" if isinstance(failure, UnicodeDecodeError) else str(failure)
-        raise ConfigError(f"{key}: the file {path} {reason}: write a .creds file of NATS, or drop the key") from None
+        reason = "is not text" if isinstance(failure, UnicodeDecodeError) else str(failure)
+        raise ConfigError(f"{key}: the file {path} {reason}: use a NATS .creds file, or remove the key") from None
 
 
 def _require_directory(key: str, path: Path) -> None:
@@ -190,11 +194,13 @@ def _require_directory(key: str, path: Path) -> None:
     directory = path.absolute().parent
     try:
         if not directory.is_dir():
-            raise ConfigError(f"{key}: the directory {directory} does not exist: make it, or choose another path")
+            raise ConfigError(f"{key}: the directory {directory} does not exist: create it, or choose another path")
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise ConfigError(f"{key}: the directory {directory} cannot be written: allow it, or choose another path")
+            raise ConfigError(
+                f"{key}: the directory {directory} is not writable: change its permissions, or choose another path"
+            )
         if path.exists() and not path.is_socket():
-            raise ConfigError(f"{key}: {path} is there and no socket: remove it, or choose another path")
+            raise ConfigError(f"{key}: {path} exists and is not a socket: remove it, or choose another path")
     except OSError as failure:
         raise ConfigError(f"{key}: {path} cannot be used ({_reason(failure)}): choose another path") from None
 
@@ -205,13 +211,13 @@ def _require_usable(key: str, path: Path) -> None:
     try:
         standing = _standing(path.absolute())
         if not standing.is_dir():
-            reason = f"{standing} is no directory"
+            reason = f"{standing} is not a directory"
         elif not os.access(standing, os.W_OK | os.X_OK):
-            reason = f"{standing} cannot be written"
+            reason = f"{standing} is not writable"
     except OSError as failure:
         reason = _reason(failure)
     if reason:
-        raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): fix that, or name another directory")
+        raise ConfigError(f"{key}: {path.absolute()} cannot be used ({reason}): fix that, or choose another directory")
 
 
 def _standing(path: Path) -> Path:
@@ -247,7 +253,7 @@ def _require_free(key: str, host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as failure:
         mend = {
-            errno.EADDRINUSE: "choose another, or end what listens there",
+            errno.EADDRINUSE: "choose another, or stop the process that listens there",
             errno.EADDRNOTAVAIL: "choose an address of this machine, or 0.0.0.0 for all of them",
             errno.EACCES: "choose a port from 1024 on, or allow this user the lower ones",
         }.get(failure.errno or 0, "choose another")

@@ -47,7 +47,7 @@ class Fitness(msgspec.Struct, frozen=True, gc=False):
         if self.version < MIN_VERSION:
             return (
                 f"the database is PostgreSQL {self.version}: {MIN_VERSION} or newer is needed. "
-                "Upgrade it, or name another in database_url"
+                "Upgrade it, or set database_url to another"
             )
         if self.encoding != "UTF8":
             return (

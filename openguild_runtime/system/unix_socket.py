@@ -85,7 +85,7 @@ async def serve_unix_socket(path: Path, answer: Answer, check_secs: float = CHEC
             except OSError as failure:
                 reason = (failure.strerror or type(failure).__name__).lower()
                 if reason != problem:
-                    log.error("a local socket cannot be made; it is tried again", path=str(path), reason=reason)  # noqa: TRY400 - no traceback
+                    log.error("a local socket cannot be created; retrying", path=str(path), reason=reason)  # noqa: TRY400 - no traceback
                 problem = reason
                 await anyio.sleep(check_secs)
                 continue
@@ -99,7 +99,7 @@ async def serve_unix_socket(path: Path, answer: Answer, check_secs: float = CHEC
                 if _inode_of(path) == place:
                     with suppress(OSError):
                         path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, at the end
-            log.warning("a local socket was removed and is made again", path=str(path))
+            log.warning("a local socket was removed and has been recreated", path=str(path))
 
 
 async def _listen(path: Path) -> SocketListener:
@@ -123,7 +123,7 @@ async def _wait_until_removed(path: Path, place: tuple[int, int] | None, check_s
     while (now := _inode_of(path)) is not None:
         if now != place and not reported:
             reported = True
-            log.warning("another server has taken a local socket's name", path=str(path))
+            log.warning("another server has replaced a local socket", path=str(path))
         await anyio.sleep(check_secs)
 
 

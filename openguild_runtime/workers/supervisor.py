@@ -204,13 +204,13 @@ class Supervisor:
                 return
             if status == 1 and not worker.served:
                 # the worker has logged the reason
-                log.error("a worker cannot start: the others end too", worker=worker.number)
+                log.error("a worker cannot start: stopping all workers", worker=worker.number)
                 self._stop_with_failure()
                 return
             worker.failures = 0 if lived > STABLE_SECS else worker.failures + 1
             if worker.failures >= self._max_failures and not any(other.listening for other in self._workers):
                 log.error(
-                    "no worker can be kept running: the server ends; see the workers' last log lines",
+                    "all workers keep exiting: stopping the server; see the workers' last log lines",
                     worker=worker.number, status=status, failures=worker.failures,
                 )  # fmt: skip
                 self._stop_with_failure()
@@ -219,9 +219,9 @@ class Supervisor:
             delay = 0.0 if worker.failures == 0 else random.uniform(most / 2, most)  # noqa: S311 - jitter
             fields = {"worker": worker.number, "status": status, "delay_secs": round(delay, 2)}
             if status == 0:  # after a SIGTERM that the supervisor did not send
-                log.warning("a worker ended and is started again", **fields)
+                log.warning("a worker exited and is restarted", **fields)
             else:
-                log.error("a worker died and is started again", **fields)
+                log.error("a worker died and is restarted", **fields)
             with anyio.move_on_after(delay):
                 await self._stopping.wait()
 
@@ -288,12 +288,12 @@ class Supervisor:
     async def _kill_when_hung(self, worker: Worker) -> None:
         await worker.wait_until_hung()
         if not self._stopping.is_set():  # else `_kill_when_late` kills it at the deadline
-            log.error("a worker does not answer and is killed", worker=worker.number)
+            log.error("a worker does not respond and is killed", worker=worker.number)
             worker.signal(signal.SIGKILL)
 
     async def _kill_when_late(self, worker: Worker) -> None:
         await self._shutdown.wait_until(WORKERS_SECS)
-        log.error("a worker does not end and is killed", worker=worker.number)
+        log.error("a worker does not stop and is killed", worker=worker.number)
         self._status = 1
         worker.signal(signal.SIGKILL)
 
@@ -356,7 +356,7 @@ def _addresses(config: ServerConfig) -> list[tuple[str, int]]:
 def _require_free(host: str, port: int) -> None:
     """Check that no other program listens on the port, which SO_REUSEPORT would share with it. Raises OSError."""
     if port == 0:
-        raise CommandFailed("port: 0 cannot be shared by workers: name one")
+        raise CommandFailed("port: 0 cannot be used with several workers: choose a port")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))

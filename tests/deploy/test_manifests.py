@@ -230,7 +230,7 @@ def test_its_configuration_is_one_that_the_server_takes(overlay: str, rendered: 
     }  # fmt: skip
     process = ServerProcess(tmp_path, without=("SESSION__SIGNING_KEY",), **settings)
     done = process.run_command("config", "check")
-    assert (done.returncode, done.stdout) == (0, "The configuration is good\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "The configuration is valid\n"), done.stderr
 
 
 @overlays

@@ -89,7 +89,7 @@ def test_a_good_server_passes(pages: Site, capsys: pytest.CaptureFixture[str]) -
 def test_a_header_with_another_value_is_told(name: str, pages: Site, capsys: pytest.CaptureFixture[str]) -> None:
     pages[2][name.title()] = "unsafe"
     assert probe(Options(pages[0], only="headers")) == 1
-    assert failed(capsys) == {"headers": f"another {name}"}
+    assert failed(capsys) == {"headers": f"unexpected {name}"}
     del pages[2][name.title()]
     assert probe(Options(pages[0], only="headers")) == 1
     assert failed(capsys) == {"headers": f"missing {name}"}
@@ -140,7 +140,7 @@ def test_a_window_is_of_one_process() -> None:
     found = check_slo(before.render().decode(), text)
     assert {name for name, finding in found.items() if finding.problem} == {"queue depth", "database"}
     other = re.sub(r"^process_start_time_seconds .*$", "process_start_time_seconds 1.0", text, flags=re.MULTILINE)
-    with pytest.raises(Restarted, match="another one answered"):
+    with pytest.raises(Restarted, match="another instance answered"):
         check_slo(text, other)
 
 
@@ -190,7 +190,7 @@ def test_a_round_trip_that_reaches_nobody_says_why(
         (f"http://127.0.0.1:{free_port()}", r"ConnectionRefusedError: .*Connect call failed.*"),
         (
             f"http://probe:pa55word@127.0.0.1:{free_port()}",
-            r"a server's address has no user: expected http://host:port.*",
+            r"a server's address must not contain a user: expected http://host:port.*",
         ),
         (f"{pages[0]}/prefix", r"not a server's address: .*: expected http://host:port"),
     ):

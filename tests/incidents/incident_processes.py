@@ -54,7 +54,7 @@ def test_a_worker_is_killed_again_and_again(
             told = incident.fires("OpenGuildWorkerDown", instance=f"127.0.0.1:{server.port}")
             assert told["labels"]["worker"] in {"0", "1"}
             said = incident.ask()
-            assert '"message":"a worker died and is started again"' in said
+            assert '"message":"a worker died and is restarted"' in said
             assert '"status":-9' in said
             assert workers_up() == 1
         incident.ends("OpenGuildWorkerDown")

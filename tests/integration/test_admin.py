@@ -152,7 +152,7 @@ def test_a_request_is_explained_by_its_id(server: ServerProcess, alice: User) ->
     assert malformed.status_code == 417
     text = server.run_command("admin", "why", malformed.headers["x-request-id"]).stdout
     assert "detail    RFC 9110" in text
-    assert "peer broke a rule" in text, "the log line"
+    assert "protocol violation by a peer" in text, "the log line"
     (told,) = admin(server, "why", request_id, "--json")
     assert told["requests"][0]["error"] == "validation_error"
     unknown = server.run_command("admin", "why", "nothing")
@@ -241,11 +241,14 @@ def test_the_log_filter_reaches_loggers_in_use(server: ServerProcess, alice: Use
         ),
         (
             ("set", "port", "1"),
-            "port cannot be set while serving: set it in the configuration, which applies at the next s",
+            "port cannot be set at run time: set it in the configuration, which applies at the next s",
         ),
         (("set", "drain.window_secs", "3"), "which applies at the next start; `admin show` lists what can be set"),
-        (("set", "messaging.replay_windo", "1"), "is no key: did you mean messaging.replay_window? `admin show` lists"),
-        (("set", "x", "1"), "x is no key: `admin show` lists what can be set"),
+        (
+            ("set", "messaging.replay_windo", "1"),
+            "is not a key: did you mean messaging.replay_window? `admin show` lists",
+        ),
+        (("set", "x", "1"), "x is not a key: `admin show` lists what can be set"),
         (("log", "loud"), "is not a level"),
         (("channels", "--limit", "0"), "expected 1 to 1000"),
     ],

@@ -125,7 +125,7 @@ async def test_two_people_chat(terminals: tuple[Terminal, Terminal]) -> None:
     await alice.write("/delete 1")
     await bob.sees("deleted")
     await bob.write("/nonsense")
-    await bob.sees("is no command", "#typing")
+    await bob.sees("is not a command", "#typing")
     for line, usage in (("/reply hey", r"/reply N TEXT"), ("/react", r"/react \[N\] EMOJI"), ("/guild", "/guild NAME")):
         await bob.write(line)
         await bob.sees(f"^write {usage}$", "#typing")
@@ -327,7 +327,7 @@ async def test_a_line_that_is_not_done_comes_back(terminals: tuple[Terminal, Ter
     await meet(alice, bob)
     field = alice.app.screen.query_one("#line", Input)
     await alice.write("/reply 99 thought about for long")
-    await alice.sees("no message here has the number", "#typing")
+    await alice.sees("there is no message with the number", "#typing")
     assert field.value == "/reply 99 thought about for long"
     await alice.write("word " * 1_000)
     await alice.sees("content", "#typing")

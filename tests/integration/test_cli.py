@@ -140,7 +140,7 @@ def test_usage_errors_exit_2(tmp_path: Path) -> None:
 def test_a_start_without_a_store_stops_with_one_line(tmp_path: Path) -> None:
     done = ServerProcess(tmp_path).run_command()
     assert done.returncode == 1
-    assert "storage: none is chosen" in done.stderr.splitlines()[-1]
+    assert "storage: is not set" in done.stderr.splitlines()[-1]
 
 
 WRONG = "messaging.replay_window: is not an integer; write one, such as 50"
@@ -194,7 +194,7 @@ def test_a_taken_address_stops_the_start(server: ServerProcess, tmp_path: Path) 
 
 def test_config_check_and_dump(server: ServerProcess, tmp_path: Path) -> None:
     checked = server.run_command("config", "check")
-    assert (checked.returncode, checked.stdout) == (0, "The configuration is good\n")
+    assert (checked.returncode, checked.stdout) == (0, "The configuration is valid\n")
     dumped = server.run_command("config", "dump")
     assert 'session.signing_key = "***"' in dumped.stdout
     assert f"port = {server.port}" in dumped.stdout
@@ -261,9 +261,9 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert "subcommand" in usage
     for flag, name in (("--database-url", "DATABASE_URL"), ("--nats-url", "NATS__URL"),
                        ("--session-signing-key", "SESSION__SIGNING_KEY")):  # fmt: skip
-        secret = f"secret and visible in process lists: prefer OPENGUILD_SERVER__{name}_FILE"
+        secret = f"secret, and visible in process lists: prefer OPENGUILD_SERVER__{name}_FILE"
         assert re.search(f"{flag} VALUE [^-]+; {re.escape(secret)}", usage)
-    assert "--workers VALUE number of processes that serve; also OPENGUILD_SERVER__WORKERS" in usage
+    assert "--workers VALUE number of worker processes; also OPENGUILD_SERVER__WORKERS" in usage
 
 
 def test_nothing_is_written_into_the_working_directory(tmp_path: Path) -> None:

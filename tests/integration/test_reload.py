@@ -100,7 +100,7 @@ def test_without_its_working_directory_it_keeps_what_it_has(rotating: Rotating) 
     rotating.process.program = ("-c", PROGRAM.format(place=str(place)))
     with rotating.process.start() as server:
         place.rmdir()
-        rotating.hang_up("the working directory, whose config/ is read, was removed")
+        rotating.hang_up("the working directory was removed")
         assert server.status("/ready") == 200
         assert server.stop() == 0
     assert "Traceback" not in rotating.process.log_path.read_text()
@@ -115,7 +115,7 @@ def test_limits_change(rotating: Rotating) -> None:
         rotating.hang_up("configuration applied")
         user.say(channel, "two")
         assert user.post(f"/channels/{channel}/messages", {"content": "three"}).status_code == 429
-        assert "some changes wait for the next start" in server.tail()
+        assert "some changes apply at the next start" in server.tail()
 
 
 def test_a_bad_configuration_changes_nothing(rotating: Rotating) -> None:
@@ -141,7 +141,7 @@ def test_another_database_waits_for_the_next_start(tmp_path: Path, database_url:
     rotating = Rotating(tmp_path, DATABASE_URL_FILE=str(url))
     with rotating.process.start() as server:
         url.write_text(database_url.replace("@", "hunter2@"))
-        rotating.hang_up("some changes wait for the next start")
+        rotating.hang_up("some changes apply at the next start")
         assert '"keys":["database_url"]' in server.log_path.read_text()
         assert "hunter2" not in server.log_path.read_text()
         assert works(server.chat().user())

@@ -179,7 +179,7 @@ def test_a_worker_that_hangs_is_killed_in_time(database_url: str, nats_server: E
                 started = fair_secs()
                 statuses.append(server.process.wait(30))
                 took = fair_secs() - started
-            killed = any("does not end and is killed" in record["message"] for record in server.records())
+            killed = any("does not stop and is killed" in record["message"] for record in server.records())
             assert killed or statuses[-1] == 3, server.tail()
     assert statuses[-1] == 1
     assert set(statuses) <= {1, 3}
@@ -233,7 +233,7 @@ def test_user_signals_do_not_end_the_server(data: Path, tmp_path: Path) -> None:
             os.kill(process, signal.SIGUSR2)
         assert server.status("/health") == 200
         assert server.stop() == 0
-        assert "is started again" not in server.log_path.read_text()
+        assert "is restarted" not in server.log_path.read_text()
 
 
 def workers(supervisor: int) -> list[int]:

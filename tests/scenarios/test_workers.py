@@ -99,7 +99,7 @@ def test_a_dead_worker_is_replaced_and_the_rest_goes_on(pair: ServerProcess, tmp
     wait_until(lambda: len(workers(pair)) == 2 and set(workers(pair).values()) != before, secs=60, what="a new worker")
     assert alice.say(channel, "still here")["sequence"] == 1
     assert pair.stop() == 0, pair.tail()
-    assert any("started again" in record["message"] for record in pair.records())
+    assert any("restarted" in record["message"] for record in pair.records())
     assert {record.get("worker") for record in pair.records()} >= {0, 1}
 
 
@@ -171,9 +171,9 @@ def test_a_hung_worker_is_replaced_whatever_became_of_its_admin_socket(
             )
             directory.rename(away)
             os.kill(min(children(server).values()), signal.SIGSTOP)
-            wait_until(lambda: said(server, "does not answer and is killed"), secs=60, what="the kill")
+            wait_until(lambda: said(server, "does not respond and is killed"), secs=60, what="the kill")
             wait_until(lambda: said(server, "a worker serves") == 3, secs=60, what="the new one")
-            wait_until(lambda: said(server, "a local socket cannot be made"), what="the line about its admin socket")
+            wait_until(lambda: said(server, "a local socket cannot be created"), what="the line about its admin socket")
             directory.mkdir()
             wait_until(
                 lambda: server.run_command("admin", "show").stdout.count('"settings"') == 2, what="both admin sockets"
@@ -200,12 +200,12 @@ def test_admin_drain_ends_the_whole_server(
         assert server.process.wait(20) == 0, server.tail()
         assert said(server, "drained") == 2
         assert said(server, "shutdown signal received") == 3, "the supervisor's, and one of each worker"
-        assert said(server, "started again") == 0
+        assert said(server, "restarted") == 0
 
 
 def test_a_worker_that_somebody_ended_is_no_error(pair: ServerProcess) -> None:
     os.kill(min(children(pair).values()), signal.SIGTERM)
-    wait_until(lambda: said(pair, "a worker ended and is started again", level="WARNING", status=0), what="its end")
+    wait_until(lambda: said(pair, "a worker exited and is restarted", level="WARNING", status=0), what="its end")
     wait_until(lambda: len(workers(pair)) == 2, secs=60, what="a new worker")
     assert said(pair, "", level="ERROR") == 0
     assert pair.stop() == 0, pair.tail()

@@ -36,7 +36,7 @@ const BAD_KEY = { field: "key", message: "must have 1 to 64 visible ASCII charac
  */
 export function originOf(url) {
   const parsed = URL.canParse(url) ? new URL(url) : null;
-  if (parsed?.username || parsed?.password) throw new OpenGuildError("a server's address has no user: expected http://host:port, and the user in `login`");
+  if (parsed?.username || parsed?.password) throw new OpenGuildError("a server's address must not contain a user: expected http://host:port; pass the user to `login`");
   if (!["http:", "https:"].includes(parsed?.protocol ?? "") || parsed?.pathname !== "/" || parsed.search !== "") throw new OpenGuildError(`not a server's address: '${url}': expected http://host:port`);
   return /** @type {URL} */ (parsed).origin;
 }

@@ -163,14 +163,14 @@ MENDS: tuple[tuple[type[asyncpg.PostgresError], str], ...] = (
     ),
     (
         asyncpg.DuplicateTableError,
-        "something of that name is in the way: database_url names another program's database, or a step was applied by hand "
+        "an object with that name exists: database_url names another program's database, or a step was applied by hand "
         "(then insert its number into alembic_version)",
     ),
     (asyncpg.DuplicateObjectError, "a step was applied by hand: insert its number into alembic_version"),
     (asyncpg.DuplicateFunctionError, "a step was applied by hand: insert its number into alembic_version"),
     (
         asyncpg.LockNotAvailableError,
-        "another session holds the table, such as a backup: try again when it is done",
+        "another session, such as a backup, has locked the table: try again when it is done",
     ),
     (
         asyncpg.QueryCanceledError,

@@ -9,10 +9,10 @@ class Mode(Enum):
     """The second argument of `performs`. A single statement needs no BEGIN and COMMIT."""
 
     QUERY = "one statement that reads, given a connection"
-    GROUPED = "one statement that reads for all who wait with such an effect, given a connection and these"
+    GROUPED = "one statement that reads for all waiting effects of a kind, given a connection and the effects"
     CHANGE = "one statement that writes, given a connection"
     SNAPSHOT = "several statements that read one snapshot, given a transaction"
     TRANSACTION = "several statements, perhaps with a control record, given a transaction"
-    LONG = "as TRANSACTION, for minutes: a log is stored anew"
+    LONG = "like TRANSACTION, but may take minutes: a log is stored again"
     WATCH = "given a connection that is reserved for the reads of a replica"
-    STORE = "given the store: for batches, or with state of the store"
+    STORE = "given the store, for batches or for state of the store"

@@ -77,7 +77,7 @@ class PrimaryConnector:
             self._looked_at = time.monotonic()
         if self._chosen is None and found:
             log.warning(
-                "the hosts of database_url that take writes are former primaries: they are not used",
+                "the hosts of database_url that accept writes are former primaries: they are not used",
                 timeline=self._choice.newest,
             )
         if former is None or self._chosen is None or former == self._chosen:

@@ -247,5 +247,5 @@ class StandbyReaders:
             log.info("a standby serves reads", standby=number)
         else:
             log.warning(
-                f"a standby is left out, its reads go to others: {state.value}", standby=number, state=state.name
+                f"a standby is not used, its reads go to other servers: {state.value}", standby=number, state=state.name
             )

@@ -143,7 +143,7 @@ class PostgresStorage(Storage):
             found = self._health.schema
             if health.usable and fit:
                 if found is not None and found.is_later:
-                    log.warning("the schema is of a later release: this one serves with it", revision=found.revision)
+                    log.warning("the schema is of a later release, which this release can use", revision=found.revision)
                 return
             why = (found.problem if found is not None and health.cause == "migrations" else None) or explain(
                 health.cause

@@ -182,8 +182,8 @@ def test_an_owner_that_is_heard_of_is_not_lost(guild: MovingGuild) -> None:
     [
         (SOUTH, {}, "not signed with a known key"),
         (EAST, {}, "not signed with a known key"),
-        (NORTH, {"owner": EAST}, "not of the owner"),
-        (SOUTH, {"owner": SOUTH}, "not of the owner"),
+        (NORTH, {"owner": EAST}, "not from the owner"),
+        (SOUTH, {"owner": SOUTH}, "not from the owner"),
         (NORTH, {"to": EAST}, "does not name this server"),
         (NORTH, {"kind": "move"}, "does not name this server"),
         (NORTH, {"kind": "gift"}, "does not name this server"),
@@ -248,7 +248,7 @@ def test_a_statement_from_before_a_move_does_not_count(guild: MovingGuild) -> No
     guild.move(guild.north, SOUTH)
     guild.level(guild.south)
     guild.pass_time()
-    assert "not of the owner" in (guild.succeed(guild.east, old) or "")
+    assert "not from the owner" in (guild.succeed(guild.east, old) or "")
     guild.move(guild.south, NORTH)
     guild.level(guild.north)
     guild.federation.cut |= LINKS_OF_NORTH

@@ -42,7 +42,7 @@ async def test_users_that_are_not_of_this_server_are_refused(joined: Joined) -> 
     owner = await add_user(joined.storage)
     remote = await join(joined.storage, await add_guild(joined.storage, owner), owner)
     for user, said in (
-        (remote, f"is of {PEER}: only that server can set their password"),
+        (remote, f"belongs to {PEER}: only that server can set their password"),
         (new_id(), "there is no such account"),
         ("nobody", "there is no 'nobody'"),
         (None, "name the user"),
@@ -50,4 +50,4 @@ async def test_users_that_are_not_of_this_server_are_refused(joined: Joined) -> 
         assert said in (await joined.ask(command="password", user=user, password_hash=made))["error"]
     joined.storage.failing = True
     answer = await joined.ask(command="password", user=owner, password_hash=made)
-    assert answer == {"error": "the database does not answer"}
+    assert answer == {"error": "the database does not respond"}

@@ -103,7 +103,7 @@ async def test_what_is_not_marked_waits_for_the_next_start(live: Live, key: str)
         live.live.reload()
     assert value_of(live.in_force(), key) == value_of(before, key)
     assert live.in_force().messaging.replay_window == 7, "the others are applied"
-    waiting = [record["keys"] for record in logged if "wait for the next start" in record["event"]]
+    waiting = [record["keys"] for record in logged if "apply at the next start" in record["event"]]
     differs = value_of(before, key) != OTHERS[key]
     assert waiting == ([[key]] if differs else [])
 

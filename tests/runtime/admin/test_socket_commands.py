@@ -204,7 +204,7 @@ async def test_without_its_database_a_server_shows_ids(joined: Joined) -> None:
     alice = await add_user(joined.storage, "alice")
     joined.join(alice, "general")
     joined.storage.failing = True
-    assert "does not answer: give the id" in (await joined.ask(command="sessions", user="alice"))["error"]
+    assert "does not respond: give the id" in (await joined.ask(command="sessions", user="alice"))["error"]
     (line,) = (await joined.ask(command="sessions", user=alice))["sessions"]
     assert (line["user_id"], "username" in line) == (alice, False)
 
@@ -217,7 +217,7 @@ async def test_a_command_that_takes_too_long_is_answered_and_recorded(
     joined.storage.hanging = True
     with capture_logs() as records, anyio.fail_after(30):
         answer = await joined.ask(command="delete-account", user=alice)
-    assert answer == {"error": "not done within 0.01 seconds, and stopped: give the same command again"}
+    assert answer == {"error": "not finished within 0.01 seconds and cancelled: run the same command again"}
     assert [record["answer"] for record in records if record["event"] == "admin action"] == [answer]
 
 

@@ -150,7 +150,7 @@ async def test_a_denied_subject_is_reported_from_the_start(nats: ConfiguredNats,
     """Also if a reload denies it later, and another one permits it again."""
     denied = permissions(**{action: f'"openguild.One.*.{kind}{".>" if kind == "channel" else ""}"'})
     await anyio.to_thread.run_sync(nats.reload, denied)
-    named = f"no {action} on openguild.One.*.{kind}"
+    named = f"not permit {action} on openguild.One.*.{kind}"
     async with listening(nats.url_of("og:pw"), nats.url_of("og:pw")) as (here, there):
         for recorder in (here, there):
             assert recorder.has_problem(named), "when it connects"
@@ -181,14 +181,14 @@ async def test_a_changed_password_is_reported_and_retried(nats: ConfiguredNats) 
         async with listening(nats.url_of("og:pw")) as (recorder,):
             await anyio.to_thread.run_sync(nats.reload, permissions(password="other"))
             await eventually(
-                lambda: recorder.has_problem("refuses user") and recorder.bus.reconnects.failed_attempts >= 3
+                lambda: recorder.has_problem("refuses the user") and recorder.bus.reconnects.failed_attempts >= 3
             )
             await anyio.to_thread.run_sync(nats.reload, permissions())
             await eventually(lambda: recorder.bus.connected, secs=20)
             assert recorder.bus.problem is None
     lines = [record["event"] for record in records if record["log_level"] == "warning"]
     assert len(lines) == 1, "once a minute"
-    assert lines[0].startswith("the connection to NATS has ended. NATS refuses user, password")
+    assert lines[0].startswith("the connection to NATS has ended. NATS refuses the user, password")
 
 
 @pytest.mark.parametrize("nats", ["max_payload: 500"], indirect=True)

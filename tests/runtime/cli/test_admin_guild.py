@@ -32,7 +32,7 @@ def test_a_statement_from_a_file_from_standard_input_or_as_it_is(
     ("given", "told"),
     [
         ("/nowhere", r"admin: /nowhere: cannot be read \(No such file or directory\)$"),
-        ('{"term": 2', "admin: the statement: is no JSON: "),
+        ('{"term": 2', "admin: the statement: is not JSON: "),
     ],
 )
 def test_what_is_no_statement(given: str, told: str) -> None:

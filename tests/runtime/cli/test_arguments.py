@@ -23,7 +23,7 @@ from openguild_runtime.cli.main import build_parser
         (
             "admin top --data-dir x",
             " admin top",
-            "unknown flag --data-dir: it stands before the subcommand: openguild-server --data-dir ...; see",
+            "unknown flag --data-dir: write it before the subcommand: openguild-server --data-dir ...; see",
         ),
     ],
 )

@@ -46,7 +46,7 @@ async def test_repeatable_requests_succeed_after_the_portal() -> None:
 
 async def test_a_response_that_is_not_json_is_described() -> None:
     async with scripted(lambda request: Response.text("<html>")) as server, client(server.url) as ours:
-        with pytest.raises(OutcomeUnknown, match="not what the server gives"):
+        with pytest.raises(OutcomeUnknown, match="unexpected response"):
             await ours.request("GET", "/users/me")
 
 

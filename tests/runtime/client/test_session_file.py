@@ -27,7 +27,7 @@ def test_it_gives_back_what_it_was_given(tmp_path: Path) -> None:
 def test_a_file_with_anything_else_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bot.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"bot\.json holds no session"):
+    with pytest.raises(ValueError, match=r"bot\.json contains no session"):
         SessionFile(path).load()
 
 
@@ -43,7 +43,7 @@ def test_a_program_goes_on_where_the_file_cannot_be_written(tmp_path: Path, capl
     path.parent.mkdir()
     for _ in range(3):
         file.keep(session)
-    assert caplog.messages == [line, f"{path} is written again"]
+    assert caplog.messages == [line, f"{path} can be written again"]
     assert SessionFile(path).load() is not None
     assert list(path.parent.iterdir()) == [path]
 

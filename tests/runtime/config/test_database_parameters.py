@@ -110,7 +110,7 @@ def checked(directory: Path, query: str, key: str = "DATABASE_URL") -> tuple[int
 
 def test_the_files_of_tls_must_be_there(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     authorities, key = certificate
-    missing = "cannot be read (no such file or directory): check the path and its permissions, or drop the key\n"
+    missing = "cannot be read (no such file or directory): check the path and its permissions, or remove the key\n"
     start = "openguild-server: database_url: "
     for query, told in {
         "sslmode=verify-full&sslrootcert=/nope.pem": f"{start}sslrootcert: the file /nope.pem {missing}",
@@ -124,12 +124,12 @@ def test_the_files_of_tls_must_be_there(tmp_path: Path, certificate: tuple[Path,
         1, f"openguild-server: database.replica_urls: sslrootcert: the file /nope.pem {missing}"
     )  # fmt: skip
     status, told = checked(tmp_path, f"sslmode=verify-full&sslrootcert={key}")
-    assert (status, "holds no certificate: write a PEM bundle" in told) == (1, True), told
+    assert (status, "contains no certificate: use a PEM file with CA certificates" in told) == (1, True), told
     status, told = checked(tmp_path, f"sslcert={key}&sslkey={authorities}")
-    assert (status, "sslcert and sslkey are no certificate with its key" in told) == (1, True), told
+    assert (status, "sslcert and sslkey are not a certificate and its key" in told) == (1, True), told
     for mode in ("verify-ca", "verify-full"):
         status, told = checked(tmp_path, f"sslmode={mode}")
-        assert (status, f"its sslmode={mode} needs the authorities" in told) == (1, True), told
+        assert (status, f"sslmode={mode} requires the CA certificates" in told) == (1, True), told
     for good in (
         f"sslmode=verify-full&sslrootcert={authorities}&sslcert={authorities}&sslkey={key}",
         "sslmode=disable&sslrootcert=/nope.pem",

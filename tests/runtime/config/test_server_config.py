@@ -228,9 +228,9 @@ def test_names_that_kubernetes_sets_for_a_service_are_passed_over(tmp_path: Path
 
 
 def test_a9_a_start_needs_a_named_store(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="storage: none is chosen"):
+    with pytest.raises(ConfigError, match="storage: is not set"):
         require_servable(configured(tmp_path))
-    with pytest.raises(ConfigError, match="storage: postgres needs its database"):
+    with pytest.raises(ConfigError, match="storage: postgres requires a database"):
         require_servable(configured(tmp_path, **{P + "STORAGE": "postgres"}))
     with pytest.raises(ConfigError, match=r"session\.signing_key: is not set"):
         require_servable(configured(tmp_path, **{P + "DATABASE_URL": "postgresql://x"}))

@@ -278,23 +278,29 @@ def test_good_values_of_many_forms(tmp_path: Path) -> None:
         ({"NATS__CERT_FILE": "/nope"}, "nats.cert_file: is only valid together with nats.key_file"),
         (
             {"NATS__CERT_FILE": ROOT / "pyproject.toml", "NATS__KEY_FILE": ROOT / "pyproject.toml"},
-            "nats.cert_file and nats.key_file: are no certificate with its key: write the PEM files",
+            "nats.cert_file and nats.key_file: are not a certificate and its key: use the PEM files",
         ),
         ({"FEDERATION__CA_FILE": "/nope"}, "federation.ca_file: the file /nope cannot be read (no such file"),
-        ({"FEDERATION__CA_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no certificate: write a PEM bundle"),
+        (
+            {"FEDERATION__CA_FILE": ROOT / "pyproject.toml"},
+            "pyproject.toml contains no certificate: use a PEM file with CA certificates",
+        ),
         ({"TRUSTED_PROXIES": "fe80::1%eth0"}, "trusted_proxies.0: is not a network"),
         ({"NATS__CREDENTIALS_FILE": "/"}, "nats.credentials_file: the file / cannot be read (is a directory)"),
-        ({"NATS__CA_FILE": ROOT / "pyproject.toml"}, "pyproject.toml holds no certificate: write a PEM bundle"),
+        (
+            {"NATS__CA_FILE": ROOT / "pyproject.toml"},
+            "pyproject.toml contains no certificate: use a PEM file with CA certificates",
+        ),
         (
             {"NATS__CREDENTIALS_FILE": ROOT / "pyproject.toml"},
-            "pyproject.toml contains no NATS USER JWT: write a .creds",
+            "pyproject.toml contains no NATS USER JWT: use a NATS .creds",
         ),
         (
             {"NATS__URL": "nats://u:hunter2@a:4222,b:4222"},
             "nats.url: each server of a list must begin with nats:// or tls://",
         ),
-        ({"ADMIN_SOCKET": "/nope/admin.sock"}, "admin_socket: the directory /nope does not exist: make it"),
-        ({"STORAGE": "postgres"}, "storage: postgres needs its database: set database_url"),
+        ({"ADMIN_SOCKET": "/nope/admin.sock"}, "admin_socket: the directory /nope does not exist: create it"),
+        ({"STORAGE": "postgres"}, "storage: postgres requires a database: set database_url"),
     ],
 )
 @pytest.mark.parametrize("arguments", [("config", "check"), ()], ids=["check", "start"])

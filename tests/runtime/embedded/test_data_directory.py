@@ -136,7 +136,9 @@ def test_an_empty_signing_key_is_replaced(content: bytes, tmp_path: Path) -> Non
 def test_an_invalid_signing_key_is_kept_and_reported(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "signing.key"
     path.write_bytes(content)
-    with pytest.raises(EmbeddedError, match=r"signing\.key holds no signing key .*: restore the right one, or remove"):
+    with pytest.raises(
+        EmbeddedError, match=r"signing\.key does not contain a signing key .*: restore the right file, or remove"
+    ):
         load_or_create_signing_key(tmp_path)
     assert path.read_bytes() == content
 
@@ -188,9 +190,9 @@ def control_of_zeros(data: Path) -> None:
         (without_databases, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
         (without_log, "is not a complete PostgreSQL cluster: restore it from a backup, move it away"),
         (of_another_version, "was made by PostgreSQL 12, this is 18: dump it with that version"),
-        (a_file, "postgres: not a directory): fix that, or name another with --data-dir"),
+        (a_file, "postgres: not a directory): fix that, or choose another directory with --data-dir"),
         (password_directory, "postgres.password: is a directory): fix that"),
-        (a_link_to_nowhere, "postgres is a broken symbolic link: fix it, or name another"),
+        (a_link_to_nowhere, "postgres is a broken symbolic link: fix it, or choose another"),
         (control_of_zeros, "exited at its start: "),
     ],
 )
@@ -268,4 +270,4 @@ def test_full_shared_memory_is_not_taken_for_a_full_disk(tmp_path: Path) -> None
     )  # fmt: skip
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("no right to mount")
-    assert "the shared memory of /dev/shm is full: free some there" in done.stdout, done.stderr
+    assert "the shared memory of /dev/shm is full: free some space" in done.stdout, done.stderr

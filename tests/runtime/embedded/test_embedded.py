@@ -160,7 +160,7 @@ def test_a_killed_private_server_is_restarted(tmp_path: Path) -> None:
             wait_until(lambda: server.get("/ready").get("status") == "ready", secs=30, what="readiness")
         assert texts(alice.history(channel)) == ["after nats-server", "after postgres"]
         lines = [line for line in server.records() if line["target"] == "openguild.embedded"]
-        assert [line["server"] for line in lines if "serves again" in line["message"]] == ["nats", "postgres"]
+        assert [line["server"] for line in lines if "is running again" in line["message"]] == ["nats", "postgres"]
         assert server.stop() == 0
     assert children_in(tmp_path) == []
 
@@ -196,7 +196,7 @@ def test_commands_use_the_running_server(tmp_path: Path) -> None:
         assert server.chat().http.get("/guilds?all=true", headers=headers).status_code == 200
         second = ServerProcess(tmp_path, *flags).run_command()
         assert second.returncode == 1
-        assert "is in use by another server: end it, or name another with --data-dir" in second.stderr
+        assert "is in use by another server: stop it, or choose another directory with --data-dir" in second.stderr
         assert server.stop() == 0
     alone = server.run_command(
         "seed-user", "--username", "root", "--password-stdin", stdin="long enough\n", DATABASE_URL="postgresql://other"
@@ -209,7 +209,7 @@ def test_commands_use_the_running_server(tmp_path: Path) -> None:
 def test_a_locked_directory_without_an_answer(tmp_path: Path) -> None:
     with (tmp_path / "postgres.lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(EmbeddedError, match="does not answer: wait until it serves, or end it"):
+        with pytest.raises(EmbeddedError, match="does not respond: wait until it serves, or stop it"):
             running_url(tmp_path, limit_secs=0)
     assert running_url(tmp_path) is None
 

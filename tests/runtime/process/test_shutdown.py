@@ -95,7 +95,7 @@ def test_a_hung_shutdown_is_ended_and_its_cause_logged(body: str, left: list[str
     assert status == TIMED_OUT
     assert secs < moments.SHUTDOWN_SECS + 0.5
     said = json.loads(log.splitlines()[-1])
-    assert (said["message"], set(left) <= set(said["left"])) == ("the process did not end in time", True)
+    assert (said["message"], set(left) <= set(said["left"])) == ("the process did not exit in time", True)
 
 
 def test_a_foreign_thread_does_not_block_the_exit() -> None:

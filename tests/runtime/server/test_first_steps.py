@@ -29,10 +29,10 @@ def test_they_name_the_program_that_runs(
     monkeypatch.setattr("sys.argv", [program.format(here=directory)])
     assert first_steps(8080, Path(".data")) == [
         "serving on http://127.0.0.1:8080",
-        f"  chat here:    {shown} chat  (in another terminal, one for each person)",
+        f"  chat here:    {shown} chat  (in another terminal, one per person)",
         f"  look inside:  {shown} --embedded --data-dir .data admin top",
         "  the API:      http://127.0.0.1:8080/openapi.json",
-        "  stop:         Ctrl-C  (what was said stays in .data)",
+        "  stop:         Ctrl-C  (messages are stored in .data)",
     ]
 
 

@@ -34,7 +34,7 @@ async def test_a_long_stall_is_a_line(late: float, lines: int) -> None:
             tasks.cancel_scope.cancel()
     assert metrics.longest_stall_secs() == pytest.approx(late)
     assert [(line["log_level"], line["event"][:44]) for line in logs] == [
-        ("warning", "the event loop stood still for 3.0 s, with 0")
+        ("warning", "the event loop was blocked for 3.0 s, with 0")
     ] * lines
 
 

@@ -44,7 +44,7 @@ async def test_a_table_is_only_named(database_url: str, tmp_path: Path) -> None:
     """With its index: what is there under another name has both."""
     server = ServerProcess(tmp_path, DATABASE_URL=database_url)
     await execute(database_url, "ALTER TABLE invites RENAME TO invites_gone; ALTER INDEX invites_guild RENAME TO gone")
-    told = ["Missing: table invites; if it was renamed, name it back, else restore a backup"]
+    told = ["Missing: table invites; if it was renamed, rename it back, otherwise restore a backup"]
     assert lines(server, "--missing") == lines(server) == told
     await execute(database_url, "ALTER TABLE invites_gone RENAME TO invites; ALTER INDEX gone RENAME TO invites_guild")
     assert lines(server) == []
@@ -83,7 +83,7 @@ async def test_all_or_nothing_is_made(database_url: str) -> None:
     await execute(database_url, "DROP FUNCTION mark_read_v1; DROP INDEX refresh_tokens_family")
     holder = await asyncpg.connect(database_url)
     await holder.execute("BEGIN; LOCK TABLE refresh_tokens IN ROW EXCLUSIVE MODE")
-    with pytest.raises(Exception, match="another session holds the table"):
+    with pytest.raises(Exception, match="has locked the table"):
         await migrations.missing(database_url, make=True)
     await holder.close()
     assert list((await migrations.missing(database_url)).rest) == [

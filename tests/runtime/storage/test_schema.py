@@ -52,7 +52,7 @@ async def test_a_rollback_migrates_and_renews_epochs(database_url: str, tmp_path
     done = server.run_command("migrate", "--new-epoch")
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
-    assert first == "The schema is of a later release (0099_later); nothing to do, this release runs on it"
+    assert first == "The schema is of a later release (0099_later); no migration needed, this release can use it"
     assert "new epoch" in second
 
 

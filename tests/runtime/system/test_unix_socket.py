@@ -86,7 +86,7 @@ async def test_a_removed_socket_is_created_again(tmp_path: Path) -> None:
         with capture_logs() as records:
             path.unlink()
             await until_answered(path)
-        assert [record["event"] for record in records] == ["a local socket was removed and is made again"]
+        assert [record["event"] for record in records] == ["a local socket was removed and has been recreated"]
 
 
 @pytest.mark.anyio

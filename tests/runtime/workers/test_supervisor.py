@@ -58,8 +58,8 @@ async def test_the_server_ends_if_no_worker_can_be_kept_running(tmp_path: Path) 
     with capture_logs() as records, anyio.fail_after(PATIENCE_SECS):
         status = await quick(Shutdown(3_600.0), *program).run(no_hangups())
     assert status == 1
-    ends = [record for record in records if "the server ends" in record["event"]]
-    restarts = [record["worker"] for record in records if record["event"] == "a worker died and is started again"]
+    ends = [record for record in records if "stopping the server" in record["event"]]
+    restarts = [record["worker"] for record in records if record["event"] == "a worker died and is restarted"]
     assert ends
     for record in ends:  # more than MAX_FAILURES where the other one served at that moment
         assert record["status"] == 3
@@ -75,10 +75,10 @@ async def test_a_slot_is_retried_while_another_worker_serves(tmp_path: Path) -> 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(quick(shutdown, *program).run, no_hangups())
             await eventually(
-                lambda: sum("started again" in record["event"] for record in records) > 2 * MAX_FAILURES,
+                lambda: sum("restarted" in record["event"] for record in records) > 2 * MAX_FAILURES,
                 what="many tries",
             )
-            assert not any("the server ends" in record["event"] for record in records)
+            assert not any("stopping the server" in record["event"] for record in records)
             shutdown.request()
 
 
