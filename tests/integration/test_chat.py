@@ -335,7 +335,7 @@ async def test_a_line_that_is_not_done_comes_back(terminals: tuple[Terminal, Ter
     await bob.write("rude")
     await alice.sees("1 bob-.*rude")
     await alice.write("/delete 1")
-    await alice.sees("reason must be given", "#typing")
+    await alice.sees("reason must be provided", "#typing")
     await alice.write("/delete 1 too rude")
     await bob.sees("deleted")
 
