@@ -73,4 +73,4 @@ def test_a_server_that_is_down_is_named(caplog: pytest.LogCaptureFixture) -> Non
         Client(url, retry_secs=0.5).run("bot", PASSWORD)
     [record] = caplog.records
     assert record.getMessage().startswith(f"cannot reach {url} (")
-    assert ", trying until " in record.getMessage()
+    assert ", retrying until " in record.getMessage()

@@ -90,14 +90,14 @@ async def test_the_terminal_tells_of_the_channel_that_it_cannot_read(away: Away)
             await eventually(
                 lambda: screen.model.open_channel == away.unread and "cannot be reached" in shown(app, "#typing")
             )
-            assert "not read yet" in shown(app, "#messages")
+            assert "not loaded yet" in shown(app, "#messages")
             await screen.model.open(away.begun)
             screen.show_note("")
             await eventually(lambda: "message 8" in shown(app, "#messages"))
             with pytest.raises(ApiError):
                 await screen.model.open(away.unread)
             screen.show_note("")
-            await eventually(lambda: "not read yet" in shown(app, "#messages"))
+            await eventually(lambda: "not loaded yet" in shown(app, "#messages"))
 
 
 def shown(app: ChatApp, where: str) -> str:

@@ -298,7 +298,7 @@ test("a wrong address of the server is refused in words", () => {
   for (const wrong of ["", "127.0.0.1:8080", "localhost:8080", "ftp://localhost", "http://localhost/path", "http://localhost/?a=b"]) {
     assert.throws(() => new Client(wrong), { message: `not a server's address: '${wrong}': expected http://host:port` });
   }
-  assert.throws(() => new Client("http://alice:secret@localhost"), ({ message }) => /has no user/.test(message) && !/secret/.test(message));
+  assert.throws(() => new Client("http://alice:secret@localhost"), ({ message }) => /must not contain a user/.test(message) && !/secret/.test(message));
 });
 
 test("a listener that is no function is refused at once", () => {

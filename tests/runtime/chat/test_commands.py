@@ -30,7 +30,7 @@ def model() -> ChatModel:
 async def test_a_channel_that_is_not_known_has_no_guild(model: ChatModel, line: str) -> None:
     """Such as a new one of another server's guild, whose log has not come yet."""
     del model.channels[CHANNEL]
-    with pytest.raises(NoCommand, match="not known"):
+    with pytest.raises(NoCommand, match="is unknown"):
         await Commands(model, lambda text: None).do(line)
 
 
@@ -63,7 +63,7 @@ def test_whom_a_line_means_and_why(written: str, meant: tuple[str, str | None]) 
     assert whom(written, NAMED) == meant
 
 
-@pytest.mark.parametrize(("written", "why"), [("eve", "nobody here"), ("bob", "2 of them"), ("@", "nobody here")])
+@pytest.mark.parametrize(("written", "why"), [("eve", "nobody here"), ("bob", "2 members"), ("@", "nobody here")])
 def test_nobody_is_meant_by_an_unknown_name_or_one_of_several(written: str, why: str) -> None:
     with pytest.raises(NoCommand, match=why):
         whom(written, {BOB: "bob", BOBBY: "BOB"})
