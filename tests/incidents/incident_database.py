@@ -184,9 +184,11 @@ def test_a_row_is_locked(site: Site, walk: Callable[..., Incident]) -> None:
     """The same session also locks a table that is read."""
     incident = walk("statements-wait", site.server)
     with start_blocking_portal() as portal, repeated(site.post), ExitStack() as readers:
-        for _ in range(READERS):
-            reader = replace(site.alice, chat=site.server.chat())
-            readers.enter_context(repeated(partial(reader.get, f"/guilds/{site.guild}/invites")))
+        bob = site.server.chat().user()  # the reads of one user leave a connection free
+        for user, guild in ((site.alice, site.guild), (bob, bob.guild())):
+            for _ in range(READERS):
+                reader = replace(user, chat=site.server.chat())
+                readers.enter_context(repeated(partial(reader.get, f"/guilds/{guild}/invites")))
         forgotten = portal.call(partial(asyncpg.connect, site.database_url))
         portal.call(forgotten.execute, "BEGIN")
         portal.call(forgotten.execute, f"SELECT FROM logs WHERE log_id = '{site.channel}' FOR UPDATE")

@@ -107,7 +107,9 @@ def test_an_owner_is_lost_for_good(place: Place, walk: Callable[..., Incident]) 
     incident = walk("owner-lost", south)
     kill(place.servers[0])
     fired = incident.fires("OpenGuildOwnerLost", server=NORTH)
-    assert fired["annotations"]["summary"].startswith(f"{NORTH} is silent for so long that 1 of its guilds")
+    assert fired["annotations"]["summary"].startswith(
+        f"{NORTH} has been silent for so long that successors may take over 1 of its guilds"
+    )
     assert not place.try_post(1, "nobody hears it")
     said = incident.ask(owner=NORTH)
     assert '"last_contact": "' in said
