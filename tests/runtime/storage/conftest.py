@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
+from openguild_proto.log import commits
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
-from openguild_runtime.storage.postgres import PostgresStorage
+from openguild_runtime.storage.postgres import PostgresStorage, mirror_events
 from tests.support.databases import Databases
 
 STORES = ("memory", "postgres", "pgbouncer")
@@ -29,6 +30,13 @@ def storage_url(request: pytest.FixtureRequest) -> str | None:
 async def storage(storage_url: str | None, request: pytest.FixtureRequest) -> AsyncIterator[Storage]:
     async with opened(storage_url, behind_pooler="pgbouncer" in request.node.callspec.id) as store:
         yield store
+
+
+@pytest.fixture
+def long_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let posts and deliveries wait 10 s for a channel that the test holds locked, however busy the machine is."""
+    for module in (commits, mirror_events):
+        monkeypatch.setattr(module, "LOCK_TIMEOUT_MS", 10_000)
 
 
 @pytest.fixture(scope="module", params=STORES)

@@ -215,7 +215,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["plain posts", "others"])
 async def test_a_delivery_of_what_the_user_wrote_does_not_fail(
-    store: Storage, database_url: str, looker: asyncpg.Connection, answers: bool
+    store: Storage, database_url: str, looker: asyncpg.Connection, long_lock_timeout: None, answers: bool
 ) -> None:
     owner = Owner()
     bob, carol = await mirrored(store, owner), await register(store, "carol")

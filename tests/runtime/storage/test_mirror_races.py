@@ -13,7 +13,7 @@ from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.canonical.receipts import chain_over, first_link
 from openguild_proto.effects.mirrors import MirrorEvents, MirrorOutcome, ReadSnapshot, StoreMirror
 from openguild_proto.mirror_records import Snapshot
-from openguild_runtime.storage.postgres import PostgresStorage, mirror_events
+from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.owner_server import HERE, NOW_MS, OWNER, Owner, new_id
 from tests.support.waiting import eventually
 
@@ -22,10 +22,7 @@ pytestmark = pytest.mark.anyio
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
-async def test_a_delivery_that_waited_follows_the_newest_chain(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mirror_events, "LOCK_TIMEOUT_MS", 10_000)  # both wait at once, however busy the machine is
+async def test_a_delivery_that_waited_follows_the_newest_chain(database_url: str, long_lock_timeout: None) -> None:
     owner = Owner()
     owner.join(new_id())
     snapshot: Snapshot = owner.do(ReadSnapshot(HERE, owner.guild_id))

@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
 
 @pytest.fixture
-async def place(database_url: str) -> AsyncIterator[Place]:
+async def place(database_url: str, long_lock_timeout: None) -> AsyncIterator[Place]:
     async with anyio.create_task_group() as tasks:
         here, there = [PostgresStorage(database_url, tasks, pool_size=4) for _ in range(2)]
         for store in (here, there):
