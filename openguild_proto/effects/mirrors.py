@@ -88,6 +88,19 @@ class StoreMirror(StorageEffect[bool], frozen=True):
     stands: LogPlace | None = None
 
 
+class ClearMirror(StorageEffect[bool], frozen=True):
+    """Clear a mirror that `snapshot` is going to replace, so that `StoreMirror` holds its locks briefly.
+
+    Deletes at most `limit` events: the oldest, so that the mirror's logs begin later. Once there are none, at most `limit` read
+    positions move to the heads of the snapshot. True: there may be more. False: also if there is no mirror of `origin` that is
+    behind the snapshot.
+    """
+
+    origin: str
+    snapshot: Snapshot
+    limit: int
+
+
 def is_behind(mirror: LogPlace, owner: LogPlace) -> bool:
     """Return whether a mirror lacks more of a guild's log than the one event of a join.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from openguild_proto.canonical.keys import decode_unpadded
-from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, StoreMirror, is_behind
+from openguild_proto.effects.mirrors import ClearMirror, DropMirror, FindMirrorPlace, StoreMirror, is_behind
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_NOTED_UNKNOWN
@@ -53,6 +53,11 @@ def store_mirror(state: State, effect: StoreMirror) -> bool:
     for line in snapshot.channels if snapshot is not None and begins else ():
         add_roles(state, line)
     return True
+
+
+@performs(ClearMirror)
+def clear_mirror(state: State, effect: ClearMirror) -> bool:
+    return False  # nothing else waits for `StoreMirror` here
 
 
 def _has_gone(state: State, effect: StoreMirror) -> bool:

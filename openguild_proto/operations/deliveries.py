@@ -43,7 +43,7 @@ from openguild_proto.operations.servers import (
     verdict_in,
     with_own_past,
 )
-from openguild_proto.operations.upkeep import keep_up, note_mistaken, read_snapshot
+from openguild_proto.operations.upkeep import keep_up, make_way, note_mistaken, read_snapshot
 from openguild_proto.records import LogPlace
 from openguild_proto.schemas.between_servers import (
     Delivery,
@@ -224,4 +224,5 @@ def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operat
     if snapshot is None:
         return False
     yield from note_mistaken(call.ctx, owner, snapshot)
+    yield from make_way(owner, snapshot)
     return (yield from StoreMirror(origin=owner, guild_id=guild_id, snapshot=snapshot, now_ms=call.ctx.wall_ms))

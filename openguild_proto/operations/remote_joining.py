@@ -23,7 +23,7 @@ from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
 from openguild_proto.operations.owners import ask_owner, is_mirrored, offline, remote_user
 from openguild_proto.operations.servers import known_peer, require_dealings
-from openguild_proto.operations.upkeep import end_membership, note_mistaken
+from openguild_proto.operations.upkeep import end_membership, make_way, note_mistaken
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.records import LogPlace, MemberRecord
 from openguild_proto.schemas.between_servers import JoinAnswer, JoinRequest, RemoteInvite, check_snapshot
@@ -136,6 +136,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             raise offline()
         if snapshot is not None:
             yield from note_mistaken(call.ctx, server, snapshot, joining=user.user_id)
+            yield from make_way(server, snapshot)
         stands = LogPlace(answer.guild_id, answer.epoch, answer.sequence)
         stored = yield from StoreMirror(
             origin=server,

@@ -16,6 +16,7 @@ from openguild_proto.effects.handovers import FindCopies, FindTenure, ListHandov
 from openguild_proto.effects.mirrors import (
     TOLD_MS,
     ClaimParting,
+    ClearMirror,
     DropMirror,
     EndParting,
     FindMirrorPlace,
@@ -41,6 +42,7 @@ from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 MAX_PARTINGS = 10  # per round
 # Ours: for the owner's response, after up to 5 s of discovery, so that a user can leave here before their request times out.
 LEAVE_SECS = 3.0
+CLEARED_AT_ONCE = 10_000  # ours: events of a mirror, in a transaction of some 100 ms during which the guild is locked
 # Statuses with which an owner has decided: removed, not a member, last owner.
 SETTLED = frozenset({204, 404, 409})
 
@@ -139,6 +141,12 @@ def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
         return None
     is_good = snapshot.guild_id == guild_id and snapshot_problem(snapshot) is None
     return snapshot if is_good else None
+
+
+def make_way(owner: str, snapshot: Snapshot) -> Operation[None]:
+    """Clear a mirror that is behind a snapshot, before the snapshot replaces it."""
+    while (yield from ClearMirror(owner, snapshot, CLEARED_AT_ONCE)):
+        pass
 
 
 def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str | None = None) -> Operation[None]:

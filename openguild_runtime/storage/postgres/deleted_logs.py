@@ -32,10 +32,12 @@ CONTENTS = {  # tables, by the column that names the log
     "channel_read_state": "channel_id",
     "log_events": "log_id",
 }
+POSITIONS = "channel_read_state"
 # The rows of the logs are deleted last. Their locks prevent appends until then.
-DELETE_LOGS = tuple(
-    f"DELETE FROM {table} WHERE {log} = ANY ($1::uuid[])" for table, log in {**CONTENTS, "logs": "log_id"}.items()
-)
+DELETE_LOGS = {
+    table: f"DELETE FROM {table} WHERE {log} = ANY ($1::uuid[])"
+    for table, log in {**CONTENTS, "logs": "log_id"}.items()
+}
 SIZES = """
 SELECT log_id::text, head_sequence - coalesce(base_sequence, 0) AS events FROM logs WHERE log_id = ANY ($1::uuid[])
 ORDER BY events, log_id
@@ -59,8 +61,16 @@ PURGE = tuple(
 
 async def delete_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
     """Delete logs, whose rows the caller has locked, with their events and the states of messages."""
-    for statement in (HOLD_SEARCH, *DELETE_LOGS):
+    for statement in (HOLD_SEARCH, *DELETE_LOGS.values()):
         await tx.connection.execute(statement, log_ids)
+
+
+async def delete_replaced_logs(tx: Transaction, log_ids: Sequence[str]) -> None:
+    """Delete logs, whose rows the caller has locked, except for read positions: the logs are stored again at once."""
+    await tx.connection.execute(HOLD_SEARCH, log_ids)
+    for table, statement in DELETE_LOGS.items():
+        if table != POSITIONS:
+            await tx.connection.execute(statement, log_ids)
 
 
 async def end_logs(tx: Transaction, log_ids: Sequence[str]) -> None:

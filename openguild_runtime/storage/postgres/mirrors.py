@@ -17,7 +17,7 @@ from openguild_proto.schemas.log_entries import Entries, joined_guild, left_guil
 from openguild_proto.schemas.payloads import channel_ids_body
 from openguild_runtime.storage.postgres.access import GUILD
 from openguild_runtime.storage.postgres.ban_checks import add_bans
-from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLogs, delete_logs, end_logs
+from openguild_runtime.storage.postgres.deleted_logs import HOLD_LOGS, DeleteLogs, delete_replaced_logs, end_logs
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.remote_members import KNOW_USERS
 from openguild_runtime.storage.postgres.timeouts import keep_timeouts
@@ -81,13 +81,22 @@ SELECT FROM mark_read_v1(ARRAY(
     SELECT channel_id FROM channels JOIN logs ON log_id = channel_id WHERE guild_id = $1 AND head_sequence > 0
 ), $2, NULL, $3)
 """
-# For many members, in channels that this transaction has created, so that no other positions exist.
+# A mirror that restarts keeps the positions that `ClearMirror` has moved to the heads. $1: of its former channels.
+DROP_POSITIONS = """
+DELETE FROM channel_read_state AS s WHERE channel_id = ANY ($1::uuid[]) AND NOT EXISTS (
+    SELECT FROM channels AS c JOIN logs AS l ON l.log_id = c.channel_id
+    WHERE c.guild_id = $2 AND c.channel_id = s.channel_id AND s.user_id = ANY ($3::uuid[]) AND l.head_sequence > 0
+        AND (s.last_read_sequence, s.last_read_messages, s.own_since) = (l.head_sequence, l.message_count, 0)
+)
+"""
 ALL_READ_ALL = """
 INSERT INTO channel_read_state (channel_id, user_id, last_read_sequence, last_read_messages, updated_at)
 SELECT c.channel_id, given.user_id, l.head_sequence, l.message_count, given.joined_at
 FROM unnest($2::uuid[], $3::timestamptz[]) AS given (user_id, joined_at),
     channels AS c JOIN logs AS l ON l.log_id = c.channel_id
-WHERE c.guild_id = $1 AND l.head_sequence > 0
+WHERE c.guild_id = $1 AND l.head_sequence > 0 AND NOT EXISTS (
+    SELECT FROM channel_read_state AS s WHERE s.channel_id = c.channel_id AND s.user_id = given.user_id
+)
 """
 OWN_MEMBERS = """
 SELECT m.user_id, m.role, m.joined_at FROM guild_memberships AS m JOIN users AS u USING (user_id)
@@ -128,12 +137,12 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
         raise Refusal(ErrorCode.UNAUTHORIZED)
     if snapshot is not None:
         await tx.connection.execute(TAKE_TURN, effect.guild_id)
-    guild = await _hold(tx, effect.guild_id)
+    guild = await hold_mirror(tx, effect.guild_id)
     if guild is not None and guild.origin != effect.origin:
         raise Refusal(ErrorCode.ID_TAKEN)
     if snapshot is not None:
         await know_users(tx, effect.origin, snapshot.members, effect.now_ms)
-    here = await _place(tx.connection, effect.guild_id) if guild is not None else None
+    here = await log_place(tx.connection, effect.guild_id) if guild is not None else None
     if snapshot is None and (here is None or (effect.stands is not None and is_behind(here, effect.stands))):
         return False
     begins = snapshot is not None and (here is None or is_behind(here, place_of(snapshot)))
@@ -160,12 +169,14 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
     return True
 
 
-async def _hold(tx: Transaction, guild_id: str) -> GuildRecord | None:
+async def hold_mirror(tx: Transaction, guild_id: str) -> GuildRecord | None:
+    """Lock the row of a guild, if there is one, until the end of the transaction."""
     row = await tx.connection.fetchrow(HOLD_GUILD, guild_id)
     return GUILD.record(row) if row is not None else None
 
 
-async def _place(connection: Connection, log_id: str) -> LogPlace:
+async def log_place(connection: Connection, log_id: str) -> LogPlace:
+    """Return the head of a log, or epoch and sequence 0 if there is none."""
     row = await connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", log_id)
     return LogPlace(log_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(log_id, 0, 0)
 
@@ -213,8 +224,7 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
         raise Overloaded
     own = await connection.fetch(OWN_MEMBERS, guild_id) if anew else []
     invites = await connection.fetchval(INVITES, guild_id)
-    if anew:
-        await clear(tx, guild_id, delete=delete_logs)
+    former = await clear(tx, guild_id, delete=delete_replaced_logs) if anew else []
     await connection.execute(
         ADD_GUILD,
         guild_id,
@@ -244,9 +254,9 @@ async def _store(tx: Transaction, origin: str, snapshot: Snapshot, *, anew: bool
     )
     await keep_timeouts(connection, guild_id, snapshot.members)
     await add_channels(tx, origin, guild_id, snapshot.channels)
-    await connection.execute(
-        ALL_READ_ALL, guild_id, [row["user_id"] for row in kept], [row["joined_at"] for row in kept]
-    )
+    kept_ids = [row["user_id"] for row in kept]
+    await connection.execute(DROP_POSITIONS, former, guild_id, kept_ids)
+    await connection.execute(ALL_READ_ALL, guild_id, kept_ids, [row["joined_at"] for row in kept])
     return sorted(str(row["user_id"]) for row in own if row not in kept)
 
 
@@ -329,10 +339,10 @@ async def find_mirror_place(connection: Connection, effect: FindMirrorPlace) -> 
 
 @performs(DropMirror, Mode.TRANSACTION)
 async def drop_mirror(tx: Transaction, effect: DropMirror) -> bool:
-    guild = await _hold(tx, effect.guild_id)
+    guild = await hold_mirror(tx, effect.guild_id)
     if guild is None or guild.origin != effect.origin:
         return True
-    if effect.place not in {None, await _place(tx.connection, effect.guild_id)}:
+    if effect.place not in {None, await log_place(tx.connection, effect.guild_id)}:
         return False
     own = sorted(texts(row["user_id"] for row in await tx.connection.fetch(OWN_MEMBERS, effect.guild_id)))
     channel_ids = await clear(tx, effect.guild_id)
@@ -349,7 +359,7 @@ async def tell_dropped(tx: Transaction, guild_id: str, channel_ids: Sequence[str
 async def clear(tx: Transaction, guild_id: str, *, delete: DeleteLogs = end_logs) -> list[str]:
     """Delete a mirrored guild, whose row the caller has locked, with its contents. Return the IDs of its channels.
 
-    `delete` is `delete_logs` if the logs are stored again at once.
+    `delete` is `delete_replaced_logs` if the logs are stored again at once.
     """
     rows = await tx.connection.fetch(
         "SELECT channel_id FROM channels WHERE guild_id = $1 ORDER BY channel_id", guild_id

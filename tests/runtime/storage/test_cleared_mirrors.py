@@ -1,0 +1,143 @@
+"""A mirror that is about to be replaced is cleared in batches, so that the replacement holds its locks briefly."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from openguild_proto.effects.accounts import InsertUser
+from openguild_proto.effects.channels import ListUnread, MarkRead, ReadEvents
+from openguild_proto.effects.mirrors import ClearMirror, FindMirrorPlace, MirrorEvents, ReadSnapshot, StoreMirror
+from openguild_proto.mirror_records import Snapshot
+from openguild_proto.records import Author, LogPlace
+from openguild_runtime.storage.base import Storage
+from openguild_runtime.storage.memory import MemoryStorage
+from tests.runtime.storage.conftest import opened
+from tests.support.owner_server import HERE, NOW_MS, OWNER, Owner, new_id
+
+pytestmark = pytest.mark.anyio
+
+POSTS = 7
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Storage]:
+    async with opened(database_url, behind_pooler=False) as made:
+        yield made
+
+
+@pytest.fixture
+async def looker(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def add_member(store: Storage, owner: Owner, name: str) -> str:
+    user_id = new_id()
+    await store.perform(InsertUser(user_id, name, f"{name}{user_id}", "", NOW_MS))
+    joined = owner.join(user_id, name)
+    stored = StoreMirror(OWNER, owner.guild_id, joined.snapshot, NOW_MS, joined.member, joined.place)
+    assert await store.perform(stored)
+    return user_id
+
+
+async def deliver(store: Storage, owner: Owner) -> None:
+    place = await store.perform(FindMirrorPlace(OWNER, owner.channel_id))
+    news = owner.news(owner.channel_id, place.sequence if place is not None else 0)
+    told = await store.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news))
+    assert told.status == "ok"
+
+
+def restored(owner: Owner, *, head: int = 5, messages: int = 4) -> Snapshot:
+    """Return the guild as its owner shows it under a new epoch."""
+    snapshot: Snapshot = owner.do(ReadSnapshot(HERE, owner.guild_id))
+    channels = [replace(line, epoch=7, sequence=head, messages=messages) for line in snapshot.channels]
+    return replace(snapshot, epoch=7, sequence=9, channels=channels)
+
+
+async def clear(store: Storage, snapshot: Snapshot, limit: int = 3, origin: str = OWNER) -> int:
+    """Clear the mirror as far as it can be. Return how many transactions it took."""
+    count = 1
+    while await store.perform(ClearMirror(origin, snapshot, limit)):
+        count += 1
+    return count
+
+
+async def test_it_is_cleared_in_batches_and_then_replaced(
+    store: Storage, looker: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    owner = Owner()
+    bob = await add_member(store, owner, "bob")
+    for number in range(POSTS):
+        owner.post(f"@bob {number}")
+    await deliver(store, owner)
+    assert await store.perform(ClearMirror(OWNER, restored(owner), 3))
+    left = await store.perform(ReadEvents(log_id=owner.channel_id, limit=10, after=0))
+    assert [event.sequence for event in left] == [4, 5, 6, 7], "the oldest are gone"
+    base = "SELECT base_sequence FROM logs WHERE log_id = $1"
+    assert await looker.fetchval(base, owner.channel_id) == 3, "it begins later"
+    assert await clear(store, restored(owner)) > 1
+    assert await store.perform(ReadEvents(log_id=owner.channel_id, limit=10, after=0)) == ()
+    assert await store.perform(StoreMirror(OWNER, owner.guild_id, restored(owner), NOW_MS))
+    place = await store.perform(FindMirrorPlace(OWNER, owner.channel_id))
+    assert place == LogPlace(owner.channel_id, 7, 5)
+    (unread,) = await store.perform(ListUnread(bob, 10))
+    assert (unread.last_read_sequence, unread.unread) == (5, 0)
+
+
+async def test_positions_of_those_who_stay_are_kept_and_others_dropped(
+    store: Storage, looker: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    owner = Owner()
+    bob, carol = await add_member(store, owner, "bob"), await add_member(store, owner, "carol")
+    for number in range(POSTS):
+        owner.post(str(number))
+    await deliver(store, owner)
+    for user_id, sequence in ((bob, 2), (carol, 6)):
+        await store.perform(MarkRead(Author(user_id), owner.channel_id, sequence, NOW_MS))
+    snapshot = restored(owner)
+    await clear(store, snapshot)
+    positions = "SELECT user_id::text, last_read_sequence, last_read_messages, own_since FROM channel_read_state"
+    moved = {tuple(row) for row in await looker.fetch(f"{positions} WHERE channel_id = $1", owner.channel_id)}
+    assert moved == {(bob, 5, 4, 0), (carol, 5, 4, 0)}
+    remaining = [member for member in snapshot.members if member.user_id != carol]
+    assert await store.perform(StoreMirror(OWNER, owner.guild_id, replace(snapshot, members=remaining), NOW_MS))
+    rows = [tuple(row) for row in await looker.fetch(f"{positions} WHERE channel_id = $1", owner.channel_id)]
+    assert rows == [(bob, 5, 4, 0)]
+
+
+async def test_a_mirror_that_keeps_up_is_left_alone(store: Storage) -> None:
+    owner = Owner()
+    await add_member(store, owner, "bob")
+    owner.post("kept")
+    await deliver(store, owner)
+    current: Snapshot = owner.do(ReadSnapshot(HERE, owner.guild_id))
+    assert not await store.perform(ClearMirror(OWNER, current, 3))
+    assert not await store.perform(ClearMirror("thief.example", restored(owner), 3))
+    assert not await store.perform(ClearMirror(OWNER, replace(restored(owner), guild_id=new_id()), 3))
+    assert len(await store.perform(ReadEvents(log_id=owner.channel_id, limit=10, after=0))) == 1
+
+
+async def test_a_cleared_mirror_goes_on_if_it_is_not_replaced(store: Storage) -> None:
+    """As where the process ends in between: the owner's next delivery continues at the head."""
+    owner = Owner()
+    bob = await add_member(store, owner, "bob")
+    owner.post("deleted")
+    await deliver(store, owner)
+    await clear(store, restored(owner, head=1, messages=1))
+    owner.post("news")
+    await deliver(store, owner)
+    (event,) = await store.perform(ReadEvents(log_id=owner.channel_id, limit=10, after=0))
+    assert event.sequence == 2
+    (unread,) = await store.perform(ListUnread(bob, 10))
+    assert unread.unread == 1
+
+
+async def test_in_memory_nothing_has_to_be_cleared() -> None:
+    storage, owner = MemoryStorage(), Owner()
+    await add_member(storage, owner, "bob")
+    assert not await storage.perform(ClearMirror(OWNER, restored(owner), 1))
