@@ -63,7 +63,7 @@ class ReportRequest(Hint, frozen=True, tag="request"):
     replica: str
 
 
-class GrownHint(Hint, frozen=True, tag="grown"):
+class GrowthHint(Hint, frozen=True, tag="grown"):
     """Logs that peers mirror have new events. The replicas that deliver to those peers continue."""
 
     log_ids: tuple[str, ...]
@@ -75,7 +75,7 @@ class ContactHint(Hint, frozen=True, tag="contact"):
     peer: str
 
 
-AnyHint: TypeAlias = ReadHint | TypingHint | PresenceChoice | PresenceReport | ReportRequest | GrownHint | ContactHint
+AnyHint: TypeAlias = ReadHint | TypingHint | PresenceChoice | PresenceReport | ReportRequest | GrowthHint | ContactHint
 _decoder = msgspec.json.Decoder(AnyHint)
 
 HINT_START = b'{"type":'

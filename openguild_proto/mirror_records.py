@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from openguild_proto.records import NOBODY, Change, LogPlace, MemberRecord, Mentions, Record
+from openguild_proto.records import NOBODY, Change, LogPosition, MemberRecord, Mentions, Record
 
 
 class Exchanged(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -92,9 +92,9 @@ class Snapshot(Exchanged, frozen=True):
     bans: list[GuildBan] = []
 
 
-def place_of(snapshot: Snapshot) -> LogPlace:
+def place_of(snapshot: Snapshot) -> LogPosition:
     """Return the position in the guild's log that the snapshot describes."""
-    return LogPlace(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
+    return LogPosition(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
 
 
 class MirroredEvent(Record, frozen=True):
@@ -140,7 +140,7 @@ class Handover(Exchanged, frozen=True):
     signatures: dict[str, str] = {}
 
 
-class Tenure(Record, frozen=True):
+class Ownership(Record, frozen=True):
     """The owner of a guild as this server knows it. `origin` None: this server. `serial`: of the newest naming of a successor."""
 
     guild_id: str
@@ -150,7 +150,7 @@ class Tenure(Record, frozen=True):
     has_members: bool = True  # whether this server has members in the guild
 
 
-class PassedInvite(Exchanged, frozen=True):
+class TransferredInvite(Exchanged, frozen=True):
     """An invite of a guild that is handed over."""
 
     code: str
@@ -161,7 +161,7 @@ class PassedInvite(Exchanged, frozen=True):
     expires_at_ms: int | None = None
 
 
-class PassedLog(Exchanged, frozen=True):
+class TransferredLog(Exchanged, frozen=True):
     """The head of a log of a guild that is handed over."""
 
     log_id: str

@@ -27,7 +27,7 @@ class PageCursor(Record, frozen=True):
     key: str
 
 
-class LogPlace(Record, frozen=True):
+class LogPosition(Record, frozen=True):
     """A position in the log of a channel, guild or user: the sequence, and the epoch in which it counts."""
 
     log_id: str
@@ -47,7 +47,7 @@ class LogAccess(Record, frozen=True):
     """A user's roles in one log, and the position of its newest event. `kind`: "channel", "guild" or "user"."""
 
     kind: str
-    place: LogPlace
+    place: LogPosition
     memberships: tuple[str | None, ...]  # roles in the guild and in the channel; None: not a member
     server_roles: tuple[str, ...]
     base: int = 0  # a mirrored log begins here after this sequence
@@ -121,7 +121,7 @@ class UserProfile(Record, frozen=True):
     server_roles: tuple[str, ...]  # by (granted_at, role)
     guilds: tuple[GuildMembership, ...]  # by guild creation
     channels: tuple[ChannelMembership, ...]  # of their guilds, and those with an explicit role; by joined_at
-    place: LogPlace  # of the newest event in the user's log
+    place: LogPosition  # of the newest event in the user's log
 
 
 class GuildAccess(Record, frozen=True):
@@ -130,7 +130,7 @@ class GuildAccess(Record, frozen=True):
     guild: GuildRecord
     role: str | None
     server_roles: tuple[str, ...]
-    place: LogPlace  # of the newest event in the guild's log
+    place: LogPosition  # of the newest event in the guild's log
     base: int = 0  # a mirrored log begins here after this sequence
 
 

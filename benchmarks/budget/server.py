@@ -76,7 +76,7 @@ async def publish(server: app.Server, count: int) -> None:
         for stream in list(hub._rings):
             if not stream.startswith("user:"):
                 server.replica.replica.release(stream, hub.head(stream) + 1, EVENT)
-        server.replica.carry_out()
+        server.replica.perform_actions()
         while server.replica.busy:
             await asyncio.sleep(LOOK_SECS)  # a check in each turn of the loop would add to the count
 

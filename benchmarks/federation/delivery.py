@@ -28,7 +28,7 @@ from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
-from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPlace
+from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPosition
 from openguild_runtime.bus.local import LocalBus
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.federation.delivering import DeliveryRunner
@@ -80,7 +80,7 @@ class Peers:
         places = []
         for part in self._decoder.decode(effect.body).logs:
             self.events += len(part.events)
-            places.append(MirrorPlace(part.log_id, "ok", part.epoch, part.after + len(part.events)))
+            places.append(MirrorPosition(part.log_id, "ok", part.epoch, part.after + len(part.events)))
         answer = PeerAnswer(200, msgspec.json.encode(DeliveryAnswer(places)))
         self.cpu_secs += time.thread_time() - began
         return answer

@@ -33,7 +33,7 @@ from openguild_proto.effects.federation import PublishedKey
 from openguild_proto.federation.keys import DAY_MS, write_keys_document
 from openguild_proto.federation.signatures import Signed, read_claim, sign_answer
 from openguild_proto.http.message import Headers
-from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPlace
+from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPosition
 from openguild_runtime.client import Client
 from openguild_runtime.embedded import EmbeddedPostgres
 from tests.support.server import ServerProcess
@@ -70,7 +70,7 @@ class Peers:
         places = []
         for part in self._decoder.decode(body).logs:
             self.events[server] = self.events.get(server, 0) + len(part.events)
-            places.append(MirrorPlace(part.log_id, "ok", part.epoch, part.after + len(part.events)))
+            places.append(MirrorPosition(part.log_id, "ok", part.epoch, part.after + len(part.events)))
         told = msgspec.json.encode(DeliveryAnswer(places))
         claim = read_claim(headers)
         signed = Signed(claim.server, claim.key_id, claim.created, claim.nonce, claim.label, claim.signature)

@@ -22,7 +22,7 @@ import asyncpg
 import httpx
 
 from benchmarks.load.actors import resident_bytes
-from openguild_proto.client import GatewayClient, GatewayLink, Place
+from openguild_proto.client import GatewayClient, GatewayLink, ResumePosition
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.encoding import Encoding
 from openguild_runtime.embedded import EmbeddedNats, EmbeddedPostgres
@@ -53,7 +53,7 @@ class CountingPostgres(EmbeddedPostgres):
 class Socket(asyncio.Protocol):
     """One client: its machine, and one connection at a time."""
 
-    def __init__(self, places: dict[str, Place], token: str, ports: list[int]) -> None:
+    def __init__(self, places: dict[str, ResumePosition], token: str, ports: list[int]) -> None:
         self.machine = GatewayClient(Encoding.JSON, jitter=random.random, random_bytes=random.randbytes)
         self.connections = 0
         self.codes: list[str] = []
@@ -130,7 +130,7 @@ async def measure(servers: list[ServerProcess], postgres: str, count: int, logs:
         ports = [servers[0].port]
         sockets: list[Socket] = []
         for number in range(count):
-            chosen = {f"channel:{channel}": Place(1, 0) for channel in chance.sample(channels, logs)}
+            chosen = {f"channel:{channel}": ResumePosition(1, 0) for channel in chance.sample(channels, logs)}
             sockets.append(Socket(chosen, tokens[number % USERS], ports))
             if number % 20 == 19:
                 await asyncio.sleep(0.02)

@@ -20,7 +20,7 @@ from benchmarks.lab.results import require_writable, stamped, write
 from benchmarks.search.fill import Place, fill, index, people_and_channels
 from benchmarks.search.talk import Talk
 from openguild_proto.effects.search import SearchMessages, SearchTooWide
-from openguild_proto.policy.search import Has, Wanted, parse_phrases
+from openguild_proto.policy.search import Has, SearchConditions, parse_phrases
 from openguild_runtime.embedded import EmbeddedPostgres
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
@@ -29,12 +29,12 @@ ROUNDS = 40  # searches of each kind, each for another word
 LIMIT = 26
 
 
-def kinds(talk: Talk, place: Place) -> dict[str, Callable[[random.Random], Wanted]]:
+def kinds(talk: Talk, place: Place) -> dict[str, Callable[[random.Random], SearchConditions]]:
     """Return the kinds of search by name."""
     english, russian, chinese, korean = talk.english.items, talk.russian.items, talk.chinese.items, talk.korean.items
 
-    def words(query: str, **more: Any) -> Wanted:
-        return Wanted(phrases=parse_phrases(query), **more)
+    def words(query: str, **more: Any) -> SearchConditions:
+        return SearchConditions(phrases=parse_phrases(query), **more)
 
     def quoted(chance: random.Random, low: int, high: int) -> str:
         return f'"{english[chance.randrange(low, high)]}"'
@@ -70,15 +70,15 @@ def kinds(talk: Talk, place: Place) -> dict[str, Callable[[random.Random], Wante
         "Chinese, 3 characters": lambda chance: words(signs(chance, 3, 50)),
         "Korean word": lambda chance: words(korean[chance.randrange(2_000)]),
         "emoji": lambda chance: words("👍"),
-        "from": lambda chance: Wanted(author_id=chance.choice(place.authors)),
+        "from": lambda chance: SearchConditions(author_id=chance.choice(place.authors)),
         "from, with a middle word": lambda chance: words(middle(chance), author_id=chance.choice(place.authors)),
         "from, with a common word": lambda chance: words(common(chance), author_id=chance.choice(place.authors)),
         "in a channel, middle word": lambda chance: words(middle(chance), places=(chance.choice(place.channels),)),
         "in a channel, common word": lambda chance: words(common(chance), places=(chance.choice(place.channels),)),
         "in a guild, rare word": lambda chance: words(rare(chance), places=(chance.choice(place.guilds),)),
-        "has link": lambda chance: Wanted(has=frozenset({Has.LINK})),
-        "has pin": lambda chance: Wanted(has=frozenset({Has.PIN})),
-        "has reaction": lambda chance: Wanted(has=frozenset({Has.REACTION})),
+        "has link": lambda chance: SearchConditions(has=frozenset({Has.LINK})),
+        "has pin": lambda chance: SearchConditions(has=frozenset({Has.PIN})),
+        "has reaction": lambda chance: SearchConditions(has=frozenset({Has.REACTION})),
         "has reaction, middle word": lambda chance: words(middle(chance), has=frozenset({Has.REACTION})),
         "has link and reply, common word": lambda chance: words(common(chance), has=frozenset({Has.LINK, Has.REPLY})),
         "before, common word": lambda chance: words(common(chance), until_ms=1_764_000_000_000 + chance.randrange(25_000_000_000)),

@@ -26,7 +26,7 @@ class OtherDatabases:
     def __init__(self) -> None:
         self._others: dict[str, _Other] = {}
 
-    def heard(self, database: str, now: float) -> bool:
+    def record(self, database: str, now: float) -> bool:
         """Record a message of another database. Return whether to warn the operator: once, until it falls silent."""
         self._forget(now)
         if database not in self._others and len(self._others) >= MAX_OTHERS:

@@ -34,5 +34,5 @@ class Reconnects:
 
     def ended(self, lasted_secs: float) -> float:
         """Return the seconds to wait after a connection that lasted `lasted_secs`."""
-        self._reached.lasted(lasted_secs)
+        self._reached.connection_ended(lasted_secs)
         return self._reached.next_delay(LEAST_WAIT_SECS)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Change(NamedTuple, Generic[T]):
-    """A change to make: subscribe to `name` and then call `made`, or unsubscribe `ending`."""
+    """A change to make: subscribe to `name` and then call `subscribed`, or unsubscribe `ending`."""
 
     name: str
     ending: T | None
@@ -32,12 +32,12 @@ class Subscriptions(Generic[T]):
         # Names that may have to change. An OrderedDict, because a dict is slow to pop from its front.
         self._pending: OrderedDict[str, None] = OrderedDict()
 
-    def want(self, names: Iterable[str]) -> None:
+    def add(self, names: Iterable[str]) -> None:
         """Add wanted names. Idempotent."""
         for name in names:
             self._wanted[name] = self._pending[name] = None
 
-    def unwant(self, names: Iterable[str]) -> None:
+    def remove(self, names: Iterable[str]) -> None:
         """Remove wanted names. Idempotent."""
         for name in names:
             self._wanted.pop(name, None)
@@ -60,7 +60,7 @@ class Subscriptions(Generic[T]):
                 return Change(name, None)
         return None
 
-    def made(self, name: str, subscription: T) -> None:
+    def subscribed(self, name: str, subscription: T) -> None:
         """Record a subscription that the connection has made."""
         self._made[name] = subscription
 

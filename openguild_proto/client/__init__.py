@@ -32,7 +32,7 @@ from openguild_proto.client.stream import (
     StreamClient,
     StreamEvent,
 )
-from openguild_proto.client.typists import Typists
+from openguild_proto.client.typists import TypingUsers
 from openguild_proto.client.websocket import (
     Accepted,
     Broken,
@@ -43,7 +43,7 @@ from openguild_proto.client.websocket import (
     WebSocketEvent,
 )
 from openguild_proto.gateway.client import GatewayClient
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.policy.backoff import Backoff
 
 __all__ = [
@@ -68,17 +68,17 @@ __all__ = [
     "NotFound",
     "Notified",
     "Opened",
-    "Place",
     "Problem",
     "RateLimited",
     "ReadMark",
     "ReadMarks",
     "Refused",
+    "ResumePosition",
     "Session",
     "Step",
     "StreamClient",
     "StreamEvent",
-    "Typists",
+    "TypingUsers",
     "Unauthorized",
     "WebSocketEvent",
     "api_error",

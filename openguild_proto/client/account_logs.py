@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway.client import GatewayClient
 from openguild_proto.gateway.client_events import Delivered, Followed
-from openguild_proto.gateway.client_logs import BEGINNING, Place
+from openguild_proto.gateway.client_logs import BEGINNING, ResumePosition
 from openguild_proto.gateway.frames import Ready
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import (
@@ -68,7 +68,7 @@ class AccountLogs:
 
     def opened(self, ready: Ready) -> None:
         """Handle an authenticated connection. `ready` has the guilds, and the heads of the logs at that time."""
-        places = {line.log: Place(line.epoch, line.head) for line in ready.heads}
+        places = {line.log: ResumePosition(line.epoch, line.head) for line in ready.heads}
         own = f"user:{ready.user.user_id}"
         self._follow(own, places.get(own))
         joined = {guild.guild_id for guild in ready.guilds}
@@ -141,11 +141,11 @@ class AccountLogs:
             self._listed.update(log for log in logs if not self._gateway.follows(log) and self._follow(log))
             guild.listing, guild.known = None, True
 
-    def _join(self, guild_id: str, place: Place | None = None) -> None:
+    def _join(self, guild_id: str, place: ResumePosition | None = None) -> None:
         if guild_id not in self._guilds and self._follow(f"guild:{guild_id}", place):
             self._guilds[guild_id] = _GuildLog()
 
-    def _follow(self, log: str, place: Place | None = None) -> bool:
+    def _follow(self, log: str, place: ResumePosition | None = None) -> bool:
         """Follow a log unless it is followed already. Return False beyond the limit."""
         if self._gateway.follows(log):
             return True

@@ -13,7 +13,7 @@ import msgspec
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.client.proxy_answers import proxy_answer_reason
 from openguild_proto.client.retry_advice import is_temporary, parse_retry_after
-from openguild_proto.gateway.client_logs import Place, read_places
+from openguild_proto.gateway.client_logs import ResumePosition, read_places
 from openguild_proto.limits import REFRESH_AHEAD_SECS
 from openguild_proto.schemas.accounts import TokenPair
 from openguild_proto.sessions.tokens import unverified_issue_us
@@ -33,7 +33,7 @@ class Session:
         access_token: str,
         refresh_token: str,
         refresh_at: float = math.inf,
-        positions: dict[str, Place] | None = None,
+        positions: dict[str, ResumePosition] | None = None,
     ) -> None:
         self.access_token = access_token
         self.refresh_token = refresh_token
@@ -41,7 +41,7 @@ class Session:
         self.positions = positions if positions is not None else {}
 
     @classmethod
-    def of(cls, body: bytes, now: float, positions: dict[str, Place] | None = None) -> Session:
+    def of(cls, body: bytes, now: float, positions: dict[str, ResumePosition] | None = None) -> Session:
         """Return the session from a login or refresh response that arrived at `now`. Raises msgspec.DecodeError, ValueError."""
         pair = msgspec.json.decode(body, type=TokenPair)
         life = _lifetime_secs(pair)

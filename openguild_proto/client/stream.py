@@ -242,7 +242,7 @@ class StreamClient:
 
     def _disconnect(self, reason: str, advised: float | None = None, *, needs_token: bool = False) -> Disconnected:
         if self._open:
-            self._backoff.lasted(self._now - self._opened_at)
+            self._backoff.connection_ended(self._now - self._opened_at)
         self._reset_connection()
         return Disconnected(self._backoff.next_delay(advised, at_once=needs_token), reason, needs_token)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from openguild_proto.limits import TYPING_SHOWN_SECS
 
 
-class Typists:
+class TypingUsers:
     """The typing users. Call `signalled` and `posted`; `writing` returns the users to show."""
 
     def __init__(self) -> None:

@@ -294,14 +294,14 @@ class ServerConnection:
                             return [PeerViolated("RFC 6455 5.5.2: pings without reading the pongs", "slow_reader")]
                 case _:
                     return self._take(lambda: steps.of_last_frame(item, self.phase, self._codes), now)
-        self._heard(ws, now)
+        self._frame_arrived(ws, now)
         return events
 
-    def _heard(self, ws: WebSocketDecoder, now: float) -> None:
+    def _frame_arrived(self, ws: WebSocketDecoder, now: float) -> None:
         """Delay the ping after whole frames, and limit the time of an unfinished one: no pong can interrupt it (RFC 6455 5.4)."""
         if self.phase is not Phase.OPEN:
             return
-        if ws.take_heard():
+        if ws.take_frame_arrived():
             self._deadlines.stop(Deadline.FRAME)
             self._deadlines.set(Deadline.PING, now + self._limits.ping_interval_secs)
         if ws.in_frame and Deadline.FRAME not in self._deadlines:

@@ -15,17 +15,17 @@ from openguild_proto.events import DeadlineExpired, Event, PeerClosed, PeerViola
 from openguild_proto.http.connection import HttpConnection
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
-from openguild_proto.http.reader import Awaited
+from openguild_proto.http.reader import MissingPart
 from openguild_proto.http.strictness import Rule
 from openguild_proto.ws import handshake, reasons
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_proto.ws.frames import close_frame
 from openguild_proto.ws.reassembly import WsRule
 
-MISSING: dict[Awaited, Input] = {
-    Awaited.BEGINNING: Input.BLANK,
-    Awaited.HEAD: Input.HEAD,
-    Awaited.BODY: Input.BODY,
+MISSING: dict[MissingPart, Input] = {
+    MissingPart.BEGINNING: Input.BLANK,
+    MissingPart.HEAD: Input.HEAD,
+    MissingPart.BODY: Input.BODY,
 }
 """missing part of an incomplete request -> input."""
 

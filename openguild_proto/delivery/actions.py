@@ -22,7 +22,7 @@ class Query(Action, frozen=True):
     effect: Effect[Any]
 
 
-class Tell(Action, frozen=True):
+class SendHint(Action, frozen=True):
     """Send the hint to every other replica. Best effort."""
 
     hint: AnyHint
@@ -45,4 +45,4 @@ class Log(Action, frozen=True):
     failure: Exception | None = None  # of a defect; logged with its traceback
 
 
-AnyAction: TypeAlias = Query | Tell | Log
+AnyAction: TypeAlias = Query | SendHint | Log

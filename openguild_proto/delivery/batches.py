@@ -15,14 +15,14 @@ from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.effects.deliveries import BehindLog
 from openguild_proto.limits import MAX_DELIVERED_BYTES, MAX_DELIVERED_EVENTS, MAX_DELIVERED_LOGS
 from openguild_proto.log.chains import Receipt
-from openguild_proto.records import LogPart, LogPlace, Record, StoredEvent
+from openguild_proto.records import LogPart, LogPosition, Record, StoredEvent
 from openguild_proto.schemas.between_servers import DeliveredEvent, Delivery, EndedGuild, LogDelivery
 
 FAIR_EVENTS = 50  # of a log, before the other logs have had their turn
 GUESSED_BYTES = 600  # of an event, until some were measured
 
 
-class Wanted(Record, frozen=True):
+class LogBatch(Record, frozen=True):
     """The first `size` events of a log that a peer lacks. 0: only report the epoch and the head."""
 
     log: BehindLog
@@ -50,7 +50,7 @@ class Prepared(Record, frozen=True):
         return sum(part.last - part.log.after for part in self.sent)
 
 
-def choose(logs: Iterable[BehindLog], max_events: int = MAX_DELIVERED_EVENTS) -> tuple[Wanted, ...]:
+def choose(logs: Iterable[BehindLog], max_events: int = MAX_DELIVERED_EVENTS) -> tuple[LogBatch, ...]:
     """Return the parts of logs for the next delivery. `logs`: all logs with a backlog, in the order of their turns."""
     logs = list(logs)
     guilds = {log.guild_id: log for log in logs if log.is_guild}
@@ -65,8 +65,8 @@ def choose(logs: Iterable[BehindLog], max_events: int = MAX_DELIVERED_EVENTS) ->
             if known or size or not _missing(log):
                 left -= size - sizes.get(log.log_id, 0)
                 sizes[log.log_id] = size
-    return tuple(Wanted(log, sizes[log.log_id]) for log in logs if log.is_guild and log.log_id in sizes) + tuple(
-        Wanted(log, sizes[log.log_id]) for log in logs if not log.is_guild and log.log_id in sizes
+    return tuple(LogBatch(log, sizes[log.log_id]) for log in logs if log.is_guild and log.log_id in sizes) + tuple(
+        LogBatch(log, sizes[log.log_id]) for log in logs if not log.is_guild and log.log_id in sizes
     )
 
 
@@ -82,7 +82,7 @@ def _is_free(log: BehindLog, guilds: Mapping[str, BehindLog], sizes: Mapping[str
     return guild.epoch == guild.head.epoch and sizes.get(guild.log_id) == _missing(guild)
 
 
-def parts_of(wanted: Iterable[Wanted]) -> tuple[LogPart, ...]:
+def parts_of(wanted: Iterable[LogBatch]) -> tuple[LogPart, ...]:
     """Return the parts of logs to read for the delivery."""
     return tuple(LogPart(each.log.log_id, each.log.after, each.size) for each in wanted if each.size)
 
@@ -106,10 +106,10 @@ def weight(wire: bytes) -> int:
 
 
 def assemble(
-    wanted: Sequence[Wanted],
+    wanted: Sequence[LogBatch],
     events: Mapping[str, Sequence[StoredEvent]],
     receipts: Mapping[str, Receipt],
-    ended: Sequence[LogPlace],
+    ended: Sequence[LogPosition],
 ) -> Prepared:
     """Return the delivery. `receipts`: of the last event of each log, by log, if the log has one.
 
@@ -146,6 +146,6 @@ def _delivery(log: BehindLog, events: Sequence[StoredEvent], receipt: Receipt | 
     )
 
 
-def place_before(log: BehindLog) -> LogPlace:
+def place_before(log: BehindLog) -> LogPosition:
     """Return the position after which the peer lacks events."""
-    return LogPlace(log.log_id, log.head.epoch, log.after)
+    return LogPosition(log.log_id, log.head.epoch, log.after)

@@ -9,8 +9,8 @@ The call contract: set the time before each input, then take actions until there
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = deliveries.next_deadline()
 
-Inputs: `start`, `bus_state`, `grew`, `recorded`, `heard`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`. Of all
-processes only the holder of a peer's lease delivers to that peer.
+Inputs: `start`, `bus_state`, `grew`, `recorded`, `hint_received`, `contacted`, `answered`, `failed`, `handle_deadline`, `drain`.
+Of all processes only the holder of a peer's lease delivers to that peer.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from openguild_proto.canonical.keys import EventSigner
-from openguild_proto.delivery.actions import AnyAction, Level, Log, Query, Tell
+from openguild_proto.delivery.actions import AnyAction, Level, Log, Query, SendHint
 from openguild_proto.delivery.alarms import Alarms
-from openguild_proto.delivery.batches import Prepared, Wanted
+from openguild_proto.delivery.batches import LogBatch, Prepared
 from openguild_proto.delivery.cursors import CursorBatch, Cursors
 from openguild_proto.delivery.peer_delivery import STORAGE_SECS, PeerDelivery
 from openguild_proto.delivery.preparing import Preparing
 from openguild_proto.delivery.shared import Phase
 from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.deliveries import (
+    AffectedPeers,
     CursorMove,
+    FindAffectedPeers,
     FindBehind,
     FindEnded,
     FindMirroring,
-    FindWoken,
     LeaveLeases,
     TakeLeases,
-    Woken,
 )
-from openguild_proto.hints import AnyHint, ContactHint, GrownHint
+from openguild_proto.hints import AnyHint, ContactHint, GrowthHint
 from openguild_proto.limits import (
     BULK_EVENTS_PER_SEC,
     BUSY_BULK_EVENTS_PER_SEC,
@@ -48,10 +48,10 @@ from openguild_proto.limits import (
     PEER_LEASE_SECS,
     TAIL_CHECK_SECS,
 )
-from openguild_proto.policy.promptness import Promptness
+from openguild_proto.policy.promptness import ResponseTimes
 from openguild_proto.policy.server_slots import ServerSlots
 from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
-from openguild_proto.records import ControlKind, ControlRecord, LogPlace, StoredEvent
+from openguild_proto.records import ControlKind, ControlRecord, LogPosition, StoredEvent
 
 RENEW_SECS = PEER_LEASE_SECS / 3
 TAKEN_AT_ONCE = 50  # leases in one round, so that processes that start together share them
@@ -71,7 +71,11 @@ class Deliveries:
     """All deliveries of one process. `holder`: its unique name. `jitter()`: in [0, 1). `promptness`: of the servers it asks."""
 
     def __init__(
-        self, holder: str, signer: EventSigner | None, jitter: Callable[[], float], promptness: Promptness | None = None
+        self,
+        holder: str,
+        signer: EventSigner | None,
+        jitter: Callable[[], float],
+        promptness: ResponseTimes | None = None,
     ) -> None:
         self.procedures = Procedures(self._defect)
         self.jitter = jitter
@@ -89,7 +93,7 @@ class Deliveries:
         self._holders = 1  # processes that deliver, as last read
         self._lease_signal: Signal | None = None
         self._hurried = 0.0  # time of the last or next early round
-        self._places: ServerSlots[Signal] = ServerSlots(1, MAX_ASKED_PEERS, promptness or Promptness())
+        self._places: ServerSlots[Signal] = ServerSlots(1, MAX_ASKED_PEERS, promptness or ResponseTimes())
         self._grown: dict[str, bool] = {}  # logs to query; value: whether to tell the other processes
         self._is_asking = False
         self._is_flooded = False  # more logs have grown than `_grown` holds
@@ -118,7 +122,7 @@ class Deliveries:
         if connected and not was:
             self._ended.clear()
             for peer in self.peers.values():
-                peer.look()
+                peer.reread()
 
     def grew(self, log_id: str, event: StoredEvent | None = None) -> None:
         """Handle that this process has stored an event in a log. Pass `event` to save a read of the store."""
@@ -135,10 +139,10 @@ class Deliveries:
         if record.kind is ControlKind.GUILD_DELETED and record.guild_id is not None:
             self.grew(record.guild_id)
 
-    def heard(self, hint: AnyHint) -> None:
+    def hint_received(self, hint: AnyHint) -> None:
         """Handle a hint from another process."""
         match hint:
-            case GrownHint(log_ids=log_ids):
+            case GrowthHint(log_ids=log_ids):
                 self._ask({log_id: self._grown.get(log_id, False) for log_id in log_ids[:MAX_WAKING_LOGS]})
             case ContactHint(peer=server) if server in self.peers:
                 self.peers[server].contacted()
@@ -149,7 +153,7 @@ class Deliveries:
             self.peers[server].contacted()
         elif server in self._told and self._told[server] + CONTACT_SECS <= self.procedures.now:
             self._told[server] = self.procedures.now
-            self._actions.append(Tell(ContactHint(server)))
+            self._actions.append(SendHint(ContactHint(server)))
 
     def answered(self, number: int, result: Any) -> None:
         """Handle the result of this query's effect."""
@@ -166,7 +170,7 @@ class Deliveries:
             if server == LEASES:
                 self._wake_leases()
             elif server in self.peers:
-                self.peers[server].rang()
+                self.peers[server].handle_due()
 
     def drain(self) -> None:
         """Finish the running requests, start no others, and release the leases."""
@@ -276,7 +280,7 @@ class Deliveries:
         while self._grown:
             asked, self._grown = self._grown, {}
             try:
-                woken = yield from FindWoken(log_ids=tuple(asked), holder=self._holder)
+                woken = yield from FindAffectedPeers(log_ids=tuple(asked), holder=self._holder)
             except StorageUnavailable:
                 self._grown = {**asked, **self._grown}
                 yield from Sleep(STORAGE_SECS).wait()
@@ -285,23 +289,23 @@ class Deliveries:
             if self._is_flooded:
                 self._is_flooded = False
                 for peer in self.peers.values():
-                    peer.look()
+                    peer.reread()
             yield from Sleep(WAKE_SECS).wait()
 
-    def _hear(self, woken: Woken, asked: dict[str, bool]) -> None:
+    def _hear(self, woken: AffectedPeers, asked: dict[str, bool]) -> None:
         self._unmirrored.update(asked.keys() - set(woken.mirrored))
         if woken.free and self._hurried <= self.procedures.now:  # a peer has just begun to mirror
             self._hurried = max(self.procedures.now, self._hurried + UNLEASED_SECS)
             self.procedures.start(self._hurry(), "leases out of turn")
         told = tuple(log_id for log_id in woken.mirrored if asked[log_id])
         if woken.elsewhere and told:
-            self._actions.append(Tell(GrownHint(told)))
+            self._actions.append(SendHint(GrowthHint(told)))
         for server, log in woken.behind:
             if server in self.peers:
-                self.peers[server].woken(log)
+                self.peers[server].log_grew(log)
         for server in woken.ended:
             if server in self.peers:
-                self.peers[server].look()
+                self.peers[server].reread()
 
     def _hurry(self) -> Procedure[None]:
         yield from Sleep(max(0.0, self._hurried - self.procedures.now)).wait()
@@ -337,14 +341,14 @@ class Deliveries:
             ended = frozenset(place.log_id for place in (yield from FindEnded(peer=server)))
             if server in self.peers:
                 for log in behind:
-                    self.peers[server].woken(log)
+                    self.peers[server].log_grew(log)
                 if ended - self._ended.get(server, frozenset()):
-                    self.peers[server].look()
+                    self.peers[server].reread()
                 self._ended[server] = ended
 
     # --- for the deliveries --------------------------------------------------------------------------
 
-    def prepare(self, wanted: Sequence[Wanted], ended: tuple[LogPlace, ...]) -> Procedure[Prepared]:
+    def prepare(self, wanted: Sequence[LogBatch], ended: tuple[LogPosition, ...]) -> Procedure[Prepared]:
         """Read the events and build the delivery. Raises StorageUnavailable."""
         return (yield from self._preparing.prepare(wanted, ended))
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from openguild_proto.delivery.actions import Level
-from openguild_proto.delivery.batches import GUESSED_BYTES, Prepared, Sent, Wanted, choose
+from openguild_proto.delivery.batches import GUESSED_BYTES, LogBatch, Prepared, Sent, choose
 from openguild_proto.delivery.cursors import CursorBatch
 from openguild_proto.delivery.shared import Counters, Host, Phase
 from openguild_proto.effects.base import StorageUnavailable
@@ -31,8 +31,8 @@ from openguild_proto.limits import (
 )
 from openguild_proto.policy.backoff import Backoff
 from openguild_proto.procedures import Procedure, Signal
-from openguild_proto.records import LogPlace
-from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPlace
+from openguild_proto.records import LogPosition
+from openguild_proto.schemas.between_servers import DeliveryAnswer, MirrorPosition
 
 TARGET = "/federation/v1/deliveries"
 ANSWER_SECS = 30.0  # a peer may have to read a whole guild before it responds
@@ -64,8 +64,8 @@ class PeerDelivery:
         self._behind: dict[str, BehindLog] = {}  # by log, in the order of turns
         self._held: dict[str, int] = {}  # logs that the peer refuses, until the next look; value: events that it lacks
         self._fell_back: set[str] = set()  # logs of which it had less than before, since the last look
-        self._ended: dict[str, LogPlace] = {}  # guilds to purge, with the position of the last event
-        self._stands: dict[str, LogPlace] = {}  # the peer's positions since the last look, stored or not
+        self._ended: dict[str, LogPosition] = {}  # guilds to purge, with the position of the last event
+        self._stands: dict[str, LogPosition] = {}  # the peer's positions since the last look, stored or not
         self._storing: CursorBatch | None = None  # the cursors that were moved last
         self._past: tuple[str, str] | None = None  # after which log the next page begins
         self._look_at = 0.0
@@ -82,7 +82,7 @@ class PeerDelivery:
 
     # --- inputs --------------------------------------------------------------------------------------
 
-    def woken(self, log: BehindLog) -> None:
+    def log_grew(self, log: BehindLog) -> None:
         """Handle the growth of a log that the peer mirrors."""
         if self.phase in {Phase.BACKING_OFF, Phase.ENDED} or not self._held.keys().isdisjoint(
             (log.log_id, log.guild_id)
@@ -104,7 +104,7 @@ class PeerDelivery:
         self._count_behind()
         self._wake()
 
-    def look(self) -> None:
+    def reread(self) -> None:
         """Read the whole backlog again, because something unknown has changed."""
         if self.phase is not Phase.BACKING_OFF:
             self._look_soon()
@@ -120,7 +120,7 @@ class PeerDelivery:
                 self.due = soon
                 self._host.due_changed(self.server, self.due)
 
-    def rang(self) -> None:
+    def handle_due(self) -> None:
         """Continue: `due` has passed."""
         self._wake()
 
@@ -248,12 +248,12 @@ class PeerDelivery:
         self._past = None if is_whole else (found[-1].guild_id, found[-1].log_id)
         self._count_behind()
 
-    def _heads(self) -> Procedure[tuple[Wanted, ...]]:
+    def _heads(self) -> Procedure[tuple[LogBatch, ...]]:
         """Return some logs that the peer should have completely. Its response confirms that, and that both servers are up."""
         self._set_greeting()
         logs = yield from FindBehind(peer=self.server, limit=HEADS_AT_ONCE, past=self._greeted, level=True)
         self._greeted = (logs[-1].guild_id, logs[-1].log_id) if len(logs) == HEADS_AT_ONCE else None
-        return tuple(Wanted(self._as_answered(log), 0) for log in logs if not log.ends and log.log_id not in self._held)
+        return tuple(LogBatch(self._as_answered(log), 0) for log in logs if not (log.ends or log.log_id in self._held))
 
     def _as_answered(self, log: BehindLog) -> BehindLog:
         """Return the log with the position that the peer has reported since its cursor was read."""
@@ -281,7 +281,7 @@ class PeerDelivery:
 
     # --- a delivery ----------------------------------------------------------------------------------
 
-    def _deliver(self, wanted: Sequence[Wanted]) -> Procedure[None]:
+    def _deliver(self, wanted: Sequence[LogBatch]) -> Procedure[None]:
         self._turn(Phase.SENDING)
         ended = tuple(self._ended[guild_id] for guild_id in sorted(self._ended)[:MAX_ENDED_GUILDS])
         prepared = yield from self._host.prepare(wanted, ended)
@@ -303,7 +303,7 @@ class PeerDelivery:
         yield from self._settle(prepared, ended, said, asked_ms)
 
     def _settle(
-        self, prepared: Prepared, ended: tuple[LogPlace, ...], said: DeliveryAnswer, asked_ms: int
+        self, prepared: Prepared, ended: tuple[LogPosition, ...], said: DeliveryAnswer, asked_ms: int
     ) -> Procedure[None]:
         """Process the peer's response and store its positions."""
         self._succeeded(prepared)
@@ -331,7 +331,7 @@ class PeerDelivery:
         self.counters.backoff_secs = 0.0
         self._backoff.reset()
 
-    def _move(self, part: Sent, place: MirrorPlace | None) -> LogPlace | None:
+    def _move(self, part: Sent, place: MirrorPosition | None) -> LogPosition | None:
         """Process the mirror's position in a log. Return the new position of the cursor, or None if it stays."""
         log = self._behind.pop(part.log.log_id, part.log)
         if log.head.epoch != part.log.head.epoch:  # the epoch was renewed meanwhile
@@ -357,10 +357,10 @@ class PeerDelivery:
             self._behind[log.log_id] = moved  # at the end of the turns
         elif log.ends:
             self._ended[log.guild_id] = log.head
-        self._stands[log.log_id] = stands = LogPlace(log.log_id, place.epoch, after)
+        self._stands[log.log_id] = stands = LogPosition(log.log_id, place.epoch, after)
         return stands
 
-    def _refused(self, log: BehindLog, place: MirrorPlace | None) -> LogPlace | None:
+    def _refused(self, log: BehindLog, place: MirrorPosition | None) -> LogPosition | None:
         """Handle that the peer has not stored a part. A guild that has ended only needs to be purged."""
         if log.ends:
             self._ended[log.guild_id] = log.head
@@ -368,7 +368,7 @@ class PeerDelivery:
         status = "none" if place is None else place.status
         return self._hold(log, status if status in STATUSES else "malformed", place)
 
-    def _hold(self, log: BehindLog, status: str, place: MirrorPlace | None) -> LogPlace | None:
+    def _hold(self, log: BehindLog, status: str, place: MirrorPosition | None) -> LogPosition | None:
         """Skip a log until the next look, and with a guild's own log all of the guild. The cursor stays.
 
         A peer that has just joined may not have the guild yet. It is checked again soon, at first without a warning.

@@ -8,13 +8,13 @@ from itertools import chain, groupby
 from typing import NamedTuple, TypeAlias
 
 from openguild_proto.canonical.keys import EventSigner
-from openguild_proto.delivery.batches import Prepared, Wanted, assemble, cut, parts_of, place_before
+from openguild_proto.delivery.batches import LogBatch, Prepared, assemble, cut, parts_of, place_before
 from openguild_proto.delivery.recent_events import RecentEvents
 from openguild_proto.effects.deliveries import ChainPoint, MoveChains
 from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.log.chains import ChainCache, Receipt, begun_chains_at, fold, signed
 from openguild_proto.procedures import Procedure, Procedures, Signal
-from openguild_proto.records import LogPlace, StoredEvent
+from openguild_proto.records import LogPosition, StoredEvent
 
 KEPT_SECS = 1.0  # a redaction in this time raises the head, so it needs another delivery
 MAX_KEPT = 16
@@ -23,7 +23,7 @@ STORED_SECS = 1.0  # between two writes of a chain's value
 STORED_STEP = 500  # events after which it is stored at once
 MAX_TIPS = 1_000  # logs for which this process remembers the stored chain value
 
-Asked: TypeAlias = tuple[tuple[Wanted, ...], tuple[LogPlace, ...]]
+Asked: TypeAlias = tuple[tuple[LogBatch, ...], tuple[LogPosition, ...]]
 
 
 class _Kept(NamedTuple):
@@ -31,8 +31,8 @@ class _Kept(NamedTuple):
     prepared: Prepared
 
 
-class _Tip(NamedTuple):
-    place: LogPlace
+class _ChainHead(NamedTuple):
+    place: LogPosition
     stored_at: float
 
 
@@ -44,11 +44,11 @@ class Preparing:
         self._signer = signer
         self.recent = RecentEvents()
         self._chains = ChainCache()
-        self._tips: OrderedDict[str, _Tip] = OrderedDict()  # the newest stored position of each chain
+        self._tips: OrderedDict[str, _ChainHead] = OrderedDict()  # the newest stored position of each chain
         self._running: dict[Asked, Signal] = {}
         self._kept: OrderedDict[Asked, _Kept] = OrderedDict()
 
-    def prepare(self, wanted: Sequence[Wanted], ended: tuple[LogPlace, ...]) -> Procedure[Prepared]:
+    def prepare(self, wanted: Sequence[LogBatch], ended: tuple[LogPosition, ...]) -> Procedure[Prepared]:
         """Return the delivery of these events. Raises StorageUnavailable."""
         asked = (tuple(wanted), ended)
         running = self._running.get(asked)
@@ -82,7 +82,7 @@ class Preparing:
         receipts = yield from self._receipts(wanted, events)
         return assemble(wanted, events, receipts, ended)
 
-    def _events(self, wanted: Sequence[Wanted]) -> Procedure[Iterator[StoredEvent]]:
+    def _events(self, wanted: Sequence[LogBatch]) -> Procedure[Iterator[StoredEvent]]:
         """Return the events in the order of the logs. Reads those that are not in memory."""
         self.recent.forget(self._procedures.now)
         here = {each.log.log_id: self.recent.behind(each.log, each.size) for each in wanted if each.size}
@@ -94,7 +94,7 @@ class Preparing:
         return iter(read)
 
     def _receipts(
-        self, wanted: Sequence[Wanted], events: dict[str, list[StoredEvent]]
+        self, wanted: Sequence[LogBatch], events: dict[str, list[StoredEvent]]
     ) -> Procedure[dict[str, Receipt]]:
         """Return the receipts of the last events, and store new chain values."""
         before = {each.log.log_id: place_before(each.log) for each in wanted if each.log.log_id in events}
@@ -118,14 +118,14 @@ class Preparing:
             )
         return receipts
 
-    def _is_due(self, place: LogPlace) -> bool:
+    def _is_due(self, place: LogPosition) -> bool:
         """Return whether to store a chain's value now, and assume that it is stored. Busy logs are stored at intervals."""
         known, now = self._tips.get(place.log_id), self._procedures.now
         if known is not None and known.place.epoch == place.epoch:
             news = place.sequence - known.place.sequence
             if news <= 0 or (news < STORED_STEP and known.stored_at + STORED_SECS > now):
                 return False
-        self._tips[place.log_id] = _Tip(place, now)
+        self._tips[place.log_id] = _ChainHead(place, now)
         self._tips.move_to_end(place.log_id)
         if len(self._tips) > MAX_TIPS:
             self._tips.popitem(last=False)

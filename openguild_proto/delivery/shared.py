@@ -7,11 +7,11 @@ from enum import Enum
 from typing import Any, Protocol
 
 from openguild_proto.delivery.actions import Level
-from openguild_proto.delivery.batches import Prepared, Wanted
+from openguild_proto.delivery.batches import LogBatch, Prepared
 from openguild_proto.delivery.cursors import CursorBatch
 from openguild_proto.effects.deliveries import CursorMove
 from openguild_proto.procedures import Procedure, Procedures
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 
 
 class Phase(Enum):
@@ -31,7 +31,7 @@ class Host(Protocol):
     wall_ms: int
     jitter: Callable[[], float]
 
-    def prepare(self, wanted: Sequence[Wanted], ended: tuple[LogPlace, ...]) -> Procedure[Prepared]:
+    def prepare(self, wanted: Sequence[LogBatch], ended: tuple[LogPosition, ...]) -> Procedure[Prepared]:
         """Read the events and build the delivery. Raises StorageUnavailable."""
 
     def move_cursors(self, moves: Sequence[CursorMove]) -> CursorBatch:

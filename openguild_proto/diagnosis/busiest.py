@@ -7,7 +7,7 @@ from openguild_proto.limits import MAX_COUNTED_KEYS
 WINDOW_SECS = 60.0
 
 
-class Busiest:
+class HeavyHitters:
     """Finds the keys with the highest counts (Misra and Gries 1982). Beyond `capacity` keys a count may be too low.
 
     It is too low by at most the minute's total divided by `capacity`, so a key with a higher count is never missed.

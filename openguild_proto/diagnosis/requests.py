@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from openguild_proto.diagnosis.busiest import Busiest
+from openguild_proto.diagnosis.busiest import HeavyHitters
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REMEMBERED_REQUESTS, SLOW_REQUEST_SECS
 from openguild_proto.policy.addresses import limit_key
@@ -40,7 +40,7 @@ class FailedLogins:
 
     def __init__(self) -> None:
         self.total = 0  # since the start
-        self.addresses, self.accounts = Busiest(), Busiest()
+        self.addresses, self.accounts = HeavyHitters(), HeavyHitters()
 
     def add(self, request: FinishedRequest) -> None:
         """Count a failed login, at the time when it ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.policy.repeats import Once
+from openguild_proto.policy.repeats import IdempotencyKey
 from openguild_proto.records import (
     NOBODY,
     Author,
@@ -37,7 +37,7 @@ class InsertChannel(StorageEffect[ChannelRecord | LimitReached], frozen=True):
     topic: str | None = None
     position: int = 0
     limit: int = GuildSettings.max_channels_per_guild
-    once: Once | None = None
+    once: IdempotencyKey | None = None
 
 
 class ListChannels(StorageEffect[tuple[ChannelRecord, ...]], frozen=True):

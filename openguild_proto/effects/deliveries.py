@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.records import LogPlace, Record
+from openguild_proto.records import LogPosition, Record
 
 # --- backlogs --------------------------------------------------------------------------------------
 
@@ -12,7 +12,7 @@ class BehindLog(Record, frozen=True):
     """A log of which a peer lacks the events after `after`, up to the position `head`."""
 
     guild_id: str
-    head: LogPlace
+    head: LogPosition
     after: int
     epoch: int  # of `after`; if it is not that of `head`, the peer must restart
     ends: bool = False  # `head` is the removal of the peer's last member
@@ -42,7 +42,7 @@ class FindBehind(StorageEffect[tuple[BehindLog, ...]], frozen=True):
     level: bool = False
 
 
-class Woken(Record, frozen=True):
+class AffectedPeers(Record, frozen=True):
     """The peers that are affected by the growth of some logs."""
 
     behind: tuple[tuple[str, BehindLog], ...]  # (peer, log) for the peers whose lease the caller holds
@@ -52,7 +52,7 @@ class Woken(Record, frozen=True):
     ended: tuple[str, ...] = ()  # peers that must purge a deleted guild of these, and whose lease the caller holds
 
 
-class FindWoken(StorageEffect[Woken], frozen=True):
+class FindAffectedPeers(StorageEffect[AffectedPeers], frozen=True):
     """Find what peers lack of these logs and of the logs of their guilds, in one query. `holder`: the caller, who holds leases.
 
     Guilds in which a peer is denied are omitted. For deleted guilds, finds the peers that must purge them.
@@ -66,7 +66,7 @@ class CursorMove(Record, frozen=True):
     """A peer has received a log up to `place`."""
 
     peer: str
-    place: LogPlace
+    place: LogPosition
 
 
 class MoveCursors(StorageEffect[None], frozen=True):
@@ -79,7 +79,7 @@ class MirroredLog(Record, frozen=True):
     """A log that a peer mirrors."""
 
     guild_id: str
-    head: LogPlace
+    head: LogPosition
 
 
 class FindMirrored(StorageEffect[MirroredLog | None], frozen=True):
@@ -96,7 +96,7 @@ class FindMirroring(StorageEffect[tuple[str, ...]], frozen=True):
     """Find the peers that mirror a guild of this server or still must purge one, by name."""
 
 
-class FindEnded(StorageEffect[tuple[LogPlace, ...]], frozen=True):
+class FindEnded(StorageEffect[tuple[LogPosition, ...]], frozen=True):
     """Find the guilds whose mirrors a peer must purge and has not reported as purged, by id.
 
     Each has the position of the last event, which the peer has received. Epoch 0: the guild is deleted.
@@ -155,7 +155,7 @@ class LeaveLeases(StorageEffect[None], frozen=True):
 class ChainPoint(Record, frozen=True):
     """The value of a log's receipt chain at a position."""
 
-    place: LogPlace
+    place: LogPosition
     hash: bytes
 
 
@@ -172,7 +172,7 @@ class ReadChains(StorageEffect[tuple[ChainPart, ...]], frozen=True):
     Each has the ids of at most `limit` events after it, up to the position. Logs without a value there are omitted.
     """
 
-    places: tuple[LogPlace, ...]
+    places: tuple[LogPosition, ...]
     limit: int
 
 

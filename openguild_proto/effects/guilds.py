@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.policy.repeats import Once
+from openguild_proto.policy.repeats import IdempotencyKey
 from openguild_proto.records import (
     Author,
     GuildAccess,
@@ -28,7 +28,7 @@ class InsertGuild(StorageEffect[GuildRecord | LimitReached], frozen=True):
     name: str
     now_ms: int
     limit: int = GuildSettings.max_owned_per_user
-    once: Once | None = None
+    once: IdempotencyKey | None = None
 
 
 class ListGuilds(StorageEffect[tuple[GuildRecord, ...]], frozen=True):
@@ -135,7 +135,7 @@ class InsertInvite(StorageEffect[InviteRecord | LimitReached], frozen=True):
     expires_at_ms: int | None
     now_ms: int
     limit: int = GuildSettings.max_invites_per_guild
-    once: Once | None = None
+    once: IdempotencyKey | None = None
 
 
 class ListInvites(StorageEffect[tuple[InviteRecord, ...]], frozen=True):
@@ -174,7 +174,7 @@ class AcceptInvite(StorageEffect[MemberRecord | LimitReached | None], frozen=Tru
     role: str
     now_ms: int
     limit: int = GuildSettings.max_joined_per_user
-    once: Once | None = None
+    once: IdempotencyKey | None = None
 
 
 class DeleteInvite(StorageEffect[None], frozen=True):

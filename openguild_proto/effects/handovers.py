@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import Effect, StorageEffect
-from openguild_proto.mirror_records import Handover, HistoricEvent, PassedInvite, PassedLog, Tenure
+from openguild_proto.mirror_records import Handover, HistoricEvent, Ownership, TransferredInvite, TransferredLog
 from openguild_proto.records import Author, Record
 
 # --- owners ----------------------------------------------------------------------------------------
 
 
-class FindTenure(StorageEffect[Tenure | None], frozen=True):
+class FindOwnership(StorageEffect[Ownership | None], frozen=True):
     """Find the owner of a guild that this server owns or mirrors. None: it does neither."""
 
     guild_id: str
@@ -116,14 +116,14 @@ class HandOver(StorageEffect[str | None], frozen=True):
     sequence: int
 
 
-class PassedGuild(Record, frozen=True):
+class TransferredGuild(Record, frozen=True):
     """The state of a guild, besides its logs, that the new owner needs."""
 
-    logs: tuple[PassedLog, ...]
-    invites: tuple[PassedInvite, ...]
+    logs: tuple[TransferredLog, ...]
+    invites: tuple[TransferredInvite, ...]
 
 
-class ReadPassed(StorageEffect[PassedGuild], frozen=True):
+class ReadTransferred(StorageEffect[TransferredGuild], frozen=True):
     """Read the heads of a guild's logs, and its invites."""
 
     guild_id: str
@@ -212,7 +212,7 @@ class TakeGuild(StorageEffect[bool], frozen=True):
 
     handover: Handover
     epoch: int
-    logs: tuple[PassedLog, ...] | None
-    invites: tuple[PassedInvite, ...]
+    logs: tuple[TransferredLog, ...] | None
+    invites: tuple[TransferredInvite, ...]
     now_ms: int
     former: tuple[Handover, ...] = ()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.records import GuildRecord, LogAccess, LogPart, LogPlace, Record, StoredEvent
+from openguild_proto.records import GuildRecord, LogAccess, LogPart, LogPosition, Record, StoredEvent
 
 
-class FindPlace(StorageEffect[LogPlace | None], frozen=True):
+class FindLogHead(StorageEffect[LogPosition | None], frozen=True):
     """Find the newest position of a log. None: no such log."""
 
     divides_by = "log"
@@ -30,14 +30,14 @@ class FindLogs(StorageEffect[tuple[LogAccess, ...]], frozen=True):
     log_ids: tuple[str, ...]
 
 
-class AccountPlaces(Record, frozen=True):
+class AccountMemberships(Record, frozen=True):
     """A user's guilds by creation, and the heads of their logs and of the user's own, read in one snapshot."""
 
-    place: LogPlace  # head of the user's log
-    guilds: tuple[tuple[GuildRecord, LogPlace], ...]
+    place: LogPosition  # head of the user's log
+    guilds: tuple[tuple[GuildRecord, LogPosition], ...]
 
 
-class FindAccountPlaces(StorageEffect[AccountPlaces | None], frozen=True):
+class FindAccountMemberships(StorageEffect[AccountMemberships | None], frozen=True):
     """Find a user's guilds, and the heads of their logs and of the user's own, in one query. None: no such user."""
 
     divides_by = "user"

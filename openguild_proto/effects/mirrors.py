@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.mirror_records import MirroredEvent, MirroredMember, RemoteUser, Snapshot, place_of
-from openguild_proto.records import LimitReached, LogPlace, MemberChange, Record, StoredEvent
+from openguild_proto.records import LimitReached, LogPosition, MemberChange, Record, StoredEvent
 
 # --- the owner's side ------------------------------------------------------------------------------
 
@@ -14,7 +14,7 @@ class RemoteJoin(Record, frozen=True):
 
     guild_id: str
     member: MirroredMember
-    place: LogPlace
+    place: LogPosition
     snapshot: Snapshot | None
 
 
@@ -85,7 +85,7 @@ class StoreMirror(StorageEffect[bool], frozen=True):
     snapshot: Snapshot | None
     now_ms: int
     joined: MirroredMember | None = None
-    stands: LogPlace | None = None
+    stands: LogPosition | None = None
 
 
 class ClearMirror(StorageEffect[bool], frozen=True):
@@ -101,7 +101,7 @@ class ClearMirror(StorageEffect[bool], frozen=True):
     limit: int
 
 
-def is_behind(mirror: LogPlace, owner: LogPlace) -> bool:
+def is_behind(mirror: LogPosition, owner: LogPosition) -> bool:
     """Return whether a mirror lacks more of a guild's log than the one event of a join.
 
     The missing events may say that the user had left before they joined again.
@@ -117,13 +117,13 @@ FORKED = "its receipt chain does not continue that of the mirror"
 
 
 class MirrorOutcome(Record, frozen=True):
-    """The result of `MirrorEvents`. `status`: as in MirrorPlace. `events`: the new ones.
+    """The result of `MirrorEvents`. `status`: as in MirrorPosition. `events`: the new ones.
 
     `ended`: no user of this server is a member any more, and the mirror was deleted.
     """
 
     status: str
-    place: LogPlace | None = None
+    place: LogPosition | None = None
     events: tuple[StoredEvent, ...] = ()
     ended: bool = False
     reason: str | None = None  # why it is refused
@@ -144,7 +144,7 @@ class MirrorEvents(StorageEffect[MirrorOutcome], frozen=True):
     receipt: bytes | None = None
 
 
-class FindMirrorPlace(StorageEffect[LogPlace | None], frozen=True):
+class FindMirrorHead(StorageEffect[LogPosition | None], frozen=True):
     """Find the head of a mirrored log of `origin`. None: it is not mirrored."""
 
     origin: str
@@ -167,16 +167,16 @@ class DropMirror(StorageEffect[bool], frozen=True):
     origin: str
     guild_id: str
     now_ms: int
-    place: LogPlace | None = None  # head of the guild's log when it was found to have ended; None: any
+    place: LogPosition | None = None  # head of the guild's log when it was found to have ended; None: any
 
 
-# --- partings: users who have left here, while the owner may still count them as members ----------------------
+# --- pending leaves: users who have left here, while the owner may still count them as members ----------------------
 
-KEPT_MS = 30 * 86_400_000  # ours: a parting is deleted when its owner has been silent for this long
-TOLD_MS = 10_000  # ours: a request that reports a parting to the owner has ended by then
+KEPT_MS = 30 * 86_400_000  # ours: a pending leave is deleted when its owner has been silent for this long
+TOLD_MS = 10_000  # ours: a request that reports a pending leave to the owner has ended by then
 
 
-class Parting(Record, frozen=True):
+class PendingLeave(Record, frozen=True):
     """A user of this server who is not a member of a mirrored guild here, while the owner may count them as one since `due_ms`."""
 
     guild_id: str
@@ -185,7 +185,7 @@ class Parting(Record, frozen=True):
 
 
 class LeaveMirror(StorageEffect[MemberChange], frozen=True):
-    """Let a user of this server leave a guild of `origin` here, and store the parting. Deletes the mirror with its last member.
+    """Let a user of this server leave a guild of `origin` here, and store a pending leave. Deletes the mirror with its last member.
 
     Returns DONE, NOT_MEMBER (also if there is no such mirror), or LAST_OWNER. `even_last`: let the last owner leave, too.
     """
@@ -197,11 +197,11 @@ class LeaveMirror(StorageEffect[MemberChange], frozen=True):
     even_last: bool = False
 
 
-class NoteParting(StorageEffect[bool | None], frozen=True):
-    """Store a parting before a join, whose response may get lost: from `due_ms` on the join is undone if the user is no member.
+class NotePendingLeave(StorageEffect[bool | None], frozen=True):
+    """Store a pending leave before a join, whose response may get lost: from `due_ms` on the join is undone for a non-member.
 
     False: there already was one, perhaps of an earlier join that the owner may still accept. None: nothing is stored, because
-    the owner is being told of an earlier parting at `now_ms` (`ClaimParting`) and would undo the join.
+    the owner is being told of an earlier pending leave at `now_ms` (`ClaimPendingLeave`) and would undo the join.
     """
 
     origin: str
@@ -211,19 +211,19 @@ class NoteParting(StorageEffect[bool | None], frozen=True):
     now_ms: int | None = None
 
 
-class ClaimParting(StorageEffect[bool], frozen=True):
-    """Postpone a parting by TOLD_MS, before the owner is told. False: it was stored again since, or is gone."""
+class ClaimPendingLeave(StorageEffect[bool], frozen=True):
+    """Postpone a pending leave by TOLD_MS, before the owner is told. False: it was stored again since, or is gone."""
 
     origin: str
-    parting: Parting
+    pending: PendingLeave
     now_ms: int
 
 
 class NoteMistaken(StorageEffect[None], frozen=True):
-    """Store partings of those `user_ids` whom the owner counts as members of the guild, but who are not members here.
+    """Store pending leaves of those `user_ids` whom the owner counts as members of the guild, but who are not members here.
 
     Ignores users of other servers. `MirrorEvents` does the same for the events of joins. A join in progress goes on: the
-    parting stored before it stays due at the same time.
+    pending leave stored before it stays due at the same time.
     """
 
     origin: str
@@ -232,16 +232,16 @@ class NoteMistaken(StorageEffect[None], frozen=True):
     now_ms: int
 
 
-class FindPartings(StorageEffect[tuple[Parting, ...]], frozen=True):
-    """Find due partings of guilds of `origin`, of users who are not members here."""
+class FindPendingLeaves(StorageEffect[tuple[PendingLeave, ...]], frozen=True):
+    """Find due pending leaves of guilds of `origin`, of users who are not members here."""
 
     origin: str
     now_ms: int
     limit: int
 
 
-class EndParting(StorageEffect[None], frozen=True):
-    """Delete a parting that the owner has confirmed, unless it was stored again meanwhile."""
+class EndPendingLeave(StorageEffect[None], frozen=True):
+    """Delete a pending leave that the owner has confirmed, unless it was stored again meanwhile."""
 
     origin: str
-    parting: Parting
+    pending: PendingLeave

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from openguild_proto.effects.base import StorageEffect
-from openguild_proto.policy.search import Wanted
+from openguild_proto.policy.search import SearchConditions
 from openguild_proto.records import MessageState, PageCursor
 
 
-class FoundIn(msgspec.Struct, frozen=True, gc=False):
+class HitChannel(msgspec.Struct, frozen=True, gc=False):
     """The channel of a found message."""
 
     channel_id: str
@@ -20,7 +20,7 @@ class FoundIn(msgspec.Struct, frozen=True, gc=False):
 class SearchHit(msgspec.Struct, frozen=True, gc=False):
     """A found message. `wire`: the event that posted it."""
 
-    channel: FoundIn
+    channel: HitChannel
     state: MessageState
     wire: bytes
 
@@ -43,7 +43,7 @@ class SearchMessages(StorageEffect[tuple[SearchHit, ...] | SearchTooWide], froze
     on_standby = True
 
     reader_id: str
-    wanted: Wanted
+    wanted: SearchConditions
     limit: int
     behind: PageCursor | None = None
 

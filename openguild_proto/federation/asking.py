@@ -17,7 +17,7 @@ from openguild_proto.effects.federation import (
     PeerUnavailable,
     Standing,
 )
-from openguild_proto.federation.discovery import Place, place_of
+from openguild_proto.federation.discovery import ServerAddress, address_of
 from openguild_proto.federation.faults import Fault, SignatureFault
 from openguild_proto.federation.keys import with_pinned
 from openguild_proto.federation.peers import CONTACT_MS, REFRESH_MS, KnownPeers
@@ -52,29 +52,29 @@ def ask_peer(
     verdict = judge(policy, server, peer)
     if server == policy.server_name or verdict.standing is Standing.DENY:
         raise PeerUnavailable(server, "denied", verdict.reason)
-    place = place_of(policy, peer)
+    address = address_of(policy, peer)
     stale = now_ms - peer.checked_ms >= REFRESH_MS
-    if (place is None or stale) and known.may_try(server, now):
-        peer = yield from _discovered(server, peer, known, now, required=place is None)
-        place = place_of(policy, peer)
-    if place is None:
+    if (address is None or stale) and known.may_try(server, now):
+        peer = yield from _discovered(server, peer, known, now, required=address is None)
+        address = address_of(policy, peer)
+    if address is None:
         raise PeerUnavailable(server, "discovery", "it was tried a moment ago")
     try:
-        answer = yield from _exchange(asked, place)
+        answer = yield from _exchange(asked, address)
     except PeerUnavailable as failure:
         if failure.reason not in UNREACHED or server in policy.addresses or not known.may_try(server, now):
             raise
         peer = yield from _discovered(server, peer, known, now, required=False)
-        moved = place_of(policy, peer)
-        if moved is None or moved == place:
+        moved = address_of(policy, peer)
+        if moved is None or moved == address:
             raise
         answer = yield from _exchange(asked, moved)
     fault = _fault(policy, peer, answer, now_ms)
     # without a signature another server answers at its address
     if fault is Fault.MISSING and server not in policy.addresses and known.may_try(server, now):
         peer = yield from _discovered(server, peer, known, now, required=False)
-        moved = place_of(policy, peer)
-        if moved is not None and moved != place and answer.status in _UNSIGNED:
+        moved = address_of(policy, peer)
+        if moved is not None and moved != address and answer.status in _UNSIGNED:
             answer = yield from _exchange(asked, moved)
             fault = _fault(policy, peer, answer, now_ms)
     elif fault in {Fault.UNKNOWN_KEY, Fault.EXPIRED_KEY} and known.may_try(server, now):
@@ -88,12 +88,12 @@ def ask_peer(
     return PeerAnswer(answer.status, answer.body)
 
 
-def _exchange(asked: AskPeer, place: Place) -> Operation[Exchanged]:
+def _exchange(asked: AskPeer, address: ServerAddress) -> Operation[Exchanged]:
     return (
         yield from Exchange(
             server=asked.server,
-            base_url=place.base_url,
-            authority=place.authority,
+            base_url=address.base_url,
+            authority=address.authority,
             method=asked.method,
             target=asked.target,
             body=asked.body,

@@ -23,7 +23,7 @@ FETCH_SECS = 5.0  # ours: per request
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-class Place(NamedTuple):
+class ServerAddress(NamedTuple):
     """The address of a server: its base URL, and the authority for requests."""
 
     base_url: str
@@ -38,15 +38,15 @@ class _WellKnown(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(_WellKnown)
 
 
-def place_of(policy: FederationPolicy, peer: Peer) -> Place | None:
+def address_of(policy: FederationPolicy, peer: Peer) -> ServerAddress | None:
     """Return the address of a known server; None: it must be discovered.
 
     At a configured address, requests name the server itself, so that a proxy there can route them.
     """
     mapped = policy.addresses.get(peer.server)
     if mapped is not None:
-        return Place(mapped, peer.server)
-    return Place(peer.base_url, authority_of(peer.base_url)) if peer.base_url is not None else None
+        return ServerAddress(mapped, peer.server)
+    return ServerAddress(peer.base_url, authority_of(peer.base_url)) if peer.base_url is not None else None
 
 
 def discover(server: str, policy: FederationPolicy, now_ms: int) -> Operation[Peer]:

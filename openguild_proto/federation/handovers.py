@@ -11,7 +11,7 @@ from openguild_proto.canonical.keys import EventSigner, decode_unpadded, encode_
 from openguild_proto.canonical.signing import verify
 from openguild_proto.federation.keys import DAY_MS
 from openguild_proto.federation.server_names import NameFault, parse_server_name
-from openguild_proto.mirror_records import Handover, Tenure
+from openguild_proto.mirror_records import Handover, Ownership
 
 MOVE, SUCCESSION = "move", "succession"
 DOMAIN = b"openguild-handover\n"
@@ -78,7 +78,7 @@ def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) 
     return ()
 
 
-def handover_problem(handover: Handover, tenure: Tenure, owner: str, now_ms: int) -> str | None:
+def handover_problem(handover: Handover, tenure: Ownership, owner: str, now_ms: int) -> str | None:
     """Return why a statement is not valid for a guild that `owner` is known to own; None: it is valid, if it is signed.
 
     Only a statement for the next term is valid. So it is valid once, and not after another hand-over.

@@ -20,7 +20,7 @@ from openguild_proto.deadlines import Deadlines
 from openguild_proto.errors import ErrorCode, LocalProtocolError
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client_commands import LONE_SURROGATE, PendingCommands, sendable
-from openguild_proto.gateway.client_logs import TEMPORARY, Arrival, Faults, FollowedLogs, Place
+from openguild_proto.gateway.client_logs import TEMPORARY, Arrival, Faults, FollowedLogs, ResumePosition
 from openguild_proto.gateway.client_phases import (
     CLIENT_PHASES,
     CLIENT_TRANSITIONS,
@@ -93,7 +93,7 @@ class GatewayClient:
         return self._deadlines.next()
 
     @property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, ResumePosition]:
         """The last delivered position of each log."""
         return self._logs.places()
 
@@ -133,11 +133,11 @@ class GatewayClient:
             if ClientDeadline.RECONNECT not in self._deadlines:
                 self._deadlines.set(ClientDeadline.RECONNECT, now)
 
-    def follow(self, log: str, place: Place | None = None, *, tail: int | None = None) -> None:
+    def follow(self, log: str, place: ResumePosition | None = None, *, tail: int | None = None) -> None:
         """Follow a log after `place`, or from its newest `tail` events, or from now on. Raises LocalProtocolError."""
         self._logs.add(log, place, tail)
 
-    def unfollow(self, log: str) -> Place | None:
+    def unfollow(self, log: str) -> ResumePosition | None:
         """Stop following a log, and deliver nothing more of it. Return its last delivered place. Safe to repeat."""
         place = told.place_before(self._events, log) or self.places.get(log)
         if self._logs.remove(log) and self.phase.is_asking:
@@ -262,7 +262,7 @@ class GatewayClient:
 
     def _forget_connection(self, now: float) -> None:
         if self.phase in {ClientPhase.OPEN, ClientPhase.DRAINING}:
-            self._backoff.lasted(now - self._opened_at)
+            self._backoff.connection_ended(now - self._opened_at)
         if self.phase is ClientPhase.DRAINING:
             self._backoff.reset()  # an orderly stop is not a failure
         self._messages.clear()
@@ -270,7 +270,7 @@ class GatewayClient:
         self._logs.disconnected()
         self._events.extend(told.Dropped(ref) for ref in self._commands.disconnected())
 
-    def put_off_silence(self, now: float) -> None:
+    def postpone_silence(self, now: float) -> None:
         """Postpone the silence deadline. Call it while the connection is not read because the program takes no events."""
         if ClientDeadline.SILENCE in self._deadlines:
             self._deadlines.set(ClientDeadline.SILENCE, now + SERVER_SILENT_HEARTBEATS * self._heartbeat_secs)
@@ -303,7 +303,7 @@ class GatewayClient:
         """Process a message: text as `str`, binary as `bytes`."""
         if not self.phase.has_socket:
             return
-        self.put_off_silence(now)
+        self.postpone_silence(now)
         try:
             frame = self.encoding.decode_server(payload)
         except (MalformedFrame, WrongKind) as fault:

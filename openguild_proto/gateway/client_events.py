@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from openguild_proto.errors import ErrorCode
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.gateway.frames import GoneCode, Problem, Ready
 
 
@@ -164,12 +164,12 @@ ClientEvent: TypeAlias = (
 )
 
 
-def place_before(events: Iterable[ClientEvent], log: str) -> Place | None:
+def place_before(events: Iterable[ClientEvent], log: str) -> ResumePosition | None:
     """Return the place just before the first event of a log in `events`, or None if they report none."""
     for event in events:
         match event:
             case Followed(log=name, epoch=epoch, after=after) if name == log:
-                return Place(epoch, after)
+                return ResumePosition(epoch, after)
             case Delivered(log=name, epoch=epoch, sequence=sequence) if name == log:
-                return Place(epoch, sequence - 1)
+                return ResumePosition(epoch, sequence - 1)
     return None

@@ -19,21 +19,21 @@ TEMPORARY = frozenset(
 )
 
 
-class Place(NamedTuple):
+class ResumePosition(NamedTuple):
     """The last event of a log that a client has received. The sequence counts within `epoch`."""
 
     epoch: int
     sequence: int
 
 
-BEGINNING = Place(0, 0)
+BEGINNING = ResumePosition(0, 0)
 """The place before the first event of a log, in any epoch."""
 
 
-def read_places(kept: Mapping[str, Any]) -> dict[str, Place]:
+def read_places(kept: Mapping[str, Any]) -> dict[str, ResumePosition]:
     """Return the places by log from stored pairs. Raises ValueError if `kept` is malformed."""
     try:
-        return {log: Place(*map(int, place)) for log, place in kept.items()}
+        return {log: ResumePosition(*map(int, place)) for log, place in kept.items()}
     except (AttributeError, OverflowError, TypeError):
         raise ValueError("positions must be pairs of an epoch and a sequence, by log") from None
 
@@ -59,7 +59,7 @@ class FollowedLog:
 
     __slots__ = ("is_at_server", "place", "ref", "state", "tail")
 
-    def __init__(self, place: Place | None, tail: int | None, *, is_at_server: bool) -> None:
+    def __init__(self, place: ResumePosition | None, tail: int | None, *, is_at_server: bool) -> None:
         self.state = LogState.WANTED
         self.is_at_server = is_at_server  # the server still follows it from an earlier place, or will
         self.place = place
@@ -88,11 +88,11 @@ class FollowedLogs:
     def __contains__(self, log: str) -> bool:
         return log in self._logs
 
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, ResumePosition]:
         """Return the client's place in each log that has one."""
         return {name: log.place for name, log in self._logs.items() if log.place is not None}
 
-    def add(self, name: str, place: Place | None, tail: int | None) -> None:
+    def add(self, name: str, place: ResumePosition | None, tail: int | None) -> None:
         """Follow a log after `place`, or from its newest `tail` events.
 
         Raises LocalProtocolError if too many logs are followed, and for arguments that no server accepts: the server would
@@ -161,7 +161,7 @@ class FollowedLogs:
         if log is None or log.state is not LogState.ASKED or log.ref != ref:
             return False
         log.state = LogState.FOLLOWED
-        log.place = Place(line.epoch, line.after)
+        log.place = ResumePosition(line.epoch, line.after)
         return True
 
     def refused(self, ref: int, name: str, code: str) -> bool | None:
@@ -207,7 +207,7 @@ class FollowedLogs:
             self.gaps += 1
             self._want(log)
             return Arrival.GAP
-        log.place = Place(epoch, event.seq)
+        log.place = ResumePosition(epoch, event.seq)
         return Arrival.NEXT
 
     # --- storage between runs of a program -------------------------------------------------------------
@@ -226,7 +226,7 @@ class FollowedLogs:
             self.add(name, place, None)
 
 
-def _require_valid(name: str, place: Place | None, tail: int | None) -> None:
+def _require_valid(name: str, place: ResumePosition | None, tail: int | None) -> None:
     after, epoch = (place.sequence, place.epoch or None) if place is not None else (None, None)
     try:
         msgspec.convert({"log": name, "epoch": epoch, "after": after, "tail": tail}, SubLog)

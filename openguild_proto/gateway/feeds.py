@@ -33,7 +33,7 @@ class Follower(Protocol):
     def parked(self, feed: Feed) -> None:
         """Note that a flush skipped the socket, or could not send it everything."""
 
-    def fell_off(self, feed: Feed) -> None:
+    def dropped_by_ring(self, feed: Feed) -> None:
         """Note that the ring dropped the socket's next event. The follower must return its slot."""
 
     def offer(self, hints: HintFrames) -> None:
@@ -259,5 +259,5 @@ class Feeds:
         for slot in lagged:
             socket = self._socket_at(feed, slot) if feed is not None else None
             if feed is not None and socket is not None:
-                socket.fell_off(feed)
+                socket.dropped_by_ring(feed)
         return len(lagged)

@@ -32,7 +32,7 @@ class Refused(NamedTuple):
     message: str | None = None
 
 
-class Wanted(NamedTuple):
+class CheckedSub(NamedTuple):
     """The result of checking a `sub`: logs to request from the owner, and refused logs."""
 
     logs: tuple[str, ...]
@@ -52,7 +52,7 @@ class Openings:
         self.ref = 0
         self._asked: dict[str, SubLog] | None = None
 
-    def begin(self, sub: Sub, follows: Callable[[str], bool], room: int) -> Wanted:
+    def begin(self, sub: Sub, follows: Callable[[str], bool], room: int) -> CheckedSub:
         """Start a `sub`. `room`: how many more logs the socket may follow; logs that it already `follows` need no room."""
         asked: dict[str, SubLog] = {}
         refused: list[Refused] = []
@@ -69,7 +69,7 @@ class Openings:
                 refused.append(Refused(log.log, ErrorCode.LIMIT_REACHED))
         self.ref = sub.ref
         self._asked = asked or None
-        return Wanted(tuple(asked), tuple(refused))
+        return CheckedSub(tuple(asked), tuple(refused))
 
     def take(self, number: int, log: str) -> SubLog | None:
         """Return the requested `SubLog` of a log, once. None: this answer is not awaited. After the last answer `number` is 0."""

@@ -168,7 +168,7 @@ class GatewayServer:
         """Process a message: text as `str`, binary as `bytes`."""
         if self.phase is Phase.CLOSED:
             return
-        self._heard(now)
+        self._message_received(now)
         try:
             frame = self._encoding.decode_client(payload)
         except WrongKind:
@@ -206,7 +206,7 @@ class GatewayServer:
                 self._lanes.add(frame, nbytes)
                 self._run_lanes()
 
-    def _heard(self, now: float) -> None:
+    def _message_received(self, now: float) -> None:
         if Deadline.SILENCE in self._deadlines:
             self._deadlines.set(Deadline.SILENCE, now + SILENT_HEARTBEATS * self._heartbeat_secs)
 
@@ -337,7 +337,7 @@ class GatewayServer:
         outgoing = self._outputs.outgoing
         return outgoing.sent(nbytes) if outgoing.is_writing else self._logs.subscriptions.sent(nbytes)
 
-    def shut_gate(self) -> None:
+    def hold_flushes(self) -> None:
         """Stop flushes until `next_write` returns b"", because the owner must first write something itself, such as a pong."""
         self._outputs.has_output()
 
@@ -347,7 +347,7 @@ class GatewayServer:
 
     def took_bytes(self, now: float) -> None:
         """Note that a blocked socket accepts bytes again, which shows that the client is alive."""
-        self._heard(now)
+        self._message_received(now)
 
     # --- ends and deadlines --------------------------------------------------------------------------
 

@@ -141,7 +141,7 @@ class Subscriptions:
             self._step(feed, Step.PASSED)
             self._queue(feed)
 
-    def fell_off(self, feed: Feed) -> None:
+    def dropped_by_ring(self, feed: Feed) -> None:
         """Read the log from its position from now on, because the ring dropped its next event."""
         packed = self._entries[feed]
         state, slot = _STATES[packed & _MASK], packed >> _BITS
@@ -219,12 +219,12 @@ class Subscriptions:
                 return feed.encoding.message(Lagging(feed.log, feed.head))
             case Following.RETURNED:
                 if self._is_overrun(feed):
-                    self.fell_off(feed)
+                    self.dropped_by_ring(feed)
                     return b""
                 return feed.encoding.message(Live(feed.log))
             case Following.DUE:
                 if self._is_overrun(feed):
-                    self.fell_off(feed)
+                    self.dropped_by_ring(feed)
                     return feed.encoding.message(Lagging(feed.log, feed.head))
                 slot = self._entries[feed] >> _BITS
                 data = feed.ring.take(slot, min(max_bytes, GATEWAY_TURN_BYTES))

@@ -26,7 +26,7 @@ class Part(StrEnum):
     TRAILERS = "trailers"  # fields after the last chunk
 
 
-class Awaited(StrEnum):
+class MissingPart(StrEnum):
     """The missing part of an incomplete request."""
 
     BEGINNING = "beginning"  # all of it
@@ -86,12 +86,12 @@ class RequestReader:
         return len(self._buffer)
 
     @property
-    def awaits(self) -> Awaited:
+    def awaits(self) -> MissingPart:
         """The missing part of the request, after `next_item` returned None."""
         if self._part is not Part.HEAD:
-            return Awaited.BODY
+            return MissingPart.BODY
         begun = self._lines is not None and self._lines.has_begun
-        return Awaited.HEAD if begun or self._buffer not in _OF_NO_HEAD else Awaited.BEGINNING
+        return MissingPart.HEAD if begun or self._buffer not in _OF_NO_HEAD else MissingPart.BEGINNING
 
     def next_item(self, now: float) -> Request | Rule | None:
         """Return the next complete request, a broken rule, or None if more bytes are needed. `now` is not used."""

@@ -15,7 +15,7 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.deliveries import BeginChains, ChainPoint, MoveChains, ReadChains, ReadEventIds
 from openguild_proto.limits import CHAIN_STEP
 from openguild_proto.mirror_records import Snapshot
-from openguild_proto.records import LogPlace, Record
+from openguild_proto.records import LogPosition, Record
 
 READ_IDS = 1_000  # per query
 MAX_CACHED_LOGS = 1_000
@@ -39,9 +39,9 @@ class ChainCache:
 
     def __init__(self, max_logs: int = MAX_CACHED_LOGS) -> None:
         self._max_logs = max_logs
-        self._values: dict[str, dict[LogPlace, bytes]] = {}  # by log, most recently used last
+        self._values: dict[str, dict[LogPosition, bytes]] = {}  # by log, most recently used last
 
-    def get(self, place: LogPlace) -> bytes | None:
+    def get(self, place: LogPosition) -> bytes | None:
         """Return the value at `place` if it is cached, else None."""
         values = self._values.pop(place.log_id, None)
         if values is None:
@@ -67,16 +67,16 @@ def fold(point: ChainPoint, event_ids: Iterable[str], passed: list[ChainPoint]) 
     for sequence, event_id in enumerate(event_ids, start=place.sequence + 1):
         chain = next_link(chain, place.log_id, place.epoch, sequence, event_id)
         if sequence % CHAIN_STEP == 0:
-            passed.append(ChainPoint(LogPlace(place.log_id, place.epoch, sequence), chain))
-    return ChainPoint(LogPlace(place.log_id, place.epoch, sequence), chain)
+            passed.append(ChainPoint(LogPosition(place.log_id, place.epoch, sequence), chain))
+    return ChainPoint(LogPosition(place.log_id, place.epoch, sequence), chain)
 
 
-def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
+def chains_at(places: Sequence[LogPosition]) -> Operation[dict[LogPosition, bytes]]:
     """Return the values at these positions, at most one per log.
 
     Places before the beginning of their chain, or that the log does not have, are omitted.
     """
-    found: dict[LogPlace, bytes] = {}
+    found: dict[LogPosition, bytes] = {}
     if not places:
         return found
     passed: list[ChainPoint] = []
@@ -98,7 +98,7 @@ def chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
     return found
 
 
-def begun_chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, bytes]]:
+def begun_chains_at(places: Sequence[LogPosition]) -> Operation[dict[LogPosition, bytes]]:
     """Return the values at these positions, at most one per log. Chains that do not exist begin there."""
     found = yield from chains_at(places)
     missing = [place for place in places if place not in found]
@@ -111,7 +111,7 @@ def begun_chains_at(places: Sequence[LogPlace]) -> Operation[dict[LogPlace, byte
     return found
 
 
-def receipt_at(place: LogPlace, signer: EventSigner | None) -> Operation[Receipt | None]:
+def receipt_at(place: LogPosition, signer: EventSigner | None) -> Operation[Receipt | None]:
     """Return the receipt of a log's event. None: its chain begins later, or the log has no such event."""
     found = yield from begun_chains_at((place,))
     value = found.get(place)
@@ -128,8 +128,8 @@ def signed(point: ChainPoint, signer: EventSigner | None) -> Receipt:
 
 def with_chains(snapshot: Snapshot) -> Operation[Snapshot]:
     """Return the snapshot with the receipt chains at its heads. Chains that do not exist begin there."""
-    of_guild = LogPlace(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
-    of_channels = [LogPlace(each.channel_id, each.epoch, each.sequence) for each in snapshot.channels]
+    of_guild = LogPosition(snapshot.guild_id, snapshot.epoch, snapshot.sequence)
+    of_channels = [LogPosition(each.channel_id, each.epoch, each.sequence) for each in snapshot.channels]
     found = yield from begun_chains_at((of_guild, *of_channels))
     texts = {place: encode_unpadded(value) for place, value in found.items()}
     channels = [

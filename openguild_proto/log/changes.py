@@ -3,8 +3,8 @@
 Appends are decided in order, and each sees the results of those before it: posting, editing and redacting a message in one
 batch has the same result as in three batches.
 
-A store that has read under its locks passes every append with a `Judgement` to `decide`. Without locks it may read the messages
-and pass all appends to `foresee`, if they are `foreseeable`. The result may be stored if, under the locks, those messages
+A store that has read under its locks passes every append with a `AppendFacts` to `decide`. Without locks it may read the messages
+and pass all appends to `decide_early`, if they are `can_decide_early`. The result may be stored if, under the locks, those messages
 have the same revisions, every author may post, and no append is a repeat.
 """
 
@@ -35,7 +35,7 @@ from openguild_proto.records import (
 )
 
 
-class Judgement(msgspec.Struct, frozen=True, gc=False):
+class AppendFacts(msgspec.Struct, frozen=True, gc=False):
     """The facts that decide one append, as they were before the batch."""
 
     head: int  # of the log
@@ -54,7 +54,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class NewEvent:
-    """An event to store. After `foresee`, sequence and number are counted from the start of the batch."""
+    """An event to store. After `decide_early`, sequence and number are counted from the start of the batch."""
 
     append: AppendEvent
     sequence: int
@@ -92,7 +92,7 @@ class ChangeBatch:
     _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # of a message: one of its readings
     _posted: dict[tuple[str, str], MessageState] = field(default_factory=dict)  # in this batch, by channel and event id
 
-    def decide(self, append: AppendEvent, judgement: Judgement | None) -> Outcome:
+    def decide(self, append: AppendEvent, judgement: AppendFacts | None) -> Outcome:
         """Decide an append. `judgement` None: there is no such channel. No author: another server has decided (`apply_decided`)."""
         if judgement is None:
             return AppendFailure(kind="no_channel")
@@ -108,8 +108,8 @@ class ChangeBatch:
         except (Refusal, LocalProtocolError) as failure:
             return failure
 
-    def foresee(self, append: AppendEvent, seen: SeenMessage | None) -> bool:
-        """Decide a `foreseeable` append. `seen`: the message that it changes. False: discard the batch, because this append
+    def decide_early(self, append: AppendEvent, seen: SeenMessage | None) -> bool:
+        """Decide a `can_decide_early` append. `seen`: the message that it changes. False: discard the batch, because this append
         may store nothing, or depends on more data.
         """
         change, author = append.change, append.author
@@ -134,7 +134,7 @@ class ChangeBatch:
         return repeat_of(append, known, fingerprint)
 
     def _change(
-        self, append: AppendEvent, change: Change, author: Author, role: str, judgement: Judgement
+        self, append: AppendEvent, change: Change, author: Author, role: str, judgement: AppendFacts
     ) -> Appended | Unchanged:
         before, has_reacted = self._message(append, change, author.user_id, judgement)
         asker = Asker(author.user_id, role, has_reacted, judgement.pins + self._pins.get(append.channel_id, 0))
@@ -145,7 +145,7 @@ class ChangeBatch:
             return Unchanged(state=before)
         return self._become(append, change, before, after, judgement)
 
-    def _apply(self, append: AppendEvent, change: Change, judgement: Judgement) -> Appended:
+    def _apply(self, append: AppendEvent, change: Change, judgement: AppendFacts) -> Appended:
         before, has_reacted = self._message(append, change, append.sender_id, judgement)
         after = apply_decided(
             before,
@@ -161,7 +161,7 @@ class ChangeBatch:
         return self._become(append, change, before, after, judgement)
 
     def _message(
-        self, append: AppendEvent, change: Change, user_id: str, judgement: Judgement
+        self, append: AppendEvent, change: Change, user_id: str, judgement: AppendFacts
     ) -> tuple[MessageState | None, bool]:
         """Return the message as the batch has left it, and whether the user has reacted with the emoji of the change."""
         channel_id = append.channel_id
@@ -177,7 +177,7 @@ class ChangeBatch:
         return before, has_reacted
 
     def _become(
-        self, append: AppendEvent, change: Change, before: MessageState, after: MessageState, judgement: Judgement
+        self, append: AppendEvent, change: Change, before: MessageState, after: MessageState, judgement: AppendFacts
     ) -> Appended:
         channel_id = append.channel_id
         self.states[channel_id, after.sequence] = len(self.events), after
@@ -193,7 +193,7 @@ class ChangeBatch:
             self._forget_reactions(channel_id, after.sequence)
         return self._append(append, judgement, after.sequence)
 
-    def _append(self, append: AppendEvent, judgement: Judgement, target: int | None) -> Appended:
+    def _append(self, append: AppendEvent, judgement: AppendFacts, target: int | None) -> Appended:
         sequence, messages = self._heads.get(append.channel_id, (judgement.head, judgement.messages))
         is_message = append.event_type == "message"
         sequence, messages = sequence + 1, messages + is_message
@@ -231,10 +231,10 @@ class ChangeBatch:
             del self.reactions[key]
 
 
-_UNREAD = Judgement(head=0, messages=0, living=True, memberships=(None, None), server_roles=())
+_UNREAD = AppendFacts(head=0, messages=0, living=True, memberships=(None, None), server_roles=())
 
 
-def foreseeable(append: AppendEvent) -> bool:
+def can_decide_early(append: AppendEvent) -> bool:
     """Return whether an append can be decided from the message that it changes alone."""
     if append.change is not None and append.author is None:
         return False
@@ -253,7 +253,7 @@ def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Ap
     return Appended(event=known, repeated=True)
 
 
-def _require_right(append: AppendEvent, judgement: Judgement) -> str:
+def _require_right(append: AppendEvent, judgement: AppendFacts) -> str:
     """Return the author's effective role, or "" without an author."""
     if append.author is None:
         return ""

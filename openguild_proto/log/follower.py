@@ -28,7 +28,7 @@ class Item(NamedTuple, Generic[T]):
     nbytes: int = 0
 
 
-class Place(NamedTuple):
+class FollowerPosition(NamedTuple):
     """The position of a follower when a read of its log began."""
 
     head: int
@@ -61,7 +61,7 @@ class LogSource(Protocol[T]):
         """Count the items read from the log to fill a gap."""
 
 
-class Tail(Enum):
+class TailCheck(Enum):
     """The result of a read of the log's head."""
 
     SAME = "same"
@@ -72,7 +72,7 @@ class Tail(Enum):
 class LogFollower(Generic[T]):
     """Releases the items of one log. `head`: the last sequence released; nothing is released before `begin` sets it."""
 
-    __slots__ = ("_asked", "_heard", "_procedures", "_reading", "_restarts", "_sequencer", "_source")
+    __slots__ = ("_asked", "_has_received", "_procedures", "_reading", "_restarts", "_sequencer", "_source")
 
     def __init__(self, source: LogSource[T], procedures: Procedures, head: int | None = None) -> None:
         self._sequencer: Sequencer[T] = Sequencer(head)
@@ -80,7 +80,7 @@ class LogFollower(Generic[T]):
         self._procedures = procedures
         self._restarts = 0
         self._reading = False  # a gap is being read, or will be after its grace period
-        self._heard = False  # the bus has delivered a new item since the last tail check
+        self._has_received = False  # the bus has delivered a new item since the last tail check
         self._asked = False  # the last tail check read the log
 
     @property
@@ -94,9 +94,9 @@ class LogFollower(Generic[T]):
         return self._sequencer.seen
 
     @property
-    def place(self) -> Place:
+    def place(self) -> FollowerPosition:
         """The current position. Pass it to `tail_read` with the head that is read."""
-        return Place(self._sequencer.head, self._restarts)
+        return FollowerPosition(self._sequencer.head, self._restarts)
 
     @property
     def begun(self) -> bool:
@@ -131,10 +131,10 @@ class LogFollower(Generic[T]):
             self._sequencer.saw_head(sequence)
             self._watch_gap()
 
-    def hear(self, sequence: int, item: T, nbytes: int = 0) -> None:
+    def received(self, sequence: int, item: T, nbytes: int = 0) -> None:
         """Handle an item from the bus. A new one shows that the bus delivers this log."""
         # Repeats and own commits prove nothing.
-        self._heard = self._heard or sequence > self.head
+        self._has_received = self._has_received or sequence > self.head
         self.offer(sequence, item, nbytes)
 
     def saw_head(self, head: int) -> None:
@@ -201,21 +201,21 @@ class LogFollower(Generic[T]):
 
         A lost last item is found within two checks. `deaf`: the bus is down. `everything`: any log may have lost an item.
         """
-        quiet = not self._asked and (deaf or not self._heard)
+        quiet = not self._asked and (deaf or not self._has_received)
         self._asked = self.begun and (everything or quiet)
-        self._heard = False
+        self._has_received = False
         return self._asked
 
-    def tail_read(self, place: Place, head: int) -> Tail:
+    def tail_read(self, place: FollowerPosition, head: int) -> TailCheck:
         """Compare a read head with the follower's position `place` when the read began. Ignores reads from before a restart."""
         if place.restarts != self._restarts:
-            return Tail.SAME
+            return TailCheck.SAME
         if head > self.head:
             self.saw_head(head)
-            return Tail.FURTHER
-        return Tail.SHORT if head < place.head else Tail.SAME
+            return TailCheck.FURTHER
+        return TailCheck.SHORT if head < place.head else TailCheck.SAME
 
-    def went_back(self, place: Place, first: int, second: int) -> bool:
+    def went_back(self, place: FollowerPosition, first: int, second: int) -> bool:
         """Return whether two reads begun at `place` show that the log lost items. One read alone may be stale.
 
         Return False after a `restart` in between.

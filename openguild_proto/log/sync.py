@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from openguild_proto.log.log_names import LogKind
 from openguild_proto.policy.permissions import Permission, is_allowed
-from openguild_proto.records import LogAccess, LogPart, LogPlace
+from openguild_proto.records import LogAccess, LogPart, LogPosition
 
 
 class Followed(NamedTuple):
     """A log and the client's position in it."""
 
     kind: LogKind
-    place: LogPlace
+    place: LogPosition
 
 
 class News(NamedTuple):
@@ -25,7 +25,7 @@ class News(NamedTuple):
 
     kind: LogKind
     log_id: str
-    newest: LogPlace | None
+    newest: LogPosition | None
     restarted: bool = False
 
 

@@ -10,11 +10,11 @@ from openguild_proto.effects.deliveries import (
     ReadChains,
     ReadEventIds,
 )
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.performs import performs
-from openguild_proto.memory.logs import find_place
+from openguild_proto.memory.logs import find_log_head
 from openguild_proto.memory.state import KeptChain, State
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 
 
 @performs(ReadChains)
@@ -29,7 +29,7 @@ def read_chains(state: State, effect: ReadChains) -> tuple[ChainPart, ...]:
         if known < 0:
             continue
         events = (state.events_of(place.log_id) or [])[known : min(place.sequence, known + effect.limit)]
-        point = ChainPoint(LogPlace(place.log_id, place.epoch, known), value)
+        point = ChainPoint(LogPosition(place.log_id, place.epoch, known), value)
         parts.append(ChainPart(point, tuple(event.event_id for event in events)))
     return tuple(parts)
 
@@ -38,7 +38,7 @@ def read_chains(state: State, effect: ReadChains) -> tuple[ChainPart, ...]:
 def begin_chains(state: State, effect: BeginChains) -> None:
     for point in effect.points:
         known = state.chains.get(point.place.log_id)
-        head = find_place(state, FindPlace(log_id=point.place.log_id))
+        head = find_log_head(state, FindLogHead(log_id=point.place.log_id))
         if head is None or head.epoch != point.place.epoch or (known is not None and known.epoch == head.epoch):
             continue
         begun = (point.place.sequence, point.hash)

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from openguild_proto.effects.deliveries import (
+    AffectedPeers,
     BehindLog,
+    FindAffectedPeers,
     FindBehind,
     FindEnded,
     FindMirrored,
     FindMirroring,
-    FindWoken,
     Leases,
     LeaveLeases,
     MirroredLog,
     MoveCursors,
     NotePurged,
     TakeLeases,
-    Woken,
 )
 from openguild_proto.effects.federation import Standing
 from openguild_proto.effects.performs import performs
 from openguild_proto.memory.state import PeerGuild, State
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 
 
 @performs(FindBehind)
@@ -58,12 +58,12 @@ def _behind(
         head = _head(state, log_id)
         if head is None:
             continue
-        cursor = state.peer_cursors.get((peer, log_id), LogPlace(log_id, head.epoch, 0))
+        cursor = state.peer_cursors.get((peer, log_id), LogPosition(log_id, head.epoch, 0))
         if mirrored.ended_at_ms is None:
             if level or cursor.sequence < head.sequence or cursor.epoch != head.epoch:
                 yield BehindLog(guild_id, head, cursor.sequence, cursor.epoch)
         elif log_id == guild_id and cursor.sequence < (mirrored.last_sequence or 0):
-            last = LogPlace(log_id, head.epoch, mirrored.last_sequence or 0)
+            last = LogPosition(log_id, head.epoch, mirrored.last_sequence or 0)
             yield BehindLog(guild_id, last, cursor.sequence, cursor.epoch, ends=True)
 
 
@@ -73,15 +73,15 @@ def _is_denied(state: State, peer: str, guild_id: str) -> bool:
     return any(ruling.guild_id == guild_id and ruling.standing is Standing.DENY for ruling in rulings)
 
 
-def _head(state: State, log_id: str) -> LogPlace | None:
+def _head(state: State, log_id: str) -> LogPosition | None:
     channel = state.channels.get(log_id)
     if channel is not None:
-        return LogPlace(log_id, channel.record.epoch, len(channel.events))
+        return LogPosition(log_id, channel.record.epoch, len(channel.events))
     return state.place_of(log_id) if log_id in state.logs else None
 
 
-@performs(FindWoken)
-def find_woken(state: State, effect: FindWoken) -> Woken:
+@performs(FindAffectedPeers)
+def find_affected_peers(state: State, effect: FindAffectedPeers) -> AffectedPeers:
     guild_of = {}
     for log_id in effect.log_ids:
         channel = state.channels.get(log_id)
@@ -105,7 +105,7 @@ def find_woken(state: State, effect: FindWoken) -> Woken:
             continue
         if not _is_denied(state, peer, guild_id):
             behind += [(peer, log) for log in _behind(state, peer, guild_id, row, (guild_id, *grown))]
-    return Woken(tuple(behind), tuple(sorted(mirrored)), elsewhere, free, tuple(sorted(ended)))
+    return AffectedPeers(tuple(behind), tuple(sorted(mirrored)), elsewhere, free, tuple(sorted(ended)))
 
 
 @performs(MoveCursors)
@@ -167,9 +167,9 @@ def find_mirroring(state: State, effect: FindMirroring) -> tuple[str, ...]:
 
 
 @performs(FindEnded)
-def find_ended(state: State, effect: FindEnded) -> tuple[LogPlace, ...]:
+def find_ended(state: State, effect: FindEnded) -> tuple[LogPosition, ...]:
     return tuple(
-        LogPlace(guild_id, state.place_of(guild_id).epoch if guild_id in state.guilds else 0, row.last_sequence or 0)
+        LogPosition(guild_id, state.place_of(guild_id).epoch if guild_id in state.guilds else 0, row.last_sequence or 0)
         for (peer, guild_id), row in sorted(state.peer_guilds.items())
         if peer == effect.peer
         and row.ended_at_ms is not None

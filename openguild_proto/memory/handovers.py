@@ -10,9 +10,9 @@ from openguild_proto.effects.federation import Peer
 from openguild_proto.effects.handovers import (
     BeginMove,
     EndMove,
+    FindOwnership,
     FindSilentOwners,
     FindSuccession,
-    FindTenure,
     FollowHandover,
     HandOver,
     HistoryLine,
@@ -21,32 +21,32 @@ from openguild_proto.effects.handovers import (
     LogHistory,
     Move,
     NoteMove,
-    PassedGuild,
     ReadLogHistory,
-    ReadPassed,
+    ReadTransferred,
     SetSuccessor,
     SilentOwner,
+    TransferredGuild,
 )
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.memory.authority import require_in_guild
-from openguild_proto.memory.logs import find_place
+from openguild_proto.memory.logs import find_log_head
 from openguild_proto.memory.state import Mirror, State
-from openguild_proto.mirror_records import Handover, PassedInvite, PassedLog, Tenure
+from openguild_proto.mirror_records import Handover, Ownership, TransferredInvite, TransferredLog
 from openguild_proto.policy.members import OWNER
 from openguild_proto.policy.moves import BEHIND, LOST, MOVING, NO_GUILD, NO_MEMBER, NOT_MOVING
 from openguild_proto.policy.permissions import Permission
 from openguild_proto.schemas.log_entries import successor_set
 
 
-@performs(FindTenure)
-def find_tenure(state: State, effect: FindTenure) -> Tenure | None:
+@performs(FindOwnership)
+def find_ownership(state: State, effect: FindOwnership) -> Ownership | None:
     guild = state.guilds.get(effect.guild_id)
     if guild is None:
         return None
     has_members = any(state.users[user_id].origin is None for user_id in state.members[effect.guild_id])
-    return Tenure(effect.guild_id, guild.origin, *state.tenures.get(effect.guild_id, (1, 0)), has_members)
+    return Ownership(effect.guild_id, guild.origin, *state.tenures.get(effect.guild_id, (1, 0)), has_members)
 
 
 @performs(FindSilentOwners)
@@ -80,8 +80,8 @@ def follow_handover(state: State, effect: FollowHandover) -> bool:
         state.moves.pop(guild_id, None)
     else:
         _set_origin(state, guild_id, handover.to)
-        for origin, of, user_id in [key for key in state.partings if key[:2] == (handover.owner, guild_id)]:
-            state.partings[handover.to, of, user_id] = state.partings.pop((origin, of, user_id))
+        for origin, of, user_id in [key for key in state.pending_leaves if key[:2] == (handover.owner, guild_id)]:
+            state.pending_leaves[handover.to, of, user_id] = state.pending_leaves.pop((origin, of, user_id))
     keep_handover(state, handover)
     return True
 
@@ -204,19 +204,19 @@ def hand_over(state: State, effect: HandOver) -> str | None:
     return None
 
 
-@performs(ReadPassed)
-def read_passed(state: State, effect: ReadPassed) -> PassedGuild:
+@performs(ReadTransferred)
+def read_transferred(state: State, effect: ReadTransferred) -> TransferredGuild:
     if effect.guild_id not in state.guilds:
-        return PassedGuild((), ())
+        return TransferredGuild((), ())
     channels = state.channels_of_guild(effect.guild_id)
     places = [
         state.place_of(effect.guild_id),
-        *(find_place(state, FindPlace(channel.record.channel_id)) for channel in channels),
+        *(find_log_head(state, FindLogHead(channel.record.channel_id)) for channel in channels),
     ]
-    return PassedGuild(
-        tuple(PassedLog(place.log_id, place.epoch, place.sequence) for place in places if place is not None),
+    return TransferredGuild(
+        tuple(TransferredLog(place.log_id, place.epoch, place.sequence) for place in places if place is not None),
         tuple(
-            PassedInvite(
+            TransferredInvite(
                 invite.code,
                 invite.created_by,
                 invite.created_at_ms,
@@ -234,7 +234,7 @@ def read_passed(state: State, effect: ReadPassed) -> PassedGuild:
 def read_history(state: State, effect: ReadLogHistory) -> LogHistory | None:
     channel = state.channels.get(effect.log_id)
     guild_id = channel.record.guild_id if channel is not None else effect.log_id
-    move, place = state.moves.get(guild_id), find_place(state, FindPlace(effect.log_id))
+    move, place = state.moves.get(guild_id), find_log_head(state, FindLogHead(effect.log_id))
     if move is None or move.to != effect.peer or place is None:
         return None
     nonces = {sequence: (nonce, mark) for (_, nonce), (mark, sequence) in channel.nonces.items()} if channel else {}

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from openguild_proto.effects.guilds import ListGuilds
-from openguild_proto.effects.logs import AccountPlaces, FindAccountPlaces, FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.logs import AccountMemberships, FindAccountMemberships, FindLogHead, FindLogs, ReadLogs
 from openguild_proto.effects.performs import performs
 from openguild_proto.memory.authority import roles_in
 from openguild_proto.memory.guilds import list_guilds
 from openguild_proto.memory.state import ABSENT, State
-from openguild_proto.records import LogAccess, LogPlace, StoredEvent
+from openguild_proto.records import LogAccess, LogPosition, StoredEvent
 
 
-@performs(FindPlace)
-def find_place(state: State, effect: FindPlace) -> LogPlace | None:
+@performs(FindLogHead)
+def find_log_head(state: State, effect: FindLogHead) -> LogPosition | None:
     channel = state.channels.get(effect.log_id)
     if channel is not None:
-        return LogPlace(effect.log_id, channel.record.epoch, len(channel.events))
+        return LogPosition(effect.log_id, channel.record.epoch, len(channel.events))
     return state.place_of(effect.log_id) if effect.log_id in state.logs else None
 
 
@@ -25,17 +25,17 @@ def find_logs(state: State, effect: FindLogs) -> tuple[LogAccess, ...]:
     return tuple(access for access in found if access is not None)
 
 
-@performs(FindAccountPlaces)
-def find_account_places(state: State, effect: FindAccountPlaces) -> AccountPlaces | None:
+@performs(FindAccountMemberships)
+def find_account_memberships(state: State, effect: FindAccountMemberships) -> AccountMemberships | None:
     if effect.user_id not in state.logs:
         return None
     guilds = list_guilds(state, ListGuilds(user_id=effect.user_id))
     places = tuple((guild, state.place_of(guild.guild_id)) for guild in guilds)
-    return AccountPlaces(state.place_of(effect.user_id), places)
+    return AccountMemberships(state.place_of(effect.user_id), places)
 
 
 def _access(state: State, user_id: str, log_id: str) -> LogAccess | None:
-    place = find_place(state, FindPlace(log_id=log_id))
+    place = find_log_head(state, FindLogHead(log_id=log_id))
     if place is None:
         return None
     kind, memberships = "user", tuple[str | None, ...]()

@@ -26,7 +26,7 @@ from openguild_proto.mirror_records import MirroredChannel, MirroredEvent, Mirro
 from openguild_proto.policy.bans import may_mirror_ban
 from openguild_proto.policy.channels import creator_role
 from openguild_proto.policy.invites import invite_id
-from openguild_proto.records import ControlKind, LogPlace, Redact, StoredEvent
+from openguild_proto.records import ControlKind, LogPosition, Redact, StoredEvent
 from openguild_proto.schemas.event_effects import as_kept, ban_told
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import (
@@ -59,7 +59,7 @@ def mirror_events(state: State, effect: MirrorEvents) -> MirrorOutcome:
     channel = state.channels.get(effect.log_id)
     head = len(channel.events) if channel is not None else len(state.logs[effect.log_id])
     epoch = channel.record.epoch if channel is not None else state.place_of(effect.log_id).epoch
-    place = LogPlace(effect.log_id, epoch, head)
+    place = LogPosition(effect.log_id, epoch, head)
     if epoch != effect.epoch:
         return MirrorOutcome("epoch", place)
     here = state.events_of(effect.log_id) or []
@@ -90,9 +90,9 @@ def mirror_events(state: State, effect: MirrorEvents) -> MirrorOutcome:
             state.grown.append(line)
             if _apply(state, effect.origin, effect.guild_id, event):
                 drop(state, effect.guild_id)
-                return MirrorOutcome("ok", LogPlace(effect.log_id, epoch, event.sequence), ended=True)
+                return MirrorOutcome("ok", LogPosition(effect.log_id, epoch, event.sequence), ended=True)
     return MirrorOutcome(
-        "ok", LogPlace(effect.log_id, epoch, fresh[-1].sequence), stored if channel is not None else ()
+        "ok", LogPosition(effect.log_id, epoch, fresh[-1].sequence), stored if channel is not None else ()
     )
 
 

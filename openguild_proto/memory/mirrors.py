@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from openguild_proto.canonical.keys import decode_unpadded
-from openguild_proto.effects.mirrors import ClearMirror, DropMirror, FindMirrorPlace, StoreMirror, is_behind
+from openguild_proto.effects.mirrors import ClearMirror, DropMirror, FindMirrorHead, StoreMirror, is_behind
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_NOTED_UNKNOWN
@@ -16,7 +16,7 @@ from openguild_proto.memory.bans import keep_ban
 from openguild_proto.memory.channels import drop_channel
 from openguild_proto.memory.state import ABSENT, Channel, Membership, Mirror, State
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot, place_of
-from openguild_proto.records import ChannelRecord, ControlKind, GuildRecord, LogPlace, MemberRecord, UserRecord
+from openguild_proto.records import ChannelRecord, ControlKind, GuildRecord, LogPosition, MemberRecord, UserRecord
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_contents import MemberLeftContent, MemberRemovedContent
 from openguild_proto.schemas.log_entries import joined_guild, left_guild
@@ -48,7 +48,7 @@ def store_mirror(state: State, effect: StoreMirror) -> bool:
         if guild is not None:
             state.log(ControlKind.LOGS_RENEWED, guild_id=effect.guild_id)
     if effect.joined is not None and not _has_gone(state, effect):
-        state.partings.pop((effect.origin, effect.guild_id, effect.joined.user_id), None)
+        state.pending_leaves.pop((effect.origin, effect.guild_id, effect.joined.user_id), None)
         admit(state, effect.guild_id, effect.joined, effect.now_ms)
     for line in snapshot.channels if snapshot is not None and begins else ():
         add_roles(state, line)
@@ -186,15 +186,17 @@ def may_have_role(state: State, guild_id: str, user_id: str) -> bool:
 
 
 def note_mistaken(state: State, origin: str, guild_id: str, user_id: str, now_ms: int) -> None:
-    """Store a parting for a user whom the owner counts as a member, unless they are one. Their account may be deleted."""
+    """Store a pending leave for a user whom the owner counts as a member, unless they are one. Their account may be deleted."""
     known = state.users.get(user_id)
     if known is None:
-        is_noted = sum(key[0] == origin for key in state.partings) < MAX_NOTED_UNKNOWN
+        is_noted = sum(key[0] == origin for key in state.pending_leaves) < MAX_NOTED_UNKNOWN
     else:
         is_noted = known.origin is None and user_id not in state.members.get(guild_id, {})
     if is_noted:
         key = origin, guild_id, user_id
-        state.partings[key] = max(state.partings[key], now_ms) + 1 if key in state.partings else now_ms
+        state.pending_leaves[key] = (
+            max(state.pending_leaves[key], now_ms) + 1 if key in state.pending_leaves else now_ms
+        )
 
 
 def admit(state: State, guild_id: str, member: MirroredMember, now_ms: int) -> None:
@@ -211,14 +213,14 @@ def admit(state: State, guild_id: str, member: MirroredMember, now_ms: int) -> N
     state.log(ControlKind.MEMBER_JOINED, guild_id=guild_id, user_id=member.user_id)
 
 
-@performs(FindMirrorPlace)
-def find_mirror_place(state: State, effect: FindMirrorPlace) -> LogPlace | None:
+@performs(FindMirrorHead)
+def find_mirror_head(state: State, effect: FindMirrorHead) -> LogPosition | None:
     mirror = state.mirrors.get(effect.log_id)
     if mirror is None or state.guilds[mirror.guild_id].origin != effect.origin:
         return None
     channel = state.channels.get(effect.log_id)
     if channel is not None:
-        return LogPlace(effect.log_id, channel.record.epoch, len(channel.events))
+        return LogPosition(effect.log_id, channel.record.epoch, len(channel.events))
     return state.place_of(effect.log_id)
 
 

@@ -12,7 +12,7 @@ from openguild_proto.memory.bans import bans_of
 from openguild_proto.memory.guilds import accept_invite
 from openguild_proto.memory.state import PeerGuild, State
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
-from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord, UserRecord
+from openguild_proto.records import Author, LimitReached, LogPosition, MemberRecord, UserRecord
 
 
 @performs(JoinFromServer)
@@ -69,9 +69,9 @@ def begin_mirror(state: State, peer: str, guild_id: str, now_ms: int) -> bool:
     return True
 
 
-def _heads(state: State, guild_id: str) -> list[LogPlace]:
+def _heads(state: State, guild_id: str) -> list[LogPosition]:
     channels = [channel.record for channel in state.channels_of_guild(guild_id)]
-    heads = [LogPlace(each.channel_id, each.epoch, len(state.channels[each.channel_id].events)) for each in channels]
+    heads = [LogPosition(each.channel_id, each.epoch, len(state.channels[each.channel_id].events)) for each in channels]
     return [state.place_of(guild_id), *heads]
 
 

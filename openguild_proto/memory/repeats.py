@@ -8,13 +8,13 @@ import msgspec
 
 from openguild_proto.limits import MAX_KEPT_ANSWERS
 from openguild_proto.memory.state import State
-from openguild_proto.policy.repeats import KeptAnswer, Once, decide_repeat
+from openguild_proto.policy.repeats import IdempotencyKey, KeptAnswer, decide_repeat
 from openguild_proto.records import Author, Record
 
 R = TypeVar("R", bound=Record)
 
 
-def find_repeat(state: State, author: Author, once: Once | None, kind: type[R], now_ms: int) -> R | None:
+def find_repeat(state: State, author: Author, once: IdempotencyKey | None, kind: type[R], now_ms: int) -> R | None:
     """Return the result of the first request with this key, or None if this is the first. Raises Refusal 409 for another one."""
     if once is None:
         return None
@@ -22,7 +22,7 @@ def find_repeat(state: State, author: Author, once: Once | None, kind: type[R], 
     return msgspec.json.decode(answer, type=kind) if answer is not None else None
 
 
-def keep_answer(state: State, author: Author, once: Once | None, answer: Record, now_ms: int) -> None:
+def keep_answer(state: State, author: Author, once: IdempotencyKey | None, answer: Record, now_ms: int) -> None:
     """Store the result for repeats of the request."""
     if once is None:
         return

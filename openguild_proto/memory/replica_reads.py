@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.replica import (
     FindAudience,
@@ -15,14 +15,14 @@ from openguild_proto.effects.replica import (
     RenewEpochs,
     Visible,
 )
-from openguild_proto.memory.logs import find_place
+from openguild_proto.memory.logs import find_log_head
 from openguild_proto.memory.state import State
 from openguild_proto.records import ControlRecord, Head, History
 
 
 @performs(ReadHeads)
 def read_heads(state: State, effect: ReadHeads) -> dict[str, Head]:
-    places = {log_id: find_place(state, FindPlace(log_id=log_id)) for log_id in effect.channel_ids}
+    places = {log_id: find_log_head(state, FindLogHead(log_id=log_id)) for log_id in effect.channel_ids}
     return {log_id: Head(place.sequence, place.epoch) for log_id, place in places.items() if place is not None}
 
 

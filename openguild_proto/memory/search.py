@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from openguild_proto.canonical.texts import posted_text, posted_with
 from openguild_proto.effects.performs import performs
-from openguild_proto.effects.search import FoundIn, IndexMessages, SearchHit, SearchMessages, SearchTooWide
+from openguild_proto.effects.search import HitChannel, IndexMessages, SearchHit, SearchMessages, SearchTooWide
 from openguild_proto.memory.authority import may_read
 from openguild_proto.memory.state import Channel, State
 from openguild_proto.policy.search import is_found
@@ -41,7 +41,7 @@ def _hits(channel: Channel, effect: SearchMessages) -> Iterator[SearchHit]:
         wire = channel.events[sequence - 1].wire
         text = posted_text(wire) if message.edited_text is None else message.edited_text
         if is_found(effect.wanted, message, text, posted_with(wire)):
-            yield SearchHit(FoundIn(record.channel_id, record.name, record.guild_id), message, wire)
+            yield SearchHit(HitChannel(record.channel_id, record.name, record.guild_id), message, wire)
 
 
 @performs(IndexMessages)

@@ -16,7 +16,7 @@ from openguild_proto.records import (
     ControlRecord,
     GuildRecord,
     InviteRecord,
-    LogPlace,
+    LogPosition,
     Mentions,
     MessageState,
     StoredEvent,
@@ -146,12 +146,14 @@ class State:
     peer_nonces: dict[tuple[str, str], int] = field(default_factory=dict)  # (server, nonce): until, ms
     own_keys: dict[str, PublishedKey] = field(default_factory=dict)  # by key id
     peer_guilds: dict[tuple[str, str], PeerGuild] = field(default_factory=dict)  # (peer, guild id)
-    peer_cursors: dict[tuple[str, str], LogPlace] = field(default_factory=dict)  # (peer, log id): its position
+    peer_cursors: dict[tuple[str, str], LogPosition] = field(default_factory=dict)  # (peer, log id): its position
     leases: dict[str, tuple[str, int]] = field(default_factory=dict)  # peer: holder, end, ms
     lease_holders: dict[str, int] = field(default_factory=dict)  # process that takes part: until, ms
     chains: dict[str, KeptChain] = field(default_factory=dict)  # log id
     mirrors: dict[str, Mirror] = field(default_factory=dict)  # log id
-    partings: dict[tuple[str, str, str], int] = field(default_factory=dict)  # (origin, guild id, user id): due, ms
+    pending_leaves: dict[tuple[str, str, str], int] = field(
+        default_factory=dict
+    )  # (origin, guild id, user id): due, ms
     tenures: dict[str, tuple[int, int]] = field(default_factory=dict)  # guild id: (term, serial), if not (1, 0)
     bases: dict[str, int] = field(default_factory=dict)  # log id: events up to here were lost with the former owner
     handovers: dict[str, dict[int, Handover]] = field(default_factory=dict)  # guild id, term
@@ -165,7 +167,7 @@ class State:
         """Append to the logs of guilds and users. `sender`: the user who made the change; None: the operator."""
         for log_id, content in entries:
             events = self.logs[log_id]
-            place = LogPlace(log_id, self.epochs.get(log_id, 1), len(events) + 1)
+            place = LogPosition(log_id, self.epochs.get(log_id, 1), len(events) + 1)
             built = self.writer.write(place, content, sender=sender, now_ms=now_ms)
             event = StoredEvent(log_id, place.sequence, built.event_id, built.wire, now_ms)
             events.append(event)
@@ -185,9 +187,9 @@ class State:
         channel = self.channels.get(log_id)
         return channel.events if channel is not None else self.logs.get(log_id)
 
-    def place_of(self, log_id: str) -> LogPlace:
+    def place_of(self, log_id: str) -> LogPosition:
         """Return the newest position of the log of a guild or a user."""
-        return LogPlace(log_id, self.epochs.get(log_id, 1), len(self.logs[log_id]))
+        return LogPosition(log_id, self.epochs.get(log_id, 1), len(self.logs[log_id]))
 
     def log(
         self,

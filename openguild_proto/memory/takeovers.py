@@ -6,16 +6,16 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.effects.handovers import AbsorbHistory, FindCopies, LogCopy, StageHistory, TakeGuild
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.mirrors import FORKED, NOT_OURS
 from openguild_proto.effects.performs import performs
 from openguild_proto.memory.appends import append_event
 from openguild_proto.memory.channels import drop_events
 from openguild_proto.memory.handovers import keep_handover
-from openguild_proto.memory.logs import find_place
+from openguild_proto.memory.logs import find_log_head
 from openguild_proto.memory.state import Channel, Mirror, PeerGuild, State
-from openguild_proto.mirror_records import MirroredEvent, PassedLog
-from openguild_proto.records import NOBODY, ControlKind, InviteRecord, LogPlace, StoredEvent
+from openguild_proto.mirror_records import MirroredEvent, TransferredLog
+from openguild_proto.records import NOBODY, ControlKind, InviteRecord, LogPosition, StoredEvent
 from openguild_proto.schemas.event_effects import as_kept, effect_of_event
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import guild_moved
@@ -33,13 +33,13 @@ def _logs(state: State, guild_id: str) -> list[str]:
     return [guild_id, *(channel.record.channel_id for channel in state.channels_of_guild(guild_id))]
 
 
-def _places(state: State, guild_id: str) -> list[LogPlace]:
-    places = [find_place(state, FindPlace(log_id)) for log_id in _logs(state, guild_id)]
+def _places(state: State, guild_id: str) -> list[LogPosition]:
+    places = [find_log_head(state, FindLogHead(log_id)) for log_id in _logs(state, guild_id)]
     return [place for place in places if place is not None]
 
 
 def _copy(state: State, log_id: str) -> LogCopy:
-    place, mirror = find_place(state, FindPlace(log_id)) or LogPlace(log_id, 0, 0), state.mirrors[log_id]
+    place, mirror = find_log_head(state, FindLogHead(log_id)) or LogPosition(log_id, 0, 0), state.mirrors[log_id]
     return LogCopy(log_id, place.epoch, place.sequence, mirror.base, _copied(state, log_id))
 
 
@@ -150,8 +150,8 @@ def take_guild(state: State, effect: TakeGuild) -> bool:
         base = state.bases.get(channel.record.channel_id)
         channel.record = replace(channel.record, origin=None, epoch=effect.epoch, base_sequence=base)
     state.epochs[guild_id] = effect.epoch
-    for key in [key for key in state.partings if key[:2] == (handover.owner, guild_id)]:
-        del state.partings[key]
+    for key in [key for key in state.pending_leaves if key[:2] == (handover.owner, guild_id)]:
+        del state.pending_leaves[key]
     for each in effect.former:
         state.handovers.setdefault(guild_id, {}).setdefault(each.term, each)
     keep_handover(state, handover)
@@ -173,6 +173,6 @@ def take_guild(state: State, effect: TakeGuild) -> bool:
     return True
 
 
-def _is_whole(copies: list[LogCopy], logs: tuple[PassedLog, ...]) -> bool:
+def _is_whole(copies: list[LogCopy], logs: tuple[TransferredLog, ...]) -> bool:
     here = {(copy.log_id, copy.epoch, copy.head) for copy in copies if copy.base == 0 and copy.copied == copy.head}
     return here == {(log.log_id, log.epoch, log.sequence) for log in logs} and len(here) == len(copies)

@@ -22,7 +22,7 @@ from openguild_proto.limits import (
     MAX_SNAPSHOTS_OF_GUILD,
     RENEWAL_SECS,
 )
-from openguild_proto.policy.promptness import Promptness
+from openguild_proto.policy.promptness import ResponseTimes
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.policy.server_slots import ServerSlots
@@ -200,7 +200,7 @@ class Service:
     peers: KnownPeers
     mirrored: MirroredChannels
     upkeep: Upkeep
-    promptness: Promptness
+    promptness: ResponseTimes
     deliveries: ServerSlots[None]  # being processed
     retired_signers: tuple[EventSigner, ...] = ()  # with replaced keys; they also sign the keys document
 
@@ -221,7 +221,7 @@ class Service:
             websocket.max_connections_per_user,
             websocket.max_connections_per_address,
         )
-        promptness = Promptness()
+        promptness = ResponseTimes()
         windows: dict[str, Any] = {name: _counter(name)(limit, secs) for name, (limit, secs) in rates(settings).items()}
         return cls(
             settings=settings,

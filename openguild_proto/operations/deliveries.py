@@ -8,11 +8,11 @@ from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.canonical.verify import UnverifiedEvent, unsigned_by
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import Standing
-from openguild_proto.effects.handovers import FindTenure
+from openguild_proto.effects.handovers import FindOwnership
 from openguild_proto.effects.mirrors import (
     REPEATED,
     DropMirror,
-    FindMirrorPlace,
+    FindMirrorHead,
     MirrorEvents,
     MirrorOutcome,
     StoreMirror,
@@ -27,7 +27,7 @@ from openguild_proto.limits import (
     MAX_SEQUENCE,
     OVERLOADED_RETRY_SECS,
 )
-from openguild_proto.mirror_records import Handover, MirroredEvent, Tenure
+from openguild_proto.mirror_records import Handover, MirroredEvent, Ownership
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.giving_up import TWO_OWNERS, has_claim
 from openguild_proto.operations.mirrored_events import read_mirrored
@@ -43,14 +43,14 @@ from openguild_proto.operations.servers import (
     verdict_in,
     with_own_past,
 )
-from openguild_proto.operations.upkeep import keep_up, make_way, note_mistaken, read_snapshot
-from openguild_proto.records import LogPlace
+from openguild_proto.operations.upkeep import clear_mirror, note_mistaken, read_snapshot, reconcile
+from openguild_proto.records import LogPosition
 from openguild_proto.schemas.between_servers import (
     Delivery,
     DeliveryAnswer,
     EndedGuild,
     LogDelivery,
-    MirrorPlace,
+    MirrorPosition,
     check_delivery,
 )
 from openguild_proto.schemas.decode import parse_uuid
@@ -80,7 +80,7 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
     keys = yield from keys_for_events(call.ctx, owner)
     has_all_keys, has_new_keys, is_flooding = False, False, False
     told: dict[str, bool] = {}  # by guild: whether the sender is found to own it now
-    places: list[MirrorPlace] = []
+    places: list[MirrorPosition] = []
     purged: list[str] = []
     for part in body.logs:
         outcome = yield from _take(call, part, keys)
@@ -96,14 +96,14 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
             outcome = yield from _take(call, part, keys)
         if isinstance(outcome, str):
             known = parse_uuid(part.log_id) == part.log_id
-            place = (yield from FindMirrorPlace(origin=owner, log_id=part.log_id)) if known else None
+            place = (yield from FindMirrorHead(origin=owner, log_id=part.log_id)) if known else None
             places.append(_answered(part.log_id, "refused", place, outcome))
             continue
         if outcome.status == "epoch":
             if call.ctx.service.mirror_renewals.hit(f"{owner} {part.guild_id}", call.ctx.now) is not None:
                 is_flooding, outcome = True, replace(outcome, reason=TOO_OFTEN)
             elif (yield from _begin_anew(call, owner, part.guild_id)):
-                place = yield from FindMirrorPlace(origin=owner, log_id=part.log_id)
+                place = yield from FindMirrorHead(origin=owner, log_id=part.log_id)
                 outcome = MirrorOutcome("ok" if place is not None else "unknown", place)
         if outcome.status == "unknown":
             call.ctx.service.upkeep.unmirrored(owner, part.guild_id, call.ctx.now)
@@ -114,7 +114,7 @@ def _deliver(call: Call[Delivery, None]) -> Operation[Response]:
         if _ruled_out(call, ended.guild_id) is not None:
             continue
         purged += yield from _purge(owner, ended, call.ctx.wall_ms)
-    yield from keep_up(call.ctx, owner)
+    yield from reconcile(call.ctx, owner)
     answer = Response.json(DeliveryAnswer(places, purged))
     return replace(answer, rejection=ErrorCode.SERVER_RATE_LIMIT.spec.reason) if is_flooding else answer
 
@@ -133,7 +133,7 @@ def _purge(owner: str, ended: EndedGuild, now_ms: int) -> Operation[tuple[str, .
     guild_id = ended.guild_id
     if parse_uuid(guild_id) != guild_id:
         return ()
-    place = yield from FindMirrorPlace(origin=owner, log_id=guild_id)
+    place = yield from FindMirrorHead(origin=owner, log_id=guild_id)
     if place is None:
         return (guild_id,)
     is_later = ended.epoch and (place.epoch != ended.epoch or place.sequence > ended.sequence)
@@ -162,7 +162,7 @@ def _take(call: Call[Delivery, None], part: LogDelivery, keys: EventKeys) -> Ope
         for at, line in enumerate(part.events, start=1):
             if at % EVENTS_OF_TURN == 0:
                 yield from LetOthersRun()
-            place = LogPlace(part.log_id, part.epoch, part.after + at)
+            place = LogPosition(part.log_id, part.epoch, part.after + at)
             read = read_mirrored(line.event.encode(), place, owner, here, keys.at, at_ms=line.at_ms, of_guild=of_guild)
             events.append(read)
         chain = decode_unpadded(part.chain) if part.chain is not None else None
@@ -189,7 +189,7 @@ def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]
     sender, guild_id = call.server.server, part.guild_id
     if guild_id in told:
         return told[guild_id]
-    tenure = (yield from FindTenure(guild_id=guild_id)) if parse_uuid(guild_id) == guild_id else None
+    tenure = (yield from FindOwnership(guild_id=guild_id)) if parse_uuid(guild_id) == guild_id else None
     told[guild_id] = False
     if tenure is not None and tenure.origin != sender:
         handovers = yield from handovers_at(sender, guild_id)
@@ -199,7 +199,7 @@ def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]
     return told[guild_id]
 
 
-def _dispute(call: Call[Delivery, None], tenure: Tenure, handovers: tuple[Handover, ...]) -> Operation[None]:
+def _dispute(call: Call[Delivery, None], tenure: Ownership, handovers: tuple[Handover, ...]) -> Operation[None]:
     """Tell a former owner which server owns the guild, and warn the operator if the sender can prove that it still owns it."""
     sender, guild_id = call.server.server, tenure.guild_id
     insists = (yield from tell_former_owner(guild_id, sender)) is False
@@ -207,16 +207,16 @@ def _dispute(call: Call[Delivery, None], tenure: Tenure, handovers: tuple[Handov
         yield from WarnOperator(TWO_OWNERS, (("guild_id", guild_id), ("server", sender)))
 
 
-def _answered(log_id: str, status: str, place: LogPlace | None, reason: str | None = None) -> MirrorPlace:
+def _answered(log_id: str, status: str, place: LogPosition | None, reason: str | None = None) -> MirrorPosition:
     if place is None:
-        return MirrorPlace(log_id, "unknown" if status == "ok" else status, reason=reason)
-    return MirrorPlace(log_id, status, place.epoch, place.sequence, reason)
+        return MirrorPosition(log_id, "unknown" if status == "ok" else status, reason=reason)
+    return MirrorPosition(log_id, status, place.epoch, place.sequence, reason)
 
 
 def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operation[bool]:
     """Store the guild again, because its owner has a new epoch. False: it cannot be read now."""
     snapshot = yield from read_snapshot(owner, guild_id)
-    tenure = yield from FindTenure(guild_id=guild_id)
+    tenure = yield from FindOwnership(guild_id=guild_id)
     if snapshot is not None and tenure is not None and snapshot.term < tenure.term:
         # The owner may not know yet that another owner has given the guild up.
         told = yield from tell_of_owner(guild_id, owner)
@@ -224,5 +224,5 @@ def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operat
     if snapshot is None:
         return False
     yield from note_mistaken(call.ctx, owner, snapshot)
-    yield from make_way(owner, snapshot)
+    yield from clear_mirror(owner, snapshot)
     return (yield from StoreMirror(origin=owner, guild_id=guild_id, snapshot=snapshot, now_ms=call.ctx.wall_ms))

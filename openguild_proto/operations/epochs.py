@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import EPOCH_HEADER, Headers
-from openguild_proto.records import ChannelAccess, ChannelRecord, LogPlace
+from openguild_proto.records import ChannelAccess, ChannelRecord, LogPosition
 
 LOG_EPOCH = "X-OpenGuild-Epoch"
 LOG_HEAD = "X-OpenGuild-Head"
 LOG_PLACE = (LOG_EPOCH, LOG_HEAD)
 
 
-def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: int | None = None) -> None:
+def check_start(since: int | None, epoch: int | None, newest: LogPosition, base: int | None = None) -> None:
     """Raise Refusal 400 unless a page or a stream may begin after `since` of `epoch` (PROTOCOL 7.2.6). None is not checked.
 
     `newest`: the place at which the log ends now. `base`: for a stream, the sequence after which a mirrored log begins here.
@@ -28,12 +28,12 @@ def check_start(since: int | None, epoch: int | None, newest: LogPlace, base: in
         raise Refusal(ErrorCode.INVALID_SINCE, details=(problem,))
 
 
-def newest_place(access: ChannelAccess) -> LogPlace:
+def newest_place(access: ChannelAccess) -> LogPosition:
     """Return the head of a channel's log."""
-    return LogPlace(access.channel.channel_id, access.channel.epoch, access.head)
+    return LogPosition(access.channel.channel_id, access.channel.epoch, access.head)
 
 
-def place_headers(place: LogPlace) -> Headers:
+def place_headers(place: LogPosition) -> Headers:
     """Return the headers with a place of a log: the response includes all events up to there, or more."""
     return ((EPOCH_HEADER, str(place.epoch)), (LOG_HEAD.lower(), str(place.sequence)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.logs import FindAccountPlaces
+from openguild_proto.effects.logs import FindAccountMemberships
 from openguild_proto.gateway.frames import LogHead, Ready, ReadySession, ReadyUser
 from openguild_proto.gateway.negotiation import negotiate
 from openguild_proto.http.message import OpenGateway
@@ -56,7 +56,7 @@ def authenticate_gateway(ctx: Context, token: str, *, renews: bool = False) -> O
     session = ReadySession(claims.session_id, from_millis(claims.expires_at_us // 1_000))
     if renews:  # may be frequent, and a user may have a thousand guilds
         return Authenticated(claims, Ready(user, session, [], []))
-    account = yield from FindAccountPlaces(user_id=user_id)
+    account = yield from FindAccountMemberships(user_id=user_id)
     if account is None:  # deleted meanwhile
         raise unauthorized(TokenProblem.REVOKED)
     heads = [LogHead(log_name(LogKind.USER, user_id), account.place.epoch, account.place.sequence)]

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from openguild_proto.effects.base import Operation
-from openguild_proto.effects.handovers import FindTenure, FollowHandover, ListHandovers, TakeGuild
+from openguild_proto.effects.handovers import FindOwnership, FollowHandover, ListHandovers, TakeGuild
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.federation.handovers import MOVE, MOVE_MS, chain_to, signed_handover
 from openguild_proto.federation.policy import Mode
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_FOLLOWED_HANDOVERS
-from openguild_proto.mirror_records import Handover, Tenure
+from openguild_proto.mirror_records import Handover, Ownership
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.owner_changes import follow, is_authentic, tell_of_owner
@@ -32,7 +32,7 @@ TWO_OWNERS = "another server has taken over a guild that this one owns: one of t
     "POST", "/federation/v1/guilds/{guild_id}/owner", "Announce the owner of a guild", {204: None},
     auth="server", client=False, body=OwnerProof, errors=(ErrorCode.NOT_FOUND,),
 )  # fmt: skip
-def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Response]:
+def learn_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Response]:
     """Follow valid statements, or continue as owner if another owner has given the guild up; idempotent. 404 if neither applies."""
     handovers = call.body.handovers
     is_followed = yield from follow(call.ctx, guild_id, handovers, call.server.server)
@@ -47,7 +47,7 @@ def told_of_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Resp
 
 def _follows_already(guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
     """Return whether this server already follows the newest of these statements, because another mirror told it first."""
-    tenure = yield from FindTenure(guild_id=guild_id)
+    tenure = yield from FindOwnership(guild_id=guild_id)
     newest = max(handovers, key=lambda each: each.term, default=None)
     if tenure is None or tenure.origin is None or newest is None:
         return False
@@ -61,7 +61,7 @@ def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
     """
     service = ctx.service
     here = service.settings.federation.server_name
-    tenure = yield from FindTenure(guild_id=guild_id)
+    tenure = yield from FindOwnership(guild_id=guild_id)
     if tenure is not None and tenure.origin == to:
         return None
     if tenure is None or tenure.origin is not None:
@@ -82,7 +82,7 @@ def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
 def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
     """Continue as owner, in a later term, of a guild that another owner has given up to this server. False: none has."""
     here = ctx.service.settings.federation.server_name
-    tenure = yield from FindTenure(guild_id=guild_id)
+    tenure = yield from FindOwnership(guild_id=guild_id)
     if tenure is None or tenure.origin is not None:
         return False
     chain = yield from _known_chain(ctx, tenure, handovers, here)
@@ -96,7 +96,7 @@ def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operat
 
 
 def _known_chain(
-    ctx: Context, tenure: Tenure, handovers: Iterable[Handover], to: str
+    ctx: Context, tenure: Ownership, handovers: Iterable[Handover], to: str
 ) -> Operation[tuple[Handover, ...]]:
     """Return the authentic statements that lead from a known owner of the guild to `to`; () if there are none."""
     guild_id = tenure.guild_id
@@ -111,6 +111,6 @@ def _known_chain(
     return chain
 
 
-def has_claim(ctx: Context, tenure: Tenure, handovers: Iterable[Handover], server: str) -> Operation[bool]:
+def has_claim(ctx: Context, tenure: Ownership, handovers: Iterable[Handover], server: str) -> Operation[bool]:
     """Return whether a server can prove that it owns a guild of this server, by the signature of a known owner."""
     return bool((yield from _known_chain(ctx, tenure, handovers, server)))

@@ -7,7 +7,15 @@ import msgspec
 from openguild_proto.canonical.keys import encode_unpadded
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
-from openguild_proto.effects.handovers import EndMove, FindTenure, HandOver, Move, NoteMove, ReadLogHistory, ReadPassed
+from openguild_proto.effects.handovers import (
+    EndMove,
+    FindOwnership,
+    HandOver,
+    Move,
+    NoteMove,
+    ReadLogHistory,
+    ReadTransferred,
+)
 from openguild_proto.effects.mirrors import DropMirror
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.federation.handovers import MOVE, MOVE_MS, signed_handover
@@ -20,7 +28,7 @@ from openguild_proto.operations.owners import refusal_of
 from openguild_proto.operations.parameters import SINCE
 from openguild_proto.operations.route import route
 from openguild_proto.operations.servers import require_unrestricted
-from openguild_proto.schemas.between_servers import HandoverProgress, HandoverStep, HistoryPage, PassedEvent
+from openguild_proto.schemas.between_servers import HandoverProgress, HandoverStep, HistoryPage, TransferredEvent
 
 MAX_NOTE_CHARS = 300
 
@@ -36,25 +44,25 @@ def list_history(call: Call[None, None], log_id: str) -> Operation[Response]:
     if found is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     require_unrestricted(call.ctx, call.server, found.guild_id, reads=True)
-    events, size = list[PassedEvent](), 0
+    events, size = list[TransferredEvent](), 0
     for line in found.lines:
         size += len(line.wire)
         if events and size > MAX_DELIVERED_BYTES:
             break
         fingerprint = encode_unpadded(line.fingerprint) if line.nonce is not None else ""
-        events.append(PassedEvent(line.wire.decode(), line.at_ms, line.nonce, fingerprint))
+        events.append(TransferredEvent(line.wire.decode(), line.at_ms, line.nonce, fingerprint))
     first = found.lines[0].sequence if found.lines else after + 1
     return Response.json(HistoryPage(found.epoch, found.head, first, events))
 
 
 def drive_move(ctx: Context, move: Move) -> Operation[bool]:
     """Do the next step of a move. Idempotent, also after a crash between any two effects. False: the move is done."""
-    passed = yield from ReadPassed(guild_id=move.guild_id)
+    passed = yield from ReadTransferred(guild_id=move.guild_id)
     if move.handover is None:
         progress = yield from _ask(move, HandoverStep(logs=list(passed.logs)))
         if progress is None or progress.phase != "whole":
             return True
-        tenure = yield from FindTenure(guild_id=move.guild_id)
+        tenure = yield from FindOwnership(guild_id=move.guild_id)
         if tenure is None:
             return False
         handover = _statement(ctx, move, tenure.term + 1)
@@ -63,13 +71,13 @@ def drive_move(ctx: Context, move: Move) -> Operation[bool]:
             yield from NoteMove(guild_id=move.guild_id, note=problem)
             return True
         move = msgspec.structs.replace(move, handover=handover)
-        passed = yield from ReadPassed(guild_id=move.guild_id)
+        passed = yield from ReadTransferred(guild_id=move.guild_id)
     step = HandoverStep(move.handover, list(passed.logs), list(passed.invites))
     progress = yield from _ask(move, step)
     if progress is None or progress.phase != "owner":
         return True
     yield from EndMove(guild_id=move.guild_id, done=True)
-    tenure = yield from FindTenure(guild_id=move.guild_id)
+    tenure = yield from FindOwnership(guild_id=move.guild_id)
     if tenure is not None and not tenure.has_members:
         yield from DropMirror(origin=move.to, guild_id=move.guild_id, now_ms=ctx.wall_ms)
     return False

@@ -9,7 +9,7 @@ from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.http.message import Request
 from openguild_proto.limits import MAX_NONCE_CHARS
 from openguild_proto.operations.route import Parameter
-from openguild_proto.policy.repeats import Once
+from openguild_proto.policy.repeats import IdempotencyKey
 from openguild_proto.schemas.fields import NONCE_PATTERN
 
 KEY_HEADER = "idempotency-key"
@@ -39,7 +39,7 @@ def checked_nonce(nonce: str | None) -> str | None:
     return _checked("nonce", nonce) if nonce is not None else None
 
 
-def asked_once(request: Request, kind: str, *said: str | int | None) -> Once | None:
+def asked_once(request: Request, kind: str, *said: str | int | None) -> IdempotencyKey | None:
     """Return the request's Idempotency-Key with its meaning; None: it has none. Raises Refusal.
 
     `kind` and `said`: the kind and the values of what is created, which a repeat must share.
@@ -49,7 +49,9 @@ def asked_once(request: Request, kind: str, *said: str | int | None) -> Once | N
         return None
     if len(keys) > 1:
         raise _problem(IDEMPOTENCY_KEY.name, "must not be repeated")
-    return Once(_checked(IDEMPOTENCY_KEY.name, keys.pop()), blake3(msgspec.json.encode((kind, *said))).digest())
+    return IdempotencyKey(
+        _checked(IDEMPOTENCY_KEY.name, keys.pop()), blake3(msgspec.json.encode((kind, *said))).digest()
+    )
 
 
 def _checked(field: str, key: str) -> str:

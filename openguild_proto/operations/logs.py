@@ -9,7 +9,7 @@ import msgspec
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.channels import PageBounds, ReadEvents
-from openguild_proto.effects.logs import FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.logs import FindLogHead, FindLogs, ReadLogs
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.event_page import EventPage
 from openguild_proto.http.message import JSON, Response
@@ -41,7 +41,7 @@ from openguild_proto.operations.parameters import EPOCH, EVENT_LIMIT, SEQUENCE, 
 from openguild_proto.operations.route import Parameter, in_channel, in_guild, route
 from openguild_proto.policy.count_limits import reads_of
 from openguild_proto.policy.permissions import Permission
-from openguild_proto.records import ChannelAccess, GuildAccess, LogPlace, StoredEvent
+from openguild_proto.records import ChannelAccess, GuildAccess, LogPosition, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.logs import FollowedLog, LogLine, LogNews, SyncedEvent, SyncRequest, SyncResponse
 from openguild_proto.schemas.messages import ListedEvent
@@ -114,7 +114,7 @@ def list_guild_log(call: Call[None, GuildAccess], guild_id: str) -> Operation[Re
 )  # fmt: skip
 def list_own_log(call: Call[None, None]) -> Operation[Response]:
     """Read a page of the caller's own events: guilds, read positions, mentions, sessions. Oldest first."""
-    place = yield from FindPlace(log_id=call.claims.user_id, reader_id=call.claims.user_id)
+    place = yield from FindLogHead(log_id=call.claims.user_id, reader_id=call.claims.user_id)
     if place is None:  # the account is deleted
         raise unauthorized(TokenProblem.REVOKED)
     page = yield from _read_page(call, place)
@@ -126,7 +126,7 @@ def _lines(kind: LogKind, page: tuple[StoredEvent, ...]) -> list[LogLine]:
 
 
 def _read_older(
-    call: Call[None, Any], owner: str | None, newest: LogPlace, base: int
+    call: Call[None, Any], owner: str | None, newest: LogPosition, base: int
 ) -> Operation[Response | Refusal | None]:
     """Read a page of a mirrored log from its owner, as `read_at_owner`. None: all of the page is here."""
     if owner is None or not _begins_below(call.query, newest.sequence, base):
@@ -152,7 +152,7 @@ def _begins_below(query: Mapping[str, Any], head: int, base: int) -> bool:
     return bool(max(newest - _page_size(query), 0) < base)
 
 
-def _check_page(query: Mapping[str, Any], newest: LogPlace) -> None:
+def _check_page(query: Mapping[str, Any], newest: LogPosition) -> None:
     since = query.get("since")
     if since is not None and "before" in query:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("before", "cannot be combined with since"),))
@@ -177,7 +177,7 @@ def listed_events(channel_id: str, page: Sequence[tuple[int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def _read_page(call: Call[None, Any], newest: LogPlace) -> Operation[tuple[StoredEvent, ...]]:
+def _read_page(call: Call[None, Any], newest: LogPosition) -> Operation[tuple[StoredEvent, ...]]:
     query = call.query
     since, before = query.get("since"), query.get("before")
     _check_page(query, newest)
@@ -256,7 +256,7 @@ def _followed(positions: Sequence[FollowedLog]) -> list[Followed]:
             problems.append(FieldProblem(f"{field}.epoch", "must be the epoch of a response"))
         if not 0 <= position.sequence <= MAX_SEQUENCE:
             problems.append(FieldProblem(f"{field}.sequence", "must be the sequence of an event, or 0"))
-        followed[log_id] = Followed(kind, LogPlace(log_id, position.epoch, position.sequence))
+        followed[log_id] = Followed(kind, LogPosition(log_id, position.epoch, position.sequence))
     if problems:
         raise Refusal(ErrorCode.VALIDATION, details=tuple(problems[:MAX_PROBLEMS]))
     return list(followed.values())

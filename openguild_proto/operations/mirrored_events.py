@@ -12,7 +12,7 @@ from openguild_proto.canonical.verify import ServerKeys, UnverifiedEvent, Verifi
 from openguild_proto.limits import MAX_MIRRORED_EVENT_BYTES
 from openguild_proto.mirror_records import MirroredEvent
 from openguild_proto.operations.owner_claims import event_problem, form_problem
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 from openguild_proto.schemas.event_effects import EventEffect, effect_of_event
 from openguild_proto.schemas.events import parse_content, parse_event
 
@@ -33,7 +33,7 @@ def read_event(wire: bytes) -> CanonicalEvent:
 
 def read_mirrored(
     wire: bytes,
-    place: LogPlace,
+    place: LogPosition,
     owner: str,
     here: str,
     keys: Callable[[int], ServerKeys],
@@ -81,7 +81,7 @@ def read_mirrored(
     )
 
 
-def _check_place(event: CanonicalEvent, place: LogPlace, owner: str, *, any_epoch: bool) -> None:
+def _check_place(event: CanonicalEvent, place: LogPosition, owner: str, *, any_epoch: bool) -> None:
     """Require that events of a guild's log are the owner's, and name their place."""
     if event.origin_server != owner:
         raise UnverifiedEvent("it belongs to another server than the guild")

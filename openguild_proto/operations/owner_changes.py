@@ -8,13 +8,19 @@ import msgspec
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, Discover, ListOwnKeys, PeerUnavailable, Standing
-from openguild_proto.effects.handovers import FindSilentOwners, FindTenure, FollowHandover, ListHandovers, SilentOwner
+from openguild_proto.effects.handovers import (
+    FindOwnership,
+    FindSilentOwners,
+    FollowHandover,
+    ListHandovers,
+    SilentOwner,
+)
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
 from openguild_proto.federation.handovers import REVOKED, SUCCESSION, handover_problem, is_signed, names_servers
 from openguild_proto.federation.policy import judge
 from openguild_proto.http.message import Response
 from openguild_proto.limits import MAX_FOLLOWED_HANDOVERS, MAX_LOST_OWNERS, MAX_SHORT_ANSWER_BYTES
-from openguild_proto.mirror_records import Handover, Tenure
+from openguild_proto.mirror_records import Handover, Ownership
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.route import route
@@ -66,7 +72,7 @@ def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: 
         return False
     is_followed = False
     for told in chain:
-        tenure = yield from FindTenure(guild_id=guild_id)
+        tenure = yield from FindOwnership(guild_id=guild_id)
         if tenure is None:
             return False
         if told.term <= tenure.term:
@@ -78,7 +84,7 @@ def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: 
     return is_followed
 
 
-def _counting(ctx: Context, tenure: Tenure, told: Handover, told_by: str) -> Operation[Handover | None]:
+def _counting(ctx: Context, tenure: Ownership, told: Handover, told_by: str) -> Operation[Handover | None]:
     """Return the statement if it is valid, or the one that the owner itself has followed instead; None: none is valid.
 
     An owner may always state that it is no longer the owner, even by a statement that it had revoked.
@@ -91,7 +97,7 @@ def _counting(ctx: Context, tenure: Tenure, told: Handover, told_by: str) -> Ope
         return None
     if told.kind != SUCCESSION or told_by == owner or tenure.origin is None:
         return told
-    if problem is None and (yield from heard_secs_ago(ctx, owner)) >= _lost_after_secs(ctx):
+    if problem is None and (yield from secs_since_contact(ctx, owner)) >= _lost_after_secs(ctx):
         return told
     for own in (yield from handovers_at(owner, tenure.guild_id)):
         if handover_problem(own, tenure, owner, ctx.wall_ms) in {None, REVOKED} and (yield from is_authentic(ctx, own)):
@@ -107,7 +113,7 @@ def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple
     """Return the authentic hand-overs up to the one that made `owner` the guild's owner: those known here, and those from before
     the mirror began, which the owner has. Two servers may have owned the guild in one term (16.10.12)."""
     known = {each.term: each for each in (yield from ListHandovers(guild_id=guild_id))}
-    tenure = yield from FindTenure(guild_id=guild_id)
+    tenure = yield from FindOwnership(guild_id=guild_id)
     last = tenure.term if tenure is not None else 1
     if len(known) < last - 1:
         for each in (yield from handovers_at(owner, guild_id)):
@@ -146,7 +152,7 @@ def lost_owners(ctx: Context) -> Operation[tuple[SilentOwner, ...]]:
     return tuple(found)
 
 
-def heard_secs_ago(ctx: Context, server: str) -> Operation[float]:
+def secs_since_contact(ctx: Context, server: str) -> Operation[float]:
     """Return how long ago the last contact with a server was."""
     peer = yield from known_peer(ctx, server)
     return (ctx.wall_ms - (peer.contacted_ms if peer is not None else 0)) / 1_000

@@ -30,7 +30,7 @@ from openguild_proto.limits import (
     MAX_SIGNING_SERVERS,
     MAX_TOPIC_CHARS,
 )
-from openguild_proto.mirror_records import GuildBan, MirroredChannel, MirroredMember, PassedInvite, Snapshot
+from openguild_proto.mirror_records import GuildBan, MirroredChannel, MirroredMember, Snapshot, TransferredInvite
 from openguild_proto.policy.invites import parse_code
 from openguild_proto.policy.names import text_problem
 from openguild_proto.policy.permissions import ROLES
@@ -162,14 +162,14 @@ def invite_problem(invite: RemoteInvite) -> str | None:
     return _bounds_problem(invite)
 
 
-def passed_problem(invite: PassedInvite) -> str | None:
+def transferred_problem(invite: TransferredInvite) -> str | None:
     """Return why an invite of a guild that is handed over cannot be stored; None: it can."""
     if parse_code(invite.code) is None or not _is_moment(invite.created_at_ms):
         return "an invite's code or creation time is invalid"
     return _bounds_problem(invite)
 
 
-def _bounds_problem(invite: RemoteInvite | PassedInvite) -> str | None:
+def _bounds_problem(invite: RemoteInvite | TransferredInvite) -> str | None:
     most, expires = invite.max_uses, invite.expires_at_ms
     if not _is_uuid(invite.created_by):
         return "an invite's creator is invalid"

@@ -38,7 +38,7 @@ from openguild_proto.operations.owner_changes import follow_owner, moved
 from openguild_proto.operations.owner_claims import is_answer
 from openguild_proto.operations.servers import denied, keys_for_events, require_dealings
 from openguild_proto.policy.permissions import HANDED_OVER_RETRY_SECS
-from openguild_proto.records import ChannelAccess, LogPlace
+from openguild_proto.records import ChannelAccess, LogPosition
 from openguild_proto.schemas.between_servers import Proposal, ProposalAnswer, UserAnswer, UserRequest
 
 T = TypeVar("T")
@@ -231,7 +231,7 @@ class _Line(msgspec.Struct):
     sequence: int = 0
 
 
-def read_at_owner(call: Call[Any, Any], server: str, here: LogPlace) -> Operation[Response | Refusal]:
+def read_at_owner(call: Call[Any, Any], server: str, here: LogPosition) -> Operation[Response | Refusal]:
     """Read data that only the owner has, up to the mirror's position `here`: the reader continues from there on this server.
 
     Return the refusal if the owner cannot be reached, is not contacted (501), or has another epoch: the caller raises it
@@ -307,7 +307,7 @@ def _keep(ctx: Context, access: ChannelAccess, server: str, answer: ProposalAnsw
     channel = access.channel
     if answer.epoch != channel.epoch:
         return  # the owner has a new epoch; the delivery restarts the mirror
-    place = LogPlace(channel.channel_id, channel.epoch, answer.sequence or 0)
+    place = LogPosition(channel.channel_id, channel.epoch, answer.sequence or 0)
     here = ctx.service.settings.federation.server_name
     keys = yield from keys_for_events(ctx, server)
     try:

@@ -13,7 +13,7 @@ from openguild_proto.operations.call import Call
 from openguild_proto.operations.parameters import SEQUENCE, parse_sequence
 from openguild_proto.operations.route import Parameter, route
 from openguild_proto.operations.servers import require_unrestricted
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 from openguild_proto.schemas.between_servers import LogProof
 
 FROM = Parameter("from", SEQUENCE, "the first sequence; default: `to`", parse_sequence)
@@ -41,7 +41,7 @@ def prove(call: Call[None, None], log_id: str) -> Operation[Response]:
     if not 1 <= first <= last < first + MAX_PROOF_EVENTS:
         problem = f"must select 1 to {MAX_PROOF_EVENTS} events that exist in the log"
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("from", problem),))
-    begin = LogPlace(log_id, head.epoch, first - 1)
+    begin = LogPosition(log_id, head.epoch, first - 1)
     value = (yield from chains_at((begin,))).get(begin)
     if value is None:
         raise Refusal(ErrorCode.NOT_FOUND, "this log has no receipts for sequences that old")

@@ -42,7 +42,7 @@ from openguild_proto.records import (
     ChannelAccess,
     ClearReactions,
     Edit,
-    LogPlace,
+    LogPosition,
     MessageState,
     React,
     Redact,
@@ -123,7 +123,7 @@ def take_proposal(ctx: Context, caller: PeerCaller, body: Proposal, log_id: str)
     if isinstance(outcome, AppendFailure):
         raise Refusal(ErrorCode.NONCE_REUSED if outcome.kind == "nonce_reused" else ErrorCode.NOT_FOUND)
     stored = outcome.event
-    receipt = yield from receipt_at(LogPlace(log_id, access.channel.epoch, stored.sequence), ctx.service.signer)
+    receipt = yield from receipt_at(LogPosition(log_id, access.channel.epoch, stored.sequence), ctx.service.signer)
     return ProposalAnswer(
         stored.event_id,
         stored.sequence,

@@ -8,10 +8,10 @@ from openguild_proto.effects.accounts import DescribeUser
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.mirrors import (
     DropMirror,
-    EndParting,
-    FindMirrorPlace,
-    NoteParting,
-    Parting,
+    EndPendingLeave,
+    FindMirrorHead,
+    NotePendingLeave,
+    PendingLeave,
     StoreMirror,
 )
 from openguild_proto.errors import ErrorCode, FieldProblem, Refusal
@@ -23,9 +23,9 @@ from openguild_proto.operations.owner_changes import follow_owner
 from openguild_proto.operations.owner_claims import invite_problem, is_place, member_problem, snapshot_problem
 from openguild_proto.operations.owners import ask_owner, is_mirrored, offline, remote_user
 from openguild_proto.operations.servers import known_peer, require_dealings
-from openguild_proto.operations.upkeep import end_membership, make_way, note_mistaken
+from openguild_proto.operations.upkeep import clear_mirror, end_membership, note_mistaken
 from openguild_proto.policy.invites import parse_code
-from openguild_proto.records import LogPlace, MemberRecord
+from openguild_proto.records import LogPosition, MemberRecord
 from openguild_proto.schemas.between_servers import JoinAnswer, JoinRequest, RemoteInvite, check_snapshot
 
 UNDONE_MS = 60_000  # PROTOCOL 16.5.12: then a join with a lost response is undone
@@ -107,8 +107,8 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
         if server != asked:
             yield from follow_owner(call.ctx, invite.guild_id, asked)
         yield from require_dealings(call.ctx, server, invite.guild_id)
-        has_mirror = (yield from FindMirrorPlace(origin=server, log_id=invite.guild_id)) is not None
-        noted = yield from NoteParting(server, invite.guild_id, user.user_id, due_ms, call.ctx.wall_ms)
+        has_mirror = (yield from FindMirrorHead(origin=server, log_id=invite.guild_id)) is not None
+        noted = yield from NotePendingLeave(server, invite.guild_id, user.user_id, due_ms, call.ctx.wall_ms)
         if noted is None:
             raise offline()
         is_new = noted
@@ -119,7 +119,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
         except Refusal as refusal:
             is_refused = refusal.code is not ErrorCode.GUILD_OFFLINE
             if invite is not None and is_new and is_refused:  # else an earlier join may still be accepted
-                yield from EndParting(origin=server, parting=Parting(invite.guild_id, user, due_ms))
+                yield from EndPendingLeave(origin=server, pending=PendingLeave(invite.guild_id, user, due_ms))
             if invite is not None and refusal.code is ErrorCode.BANNED:
                 yield from end_membership(call.ctx, server, invite.guild_id, user)
             raise
@@ -136,8 +136,8 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             raise offline()
         if snapshot is not None:
             yield from note_mistaken(call.ctx, server, snapshot, joining=user.user_id)
-            yield from make_way(server, snapshot)
-        stands = LogPlace(answer.guild_id, answer.epoch, answer.sequence)
+            yield from clear_mirror(server, snapshot)
+        stands = LogPosition(answer.guild_id, answer.epoch, answer.sequence)
         stored = yield from StoreMirror(
             origin=server,
             guild_id=answer.guild_id,
@@ -147,7 +147,7 @@ def join_remote(call: Call[Any, Any], code: str, server: str) -> Operation[Membe
             stands=stands,
         )
         if stored and snapshot is not None:
-            place = yield from FindMirrorPlace(origin=server, log_id=answer.guild_id)
+            place = yield from FindMirrorHead(origin=server, log_id=answer.guild_id)
             if (yield from is_mirrored(server, answer.guild_id)) is False:
                 # The mirror ended before it was stored here, so this server was not told.
                 yield from DropMirror(origin=server, guild_id=answer.guild_id, now_ms=call.ctx.wall_ms, place=place)

@@ -22,7 +22,7 @@ from openguild_proto.operations.context import Limit
 from openguild_proto.operations.paging import NEXT_CURSOR, Page, page_response, parse_cursor
 from openguild_proto.operations.parameters import CURSOR_TIME, page_limit
 from openguild_proto.operations.route import Parameter, route
-from openguild_proto.policy.search import Has, Phrase, Wanted, parse_phrases
+from openguild_proto.policy.search import Has, Phrase, SearchConditions, parse_phrases
 from openguild_proto.records import PageCursor
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.fields import ID_EXAMPLE, UUID_PATTERN
@@ -121,7 +121,7 @@ QUERY = (
 def search_messages(call: Call[None, None]) -> Operation[Response]:
     """Find messages in their present state, newest first, in channels that the caller may read."""
     query = call.query
-    wanted = Wanted(
+    wanted = SearchConditions(
         phrases=query.get("q", ()),
         author_id=query.get("from"),
         places=query.get("in", ()),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.deliveries import FindMirrored
-from openguild_proto.effects.handovers import FindSuccession, FindTenure, SetSuccessor
+from openguild_proto.effects.handovers import FindOwnership, FindSuccession, SetSuccessor
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.federation.handovers import SUCCESSION, SUCCESSION_MS, signed_handover
 from openguild_proto.federation.policy import Mode
 from openguild_proto.http.message import Response
-from openguild_proto.mirror_records import Handover, Tenure
+from openguild_proto.mirror_records import Handover, Ownership
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.route import in_guild, route
 from openguild_proto.policy.members import OWNER
@@ -75,8 +75,8 @@ def revoke_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation
 
 def _next_serial(
     call: Call[Successor, GuildAccess] | Call[None, GuildAccess], guild_id: str
-) -> Operation[tuple[Tenure, int]]:
-    tenure = yield from FindTenure(guild_id=guild_id)
+) -> Operation[tuple[Ownership, int]]:
+    tenure = yield from FindOwnership(guild_id=guild_id)
     if tenure is None:
         raise Refusal(ErrorCode.NOT_FOUND)
     return tenure, max(call.ctx.wall_ms, tenure.serial + 1)

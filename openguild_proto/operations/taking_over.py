@@ -12,7 +12,7 @@ from openguild_proto.effects.base import Operation
 from openguild_proto.effects.handovers import (
     AbsorbHistory,
     FindCopies,
-    FindTenure,
+    FindOwnership,
     ListHandovers,
     LogCopy,
     StageHistory,
@@ -37,13 +37,13 @@ from openguild_proto.mirror_records import Handover, HistoricEvent
 from openguild_proto.operations.call import Call
 from openguild_proto.operations.context import Context
 from openguild_proto.operations.mirrored_events import read_mirrored
-from openguild_proto.operations.owner_changes import former_handovers, heard_secs_ago, is_authentic
-from openguild_proto.operations.owner_claims import passed_problem
+from openguild_proto.operations.owner_changes import former_handovers, is_authentic, secs_since_contact
+from openguild_proto.operations.owner_claims import transferred_problem
 from openguild_proto.operations.owners import ask_owner, offline
 from openguild_proto.operations.route import route
 from openguild_proto.operations.servers import EventKeys, keys_for_events, require_unrestricted, with_own_past
-from openguild_proto.records import LogPlace
-from openguild_proto.schemas.between_servers import HandoverProgress, HandoverStep, HistoryPage, PassedEvent
+from openguild_proto.records import LogPosition
+from openguild_proto.schemas.between_servers import HandoverProgress, HandoverStep, HistoryPage, TransferredEvent
 
 EPOCH_BYTES = 8
 FINGERPRINT_BYTES = 32
@@ -67,7 +67,7 @@ def take_step(call: Call[HandoverStep, None], guild_id: str) -> Operation[Respon
     copies = yield from FindCopies(owner=owner, guild_id=guild_id)
     if copies is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    problem = next(filter(None, map(passed_problem, call.body.invites)), None)
+    problem = next(filter(None, map(transferred_problem, call.body.invites)), None)
     if problem is not None:
         raise Refusal(ErrorCode.VALIDATION, details=(FieldProblem("invites", problem),))
     if handover is not None:
@@ -93,7 +93,7 @@ def take_step(call: Call[HandoverStep, None], guild_id: str) -> Operation[Respon
 
 def _check(ctx: Context, guild_id: str, owner: str, handover: Handover) -> Operation[None]:
     """Raise Refusal 400 unless the statement makes this server the guild's owner."""
-    tenure = yield from FindTenure(guild_id=guild_id)
+    tenure = yield from FindOwnership(guild_id=guild_id)
     problem = handover_problem(handover, tenure, owner, ctx.wall_ms) if tenure is not None else "there is no such guild"
     if problem is None and (handover.kind != MOVE or handover.to != ctx.service.settings.federation.server_name):
         problem = "it does not move the guild to this server"
@@ -157,7 +157,7 @@ def _read(
     for sequence, line in enumerate(page.events, start=page.first):
         if sequence % EVENTS_OF_TURN == 0:
             yield from LetOthersRun()
-        place = LogPlace(copy.log_id, page.epoch, sequence)
+        place = LogPosition(copy.log_id, page.epoch, sequence)
         event = _checked(line, place, owners, here, keys, of_guild=copy.log_id == guild_id)
         if event is None:
             raise offline()
@@ -168,7 +168,7 @@ def _read(
 
 
 def _checked(
-    line: PassedEvent, place: LogPlace, owners: tuple[str, ...], here: str, keys: EventKeys, *, of_guild: bool
+    line: TransferredEvent, place: LogPosition, owners: tuple[str, ...], here: str, keys: EventKeys, *, of_guild: bool
 ) -> HistoricEvent | None:
     """Return the event if one of the guild's owners has signed it, else None."""
     try:
@@ -210,7 +210,7 @@ def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
     policy = ctx.service.settings.federation
     if handover in (yield from ListHandovers(guild_id=handover.guild_id)):
         return None
-    tenure = yield from FindTenure(guild_id=handover.guild_id)
+    tenure = yield from FindOwnership(guild_id=handover.guild_id)
     if tenure is None or tenure.origin is None:
         return "this server does not mirror the guild"
     if handover.kind != SUCCESSION or handover.to != policy.server_name:
@@ -220,7 +220,7 @@ def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
         return f"the statement is not valid: {problem}"
     if not (yield from is_authentic(ctx, handover)):
         return f"the statement is not valid: it is not signed with a known key of {handover.owner}"
-    silent_secs = yield from heard_secs_ago(ctx, handover.owner)
+    silent_secs = yield from secs_since_contact(ctx, handover.owner)
     if silent_secs < policy.owner_lost_after_secs:
         return (
             f"{handover.owner} was heard of {silent_secs:.0f} s ago; it counts as lost after "

@@ -12,19 +12,19 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.base import Operation
 from openguild_proto.effects.federation import AskPeer, PeerAnswer, PeerUnavailable
-from openguild_proto.effects.handovers import FindCopies, FindTenure, ListHandovers, ListMoves
+from openguild_proto.effects.handovers import FindCopies, FindOwnership, ListHandovers, ListMoves
 from openguild_proto.effects.mirrors import (
     TOLD_MS,
-    ClaimParting,
+    ClaimPendingLeave,
     ClearMirror,
     DropMirror,
-    EndParting,
-    FindMirrorPlace,
+    EndPendingLeave,
+    FindMirrorHead,
     FindNextMirror,
-    FindPartings,
+    FindPendingLeaves,
     LeaveMirror,
     NoteMistaken,
-    Parting,
+    PendingLeave,
 )
 from openguild_proto.effects.process import WarnOperator
 from openguild_proto.errors import ErrorCode, Refusal
@@ -39,7 +39,7 @@ from openguild_proto.operations.owners import CHECK_SECS, ask_owner, is_mirrored
 from openguild_proto.records import MemberChange
 from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 
-MAX_PARTINGS = 10  # per round
+MAX_PENDING_LEAVES = 10  # per round
 # Ours: for the owner's response, after up to 5 s of discovery, so that a user can leave here before their request times out.
 LEAVE_SECS = 3.0
 CLEARED_AT_ONCE = 10_000  # ours: events of a mirror, in a transaction of some 100 ms during which the guild is locked
@@ -63,7 +63,7 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
 
 def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int, *, even_last: bool = False) -> Operation[None]:
     """End a membership in a mirrored guild; its owner is told later. `even_last`: also of its last owner. Raises Refusal."""
-    tenure = yield from FindTenure(guild_id=guild_id)  # the owner may have responded that the guild has moved
+    tenure = yield from FindOwnership(guild_id=guild_id)  # the owner may have responded that the guild has moved
     if tenure is not None and tenure.origin is not None:
         owner = tenure.origin
     copies = yield from FindCopies(owner=owner, guild_id=guild_id)
@@ -78,7 +78,7 @@ def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int, *, even_las
 
 def tell_left(ctx: Context, owner: str, guild_id: str, user: RemoteUser) -> Operation[bool]:
     """Tell an owner now that a user has left by `leave_here`. Return False if it is unreachable."""
-    return (yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms)))
+    return (yield from _tell(ctx, owner, PendingLeave(guild_id, user, ctx.wall_ms)))
 
 
 def ask_to_let_go(owner: str, guild_id: str, user: RemoteUser) -> Operation[None]:
@@ -90,23 +90,23 @@ def end_membership(ctx: Context, owner: str, guild_id: str, user: RemoteUser) ->
     """End the membership of a local user whom the owner refuses. A restored database may have brought it back."""
     left = yield from LeaveMirror(origin=owner, guild_id=guild_id, user_id=user.user_id, now_ms=ctx.wall_ms)
     if left is MemberChange.DONE:  # they may have been admitted meanwhile, so tell the owner
-        yield from _tell(ctx, owner, Parting(guild_id, user, ctx.wall_ms))
+        yield from _tell(ctx, owner, PendingLeave(guild_id, user, ctx.wall_ms))
 
 
-def keep_up(ctx: Context, owner: str) -> Operation[None]:
+def reconcile(ctx: Context, owner: str) -> Operation[None]:
     """Reconcile with an owner, at most once a minute: tell it who has left, and ask if it still delivers one of the mirrors."""
     upkeep = ctx.service.upkeep
     if not upkeep.begin(owner, ctx.now):
         return
-    for parting in (yield from FindPartings(origin=owner, now_ms=ctx.wall_ms, limit=MAX_PARTINGS)):
-        if not (yield from _tell(ctx, owner, parting)):
+    for pending in (yield from FindPendingLeaves(origin=owner, now_ms=ctx.wall_ms, limit=MAX_PENDING_LEAVES)):
+        if not (yield from _tell(ctx, owner, pending)):
             return
     yield from _look_at_unmirrored(ctx, owner)
     guild_id = yield from FindNextMirror(origin=owner, past=upkeep.past.get(owner))
     upkeep.past[owner] = guild_id
     if guild_id is None:
         return
-    place = yield from FindMirrorPlace(origin=owner, log_id=guild_id)
+    place = yield from FindMirrorHead(origin=owner, log_id=guild_id)
     mirrored = yield from is_mirrored(owner, guild_id)
     if mirrored:
         upkeep.confirmed(guild_id)
@@ -143,14 +143,14 @@ def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
     return snapshot if is_good else None
 
 
-def make_way(owner: str, snapshot: Snapshot) -> Operation[None]:
+def clear_mirror(owner: str, snapshot: Snapshot) -> Operation[None]:
     """Clear a mirror that is behind a snapshot, before the snapshot replaces it."""
     while (yield from ClearMirror(owner, snapshot, CLEARED_AT_ONCE)):
         pass
 
 
 def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str | None = None) -> Operation[None]:
-    """Store partings of users whom the owner lists as members but who are not members here. `joining`: about to be one."""
+    """Store pending leaves of users whom the owner lists as members but who are not members here. `joining`: about to be one."""
     here = ctx.service.settings.federation.server_name
     own = tuple(member.user_id for member in snapshot.members if member.origin == here and member.user_id != joining)
     if own:
@@ -160,29 +160,29 @@ def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str 
 def _look_at_unmirrored(ctx: Context, owner: str) -> Operation[None]:
     """Check a guild that an owner delivers but that is not here: only the owner counts some local user as a member."""
     guild_id = ctx.service.upkeep.take_unmirrored(owner, ctx.now)
-    if guild_id is None or (yield from FindTenure(guild_id=guild_id)) is not None:
+    if guild_id is None or (yield from FindOwnership(guild_id=guild_id)) is not None:
         return
     snapshot = yield from read_snapshot(owner, guild_id)
     if snapshot is not None:
         yield from note_mistaken(ctx, owner, snapshot)
 
 
-def _tell(ctx: Context, owner: str, parting: Parting) -> Operation[bool]:
+def _tell(ctx: Context, owner: str, pending: PendingLeave) -> Operation[bool]:
     """Tell an owner that a user is not a member, unless they are just joining. Return False if it is unreachable."""
-    if not (yield from ClaimParting(origin=owner, parting=parting, now_ms=ctx.wall_ms)):
+    if not (yield from ClaimPendingLeave(origin=owner, pending=pending, now_ms=ctx.wall_ms)):
         return True
-    parting = replace(parting, due_ms=ctx.wall_ms + TOLD_MS)
+    pending = replace(pending, due_ms=ctx.wall_ms + TOLD_MS)
     try:
-        answer = yield from _ask_to_leave(owner, parting.guild_id, parting.user)
+        answer = yield from _ask_to_leave(owner, pending.guild_id, pending.user)
     except PeerUnavailable:
         return False
     status = _status(answer.body) if answer.status == 200 else 0
     if status == ErrorCode.GUILD_MOVED.spec.status:
-        is_settled = yield from _is_of_another(ctx, parting.guild_id, owner)
+        is_settled = yield from _is_of_another(ctx, pending.guild_id, owner)
     else:
         is_settled = answer.status == 404 or status in SETTLED
     if is_settled:
-        yield from EndParting(origin=owner, parting=parting)
+        yield from EndPendingLeave(origin=owner, pending=pending)
     return True
 
 
@@ -194,9 +194,9 @@ def _ask_to_leave(owner: str, guild_id: str, user: RemoteUser) -> Operation[Peer
 def _is_of_another(ctx: Context, guild_id: str, former: str) -> Operation[bool]:
     """Return whether a moved guild is not mirrored here as its former owner's, which then need not be told.
 
-    The new owner is told when it delivers (PROTOCOL 16.5.14). A mirror that follows the guild keeps its partings.
+    The new owner is told when it delivers (PROTOCOL 16.5.14). A mirror that follows the guild keeps its pending leaves.
     """
-    tenure = yield from FindTenure(guild_id=guild_id)
+    tenure = yield from FindOwnership(guild_id=guild_id)
     if tenure is None or tenure.origin != former:
         return True
     yield from follow_owner(ctx, guild_id, former)

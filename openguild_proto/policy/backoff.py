@@ -34,7 +34,7 @@ class Backoff:
         self._attempt += 1
         return (advised_secs or 0.0) + self._jitter() * ceiling
 
-    def lasted(self, secs: float) -> None:
+    def connection_ended(self, secs: float) -> None:
         """Reset after a connection that was open for longer than the longest delay, even if it carried nothing."""
         if secs > self._max:
             self.reset()

@@ -14,7 +14,7 @@ from openguild_proto.limits import (
 )
 
 
-class Waves(NamedTuple):
+class DrainWaves(NamedTuple):
     """Close `size` sockets, wait `pause_secs`, repeat. Each client gets a random reconnect delay below `spread_ms`."""
 
     size: int
@@ -22,12 +22,12 @@ class Waves(NamedTuple):
     spread_ms: int
 
 
-def plan_waves(sockets: int, window_secs: float) -> Waves:
+def plan_waves(sockets: int, window_secs: float) -> DrainWaves:
     """Plan the waves for `sockets`. The last wave is in the first half of the window; the rest is for close handshakes."""
     waves = max(1, int(window_secs / 2 / WAVE_SECS))
     size = max(MIN_WAVE_SOCKETS, -(-sockets // waves))
     spread_ms = min(MAX_SPREAD_MS, MIN_SPREAD_MS + 1_000 * sockets // MAX_RECONNECTS_PER_SEC)
-    return Waves(size, WAVE_SECS, spread_ms)
+    return DrainWaves(size, WAVE_SECS, spread_ms)
 
 
 def plan_slots(sockets: int, window_secs: float) -> int:

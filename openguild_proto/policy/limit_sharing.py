@@ -48,7 +48,7 @@ class LimitSharing:
         self._replica = replica
         self._windows = windows
         self._at_least = at_least
-        self._heard: dict[str, float] = {}  # replica -> monotonic time of its last message
+        self._received_at: dict[str, float] = {}  # replica -> monotonic time of its last message
         self._told_at = float("-inf")
         self._answered_at = float("-inf")
         self._carries_since: float | None = None  # None: the bus is down
@@ -72,7 +72,7 @@ class LimitSharing:
         since = self._carries_since
         if since is not None:
             kept_secs = FORGOTTEN_SECS * self._stretch
-            self._heard = {name: at for name, at in self._heard.items() if now - max(at, since) < kept_secs}
+            self._received_at = {name: at for name, at in self._received_at.items() if now - max(at, since) < kept_secs}
         self.divisor = self._parts(now)
         for window in self._windows.values():
             window.divisor = self.divisor
@@ -88,7 +88,7 @@ class LimitSharing:
         if self._carries_since is None:
             return max(self._at_least, self.replicas)
         heard_secs = HEARD_SECS * self._stretch
-        return -(-self._at_least // (1 + sum(now - at < heard_secs for at in self._heard.values())))
+        return -(-self._at_least // (1 + sum(now - at < heard_secs for at in self._received_at.values())))
 
     def probe(self) -> bytes:
         """Return an empty message, to test whether the bus permits publishing."""
@@ -98,10 +98,10 @@ class LimitSharing:
         """Count the admissions of another replica's message. Raises msgspec.DecodeError."""
         message = _decoder.decode(payload)
         if message.replica == self._replica or (
-            message.replica not in self._heard and len(self._heard) >= MAX_REPLICAS
+            message.replica not in self._received_at and len(self._received_at) >= MAX_REPLICAS
         ):
             return
-        self._heard[message.replica] = now
+        self._received_at[message.replica] = now
         for name, counts in message.counts.items():
             window = self._windows.get(name)
             if window is not None:
@@ -115,4 +115,4 @@ class LimitSharing:
     @property
     def replicas(self) -> int:
         """The number of replicas known to be alive, including this one."""
-        return 1 + len(self._heard)
+        return 1 + len(self._received_at)

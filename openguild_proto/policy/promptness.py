@@ -10,7 +10,7 @@ MAX_SLOW_SECS = 600.0
 MAX_REMEMBERED = 10_000  # ours: servers; the least recently used one is evicted
 
 
-class Promptness:
+class ResponseTimes:
     """The response times of servers. `now`: monotonic seconds."""
 
     __slots__ = ("_slow_until",)

@@ -12,7 +12,7 @@ from openguild_proto.limits import KEPT_ANSWER_SECS
 from openguild_proto.records import Record
 
 
-class Once(Record, frozen=True):
+class IdempotencyKey(Record, frozen=True):
     """An idempotency key of the author, and a hash of the values that a repeat must share with the first request."""
 
     key: str
@@ -27,7 +27,7 @@ class KeptAnswer(NamedTuple):
     at_ms: int
 
 
-def decide_repeat(kept: KeptAnswer | None, once: Once, *, now_ms: int) -> bytes | None:
+def decide_repeat(kept: KeptAnswer | None, once: IdempotencyKey, *, now_ms: int) -> bytes | None:
     """Return the result of the first request, or None if this is the first. Raises Refusal 409 for another request."""
     if kept is None or kept.at_ms <= forgotten_until(now_ms):
         return None

@@ -180,7 +180,7 @@ def has_link(text: str) -> bool:
     return "://" in text and _LINK.search(text) is not None
 
 
-class Wanted(NamedTuple):
+class SearchConditions(NamedTuple):
     """The conditions of a search. A message must meet all that are set. Times are UTC milliseconds.
 
     `places`: ids of channels and guilds. If empty, the channels of the searcher's guilds and those in which they have a role.
@@ -194,7 +194,7 @@ class Wanted(NamedTuple):
     has: frozenset[Has] = frozenset()
 
 
-def is_found(wanted: Wanted, message: MessageState, text: str, posted: Collection[Has]) -> bool:
+def is_found(wanted: SearchConditions, message: MessageState, text: str, posted: Collection[Has]) -> bool:
     """Return whether a message matches, apart from its channel. `text`: the newest. `posted`: the properties it was posted with."""
     if message.redacted_by is not None:
         return False

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from openguild_proto.policy.promptness import Promptness
+from openguild_proto.policy.promptness import ResponseTimes
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class ServerSlots(Generic[T]):
     stands for one waiting request and is unique. `now`: monotonic seconds.
     """
 
-    def __init__(self, of_server: int, in_all: int, promptness: Promptness) -> None:
+    def __init__(self, of_server: int, in_all: int, promptness: ResponseTimes) -> None:
         self._of_server = of_server
         self._in_all = in_all
         self._promptness = promptness

@@ -18,7 +18,7 @@ class SilenceDetector:
         self._heard_at = -math.inf
         self.silent = False
 
-    def heard(self, now: float) -> None:
+    def response_received(self, now: float) -> None:
         """Record a response, which may be an error."""
         self._heard_at = now
         self.silent = False

@@ -24,7 +24,7 @@ class StandbyState(Enum):
     APART = "it does not replicate the primary's current timeline"
 
 
-class WalPlace(Record, frozen=True):
+class WalPosition(Record, frozen=True):
     """A position in a server's write-ahead log.
 
     `lineage`: the cluster, its timeline and the database. For a standby the first two are those that the primary recorded for
@@ -51,7 +51,7 @@ class StandbyStats(Record, frozen=True):
         return self.state is StandbyState.SERVING
 
 
-def compare(primary: WalPlace, standby: WalPlace) -> StandbyState:
+def compare(primary: WalPosition, standby: WalPosition) -> StandbyState:
     """Return whether the standby has everything that the primary had.
 
     After a promotion no standby serves until the new lineage is recorded and replicated to it, whatever its position. A standby

@@ -13,7 +13,7 @@ from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.replica import ReadHeads, SubscribeChannels, UnsubscribeChannels
 from openguild_proto.limits import MAX_CHANNELS_AT_ONCE, PAGE_EVENTS
-from openguild_proto.log.follower import Item, LogFollower, Tail
+from openguild_proto.log.follower import Item, LogFollower, TailCheck
 from openguild_proto.procedures import Procedure, Signal, Sleep
 from openguild_proto.records import Head
 from openguild_proto.replica.actions import Level
@@ -248,11 +248,11 @@ class Channels:
         feed.follower.offer(sequence, payload, len(payload))
         return True
 
-    def heard(self, channel_id: str, payload: bytes) -> None:
+    def received(self, channel_id: str, payload: bytes) -> None:
         """Handle an event from another replica. Repeats are dropped by their sequence. Raises msgspec.DecodeError."""
         feed = self._feeds.get(channel_id)
         if feed is not None:
-            feed.follower.hear(payload_sequence(payload), payload, len(payload))
+            feed.follower.received(payload_sequence(payload), payload, len(payload))
 
     def catch_up(self, channel_id: str, head: int) -> Procedure[None]:
         """Read the log of a held channel at least up to `head`. Raises StorageUnavailable."""
@@ -302,7 +302,7 @@ class Channels:
         short: dict[ChannelFeed, int] = {}
         for feed, place in places.items():
             head = heads.get(feed.channel_id)  # None: deleted; its control record closes the streams
-            if head is not None and feed.follower.tail_read(place, head.sequence) is Tail.SHORT:
+            if head is not None and feed.follower.tail_read(place, head.sequence) is TailCheck.SHORT:
                 short[feed] = head.sequence
         if short:
             again = yield from ReadHeads(tuple(feed.channel_id for feed in short))
@@ -332,7 +332,7 @@ class Channels:
                 head = heads.get(feed.channel_id)
                 if head is None or head.epoch != feed.epoch:  # else it was opened after the change, or created
                     self._restart(feed, head)
-                elif feed.follower.tail_read(place, head.sequence) is Tail.SHORT:
+                elif feed.follower.tail_read(place, head.sequence) is TailCheck.SHORT:
                     self._restart(feed, head)
 
     def _restart(self, feed: ChannelFeed, head: Head | None) -> None:

@@ -14,7 +14,7 @@ from openguild_proto.effects.replica import ReadControlHead, ReadControls
 from openguild_proto.fanout.hub import Subscriber
 from openguild_proto.http.message import OpenStream
 from openguild_proto.limits import PAGE_RECORDS
-from openguild_proto.log.follower import Item, LogFollower, Tail
+from openguild_proto.log.follower import Item, LogFollower, TailCheck
 from openguild_proto.operations.consequences import (
     AnnounceChannel,
     CloseStreams,
@@ -128,9 +128,9 @@ class Controls:
         place = follower.place
         head = yield from ReadControlHead()
         tail = follower.tail_read(place, head)
-        if tail is Tail.FURTHER:
+        if tail is TailCheck.FURTHER:
             yield from follower.catch_up(head)
-        if tail is Tail.SHORT:
+        if tail is TailCheck.SHORT:
             again = yield from ReadControlHead()
             if follower.went_back(place, head, again):
                 yield from self._epochs.went_back("the control log went back")

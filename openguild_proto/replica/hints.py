@@ -47,7 +47,7 @@ class Hints:
             self._outputs.add(Broadcast(Topic.HINTS, encode_hint(hint)))
         self._apply(hint)
 
-    def heard(self, payload: bytes) -> None:
+    def received(self, payload: bytes) -> None:
         """Apply a hint from another replica. Malformed hints are dropped; the first is logged."""
         try:
             hint = decode_hint(payload)
@@ -71,6 +71,6 @@ class Hints:
             case PresenceChoice():
                 self._presence.choose(hint)
             case PresenceReport():
-                self._presence.heard_report(hint)
+                self._presence.apply_report(hint)
             case ReportRequest():
-                self._presence.heard_request(hint)
+                self._presence.report_all(hint)

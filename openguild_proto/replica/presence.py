@@ -129,7 +129,7 @@ class Presence:
         """Set the status that a client has chosen. Ignored unless its session has streams here."""
         self._count(choice.user_id, choice.session_id, choice.status)
 
-    def heard_report(self, report: PresenceReport) -> None:
+    def apply_report(self, report: PresenceReport) -> None:
         """Apply another replica's report of its users."""
         if report.replica == self._replica:
             return
@@ -144,7 +144,7 @@ class Presence:
                 self._elsewhere.setdefault(user_id, {})[report.replica] = status
                 self._doubt(user_id)
 
-    def heard_request(self, request: ReportRequest) -> None:
+    def report_all(self, request: ReportRequest) -> None:
         """Report all users, because another replica has just started."""
         now = self._outputs.procedures.now
         if request.replica != self._replica and now >= self._answers_at:

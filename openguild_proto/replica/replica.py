@@ -8,10 +8,11 @@ actions until there are none and carry them out in order, and call `handle_deadl
         ...                                  # a Query is answered later, with `answered` or `failed`
     wait_until = replica.next_deadline()
 
-Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `log_grew`, `heard`, `stored`, `announce`, `heard_broadcast`,
-`bus_state`, `bus_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`, `replayed`, `flushed`,
-`keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; for gateway sockets: `gateway_at`. `now` is
-monotonic seconds and never goes back. `jitter` returns numbers in [0, 1). No input raises because of another replica or the store.
+Inputs: `run` (with `start`), `follow`, `share_limits`, `committed`, `log_grew`, `channel_message`, `stored`, `announce`,
+`broadcast_message`, `bus_state`, `bus_answered`, `catch_up`, `prepare`, `cancel`, `abandon`, `join`, `leave`, `next_pages`,
+`replayed`, `flushed`, `keys_replaced`, `wall_clock`, `drain`, `answered`, `failed`, `handle_deadline`; for gateway sockets:
+`gateway_at`. `now` is monotonic seconds and never goes back. `jitter` returns numbers in [0, 1). No input raises because of
+another replica or the store.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from openguild_proto.replica.preparing import Preparing
 from openguild_proto.replica.presence import Presence
 from openguild_proto.replica.redactions import redacted_frame, redaction_in
 from openguild_proto.replica.streams import Streams
-from openguild_proto.replica.tails import Tails
+from openguild_proto.replica.tails import TailChecks
 from openguild_proto.schemas.payloads import CONTROL_PROBE, decode_control, encode_control, event_frame_payload
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import PresenceSettings
@@ -98,7 +99,7 @@ class Replica:
         self._limits_delivered = True
         self._draining = Draining(outputs, jitter)
         self._jitter = jitter
-        self._tails = Tails(outputs, self.epochs, self.channels, self.controls, jitter)
+        self._tails = TailChecks(outputs, self.epochs, self.channels, self.controls, jitter)
         self._hints = Hints(outputs, self.notifications, self.presence, self.gateway)
         self._preparing = Preparing(outputs, self.streams)
 
@@ -153,14 +154,14 @@ class Replica:
         self.channels.committed(event.log_id, event.sequence, payload)
         self._outputs.add(Publish(event.log_id, payload, ""))
 
-    def heard(self, channel_id: str, payload: bytes, *, now: float) -> None:
+    def channel_message(self, channel_id: str, payload: bytes, *, now: float) -> None:
         """Handle another replica's message about a channel: an event that it stored, or a hint."""
         self._at(now)
         if payload.startswith(HINT_START):
-            self._hints.heard(payload)
+            self._hints.received(payload)
             return
         try:
-            self.channels.heard(channel_id, payload)
+            self.channels.received(channel_id, payload)
         except msgspec.DecodeError:
             self._outputs.log(Level.WARNING, "an event from another replica is malformed", channel_id=channel_id)
 
@@ -175,7 +176,7 @@ class Replica:
         self._at(now)
         self._hints.announce(hint)
 
-    def heard_broadcast(self, topic: Topic, payload: bytes, *, now: float) -> None:
+    def broadcast_message(self, topic: Topic, payload: bytes, *, now: float) -> None:
         """Handle another replica's message to all replicas."""
         self._at(now)
         try:
@@ -185,7 +186,7 @@ class Replica:
                 case Topic.LIMITS if self._sharing is not None:
                     self._sharing.received(payload, now)
                 case Topic.HINTS:
-                    self._hints.heard(payload)
+                    self._hints.received(payload)
         except msgspec.DecodeError:
             self._outputs.log(Level.WARNING, f"a {topic.value} message from another replica is malformed")
 

@@ -1,4 +1,4 @@
-"""Tail checks: find events and records that the bus has lost, periodically, and at once after the bus was down."""
+"""TailCheck checks: find events and records that the bus has lost, periodically, and at once after the bus was down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openguild_proto.replica.epochs import Epochs
 from openguild_proto.replica.outputs import Outputs
 
 
-class Tails:
+class TailChecks:
     """Runs the tail checks. `jitter()` returns numbers in [0, 1), so that replicas check at different times."""
 
     def __init__(

@@ -17,10 +17,10 @@ from openguild_proto.mirror_records import (
     Exchanged,
     Handover,
     MirroredMember,
-    PassedInvite,
-    PassedLog,
     RemoteUser,
     Snapshot,
+    TransferredInvite,
+    TransferredLog,
 )
 from openguild_proto.settings.sections import MAX_GUILD_BANS
 
@@ -138,7 +138,7 @@ class Delivery(Exchanged, frozen=True):
     ended: list[EndedGuild] = []
 
 
-class MirrorPlace(Exchanged, frozen=True):
+class MirrorPosition(Exchanged, frozen=True):
     """The newest position of a mirrored log. `status`: ok, unknown (not mirrored), epoch (differs), refused (see `reason`)."""
 
     log_id: str
@@ -151,7 +151,7 @@ class MirrorPlace(Exchanged, frozen=True):
 class DeliveryAnswer(Exchanged, frozen=True):
     """The newest positions of the mirrored logs. `purged`: guilds whose mirrors are completely removed."""
 
-    logs: list[MirrorPlace] = []
+    logs: list[MirrorPosition] = []
     purged: list[str] = []
 
 
@@ -180,8 +180,8 @@ class HandoverStep(Exchanged, frozen=True):
     """A request to copy more of a guild's history, up to the heads in `logs`. With `handover`: take over when it is complete."""
 
     handover: Handover | None = None
-    logs: list[PassedLog] = []
-    invites: list[PassedInvite] = []
+    logs: list[TransferredLog] = []
+    invites: list[TransferredInvite] = []
 
 
 class HandoverProgress(Exchanged, frozen=True):
@@ -192,7 +192,7 @@ class HandoverProgress(Exchanged, frozen=True):
     sequence: int = 0
 
 
-class PassedEvent(Exchanged, frozen=True):
+class TransferredEvent(Exchanged, frozen=True):
     """An event of a log. `nonce` and `fingerprint` identify repeats of its request."""
 
     event: str
@@ -207,7 +207,7 @@ class HistoryPage(Exchanged, frozen=True):
     epoch: int
     head: int
     first: int
-    events: list[PassedEvent] = []
+    events: list[TransferredEvent] = []
 
 
 def check_snapshot(snapshot: Snapshot) -> str | None:

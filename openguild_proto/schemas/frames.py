@@ -52,7 +52,7 @@ class ChannelRead(Body, frozen=True, tag_field="kind", tag="channel_read"):
     event: ReadPosition
 
 
-class Typist(Body, frozen=True):
+class TypingUser(Body, frozen=True):
     """A user who is typing, and the text so far if they share it."""
 
     user_id: Uuid
@@ -63,7 +63,7 @@ class TypingFrame(Body, frozen=True, tag_field="kind", tag="typing"):
     """Another member is typing in a channel that the caller may read."""
 
     channel_id: Uuid
-    event: Typist
+    event: TypingUser
 
 
 class PresenceFrame(Body, frozen=True, tag_field="kind", tag="presence"):

@@ -6,7 +6,7 @@ import msgspec
 
 from openguild_proto.canonical.event import BuiltEvent, build_event
 from openguild_proto.canonical.keys import EventSigner
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 from openguild_proto.schemas.log_contents import USER_CONTENTS, LogContent
 
 
@@ -20,7 +20,7 @@ class LogWriter(msgspec.Struct, frozen=True):
     server_name: str = "localhost"
     signer: EventSigner | None = None
 
-    def write(self, place: LogPlace, content: LogContent, *, sender: str | None, now_ms: int) -> BuiltEvent:
+    def write(self, place: LogPosition, content: LogContent, *, sender: str | None, now_ms: int) -> BuiltEvent:
         """Return the event at `place`. `sender`: the user who made the change; None: the server's operator."""
         at = {"epoch": place.epoch, "sequence": place.sequence}
         return build_event(

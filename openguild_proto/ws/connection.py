@@ -39,7 +39,7 @@ class WebSocketDecoder:
     """
 
     __slots__ = (
-        "_ahead", "_cutter", "_decoder", "_heard", "_limits", "_paid_until", "_parts", "missed_pongs",
+        "_ahead", "_cutter", "_decoder", "_frame_arrived", "_limits", "_paid_until", "_parts", "missed_pongs",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -48,7 +48,7 @@ class WebSocketDecoder:
         self._paid_until = 0.0  # each frame adds its share of a minute; the limit is one minute ahead
         self._decoder: Connection | None = None  # kept only inside a fragmented message
         self._parts: list[str] | list[bytes] | None = None  # of a fragmented message
-        self._heard = False
+        self._frame_arrived = False
         self._ahead: Decoded | None = None  # put back by the caller
         self.missed_pongs = 0
 
@@ -63,10 +63,10 @@ class WebSocketDecoder:
         """Whether a frame is incomplete. False while an item is put back, because the bytes after it are not read."""
         return self._ahead is None and self._cutter is not None and self._cutter.in_frame
 
-    def take_heard(self) -> bool:
+    def take_frame_arrived(self) -> bool:
         """Return whether a whole frame has arrived since the last call."""
-        heard, self._heard = self._heard, False
-        return heard
+        arrived, self._frame_arrived = self._frame_arrived, False
+        return arrived
 
     def put_back(self, item: Decoded) -> None:
         """Make `item` the next one again, because events before it must be handled first."""
@@ -83,7 +83,7 @@ class WebSocketDecoder:
         while (frame := cutter.next_frame()) is not None:
             if isinstance(frame, WsRule):
                 return frame
-            self._heard = True
+            self._frame_arrived = True
             if self._limits.max_frames_per_minute and self._is_over_rate(now):
                 return FRAME_RATE
             if frame[0] & 0x0F == 0x8 and len(frame) > 6:

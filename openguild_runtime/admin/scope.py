@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from openguild_proto.diagnosis.busiest import Busiest
+from openguild_proto.diagnosis.busiest import HeavyHitters
 from openguild_proto.diagnosis.requests import RequestHistory
 from openguild_proto.effects.process import Readiness
 from openguild_runtime.admin.reload import LiveConfig
@@ -35,7 +35,7 @@ class AdminScope(NamedTuple):
     storage: Storage
     metrics: Metrics
     history: RequestHistory
-    busy_users: Busiest
+    busy_users: HeavyHitters
     readiness: Callable[[], Awaitable[Readiness]]
     connections: Callable[[], int]  # the number of open connections
     sources: ClocksAndEntropy

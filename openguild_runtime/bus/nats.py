@@ -291,11 +291,11 @@ class NatsBus(Bus):
     # --- receiving -----------------------------------------------------------------------------------
 
     def subscribe(self, channel_ids: Iterable[str]) -> None:
-        self._subscriptions.want(map(self._subjects.channel_name, channel_ids))
+        self._subscriptions.add(map(self._subjects.channel_name, channel_ids))
         self._changed.set()
 
     def unsubscribe(self, channel_ids: Iterable[str]) -> None:
-        self._subscriptions.unwant(map(self._subjects.channel_name, channel_ids))
+        self._subscriptions.remove(map(self._subjects.channel_name, channel_ids))
         self._changed.set()
 
     async def _apply_changes_forever(self, connection: NatsConnection) -> None:
@@ -313,7 +313,7 @@ class NatsBus(Bus):
                 else:
                     subject = self._subjects.subscription(change.name)
                     made = await connection.subscribe(subject, "", self._received, pending_msgs_limit=PENDING_MESSAGES)
-                    self._subscriptions.made(change.name, made)
+                    self._subscriptions.subscribed(change.name, made)
             except nats.errors.Error as failure:
                 log.info("subscribing waits for the next connection", kind=type(failure).__name__)
 

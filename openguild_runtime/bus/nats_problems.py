@@ -55,7 +55,7 @@ class NatsProblems(Problems):
 
     def record_other(self, database: str) -> None:
         """Note a message of another database, which is dropped."""
-        if self._others.heard(database, anyio.current_time()):
+        if self._others.record(database, anyio.current_time()):
             self.count()
             log.warning(
                 "replicas of another database use this server_name on this NATS, and their messages are ignored: give each "

@@ -121,7 +121,7 @@ class ChatScreen(Screen[None]):
     async def _follow(self) -> None:
         async with self.client.gateway() as events:
             async for event in events:
-                self.model.hear(event)
+                self.model.apply(event)
                 if isinstance(event, Connected):  # events that arrive while the lists are read are handled after them
                     await self._connected()
                 for guild_id in self.model.guilds_to_add():

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
-from openguild_proto.client import Typists
+from openguild_proto.client import TypingUsers
 from openguild_proto.client.message_list import MessageList, ShownMessage
 from openguild_proto.hints import PresenceStatus
 from openguild_runtime.client import (
@@ -64,7 +64,7 @@ class _GuildReading:
 
 
 class ChatModel:
-    """The state. Pass the gateway's events to `hear`; `open` a channel to show its messages."""
+    """The state. Pass the gateway's events to `apply`; `open` a channel to show its messages."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -76,7 +76,7 @@ class ChatModel:
         self.names: dict[str, str] = {}  # shown names of known users, by ID
         self._ids: dict[str, str] = {}  # their IDs, by username in lower case
         self.status = "connecting"
-        self.typists = Typists()  # in the open channel
+        self.typists = TypingUsers()  # in the open channel
         self.online: set[str] = set()
         self._presence_changes: dict[str, bool] | None = None  # while presence is read: the changes received
         self._readings: list[_GuildReading] = []
@@ -228,7 +228,7 @@ class ChatModel:
 
         Raises ApiError, OutcomeUnknown.
         """
-        self.open_channel, self.shown, self.typists, self._read_up_to = channel_id, None, Typists(), 0
+        self.open_channel, self.shown, self.typists, self._read_up_to = channel_id, None, TypingUsers(), 0
         early = self._early = []
         try:
             shown = await self.client.message_list(channel_id, self.user_id)
@@ -277,7 +277,7 @@ class ChatModel:
 
     # --- events --------------------------------------------------------------------------------------
 
-    def hear(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Apply an event of the gateway."""
         match event:
             case Connected():

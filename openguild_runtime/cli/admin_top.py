@@ -31,13 +31,13 @@ RED, BOLD, PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 Ask = Callable[[], list[dict[str, Any]]]
 
 
-class Look(NamedTuple):
+class TopSnapshots(NamedTuple):
     """The snapshots of all workers at one time."""
 
     snapshots: list[Snapshot]
     unanswered: list[str]  # workers without a snapshot, with the reason
 
-    def drawn(self, before: Look | None, elapsed_secs: float, *, width: int, height: int) -> list[Shown]:
+    def drawn(self, before: TopSnapshots | None, elapsed_secs: float, *, width: int, height: int) -> list[Shown]:
         """Return the screen's lines."""
         former = None if before is None else counted_before(self.snapshots, before.snapshots)
         now = merged(self.snapshots)
@@ -68,17 +68,17 @@ def show_top(ask: Ask, arguments: dict[str, Any]) -> int:
     return 0
 
 
-def _look(ask: Ask) -> Look:
+def _look(ask: Ask) -> TopSnapshots:
     """Return the snapshots of all workers that answer. Raises CommandFailed if none does."""
     answers = ask()
     told = [msgspec.convert(answer, Snapshot) for answer in answers if "error" not in answer]
     if not told:
         raise CommandFailed(f"admin top: {answers[0]['error']}")
-    return Look(told, [f"worker {each.get('worker')}: {each['error']}" for each in answers if "error" in each])
+    return TopSnapshots(told, [f"worker {each.get('worker')}: {each['error']}" for each in answers if "error" in each])
 
 
-def _refresh(ask: Ask, now: Look, interval_secs: float) -> None:
-    before: Look | None = None
+def _refresh(ask: Ask, now: TopSnapshots, interval_secs: float) -> None:
+    before: TopSnapshots | None = None
     looked_at, elapsed = time.monotonic(), 0.0
     problem = ""
     while True:
@@ -94,7 +94,7 @@ def _refresh(ask: Ask, now: Look, interval_secs: float) -> None:
         before, now, elapsed, looked_at, problem = now, following, moment - looked_at, moment, ""
 
 
-def _paint(now: Look, before: Look | None, elapsed_secs: float, problem: str) -> None:
+def _paint(now: TopSnapshots, before: TopSnapshots | None, elapsed_secs: float, problem: str) -> None:
     width, height = shutil.get_terminal_size()
     lines = now.drawn(before, elapsed_secs, width=width, height=height - 1)
     if problem:

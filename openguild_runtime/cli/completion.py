@@ -46,7 +46,7 @@ complete -o default -F _openguild_server openguild-server
 ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
 
 
-class Place(NamedTuple):
+class CommandNode(NamedTuple):
     """A command: the words that lead to it, each after a space, its parser, and its subcommands."""
 
     path: str
@@ -65,15 +65,15 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     return ZSH + text if shell == "zsh" else text
 
 
-def _places(parser: argparse.ArgumentParser, path: str) -> Iterator[Place]:
+def _places(parser: argparse.ArgumentParser, path: str) -> Iterator[CommandNode]:
     subparsers = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     choices = subparsers[0].choices if subparsers else {}
-    yield Place(path, parser, tuple(choices))
+    yield CommandNode(path, parser, tuple(choices))
     for name, each in choices.items():
         yield from _places(each, f"{path} {name}")
 
 
-def _words(place: Place) -> list[str]:
+def _words(place: CommandNode) -> list[str]:
     """Return the possible next words: subcommands, choices of an argument, flags."""
     words = [*place.subcommands, *VALUES.get(place.path, ())]
     for action in place.parser._actions:
@@ -83,7 +83,7 @@ def _words(place: Place) -> list[str]:
     return words
 
 
-def _values(place: Place) -> Iterator[str]:
+def _values(place: CommandNode) -> Iterator[str]:
     """Yield a `case` line for the value of each flag that takes one."""
     for action in place.parser._actions:
         for name in action.option_strings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from openguild_runtime.process.missing_descriptors import open_missing_descriptors
-from openguild_runtime.process.output import outlive_reader
+from openguild_runtime.process.output import survive_closed_stdout
 from openguild_runtime.process.signals import SIGINT_STATUS, SIGTERM_STATUS, exit_on_sigterm, hold_sighup
 from openguild_runtime.system.imports import lean_imports
 
@@ -15,7 +15,7 @@ def main() -> int | str | None:
     exit_on_sigterm(SIGTERM_STATUS)
     hold_sighup()  # during the imports: service managers may reload a process right after its start
     open_missing_descriptors()
-    output = outlive_reader()
+    output = survive_closed_stdout()
     status: int | str | None
     try:
         status = _run()

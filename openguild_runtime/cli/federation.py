@@ -13,7 +13,7 @@ from openguild_proto.canonical.receipts import receipt_message
 from openguild_proto.canonical.signing import verify
 from openguild_proto.effects.deliveries import ChainPoint
 from openguild_proto.log.chains import fold
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 from openguild_runtime.config.server_config import ServerConfig
 from openguild_runtime.embedded.private import private_servers
 from openguild_runtime.server.failures import CommandFailed
@@ -99,12 +99,12 @@ async def _verify_mirror(
 ) -> tuple[int, tuple[str, ...]]:
     """Recompute the chain of a mirrored log from the start of the mirror. Return the number of events, and problems."""
     log_id, epoch, head = str(row["log_id"]), row["epoch"], row["head_sequence"]
-    known = ChainPoint(LogPlace(log_id, epoch, row["first_sequence"]), row["first_hash"])
+    known = ChainPoint(LogPosition(log_id, epoch, row["first_sequence"]), row["first_hash"])
     events = 0
     async for ids in _ids(connection, known.place, head):
         known = fold(known, ids, [])
         events += len(ids)
-    if known == ChainPoint(LogPlace(log_id, epoch, head), row["hash"]):
+    if known == ChainPoint(LogPosition(log_id, epoch, head), row["hash"]):
         return events, ()
     return events, (f"log {log_id} of {row['origin']}: its events up to sequence {head} are not those of its receipts",)
 
@@ -114,7 +114,7 @@ async def _verify_chains(connection: asyncpg.Connection[asyncpg.Record]) -> tupl
     problems: list[str] = []
     known: ChainPoint | None = None
     for row in await connection.fetch(POINTS):
-        point = ChainPoint(LogPlace(str(row["log_id"]), row["epoch"], row["sequence"]), row["hash"])
+        point = ChainPoint(LogPosition(str(row["log_id"]), row["epoch"], row["sequence"]), row["hash"])
         if known is None or known.place.log_id != point.place.log_id:
             known, chains = point, chains + 1
             continue
@@ -129,7 +129,9 @@ async def _verify_chains(connection: asyncpg.Connection[asyncpg.Record]) -> tupl
     return chains, events, problems
 
 
-async def _ids(connection: asyncpg.Connection[asyncpg.Record], after: LogPlace, upto: int) -> AsyncIterator[list[str]]:
+async def _ids(
+    connection: asyncpg.Connection[asyncpg.Record], after: LogPosition, upto: int
+) -> AsyncIterator[list[str]]:
     start = after.sequence
     while start < upto:
         rows = await connection.fetch(

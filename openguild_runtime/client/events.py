@@ -13,7 +13,7 @@ import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
 from openguild_proto.gateway.client_events import Delivered
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.gateway.frames import GoneCode, Ready
 from openguild_proto.hints import PresenceStatus
 from openguild_proto.schemas.events import (
@@ -63,9 +63,9 @@ class LogFollowed(Event, msgspec.Struct, frozen=True):
     recovered: bool
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ResumePosition:
         """The position after which its events follow."""
-        return Place(self.epoch, self.after)
+        return ResumePosition(self.epoch, self.after)
 
 
 class LogGone(Event, msgspec.Struct, frozen=True):
@@ -105,9 +105,9 @@ class LogEvent(Event, Generic[C]):
         self.content = content
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ResumePosition:
         """The position of the event in its log."""
-        return Place(self.epoch, self.sequence)
+        return ResumePosition(self.epoch, self.sequence)
 
     @property
     def log_id(self) -> str:

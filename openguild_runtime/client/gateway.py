@@ -25,7 +25,7 @@ from openguild_proto.client import (
     ApiError,
     Backoff,
     GatewayClient,
-    Place,
+    ResumePosition,
     Unauthorized,
     is_temporary,
     refused_command,
@@ -42,7 +42,7 @@ from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.client.connection_pool import ConnectionPool
 from openguild_runtime.client.events import Connected, Event, Interrupted, LogEvent, LogFollowed, LogGone
 from openguild_runtime.client.gateway_driver import GatewayDriver
-from openguild_runtime.client.log_events import log_event, overheard_event
+from openguild_runtime.client.log_events import event_of_hint, log_event
 from openguild_runtime.client.messages import Messages
 from openguild_runtime.client.subscription import StreamEnded
 from openguild_runtime.client.transport import OutcomeUnknown
@@ -83,7 +83,7 @@ class Gateway:
         sources: ClocksAndEntropy,
         jitter: Callable[[], float],
         token: Callable[[str | None], Awaitable[str]],
-        positions: dict[str, Place],
+        positions: dict[str, ResumePosition],
         *,
         retry_secs: float,
         everything: bool = True,
@@ -173,7 +173,7 @@ class Gateway:
             self._arrived = anyio.Event()
             await self._arrived.wait()
         self._taken = event = self._waiting.popleft()
-        self._driver.made_room()
+        self._driver.resume_reading()
         return event
 
     def handled(self) -> None:
@@ -221,7 +221,7 @@ class Gateway:
             case told.Delivered():
                 return log_event(self._client, event)
             case told.HintReceived():  # it may be missed
-                return overheard_event(event) if not self.is_behind else None
+                return event_of_hint(event) if not self.is_behind else None
             case told.Opened(ready=ready):
                 return Connected(ready)
             case told.Interrupted(reason=reason, retry_secs=retry_secs):
@@ -257,7 +257,7 @@ class Gateway:
         self._waiting = deque(event for event in self._waiting if not (isinstance(event, about) and event.log == log))
         first = next((event for event in dropped if not isinstance(event, LogGone)), None)
         if first is not None:
-            place = first.place if isinstance(first, LogFollowed) else Place(first.epoch, first.sequence - 1)
+            place = first.place if isinstance(first, LogFollowed) else ResumePosition(first.epoch, first.sequence - 1)
         if place is not None:
             self._positions.setdefault(log, place)
         self._driver.wake()
@@ -330,7 +330,7 @@ class Gateway:
             raise OutcomeUnknown(str(refusal)) from refusal
         raise refusal
 
-    async def carry_out(self, command: AnyCommand) -> Any:
+    async def execute(self, command: AnyCommand) -> Any:
         """Perform a command exactly once, across connections, and return its result. Raises ApiError, OutcomeUnknown."""
         command = keyed(command, self._random_bytes)
         backoff, deadline = Backoff(self._jitter), self._clock() + self._retry_secs

@@ -25,7 +25,7 @@ from openguild_runtime.client.transport import (
 
 
 class GatewayDriver:
-    """Drives a `GatewayClient`. `heard` is called with every event that the driver does not handle itself.
+    """Drives a `GatewayClient`. `on_event` is called with every event that the driver does not handle itself.
 
     `token(refused)` returns an access token other than `refused`. `has_room` tells whether to read more now.
     """
@@ -37,7 +37,7 @@ class GatewayDriver:
         clock: Callable[[], float],
         jitter: Callable[[], float],
         token: Callable[[str | None], Awaitable[str]],
-        heard: Callable[[ClientEvent], None],
+        on_event: Callable[[ClientEvent], None],
         has_room: Callable[[], bool],
     ) -> None:
         self._machine = machine
@@ -46,7 +46,7 @@ class GatewayDriver:
         self._clock = clock
         self._jitter = jitter
         self._get_token = token
-        self._heard = heard
+        self._on_event = on_event
         self._has_room = has_room
         self._token: str | None = None  # the one in use
         self._is_renewing = False
@@ -60,9 +60,9 @@ class GatewayDriver:
     def wake(self) -> None:
         """Let the driver run, after a command or after the machine was closed."""
         self._woken.set()
-        self.made_room()
+        self.resume_reading()
 
-    def made_room(self) -> None:
+    def resume_reading(self) -> None:
         """Resume reading if `has_room` is true again."""
         self._more_room.set()
 
@@ -73,11 +73,11 @@ class GatewayDriver:
                 self._tasks = tasks
                 self._token = await self._fresh_token(None)
                 self._machine.start(self._token, self._clock())
-                while await self._carry_out(tasks):
+                while await self._perform_events(tasks):
                     await self._send()
                     await self._wait()
                     if not self._is_reading:
-                        self._machine.put_off_silence(self._clock())
+                        self._machine.postpone_silence(self._clock())
                     self._machine.handle_deadline(self._clock())
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
@@ -93,7 +93,7 @@ class GatewayDriver:
             await self._woken.wait()
         self._woken = anyio.Event()
 
-    async def _carry_out(self, tasks: TaskGroup) -> bool:
+    async def _perform_events(self, tasks: TaskGroup) -> bool:
         """Perform the machine's events, and return False once it has ended."""
         while (event := self._machine.next_event()) is not None:
             match event:
@@ -104,12 +104,12 @@ class GatewayDriver:
                 case TokenNeeded():
                     self.renew_token()
                 case Ended():
-                    self._heard(event)
+                    self._on_event(event)
                     return False
                 case _:
                     if isinstance(event, Interrupted) and event.retry_secs is not None and self._address is not None:
                         self._pool.mark_failed(self._address)
-                    self._heard(event)
+                    self._on_event(event)
         if not self._link.is_connected:
             await self._close_transport()
         return True
@@ -175,7 +175,7 @@ class GatewayDriver:
 
     async def _close_transport(self) -> None:
         transport, self._transport = self._transport, None
-        self.made_room()  # ends a task that waits to read it
+        self.resume_reading()  # ends a task that waits to read it
         if transport is not None:
             await close(transport)
 

@@ -10,7 +10,7 @@ import msgspec
 from openguild_proto.gateway.client_events import Delivered, HintReceived
 from openguild_proto.schemas import log_contents as contents
 from openguild_proto.schemas.events import RedactedContent, UnknownContent, parse_content, parse_event
-from openguild_proto.schemas.frames import Typist
+from openguild_proto.schemas.frames import TypingUser
 from openguild_proto.schemas.presence import MemberPresence
 from openguild_runtime.client.events import (
     Event,
@@ -181,11 +181,11 @@ def log_event(client: Messages, delivered: Delivered) -> LogEvent[Any]:
     return EVENT_TYPES[event.event_type](client, delivered, event, content)
 
 
-_typists = msgspec.json.Decoder(Typist)
+_typists = msgspec.json.Decoder(TypingUser)
 _presences = msgspec.json.Decoder(MemberPresence)
 
 
-def overheard_event(overheard: HintReceived) -> Event | None:
+def event_of_hint(overheard: HintReceived) -> Event | None:
     """Return a typing or presence event, or None for a hint that this client does not know."""
     with suppress(msgspec.ValidationError):
         match overheard.kind:

@@ -39,7 +39,7 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Messages(Api):
-    """Methods built on `carry_out`. All raise ApiError if nothing was done, and OutcomeUnknown if that is not known."""
+    """Methods built on `execute`. All raise ApiError if nothing was done, and OutcomeUnknown if that is not known."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class Messages(Api):
         """The ID of the user who is logged in, or None."""
 
     @abstractmethod
-    async def carry_out(self, command: AnyCommand) -> Any:
+    async def execute(self, command: AnyCommand) -> Any:
         """Perform a command exactly once and return its decoded result, or None. A command without a key gets one."""
 
     async def post(
@@ -67,7 +67,7 @@ class Messages(Api):
         channel; with another text it raises Conflict (PROTOCOL 7.5).
         """
         command = Post(_REF, channel_id, content=text, key=nonce, reply_to=reply_to, allowed_mentions=allowed_mentions)
-        return _converted(await self.carry_out(command), Posted)
+        return _converted(await self.execute(command), Posted)
 
     async def edit(self, channel_id: str, message_id: str, text: str, *, nonce: str | None = None) -> ChangedMessage:
         """Change the text of the user's own message. `message_id` is `Posted.event_id`, or that of an event."""
@@ -99,7 +99,7 @@ class Messages(Api):
         The client sends one position a second, for all channels together, and only the newest of each channel. Use `note_read` if
         the program need not wait.
         """
-        return _converted(await self.carry_out(Read(_REF, channel_id, sequence=sequence)), ReadPosition)
+        return _converted(await self.execute(Read(_REF, channel_id, sequence=sequence)), ReadPosition)
 
     @abstractmethod
     def note_read(self, channel_id: str, sequence: int | None = None) -> None:
@@ -107,10 +107,10 @@ class Messages(Api):
 
     async def typing(self, channel_id: str, preview: str | None = None) -> None:
         """Show the others that the user is typing, and the text `preview` if given."""
-        await self.carry_out(Typing(_REF, channel_id, preview=preview))
+        await self.execute(Typing(_REF, channel_id, preview=preview))
 
     async def _change(self, command: AnyCommand) -> ChangedMessage:
-        return _converted(await self.carry_out(command), ChangedMessage)
+        return _converted(await self.execute(command), ChangedMessage)
 
     # --- pins ----------------------------------------------------------------------------------------
 

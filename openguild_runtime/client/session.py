@@ -109,7 +109,7 @@ class Client(Messages):
         """
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
         answer = await self.send("POST", "/sessions/login", body, authorized=False, repeatable=True)
-        self._store_session(answer, self._file.save)
+        self._store_session(answer, self._file.try_save)
 
     async def logout(self) -> None:
         """End the session on every replica. Raises ApiError, OutcomeUnknown.
@@ -150,7 +150,7 @@ class Client(Messages):
     def _forget_session(self) -> None:
         self.session = None
         self._reads.forget()
-        self._file.keep(None)
+        self._file.try_save(None)
 
     def _store_session(self, answer: ClientResponse, save: Callable[[Session], None]) -> None:
         decode_answer(answer.body, TokenPair)
@@ -204,7 +204,7 @@ class Client(Messages):
         """Return a new idempotency key, for one request."""
         return self.sources.random_bytes(KEY_BYTES).hex()
 
-    async def carry_out(self, command: AnyCommand) -> Any:
+    async def execute(self, command: AnyCommand) -> Any:
         """Perform a command exactly once and return its result.
 
         It is sent over the gateway while that is open and the program keeps up, else over HTTP. Raises ApiError (every attempt
@@ -216,7 +216,7 @@ class Client(Messages):
         command = keyed(command, self.sources.random_bytes)
         gateway = self._open_gateway
         if gateway is not None and not gateway.is_behind:
-            return await gateway.carry_out(command)
+            return await gateway.execute(command)
         request = request_of(command, token="", request_id="", client_address="")
         path = request.path + (f"?{request.query}" if request.query else "")
         if isinstance(command, Typing):  # a retry would be too late
@@ -321,7 +321,7 @@ class Client(Messages):
                 return
             body = {"refresh_token": session.refresh_token}  # a refresh may be repeated for a while (PROTOCOL 4.6.4)
             answer = await self.send("POST", "/sessions/refresh", body, authorized=False, repeatable=True)
-            self._store_session(answer, self._file.keep)
+            self._store_session(answer, self._file.try_save)
 
     # --- events --------------------------------------------------------------------------------------
 
@@ -346,7 +346,7 @@ class Client(Messages):
         """
         async with self.gateway() as events:
             await running.dispatch(
-                events, self._handlers, self.sources.monotonic, lambda: self._file.keep(self.session)
+                events, self._handlers, self.sources.monotonic, lambda: self._file.try_save(self.session)
             )
 
     @asynccontextmanager
@@ -376,7 +376,7 @@ class Client(Messages):
                 yield gateway
         finally:
             self._gateway = None
-            self._file.keep(self.session)
+            self._file.try_save(self.session)
 
     def subscribe(self, channel_id: str, since: int | None = None, epoch: int | None = None) -> Subscription:
         """Return a subscription to one channel's events after `since`, in order and without repeats, across reconnects.

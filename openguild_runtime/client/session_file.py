@@ -49,7 +49,7 @@ class SessionFile:
                 beside.unlink(missing_ok=True)
             raise OSError(failure.errno, failure.strerror, str(self._path)) from failure
 
-    def keep(self, session: Session | None) -> None:
+    def try_save(self, session: Session | None) -> None:
         """Save a session; if that fails, warn once and leave it to the next call."""
         try:
             self.save(session)

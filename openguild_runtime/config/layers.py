@@ -85,7 +85,7 @@ def nearest(key: str, model: type) -> str:
     return f"; did you mean {close[0]}?" if close else "; `openguild-server config dump` lists the keys"
 
 
-class Collected(NamedTuple):
+class MergedConfig(NamedTuple):
     """The merged layers: nested `values` for the model, and in `sources`, by dotted key, where each was set."""
 
     values: dict[str, Any]
@@ -94,9 +94,9 @@ class Collected(NamedTuple):
 
 def collect(
     flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, model: type, problems: Problems
-) -> Collected:
+) -> MergedConfig:
     """Merge all layers. Unreadable files, quoted numbers and unknown environment names are added to `problems` and left out."""
-    collected = Collected({}, {})
+    collected = MergedConfig({}, {})
     plain = {key.name for key in keys_of(model) if key.field.annotation in (int, float)}
     for stem in STEMS:
         _read_files(collected, directory / "config", stem, plain, problems)
@@ -116,7 +116,7 @@ def asked_log_format(flags: Mapping[str, Any], environ: Mapping[str, str], direc
     asked = flags.get("log_format") or next(
         (text for name, text in environ.items() if text and name.upper() == f"{PREFIX}LOG_FORMAT"), None
     )
-    collected = Collected({}, {})
+    collected = MergedConfig({}, {})
     if asked is None:
         for stem in STEMS:
             _read_files(collected, directory / "config", stem, set(), Problems())
@@ -137,7 +137,7 @@ def ignored_names(environ: Mapping[str, str]) -> list[str]:
     return [name for name in names if environ.get(name)]
 
 
-def _fall_back(collected: Collected, environ: Mapping[str, str]) -> None:
+def _fall_back(collected: MergedConfig, environ: Mapping[str, str]) -> None:
     """Apply FALLBACKS such as `DATABASE_URL` to keys that no layer has set."""
     embedded = _is_on(collected.values.get("embedded"))
     for name, key in FALLBACKS.items():
@@ -160,7 +160,7 @@ def _is_on(value: Any) -> bool:
 # --- files -------------------------------------------------------------------------------------------
 
 
-def _read_files(collected: Collected, directory: Path, stem: str, numbers: set[str], problems: Problems) -> None:
+def _read_files(collected: MergedConfig, directory: Path, stem: str, numbers: set[str], problems: Problems) -> None:
     for suffix in REFUSED_SUFFIXES:
         path = directory / f"{stem}{suffix}"
         if os.path.lexists(path):
@@ -175,7 +175,7 @@ def _read_files(collected: Collected, directory: Path, stem: str, numbers: set[s
             _read(collected, path, numbers, problems)
 
 
-def _read(collected: Collected, path: Path, numbers: set[str], problems: Problems) -> None:
+def _read(collected: MergedConfig, path: Path, numbers: set[str], problems: Problems) -> None:
     source = f"config/{path.name}"
     try:
         content = read_file(path)
@@ -206,7 +206,9 @@ def _take_quoted(content: dict[Any, Any], numbers: set[str], prefix: str = "") -
     return found
 
 
-def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], source: str, prefix: str = "") -> None:
+def _merge(
+    collected: MergedConfig, into: dict[str, Any], more: Mapping[Any, Any], source: str, prefix: str = ""
+) -> None:
     """Merge `more`: sections are merged, values replaced. Raises ConfigError if a key is a section and a value."""
     for name, value in more.items():
         key = f"{prefix}{name}"
@@ -226,7 +228,7 @@ def _merge(collected: Collected, into: dict[str, Any], more: Mapping[Any, Any], 
 # --- environment -------------------------------------------------------------------------------------
 
 
-def _from_environment(collected: Collected, environ: Mapping[str, str], model: type, problems: Problems) -> None:
+def _from_environment(collected: MergedConfig, environ: Mapping[str, str], model: type, problems: Problems) -> None:
     keys = list(keys_of(model))
     known = {key.name for key in keys}
     lists = {key.name for key in keys if key.is_list}
@@ -288,7 +290,7 @@ def _put_indexed(entries: dict[int, Any], name: str, rest: str, text: str) -> No
         )
 
 
-def _put_list(collected: Collected, key: str, entries: dict[int, Any], whole: str | None) -> None:
+def _put_list(collected: MergedConfig, key: str, entries: dict[int, Any], whole: str | None) -> None:
     """Set a list given by index, which must have all entries from 0. `whole` is a name that sets the whole list too."""
     name = PREFIX + key.upper().replace(".", "__")
     if whole is not None:
@@ -313,7 +315,7 @@ def _from_file(name: str, path: str | None) -> str | None:
         raise ConfigError(f"failed to build configuration: {name}: the file that it names{problem}") from None
 
 
-def _put(collected: Collected, key: str, value: Any, source: str) -> None:
+def _put(collected: MergedConfig, key: str, value: Any, source: str) -> None:
     """Set a key of the environment or the command line. Raises ConfigError for invalid UTF-8, which are lone surrogates there."""
     if any("\ud800" <= sign <= "\udfff" for sign in str(value)):
         raise ConfigError(f"failed to build configuration: {key}: is not UTF-8; write it as UTF-8 (set by {source})")

@@ -15,7 +15,7 @@ from openguild_proto.effects.federation import PeerUnavailable
 from openguild_proto.federation.signatures import SIGNATURE
 from openguild_proto.http.message import Headers
 from openguild_proto.limits import MAX_PEER_ANSWER_BYTES
-from openguild_proto.policy.promptness import Promptness
+from openguild_proto.policy.promptness import ResponseTimes
 from openguild_proto.policy.server_slots import ServerSlots
 from openguild_runtime.federation.dialer import Dialer
 
@@ -38,7 +38,7 @@ class _Connection:
 class PeerConnections:
     """Sends requests to other servers. `clock` returns monotonic seconds. `promptness` records how fast servers answer."""
 
-    def __init__(self, dialer: Dialer, clock: Callable[[], float], promptness: Promptness) -> None:
+    def __init__(self, dialer: Dialer, clock: Callable[[], float], promptness: ResponseTimes) -> None:
         self._dialer = dialer
         self._clock = clock
         self._idle: OrderedDict[_Connection, tuple[str, str]] = OrderedDict()  # oldest first

@@ -11,7 +11,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from openguild_proto.bus.topics import Topic
-from openguild_proto.delivery.actions import AnyAction, Log, Query, Tell
+from openguild_proto.delivery.actions import AnyAction, Log, Query, SendHint
 from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.delivery.peer_delivery import PeerDelivery
 from openguild_proto.delivery.shared import Counters
@@ -66,13 +66,13 @@ class DeliveryRunner:
         """Note that this process has stored an event in a log. `event` saves reading it again."""
         if self._runs():
             self._at_now().grew(log_id, event)
-            self._carry_out()
+            self._perform_actions()
 
     def recorded(self, record: ControlRecord) -> None:
         """Note that this process has stored a control record."""
         if self._runs():
             self._at_now().recorded(record)
-            self._carry_out()
+            self._perform_actions()
 
     def after(self, committed: Callable[[StoredEvent, str], None]) -> Callable[[StoredEvent, str], None]:
         """Return a function that passes a channel event to `committed`, and then calls `grew`."""
@@ -83,7 +83,7 @@ class DeliveryRunner:
 
         return noted
 
-    def heard(self, payload: bytes) -> None:
+    def on_hint(self, payload: bytes) -> None:
         """Handle a hint of another replica about peers."""
         if not self._runs():
             return
@@ -92,28 +92,28 @@ class DeliveryRunner:
         except msgspec.DecodeError:
             log.warning("a hint of another replica on peers is malformed")
             return
-        self._at_now().heard(hint)
-        self._carry_out()
+        self._at_now().hint_received(hint)
+        self._perform_actions()
 
     def reconnected(self) -> None:
         """Look for growth that was missed while the bus was down."""
         if self._runs():
             self._deliveries.bus_state(connected=False)
             self._at_now()
-            self._carry_out()
+            self._perform_actions()
 
     def contacted(self, server: str) -> None:
         """Note that a signed request of a peer was received."""
         if self._runs():
             self._at_now().contacted(server)
-            self._carry_out()
+            self._perform_actions()
 
     def drain(self) -> None:
         """End the deliveries and leave them to other processes."""
         self._is_ready = False
         if self._has_started:
             self._at_now().drain()
-            self._carry_out()
+            self._perform_actions()
 
     def delivery_to(self, server: str) -> PeerDelivery | None:
         """Return the delivery to a server, or None if another process delivers to it or nothing has to be delivered."""
@@ -128,7 +128,7 @@ class DeliveryRunner:
         if not self._has_started and self._is_ready and self._is_on():
             self._has_started = True
             self._at_now().start()
-            self._carry_out()
+            self._perform_actions()
         return self._has_started
 
     def _at_now(self) -> Deliveries:
@@ -138,7 +138,7 @@ class DeliveryRunner:
 
     # --- actions -------------------------------------------------------------------------------------
 
-    def _carry_out(self) -> None:
+    def _perform_actions(self) -> None:
         if self._is_carrying_out:  # called by an action; the loop below performs the new actions
             return
         self._is_carrying_out = True
@@ -154,7 +154,7 @@ class DeliveryRunner:
         match action:
             case Query():
                 start_background_task(self._tasks, self._answer, action)
-            case Tell(hint=hint):
+            case SendHint(hint=hint):
                 self._bus.broadcast(Topic.HINTS, encode_hint(hint))
             case Log(level=level, message=message, fields=fields, failure=failure):
                 getattr(log, level.value)(message, **fields, exc_info=failure)
@@ -174,7 +174,7 @@ class DeliveryRunner:
         else:
             self._at_now().answered(query.number, result)
         finally:
-            self._carry_out()
+            self._perform_actions()
 
     # --- time ----------------------------------------------------------------------------------------
 
@@ -192,15 +192,15 @@ class DeliveryRunner:
     def _due(self) -> None:
         self._timer = None
         self._at_now().handle_deadline()
-        self._carry_out()
+        self._perform_actions()
 
 
 class PeerHints:
-    """Passes other replicas' hints about peers to `heard`, and everything else from the bus to `handler`."""
+    """Passes other replicas' hints about peers to `on_hint`, and everything else from the bus to `handler`."""
 
-    def __init__(self, handler: BusHandler, heard: Callable[[bytes], None], reconnected: Callable[[], None]) -> None:
+    def __init__(self, handler: BusHandler, on_hint: Callable[[bytes], None], reconnected: Callable[[], None]) -> None:
         self._handler = handler
-        self._heard = heard
+        self._on_hint = on_hint
         self._reconnected = reconnected
 
     def probe(self, topic: Topic) -> bytes:
@@ -212,9 +212,9 @@ class PeerHints:
         self._handler.channel_message(channel_id, payload, headers)
 
     def broadcast_message(self, topic: Topic, payload: bytes) -> None:
-        """Pass a hint about peers to `heard`, any other message to the handler."""
+        """Pass a hint about peers to `on_hint`, any other message to the handler."""
         if topic is Topic.HINTS and payload.startswith(PEER_HINTS):
-            self._heard(payload)
+            self._on_hint(payload)
         else:
             self._handler.broadcast_message(topic, payload)
 

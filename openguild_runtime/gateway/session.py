@@ -227,7 +227,7 @@ class GatewaySession:
 
     def write_elsewhere(self) -> None:
         """Hold events back, because another source writes to the socket or it is closing."""
-        self.server.shut_gate()
+        self.server.hold_flushes()
 
     # --- deadlines -----------------------------------------------------------------------------------
 

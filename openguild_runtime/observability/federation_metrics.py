@@ -68,7 +68,7 @@ class FederationMetrics:
         """Count an answer with a valid signature."""
         self._asked.labels(self.label(server)).inc()
 
-    def heard(self, server: str, ahead_secs: float) -> None:
+    def count_request(self, server: str, ahead_secs: float) -> None:
         """Count a request with a valid signature. `ahead_secs` is how far its server's clock is ahead, to a second."""
         label = self.label(server)
         self._heard.labels(label).inc()

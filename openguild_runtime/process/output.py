@@ -34,7 +34,7 @@ class Output(io.FileIO):
             return super().write(data)
 
 
-def outlive_reader() -> Output | None:
+def survive_closed_stdout() -> Output | None:
     """Replace `sys.stdout`, so that a command goes on without a traceback when its reader ends or a disk is full.
 
     Returns None, and changes nothing, if it has been replaced already, for example by a test that captures it.

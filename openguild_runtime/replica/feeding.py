@@ -11,12 +11,12 @@ from openguild_runtime.net.transport import SEND_BYTES, FeedResult, Transport
 
 
 class ReplicaFeeder:
-    """The `Feeder` of a replica's streams. `carry_out` is called after each input; `clock` returns monotonic seconds."""
+    """The `Feeder` of a replica's streams. `perform_actions` is called after each input; `clock` returns monotonic seconds."""
 
-    def __init__(self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None]) -> None:
+    def __init__(self, replica: Replica, clock: Callable[[], float], perform_actions: Callable[[], None]) -> None:
         self._replica = replica
         self._clock = clock
-        self._carry_out = carry_out
+        self._perform_actions = perform_actions
 
     def feed(self, transport: Transport) -> FeedResult:
         """Send a page of the log or a span of the ring. DONE means that nothing is left, or that a `Replay` action follows."""
@@ -39,10 +39,10 @@ class ReplicaFeeder:
         pieces = self._replica.next_pages(transport, now=self._clock())
         if pieces is None:
             asyncio.get_running_loop().call_soon(
-                self._carry_out
+                self._perform_actions
             )  # after the pump has ended, because `Replay` starts it again
             return FeedResult.DONE
-        self._carry_out()
+        self._perform_actions()
         for last, piece in pieces:
             if not subscriber.replaying:
                 break  # closed meanwhile

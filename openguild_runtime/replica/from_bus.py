@@ -16,27 +16,27 @@ log = structlog.get_logger("openguild.replica")
 
 
 class FromBus:
-    """The `BusHandler` of a replica. `carry_out` is called after each input; `clock` returns monotonic seconds."""
+    """The `BusHandler` of a replica. `perform_actions` is called after each input; `clock` returns monotonic seconds."""
 
     def __init__(
-        self, replica: Replica, clock: Callable[[], float], carry_out: Callable[[], None], tracing: Tracing | None
+        self, replica: Replica, clock: Callable[[], float], perform_actions: Callable[[], None], tracing: Tracing | None
     ) -> None:
         self._replica = replica
         self._clock = clock
-        self._carry_out = carry_out
+        self._perform_actions = perform_actions
         self._tracing = tracing
 
     def channel_message(self, channel_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Handle an event that another replica stored; its request's ID is the same in the logs of both."""
         log.debug("event from another replica", channel_id=channel_id, request_id=headers.get(REQUEST_ID))
         with self._tracing.continue_trace(headers) if self._tracing is not None else nullcontext():
-            self._replica.heard(channel_id, payload, now=self._clock())
-            self._carry_out()
+            self._replica.channel_message(channel_id, payload, now=self._clock())
+            self._perform_actions()
 
     def broadcast_message(self, topic: Topic, payload: bytes) -> None:
         """Handle a message of another replica to all replicas."""
-        self._replica.heard_broadcast(topic, payload, now=self._clock())
-        self._carry_out()
+        self._replica.broadcast_message(topic, payload, now=self._clock())
+        self._perform_actions()
 
     def probe(self, topic: Topic) -> bytes:
         """Return a message that has no effect."""
@@ -49,4 +49,4 @@ class FromBus:
     def bus_reconnected(self) -> None:
         """Catch up from the log on messages that were lost while the bus was down."""
         self._replica.catch_up(now=self._clock())
-        self._carry_out()
+        self._perform_actions()

@@ -58,9 +58,9 @@ class ReplicaRunner:
     ) -> None:
         self.replica = replica
         self.flusher = Flusher(metrics, sources.monotonic, self.flush_ended, tracing)
-        self.gateway = GatewaySockets(replica, sources.monotonic, self.carry_out)
-        self.from_bus = FromBus(replica, sources.monotonic, self.carry_out, tracing)
-        self.streams = StreamSockets(replica, sources, self.carry_out)
+        self.gateway = GatewaySockets(replica, sources.monotonic, self.perform_actions)
+        self.from_bus = FromBus(replica, sources.monotonic, self.perform_actions, tracing)
+        self.streams = StreamSockets(replica, sources, self.perform_actions)
         gateway_rings = GatewayRings(replica.gateway.feeds, self.gateway.transports)
         self.actions = ActionPerformer(
             self.flusher, StreamRings(replica.hub), gateway_rings, bus, self.streams, tracing
@@ -83,7 +83,7 @@ class ReplicaRunner:
     async def run(self) -> None:
         """Flush rings and share limits until cancelled. Afterwards, queries fail and no timer is set."""
         self.replica.share_limits(now=self._clock())
-        self.carry_out()
+        self.perform_actions()
         try:
             await self.flusher.run()
         finally:
@@ -100,53 +100,53 @@ class ReplicaRunner:
                 ended.set_result(error)
 
         self.replica.run(self.replica.start(), "the start of the replica", done, now=self._clock())
-        self.carry_out()
+        self.perform_actions()
         if (error := await ended) is not None:
             raise error
 
     def follow(self) -> None:
         """Begin to check the tails of the logs."""
         self.replica.follow(now=self._clock())
-        self.carry_out()
+        self.perform_actions()
 
     def committed(self, event: StoredEvent, request_id: str) -> None:
         """Publish a channel event that this replica stored."""
         self.replica.committed(event, request_id, now=self._clock())
-        self.carry_out()
+        self.perform_actions()
 
     def stored(self, record: ControlRecord) -> None:
         """Apply a control record that this replica stored."""
         self.replica.stored(record, now=self._clock())
-        self.carry_out()
+        self.perform_actions()
 
     def log_grew(self, event: StoredEvent) -> None:
         """Publish an event that this replica stored in a guild's or a user's log."""
         self.replica.log_grew(event, now=self._clock())
-        self.carry_out()
+        self.perform_actions()
 
     def announce(self, hint: AnyHint) -> None:
         """Publish an ephemeral hint of a client, such as typing, which may be lost."""
         self.replica.announce(hint, now=self._clock())
-        self.carry_out()
+        self.perform_actions()
 
     def keys_replaced(self, trusts: Callable[[bytes], bool]) -> None:
         """Apply a changed key ring: `trusts` tells whether a key is still trusted."""
         self.replica.keys_replaced(trusts, now=self._clock())
-        self.carry_out()
+        self.perform_actions()
 
     def drain(self, window_secs: float) -> None:
         """Close the streams in waves over `window_secs`, so that they reconnect to other replicas."""
         self.replica.drain(window_secs, now=self._clock())
-        self.carry_out()
+        self.perform_actions()
 
     def flush_ended(self) -> None:
         """Handle readers that a round of flushes may have overrun."""
         self.replica.flushed(now=self._clock())
-        self.carry_out()
+        self.perform_actions()
 
     # --- actions -------------------------------------------------------------------------------------
 
-    def carry_out(self) -> None:
+    def perform_actions(self) -> None:
         """Perform the actions of the replica: a few at once, more while the turn has time.
 
         Long-running work that continues in the next turn is left to it, even if more inputs arrive in this one.
@@ -171,7 +171,7 @@ class ReplicaRunner:
 
     def _go_on(self) -> None:
         self._goes_on = False
-        self.carry_out()
+        self.perform_actions()
 
     def _take(self, count: int, *, works: bool = True) -> bool:
         """Perform up to `count` actions; return True if none is left."""
@@ -209,7 +209,7 @@ class ReplicaRunner:
         else:
             self.replica.answered(query.number, result, now=self._clock())
         finally:
-            self.carry_out()
+            self.perform_actions()
 
     @performs(SubscribeChannels)
     def _subscribe(self, effect: SubscribeChannels) -> None:
@@ -237,13 +237,13 @@ class ReplicaRunner:
         now = self._clock()
         self.replica.bus_state(self._bus.connected, limits_delivered=self._bus.limits_delivered, now=now)
         self.replica.handle_deadline(now=now)
-        self.carry_out()
+        self.perform_actions()
 
     async def watch_wall_clock(self, every_secs: float = LOOK_SECS) -> None:
         """Report the wall clock until cancelled, so that streams end with their tokens even if the clock is set."""
         while True:
             self.replica.wall_clock(self._wall(), now=self._clock())
-            self.carry_out()
+            self.perform_actions()
             await anyio.sleep(every_secs)
 
     # --- getters -------------------------------------------------------------------------------------

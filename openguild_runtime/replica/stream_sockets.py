@@ -16,14 +16,14 @@ from openguild_runtime.system.deadlines import Deadlines
 
 
 class StreamSockets:
-    """The stream sockets of a replica. `carry_out` is called after each input."""
+    """The stream sockets of a replica. `perform_actions` is called after each input."""
 
-    def __init__(self, replica: Replica, sources: ClocksAndEntropy, carry_out: Callable[[], None]) -> None:
+    def __init__(self, replica: Replica, sources: ClocksAndEntropy, perform_actions: Callable[[], None]) -> None:
         self._replica = replica
         self._clock = sources.monotonic
         self._wall = sources.wall
-        self._carry_out = carry_out
-        self._feeder = ReplicaFeeder(replica, sources.monotonic, carry_out)
+        self._perform_actions = perform_actions
+        self._feeder = ReplicaFeeder(replica, sources.monotonic, perform_actions)
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines()
         self._waiting: dict[int, asyncio.Future[ErrorCode | None]] = {}
@@ -36,7 +36,7 @@ class StreamSockets:
         """
         ticket = self._replica.prepare(stream, now=self._clock())
         future = self._waiting[ticket] = self._loop.create_future()
-        self._carry_out()
+        self._perform_actions()
         if future.done():  # if its logs are followed already
             refusal: ErrorCode | None = future.result()
             return refusal
@@ -54,7 +54,7 @@ class StreamSockets:
                 self._replica.abandon(stream, now=self._clock())
             else:
                 self._replica.cancel(ticket, now=self._clock())
-            self._carry_out()
+            self._perform_actions()
             raise
         finally:
             self._waiting.pop(ticket, None)
@@ -68,7 +68,7 @@ class StreamSockets:
     def abandon(self, stream: OpenStream) -> None:
         """Release a prepared stream that will not be joined."""
         self._replica.abandon(stream, now=self._clock())
-        self._carry_out()
+        self._perform_actions()
 
     def join(self, transport: Transport, stream: OpenStream, changes: int) -> None:
         """Join a stream after its upgrade. `changes` is the replica's count of changes when access was checked."""
@@ -77,12 +77,12 @@ class StreamSockets:
         self._replica.join(transport, stream, handle=handle, changes=changes, wall=self._wall(), now=self._clock())
         if transport.connection.is_open and (transport.subscriber is None or not transport.subscriber.replaying):
             transport.settle()  # send the response first; with a replay it is sent with the first page
-        self._carry_out()
+        self._perform_actions()
 
     def leave(self, transport: Transport) -> None:
         """Remove a socket from its stream before it is closed."""
         self._replica.leave(transport, now=self._clock())
-        self._carry_out()
+        self._perform_actions()
 
     def transports(self) -> list[Transport]:
         """Return all stream sockets of this replica."""

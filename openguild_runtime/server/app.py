@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 
 import openguild_runtime
 from openguild_proto.connection.timer_wheel import TimerWheel
-from openguild_proto.diagnosis.busiest import Busiest
+from openguild_proto.diagnosis.busiest import HeavyHitters
 from openguild_proto.diagnosis.requests import RequestHistory
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.fanout import ring
@@ -137,7 +137,7 @@ class Server:
         self.storage = storage or make_storage(config, tasks)
         self.bus = bus or make_bus(config, self.metrics, tasks)
         self.service = make_service(config)
-        self.history, self.busy_users = RequestHistory(), Busiest()
+        self.history, self.busy_users = RequestHistory(), HeavyHitters()
         ring_type = None if native else ring.Ring
         hub = Hub(capacity_events=config.messaging.queue_capacity, ring_type=ring_type)
         feeds = Feeds(Hub(capacity_events=config.messaging.queue_capacity, ring_type=ring_type))
@@ -251,7 +251,7 @@ class Server:
         self.tasks.start_soon(self.readiness.watch)
         self.tasks.start_soon(measure_stalls, self.metrics, self.sources.monotonic)
         self.tasks.start_soon(self.replica.run)
-        await self.bus.start(PeerHints(self.replica.from_bus, self.deliveries.heard, self.deliveries.reconnected))
+        await self.bus.start(PeerHints(self.replica.from_bus, self.deliveries.on_hint, self.deliveries.reconnected))
         self.tasks.start_soon(self._start_storage)
 
     async def run(self, shutdown: Shutdown, hangups: AsyncIterator[signal.Signals]) -> None:

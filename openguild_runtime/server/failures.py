@@ -13,7 +13,7 @@ from openguild_runtime.embedded import EmbeddedError
 from openguild_runtime.observability import logs
 from openguild_runtime.observability.database_causes import CAUSES, REFUSALS
 from openguild_runtime.process.signals import SIGINT_STATUS
-from openguild_runtime.storage.connecting import Unusable
+from openguild_runtime.storage.connecting import DatabaseUnusable
 from openguild_runtime.storage.fitness import DatabaseUnfit
 from openguild_runtime.storage.postgres.faults import cause_of, tls_reason
 
@@ -68,7 +68,7 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
             return str(failure)
         case StorageUnavailable():
             return f"the database cannot be used: {failure}" if str(failure) else "the database cannot be used now"
-        case Unusable():
+        case DatabaseUnusable():
             return f"{command or 'serve'}: the database cannot be used: {_told(failure)}"
         case OSError() | asyncpg.PostgresError() | asyncpg.InterfaceError() if command == "migrate" and (
             unreached := _unreached(failure)
@@ -84,7 +84,7 @@ def _one_line(failure: BaseException, command: str | None) -> str | None:
             return _one_line(original, command) if isinstance(original, Exception) else None
 
 
-def _told(failure: Unusable) -> str:
+def _told(failure: DatabaseUnusable) -> str:
     return _explained(failure.cause, failure.parameter)
 
 

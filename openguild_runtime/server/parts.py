@@ -16,7 +16,7 @@ from openguild_proto.federation.policy import Mode
 from openguild_proto.limits import Limits
 from openguild_proto.memory import MemoryTables
 from openguild_proto.operations.context import Service
-from openguild_proto.policy.promptness import Promptness
+from openguild_proto.policy.promptness import ResponseTimes
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.bus.base import Bus
@@ -71,7 +71,7 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
     )
 
 
-def make_connections(config: ServerConfig, clock: Callable[[], float], promptness: Promptness) -> PeerConnections:
+def make_connections(config: ServerConfig, clock: Callable[[], float], promptness: ResponseTimes) -> PeerConnections:
     """Return the pool of connections to other servers, none of them open yet."""
     federation = config.federation
     tls = partial(tls_context, federation.ca_file)

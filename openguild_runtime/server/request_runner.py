@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
-from openguild_proto.diagnosis.busiest import Busiest
+from openguild_proto.diagnosis.busiest import HeavyHitters
 from openguild_proto.diagnosis.requests import FinishedRequest, RequestHistory
 from openguild_proto.effects import Effect, Operation
 from openguild_proto.errors import ErrorCode
@@ -47,7 +47,7 @@ class RequestRunner:
         sources: ClocksAndEntropy,
         timeout_secs: float,
         history: RequestHistory,
-        busy_users: Busiest,
+        busy_users: HeavyHitters,
         tracing: Tracing | None = None,
         contacted: Callable[[str], None] = lambda server: None,
     ) -> None:
@@ -139,7 +139,7 @@ class RequestRunner:
             status, error, reason = result.status, result.error, result.rejection
             detail, cause = result.detail, result.log_cause
             if result.peer is not None:
-                self._metrics.federation.heard(*result.peer)
+                self._metrics.federation.count_request(*result.peer)
                 self._contacted(result.peer[0])
         if user_id is not None and status != 401:
             self._busy_users.count(user_id, now)

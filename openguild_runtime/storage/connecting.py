@@ -16,7 +16,7 @@ NO_RIGHT = "42501"  # such as CONNECT
 NOT_IN_A_SESSION = "55P02"  # a setting that only the whole server can have
 
 
-class Unusable(Exception):
+class DatabaseUnusable(Exception):
     """The database cannot be used. `cause` is a name in observability/database_causes.py that the failure itself does not give."""
 
     def __init__(self, cause: str, *, parameter: str | None = None) -> None:
@@ -26,7 +26,7 @@ class Unusable(Exception):
 
 
 async def connect(url: str, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
-    """Open a session. Raises asyncpg's exceptions, and Unusable for a setting or a file in the URL."""
+    """Open a session. Raises asyncpg's exceptions, and DatabaseUnusable for a setting or a file in the URL."""
     try:
         tls = await tls_context(url)
         return await asyncpg.connect(url, **options if tls is None else options | {"ssl": tls})
@@ -35,11 +35,11 @@ async def connect(url: str, **options: Any) -> asyncpg.Connection[asyncpg.Record
             raise
         said = str(failure)
         named = next((name for name in settings_of(url) if f'"{name}"' in said), None)
-        raise Unusable("setting", parameter=named) from failure
+        raise DatabaseUnusable("setting", parameter=named) from failure
     except OSError as failure:
         if all(os.access(path, os.R_OK) for _, path in files_of(url)):
             raise
-        raise Unusable("url") from failure
+        raise DatabaseUnusable("url") from failure
 
 
 def _refuses_setting(state: str) -> bool:

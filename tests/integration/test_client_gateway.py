@@ -30,10 +30,10 @@ from openguild_runtime.client import (
     MessagePosted,
     MessageRedacted,
     NotFound,
-    Place,
     PresenceChanged,
     ReactionAdded,
     ReadPosition,
+    ResumePosition,
     Unauthorized,
     UserTyping,
 )
@@ -313,7 +313,7 @@ async def test_a_program_that_takes_nothing_misses_nothing(two: tuple[Client, Cl
         texts = [(await heard(events, MessagePosted)).text for _ in range(120)]
     assert texts == [str(number) for number in range(120)]
     assert bob.session is not None
-    assert bob.session.positions[f"channel:{channel}"] == Place(1, 120)
+    assert bob.session.positions[f"channel:{channel}"] == ResumePosition(1, 120)
 
 
 async def test_two_gateways_of_one_client_are_refused(two: tuple[Client, Client]) -> None:
@@ -366,7 +366,7 @@ async def test_a_kept_session_of_another_user_is_not_used(
     async with Client(server.base_url, session_file=file) as first:
         name = await entered(first)
         assert first.session is not None
-        first.session.positions["user:x"] = Place(1, 1)
+        first.session.positions["user:x"] = ResumePosition(1, 1)
     async with Client(server.base_url) as other:
         others_name = await entered(other)
     async with Client(server.base_url, session_file=file) as again:

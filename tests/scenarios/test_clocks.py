@@ -66,7 +66,11 @@ async def replicas(url: str, *skews: float) -> AsyncIterator[list[Replica]]:
                 await server.start_parts()
                 listener = listeners.enter_context(open_listener("127.0.0.1", 0))
                 tasks.start_soon(
-                    accept_forever, listener, server.connection_server.serve, server.descriptors.ran_out, time.monotonic
+                    accept_forever,
+                    listener,
+                    server.connection_server.serve,
+                    server.descriptors.ran_out,
+                    time.monotonic,
                 )
                 port = listener.getsockname()[1]
                 http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=10)
@@ -135,7 +139,7 @@ async def test_the_first_reading_of_the_databases_clock_is_no_move(database_url:
         async with replicas(database_url, HOUR) as (replica,):
             server = replica.server
             server.replica.replica.wall_clock(server.timekeeper.wall(), now=time.monotonic())
-            server.replica.carry_out()
+            server.replica.perform_actions()
     told = [record["event"] for record in records if "clock" in record["event"]]
     assert len(told) == 1
     assert told[0].startswith("this machine's clock is 3600.0 s ahead of the database's")

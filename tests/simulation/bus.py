@@ -16,7 +16,7 @@ LATE_SECS = 3.0  # an overtaken message is at most this late
 class Listener(Protocol):
     """The process at the end of a link."""
 
-    def heard(self, channel_id: str | Topic, payload: bytes) -> None:
+    def delivered(self, channel_id: str | Topic, payload: bytes) -> None:
         """Handle a message about a channel, or one of a topic for all replicas."""
 
     def bus_back(self) -> None:
@@ -95,7 +95,7 @@ class Link:
         if not self.is_up or database != self.database or lost != self._bus.lost:
             return
         if isinstance(channel_id, Topic) or channel_id in self.subscribed:
-            self._listener.heard(channel_id, payload)
+            self._listener.delivered(channel_id, payload)
 
     def subscribe(self, channel_ids: tuple[str, ...], done: Callable[[], None]) -> None:
         """Subscribe. `done` is called before the bus knows of it, as with real NATS."""

@@ -8,7 +8,7 @@ from openguild_proto.client.log_views import GuildView, UserView
 from openguild_proto.client.view import ChannelView
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client import GatewayClient
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import Post, React
 from tests.simulation.client import Client
@@ -86,7 +86,7 @@ class GatewayDevice:
         self.views[log] = new_view(log)
         self.gone.discard(log)
         self._asked.add(log)
-        self.machine.follow(log, Place(epoch, 0))
+        self.machine.follow(log, ResumePosition(epoch, 0))
 
     def _step(self) -> None:
         while (event := self.machine.next_event()) is not None:
@@ -159,7 +159,7 @@ class GatewayDevice:
         self.machine = GatewayClient(Encoding.JSON, jitter=run.rng.random, random_bytes=run.rng.randbytes)
         for log in self.views:
             if log not in self.gone:
-                self.machine.follow(log, places.get(log, Place(1, 0)))
+                self.machine.follow(log, places.get(log, ResumePosition(1, 0)))
         for post in posts:
             self._send(post)
         run.clock.start(self._enter())

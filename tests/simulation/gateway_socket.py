@@ -123,7 +123,7 @@ class GatewaySocket:
     def cut(self, rest: bytes) -> None:
         """Keep the rest of a message that the flush has partly written."""
         self.outbox += rest
-        self.server.shut_gate()
+        self.server.hold_flushes()
         self._write()
 
     def _write(self) -> None:

@@ -44,11 +44,11 @@ class Gateways:
     def do(self, socket: GatewaySocket, action: AnyAction) -> None:
         """Carry out an action on logs."""
         self._process.replica.gateway_at(self._process.clock.now).do(socket, action)
-        self._process.carry_out()
+        self._process.perform_actions()
 
     def authenticated(self, socket: GatewaySocket) -> None:
         self._process.replica.gateway_at(self._process.clock.now).authenticated(socket)
-        self._process.carry_out()
+        self._process.perform_actions()
 
     def left(self, socket: GatewaySocket) -> None:
         process = self._process
@@ -57,7 +57,7 @@ class Gateways:
             process.service.sockets.release(None, socket.address)
             process.replica.gateway_at(process.clock.now).left(socket)
             socket.attend()
-            process.carry_out()
+            process.perform_actions()
 
     def flush(self, key: str, urgency: Urgency) -> None:
         """Send a ring's events to its followers, some at a time unless the flush is urgent."""
@@ -76,7 +76,7 @@ class Gateways:
                 break
         if process.alive:
             process.replica.flushed(now=process.clock.now)
-            process.carry_out()
+            process.perform_actions()
 
     def _send(self, handle: int, messages: bytes) -> int:
         return self._sockets[handle].flush(messages)

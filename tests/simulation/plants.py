@@ -43,13 +43,13 @@ def trust_nats(process: Process) -> None:
     """The sequencer trusts the bus to deliver everything: lost messages are never noticed."""
     channels = process.replica.channels
 
-    def heard(channel_id: str, payload: bytes) -> None:
+    def received(channel_id: str, payload: bytes) -> None:
         feed, sequence = channels.get(channel_id), payload_sequence(payload)
         if feed is not None and feed.follower.begun and sequence > feed.head:
             feed.follower.restart(sequence)
             feed.release(sequence, payload)
 
-    channels.heard = heard  # type: ignore[method-assign]  # this is the bug
+    channels.received = received  # type: ignore[method-assign]  # this is the bug
 
 
 def replay_before_subscribe(process: Process) -> None:

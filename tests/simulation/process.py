@@ -105,7 +105,7 @@ class Process:
     def _start(self) -> None:
         if self.alive:
             self.replica.run(self.replica.start(), "the start of the replica", self._started, now=self.clock.now)
-            self.carry_out()
+            self.perform_actions()
 
     def _started(self, _: object, error: Exception | None) -> None:
         if error is not None:
@@ -117,7 +117,7 @@ class Process:
         if self.alive:
             self.serving = True
             self.replica.follow(now=self.clock.now)
-            self.carry_out()
+            self.perform_actions()
 
     def kill(self) -> None:
         """Kill as with SIGKILL: nothing more is stored, sent or logged; queries on their way to the database may still arrive."""
@@ -155,7 +155,7 @@ class Process:
         self.listening = False
         self.draining = True
         self.replica.drain(window_secs, now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     @property
     def request_secs(self) -> float:
@@ -186,55 +186,55 @@ class Process:
 
     def committed(self, event: StoredEvent) -> None:
         self.replica.committed(event, "r", now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     def stored(self, record: ControlRecord | StoredEvent) -> None:
         if isinstance(record, StoredEvent):
             self.replica.log_grew(record, now=self.clock.now)
         else:
             self.replica.stored(record, now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     def announce(self, hint: AnyHint) -> None:
         self.replica.announce(hint, now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
-    def heard(self, channel_id: str | Topic, payload: bytes) -> None:
+    def delivered(self, channel_id: str | Topic, payload: bytes) -> None:
         if isinstance(channel_id, Topic):
-            self.replica.heard_broadcast(channel_id, payload, now=self.clock.now)
+            self.replica.broadcast_message(channel_id, payload, now=self.clock.now)
         else:
-            self.replica.heard(channel_id, payload, now=self.clock.now)
-        self.carry_out()
+            self.replica.channel_message(channel_id, payload, now=self.clock.now)
+        self.perform_actions()
 
     def bus_back(self) -> None:
         self.replica.catch_up(now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     def keys_replaced(self, keys: Keys) -> None:
         self.service.tokens.replace_keys(keys)
         self.replica.keys_replaced(self.service.tokens.trusts, now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     def _flushed(self) -> None:
         self.replica.flushed(now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     # --- streams -------------------------------------------------------------------------------------
 
     def prepare(self, stream: OpenStream, call: Call) -> int:
         ticket = self.replica.prepare(stream, now=self.clock.now)
         self._tickets[ticket] = call
-        self.carry_out()
+        self.perform_actions()
         return ticket
 
     def cancel(self, ticket: int) -> None:
         del self._tickets[ticket]
         self.replica.cancel(ticket, now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     def abandon(self, stream: OpenStream) -> None:
         self.replica.abandon(stream, now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     def join(self, pipe: Pipe, stream: OpenStream, changes: int) -> StreamSocket:
         """Accept the upgrade; the stream ends when its token expires."""
@@ -242,7 +242,7 @@ class Process:
         pipe.accepted(socket, stream.headers)
         self.sockets[socket] = None
         self.subscribe(socket, stream, changes)
-        self.carry_out()
+        self.perform_actions()
         return socket
 
     def subscribe(self, socket: StreamSocket, stream: OpenStream, changes: int) -> None:
@@ -259,11 +259,11 @@ class Process:
         if self.alive and stream is not None:
             self.replica.leave(socket, now=self.clock.now)
             self.service.sockets.release(stream.user_id, stream.address)
-            self.carry_out()
+            self.perform_actions()
 
     def next_pages(self, socket: StreamSocket) -> Pieces | None:
         pieces = self.replica.next_pages(socket, now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
         return pieces
 
     def replayed(self, socket: StreamSocket, upto: int) -> bool:
@@ -274,7 +274,7 @@ class Process:
 
     # --- actions -------------------------------------------------------------------------------------
 
-    def carry_out(self) -> None:
+    def perform_actions(self) -> None:
         """Carry out some actions now, and the rest in the next turn."""
         if self._is_busy or not self.alive:
             return
@@ -295,7 +295,7 @@ class Process:
 
     def _next_turn(self) -> None:
         self._turn_is_due = False
-        self.carry_out()
+        self.perform_actions()
 
     def _do(self, action: AnyAction) -> None:
         match action:
@@ -347,7 +347,7 @@ class Process:
             self.replica.answered(number, result, now=self.clock.now)
         else:
             self.replica.failed(number, error, now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()
 
     def _arm(self) -> None:
         deadline = self.replica.next_deadline()
@@ -361,4 +361,4 @@ class Process:
         self._armed = None
         self.replica.bus_state(self.link.is_up, now=self.clock.now)
         self.replica.handle_deadline(now=self.clock.now)
-        self.carry_out()
+        self.perform_actions()

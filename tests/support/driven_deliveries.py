@@ -10,13 +10,13 @@ import msgspec
 
 from openguild_proto.canonical.keys import EventSigner
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.delivery.actions import AnyAction, Level, Log, Query, Tell
+from openguild_proto.delivery.actions import AnyAction, Level, Log, Query, SendHint
 from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects.base import StorageEffect, StorageUnavailable
 from openguild_proto.effects.federation import AskPeer, FindPeer, PeerAnswer, PeerUnavailable
 from openguild_proto.memory import MemoryTables
-from openguild_proto.policy.promptness import Promptness
-from openguild_proto.schemas.between_servers import Delivery, DeliveryAnswer, LogDelivery, MirrorPlace
+from openguild_proto.policy.promptness import ResponseTimes
+from openguild_proto.schemas.between_servers import Delivery, DeliveryAnswer, LogDelivery, MirrorPosition
 
 WALL_MS = 1_700_000_000_000
 SIGNER = EventSigner("owner.test", "1", SigningKey(bytes(32)))
@@ -47,7 +47,7 @@ class ModelPeer:
         self.requests: list[Delivery] = []
         self.purged: list[str] = []
         self.order: list[tuple[str, int]] = []  # (log, sequence) of each new event, in order of arrival
-        self.answer: Callable[[LogDelivery], MirrorPlace | None] = lambda part: None  # replaces the real answer
+        self.answer: Callable[[LogDelivery], MirrorPosition | None] = lambda part: None  # replaces the real answer
         self.malformed: bytes | None = None  # the body of every answer, if set
 
     def take(self, body: bytes) -> DeliveryAnswer:
@@ -58,21 +58,21 @@ class ModelPeer:
             self.purge(ended.guild_id)
         return DeliveryAnswer(places, [ended.guild_id for ended in delivery.ended])
 
-    def _take(self, part: LogDelivery) -> MirrorPlace:
+    def _take(self, part: LogDelivery) -> MirrorPosition:
         log = self.logs.get(part.log_id)
         if log is None:
             if part.guild_id not in self.logs:
-                return MirrorPlace(part.log_id, "unknown")
+                return MirrorPosition(part.log_id, "unknown")
             log = self.logs[part.log_id] = ModelLog(part.guild_id, part.epoch, 0)
         if log.epoch != part.epoch:
-            return MirrorPlace(part.log_id, "epoch", log.epoch, log.sequence)
+            return MirrorPosition(part.log_id, "epoch", log.epoch, log.sequence)
         for sequence, event in enumerate(part.events, start=part.after + 1):
             if sequence == log.sequence + 1:
                 log.events.append(event.event.encode())
                 self.order.append((part.log_id, sequence))
         if part.after + len(part.events) == log.sequence:
             log.chain, log.receipt = part.chain, part.receipt
-        return MirrorPlace(part.log_id, "ok", log.epoch, log.sequence)
+        return MirrorPosition(part.log_id, "ok", log.epoch, log.sequence)
 
     def purge(self, guild_id: str) -> None:
         self.purged.append(guild_id)
@@ -94,7 +94,7 @@ class DrivenDeliveries:
         self.defects: list[Exception] | None = None  # what processes say of them; None: there are to be none
         self.loses_answer: Callable[[], bool] = lambda: False
         self.silent: set[str] = set()  # peers that never answer
-        self.promptness = Promptness()
+        self.promptness = ResponseTimes()
         self.is_bus_up = True  # else hints get lost, and each process is told that the bus is down
 
     def add(self, name: str) -> Deliveries:
@@ -103,7 +103,7 @@ class DrivenDeliveries:
         self.processes.append(process)
         process.at(self.now, self.wall_ms)
         process.start()
-        self.carry_out()
+        self.perform_actions()
         return process
 
     @property
@@ -119,13 +119,13 @@ class DrivenDeliveries:
         """Report each log that has grown to the first process, as if it had stored the events."""
         for event in self.tables.take_grown():
             self.at(self.processes[0]).grew(event.log_id, event)
-        self.carry_out()
+        self.perform_actions()
 
     def grew_channel(self, log_id: str) -> None:
         self.at(self.processes[0]).grew(log_id)
-        self.carry_out()
+        self.perform_actions()
 
-    def carry_out(self) -> None:
+    def perform_actions(self) -> None:
         """Carry out the processes' actions until there are none."""
         while True:
             done = [self._do(process, action) for process in self.processes if (action := self._next(process))]
@@ -150,10 +150,10 @@ class DrivenDeliveries:
                     process.failed(number, error)
                 else:
                     process.answered(number, result)
-            case Tell(hint=hint):
+            case SendHint(hint=hint):
                 for other in self.processes:
                     if self.is_bus_up and other is not process:
-                        self.at(other).heard(hint)
+                        self.at(other).hint_received(hint)
             case Log(level=Level.ERROR, failure=Exception() as failure) if self.defects is not None:
                 self.defects.append(failure)
             case Log():
@@ -180,7 +180,7 @@ class DrivenDeliveries:
         """Let time pass and carry out what is due."""
         end = self.now + secs
         while True:
-            self.carry_out()
+            self.perform_actions()
             times = [time for process in self.processes if (time := process.next_deadline()) is not None]
             self.now = max(self.now, min(times, default=end))
             if self.now > end:

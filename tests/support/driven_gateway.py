@@ -57,7 +57,7 @@ class GatewayClient:
         """Carry out the actions of the machines and the replica until there are none."""
         clients = [client for client in _clients.values() if client.driven is self.driven]
         while True:
-            self.driven.carry_out()
+            self.driven.perform_actions()
             flushed = self._flush()
             awake = [client for client in clients if client._is_awake]
             for client in awake:
@@ -136,7 +136,7 @@ class GatewayClient:
         self._gateway.left(self)
         while (action := self.server.next_action()) is not None:
             self._gateway.do(self, action)
-        self.driven.carry_out()
+        self.driven.perform_actions()
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Return the received frames of a type."""

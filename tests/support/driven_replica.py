@@ -96,14 +96,14 @@ class Held:
             query, result = self.queries.pop(0)
             result = result if self._early else self._driven.result_of(query.effect)
             self._driven.replica.answered(query.number, result, now=self._driven.now)
-        self._driven.carry_out()
+        self._driven.perform_actions()
 
     def fail(self, error: Exception | None = None) -> None:
         """Fail all queries, with an outage by default."""
         while self.queries:
             query, _ = self.queries.pop(0)
             self._driven.replica.failed(query.number, error or StorageUnavailable(), now=self._driven.now)
-        self._driven.carry_out()
+        self._driven.perform_actions()
 
 
 class Driven:
@@ -149,7 +149,7 @@ class Driven:
         """Run a procedure of the replica. Return a list, which gets [result, error] at its end."""
         ended: list[Any] = []
         self.replica.run(procedure, "the test's", lambda *end: ended.extend(end), now=self.now)
-        self.carry_out()
+        self.perform_actions()
         return ended
 
     def sleep(self, secs: float) -> None:
@@ -158,7 +158,7 @@ class Driven:
         while (due := self.replica.next_deadline()) is not None and due <= until:
             self.now = max(self.now, due)
             self.replica.handle_deadline(now=self.now)
-            self.carry_out()
+            self.perform_actions()
         self.now = until
 
     def hold(self, kind: type[Effect[Any]], *, early: bool = False) -> Held:
@@ -172,19 +172,19 @@ class Driven:
 
     def deliver(self, event: StoredEvent) -> None:
         """Deliver an event of another replica."""
-        self.replica.heard(event.log_id, event_frame_payload(event), now=self.now)
-        self.carry_out()
+        self.replica.channel_message(event.log_id, event_frame_payload(event), now=self.now)
+        self.perform_actions()
 
     def deliver_control(self, record: ControlRecord) -> None:
         """Deliver a control record of another replica."""
-        self.replica.heard_broadcast(Topic.CONTROL, encode_control(record), now=self.now)
-        self.carry_out()
+        self.replica.broadcast_message(Topic.CONTROL, encode_control(record), now=self.now)
+        self.perform_actions()
 
     def commit(self, channel: str, text: str = "hi") -> StoredEvent:
         """Store an event through this replica."""
         event = self.elsewhere.append(channel, text)
         self.replica.committed(event, "request", now=self.now)
-        self.carry_out()
+        self.perform_actions()
         return event
 
     def change(self, effect: StorageEffect[T]) -> T:
@@ -193,7 +193,7 @@ class Driven:
         result = self.elsewhere.perform(effect)
         for record in self.elsewhere.records[before:]:
             self.replica.stored(record, now=self.now)
-        self.carry_out()
+        self.perform_actions()
         return result
 
     # --- streams -------------------------------------------------------------------------------------
@@ -211,20 +211,20 @@ class Driven:
     def prepare(self, stream: OpenStream) -> int:
         """Prepare a stream and return the ticket; its outcome appears in `prepared`."""
         ticket = self.replica.prepare(stream, now=self.now)
-        self.carry_out()
+        self.perform_actions()
         return ticket
 
     def cancel(self, ticket: int) -> None:
         """Cancel the stream of this ticket."""
         self.replica.cancel(ticket, now=self.now)
-        self.carry_out()
+        self.perform_actions()
 
     def join(self, stream: OpenStream, socket: Socket | None = None, changes: int | None = None) -> Socket:
         """Join a prepared stream. `changes`: the count at the access check, the current one by default."""
         socket = socket or Socket()
         changes = self.replica.changes if changes is None else changes
         self.replica.join(socket, stream, handle=-1, changes=changes, wall=self.wall, now=self.now)
-        self.carry_out()
+        self.perform_actions()
         return socket
 
     def open(self, user: str, channel: str | None = None, *, socket: Socket | None = None, **members: Any) -> Socket:
@@ -237,11 +237,11 @@ class Driven:
     def leave(self, socket: Socket) -> None:
         """Disconnect the client."""
         self.replica.leave(socket, now=self.now)
-        self.carry_out()
+        self.perform_actions()
 
     # --- effects -------------------------------------------------------------------------------------
 
-    def carry_out(self) -> None:
+    def perform_actions(self) -> None:
         """Carry out actions until there are none and no deadline is due."""
         if self._is_carrying_out:
             return
@@ -313,7 +313,7 @@ class Driven:
                     self._give(reader)
             self.hub.flushed(ring)
         self.replica.flushed(now=self.now)
-        self.carry_out()
+        self.perform_actions()
 
     def _give(self, reader: Subscriber) -> None:
         socket = reader.owner
@@ -330,7 +330,7 @@ class Driven:
         while socket.subscriber is not None and socket.subscriber.state is SubscriberState.REPLAYING:
             pieces = self.replica.next_pages(socket, now=self.now)
             if not pieces:
-                self.carry_out()
+                self.perform_actions()
                 return
             for last, piece in pieces:
                 socket.receive(piece)
@@ -339,7 +339,7 @@ class Driven:
         if socket.subscriber is not None and socket.subscriber.state is SubscriberState.LIVE:
             self._dirty[socket.subscriber.ring] = None
             self.flush()
-        self.carry_out()
+        self.perform_actions()
 
     # --- outcomes ------------------------------------------------------------------------------------
 

@@ -162,9 +162,9 @@ class Socket:
                 action = self.server.next_action()  # for example, to read a page
             if action is None:
                 return
-            self.carry_out(action)
+            self.perform_actions(action)
 
-    def carry_out(self, action: AnyAction) -> None:
+    def perform_actions(self, action: AnyAction) -> None:
         replica, server = self.replica, self.server
         match action:
             case Authenticate(number=number, token=token):
@@ -264,7 +264,7 @@ class Socket:
         """Drop the connection."""
         self.server.left()
         while (action := self.server.next_action()) is not None:
-            self.carry_out(action)
+            self.perform_actions(action)
         self.replica.sockets.remove(self)
 
 

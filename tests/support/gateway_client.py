@@ -43,7 +43,7 @@ class DrivenClient:
     async def _run(self, token: str) -> None:
         loop = asyncio.get_running_loop()
         self.client.start(token, loop.time())
-        while await self._carry_out():
+        while await self._perform_actions():
             deadline = self.client.next_deadline()
             timeout = None if deadline is None else max(0.0, deadline - loop.time())
             try:
@@ -63,7 +63,7 @@ class DrivenClient:
         self.codes.append(code)
         self.client.disconnected(code, "", now)
 
-    async def _carry_out(self) -> bool:
+    async def _perform_actions(self) -> bool:
         """Carry out the client's actions. Return False if it has ended."""
         while (event := self.client.next_event()) is not None:
             match event:

@@ -23,7 +23,7 @@ from openguild_proto.effects.federation import (
     PeerUnavailable,
     RecordOwnKey,
 )
-from openguild_proto.effects.logs import FindPlace, ReadLogs
+from openguild_proto.effects.logs import FindLogHead, ReadLogs
 from openguild_proto.effects.mirrors import MirrorEvents
 from openguild_proto.federation.asking import ask_peer
 from openguild_proto.federation.discovery import discover
@@ -127,7 +127,7 @@ class Homeserver(World):
         parts = []
         for log_id in sorted(logs, key=lambda log_id: log_id not in followed):
             cursor = state.peer_cursors.get((peer, log_id))
-            place = self.perform(FindPlace(log_id))
+            place = self.perform(FindLogHead(log_id))
             is_renewed = cursor is not None and cursor.epoch != place.epoch
             after = place.sequence if is_renewed else cursor.sequence if cursor is not None else 0
             events = self.perform(ReadLogs((LogPart(log_id, after, 100),)))
@@ -140,7 +140,7 @@ class Homeserver(World):
         told = msgspec.json.decode(answer.body, type=DeliveryAnswer)
         for line in told.logs:
             if line.status == "ok":
-                head = self.perform(FindPlace(line.log_id))
+                head = self.perform(FindLogHead(line.log_id))
                 state.peer_cursors[peer, line.log_id] = type(head)(line.log_id, line.epoch, line.sequence)
         return told
 

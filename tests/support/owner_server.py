@@ -27,7 +27,7 @@ from openguild_proto.effects.mirrors import (
 from openguild_proto.memory import MemoryTables
 from openguild_proto.mirror_records import MirroredEvent, RemoteUser
 from openguild_proto.operations.mirrored_events import read_mirrored
-from openguild_proto.records import Author, LogPart, LogPlace, StoredEvent
+from openguild_proto.records import Author, LogPart, LogPosition, StoredEvent
 from openguild_proto.schemas.event_effects import effect_of_event
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_writer import LogWriter
@@ -116,7 +116,7 @@ class Owner:
         events = self.do(ReadLogs(parts=(LogPart(log_id, after, size),)))
         return tuple(
             read_mirrored(
-                event.wire, LogPlace(log_id, 1, event.sequence), OWNER, HERE, keys_at, at_ms=event.created_at_ms,
+                event.wire, LogPosition(log_id, 1, event.sequence), OWNER, HERE, keys_at, at_ms=event.created_at_ms,
                 of_guild=log_id == self.guild_id,
             )
             for event in events

@@ -41,7 +41,7 @@ async def main(port: int) -> None:
             for stream in list(hub._rings):
                 if not stream.startswith("user:"):
                     server.replica.replica.release(stream, hub.head(stream) + 1, payload)
-            server.replica.carry_out()
+            server.replica.perform_actions()
 
         async def flushed() -> None:
             while server.replica.busy:

@@ -16,7 +16,7 @@ import { Subscriptions } from "./subscriptions.js";
 import { signalOf } from "./told.js";
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
-/** @typedef {import("./types.js").Place} Place */
+/** @typedef {import("./types.js").ResumePosition} ResumePosition */
 /** @typedef {import("./types.js").Ready} Ready */
 /** @typedef {import("./types.js").Beginning} Beginning */
 /** @typedef {import("./phases.js").MachineEvent} MachineEvent */
@@ -85,7 +85,7 @@ export class Client extends Actions {
     /** @param {MachineEvent} told */
     const tell = (told) => this.#told(told);
     const gatewayUrl = `${base.replace(/^http/, "ws")}/gateway`;
-    /** @param {Map<string, Place>} places how far each log was handled */
+    /** @param {Map<string, ResumePosition>} places how far each log was handled */
     this.#newLink = (places) => {
       const gateway = new Gateway({ url: gatewayUrl, WebSocket: SocketClass, freshToken, tell, random, clock });
       const reads = new ReadMarker({

@@ -73,7 +73,7 @@ export class Gateway {
     this.#step();
   }
 
-  /** @param {string} log @param {import("./types.js").Place | null} place @param {number} [tail] */
+  /** @param {string} log @param {import("./types.js").ResumePosition | null} place @param {number} [tail] */
   follow(log, place, tail) {
     this.machine.follow(log, place, tail);
     if (this.#isFollowing) return;

@@ -6,11 +6,11 @@ import { isLogOver, LINE_BYTES, MAX_LOGS, MAX_TAIL, TEMPORARY_CODES } from "./po
 const LOG_NAME = /^(channel|guild|user):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const MAX_NUMBER = Number.MAX_SAFE_INTEGER;
 
-/** @typedef {import("./types.js").Place} Place */
+/** @typedef {import("./types.js").ResumePosition} ResumePosition */
 
 /** A log's state. `wanted`: ask for it on the next connection; `resting`: ask for it after a delay; `asked`: not answered yet.
  * `isAtServer`: the server sends it from an earlier subscription, or will.
- * @typedef {{state: "wanted" | "resting" | "asked" | "followed", place: Place | null, tail: number | undefined, ref: number,
+ * @typedef {{state: "wanted" | "resting" | "asked" | "followed", place: ResumePosition | null, tail: number | undefined, ref: number,
  *   isAtServer: boolean}} FollowedLog */
 
 export class FollowedLogs {
@@ -38,9 +38,9 @@ export class FollowedLogs {
   }
 
   /** Return the place up to which each log has arrived, without logs that have none.
-   * @returns {Map<string, Place>} */
+   * @returns {Map<string, ResumePosition>} */
   places() {
-    /** @type {Map<string, Place>} */
+    /** @type {Map<string, ResumePosition>} */
     const places = new Map();
     for (const [name, { place }] of this.#logs) if (place !== null) places.set(name, place);
     return places;
@@ -50,7 +50,7 @@ export class FollowedLogs {
    * Follow a log after `place`, or with its newest `tail` events. Throws OpenGuildError beyond the bound of a socket, and for
    * invalid values: for one of these the server would refuse the whole `sub`, without naming the log.
    * @param {string} name
-   * @param {Place | null} place
+   * @param {ResumePosition | null} place
    * @param {number} [tail]
    */
   add(name, place, tail) {

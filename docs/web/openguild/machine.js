@@ -22,7 +22,7 @@ import { Backoff, afterClose, HANDSHAKE_MS, LOG_RETRY_MS, SILENT_HEARTBEATS, TEM
 import { Renewal } from "./renewal.js";
 import { LONE_SURROGATE } from "./texts.js";
 
-/** @typedef {import("./types.js").Place} Place */
+/** @typedef {import("./types.js").ResumePosition} ResumePosition */
 /** @typedef {import("./phases.js").Phase} Phase */
 /** @typedef {import("./phases.js").Input} Input */
 /** @typedef {import("./phases.js").MachineEvent} MachineEvent */
@@ -90,7 +90,7 @@ export class GatewayMachine {
   /**
    * Follow a log: after `place`, else with its newest `tail` events, else from now on. A log that is followed already moves there.
    * @param {string} log
-   * @param {Place | null} [place]
+   * @param {ResumePosition | null} [place]
    * @param {number} [tail]
    */
   follow(log, place = null, tail) {

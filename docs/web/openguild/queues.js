@@ -4,7 +4,7 @@ import { ApiError, ConnectionEnded, LogGone, STATUS_OF_CODE } from "./errors.js"
 import { isLogOver } from "./policy.js";
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
-/** @typedef {import("./types.js").Place} Place */
+/** @typedef {import("./types.js").ResumePosition} ResumePosition */
 /** @typedef {{epoch: number, after: number, recovered: boolean}} Followed */
 
 const MAX_QUEUED = 1_000; // events per loop; a full queue stops the log's subscription until the loop has emptied it
@@ -17,13 +17,13 @@ export class EventQueue {
   #wake = null;
   /** @type {Error | null | undefined} the error that ends the loop; null: it ends without one; undefined: it goes on */
   #end = undefined;
-  /** @type {Place | null} the place of the event that the loop is handling */
+  /** @type {ResumePosition | null} the place of the event that the loop is handling */
   #given = null;
   isPaused = false;
 
   /**
    * @param {string} log
-   * @param {Place | null} place the last handled event; null: none was handled
+   * @param {ResumePosition | null} place the last handled event; null: none was handled
    */
   constructor(log, place) {
     this.log = log;
@@ -95,7 +95,7 @@ export class EventQueue {
 export class Loops {
   /** @type {Map<string, Set<EventQueue>>} by log */
   #queues = new Map();
-  /** @type {Map<string, Place>} log -> last event, for held logs */
+  /** @type {Map<string, ResumePosition>} log -> last event, for held logs */
   #held = new Map();
 
   /** @param {string} log */
@@ -108,9 +108,9 @@ export class Loops {
     return this.#held.get(log);
   }
 
-  /** Return the place up to which each log was handled, by the loop that is furthest behind. @returns {Map<string, Place>} */
+  /** Return the place up to which each log was handled, by the loop that is furthest behind. @returns {Map<string, ResumePosition>} */
   places() {
-    /** @type {Map<string, Place>} */
+    /** @type {Map<string, ResumePosition>} */
     const places = new Map();
     for (const [log, queues] of this.#queues) {
       for (const { place, isLost } of queues) if (place !== null && !isLost && !isBefore(places.get(log), place)) places.set(log, place);
@@ -164,7 +164,7 @@ export class Loops {
    * @param {Followed & {log: string}} told
    */
   followed(told) {
-    /** @type {Place | undefined} */
+    /** @type {ResumePosition | undefined} */
     let first;
     for (const queue of this.#queues.get(told.log) ?? []) {
       if (queue.followed(told) && queue.last !== null && !isBefore(first, queue.last)) first = queue.last;
@@ -178,7 +178,7 @@ export class Loops {
   }
 }
 
-/** @param {Place | undefined} place @param {Place} other */
+/** @param {ResumePosition | undefined} place @param {ResumePosition} other */
 const isBefore = (place, other) => place !== undefined && place.sequence <= other.sequence;
 
 /**

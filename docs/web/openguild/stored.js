@@ -2,7 +2,7 @@
 
 import { OpenGuildError } from "./errors.js";
 
-/** @typedef {import("./types.js").Place} Place */
+/** @typedef {import("./types.js").ResumePosition} ResumePosition */
 
 /** @param {unknown} value @returns {value is Record<string, unknown>} */
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
@@ -15,7 +15,7 @@ const isPair = (place) => Array.isArray(place) && place.length === 2 && place.ev
  * @param {import("./client.js").StoredClient} stored
  */
 export function placesOf(stored) {
-  /** @type {Map<string, Place>} */
+  /** @type {Map<string, ResumePosition>} */
   const places = new Map();
   const { url, device_id, session, positions } = isObject(stored) ? stored : /** @type {Record<string, unknown>} */ ({});
   const isSession = session === null || (isObject(session) && typeof session["access_token"] === "string" && typeof session["refresh_token"] === "string");

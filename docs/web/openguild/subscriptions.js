@@ -3,7 +3,7 @@
 import { endOf, EventQueue, Loops } from "./queues.js";
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
-/** @typedef {import("./types.js").Place} Place */
+/** @typedef {import("./types.js").ResumePosition} ResumePosition */
 /** @typedef {import("./types.js").Beginning} Beginning */
 
 export class Subscriptions {
@@ -16,7 +16,7 @@ export class Subscriptions {
 
   /**
    * @param {import("./gateway.js").Gateway} gateway
-   * @param {Map<string, Place>} kept places from storage, of logs that are not followed yet
+   * @param {Map<string, ResumePosition>} kept places from storage, of logs that are not followed yet
    * @param {() => void} start opens the gateway
    */
   constructor(gateway, kept, start) {
@@ -25,7 +25,7 @@ export class Subscriptions {
     this.#start = start;
   }
 
-  /** Return the place up to which each log was handled. @returns {Map<string, Place>} */
+  /** Return the place up to which each log was handled. @returns {Map<string, ResumePosition>} */
   places() {
     return new Map([...this.#kept, ...this.#gateway.machine.logs.places(), ...this.#loops.places()]);
   }
@@ -95,7 +95,7 @@ export class Subscriptions {
     this.#start();
   }
 
-  /** @param {string} log @param {Beginning} beginning @returns {Place | null} */
+  /** @param {string} log @param {Beginning} beginning @returns {ResumePosition | null} */
   #placeOf(log, { epoch, after }) {
     if (after !== undefined) return { epoch: epoch ?? 0, sequence: after };
     return this.#kept.get(log) ?? null;

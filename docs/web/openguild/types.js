@@ -58,7 +58,7 @@
  * @typedef {{log: string, epoch: number, sequence: number, event: CanonicalEvent}} LogEvent
  *
  * A place in a log: a sequence within an epoch; epoch 0 stands for the log's current one.
- * @typedef {{epoch: number, sequence: number}} Place
+ * @typedef {{epoch: number, sequence: number}} ResumePosition
  *
  * Where to begin: after the sequence `after` (of `epoch`), else with the newest `tail` events, else from now on.
  * @typedef {{epoch?: number | undefined, after?: number | undefined, tail?: number | undefined}} Beginning

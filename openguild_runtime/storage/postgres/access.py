@@ -14,7 +14,7 @@ from openguild_proto.records import (
     ChannelRecord,
     GuildAccess,
     GuildRecord,
-    LogPlace,
+    LogPosition,
 )
 from openguild_runtime.storage.migrations.first.timeouts import guild_role_now
 from openguild_runtime.storage.postgres.columns import Columns
@@ -67,7 +67,7 @@ async def find_guild_access(connection: Connection, effect: FindGuildAccess) -> 
         guild=GUILD.record(row),
         role=row["role"],
         server_roles=texts(row["server_roles"]),
-        place=LogPlace(effect.guild_id, row["epoch"], row["head_sequence"]),
+        place=LogPosition(effect.guild_id, row["epoch"], row["head_sequence"]),
         base=row["base_sequence"] or 0,
     )
 

@@ -14,7 +14,7 @@ from openguild_proto.effects.accounts import (
     InsertUser,
     SetDisplayName,
 )
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.performs import performs
 from openguild_proto.effects.roles import GrantServerRole, RevokeServerRole
 from openguild_proto.errors import ErrorCode, Refusal
@@ -23,7 +23,7 @@ from openguild_proto.records import ChannelMembership, ControlKind, GuildMembers
 from openguild_proto.schemas.log_entries import invites_ended, profile_updated
 from openguild_runtime.storage.postgres.authority import hold_users, require_author
 from openguild_runtime.storage.postgres.columns import Columns
-from openguild_runtime.storage.postgres.logs import find_place
+from openguild_runtime.storage.postgres.logs import find_log_head
 from openguild_runtime.storage.postgres.mentions import CHANNELS_OF_USER
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
@@ -119,7 +119,7 @@ async def describe_user(tx: Transaction, effect: DescribeUser) -> UserProfile | 
         effect.user_id,
     )
     channels = await connection.fetch(CHANNELS, effect.user_id, effect.limit)
-    place = await find_place(connection, FindPlace(log_id=effect.user_id))
+    place = await find_log_head(connection, FindLogHead(log_id=effect.user_id))
     if place is None:
         return None
     return UserProfile(

@@ -14,7 +14,7 @@ from openguild_proto.effects.deliveries import (
     ReadEventIds,
 )
 from openguild_proto.effects.performs import performs
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, texts
 
@@ -88,7 +88,7 @@ async def read_chains(connection: Connection, effect: ReadChains) -> tuple[Chain
     )
     return tuple(
         ChainPart(
-            ChainPoint(LogPlace(str(row["log_id"]), row["epoch"], row["sequence"]), row["hash"]),
+            ChainPoint(LogPosition(str(row["log_id"]), row["epoch"], row["sequence"]), row["hash"]),
             texts(row["event_ids"]),
         )
         for row in rows

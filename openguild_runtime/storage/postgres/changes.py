@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openguild_proto.effects.channels import Appended, AppendEvent
-from openguild_proto.log.changes import ChangeBatch, Judgement, NewEvent, foreseeable
+from openguild_proto.log.changes import AppendFacts, ChangeBatch, NewEvent, can_decide_early
 from openguild_proto.log.commits import Outcome
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
 from openguild_proto.records import NO_REACTIONS, MessageState, Pin, React, Redact, SeenMessage, StoredEvent
@@ -76,10 +76,10 @@ async def _append_foreseen(
     connection: Connection, effects: Sequence[AppendEvent], lock_timeout_ms: int
 ) -> list[Outcome]:
     """Store a batch decided on messages read without locks. Return [] if they have changed, or if any append is refused."""
-    if not all(map(foreseeable, effects)):
+    if not all(map(can_decide_early, effects)):
         return []
     batch, seen = ChangeBatch(), await find_seen_messages(connection, effects)
-    if not all(map(batch.foresee, effects, seen)):
+    if not all(map(batch.decide_early, effects, seen)):
         return []
     written, documents = _written(batch, seen), await changed_documents(batch)
     rows = await connection.fetch(CHANGE, *written, PERMITTED, OVERSEERS, f"{lock_timeout_ms}ms", *documents)
@@ -167,7 +167,7 @@ def _questions(effects: Sequence[AppendEvent]) -> list[list[Any]]:
     ]
 
 
-def _judgement(effect: AppendEvent, row: Row) -> Judgement:
+def _judgement(effect: AppendEvent, row: Row) -> AppendFacts:
     known = None
     if row["known_sequence"] is not None:
         known = StoredEvent(
@@ -181,7 +181,7 @@ def _judgement(effect: AppendEvent, row: Row) -> Judgement:
     wires: tuple[tuple[int, bytes], ...] = ()
     if message is not None and row["text_sequences"] is not None:
         wires = tuple(zip(row["text_sequences"], row["text_wires"], strict=True))
-    return Judgement(
+    return AppendFacts(
         head=row["head_sequence"],
         messages=row["message_count"],
         living=row["living"],

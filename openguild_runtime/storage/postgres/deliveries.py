@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from openguild_proto.effects.deliveries import (
+    AffectedPeers,
     BehindLog,
+    FindAffectedPeers,
     FindBehind,
     FindEnded,
     FindMirrored,
     FindMirroring,
-    FindWoken,
     Leases,
     LeaveLeases,
     MirroredLog,
     MoveCursors,
     NotePurged,
     TakeLeases,
-    Woken,
 )
 from openguild_proto.effects.performs import performs
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, Row, moment, texts
@@ -155,15 +155,15 @@ async def find_behind(connection: Connection, effect: FindBehind) -> tuple[Behin
 
 
 def _behind(row: Row) -> BehindLog:
-    head = LogPlace(str(row["log_id"]), row["epoch"], row["head"])
+    head = LogPosition(str(row["log_id"]), row["epoch"], row["head"])
     return BehindLog(str(row["guild_id"]), head, row["after"], row["cursor_epoch"], row["ends"])
 
 
-@performs(FindWoken, Mode.QUERY)
-async def find_woken(connection: Connection, effect: FindWoken) -> Woken:
+@performs(FindAffectedPeers, Mode.QUERY)
+async def find_affected_peers(connection: Connection, effect: FindAffectedPeers) -> AffectedPeers:
     rows = await connection.fetch(FIND_WOKEN, effect.log_ids, effect.holder)
     mirrored = [row for row in rows if row["peer"] is None]
-    return Woken(
+    return AffectedPeers(
         tuple((row["peer"], _behind(row)) for row in rows if row["peer"] is not None and row["log_id"] is not None),
         tuple(sorted(str(row["log_id"]) for row in mirrored)),
         elsewhere=any(row["ends"] for row in mirrored),
@@ -197,7 +197,7 @@ async def find_mirrored(connection: Connection, effect: FindMirrored) -> Mirrore
     )
     if row is None:
         return None
-    return MirroredLog(str(row["guild_id"]), LogPlace(effect.log_id, row["epoch"], row["head_sequence"]))
+    return MirroredLog(str(row["guild_id"]), LogPosition(effect.log_id, row["epoch"], row["head_sequence"]))
 
 
 @performs(FindMirroring, Mode.QUERY)
@@ -209,7 +209,7 @@ async def find_mirroring(connection: Connection, effect: FindMirroring) -> tuple
 
 
 @performs(FindEnded, Mode.QUERY)
-async def find_ended(connection: Connection, effect: FindEnded) -> tuple[LogPlace, ...]:
+async def find_ended(connection: Connection, effect: FindEnded) -> tuple[LogPosition, ...]:
     rows = await connection.fetch(
         """
         SELECT m.guild_id, coalesce(l.epoch, 0) AS epoch, coalesce(m.last_sequence, 0) AS sequence
@@ -221,7 +221,7 @@ async def find_ended(connection: Connection, effect: FindEnded) -> tuple[LogPlac
         """,
         effect.peer,
     )
-    return tuple(LogPlace(str(row["guild_id"]), row["epoch"], row["sequence"]) for row in rows)
+    return tuple(LogPosition(str(row["guild_id"]), row["epoch"], row["sequence"]) for row in rows)
 
 
 @performs(NotePurged, Mode.TRANSACTION)

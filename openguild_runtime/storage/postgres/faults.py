@@ -16,7 +16,7 @@ from openguild_proto.diagnosis.certificates import distrust_reason
 from openguild_proto.effects import Overloaded, StorageUnavailable
 from openguild_proto.policy.log_throttle import LogThrottle
 from openguild_runtime.observability.database_causes import CAUSES
-from openguild_runtime.storage.connecting import Unusable
+from openguild_runtime.storage.connecting import DatabaseUnusable
 
 REPEAT_SECS = 30.0  # between two log lines of one cause
 ERRNO = re.compile(r"\[Errno (\d+)\]")  # in an OSError that combines those of several addresses
@@ -78,7 +78,7 @@ class Locked(Overloaded):
 def cause_of(failure: BaseException) -> str | None:
     """Return the name of the cause, or None for a failure of the effect itself or a bug."""
     match failure:
-        case Unusable(cause=cause):
+        case DatabaseUnusable(cause=cause):
             return cause
         case TimeoutError():
             return "timeout"
@@ -103,14 +103,14 @@ def cause_of(failure: BaseException) -> str | None:
 
 def details_of(failure: BaseException | None) -> dict[str, str]:
     """Return further fields for the log: the refused parameter of the URL, and the message of PostgreSQL or TLS."""
-    parameter = failure.parameter if isinstance(failure, Unusable) else None
+    parameter = failure.parameter if isinstance(failure, DatabaseUnusable) else None
     details = {"says": _said(failure), "parameter": parameter}
     return {name: value for name, value in details.items() if value is not None}
 
 
 def is_answer(failure: BaseException) -> bool:
     """Return whether the failure is a response of PostgreSQL."""
-    return isinstance(failure.__cause__ if isinstance(failure, Unusable) else failure, asyncpg.PostgresError)
+    return isinstance(failure.__cause__ if isinstance(failure, DatabaseUnusable) else failure, asyncpg.PostgresError)
 
 
 def _by_state(state: str | None) -> str | None:
@@ -173,7 +173,7 @@ class FaultLog:
         details = details_of(failure)
         suppressed = self._lines.due(f"{cause} {details.get('says')}", self._clock())
         if suppressed is not None:
-            if isinstance(failure, Unusable):
+            if isinstance(failure, DatabaseUnusable):
                 failure = failure.__cause__ or failure
             log.warning(
                 f"{self._title} failed: {CAUSES[cause]}",

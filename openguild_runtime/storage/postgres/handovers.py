@@ -7,9 +7,9 @@ import msgspec
 from openguild_proto.effects.handovers import (
     BeginMove,
     EndMove,
+    FindOwnership,
     FindSilentOwners,
     FindSuccession,
-    FindTenure,
     FollowHandover,
     HandOver,
     HistoryLine,
@@ -18,15 +18,15 @@ from openguild_proto.effects.handovers import (
     LogHistory,
     Move,
     NoteMove,
-    PassedGuild,
     ReadLogHistory,
-    ReadPassed,
+    ReadTransferred,
     SetSuccessor,
     SilentOwner,
+    TransferredGuild,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
-from openguild_proto.mirror_records import Handover, PassedInvite, PassedLog, Tenure
+from openguild_proto.mirror_records import Handover, Ownership, TransferredInvite, TransferredLog
 from openguild_proto.policy.members import OWNER
 from openguild_proto.policy.moves import BEHIND, LOST, MOVING, NO_GUILD, NO_MEMBER, NOT_MOVING
 from openguild_proto.policy.permissions import Permission
@@ -86,12 +86,12 @@ WHERE l.log_id = $2 ORDER BY e.sequence
 """
 
 
-@performs(FindTenure, Mode.QUERY)
-async def find_tenure(connection: Connection, effect: FindTenure) -> Tenure | None:
+@performs(FindOwnership, Mode.QUERY)
+async def find_ownership(connection: Connection, effect: FindOwnership) -> Ownership | None:
     row = await connection.fetchrow(TENURE, effect.guild_id)
     if row is None:
         return None
-    return Tenure(effect.guild_id, row["origin"], row["term"], row["serial"], row["has_members"])
+    return Ownership(effect.guild_id, row["origin"], row["term"], row["serial"], row["has_members"])
 
 
 @performs(FindSilentOwners, Mode.QUERY)
@@ -268,8 +268,8 @@ async def hand_over(tx: Transaction, effect: HandOver) -> str | None:
     return None
 
 
-@performs(ReadPassed, Mode.SNAPSHOT)
-async def read_passed(tx: Transaction, effect: ReadPassed) -> PassedGuild:
+@performs(ReadTransferred, Mode.SNAPSHOT)
+async def read_transferred(tx: Transaction, effect: ReadTransferred) -> TransferredGuild:
     logs = await tx.connection.fetch(LOGS, effect.guild_id)
     invites = await tx.connection.fetch(
         """
@@ -278,10 +278,10 @@ async def read_passed(tx: Transaction, effect: ReadPassed) -> PassedGuild:
         """,
         effect.guild_id,
     )
-    return PassedGuild(
-        tuple(PassedLog(str(row["log_id"]), row["epoch"], row["head_sequence"]) for row in logs),
+    return TransferredGuild(
+        tuple(TransferredLog(str(row["log_id"]), row["epoch"], row["head_sequence"]) for row in logs),
         tuple(
-            PassedInvite(
+            TransferredInvite(
                 row["code"],
                 str(row["created_by"]),
                 to_millis(row["created_at"]),

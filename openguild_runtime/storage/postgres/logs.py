@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from openguild_proto.effects.logs import AccountPlaces, FindAccountPlaces, FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.logs import AccountMemberships, FindAccountMemberships, FindLogHead, FindLogs, ReadLogs
 from openguild_proto.effects.performs import performs, performs_many
-from openguild_proto.records import LogAccess, LogPlace, StoredEvent
+from openguild_proto.records import LogAccess, LogPosition, StoredEvent
 from openguild_runtime.storage.postgres.access import GUILD, SERVER_ROLES
 from openguild_runtime.storage.postgres.mode import Mode
 from openguild_runtime.storage.postgres.values import Connection, Row, texts, to_millis
@@ -16,8 +16,8 @@ from openguild_runtime.storage.postgres.values import Connection, Row, texts, to
 OF_GUILD = "ANY (ARRAY(SELECT $1::uuid UNION ALL SELECT channel_id FROM channels WHERE guild_id = $1))"
 
 
-@performs(FindPlace, Mode.QUERY)
-async def find_place(connection: Connection, effect: FindPlace) -> LogPlace | None:
+@performs(FindLogHead, Mode.QUERY)
+async def find_log_head(connection: Connection, effect: FindLogHead) -> LogPosition | None:
     row = await connection.fetchrow("SELECT log_id, epoch, head_sequence FROM logs WHERE log_id = $1", effect.log_id)
     return _place(row) if row is not None else None
 
@@ -40,10 +40,10 @@ async def find_logs(connection: Connection, effect: FindLogs) -> tuple[LogAccess
     return tuple(_access(row) for row in rows)
 
 
-@performs_many(FindAccountPlaces, Mode.GROUPED)
-async def find_account_places(
-    connection: Connection, effects: Sequence[FindAccountPlaces]
-) -> list[AccountPlaces | None]:
+@performs_many(FindAccountMemberships, Mode.GROUPED)
+async def find_account_memberships(
+    connection: Connection, effects: Sequence[FindAccountMemberships]
+) -> list[AccountMemberships | None]:
     rows = await connection.fetch(
         f"""
         SELECT own.log_id, own.epoch AS own_epoch, own.head_sequence AS own_head, {GUILD}, theirs.epoch, theirs.head_sequence
@@ -63,11 +63,11 @@ def _log_id(row: Row) -> str:
     return str(row["log_id"])
 
 
-def _account(user_id: str, rows: Sequence[Row]) -> AccountPlaces:
-    return AccountPlaces(
-        LogPlace(user_id, rows[0]["own_epoch"], rows[0]["own_head"]),
+def _account(user_id: str, rows: Sequence[Row]) -> AccountMemberships:
+    return AccountMemberships(
+        LogPosition(user_id, rows[0]["own_epoch"], rows[0]["own_head"]),
         tuple(
-            (GUILD.record(row), LogPlace(str(row["guild_id"]), row["epoch"], row["head_sequence"]))
+            (GUILD.record(row), LogPosition(str(row["guild_id"]), row["epoch"], row["head_sequence"]))
             for row in rows
             if row["guild_id"] is not None
         ),
@@ -81,8 +81,8 @@ def _access(row: Row) -> LogAccess:
     return LogAccess(kind, _place(row), memberships.get(kind, ()), roles, row["base_sequence"] or 0)
 
 
-def _place(row: Row) -> LogPlace:
-    return LogPlace(str(row["log_id"]), row["epoch"], row["head_sequence"])
+def _place(row: Row) -> LogPosition:
+    return LogPosition(str(row["log_id"]), row["epoch"], row["head_sequence"])
 
 
 @performs(ReadLogs, Mode.QUERY)

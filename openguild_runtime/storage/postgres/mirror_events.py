@@ -10,7 +10,7 @@ from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.mirrors import ANOTHER, FORKED, NOT_OURS, REPEATED, MirrorEvents, MirrorOutcome
 from openguild_proto.limits import LOCK_TIMEOUT_MS
 from openguild_proto.mirror_records import MirroredEvent
-from openguild_proto.records import LogPlace, Redact, StoredEvent
+from openguild_proto.records import LogPosition, Redact, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_proto.schemas.event_effects import as_kept
 from openguild_proto.schemas.events import parse_content, parse_event
@@ -84,7 +84,7 @@ async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
     if row is None:
         return MirrorOutcome("unknown")
     epoch, head = row["epoch"], row["head_sequence"]
-    place = LogPlace(effect.log_id, epoch, head)
+    place = LogPosition(effect.log_id, epoch, head)
     if epoch != effect.epoch:
         return MirrorOutcome("epoch", place)
     if row["is_another"]:
@@ -104,7 +104,7 @@ async def mirror_events(tx: Transaction, effect: MirrorEvents) -> MirrorOutcome:
         if effect.chain is not None and chain != effect.chain:
             return MirrorOutcome("refused", place, reason=FORKED)
         await tx.connection.execute(CHAIN, effect.log_id, chain, effect.receipt)
-    reached = LogPlace(effect.log_id, epoch, fresh[-1].sequence)
+    reached = LogPosition(effect.log_id, epoch, fresh[-1].sequence)
     if of_guild:
         return await _guild_events(tx, effect, fresh, reached)
     return MirrorOutcome("ok", reached, await _channel_events(tx, effect.log_id, fresh, own))
@@ -116,7 +116,7 @@ async def _hold_own_senders(tx: Transaction, events: Sequence[MirroredEvent]) ->
 
 
 async def _guild_events(
-    tx: Transaction, effect: MirrorEvents, fresh: Sequence[MirroredEvent], reached: LogPlace
+    tx: Transaction, effect: MirrorEvents, fresh: Sequence[MirroredEvent], reached: LogPosition
 ) -> MirrorOutcome:
     await tx.connection.execute(RAISE_HEAD, effect.log_id, reached.sequence)
     await tx.connection.execute(

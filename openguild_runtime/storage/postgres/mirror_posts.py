@@ -10,7 +10,7 @@ from openguild_proto.canonical.receipts import chain_over
 from openguild_proto.effects.mirrors import MirrorEvents, MirrorOutcome
 from openguild_proto.limits import LOCK_TIMEOUT_MS
 from openguild_proto.mirror_records import MirroredEvent
-from openguild_proto.records import LogPlace, StoredEvent
+from openguild_proto.records import LogPosition, StoredEvent
 from openguild_proto.schemas.decode import parse_uuid
 from openguild_runtime.storage.postgres.values import Connection, moment, rows_changed
 
@@ -59,7 +59,7 @@ FROM fit WHERE l.log_id = fit.log_id
 """
 
 
-class Tip(NamedTuple):
+class ChainHead(NamedTuple):
     """The head of a mirrored log, with the value of its receipt chain there."""
 
     epoch: int
@@ -71,7 +71,7 @@ class MirrorPosts:
     """Stores posts, and remembers the heads of logs, which may be outdated, so that the next posts need no read."""
 
     def __init__(self) -> None:
-        self._tips: OrderedDict[str, Tip] = OrderedDict()
+        self._tips: OrderedDict[str, ChainHead] = OrderedDict()
 
     async def store(self, connection: Connection, effect: MirrorEvents) -> MirrorOutcome | None:
         """Store the events if all are plain posts that follow the head of the log and none is refused; otherwise return None."""
@@ -83,18 +83,18 @@ class MirrorPosts:
             row = await connection.fetchrow(READ_TIP, effect.log_id)
             if row is None or (row["epoch"], row["head_sequence"] + 1) != (effect.epoch, first):
                 return None
-            tip = Tip(row["epoch"], row["head_sequence"], row["hash"])
+            tip = ChainHead(row["epoch"], row["head_sequence"], row["hash"])
         chain = _chain(effect, tip)
         if chain is not None and effect.chain is not None and chain != effect.chain:
             return None
         if not await _store(connection, effect, tip, chain):
             return None
         last = effect.events[-1].sequence
-        self._tips[effect.log_id] = Tip(effect.epoch, last, chain)
+        self._tips[effect.log_id] = ChainHead(effect.epoch, last, chain)
         if len(self._tips) > MAX_TIPS:
             self._tips.popitem(last=False)
         stored = tuple(StoredEvent(effect.log_id, e.sequence, e.event_id, e.wire, e.at_ms) for e in effect.events)
-        return MirrorOutcome("ok", LogPlace(effect.log_id, effect.epoch, last), stored)
+        return MirrorOutcome("ok", LogPosition(effect.log_id, effect.epoch, last), stored)
 
 
 def _is_plain(event: MirroredEvent) -> bool:
@@ -107,13 +107,13 @@ def _is_plain(event: MirroredEvent) -> bool:
     )
 
 
-def _chain(effect: MirrorEvents, tip: Tip) -> bytes | None:
+def _chain(effect: MirrorEvents, tip: ChainHead) -> bytes | None:
     if tip.hash is None:
         return None
     return chain_over(tip.hash, effect.log_id, tip.epoch, [(e.sequence, e.event_id) for e in effect.events])
 
 
-async def _store(connection: Connection, effect: MirrorEvents, tip: Tip, chain: bytes | None) -> bool:
+async def _store(connection: Connection, effect: MirrorEvents, tip: ChainHead, chain: bytes | None) -> bool:
     events = effect.events
     counts = Counter(event.sender_id for event in events if parse_uuid(event.sender_id) is not None)
     status = await connection.execute(

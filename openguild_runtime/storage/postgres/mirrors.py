@@ -7,11 +7,11 @@ from itertools import chain
 
 from openguild_proto.canonical.keys import decode_unpadded
 from openguild_proto.effects import Overloaded
-from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, StoreMirror, is_behind
+from openguild_proto.effects.mirrors import DropMirror, FindMirrorHead, StoreMirror, is_behind
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, Snapshot, place_of
-from openguild_proto.records import ControlKind, GuildRecord, LogPlace, MemberRecord
+from openguild_proto.records import ControlKind, GuildRecord, LogPosition, MemberRecord
 from openguild_proto.schemas.events import parse_content, parse_event
 from openguild_proto.schemas.log_entries import Entries, joined_guild, left_guild
 from openguild_proto.schemas.payloads import channel_ids_body
@@ -109,7 +109,7 @@ INSERT INTO invites (code, guild_id, created_by, max_uses, uses, expires_at, cre
 SELECT code, guild_id, created_by, max_uses, uses, expires_at, created_at
 FROM jsonb_populate_recordset(NULL::invites, $1::text::jsonb)
 """
-NO_PARTING = "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3"
+NOT_PENDING = "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3"
 BEGINS_AFTER = "SELECT base_sequence > $2 FROM logs WHERE log_id = $1"
 # Events that contain the user's ID. Not parsed as JSON, because another server may have sent JSON that PostgreSQL refuses.
 GONE = """
@@ -159,7 +159,7 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
             gone = await _store(tx, effect.origin, snapshot, anew=renews)
         guild = GuildRecord(effect.guild_id, snapshot.name, snapshot.created_at_ms, effect.origin)
     if joined is not None and guild is not None and not await _has_gone(tx.connection, joined, effect.stands):
-        await tx.connection.execute(NO_PARTING, effect.origin, effect.guild_id, joined.user_id)
+        await tx.connection.execute(NOT_PENDING, effect.origin, effect.guild_id, joined.user_id)
         admitted = await _admit(tx, guild, joined, effect.now_ms)
     if snapshot is not None and begins:
         await add_roles(tx, snapshot.channels)
@@ -175,17 +175,17 @@ async def hold_mirror(tx: Transaction, guild_id: str) -> GuildRecord | None:
     return GUILD.record(row) if row is not None else None
 
 
-async def log_place(connection: Connection, log_id: str) -> LogPlace:
+async def log_place(connection: Connection, log_id: str) -> LogPosition:
     """Return the head of a log, or epoch and sequence 0 if there is none."""
     row = await connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", log_id)
-    return LogPlace(log_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(log_id, 0, 0)
+    return LogPosition(log_id, row["epoch"], row["head_sequence"]) if row is not None else LogPosition(log_id, 0, 0)
 
 
-def _sequence(place: LogPlace) -> tuple[str, int]:
+def _sequence(place: LogPosition) -> tuple[str, int]:
     return place.log_id, place.sequence
 
 
-async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogPlace | None) -> bool:
+async def _has_gone(connection: Connection, joined: MirroredMember, stands: LogPosition | None) -> bool:
     """Return whether the mirror has an event after `stands`, the time of joining, that the user left or was removed."""
     if stands is None:
         return False
@@ -324,8 +324,8 @@ async def _admit(
     return user_id, joined_guild(guild, record)
 
 
-@performs(FindMirrorPlace, Mode.QUERY)
-async def find_mirror_place(connection: Connection, effect: FindMirrorPlace) -> LogPlace | None:
+@performs(FindMirrorHead, Mode.QUERY)
+async def find_mirror_head(connection: Connection, effect: FindMirrorHead) -> LogPosition | None:
     row = await connection.fetchrow(
         """
         SELECT l.epoch, l.head_sequence FROM federation_mirrors AS m JOIN guilds AS g USING (guild_id)
@@ -334,7 +334,7 @@ async def find_mirror_place(connection: Connection, effect: FindMirrorPlace) -> 
         effect.log_id,
         effect.origin,
     )
-    return LogPlace(effect.log_id, row["epoch"], row["head_sequence"]) if row is not None else None
+    return LogPosition(effect.log_id, row["epoch"], row["head_sequence"]) if row is not None else None
 
 
 @performs(DropMirror, Mode.TRANSACTION)

@@ -206,10 +206,10 @@ class Pool:
         except BaseException as failure:
             cause = self.cause_of(failure) if isinstance(failure, Exception) else None
             if is_answer(failure) and cause != "lost":
-                self._silence.heard(time.monotonic())
+                self._silence.response_received(time.monotonic())
             self._tasks.start_soon(_return, pool, connection, cause in UNRECOVERABLE)
             raise
-        self._silence.heard(time.monotonic())
+        self._silence.response_received(time.monotonic())
         kept.put(connection)
         return result
 
@@ -257,13 +257,13 @@ class Pool:
             connection = await self._primary.connect(command_timeout=self._limit_secs, **self._session)
             try:
                 result = await use(connection)
-                self._silence.heard(time.monotonic())
+                self._silence.response_received(time.monotonic())
                 await connection.close(timeout=CANCEL_SECS)
             finally:
                 connection.terminate()  # no effect if it is closed
         except Exception as failure:
             if is_answer(failure) and self.cause_of(failure) != "lost":
-                self._silence.heard(time.monotonic())
+                self._silence.response_received(time.monotonic())
             raise
         return result
 
@@ -288,7 +288,7 @@ class Pool:
 
     async def _look(self) -> None:
         with suppress(*FAILURES):  # callers that need a session will see it
-            if await self._primary.look(self._session):
+            if await self._primary.find_primary(self._session):
                 await self.renew()
 
     async def renew(self) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 
 from openguild_proto.policy.failover import PrimaryChoice
-from openguild_runtime.storage.connecting import Unusable, connect
+from openguild_runtime.storage.connecting import DatabaseUnusable, connect
 
 FRESH_SECS = 1.0  # how long the result of a check is used
 LATE_SECS = 1.0  # how long to wait for the remaining hosts once one has answered
@@ -23,7 +23,7 @@ END
 """
 
 # Errors of a host that cannot be reached or is not the primary.
-FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, Unusable)
+FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseUnusable)
 
 log = structlog.get_logger("openguild.storage")
 
@@ -52,19 +52,19 @@ class PrimaryConnector:
         return len(self._hosts) > 1
 
     async def connect(self, _url: str | None = None, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
-        """Return a new session. Raises asyncpg's exceptions, and Unusable, also if only former primaries are found."""
+        """Return a new session. Raises asyncpg's exceptions, and DatabaseUnusable, also if only former primaries are found."""
         if not self.has_several:
             return await connect(self._url, **options)
-        await self.look(options)
+        await self.find_primary(options)
         if self._chosen is None:
-            raise Unusable("read_only")
+            raise DatabaseUnusable("read_only")
         try:
             return await connect(self._hosts[self._chosen], **options)
         except BaseException:
             self._looked_at = float("-inf")  # check again, the host may be down
             raise
 
-    async def look(self, options: dict[str, Any]) -> bool:
+    async def find_primary(self, options: dict[str, Any]) -> bool:
         """Check all hosts, unless that was done within FRESH_SECS. Return whether another host has become the primary.
 
         Raises a host's exception if no host answers as a primary.
@@ -101,7 +101,7 @@ class PrimaryConnector:
                     found[number] = timeline
                     answered.set()
                 else:
-                    failures[number] = Unusable("read_only")
+                    failures[number] = DatabaseUnusable("read_only")
             if len(found) + len(failures) == len(self._hosts):
                 answered.set()
                 ended.set()

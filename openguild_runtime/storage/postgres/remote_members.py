@@ -7,7 +7,7 @@ from openguild_proto.effects.mirrors import JoinFromServer, KnowRemoteUser, Read
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredChannel, MirroredMember, RemoteUser, Snapshot
-from openguild_proto.records import Author, LimitReached, LogPlace, MemberRecord
+from openguild_proto.records import Author, LimitReached, LogPosition, MemberRecord
 from openguild_runtime.storage.postgres.ban_checks import ENTRY, all_bans
 from openguild_runtime.storage.postgres.invites import accept_invite
 from openguild_runtime.storage.postgres.logs import OF_GUILD
@@ -126,7 +126,9 @@ async def join_from_server(
     if begins:
         await tx.connection.execute(BEGIN_AT_HEADS, guild_id, effect.peer)
     row = await tx.connection.fetchrow("SELECT epoch, head_sequence FROM logs WHERE log_id = $1", guild_id)
-    place = LogPlace(guild_id, row["epoch"], row["head_sequence"]) if row is not None else LogPlace(guild_id, 0, 0)
+    place = (
+        LogPosition(guild_id, row["epoch"], row["head_sequence"]) if row is not None else LogPosition(guild_id, 0, 0)
+    )
     wanted = ReadSnapshot(effect.peer, guild_id) if effect.wants_snapshot or begins else None
     return RemoteJoin(guild_id, MirroredMember.of(member), place, None), wanted
 

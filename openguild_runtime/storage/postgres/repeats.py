@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from openguild_proto.limits import MAX_KEPT_ANSWERS
-from openguild_proto.policy.repeats import KeptAnswer, Once, decide_repeat
+from openguild_proto.policy.repeats import IdempotencyKey, KeptAnswer, decide_repeat
 from openguild_proto.records import Author, Record
 from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import moment, to_millis
@@ -32,7 +32,9 @@ DELETE FROM idempotency_keys WHERE user_id = $1 AND key IN (
 """
 
 
-async def find_repeat(tx: Transaction, author: Author, once: Once | None, kind: type[R], now_ms: int) -> R | None:
+async def find_repeat(
+    tx: Transaction, author: Author, once: IdempotencyKey | None, kind: type[R], now_ms: int
+) -> R | None:
     """Return the answer of the first request with this key, or None if this is the first. Raises Refusal 409 for another request.
 
     Locks the key until the end of the transaction. The caller has locked the author's rights.
@@ -46,7 +48,9 @@ async def find_repeat(tx: Transaction, author: Author, once: Once | None, kind: 
     return msgspec.json.decode(answer, type=kind) if answer is not None else None
 
 
-async def keep_answer(tx: Transaction, author: Author, once: Once | None, answer: Record, now_ms: int) -> None:
+async def keep_answer(
+    tx: Transaction, author: Author, once: IdempotencyKey | None, answer: Record, now_ms: int
+) -> None:
     """Store the answer for repeats of the request, and delete the oldest beyond MAX_KEPT_ANSWERS."""
     if once is None:
         return

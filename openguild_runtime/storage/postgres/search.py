@@ -13,7 +13,7 @@ import asyncpg
 
 from openguild_proto.canonical.texts import posted_text, posted_with
 from openguild_proto.effects import Overloaded
-from openguild_proto.effects.search import FoundIn, SearchHit, SearchMessages, SearchTooWide
+from openguild_proto.effects.search import HitChannel, SearchHit, SearchMessages, SearchTooWide
 from openguild_proto.policy.permissions import ROLES, Permission, roles_with, sees_all
 from openguild_proto.policy.search import Has, is_found
 from openguild_runtime.storage.postgres.changes import message_state
@@ -86,7 +86,7 @@ async def _of_tail(rows: Sequence[Row], effect: SearchMessages) -> list[SearchHi
 
 
 def _hit(row: Row) -> SearchHit:
-    channel = FoundIn(str(row["channel_id"]), row["name"], str(row["guild_id"]))
+    channel = HitChannel(str(row["channel_id"]), row["name"], str(row["guild_id"]))
     return SearchHit(channel, message_state(row), row["wire"])
 
 

@@ -63,7 +63,7 @@ class SearchIndexer:
         self._grown: dict[str, None] = {}
         self.behind = 0  # messages not indexed at the last call of `find_behind`
 
-    def grown(self, log_id: str) -> None:
+    def log_grew(self, log_id: str) -> None:
         """Note that a log has messages to index."""
         self._grown[log_id] = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 
-from openguild_proto.policy.search import Has, Phrase, Wanted, has_link, terms_of
+from openguild_proto.policy.search import Has, Phrase, SearchConditions, has_link, terms_of
 from openguild_runtime.storage.migrations.first.search import LEVELS
 
 # Marks begin with a slash. Terms contain neither slashes nor quotes and backslashes, which would need escaping.
@@ -26,7 +26,7 @@ def document_of(text: str, *, author_id: str, created_at_ms: int, posted: Collec
     return " ".join(parts)
 
 
-def query_of(wanted: Wanted) -> str | None:
+def query_of(wanted: SearchConditions) -> str | None:
     """Return a search as a tsquery, or None if it has no criteria in documents. Pins, reactions and times are not in documents."""
     parts = [_phrase(phrase) for phrase in wanted.phrases]
     if wanted.author_id is not None:

@@ -17,7 +17,7 @@ from openguild_proto.effects import Overloaded, StorageEffect, StorageUnavailabl
 from openguild_proto.effects.channels import FindChannelAccess, PageBounds
 from openguild_proto.limits import ACCESS_CHECK_BYTES, MAX_QUEUED_ACCESS_CHECKS
 from openguild_proto.policy.batches import ArrivalQueue
-from openguild_proto.policy.standbys import Standbys, StandbyState, StandbyStats, WalPlace, compare, next_pause
+from openguild_proto.policy.standbys import Standbys, StandbyState, StandbyStats, WalPosition, compare, next_pause
 from openguild_runtime.storage.postgres.batcher import Batcher
 from openguild_runtime.storage.postgres.fair_slots import FairSlots
 from openguild_runtime.storage.postgres.history import LINEAGE, OID, UNSUPPORTED
@@ -56,22 +56,22 @@ class Answered(NamedTuple, Generic[T]):
     result: T
 
 
-async def read_primary(connection: Connection) -> WalPlace:
+async def read_primary(connection: Connection) -> WalPosition:
     """Return the primary's WAL position, without lineage if the database does not permit the query, as some services."""
     try:
         return await _read_place(connection, PRIMARY_PLACE)
     except UNSUPPORTED:
-        return WalPlace(None, 0)
+        return WalPosition(None, 0)
 
 
-async def read_standby(connection: Connection) -> WalPlace:
+async def read_standby(connection: Connection) -> WalPosition:
     """Return a standby's WAL position."""
     return await _read_place(connection, STANDBY_PLACE)
 
 
-async def _read_place(connection: Connection, statement: str) -> WalPlace:
+async def _read_place(connection: Connection, statement: str) -> WalPosition:
     row = await connection.fetchrow(statement)
-    return WalPlace(row["lineage"], row["position"]) if row is not None else WalPlace(None, 0)
+    return WalPosition(row["lineage"], row["position"]) if row is not None else WalPosition(None, 0)
 
 
 class _Standby:
@@ -118,7 +118,7 @@ class StandbyReaders:
         *,
         pool_size: int,
         wait_secs: float,
-        ask_primary: Callable[[], Awaitable[WalPlace]],
+        ask_primary: Callable[[], Awaitable[WalPosition]],
         alone: Alone,
     ) -> None:
         self._tasks = tasks

@@ -247,7 +247,7 @@ class PostgresStorage(Storage):
     async def _append(self, effect: AppendEvent) -> Appended | Unchanged | AppendFailure:
         outcome = await self._committers.submit(effect)
         if effect.event_type == "message" and isinstance(outcome, Appended):
-            self._indexer.grown(effect.channel_id)
+            self._indexer.log_grew(effect.channel_id)
         return outcome
 
     @performs(MirrorEvents, Mode.STORE)
@@ -256,7 +256,7 @@ class PostgresStorage(Storage):
         stored = await self._with_connection(posts, writes=True)
         outcome: MirrorOutcome = stored or await self._transact(mirror_events, effect, snapshot=False)
         if outcome.events and any(event.event_type == "message" for event in effect.events):
-            self._indexer.grown(effect.log_id)
+            self._indexer.log_grew(effect.log_id)
         return outcome
 
     @performs(JoinFromServer, Mode.STORE)

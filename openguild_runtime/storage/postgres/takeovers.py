@@ -12,7 +12,7 @@ from openguild_proto.effects.handovers import AbsorbHistory, FindCopies, LogCopy
 from openguild_proto.effects.mirrors import FORKED, NOT_OURS
 from openguild_proto.effects.performs import performs
 from openguild_proto.limits import LOCK_TIMEOUT_MS
-from openguild_proto.mirror_records import Handover, PassedLog
+from openguild_proto.mirror_records import Handover, TransferredLog
 from openguild_proto.records import NOBODY, ControlKind
 from openguild_proto.schemas.event_effects import as_kept, effect_of_event
 from openguild_proto.schemas.events import parse_content, parse_event
@@ -251,7 +251,7 @@ async def take_guild(tx: Transaction, effect: TakeGuild) -> bool:
     return True
 
 
-def _is_whole(copies: Sequence[LogCopy], logs: Sequence[PassedLog]) -> bool:
+def _is_whole(copies: Sequence[LogCopy], logs: Sequence[TransferredLog]) -> bool:
     here = {(copy.log_id, copy.epoch, copy.head) for copy in copies if copy.base == 0 and copy.copied == copy.head}
     return here == {(log.log_id, log.epoch, log.sequence) for log in logs} and len(here) == len(copies)
 

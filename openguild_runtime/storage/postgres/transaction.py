@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from openguild_proto.effects import StorageEffect
 from openguild_proto.errors import LocalProtocolError
-from openguild_proto.records import ControlKind, ControlRecord, LogPlace, StoredEvent
+from openguild_proto.records import ControlKind, ControlRecord, LogPosition, StoredEvent
 from openguild_proto.schemas.log_entries import Entries
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.postgres.values import Connection, Row, moment
@@ -101,7 +101,7 @@ class Transaction:
         if len(counts) > 1:
             await self.hold_logs(list(counts))
         taken = await self.connection.fetch(TAKE_PLACES, list(counts), list(counts.values()))
-        places = {str(row["log_id"]): LogPlace(str(row["log_id"]), row["epoch"], row["former"]) for row in taken}
+        places = {str(row["log_id"]): LogPosition(str(row["log_id"]), row["epoch"], row["former"]) for row in taken}
         if len(places) < len(counts):
             raise LocalProtocolError("a guild and a user have a log as long as they exist")
         rows = []

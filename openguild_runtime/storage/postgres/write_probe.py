@@ -15,7 +15,7 @@ from openguild_proto.effects.attempts import AttemptKey, CountAttempt
 from openguild_proto.effects.channels import AppendEvent
 from openguild_proto.records import ControlKind
 from openguild_proto.schemas.log_writer import LogWriter
-from openguild_runtime.storage.connecting import Unusable
+from openguild_runtime.storage.connecting import DatabaseUnusable
 from openguild_runtime.storage.postgres.append import append_batch
 from openguild_runtime.storage.postgres.attempts import count_attempt
 from openguild_runtime.storage.postgres.tables import LOOK_AT_EACH
@@ -53,9 +53,9 @@ async def probe_writes(connection: Connection) -> None:
 
 
 async def check_writable(connection: Connection) -> None:
-    """Raise Unusable for a standby and for a server that is set to read-only."""
+    """Raise DatabaseUnusable for a standby and for a server that is set to read-only."""
     if await connection.fetchval("SELECT current_setting('transaction_read_only')") != "off":
-        raise Unusable("read_only")
+        raise DatabaseUnusable("read_only")
 
 
 async def _write(connection: Connection) -> None:

@@ -16,7 +16,7 @@ from openguild_proto.client import ReadMarks
 from openguild_proto.errors import ErrorCode
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client import GatewayClient
-from openguild_proto.gateway.client_logs import LINE_BYTES, TEMPORARY, Place
+from openguild_proto.gateway.client_logs import LINE_BYTES, TEMPORARY, ResumePosition
 from openguild_proto.gateway.client_phases import CLIENT_PHASES, CLIENT_TRANSITIONS
 from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, AfterClose
 from openguild_proto.gateway.encoding import Encoding
@@ -79,7 +79,9 @@ class Script:
             case "start":
                 client.start("t1", self._now)
             case "follow":
-                client.follow(step["log"], Place(*step["place"]) if "place" in step else None, tail=step.get("tail"))
+                client.follow(
+                    step["log"], ResumePosition(*step["place"]) if "place" in step else None, tail=step.get("tail")
+                )
             case "unfollow":
                 client.unfollow(step["log"])
             case "close":

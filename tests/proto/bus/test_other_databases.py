@@ -9,7 +9,7 @@ PROBE_SECS = 3
 
 def told(others: OtherDatabases, begin: int, end: int, database: str = "there") -> int:
     """How often, of a replica that probes from `begin` on, before `end`."""
-    return sum(others.heard(database, float(now)) for now in range(begin, end, PROBE_SECS))
+    return sum(others.record(database, float(now)) for now in range(begin, end, PROBE_SECS))
 
 
 def test_the_operator_is_told_once() -> None:
@@ -26,8 +26,8 @@ def test_replicas_that_have_not_read_a_new_id_yet_are_no_others() -> None:
 
 def test_a_late_message_of_the_old_id_is_no_other_database() -> None:
     others = OtherDatabases()
-    assert not others.heard("there", 0.0)
-    assert not others.heard("there", FORGET_SECS)
+    assert not others.record("there", 0.0)
+    assert not others.record("there", FORGET_SECS)
     assert others.count(FORGET_SECS) == 0
 
 

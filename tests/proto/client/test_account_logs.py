@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from openguild_proto.client import AccountLogs, GatewayClient, Place
+from openguild_proto.client import AccountLogs, GatewayClient, ResumePosition
 from openguild_proto.gateway.client_events import Delivered, Followed
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import LogHead, Ready, ReadySession, ReadyUser
@@ -19,7 +19,7 @@ ME, TEA, COFFEE, GENERAL, NEWS = (f"0198c0de-0000-7000-8000-{number:012}" for nu
 class Account:
     """A client that is told by a test what the server says; `asked`: log -> (epoch, after), or None for "from now on"."""
 
-    def __init__(self, kept: dict[str, Place] | None = None) -> None:
+    def __init__(self, kept: dict[str, ResumePosition] | None = None) -> None:
         self.gateway = GatewayClient(Encoding.JSON, jitter=lambda: 0.5, random_bytes=bytes)
         self.gateway.start("t", 0.0)
         self.gateway.connected(0.0)
@@ -81,7 +81,7 @@ def test_everything_is_followed_from_now_on() -> None:
 
 
 def test_logs_begin_where_the_list_of_guilds_was_made() -> None:
-    account = Account({f"guild:{COFFEE}": Place(1, 2)})
+    account = Account({f"guild:{COFFEE}": ResumePosition(1, 2)})
     account.open(TEA, COFFEE, heads={f"user:{ME}": 5, f"guild:{TEA}": 7, f"guild:{COFFEE}": 9})
     assert account.asked == {f"user:{ME}": (1, 5), f"guild:{TEA}": (1, 7), f"guild:{COFFEE}": (1, 2)}
 
@@ -115,7 +115,11 @@ def test_a_guild_that_was_refused_is_followed_when_it_is_joined_again() -> None:
 
 
 def test_a_channel_made_while_away_is_followed_from_its_beginning() -> None:
-    kept = {f"user:{ME}": Place(1, 3), f"guild:{TEA}": Place(1, 4), f"channel:{GENERAL}": Place(1, 90)}
+    kept = {
+        f"user:{ME}": ResumePosition(1, 3),
+        f"guild:{TEA}": ResumePosition(1, 4),
+        f"channel:{GENERAL}": ResumePosition(1, 90),
+    }
     account = Account(kept)
     account.open(TEA)
     assert account.asked[f"channel:{GENERAL}"] == (1, 90)
@@ -199,6 +203,6 @@ def test_a_known_guild_is_listed_again_only_if_its_log_could_not_go_on() -> None
 
 
 def test_logs_beyond_the_bound_are_named() -> None:
-    account = Account({log_name(number): Place(1, 1) for number in range(MAX_GATEWAY_LOGS - 1)})
+    account = Account({log_name(number): ResumePosition(1, 1) for number in range(MAX_GATEWAY_LOGS - 1)})
     account.open(TEA)
     assert account.logs.skipped == {f"guild:{TEA}"}

@@ -10,7 +10,7 @@ import pytest
 
 from openguild_proto.canonical.keys import KeyRing, encode_unpadded
 from openguild_proto.canonical.signing import SigningKey
-from openguild_proto.client import Place, Session, Step, api_error, next_step
+from openguild_proto.client import ResumePosition, Session, Step, api_error, next_step
 from openguild_proto.client.http import ClientResponse
 from openguild_proto.sessions.tokens import Claims, TokenAuthority
 
@@ -78,7 +78,7 @@ def test_an_unknown_lifetime_waits_for_a_401(token: str) -> None:
 
 
 def test_positions_are_stored_with_the_pair_and_go_to_the_next_session() -> None:
-    session = Session("a", "r", positions={"channel:c": Place(2, 7)})
+    session = Session("a", "r", positions={"channel:c": ResumePosition(2, 7)})
     kept = Session.from_dict(json.loads(json.dumps(session.to_dict())))
     assert kept.positions == session.positions
     assert Session.from_dict({"access_token": "a", "refresh_token": "r"}).positions == {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from openguild_proto.client import Typists
+from openguild_proto.client import TypingUsers
 
 
 def test_a_signal_holds_for_five_seconds_after_the_last_one() -> None:
-    typists = Typists()
+    typists = TypingUsers()
     typists.signalled("alice", None, 10.0)
     typists.signalled("bob", "hel", 12.0)
     assert typists.writing(14.9) == ["alice", "bob"]
@@ -17,7 +17,7 @@ def test_a_signal_holds_for_five_seconds_after_the_last_one() -> None:
 
 
 def test_a_message_ends_the_signal_of_its_author_alone() -> None:
-    typists = Typists()
+    typists = TypingUsers()
     for user in ("alice", "bob"):
         typists.signalled(user, None, 0.0)
     typists.posted("alice")
@@ -26,7 +26,7 @@ def test_a_message_ends_the_signal_of_its_author_alone() -> None:
 
 
 def test_an_empty_preview_withdraws_the_signal() -> None:
-    typists = Typists()
+    typists = TypingUsers()
     typists.signalled("alice", "hel", 0.0)
     typists.signalled("alice", "", 1.0)
     typists.signalled("bob", "", 1.0)

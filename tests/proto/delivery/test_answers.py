@@ -6,7 +6,7 @@ import pytest
 
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.limits import MAX_SHORT_ANSWER_BYTES
-from openguild_proto.schemas.between_servers import MirrorPlace
+from openguild_proto.schemas.between_servers import MirrorPosition
 from tests.support.mirrored_guild import World
 
 
@@ -47,7 +47,7 @@ def test_a_peer_cannot_answer_with_more_than_is_soon_read() -> None:
 
 def test_a_delivery_that_overtakes_the_answer_to_a_join_is_made_again_soon() -> None:
     world = World()
-    world.peer.answer = lambda part: MirrorPlace(part.log_id, "unknown")
+    world.peer.answer = lambda part: MirrorPosition(part.log_id, "unknown")
     world.post()
     world.peer.answer = lambda part: None
     world.driven.run(1)
@@ -56,7 +56,7 @@ def test_a_delivery_that_overtakes_the_answer_to_a_join_is_made_again_soon() -> 
 
 def test_a_peer_that_never_knows_a_guild_is_asked_ever_more_seldom() -> None:
     world = World()
-    world.peer.answer = lambda part: MirrorPlace(part.log_id, "unknown")
+    world.peer.answer = lambda part: MirrorPosition(part.log_id, "unknown")
     world.post()
     world.driven.run(240)
     assert 8 <= len(world.peer.requests) <= 25
@@ -66,7 +66,7 @@ def test_a_mirror_that_is_said_to_stand_beyond_the_log_misses_nothing_later() ->
     """The database of the owner was restored, and a mirror has what was lost."""
     world = World()
     world.post(3)
-    world.peer.answer = lambda part: MirrorPlace(part.log_id, "ok", part.epoch, part.after + len(part.events) + 5)
+    world.peer.answer = lambda part: MirrorPosition(part.log_id, "ok", part.epoch, part.after + len(part.events) + 5)
     world.post()
     world.peer.answer = lambda part: None
     world.peer.requests.clear()

@@ -6,15 +6,15 @@ import hypothesis.strategies as st
 import msgspec
 from hypothesis import given
 
-from openguild_proto.delivery.batches import FAIR_EVENTS, Wanted, assemble, choose, cut, parts_of, weight
+from openguild_proto.delivery.batches import FAIR_EVENTS, LogBatch, assemble, choose, cut, parts_of, weight
 from openguild_proto.effects.deliveries import BehindLog
 from openguild_proto.limits import MAX_DELIVERED_EVENTS, MAX_DELIVERED_LOGS
-from openguild_proto.records import LogPlace, StoredEvent
+from openguild_proto.records import LogPosition, StoredEvent
 from openguild_proto.schemas.between_servers import Delivery, EndedGuild, check_delivery
 
 
 def log(guild: str, name: str, missing: int, *, after: int = 0, epoch: int = 1) -> BehindLog:
-    return BehindLog(guild, LogPlace(name, 1, after + missing), after, epoch)
+    return BehindLog(guild, LogPosition(name, 1, after + missing), after, epoch)
 
 
 @st.composite
@@ -75,9 +75,9 @@ def test_the_bytes_are_bounded_but_one_event_always_goes() -> None:
 
 
 def test_what_is_not_read_waits_or_is_gone() -> None:
-    wanted = [Wanted(log("g", name, 2), 2) for name in ("gone", "a", "b")] + [Wanted(log("h", "h", 2, epoch=3), 0)]
+    wanted = [LogBatch(log("g", name, 2), 2) for name in ("gone", "a", "b")] + [LogBatch(log("h", "h", 2, epoch=3), 0)]
     assert [part.log_id for part in parts_of(wanted)] == ["gone", "a", "b"]
-    prepared = assemble(wanted, {"a": [event("a", 1)]}, {}, [LogPlace("ended", 1, 7)])
+    prepared = assemble(wanted, {"a": [event("a", 1)]}, {}, [LogPosition("ended", 1, 7)])
     assert prepared.gone == ("gone",)
     assert [(part.log.log_id, part.last) for part in prepared.sent] == [("a", 1), ("h", 0)]
     assert prepared.events == 1

@@ -9,7 +9,13 @@ import pytest
 
 from openguild_proto.delivery.shared import Phase
 from openguild_proto.effects.base import StorageUnavailable
-from openguild_proto.effects.deliveries import CursorMove, FindBehind, FindWoken, MoveCursors, ReadChains, TakeLeases
+from openguild_proto.effects.deliveries import (
+    CursorMove,
+    FindAffectedPeers,
+    FindBehind,
+    MoveCursors,
+    ReadChains,
+)
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.effects.mirrors import ReadSnapshot
@@ -20,8 +26,8 @@ from openguild_proto.limits import (
     PEER_HEADS_SECS,
     PEER_LEASE_SECS,
 )
-from openguild_proto.records import LogPlace
-from openguild_proto.schemas.between_servers import LogDelivery, MirrorPlace
+from openguild_proto.records import LogPosition
+from openguild_proto.schemas.between_servers import LogDelivery, MirrorPosition
 from tests.support.driven_deliveries import ModelPeer
 from tests.support.mirrored_guild import World
 from tests.support.owner import store
@@ -62,7 +68,8 @@ def test_a_thousand_peers_cost_a_request_each_and_few_reads() -> None:
     world.assert_level()
     assert [len(peer.requests) for peer in world.peers.values()] == [1] * 300
     counts = [
-        sum(isinstance(effect, kind) for effect in world.driven.asked) for kind in (FindWoken, ReadLogs, ReadChains)
+        sum(isinstance(effect, kind) for effect in world.driven.asked)
+        for kind in (FindAffectedPeers, ReadLogs, ReadChains)
     ]
     assert counts == [1, 1, 0], "the chain is known"
     stored = [effect for effect in world.driven.asked if isinstance(effect, MoveCursors)]
@@ -229,8 +236,8 @@ def test_a_log_that_is_not_taken_is_left_alone_for_a_while(status: str) -> None:
     world.driven.run(2 * PEER_HEADS_SECS)
     world.peer.requests.clear()
 
-    def refuse(part: LogDelivery) -> MirrorPlace | None:
-        return MirrorPlace(part.log_id, status, reason="r" * 9_999) if part.log_id == world.channel else None
+    def refuse(part: LogDelivery) -> MirrorPosition | None:
+        return MirrorPosition(part.log_id, status, reason="r" * 9_999) if part.log_id == world.channel else None
 
     world.peer.answer = refuse
     for _ in range(100):
@@ -261,7 +268,7 @@ def test_a_log_that_is_not_taken_is_left_alone_for_a_while(status: str) -> None:
 def test_answers_that_go_round_in_circles_are_no_busy_loop(places: tuple[int, ...]) -> None:
     world = World()
     said = iter(places * 10_000)
-    world.peer.answer = lambda part: MirrorPlace(part.log_id, "ok", part.epoch, next(said))
+    world.peer.answer = lambda part: MirrorPosition(part.log_id, "ok", part.epoch, next(said))
     world.post(6)
     assert len(world.peer.requests) <= 4
     world.driven.run(10 * PEER_HEADS_SECS)
@@ -335,7 +342,7 @@ def test_a_log_of_a_new_epoch_is_told_and_the_rest_of_the_guild_waits() -> None:
     world = World()
     log = world.peer.logs[world.guild]
     log.epoch = 7
-    former = CursorMove(world.peer.server, LogPlace(world.guild, 7, log.sequence))
+    former = CursorMove(world.peer.server, LogPosition(world.guild, 7, log.sequence))
     world.owner.tables.perform(MoveCursors(moves=(former,)))
     world.post()
     (request,) = world.peer.requests
@@ -389,12 +396,3 @@ def test_an_outage_of_the_store_is_survived() -> None:
     world.driven.fails = lambda effect: None
     world.driven.run(3)
     world.assert_level()
-
-
-def test_a_lost_lease_ends_the_delivery() -> None:
-    world = World()
-    world.driven.fails = lambda effect: StorageUnavailable() if isinstance(effect, TakeLeases) else None
-    world.driven.run(PEER_LEASE_SECS / 2)
-    assert world.process.peers
-    world.driven.run(PEER_LEASE_SECS)
-    assert not world.process.peers

@@ -6,6 +6,7 @@ import pytest
 
 from openguild_proto.delivery.actions import Query
 from openguild_proto.delivery.deliveries import Deliveries
+from openguild_proto.effects.base import StorageUnavailable
 from openguild_proto.effects.deliveries import FindBehind, FindEnded, TakeLeases
 from openguild_proto.limits import PEER_LEASE_SECS, TAIL_CHECK_SECS
 from tests.support.driven_deliveries import SIGNER, ModelPeer
@@ -124,3 +125,12 @@ def test_a_defect_in_a_look_while_hints_get_lost_ends_no_later_one() -> None:
     world.driven.at(process).grew(world.channel)
     world.driven.run(2 * TAIL_CHECK_SECS)
     world.assert_level()
+
+
+def test_a_lost_lease_ends_the_delivery() -> None:
+    world = World()
+    world.driven.fails = lambda effect: StorageUnavailable() if isinstance(effect, TakeLeases) else None
+    world.driven.run(PEER_LEASE_SECS / 2)
+    assert world.process.peers
+    world.driven.run(PEER_LEASE_SECS)
+    assert not world.process.peers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openguild_proto.limits import PEER_HEADS_SECS, TAIL_CHECK_SECS
-from openguild_proto.schemas.between_servers import MirrorPlace
+from openguild_proto.schemas.between_servers import MirrorPosition
 from tests.support.mirrored_guild import World
 
 
@@ -24,7 +24,7 @@ def test_what_another_process_stores_is_found_soon_while_hints_get_lost(peers: i
         world.driven.run(2 * TAIL_CHECK_SECS)
         world.assert_level()
     held = next(iter(world.peers.values()))
-    held.answer = lambda part: MirrorPlace(part.log_id, "refused")
+    held.answer = lambda part: MirrorPosition(part.log_id, "refused")
     world.post()
     held.requests.clear()
     world.driven.run(PEER_HEADS_SECS / 2)
@@ -38,7 +38,7 @@ def test_what_grew_while_hints_got_lost_is_found_when_they_come_again() -> None:
     world.driven.is_bus_up = False
     world.owner.post(world.channel)
     world.driven.at(other).grew(world.channel)
-    world.driven.carry_out()
+    world.driven.perform_actions()
     world.driven.is_bus_up = True
     world.driven.run(0.1)
     world.assert_level()

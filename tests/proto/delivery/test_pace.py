@@ -24,8 +24,8 @@ def test_catch_ups_of_all_peers_together_have_a_pace() -> None:
     world.driven.run(PEER_HEADS_SECS)
     world.owner.post(world.channel, MISSED)
     for peer in world.driven.at(world.driven.processes[0]).peers.values():
-        peer.look()
-    world.driven.carry_out()
+        peer.reread()
+    world.driven.perform_actions()
     assert 0.8 <= caught_up(world) * BULK_EVENTS_PER_SEC / (3 * MISSED) <= 1.3
 
 

@@ -6,7 +6,7 @@ from openguild_proto.delivery.recent_events import MAX_RECENT_BYTES, RECENT_SECS
 from openguild_proto.effects.channels import ReadEvents
 from openguild_proto.effects.deliveries import BehindLog, MoveCursors
 from openguild_proto.effects.logs import ReadLogs
-from openguild_proto.records import LogPlace, StoredEvent
+from openguild_proto.records import LogPosition, StoredEvent
 from tests.support.mirrored_guild import World
 
 LOG = "0cf01fa2-8e26-4c79-a682-343d1f07cfb3"
@@ -17,7 +17,7 @@ def event(sequence: int, wire: bytes = b"{}") -> StoredEvent:
 
 
 def lacks(after: int, head: int, epoch: int = 1) -> BehindLog:
-    return BehindLog("guild", LogPlace(LOG, 1, head), after, epoch)
+    return BehindLog("guild", LogPosition(LOG, 1, head), after, epoch)
 
 
 def found(recent: RecentEvents, log: BehindLog, size: int = 200) -> list[int] | None:
@@ -65,5 +65,5 @@ def test_a_peer_that_is_level_gets_an_event_without_a_reading() -> None:
     assert not any(isinstance(effect, ReadLogs) for effect in world.driven.asked)
     world.driven.run(0.2)
     stored_cursors = [effect for effect in world.driven.asked if isinstance(effect, MoveCursors)]
-    assert stored_cursors[-1].moves[-1].place == LogPlace(world.channel, 1, 5)
+    assert stored_cursors[-1].moves[-1].place == LogPosition(world.channel, 1, 5)
     assert 1 <= len(stored_cursors) < 5, "many moves, few writings"

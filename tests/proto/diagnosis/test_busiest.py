@@ -7,18 +7,18 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openguild_proto.diagnosis.busiest import Busiest
+from openguild_proto.diagnosis.busiest import HeavyHitters
 
 
 def test_the_busiest_come_first() -> None:
-    users = Busiest()
+    users = HeavyHitters()
     for user_id in ["alice", "bob", "alice", "carol", "alice", "bob"]:
         users.count(user_id, 60.0)
     assert users.busiest(2, 61.0) == [("alice", 3), ("bob", 2)]
 
 
 def test_the_former_minute_fades() -> None:
-    users = Busiest()
+    users = HeavyHitters()
     for _ in range(100):
         users.count("alice", 119.0)
     assert users.busiest(1, 119.9) == [("alice", 100)]
@@ -28,7 +28,7 @@ def test_the_former_minute_fades() -> None:
 
 
 def test_minutes_without_requests_are_not_the_former_minute() -> None:
-    users = Busiest()
+    users = HeavyHitters()
     users.count("alice", 60.0)
     users.count("bob", 240.0)
     assert users.busiest(5, 240.0) == [("bob", 1)]
@@ -36,7 +36,7 @@ def test_minutes_without_requests_are_not_the_former_minute() -> None:
 
 @given(st.lists(st.integers(0, 30).map(str), max_size=300), st.integers(1, 10))
 def test_a_count_is_too_low_by_at_most_its_share(requests: list[str], capacity: int) -> None:
-    users, true = Busiest(capacity), Counter(requests)
+    users, true = HeavyHitters(capacity), Counter(requests)
     for user_id in requests:
         users.count(user_id, 0.0)
     found = dict(users.busiest(1_000, 0.0))

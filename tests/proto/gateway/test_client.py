@@ -10,7 +10,7 @@ import pytest
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client import GatewayClient
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.gateway.client_phases import ClientPhase
 from openguild_proto.gateway.close_codes import GATEWAY_CLOSES, AfterClose, GatewayClose
 from openguild_proto.gateway.encoding import Encoding
@@ -60,7 +60,7 @@ class Scripted:
 class TestLogs:
     def test_everything_is_asked_for_with_the_token(self) -> None:
         server = Scripted()
-        server.client.follow(LOG, Place(EPOCH, 9))
+        server.client.follow(LOG, ResumePosition(EPOCH, 9))
         server.client.follow(log_name(2), tail=5)
         server.client.send(Post(0, CHANNEL, content="hi"))
         assert server.sent() == []
@@ -84,7 +84,7 @@ class TestLogs:
         assert server.event(6) == [], "the answer to another question"
         server.say({"type": "sub_ok", "ref": sub["ref"], "logs": [line]})
         assert server.event(6) == [told.Delivered(LOG, EPOCH, 6, b'{"n":6}')]
-        assert server.client.places == {LOG: Place(EPOCH, 6)}
+        assert server.client.places == {LOG: ResumePosition(EPOCH, 6)}
         assert server.client.faults.gaps == 1
 
     @pytest.mark.parametrize("sequence", [3, 5])
@@ -121,7 +121,7 @@ class TestLogs:
 
     def test_unfollow_tells_the_server_once(self) -> None:
         server = Scripted().followed()
-        assert [server.client.unfollow(LOG) for _ in range(2)] == [Place(EPOCH, 4), None]
+        assert [server.client.unfollow(LOG) for _ in range(2)] == [ResumePosition(EPOCH, 4), None]
         assert server.sent() == [{"type": "unsub", "logs": [LOG]}]
         assert server.event(5) == []
 
@@ -129,10 +129,10 @@ class TestLogs:
         ("log", "place", "tail"),
         [
             (LOG.upper(), None, None), (LOG[8:], None, None), (f"{LOG}\n", None, None), (LOG, None, 201), (LOG, None, -1),
-            (LOG, Place(-1, 5), None), (LOG, Place(1, -5), None), (LOG, Place(2**53, 5), None),
+            (LOG, ResumePosition(-1, 5), None), (LOG, ResumePosition(1, -5), None), (LOG, ResumePosition(2**53, 5), None),
         ],
     )  # fmt: skip
-    def test_what_no_server_takes_is_not_followed(self, log: str, place: Place | None, tail: int | None) -> None:
+    def test_refused_logs_are_not_followed(self, log: str, place: ResumePosition | None, tail: int | None) -> None:
         """It would be refused together with the other logs of its frame."""
         server = Scripted()
         with pytest.raises(LocalProtocolError, match="cannot be followed"):
@@ -142,7 +142,7 @@ class TestLogs:
     def test_many_logs_are_asked_for_in_frames_that_fit(self) -> None:
         server = Scripted()
         for number in range(MAX_GATEWAY_LOGS):
-            server.client.follow(log_name(number), Place(2**53 - 1, 2**63 - 1))
+            server.client.follow(log_name(number), ResumePosition(2**53 - 1, 2**63 - 1))
         with pytest.raises(LocalProtocolError):
             server.client.follow(log_name(MAX_GATEWAY_LOGS))
         server.say(HELLO)

@@ -6,7 +6,7 @@ import pytest
 
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.client_events import place_before
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from tests.support.gateway import log_name
 
 LOG, OTHER = log_name(1), log_name(2)
@@ -17,9 +17,11 @@ LOG, OTHER = log_name(1), log_name(2)
     [
         ([], None),
         ([told.Delivered(OTHER, 1, 5, b"{}"), told.LogLive(LOG)], None),
-        ([told.Followed(LOG, 1, 4, 9, True), told.Delivered(LOG, 1, 5, b"{}")], Place(1, 4)),
-        ([told.Followed(OTHER, 1, 4, 9, True), told.Delivered(LOG, 2, 7, b"{}")], Place(2, 6)),
+        ([told.Followed(LOG, 1, 4, 9, True), told.Delivered(LOG, 1, 5, b"{}")], ResumePosition(1, 4)),
+        ([told.Followed(OTHER, 1, 4, 9, True), told.Delivered(LOG, 2, 7, b"{}")], ResumePosition(2, 6)),
     ],
 )
-def test_the_place_is_before_the_first_event_of_the_log(events: list[told.ClientEvent], place: Place | None) -> None:
+def test_the_place_is_before_the_first_event_of_the_log(
+    events: list[told.ClientEvent], place: ResumePosition | None
+) -> None:
     assert place_before(events, LOG) == place

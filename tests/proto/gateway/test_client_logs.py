@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from openguild_proto.gateway.client import GatewayClient
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import Post
 from openguild_proto.limits import MAX_GATEWAY_LOGS
@@ -56,7 +56,10 @@ def test_the_server_ends_with_what_the_client_follows() -> None:
         client, at_server = opened(), dict[str, int | None]()
         wanted: dict[str, int | None] = {}
         for _ in range(draws.randrange(1, 12)):
-            name, place = log_name(draws.randrange(3)), draws.choice([None, Place(EPOCH, 3), Place(EPOCH, 7)])
+            name, place = (
+                log_name(draws.randrange(3)),
+                draws.choice([None, ResumePosition(EPOCH, 3), ResumePosition(EPOCH, 7)]),
+            )
             if draws.random() < 0.5:
                 client.follow(name, place)
                 wanted[name] = place.sequence if place is not None else None

@@ -9,7 +9,7 @@ import pytest
 
 from openguild_proto.errors import LocalProtocolError
 from openguild_proto.gateway.client import GatewayClient
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.gateway.client_phases import ClientPhase
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.limits import MAX_GATEWAY_LOGS
@@ -33,7 +33,7 @@ def test_places_of_which_one_is_wrong_are_all_refused(wrong: dict[str, Any]) -> 
     server.event(5)
     with pytest.raises((ValueError, LocalProtocolError)):
         server.client.restore({LOG: [EPOCH, 1], log_name(0): [EPOCH, 1], **wrong})
-    assert server.client.places == {LOG: Place(EPOCH, 5)}
+    assert server.client.places == {LOG: ResumePosition(EPOCH, 5)}
     assert not server.client.follows(log_name(0))
 
 

@@ -19,7 +19,7 @@ class Reader:
     def parked(self, feed: Feed) -> None:
         raise AssertionError("it takes everything")
 
-    fell_off = parked
+    dropped_by_ring = parked
 
     def offer(self, hints: HintFrames) -> None:
         raise AssertionError("nothing is offered")

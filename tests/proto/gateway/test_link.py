@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from openguild_proto.gateway import client_events as told
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.gateway.client_phases import ClientPhase
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import Post
@@ -61,7 +61,7 @@ def test_two_devices_get_everything_in_order_and_once(
     refs: list[list[int]] = [[], []]
     for device in devices:
         for log in LOGS:
-            device.client.follow(log, Place(EPOCH, 1))
+            device.client.follow(log, ResumePosition(EPOCH, 1))
         device.start()
     replica.held = []
     for kind, which, count in steps:
@@ -124,7 +124,7 @@ def test_a_log_that_went_back_is_read_anew() -> None:
     replica = Replica()
     replica.publish(LOGS[0], 6)
     device = Device(replica)
-    device.client.follow(LOGS[0], Place(EPOCH, 4))
+    device.client.follow(LOGS[0], ResumePosition(EPOCH, 4))
     device.start()
     settle(replica, device, until=1.0)
     assert device.delivered(LOGS[0]) == [5, 6]
@@ -150,7 +150,7 @@ def test_a_rolling_restart_loses_and_repeats_nothing() -> None:
     replica = Replica(ring_events=16)
     devices = [Device(replica, seed=seed) for seed in range(6)]
     for device in devices:
-        device.client.follow(LOGS[0], Place(EPOCH, 0))
+        device.client.follow(LOGS[0], ResumePosition(EPOCH, 0))
         device.start()
     settle(replica, *devices, until=1.0)
     for place, socket in enumerate(list(replica.sockets)):

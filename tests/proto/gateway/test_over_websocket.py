@@ -14,7 +14,7 @@ from openguild_proto.events import BytesReceived, PeerClosed, TextReceived, WebS
 from openguild_proto.gateway import client_events as told
 from openguild_proto.gateway.actions import Authenticate, Close, CountReads, ReadPage, Subscribe
 from openguild_proto.gateway.client import GatewayClient
-from openguild_proto.gateway.client_logs import Place
+from openguild_proto.gateway.client_logs import ResumePosition
 from openguild_proto.gateway.client_phases import ClientPhase
 from openguild_proto.gateway.close_codes import GatewayClose
 from openguild_proto.gateway.encoding import Encoding
@@ -141,7 +141,7 @@ class Pair:
 def test_events_and_the_close_arrive_whole(encoding: Encoding, take: int) -> None:
     pair = Pair(encoding, take)
     pair.replica.publish(LOG, 9, nbytes=300)
-    pair.client.follow(LOG, Place(EPOCH, 2))
+    pair.client.follow(LOG, ResumePosition(EPOCH, 2))
     for _ in range(4):
         pair.turn()
     assert pair.client.phase is ClientPhase.OPEN

@@ -17,7 +17,7 @@ from openguild_proto.limits import CHAIN_STEP
 from openguild_proto.log import chains
 from openguild_proto.log.chains import ChainCache, ChainPoint, begun_chains_at, chains_at, receipt_at, with_chains
 from openguild_proto.mirror_records import MirroredChannel, Snapshot
-from openguild_proto.records import LogPart, LogPlace
+from openguild_proto.records import LogPart, LogPosition
 from tests.support.owner import Owner
 
 SIGNER = EventSigner("owner.test", "1", SigningKey(bytes(32)))
@@ -41,8 +41,8 @@ class World:
             self.asked.append(effect)
             result = self.owner.tables.perform(effect)  # type: ignore[arg-type]  # all are the store's
 
-    def place(self, sequence: int) -> LogPlace:
-        return LogPlace(self.channel, 1, sequence)
+    def place(self, sequence: int) -> LogPosition:
+        return LogPosition(self.channel, 1, sequence)
 
     def expected(self, begin: int, upto: int) -> bytes:
         part = LogPart(self.channel, begin, upto - begin)
@@ -114,7 +114,7 @@ def test_the_cache_is_bounded() -> None:
     cache = ChainCache(max_logs=2)
     for log_id in "abc":
         for sequence in range(6):
-            cache.add(ChainPoint(LogPlace(log_id, 1, sequence), bytes([sequence])))
-        cache.get(LogPlace("b", 1, 5))
-    held = [(log_id, n) for log_id in "abc" for n in range(6) if cache.get(LogPlace(log_id, 1, n)) is not None]
+            cache.add(ChainPoint(LogPosition(log_id, 1, sequence), bytes([sequence])))
+        cache.get(LogPosition("b", 1, 5))
+    held = [(log_id, n) for log_id in "abc" for n in range(6) if cache.get(LogPosition(log_id, 1, n)) is not None]
     assert held == [(log_id, n) for log_id in "bc" for n in range(6 - chains.CACHED_VALUES, 6)]

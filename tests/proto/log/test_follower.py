@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.limits import GAP_GRACE_SECS, ROOM_LOOK_SECS
-from openguild_proto.log.follower import Tail
+from openguild_proto.log.follower import TailCheck
 from tests.support.followed_log import FollowedLog
 
 
@@ -43,7 +43,7 @@ class Following(RuleBasedStateMachine):
     def hear(self, data: st.DataObject, repeat: bool) -> None:
         place = data.draw(st.integers(0, len(self.wire) - 1))
         sequence, item = self.wire[place] if repeat else self.wire.pop(place)
-        self.log.follower.hear(sequence, item, 10)
+        self.log.follower.received(sequence, item, 10)
 
     @precondition(lambda self: self.wire)
     @rule()
@@ -111,10 +111,10 @@ def test_what_comes_in_order_is_released_at_once() -> None:
 def test_a_hole_that_closes_by_itself_is_not_read() -> None:
     log = FollowedLog()
     (first, one), (second, two) = log.append(2)
-    log.follower.hear(second, two)
+    log.follower.received(second, two)
     log.sleep(0.9 * GAP_GRACE_SECS)
     assert log.sequences == []
-    log.follower.hear(first, one)
+    log.follower.received(first, one)
     log.settle()
     assert log.sequences == [1, 2]
     assert log.asked == 0
@@ -123,7 +123,7 @@ def test_a_hole_that_closes_by_itself_is_not_read() -> None:
 def test_a_hole_is_read_after_its_grace_once_and_page_by_page() -> None:
     log = FollowedLog()
     for sequence, item in log.append(8)[6:]:
-        log.follower.hear(sequence, item)
+        log.follower.received(sequence, item)
     log.sleep(GAP_GRACE_SECS)
     assert log.asked == 1
     log.settle()
@@ -134,12 +134,12 @@ def test_a_hole_is_read_after_its_grace_once_and_page_by_page() -> None:
 def test_a_read_that_fails_is_tried_again_at_the_next_sign() -> None:
     log = FollowedLog()
     (sequence, item) = log.append(2)[1]
-    log.follower.hear(sequence, item)
+    log.follower.received(sequence, item)
     log.sleep(GAP_GRACE_SECS)
     log.fail()
     log.sleep(10)
     assert log.reads == [], "it does not press a store that is away"
-    log.follower.hear(sequence, item)
+    log.follower.received(sequence, item)
     log.settle()
     assert log.sequences == [1, 2]
 
@@ -173,7 +173,7 @@ def test_before_its_head_is_known_what_comes_is_kept() -> None:
     log.append(2)
     log.released = list(log.items)
     for sequence, item in log.append(2):
-        log.follower.hear(sequence, item)
+        log.follower.received(sequence, item)
     assert not log.follower.begun
     assert not log.follower.wants_check(deaf=True, everything=True)
     log.settle()
@@ -222,7 +222,7 @@ def test_the_source_decides_about_what_is_gone(skips: bool) -> None:
 
 
 def hear_one(log: FollowedLog) -> None:
-    log.follower.hear(*log.append()[0])
+    log.follower.received(*log.append()[0])
 
 
 def offer_one(log: FollowedLog) -> None:
@@ -230,7 +230,7 @@ def offer_one(log: FollowedLog) -> None:
 
 
 def hear_a_repeat(log: FollowedLog) -> None:
-    log.follower.hear(log.follower.head, log.items[-1])
+    log.follower.received(log.follower.head, log.items[-1])
 
 
 @pytest.mark.parametrize(("what", "wants"), [(hear_one, False), (offer_one, True), (hear_a_repeat, True)])
@@ -263,12 +263,12 @@ def test_a_tail_says_where_the_log_stands() -> None:
     for _ in range(3):
         offer_one(log)
     place = log.follower.place
-    assert log.follower.tail_read(place, 3) is Tail.SAME
-    assert log.follower.tail_read(place, 2) is Tail.SHORT
+    assert log.follower.tail_read(place, 3) is TailCheck.SAME
+    assert log.follower.tail_read(place, 2) is TailCheck.SHORT
     assert log.follower.went_back(place, 2, 2)
     assert not log.follower.went_back(place, 2, 3), "one reading was stale"
     log.append()
-    assert log.follower.tail_read(place, 4) is Tail.FURTHER
+    assert log.follower.tail_read(place, 4) is TailCheck.FURTHER
     log.settle()
     assert log.sequences == [1, 2, 3, 4]
 
@@ -281,8 +281,8 @@ def test_what_was_read_of_a_log_before_a_restart_is_not_believed(head: int) -> N
     place = log.follower.place
     log.append(2)
     log.go_back(head)
-    assert log.follower.tail_read(place, 5) is Tail.SAME
-    assert log.follower.tail_read(place, 1) is Tail.SAME
+    assert log.follower.tail_read(place, 5) is TailCheck.SAME
+    assert log.follower.tail_read(place, 1) is TailCheck.SAME
     assert log.follower.missing() is None
     assert not log.follower.went_back(place, 1, 1), "that is settled"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from openguild_proto.log.log_names import LogKind
 from openguild_proto.log.sync import Followed, News, plan_sync
-from openguild_proto.records import LogAccess, LogPart, LogPlace
+from openguild_proto.records import LogAccess, LogPart, LogPosition
 
 
 def followed(kind: str, log_id: str, sequence: int, epoch: int = 1) -> Followed:
-    return Followed(LogKind(kind), LogPlace(log_id, epoch, sequence))
+    return Followed(LogKind(kind), LogPosition(log_id, epoch, sequence))
 
 
 def access(kind: str, log_id: str, head: int, role: str | None = "member", epoch: int = 1) -> LogAccess:
     memberships = {"user": (), "guild": (role,), "channel": (None, role)}[kind]
-    return LogAccess(kind, LogPlace(log_id, epoch, head), memberships, ())
+    return LogAccess(kind, LogPosition(log_id, epoch, head), memberships, ())
 
 
 def news_of(log_id: str, found: list[LogAccess], asked: list[Followed], limit: int = 10) -> News | None:

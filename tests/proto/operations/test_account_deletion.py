@@ -12,7 +12,7 @@ from openguild_proto.effects import Effect
 from openguild_proto.effects.accounts import ChangePassword, DeleteAccount
 from openguild_proto.effects.federation import AskPeer
 from openguild_proto.effects.guilds import RemoveMember
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.http.message import Request, Response
 from openguild_proto.operations.account_deletion import delete_by_operator
@@ -192,7 +192,7 @@ def test_an_owner_server_learns_of_the_end_and_nothing_else(shared: Shared) -> N
         assert shared.south.ask("POST", PATH, {"current_password": PASSWORD}, shared.bob).status == 204
     assert members(shared) == {"alice"}
     assert shared.north.tables._state.users[bob].username == "deleted"
-    assert not shared.south.tables._state.partings
+    assert not shared.south.tables._state.pending_leaves
     assert carried
     assert not any(PASSWORD.encode() in request.body or b"bob" in request.body for request in carried)
 
@@ -216,7 +216,7 @@ def test_an_owner_server_that_does_not_answer_is_asked_once_and_told_later(share
     assert members(shared) == {"alice", "bob"}
     greet(shared)
     assert members(shared) == {"alice"}
-    assert not shared.south.tables._state.partings
+    assert not shared.south.tables._state.pending_leaves
 
 
 def test_an_owner_server_that_was_restored_is_told_again(shared: Shared) -> None:
@@ -228,12 +228,12 @@ def test_an_owner_server_that_was_restored_is_told_again(shared: Shared) -> None
     greet(shared)
     shared.north.tables._state.members[shared.guild][bob] = member  # as before the account was deleted
     state = shared.north.tables._state
-    state.epochs[shared.guild] = shared.north.perform(FindPlace(shared.guild)).epoch + 1
+    state.epochs[shared.guild] = shared.north.perform(FindLogHead(shared.guild)).epoch + 1
     shared.level()
     assert members(shared) == {"alice", "deleted", "carol"}
     greet(shared)
     assert members(shared) == {"alice", "carol"}
-    assert not shared.south.tables._state.partings
+    assert not shared.south.tables._state.pending_leaves
 
 
 def test_only_an_operator_deletes_the_only_owner_of_a_guild_elsewhere(shared: Shared) -> None:
@@ -250,7 +250,7 @@ def test_only_an_operator_deletes_the_only_owner_of_a_guild_elsewhere(shared: Sh
     assert bob not in shared.south.tables._state.users
     shared.federation.cut.clear()
     greet(shared)
-    assert not shared.south.tables._state.partings, "the owner has decided that they stay"
+    assert not shared.south.tables._state.pending_leaves, "the owner has decided that they stay"
 
 
 def test_a_join_that_ends_after_the_account_is_undone_at_the_owner(shared: Shared) -> None:

@@ -54,7 +54,7 @@ def test_the_home_tells_its_banned_user_so(guild: MovingGuild) -> None:
     refused = rejoin(guild, guild.south, guild.bob)
     assert error(refused) == (403, "banned")
     assert CODES["banned"] is ErrorCode.BANNED
-    assert not guild.south.tables._state.partings, "the refused join is not told as one that may be undone"
+    assert not guild.south.tables._state.pending_leaves, "the refused join is not told as one that may be undone"
     assert unban(guild, guild.north, guild.alice, bob).status == 204
     assert rejoin(guild, guild.south, guild.bob).status == 200
 
@@ -76,7 +76,7 @@ def test_a_banned_member_whom_a_restored_home_has_brought_back_goes_when_they_as
     assert error(rejoin(guild, guild.south, guild.bob)) == (403, "banned")
     assert guild.south.ask("GET", f"/guilds/{guild.guild}", token=guild.bob).status == 404
     assert (guild.guild in guild.south.tables._state.guilds) is not alone
-    assert not guild.south.tables._state.partings, "the owner was told"
+    assert not guild.south.tables._state.pending_leaves, "the owner was told"
 
 
 def test_a_moderator_of_another_server_bans_through_the_owner(guild: MovingGuild) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from openguild_proto.effects.base import Effect
-from openguild_proto.effects.logs import FindAccountPlaces
+from openguild_proto.effects.logs import FindAccountMemberships
 from openguild_proto.errors import Refusal
 from openguild_proto.http.message import OpenGateway, Request
 from openguild_proto.operations.gateway import Authenticated, authenticate_gateway
@@ -81,7 +81,7 @@ def test_a_renewal_reads_no_guilds() -> None:
     found = authenticated(scene, scene.bob, asked, renews=True)
     assert (found.ready.user.user_id, found.ready.guilds, found.ready.heads) == (scene.ids[scene.bob], [], [])
     assert found.claims.session_id == found.ready.session.session_id
-    assert not [effect for effect in asked if isinstance(effect, FindAccountPlaces)]
+    assert not [effect for effect in asked if isinstance(effect, FindAccountMemberships)]
 
 
 @pytest.mark.parametrize("renews", [False, True])

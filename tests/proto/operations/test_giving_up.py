@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from openguild_proto.effects.federation import AskPeer
-from openguild_proto.effects.handovers import FindTenure, ListHandovers
+from openguild_proto.effects.handovers import FindOwnership, ListHandovers
 from openguild_proto.federation.handovers import MOVE, MOVE_MS, SUCCESSION, chain_to, signed_handover
 from openguild_proto.mirror_records import Handover
 from openguild_proto.operations.giving_up import TWO_OWNERS
@@ -64,7 +64,7 @@ def assert_all_talk(guild: MovingGuild, owner: Homeserver, before: str) -> None:
 
 
 def terms(guild: MovingGuild) -> set[int]:
-    return {server.perform(FindTenure(guild_id=guild.guild)).term for server in guild.servers}
+    return {server.perform(FindOwnership(guild_id=guild.guild)).term for server in guild.servers}
 
 
 def tell(guild: MovingGuild, sender: Homeserver, to: str, *handovers: Handover) -> int:
@@ -155,7 +155,7 @@ def test_one_that_gave_up_tells_again_at_the_next_delivery(guild: MovingGuild) -
     """The other side had not heard of it: the request was lost."""
     guild.federation.lost.add(f"POST /federation/v1/guilds/{guild.guild}/owner")
     assert guild.give_up(guild.south, NORTH) is None
-    assert guild.north.perform(FindTenure(guild_id=guild.guild)).term == 1
+    assert guild.north.perform(FindOwnership(guild_id=guild.guild)).term == 1
     guild.federation.lost.clear()
     settle(guild, guild.north)
     assert terms(guild) == {3}
@@ -169,7 +169,7 @@ def test_a_mirror_takes_an_earlier_term_of_an_owner_that_knows_no_better(guild: 
     guild.north.tables._state.epochs[guild.guild] = 9
     guild.post(guild.north, guild.alice, "restored")
     settle(guild, guild.north)
-    assert guild.east.perform(FindTenure(guild_id=guild.guild)).term == 1
+    assert guild.east.perform(FindOwnership(guild_id=guild.guild)).term == 1
     assert guild.texts(guild.east, guild.carol)[-1] == "restored"
 
 
@@ -232,7 +232,7 @@ def test_what_others_say_of_a_guild_changes_nothing(guild: MovingGuild) -> None:
         (s, signed_handover(msgspec.structs.replace(s, owner=SOUTH, to=NORTH, term=3), (guild.south.signer,))),
     ):
         assert tell(guild, guild.east, NORTH, *told) == 404
-    assert guild.north.perform(FindTenure(guild_id=guild.guild)).term == 1
+    assert guild.north.perform(FindOwnership(guild_id=guild.guild)).term == 1
     assert guild.north.perform(ListHandovers(guild_id=guild.guild)) == ()
 
 

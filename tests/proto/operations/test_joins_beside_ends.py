@@ -132,4 +132,4 @@ def test_a_join_waits_while_the_owner_is_told_of_the_leaving(shared: Shared, is_
     join(shared, south, bob)
     shared.level()
     assert [len(south.ask_for(bob, "GET", "/guilds")), members(shared)] == [1, {"alice", "bob", "carol"}]
-    assert not south.tables._state.partings
+    assert not south.tables._state.pending_leaves

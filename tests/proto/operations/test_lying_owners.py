@@ -19,8 +19,8 @@ from openguild_proto.canonical.event import (
     wire_bytes,
 )
 from openguild_proto.effects.federation import AskPeer, PeerAnswer
-from openguild_proto.effects.handovers import FindTenure
-from openguild_proto.effects.mirrors import REPEATED, FindMirrorPlace, MirrorEvents, ReadSnapshot
+from openguild_proto.effects.handovers import FindOwnership
+from openguild_proto.effects.mirrors import REPEATED, FindMirrorHead, MirrorEvents, ReadSnapshot
 from openguild_proto.errors import ErrorCode
 from openguild_proto.federation.handovers import MOVE, MOVE_MS, signed_handover
 from openguild_proto.limits import MAX_DECISION_BYTES, MAX_PAGE_ANSWER_BYTES, MAX_SHORT_ANSWER_BYTES
@@ -32,7 +32,7 @@ from openguild_proto.schemas.between_servers import (
     Delivery,
     DeliveryAnswer,
     LogDelivery,
-    MirrorPlace,
+    MirrorPosition,
     OwnerProof,
     ProposalAnswer,
     RemoteInvite,
@@ -53,7 +53,7 @@ def said(shared: Shared, event_type: str, content: dict[str, Any], *, sender: st
     ).wire.decode()  # fmt: skip
 
 
-def told(shared: Shared, log_id: str, after: int, *events: str, at_ms: int | None = None) -> MirrorPlace:
+def told(shared: Shared, log_id: str, after: int, *events: str, at_ms: int | None = None) -> MirrorPosition:
     """What the south answers to these events."""
     at_ms = shared.north.wall_ms if at_ms is None else at_ms
     part = LogDelivery(log_id, shared.guild, 1, after, [DeliveredEvent(event, at_ms) for event in events])
@@ -181,7 +181,7 @@ def test_an_event_that_is_there_twice_is_refused(shared: Shared) -> None:
 
 @pytest.mark.parametrize("log_id", ["x", "a\0b", "{11111111-1111-4111-8111-111111111111}"])
 def test_logs_without_an_id_are_not_looked_for(shared: Shared, log_id: str) -> None:
-    looked_for = noted(shared, FindMirrorPlace)
+    looked_for = noted(shared, FindMirrorHead)
     assert told(shared, log_id, 0).status == "refused"
     assert log_id not in {effect.log_id for effect in looked_for}, "PostgreSQL takes it for no UUID"
 
@@ -333,7 +333,7 @@ def test_guilds_are_handed_over_to_servers_only(shared: Shared, to: str, status:
     handover = signed_handover(Handover(MOVE, shared.guild, NORTH, to, 2, wall_ms, wall_ms + MOVE_MS), [north.signer])
     body = msgspec.json.encode(OwnerProof([handover]))
     assert north.perform(AskPeer(SOUTH, "POST", f"/federation/v1/guilds/{shared.guild}/owner", body)).status == status
-    tenure = shared.south.perform(FindTenure(guild_id=shared.guild))
+    tenure = shared.south.perform(FindOwnership(guild_id=shared.guild))
     assert tenure is not None
     assert tenure.origin == (to if status == 204 else NORTH)
 

@@ -12,7 +12,7 @@ from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.handovers import EndMove, ListHandovers, ListMoves
 from openguild_proto.http.message import Request, Response
 from openguild_proto.limits import RENEWAL_SECS
-from openguild_proto.mirror_records import PassedInvite
+from openguild_proto.mirror_records import TransferredInvite
 from openguild_proto.policy.moves import MOVING, NO_GUILD, NO_MEMBER
 from openguild_proto.policy.ratelimit import SlidingWindow
 from openguild_proto.schemas.between_servers import HandoverStep
@@ -248,7 +248,7 @@ def test_the_other_operator_must_agree(guild: MovingGuild) -> None:
 )  # fmt: skip
 def test_invites_that_cannot_be_kept_are_not_taken(guild: MovingGuild, change: dict[str, Any]) -> None:
     assert guild.begin(guild.north, SOUTH) is None
-    good = PassedInvite("code", guild.user_id(guild.north, guild.alice), guild.north.wall_ms, 2**31 - 1, 1, 1)
+    good = TransferredInvite("code", guild.user_id(guild.north, guild.alice), guild.north.wall_ms, 2**31 - 1, 1, 1)
     target = f"/federation/v1/guilds/{guild.guild}/handover"
     for invite, status in ((good, 200), (msgspec.structs.replace(good, **change), 400)):
         body = msgspec.json.encode(HandoverStep(invites=[invite]))
@@ -351,15 +351,17 @@ def test_who_left_while_the_guild_moved_is_no_member(guild: MovingGuild, has_mir
     assert guild.east.ask("DELETE", f"/guilds/{guild.guild}/members/@me", token=guild.carol).status == 204
     guild.move(guild.north, SOUTH)
     guild.federation.cut.clear()
-    partings = guild.east.tables._state.partings
+    pending_leaves = guild.east.tables._state.pending_leaves
     guild.greet(guild.north, guild.east)
-    assert [owner for owner, _, _ in partings] == ([SOUTH] if has_mirror else []), "the former owner is told no more"
+    assert [owner for owner, _, _ in pending_leaves] == ([SOUTH] if has_mirror else []), (
+        "the former owner is told no more"
+    )
     for _ in range(3):
         guild.level(guild.south)
         guild.greet(guild.south, guild.east)
     names = {line["username"] for line in guild.south.ask_for(guild.bob, "GET", f"/guilds/{guild.guild}/members")}
     assert names == {"alice", "bob"} | ({"dora"} if has_mirror else set())
-    assert not partings
+    assert not pending_leaves
 
 
 def test_nobody_takes_the_guild_along_between_its_owners(guild: MovingGuild) -> None:

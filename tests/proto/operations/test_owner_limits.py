@@ -9,10 +9,10 @@ import pytest
 
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects.federation import AskPeer, PublishedKey, StorePeer
-from openguild_proto.effects.mirrors import FindMirrorPlace
+from openguild_proto.effects.mirrors import FindMirrorHead
 from openguild_proto.limits import RENEWAL_SECS
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 from openguild_proto.schemas.between_servers import Delivery, DeliveryAnswer, EndedGuild, LogDelivery
 from tests.proto.operations.test_federated_guilds import NORTH, SOUTH, Shared, shared, user_id
 from tests.proto.operations.test_lying_owners import said, told
@@ -35,8 +35,8 @@ def renew(shared: Shared, epoch: int) -> tuple[str, str | None]:
     return place.status, place.reason
 
 
-def here(shared: Shared) -> LogPlace | None:
-    place: LogPlace | None = shared.south.perform(FindMirrorPlace(NORTH, shared.guild))
+def here(shared: Shared) -> LogPosition | None:
+    place: LogPosition | None = shared.south.perform(FindMirrorHead(NORTH, shared.guild))
     return place
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from openguild_proto.effects.federation import AskPeer
-from openguild_proto.effects.mirrors import FindMirrorPlace
+from openguild_proto.effects.mirrors import FindMirrorHead
 from openguild_proto.http.message import Request, Response
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.schemas.between_servers import Delivery, EndedGuild, JoinRequest
@@ -41,7 +41,7 @@ def test_a_guild_that_ends_before_the_answer_to_a_join_is_not_mirrored(shared: S
     with shared.federation.on_the_way(ending):
         answer = east.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
     assert error(answer) == (404, "not_found")
-    assert east.perform(FindMirrorPlace(NORTH, shared.guild)) is None
+    assert east.perform(FindMirrorHead(NORTH, shared.guild)) is None
     assert east.ask_for(carol, "GET", "/guilds") == []
 
 
@@ -56,7 +56,7 @@ def test_the_last_use_of_an_invite_whose_answer_is_lost_is_repeated(shared: Shar
         joined = server.ask_for(carol, "POST", path)
         assert (joined["user_id"], joined["guild_id"]) == (user_id(server, carol), shared.guild)
     assert len(server.ask_for(carol, "GET", "/guilds")) == 1
-    assert not server.tables._state.partings
+    assert not server.tables._state.pending_leaves
     assert members(shared) == {"alice", "bob", "carol"}
 
 
@@ -71,7 +71,7 @@ def test_an_expired_invite_admits_nobody_else(shared: Shared) -> None:
     assert answer.status == 410
     assert members(shared) == {"alice", "bob", "carol"}
     assert user_id(shared.south, dave) not in shared.north.tables._state.users
-    assert not shared.south.tables._state.partings
+    assert not shared.south.tables._state.pending_leaves
 
 
 def test_two_first_members_of_a_server_may_join_at_once(shared: Shared) -> None:
@@ -91,4 +91,4 @@ def test_two_first_members_of_a_server_may_join_at_once(shared: Shared) -> None:
     for token in (carol, dave):
         assert len(east.ask_for(token, "GET", "/guilds")) == 1
     assert members(shared) == {"alice", "bob", "carol", "dave"}
-    assert not east.tables._state.partings
+    assert not east.tables._state.pending_leaves

@@ -12,7 +12,7 @@ import pytest
 from openguild_proto.effects import Effect
 from openguild_proto.effects.federation import AskPeer, PeerUnavailable
 from openguild_proto.effects.logs import ReadLogs
-from openguild_proto.effects.mirrors import FindMirrorPlace
+from openguild_proto.effects.mirrors import FindMirrorHead
 from openguild_proto.federation.upkeep import MAX_KNOWN, UPKEEP_SECS, Upkeep
 from openguild_proto.http.message import Request, Response
 from openguild_proto.records import LogPart
@@ -46,7 +46,7 @@ def leave(shared: Shared, token: str) -> Response:
 
 
 def has_mirror(shared: Shared) -> bool:
-    return shared.south.perform(FindMirrorPlace(NORTH, shared.guild)) is not None
+    return shared.south.perform(FindMirrorHead(NORTH, shared.guild)) is not None
 
 
 def test_a_user_leaves_at_once_while_the_owner_is_away(shared: Shared) -> None:
@@ -64,7 +64,7 @@ def test_a_user_leaves_at_once_while_the_owner_is_away(shared: Shared) -> None:
     greet(shared)
     assert members(shared) == {"alice", "carol"}
     shared.level()
-    assert not shared.south.tables._state.partings
+    assert not shared.south.tables._state.pending_leaves
 
 
 def test_a_user_who_leaves_does_not_wait_until_their_request_must_end(shared: Shared) -> None:
@@ -145,7 +145,7 @@ def hold_join(shared: Shared) -> tuple[str, Request]:
         answer = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
         assert error(answer) == (503, "guild_offline")
     greet(shared)
-    assert not shared.south.tables._state.partings, "the owner has heard that she has left"
+    assert not shared.south.tables._state.pending_leaves, "the owner has heard that she has left"
     (request,) = held
     return carol, request
 
@@ -172,7 +172,7 @@ def test_a_join_that_arrives_when_it_was_given_up_is_undone(shared: Shared, how:
     greet(shared)
     assert members(shared) == others
     shared.level()
-    assert not shared.south.tables._state.partings
+    assert not shared.south.tables._state.pending_leaves
     assert has_mirror(shared) == (how != "without a mirror")
 
 
@@ -181,7 +181,7 @@ def test_a_join_that_is_asked_again_outlives_the_one_that_was_given_up(shared: S
     assert shared.north.run(request).status == 200
     shared.level()
     shared.south.ask_for(carol, "POST", f"/invites/{shared.code}@{NORTH}/accept")
-    assert not shared.south.tables._state.partings
+    assert not shared.south.tables._state.pending_leaves
     greet(shared)
     assert members(shared) == {"alice", "bob", "carol"}
 
@@ -203,7 +203,7 @@ def test_a_join_that_is_refused_is_not_undone(shared: Shared) -> None:
     carol = shared.south.user("carol")
     answer = shared.south.ask("POST", f"/invites/{shared.code}@{NORTH}/accept", token=carol)
     assert error(answer)[0] in {404, 410}
-    assert not shared.south.tables._state.partings
+    assert not shared.south.tables._state.pending_leaves
 
 
 def test_a_mirror_that_its_owner_does_not_know_goes(shared: Shared) -> None:

@@ -24,10 +24,10 @@ from openguild_proto.policy.permissions import (
 )
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord, LogPlace
+from openguild_proto.records import ChannelAccess, ChannelRecord, GuildAccess, GuildRecord, LogPosition
 
 GUILD = GuildRecord("g", "guild", 0)
-PLACE = LogPlace("g", 1, 1)
+PLACE = LogPosition("g", 1, 1)
 CHANNEL = ChannelRecord("c", "g", "channel", 0)
 roles = st.sampled_from([None, *ROLES])
 

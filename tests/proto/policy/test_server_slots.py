@@ -6,12 +6,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from openguild_proto.policy.promptness import MAX_REMEMBERED, SLOW_SECS, SLOW_TIMES, Promptness
+from openguild_proto.policy.promptness import MAX_REMEMBERED, SLOW_SECS, SLOW_TIMES, ResponseTimes
 from openguild_proto.policy.server_slots import ServerSlots
 
 
-def prompt(*servers: str) -> Promptness:
-    promptness = Promptness()
+def prompt(*servers: str) -> ResponseTimes:
+    promptness = ResponseTimes()
     for server in servers:
         promptness.note(server, 0.1, 0.0, answered=True)
     return promptness
@@ -61,7 +61,7 @@ def test_a_slot_goes_to_one_that_may_have_it_in_turns() -> None:
     assert found.leave("stranger", 0.0) == ["s1"]
 
 
-class _Counting(Promptness):
+class _Counting(ResponseTimes):
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
@@ -92,7 +92,7 @@ def test_a_server_is_slow_for_many_times_as_long_as_it_took() -> None:
 
 
 def test_no_answer_makes_no_server_prompt() -> None:
-    promptness = Promptness()
+    promptness = ResponseTimes()
     promptness.note("a", 0.1, 0.0, answered=False)
     assert not promptness.is_prompt("a", 1.0)
 

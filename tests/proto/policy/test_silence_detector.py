@@ -17,13 +17,13 @@ def test_it_begins_once_and_ends_with_any_answer() -> None:
     silence = SilenceDetector(3.0)
     assert silence.unanswered(0.0, 3.0)
     assert not silence.unanswered(3.0, 6.0), "it has begun before"
-    silence.heard(7.0)
+    silence.response_received(7.0)
     assert not silence.silent
     assert silence.unanswered(8.0, 11.0), "and may begin again"
 
 
 def test_what_is_answered_meanwhile_counts_from_its_time() -> None:
     silence = SilenceDetector(3.0)
-    silence.heard(11.0)
+    silence.response_received(11.0)
     assert not silence.unanswered(10.0, 13.5)
     assert silence.unanswered(10.0, 14.0)

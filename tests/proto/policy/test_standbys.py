@@ -15,7 +15,7 @@ from openguild_proto.policy.standbys import (
     LONGEST_PAUSE_SECS,
     Standbys,
     StandbyState,
-    WalPlace,
+    WalPosition,
     compare,
     next_pause,
 )
@@ -24,14 +24,14 @@ from openguild_proto.policy.standbys import (
 @pytest.mark.parametrize(
     ("primary", "standby", "state"),
     [
-        (WalPlace("a:1", 100), WalPlace("a:1", 100), StandbyState.SERVING),
-        (WalPlace("a:1", 100), WalPlace("a:1", 99), StandbyState.BEHIND),
-        (WalPlace("a:2", 100), WalPlace("a:1", 200), StandbyState.APART),
-        (WalPlace(None, 100), WalPlace(None, 200), StandbyState.APART),
-        (WalPlace("a:1", 100), WalPlace(None, 200), StandbyState.APART),
+        (WalPosition("a:1", 100), WalPosition("a:1", 100), StandbyState.SERVING),
+        (WalPosition("a:1", 100), WalPosition("a:1", 99), StandbyState.BEHIND),
+        (WalPosition("a:2", 100), WalPosition("a:1", 200), StandbyState.APART),
+        (WalPosition(None, 100), WalPosition(None, 200), StandbyState.APART),
+        (WalPosition("a:1", 100), WalPosition(None, 200), StandbyState.APART),
     ],
 )
-def test_a_standby_serves_what_the_primary_had(primary: WalPlace, standby: WalPlace, state: StandbyState) -> None:
+def test_a_standby_serves_what_the_primary_had(primary: WalPosition, standby: WalPosition, state: StandbyState) -> None:
     assert compare(primary, standby) is state
 
 

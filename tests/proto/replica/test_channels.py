@@ -29,7 +29,7 @@ class Held:
 
     def unfollow(self, *channels: str) -> None:
         self.channels.unfollow(channels or (self.channel,))
-        self.driven.carry_out()
+        self.driven.perform_actions()
 
     def check(self, *, everything: bool = False) -> list[object]:
         return self.driven.run(self.channels.check_tails(deaf=False, everything=everything))
@@ -153,7 +153,7 @@ def test_of_many_that_are_let_go_those_taken_up_again_stay_subscribed(held: Held
 def test_a_new_channel_is_followed_from_its_first_event_on(held: Held) -> None:
     held.driven.elsewhere.append(held.channel)
     held.channels.follow_new(held.channel)
-    held.driven.carry_out()
+    held.driven.perform_actions()
     assert held.driven.wire == {held.channel}
     held.driven.sleep(GAP_GRACE_SECS)
     assert held.head == 1
@@ -180,7 +180,7 @@ def test_a_new_channel_that_a_stream_is_opening_is_followed_however_that_ends(he
     ticket = held.driven.prepare(held.driven.stream(held.user, held.channel))
     event = held.driven.elsewhere.append(held.channel)
     held.channels.follow_new(held.channel)
-    held.driven.carry_out()
+    held.driven.perform_actions()
     match ends:
         case "cancel":
             held.driven.cancel(ticket)
@@ -232,8 +232,8 @@ def test_what_nobody_here_follows_is_passed_over(held: Held) -> None:
 def test_a_malformed_event_is_a_line_in_the_log(held: Held) -> None:
     held.hold()
     for payload in (b"", b"{}", b'{"sequence":"x"}', b'{"sequence":null}', b"\xff"):
-        held.driven.replica.heard(held.channel, payload, now=held.driven.now)
-    held.driven.carry_out()
+        held.driven.replica.channel_message(held.channel, payload, now=held.driven.now)
+    held.driven.perform_actions()
     assert held.driven.lines == ["an event from another replica is malformed"] * 5
     assert held.driven.defects == []
 

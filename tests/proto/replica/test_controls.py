@@ -160,8 +160,8 @@ def test_before_the_start_nothing_is_applied() -> None:
 
 def test_a_malformed_message_is_a_line_in_the_log(chat: Chat) -> None:
     for payload in (b"", b"{}", b'{"type":"newer"}', b'{"type":"control","record":{"sequence":-1}}', b"\xff"):
-        chat.driven.replica.heard_broadcast(Topic.CONTROL, payload, now=chat.driven.now)
-    chat.driven.carry_out()
+        chat.driven.replica.broadcast_message(Topic.CONTROL, payload, now=chat.driven.now)
+    chat.driven.perform_actions()
     assert chat.driven.lines == ["a control message from another replica is malformed"] * 5
     assert chat.driven.defects == []
 
@@ -170,8 +170,8 @@ def test_a_kind_of_a_newer_release_keeps_its_place_and_is_mentioned_once(chat: C
     for _ in range(2):
         payload = msgspec.json.decode(encode_control(ControlRecord(chat.head + 1, ControlKind.ACCESS_CHANGED)))
         payload["record"]["kind"] = "of a newer release"
-        chat.driven.replica.heard_broadcast(Topic.CONTROL, msgspec.json.encode(payload), now=chat.driven.now)
-        chat.driven.carry_out()
+        chat.driven.replica.broadcast_message(Topic.CONTROL, msgspec.json.encode(payload), now=chat.driven.now)
+        chat.driven.perform_actions()
     assert chat.head == chat.elsewhere.tables.control_head() + 2
     assert chat.driven.lines == ["a newer release writes control records that this release does not know"]
 
@@ -375,7 +375,7 @@ def test_a_deleted_guild_is_forgotten_one_channel_after_the_other(chat: Chat) ->
     chat.driven.open(chat.user)
     chat.elsewhere.perform(DeleteGuild(author=Author(chat.user), guild_id=chat.guild))
     replica, watchers = chat.driven.replica, chat.driven.replica.notifications.watchers
-    replica.heard_broadcast(Topic.CONTROL, encode_control(chat.elsewhere.records[-1]), now=chat.driven.now)
+    replica.broadcast_message(Topic.CONTROL, encode_control(chat.elsewhere.records[-1]), now=chat.driven.now)
     left = [len(channels)]
     while replica.next_action() is not None:
         left.append(len(watchers.channels_of(chat.user)))

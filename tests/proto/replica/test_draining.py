@@ -26,7 +26,7 @@ def test_waves_are_of_the_planned_size_and_over_in_half_of_the_window(count: int
     sockets = open_many(driven, count)
     waves = plan_waves(count, window_secs)
     driven.replica.drain(window_secs, now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     gone = [sum(socket.closed is not None for socket in sockets)]
     while gone[-1] < count:
         driven.sleep(waves.pause_secs)
@@ -42,7 +42,7 @@ def test_each_client_is_told_a_time_of_its_own_to_come_back() -> None:
     sockets = open_many(driven, 60)
     spread_secs = plan_waves(60, 10.0).spread_ms / 1000
     driven.replica.drain(10.0, now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     driven.sleep(5.0)
     delays = []
     for socket in sockets:
@@ -57,7 +57,7 @@ def test_who_goes_first_is_left_to_chance() -> None:
     driven = Driven(jitter=random.Random(1).random)
     sockets = open_many(driven, 4 * MIN_WAVE_SOCKETS)
     driven.replica.drain(10.0, now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     first = [number for number, socket in enumerate(sockets) if socket.closed is not None]
     assert first != list(range(len(first)))
 
@@ -66,7 +66,7 @@ def test_a_socket_that_left_meanwhile_hurts_nobody() -> None:
     driven = Driven(jitter=random.Random(1).random)
     sockets = open_many(driven, 2 * MIN_WAVE_SOCKETS)
     driven.replica.drain(10.0, now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     for socket in sockets:
         if socket.closed is None:
             driven.leave(socket)
@@ -78,6 +78,6 @@ def test_a_socket_that_left_meanwhile_hurts_nobody() -> None:
 def test_a_drain_without_streams_does_nothing() -> None:
     driven = Driven()
     driven.replica.drain(10.0, now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     assert driven.actions == []
     assert driven.replica.next_deadline() is None

@@ -33,7 +33,7 @@ def test_every_stream_gets_its_deadline_anew_when_the_clock_was_set(driven: Driv
     driven.leave(sockets.pop())
     driven.taken(ExpireAt)
     driven.replica.wall_clock(WALL + 50, now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     assert {(expiry.socket, expiry.deadline) for expiry in driven.taken(ExpireAt)} == {
         (socket, driven.now + 10) for socket in sockets
     }
@@ -45,5 +45,5 @@ def test_a_clock_that_only_drifts_changes_no_deadline(driven: Driven) -> None:
     driven.taken(ExpireAt)
     driven.sleep(10)
     driven.replica.wall_clock(WALL + 10 + MAX_CLOCK_DRIFT_SECS / 2, now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     assert driven.taken(ExpireAt) == []

@@ -143,7 +143,7 @@ def test_what_a_socket_leaves_at_once_is_given_up_together(scene: Scene) -> None
     client.follow(*(f"channel:{channel}" for channel in channels))
     scene.driven.replica.gateway.left(client)
     client.attend()
-    scene.driven.carry_out()
+    scene.driven.perform_actions()
     given_up = [effect.channel_ids for effect in scene.driven.asked if isinstance(effect, UnsubscribeChannels)]
     assert [sorted(channel_ids) for channel_ids in given_up] == [sorted(channels)]
 
@@ -240,7 +240,7 @@ def test_a_redacted_text_is_in_no_ring_and_no_page(scene: Scene) -> None:
         scene.channel, scene.alice, "message.redacted", Redact(target=posted.event_id, reason="r")
     )
     scene.driven.replica.committed(event, "", now=scene.driven.now)
-    scene.driven.carry_out()
+    scene.driven.perform_actions()
     client.stuck = False
     client.write()
     client.attend()
@@ -307,7 +307,7 @@ def test_a_withdrawn_key_and_a_moved_clock_reach_the_sockets(scene: Scene) -> No
     client = scene.client()
     scene.driven.replica.wall_clock(0.0, now=scene.driven.now)
     scene.driven.replica.wall_clock(2_000_000.0, now=scene.driven.now)
-    scene.driven.carry_out()
+    scene.driven.perform_actions()
     client.server.handle_deadline(scene.driven.now)
     client.attend()
     assert client.closed == GatewayClose.TOKEN_EXPIRED
@@ -365,7 +365,7 @@ def test_a_socket_that_leaves_while_all_are_checked_hides_nobody(scene: Scene) -
     first, second, other = scene.client(), scene.client(), scene.client(scene.alice, session="hers")
     scene.driven.hold(FindSession)
     scene.driven.replica.gateway_at(scene.driven.now).recheck_all()
-    scene.driven.carry_out()
+    scene.driven.perform_actions()
     second.leave()
     scene.driven.let_pass(FindSession)
     first.attend()

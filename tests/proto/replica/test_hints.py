@@ -33,11 +33,11 @@ def test_typing_reaches_the_others_in_the_channel_on_every_replica() -> None:
     here.elsewhere.perform(GrantGuildRole(guild_id=guild, user_id=bob, role="guest", now_ms=NOW))
     hers, his, other, evil = here.open(alice), here.open(bob), there.open(bob), here.open(eve)
     here.replica.announce(TypingHint(channel, alice, "Hel"), now=here.now)
-    here.carry_out()
+    here.perform_actions()
     (published,) = here.taken(Publish)
     assert published.channel_id == channel
-    there.replica.heard(channel, published.payload, now=there.now)
-    there.carry_out()
+    there.replica.channel_message(channel, published.payload, now=there.now)
+    there.perform_actions()
     frame = {"kind": "typing", "channel_id": channel, "event": {"user_id": alice, "preview": "Hel"}}
     assert (typed(his), typed(other)) == ([frame], [frame])
     assert (hers.frames, evil.frames) == ([], [])
@@ -51,7 +51,7 @@ def test_a_repeated_signal_is_told_once(driven: Driven) -> None:
     his = driven.open(bob)
     for _ in range(5):
         driven.replica.announce(TypingHint(channel, alice), now=driven.now)
-        driven.carry_out()
+        driven.perform_actions()
     assert len(typed(his)) == len(driven.taken(Publish)) == 1
     assert typed(his)[0]["event"] == {"user_id": alice}
 
@@ -63,7 +63,7 @@ def test_a_slow_reader_loses_hints_and_no_event(driven: Driven) -> None:
     driven.flushing = False
     for _ in range(400):
         driven.replica.announce(ReadHint(user, ReadState(channel, 0, 0, 0)), now=driven.now)
-        driven.carry_out()
+        driven.perform_actions()
     assert driven.hub.depth(user_ring(user)) == MAX_HINT_DEPTH
     for _ in range(200):
         driven.commit(channel)
@@ -76,12 +76,12 @@ def test_a_slow_reader_loses_hints_and_no_event(driven: Driven) -> None:
 @pytest.mark.parametrize("payload", [b"", b"{}", b'{"type":"newer"}', b'{"type":"report","replica":1}', b"\xff"])
 def test_an_unreadable_hint_is_logged_once(driven: Driven, payload: bytes) -> None:
     for _ in range(3):
-        driven.replica.heard_broadcast(Topic.HINTS, payload, now=driven.now)
-    driven.carry_out()
+        driven.replica.broadcast_message(Topic.HINTS, payload, now=driven.now)
+    driven.perform_actions()
     assert driven.lines == ["hints from another replica are malformed, or of a later release"]
 
 
 def test_a_hint_for_a_channel_that_nobody_watches_does_nothing(driven: Driven) -> None:
-    driven.replica.heard("c", b'{"type":"typing","channel_id":"c","user_id":"u"}', now=driven.now)
-    driven.carry_out()
+    driven.replica.channel_message("c", b'{"type":"typing","channel_id":"c","user_id":"u"}', now=driven.now)
+    driven.perform_actions()
     assert (driven.actions, driven.lines) == ([], [])

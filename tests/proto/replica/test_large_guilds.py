@@ -20,6 +20,6 @@ def test_a_guild_with_many_channels_ends_in_turns() -> None:
     elsewhere.perform(DeleteGuild(author=Author(scene.alice), guild_id=scene.guild))
     scene.driven.replica.stored(elsewhere.records[-1], now=scene.driven.now)
     assert not scene.driven.replica.is_pressed
-    scene.driven.carry_out()
+    scene.driven.perform_actions()
     client.attend()
     assert {frame["log"] for frame in client.of("gone")} == {f"channel:{channel}" for channel in channels}

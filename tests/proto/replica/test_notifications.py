@@ -222,12 +222,12 @@ def test_a_read_position_reaches_the_reader_s_other_devices(driven: Driven) -> N
     user, other = driven.elsewhere.user(), driven.elsewhere.user()
     mine, others = driven.open(user), driven.open(other)
     driven.replica.announce(ReadHint(user, ReadState("channel", 3, 5, 2)), now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     (hint,) = driven.broadcasts(Topic.HINTS)
-    driven.replica.heard_broadcast(Topic.HINTS, hint, now=driven.now)
+    driven.replica.broadcast_message(Topic.HINTS, hint, now=driven.now)
     for topic in Topic:
-        driven.replica.heard_broadcast(topic, driven.replica.probe(topic), now=driven.now)
-    driven.carry_out()
+        driven.replica.broadcast_message(topic, driven.replica.probe(topic), now=driven.now)
+    driven.perform_actions()
     assert kinds(mine) == [("read", None)] * 2
     assert mine.frames[0]["event"]["last_read_sequence"] == 3
     assert others.frames == []

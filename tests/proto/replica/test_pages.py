@@ -42,7 +42,7 @@ class Log:
 
     def ask(self, after: int, count: int, socket: Any = "one") -> Pieces | None:
         pieces = self.pages.get(self.channel, 1, after, count, socket)
-        self.carry_out()
+        self.perform_actions()
         return pieces
 
     def read(self, after: int, count: int, socket: Any = "one") -> Pieces:
@@ -54,7 +54,7 @@ class Log:
             assert self.replays.pop() == socket
         raise AssertionError("no end of it")
 
-    def carry_out(self) -> None:
+    def perform_actions(self) -> None:
         while (action := self.outputs.next_action()) is not None:
             match action:
                 case Query(effect=ReadEvents() as effect):
@@ -74,7 +74,7 @@ class Log:
                 self.outputs.procedures.failed(query.number, StorageUnavailable())
             else:
                 self.outputs.procedures.answered(query.number, self.elsewhere.tables.perform(query.effect))
-        self.carry_out()
+        self.perform_actions()
 
 
 def numbers(pieces: Pieces) -> list[int]:
@@ -217,7 +217,7 @@ def test_nothing_is_kept_for_a_socket_that_left_while_it_waited(away: bool) -> N
     for socket in ("leaver", "stayer"):
         log.ask(0, 2, socket)
     log.pages.left("leaver")
-    log.carry_out()
+    log.perform_actions()
     assert log.replays == ["leaver"], "whatever serves it need not wait for the store"
     log.answer()
     assert log.replays == ["leaver", "stayer"]

@@ -70,7 +70,7 @@ def test_a_stream_cancelled_before_its_outcome_is_taken_leaves_nothing(chat: Dri
     replica, stream = chat.driven.replica, chat.driven.stream(chat.user, None if notifications else chat.channel)
     ticket = replica.prepare(stream, now=chat.driven.now)  # everything is there already
     replica.cancel(ticket, now=chat.driven.now)
-    chat.driven.carry_out()
+    chat.driven.perform_actions()
     assert ticket not in chat.driven.prepared
     feed = replica.channels.get(chat.channel)
     assert feed is not None
@@ -123,7 +123,7 @@ def test_an_abandoned_stream_leaves_nothing(chat: DrivenChat) -> None:
     for stream in (chat.driven.stream(chat.user), chat.driven.stream(chat.user, chat.channel)):
         chat.driven.prepare(stream)
         chat.driven.replica.abandon(stream, now=chat.driven.now)
-        chat.driven.carry_out()
+        chat.driven.perform_actions()
         assert chat.driven.leftovers() == {}
 
 

@@ -50,13 +50,13 @@ class Cluster:
             for message in sender.taken(Broadcast):
                 for receiver in self.replicas:
                     if receiver is not sender and self._rng.random() >= self.lost:
-                        receiver.replica.heard_broadcast(message.topic, message.payload, now=receiver.now)
-                        receiver.carry_out()
+                        receiver.replica.broadcast_message(message.topic, message.payload, now=receiver.now)
+                        receiver.perform_actions()
 
     def choose(self, replica: int, user: str, status: PresenceStatus, session: str = "session") -> None:
         driven = self.replicas[replica]
         driven.replica.announce(PresenceChoice(user, session, status), now=driven.now)
-        driven.carry_out()
+        driven.perform_actions()
         self.carry()
 
     def statuses(self, user: str) -> list[PresenceStatus]:
@@ -251,7 +251,7 @@ def test_a_new_replica_is_told_everything_at_once(cluster: Cluster) -> None:
     cluster.replicas.append(new)
     for _ in range(2):  # its state is looked at again and again
         new.replica.bus_state(True, now=new.now)
-        new.carry_out()
+        new.perform_actions()
         cluster.carry()
     cluster.sleep(2)
     assert cluster.statuses(cluster.alice) == [ONLINE] * 3
@@ -301,9 +301,9 @@ def test_leases_are_bounded(driven: Driven) -> None:
     notifications, feeds = driven.replica.notifications, driven.replica.gateway.feeds
     presence = Presence(driven.replica._outputs, notifications, feeds, "here", 10, max_leases=20)
     users = [f"user {number}" for number in range(30)]
-    presence.heard_report(PresenceReport("liar", tuple((user, ONLINE) for user in users)))
+    presence.apply_report(PresenceReport("liar", tuple((user, ONLINE) for user in users)))
     assert list(presence.status_of(users)) == users[:20]
-    presence.heard_report(PresenceReport("liar", ((users[0], OFFLINE), (users[1], IDLE), (users[29], ONLINE))))
+    presence.apply_report(PresenceReport("liar", ((users[0], OFFLINE), (users[1], IDLE), (users[29], ONLINE))))
     assert list(presence.status_of(users)) == [*users[1:20], users[29]]
 
 
@@ -317,7 +317,7 @@ def test_switched_off_nothing_is_told() -> None:
     user = driven.elsewhere.user()
     socket = driven.open(user)
     driven.replica.announce(PresenceChoice(user, "session", IDLE), now=driven.now)
-    driven.replica.heard_broadcast(Topic.HINTS, encode_hint(PresenceReport("r", ((user, IDLE),))), now=driven.now)
+    driven.replica.broadcast_message(Topic.HINTS, encode_hint(PresenceReport("r", ((user, IDLE),))), now=driven.now)
     driven.leave(socket)
     driven.sleep(5)
     assert driven.replica.presence_of([user]) == {}

@@ -37,9 +37,9 @@ class Driver:
         tokens = TokenAuthority(KeyRing(KEY))
         self.replica = Replica(Hub(), Feeds(Hub()), tokens, lambda: 0.5, replica_id="here")
         self.replica.run(self.replica.start(), "the start", lambda result, error: None, now=0.0)
-        self.carry_out()
+        self.perform_actions()
 
-    def carry_out(self) -> list[Any]:
+    def perform_actions(self) -> list[Any]:
         others = []
         while (action := self.replica.next_action()) is not None:
             if isinstance(action, Query):
@@ -70,21 +70,21 @@ class Driver:
     def prepare(self, channel_id: str | None, epoch: int | None) -> OpenStream:
         stream = OpenStream("u", "s", KEY.public, 0, channel_id, since=0, head=0, epoch=epoch)
         self.replica.prepare(stream, now=0.0)
-        self.carry_out()
+        self.perform_actions()
         return stream
 
     def replay(self, stream: OpenStream) -> bytes:
         """What a socket that joins is sent from the log."""
         socket, sent = Socket(), b""
         self.replica.join(socket, stream, handle=1, changes=self.replica.changes, wall=0.0, now=0.0)
-        assert Replay(socket) in self.carry_out()
+        assert Replay(socket) in self.perform_actions()
         while (pieces := self.replica.next_pages(socket, now=0.0)) != []:
-            self.carry_out()
+            self.perform_actions()
             for last, piece in pieces or ():
                 sent += piece
                 self.replica.replayed(socket, last)
         self.replica.leave(socket, now=0.0)
-        self.carry_out()
+        self.perform_actions()
         return sent
 
     def restore(self) -> None:
@@ -121,7 +121,7 @@ def test_stream_of_an_epoch_that_is_over_is_refused() -> None:
     driver.restore()
     stream = OpenStream("u", "s", KEY.public, 0, "c", since=0, head=0, epoch=1)
     ticket = driver.replica.prepare(stream, now=0.0)
-    assert Prepared(ticket, ErrorCode.DATABASE_UNAVAILABLE) in driver.carry_out()
+    assert Prepared(ticket, ErrorCode.DATABASE_UNAVAILABLE) in driver.perform_actions()
     assert driver.replica.channels.get("c") is None
     driver.prepare("c", 2)
     assert driver.replica.channels.get("c") is not None
@@ -133,10 +133,10 @@ def test_stream_that_joins_during_a_renewal_ends_with_its_session() -> None:
     stream = driver.prepare(None, None)
     driver.restore()
     driver.replica.catch_up(now=0.0)
-    driver.carry_out()
+    driver.perform_actions()
     socket = Socket()
     driver.replica.join(socket, stream, handle=1, changes=changes, wall=0.0, now=0.0)
-    closed = [action for action in driver.carry_out() if isinstance(action, Close)]
+    closed = [action for action in driver.perform_actions() if isinstance(action, Close)]
     assert [(action.socket, action.code) for action in closed] == [(socket, CloseCode.TOKEN_ENDED)]
 
 

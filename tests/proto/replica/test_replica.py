@@ -52,7 +52,7 @@ def test_many_events_of_one_turn_are_flushed_together(driven: Driven, channel: s
     driven.actions.clear()
     for _ in range(5):
         driven.replica.committed(driven.elsewhere.append(channel), "", now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     assert [type(action) for action in driven.actions].count(Flush) == 1
 
 
@@ -112,7 +112,7 @@ def test_when_the_wire_is_back_everything_is_checked_at_once(driven: Driven, cha
     driven.elsewhere.append(other)
     for _ in range(2):
         driven.replica.bus_state(True, now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     driven.sleep(GAP_GRACE_SECS)
     assert (head(driven, channel), head(driven, other)) == (2, 1)
     assert driven.replica.controls.follower.head == driven.elsewhere.tables.control_head()
@@ -129,7 +129,7 @@ def test_a_wire_that_reports_its_return_itself_loses_nothing(driven: Driven, cha
     driven.elsewhere.channel(driven.elsewhere.user())
     driven.asked.clear()
     driven.replica.catch_up(now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     driven.replica.bus_state(True, now=driven.now)
     driven.sleep(CATCH_UP_SECS + GAP_GRACE_SECS)
     assert head(driven, channel) == 2
@@ -142,7 +142,7 @@ def test_a_wire_that_was_never_away_has_nothing_checked(driven: Driven, channel:
     driven.asked.clear()
     for _ in range(3):
         driven.replica.bus_state(True, now=driven.now)
-        driven.carry_out()
+        driven.perform_actions()
     assert driven.asked == []
 
 
@@ -152,7 +152,7 @@ def test_however_often_the_wire_comes_back_one_check_runs_at_a_time(driven: Driv
     held = driven.hold(ReadHeads)
     for _ in range(50):
         driven.replica.catch_up(now=driven.now)
-        driven.carry_out()
+        driven.perform_actions()
     assert len(held.queries) == 1
     held.release()
     driven.let_pass(ReadHeads)
@@ -163,7 +163,7 @@ def test_however_often_the_wire_comes_back_one_check_runs_at_a_time(driven: Driv
     driven.sleep(10 * CATCH_UP_SECS)
     assert driven.count(ReadHeads) == 2
     driven.replica.catch_up(now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     assert driven.count(ReadHeads) == 3, "at once again"
 
 
@@ -222,7 +222,7 @@ def test_an_early_deadline_does_nothing(driven: Driven, channel: str) -> None:
     assert due is not None
     driven.asked.clear()
     driven.replica.handle_deadline(now=due - 0.01)
-    driven.carry_out()
+    driven.perform_actions()
     assert driven.asked == []
     assert driven.replica.next_deadline() == due
 
@@ -235,7 +235,7 @@ def test_what_is_answered_twice_or_was_never_asked_is_passed_over(driven: Driven
     for number in (query.number, 10**6):
         driven.replica.answered(number, {channel: 9}, now=driven.now)
         driven.replica.failed(number, ValueError("ours"), now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     assert head(driven, channel) == 0
     assert driven.defects == []
 
@@ -259,5 +259,5 @@ def test_depths_tell_channels_from_notifications(driven: Driven, channel: str) -
         driven.commit(channel)
     state = ReadState(channel_id=channel, last_read_sequence=1, latest_sequence=3, unread=2)
     driven.replica.announce(ReadHint(watcher, state), now=driven.now)
-    driven.carry_out()
+    driven.perform_actions()
     assert driven.replica.depths() == ([(channel, 3)], 1)

@@ -26,7 +26,7 @@ class Sharing(Driven):
             self.hub, Feeds(Hub()), self.tokens, random.Random(0).random, self.sharing, replica_id="here"
         )
         self.replica.share_limits(now=self.now)
-        self.carry_out()
+        self.perform_actions()
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def test_what_another_replica_has_admitted_counts_here(driven: Sharing) -> None:
         other.hit("alice", driven.now)
     payload = elsewhere.tick(driven.now, connected=True)
     assert payload is not None
-    driven.replica.heard_broadcast(Topic.LIMITS, payload, now=driven.now)
+    driven.replica.broadcast_message(Topic.LIMITS, payload, now=driven.now)
     assert driven.window.hit("alice", driven.now) is not None
 
 
 def test_limits_are_divided_unless_the_wire_answers_and_delivers(driven: Sharing) -> None:
     driven.replica.bus_answered(now=driven.now)
-    driven.replica.heard_broadcast(Topic.LIMITS, LimitSharing("a", {}).probe(), now=driven.now)
-    driven.replica.heard_broadcast(Topic.LIMITS, LimitSharing("b", {}).probe(), now=driven.now)
+    driven.replica.broadcast_message(Topic.LIMITS, LimitSharing("a", {}).probe(), now=driven.now)
+    driven.replica.broadcast_message(Topic.LIMITS, LimitSharing("b", {}).probe(), now=driven.now)
     driven.sleep(PUBLISH_SECS)
     assert driven.replica.limit_divisor == 1
     driven.replica.bus_state(True, limits_delivered=False, now=driven.now)
@@ -78,8 +78,8 @@ def test_nothing_is_told_while_the_wire_is_away(driven: Sharing) -> None:
 
 
 def test_a_malformed_message_is_logged(driven: Sharing) -> None:
-    driven.replica.heard_broadcast(Topic.LIMITS, b"{", now=driven.now)
-    driven.carry_out()
+    driven.replica.broadcast_message(Topic.LIMITS, b"{", now=driven.now)
+    driven.perform_actions()
     assert [line.message for line in driven.taken(Log)] == ["a limits message from another replica is malformed"]
 
 
@@ -87,7 +87,7 @@ def test_a_replica_that_is_alone_shares_nothing() -> None:
     driven = Driven()
     replica = Replica(Hub(), Feeds(Hub()), driven.tokens, random.Random(0).random, replica_id="here")
     replica.share_limits(now=0.0)
-    replica.heard_broadcast(Topic.LIMITS, b"{", now=0.0)
+    replica.broadcast_message(Topic.LIMITS, b"{", now=0.0)
     replica.bus_answered(now=0.0)
     assert (replica.next_action(), replica.next_deadline()) == (None, None)
     assert (replica.probe(Topic.LIMITS), replica.limit_divisor) == (b"", 1)

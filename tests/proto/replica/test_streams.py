@@ -106,7 +106,7 @@ def test_streams_end_with_the_key_that_vouched_for_their_token(chat: DrivenChat)
     for ring, stays in ((KeyRing(new, fallback=(old,)), True), (KeyRing(new), False)):
         chat.driven.tokens.replace_keys(ring)
         chat.driven.replica.keys_replaced(chat.driven.tokens.trusts, now=chat.driven.now)
-        chat.driven.carry_out()
+        chat.driven.perform_actions()
         assert (before.closed is None) is stays, "the fallback key still vouches"
     late = chat.driven.join(stream, changes=changes)
     for socket in (before, late):
@@ -331,7 +331,7 @@ def test_one_socket_that_fails_does_not_keep_the_others_open(chat: DrivenChat) -
         return False
 
     chat.driven.replica.keys_replaced(fails_once, now=chat.driven.now)
-    chat.driven.carry_out()
+    chat.driven.perform_actions()
     assert [socket.closed is not None for socket in sockets] == [False, True, True]
     assert len(chat.driven.defects) == 1
     assert len(chat.driven.taken(Close)) == 2

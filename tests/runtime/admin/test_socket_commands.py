@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.connection.timer_wheel import TimerWheel
-from openguild_proto.diagnosis.busiest import Busiest
+from openguild_proto.diagnosis.busiest import HeavyHitters
 from openguild_proto.diagnosis.requests import FinishedRequest, RequestHistory
 from openguild_proto.diagnosis.snapshot import Snapshot
 from openguild_proto.diagnosis.why import Remembered
@@ -100,7 +100,7 @@ class Joined:
             storage=storage,
             metrics=self.metrics,
             history=RequestHistory(),
-            busy_users=Busiest(),
+            busy_users=HeavyHitters(),
             readiness=self.ready,
             connections=lambda: 3,
             sources=ClocksAndEntropy(),

@@ -40,7 +40,7 @@ async def test_a_deleted_channel_is_closed_though_its_log_is_not_gone_yet(model:
         "sender": USER, "origin_ts": 0, "prev_events": [], "auth_events": [], "signatures": {},
         "content": {"channel_id": CHANNEL, "name": "general", "place": {"epoch": 1, "sequence": 1}},
     }  # fmt: skip
-    model.hear(log_event(model.client, Delivered(f"guild:{GUILD}", 1, 1, json.dumps(event).encode())))
+    model.apply(log_event(model.client, Delivered(f"guild:{GUILD}", 1, 1, json.dumps(event).encode())))
     with pytest.raises(NoCommand, match="no channel is open"):
         await Commands(model, lambda text: None).do("/invite")
 

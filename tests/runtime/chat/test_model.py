@@ -77,11 +77,11 @@ async def test_what_comes_while_a_channel_is_read_is_shown() -> None:
         tasks.start_soon(model.open, "c")
         await anyio.wait_all_tasks_blocked()
         for sequence in (1, 2, 3):  # the page has the first of them
-            model.hear(posted(client, "c", sequence))
-        model.hear(posted(client, "another", 9))
+            model.apply(posted(client, "c", sequence))
+        model.apply(posted(client, "another", 9))
         client.go["c"].set()
     assert texts(model) == ["text 2", "text 3"]
-    model.hear(posted(client, "c", 4))
+    model.apply(posted(client, "c", 4))
     assert texts(model) == ["text 2", "text 3", "text 4"]
 
 
@@ -93,7 +93,7 @@ async def test_the_channel_that_was_opened_last_is_shown(first: str) -> None:
         for channel_id in ("b", "c"):
             tasks.start_soon(model.open, channel_id)
             await anyio.wait_all_tasks_blocked()
-        model.hear(posted(client, "c", 2))
+        model.apply(posted(client, "c", 2))
         client.go[first].set()
         await anyio.wait_all_tasks_blocked()
         client.go["b" if first == "c" else "c"].set()
@@ -107,15 +107,15 @@ async def test_a_message_that_was_taken_back_before_it_came_is_listed_and_counte
     model = ChatModel(client)
     model.channels["c"] = ShownChannel("c", "g", "general")
     gone = {"content": {"content": "", "redacted_by": "$later"}}
-    model.hear(posted(client, "c", 1, **gone))
+    model.apply(posted(client, "c", 1, **gone))
     assert (model.channels["c"].unread, model.channels["c"].latest) == (1, 1)
     client.heads = [1]
     client.go["c"] = anyio.Event()
     client.go["c"].set()
     await model.open("c")
-    model.hear(posted(client, "c", 2, **gone))
+    model.apply(posted(client, "c", 2, **gone))
     assert message_lines(model)[0].plain.split() == ["2", "somebody", "deleted"]
-    model.hear(posted(client, "c", 3))
+    model.apply(posted(client, "c", 3))
     assert texts(model) == [None, "text 3"]
     assert message_lines(model)[0].plain.split() == ["2", "alice", "deleted"]
 
@@ -124,7 +124,7 @@ def names_of(model: ChatModel, *names: str) -> None:
     model.names = {name: name for name in names}
     model.open_channel = "c"
     for name in names:
-        model.hear(UserTyping("c", name))
+        model.apply(UserTyping("c", name))
 
 
 async def test_a_message_ends_the_typing_of_its_author_alone() -> None:
@@ -132,10 +132,10 @@ async def test_a_message_ends_the_typing_of_its_author_alone() -> None:
     model = ChatModel(client)
     names_of(model, "bob", "carol", USER)
     assert model.typing == f"bob, carol, {USER} are writing"
-    model.hear(posted(client, "c", 1))
+    model.apply(posted(client, "c", 1))
     assert model.typing == "bob, carol are writing"
-    model.hear(UserTyping("c", "carol", ""))
-    model.hear(UserTyping("another", "dave"))
+    model.apply(UserTyping("c", "carol", ""))
+    model.apply(UserTyping("another", "dave"))
     assert model.typing == "bob is writing"
 
 
@@ -173,7 +173,7 @@ async def test_a_channel_that_began_anew_is_told() -> None:
         client.go[channel] = anyio.Event()
         client.go[channel].set()
         await model.open(channel)
-        model.hear(followed(1, epoch=7))
+        model.apply(followed(1, epoch=7))
         assert ("newest messages may be missing" in model.status) is told
 
 
@@ -238,13 +238,13 @@ async def test_a_guild_that_is_followed_behind_its_lists_is_read() -> None:
     client = Guilds()
     client.go.set()
     model = ChatModel(client)
-    model.hear(begins(5))
+    model.apply(begins(5))
     assert (model.guilds_to_add(), model.guilds_to_add()) == ([GUILD], [])
     await model.add_guild(GUILD)
     assert (model.guilds, [one.name for one in model.channels.values()]) == ({GUILD: "tea"}, ["general"])
-    model.hear(of_guild(client, 6, "channel.created", channel_id="d", name="news"))
+    model.apply(of_guild(client, 6, "channel.created", channel_id="d", name="news"))
     for event, wanted in ((begins(6), []), (begins(7), [GUILD]), (begins(6, recovered=False), [GUILD])):
-        model.hear(event)
+        model.apply(event)
         assert model.guilds_to_add() == wanted
 
 
@@ -254,8 +254,8 @@ async def test_what_is_heard_of_a_guild_while_it_is_read_comes_behind_its_lists(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(model.load_guild, GUILD)
         await anyio.wait_all_tasks_blocked()
-        model.hear(of_guild(client, 6, "channel.updated", channel_id="c", name="renamed"))
-        model.hear(of_guild(client, 7, "channel.created", channel_id="d", name="news"))
+        model.apply(of_guild(client, 6, "channel.updated", channel_id="c", name="renamed"))
+        model.apply(of_guild(client, 7, "channel.created", channel_id="d", name="news"))
         client.go.set()
     assert [one.name for one in model.channels.values()] == ["renamed", "news"]
 
@@ -266,7 +266,7 @@ async def test_a_guild_that_is_left_while_it_is_read_is_not_shown() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(model.load_guild, GUILD)
         await anyio.wait_all_tasks_blocked()
-        model.hear(LogGone(f"guild:{GUILD}", "access_lost"))
+        model.apply(LogGone(f"guild:{GUILD}", "access_lost"))
         client.go.set()
     assert (model.guilds, model.channels) == ({}, {})
     client.is_gone = True
@@ -283,8 +283,8 @@ async def test_who_comes_and_goes_while_presence_is_read_counts() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(model.read_presence)
         await anyio.wait_all_tasks_blocked()
-        model.hear(PresenceChanged("bob", PresenceStatus.OFFLINE))
-        model.hear(PresenceChanged("carol", PresenceStatus.IDLE))
+        model.apply(PresenceChanged("bob", PresenceStatus.OFFLINE))
+        model.apply(PresenceChanged("carol", PresenceStatus.IDLE))
         client.go.set()
     assert model.online == {"alice", "carol", "erin"}, "oneself too: nobody is told their own"
 
@@ -296,7 +296,7 @@ async def test_a_guild_that_could_not_be_read_is_read_on_the_next_connection() -
         await model.add_guild(GUILD)
     assert model.guilds_to_add() == []
     ready = Ready(ReadyUser(USER, "alice"), ReadySession("s", "2026-01-01T00:00:00Z"), [], [])
-    model.hear(Connected(ready))
+    model.apply(Connected(ready))
     assert model.guilds_to_add() == [GUILD]
 
 
@@ -322,17 +322,17 @@ async def test_messages_between_the_counts_and_the_log_are_counted() -> None:
     client = Counting(ReadPosition("c", 1, 4, 3, 0))
     model = ChatModel(client)
     model.channels["c"] = ShownChannel("c", "g", "general", unread=1, latest=2, head=2)
-    model.hear(LogFollowed("channel:c", 1, 2, 2, True))
+    model.apply(LogFollowed("channel:c", 1, 2, 2, True))
     assert not model.wants_unread()
-    model.hear(LogFollowed("channel:c", 1, 4, 4, True))
+    model.apply(LogFollowed("channel:c", 1, 4, 4, True))
     assert [model.wants_unread(), model.wants_unread()] == [True, False]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(model.read_unread)
         await anyio.wait_all_tasks_blocked()
-        model.hear(posted(client, "c", 5, sender="bob"))
+        model.apply(posted(client, "c", 5, sender="bob"))
         client.go.set()
     assert counts(model) == (4, 5)
-    model.hear(posted(client, "c", 6, sender="bob"))
+    model.apply(posted(client, "c", 6, sender="bob"))
     assert counts(model) == (5, 6)
 
 
@@ -341,8 +341,8 @@ async def test_the_counts_of_a_log_that_begins_anew_are_read_again() -> None:
     client.go.set()
     model = ChatModel(client)
     model.channels["c"] = ShownChannel("c", "g", "general", unread=7, latest=90, head=90)
-    model.hear(followed(2, epoch=5))
+    model.apply(followed(2, epoch=5))
     assert model.wants_unread()
     await model.read_unread()
-    model.hear(posted(client, "c", 3, sender="bob"))
+    model.apply(posted(client, "c", 3, sender="bob"))
     assert counts(model) == (3, 3)

@@ -14,10 +14,10 @@ from openguild_proto.canonical.receipts import first_link, sign_receipt
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.deliveries import ChainPoint, MoveChains
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.mirrors import MirrorEvents, StoreMirror
 from openguild_proto.log.chains import begun_chains_at
-from openguild_proto.records import LogPlace
+from openguild_proto.records import LogPosition
 from openguild_runtime.cli.federation import verify_receipts
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.postgres import PostgresStorage
@@ -40,13 +40,13 @@ async def storage(database_url: str) -> AsyncIterator[Storage]:
 
 
 async def value_at(storage: Storage, log_id: str, sequence: int) -> bytes:
-    operation = begun_chains_at([LogPlace(log_id, 1, sequence)])
+    operation = begun_chains_at([LogPosition(log_id, 1, sequence)])
     result = None
     while True:
         try:
             effect = operation.send(result)
         except StopIteration as end:
-            return bytes(end.value[LogPlace(log_id, 1, sequence)])
+            return bytes(end.value[LogPosition(log_id, 1, sequence)])
         assert isinstance(effect, StorageEffect)
         result = await storage.perform(effect)
 
@@ -58,9 +58,9 @@ async def test_own_chains_and_receipts_of_others(storage: Storage, database_url:
     await value_at(storage, channel, 0)
     for _ in range(300):
         await storage.perform(append(channel))
-    tip = ChainPoint(LogPlace(channel, 1, 300), await value_at(storage, channel, 300))
+    tip = ChainPoint(LogPosition(channel, 1, 300), await value_at(storage, channel, 300))
     await storage.perform(MoveChains(tips=(tip,), checkpoints=()))
-    place = await storage.perform(FindPlace(log_id=guild))
+    place = await storage.perform(FindLogHead(log_id=guild))
     assert place is not None
     chain = bytes(32)
     receipt = sign_receipt(OWNER, chain, guild, place.epoch, place.sequence)

@@ -24,8 +24,8 @@ from openguild_runtime.client import (
     LogFollowed,
     MessagePosted,
     OutcomeUnknown,
-    Place,
     RateLimited,
+    ResumePosition,
     StreamEnded,
     Unauthorized,
 )
@@ -130,9 +130,9 @@ async def test_a_program_that_leaves_at_once_gets_its_own_failure() -> None:
 
 
 async def test_positions_that_cannot_be_followed_do_not_keep_the_gateway_closed() -> None:
-    positions = {log_name(number): Place(1, 1) for number in range(MAX_GATEWAY_LOGS + 1)} | {
-        "user:x": Place(1, 1),
-        MY_LOG: Place(1, 1),
+    positions = {log_name(number): ResumePosition(1, 1) for number in range(MAX_GATEWAY_LOGS + 1)} | {
+        "user:x": ResumePosition(1, 1),
+        MY_LOG: ResumePosition(1, 1),
     }
     async with (
         scripted(lambda request: None) as scripts,
@@ -174,7 +174,7 @@ async def test_a_log_that_is_followed_again_repeats_and_loses_nothing() -> None:
         assert await sequences(events, 4) == [3, 4]
         events.unfollow(LOG)
         events.follow(LOG)  # behind the event that the program is busy with
-        assert events._machine.places == {LOG: Place(1, 4)}
+        assert events._machine.places == {LOG: ResumePosition(1, 4)}
         await server.sub_ok(ref=2, after=4)
         await server.events(5, 9)
         assert await sequences(events, 9) == [5, 6, 7, 8, 9]
@@ -191,7 +191,7 @@ async def test_a_log_that_is_left_before_its_first_event_is_taken_loses_nothing(
             assert isinstance(await anext(events), LogFollowed)
         events.unfollow(LOG)
         events.follow(LOG)
-        assert events._machine.places == {LOG: Place(1, 0)}
+        assert events._machine.places == {LOG: ResumePosition(1, 0)}
         await server.sub_ok(ref=2, after=0)
         await server.events(1, 4)
         assert await sequences(events, 4) == [1, 2, 3, 4]
@@ -203,7 +203,7 @@ async def test_a_log_that_is_left_as_it_begins_goes_on_from_there() -> None:
         assert isinstance(await anext(events), LogFollowed)
         events.unfollow(LOG)
         events.follow(LOG)  # what comes between is not had
-        assert events._machine.places == {LOG: Place(1, 0)}
+        assert events._machine.places == {LOG: ResumePosition(1, 0)}
 
 
 async def test_a_token_that_is_wanted_after_a_logout_ends_it_with_401() -> None:
@@ -224,7 +224,7 @@ async def test_more_commands_than_may_be_unanswered_wait_for_their_turn() -> Non
 
         async def post() -> None:
             try:
-                await events.carry_out(Post(0, LOG[8:], content="hi"))
+                await events.execute(Post(0, LOG[8:], content="hi"))
             except OutcomeUnknown as end:
                 ends.append(str(end))
 
@@ -270,11 +270,11 @@ async def test_a_program_that_is_behind_sends_its_commands_over_http() -> None:
 async def test_hints_that_are_not_taken_are_dropped() -> None:
     """They are read beyond the bound while a command waits for its answer."""
     async with following() as (server, events), anyio.create_task_group() as tasks:
-        tasks.start_soon(events.carry_out, Post(0, LOG[8:], content="hi"))
+        tasks.start_soon(events.execute, Post(0, LOG[8:], content="hi"))
         for _ in range(MAX_WAITING_EVENTS + 50):
             await server.say("eph", log=LOG, kind="typing", data={"user_id": MY_LOG[5:]})
         await server.events(1, 1)
-        await eventually(lambda: events._machine.places == {LOG: Place(1, 1)})
+        await eventually(lambda: events._machine.places == {LOG: ResumePosition(1, 1)})
         assert len(events._waiting) == MAX_WAITING_EVENTS + 1
         assert await sequences(events, 1) == [1]
         tasks.cancel_scope.cancel()
@@ -288,7 +288,7 @@ async def test_a_refused_sign_of_typing_is_not_sent_later() -> None:
 
         async def tell() -> None:
             with pytest.raises(RateLimited) as end:
-                await events.carry_out(Typing(0, LOG[8:]))
+                await events.execute(Typing(0, LOG[8:]))
             ends.append(end.value)
 
         with anyio.fail_after(10):
@@ -306,7 +306,7 @@ async def test_a_sign_of_typing_that_meets_an_ended_token_is_missed() -> None:
         assert isinstance(await anext(events), Connected)
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(events.carry_out, Typing(0, LOG[8:]))
+                tasks.start_soon(events.execute, Typing(0, LOG[8:]))
                 await eventually(lambda: events._answers)
                 await server.say("err", ref=max(events._answers), code="unauthorized", message="m")
 
@@ -321,7 +321,7 @@ async def test_an_event_that_cannot_be_read_ends_it() -> None:
             await sequences(events, 2)
         assert ended.value.code == 1007
         with pytest.raises(OutcomeUnknown, match="cannot be read"):
-            await events.carry_out(Typing(0, LOG[8:]))
+            await events.execute(Typing(0, LOG[8:]))
 
 
 async def _until_interrupted(events: Gateway) -> AsyncIterator[Interrupted]:

@@ -19,7 +19,7 @@ from openguild_runtime.client import (
     UnknownEvent,
     UserTyping,
 )
-from openguild_runtime.client.log_events import EVENT_TYPES, log_event, overheard_event
+from openguild_runtime.client.log_events import EVENT_TYPES, event_of_hint, log_event
 
 USER = "0198c0de-0000-7000-8000-000000000001"
 AUTHOR = {"id": USER, "username": "alice"}
@@ -75,10 +75,10 @@ def test_what_is_new_or_taken_back(event_type: str, content: Any, kind: type[Any
 
 def test_what_is_in_no_log() -> None:
     typing = HintReceived("channel:c", "typing", json.dumps({"user_id": USER, "preview": "he"}).encode())
-    assert overheard_event(typing) == UserTyping("c", USER, "he")
-    presence = overheard_event(
+    assert event_of_hint(typing) == UserTyping("c", USER, "he")
+    presence = event_of_hint(
         HintReceived("guild:g", "presence", json.dumps({"user_id": USER, "status": "idle"}).encode())
     )
     assert isinstance(presence, PresenceChanged)
     assert presence.status.value == "idle"
-    assert overheard_event(HintReceived("channel:c", "later", b"{}")) is None
+    assert event_of_hint(HintReceived("channel:c", "later", b"{}")) is None

@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from openguild_proto.client import Place, Session
+from openguild_proto.client import ResumePosition, Session
 from openguild_runtime.client.session_file import SessionFile
 
 
 def test_it_gives_back_what_it_was_given(tmp_path: Path) -> None:
     file = SessionFile(tmp_path / "bot.json")
     assert file.load() is None
-    file.save(Session("a", "r", positions={"channel:c": Place(2, 7)}))
+    file.save(Session("a", "r", positions={"channel:c": ResumePosition(2, 7)}))
     loaded = file.load()
     assert loaded is not None
-    assert (loaded.access_token, loaded.refresh_token, loaded.positions) == ("a", "r", {"channel:c": Place(2, 7)})
+    assert (loaded.access_token, loaded.refresh_token, loaded.positions) == (
+        "a",
+        "r",
+        {"channel:c": ResumePosition(2, 7)},
+    )
     assert (tmp_path / "bot.json").stat().st_mode & 0o777 == 0o600
     file.save(None)
     file.save(None)
@@ -37,12 +41,12 @@ def test_a_program_goes_on_where_the_file_cannot_be_written(tmp_path: Path, capl
     with pytest.raises(OSError, match=r"No such file or directory: '.*bot\.json'"):
         file.save(session)
     for _ in range(3):
-        file.keep(session)
+        file.save(session)
     (line,) = caplog.messages
     assert line.startswith(f"cannot write {path} (No such file or directory): ")
     path.parent.mkdir()
     for _ in range(3):
-        file.keep(session)
+        file.save(session)
     assert caplog.messages == [line, f"{path} can be written again"]
     assert SessionFile(path).load() is not None
     assert list(path.parent.iterdir()) == [path]

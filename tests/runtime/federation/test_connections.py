@@ -11,7 +11,7 @@ import pytest
 from anyio.abc import ByteStream
 
 from openguild_proto.effects.federation import PeerUnavailable
-from openguild_proto.policy.promptness import Promptness
+from openguild_proto.policy.promptness import ResponseTimes
 from openguild_runtime.federation.connections import IDLE_SECS, MAX_AT_ONCE_PER_SERVER, PeerConnections
 from openguild_runtime.federation.dialer import Dialer, tls_context
 
@@ -34,7 +34,7 @@ class Peer:
         self.now = 0.0
         self.address = "127.0.0.1"  # of its name
         dialer = Dialer(lambda: tls_context(None), allow_private=True, resolve=self._resolve)
-        self.connections_to = PeerConnections(dialer, lambda: self.now, Promptness())
+        self.connections_to = PeerConnections(dialer, lambda: self.now, ResponseTimes())
 
     async def _resolve(self, host: str, port: int) -> list[str]:
         return [self.address if host == "a.example" else host]

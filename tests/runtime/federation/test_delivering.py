@@ -15,7 +15,7 @@ from openguild_proto.effects.federation import AskPeer, PeerAnswer
 from openguild_proto.hints import (
     PEER_HINTS,
     ContactHint,
-    GrownHint,
+    GrowthHint,
     PresenceChoice,
     PresenceStatus,
     TypingHint,
@@ -54,7 +54,7 @@ class Handler:
 def test_hints_on_peers_go_to_the_deliveries_and_all_else_to_the_replica() -> None:
     handler, heard, reconnected = Handler(), list[bytes](), list[str]()
     hints = PeerHints(handler, heard.append, lambda: reconnected.append("deliveries"))
-    ours = [encode_hint(GrownHint(("a",))), encode_hint(ContactHint("p.test"))]
+    ours = [encode_hint(GrowthHint(("a",))), encode_hint(ContactHint("p.test"))]
     others = [encode_hint(TypingHint("c", "u")), encode_hint(PresenceChoice("u", "s", PresenceStatus.IDLE))]
     for payload in (*ours, *others):
         hints.broadcast_message(Topic.HINTS, payload)
@@ -93,13 +93,13 @@ async def test_deliveries_begin_when_federation_is_turned_on() -> None:
         runner.start()
         owner.post(channel)
         runner.grew(channel)
-        runner.heard(b"{}")
+        runner.on_hint(b"{}")
         runner.contacted("p.test")
         await anyio.wait_all_tasks_blocked()
         assert peer.requests == []
         is_on = True
         runner.grew(channel)
-        runner.heard(b'{"type":"grown"')
+        runner.on_hint(b'{"type":"grown"')
         with anyio.fail_after(10):
             await arrived.wait()
         assert [server for server, _ in runner.counters()] == ["p.test"]

@@ -102,14 +102,14 @@ async def test_many_that_are_ready_leave_the_loop_to_others_in_between(stack: Ex
     watch = make_watch(loop)
     told: list[str] = []
 
-    class Once(End):
+    class IdempotencyKey(End):
         def ready(self, events: int) -> None:
             self.want(0)
             told.append("socket")
             time.sleep(TURN_SECS / 4)
 
     for _ in range(40):
-        end = Once(stack, watch)
+        end = IdempotencyKey(stack, watch)
         end.other.send(b"x")
         end.want(READ)
 

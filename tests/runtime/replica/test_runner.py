@@ -97,7 +97,7 @@ async def test_a_stream_prepared_in_the_turn_of_its_cancellation_is_not_held(
     (number,) = runner.replica._procedures._asked
     runner.replica.answered(number, {stream.channel_id: Head(0)}, now=runner._clock())
     runner.replica.handle_deadline(now=runner._clock())
-    runner.carry_out()
+    runner.perform_actions()
     await cancelled(waiter)
     assert runner.replica.channels.get(stream.channel_id or "") is None
     assert runner.replica._preparing.tickets == {}
@@ -110,7 +110,7 @@ async def test_a_stream_prepared_before_its_cancellation_is_not_held(
     (number,) = runner.replica._procedures._asked
     runner.replica.answered(number, {stream.channel_id: Head(0)}, now=runner._clock())
     runner.replica.handle_deadline(now=runner._clock())
-    runner.carry_out()
+    runner.perform_actions()
     waiter.cancel()
     await cancelled(waiter)
     assert runner.replica.channels.get(stream.channel_id or "") is None
@@ -126,11 +126,11 @@ async def test_a_long_work_keeps_to_its_turns_however_many_inputs_come(runner: R
 
     outputs = runner.replica._outputs
     outputs.add_each(range(400), take_a_while)
-    runner.carry_out()
+    runner.perform_actions()
     in_turn = len(done)
     for _ in range(20):
         outputs.log(Level.INFO, "an input's action")
-        runner.carry_out()
+        runner.perform_actions()
         assert outputs.next_action(works=False) is None
     assert len(done) == in_turn < 100
     await eventually(lambda: len(done) == 400, what="the whole work")

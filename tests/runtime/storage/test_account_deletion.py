@@ -25,9 +25,9 @@ from openguild_proto.effects.bans import BanUser
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.effects.channels import Appended, MarkRead
 from openguild_proto.effects.guilds import AcceptInvite, InsertInvite, RemoveMember
-from openguild_proto.effects.logs import FindPlace, ReadLogs
+from openguild_proto.effects.logs import FindLogHead, ReadLogs
 from openguild_proto.effects.mentions import ListMentions
-from openguild_proto.effects.mirrors import TOLD_MS, FindPartings, NoteParting, StoreMirror
+from openguild_proto.effects.mirrors import TOLD_MS, FindPendingLeaves, NotePendingLeave, StoreMirror
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.errors import Refusal
 from openguild_proto.operations.account_deletion import delete_by_operator
@@ -98,7 +98,7 @@ async def test_what_is_the_users_alone_goes_and_replicas_hear_of_it(storage: Sto
     assert await storage.perform(FindUser(user_id=bob)) is None
     assert await storage.perform(FindUserByName(username_key="bob")) is None
     assert await storage.perform(FindSession(session_id=opened.session_id)) is None
-    assert await storage.perform(FindPlace(log_id=bob)) is None
+    assert await storage.perform(FindLogHead(log_id=bob)) is None
     assert await storage.perform(ListMentions(user_id=bob, unread=False, limit=10)) == ()
     kept = await storage.perform(ReadLogs(parts=(LogPart(channel, 0, 10),)))
     assert isinstance(posted, Appended)
@@ -141,10 +141,10 @@ async def test_a_login_to_a_deleted_account_opens_no_session(storage: Storage) -
 
 async def test_owners_are_told_of_partings_of_deleted_accounts(storage: Storage) -> None:
     alice, guild = await add_user(storage), new_id()
-    await storage.perform(NoteParting(origin="owner.test", guild_id=guild, user_id=alice, due_ms=NOW, now_ms=NOW))
+    await storage.perform(NotePendingLeave(origin="owner.test", guild_id=guild, user_id=alice, due_ms=NOW, now_ms=NOW))
     assert await storage.perform(delete(alice)) is AccountDeletion.DONE
-    (parting,) = await storage.perform(FindPartings(origin="owner.test", now_ms=NOW + TOLD_MS + 1, limit=10))
-    assert (parting.guild_id, parting.user.user_id, parting.user.username) == (guild, alice, DELETED_USERNAME)
+    (pending,) = await storage.perform(FindPendingLeaves(origin="owner.test", now_ms=NOW + TOLD_MS + 1, limit=10))
+    assert (pending.guild_id, pending.user.user_id, pending.user.username) == (guild, alice, DELETED_USERNAME)
 
 
 @pytest.fixture
@@ -242,9 +242,9 @@ async def test_a_delivery_of_what_the_user_wrote_does_not_fail(
         await eventually(lambda: waiting(1))
         tasks.start_soon(end)
         await eventually(is_over_or_waits)
-    place = await store.perform(FindPlace(log_id=owner.channel_id))
+    place = await store.perform(FindLogHead(log_id=owner.channel_id))
     assert place is not None
-    assert place.sequence == owner.do(FindPlace(log_id=owner.channel_id)).sequence
+    assert place.sequence == owner.do(FindLogHead(log_id=owner.channel_id)).sequence
     assert await store.perform(FindUser(user_id=bob)) is None
     assert await looker.fetchval("SELECT count(*) FROM channel_read_state WHERE user_id = $1", bob) == 0
     await other.close()

@@ -9,7 +9,7 @@ import pytest
 from openguild_proto.effects.bans import BanUser, FindBan, ListBans, UnbanUser
 from openguild_proto.effects.channels import FindChannelAccess
 from openguild_proto.effects.guilds import DeleteGuild, FindGuildAccess, FindInvite, FindMember, ListInvites
-from openguild_proto.effects.logs import FindPlace, ReadLogs
+from openguild_proto.effects.logs import FindLogHead, ReadLogs
 from openguild_proto.effects.mirrors import JoinFromServer
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
 from openguild_proto.errors import ErrorCode
@@ -50,7 +50,7 @@ async def told(storage: Storage, log_id: str, after: int) -> list[tuple[str, str
 
 
 async def head(storage: Storage, log_id: str) -> int:
-    place = await storage.perform(FindPlace(log_id))
+    place = await storage.perform(FindLogHead(log_id))
     assert place is not None
     return place.sequence
 

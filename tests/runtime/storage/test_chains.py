@@ -13,7 +13,7 @@ from openguild_proto.effects.deliveries import (
     ReadChains,
     ReadEventIds,
 )
-from openguild_proto.records import Author, LogPlace
+from openguild_proto.records import Author, LogPosition
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
 
@@ -26,11 +26,11 @@ def storage(kept_storage: Storage) -> Storage:
 
 
 def point(log_id: str, sequence: int, epoch: int = 1) -> ChainPoint:
-    return ChainPoint(LogPlace(log_id, epoch, sequence), bytes([sequence]) * 32)
+    return ChainPoint(LogPosition(log_id, epoch, sequence), bytes([sequence]) * 32)
 
 
 async def read(storage: Storage, log_id: str, sequence: int, epoch: int = 1, limit: int = 100) -> ChainPart | None:
-    parts = await storage.perform(ReadChains(places=(LogPlace(log_id, epoch, sequence),), limit=limit))
+    parts = await storage.perform(ReadChains(places=(LogPosition(log_id, epoch, sequence),), limit=limit))
     return parts[0] if parts else None
 
 
@@ -75,7 +75,7 @@ async def test_many_chains_in_one_question(storage: Storage) -> None:
     _, one, ids = await new_channel(storage, 3)
     _, two, others = await new_channel(storage, 2)
     await storage.perform(BeginChains(points=(point(one, 0), point(two, 1))))
-    places = (LogPlace(two, 1, 2), LogPlace(new_id(), 1, 2), LogPlace(one, 1, 2), LogPlace(two, 1, 1))
+    places = (LogPosition(two, 1, 2), LogPosition(new_id(), 1, 2), LogPosition(one, 1, 2), LogPosition(two, 1, 1))
     assert await storage.perform(ReadChains(places=places, limit=9)) == (
         ChainPart(point(two, 1), others[1:]),
         ChainPart(point(one, 0), ids[:2]),

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.accounts import InsertUser
 from openguild_proto.effects.channels import ListUnread, MarkRead, ReadEvents
-from openguild_proto.effects.mirrors import ClearMirror, FindMirrorPlace, MirrorEvents, ReadSnapshot, StoreMirror
+from openguild_proto.effects.mirrors import ClearMirror, FindMirrorHead, MirrorEvents, ReadSnapshot, StoreMirror
 from openguild_proto.mirror_records import Snapshot
-from openguild_proto.records import Author, LogPlace
+from openguild_proto.records import Author, LogPosition
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.runtime.storage.conftest import opened
@@ -46,7 +46,7 @@ async def add_member(store: Storage, owner: Owner, name: str) -> str:
 
 
 async def deliver(store: Storage, owner: Owner) -> None:
-    place = await store.perform(FindMirrorPlace(OWNER, owner.channel_id))
+    place = await store.perform(FindMirrorHead(OWNER, owner.channel_id))
     news = owner.news(owner.channel_id, place.sequence if place is not None else 0)
     told = await store.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news))
     assert told.status == "ok"
@@ -83,8 +83,8 @@ async def test_it_is_cleared_in_batches_and_then_replaced(
     assert await clear(store, restored(owner)) > 1
     assert await store.perform(ReadEvents(log_id=owner.channel_id, limit=10, after=0)) == ()
     assert await store.perform(StoreMirror(OWNER, owner.guild_id, restored(owner), NOW_MS))
-    place = await store.perform(FindMirrorPlace(OWNER, owner.channel_id))
-    assert place == LogPlace(owner.channel_id, 7, 5)
+    place = await store.perform(FindMirrorHead(OWNER, owner.channel_id))
+    assert place == LogPosition(owner.channel_id, 7, 5)
     (unread,) = await store.perform(ListUnread(bob, 10))
     assert (unread.last_read_sequence, unread.unread) == (5, 0)
 

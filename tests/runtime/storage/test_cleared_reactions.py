@@ -14,7 +14,7 @@ from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.effects.search import SearchMessages
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_MESSAGE_EMOJI, MAX_SHOWN_REACTORS
-from openguild_proto.policy.search import Has, Wanted
+from openguild_proto.policy.search import Has, SearchConditions
 from openguild_proto.records import NO_REACTIONS, ClearReactions, React, Redact, StoredEvent
 from openguild_runtime.storage.base import Storage
 from tests.runtime.storage.test_taking_over import copied, level, mirrored
@@ -243,7 +243,7 @@ async def test_a_mirror_and_its_history_end_as_the_owner(kept_storage: Storage) 
 
 async def test_a_message_without_its_reactions_has_none_in_a_search(place: Place) -> None:
     await place.react(place.owner, "heart")
-    wanted = SearchMessages(reader_id=place.member, wanted=Wanted(has=frozenset({Has.REACTION})), limit=5)
+    wanted = SearchMessages(reader_id=place.member, wanted=SearchConditions(has=frozenset({Has.REACTION})), limit=5)
     before = await place.storage.perform(wanted)
     await stored(place.storage, place.clear("heart"))
     after = await place.storage.perform(wanted)

@@ -17,8 +17,8 @@ from openguild_proto.effects.guilds import DeleteGuild, InsertGuild, InsertInvit
 from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, ReadSnapshot, RemoteJoin, StoreMirror
 from openguild_proto.errors import Refusal
 from openguild_proto.mirror_records import RemoteUser
-from openguild_proto.policy.repeats import Once
-from openguild_proto.records import Author, LogPlace, MemberChange
+from openguild_proto.policy.repeats import IdempotencyKey
+from openguild_proto.records import Author, LogPosition, MemberChange
 from openguild_runtime.storage.postgres import PostgresStorage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, login, new_id
 from tests.support.guild_deeds import accept, invite
@@ -234,7 +234,7 @@ async def test_a_guild_and_a_join_with_one_key_do_not_wait_for_each_other(databa
         await store.start()
         owner, user = await add_user(store), await add_user(store)
         code = await invite(store, await add_guild(store, owner), owner)
-        once = [Once("key", bytes([number]) * 32) for number in range(2)]
+        once = [IdempotencyKey("key", bytes([number]) * 32) for number in range(2)]
 
         async def join() -> None:
             with pytest.raises(Refusal):
@@ -257,7 +257,7 @@ async def test_processes_that_store_the_same_chains_do_not_wait_for_each_other(d
         one, other = sorted([await add_channel(store, guild, owner) for _ in range(2)])
 
         def points(*log_ids: str, sequence: int) -> tuple[ChainPoint, ...]:
-            return tuple(ChainPoint(LogPlace(log_id, 1, sequence), b"%d" % sequence) for log_id in log_ids)
+            return tuple(ChainPoint(LogPosition(log_id, 1, sequence), b"%d" % sequence) for log_id in log_ids)
 
         await store.perform(BeginChains(points(one, other, sequence=0)))
         async with in_line(database_url, other, lock=HOLD_CHAIN) as begin:

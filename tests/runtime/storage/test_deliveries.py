@@ -7,24 +7,24 @@ import pytest
 
 from openguild_proto.effects.channels import DeleteChannel
 from openguild_proto.effects.deliveries import (
+    AffectedPeers,
     BehindLog,
     CursorMove,
+    FindAffectedPeers,
     FindBehind,
     FindEnded,
     FindMirrored,
     FindMirroring,
-    FindWoken,
     MirroredLog,
     MoveCursors,
     NotePurged,
     TakeLeases,
-    Woken,
 )
 from openguild_proto.effects.guilds import DeleteGuild, RemoveMember, RenameGuild
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.mirrors import ReadSnapshot
 from openguild_proto.effects.roles import GrantGuildRole
-from openguild_proto.records import Author, LogPlace, MemberChange
+from openguild_proto.records import Author, LogPosition, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, append, new_id
 from tests.support.peers import join
@@ -41,13 +41,13 @@ async def behind(storage: Storage, peer: str) -> tuple[BehindLog, ...]:
     return await storage.perform(FindBehind(peer=peer, limit=100))
 
 
-async def place(storage: Storage, log_id: str) -> LogPlace:
-    found = await storage.perform(FindPlace(log_id=log_id))
+async def place(storage: Storage, log_id: str) -> LogPosition:
+    found = await storage.perform(FindLogHead(log_id=log_id))
     assert found is not None
     return found
 
 
-async def move(storage: Storage, peer: str, log: LogPlace) -> None:
+async def move(storage: Storage, peer: str, log: LogPosition) -> None:
     await storage.perform(MoveCursors(moves=(CursorMove(peer, log),)))
 
 
@@ -81,7 +81,7 @@ async def test_what_a_peer_lacks_comes_by_guild_its_own_log_first(storage: Stora
         assert page == found[number + 1 : number + 2]
     await move(storage, peer, found[1].head)
     assert await behind(storage, peer) == (found[0], *found[2:])
-    await move(storage, peer, LogPlace(found[1].log_id, 1, 0))
+    await move(storage, peer, LogPosition(found[1].log_id, 1, 0))
     assert (await behind(storage, peer))[1].after == 0, "a peer may have less than before"
 
 
@@ -114,12 +114,12 @@ async def test_a_channel_made_after_the_join_counts_from_its_beginning(storage: 
     assert await behind(storage, peer) == ()
     for _ in range(3):
         await storage.perform(append(channel))
-    assert await behind(storage, peer) == (BehindLog(guild, LogPlace(channel, 1, 3), 0, 1),)
-    await move(storage, peer, LogPlace(channel, 1, 2))
-    assert await behind(storage, peer) == (BehindLog(guild, LogPlace(channel, 1, 3), 2, 1),)
+    assert await behind(storage, peer) == (BehindLog(guild, LogPosition(channel, 1, 3), 0, 1),)
+    await move(storage, peer, LogPosition(channel, 1, 2))
+    assert await behind(storage, peer) == (BehindLog(guild, LogPosition(channel, 1, 3), 2, 1),)
     await storage.perform(DeleteChannel(author=Author(owner), channel_id=channel, now_ms=NOW))
     await level(storage, peer)
-    await move(storage, peer, LogPlace(channel, 1, 3))
+    await move(storage, peer, LogPosition(channel, 1, 3))
     assert await behind(storage, peer) == ()
     assert await storage.perform(FindMirrored(peer=peer, log_id=channel)) is None
 
@@ -137,7 +137,7 @@ async def test_only_peers_that_mirror_a_log_see_it(storage: Storage) -> None:
         assert await storage.perform(FindMirrored(peer=stranger, log_id=log_id)) is None
     for log_id in (user, new_id()):
         assert await storage.perform(FindMirrored(peer=peer, log_id=log_id)) is None
-    await move(storage, stranger, LogPlace(channel, 1, 5))
+    await move(storage, stranger, LogPosition(channel, 1, 5))
     assert await behind(storage, stranger) == ()
     assert {peer, stranger} <= set(await storage.perform(FindMirroring()))
 
@@ -153,23 +153,23 @@ async def test_growth_wakes_the_peers_whose_lease_one_holds(storage: Storage) ->
     for peer in mine:
         await level(storage, peer)
     await storage.perform(TakeLeases(peers=tuple(mine), holder=holder, now_ms=NOW, until_ms=NOW + 1))
-    question = FindWoken(log_ids=(channel, unseen, alone, owner, new_id()), holder=holder)
-    assert await storage.perform(question) == Woken((), (channel,), elsewhere=False)
+    question = FindAffectedPeers(log_ids=(channel, unseen, alone, owner, new_id()), holder=holder)
+    assert await storage.perform(question) == AffectedPeers((), (channel,), elsewhere=False)
     await storage.perform(append(channel))
-    grown = BehindLog(guild, LogPlace(channel, 1, 1), 0, 1)
+    grown = BehindLog(guild, LogPosition(channel, 1, 1), 0, 1)
     woken = await storage.perform(question)
-    assert woken == Woken(tuple((peer, grown) for peer in mine), (channel,), elsewhere=False)
+    assert woken == AffectedPeers(tuple((peer, grown) for peer in mine), (channel,), elsewhere=False)
     await join(storage, guild, owner, others)
-    woken = await storage.perform(FindWoken(log_ids=(channel,), holder=holder))
+    woken = await storage.perform(FindAffectedPeers(log_ids=(channel,), holder=holder))
     assert (woken.elsewhere, woken.free) == (True, True)
     await storage.perform(TakeLeases(peers=(others,), holder=new_id(), now_ms=NOW, until_ms=NOW + 1))
-    woken = await storage.perform(FindWoken(log_ids=(channel,), holder=holder))
+    woken = await storage.perform(FindAffectedPeers(log_ids=(channel,), holder=holder))
     assert (woken.elsewhere, woken.free) == (True, False)
     assert [(peer, log.log_id) for peer, log in woken.behind] == [
         (peer, log_id) for peer in mine for log_id in (guild, channel)
     ], "the guild's log comes with it"
-    nothing = FindWoken(log_ids=(unseen, alone, owner), holder=holder)
-    assert await storage.perform(nothing) == Woken((), (), elsewhere=False)
+    nothing = FindAffectedPeers(log_ids=(unseen, alone, owner), holder=holder)
+    assert await storage.perform(nothing) == AffectedPeers((), (), elsewhere=False)
 
 
 async def test_a_log_of_another_epoch_has_to_be_told(storage: Storage) -> None:
@@ -178,7 +178,7 @@ async def test_a_log_of_another_epoch_has_to_be_told(storage: Storage) -> None:
     guild = await add_guild(storage, owner)
     await join(storage, guild, owner, peer)
     head = await place(storage, guild)
-    await move(storage, peer, LogPlace(guild, head.epoch + 7, head.sequence))
+    await move(storage, peer, LogPosition(guild, head.epoch + 7, head.sequence))
     assert await behind(storage, peer) == (BehindLog(guild, head, head.sequence, head.epoch + 7),)
 
 
@@ -194,7 +194,7 @@ async def test_a_snapshot_whose_answer_is_lost_leaves_the_peer_behind(storage: S
     assert [log.head.log_id for log in lacks] == [channel]
     assert await storage.perform(ReadSnapshot(peer, guild)) is not None
     assert await behind(storage, peer) == lacks
-    await move(storage, peer, LogPlace(channel, lacks[0].head.epoch + 7, 0))
+    await move(storage, peer, LogPosition(channel, lacks[0].head.epoch + 7, 0))
     assert await storage.perform(ReadSnapshot(peer, guild)) is not None
     assert await behind(storage, peer) == (), "what it had in another epoch is replaced"
 
@@ -292,13 +292,15 @@ async def test_mirrors_of_a_deleted_guild_are_to_be_purged(storage: Storage) -> 
     await leave(storage, guild, users[0])
     await storage.perform(DeleteGuild(author=Author(owner), guild_id=guild))
     holder, asked = new_id(), (guild, new_id())
-    assert await storage.perform(FindWoken(asked, holder)) == Woken((), (guild,), elsewhere=True, free=True)
+    assert await storage.perform(FindAffectedPeers(asked, holder)) == AffectedPeers(
+        (), (guild,), elsewhere=True, free=True
+    )
     await storage.perform(TakeLeases(peers=(peers[1],), holder=holder, now_ms=NOW, until_ms=NOW + 1))
-    woken = await storage.perform(FindWoken(asked, holder))
-    assert woken == Woken((), (guild,), elsewhere=True, free=True, ended=(peers[1],))
+    woken = await storage.perform(FindAffectedPeers(asked, holder))
+    assert woken == AffectedPeers((), (guild,), elsewhere=True, free=True, ended=(peers[1],))
     for peer in peers:
         assert await behind(storage, peer) == ()
-        assert await storage.perform(FindEnded(peer=peer)) == (LogPlace(guild, 0, 0),)
+        assert await storage.perform(FindEnded(peer=peer)) == (LogPosition(guild, 0, 0),)
         await storage.perform(NotePurged(peer=peer, guild_ids=(guild,), now_ms=2 * NOW))
         assert await storage.perform(FindEnded(peer=peer)) == ()
 

@@ -7,9 +7,9 @@ import pytest
 from openguild_proto.effects.deliveries import (
     BehindLog,
     CursorMove,
+    FindAffectedPeers,
     FindBehind,
     FindEnded,
-    FindWoken,
     MoveCursors,
     TakeLeases,
 )
@@ -43,7 +43,7 @@ async def test_a_peer_that_is_denied_in_a_guild_lacks_nothing_of_it(storage: Sto
     async def lacking() -> list[set[str]]:
         for channel in channels.values():
             await storage.perform(append(channel))
-        woken = await storage.perform(FindWoken(tuple(channels.values()), holder))
+        woken = await storage.perform(FindAffectedPeers(tuple(channels.values()), holder))
         whole = await storage.perform(FindBehind(peer=peer, limit=9, level=True))
         found = (await behind(), whole, [log for _, log in woken.behind])
         return [{log.guild_id for log in logs} for logs in found]

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.logs import ReadLogs
-from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, KnowRemoteUser, ReadSnapshot, StoreMirror
+from openguild_proto.effects.mirrors import DropMirror, FindMirrorHead, KnowRemoteUser, ReadSnapshot, StoreMirror
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole
 from openguild_proto.mirror_records import RemoteUser, Snapshot
 from openguild_proto.records import LogPart, MemberChange
@@ -46,7 +46,7 @@ async def test_whoever_is_missing_in_a_new_epoch_is_told(kept_storage: Storage) 
     assert access is None or access.role is None
     await storage.perform(DropMirror(OWNER, owner.guild_id, NOW_MS))
     assert await left(storage, carol) == [GuildLeftContent(owner.guild_id, removed=True, reason=None)]
-    assert await storage.perform(FindMirrorPlace(OWNER, owner.guild_id)) is None
+    assert await storage.perform(FindMirrorHead(OWNER, owner.guild_id)) is None
 
 
 async def test_operators_give_roles_to_remote_members_only(kept_storage: Storage) -> None:

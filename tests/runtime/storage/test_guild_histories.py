@@ -36,7 +36,7 @@ from openguild_proto.effects.guilds import (
     RenameGuild,
     SetMemberRole,
 )
-from openguild_proto.effects.logs import FindAccountPlaces, FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.logs import FindAccountMemberships, FindLogHead, FindLogs, ReadLogs
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole, RevokeServerRole
 from openguild_proto.effects.timeouts import EndTimeout, TimeOutMember
 from openguild_proto.records import Author, LogPart
@@ -187,7 +187,7 @@ def test_a_history_leaves_the_same_logs_in_both_stores(
             DescribeUser(user_id=user),
             FindGuildAccess(guild_id=deeds.guild, user_id=user),
         )
-        both.alike(FindPlace(log_id=user), FindPlace(log_id=deeds.guild), FindPlace(log_id=new_id()))
-        both.alike(FindLogs(user_id=user, log_ids=logs), FindAccountPlaces(user_id=user))
+        both.alike(FindLogHead(log_id=user), FindLogHead(log_id=deeds.guild), FindLogHead(log_id=new_id()))
+        both.alike(FindLogs(user_id=user, log_ids=logs), FindAccountMemberships(user_id=user))
     both.alike(ReadLogs(parts=(LogPart(deeds.guild, 1, 3), LogPart(new_id(), 0, 9), LogPart(USERS[1], 0, 2))))
-    both.alike(DeleteGuild(author=Author(USERS[0]), guild_id=deeds.guild), FindPlace(log_id=deeds.guild))
+    both.alike(DeleteGuild(author=Author(USERS[0]), guild_id=deeds.guild), FindLogHead(log_id=deeds.guild))

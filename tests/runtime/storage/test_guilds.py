@@ -26,7 +26,7 @@ from openguild_proto.effects.guilds import (
     RenameGuild,
     SetMemberRole,
 )
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.replica import FindAudience
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.errors import ErrorCode, Refusal
@@ -242,7 +242,7 @@ async def test_a_name_that_a_guild_has_already_is_no_event(storage: Storage) -> 
     for name, head in (("old", 2), ("new", 3), ("new", 3), ("old", 4)):
         rename = RenameGuild(author=Author(owner), guild_id=guild, name=name, now_ms=NOW)
         assert (await storage.perform(rename)).name == name
-        place = await storage.perform(FindPlace(log_id=guild))
+        place = await storage.perform(FindLogHead(log_id=guild))
         assert place is not None
         assert place.sequence == head
     await refused(storage, RenameGuild(author=Author(await add_user(storage)), guild_id=guild, name="old", now_ms=NOW))

@@ -29,20 +29,20 @@ from openguild_proto.effects.handovers import (
     AbsorbHistory,
     BeginMove,
     EndMove,
+    FindOwnership,
     FindSuccession,
-    FindTenure,
     FollowHandover,
     HandOver,
     ListHandovers,
     ListMoves,
     NoteMove,
     ReadLogHistory,
-    ReadPassed,
+    ReadTransferred,
     SetSuccessor,
     StageHistory,
     TakeGuild,
 )
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.mirrors import (
     DropMirror,
     JoinFromServer,
@@ -58,14 +58,14 @@ from openguild_proto.mirror_records import (
     HistoricEvent,
     MirroredEvent,
     MirroredMember,
-    PassedInvite,
-    PassedLog,
     RemoteUser,
     Snapshot,
+    TransferredInvite,
+    TransferredLog,
 )
 from openguild_proto.policy.invites import invite_id
 from openguild_proto.policy.moves import BEHIND, NO_GUILD, NO_MEMBER, NOT_MOVING
-from openguild_proto.records import Author, LogPlace, Redact
+from openguild_proto.records import Author, LogPosition, Redact
 from openguild_proto.schemas.events import parse_event
 from openguild_proto.schemas.log_contents import InviteDeletedContent
 from openguild_proto.schemas.log_writer import LogWriter
@@ -125,7 +125,7 @@ async def handed_over(storage: Storage) -> Ours:
 
 
 async def head(storage: Storage, made: Ours) -> int:
-    place = await storage.perform(FindPlace(made.guild))
+    place = await storage.perform(FindLogHead(made.guild))
     assert place is not None
     return place.sequence
 
@@ -155,7 +155,7 @@ async def test_a_guild_is_handed_over_once(storage: Storage) -> None:
 async def test_nothing_is_written_to_a_guild_that_was_handed_over(storage: Storage) -> None:
     made = await handed_over(storage)
     reader = await add_user(storage)
-    before = [await storage.perform(FindPlace(log_id)) for log_id in (made.guild, made.channel)]
+    before = [await storage.perform(FindLogHead(log_id)) for log_id in (made.guild, made.channel)]
     posted = await storage.perform(FindPosted(made.channel, made.owner, "n"))
     assert posted is not None
     message = posted.event
@@ -181,7 +181,7 @@ async def test_nothing_is_written_to_a_guild_that_was_handed_over(storage: Stora
     with pytest.raises(Refusal) as refused:
         await join(storage, made, ELSEWHERE, new_id())
     assert refused.value.code is ErrorCode.GUILD_OFFLINE
-    assert [await storage.perform(FindPlace(log_id)) for log_id in (made.guild, made.channel)] == before
+    assert [await storage.perform(FindLogHead(log_id)) for log_id in (made.guild, made.channel)] == before
     state = await storage.perform(MarkRead(made.author, made.channel, None, NOW_MS))
     assert state.unread == 0, "where they have read is theirs"
 
@@ -192,7 +192,7 @@ async def test_invites_lead_to_the_new_owner_until_it_deletes_them(storage: Stor
     assert await storage.perform(BeginMove(made.guild, made.peer, NOW_MS)) is None
     level = await head(storage, made)
     assert await storage.perform(HandOver(made.handover(), level)) is None
-    place, content = LogPlace(made.guild, 1, level + 1), InviteDeletedContent(invite_id(gone))
+    place, content = LogPosition(made.guild, 1, level + 1), InviteDeletedContent(invite_id(gone))
     built = LogWriter(made.peer).write(place, content, sender=made.owner, now_ms=NOW_MS)
     event = MirroredEvent(level + 1, built.event_id, content.event_type, made.owner, built.wire, NOW_MS)
     outcome = await storage.perform(MirrorEvents(made.peer, made.guild, made.guild, 1, (event,)))
@@ -212,7 +212,7 @@ async def test_a_guild_that_is_taken_back_has_the_invites_that_are_passed(storag
     for log_id in (made.guild, made.channel):
         read = await storage.perform(ReadLogHistory(made.peer, log_id, 0, 100))
         assert read is not None
-        heads.append(PassedLog(log_id, read.epoch, read.head))
+        heads.append(TransferredLog(log_id, read.epoch, read.head))
         events = [(line, parse_event(line.wire)) for line in read.lines]
         lines = [
             MirroredEvent(line.sequence, event.event_id, event.event_type, event.sender, line.wire, line.at_ms)
@@ -222,7 +222,7 @@ async def test_a_guild_that_is_taken_back_has_the_invites_that_are_passed(storag
         assert await storage.perform(StageHistory(made.peer, log_id, staged)) is None
         await storage.perform(AbsorbHistory(made.peer, log_id))
     back = made.handover(owner=made.peer, to=HERE, term=3)
-    passed = (PassedInvite(made.code, made.owner, NOW_MS, uses=5),)
+    passed = (TransferredInvite(made.code, made.owner, NOW_MS, uses=5),)
     assert await storage.perform(TakeGuild(back, 7_000_000, tuple(heads), passed, NOW_MS))
     assert await storage.perform(FindInvite(gone)) is None, "it was deleted elsewhere"
     invite = await storage.perform(FindInvite(made.code))
@@ -240,7 +240,7 @@ async def test_the_new_owner_reads_what_it_must_know(storage: Storage) -> None:
     assert rest is not None
     assert rest.lines == ()
     assert await storage.perform(ReadLogHistory(ELSEWHERE, made.channel, 0, 10)) is None
-    passed = await storage.perform(ReadPassed(made.guild))
+    passed = await storage.perform(ReadTransferred(made.guild))
     assert [(log.log_id, log.epoch) for log in passed.logs] == [(made.guild, 1), (made.channel, 1)]
     assert [(invite.code, invite.created_by) for invite in passed.invites] == [(made.code, made.owner)]
     guild = await storage.perform(FindGuildAccess(made.guild, made.owner))
@@ -249,7 +249,7 @@ async def test_the_new_owner_reads_what_it_must_know(storage: Storage) -> None:
     await storage.perform(EndMove(made.guild, done=True))
     assert await storage.perform(ReadLogHistory(made.peer, made.channel, 0, 10)) is None
     await storage.perform(DropMirror(made.peer, made.guild, NOW_MS))
-    assert await storage.perform(FindTenure(made.guild)) is None
+    assert await storage.perform(FindOwnership(made.guild)) is None
     assert await storage.perform(ListHandovers(made.guild)) == (made.handover(),)
     assert await storage.perform(FindInvite(made.code)) is None
 
@@ -274,7 +274,7 @@ async def test_invites_lead_on_also_when_the_mirror_has_begun_anew(storage: Stor
     assert before is not None
     assert before.origin == made.peer
     assert await storage.perform(StoreMirror(made.peer, made.guild, await snapshot_of(storage, made), NOW_MS))
-    place = await storage.perform(FindPlace(made.guild))
+    place = await storage.perform(FindLogHead(made.guild))
     assert place is not None
     assert place.epoch == 9
     assert await storage.perform(FindInvite(made.code)) == replace(before, guild_name="handed over")
@@ -289,7 +289,7 @@ async def test_a_lost_server_role_writes_nothing_to_a_guild_that_was_handed_over
     assert await storage.perform(HandOver(made.handover(), before)) is None
     assert await storage.perform(RevokeServerRole(admin, "admin", NOW_MS))
     assert await head(storage, made) == before, "its log is another server's"
-    assert code not in {invite.code for invite in (await storage.perform(ReadPassed(made.guild))).invites}
+    assert code not in {invite.code for invite in (await storage.perform(ReadTransferred(made.guild))).invites}
 
 
 @pytest.mark.parametrize("kind", ["move", "succession"])
@@ -300,7 +300,7 @@ async def test_a_guild_that_comes_back_has_the_invites_that_come_with_it(storage
     assert await storage.perform(BeginMove(made.guild, made.peer, NOW_MS)) is None
     assert await storage.perform(HandOver(made.handover(), await head(storage, made))) is None
     back = made.handover(kind=kind, owner=made.peer, to=HERE, term=3)
-    passed = (PassedInvite(used, made.owner, NOW_MS, 1, 2),) if kind == "move" else ()
+    passed = (TransferredInvite(used, made.owner, NOW_MS, 1, 2),) if kind == "move" else ()
     assert await storage.perform(TakeGuild(back, 7, None, passed, NOW_MS))
     assert await storage.perform(FindInvite(revoked)) is None, "the owner between has revoked it, perhaps"
     found = await storage.perform(ListInvites(made.guild))
@@ -323,7 +323,7 @@ async def test_an_owner_names_a_successor(storage: Storage) -> None:
     assert await storage.perform(SetSuccessor(made.author, made.guild, statement, 5, NOW_MS))
     assert await storage.perform(FindSuccession(made.guild)) == statement
     assert not await storage.perform(SetSuccessor(made.author, made.guild, None, 5, NOW_MS))
-    tenure = await storage.perform(FindTenure(made.guild))
+    tenure = await storage.perform(FindOwnership(made.guild))
     assert tenure is not None
     assert (tenure.term, tenure.serial) == (1, 5)
     snapshot = await storage.perform(ReadSnapshot(made.peer, made.guild))

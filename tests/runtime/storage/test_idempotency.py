@@ -19,7 +19,7 @@ from openguild_proto.effects.guilds import AcceptInvite, InsertGuild, InsertInvi
 from openguild_proto.effects.retention import PruneExpired
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import KEPT_ANSWER_SECS, MAX_KEPT_ANSWERS
-from openguild_proto.policy.repeats import Once, forgotten_until
+from openguild_proto.policy.repeats import IdempotencyKey, forgotten_until
 from openguild_proto.records import Author, ChannelRecord, GuildRecord, InviteRecord, LimitReached, MemberRecord
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
@@ -36,11 +36,11 @@ def storage(kept_storage: Storage) -> Storage:
     return kept_storage
 
 
-def once(key: str = "k", said: str = "") -> Once:
-    return Once(key, said.encode().ljust(32, b"."))
+def once(key: str = "k", said: str = "") -> IdempotencyKey:
+    return IdempotencyKey(key, said.encode().ljust(32, b"."))
 
 
-def new_guild(owner: str, asked: Once | None, now_ms: int = NOW, limit: int = 5_000) -> InsertGuild:
+def new_guild(owner: str, asked: IdempotencyKey | None, now_ms: int = NOW, limit: int = 5_000) -> InsertGuild:
     return InsertGuild(author=Author(owner), guild_id=new_id(), name="g", now_ms=now_ms, limit=limit, once=asked)
 
 
@@ -58,12 +58,12 @@ class Place:
         await storage.perform(place.invite(code, None))
         return place
 
-    def invite(self, code: str, asked: Once | None) -> InsertInvite:
+    def invite(self, code: str, asked: IdempotencyKey | None) -> InsertInvite:
         return InsertInvite(
             author=Author(self.owner), code=code, guild_id=self.guild, max_uses=9, expires_at_ms=None, now_ms=NOW, once=asked
         )  # fmt: skip
 
-    def effect(self, what: str, asked: Once) -> Any:
+    def effect(self, what: str, asked: IdempotencyKey) -> Any:
         if what == "guild":
             return new_guild(self.owner, asked)
         if what == "channel":
@@ -215,7 +215,7 @@ STEP = st.tuples(
 )
 
 
-def creation(what: str, author: Author, guild: str, code: str, now_ms: int, asked: Once | None) -> Any:
+def creation(what: str, author: Author, guild: str, code: str, now_ms: int, asked: IdempotencyKey | None) -> Any:
     match what:
         case "guild":
             return InsertGuild(author=author, guild_id=new_id(), name="g", now_ms=now_ms, limit=5_000, once=asked)

@@ -14,12 +14,12 @@ from openguild_proto.effects.channels import Appended, FindChannelAccess, ReadEv
 from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.handovers import AbsorbHistory, StageHistory, TakeGuild
 from openguild_proto.effects.messages import FindMessage, ReadVersions
-from openguild_proto.effects.mirrors import FindMirrorPlace, MirrorEvents, MirrorOutcome, StoreMirror
+from openguild_proto.effects.mirrors import FindMirrorHead, MirrorEvents, MirrorOutcome, StoreMirror
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.limits import MAX_MESSAGE_VERSIONS
 from openguild_proto.mirror_records import Handover, HistoricEvent
 from openguild_proto.operations.mirrored_events import read_mirrored
-from openguild_proto.records import LogPlace, Redact
+from openguild_proto.records import LogPosition, Redact
 from openguild_proto.schemas.log_contents import ChannelCreatedContent, ChannelRoleSetContent, MemberLeftContent
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_runtime.storage.base import Storage
@@ -46,10 +46,10 @@ async def test_roles_in_channels_are_for_members(kept_storage: Storage) -> None:
         return access.channel_role if access is not None else None
 
     assert (await role(carl), await role(bob)) == (None, "admin")
-    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    place = await storage.perform(FindMirrorHead(OWNER, owner.guild_id))
     assert place is not None
     for user_id, given in ((carl, "admin"), (bob, "moderator")):
-        place = LogPlace(place.log_id, place.epoch, place.sequence + 1)
+        place = LogPosition(place.log_id, place.epoch, place.sequence + 1)
         content = ChannelRoleSetContent(owner.channel_id, user_id, given)
         built = LogWriter(OWNER, SIGNER).write(place, content, sender=owner.user_id, now_ms=NOW_MS)
         event = read_mirrored(built.wire, place, OWNER, HERE, keys_at, at_ms=NOW_MS, of_guild=True)
@@ -80,7 +80,7 @@ async def test_edits_of_a_message_that_is_not_here_are_read_some_at_a_time(
         owner.append("message.edited", {"target": before.event_id, "content": f"stray {number}"})
 
     async def mirror() -> MirrorOutcome:
-        place = await storage.perform(FindMirrorPlace(OWNER, owner.channel_id))
+        place = await storage.perform(FindMirrorHead(OWNER, owner.channel_id))
         assert place is not None
         news = owner.news(owner.channel_id, place.sequence, 2 * STRAYS_AT_ONCE)
         return await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news))
@@ -130,7 +130,7 @@ async def test_edits_without_an_end_are_no_versions_and_go_with_their_message(ke
         owner.append("message.edited", {"target": message.event_id, "content": f"text {number}"}, lies=True)
 
     async def mirror() -> None:
-        place = await storage.perform(FindMirrorPlace(OWNER, owner.channel_id))
+        place = await storage.perform(FindMirrorHead(OWNER, owner.channel_id))
         assert place is not None
         news = owner.news(owner.channel_id, place.sequence, 2 * MAX_MESSAGE_VERSIONS)
         assert (await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, news))).status == "ok"
@@ -190,10 +190,10 @@ async def test_history_of_an_id_that_a_third_server_gave_out_again_is_copied(kep
 async def test_channels_made_by_nobody_who_could_be_a_member(kept_storage: Storage) -> None:
     storage, owner = kept_storage, Owner()
     bob = await mirrored(storage, owner)
-    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    place = await storage.perform(FindMirrorHead(OWNER, owner.guild_id))
     for sender in (OWNER, "nobody", "11111111-1111-4111-8111-1111111111FF"):
         assert place is not None
-        place, channel_id = LogPlace(place.log_id, place.epoch, place.sequence + 1), new_id()
+        place, channel_id = LogPosition(place.log_id, place.epoch, place.sequence + 1), new_id()
         built = LogWriter(OWNER, SIGNER).write(
             place, ChannelCreatedContent(channel_id, "made", None, 0), sender=sender, now_ms=NOW_MS
         )
@@ -220,7 +220,7 @@ async def test_changes_of_messages_of_other_channels_change_nothing(kept_storage
             server_name=OWNER, room_id=owner.channel_id, event_type=event_type, sender=owner.user_id,
             content={**content, **more}, origin_ts_ms=NOW_MS, signer=SIGNER,
         ).wire  # fmt: skip
-        place = LogPlace(owner.channel_id, 1, sequence)
+        place = LogPosition(owner.channel_id, 1, sequence)
         event = read_mirrored(wire, place, OWNER, HERE, keys_at, at_ms=NOW_MS, of_guild=False)
         outcome = await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.channel_id, 1, (event,)))
         assert (outcome.status, outcome.place) == ("ok", place)
@@ -237,9 +237,9 @@ async def test_events_with_nul_in_what_nobody_reads(kept_storage: Storage) -> No
     carol = await register(storage, "carol")
     joined = owner.join(carol)
     await mirrored(storage, owner)
-    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    place = await storage.perform(FindMirrorHead(OWNER, owner.guild_id))
     assert place is not None
-    place = LogPlace(place.log_id, place.epoch, place.sequence + 1)
+    place = LogPosition(place.log_id, place.epoch, place.sequence + 1)
     left = MemberLeftContent(owner.user_id)
     content = {**msgspec.to_builtins(left), "more": "\0", "place": {"epoch": place.epoch, "sequence": place.sequence}}
     wire = build_event(
@@ -248,7 +248,7 @@ async def test_events_with_nul_in_what_nobody_reads(kept_storage: Storage) -> No
     ).wire  # fmt: skip
     event = read_mirrored(wire, place, OWNER, HERE, keys_at, at_ms=NOW_MS, of_guild=True)
     assert (await storage.perform(MirrorEvents(OWNER, owner.guild_id, owner.guild_id, 1, (event,)))).place == place
-    stands = LogPlace(owner.guild_id, place.epoch, place.sequence - 1)
+    stands = LogPosition(owner.guild_id, place.epoch, place.sequence - 1)
     asked = StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=stands)
     assert await storage.perform(asked)
     access = await storage.perform(FindGuildAccess(owner.guild_id, carol))

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.records import Mentions
 from openguild_proto.schemas.log_writer import LogWriter
@@ -30,7 +30,7 @@ async def test_mentions_of_a_batch_are_told_in_as_many_statements_however_many(m
         channel = await add_channel(store, guild, owner)
         for user_id in users:
             await store.perform(GrantGuildRole(user_id=user_id, guild_id=guild, role="member", now_ms=NOW))
-        before = [await store.perform(FindPlace(user_id)) for user_id in users]
+        before = [await store.perform(FindLogHead(user_id)) for user_id in users]
         connection = await asyncpg.connect(module_database)
         counts = []
         for size in (2, 8):
@@ -44,7 +44,7 @@ async def test_mentions_of_a_batch_are_told_in_as_many_statements_however_many(m
             assert len(told) == size * len(users)
         await connection.close()
         for user_id, place in zip(users, before, strict=True):
-            after = await store.perform(FindPlace(user_id))
+            after = await store.perform(FindLogHead(user_id))
             assert place is not None
             assert after is not None
             assert after.sequence == place.sequence + 10

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from openguild_proto.effects.guilds import FindGuildAccess, RemoveMember
-from openguild_proto.effects.mirrors import FindMirrorPlace, StoreMirror
+from openguild_proto.effects.mirrors import FindMirrorHead, StoreMirror
 from openguild_proto.records import Author
 from openguild_runtime.storage.base import Storage
 from tests.runtime.storage.test_mirrors import level, mirrored, register
@@ -29,7 +29,7 @@ async def test_whoever_left_and_joined_again_stays_a_member(storage: Storage) ->
     asked = StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=joined.place)
     assert not await storage.perform(asked)
     assert await storage.perform(replace(asked, snapshot=joined.snapshot))
-    assert await storage.perform(FindMirrorPlace(OWNER, owner.guild_id)) == joined.place
+    assert await storage.perform(FindMirrorHead(OWNER, owner.guild_id)) == joined.place
     assert not (await level(storage, owner, owner.guild_id)).ended
     access = await storage.perform(FindGuildAccess(owner.guild_id, user_id))
     assert access is not None

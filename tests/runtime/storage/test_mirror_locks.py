@@ -11,13 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from openguild_proto.effects.channels import Appended, ListUnread
-from openguild_proto.effects.logs import FindPlace, ReadLogs
-from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, StoreMirror
+from openguild_proto.effects.logs import FindLogHead, ReadLogs
+from openguild_proto.effects.mirrors import DropMirror, FindMirrorHead, MirrorEvents, StoreMirror
 from openguild_proto.effects.replica import ReadControls
 from openguild_proto.effects.roles import GrantGuildRole
 from openguild_proto.mirror_records import MirroredMember
 from openguild_proto.operations.mirrored_events import read_mirrored
-from openguild_proto.records import Author, LogPart, LogPlace
+from openguild_proto.records import Author, LogPart, LogPosition
 from openguild_proto.schemas.events import parse_event
 from openguild_proto.schemas.log_contents import (
     ChannelDeletedContent,
@@ -56,11 +56,11 @@ class Mirrored(NamedTuple):
 
     async def news(self, owner: Owner, contents: Sequence[LogContent]) -> MirrorEvents:
         """A delivery with events of the guild's log that say this, as any owner can make them."""
-        place = await self.store.perform(FindMirrorPlace(OWNER, owner.guild_id))
+        place = await self.store.perform(FindMirrorHead(OWNER, owner.guild_id))
         assert place is not None
         events = []
         for content in contents:
-            place = LogPlace(place.log_id, place.epoch, place.sequence + 1)
+            place = LogPosition(place.log_id, place.epoch, place.sequence + 1)
             built = LogWriter(OWNER, SIGNER).write(place, content, sender=owner.user_id, now_ms=NOW_MS)
             events.append(read_mirrored(built.wire, place, OWNER, HERE, keys_at, at_ms=NOW_MS, of_guild=True))
         return MirrorEvents(OWNER, owner.guild_id, owner.guild_id, place.epoch, tuple(events))
@@ -194,7 +194,7 @@ async def test_removed_users_are_told_together(mirrored: Mirrored) -> None:
     held = next(place for place, query in enumerate(asked) if query == HOLD_IN_ORDER)
     assert len(asked[held:]) == 5  # and the places, the events, the control log, the commit
     for user_id in users:
-        place = await mirrored.store.perform(FindPlace(user_id))
+        place = await mirrored.store.perform(FindLogHead(user_id))
         assert place is not None
         (told,) = await mirrored.store.perform(ReadLogs((LogPart(user_id, place.sequence - 1, 1),)))
         event = parse_event(told.wire)

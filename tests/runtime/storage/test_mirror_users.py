@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from openguild_proto.effects.guilds import ListMembers
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.mirrors import JoinFromServer, ReadSnapshot, StoreMirror
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredMember, RemoteUser, Snapshot
@@ -42,7 +42,7 @@ async def test_nobody_has_the_id_of_a_guild_or_a_channel(storage: Storage) -> No
     guild = await add_guild(storage, user)
     taken = (guild, await add_channel(storage, guild, user))
     code = await invite(storage, guild, user)
-    places = [await storage.perform(FindPlace(log_id)) for log_id in taken]
+    places = [await storage.perform(FindLogHead(log_id)) for log_id in taken]
     owner = Owner()
     snapshot = owner.join(user).snapshot
     assert snapshot is not None
@@ -56,4 +56,4 @@ async def test_nobody_has_the_id_of_a_guild_or_a_channel(storage: Storage) -> No
                 JoinFromServer(OWNER, RemoteUser(log_id, "liar"), code, "member", NOW_MS, 100, wants_snapshot=True)
             )
         assert refused.value.code is ErrorCode.ID_TAKEN
-    assert [await storage.perform(FindPlace(log_id)) for log_id in taken] == places
+    assert [await storage.perform(FindLogHead(log_id)) for log_id in taken] == places

@@ -36,7 +36,7 @@ from openguild_proto.effects.logs import ReadLogs
 from openguild_proto.effects.messages import FindMessage, ReadMessages
 from openguild_proto.effects.mirrors import (
     DropMirror,
-    FindMirrorPlace,
+    FindMirrorHead,
     JoinFromServer,
     KnowRemoteUser,
     MirrorEvents,
@@ -48,7 +48,7 @@ from openguild_proto.effects.mirrors import (
 from openguild_proto.effects.retention import PurgeDeleted
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.mirror_records import MirroredEvent, MirroredMember, RemoteUser, Snapshot
-from openguild_proto.records import Author, LogPart, LogPlace
+from openguild_proto.records import Author, LogPart, LogPosition
 from openguild_proto.schemas.events import parse_event
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
@@ -80,7 +80,7 @@ async def mirrored(storage: Storage, owner: Owner) -> str:
 
 async def level(storage: Storage, owner: Owner, log_id: str, **more: Any) -> MirrorOutcome:
     """Deliver what is new in a log of the owner."""
-    place = await storage.perform(FindMirrorPlace(OWNER, log_id))
+    place = await storage.perform(FindMirrorHead(OWNER, log_id))
     after = place.sequence if place is not None else 0
     return await storage.perform(MirrorEvents(OWNER, owner.guild_id, log_id, 1, owner.news(log_id, after), **more))
 
@@ -260,7 +260,7 @@ async def test_another_epoch_begins_the_mirror_anew(storage: Storage) -> None:
         channels=[type(line)(line.channel_id, line.name, line.created_at_ms, 7, 5, 4) for line in snapshot.channels],
     )  # fmt: skip
     assert await storage.perform(StoreMirror(OWNER, owner.guild_id, renewed, NOW_MS))
-    assert await storage.perform(FindMirrorPlace(OWNER, owner.channel_id)) == LogPlace(owner.channel_id, 7, 5)
+    assert await storage.perform(FindMirrorHead(OWNER, owner.channel_id)) == LogPosition(owner.channel_id, 7, 5)
     assert await storage.perform(ReadEvents(log_id=owner.channel_id, limit=10, after=0)) == ()
     access = await storage.perform(FindGuildAccess(owner.guild_id, user_id))
     assert access is not None
@@ -306,13 +306,13 @@ async def test_a_fork_of_the_chain_is_refused(storage: Storage) -> None:
 async def test_a_mirror_that_has_begun_anew_stays(storage: Storage) -> None:
     owner = Owner()
     user_id = await mirrored(storage, owner)
-    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    place = await storage.perform(FindMirrorHead(OWNER, owner.guild_id))
     owner.join(await register(storage, "dave"))
     joined = owner.join(await register(storage, "carol"))
     await storage.perform(StoreMirror(OWNER, owner.guild_id, joined.snapshot, NOW_MS, joined=joined.member))
     assert await storage.perform(DropMirror(OWNER, owner.guild_id, NOW_MS, place)) is False
     assert await storage.perform(FindGuildAccess(owner.guild_id, user_id)) is not None
-    place = await storage.perform(FindMirrorPlace(OWNER, owner.guild_id))
+    place = await storage.perform(FindMirrorHead(OWNER, owner.guild_id))
     for _ in range(2):
         assert await storage.perform(DropMirror(OWNER, owner.guild_id, NOW_MS, place)) is True
     assert await storage.perform(FindGuildAccess(owner.guild_id, user_id)) is None
@@ -350,7 +350,7 @@ async def test_a_server_cannot_take_what_belongs_to_another(storage: Storage) ->
     with pytest.raises(Refusal) as taken:
         await storage.perform(StoreMirror(thief, moved.guild_id, moved, NOW_MS))
     assert taken.value.code is ErrorCode.ID_TAKEN
-    assert await storage.perform(FindMirrorPlace(thief, owner.channel_id)) is None
+    assert await storage.perform(FindMirrorHead(thief, owner.channel_id)) is None
     events = (msg_again(owner.news(owner.guild_id, 0)[0], 1),)
     assert (await storage.perform(MirrorEvents(thief, owner.guild_id, owner.channel_id, 1, events))).status == "unknown"
     await storage.perform(DropMirror(thief, owner.guild_id, NOW_MS))

@@ -25,7 +25,7 @@ from openguild_proto.effects.channels import (
     ReadEvents,
 )
 from openguild_proto.effects.guilds import FindGuildAccess, ListGuilds
-from openguild_proto.effects.logs import FindAccountPlaces, FindLogs, FindPlace, ReadLogs
+from openguild_proto.effects.logs import FindAccountMemberships, FindLogHead, FindLogs, ReadLogs
 from openguild_proto.effects.mentions import ListMentions
 from openguild_proto.effects.messages import FindMessage, ListPins, ReadMessages, ReadVersions
 from openguild_proto.effects.replica import ReadHeads, ReadVisible
@@ -39,7 +39,7 @@ from openguild_runtime.storage.postgres import (
     federation,
     guilds,
     handovers,
-    partings,
+    pending_leaves,
     remote_members,
     takeovers,
 )
@@ -169,9 +169,9 @@ def examples(at: Place) -> list[StorageEffect[Any]]:
         FindGuildAccess(guild_id=guild, user_id=user),
         ListGuilds(user_id=user, limit=5),
         DescribeUser(user_id=user),
-        FindPlace(log_id=channel),
+        FindLogHead(log_id=channel),
         FindLogs(user_id=user, log_ids=(channel, guild, user)),
-        FindAccountPlaces(user_id=user),
+        FindAccountMemberships(user_id=user),
         ReadLogs(parts=(LogPart(channel, 1, 5),)),
         ReadMessages(channel_id=channel, reader_id=user, limit=5),
         ReadMessages(channel_id=channel, reader_id=user, limit=5, around=3),
@@ -269,7 +269,9 @@ async def test_hot_statements_wait_for_nobody_in_another_channel(
 
 
 @pytest.mark.parametrize("generic", [True, False], ids=["generic", "custom"])
-@pytest.mark.parametrize("statement", [guilds.MEMBERSHIP_COUNTS, partings.ROLES], ids=["removal", "parting"])
+@pytest.mark.parametrize(
+    "statement", [guilds.MEMBERSHIP_COUNTS, pending_leaves.ROLES], ids=["removal", "pending leave"]
+)
 async def test_owners_are_counted_without_the_other_members(
     module_database: str, places: tuple[Place, Place], statement: str, generic: bool
 ) -> None:
@@ -340,7 +342,7 @@ def test_the_plan_reader_sees_what_is_wrong() -> None:
     """A statement that looks for an event in all logs, and one that counts in a row that all share."""
     ids = Touched("log_events_1", "Index Scan", "(event_id = $1)"), Touched("log_events_2", "Seq Scan", "")
     statements = [Statement("SELECT", ids, frozenset()), Statement("UPDATE", (), frozenset({"control_head"}))]
-    found = faults(FindPlace(log_id="c"), statements, {"control_head"})
+    found = faults(FindLogHead(log_id="c"), statements, {"control_head"})
     assert [fault.partition(":")[2].split()[0] for fault in found] == ["2", "Index", "Seq", "locks"]
 
 

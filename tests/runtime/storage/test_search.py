@@ -15,7 +15,7 @@ from openguild_proto.effects import Overloaded
 from openguild_proto.effects.channels import DeleteChannel
 from openguild_proto.effects.search import IndexMessages, SearchHit, SearchMessages, SearchTooWide
 from openguild_proto.limits import MAX_MESSAGE_CHARS, TURN_SECS
-from openguild_proto.policy.search import Wanted, parse_phrases, terms_of
+from openguild_proto.policy.search import SearchConditions, parse_phrases, terms_of
 from openguild_proto.records import Author, Edit, React, Redact
 from openguild_runtime.config.pool_shares import SEARCHERS
 from openguild_runtime.server.search_indexing import index
@@ -47,7 +47,9 @@ class Room:
         await index(self.storage, everywhere=False)
 
     async def find(self, query: str, reader: str | None = None) -> list[str]:
-        effect = SearchMessages(reader_id=reader or self.owner, wanted=Wanted(phrases=parse_phrases(query)), limit=50)
+        effect = SearchMessages(
+            reader_id=reader or self.owner, wanted=SearchConditions(phrases=parse_phrases(query)), limit=50
+        )
         hits = await self.storage.perform(effect)
         assert isinstance(hits, tuple)
         assert all(isinstance(hit, SearchHit) for hit in hits)
@@ -264,7 +266,7 @@ async def test_a_search_that_takes_too_long_is_given_up_and_no_fault(
     monkeypatch.setattr(search, "LIMIT_SECS", 0.01)
     monkeypatch.setattr(search, "SEARCH", f"{search.SEARCH}, (SELECT pg_sleep(60)) AS slow")
     await room.post("tea")
-    effect = SearchMessages(reader_id=room.owner, wanted=Wanted(phrases=parse_phrases("tea")), limit=5)
+    effect = SearchMessages(reader_id=room.owner, wanted=SearchConditions(phrases=parse_phrases("tea")), limit=5)
     with anyio.fail_after(30):
         assert await room.storage.perform(effect) == SearchTooWide()
     assert (await room.storage.check()).usable

@@ -17,7 +17,7 @@ from openguild_proto.effects.channels import DeleteChannel, InsertChannel
 from openguild_proto.effects.guilds import DeleteGuild, InsertGuild, RemoveMember
 from openguild_proto.effects.roles import GrantChannelRole, GrantGuildRole, GrantServerRole
 from openguild_proto.effects.search import IndexMessages, SearchHit, SearchMessages
-from openguild_proto.policy.search import Has, Wanted, parse_phrases
+from openguild_proto.policy.search import Has, SearchConditions, parse_phrases
 from openguild_proto.records import Author, ClearReactions, Edit, Pin, React, Redact
 from openguild_runtime.storage.memory import MemoryStorage
 from openguild_runtime.storage.postgres import search
@@ -230,7 +230,7 @@ def machine(both: Both) -> type[RuleBasedStateMachine]:
             since: int | None, until: int | None,
         ) -> None:  # fmt: skip
             places = {0: (), 1: (self.guilds[0],), 2: (self.guilds[1], new_id())}.get(where, (self._channel(where),))
-            wanted = Wanted(
+            wanted = SearchConditions(
                 phrases=parse_phrases(f'"{word}"'),
                 author_id=self.owner if by_owner else None,
                 places=places,
@@ -243,9 +243,11 @@ def machine(both: Both) -> type[RuleBasedStateMachine]:
         @invariant()
         def nothing_is_shown_to_strangers(self) -> None:
             for word in ("tea", "京都"):
-                self._expect(Wanted(phrases=parse_phrases(f'"{word}"')), self.people[0], word, looked_through=False)
+                self._expect(
+                    SearchConditions(phrases=parse_phrases(f'"{word}"')), self.people[0], word, looked_through=False
+                )
 
-        def _expect(self, wanted: Wanted, reader: str, word: str, looked_through: bool) -> None:
+        def _expect(self, wanted: SearchConditions, reader: str, word: str, looked_through: bool) -> None:
             expected = [
                 message
                 for message in self.said
@@ -275,7 +277,7 @@ def machine(both: Both) -> type[RuleBasedStateMachine]:
             is_member = reader in self.members[self.channels[channel_id]] or reader in self.explicit[channel_id]
             return is_member or reader == self.overseer
 
-        def _is_asked(self, wanted: Wanted, reader: str, channel_id: str) -> bool:
+        def _is_asked(self, wanted: SearchConditions, reader: str, channel_id: str) -> bool:
             if wanted.places:
                 return channel_id in wanted.places or self.channels[channel_id] in wanted.places
             return reader != self.overseer  # who is in no guild
@@ -335,7 +337,7 @@ def test_both_stores_compare_every_text_alike(both: Both, room: tuple[str, str],
     both.each(IndexMessages(everywhere=True))
     both.alike(post(channel_id, owner, query))
     for asked in (query, texts[0], texts[0][:3], f'"{texts[0]}"', f"{query} {texts[-1][-3:]}"):
-        wanted = Wanted(phrases=parse_phrases(asked), places=(channel_id,))
+        wanted = SearchConditions(phrases=parse_phrases(asked), places=(channel_id,))
         if wanted.phrases:
             (found,) = both.alike(SearchMessages(reader_id=owner, wanted=wanted, limit=50))
             if asked in (query, texts[0]):

@@ -18,7 +18,7 @@ from openguild_proto.effects.logs import FindLogs
 from openguild_proto.effects.messages import ReadMessages
 from openguild_proto.effects.search import SearchMessages
 from openguild_proto.effects.standby import may_use_standby
-from openguild_proto.policy.search import Wanted, parse_phrases
+from openguild_proto.policy.search import SearchConditions, parse_phrases
 from openguild_proto.policy.standbys import StandbyState, StandbyStats
 from openguild_runtime.storage import migrations
 from openguild_runtime.storage.postgres import PostgresStorage
@@ -131,7 +131,7 @@ async def test_every_effect_for_standbys_has_the_same_answer_there(pair: Pair, s
     channel = await add_channel(store, guild, user)
     messages = [await stored(store, post(channel, user, f"tea {number}")) for number in range(6)]
     place = Place(guild, channel, user, [message.event_id for message in messages])
-    search = SearchMessages(reader_id=user, wanted=Wanted(phrases=parse_phrases("tea")), limit=5)
+    search = SearchMessages(reader_id=user, wanted=SearchConditions(phrases=parse_phrases("tea")), limit=5)
     effects = [effect for effect in (*examples(place), search) if may_use_standby(effect)]
     assert {type(effect) for effect in effects} == {
         effect for effect in PERFORMERS if issubclass(effect, StorageEffect) and effect.on_standby

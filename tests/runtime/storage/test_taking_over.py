@@ -23,13 +23,13 @@ from openguild_proto.effects.handovers import (
     AbsorbHistory,
     BeginMove,
     FindCopies,
-    FindTenure,
+    FindOwnership,
     FollowHandover,
     ListHandovers,
     StageHistory,
     TakeGuild,
 )
-from openguild_proto.effects.logs import FindPlace
+from openguild_proto.effects.logs import FindLogHead
 from openguild_proto.effects.messages import ReadMessages
 from openguild_proto.effects.mirrors import (
     FORKED,
@@ -38,7 +38,7 @@ from openguild_proto.effects.mirrors import (
     StoreMirror,
 )
 from openguild_proto.effects.roles import GrantGuildRole
-from openguild_proto.mirror_records import Handover, HistoricEvent, PassedInvite, PassedLog
+from openguild_proto.mirror_records import Handover, HistoricEvent, TransferredInvite, TransferredLog
 from openguild_proto.records import Author, MemberChange
 from openguild_runtime.storage.base import Storage
 from tests.support.deeds import add_user, append, new_id
@@ -62,7 +62,7 @@ async def mirrored(storage: Storage, owner: Owner) -> str:
 
 
 async def level(storage: Storage, owner: Owner, log_id: str) -> None:
-    place = await storage.perform(FindPlace(log_id))
+    place = await storage.perform(FindLogHead(log_id))
     assert place is not None
     outcome = await storage.perform(MirrorEvents(OWNER, owner.guild_id, log_id, 1, owner.news(log_id, place.sequence)))
     assert outcome.status == "ok"
@@ -85,9 +85,9 @@ def handover(of: Owner, /, **changed: object) -> Handover:
     return replace(Handover("move", of.guild_id, OWNER, HERE, 2, NOW_MS, NOW_MS + 1_000), **changed)
 
 
-async def heads(storage: Storage, owner: Owner) -> tuple[PassedLog, ...]:
-    places = [await storage.perform(FindPlace(log_id)) for log_id in (owner.guild_id, owner.channel_id)]
-    return tuple(PassedLog(place.log_id, place.epoch, place.sequence) for place in places if place is not None)
+async def heads(storage: Storage, owner: Owner) -> tuple[TransferredLog, ...]:
+    places = [await storage.perform(FindLogHead(log_id)) for log_id in (owner.guild_id, owner.channel_id)]
+    return tuple(TransferredLog(place.log_id, place.epoch, place.sequence) for place in places if place is not None)
 
 
 def busy(owner: Owner) -> list[str]:
@@ -176,7 +176,7 @@ async def test_a_guild_is_taken_when_it_is_whole(storage: Storage) -> None:
     user_id = await mirrored(storage, owner)
     taking = TakeGuild(
         handover(owner), EPOCH, await heads(storage, owner),
-        (PassedInvite("moved" + owner.code, owner.user_id, NOW_MS, uses=2), PassedInvite("of nobody", new_id(), NOW_MS)),
+        (TransferredInvite("moved" + owner.code, owner.user_id, NOW_MS, uses=2), TransferredInvite("of nobody", new_id(), NOW_MS)),
         NOW_MS,
     )  # fmt: skip
     assert not await storage.perform(taking)
@@ -191,7 +191,7 @@ async def test_a_guild_is_taken_when_it_is_whole(storage: Storage) -> None:
     guild = await storage.perform(FindGuildAccess(owner.guild_id, user_id))
     assert guild is not None
     assert (guild.guild.origin, guild.place.epoch, guild.base) == (None, EPOCH, 0)
-    tenure = await storage.perform(FindTenure(owner.guild_id))
+    tenure = await storage.perform(FindOwnership(owner.guild_id))
     assert tenure is not None
     assert (tenure.origin, tenure.term, tenure.has_members) == (None, 2, True)
     invite = await storage.perform(FindInvite("moved" + owner.code))

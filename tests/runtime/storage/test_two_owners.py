@@ -10,9 +10,9 @@ from openguild_proto.effects.deliveries import FindBehind
 from openguild_proto.effects.federation import NoteContact
 from openguild_proto.effects.guilds import FindGuildAccess
 from openguild_proto.effects.handovers import (
+    FindOwnership,
     FindSilentOwners,
     FindSuccession,
-    FindTenure,
     FollowHandover,
     ListHandovers,
     SetSuccessor,
@@ -51,7 +51,7 @@ async def test_an_owner_goes_on_in_a_later_term(storage: Storage) -> None:
     assert await storage.perform(taking), "it is told again"
     assert await storage.perform(ListHandovers(made.guild)) == (between, given_up)
     assert await storage.perform(FindSuccession(made.guild)) is None, "it was of an earlier term"
-    tenure = await storage.perform(FindTenure(made.guild))
+    tenure = await storage.perform(FindOwnership(made.guild))
     assert tenure is not None
     assert (tenure.origin, tenure.term, tenure.serial) == (None, 3, 2)
     after = await storage.perform(FindGuildAccess(made.guild, made.owner))

@@ -9,7 +9,7 @@ import msgspec
 from openguild_proto.effects import StorageEffect
 from openguild_proto.effects.channels import Appended, AppendEvent
 from openguild_proto.effects.federation import RememberNonce
-from openguild_proto.effects.mirrors import DropMirror, FindMirrorPlace, MirrorEvents, ReadSnapshot, StoreMirror
+from openguild_proto.effects.mirrors import DropMirror, FindMirrorHead, MirrorEvents, ReadSnapshot, StoreMirror
 from openguild_proto.memory.state import ABSENT
 from openguild_proto.records import StoredEvent
 from openguild_proto.schemas.between_servers import Delivery
@@ -160,7 +160,7 @@ class Books:
         cursor, mirror = sender.state.peer_cursors.get((server, log_id)), self.run.servers[server]
         if cursor == self._snapshots.get((sender.name, server, log_id)):
             return
-        here = mirror.tables.perform(FindMirrorPlace(sender.name, log_id))
+        here = mirror.tables.perform(FindMirrorHead(sender.name, log_id))
         if cursor is None or here is None or here.epoch != cursor.epoch or mirror.restored_at >= 0:
             return
         if here.sequence < cursor.sequence:

@@ -27,7 +27,7 @@ def is_level(run: Run) -> bool:
         not server.tables.perform(FindBehind(peer=peer, limit=1)) and not server.tables.perform(FindEnded(peer=peer))
         for server in run.servers.values()
         for peer in run.servers
-    ) and not any(server.state.partings for server in run.servers.values())
+    ) and not any(server.state.pending_leaves for server in run.servers.values())
 
 
 def check(run: Run) -> None:

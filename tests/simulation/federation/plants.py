@@ -17,7 +17,7 @@ from openguild_proto.effects.deliveries import ChainPart, ReadChains
 from openguild_proto.effects.federation import AskPeer, RememberNonce
 from openguild_proto.effects.guilds import RemoveMember
 from openguild_proto.effects.mirrors import DropMirror, JoinFromServer, MirrorEvents, MirrorOutcome, StoreMirror
-from openguild_proto.records import LogPlace, Redact, StoredEvent
+from openguild_proto.records import LogPosition, Redact, StoredEvent
 from openguild_proto.schemas.between_servers import Delivery
 from tests.simulation.federation.network import DELIVERIES
 from tests.simulation.federation.server import Done, Server
@@ -32,7 +32,7 @@ def move_cursors_before_the_answer(server: Server) -> None:
     def early(effect: Effect[Any], done: Done) -> None:
         if isinstance(effect, AskPeer) and effect.target == DELIVERIES:
             for part in msgspec.json.decode(effect.body, type=Delivery).logs:
-                place = LogPlace(part.log_id, part.epoch, part.after + len(part.events))
+                place = LogPosition(part.log_id, part.epoch, part.after + len(part.events))
                 server.state.peer_cursors[effect.server, part.log_id] = place
         perform(effect, done)
 

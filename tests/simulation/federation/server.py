@@ -97,7 +97,7 @@ class Server:
         self._control_head = self.tables.control_head()
         self.run.plant(self)
         self._at().start()
-        self.carry_out()
+        self.perform_actions()
 
     def crash(self, down_secs: float) -> None:
         """End the process; a new one starts after `down_secs`."""
@@ -149,7 +149,7 @@ class Server:
             check_described(request, answer)
             if answer.peer is not None:
                 self._at().contacted(answer.peer[0])
-                self.carry_out()
+                self.perform_actions()
             done(answer)
 
         self.begin(dispatch(context, request), answered)
@@ -226,7 +226,7 @@ class Server:
             self._control_head = record.sequence
             self._at().recorded(record)
         done(result, None)
-        self.carry_out()
+        self.perform_actions()
 
     def tables_perform(self, effect: StorageEffect[Any]) -> Any:
         """Perform an effect at its time, and check it."""
@@ -241,7 +241,7 @@ class Server:
         self.deliveries.at(self.clock.now, self.wall_ms)
         return self.deliveries
 
-    def carry_out(self) -> None:
+    def perform_actions(self) -> None:
         """Carry out the actions of the deliveries."""
         if self._is_carrying_out or not self.is_up:
             return
@@ -266,7 +266,7 @@ class Server:
                 if not known:
                     self.run.violation(f"{self.name}: an effect of the deliveries failed: {error!r}")
                 self._at().failed(number, error)
-            self.carry_out()
+            self.perform_actions()
 
         return answered
 
@@ -282,5 +282,5 @@ class Server:
         if self._timer_at == due:
             self._timer_at = None
         self._at().handle_deadline()
-        self.carry_out()
+        self.perform_actions()
         self._arm()

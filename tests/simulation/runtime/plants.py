@@ -37,13 +37,13 @@ def trust_nats(replica: Replica) -> None:
     """The sequencer trusts NATS to deliver everything: lost messages are never noticed."""
     core = replica.server.replica.replica
 
-    def heard(channel_id: str, payload: bytes) -> None:
+    def received(channel_id: str, payload: bytes) -> None:
         feed, sequence = core.channels.get(channel_id), payload_sequence(payload)
         if feed is not None and feed.follower.begun and sequence > feed.head:
             feed.follower.restart(sequence)
             feed.release(sequence, payload)
 
-    core.channels.heard = heard  # type: ignore[method-assign]  # this is the bug
+    core.channels.received = received  # type: ignore[method-assign]  # this is the bug
 
 
 def replay_before_subscribe(replica: Replica) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from openguild_proto.effects.mirrors import (
     KEPT_MS,
     TOLD_MS,
-    ClaimParting,
-    EndParting,
+    ClaimPendingLeave,
+    EndPendingLeave,
     FindNextMirror,
-    FindPartings,
+    FindPendingLeaves,
     LeaveMirror,
     NoteMistaken,
-    NoteParting,
-    Parting,
+    NotePendingLeave,
+    PendingLeave,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.mirror_records import RemoteUser
@@ -77,8 +77,8 @@ async def leave_mirror(tx: Transaction, effect: LeaveMirror) -> MemberChange:
     return MemberChange.DONE
 
 
-@performs(NoteParting, Mode.CHANGE)
-async def note_parting(connection: Connection, effect: NoteParting) -> bool | None:
+@performs(NotePendingLeave, Mode.CHANGE)
+async def note_pending_leave(connection: Connection, effect: NotePendingLeave) -> bool | None:
     now, due = moment_or_none(effect.now_ms), moment(effect.due_ms)
     is_new: bool | None = await connection.fetchval(
         NOTE, effect.origin, effect.guild_id, effect.user_id, due, now, TOLD_MS
@@ -86,15 +86,15 @@ async def note_parting(connection: Connection, effect: NoteParting) -> bool | No
     return is_new
 
 
-@performs(ClaimParting, Mode.CHANGE)
-async def claim_parting(connection: Connection, effect: ClaimParting) -> bool:
-    parting = effect.parting
+@performs(ClaimPendingLeave, Mode.CHANGE)
+async def claim_pending_leave(connection: Connection, effect: ClaimPendingLeave) -> bool:
+    pending = effect.pending
     status = await connection.execute(
         CLAIM,
         effect.origin,
-        parting.guild_id,
-        parting.user.user_id,
-        moment(parting.due_ms),
+        pending.guild_id,
+        pending.user.user_id,
+        moment(pending.due_ms),
         moment(effect.now_ms + TOLD_MS),
     )
     return rows_changed(status) == 1
@@ -107,8 +107,8 @@ async def note_mistaken(connection: Connection, effect: NoteMistaken) -> None:
     await connection.execute(NOTE_MISTAKEN, effect.origin, effect.guild_id, user_ids, due)
 
 
-@performs(FindPartings, Mode.QUERY)
-async def find_partings(connection: Connection, effect: FindPartings) -> tuple[Parting, ...]:
+@performs(FindPendingLeaves, Mode.QUERY)
+async def find_pending_leaves(connection: Connection, effect: FindPendingLeaves) -> tuple[PendingLeave, ...]:
     rows = await connection.fetch(
         """
         SELECT p.guild_id, p.user_id, p.due_at, coalesce(u.username, $4) AS username, u.display_name
@@ -123,7 +123,7 @@ async def find_partings(connection: Connection, effect: FindPartings) -> tuple[P
         DELETED_USERNAME,
     )
     return tuple(
-        Parting(
+        PendingLeave(
             str(row["guild_id"]),
             RemoteUser(str(row["user_id"]), row["username"], row["display_name"]),
             to_millis(row["due_at"]),
@@ -132,15 +132,15 @@ async def find_partings(connection: Connection, effect: FindPartings) -> tuple[P
     )
 
 
-@performs(EndParting, Mode.CHANGE)
-async def end_parting(connection: Connection, effect: EndParting) -> None:
-    parting = effect.parting
+@performs(EndPendingLeave, Mode.CHANGE)
+async def end_pending_leave(connection: Connection, effect: EndPendingLeave) -> None:
+    pending = effect.pending
     await connection.execute(
         "DELETE FROM federation_partings WHERE origin = $1 AND guild_id = $2 AND user_id = $3 AND due_at = $4",
         effect.origin,
-        parting.guild_id,
-        parting.user.user_id,
-        moment(parting.due_ms),
+        pending.guild_id,
+        pending.user.user_id,
+        moment(pending.due_ms),
     )
 
 

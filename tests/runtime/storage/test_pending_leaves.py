@@ -9,15 +9,15 @@ from openguild_proto.effects.guilds import FindGuildAccess, ListMembers, RemoveM
 from openguild_proto.effects.mirrors import (
     KEPT_MS,
     TOLD_MS,
-    ClaimParting,
-    EndParting,
-    FindMirrorPlace,
+    ClaimPendingLeave,
+    EndPendingLeave,
+    FindMirrorHead,
     FindNextMirror,
-    FindPartings,
+    FindPendingLeaves,
     LeaveMirror,
     NoteMistaken,
-    NoteParting,
-    Parting,
+    NotePendingLeave,
+    PendingLeave,
     StoreMirror,
 )
 from openguild_proto.limits import MAX_NOTED_UNKNOWN
@@ -31,9 +31,9 @@ from tests.support.owner_server import NOW_MS, OWNER, Owner, new_id
 pytestmark = pytest.mark.anyio
 
 
-async def partings(storage: Storage, owner: Owner, now_ms: int = NOW_MS) -> list[Parting]:
-    found = await storage.perform(FindPartings(OWNER, now_ms, 100))
-    return [parting for parting in found if parting.guild_id == owner.guild_id]
+async def pending_leaves(storage: Storage, owner: Owner, now_ms: int = NOW_MS) -> list[PendingLeave]:
+    found = await storage.perform(FindPendingLeaves(OWNER, now_ms, 100))
+    return [pending for pending in found if pending.guild_id == owner.guild_id]
 
 
 async def test_users_leave_and_the_last_one_takes_the_mirror_along(kept_storage: Storage) -> None:
@@ -46,31 +46,31 @@ async def test_users_leave_and_the_last_one_takes_the_mirror_along(kept_storage:
     assert await storage.perform(LeaveMirror(OWNER, owner.guild_id, bob, NOW_MS)) is MemberChange.DONE
     assert {line.user_id for line in await storage.perform(ListMembers(owner.guild_id))} == {owner.user_id, carol}
     assert [content.removed for content in await left(storage, bob)] == [False]
-    assert await partings(storage, owner) == [Parting(owner.guild_id, RemoteUser(bob, "bob"), NOW_MS)]
+    assert await pending_leaves(storage, owner) == [PendingLeave(owner.guild_id, RemoteUser(bob, "bob"), NOW_MS)]
     assert await storage.perform(LeaveMirror(OWNER, owner.guild_id, carol, NOW_MS)) is MemberChange.DONE
-    assert await storage.perform(FindMirrorPlace(OWNER, owner.guild_id)) is None
+    assert await storage.perform(FindMirrorHead(OWNER, owner.guild_id)) is None
     assert await storage.perform(FindGuildAccess(owner.guild_id, carol)) is None
-    found = await partings(storage, owner)
-    assert {parting.user.user_id for parting in found} == {bob, carol}
-    for parting in found:
-        await storage.perform(EndParting(OWNER, parting))
-    assert await partings(storage, owner) == []
+    found = await pending_leaves(storage, owner)
+    assert {pending.user.user_id for pending in found} == {bob, carol}
+    for pending in found:
+        await storage.perform(EndPendingLeave(OWNER, pending))
+    assert await pending_leaves(storage, owner) == []
 
 
 async def test_a_join_is_undone_unless_the_user_is_a_member(kept_storage: Storage) -> None:
     storage, owner = kept_storage, Owner()
     bob = await register(storage, "bob")
-    await storage.perform(NoteParting(OWNER, owner.guild_id, bob, NOW_MS + 60_000))
-    assert await partings(storage, owner) == []
-    (due,) = await partings(storage, owner, NOW_MS + 60_000)
-    await storage.perform(NoteParting(OWNER, owner.guild_id, bob, NOW_MS + 90_000))
-    await storage.perform(EndParting(OWNER, due))
-    assert len(await partings(storage, owner, NOW_MS + 90_000)) == 1, "noted again meanwhile"
+    await storage.perform(NotePendingLeave(OWNER, owner.guild_id, bob, NOW_MS + 60_000))
+    assert await pending_leaves(storage, owner) == []
+    (due,) = await pending_leaves(storage, owner, NOW_MS + 60_000)
+    await storage.perform(NotePendingLeave(OWNER, owner.guild_id, bob, NOW_MS + 90_000))
+    await storage.perform(EndPendingLeave(OWNER, due))
+    assert len(await pending_leaves(storage, owner, NOW_MS + 90_000)) == 1, "noted again meanwhile"
     joined = owner.join(bob)
     await storage.perform(StoreMirror(OWNER, owner.guild_id, joined.snapshot, NOW_MS, joined=joined.member))
-    assert await partings(storage, owner, NOW_MS + 90_000) == []
-    await storage.perform(NoteParting(OWNER, owner.guild_id, bob, NOW_MS))
-    assert await partings(storage, owner) == [], "a member"
+    assert await pending_leaves(storage, owner, NOW_MS + 90_000) == []
+    await storage.perform(NotePendingLeave(OWNER, owner.guild_id, bob, NOW_MS))
+    assert await pending_leaves(storage, owner) == [], "a member"
 
 
 async def test_whom_the_owner_takes_for_members_is_noted(kept_storage: Storage) -> None:
@@ -80,14 +80,14 @@ async def test_whom_the_owner_takes_for_members_is_noted(kept_storage: Storage) 
     deleted = new_id()
     asked = (bob, dave, carol, owner.user_id, deleted, deleted)
     await storage.perform(NoteMistaken(OWNER, owner.guild_id, asked, NOW_MS))
-    assert {(each.user.user_id, each.due_ms) for each in await partings(storage, owner)} == {
+    assert {(each.user.user_id, each.due_ms) for each in await pending_leaves(storage, owner)} == {
         (carol, NOW_MS), (dave, NOW_MS), (deleted, NOW_MS)
     }  # fmt: skip
-    for parting in await partings(storage, owner):
-        await storage.perform(EndParting(OWNER, parting))
+    for pending in await pending_leaves(storage, owner):
+        await storage.perform(EndPendingLeave(OWNER, pending))
     owner.join(carol, "carol")
     await level(storage, owner, owner.guild_id)
-    (told,) = await partings(storage, owner)
+    (told,) = await pending_leaves(storage, owner)
     assert told.user.user_id == carol
 
 
@@ -98,9 +98,9 @@ async def test_an_owner_that_makes_up_users_does_not_fill_the_store(kept_storage
         made_up = tuple(new_id() for _ in range(MAX_NOTED_UNKNOWN - 1))
         await storage.perform(NoteMistaken("liar.example", guild_id, made_up, NOW_MS))
     await storage.perform(NoteMistaken("liar.example", guild_id, (carol,), NOW_MS))
-    found = await storage.perform(FindPartings("liar.example", NOW_MS, 2 * MAX_NOTED_UNKNOWN))
+    found = await storage.perform(FindPendingLeaves("liar.example", NOW_MS, 2 * MAX_NOTED_UNKNOWN))
     assert len(found) == MAX_NOTED_UNKNOWN + 1
-    assert carol in {parting.user.user_id for parting in found}
+    assert carol in {pending.user.user_id for pending in found}
 
 
 async def test_partings_of_owners_that_are_gone_for_good_go_whoever_has_left(kept_storage: Storage) -> None:
@@ -108,25 +108,27 @@ async def test_partings_of_owners_that_are_gone_for_good_go_whoever_has_left(kep
     noted_ms = NOW_MS - 1_000  # before those of other tests
     await storage.perform(NoteMistaken("lost.example", guild_id, (new_id(),), noted_ms))
     later_ms = noted_ms + KEPT_MS
-    await storage.perform(NoteParting(OWNER, guild_id, new_id(), later_ms))
-    assert len(await storage.perform(FindPartings("lost.example", later_ms, 10))) == 1
-    await storage.perform(NoteParting(OWNER, guild_id, new_id(), later_ms + 1))
-    assert await storage.perform(FindPartings("lost.example", later_ms, 10)) == ()
-    for parting in await storage.perform(FindPartings(OWNER, later_ms + 1, 10)):
-        await storage.perform(EndParting(OWNER, parting))
+    await storage.perform(NotePendingLeave(OWNER, guild_id, new_id(), later_ms))
+    assert len(await storage.perform(FindPendingLeaves("lost.example", later_ms, 10))) == 1
+    await storage.perform(NotePendingLeave(OWNER, guild_id, new_id(), later_ms + 1))
+    assert await storage.perform(FindPendingLeaves("lost.example", later_ms, 10)) == ()
+    for pending in await storage.perform(FindPendingLeaves(OWNER, later_ms + 1, 10)):
+        await storage.perform(EndPendingLeave(OWNER, pending))
 
 
 async def test_what_is_noted_again_is_another_parting_and_not_due_before(kept_storage: Storage) -> None:
     storage, owner = kept_storage, Owner()
     await mirrored(storage, owner)
     carol = await register(storage, "carol")
-    asked = NoteParting(OWNER, owner.guild_id, carol, NOW_MS + 60_000)
+    asked = NotePendingLeave(OWNER, owner.guild_id, carol, NOW_MS + 60_000)
     assert await storage.perform(asked) is True
     assert await storage.perform(asked) is False
     await storage.perform(NoteMistaken(OWNER, owner.guild_id, (carol,), NOW_MS))
-    assert await partings(storage, owner, NOW_MS + 60_000) == [], "the join may be under way"
-    await storage.perform(EndParting(OWNER, Parting(owner.guild_id, RemoteUser(carol, "carol"), asked.due_ms)))
-    (noted,) = await partings(storage, owner, NOW_MS + 60_001)
+    assert await pending_leaves(storage, owner, NOW_MS + 60_000) == [], "the join may be under way"
+    await storage.perform(
+        EndPendingLeave(OWNER, PendingLeave(owner.guild_id, RemoteUser(carol, "carol"), asked.due_ms))
+    )
+    (noted,) = await pending_leaves(storage, owner, NOW_MS + 60_001)
     assert noted.due_ms == NOW_MS + 60_001
 
 
@@ -140,7 +142,7 @@ async def test_a_join_that_came_to_nothing_leaves_what_the_owner_is_to_hear(kept
     owner.join(carol, "carol")
     await level(storage, owner, owner.guild_id)
     await storage.perform(StoreMirror(OWNER, owner.guild_id, None, NOW_MS, joined=joined.member, stands=joined.place))
-    assert [each.user.user_id for each in await partings(storage, owner, NOW_MS + 1)] == [carol]
+    assert [each.user.user_id for each in await pending_leaves(storage, owner, NOW_MS + 1)] == [carol]
 
 
 async def test_mirrors_are_found_in_turn(kept_storage: Storage) -> None:
@@ -159,16 +161,16 @@ async def test_a_join_is_not_noted_while_the_owner_is_told(kept_storage: Storage
     storage, owner = kept_storage, Owner()
     bob = await mirrored(storage, owner)
     await storage.perform(LeaveMirror(OWNER, owner.guild_id, bob, NOW_MS))
-    (parting,) = await partings(storage, owner)
-    asked = NoteParting(OWNER, owner.guild_id, bob, NOW_MS + 60_000, NOW_MS)
-    claim = ClaimParting(OWNER, parting, NOW_MS)
+    (pending,) = await pending_leaves(storage, owner)
+    asked = NotePendingLeave(OWNER, owner.guild_id, bob, NOW_MS + 60_000, NOW_MS)
+    claim = ClaimPendingLeave(OWNER, pending, NOW_MS)
     assert await storage.perform(claim)
     assert not await storage.perform(claim)
     assert await storage.perform(asked) is None
-    assert await partings(storage, owner, NOW_MS + TOLD_MS - 1) == []
-    (again,) = await partings(storage, owner, NOW_MS + TOLD_MS)
+    assert await pending_leaves(storage, owner, NOW_MS + TOLD_MS - 1) == []
+    (again,) = await pending_leaves(storage, owner, NOW_MS + TOLD_MS)
     asked = replace(asked, now_ms=NOW_MS + TOLD_MS)
     assert await storage.perform(asked) is False
-    assert not await storage.perform(replace(claim, parting=again))
-    await storage.perform(EndParting(OWNER, replace(again, due_ms=asked.due_ms)))
+    assert not await storage.perform(replace(claim, pending=again))
+    await storage.perform(EndPendingLeave(OWNER, replace(again, due_ms=asked.due_ms)))
     assert await storage.perform(asked) is True

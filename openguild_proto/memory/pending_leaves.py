@@ -1,18 +1,18 @@
-"""Partings in memory: users who are not members of a mirrored guild, while its owner may count them as such."""
+"""Pending leaves in memory: users who are not members of a mirrored guild, while its owner may count them as such."""
 
 from __future__ import annotations
 
 from openguild_proto.effects.mirrors import (
     KEPT_MS,
     TOLD_MS,
-    ClaimParting,
-    EndParting,
+    ClaimPendingLeave,
+    EndPendingLeave,
     FindNextMirror,
-    FindPartings,
+    FindPendingLeaves,
     LeaveMirror,
     NoteMistaken,
-    NoteParting,
-    Parting,
+    NotePendingLeave,
+    PendingLeave,
 )
 from openguild_proto.effects.performs import performs
 from openguild_proto.memory.guilds import end_lost_rights
@@ -40,7 +40,7 @@ def leave_mirror(state: State, effect: LeaveMirror) -> MemberChange:
     end_lost_rights(state, guild_id, user_id, held, None)
     del members[user_id]
     _forget(state, effect.now_ms)
-    state.partings[effect.origin, guild_id, user_id] = effect.now_ms
+    state.pending_leaves[effect.origin, guild_id, user_id] = effect.now_ms
     state.append(left_guild(guild_id, user_id, removed=False, reason=None), sender=user_id, now_ms=effect.now_ms)
     if any(state.users[member].origin is None for member in members):
         state.log(ControlKind.MEMBER_REMOVED, guild_id=guild_id, user_id=user_id)
@@ -50,27 +50,29 @@ def leave_mirror(state: State, effect: LeaveMirror) -> MemberChange:
 
 
 def _forget(state: State, due_ms: int) -> None:
-    """Delete the partings of owners that have been silent for too long."""
-    state.partings = {key: known_ms for key, known_ms in state.partings.items() if known_ms >= due_ms - KEPT_MS}
+    """Delete the pending leaves of owners that have been silent for too long."""
+    state.pending_leaves = {
+        key: known_ms for key, known_ms in state.pending_leaves.items() if known_ms >= due_ms - KEPT_MS
+    }
 
 
-@performs(NoteParting)
-def note_parting(state: State, effect: NoteParting) -> bool | None:
+@performs(NotePendingLeave)
+def note_pending_leave(state: State, effect: NotePendingLeave) -> bool | None:
     key = effect.origin, effect.guild_id, effect.user_id
-    known_ms = state.partings.get(key)
+    known_ms = state.pending_leaves.get(key)
     if known_ms is not None and effect.now_ms is not None and 0 < known_ms - effect.now_ms <= TOLD_MS:
         return None
     _forget(state, effect.due_ms)
-    state.partings[key] = effect.due_ms
+    state.pending_leaves[key] = effect.due_ms
     return known_ms is None
 
 
-@performs(ClaimParting)
-def claim_parting(state: State, effect: ClaimParting) -> bool:
-    key = effect.origin, effect.parting.guild_id, effect.parting.user.user_id
-    if state.partings.get(key) != effect.parting.due_ms:
+@performs(ClaimPendingLeave)
+def claim_pending_leave(state: State, effect: ClaimPendingLeave) -> bool:
+    key = effect.origin, effect.pending.guild_id, effect.pending.user.user_id
+    if state.pending_leaves.get(key) != effect.pending.due_ms:
         return False
-    state.partings[key] = effect.now_ms + TOLD_MS
+    state.pending_leaves[key] = effect.now_ms + TOLD_MS
     return True
 
 
@@ -80,11 +82,11 @@ def note_each_mistaken(state: State, effect: NoteMistaken) -> None:
         note_mistaken(state, effect.origin, effect.guild_id, user_id, effect.now_ms)
 
 
-@performs(FindPartings)
-def find_partings(state: State, effect: FindPartings) -> tuple[Parting, ...]:
+@performs(FindPendingLeaves)
+def find_pending_leaves(state: State, effect: FindPendingLeaves) -> tuple[PendingLeave, ...]:
     due = [
-        Parting(guild_id, _known_as(state, user_id), due_ms)
-        for (origin, guild_id, user_id), due_ms in sorted(state.partings.items())
+        PendingLeave(guild_id, _known_as(state, user_id), due_ms)
+        for (origin, guild_id, user_id), due_ms in sorted(state.pending_leaves.items())
         if origin == effect.origin and due_ms <= effect.now_ms and user_id not in state.members.get(guild_id, {})
     ]
     return tuple(due[: effect.limit])
@@ -99,11 +101,11 @@ def _known_as(state: State, user_id: str) -> RemoteUser:
     )
 
 
-@performs(EndParting)
-def end_parting(state: State, effect: EndParting) -> None:
-    key = effect.origin, effect.parting.guild_id, effect.parting.user.user_id
-    if state.partings.get(key) == effect.parting.due_ms:
-        del state.partings[key]
+@performs(EndPendingLeave)
+def end_pending_leave(state: State, effect: EndPendingLeave) -> None:
+    key = effect.origin, effect.pending.guild_id, effect.pending.user.user_id
+    if state.pending_leaves.get(key) == effect.pending.due_ms:
+        del state.pending_leaves[key]
 
 
 @performs(FindNextMirror)
