@@ -66,7 +66,7 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "_codes", "_deadlines", "_decoder", "_http", "_lifetime_close", "_limits", "_policy", "_ws", "outbox", "phase",
+        "_codes", "_deadlines", "_decoder", "_due_close", "_http", "_limits", "_policy", "_ws", "outbox", "phase",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +84,7 @@ class ServerConnection:
         self._deadlines: Deadlines[Deadline] = Deadlines()
         self._deadlines.set(Deadline.HEAD, now + limits.head_timeout_secs)
         self._codes = steps.USUAL_CODES
-        self._lifetime_close = EXPIRED
+        self._due_close = EXPIRED  # code and reason at the lifetime's end, or once an upgrade is accepted after `close`
 
     def _require(self, step: Input) -> Phase:
         """Return the phase that `step` leads to. Raises LocalProtocolError if it is not allowed now."""
@@ -250,7 +250,8 @@ class ServerConnection:
         """Accept the upgrade: queue 101, and read the bytes after the handshake as WebSocket.
 
         `codes`: the subprotocol's own close codes for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, if it has any.
-        `limits`: the subprotocol's own limits from now on, if it has any.
+        `limits`: the subprotocol's own limits from now on, if it has any. After `close` the WebSocket is closed at once, with the
+        code and reason of that call.
         Raises LocalProtocolError: there is no upgrade, the peer has shut down its side or did not offer `subprotocol`, or a header
         or code cannot be sent.
         """
@@ -271,6 +272,8 @@ class ServerConnection:
         self._codes = codes
         self._http = None  # an idle socket keeps neither h11 nor its request
         self._move(Input.ACCEPT, now)
+        if self.phase is Phase.CLOSING:
+            self.outbox.append(close_frame(*self._due_close))
 
     # --- messages ----------------------------------------------------------------------------------
 
@@ -326,7 +329,7 @@ class ServerConnection:
         self._require(Input.EXPIRE_AT)
         close_frame(code, reason)  # raises if it cannot be sent
         self._deadlines.set(Deadline.LIFETIME, deadline)
-        self._lifetime_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
+        self._due_close = EXPIRED if (code, reason) == EXPIRED else (code, reason)
 
     def close(self, code: int, reason: str, now: float) -> None:
         """Begin an orderly close. Safe to repeat. Raises LocalProtocolError for a code or a reason that cannot be sent.
@@ -337,6 +340,8 @@ class ServerConnection:
         frame = close_frame(code, reason)
         if self.phase is Phase.OPEN:
             self.outbox.append(frame)
+        elif self._ws is None and self._due_close is EXPIRED:
+            self._due_close = code, reason
         self._move(Input.CLOSE, now)
 
     # --- deadlines and the write side --------------------------------------------------------------
@@ -348,7 +353,7 @@ class ServerConnection:
             if name is Deadline.PING and self._pinged(now):
                 continue
             if name is Deadline.LIFETIME:
-                self.close(*self._lifetime_close, now)
+                self.close(*self._due_close, now)
                 events.append(DeadlineExpired(name.value))
                 continue
             events += self._take(partial(steps.of_deadline, name, self.phase, self._http, self._codes), now)

@@ -79,7 +79,7 @@ class Controls:
         return [Item(record.sequence, record) for record in records]
 
     def release(self, sequence: int, record: ControlRecord) -> None:
-        """Apply the next record. A failure is reported and does not stop the following records."""
+        """Apply the next record. After a failure everything is checked again, and the following records are applied."""
         del sequence
         self._apply_contained(record)
 
@@ -175,8 +175,9 @@ class Controls:
     def _apply_contained(self, record: ControlRecord) -> None:
         try:
             self._apply(record)
-        except Exception as failure:  # must not stop the records that follow
+        except Exception as failure:  # must not stop the records that follow, nor leave a right that this one ends
             self._outputs.defect("applying a control record", failure)
+            self._check_everything("a control record could not be applied", record.sequence)
 
     def _apply(self, record: ControlRecord) -> None:
         streams = self._streams

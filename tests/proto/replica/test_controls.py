@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import msgspec
 import pytest
 
 from openguild_proto.bus.topics import Topic
 from openguild_proto.effects import StorageUnavailable
-from openguild_proto.effects.accounts import FindSession
+from openguild_proto.effects.accounts import FindSession, RevokeDevice
 from openguild_proto.effects.channels import DeleteChannel, FindChannelAccess
 from openguild_proto.effects.guilds import DeleteGuild, RemoveMember
 from openguild_proto.effects.replica import ReadControlHead, ReadControls, ReadVisible
@@ -15,6 +17,7 @@ from openguild_proto.effects.roles import GrantChannelRole
 from openguild_proto.limits import GAP_GRACE_SECS, PAGE_RECORDS
 from openguild_proto.memory.state import Membership
 from openguild_proto.records import Author, ControlKind, ControlRecord
+from openguild_proto.replica import controls
 from openguild_proto.replica.streams import Streams
 from openguild_proto.schemas.payloads import decode_control, encode_control
 from openguild_proto.sessions.tokens import Claims
@@ -177,10 +180,12 @@ def test_a_kind_of_a_newer_release_keeps_its_place_and_is_mentioned_once(chat: C
 
 
 def test_a_record_that_cannot_be_applied_does_not_stop_those_behind_it(chat: Chat) -> None:
-    socket = chat.driven.open(chat.user, chat.channel)
+    (session,) = chat.sessions()
+    socket = chat.driven.open(chat.user, chat.channel, session_id=session)
     broken = ControlRecord(chat.head + 1, ControlKind.GUILD_DELETED, guild_id="g", body="no JSON")
     chat.driven.deliver_control(broken)
     assert len(chat.driven.defects) == 1
+    assert chat.driven.lines[-1] == "a control record could not be applied: every stream is checked again"
     chat.driven.deliver_control(
         ControlRecord(chat.head + 1, ControlKind.CHANNEL_DELETED, guild_id=chat.guild, channel_id=chat.channel)
     )
@@ -345,6 +350,19 @@ def test_everything_is_checked_one_after_the_other(chat: Chat) -> None:
         held.release()
         ended.append(sum(socket.closed is not None for socket in sockets))
     assert ended == [1, 2, 3, 4, 5]
+
+
+def test_a_record_that_cannot_be_applied_ends_what_it_would_have_ended(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(record: ControlRecord) -> NoReturn:
+        raise ValueError("ours")
+
+    sockets = [chat.driven.open(chat.user, chat.channel, session_id=session_id) for session_id in chat.sessions(2)]
+    monkeypatch.setattr(controls, "consequences", fails)
+    chat.elsewhere.perform(RevokeDevice(author=Author(chat.user), device_id="device 0", now_ms=NOW))
+    chat.catch_up()
+    assert [socket.closed is not None for socket in sockets] == [True, False]
 
 
 def test_a_defect_in_one_check_does_not_spare_the_others(chat: Chat) -> None:
