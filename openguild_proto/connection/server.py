@@ -11,9 +11,8 @@ The call contract, for every driver:
 4. check `wants` and `next_deadline`, and continue.
 
 If `next_events` is not called, the next `receive_data` continues, and `receive_eof` reads the rest; nothing is lost. No deadline
-for the peer runs while a request waits for the caller's response, or `next_events` has events. Commands in the wrong phase, and
-values that cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts the connection; in `respond`
-and `accept` it changes nothing.
+for the peer runs while a request waits for a response, or `next_events` has events. Commands in the wrong phase, and values that
+cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts; in `respond` and `accept` it does not.
 
 Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `unfinished_body_bytes`,
 `client_address`, `wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
@@ -250,10 +249,8 @@ class ServerConnection:
         """Accept the upgrade: queue 101, and read the bytes after the handshake as WebSocket.
 
         `codes`: the subprotocol's own close codes for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, if it has any.
-        `limits`: the subprotocol's own limits from now on, if it has any. After `close` the WebSocket is closed at once, with the
-        code and reason of that call.
-        Raises LocalProtocolError: there is no upgrade, the peer has shut down its side or did not offer `subprotocol`, or a header
-        or code cannot be sent.
+        `limits`: the subprotocol's own limits from now on, if it has any. After `close` the WebSocket is closed at once.
+        Raises LocalProtocolError: there is no upgrade, the peer has ended or did not offer `subprotocol`, or a value cannot be sent.
         """
         self._require(Input.ACCEPT)
         for code in codes.values():
@@ -340,8 +337,7 @@ class ServerConnection:
         frame = close_frame(code, reason)
         if self.phase is Phase.OPEN:
             self.outbox.append(frame)
-        elif self._ws is None and self._due_close is EXPIRED:
-            self._due_close = code, reason
+        self._due_close = (code, reason) if self._due_close is EXPIRED else self._due_close
         self._move(Input.CLOSE, now)
 
     # --- deadlines and the write side --------------------------------------------------------------

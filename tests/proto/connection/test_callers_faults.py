@@ -11,6 +11,8 @@ from openguild_proto import Limits, LocalProtocolError, Phase, Response, ServerC
 from openguild_proto.events import PeerClosed, PeerGone, PeerViolated
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Headers
+from openguild_proto.ws.close_codes import CloseCode
+from openguild_proto.ws.frames import close_frame
 from tests.support.wire import HANDSHAKE, HEAD, connection, drive, fixed_bytes, masked
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -47,6 +49,22 @@ def test_a_code_that_cannot_be_sent_is_refused_when_the_upgrade_is_accepted() ->
     with pytest.raises(LocalProtocolError):
         conn.accept(0.0, codes={"ping_timeout": 1006})
     assert (conn.phase, len(conn.outbox)) == (Phase.UPGRADING, 0)
+
+
+def test_an_upgrade_that_is_accepted_after_our_close_is_closed_at_once() -> None:
+    conn = connection()
+    conn.receive_data(HANDSHAKE, 0.0)
+    conn.close(CloseCode.SERVICE_RESTART, "bye", 0.0)
+    conn.close(CloseCode.NORMAL, "again", 0.0)
+    conn.accept(0.0)
+    sent = b"".join(conn.data_to_send())
+    assert sent.startswith(b"HTTP/1.1 101 ")
+    assert sent.endswith(close_frame(1012, "bye"))
+    assert conn.phase is Phase.CLOSING
+    with pytest.raises(LocalProtocolError):
+        conn.send_text("late", 0.0)
+    assert drive(conn, [masked(0x88, b"\x03\xf4")]) == ([PeerClosed(1012, "")], b"")
+    assert conn.is_over
 
 
 @pytest.mark.parametrize(("before", "since"), [(1_000, 100_000), (100_000, 1_000)])

@@ -254,22 +254,6 @@ def test_our_close_waits_for_the_peer_s() -> None:
     assert conn.is_over
 
 
-def test_an_upgrade_that_is_accepted_after_our_close_is_closed_at_once() -> None:
-    conn = connection()
-    conn.receive_data(HANDSHAKE, 0.0)
-    conn.close(CloseCode.SERVICE_RESTART, "bye", 0.0)
-    conn.close(CloseCode.NORMAL, "again", 0.0)
-    conn.accept(0.0)
-    sent = b"".join(conn.data_to_send())
-    assert sent.startswith(b"HTTP/1.1 101 ")
-    assert sent.endswith(close_frame(1012, "bye"))
-    assert conn.phase is Phase.CLOSING
-    with pytest.raises(LocalProtocolError):
-        conn.send_text("late", 0.0)
-    assert drive(conn, [masked(0x88, b"\x03\xf4")]) == ([PeerClosed(1012, "")], b"")
-    assert conn.is_over
-
-
 def test_pings_that_nobody_reads_end_the_connection() -> None:
     conn = opened(Limits(max_outbox_bytes=10_000))
     flood = masked(0x89, b"p" * 125) * 200

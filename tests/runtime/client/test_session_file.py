@@ -41,12 +41,12 @@ def test_a_program_goes_on_where_the_file_cannot_be_written(tmp_path: Path, capl
     with pytest.raises(OSError, match=r"No such file or directory: '.*bot\.json'"):
         file.save(session)
     for _ in range(3):
-        file.save(session)
+        file.try_save(session)
     (line,) = caplog.messages
     assert line.startswith(f"cannot write {path} (No such file or directory): ")
     path.parent.mkdir()
     for _ in range(3):
-        file.save(session)
+        file.try_save(session)
     assert caplog.messages == [line, f"{path} can be written again"]
     assert SessionFile(path).load() is not None
     assert list(path.parent.iterdir()) == [path]
