@@ -12,7 +12,7 @@ The call contract, for every driver:
 
 If `next_events` is not called, the next `receive_data` continues, and `receive_eof` reads the rest; nothing is lost. No deadline
 for the peer runs while a request waits for a response, or `next_events` has events. Commands in the wrong phase, and values that
-cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts; in `respond` and `accept` it does not.
+cannot be sent, raise LocalProtocolError and change nothing. A callback that raises aborts, except in `respond` and `accept`.
 
 Getters: `phase`, `is_websocket`, `is_open`, `awaits_response`, `is_over`, `is_write_blocked`, `unfinished_body_bytes`,
 `client_address`, `wants`, `next_deadline`. Commands: `respond`, `accept`, `send_text`, `send_bytes`, `close`, `expire_at`, `wrote`,
@@ -250,7 +250,7 @@ class ServerConnection:
 
         `codes`: the subprotocol's own close codes for `frame_rate_limit`, `frame_timeout` and `ping_timeout`, if it has any.
         `limits`: the subprotocol's own limits from now on, if it has any. After `close` the WebSocket is closed at once.
-        Raises LocalProtocolError: there is no upgrade, the peer has ended or did not offer `subprotocol`, or a value cannot be sent.
+        Raises LocalProtocolError: there is no upgrade, the peer has ended or not offered `subprotocol`, or a value cannot be sent.
         """
         self._require(Input.ACCEPT)
         for code in codes.values():
