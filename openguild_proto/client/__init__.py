@@ -32,7 +32,7 @@ from openguild_proto.client.stream import (
     StreamClient,
     StreamEvent,
 )
-from openguild_proto.client.typists import TypingUsers
+from openguild_proto.client.typing_users import TypingUsers
 from openguild_proto.client.websocket import (
     Accepted,
     Broken,

@@ -48,7 +48,7 @@ from openguild_proto.limits import (
     PEER_LEASE_SECS,
     TAIL_CHECK_SECS,
 )
-from openguild_proto.policy.promptness import ResponseTimes
+from openguild_proto.policy.response_times import ResponseTimes
 from openguild_proto.policy.server_slots import ServerSlots
 from openguild_proto.procedures import Procedure, Procedures, Signal, Sleep
 from openguild_proto.records import ControlKind, ControlRecord, LogPosition, StoredEvent
@@ -68,14 +68,14 @@ LOOKED_AT_ONCE = 50  # peers in one round, while the bus is down
 
 
 class Deliveries:
-    """All deliveries of one process. `holder`: its unique name. `jitter()`: in [0, 1). `promptness`: of the servers it asks."""
+    """All deliveries of one process. `holder`: its unique name. `jitter()`: in [0, 1). `response_times`: of the servers it asks."""
 
     def __init__(
         self,
         holder: str,
         signer: EventSigner | None,
         jitter: Callable[[], float],
-        promptness: ResponseTimes | None = None,
+        response_times: ResponseTimes | None = None,
     ) -> None:
         self.procedures = Procedures(self._defect)
         self.jitter = jitter
@@ -93,7 +93,7 @@ class Deliveries:
         self._holders = 1  # processes that deliver, as last read
         self._lease_signal: Signal | None = None
         self._hurried = 0.0  # time of the last or next early round
-        self._places: ServerSlots[Signal] = ServerSlots(1, MAX_ASKED_PEERS, promptness or ResponseTimes())
+        self._places: ServerSlots[Signal] = ServerSlots(1, MAX_ASKED_PEERS, response_times or ResponseTimes())
         self._grown: dict[str, bool] = {}  # logs to query; value: whether to tell the other processes
         self._is_asking = False
         self._is_flooded = False  # more logs have grown than `_grown` holds

@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from openguild_proto.diagnosis.busiest import HeavyHitters
+from openguild_proto.diagnosis.heavy_hitters import HeavyHitters
 from openguild_proto.errors import ErrorCode
 from openguild_proto.limits import MAX_REMEMBERED_REQUESTS, SLOW_REQUEST_SECS
 from openguild_proto.policy.addresses import limit_key

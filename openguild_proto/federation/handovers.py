@@ -78,20 +78,20 @@ def chain_to(to: str, handovers: Iterable[Handover], owners: Mapping[int, str]) 
     return ()
 
 
-def handover_problem(handover: Handover, tenure: Ownership, owner: str, now_ms: int) -> str | None:
+def handover_problem(handover: Handover, ownership: Ownership, owner: str, now_ms: int) -> str | None:
     """Return why a statement is not valid for a guild that `owner` is known to own; None: it is valid, if it is signed.
 
     Only a statement for the next term is valid. So it is valid once, and not after another hand-over.
     """
-    if handover.kind not in {MOVE, SUCCESSION} or handover.guild_id != tenure.guild_id:
+    if handover.kind not in {MOVE, SUCCESSION} or handover.guild_id != ownership.guild_id:
         return "it has another kind or is for another guild"
     if handover.owner != owner:
         return "it is not from the owner"
     if handover.to == owner:
         return "it names the owner itself"
-    if handover.term != tenure.term + 1:
+    if handover.term != ownership.term + 1:
         return "it is for another term"
-    if handover.kind == SUCCESSION and handover.serial < tenure.serial:
+    if handover.kind == SUCCESSION and handover.serial < ownership.serial:
         return REVOKED
     if now_ms >= handover.expires_at_ms:
         return "it has expired"

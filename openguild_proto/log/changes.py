@@ -92,19 +92,19 @@ class ChangeBatch:
     _seen: dict[tuple[str, int], SeenMessage] = field(default_factory=dict)  # of a message: one of its readings
     _posted: dict[tuple[str, str], MessageState] = field(default_factory=dict)  # in this batch, by channel and event id
 
-    def decide(self, append: AppendEvent, judgement: AppendFacts | None) -> Outcome:
-        """Decide an append. `judgement` None: there is no such channel. No author: another server has decided (`apply_decided`)."""
-        if judgement is None:
+    def decide(self, append: AppendEvent, facts: AppendFacts | None) -> Outcome:
+        """Decide an append. `facts` None: there is no such channel. No author: another server has decided (`apply_decided`)."""
+        if facts is None:
             return AppendFailure(kind="no_channel")
         try:
-            role = _require_right(append, judgement)
-            if judgement.known is not None:
-                return self._repeat(append, judgement.known, judgement.known_fingerprint)
+            role = _require_right(append, facts)
+            if facts.known is not None:
+                return self._repeat(append, facts.known, facts.known_fingerprint)
             if append.change is None:
-                return self._append(append, judgement, None)
+                return self._append(append, facts, None)
             if append.author is None:
-                return self._apply(append, append.change, judgement)
-            return self._change(append, append.change, append.author, role, judgement)
+                return self._apply(append, append.change, facts)
+            return self._change(append, append.change, append.author, role, facts)
         except (Refusal, LocalProtocolError) as failure:
             return failure
 
@@ -121,9 +121,9 @@ class ChangeBatch:
         former = self._seen.setdefault((append.channel_id, seen.state.sequence), seen)
         if former.revision != seen.revision:
             return False
-        judgement = msgspec.structs.replace(_UNREAD, message=seen.state, has_reacted=seen.has_reacted)
+        facts = msgspec.structs.replace(_UNREAD, message=seen.state, has_reacted=seen.has_reacted)
         try:
-            return isinstance(self._change(append, change, author, "", judgement), Appended)
+            return isinstance(self._change(append, change, author, "", facts), Appended)
         except (Refusal, LocalProtocolError):
             return False
 
@@ -134,19 +134,19 @@ class ChangeBatch:
         return repeat_of(append, known, fingerprint)
 
     def _change(
-        self, append: AppendEvent, change: Change, author: Author, role: str, judgement: AppendFacts
+        self, append: AppendEvent, change: Change, author: Author, role: str, facts: AppendFacts
     ) -> Appended | Unchanged:
-        before, has_reacted = self._message(append, change, author.user_id, judgement)
-        asker = Asker(author.user_id, role, has_reacted, judgement.pins + self._pins.get(append.channel_id, 0))
+        before, has_reacted = self._message(append, change, author.user_id, facts)
+        asker = Asker(author.user_id, role, has_reacted, facts.pins + self._pins.get(append.channel_id, 0))
         after = decide_change(before, change, asker, event_id=append.event_id, now_ms=append.now_ms)
         if before is None:
             raise LocalProtocolError("a change of no message was admitted")
         if after is None:
             return Unchanged(state=before)
-        return self._become(append, change, before, after, judgement)
+        return self._become(append, change, before, after, facts)
 
-    def _apply(self, append: AppendEvent, change: Change, judgement: AppendFacts) -> Appended:
-        before, has_reacted = self._message(append, change, append.sender_id, judgement)
+    def _apply(self, append: AppendEvent, change: Change, facts: AppendFacts) -> Appended:
+        before, has_reacted = self._message(append, change, append.sender_id, facts)
         after = apply_decided(
             before,
             change,
@@ -157,18 +157,18 @@ class ChangeBatch:
         )
         if before is None or after is None:
             here = before.sequence if before is not None else None
-            return self._append(append, judgement, stray_place(change.target) if isinstance(change, Edit) else here)
-        return self._become(append, change, before, after, judgement)
+            return self._append(append, facts, stray_place(change.target) if isinstance(change, Edit) else here)
+        return self._become(append, change, before, after, facts)
 
     def _message(
-        self, append: AppendEvent, change: Change, user_id: str, judgement: AppendFacts
+        self, append: AppendEvent, change: Change, user_id: str, facts: AppendFacts
     ) -> tuple[MessageState | None, bool]:
         """Return the message as the batch has left it, and whether the user has reacted with the emoji of the change."""
         channel_id = append.channel_id
-        before = self._posted.get((channel_id, change.target), judgement.message)
+        before = self._posted.get((channel_id, change.target), facts.message)
         if before is not None:
             _, before = self.states.get((channel_id, before.sequence), (0, before))
-        has_reacted = judgement.has_reacted
+        has_reacted = facts.has_reacted
         if before is not None and isinstance(change, React):
             message = channel_id, before.sequence
             if (*message, None) in self.cleared or (*message, change.emoji) in self.cleared:
@@ -177,7 +177,7 @@ class ChangeBatch:
         return before, has_reacted
 
     def _become(
-        self, append: AppendEvent, change: Change, before: MessageState, after: MessageState, judgement: AppendFacts
+        self, append: AppendEvent, change: Change, before: MessageState, after: MessageState, facts: AppendFacts
     ) -> Appended:
         channel_id = append.channel_id
         self.states[channel_id, after.sequence] = len(self.events), after
@@ -189,12 +189,12 @@ class ChangeBatch:
             self.cleared[channel_id, after.sequence, change.emoji] = None
             self._forget_reactions(channel_id, after.sequence, change.emoji)
         if isinstance(change, Redact):
-            self._redact(append, after.sequence, judgement.texts)
+            self._redact(append, after.sequence, facts.texts)
             self._forget_reactions(channel_id, after.sequence)
-        return self._append(append, judgement, after.sequence)
+        return self._append(append, facts, after.sequence)
 
-    def _append(self, append: AppendEvent, judgement: AppendFacts, target: int | None) -> Appended:
-        sequence, messages = self._heads.get(append.channel_id, (judgement.head, judgement.messages))
+    def _append(self, append: AppendEvent, facts: AppendFacts, target: int | None) -> Appended:
+        sequence, messages = self._heads.get(append.channel_id, (facts.head, facts.messages))
         is_message = append.event_type == "message"
         sequence, messages = sequence + 1, messages + is_message
         self._heads[append.channel_id] = sequence, messages
@@ -253,13 +253,13 @@ def repeat_of(append: AppendEvent, known: StoredEvent, fingerprint: bytes) -> Ap
     return Appended(event=known, repeated=True)
 
 
-def _require_right(append: AppendEvent, judgement: AppendFacts) -> str:
+def _require_right(append: AppendEvent, facts: AppendFacts) -> str:
     """Return the author's effective role, or "" without an author."""
     if append.author is None:
         return ""
-    require_session(judgement.living)
+    require_session(facts.living)
     needed = permission_to_append(append.change, append.mentions)
-    role = require_role(judgement.server_roles, judgement.memberships, needed)
-    if judgement.is_moved:
+    role = require_role(facts.server_roles, facts.memberships, needed)
+    if facts.is_moved:
         raise handed_over()
     return role

@@ -131,7 +131,7 @@ def delete_guild(state: State, effect: DeleteGuild) -> None:
     del state.members[effect.guild_id]
     del state.logs[effect.guild_id]
     end_mirrors(state, effect.guild_id)
-    of_guild = (state.moves, state.tenures, state.successions, state.bans, state.timeouts)
+    of_guild = (state.moves, state.ownerships, state.successions, state.bans, state.timeouts)
     of_log = (state.epochs, state.bases, state.histories)
     for known in (*of_guild, *of_log):
         known.pop(effect.guild_id, None)

@@ -46,7 +46,7 @@ def find_ownership(state: State, effect: FindOwnership) -> Ownership | None:
     if guild is None:
         return None
     has_members = any(state.users[user_id].origin is None for user_id in state.members[effect.guild_id])
-    return Ownership(effect.guild_id, guild.origin, *state.tenures.get(effect.guild_id, (1, 0)), has_members)
+    return Ownership(effect.guild_id, guild.origin, *state.ownerships.get(effect.guild_id, (1, 0)), has_members)
 
 
 @performs(FindSilentOwners)
@@ -71,7 +71,7 @@ def follow_handover(state: State, effect: FollowHandover) -> bool:
     handover = effect.handover
     guild_id, here = handover.guild_id, state.writer.server_name
     guild = state.guilds.get(guild_id)
-    term, _ = state.tenures.get(guild_id, (1, 0))
+    term, _ = state.ownerships.get(guild_id, (1, 0))
     former = None if handover.owner == here else handover.owner
     if guild is None or guild.origin != former or handover.to == here or term + 1 != handover.term:
         return False
@@ -89,8 +89,8 @@ def follow_handover(state: State, effect: FollowHandover) -> bool:
 def keep_handover(state: State, handover: Handover) -> None:
     """Store a followed statement and the owner's term."""
     state.handovers.setdefault(handover.guild_id, {})[handover.term] = handover
-    _, serial = state.tenures.get(handover.guild_id, (1, 0))
-    state.tenures[handover.guild_id] = (handover.term, serial)
+    _, serial = state.ownerships.get(handover.guild_id, (1, 0))
+    state.ownerships[handover.guild_id] = (handover.term, serial)
     state.successions.pop(handover.guild_id, None)
 
 
@@ -125,10 +125,10 @@ def set_successor(state: State, effect: SetSuccessor) -> bool:
     require_in_guild(state, effect.author, effect.guild_id, Permission.READ)
     if state.guild_role(effect.guild_id, effect.author.user_id) != OWNER:
         raise Refusal(ErrorCode.FORBIDDEN)
-    term, serial = state.tenures.get(effect.guild_id, (1, 0))
+    term, serial = state.ownerships.get(effect.guild_id, (1, 0))
     if effect.serial <= serial:
         return False
-    state.tenures[effect.guild_id] = (term, effect.serial)
+    state.ownerships[effect.guild_id] = (term, effect.serial)
     if effect.handover is not None:
         state.successions[effect.guild_id] = effect.handover
     else:
@@ -189,7 +189,7 @@ def hand_over(state: State, effect: HandOver) -> str | None:
     handover = effect.handover
     guild_id, move = handover.guild_id, state.moves.get(handover.guild_id)
     guild = state.guilds.get(guild_id)
-    if guild is None or guild.origin is not None or state.tenures.get(guild_id, (1, 0))[0] + 1 != handover.term:
+    if guild is None or guild.origin is not None or state.ownerships.get(guild_id, (1, 0))[0] + 1 != handover.term:
         return NO_GUILD
     if move is None or move.to != handover.to or move.handover is not None:
         return NOT_MOVING

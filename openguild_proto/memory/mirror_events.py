@@ -139,8 +139,8 @@ def _apply(state: State, origin: str, guild_id: str, event: MirroredEvent) -> bo
         case GuildUpdatedContent(name=name):
             state.guilds[guild_id] = type(guild)(guild_id, name, guild.created_at_ms, guild.origin)
         case GuildSuccessorSetContent(serial=serial):
-            term, known = state.tenures.get(guild_id, (1, 0))
-            state.tenures[guild_id] = (term, max(known, serial))
+            term, known = state.ownerships.get(guild_id, (1, 0))
+            state.ownerships[guild_id] = (term, max(known, serial))
         case ChannelCreatedContent(channel_id=channel_id, name=name, topic=topic, position=position):
             if channel_id not in state.channels:
                 line = MirroredChannel(channel_id, name, event.at_ms, 1, 0, 0, topic, position)

@@ -100,7 +100,7 @@ def _store(state: State, origin: str, snapshot: Snapshot, *, anew: bool) -> list
     state.logs[guild_id] = [ABSENT] * snapshot.sequence
     state.epochs[guild_id] = snapshot.epoch
     state.mirrors[guild_id] = Mirror(guild_id, snapshot.sequence, _hash(snapshot.chain))
-    state.tenures[guild_id] = (snapshot.term, snapshot.serial)
+    state.ownerships[guild_id] = (snapshot.term, snapshot.serial)
     state.bans[guild_id] = {}
     for ban in snapshot.bans:
         keep_ban(state, guild_id, ban)
@@ -244,7 +244,7 @@ def drop(state: State, guild_id: str) -> None:
         del state.mirrors[channel.record.channel_id]
     del state.guilds[guild_id], state.members[guild_id], state.logs[guild_id], state.mirrors[guild_id]
     state.epochs.pop(guild_id, None)
-    state.tenures.pop(guild_id, None)
+    state.ownerships.pop(guild_id, None)
     state.bans.pop(guild_id, None)
     state.timeouts.pop(guild_id, None)
     for code in [code for code, invite in state.invites.items() if invite.guild_id == guild_id]:

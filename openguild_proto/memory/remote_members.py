@@ -111,7 +111,7 @@ def _know(state: State, peer: str, user: RemoteUser, now_ms: int) -> None:
 
 def _snapshot(state: State, guild_id: str) -> Snapshot:
     guild, place = state.guilds[guild_id], state.place_of(guild_id)
-    term, serial = state.tenures.get(guild_id, (1, 0))
+    term, serial = state.ownerships.get(guild_id, (1, 0))
     members = [
         MirroredMember(
             user_id,

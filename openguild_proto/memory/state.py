@@ -154,7 +154,7 @@ class State:
     pending_leaves: dict[tuple[str, str, str], int] = field(
         default_factory=dict
     )  # (origin, guild id, user id): due, ms
-    tenures: dict[str, tuple[int, int]] = field(default_factory=dict)  # guild id: (term, serial), if not (1, 0)
+    ownerships: dict[str, tuple[int, int]] = field(default_factory=dict)  # guild id: (term, serial), if not (1, 0)
     bases: dict[str, int] = field(default_factory=dict)  # log id: events up to here were lost with the former owner
     handovers: dict[str, dict[int, Handover]] = field(default_factory=dict)  # guild id, term
     successions: dict[str, Handover] = field(default_factory=dict)  # guild id

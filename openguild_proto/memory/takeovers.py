@@ -128,7 +128,7 @@ def _again(event: StoredEvent) -> MirroredEvent:
 def take_guild(state: State, effect: TakeGuild) -> bool:
     handover = effect.handover
     guild_id = handover.guild_id
-    guild, term = state.guilds.get(guild_id), state.tenures.get(guild_id, (1, 0))[0]
+    guild, term = state.guilds.get(guild_id), state.ownerships.get(guild_id, (1, 0))[0]
     if guild is not None and guild.origin is None and term == handover.term:
         return True  # by this statement, because an owner issues one per term
     if guild is None:

@@ -22,9 +22,9 @@ from openguild_proto.limits import (
     MAX_SNAPSHOTS_OF_GUILD,
     RENEWAL_SECS,
 )
-from openguild_proto.policy.promptness import ResponseTimes
 from openguild_proto.policy.quotas import StreamLimiter
 from openguild_proto.policy.ratelimit import SlidingWindow
+from openguild_proto.policy.response_times import ResponseTimes
 from openguild_proto.policy.server_slots import ServerSlots
 from openguild_proto.policy.token_bucket import TokenBucket
 from openguild_proto.sessions.tokens import TokenAuthority
@@ -200,7 +200,7 @@ class Service:
     peers: KnownPeers
     mirrored: MirroredChannels
     upkeep: Upkeep
-    promptness: ResponseTimes
+    response_times: ResponseTimes
     deliveries: ServerSlots[None]  # being processed
     retired_signers: tuple[EventSigner, ...] = ()  # with replaced keys; they also sign the keys document
 
@@ -221,7 +221,7 @@ class Service:
             websocket.max_connections_per_user,
             websocket.max_connections_per_address,
         )
-        promptness = ResponseTimes()
+        response_times = ResponseTimes()
         windows: dict[str, Any] = {name: _counter(name)(limit, secs) for name, (limit, secs) in rates(settings).items()}
         return cls(
             settings=settings,
@@ -232,8 +232,8 @@ class Service:
             peers=KnownPeers(),
             mirrored=MirroredChannels(),
             upkeep=Upkeep(),
-            promptness=promptness,
-            deliveries=ServerSlots(MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN, promptness),
+            response_times=response_times,
+            deliveries=ServerSlots(MAX_DELIVERIES_OF_SERVER, MAX_DELIVERIES_TAKEN, response_times),
             **windows,
         )
 

@@ -189,21 +189,21 @@ def _is_its(call: Call[Delivery, None], part: LogDelivery, told: dict[str, bool]
     sender, guild_id = call.server.server, part.guild_id
     if guild_id in told:
         return told[guild_id]
-    tenure = (yield from FindOwnership(guild_id=guild_id)) if parse_uuid(guild_id) == guild_id else None
+    ownership = (yield from FindOwnership(guild_id=guild_id)) if parse_uuid(guild_id) == guild_id else None
     told[guild_id] = False
-    if tenure is not None and tenure.origin != sender:
+    if ownership is not None and ownership.origin != sender:
         handovers = yield from handovers_at(sender, guild_id)
         told[guild_id] = yield from follow(call.ctx, guild_id, handovers, sender)
         if not told[guild_id]:
-            yield from _dispute(call, tenure, handovers)
+            yield from _dispute(call, ownership, handovers)
     return told[guild_id]
 
 
-def _dispute(call: Call[Delivery, None], tenure: Ownership, handovers: tuple[Handover, ...]) -> Operation[None]:
+def _dispute(call: Call[Delivery, None], ownership: Ownership, handovers: tuple[Handover, ...]) -> Operation[None]:
     """Tell a former owner which server owns the guild, and warn the operator if the sender can prove that it still owns it."""
-    sender, guild_id = call.server.server, tenure.guild_id
+    sender, guild_id = call.server.server, ownership.guild_id
     insists = (yield from tell_former_owner(guild_id, sender)) is False
-    if tenure.origin is None and (insists or (yield from has_claim(call.ctx, tenure, handovers, sender))):
+    if ownership.origin is None and (insists or (yield from has_claim(call.ctx, ownership, handovers, sender))):
         yield from WarnOperator(TWO_OWNERS, (("guild_id", guild_id), ("server", sender)))
 
 
@@ -216,8 +216,8 @@ def _answered(log_id: str, status: str, place: LogPosition | None, reason: str |
 def _begin_anew(call: Call[Delivery, None], owner: str, guild_id: str) -> Operation[bool]:
     """Store the guild again, because its owner has a new epoch. False: it cannot be read now."""
     snapshot = yield from read_snapshot(owner, guild_id)
-    tenure = yield from FindOwnership(guild_id=guild_id)
-    if snapshot is not None and tenure is not None and snapshot.term < tenure.term:
+    ownership = yield from FindOwnership(guild_id=guild_id)
+    if snapshot is not None and ownership is not None and snapshot.term < ownership.term:
         # The owner may not know yet that another owner has given the guild up.
         told = yield from tell_of_owner(guild_id, owner)
         snapshot = snapshot if told is False else (yield from read_snapshot(owner, guild_id)) if told else None

@@ -47,9 +47,9 @@ def learn_owner(call: Call[OwnerProof, None], guild_id: str) -> Operation[Respon
 
 def _follows_already(guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
     """Return whether this server already follows the newest of these statements, because another mirror told it first."""
-    tenure = yield from FindOwnership(guild_id=guild_id)
+    ownership = yield from FindOwnership(guild_id=guild_id)
     newest = max(handovers, key=lambda each: each.term, default=None)
-    if tenure is None or tenure.origin is None or newest is None:
+    if ownership is None or ownership.origin is None or newest is None:
         return False
     return newest in (yield from ListHandovers(guild_id=guild_id))
 
@@ -61,17 +61,17 @@ def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
     """
     service = ctx.service
     here = service.settings.federation.server_name
-    tenure = yield from FindOwnership(guild_id=guild_id)
-    if tenure is not None and tenure.origin == to:
+    ownership = yield from FindOwnership(guild_id=guild_id)
+    if ownership is not None and ownership.origin == to:
         return None
-    if tenure is None or tenure.origin is not None:
+    if ownership is None or ownership.origin is not None:
         return "this server does not own the guild"
     if service.settings.federation.mode is Mode.OFF or service.signer is None or to == here:
         return "no other server can receive the guild"
     if (yield from is_mirrored(to, guild_id)) is not True:
         return f"{to} does not confirm that it owns the guild and delivers it to this server"
     handover = signed_handover(
-        Handover(MOVE, guild_id, here, to, tenure.term + 1, ctx.wall_ms, ctx.wall_ms + MOVE_MS), service.signers
+        Handover(MOVE, guild_id, here, to, ownership.term + 1, ctx.wall_ms, ctx.wall_ms + MOVE_MS), service.signers
     )
     if not (yield from FollowHandover(handover=handover)):
         return "another server owns the guild now"
@@ -82,11 +82,16 @@ def give_up(ctx: Context, guild_id: str, to: str) -> Operation[str | None]:
 def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operation[bool]:
     """Continue as owner, in a later term, of a guild that another owner has given up to this server. False: none has."""
     here = ctx.service.settings.federation.server_name
-    tenure = yield from FindOwnership(guild_id=guild_id)
-    if tenure is None or tenure.origin is not None:
+    ownership = yield from FindOwnership(guild_id=guild_id)
+    if ownership is None or ownership.origin is not None:
         return False
-    chain = yield from _known_chain(ctx, tenure, handovers, here)
-    if not chain or chain[-1].kind != MOVE or chain[-1].term <= tenure.term or chain[-1].expires_at_ms <= ctx.wall_ms:
+    chain = yield from _known_chain(ctx, ownership, handovers, here)
+    if (
+        not chain
+        or chain[-1].kind != MOVE
+        or chain[-1].term <= ownership.term
+        or chain[-1].expires_at_ms <= ctx.wall_ms
+    ):
         return chain[-1:] != () and chain[-1] in (yield from ListHandovers(guild_id=guild_id))
     return (
         yield from TakeGuild(
@@ -96,11 +101,11 @@ def _go_on(ctx: Context, guild_id: str, handovers: Iterable[Handover]) -> Operat
 
 
 def _known_chain(
-    ctx: Context, tenure: Ownership, handovers: Iterable[Handover], to: str
+    ctx: Context, ownership: Ownership, handovers: Iterable[Handover], to: str
 ) -> Operation[tuple[Handover, ...]]:
     """Return the authentic statements that lead from a known owner of the guild to `to`; () if there are none."""
-    guild_id = tenure.guild_id
-    owners = {tenure.term: ctx.service.settings.federation.server_name}
+    guild_id = ownership.guild_id
+    owners = {ownership.term: ctx.service.settings.federation.server_name}
     for known in (yield from ListHandovers(guild_id=guild_id)):
         owners.setdefault(known.term, known.to)
         owners.setdefault(known.term - 1, known.owner)
@@ -111,6 +116,6 @@ def _known_chain(
     return chain
 
 
-def has_claim(ctx: Context, tenure: Ownership, handovers: Iterable[Handover], server: str) -> Operation[bool]:
+def has_claim(ctx: Context, ownership: Ownership, handovers: Iterable[Handover], server: str) -> Operation[bool]:
     """Return whether a server can prove that it owns a guild of this server, by the signature of a known owner."""
-    return bool((yield from _known_chain(ctx, tenure, handovers, server)))
+    return bool((yield from _known_chain(ctx, ownership, handovers, server)))

@@ -62,10 +62,10 @@ def drive_move(ctx: Context, move: Move) -> Operation[bool]:
         progress = yield from _ask(move, HandoverStep(logs=list(passed.logs)))
         if progress is None or progress.phase != "whole":
             return True
-        tenure = yield from FindOwnership(guild_id=move.guild_id)
-        if tenure is None:
+        ownership = yield from FindOwnership(guild_id=move.guild_id)
+        if ownership is None:
             return False
-        handover = _statement(ctx, move, tenure.term + 1)
+        handover = _statement(ctx, move, ownership.term + 1)
         problem = yield from HandOver(handover=handover, sequence=progress.sequence)
         if problem is not None:
             yield from NoteMove(guild_id=move.guild_id, note=problem)
@@ -77,8 +77,8 @@ def drive_move(ctx: Context, move: Move) -> Operation[bool]:
     if progress is None or progress.phase != "owner":
         return True
     yield from EndMove(guild_id=move.guild_id, done=True)
-    tenure = yield from FindOwnership(guild_id=move.guild_id)
-    if tenure is not None and not tenure.has_members:
+    ownership = yield from FindOwnership(guild_id=move.guild_id)
+    if ownership is not None and not ownership.has_members:
         yield from DropMirror(origin=move.to, guild_id=move.guild_id, now_ms=ctx.wall_ms)
     return False
 

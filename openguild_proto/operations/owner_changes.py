@@ -72,35 +72,37 @@ def follow(ctx: Context, guild_id: str, handovers: Iterable[Handover], told_by: 
         return False
     is_followed = False
     for told in chain:
-        tenure = yield from FindOwnership(guild_id=guild_id)
-        if tenure is None:
+        ownership = yield from FindOwnership(guild_id=guild_id)
+        if ownership is None:
             return False
-        if told.term <= tenure.term:
+        if told.term <= ownership.term:
             continue
-        handover = yield from _counting(ctx, tenure, told, told_by)
+        handover = yield from _counting(ctx, ownership, told, told_by)
         if handover is None or not (yield from FollowHandover(handover=handover)):
             break
         is_followed = True
     return is_followed
 
 
-def _counting(ctx: Context, tenure: Ownership, told: Handover, told_by: str) -> Operation[Handover | None]:
+def _counting(ctx: Context, ownership: Ownership, told: Handover, told_by: str) -> Operation[Handover | None]:
     """Return the statement if it is valid, or the one that the owner itself has followed instead; None: none is valid.
 
     An owner may always state that it is no longer the owner, even by a statement that it had revoked.
     """
-    owner = tenure.origin or ctx.service.settings.federation.server_name
-    problem = handover_problem(told, tenure, owner, ctx.wall_ms)
-    if problem is not None and (problem != REVOKED or tenure.origin is None):
+    owner = ownership.origin or ctx.service.settings.federation.server_name
+    problem = handover_problem(told, ownership, owner, ctx.wall_ms)
+    if problem is not None and (problem != REVOKED or ownership.origin is None):
         return None
     if not (yield from is_authentic(ctx, told)):
         return None
-    if told.kind != SUCCESSION or told_by == owner or tenure.origin is None:
+    if told.kind != SUCCESSION or told_by == owner or ownership.origin is None:
         return told
     if problem is None and (yield from secs_since_contact(ctx, owner)) >= _lost_after_secs(ctx):
         return told
-    for own in (yield from handovers_at(owner, tenure.guild_id)):
-        if handover_problem(own, tenure, owner, ctx.wall_ms) in {None, REVOKED} and (yield from is_authentic(ctx, own)):
+    for own in (yield from handovers_at(owner, ownership.guild_id)):
+        if handover_problem(own, ownership, owner, ctx.wall_ms) in {None, REVOKED} and (
+            yield from is_authentic(ctx, own)
+        ):
             return own
     return None
 
@@ -113,8 +115,8 @@ def former_handovers(ctx: Context, guild_id: str, owner: str) -> Operation[tuple
     """Return the authentic hand-overs up to the one that made `owner` the guild's owner: those known here, and those from before
     the mirror began, which the owner has. Two servers may have owned the guild in one term (16.10.12)."""
     known = {each.term: each for each in (yield from ListHandovers(guild_id=guild_id))}
-    tenure = yield from FindOwnership(guild_id=guild_id)
-    last = tenure.term if tenure is not None else 1
+    ownership = yield from FindOwnership(guild_id=guild_id)
+    last = ownership.term if ownership is not None else 1
     if len(known) < last - 1:
         for each in (yield from handovers_at(owner, guild_id)):
             if each.term not in known and each.guild_id == guild_id and (yield from is_authentic(ctx, each)):

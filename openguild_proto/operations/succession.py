@@ -51,10 +51,10 @@ def name_successor(call: Call[Successor, GuildAccess], guild_id: str) -> Operati
         raise Refusal(ErrorCode.NOT_FOUND, "this server does not federate")
     if (yield from FindMirrored(peer=server, log_id=guild_id)) is None:
         raise Refusal(ErrorCode.NOT_FOUND, "no user of that server is a member of the guild")
-    tenure, serial = yield from _next_serial(call, guild_id)
+    ownership, serial = yield from _next_serial(call, guild_id)
     here, now_ms = service.settings.federation.server_name, ctx.wall_ms
     handover = signed_handover(
-        Handover(SUCCESSION, guild_id, here, server, tenure.term + 1, now_ms, now_ms + SUCCESSION_MS, serial),
+        Handover(SUCCESSION, guild_id, here, server, ownership.term + 1, now_ms, now_ms + SUCCESSION_MS, serial),
         service.signers,
     )
     yield from _set(call, guild_id, handover, serial)
@@ -76,10 +76,10 @@ def revoke_succession(call: Call[None, GuildAccess], guild_id: str) -> Operation
 def _next_serial(
     call: Call[Successor, GuildAccess] | Call[None, GuildAccess], guild_id: str
 ) -> Operation[tuple[Ownership, int]]:
-    tenure = yield from FindOwnership(guild_id=guild_id)
-    if tenure is None:
+    ownership = yield from FindOwnership(guild_id=guild_id)
+    if ownership is None:
         raise Refusal(ErrorCode.NOT_FOUND)
-    return tenure, max(call.ctx.wall_ms, tenure.serial + 1)
+    return ownership, max(call.ctx.wall_ms, ownership.serial + 1)
 
 
 def _set(

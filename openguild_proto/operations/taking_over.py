@@ -93,8 +93,10 @@ def take_step(call: Call[HandoverStep, None], guild_id: str) -> Operation[Respon
 
 def _check(ctx: Context, guild_id: str, owner: str, handover: Handover) -> Operation[None]:
     """Raise Refusal 400 unless the statement makes this server the guild's owner."""
-    tenure = yield from FindOwnership(guild_id=guild_id)
-    problem = handover_problem(handover, tenure, owner, ctx.wall_ms) if tenure is not None else "there is no such guild"
+    ownership = yield from FindOwnership(guild_id=guild_id)
+    problem = (
+        handover_problem(handover, ownership, owner, ctx.wall_ms) if ownership is not None else "there is no such guild"
+    )
     if problem is None and (handover.kind != MOVE or handover.to != ctx.service.settings.federation.server_name):
         problem = "it does not move the guild to this server"
     if problem is None and not (yield from is_authentic(ctx, handover)):
@@ -210,12 +212,12 @@ def succeed(ctx: Context, handover: Handover) -> Operation[str | None]:
     policy = ctx.service.settings.federation
     if handover in (yield from ListHandovers(guild_id=handover.guild_id)):
         return None
-    tenure = yield from FindOwnership(guild_id=handover.guild_id)
-    if tenure is None or tenure.origin is None:
+    ownership = yield from FindOwnership(guild_id=handover.guild_id)
+    if ownership is None or ownership.origin is None:
         return "this server does not mirror the guild"
     if handover.kind != SUCCESSION or handover.to != policy.server_name:
         return "the statement does not name this server as the successor"
-    problem = handover_problem(handover, tenure, tenure.origin, ctx.wall_ms)
+    problem = handover_problem(handover, ownership, ownership.origin, ctx.wall_ms)
     if problem is not None:
         return f"the statement is not valid: {problem}"
     if not (yield from is_authentic(ctx, handover)):

@@ -63,9 +63,9 @@ def leave_mirrored(call: Call[Any, Any], owner: str, guild_id: str) -> Operation
 
 def leave_here(owner: str, guild_id: str, user_id: str, now_ms: int, *, even_last: bool = False) -> Operation[None]:
     """End a membership in a mirrored guild; its owner is told later. `even_last`: also of its last owner. Raises Refusal."""
-    tenure = yield from FindOwnership(guild_id=guild_id)  # the owner may have responded that the guild has moved
-    if tenure is not None and tenure.origin is not None:
-        owner = tenure.origin
+    ownership = yield from FindOwnership(guild_id=guild_id)  # the owner may have responded that the guild has moved
+    if ownership is not None and ownership.origin is not None:
+        owner = ownership.origin
     copies = yield from FindCopies(owner=owner, guild_id=guild_id)
     is_coming = any(copy.copied for copy in copies or ())
     is_going = any(move.guild_id == guild_id for move in (yield from ListMoves()))
@@ -196,8 +196,8 @@ def _is_of_another(ctx: Context, guild_id: str, former: str) -> Operation[bool]:
 
     The new owner is told when it delivers (PROTOCOL 16.5.14). A mirror that follows the guild keeps its pending leaves.
     """
-    tenure = yield from FindOwnership(guild_id=guild_id)
-    if tenure is None or tenure.origin != former:
+    ownership = yield from FindOwnership(guild_id=guild_id)
+    if ownership is None or ownership.origin != former:
         return True
     yield from follow_owner(ctx, guild_id, former)
     return False

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from openguild_proto.policy.promptness import ResponseTimes
+from openguild_proto.policy.response_times import ResponseTimes
 
 T = TypeVar("T")
 
@@ -18,16 +18,16 @@ class ServerSlots(Generic[T]):
     stands for one waiting request and is unique. `now`: monotonic seconds.
     """
 
-    def __init__(self, of_server: int, in_all: int, promptness: ResponseTimes) -> None:
+    def __init__(self, of_server: int, in_all: int, response_times: ResponseTimes) -> None:
         self._of_server = of_server
         self._in_all = in_all
-        self._promptness = promptness
+        self._response_times = response_times
         self._taken: dict[str, int] = {}
         self._waiting: dict[str, dict[T, None]] = {}  # by server, next one first
 
     def take(self, server: str, now: float) -> bool:
         """Take a slot if the server may have one now, else return False; then call `wait`."""
-        return self._take(server, self._free_at(now)[self._promptness.is_prompt(server, now)])
+        return self._take(server, self._free_at(now)[self._response_times.is_fast(server, now)])
 
     def wait(self, server: str, ticket: T) -> None:
         """Queue for a slot. `leave` returns the ticket when it gets one."""
@@ -48,8 +48,8 @@ class ServerSlots(Generic[T]):
         served: list[T] = []
         free = self._free_at(now)
         for waiting in list(self._waiting):  # there may be thousands
-            is_prompt = self._promptness.is_prompt(waiting, now)
-            if self._take(waiting, free[is_prompt]):
+            is_fast = self._response_times.is_fast(waiting, now)
+            if self._take(waiting, free[is_fast]):
                 served.append(self._next_of(waiting))
                 free = self._free_at(now)
                 if free[True] <= 0:
@@ -85,5 +85,5 @@ class ServerSlots(Generic[T]):
     def _free_at(self, now: float) -> dict[bool, int]:
         """Return the number of free slots, by whether the requesting server is prompt."""
         free = self._in_all - sum(self._taken.values())
-        slow = sum(taken for server, taken in self._taken.items() if not self._promptness.is_prompt(server, now))
+        slow = sum(taken for server, taken in self._taken.items() if not self._response_times.is_fast(server, now))
         return {True: free, False: min(free, self._in_all // 2 - slow)}

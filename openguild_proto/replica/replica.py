@@ -54,7 +54,7 @@ from openguild_proto.replica.preparing import Preparing
 from openguild_proto.replica.presence import Presence
 from openguild_proto.replica.redactions import redacted_frame, redaction_in
 from openguild_proto.replica.streams import Streams
-from openguild_proto.replica.tails import TailChecks
+from openguild_proto.replica.tail_checks import TailChecks
 from openguild_proto.schemas.payloads import CONTROL_PROBE, decode_control, encode_control, event_frame_payload
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_proto.settings.sections import PresenceSettings
@@ -99,7 +99,7 @@ class Replica:
         self._limits_delivered = True
         self._draining = Draining(outputs, jitter)
         self._jitter = jitter
-        self._tails = TailChecks(outputs, self.epochs, self.channels, self.controls, jitter)
+        self._tail_checks = TailChecks(outputs, self.epochs, self.channels, self.controls, jitter)
         self._hints = Hints(outputs, self.notifications, self.presence, self.gateway)
         self._preparing = Preparing(outputs, self.streams)
 
@@ -121,7 +121,7 @@ class Replica:
     def follow(self, *, now: float) -> None:
         """Start the tail checks."""
         self._at(now)
-        self._tails.follow()
+        self._tail_checks.follow()
 
     def share_limits(self, *, now: float) -> None:
         """Start telling the other replicas what this one admits."""
@@ -131,7 +131,7 @@ class Replica:
 
     def _share_limits(self, sharing: LimitSharing) -> Procedure[None]:
         while True:
-            connected, delivered = self._tails.is_bus_up, self._limits_delivered
+            connected, delivered = self._tail_checks.is_bus_up, self._limits_delivered
             payload = sharing.tick(self._procedures.now, connected=connected, heard=delivered)
             if payload is not None:
                 self._outputs.add(Broadcast(Topic.LIMITS, payload))
@@ -194,7 +194,7 @@ class Replica:
         """Set whether the bus is connected and delivers the messages about limits. Lost events are read after a reconnect."""
         self._at(now)
         self._limits_delivered = limits_delivered
-        self._tails.bus_state(connected)
+        self._tail_checks.bus_state(connected)
         if self.presence is not None:
             self.presence.bus_state(connected)
 
@@ -206,7 +206,7 @@ class Replica:
     def catch_up(self, *, now: float) -> None:
         """Check every tail now, or `CATCH_UP_SECS` after the last such check. Checks never overlap."""
         self._at(now)
-        self._tails.catch_up()
+        self._tail_checks.catch_up()
 
     # --- streams -------------------------------------------------------------------------------------
 

@@ -14,20 +14,20 @@ class TypingThrottle:
         self._passed: OrderedDict[tuple[str, str], float] = (
             OrderedDict()
         )  # (channel id, user id) -> monotonic seconds, oldest first
-        self._typists: dict[str, int] = {}  # channel id -> number of its entries in `_passed`
+        self._typing_users: dict[str, int] = {}  # channel id -> number of its entries in `_passed`
 
     def admits(self, channel_id: str, user_id: str, now: float) -> bool:
         """Return whether this signal is forwarded, and count it if so."""
         self._forget(now - TYPING_SECS)
-        typists = self._typists.get(channel_id, 0)
+        typing_users = self._typing_users.get(channel_id, 0)
         if (
             (channel_id, user_id) in self._passed
-            or typists >= MAX_TYPISTS_PER_CHANNEL
+            or typing_users >= MAX_TYPISTS_PER_CHANNEL
             or len(self._passed) >= MAX_TYPISTS
         ):
             return False
         self._passed[channel_id, user_id] = now
-        self._typists[channel_id] = typists + 1
+        self._typing_users[channel_id] = typing_users + 1
         return True
 
     def _forget(self, before: float) -> None:
@@ -36,6 +36,6 @@ class TypingThrottle:
             if at > before:
                 return
             self._passed.popitem(last=False)
-            self._typists[channel_id] -= 1
-            if not self._typists[channel_id]:
-                del self._typists[channel_id]
+            self._typing_users[channel_id] -= 1
+            if not self._typing_users[channel_id]:
+                del self._typing_users[channel_id]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from openguild_proto.diagnosis.busiest import HeavyHitters
+from openguild_proto.diagnosis.heavy_hitters import HeavyHitters
 from openguild_proto.diagnosis.requests import RequestHistory
 from openguild_proto.effects.process import Readiness
 from openguild_runtime.admin.reload import LiveConfig

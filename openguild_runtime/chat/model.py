@@ -76,7 +76,7 @@ class ChatModel:
         self.names: dict[str, str] = {}  # shown names of known users, by ID
         self._ids: dict[str, str] = {}  # their IDs, by username in lower case
         self.status = "connecting"
-        self.typists = TypingUsers()  # in the open channel
+        self.typing_users = TypingUsers()  # in the open channel
         self.online: set[str] = set()
         self._presence_changes: dict[str, bool] | None = None  # while presence is read: the changes received
         self._readings: list[_GuildReading] = []
@@ -210,7 +210,7 @@ class ChatModel:
     @property
     def typing(self) -> str:
         """A text about the users who are typing in the open channel, or ""."""
-        names = [self.names.get(user_id, "somebody") for user_id in self.typists.writing(self._clock())]
+        names = [self.names.get(user_id, "somebody") for user_id in self.typing_users.writing(self._clock())]
         if not names:
             return ""
         if len(names) == 1:
@@ -220,7 +220,7 @@ class ChatModel:
     def typing_changes_in(self) -> float | None:
         """Return the seconds until `typing` changes without an event, or None."""
         now = self._clock()
-        end = self.typists.next_end(now)
+        end = self.typing_users.next_end(now)
         return None if end is None else end - now
 
     async def open(self, channel_id: str) -> None:
@@ -228,7 +228,7 @@ class ChatModel:
 
         Raises ApiError, OutcomeUnknown.
         """
-        self.open_channel, self.shown, self.typists, self._read_up_to = channel_id, None, TypingUsers(), 0
+        self.open_channel, self.shown, self.typing_users, self._read_up_to = channel_id, None, TypingUsers(), 0
         early = self._early = []
         try:
             shown = await self.client.message_list(channel_id, self.user_id)
@@ -294,7 +294,7 @@ class ChatModel:
                 if self._presence_changes is not None:
                     self._presence_changes[user_id] = is_online
             case UserTyping(channel_id=channel_id, user_id=user_id, preview=preview) if channel_id == self.open_channel:
-                self.typists.signalled(user_id, preview, self._clock())
+                self.typing_users.signalled(user_id, preview, self._clock())
             case LogFollowed(log=log, after=after, recovered=recovered) if log.startswith("guild:"):
                 guild_id = log.removeprefix("guild:")
                 if not recovered or after > self._known_to.get(guild_id, -1):
@@ -354,7 +354,7 @@ class ChatModel:
         elif self._early is not None:
             self._early.append(event)
         if event.event.event_type == "message":
-            self.typists.posted(event.event.sender)
+            self.typing_users.posted(event.event.sender)
 
     def _count(self, message: LogEvent[Any]) -> None:
         """Count a message of others as unread, even if it was redacted (PROTOCOL 7.7.3)."""

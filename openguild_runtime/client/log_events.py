@@ -181,7 +181,7 @@ def log_event(client: Messages, delivered: Delivered) -> LogEvent[Any]:
     return EVENT_TYPES[event.event_type](client, delivered, event, content)
 
 
-_typists = msgspec.json.Decoder(TypingUser)
+_typing_users = msgspec.json.Decoder(TypingUser)
 _presences = msgspec.json.Decoder(MemberPresence)
 
 
@@ -190,8 +190,8 @@ def event_of_hint(overheard: HintReceived) -> Event | None:
     with suppress(msgspec.ValidationError):
         match overheard.kind:
             case "typing":
-                typist = _typists.decode(overheard.data)
-                return UserTyping(overheard.log.partition(":")[2], typist.user_id, typist.preview)
+                typing_user = _typing_users.decode(overheard.data)
+                return UserTyping(overheard.log.partition(":")[2], typing_user.user_id, typing_user.preview)
             case "presence":
                 presence = _presences.decode(overheard.data)
                 return PresenceChanged(presence.user_id, presence.status)

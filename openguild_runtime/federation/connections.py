@@ -15,7 +15,7 @@ from openguild_proto.effects.federation import PeerUnavailable
 from openguild_proto.federation.signatures import SIGNATURE
 from openguild_proto.http.message import Headers
 from openguild_proto.limits import MAX_PEER_ANSWER_BYTES
-from openguild_proto.policy.promptness import ResponseTimes
+from openguild_proto.policy.response_times import ResponseTimes
 from openguild_proto.policy.server_slots import ServerSlots
 from openguild_runtime.federation.dialer import Dialer
 
@@ -36,14 +36,14 @@ class _Connection:
 
 
 class PeerConnections:
-    """Sends requests to other servers. `clock` returns monotonic seconds. `promptness` records how fast servers answer."""
+    """Sends requests to other servers. `clock` returns monotonic seconds. `response_times` records how fast servers answer."""
 
-    def __init__(self, dialer: Dialer, clock: Callable[[], float], promptness: ResponseTimes) -> None:
+    def __init__(self, dialer: Dialer, clock: Callable[[], float], response_times: ResponseTimes) -> None:
         self._dialer = dialer
         self._clock = clock
         self._idle: OrderedDict[_Connection, tuple[str, str]] = OrderedDict()  # oldest first
-        self._promptness = promptness
-        self._places: ServerSlots[anyio.Event] = ServerSlots(MAX_AT_ONCE_PER_SERVER, MAX_AT_ONCE, promptness)
+        self._response_times = response_times
+        self._places: ServerSlots[anyio.Event] = ServerSlots(MAX_AT_ONCE_PER_SERVER, MAX_AT_ONCE, response_times)
 
     async def aclose(self) -> None:
         """Close idle connections."""
@@ -103,7 +103,7 @@ class PeerConnections:
             answered = True
         finally:
             now = self._clock()
-            self._promptness.note(server, now - began, now, answered=answered)
+            self._response_times.note(server, now - began, now, answered=answered)
             self._leave(server)
 
     async def _wait(self, server: str) -> None:

@@ -82,7 +82,7 @@ class PeerLink:
         self._tasks = tasks
         self._metrics = metrics
         self._discoveries: dict[str, _Discovery] = {}
-        self._places: ServerSlots[None] = ServerSlots(1, MAX_DISCOVERIES, service.promptness)
+        self._places: ServerSlots[None] = ServerSlots(1, MAX_DISCOVERIES, service.response_times)
         self._absorbing: set[str] = set()  # IDs of logs
         self.moves = GuildMoves(storage=storage, run=self._run, context=self.context, is_on=lambda: self.policy.is_on)
 

@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 
 import openguild_runtime
 from openguild_proto.connection.timer_wheel import TimerWheel
-from openguild_proto.diagnosis.busiest import HeavyHitters
+from openguild_proto.diagnosis.heavy_hitters import HeavyHitters
 from openguild_proto.diagnosis.requests import RequestHistory
 from openguild_proto.effects import StorageUnavailable
 from openguild_proto.fanout import ring
@@ -161,7 +161,7 @@ class Server:
         self.servers = PeerLink(
             service=self.service,
             storage=self.storage,
-            connections=make_connections(config, clock, self.service.promptness),
+            connections=make_connections(config, clock, self.service.response_times),
             sources=self.sources,
             tasks=tasks,
             metrics=self.metrics.federation,

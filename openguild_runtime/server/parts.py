@@ -16,7 +16,7 @@ from openguild_proto.federation.policy import Mode
 from openguild_proto.limits import Limits
 from openguild_proto.memory import MemoryTables
 from openguild_proto.operations.context import Service
-from openguild_proto.policy.promptness import ResponseTimes
+from openguild_proto.policy.response_times import ResponseTimes
 from openguild_proto.schemas.log_writer import LogWriter
 from openguild_proto.sessions.tokens import TokenAuthority
 from openguild_runtime.bus.base import Bus
@@ -71,11 +71,13 @@ def make_storage(config: ServerConfig, tasks: TaskGroup) -> Storage:
     )
 
 
-def make_connections(config: ServerConfig, clock: Callable[[], float], promptness: ResponseTimes) -> PeerConnections:
+def make_connections(
+    config: ServerConfig, clock: Callable[[], float], response_times: ResponseTimes
+) -> PeerConnections:
     """Return the pool of connections to other servers, none of them open yet."""
     federation = config.federation
     tls = partial(tls_context, federation.ca_file)
-    return PeerConnections(Dialer(tls, allow_private=federation.allow_private_addresses), clock, promptness)
+    return PeerConnections(Dialer(tls, allow_private=federation.allow_private_addresses), clock, response_times)
 
 
 def make_deliveries(
@@ -89,7 +91,7 @@ def make_deliveries(
     holder: str,
 ) -> DeliveryRunner:
     """Return the runner of deliveries to other servers. `holder` identifies this process in its leases."""
-    deliveries = Deliveries(holder, service.signer, random.random, service.promptness)
+    deliveries = Deliveries(holder, service.signer, random.random, service.response_times)
 
     def is_on() -> bool:
         return service.settings.federation.mode is not Mode.OFF

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
-from openguild_proto.diagnosis.busiest import HeavyHitters
+from openguild_proto.diagnosis.heavy_hitters import HeavyHitters
 from openguild_proto.diagnosis.requests import FinishedRequest, RequestHistory
 from openguild_proto.effects import Effect, Operation
 from openguild_proto.errors import ErrorCode

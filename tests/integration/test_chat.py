@@ -159,7 +159,7 @@ async def test_typing_is_told_seldom_and_ends_by_itself(
         await typing(client, channel_id, preview)
 
     monkeypatch.setattr(Client, "typing", note)
-    monkeypatch.setattr("openguild_proto.client.typists.TYPING_SHOWN_SECS", 2.0)  # long enough for a busy machine
+    monkeypatch.setattr("openguild_proto.client.typing_users.TYPING_SHOWN_SECS", 2.0)  # long enough for a busy machine
     for end in range(1, 6):
         alice.app.screen.query_one("#line", Input).value = "hello"[:end]
         await alice.pilot.pause()

@@ -65,7 +65,7 @@ def asked(server: ServerProcess, *effects: AskPeer, allow_private: bool = True) 
                 service=service, storage=MemoryStorage(), sources=sources, tasks=tasks,
                 connections=PeerConnections(
                     Dialer(lambda: tls_context(None), allow_private=allow_private), sources.monotonic,
-                    service.promptness,
+                    service.response_times,
                 ),
                 metrics=FederationMetrics(CollectorRegistry()),
             )  # fmt: skip

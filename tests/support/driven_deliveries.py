@@ -15,7 +15,7 @@ from openguild_proto.delivery.deliveries import Deliveries
 from openguild_proto.effects.base import StorageEffect, StorageUnavailable
 from openguild_proto.effects.federation import AskPeer, FindPeer, PeerAnswer, PeerUnavailable
 from openguild_proto.memory import MemoryTables
-from openguild_proto.policy.promptness import ResponseTimes
+from openguild_proto.policy.response_times import ResponseTimes
 from openguild_proto.schemas.between_servers import Delivery, DeliveryAnswer, LogDelivery, MirrorPosition
 
 WALL_MS = 1_700_000_000_000
@@ -94,12 +94,12 @@ class DrivenDeliveries:
         self.defects: list[Exception] | None = None  # what processes say of them; None: there are to be none
         self.loses_answer: Callable[[], bool] = lambda: False
         self.silent: set[str] = set()  # peers that never answer
-        self.promptness = ResponseTimes()
+        self.response_times = ResponseTimes()
         self.is_bus_up = True  # else hints get lost, and each process is told that the bus is down
 
     def add(self, name: str) -> Deliveries:
         """Start a process."""
-        process = Deliveries(name, SIGNER, self.random.random, self.promptness)
+        process = Deliveries(name, SIGNER, self.random.random, self.response_times)
         self.processes.append(process)
         process.at(self.now, self.wall_ms)
         process.start()
@@ -170,7 +170,7 @@ class DrivenDeliveries:
             self.asked.append(effect)
             return self.tables.perform(effect)
         answer = self.peers[effect.server].take(effect.body)
-        self.promptness.note(effect.server, 0.0, self.now, answered=True)
+        self.response_times.note(effect.server, 0.0, self.now, answered=True)
         if self.loses_answer():
             raise PeerUnavailable(effect.server, "timeout", sent=True)
         malformed = self.peers[effect.server].malformed

@@ -118,7 +118,7 @@ async def judge_and_write(
     outcomes = []
     for place, effect in enumerate(effects, start=1):
         row = judged.get(place)
-        outcomes.append(batch.decide(effect, _judgement(effect, row) if row is not None else None))
+        outcomes.append(batch.decide(effect, _facts(effect, row) if row is not None else None))
     if batch.events:
         gone = [(*key, wire) for key, wire in batch.redacted.items()]
         await connection.execute(
@@ -167,7 +167,7 @@ def _questions(effects: Sequence[AppendEvent]) -> list[list[Any]]:
     ]
 
 
-def _judgement(effect: AppendEvent, row: Row) -> AppendFacts:
+def _facts(effect: AppendEvent, row: Row) -> AppendFacts:
     known = None
     if row["known_sequence"] is not None:
         known = StoredEvent(

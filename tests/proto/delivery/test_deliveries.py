@@ -85,7 +85,7 @@ def test_peers_that_do_not_answer_hold_up_no_other() -> None:
     last = list(world.process.peers)[-1]
     world.driven.silent = world.peers.keys() - {last}
     for server in world.driven.silent:
-        world.driven.promptness.note(server, 30.0, world.driven.now, answered=False)
+        world.driven.response_times.note(server, 30.0, world.driven.now, answered=False)
     for _ in range(3):
         world.post()
         world.driven.run(1)

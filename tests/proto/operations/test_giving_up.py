@@ -165,7 +165,7 @@ def test_one_that_gave_up_tells_again_at_the_next_delivery(guild: MovingGuild) -
 def test_a_mirror_takes_an_earlier_term_of_an_owner_that_knows_no_better(guild: MovingGuild) -> None:
     """Its database was restored, and the mirror has no statement that tells of the terms since."""
     state = guild.east.tables._state
-    state.tenures[guild.guild] = (3, state.tenures[guild.guild][1])
+    state.ownerships[guild.guild] = (3, state.ownerships[guild.guild][1])
     guild.north.tables._state.epochs[guild.guild] = 9
     guild.post(guild.north, guild.alice, "restored")
     settle(guild, guild.north)

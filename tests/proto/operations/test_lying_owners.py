@@ -333,9 +333,9 @@ def test_guilds_are_handed_over_to_servers_only(shared: Shared, to: str, status:
     handover = signed_handover(Handover(MOVE, shared.guild, NORTH, to, 2, wall_ms, wall_ms + MOVE_MS), [north.signer])
     body = msgspec.json.encode(OwnerProof([handover]))
     assert north.perform(AskPeer(SOUTH, "POST", f"/federation/v1/guilds/{shared.guild}/owner", body)).status == status
-    tenure = shared.south.perform(FindOwnership(guild_id=shared.guild))
-    assert tenure is not None
-    assert tenure.origin == (to if status == 204 else NORTH)
+    ownership = shared.south.perform(FindOwnership(guild_id=shared.guild))
+    assert ownership is not None
+    assert ownership.origin == (to if status == 204 else NORTH)
 
 
 ANSWERS: dict[str, tuple[int, Any]] = {

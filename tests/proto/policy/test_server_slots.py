@@ -6,15 +6,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from openguild_proto.policy.promptness import MAX_REMEMBERED, SLOW_SECS, SLOW_TIMES, ResponseTimes
+from openguild_proto.policy.response_times import MAX_REMEMBERED, SLOW_SECS, SLOW_TIMES, ResponseTimes
 from openguild_proto.policy.server_slots import ServerSlots
 
 
 def prompt(*servers: str) -> ResponseTimes:
-    promptness = ResponseTimes()
+    response_times = ResponseTimes()
     for server in servers:
-        promptness.note(server, 0.1, 0.0, answered=True)
-    return promptness
+        response_times.note(server, 0.1, 0.0, answered=True)
+    return response_times
 
 
 def slots(of_server: int, in_all: int, *servers: str) -> ServerSlots[str]:
@@ -66,38 +66,38 @@ class _Counting(ResponseTimes):
         super().__init__()
         self.asked = 0
 
-    def is_prompt(self, server: str, now: float) -> bool:
+    def is_fast(self, server: str, now: float) -> bool:
         self.asked += 1
-        return super().is_prompt(server, now)
+        return super().is_fast(server, now)
 
 
 def test_a_slot_is_passed_on_in_one_look_at_those_who_wait() -> None:
     """Thousands of servers may wait, and every request ends with this."""
-    promptness = _Counting()
-    found: ServerSlots[int] = ServerSlots(1, 8, promptness)
+    response_times = _Counting()
+    found: ServerSlots[int] = ServerSlots(1, 8, response_times)
     assert [found.take(f"stranger {number}", 0.0) for number in range(5)] == [True, True, True, True, False]
     for ticket in range(1_000):
         found.wait(f"waiting {ticket}", ticket)
-    promptness.asked = 0
+    response_times.asked = 0
     assert found.leave("stranger 0", 0.0) == [0]
-    assert promptness.asked < 1_100
+    assert response_times.asked < 1_100
 
 
 def test_a_server_is_slow_for_many_times_as_long_as_it_took() -> None:
-    promptness = prompt("a")
-    promptness.note("a", SLOW_SECS + 1, 10.0, answered=False)
-    promptness.note("a", 0.1, 11.0, answered=True)
-    assert not promptness.is_prompt("a", 9.9 + SLOW_TIMES * (SLOW_SECS + 1))
-    assert promptness.is_prompt("a", 10.1 + SLOW_TIMES * (SLOW_SECS + 1))
+    response_times = prompt("a")
+    response_times.note("a", SLOW_SECS + 1, 10.0, answered=False)
+    response_times.note("a", 0.1, 11.0, answered=True)
+    assert not response_times.is_fast("a", 9.9 + SLOW_TIMES * (SLOW_SECS + 1))
+    assert response_times.is_fast("a", 10.1 + SLOW_TIMES * (SLOW_SECS + 1))
 
 
 def test_no_answer_makes_no_server_prompt() -> None:
-    promptness = ResponseTimes()
-    promptness.note("a", 0.1, 0.0, answered=False)
-    assert not promptness.is_prompt("a", 1.0)
+    response_times = ResponseTimes()
+    response_times.note("a", 0.1, 0.0, answered=False)
+    assert not response_times.is_fast("a", 1.0)
 
 
 def test_a_bounded_number_of_servers_is_remembered() -> None:
-    promptness = prompt("first", *map(str, range(MAX_REMEMBERED)))
-    assert not promptness.is_prompt("first", 1.0)
-    assert promptness.is_prompt("0", 1.0)
+    response_times = prompt("first", *map(str, range(MAX_REMEMBERED)))
+    assert not response_times.is_fast("first", 1.0)
+    assert response_times.is_fast("0", 1.0)

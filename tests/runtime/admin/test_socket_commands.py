@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from openguild_proto.connection.server import ServerConnection
 from openguild_proto.connection.timer_wheel import TimerWheel
-from openguild_proto.diagnosis.busiest import HeavyHitters
+from openguild_proto.diagnosis.heavy_hitters import HeavyHitters
 from openguild_proto.diagnosis.requests import FinishedRequest, RequestHistory
 from openguild_proto.diagnosis.snapshot import Snapshot
 from openguild_proto.diagnosis.why import Remembered
@@ -90,7 +90,7 @@ class Joined:
         )
         service = make_service(config)
         servers = PeerLink(
-            service=service, storage=storage, connections=make_connections(config, time.monotonic, service.promptness),
+            service=service, storage=storage, connections=make_connections(config, time.monotonic, service.response_times),
             sources=ClocksAndEntropy(), tasks=tasks, metrics=self.metrics.federation,
         )  # fmt: skip
         self.replica = AdminScope(

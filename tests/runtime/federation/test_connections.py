@@ -11,7 +11,7 @@ import pytest
 from anyio.abc import ByteStream
 
 from openguild_proto.effects.federation import PeerUnavailable
-from openguild_proto.policy.promptness import ResponseTimes
+from openguild_proto.policy.response_times import ResponseTimes
 from openguild_runtime.federation.connections import IDLE_SECS, MAX_AT_ONCE_PER_SERVER, PeerConnections
 from openguild_runtime.federation.dialer import Dialer, tls_context
 

@@ -323,9 +323,9 @@ async def test_an_owner_names_a_successor(storage: Storage) -> None:
     assert await storage.perform(SetSuccessor(made.author, made.guild, statement, 5, NOW_MS))
     assert await storage.perform(FindSuccession(made.guild)) == statement
     assert not await storage.perform(SetSuccessor(made.author, made.guild, None, 5, NOW_MS))
-    tenure = await storage.perform(FindOwnership(made.guild))
-    assert tenure is not None
-    assert (tenure.term, tenure.serial) == (1, 5)
+    ownership = await storage.perform(FindOwnership(made.guild))
+    assert ownership is not None
+    assert (ownership.term, ownership.serial) == (1, 5)
     snapshot = await storage.perform(ReadSnapshot(made.peer, made.guild))
     assert snapshot is not None
     assert (snapshot.term, snapshot.serial) == (1, 5)

@@ -191,9 +191,9 @@ async def test_a_guild_is_taken_when_it_is_whole(storage: Storage) -> None:
     guild = await storage.perform(FindGuildAccess(owner.guild_id, user_id))
     assert guild is not None
     assert (guild.guild.origin, guild.place.epoch, guild.base) == (None, EPOCH, 0)
-    tenure = await storage.perform(FindOwnership(owner.guild_id))
-    assert tenure is not None
-    assert (tenure.origin, tenure.term, tenure.has_members) == (None, 2, True)
+    ownership = await storage.perform(FindOwnership(owner.guild_id))
+    assert ownership is not None
+    assert (ownership.origin, ownership.term, ownership.has_members) == (None, 2, True)
     invite = await storage.perform(FindInvite("moved" + owner.code))
     assert invite is not None
     assert (invite.uses, invite.created_by, invite.origin) == (2, owner.user_id, None)

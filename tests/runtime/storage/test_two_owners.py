@@ -51,9 +51,9 @@ async def test_an_owner_goes_on_in_a_later_term(storage: Storage) -> None:
     assert await storage.perform(taking), "it is told again"
     assert await storage.perform(ListHandovers(made.guild)) == (between, given_up)
     assert await storage.perform(FindSuccession(made.guild)) is None, "it was of an earlier term"
-    tenure = await storage.perform(FindOwnership(made.guild))
-    assert tenure is not None
-    assert (tenure.origin, tenure.term, tenure.serial) == (None, 3, 2)
+    ownership = await storage.perform(FindOwnership(made.guild))
+    assert ownership is not None
+    assert (ownership.origin, ownership.term, ownership.serial) == (None, 3, 2)
     after = await storage.perform(FindGuildAccess(made.guild, made.owner))
     channel = await storage.perform(FindChannelAccess(made.channel, made.owner))
     assert after is not None

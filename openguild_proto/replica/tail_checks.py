@@ -55,8 +55,8 @@ class TailChecks:
         """Check all logs, the control log first: a banned user must not get events from after the ban (PROTOCOL 10.5.4)."""
         yield from self._contained(self._epochs.check(), "checking the epochs")
         yield from self._contained(self._controls.check_tail(), "checking the control log's tail")
-        tails = self._channels.check_tails(deaf=not self.is_bus_up, everything=everything)
-        yield from self._contained(tails, "checking the channels' tails")
+        tail_checks = self._channels.check_tails(deaf=not self.is_bus_up, everything=everything)
+        yield from self._contained(tail_checks, "checking the channels' tails")
 
     def _contained(self, procedure: Procedure[None], what: str) -> Procedure[None]:
         """Run a check. If the store is unavailable, the next check repeats it; a defect is reported. The others go on."""

@@ -31,7 +31,7 @@ class ResponseTimes:
         if len(self._slow_until) > MAX_REMEMBERED:
             self._slow_until.popitem(last=False)
 
-    def is_prompt(self, server: str, now: float) -> bool:
+    def is_fast(self, server: str, now: float) -> bool:
         """Return whether the server has responded, and not slowly of late."""
         until = self._slow_until.get(server)
         return until is not None and until <= now
