@@ -333,7 +333,7 @@ class RefreshFamily(Record, frozen=True):
     """The family of a refresh token, and the secret from which its successor is derived."""
 
     user_id: str
-    secret: bytes | None  # None: a session from a release that stored none
+    secret: bytes
 
 
 class RotatedRefresh(Record, frozen=True):

@@ -39,7 +39,7 @@ class Family:
     last_seen_at_ms: int
     expires_at_ms: int
     current_hash: bytes
-    secret: bytes | None
+    secret: bytes
     previous_hash: bytes | None = None
     rotated_at_ms: int | None = None
     revoked: bool = False

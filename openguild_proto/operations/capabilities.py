@@ -1,4 +1,4 @@
-"""`GET /client/v1`: the features and limits of the server, without authentication (PROTOCOL 13.1.5)."""
+"""`GET /client/v1`: the features and limits of the server, without authentication (PROTOCOL 13.1.4)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,13 @@ from openguild_proto.policy.names import text_problem, title_problem
 from openguild_proto.records import RefreshFamily, RotatedRefresh, UserRecord
 from openguild_proto.schemas.accounts import DeviceLine, Login, RefreshToken, TokenPair
 from openguild_proto.sessions.passwords import MUST, normalise_username, secret_problems
-from openguild_proto.sessions.refresh import SECRET_BYTES, TOKEN_BYTES, hash_refresh_token, new_refresh_token
+from openguild_proto.sessions.refresh import (
+    SECRET_BYTES,
+    TOKEN_BYTES,
+    hash_refresh_token,
+    new_refresh_token,
+    next_refresh_token,
+)
 from openguild_proto.sessions.tokens import Claims
 from openguild_proto.timestamps import from_millis
 
@@ -173,7 +179,7 @@ def refresh(call: Call[RefreshToken, None]) -> Operation[Response]:
     if presented is None:
         raise Refusal(ErrorCode.INVALID_REFRESH_TOKEN)
     family = yield from _limit_refreshes(ctx, request.client_address, presented)
-    tokens = _Tokens(ctx, ctx.service.tokens.next_refresh_token(token, family.secret))
+    tokens = _Tokens(ctx, next_refresh_token(token, family.secret))
     outcome = yield from RotateRefresh(
         refresh_hash=presented,
         new_refresh_hash=tokens.refresh_hash,

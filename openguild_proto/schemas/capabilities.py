@@ -1,4 +1,4 @@
-"""The body of `GET /client/v1`: the features and limits of a server (PROTOCOL 13.1.5)."""
+"""The body of `GET /client/v1`: the features and limits of a server (PROTOCOL 13.1.4)."""
 
 from __future__ import annotations
 

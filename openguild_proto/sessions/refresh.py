@@ -17,7 +17,6 @@ from enum import Enum
 from blake3 import blake3
 
 from openguild_proto.canonical.keys import decode_unpadded, encode_unpadded
-from openguild_proto.canonical.signing import SigningKey
 
 TOKEN_BYTES = 16
 TOKEN_CHARS = 22  # in base64url
@@ -71,11 +70,6 @@ def next_refresh_token(token: str, secret: bytes) -> str:
     """Return the successor of `token`, derived with the secret of its family. Raises ValueError for an invalid token."""
     key = blake3(secret, derive_key_context=_SUCCESSOR).digest()
     return new_refresh_token(blake3(decode_unpadded(token), key=key).digest(TOKEN_BYTES))
-
-
-def fallback_secret(signing: SigningKey) -> bytes:
-    """Return a secret for families of earlier releases, which have none. All replicas must sign with the same key then."""
-    return signing.sign(_SUCCESSOR.encode())
 
 
 def hash_refresh_token(token: str) -> bytes | None:

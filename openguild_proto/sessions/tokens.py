@@ -17,7 +17,6 @@ from openguild_proto.canonical.keys import KeyRing, decode_unpadded, encode_unpa
 from openguild_proto.canonical.signing import SIGNATURE_BYTES
 from openguild_proto.limits import MAX_CACHED_TOKENS, MAX_REVOKED_SESSIONS, MAX_TOKEN_CHARS
 from openguild_proto.records import Author
-from openguild_proto.sessions.refresh import fallback_secret, next_refresh_token
 from openguild_proto.timestamps import from_micros
 
 
@@ -108,10 +107,6 @@ class TokenAuthority:
     def trusts(self, public: bytes) -> bool:
         """Return whether tokens signed with this key are still valid."""
         return public in self._keys.public_keys
-
-    def next_refresh_token(self, token: str, secret: bytes | None) -> str:
-        """Return the successor of a refresh token. `secret`: its family's, or None to use the signing key."""
-        return next_refresh_token(token, fallback_secret(self._keys.signing) if secret is None else secret)
 
     def verify(self, token: str, wall_ms: int) -> Claims:
         """Return the claims of a valid token. Raises TokenInvalid. `wall_ms`: UTC milliseconds."""

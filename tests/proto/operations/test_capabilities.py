@@ -1,4 +1,4 @@
-"""What a server says of itself without a login is what it does (PROTOCOL 13.1.5)."""
+"""What a server says of itself without a login is what it does (PROTOCOL 13.1.4)."""
 
 from __future__ import annotations
 

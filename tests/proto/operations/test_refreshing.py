@@ -8,8 +8,6 @@ from openguild_proto.canonical.keys import KeyRing
 from openguild_proto.canonical.signing import SigningKey
 from openguild_proto.http.message import Response
 from openguild_proto.policy.ratelimit import SlidingWindow
-from openguild_proto.sessions.refresh import new_refresh_token
-from openguild_proto.sessions.tokens import TokenAuthority
 from tests.support.world import PASSWORD, World, decoded
 
 
@@ -56,14 +54,6 @@ def test_replicas_that_sign_with_different_keys_answer_with_one_successor(world:
         world.service.tokens.replace_keys(ring)
         assert refresh(world, pair["refresh_token"]).status == 200
     assert world.warned == []
-
-
-def test_a_family_without_a_secret_goes_on_under_the_signing_key() -> None:
-    """Opened by the release before: replicas with one key agree."""
-    token = new_refresh_token(bytes(16))
-    one, other = (TokenAuthority(KeyRing(SigningKey(bytes(32)))) for _ in range(2))
-    assert one.next_refresh_token(token, None) == other.next_refresh_token(token, None)
-    assert one.next_refresh_token(token, None) != one.next_refresh_token(token, bytes(32))
 
 
 def test_reuse_after_the_grace_ends_the_family_and_is_told_without_the_token(world: World) -> None:
