@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -14,7 +15,6 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widgets import Footer, Input, Static, Tree
 from textual.widgets.tree import TreeNode
 
@@ -70,8 +70,8 @@ class ChatScreen(Screen[None]):
         self._note = ""
         self._is_loaded = False
         self._told_typing = NOT_TOLD  # channel and time of the last typing signal
-        self._typing_ends: Timer | None = None
-        self._refresh_is_due: Timer | None = None
+        self._typing_ends: asyncio.TimerHandle | None = None
+        self._refresh_is_due: asyncio.TimerHandle | None = None
         # Kept here instead of queried, because events may still be drawn while the screen is removed.
         self._channels: Tree[str] = Tree("guilds", id="channels")
         self._listed: list[tuple[str, list[str]]] = []  # names of guilds with the IDs of their channels
@@ -263,11 +263,21 @@ class ChatScreen(Screen[None]):
     def _refresh_soon(self) -> None:
         """Schedule one redraw for the changes of many events."""
         if self._refresh_is_due is None:
-            self._refresh_is_due = self.set_timer(REFRESH_SECS, self._refresh)
+            self._refresh_is_due = self._refresh_after(REFRESH_SECS)
+
+    def _refresh_after(self, secs: float) -> asyncio.TimerHandle:
+        """Schedule a redraw. A timer of Textual never fires if the process stalls for as long just when it is started."""
+        return asyncio.get_running_loop().call_later(secs, self.call_next, self._refresh)
+
+    def on_unmount(self) -> None:
+        """Cancel what is scheduled."""
+        for timer in (self._refresh_is_due, self._typing_ends):
+            if timer is not None:
+                timer.cancel()
 
     def _refresh(self) -> None:
         if self._refresh_is_due is not None:
-            self._refresh_is_due.stop()
+            self._refresh_is_due.cancel()
             self._refresh_is_due = None
         model = self.model
         self._refresh_channels()
@@ -284,11 +294,11 @@ class ChatScreen(Screen[None]):
 
     def _refresh_when_typing_ends(self) -> None:
         if self._typing_ends is not None:
-            self._typing_ends.stop()
+            self._typing_ends.cancel()
             self._typing_ends = None
         secs = self.model.typing_changes_in()
         if secs is not None:
-            self._typing_ends = self.set_timer(secs + TIMER_MARGIN_SECS, self._refresh)
+            self._typing_ends = self._refresh_after(secs + TIMER_MARGIN_SECS)
 
     def _refresh_channels(self) -> None:
         """Rebuild the list if guilds or channels were added or removed; otherwise redraw changed lines only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from textual.timer import Timer
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
@@ -33,3 +34,23 @@ async def test_an_event_draws_its_line_of_the_list_only(terminals: tuple[Termina
     tree.move_cursor(drawn[2])
     await bob.pilot.press("ctrl+g", "enter")
     await bob.sees("1 alice-.* tea")
+
+
+async def test_a_stall_of_the_process_costs_no_redraw(
+    terminals: tuple[Terminal, Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer of Textual that is to fire once does not fire at all if the process stalls between its first two lines."""
+    run = Timer._run
+
+    async def stalled(timer: Timer) -> None:
+        if timer._repeat != 0:
+            await run(timer)
+
+    alice, bob = terminals
+    await meet(alice, bob)
+    monkeypatch.setattr(Timer, "_run", stalled)
+    [guild_id] = alice.app.screen.model.guilds
+    tree = bob.app.screen.query_one("#channels", Tree)
+    for name in ("green", "black"):
+        await alice.app.client.create_channel(guild_id, name)
+        await eventually(lambda name=name: str(tree.root.children[0].children[-1].label) == f"# {name}")
