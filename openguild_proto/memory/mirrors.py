@@ -56,8 +56,8 @@ def store_mirror(state: State, effect: StoreMirror) -> bool:
 
 
 @performs(ClearMirror)
-def clear_mirror(state: State, effect: ClearMirror) -> bool:
-    return False  # nothing else waits for `StoreMirror` here
+def clear_mirror(state: State, effect: ClearMirror) -> None:
+    return None  # nothing else waits for `StoreMirror` here
 
 
 def _has_gone(state: State, effect: StoreMirror) -> bool:
