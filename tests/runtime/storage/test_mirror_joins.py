@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from openguild_proto.effects.guilds import FindGuildAccess, RemoveMember
+from openguild_proto.effects.guilds import FindGuildAccess, ListMembers, RemoveMember, SetMemberRole
 from openguild_proto.effects.mirrors import FindMirrorHead, StoreMirror
 from openguild_proto.records import Author
 from openguild_runtime.storage.base import Storage
@@ -34,6 +34,22 @@ async def test_whoever_left_and_joined_again_stays_a_member(storage: Storage) ->
     access = await storage.perform(FindGuildAccess(owner.guild_id, user_id))
     assert access is not None
     assert access.role == "member"
+
+
+async def test_a_mirror_that_begins_anew_has_the_roles_of_its_owner(storage: Storage) -> None:
+    """They were a moderator, left, and joined again; and another user is no moderator any more."""
+    owner = Owner()
+    bob, carol = await mirrored(storage, owner), await mirrored(storage, owner)
+    for user_id in (bob, carol):
+        owner.do(SetMemberRole(owner.author, owner.guild_id, user_id, "moderator", NOW_MS))
+    await level(storage, owner, owner.guild_id)
+    owner.do(RemoveMember(Author(bob), owner.guild_id, bob, NOW_MS))
+    owner.do(SetMemberRole(owner.author, owner.guild_id, carol, "viewer", NOW_MS))
+    joined = owner.join(bob)
+    asked = StoreMirror(OWNER, owner.guild_id, joined.snapshot, NOW_MS, joined=joined.member, stands=joined.place)
+    assert await storage.perform(asked)
+    roles = {line.user_id: line.role for line in await storage.perform(ListMembers(owner.guild_id))}
+    assert roles == {owner.user_id: "owner", bob: "member", carol: "viewer"}
 
 
 async def test_a_join_from_before_the_mirror_is_not_believed(storage: Storage) -> None:
