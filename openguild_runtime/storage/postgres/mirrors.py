@@ -157,10 +157,9 @@ async def store_mirror(tx: Transaction, effect: StoreMirror) -> bool:
     ):
         return False
     renews, admitted, gone = False, None, []
-    if snapshot is not None:
-        if begins:
-            renews = guild is not None
-            gone = await _store(tx, effect.origin, snapshot, anew=renews)
+    if snapshot is not None and begins:
+        renews = guild is not None
+        gone = await _store(tx, effect.origin, snapshot, anew=renews)
         guild = GuildRecord(effect.guild_id, snapshot.name, snapshot.created_at_ms, effect.origin)
     if joined is not None and guild is not None and not await _has_gone(tx.connection, joined, effect.stands):
         await tx.connection.execute(NOT_PENDING, effect.origin, effect.guild_id, joined.user_id)
