@@ -25,11 +25,13 @@ from openguild_proto.records import Author, LogPosition, StoredEvent
 from openguild_runtime.storage.base import Storage
 from openguild_runtime.storage.memory import MemoryStorage
 from tests.runtime.storage.conftest import opened
+from tests.runtime.storage.test_deadlocks import in_line
 from tests.support.owner_server import HERE, NOW_MS, OWNER, Owner, new_id
 
 pytestmark = pytest.mark.anyio
 
 POSTS = 7
+HOLD_CHANNEL = "SELECT FROM channels WHERE channel_id = $1 FOR UPDATE"
 
 
 @pytest.fixture
@@ -161,6 +163,20 @@ async def test_each_batch_of_positions_begins_after_the_one_before(store: Storag
     part = await store.perform(ClearMirror(OWNER, snapshot, 2))
     assert part == ClearedPart(PositionKey(owner.channel_id, users[1]))
     assert await store.perform(ClearMirror(OWNER, snapshot, 2, part.past)) is None
+
+
+async def test_a_position_may_be_cleared_while_it_is_marked(database_url: str, store: Storage) -> None:
+    """The mark is in the log when its right is checked, and before its first event when it is stored."""
+    owner = Owner()
+    bob = await add_member(store, owner, "bob")
+    for number in range(POSTS):
+        owner.post(str(number))
+    await deliver(store, owner)
+    async with in_line(database_url, owner.channel_id, lock=HOLD_CHANNEL) as begin:
+        await begin(store.perform(ClearMirror(OWNER, restored(owner), 3)))
+        await begin(store.perform(MarkRead(Author(bob), owner.channel_id, 2, NOW_MS)))
+    (unread,) = await store.perform(ListUnread(bob, 10))
+    assert (unread.last_read_sequence, unread.unread) == (2, 4)
 
 
 async def test_a_cleared_mirror_goes_on_if_it_is_not_replaced(store: Storage) -> None:
