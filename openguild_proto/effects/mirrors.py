@@ -88,17 +88,31 @@ class StoreMirror(StorageEffect[bool], frozen=True):
     stands: LogPosition | None = None
 
 
-class ClearMirror(StorageEffect[bool], frozen=True):
+class PositionKey(Record, frozen=True):
+    """The read position of a user in a channel."""
+
+    channel_id: str
+    user_id: str
+
+
+class ClearedPart(Record, frozen=True):
+    """A part of `ClearMirror`, after which more is to be done. `past`: for the next part."""
+
+    past: PositionKey | None = None
+
+
+class ClearMirror(StorageEffect[ClearedPart | None], frozen=True):
     """Clear a mirror that `snapshot` is going to replace, so that `StoreMirror` holds its locks briefly.
 
     Deletes at most `limit` events: the oldest, so that the mirror's logs begin later. Once there are none, at most `limit` read
-    positions move to the heads of the snapshot. True: there may be more. False: also if there is no mirror of `origin` that is
-    behind the snapshot.
+    positions after `past` move to the heads of the snapshot. None: nothing is left to do, or there is no mirror of `origin`
+    that is behind the snapshot.
     """
 
     origin: str
     snapshot: Snapshot
     limit: int
+    past: PositionKey | None = None
 
 
 def is_behind(mirror: LogPosition, owner: LogPosition) -> bool:

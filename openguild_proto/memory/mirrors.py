@@ -56,14 +56,15 @@ def store_mirror(state: State, effect: StoreMirror) -> bool:
 
 
 @performs(ClearMirror)
-def clear_mirror(state: State, effect: ClearMirror) -> bool:
-    return False  # nothing else waits for `StoreMirror` here
+def clear_mirror(state: State, effect: ClearMirror) -> None:
+    return None  # nothing else waits for `StoreMirror` here
 
 
 def _has_gone(state: State, effect: StoreMirror) -> bool:
     """Return whether the mirror has an event by which the user left after they joined."""
     after = effect.stands.sequence if effect.stands is not None else len(state.logs[effect.guild_id])
-    contents = (parse_content(parse_event(event.wire)) for event in state.logs[effect.guild_id][after:])
+    stored = (event for event in state.logs[effect.guild_id][after:] if event is not ABSENT)
+    contents = (parse_content(parse_event(event.wire)) for event in stored)
     return any(
         isinstance(content, MemberLeftContent | MemberRemovedContent)
         and effect.joined is not None

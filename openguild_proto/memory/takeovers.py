@@ -84,7 +84,7 @@ def absorb_history(state: State, effect: AbsorbHistory) -> None:
         channel.record = replace(channel.record, base_sequence=0)
     elif mirror.base:
         log = state.logs[effect.log_id]
-        log[: len(staged)] = [_stored(effect.log_id, line.event) for line in staged]
+        log[: mirror.base] = [_stored(effect.log_id, line.event) for line in staged[: mirror.base]]
     mirror.copied, mirror.base = _copied(state, effect.log_id), 0
     state.histories.pop(effect.log_id, None)
     for line in staged:

@@ -42,7 +42,9 @@ from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 MAX_PENDING_LEAVES = 10  # per round
 # Ours: for the owner's response, after up to 5 s of discovery, so that a user can leave here before their request times out.
 LEAVE_SECS = 3.0
-CLEARED_AT_ONCE = 10_000  # ours: events of a mirror, in a transaction of some 100 ms during which the guild is locked
+CLEARED_AT_ONCE = (
+    10_000  # ours: events or read positions, in a transaction of some 100 ms during which the guild is locked
+)
 # Statuses with which an owner has decided: removed, not a member, last owner.
 SETTLED = frozenset({204, 404, 409})
 
@@ -145,8 +147,9 @@ def read_snapshot(owner: str, guild_id: str) -> Operation[Snapshot | None]:
 
 def clear_mirror(owner: str, snapshot: Snapshot) -> Operation[None]:
     """Clear a mirror that is behind a snapshot, before the snapshot replaces it."""
-    while (yield from ClearMirror(owner, snapshot, CLEARED_AT_ONCE)):
-        pass
+    part = yield from ClearMirror(owner, snapshot, CLEARED_AT_ONCE)
+    while part is not None:
+        part = yield from ClearMirror(owner, snapshot, CLEARED_AT_ONCE, part.past)
 
 
 def note_mistaken(ctx: Context, owner: str, snapshot: Snapshot, *, joining: str | None = None) -> Operation[None]:

@@ -92,30 +92,29 @@ SELECT peer, guild_id, NULL, 0, true, 0, 0, 0, false FROM gone WHERE holder = $2
 ) AS found ORDER BY peer COLLATE "C" NULLS FIRST, guild_id, guild_id <> log_id, log_id
 """
 )
-# A new cursor locks the rows of log and mirror, so that neither is deleted or marked as purged meanwhile. Committed without
-# waiting for the disk: after a crash, events are delivered again, and the peer's answer has its position.
+# A new cursor locks the rows of mirror and log, so that neither is marked as purged or deleted meanwhile. They are locked before
+# the cursors, as everywhere: `moved` runs last, because nothing refers to it. Committed without waiting for the disk: after a
+# crash, events are delivered again, and the peer's answer has its position.
 MOVE_CURSORS = """
 WITH given AS (
     SELECT peer, log_id, epoch, sequence FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::bigint[])
     AS row (peer, log_id, epoch, sequence), set_config('synchronous_commit', 'off', true)
-), moved AS (
-    UPDATE federation_cursors AS c SET epoch = given.epoch, sequence = given.sequence
-    FROM given WHERE c.peer = given.peer AND c.log_id = given.log_id RETURNING c.peer, c.log_id
-), fresh AS (
-    SELECT peer, log_id, epoch, sequence FROM given
-    WHERE NOT EXISTS (SELECT FROM moved WHERE moved.peer = given.peer AND moved.log_id = given.log_id)
-), held AS (
-    SELECT log_id FROM logs WHERE log_id IN (SELECT log_id FROM fresh) ORDER BY log_id FOR KEY SHARE
 ), wanted AS (
-    SELECT peer, fresh.log_id, epoch, sequence, coalesce(ch.guild_id, fresh.log_id) AS guild_id
-    FROM fresh JOIN held USING (log_id)
-    LEFT JOIN channels AS ch ON ch.channel_id = fresh.log_id
+    SELECT given.peer, given.log_id, given.epoch, given.sequence, coalesce(ch.guild_id, given.log_id) AS guild_id
+    FROM given LEFT JOIN channels AS ch ON ch.channel_id = given.log_id
+    WHERE NOT EXISTS (SELECT FROM federation_cursors AS c WHERE c.peer = given.peer AND c.log_id = given.log_id)
 ), mirrored AS (
     SELECT peer, guild_id FROM federation_guilds
     WHERE (peer, guild_id) IN (SELECT peer, guild_id FROM wanted) AND purged_at IS NULL ORDER BY peer, guild_id FOR SHARE
+), held AS (
+    SELECT log_id FROM logs WHERE log_id IN (SELECT log_id FROM wanted JOIN mirrored USING (peer, guild_id))
+    ORDER BY log_id FOR KEY SHARE
+), moved AS (
+    UPDATE federation_cursors AS c SET epoch = given.epoch, sequence = given.sequence
+    FROM given WHERE c.peer = given.peer AND c.log_id = given.log_id
 )
 INSERT INTO federation_cursors (peer, log_id, epoch, sequence)
-SELECT peer, log_id, epoch, sequence FROM wanted JOIN mirrored USING (peer, guild_id)
+SELECT peer, log_id, epoch, sequence FROM wanted JOIN mirrored USING (peer, guild_id) JOIN held USING (log_id)
 ON CONFLICT (peer, log_id) DO UPDATE SET epoch = EXCLUDED.epoch, sequence = EXCLUDED.sequence
 """
 

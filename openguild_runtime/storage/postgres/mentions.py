@@ -18,6 +18,7 @@ from openguild_runtime.storage.postgres.transaction import Transaction
 from openguild_runtime.storage.postgres.values import Connection, bound, moment
 
 MENTION = Columns(MentionRecord)
+RECENT_MENTIONS = 1_000  # ours: the newest mentions of a user, among which unread ones are looked for first
 
 # The channels of user $1: those of their guilds, and those in which they have a role. A UNION, because with OR PostgreSQL reads
 # all channels.
@@ -58,11 +59,8 @@ UNREAD_MENTIONS = f"""
 """
 OLDER = '($5::timestamptz IS NULL OR (n.created_at, n.event_id) < ($5, $6::text COLLATE "C"))'
 WANTED = f"(NOT $3::boolean OR n.sequence > c.last_read) AND {OLDER}"
-INBOX = f"""
-WITH own AS MATERIALIZED ({OWN_CHANNELS}), direct AS (
-    SELECT n.log_id, n.sequence, n.event_id, n.created_at, true AS direct, c.guild_id, c.last_read
-    FROM mentions AS n JOIN own AS c ON c.channel_id = n.log_id
-    WHERE n.user_id = $1 AND {WANTED} ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
+_INBOX = f"""
+WITH own AS MATERIALIZED ({OWN_CHANNELS}), direct AS ({{direct}}
 ), of_many AS (
     SELECT n.log_id, n.sequence, n.event_id, n.created_at, false AS direct, c.guild_id, c.last_read
     FROM own AS c, LATERAL (
@@ -82,6 +80,32 @@ LEFT JOIN LATERAL (SELECT edited_text FROM message_states WHERE log_id = n.log_i
 ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
 """
 UNREAD_OF = f"SELECT {UNREAD_MENTIONS} AS mentions FROM ({OWN_CHANNELS} AND c.channel_id = $3) AS c"
+
+_DIRECT = "n.log_id, n.sequence, n.event_id, n.created_at, true AS direct, c.guild_id, c.last_read"
+INBOX = _INBOX.format(
+    direct=f"""
+    SELECT {_DIRECT} FROM mentions AS n JOIN own AS c ON c.channel_id = n.log_id
+    WHERE n.user_id = $1 AND {WANTED} ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4"""
+)
+# First among the newest, which suffices for users who read few. Otherwise by channel, because for users who read all it would
+# look at each mention that they ever got.
+UNREAD_INBOX = _INBOX.format(
+    direct=f"""
+    WITH recent AS MATERIALIZED (
+        SELECT {_DIRECT} FROM (
+            SELECT n.log_id, n.sequence, n.event_id, n.created_at FROM mentions AS n
+            WHERE n.user_id = $1 AND {OLDER} ORDER BY n.created_at DESC, n.event_id DESC LIMIT {RECENT_MENTIONS}
+        ) AS n JOIN own AS c ON c.channel_id = n.log_id
+        WHERE n.sequence > c.last_read ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
+    ), found AS (SELECT coalesce(count(*) >= $4, false) AS is_full FROM recent)
+    SELECT log_id, sequence, event_id, created_at, direct, guild_id, last_read FROM recent WHERE (SELECT is_full FROM found)
+    UNION ALL (
+        SELECT {_DIRECT} FROM own AS c, LATERAL (
+            SELECT n.log_id, n.sequence, n.event_id, n.created_at FROM mentions AS n
+            WHERE n.user_id = $1 AND n.log_id = c.channel_id AND n.sequence > c.last_read OFFSET 0
+        ) AS n WHERE NOT (SELECT is_full FROM found) AND {OLDER} ORDER BY n.created_at DESC, n.event_id DESC LIMIT $4
+    )"""
+)
 
 # Stores mentions of those users in $1 who may read the channel of the message. Locks their logs in order, so that none is deleted
 # before the mention is appended.
@@ -144,7 +168,8 @@ async def note_mentions(tx: Transaction, effects: Sequence[AppendEvent], outcome
 
 @performs(ListMentions, Mode.QUERY)
 async def list_mentions(connection: Connection, effect: ListMentions) -> tuple[MentionRecord, ...]:
-    rows = await connection.fetch(INBOX, effect.user_id, ROLES, effect.unread, effect.limit, *bound(effect.after))
+    inbox = UNREAD_INBOX if effect.unread else INBOX
+    rows = await connection.fetch(inbox, effect.user_id, ROLES, effect.unread, effect.limit, *bound(effect.after))
     return tuple(MENTION.record(row) for row in rows)
 
 

@@ -12,14 +12,23 @@ from msgspec.structs import replace
 
 from openguild_proto.effects.base import StorageEffect
 from openguild_proto.effects.channels import DeleteChannel
-from openguild_proto.effects.deliveries import BeginChains, ChainPoint, MoveChains, ReadChains
+from openguild_proto.effects.deliveries import (
+    BeginChains,
+    ChainPoint,
+    CursorMove,
+    MoveChains,
+    MoveCursors,
+    ReadChains,
+)
 from openguild_proto.effects.guilds import DeleteGuild, InsertGuild, InsertInvite, RemoveMember
+from openguild_proto.effects.handovers import BeginMove, HandOver
 from openguild_proto.effects.mirrors import JoinFromServer, MirrorEvents, ReadSnapshot, RemoteJoin, StoreMirror
 from openguild_proto.errors import Refusal
 from openguild_proto.mirror_records import RemoteUser
 from openguild_proto.policy.repeats import IdempotencyKey
 from openguild_proto.records import Author, LogPosition, MemberChange
 from openguild_runtime.storage.postgres import PostgresStorage
+from tests.runtime.storage.test_handing_over import head, ours
 from tests.support.deeds import NOW, add_channel, add_guild, add_user, login, new_id
 from tests.support.guild_deeds import accept, invite
 from tests.support.owner_server import OWNER, Owner
@@ -174,6 +183,24 @@ async def test_a_deletion_waits_for_no_peer_that_waits_for_it(database_url: str)
             async with in_line(database_url, channel) as begin:
                 await begin(store.perform(DeleteGuild(Author(owner), guild)))
                 await begin(store.perform(peer))
+        await store.aclose()
+    assert await deadlocks(database_url) == before
+
+
+async def test_a_handover_waits_for_no_delivery_that_waits_for_it(database_url: str) -> None:
+    """The peer has a cursor in the guild's log, and gets one in a new channel."""
+    before = await deadlocks(database_url)
+    async with anyio.create_task_group() as tasks:
+        store = PostgresStorage(database_url, tasks)
+        await store.start()
+        made = await ours(store)
+        channel = await add_channel(store, made.guild, made.owner)
+        await store.perform(BeginMove(made.guild, made.peer, NOW))
+        handover = HandOver(made.handover(), await head(store, made))
+        places = [LogPosition(log_id, 1, 1) for log_id in (made.guild, channel)]
+        async with in_line(database_url, channel) as begin:
+            await begin(store.perform(handover))
+            await begin(store.perform(MoveCursors(tuple(CursorMove(made.peer, place) for place in places))))
         await store.aclose()
     assert await deadlocks(database_url) == before
 

@@ -98,7 +98,8 @@ MESSAGES = _FOLD.format(**_MILLIS, name="messages_v1", arguments="sequences bigi
 # `asked` NULL marks up to the newest event. Locks the reader's row before counting, so that a concurrent post of theirs, which
 # raises `own_since`, is either seen with its event or waits. To find how many of their messages follow the new position, counts
 # the shorter of two parts of the log. A long part is counted before the lock, because a waiting post would block its channel;
-# the number of messages between two sequence numbers does not change.
+# the number of messages between two sequence numbers does not change. If a mirror begins after the position, because it was
+# cleared in the meantime, the messages before the first event are read.
 LONG_PART = 1_000  # events
 MARK_READ = filled(
     """
@@ -137,9 +138,13 @@ RETURN QUERY WITH aimed AS (
     WHERE s.channel_id = ANY (channels_read) AND s.user_id = reader
 ), counted AS (
     SELECT aimed.channel_id, aimed.former, aimed.place, aimed.head_sequence, aimed.message_count,
-        CASE WHEN place >= head_sequence THEN message_count WHEN place = former THEN last_read_messages ELSE (
+        CASE WHEN place >= head_sequence THEN message_count WHEN place = former THEN last_read_messages ELSE coalesce((
             SELECT e.message_number FROM log_events AS e WHERE e.log_id = aimed.channel_id AND e.sequence = aimed.place
-        ) END AS messages,
+        ), (
+            SELECT e.message_number - 1 FROM log_events AS e
+            WHERE e.log_id = aimed.channel_id AND e.event_type = 'message' AND e.sequence > aimed.place
+            ORDER BY e.sequence LIMIT 1
+        ), message_count) END AS messages,
         CASE WHEN place >= head_sequence THEN 0 WHEN place = former THEN own_since
         WHEN known.mine IS NOT NULL THEN own_since - known.mine
         WHEN head_sequence - place <= place - former THEN (
