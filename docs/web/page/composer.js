@@ -93,7 +93,7 @@ export class Composer {
       const what = editing !== null ? "Editing: " : `Reply to ${chat.nameOf(of.author)}: `;
       redraw(this.context, h("span", {}, what, of.redacted_by != null ? "deleted" : chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
     }
-    const names = [...chat.typing].map(([id, { preview }]) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
+    const names = chat.typing.users.map(({ id, preview }) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
     const text = names.length > 3 ? "Several people are typing…" : names.join(" · ");
     if (this.typing.textContent !== text) this.typing.textContent = text;
   }
