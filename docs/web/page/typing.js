@@ -19,9 +19,9 @@ export class Typing {
   /** Record a signal; an empty preview means that the user has stopped. @param {string} userId @param {string | null} preview */
   begin(userId, preview) {
     if (preview === "") return this.end(userId);
-    this.#users.set(userId, { until: Date.now() + TYPING_MS, preview });
+    this.#users.set(userId, { until: performance.now() + TYPING_MS, preview });
     setTimeout(() => {
-      if ((this.#users.get(userId)?.until ?? Infinity) <= Date.now()) this.end(userId);
+      if ((this.#users.get(userId)?.until ?? Infinity) <= performance.now()) this.end(userId);
     }, TYPING_MS + 50);
     this.changed();
   }
