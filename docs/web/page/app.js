@@ -66,7 +66,7 @@ export class App {
         h("button", { type: "button", class: "only-narrow", id: "open-channels", "aria-controls": "channels", "aria-expanded": "false", onclick: () => this.#toggle("channels") }, "☰", h("span", { class: "hidden" }, "Guilds and channels")),
         h("span", { class: "brand" }, "OpenGuild"),
         h("p", { id: "status", role: "status" }),
-        h("button", { type: "button", id: "connect-now", hidden: true, onclick: () => this.client.wake() }, "Connect now"),
+        h("button", { type: "button", id: "connect-now", hidden: true, onclick: () => this.#connect() }),
         h("button", { type: "button", class: "only-narrow", id: "open-members", "aria-controls": "members", "aria-expanded": "false", onclick: () => this.#toggle("members") }, "Members")),
       sidebar.navigation,
       h("main", { id: "main", "aria-labelledby": "channel-title", onclick: () => hideDrawers() },
@@ -146,8 +146,8 @@ export class App {
     this.leave();
   }
 
-  /** Keep drafts and unsent messages: the session has ended, or the user leaves the page. */
-  ended() {
+  /** Keep drafts and unsent messages: the session has ended, or the user leaves the page or the tab. */
+  keep() {
     this.#composer?.keep();
     this.#chat?.outbox.keep(this.#chat.me.user_id);
   }
@@ -223,8 +223,8 @@ export class App {
     if (line === null) return;
     const { state, reason, retryMs } = this.client.status;
     const key = `${state} ${reason} ${retryMs}`;
-    if (key !== this.#told) [this.#told, this.#since] = [key, Date.now()];
-    const left = Math.ceil(((retryMs ?? 0) - (Date.now() - this.#since)) / 1_000);
+    if (key !== this.#told) [this.#told, this.#since] = [key, performance.now()];
+    const left = Math.ceil(((retryMs ?? 0) - (performance.now() - this.#since)) / 1_000);
     const texts = {
       connecting: "Connecting…", online: "Connected", ended: "Not connected", draining: "The server restarts…",
       waiting: retryMs === null ? "Renewing the session…" : "Connection lost",
@@ -235,6 +235,15 @@ export class App {
     if (line.firstChild?.textContent !== text) line.replaceChildren(text, h("span", { "aria-hidden": "true" }));
     const shownCountdown = line.querySelector("span");
     if (shownCountdown !== null && shownCountdown.textContent !== countdown) shownCountdown.textContent = countdown;
-    byId("connect-now").hidden = !(state === "waiting" && left > 1);
+    const connect = byId("connect-now");
+    connect.hidden = !(state === "ended" || (state === "waiting" && left > 1));
+    const label = state === "ended" ? "Load the page again" : "Connect now";
+    if (connect.textContent !== label) connect.textContent = label;
+  }
+
+  /** Connect at once. A client that has ended for good needs a new page, which keeps drafts and unsent messages. */
+  #connect() {
+    if (this.client.status.state === "ended") location.reload();
+    else this.client.wake();
   }
 }
