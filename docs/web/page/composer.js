@@ -18,6 +18,13 @@ const NO_TEXT = "A message cannot be empty. To remove it, delete it.";
 /** @returns {Draft} */
 const nothing = () => ({ text: "", replyTo: null, editing: null, before: "" });
 
+/**
+ * Return a message of which only the id is known: its page is not read.
+ * @param {string} eventId @param {string} channelId
+ * @returns {Message}
+ */
+const notRead = (eventId, channelId) => ({ event_id: eventId, channel_id: channelId, sequence: 0, author: { id: "" }, created_at: "", content: "an earlier message" });
+
 /** @type {Map<string, Map<string, Draft>>} user -> channel -> draft; drafts outlive a session that ends */
 const written = new Map();
 
@@ -46,7 +53,7 @@ export function takeUpDrafts(kept) {
 
 export class Composer {
   #draft = nothing(); // its `text` is stale while it is open: see `this.text.value`
-  #toldAt = 0;
+  #toldAt = -Infinity;
   #channelId = "";
   /** @type {() => void} called when the up arrow leaves an empty composer */
   onUp = () => {};
@@ -141,9 +148,10 @@ export class Composer {
   takeBack(outgoing) {
     this.cancel();
     const { content, edits, replyTo } = outgoing;
-    const message = this.chat.history.messages?.find(({ event_id: id }) => id === (edits ?? replyTo));
-    if (message !== undefined && edits !== undefined) this.edit(message);
-    else if (message !== undefined) this.reply(message);
+    /** @param {string} eventId */
+    const messageOf = (eventId) => this.chat.history.messages?.find(({ event_id: id }) => id === eventId) ?? notRead(eventId, outgoing.channelId);
+    if (edits !== undefined) this.edit(messageOf(edits));
+    else if (replyTo !== undefined) this.reply(messageOf(replyTo));
     const text = this.chat.shownText(content);
     this.#write(this.#draft.editing !== null || this.text.value === "" ? text : `${text}\n${this.text.value}`);
     this.chat.outbox.discard(outgoing);
@@ -161,7 +169,7 @@ export class Composer {
     const { replyTo, editing, before } = this.#draft;
     this.#draft = nothing();
     this.#write(before);
-    this.#toldAt = 0;
+    this.#toldAt = -Infinity;
     this.draw();
     if (editing === null) this.onSend();
     await chat.outbox.send({ channelId, content, replyTo: replyTo?.event_id, edits: editing?.event_id, key: randomKey(), failure: null, sequence: null });
@@ -189,8 +197,8 @@ export class Composer {
 
   #input() {
     this.#grow();
-    if (this.#draft.editing !== null || this.text.value.trim() === "" || Date.now() - this.#toldAt < TYPING_EVERY_MS) return;
-    this.#toldAt = Date.now();
+    if (this.#draft.editing !== null || this.text.value.trim() === "" || performance.now() - this.#toldAt < TYPING_EVERY_MS) return;
+    this.#toldAt = performance.now();
     this.chat.client.typing(this.#channelId).catch((failure) => console.debug("typing was not told:", failure)); // it may be lost
   }
 
