@@ -61,6 +61,7 @@ export class Chat {
     client.on("status", ({ state }) => {
       if (state === "ended") for (const end of this.#awaited.keys()) end("The connection has ended before the guild appeared.");
       if (state !== "online") this.typing.clear();
+      if (state === "online" && this.history.hasFailed) void this.#later(() => this.open(this.channelId));
       changed("status");
     });
     client.on("typing", ({ channelId, userId, preview }) => channelId === this.channelId && this.typing.begin(userId, preview));
@@ -143,9 +144,10 @@ export class Chat {
   storedText(written) {
     const ids = new Map([...(this.guild?.members.values() ?? [])].map(({ user_id: id, username }) => [username.toLowerCase(), id]));
     return written.replace(/(^|\s)@([^\s@]+)/g, (whole, before, name) => {
-      const [, username = "", rest = ""] = /^(.*?)([.,:;!?)]*)$/.exec(name) ?? [];
-      const id = ids.get(username.toLowerCase());
-      return id === undefined ? whole : `${before}<@${id}>${rest}`;
+      let end = name.length; // of the username; a pattern would take quadratic time
+      while (end > 0 && ".,:;!?)".includes(name[end - 1])) end -= 1;
+      const id = ids.get(name.slice(0, end).toLowerCase());
+      return id === undefined ? whole : `${before}<@${id}>${name.slice(end)}`;
     });
   }
 
