@@ -1,7 +1,7 @@
 /** The layout of the chat: a header with the state of the connection, navigation, timeline, composer, and side panel. */
 
 import { OutcomeUnknown } from "../openguild.js";
-import { announce, ask, byId, choose, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
+import { announce, ask, byId, choose, failureText, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
 import { forgetUnsent } from "./outbox.js";
 import { manageChannel } from "./manage.js";
@@ -140,7 +140,20 @@ export class App {
   }
 
   async #logOut() {
-    await this.client.logout();
+    const button = /** @type {HTMLButtonElement} */ (byId("log-out"));
+    [button.disabled, button.textContent] = [true, "Logging out…"]; // it is retried for a minute
+    try {
+      await this.client.logout();
+    } catch (failure) {
+      const answer = await ask({
+        title: "Log out of this tab only?", submit: "Log out",
+        text: `The session could not be ended on the server: ${failureText(failure)}. This tab can forget it. On the server it lasts until it expires.`,
+      });
+      if (answer === null) return;
+      this.client.close();
+    } finally {
+      [button.disabled, button.textContent] = [false, "Log out"];
+    }
     forgetDrafts();
     forgetUnsent();
     this.leave();

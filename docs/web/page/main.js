@@ -138,7 +138,8 @@ async function showChat(api, client) {
   client.on("session", () => keep(client));
   client.on("failure", failed);
   const app = new App(client, () => {
-    keep(client);
+    over.abort();
+    ofTab.remove(KEPT);
     keepWritten(); // nothing is left to the next user
     ofTab.remove(PLACE);
     showSignIn(api);
