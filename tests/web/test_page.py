@@ -141,7 +141,7 @@ def test_two_people_chat_in_two_browsers(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("script", ["everyday", "away", "devices", "trouble"])
+@pytest.mark.parametrize("script", ["everyday", "away", "devices", "trouble", "limits"])
 def test_what_people_meet_on_the_page(node: str, playwright: Path, alice: User, tmp_path: Path, script: str) -> None:
     with page_server(alice.chat.base_url) as page:
         run(f"{script}.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)

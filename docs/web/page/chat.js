@@ -1,6 +1,7 @@
 /** The page's state: guilds, channels, members, unread counts, and the messages of the open channel. No DOM elements. */
 
 import { ApiError } from "../openguild.js";
+import { Beyond } from "./beyond.js";
 import { GuildState, timedOutUntil } from "./guild.js";
 import { History } from "./history.js";
 import { Outbox } from "./outbox.js";
@@ -52,6 +53,7 @@ export class Chat {
     this.heard = heard;
     this.forget = forget;
     this.failed = failed;
+    this.beyond = new Beyond(client);
     this.typing = new Typing(() => changed("typing"));
     this.history = new History(client, () => this.me.user_id, () => this.outbox.settle());
     this.unread = new Unread(client, () => this.me.user_id, () => changed("channels"));
@@ -77,7 +79,10 @@ export class Chat {
       if (state?.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
     });
     client.on("gone", ({ log, code }) => FOLLOWED_AGAIN.has(code) || this.#gone(log));
-    client.on("refused", ({ log, code }) => MAY_NOT_READ.has(code) && this.#gone(log));
+    client.on("refused", ({ log, code }) => {
+      if (code === "limit_reached") this.beyond.add(log);
+      else if (MAY_NOT_READ.has(code)) this.#gone(log);
+    });
   }
 
   /** Follow everything. */
@@ -230,6 +235,7 @@ export class Chat {
     this.guildId = guild.guild.guild_id;
     void this.#later(() => this.#load(guild)); // names are drawn when they are known
     this.channelId = channelId;
+    this.beyond.follow(channelId, [...this.guilds.values()].flatMap(({ channels }) => [...channels.keys()]));
     this.typing.clear();
     this.changed("guilds");
     if (await this.history.open(channelId, around)) this.markRead();
@@ -329,6 +335,7 @@ export class Chat {
     const [kind, of = ""] = log.split(":");
     const channelIds = kind === "channel" ? [of] : [...(this.guilds.get(of)?.channels.keys() ?? [])];
     this.guilds.delete(of);
+    this.beyond.delete(log);
     this.#endWaiting(of, "The guild is gone again.");
     this.#early.delete(of);
     for (const { channels } of this.guilds.values()) channels.delete(of);
@@ -366,7 +373,9 @@ export class Chat {
     if (this.guilds.get(state.id) !== state) return; // it was left or deleted meanwhile
     if (state.id === this.guildId && this.channelId !== "" && this.channel === undefined) this.#gone(`channel:${this.channelId}`);
     this.changed("guilds");
-    for (const id of state.channels.keys()) this.client.subscribe(`channel:${id}`); // has no effect for a channel that is followed
+    for (const id of state.channels.keys()) {
+      if (!this.beyond.has(id)) this.client.subscribe(`channel:${id}`); // has no effect for a channel that is followed
+    }
   }
 
   /**
