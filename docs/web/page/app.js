@@ -182,6 +182,16 @@ export class App {
     announce(null);
     forget(id);
     this.#composer?.forget(id);
+    const text = this.#composer?.unsentIn(id) ?? "";
+    if (text !== "") void this.#showUnsent(text);
+  }
+
+  /** Show the text that the user was writing in a channel that is gone, so that they can copy it. @param {string} text */
+  async #showUnsent(text) {
+    const area = h("textarea", { id: "unsent", rows: 6, readonly: true, dir: "auto", "aria-label": "Unsent text", onfocus: () => area.select() });
+    area.value = text;
+    await ask({ title: "Your text was not sent", text: "The channel is gone. Copy your text if you need it.", submit: "Close", extra: h("p", {}, area) });
+    if (this.#root?.isConnected) byId("channel-title").focus(); // the composer is hidden
   }
 
   /** Draw the parts that have changed. */

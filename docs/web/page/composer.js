@@ -120,6 +120,14 @@ export class Composer {
     }
   }
 
+  /** Return the texts that are not sent if this channel is the open one, else an empty text. @param {string} channelId */
+  unsentIn(channelId) {
+    const { chat } = this;
+    if (channelId !== this.#channelId || channelId !== chat.channelId) return ""; // the end of a log is reported twice
+    const pending = chat.outbox.items.filter((outgoing) => outgoing.channelId === channelId && outgoing.sequence === null);
+    return [...pending.map(({ content }) => chat.shownText(content)), this.#draft.before, this.text.value].filter((text) => text.trim() !== "").join("\n\n");
+  }
+
   /** @param {Message} message */
   reply(message) {
     this.cancel();
