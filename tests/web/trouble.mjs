@@ -27,7 +27,7 @@ const KEPT = "openguild.session";
 let session = "";
 /** Open the page with the session of an earlier scene: logins are limited. */
 async function resume(page) {
-  await page.addInitScript(([name, session]) => sessionStorage.getItem(name) ?? sessionStorage.setItem(name, session), [KEPT, session]);
+  await page.addInitScript(([name, kept]) => sessionStorage.getItem(name) ?? sessionStorage.setItem(name, kept), [KEPT, session]);
   await page.goto(PAGE);
   await message(page, "a hammer").waitFor();
 }

@@ -5,7 +5,9 @@ import { Unread } from "../../docs/web/page/unread.js";
 
 function begin() {
   const unread = new Unread({ unread: async () => [] }, () => "me", () => {});
-  const count = (sequence, event_type, sender = "bob") => unread.count("c", { sequence, event: { event_type, sender, content: {} } });
+  const count = (sequence, event_type, sender = "bob") => {
+    unread.count("c", { sequence, event: { event_type, sender, content: {} } });
+  };
   return { unread, count };
 }
 
