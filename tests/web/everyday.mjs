@@ -232,6 +232,8 @@ try {
   await page.getByText("Nobody has written here yet.").waitFor(); // the channel has been read by now: a browser logs each 404
   await text.fill("for weeds only");
   await owner.deleteChannel(weeds);
+  assert.equal(await page.getByLabel("Unsent text").inputValue(), "for weeds only");
+  await fill(page, null, null, "Close");
   await page.getByText("Choose a channel.", { exact: true }).waitFor();
   assert.equal(await text.isVisible(), false, "nothing is sent elsewhere");
   await until(() => document.activeElement.id === "channel-title");
@@ -244,6 +246,7 @@ try {
   assert.equal(await text.inputValue(), "not lost");
   await page.locator(`.member.online[data-user="${OLGA}"]`).waitFor(); // everything has been read
   await owner.removeMember(garden.id, guest.userId);
+  await fill(page, null, null, "Close"); // it has the draft
   await page.getByText("Create a guild, or join one by an invite.").waitFor();
   assert.equal(await page.locator("#messages > li").count(), 0, "nothing of it is shown any more");
 

@@ -141,13 +141,13 @@ def test_two_people_chat_in_two_browsers(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("script", ["everyday", "away", "devices"])
+@pytest.mark.parametrize("script", ["everyday", "away", "devices", "trouble", "limits"])
 def test_what_people_meet_on_the_page(node: str, playwright: Path, alice: User, tmp_path: Path, script: str) -> None:
     with page_server(alice.chat.base_url) as page:
         run(f"{script}.mjs", playwright, tmp_path, PAGE=page, API=alice.chat.base_url)
 
 
-@pytest.mark.parametrize("what", ["chat", "history", "outbox"])
+@pytest.mark.parametrize("what", ["chat", "history", "outbox", "typing", "unread"])
 def test_what_is_shown_of_the_open_channel(node: str, what: str) -> None:
     command = [node, "--no-warnings", "--test-reporter=spec", HERE / f"{what}.test.mjs"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -1,7 +1,7 @@
 /** The layout of the chat: a header with the state of the connection, navigation, timeline, composer, and side panel. */
 
 import { OutcomeUnknown } from "../openguild.js";
-import { announce, ask, byId, choose, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
+import { announce, ask, byId, choose, failureText, forget, h, redrawTimes, showNotice, shown } from "./dom.js";
 import { Composer, forgetDrafts } from "./composer.js";
 import { forgetUnsent } from "./outbox.js";
 import { manageChannel } from "./manage.js";
@@ -66,7 +66,7 @@ export class App {
         h("button", { type: "button", class: "only-narrow", id: "open-channels", "aria-controls": "channels", "aria-expanded": "false", onclick: () => this.#toggle("channels") }, "☰", h("span", { class: "hidden" }, "Guilds and channels")),
         h("span", { class: "brand" }, "OpenGuild"),
         h("p", { id: "status", role: "status" }),
-        h("button", { type: "button", id: "connect-now", hidden: true, onclick: () => this.client.wake() }, "Connect now"),
+        h("button", { type: "button", id: "connect-now", hidden: true, onclick: () => this.#connect() }),
         h("button", { type: "button", class: "only-narrow", id: "open-members", "aria-controls": "members", "aria-expanded": "false", onclick: () => this.#toggle("members") }, "Members")),
       sidebar.navigation,
       h("main", { id: "main", "aria-labelledby": "channel-title", onclick: () => hideDrawers() },
@@ -140,14 +140,27 @@ export class App {
   }
 
   async #logOut() {
-    await this.client.logout();
+    const button = /** @type {HTMLButtonElement} */ (byId("log-out"));
+    [button.disabled, button.textContent] = [true, "Logging out…"]; // it is retried for a minute
+    try {
+      await this.client.logout();
+    } catch (failure) {
+      const answer = await ask({
+        title: "Log out of this tab only?", submit: "Log out",
+        text: `The session could not be ended on the server: ${failureText(failure)}. This tab can forget it. On the server it lasts until it expires.`,
+      });
+      if (answer === null) return;
+      this.client.close();
+    } finally {
+      [button.disabled, button.textContent] = [false, "Log out"];
+    }
     forgetDrafts();
     forgetUnsent();
     this.leave();
   }
 
-  /** Keep drafts and unsent messages: the session has ended, or the user leaves the page. */
-  ended() {
+  /** Keep drafts and unsent messages: the session has ended, or the user leaves the page or the tab. */
+  keep() {
     this.#composer?.keep();
     this.#chat?.outbox.keep(this.#chat.me.user_id);
   }
@@ -169,6 +182,16 @@ export class App {
     announce(null);
     forget(id);
     this.#composer?.forget(id);
+    const text = this.#composer?.unsentIn(id) ?? "";
+    if (text !== "") void this.#showUnsent(text);
+  }
+
+  /** Show the text that the user was writing in a channel that is gone, so that they can copy it. @param {string} text */
+  async #showUnsent(text) {
+    const area = h("textarea", { id: "unsent", rows: 6, readonly: true, dir: "auto", "aria-label": "Unsent text", onfocus: () => area.select() });
+    area.value = text;
+    await ask({ title: "Your text was not sent", text: "The channel is gone. Copy your text if you need it.", submit: "Close", extra: h("p", {}, area) });
+    if (this.#root?.isConnected) byId("channel-title").focus(); // the composer is hidden
   }
 
   /** Draw the parts that have changed. */
@@ -223,8 +246,8 @@ export class App {
     if (line === null) return;
     const { state, reason, retryMs } = this.client.status;
     const key = `${state} ${reason} ${retryMs}`;
-    if (key !== this.#told) [this.#told, this.#since] = [key, Date.now()];
-    const left = Math.ceil(((retryMs ?? 0) - (Date.now() - this.#since)) / 1_000);
+    if (key !== this.#told) [this.#told, this.#since] = [key, performance.now()];
+    const left = Math.ceil(((retryMs ?? 0) - (performance.now() - this.#since)) / 1_000);
     const texts = {
       connecting: "Connecting…", online: "Connected", ended: "Not connected", draining: "The server restarts…",
       waiting: retryMs === null ? "Renewing the session…" : "Connection lost",
@@ -235,6 +258,15 @@ export class App {
     if (line.firstChild?.textContent !== text) line.replaceChildren(text, h("span", { "aria-hidden": "true" }));
     const shownCountdown = line.querySelector("span");
     if (shownCountdown !== null && shownCountdown.textContent !== countdown) shownCountdown.textContent = countdown;
-    byId("connect-now").hidden = !(state === "waiting" && left > 1);
+    const connect = byId("connect-now");
+    connect.hidden = !(state === "ended" || (state === "waiting" && left > 1));
+    const label = state === "ended" ? "Load the page again" : "Connect now";
+    if (connect.textContent !== label) connect.textContent = label;
+  }
+
+  /** Connect at once. A client that has ended for good needs a new page, which keeps drafts and unsent messages. */
+  #connect() {
+    if (this.client.status.state === "ended") location.reload();
+    else this.client.wake();
   }
 }

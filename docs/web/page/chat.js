@@ -1,9 +1,11 @@
 /** The page's state: guilds, channels, members, unread counts, and the messages of the open channel. No DOM elements. */
 
 import { ApiError } from "../openguild.js";
+import { Beyond } from "./beyond.js";
 import { GuildState, timedOutUntil } from "./guild.js";
 import { History } from "./history.js";
 import { Outbox } from "./outbox.js";
+import { Typing } from "./typing.js";
 import { Unread } from "./unread.js";
 
 /** @typedef {import("../openguild.js").Client} Client */
@@ -14,7 +16,6 @@ import { Unread } from "./unread.js";
 
 /** @typedef {"guilds" | "channels" | "members" | "messages" | "typing" | "status"} Part */
 
-const TYPING_MS = 5_000; // PROTOCOL 7.12.2
 const ARRIVAL_MS = 30_000; // how long to wait for a guild that was joined
 const LATE = "The guild has not appeared within 30 seconds. It will appear in the list later.";
 const MAX_TAKEN_BACK = 1_000; // redacted messages that are remembered
@@ -29,8 +30,6 @@ export class Chat {
   guilds = new Map();
   guildId = "";
   channelId = "";
-  /** @type {Map<string, {until: number, preview: string | null}>} the users who are typing in the open channel */
-  typing = new Map();
   me = { user_id: "", username: "" };
   /** @type {import("../openguild/types.js").PresenceStatus} the user's own presence */
   status = "online";
@@ -54,6 +53,8 @@ export class Chat {
     this.heard = heard;
     this.forget = forget;
     this.failed = failed;
+    this.beyond = new Beyond(client);
+    this.typing = new Typing(() => changed("typing"));
     this.history = new History(client, () => this.me.user_id, () => this.outbox.settle());
     this.unread = new Unread(client, () => this.me.user_id, () => changed("channels"));
     this.outbox = new Outbox(client, (id) => id === this.channelId, (sequence) => this.history.has(sequence), () => changed("messages"));
@@ -61,13 +62,14 @@ export class Chat {
     client.on("guild", ({ channels, ...guild }) => this.#add(guild, channels));
     client.on("status", ({ state }) => {
       if (state === "ended") for (const end of this.#awaited.keys()) end("The connection has ended before the guild appeared.");
-      if (state !== "online") for (const id of this.typing.keys()) this.#stopsTyping(id);
+      if (state !== "online") this.typing.clear();
+      if (state === "online" && this.history.hasFailed) void this.#later(() => this.open(this.channelId));
       changed("status");
     });
-    client.on("typing", ({ channelId, userId, preview }) => channelId === this.channelId && this.#types(userId, preview));
+    client.on("typing", ({ channelId, userId, preview }) => channelId === this.channelId && this.typing.begin(userId, preview));
     client.on("presence", ({ guildId, userId, status }) => {
       this.guilds.get(guildId)?.setPresence(userId, status);
-      if (status === "offline") this.#stopsTyping(userId);
+      if (status === "offline") this.typing.end(userId);
       if (guildId === this.guildId) changed("members");
     });
     client.on("followed", ({ log, recovered, ...place }) => {
@@ -77,7 +79,10 @@ export class Chat {
       if (state?.isLoaded) void this.#later(() => this.#readPresence(state)); // changes were missed
     });
     client.on("gone", ({ log, code }) => FOLLOWED_AGAIN.has(code) || this.#gone(log));
-    client.on("refused", ({ log, code }) => MAY_NOT_READ.has(code) && this.#gone(log));
+    client.on("refused", ({ log, code }) => {
+      if (code === "limit_reached") this.beyond.add(log);
+      else if (MAY_NOT_READ.has(code)) this.#gone(log);
+    });
   }
 
   /** Follow everything. */
@@ -144,9 +149,10 @@ export class Chat {
   storedText(written) {
     const ids = new Map([...(this.guild?.members.values() ?? [])].map(({ user_id: id, username }) => [username.toLowerCase(), id]));
     return written.replace(/(^|\s)@([^\s@]+)/g, (whole, before, name) => {
-      const [, username = "", rest = ""] = /^(.*?)([.,:;!?)]*)$/.exec(name) ?? [];
-      const id = ids.get(username.toLowerCase());
-      return id === undefined ? whole : `${before}<@${id}>${rest}`;
+      let end = name.length; // of the username; a pattern would take quadratic time
+      while (end > 0 && ".,:;!?)".includes(name[end - 1])) end -= 1;
+      const id = ids.get(name.slice(0, end).toLowerCase());
+      return id === undefined ? whole : `${before}<@${id}>${name.slice(end)}`;
     });
   }
 
@@ -229,6 +235,7 @@ export class Chat {
     this.guildId = guild.guild.guild_id;
     void this.#later(() => this.#load(guild)); // names are drawn when they are known
     this.channelId = channelId;
+    this.beyond.follow(channelId, [...this.guilds.values()].flatMap(({ channels }) => [...channels.keys()]));
     this.typing.clear();
     this.changed("guilds");
     if (await this.history.open(channelId, around)) this.markRead();
@@ -275,7 +282,7 @@ export class Chat {
     this.unread.count(channelId, told);
     if (event.event_type === "message.redacted") this.#redact(event.content["target"]);
     if (channelId !== this.channelId) return;
-    if (event.event_type === "message") this.#stopsTyping(event.sender);
+    if (event.event_type === "message") this.typing.end(event.sender);
     const isNew = this.history.apply(told);
     const last = this.history.messages?.at(-1);
     if (isNew && !isMine && last?.event_id === event.event_id && last.redacted_by === undefined) this.heard(last);
@@ -295,7 +302,7 @@ export class Chat {
     if (state === undefined) return void this.#early.add(guildId);
     state.apply(told);
     const { content, event_type: type } = told.event;
-    if (type === "member.left" || type === "member.removed" || type === "member.timed_out") this.#stopsTyping(content["user_id"]);
+    if (type === "member.left" || type === "member.removed" || type === "member.timed_out") this.typing.end(content["user_id"]);
     if (type === "channel.deleted") this.#gone(`channel:${content["channel_id"]}`);
     if (type === "member.joined") this.#readPresenceSoon(state);
     this.changed("guilds");
@@ -328,6 +335,7 @@ export class Chat {
     const [kind, of = ""] = log.split(":");
     const channelIds = kind === "channel" ? [of] : [...(this.guilds.get(of)?.channels.keys() ?? [])];
     this.guilds.delete(of);
+    this.beyond.delete(log);
     this.#endWaiting(of, "The guild is gone again.");
     this.#early.delete(of);
     for (const { channels } of this.guilds.values()) channels.delete(of);
@@ -365,22 +373,9 @@ export class Chat {
     if (this.guilds.get(state.id) !== state) return; // it was left or deleted meanwhile
     if (state.id === this.guildId && this.channelId !== "" && this.channel === undefined) this.#gone(`channel:${this.channelId}`);
     this.changed("guilds");
-    for (const id of state.channels.keys()) this.client.subscribe(`channel:${id}`); // has no effect for a channel that is followed
-  }
-
-  /** @param {string} userId @param {string | null} preview */
-  #types(userId, preview) {
-    if (preview === "") return this.#stopsTyping(userId);
-    this.typing.set(userId, { until: Date.now() + TYPING_MS, preview });
-    setTimeout(() => {
-      if ((this.typing.get(userId)?.until ?? Infinity) <= Date.now()) this.#stopsTyping(userId);
-    }, TYPING_MS + 50);
-    this.changed("typing");
-  }
-
-  /** @param {string} userId */
-  #stopsTyping(userId) {
-    if (this.typing.delete(userId)) this.changed("typing");
+    for (const id of state.channels.keys()) {
+      if (!this.beyond.has(id)) this.client.subscribe(`channel:${id}`); // has no effect for a channel that is followed
+    }
   }
 
   /**

@@ -18,6 +18,13 @@ const NO_TEXT = "A message cannot be empty. To remove it, delete it.";
 /** @returns {Draft} */
 const nothing = () => ({ text: "", replyTo: null, editing: null, before: "" });
 
+/**
+ * Return a message of which only the id is known: its page is not read.
+ * @param {string} eventId @param {string} channelId
+ * @returns {Message}
+ */
+const notRead = (eventId, channelId) => ({ event_id: eventId, channel_id: channelId, sequence: 0, author: { id: "" }, created_at: "", content: "an earlier message" });
+
 /** @type {Map<string, Map<string, Draft>>} user -> channel -> draft; drafts outlive a session that ends */
 const written = new Map();
 
@@ -46,7 +53,7 @@ export function takeUpDrafts(kept) {
 
 export class Composer {
   #draft = nothing(); // its `text` is stale while it is open: see `this.text.value`
-  #toldAt = 0;
+  #toldAt = -Infinity;
   #channelId = "";
   /** @type {() => void} called when the up arrow leaves an empty composer */
   onUp = () => {};
@@ -93,7 +100,7 @@ export class Composer {
       const what = editing !== null ? "Editing: " : `Reply to ${chat.nameOf(of.author)}: `;
       redraw(this.context, h("span", {}, what, of.redacted_by != null ? "deleted" : chat.shownText(of.content)), h("button", { type: "button", class: "quiet", "aria-label": "Cancel", onclick: () => this.cancel() }, "✕"));
     }
-    const names = [...chat.typing].map(([id, { preview }]) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
+    const names = chat.typing.users.map(({ id, preview }) => `${chat.nameOf({ id })} is typing${preview ? `: ${preview}` : "…"}`);
     const text = names.length > 3 ? "Several people are typing…" : names.join(" · ");
     if (this.typing.textContent !== text) this.typing.textContent = text;
   }
@@ -111,6 +118,14 @@ export class Composer {
       const { replyTo } = draft;
       if (replyTo?.event_id === eventId) draft.replyTo = { ...replyTo, content: null, redacted_by: "" };
     }
+  }
+
+  /** Return the texts that are not sent if this channel is the open one, else an empty text. @param {string} channelId */
+  unsentIn(channelId) {
+    const { chat } = this;
+    if (channelId !== this.#channelId || channelId !== chat.channelId) return ""; // the end of a log is reported twice
+    const pending = chat.outbox.items.filter((outgoing) => outgoing.channelId === channelId && outgoing.sequence === null);
+    return [...pending.map(({ content }) => chat.shownText(content)), this.#draft.before, this.text.value].filter((text) => text.trim() !== "").join("\n\n");
   }
 
   /** @param {Message} message */
@@ -141,9 +156,10 @@ export class Composer {
   takeBack(outgoing) {
     this.cancel();
     const { content, edits, replyTo } = outgoing;
-    const message = this.chat.history.messages?.find(({ event_id: id }) => id === (edits ?? replyTo));
-    if (message !== undefined && edits !== undefined) this.edit(message);
-    else if (message !== undefined) this.reply(message);
+    /** @param {string} eventId */
+    const messageOf = (eventId) => this.chat.history.messages?.find(({ event_id: id }) => id === eventId) ?? notRead(eventId, outgoing.channelId);
+    if (edits !== undefined) this.edit(messageOf(edits));
+    else if (replyTo !== undefined) this.reply(messageOf(replyTo));
     const text = this.chat.shownText(content);
     this.#write(this.#draft.editing !== null || this.text.value === "" ? text : `${text}\n${this.text.value}`);
     this.chat.outbox.discard(outgoing);
@@ -161,7 +177,7 @@ export class Composer {
     const { replyTo, editing, before } = this.#draft;
     this.#draft = nothing();
     this.#write(before);
-    this.#toldAt = 0;
+    this.#toldAt = -Infinity;
     this.draw();
     if (editing === null) this.onSend();
     await chat.outbox.send({ channelId, content, replyTo: replyTo?.event_id, edits: editing?.event_id, key: randomKey(), failure: null, sequence: null });
@@ -189,8 +205,8 @@ export class Composer {
 
   #input() {
     this.#grow();
-    if (this.#draft.editing !== null || this.text.value.trim() === "" || Date.now() - this.#toldAt < TYPING_EVERY_MS) return;
-    this.#toldAt = Date.now();
+    if (this.#draft.editing !== null || this.text.value.trim() === "" || performance.now() - this.#toldAt < TYPING_EVERY_MS) return;
+    this.#toldAt = performance.now();
     this.chat.client.typing(this.#channelId).catch((failure) => console.debug("typing was not told:", failure)); // it may be lost
   }
 

@@ -7,6 +7,7 @@ import { App } from "./app.js";
 import { keptDrafts, takeUpDrafts } from "./composer.js";
 import { keptUnsent, takeUpUnsent } from "./outbox.js";
 import { hideDrawers } from "./sidebar.js";
+import { ofBrowser, ofTab } from "./storage.js";
 
 const KEPT = "openguild.session"; // per tab: it survives a reload, and each tab can have another user
 const PLACE = "openguild.place"; // per tab: the open channel
@@ -22,18 +23,18 @@ const MAX_COUNTED_MEMBERS = 10_000; // PROTOCOL 5.6.7
  * @param {Client} client
  */
 function keep(client) {
-  if (client.isLoggedIn) sessionStorage.setItem(KEPT, JSON.stringify({ ...client.toJSON(), positions: {} }));
-  else sessionStorage.removeItem(KEPT);
+  if (client.isLoggedIn) ofTab.set(KEPT, JSON.stringify({ ...client.toJSON(), positions: {} }));
+  else ofTab.remove(KEPT);
 }
 
 function keepWritten() {
-  sessionStorage.setItem(WRITTEN, JSON.stringify({ drafts: keptDrafts(), unsent: keptUnsent() }));
+  ofTab.set(WRITTEN, JSON.stringify({ drafts: keptDrafts(), unsent: keptUnsent() }));
 }
 
 /** Restore the drafts and unsent messages that were stored when the page was left. */
 function takeUpWritten() {
-  const kept = sessionStorage.getItem(WRITTEN);
-  sessionStorage.removeItem(WRITTEN); // stale from here on
+  const kept = ofTab.get(WRITTEN);
+  ofTab.remove(WRITTEN); // stale from here on
   if (kept === null) return;
   const { drafts, unsent } = JSON.parse(kept);
   takeUpDrafts(drafts);
@@ -43,7 +44,7 @@ function takeUpWritten() {
 /** @param {string} api */
 function keptClient(api) {
   try {
-    const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+    const kept = JSON.parse(ofTab.get(KEPT) ?? "null");
     return kept?.url === api && kept.session ? Client.fromJSON(kept) : null;
   } catch {
     return null; // stored by another release
@@ -85,11 +86,11 @@ function advice(refusal) {
  */
 function showSignIn(api, notice) {
   for (const dialog of document.querySelectorAll("dialog")) dialog.close(); // they belong to the session that has ended
-  sessionStorage.removeItem(APPEARS);
+  ofTab.remove(APPEARS);
   announce(null);
   document.title = "OpenGuild";
   const isInvited = INVITE.test(location.hash);
-  const isNew = isInvited || localStorage.getItem(VISITED) === null;
+  const isNew = isInvited || ofBrowser.get(VISITED) === null;
   const name = h("input", { id: "username", name: "username", required: true, autocomplete: "username", autocapitalize: "none", maxlength: 64 });
   const password = h("input", { id: "password", name: "password", type: "password", required: true, minlength: 8, autocomplete: isNew ? "new-password" : "current-password" });
   const problem = h("p", { role: "alert", class: "problem" }, notice);
@@ -103,7 +104,7 @@ function showSignIn(api, notice) {
     try {
       if (registers) await register(client, name.value, password.value);
       else await client.login(name.value, password.value);
-      localStorage.setItem(VISITED, "yes");
+      ofBrowser.set(VISITED, "yes");
       await isOurs(client);
       await showChat(api, Client.fromJSON(client.toJSON())); // with the default `retryMs`
     } catch (failure) {
@@ -137,16 +138,18 @@ async function showChat(api, client) {
   client.on("session", () => keep(client));
   client.on("failure", failed);
   const app = new App(client, () => {
-    keep(client);
-    sessionStorage.removeItem(PLACE);
+    over.abort();
+    ofTab.remove(KEPT);
+    keepWritten(); // nothing is left to the next user
+    ofTab.remove(PLACE);
     showSignIn(api);
   });
-  const place = sessionStorage.getItem(PLACE) ?? "";
-  const appears = sessionStorage.getItem(APPEARS) ?? "online";
+  const place = ofTab.get(PLACE) ?? "";
+  const appears = ofTab.get(APPEARS) ?? "online";
   /** @param {import("./chat.js").Part} part */
   const changed = (part) => {
-    if (chat.channelId !== "") sessionStorage.setItem(PLACE, chat.channelId);
-    sessionStorage.setItem(APPEARS, chat.status);
+    if (chat.channelId !== "") ofTab.set(PLACE, chat.channelId);
+    ofTab.set(APPEARS, chat.status);
     app.changed(part);
   };
   const chat = new Chat(client, changed, (message) => app.heard(message), (id) => app.forget(id), failed);
@@ -154,12 +157,15 @@ async function showChat(api, client) {
   client.on("status", ({ state, reason }) => {
     if (state !== "ended" || client.isLoggedIn) return;
     over.abort();
-    app.ended();
+    app.keep();
     showSignIn(api, reason === "closed" ? "" : "Your session has ended. Log in again.");
   });
   addEventListener("online", () => client.wake(), { signal });
-  addEventListener("pagehide", () => (app.ended(), keepWritten()), { signal });
+  const keepAll = () => (app.keep(), keepWritten());
+  addEventListener("pagehide", keepAll, { signal });
   document.addEventListener("visibilitychange", () => {
+    if (document.hidden) keepAll(); // the browser may discard a hidden tab without `pagehide`
+    else ofTab.remove(WRITTEN); // stale from here on
     app.draw(); // a hidden page gets no frames
     chat.markRead();
   }, { signal });
@@ -202,19 +208,36 @@ async function isOurs(client) {
   });
 }
 
+/** Return the settings. While they cannot be read, show why, and let the user try again. @returns {Promise<{api: string}>} */
+async function readSettings() {
+  for (;;) {
+    try {
+      const answer = await fetch("settings.json");
+      if (answer.ok) return await answer.json();
+      throw new Error(`HTTP ${answer.status}`);
+    } catch (failure) {
+      await new Promise((resolve) => {
+        const again = h("button", { type: "button", class: "primary", onclick: resolve }, "Try again");
+        showView(h("main", { class: "sign-in" }, h("p", { role: "alert" }, `The settings of this page could not be read: ${failureText(failure)}`), again));
+        again.focus();
+      });
+    }
+  }
+}
+
 addEventListener("keydown", ({ key }) => {
   if (key === "Escape" && document.getElementById("app") !== null) hideDrawers()?.focus();
 });
 addEventListener("pagehide", keepWritten); // even if nobody is logged in
 addEventListener("hashchange", () => INVITE.test(location.hash) && location.reload()); // an invite link was opened in this tab
-const { api } = await (await fetch("settings.json")).json();
+const { api } = await readSettings();
 const client = keptClient(api);
 if (client === null || await isOurs(client)) {
   takeUpWritten();
   if (client === null) showSignIn(api);
   else await showChat(api, client);
 } else {
-  sessionStorage.removeItem(KEPT);
-  sessionStorage.removeItem(WRITTEN); // the other tab has the drafts
+  ofTab.remove(KEPT);
+  ofTab.remove(WRITTEN); // the other tab has the drafts
   showSignIn(api, "Another tab uses this session. Log in to have one here, too.");
 }

@@ -12,10 +12,14 @@ export function setGoTo(go) {
   goTo = go;
 }
 
-/** @param {string} title @param {string} ifEmpty @param {HTMLElement[]} items */
-function show(title, ifEmpty, items) {
+/**
+ * Show items. The focus moves to them, unless the user has moved it while they were requested.
+ * @param {Element | null} opener the element that had the focus when they were requested
+ * @param {string} title @param {string} ifEmpty @param {HTMLElement[]} items
+ */
+function show(opener, title, ifEmpty, items) {
   const panel = byId("panel");
-  const opener = document.activeElement;
+  const isElsewhere = ![opener, document.body].includes(document.activeElement);
   const close = () => {
     panel.hidden = true;
     if (opener instanceof HTMLElement) opener.focus();
@@ -25,7 +29,7 @@ function show(title, ifEmpty, items) {
   panel.replaceChildren(h("div", { class: "panel-head" }, heading, h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: close }, "✕")),
     items.length === 0 ? h("p", { class: "empty" }, ifEmpty) : h("ul", { class: "found" }, ...items));
   panel.hidden = false;
-  heading.focus();
+  if (!isElsewhere) heading.focus();
 }
 
 /** Close the panel if it covers the messages, so that the chosen one is visible. */
@@ -46,25 +50,29 @@ function line({ event_id: id, channel_id: channel, sequence, created_at: at }, a
 
 /** @param {Chat} chat @param {string} q */
 export async function showResults(chat, q) {
+  const opener = document.activeElement;
   const { results } = await chat.client.search({ q, in: [chat.guildId] });
   const found = results.filter((result) => chat.mayShow(result.channel_id, result.event_id));
-  show(`Found: ${q}`, "Nothing was found.",
+  show(opener, `Found: ${q}`, "Nothing was found.",
     found.map((result) => line(result, `${chat.nameOf(result.author)} in #${result.subtitle}`, chat.shownText(result.snippet))));
 }
 
 /** @param {Chat} chat */
 export async function showPins(chat) {
-  const pins = await chat.client.pins(chat.channelId);
+  const { channelId } = chat;
+  const opener = document.activeElement;
+  const pins = await chat.client.pins(channelId);
   const pinned = pins.filter((pin) => chat.mayShow(pin.channel_id, pin.event_id));
   const lines = pinned.map((pin) => line(pin, chat.nameOf(pin.author), chat.shownText(pin.content)));
-  show("Pinned messages", "Nothing is pinned here.", lines);
+  if (channelId === chat.channelId) show(opener, "Pinned messages", "Nothing is pinned here.", lines);
 }
 
 /** @param {Chat} chat */
 export async function showBans(chat) {
   const { guildId } = chat;
+  const opener = document.activeElement;
   const bans = await chat.client.bans(guildId);
-  if (guildId === chat.guildId) show("Bans", "Nobody is banned.", bans.map((ban) => banLine(chat, ban)));
+  if (guildId === chat.guildId) show(opener, "Bans", "Nobody is banned.", bans.map((ban) => banLine(chat, ban)));
 }
 
 /** @param {Chat} chat @param {import("../openguild/types.js").Ban} ban */

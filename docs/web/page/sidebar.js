@@ -161,18 +161,21 @@ export class Sidebar {
   }
 
   async #newChannel() {
+    const { client, guildId } = this.chat;
     const name = await askName("New channel", "Name of the channel", "Create");
-    if (name) await this.chat.client.createChannel(this.chat.guildId, name);
+    if (name) await client.createChannel(guildId, name);
   }
 
   async #invite() {
-    const { code } = await this.chat.client.createInvite(this.chat.guildId, { maxUses: 100, expiresInSecs: 7 * 86_400 });
+    const { client, guild } = this.chat;
+    if (guild === undefined) return;
+    const { code } = await client.createInvite(guild.id, { maxUses: 100, expiresInSecs: 7 * 86_400 });
     const link = `${location.origin}${location.pathname}#invite=${code}`;
     const input = h("input", { id: "invite-link", readonly: true, "aria-label": "Link", onfocus: () => input.select() });
     input.value = link;
     const mayCopy = "clipboard" in navigator; // only secure contexts have a clipboard
     const answer = await ask({
-      title: `Invite to ${this.chat.guild?.guild.name}`, text: "Whoever has this link can join, for a week.", submit: mayCopy ? "Copy" : "Close", extra: h("p", {}, input),
+      title: `Invite to ${guild.guild.name}`, text: "Whoever has this link can join, for a week.", submit: mayCopy ? "Copy" : "Close", extra: h("p", {}, input),
     });
     if (answer !== null && mayCopy) await navigator.clipboard.writeText(link);
   }

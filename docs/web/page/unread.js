@@ -5,11 +5,11 @@ import { Changes } from "./changes.js";
 /** @typedef {import("../openguild.js").Client} Client */
 /** @typedef {import("../openguild/types.js").LogEvent} LogEvent */
 
-/** `latest`: the last sequence that was counted.
- * @typedef {{unread: number, mentions: number, latest: number}} Counts */
+/** `newest`: the sequence of the last unread message, or a later one; `latest`: the last sequence of the log.
+ * @typedef {{unread: number, mentions: number, newest: number, latest: number}} Counts */
 
 /** @type {Counts} */
-const NOTHING = { unread: 0, mentions: 0, latest: 0 };
+const NOTHING = { unread: 0, mentions: 0, newest: 0, latest: 0 };
 
 export class Unread {
   /** @type {Map<string, Counts>} */
@@ -48,12 +48,14 @@ export class Unread {
 
   /** @param {string} channelId @param {LogEvent} told */
   #count(channelId, { event, sequence }) {
-    const { unread, mentions, latest } = this.of(channelId);
+    const { unread, mentions, newest, latest } = this.of(channelId);
     if (sequence <= latest) return;
     const isCounted = event.event_type === "message" && event.sender !== this.me();
     const { users = [], everyone = false } = event.content["mentions"] ?? {};
     const isMention = isCounted && (everyone || users.includes(this.me()));
-    this.#counts.set(channelId, { unread: unread + Number(isCounted), mentions: mentions + Number(isMention), latest: sequence });
+    this.#counts.set(channelId, {
+      unread: unread + Number(isCounted), mentions: mentions + Number(isMention), newest: isCounted ? sequence : newest, latest: sequence,
+    });
     if (isCounted) this.changed();
   }
 
@@ -65,7 +67,7 @@ export class Unread {
   /** @param {string} channelId @param {number} sequence */
   #read(channelId, sequence) {
     const counts = this.of(channelId);
-    if (counts.unread === 0 || sequence < counts.latest) return;
+    if (counts.unread === 0 || sequence < counts.newest) return;
     this.#counts.set(channelId, { ...counts, unread: 0, mentions: 0 });
     this.changed();
   }
@@ -97,7 +99,7 @@ export class Unread {
   async #ask(isWanted) {
     await this.#changes.read(() => this.client.unread(), (positions) => {
       for (const { channel_id: id, unread, mentions, latest_sequence: latest } of positions) {
-        if (isWanted(id)) this.#counts.set(id, { unread, mentions, latest });
+        if (isWanted(id)) this.#counts.set(id, { unread, mentions, newest: latest, latest });
       }
     });
     this.changed();
