@@ -200,6 +200,24 @@ try {
     return scrollHeight - scrollTop - clientHeight < 2;
   });
 
+  // reading on from a message far back
+  await go("roses");
+  await go("tulips");
+  await message(page, "my own").waitFor();
+  await page.getByRole("searchbox").fill("bulb 2.");
+  await page.keyboard.press("Enter");
+  await page.locator("#panel").getByRole("button", { name: "bulb 2." }).click();
+  await message(page, "bulb 20.").waitFor();
+  await page.keyboard.press("Escape");
+  const newer = page.locator("#newer");
+  const isFocused = () => document.activeElement?.closest(".message")?.previousElementSibling?.textContent.includes(globalThis.lastBefore);
+  await page.evaluate(() => (globalThis.lastBefore = document.querySelector("#messages").lastElementChild.querySelector(".text").textContent));
+  await newer.click();
+  await message(page, "my own").waitFor();
+  await until(isFocused);
+  await newer.waitFor({ state: "hidden" });
+  assert.ok(await page.locator(".timeline").evaluate(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight > 100), "not at the end");
+
   // an item that swaps places with many is moved alone
   const moved = await page.evaluate(async () => {
     const { place } = await import("/page/redraw.js");

@@ -80,6 +80,45 @@ test("older messages that cannot be read now are asked for again", async () => {
   assert.deepEqual([...sequences(history), history.hasOlder], [1, 100, false]);
 });
 
+test("from a message far back the newer ones are read, page by page, with what happens meanwhile", async () => {
+  const { history, answer } = begin();
+  const opening = history.open("c", 10);
+  answer(pageOf(1, 35, 120));
+  await opening;
+  assert.equal(history.isNewest, false);
+  const reading = history.newer();
+  await history.newer(); // one at a time
+  history.apply(event(121, "message.redacted", { target: "$40" }));
+  history.apply(written(122));
+  answer(pageOf(36, 85, 120)); // the state from before
+  await reading;
+  assert.deepEqual([...sequences(history), history.isNewest, history.messages[39].content], [1, 85, false, undefined]);
+  const last = history.newer();
+  const page = pageOf(86, 120, 122);
+  page.messages.push(message(122));
+  answer(page);
+  await new Promise(setImmediate);
+  history.apply(written(123));
+  await last;
+  assert.deepEqual([...sequences(history), history.isNewest, history.isAtEnd], [1, 123, true, false]);
+  history.apply(written(124));
+  assert.deepEqual(sequences(history), [1, 124]);
+  assert.equal(new Set(history.messages.map(({ event_id: id }) => id)).size, history.messages.length);
+});
+
+test("newer messages drop the oldest ones beyond the bound", async () => {
+  const { history, answer } = begin();
+  const opening = history.open("c", 25);
+  answer(pageOf(1, 50, 2_000));
+  await opening;
+  for (let from = 51; from <= 1_051; from += 50) {
+    const reading = history.newer();
+    answer(pageOf(from, from + 49, 2_000));
+    await reading;
+  }
+  assert.deepEqual([...sequences(history), history.hasOlder, history.isNewest], [101, 1_100, true, false]);
+});
+
 test("a reaction that is in a page is not counted again when it comes", async () => {
   const { history, answer } = await opened(pageOf(51, 100, 100));
   const reading = history.older();

@@ -102,7 +102,7 @@ export class History {
     this.#isReading = true;
     try {
       const page = await this.client.messages(this.#channelId, { before, limit: PAGE });
-      if (opening === this.#opening && page.head > this.#head) await new Promise((resolve) => (this.#waiting = { head: page.head, go: () => resolve(undefined) }));
+      await this.#reached(page.head, opening);
       if (opening !== this.#opening || this.messages === null) return;
       const changes = this.#meanwhile.filter(({ sequence, event }) => sequence > page.head && event.event_type !== "message");
       this.hasOlder = (page.messages[0]?.sequence ?? 1) > 1;
@@ -114,6 +114,35 @@ export class History {
     } finally {
       if (opening === this.#opening) [this.#isReading, this.#meanwhile] = [false, []];
     }
+  }
+
+  /** Read the messages after the last one, if the list does not end with the newest. */
+  async newer() {
+    const opening = this.#opening;
+    const after = this.messages?.at(-1)?.sequence;
+    if (after === undefined || this.isNewest || this.#isReading) return;
+    this.#isReading = true;
+    try {
+      const page = await this.client.messages(this.#channelId, { after, limit: PAGE });
+      await this.#reached(page.head, opening);
+      if (opening !== this.#opening || this.messages === null) return;
+      this.isNewest = page.messages.length < PAGE;
+      const later = this.#meanwhile.filter(({ sequence, event }) => sequence > page.head && (this.isNewest || event.event_type !== "message"));
+      const messages = [...this.messages, ...foldMessages(page.messages, later, { me: this.me() })];
+      this.hasOlder ||= messages.length > MOST;
+      this.messages = messages.slice(-MOST);
+      this.isAtEnd = false; // the user reads on from the message that was the last
+      this.changed();
+    } catch (failure) {
+      if (opening === this.#opening) throw failure;
+    } finally {
+      if (opening === this.#opening) [this.#isReading, this.#meanwhile] = [false, []];
+    }
+  }
+
+  /** Wait until all events up to a page's head have been applied, or another channel is opened. @param {number} head @param {number} opening */
+  async #reached(head, opening) {
+    if (opening === this.#opening && head > this.#head) await new Promise((resolve) => (this.#waiting = { head, go: () => resolve(undefined) }));
   }
 
   /** Apply an event of the channel. Return whether it was new. @param {LogEvent} told */

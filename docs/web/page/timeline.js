@@ -42,8 +42,9 @@ export class Timeline {
       void shown(() => this.toNewest());
       if (detail === 0) composer.text.focus(); // pressed by keyboard, and now hidden
     };
+    this.newer = h("button", { type: "button", id: "newer", onclick: () => void shown(() => this.#showNewer()) }, "Newer messages");
     this.newest = h("button", { type: "button", id: "newest", class: "primary", onclick }, "To the newest messages");
-    this.element = h("div", { class: "timeline", tabindex: "-1", onscroll: () => this.#scrolled() }, this.older, this.empty, this.list, this.pending, this.newest);
+    this.element = h("div", { class: "timeline", tabindex: "-1", onscroll: () => this.#scrolled() }, this.older, this.empty, this.list, this.newer, this.pending, this.newest);
     composer.onUp = () => this.#last()?.focus();
     composer.onSend = () => void shown(() => this.toNewest());
     new ResizeObserver(() => chat.history.isAtEnd && this.#toEnd()).observe(this.element);
@@ -71,6 +72,7 @@ export class Timeline {
     redraw(this.pending, ...pending.map((outgoing) => this.#pending(outgoing)));
     this.pending.hidden = pending.length === 0;
     this.older.hidden = !chat.history.hasOlder || messages.length === 0;
+    this.newer.hidden = chat.history.isNewest || messages.length === 0;
     this.empty.textContent = this.#emptyText();
     this.empty.hidden = this.empty.textContent === "";
     if (chat.history.isAtEnd && chat.history.isNewest) this.#toEnd();
@@ -154,6 +156,18 @@ export class Timeline {
     if (!(first instanceof HTMLElement) || !first.isConnected) return; // another channel is open
     this.element.scrollTop += first.getBoundingClientRect().top - before;
     first.focus({ preventScroll: true });
+  }
+
+  async #showNewer() {
+    const last = this.#last();
+    const before = last?.getBoundingClientRect().top ?? 0;
+    await this.chat.history.newer();
+    this.draw();
+    if (last === null || !last.isConnected) return; // another channel is open
+    this.element.scrollTop += last.getBoundingClientRect().top - before; // the oldest messages may be gone
+    const next = last.nextElementSibling;
+    if (next instanceof HTMLElement) next.focus({ preventScroll: true });
+    this.#scrolled();
   }
 
   /** Show a message of any channel. @param {string} channelId @param {number} sequence @param {string} eventId */
