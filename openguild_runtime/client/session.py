@@ -105,11 +105,11 @@ class Client(Messages):
     async def login(self, username: str, password: str, device_id: str | None = None) -> None:
         """Log in as `device_id`, by default this client's. Ends the device's previous session.
 
-        Raises ApiError, OutcomeUnknown, and OSError if the session file cannot be written.
+        Raises ApiError, OutcomeUnknown, and OSError if the session file cannot be written; the client is logged in then.
         """
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
         answer = await self.send("POST", "/sessions/login", body, authorized=False, repeatable=True)
-        self._store_session(answer, self._file.try_save)
+        self._store_session(answer, self._file.save)
 
     async def logout(self) -> None:
         """End the session on every replica. Raises ApiError, OutcomeUnknown.
@@ -135,7 +135,7 @@ class Client(Messages):
         return unverified_user_id(self.session.access_token) if self.session is not None else None
 
     async def enter(self, username: str, password: str) -> None:
-        """Use the kept session if it is valid and this user's, else log in. Raises ApiError, OutcomeUnknown."""
+        """Use the kept session if it is valid and this user's, else log in. Raises as `login`."""
         if self.session is not None:
             try:
                 me = await self.request("GET", "/users/me")
@@ -143,6 +143,7 @@ class Client(Messages):
                 self.on_retry("the stored session has ended")
             else:
                 if normalise_username(me["username"])[1] == normalise_username(username)[1]:
+                    self._file.save(self.session)
                     return
                 self.on_retry("the stored session belongs to another user")
         await self.login(username, password)

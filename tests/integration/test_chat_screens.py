@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import uuid
+from pathlib import Path
+
 import pytest
 from textual.widgets import Button, Input, Tree
 
-from openguild_runtime.chat.app import ChatScreen
+from openguild_runtime.chat.app import ChatApp, ChatScreen
 from openguild_runtime.client import Client, Unauthorized
 from tests.integration.test_chat import Terminal, meet, terminals
 from tests.support.chat import PASSWORD
@@ -76,3 +80,13 @@ async def test_the_open_channel_is_in_sight_among_many(terminals: tuple[Terminal
     await client.post(last, "the user scrolls where they like")
     await bob.sees("the user scrolls")
     assert in_sight(first)
+
+
+async def test_a_user_can_chat_though_the_session_file_cannot_be_written(server: ServerProcess, tmp_path: Path) -> None:
+    async with Client(server.base_url, session_file=tmp_path / "nowhere" / "session.json") as client:
+        app = ChatApp(client)
+        async with app.run_test(size=(100, 30), notifications=True) as pilot:
+            alice = Terminal(app, pilot)
+            await alice.register(f"alice-{uuid.uuid4().hex[:8]}")
+            [told] = app._notifications
+            assert re.match(r"cannot write .*session\.json \(No such file.*: you have to log in again", told.message)

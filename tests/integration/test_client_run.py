@@ -62,6 +62,23 @@ def test_a_wrong_password_or_invite_ends_it_in_one_line(server: ServerProcess, c
         Client(server.base_url).run(name, PASSWORD, invites=["nothing-here"])
 
 
+@pytest.mark.anyio
+async def test_a_bot_that_cannot_keep_its_session_does_not_start(
+    server: ServerProcess, chat: Chat, tmp_path: Path
+) -> None:
+    name, folder = chat.user().name, tmp_path / "bots"
+    file = folder / "bot.json"
+    async with Client(server.base_url, session_file=file) as first:
+        with pytest.raises(OSError, match=r"No such file or directory: '.*bot\.json'"):
+            await first.enter(name, PASSWORD)
+        folder.mkdir()
+        await first.enter(name, PASSWORD)
+    async with Client(server.base_url, session_file=file) as second:
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(OSError, match=r"No such file or directory: '.*bot\.json'"):
+            await second.enter(name, PASSWORD)
+
+
 def test_a_port_without_tls_ends_it_in_one_line(server: ServerProcess) -> None:
     with pytest.raises(SystemExit, match=r"cannot log in as 'bot': .* does not speak TLS"):
         Client(server.base_url.replace("http://", "https://")).run("bot", PASSWORD)
