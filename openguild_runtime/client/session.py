@@ -232,8 +232,7 @@ class Client(Messages):
 
     def note_read(self, channel_id: str, sequence: int | None = None) -> None:
         """Move the read position soon, over the gateway once it is open."""
-        if self._reads.note(channel_id, sequence) and self._open_gateway is not None:
-            self._open_gateway.start(self._reads.send_all)
+        self._reads.note(channel_id, sequence)
 
     async def _send_once(self, method: str, path: str, data: bytes, key: str | None) -> ClientResponse:
         """Send with retries. Raises ApiError if every attempt was refused, else OutcomeUnknown with the key."""
