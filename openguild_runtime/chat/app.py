@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar
 
 import anyio
@@ -18,16 +19,17 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input, Static, Tree
 from textual.widgets.tree import TreeNode
 
-from openguild_proto.client import Backoff, is_temporary
+from openguild_proto.client import Backoff
 from openguild_runtime.chat.commands import HELP, Commands, NoCommand
 from openguild_runtime.chat.login import LoginScreen
-from openguild_runtime.chat.model import ChatModel, ShownChannel
+from openguild_runtime.chat.model import ChatModel, ShownChannel, is_passing
 from openguild_runtime.chat.password import PasswordScreen
 from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
 from openguild_runtime.client import (
     ApiError,
     Client,
     Connected,
+    Event,
     LogFollowed,
     OutcomeUnknown,
     StreamEnded,
@@ -38,11 +40,6 @@ REFRESH_SECS = 0.05  # between two redraws after events, which can be many at on
 TYPING_EVERY_SECS = 3.0  # others show a signal for TYPING_SHOWN_SECS
 NOT_TOLD = ("", -math.inf)
 TIMER_MARGIN_SECS = 0.05  # a timer may be early
-
-
-def is_passing(failure: Exception) -> bool:
-    """Return whether to retry later: the server is busy or cannot be reached, and the session is still valid."""
-    return isinstance(failure, OutcomeUnknown) or (isinstance(failure, ApiError) and is_temporary(failure.status))
 
 
 class ChatScreen(Screen[None]):
@@ -69,6 +66,7 @@ class ChatScreen(Screen[None]):
         self._commands = Commands(self.model, self.show_note, self._change_password)
         self._note = ""
         self._is_loaded = False
+        self._reads: dict[str, bool] = {}  # what is being read in the background, and whether to read it once more
         self._told_typing = NOT_TOLD  # channel and time of the last typing signal
         self._typing_ends: asyncio.TimerHandle | None = None
         self._refresh_is_due: asyncio.TimerHandle | None = None
@@ -121,32 +119,56 @@ class ChatScreen(Screen[None]):
     async def _follow(self) -> None:
         async with self.client.gateway() as events:
             async for event in events:
-                self.model.apply(event)
-                if isinstance(event, Connected):  # events that arrive while the lists are read are handled after them
-                    await self._connected()
-                for guild_id in self.model.guilds_to_add():
-                    self._do(self.model.add_guild, guild_id)
-                if self.model.wants_unread():
-                    self._read(self.model.read_unread)
-                if isinstance(event, LogFollowed) and self.model.note_followed(event):
-                    self._do(self.model.open, event.log.partition(":")[2])
-                self.model.read()
-                self._refresh_soon()
+                await self._handle(event)
+
+    async def _handle(self, event: Event) -> None:
+        self.model.apply(event)
+        if isinstance(event, Connected):  # events that arrive while the lists are read are handled after them
+            await self._connected()
+        if isinstance(event, LogFollowed) and self.model.note_followed(event):
+            self._read("page", self.model.reopen)
+        self._read_wanted()
+        self.model.read()
+        self._refresh_soon()
 
     async def _connected(self) -> None:
         if self._is_loaded:
-            self._read(self.model.read_presence)  # changes of presence are not in a log
+            self._read("presence", self.model.read_presence)  # changes of presence are not in a log
+            self._read("page", self.model.reopen)
             return
         await self.model.load()
         self._is_loaded = True
         if self.model.channels and self.model.open_channel is None:
             await self._open_first(next(iter(self.model.channels)))
 
+    def _read_wanted(self) -> None:
+        for guild_id in self.model.guilds_to_add():
+            self._read(guild_id, partial(self.model.add_guild, guild_id))
+        if self.model.wants_unread():
+            self._read("unread", self.model.read_unread)
+
+    def _read(self, what: str, read: Callable[[], Awaitable[None]]) -> None:
+        """Read `what` in the background, or once more if it is being read."""
+        is_reading = what in self._reads
+        self._reads[what] = True
+        if not is_reading:
+            self._read_until_done(what, read)
+
     @work(group="read")
-    async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
-        with suppress(ApiError, OutcomeUnknown):  # retried on the next connection
-            await read()
-        self._refresh()
+    async def _read_until_done(self, what: str, read: Callable[[], Awaitable[None]]) -> None:
+        backoff = Backoff(self.client.jitter, base_secs=1.0)
+        while self._reads[what]:
+            self._reads[what] = False
+            try:
+                await read()
+            except (ApiError, OutcomeUnknown) as failure:
+                if is_passing(failure):
+                    self._reads[what] = True
+                    await anyio.sleep(backoff.next_delay(getattr(failure, "retry_after_secs", None)))
+                else:
+                    self._note = problem_text(failure)
+            self._refresh()
+        del self._reads[what]
 
     async def _open_first(self, channel_id: str) -> None:
         try:
@@ -195,6 +217,7 @@ class ChatScreen(Screen[None]):
         problem = await self._attempt(action, argument)
         if problem is not None:
             self.show_note(problem)
+        self._read_wanted()
         self._refresh()
 
     @work(group="do")
@@ -209,6 +232,7 @@ class ChatScreen(Screen[None]):
             with self._line.prevent(Input.Changed):  # without a typing signal
                 self._line.value = line
             self._line.cursor_position = len(line)
+        self._read_wanted()
         self._refresh()
 
     async def _attempt(self, action: Callable[[str], Awaitable[None]], argument: str) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.widgets import Button, Input, Tree
 
 from openguild_runtime.chat.app import ChatApp, ChatScreen
-from openguild_runtime.client import Client, Unauthorized
+from openguild_proto.client.message_list import MessageList
+from openguild_runtime.client import ApiError, Client, LogFollowed, ReadPosition, Unauthorized
 from tests.integration.test_chat import Terminal, meet, terminals
 from tests.support.chat import PASSWORD
 from tests.support.server import ServerProcess
@@ -90,3 +93,54 @@ async def test_a_user_can_chat_though_the_session_file_cannot_be_written(server:
             await alice.register(f"alice-{uuid.uuid4().hex[:8]}")
             [told] = app._notifications
             assert re.match(r"cannot write .*session\.json \(No such file.*: you have to log in again", told.message)
+
+
+async def test_lists_that_could_not_be_read_are_read_again(
+    server: ServerProcess, terminals: tuple[Terminal, Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection stays meanwhile: an overloaded server refuses requests, and keeps its sockets."""
+    alice, bob = terminals
+    name = await meet(alice, bob)
+    refused = list[str]()
+
+    def refuse_twice(of: str) -> None:
+        if refused.count(of) < 2:
+            refused.append(of)
+            raise ApiError(503, "overloaded", "the server is busy")
+
+    request, unread, message_list = Client.request, Client.unread, Client.message_list
+
+    async def request_later(client: Client, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
+        refuse_twice("guild")
+        return await request(client, method, path, body, authorized=authorized)
+
+    def unread_later(client: Client) -> AsyncIterator[ReadPosition]:
+        refuse_twice("unread")
+        return unread(client)
+
+    async def page_later(client: Client, channel_id: str, user_id: str, *, limit: int = 50) -> MessageList:
+        refuse_twice("page")
+        return await message_list(client, channel_id, user_id, limit=limit)
+
+    tree = bob.app.screen.query_one("#channels", Tree)
+    screen = bob.app.screen
+    assert isinstance(screen, ChatScreen)
+    monkeypatch.setattr(screen.client, "jitter", lambda: 0.0)
+    await alice.write("good morning")
+    await bob.sees("good morning")
+    async with Client(server.base_url) as device:
+        await device.login(f"bob-{name}", PASSWORD)
+        guild = (await device.create_guild("Coffee")).guild_id
+        channel = (await device.create_channel(guild, "news")).channel_id
+        await eventually(lambda: len(tree.root.children) == 2 and len(tree.root.children[1].children) == 1)
+        monkeypatch.setattr(Client, "request", request_later)
+        monkeypatch.setattr(Client, "unread", unread_later)
+        monkeypatch.setattr(Client, "message_list", page_later)
+        for log in (f"guild:{guild}", f"channel:{channel}", f"channel:{bob.channel()}"):
+            await screen._handle(LogFollowed(log, 1, 99, 99, True))
+        screen.model.guilds[guild] = "an old name"
+        await eventually(lambda: sorted(refused) == ["guild", "guild", "page", "page", "unread", "unread"])
+        await eventually(lambda: [str(node.label) for node in tree.root.children] == ["Tea", "Coffee"])
+        await bob.sees("good morning")
+        await eventually(lambda: not screen._reads)
+    assert {one.head for one in screen.model.channels.values()} == {99}
