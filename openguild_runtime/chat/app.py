@@ -109,6 +109,8 @@ class ChatScreen(Screen[None]):
             except (ApiError, StreamEnded, OutcomeUnknown) as failure:
                 if not is_passing(failure):
                     self.app.notify(problem_text(failure), severity="error", markup=False)
+                    while self.app.screen is not self:  # `dismiss` would close only the screen on top
+                        await self.app.pop_screen()
                     self.dismiss(None)
                     return
                 delay = backoff.next_delay(getattr(failure, "retry_after_secs", None))
@@ -273,7 +275,8 @@ class ChatScreen(Screen[None]):
 
     def _change_password(self) -> None:
         def told(is_changed: bool | None) -> None:
-            self.show_note("your password was changed" if is_changed else "your password was not changed")
+            how = {True: "was changed", False: "was not changed", None: "may have been changed: the answer was not awaited"}
+            self.show_note(f"your password {how[is_changed]}")
 
         self.app.push_screen(PasswordScreen(self.client), told)
 

@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Tree
 
 from openguild_runtime.chat.app import ChatApp, ChatScreen
+from openguild_runtime.chat.login import LoginScreen
 from openguild_proto.client.message_list import MessageList
 from openguild_runtime.client import ApiError, Client, LogFollowed, ReadPosition, Unauthorized
 from tests.integration.test_chat import Terminal, meet, terminals
@@ -144,3 +147,41 @@ async def test_lists_that_could_not_be_read_are_read_again(
         await bob.sees("good morning")
         await eventually(lambda: not screen._reads)
     assert {one.head for one in screen.model.channels.values()} == {99}
+
+
+@pytest.mark.parametrize("opened", ["/password", "ctrl+p"])
+async def test_the_end_of_the_session_closes_the_screens_above_the_chat(
+    server: ServerProcess, terminals: tuple[Terminal, Terminal], opened: str
+) -> None:
+    alice, _ = terminals
+    name = f"alice-{uuid.uuid4().hex[:8]}"
+    await alice.register(name)
+    if opened == "ctrl+p":
+        await alice.pilot.press(opened)
+    else:
+        await alice.write(opened)
+    await eventually(lambda: isinstance(alice.app.screen, ModalScreen))
+    async with Client(server.base_url, device_id=alice.app.client.device_id) as other:
+        await other.login(name, PASSWORD)
+        await eventually(lambda: isinstance(alice.app.screen, LoginScreen))
+        await eventually(lambda: len(alice.app.screen_stack) == 2)
+
+
+async def test_a_password_screen_that_is_left_early_claims_nothing(
+    terminals: tuple[Terminal, Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, _ = terminals
+    await alice.register(f"alice-{uuid.uuid4().hex[:8]}")
+    asked = anyio.Event()
+
+    async def unanswered(client: Client, current: str, new: str) -> None:
+        asked.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(Client, "change_password", unanswered)
+    await alice.write("/password")
+    await eventually(lambda: bool(alice.app.screen.query("#current")))
+    alice.app.screen.query_one("#change", Button).press()
+    await asked.wait()
+    await alice.pilot.press("escape")
+    await alice.sees("your password may have been changed", "#typing")
