@@ -21,6 +21,7 @@ from textual.widgets.tree import TreeNode
 
 from openguild_proto.client import Backoff
 from openguild_runtime.chat.commands import HELP, Commands, NoCommand
+from openguild_runtime.chat.line_input import LineInput
 from openguild_runtime.chat.login import LoginScreen
 from openguild_runtime.chat.model import ChatModel, ShownChannel, is_passing
 from openguild_runtime.chat.password import PasswordScreen
@@ -46,11 +47,15 @@ class ChatScreen(Screen[None]):
     """Guilds and channels next to the messages of one channel. The client is logged in; the screen closes with its session."""
 
     CSS = """
-    #channels { width: 30; border-right: solid $primary; }
+    #channels { width: 30; max-width: 40%; border-right: solid $primary; }
     #page { height: 1fr; padding: 0 1; }
     #typing { height: auto; min-height: 1; max-height: 10; color: $text-muted; }
     #status { height: 1; background: $panel; }
+    ChatScreen.-low #line { height: 1; border: none; padding: 0; }
+    ChatScreen.-low #typing { max-height: 2; }
+    ChatScreen.-low Footer { display: none; }
     """
+    VERTICAL_BREAKPOINTS: ClassVar = [(0, "-low"), (16, "-tall")]
     BINDINGS: ClassVar = [
         ("ctrl+n", "next_unread", "next unread"),
         ("ctrl+g", "focus_channels", "channels"),
@@ -79,7 +84,7 @@ class ChatScreen(Screen[None]):
         self._page_of: str | None = None  # the channel on the page
         self._scrolled_to: str | None = None  # the open channel to which the list was last scrolled
         self._typing = Static("", id="typing")
-        self._line = Input(placeholder="write, or /help", id="line")
+        self._line = LineInput(placeholder="write, or /help", id="line")
         self._status = Static("", id="status")
 
     def compose(self) -> ComposeResult:

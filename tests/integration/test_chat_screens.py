@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from textual import events
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Tree
 
@@ -185,3 +187,34 @@ async def test_a_password_screen_that_is_left_early_claims_nothing(
     await asked.wait()
     await alice.pilot.press("escape")
     await alice.sees("your password may have been changed", "#typing")
+
+
+async def test_a_pasted_text_keeps_all_its_lines(terminals: tuple[Terminal, Terminal]) -> None:
+    alice, _ = terminals
+    await alice.register(f"alice-{uuid.uuid4().hex[:8]}")
+    field = alice.app.screen.query_one("#line", Input)
+    field.value = "so: "
+    field.cursor_position = 4
+    alice.app.post_message(events.Paste("one\r\ntwo\nthree\n"))
+    await eventually(lambda: field.value == "so: one two three")
+
+
+@pytest.mark.parametrize("size", [(20, 5), (40, 12), (100, 30)])
+async def test_all_parts_have_their_place_on_a_small_screen(
+    terminals: tuple[Terminal, Terminal], size: tuple[int, int]
+) -> None:
+    alice, bob = terminals
+    await meet(alice, bob)
+    await alice.write("hello")
+    await bob.pilot.resize_terminal(*size)
+    await eventually(lambda: bob.app.screen.size == size)
+    await bob.sees("hello")
+    parts = {name: bob.app.screen.query_one(f"#{name}") for name in ("channels", "page", "line", "status")}
+
+    def are_visible() -> bool:
+        regions = [part.region for part in parts.values()]
+        areas = [region.intersection(bob.app.screen.region).area for region in regions]
+        apart = not any(one.overlaps(other) for one, other in itertools.combinations(regions, 2))
+        return apart and areas == [region.area for region in regions] and parts["page"].size.width >= size[0] // 2
+
+    await eventually(are_visible)
