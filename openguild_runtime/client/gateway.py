@@ -45,7 +45,7 @@ from openguild_runtime.client.gateway_driver import GatewayDriver
 from openguild_runtime.client.log_events import event_of_hint, log_event
 from openguild_runtime.client.messages import Messages
 from openguild_runtime.client.subscription import StreamEnded
-from openguild_runtime.client.transport import OutcomeUnknown
+from openguild_runtime.client.transport import ClientClosed, OutcomeUnknown
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 T = TypeVar("T")
@@ -128,18 +128,23 @@ class Gateway:
         tasks, self._tasks = self._tasks, None
         if kind is None:
             self.handled()
-        self._machine.close()
-        self._driver.wake()
+        self.close()
         with anyio.move_on_after(CLOSE_SECS, shield=True):
             await self._over.wait()
         if tasks is not None:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)  # raises the failure itself, not in a group
 
+    def close(self) -> None:
+        """End the gateway. Events not taken yet are delivered when it is opened again. Idempotent."""
+        self._waiting.clear()
+        self._machine.close()
+        self._driver.wake()
+
     async def _drive(self) -> None:
         try:
             await self._driver.run()
-        except (ApiError, StreamEnded) as end:
+        except (ApiError, ClientClosed, StreamEnded) as end:
             self._end = end
         finally:
             self._over.set()
@@ -199,7 +204,9 @@ class Gateway:
                     answer.arrived.set()
                 return
             case told.Ended(code=code, reason=reason, error=error):
-                if code is not None:
+                if code is None:  # closed by the program
+                    self._waiting.clear()
+                else:
                     self._end = session_end(event) or StreamEnded(code, reason, error)
                 return
             case told.Opened():
@@ -298,6 +305,8 @@ class Gateway:
         while self._machine.follows(log):
             try:
                 return await read()
+            except ClientClosed:
+                return None
             except OutcomeUnknown:
                 await anyio.sleep(backoff.next_delay())
             except ApiError as refusal:

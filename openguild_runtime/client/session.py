@@ -91,7 +91,9 @@ class Client(Messages):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close idle connections. Later calls raise ClientClosed. Subscriptions have to be closed separately."""
+        """Close the client: `listen` and `run` end, and later calls raise ClientClosed. Subscriptions are closed separately."""
+        if self._gateway is not None:
+            self._gateway.close()
         await self._pool.aclose()
 
     # --- accounts ------------------------------------------------------------------------------------
@@ -213,6 +215,7 @@ class Client(Messages):
         """
         if isinstance(command, Read):
             return await self._reads.mark(command.channel_id, command.sequence, self.retry_secs)
+        self._pool.require_open()
         encoded(command)  # refuses invalid text
         command = keyed(command, self.sources.random_bytes)
         gateway = self._open_gateway
@@ -299,10 +302,7 @@ class Client(Messages):
     # --- tokens --------------------------------------------------------------------------------------
 
     async def fresh_token(self, refused: str | None = None) -> str:
-        """Return an access token that is valid for a while and is not `refused`.
-
-        Raises ApiError, also without a session, and OutcomeUnknown.
-        """
+        """Return a fresh access token other than `refused`. Raises ApiError, also without a session, and OutcomeUnknown."""
         session = self._logged_in()
         if session.access_token == refused or session.is_stale(self.sources.monotonic()):
             await self.refresh(session.access_token)
