@@ -55,7 +55,7 @@ class ChatScreen(Screen[None]):
     ChatScreen.-low #typing { max-height: 2; }
     ChatScreen.-low Footer { display: none; }
     """
-    VERTICAL_BREAKPOINTS: ClassVar = [(0, "-low"), (16, "-tall")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-tall")]
     BINDINGS: ClassVar = [
         ("ctrl+n", "next_unread", "next unread"),
         ("ctrl+g", "focus_channels", "channels"),
@@ -280,7 +280,11 @@ class ChatScreen(Screen[None]):
 
     def _change_password(self) -> None:
         def told(is_changed: bool | None) -> None:
-            how = {True: "was changed", False: "was not changed", None: "may have been changed: the answer was not awaited"}
+            how = {
+                True: "was changed",
+                False: "was not changed",
+                None: "may have been changed: the answer was not awaited",
+            }
             self.show_note(f"your password {how[is_changed]}")
 
         self.app.push_screen(PasswordScreen(self.client), told)

@@ -145,7 +145,9 @@ class ConnectionPool:
                 if not is_stale_connection(newest.stream):
                     return newest
                 await close(newest.stream)
-        return _Connection(address, await self.connect(address), HttpClient(address.authority), asyncio.get_running_loop())
+        return _Connection(
+            address, await self.connect(address), HttpClient(address.authority), asyncio.get_running_loop()
+        )
 
     def _take_newest_idle(self, address: Address) -> _Connection | None:
         """Remove and return the newest idle connection to `address`, or None."""

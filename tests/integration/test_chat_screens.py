@@ -15,9 +15,9 @@ from textual import events
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Tree
 
+from openguild_proto.client.message_list import MessageList
 from openguild_runtime.chat.app import ChatApp, ChatScreen
 from openguild_runtime.chat.login import LoginScreen
-from openguild_proto.client.message_list import MessageList
 from openguild_runtime.client import ApiError, Client, LogFollowed, ReadPosition, Unauthorized
 from tests.integration.test_chat import Terminal, meet, terminals
 from tests.support.chat import PASSWORD
@@ -115,7 +115,9 @@ async def test_lists_that_could_not_be_read_are_read_again(
 
     request, unread, message_list = Client.request, Client.unread, Client.message_list
 
-    async def request_later(client: Client, method: str, path: str, body: Any = None, *, authorized: bool = True) -> Any:
+    async def request_later(
+        client: Client, method: str, path: str, body: Any = None, *, authorized: bool = True
+    ) -> Any:
         refuse_twice("guild")
         return await request(client, method, path, body, authorized=authorized)
 

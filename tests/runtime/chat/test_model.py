@@ -11,7 +11,6 @@ import pytest
 
 from openguild_proto.client.message_list import MessageList
 from openguild_proto.gateway.client_events import Delivered
-from openguild_proto.gateway.frames import Ready, ReadySession, ReadyUser
 from openguild_proto.hints import PresenceStatus
 from openguild_proto.schemas.presence import GuildPresence, MemberPresence
 from openguild_runtime.chat.model import ChatModel, ShownChannel
@@ -19,7 +18,6 @@ from openguild_runtime.chat.render import message_lines
 from openguild_runtime.client import (
     Channel,
     Client,
-    Connected,
     LogFollowed,
     LogGone,
     Member,
