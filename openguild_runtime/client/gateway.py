@@ -1,14 +1,8 @@
-"""The client's gateway: events of all logs that the user may read, and commands, over one socket.
-
-async with client.gateway() as events:
-    async for event in events:
-        match event:
-            case MessagePosted(text="ping"):
-                await event.reply("pong")
-"""
+"""The client's gateway: events of all logs that the user may read, and commands, over one socket."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -37,7 +31,7 @@ from openguild_proto.gateway.client_commands import keyed
 from openguild_proto.gateway.commands import key_of
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import AnyCommand, Typing
-from openguild_proto.limits import MAX_PENDING_COMMANDS
+from openguild_proto.limits import MAX_GATEWAY_LOGS, MAX_PENDING_COMMANDS
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.client.connection_pool import ConnectionPool
 from openguild_runtime.client.events import Connected, Event, Interrupted, LogEvent, LogFollowed, LogGone
@@ -49,6 +43,8 @@ from openguild_runtime.client.transport import ClientClosed, OutcomeUnknown
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 T = TypeVar("T")
+
+logger = logging.getLogger("openguild.client")
 
 MAX_WAITING_EVENTS = 1_000  # not yet taken by the program; more are read only while a command waits for its answer
 CLOSE_SECS = 3.0
@@ -96,6 +92,7 @@ class Gateway:
         self._retry_secs = retry_secs
         self._machine = GatewayClient(Encoding.JSON, jitter=jitter, random_bytes=sources.random_bytes)
         self._logs = AccountLogs(self._machine) if everything else None
+        self._has_warned = False  # that there are too many logs
         self._driver = GatewayDriver(self._machine, pool, self._clock, jitter, token, self._hear, self._has_room)
         self._tasks: TaskGroup | None = None
         self._waiting: deque[Event] = deque()
@@ -279,6 +276,9 @@ class Gateway:
                 logs.delivered(event)
             case told.LogGone(log=log) | told.FollowRefused(log=log) if not self._machine.follows(log):
                 logs.gone(log)
+        if logs.skipped and not self._has_warned:
+            self._has_warned = True
+            logger.warning("too many logs: following %d, but not %s and others", MAX_GATEWAY_LOGS, min(logs.skipped))
         if logs.wants_guilds():
             self.start(partial(self._list_guilds, logs))
         while (guild_id := logs.next_listing()) is not None:

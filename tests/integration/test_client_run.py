@@ -105,6 +105,22 @@ async def test_a_bot_can_end_itself_in_a_handler(server: ServerProcess, chat: Ch
     assert json.loads(file.read_text())["positions"][f"channel:{channel}"] == [1, 1]
 
 
+@pytest.mark.anyio
+async def test_a_bot_in_too_many_channels_is_warned_once(
+    server: ServerProcess, chat: Chat, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openguild_proto.gateway.client_logs.MAX_GATEWAY_LOGS", 3)
+    async with Client(server.base_url) as client:
+        await client.enter(chat.user().name, PASSWORD)
+        guild = (await client.create_guild("tea")).guild_id
+        made = {f"channel:{(await client.create_channel(guild, name)).channel_id}" for name in ("a", "b", "c")}
+        async with client.gateway():
+            await eventually(lambda: bool(caplog.messages))
+    [line] = caplog.messages
+    assert line.startswith("too many logs: following ")
+    assert any(log in line for log in made)
+
+
 def test_a_port_without_tls_ends_it_in_one_line(server: ServerProcess) -> None:
     with pytest.raises(SystemExit, match=r"cannot log in as 'bot': .* does not speak TLS"):
         Client(server.base_url.replace("http://", "https://")).run("bot", PASSWORD)
