@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar
 
 import anyio
@@ -18,16 +19,18 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input, Static, Tree
 from textual.widgets.tree import TreeNode
 
-from openguild_proto.client import Backoff, is_temporary
+from openguild_proto.client import Backoff
 from openguild_runtime.chat.commands import HELP, Commands, NoCommand
+from openguild_runtime.chat.line_input import LineInput
 from openguild_runtime.chat.login import LoginScreen
-from openguild_runtime.chat.model import ChatModel, ShownChannel
+from openguild_runtime.chat.model import ChatModel, ShownChannel, is_passing
 from openguild_runtime.chat.password import PasswordScreen
 from openguild_runtime.chat.render import channel_label, message_lines, plain, problem_text
 from openguild_runtime.client import (
     ApiError,
     Client,
     Connected,
+    Event,
     LogFollowed,
     OutcomeUnknown,
     StreamEnded,
@@ -40,20 +43,19 @@ NOT_TOLD = ("", -math.inf)
 TIMER_MARGIN_SECS = 0.05  # a timer may be early
 
 
-def is_passing(failure: Exception) -> bool:
-    """Return whether to retry later: the server is busy or cannot be reached, and the session is still valid."""
-    return isinstance(failure, OutcomeUnknown) or (isinstance(failure, ApiError) and is_temporary(failure.status))
-
-
 class ChatScreen(Screen[None]):
     """Guilds and channels next to the messages of one channel. The client is logged in; the screen closes with its session."""
 
     CSS = """
-    #channels { width: 30; border-right: solid $primary; }
+    #channels { width: 30; max-width: 40%; border-right: solid $primary; }
     #page { height: 1fr; padding: 0 1; }
     #typing { height: auto; min-height: 1; max-height: 10; color: $text-muted; }
     #status { height: 1; background: $panel; }
+    ChatScreen.-low #line { height: 1; border: none; padding: 0; }
+    ChatScreen.-low #typing { max-height: 2; }
+    ChatScreen.-low Footer { display: none; }
     """
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-tall")]
     BINDINGS: ClassVar = [
         ("ctrl+n", "next_unread", "next unread"),
         ("ctrl+g", "focus_channels", "channels"),
@@ -69,6 +71,7 @@ class ChatScreen(Screen[None]):
         self._commands = Commands(self.model, self.show_note, self._change_password)
         self._note = ""
         self._is_loaded = False
+        self._reads: dict[str, bool] = {}  # what is being read in the background, and whether to read it once more
         self._told_typing = NOT_TOLD  # channel and time of the last typing signal
         self._typing_ends: asyncio.TimerHandle | None = None
         self._refresh_is_due: asyncio.TimerHandle | None = None
@@ -81,7 +84,7 @@ class ChatScreen(Screen[None]):
         self._page_of: str | None = None  # the channel on the page
         self._scrolled_to: str | None = None  # the open channel to which the list was last scrolled
         self._typing = Static("", id="typing")
-        self._line = Input(placeholder="write, or /help", id="line")
+        self._line = LineInput(placeholder="write, or /help", id="line")
         self._status = Static("", id="status")
 
     def compose(self) -> ComposeResult:
@@ -111,6 +114,8 @@ class ChatScreen(Screen[None]):
             except (ApiError, StreamEnded, OutcomeUnknown) as failure:
                 if not is_passing(failure):
                     self.app.notify(problem_text(failure), severity="error", markup=False)
+                    while self.app.screen is not self:  # `dismiss` would close only the screen on top
+                        await self.app.pop_screen()
                     self.dismiss(None)
                     return
                 delay = backoff.next_delay(getattr(failure, "retry_after_secs", None))
@@ -121,32 +126,56 @@ class ChatScreen(Screen[None]):
     async def _follow(self) -> None:
         async with self.client.gateway() as events:
             async for event in events:
-                self.model.apply(event)
-                if isinstance(event, Connected):  # events that arrive while the lists are read are handled after them
-                    await self._connected()
-                for guild_id in self.model.guilds_to_add():
-                    self._do(self.model.add_guild, guild_id)
-                if self.model.wants_unread():
-                    self._read(self.model.read_unread)
-                if isinstance(event, LogFollowed) and self.model.note_followed(event):
-                    self._do(self.model.open, event.log.partition(":")[2])
-                self.model.read()
-                self._refresh_soon()
+                await self._handle(event)
+
+    async def _handle(self, event: Event) -> None:
+        self.model.apply(event)
+        if isinstance(event, Connected):  # events that arrive while the lists are read are handled after them
+            await self._connected()
+        if isinstance(event, LogFollowed) and self.model.note_followed(event):
+            self._read("page", self.model.reopen)
+        self._read_wanted()
+        self.model.read()
+        self._refresh_soon()
 
     async def _connected(self) -> None:
         if self._is_loaded:
-            self._read(self.model.read_presence)  # changes of presence are not in a log
+            self._read("presence", self.model.read_presence)  # changes of presence are not in a log
+            self._read("page", self.model.reopen)
             return
         await self.model.load()
         self._is_loaded = True
         if self.model.channels and self.model.open_channel is None:
             await self._open_first(next(iter(self.model.channels)))
 
+    def _read_wanted(self) -> None:
+        for guild_id in self.model.guilds_to_add():
+            self._read(guild_id, partial(self.model.add_guild, guild_id))
+        if self.model.wants_unread():
+            self._read("unread", self.model.read_unread)
+
+    def _read(self, what: str, read: Callable[[], Awaitable[None]]) -> None:
+        """Read `what` in the background, or once more if it is being read."""
+        is_reading = what in self._reads
+        self._reads[what] = True
+        if not is_reading:
+            self._read_until_done(what, read)
+
     @work(group="read")
-    async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
-        with suppress(ApiError, OutcomeUnknown):  # retried on the next connection
-            await read()
-        self._refresh()
+    async def _read_until_done(self, what: str, read: Callable[[], Awaitable[None]]) -> None:
+        backoff = Backoff(self.client.jitter, base_secs=1.0)
+        while self._reads[what]:
+            self._reads[what] = False
+            try:
+                await read()
+            except (ApiError, OutcomeUnknown) as failure:
+                if is_passing(failure):
+                    self._reads[what] = True
+                    await anyio.sleep(backoff.next_delay(getattr(failure, "retry_after_secs", None)))
+                else:
+                    self._note = problem_text(failure)
+            self._refresh()
+        del self._reads[what]
 
     async def _open_first(self, channel_id: str) -> None:
         try:
@@ -195,6 +224,7 @@ class ChatScreen(Screen[None]):
         problem = await self._attempt(action, argument)
         if problem is not None:
             self.show_note(problem)
+        self._read_wanted()
         self._refresh()
 
     @work(group="do")
@@ -209,6 +239,7 @@ class ChatScreen(Screen[None]):
             with self._line.prevent(Input.Changed):  # without a typing signal
                 self._line.value = line
             self._line.cursor_position = len(line)
+        self._read_wanted()
         self._refresh()
 
     async def _attempt(self, action: Callable[[str], Awaitable[None]], argument: str) -> str | None:
@@ -249,7 +280,12 @@ class ChatScreen(Screen[None]):
 
     def _change_password(self) -> None:
         def told(is_changed: bool | None) -> None:
-            self.show_note("your password was changed" if is_changed else "your password was not changed")
+            how = {
+                True: "was changed",
+                False: "was not changed",
+                None: "may have been changed: the answer was not awaited",
+            }
+            self.show_note(f"your password {how[is_changed]}")
 
         self.app.push_screen(PasswordScreen(self.client), told)
 

@@ -68,5 +68,9 @@ class LoginScreen(Screen[None]):
             problem.update(Text(f"{problem_text(failure)}: no account yet? Press Register"))
         except (ApiError, OutcomeUnknown, TlsFailed) as failure:
             problem.update(Text(problem_text(failure)))
+        except OSError as failure:  # the session file cannot be written
+            told = f"cannot write {failure.filename} ({failure.strerror}): you have to log in again next time"
+            self.app.notify(told, severity="warning", markup=False)
+            self.dismiss(None)
         else:
             self.dismiss(None)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from openguild_proto.canonical.event import CanonicalEvent
-from openguild_proto.client import TypingUsers
+from openguild_proto.client import TypingUsers, is_temporary
 from openguild_proto.client.message_list import MessageList, ShownMessage
 from openguild_proto.hints import PresenceStatus
 from openguild_runtime.client import (
@@ -41,6 +41,11 @@ from openguild_runtime.client import (
 
 MENTION = re.compile(r"<@([0-9a-f-]{36})>")
 AT_NAME = re.compile(r"(?<!\S)@([^\s@]+?)(?=[.,:;!?)]*(?:\s|$))")
+
+
+def is_passing(failure: Exception) -> bool:
+    """Return whether to retry later: the server is busy or cannot be reached, and the session is still valid."""
+    return isinstance(failure, OutcomeUnknown) or (isinstance(failure, ApiError) and is_temporary(failure.status))
 
 
 class ShownChannel(msgspec.Struct):
@@ -84,7 +89,6 @@ class ChatModel:
         self._wanted: set[str] = set()  # guilds to read
         self._counted: list[LogEvent[Any]] | None = None  # messages received while the unread counts are read
         self._wants_unread = False
-        self._failed: set[str] = set()  # guilds to read on the next connection
         self.open_channel: str | None = None
         self.shown: MessageList | None = None
         self._early: list[LogEvent[Any]] | None = None  # events of the open channel, while its messages are read
@@ -128,8 +132,9 @@ class ChatModel:
             await self.load_guild(guild_id)
         except NotFound:
             return  # left meanwhile
-        except (ApiError, OutcomeUnknown):
-            self._failed.add(guild_id)
+        except (ApiError, OutcomeUnknown) as failure:
+            if is_passing(failure):
+                self._wanted.add(guild_id)
             raise
         await self.read_unread()
         await self.read_presence()
@@ -246,13 +251,20 @@ class ChatModel:
             self.shown = shown
             self.read()
 
+    async def reopen(self) -> None:
+        """Open the open channel again, unless its messages are shown. Raises ApiError, OutcomeUnknown."""
+        if self.open_channel is not None and self.shown is None:
+            await self.open(self.open_channel)
+
     def note_followed(self, event: LogFollowed) -> bool:
-        """Note from where a log's events are received. Return whether the open channel misses events, and must be opened again."""
+        """Note from where a log's events are received. Return whether the open channel misses events: then call `reopen`."""
         before = self._heard_behind.get(event.log)
         self._heard_behind[event.log] = event.epoch, event.after
         if event.log != f"channel:{self.open_channel}" or self.shown is None:
             return False
-        return event.after > self.shown.head or (before is not None and before[0] != event.epoch)
+        if event.after > self.shown.head or (before is not None and before[0] != event.epoch):
+            self.shown = None
+        return self.shown is None
 
     def read(self) -> None:
         """Mark the open channel as read, and send the position to the server soon."""
@@ -282,8 +294,6 @@ class ChatModel:
         match event:
             case Connected():
                 self.status = "connected"
-                self._wanted |= self._failed
-                self._failed = set()
             case Interrupted(reason=reason, retry_secs=None):
                 self.status = f"renewing the session ({reason})"
             case Interrupted(reason=reason, retry_secs=secs):
@@ -375,7 +385,6 @@ class ChatModel:
             self.guilds.pop(log_id, None)
             self._known_to.pop(log_id, None)
             self._wanted.discard(log_id)
-            self._failed.discard(log_id)
             for reading in self._readings:
                 reading.was_left = reading.was_left or reading.guild_id == log_id
             for channel in [channel for channel in self.channels.values() if channel.guild_id == log_id]:

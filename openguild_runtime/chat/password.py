@@ -16,8 +16,8 @@ from openguild_runtime.chat.render import problem_text
 from openguild_runtime.client import ApiError, Client, Forbidden, OutcomeUnknown
 
 
-class PasswordScreen(ModalScreen[bool]):
-    """Asks for the current and a new password, and changes it. The result is whether it was changed."""
+class PasswordScreen(ModalScreen[bool | None]):
+    """Asks for the current and a new password, and changes it. The result is whether it was changed, or None if unknown."""
 
     CSS = """
     #password { width: 60; height: auto; margin: 2 4; }
@@ -27,6 +27,7 @@ class PasswordScreen(ModalScreen[bool]):
     def __init__(self, client: Client) -> None:
         super().__init__()
         self._client = client
+        self._may_be_changed = False  # the last request has no answer
 
     def compose(self) -> ComposeResult:
         with Vertical(id="password"):
@@ -55,8 +56,8 @@ class PasswordScreen(ModalScreen[bool]):
         self._change()
 
     def action_leave(self) -> None:
-        """Close without a change."""
-        self.dismiss(False)
+        """Close without a change, unless one has been requested."""
+        self.dismiss(None if self._may_be_changed else False)
 
     @work(exclusive=True)
     async def _change(self) -> None:
@@ -66,9 +67,11 @@ class PasswordScreen(ModalScreen[bool]):
             problem.update("the two new passwords differ")
             return
         problem.update("...")
+        self._may_be_changed = True
         try:
             await self._client.change_password(current, new)
         except Forbidden as refusal:
+            self._may_be_changed = False
             wrong = refusal.code == "wrong_password"
             problem.update(Text("the current password is wrong" if wrong else problem_text(refusal)))
         except (ApiError, OutcomeUnknown) as failure:
@@ -77,6 +80,7 @@ class PasswordScreen(ModalScreen[bool]):
                     Text(f"{problem_text(failure)}: it may have been changed; enter the new one in all three fields")
                 )
             else:
+                self._may_be_changed = False
                 problem.update(Text(problem_text(failure)))
         else:
             self.dismiss(True)

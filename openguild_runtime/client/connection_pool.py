@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class _Connection:
     address: Address
     stream: ByteStream
     http: HttpClient
+    loop: asyncio.AbstractEventLoop
     kept: bool = False  # whether it has been used before
     idle_since: float = 0.0
 
@@ -143,7 +145,9 @@ class ConnectionPool:
                 if not is_stale_connection(newest.stream):
                     return newest
                 await close(newest.stream)
-        return _Connection(address, await self.connect(address), HttpClient(address.authority))
+        return _Connection(
+            address, await self.connect(address), HttpClient(address.authority), asyncio.get_running_loop()
+        )
 
     def _take_newest_idle(self, address: Address) -> _Connection | None:
         """Remove and return the newest idle connection to `address`, or None."""
@@ -160,7 +164,9 @@ class ConnectionPool:
             await close(connection.stream)
 
     async def _close_idle(self, is_over: Callable[[_Connection], bool]) -> None:
-        over = [connection for connection in self._idle if is_over(connection)]
-        self._idle = [connection for connection in self._idle if connection not in over]
+        loop = asyncio.get_running_loop()
+        alive = [connection for connection in self._idle if connection.loop is loop]  # others cannot be used or closed
+        over = [connection for connection in alive if is_over(connection)]
+        self._idle = [connection for connection in alive if connection not in over]
         for connection in over:
             await close(connection.stream)

@@ -1,14 +1,8 @@
-"""The client's gateway: events of all logs that the user may read, and commands, over one socket.
-
-async with client.gateway() as events:
-    async for event in events:
-        match event:
-            case MessagePosted(text="ping"):
-                await event.reply("pong")
-"""
+"""The client's gateway: events of all logs that the user may read, and commands, over one socket."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -37,7 +31,7 @@ from openguild_proto.gateway.client_commands import keyed
 from openguild_proto.gateway.commands import key_of
 from openguild_proto.gateway.encoding import Encoding
 from openguild_proto.gateway.frames import AnyCommand, Typing
-from openguild_proto.limits import MAX_PENDING_COMMANDS
+from openguild_proto.limits import MAX_GATEWAY_LOGS, MAX_PENDING_COMMANDS
 from openguild_proto.ws.close_codes import CloseCode
 from openguild_runtime.client.connection_pool import ConnectionPool
 from openguild_runtime.client.events import Connected, Event, Interrupted, LogEvent, LogFollowed, LogGone
@@ -45,10 +39,12 @@ from openguild_runtime.client.gateway_driver import GatewayDriver
 from openguild_runtime.client.log_events import event_of_hint, log_event
 from openguild_runtime.client.messages import Messages
 from openguild_runtime.client.subscription import StreamEnded
-from openguild_runtime.client.transport import OutcomeUnknown
+from openguild_runtime.client.transport import ClientClosed, OutcomeUnknown
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 T = TypeVar("T")
+
+logger = logging.getLogger("openguild.client")
 
 MAX_WAITING_EVENTS = 1_000  # not yet taken by the program; more are read only while a command waits for its answer
 CLOSE_SECS = 3.0
@@ -96,6 +92,7 @@ class Gateway:
         self._retry_secs = retry_secs
         self._machine = GatewayClient(Encoding.JSON, jitter=jitter, random_bytes=sources.random_bytes)
         self._logs = AccountLogs(self._machine) if everything else None
+        self._has_warned = False  # that there are too many logs
         self._driver = GatewayDriver(self._machine, pool, self._clock, jitter, token, self._hear, self._has_room)
         self._tasks: TaskGroup | None = None
         self._waiting: deque[Event] = deque()
@@ -128,18 +125,23 @@ class Gateway:
         tasks, self._tasks = self._tasks, None
         if kind is None:
             self.handled()
-        self._machine.close()
-        self._driver.wake()
+        self.close()
         with anyio.move_on_after(CLOSE_SECS, shield=True):
             await self._over.wait()
         if tasks is not None:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)  # raises the failure itself, not in a group
 
+    def close(self) -> None:
+        """End the gateway. Events not taken yet are delivered when it is opened again. Idempotent."""
+        self._waiting.clear()
+        self._machine.close()
+        self._driver.wake()
+
     async def _drive(self) -> None:
         try:
             await self._driver.run()
-        except (ApiError, StreamEnded) as end:
+        except (ApiError, ClientClosed, StreamEnded) as end:
             self._end = end
         finally:
             self._over.set()
@@ -199,7 +201,9 @@ class Gateway:
                     answer.arrived.set()
                 return
             case told.Ended(code=code, reason=reason, error=error):
-                if code is not None:
+                if code is None:  # closed by the program
+                    self._waiting.clear()
+                else:
                     self._end = session_end(event) or StreamEnded(code, reason, error)
                 return
             case told.Opened():
@@ -272,6 +276,9 @@ class Gateway:
                 logs.delivered(event)
             case told.LogGone(log=log) | told.FollowRefused(log=log) if not self._machine.follows(log):
                 logs.gone(log)
+        if logs.skipped and not self._has_warned:
+            self._has_warned = True
+            logger.warning("too many logs: following %d, but not %s and others", MAX_GATEWAY_LOGS, min(logs.skipped))
         if logs.wants_guilds():
             self.start(partial(self._list_guilds, logs))
         while (guild_id := logs.next_listing()) is not None:
@@ -298,6 +305,8 @@ class Gateway:
         while self._machine.follows(log):
             try:
                 return await read()
+            except ClientClosed:
+                return None
             except OutcomeUnknown:
                 await anyio.sleep(backoff.next_delay())
             except ApiError as refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -33,7 +34,10 @@ class Handlers:
         return register
 
     async def call(self, event: Event) -> None:
-        """Call the handlers of an event, in the order of registration. Exceptions are logged, and the next handler is called."""
+        """Call the handlers of an event, in the order of registration. Exceptions are logged, and the next handler is called.
+
+        So is the CancelledError of a task that a handler awaits, unless the program itself is cancelled.
+        """
         for kind, handler in self._handlers:
             if isinstance(event, kind):
                 name = getattr(handler, "__name__", repr(handler))
@@ -42,5 +46,10 @@ class Handlers:
                     if not isinstance(work, Awaitable):
                         raise TypeError(f"the handler {name} is not async: write async def {name}")
                     await work
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    log.exception("the handler %s awaited something that was cancelled, on %r", name, event)
                 except Exception:
                     log.exception("the handler %s failed on %r", name, event)

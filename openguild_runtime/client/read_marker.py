@@ -31,7 +31,7 @@ class _Answer:
 class ReadMarker:
     """Sends positions over the gateway while it is open and the program keeps up, else with `send` (`Client.send`).
 
-    It has no task: a caller that waits for an answer sends all due positions, including those of other callers.
+    A caller that waits for an answer sends all due positions, including those of other callers.
     """
 
     def __init__(
@@ -62,10 +62,13 @@ class ReadMarker:
             raise self._reason()
         return answer.result
 
-    def note(self, channel_id: str, sequence: int | None) -> bool:
-        """Add a position without waiting for its answer. Return whether the caller has to run `send_all`."""
+    def note(self, channel_id: str, sequence: int | None) -> None:
+        """Add a position without waiting for its answer. One task of the open gateway sends all of them."""
         self._marks.add(channel_id, sequence)
-        return not self._is_sending_all
+        gateway = self._open_gateway()
+        if gateway is not None and not self._is_sending_all:
+            self._is_sending_all = True  # now, because the task begins later
+            gateway.start(self.send_all)
 
     def forget(self) -> None:
         """Drop the positions of a user who has logged out. Waiting callers get NotLoggedIn."""

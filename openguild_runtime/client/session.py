@@ -91,7 +91,9 @@ class Client(Messages):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close idle connections. Later calls raise ClientClosed. Subscriptions have to be closed separately."""
+        """Close the client: `listen` and `run` end, and later calls raise ClientClosed. Subscriptions are closed separately."""
+        if self._gateway is not None:
+            self._gateway.close()
         await self._pool.aclose()
 
     # --- accounts ------------------------------------------------------------------------------------
@@ -105,11 +107,11 @@ class Client(Messages):
     async def login(self, username: str, password: str, device_id: str | None = None) -> None:
         """Log in as `device_id`, by default this client's. Ends the device's previous session.
 
-        Raises ApiError, OutcomeUnknown, and OSError if the session file cannot be written.
+        Raises ApiError, OutcomeUnknown, and OSError if the session file cannot be written; the client is logged in then.
         """
         body = {"identifier": username, "secret": password, "device": {"device_id": device_id or self.device_id}}
         answer = await self.send("POST", "/sessions/login", body, authorized=False, repeatable=True)
-        self._store_session(answer, self._file.try_save)
+        self._store_session(answer, self._file.save)
 
     async def logout(self) -> None:
         """End the session on every replica. Raises ApiError, OutcomeUnknown.
@@ -135,7 +137,7 @@ class Client(Messages):
         return unverified_user_id(self.session.access_token) if self.session is not None else None
 
     async def enter(self, username: str, password: str) -> None:
-        """Use the kept session if it is valid and this user's, else log in. Raises ApiError, OutcomeUnknown."""
+        """Use the kept session if it is valid and this user's, else log in. Raises as `login`."""
         if self.session is not None:
             try:
                 me = await self.request("GET", "/users/me")
@@ -143,6 +145,7 @@ class Client(Messages):
                 self.on_retry("the stored session has ended")
             else:
                 if normalise_username(me["username"])[1] == normalise_username(username)[1]:
+                    self._file.save(self.session)
                     return
                 self.on_retry("the stored session belongs to another user")
         await self.login(username, password)
@@ -212,6 +215,7 @@ class Client(Messages):
         """
         if isinstance(command, Read):
             return await self._reads.mark(command.channel_id, command.sequence, self.retry_secs)
+        self._pool.require_open()
         encoded(command)  # refuses invalid text
         command = keyed(command, self.sources.random_bytes)
         gateway = self._open_gateway
@@ -231,8 +235,7 @@ class Client(Messages):
 
     def note_read(self, channel_id: str, sequence: int | None = None) -> None:
         """Move the read position soon, over the gateway once it is open."""
-        if self._reads.note(channel_id, sequence) and self._open_gateway is not None:
-            self._open_gateway.start(self._reads.send_all)
+        self._reads.note(channel_id, sequence)
 
     async def _send_once(self, method: str, path: str, data: bytes, key: str | None) -> ClientResponse:
         """Send with retries. Raises ApiError if every attempt was refused, else OutcomeUnknown with the key."""
@@ -299,10 +302,7 @@ class Client(Messages):
     # --- tokens --------------------------------------------------------------------------------------
 
     async def fresh_token(self, refused: str | None = None) -> str:
-        """Return an access token that is valid for a while and is not `refused`.
-
-        Raises ApiError, also without a session, and OutcomeUnknown.
-        """
+        """Return a fresh access token other than `refused`. Raises ApiError, also without a session, and OutcomeUnknown."""
         session = self._logged_in()
         if session.access_token == refused or session.is_stale(self.sources.monotonic()):
             await self.refresh(session.access_token)

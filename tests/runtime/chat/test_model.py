@@ -11,7 +11,6 @@ import pytest
 
 from openguild_proto.client.message_list import MessageList
 from openguild_proto.gateway.client_events import Delivered
-from openguild_proto.gateway.frames import Ready, ReadySession, ReadyUser
 from openguild_proto.hints import PresenceStatus
 from openguild_proto.schemas.presence import GuildPresence, MemberPresence
 from openguild_runtime.chat.model import ChatModel, ShownChannel
@@ -19,7 +18,6 @@ from openguild_runtime.chat.render import message_lines
 from openguild_runtime.client import (
     Channel,
     Client,
-    Connected,
     LogFollowed,
     LogGone,
     Member,
@@ -155,13 +153,18 @@ def followed(after: int, *, epoch: int = 1) -> LogFollowed:
 
 async def test_a_channel_that_is_heard_from_behind_its_page_on_is_read_again() -> None:
     client = Slow()
+    client.heads = [1, 2, 2]
     model = ChatModel(client)
     client.go["c"] = anyio.Event()
     client.go["c"].set()
     await model.open("c")
     assert not model.note_followed(followed(1))
     assert model.note_followed(followed(2)), "event 2 comes in no page and from nobody"
+    await model.reopen()
+    await model.reopen()
+    assert client.asked == ["c", "c"]
     assert model.note_followed(followed(1, epoch=7)), "it is another log"
+    await model.reopen()
     assert not model.note_followed(followed(1, epoch=7))
 
 
@@ -289,15 +292,12 @@ async def test_who_comes_and_goes_while_presence_is_read_counts() -> None:
     assert model.online == {"alice", "carol", "erin"}, "oneself too: nobody is told their own"
 
 
-async def test_a_guild_that_could_not_be_read_is_read_on_the_next_connection() -> None:
+async def test_a_guild_that_could_not_be_read_is_wanted() -> None:
     client = Client("http://127.0.0.1:1", retry_secs=-1, session=Session("t", "r"))
     model = ChatModel(client)
     with pytest.raises(OutcomeUnknown):
         await model.add_guild(GUILD)
-    assert model.guilds_to_add() == []
-    ready = Ready(ReadyUser(USER, "alice"), ReadySession("s", "2026-01-01T00:00:00Z"), [], [])
-    model.apply(Connected(ready))
-    assert model.guilds_to_add() == [GUILD]
+    assert (model.guilds_to_add(), model.guilds_to_add()) == ([GUILD], [])
 
 
 class Counting(Client):

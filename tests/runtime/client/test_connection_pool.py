@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import anyio
@@ -175,3 +176,40 @@ async def test_failing_and_draining_addresses_are_avoided() -> None:
         replicas.mark_failed(first)  # another task failed there too: move on once only
         assert replicas.address.authority in nobody
         await replicas.aclose()
+
+
+class OfOneLoop(ByteStream):
+    """Answers every request, in the event loop in which it was made."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, item: bytes) -> None:
+        assert asyncio.get_running_loop() is self._loop
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+
+    async def send_eof(self) -> None: ...
+
+    async def aclose(self) -> None:
+        assert asyncio.get_running_loop() is self._loop
+
+
+def test_a_connection_of_an_ended_event_loop_is_not_used() -> None:
+    made = list[OfOneLoop]()
+
+    async def connect(address: Address) -> ByteStream:
+        made.append(OfOneLoop())
+        return made[-1]
+
+    async def ask() -> None:
+        for _ in range(2):
+            attempt = await pool.attempt("GET", "/", b"", None, fresh=False)
+            assert attempt.response is not None
+
+    pool = ConnectionPool(("http://127.0.0.1:1",), connect, lambda: 0.0)
+    for _ in range(2):
+        anyio.run(ask)
+    anyio.run(pool.aclose)
+    assert len(made) == 2

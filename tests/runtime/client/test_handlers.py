@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
+import anyio
 import pytest
 
 from openguild_runtime.client import Event, LogFollowed, LogGone
@@ -30,6 +32,50 @@ async def test_each_gets_its_kind_in_the_order_of_registration(caplog: pytest.Lo
     await handlers.call(GONE)
     assert heard == [("everything", FOLLOWED), ("fails", GONE), ("everything", GONE)]
     assert "the handler fails failed on LogGone" in caplog.text
+
+
+async def test_a_cancelled_task_of_a_handler_does_not_end_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    handlers, heard = Handlers(), list[Event]()
+
+    @handlers.on(LogGone)
+    async def awaits(event: LogGone) -> None:
+        work = asyncio.ensure_future(anyio.sleep_forever())
+        work.cancel()
+        await work
+
+    @handlers.on(LogGone)
+    async def hears(event: LogGone) -> None:
+        heard.append(event)
+
+    await handlers.call(GONE)
+    assert heard == [GONE]
+    assert "the handler awaits awaited something that was cancelled" in caplog.text
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+async def test_a_program_that_is_cancelled_within_a_handler_ends(is_native: bool) -> None:
+    handlers, heard = Handlers(), list[Event]()
+
+    @handlers.on(LogGone)
+    async def waits(event: LogGone) -> None:
+        if is_native:
+            program.cancel()
+        else:
+            scope.cancel()
+        await anyio.sleep_forever()
+
+    @handlers.on(LogGone)
+    async def hears(event: LogGone) -> None:
+        heard.append(event)
+
+    async def run() -> None:
+        with scope:
+            await handlers.call(GONE)
+
+    scope = anyio.CancelScope()
+    program = asyncio.ensure_future(run())
+    await asyncio.wait([program])
+    assert (heard, program.cancelled(), scope.cancelled_caught) == ([], is_native, not is_native)
 
 
 @pytest.mark.parametrize("kind", ["message", print, int, LogGone("channel:c", "deleted")])

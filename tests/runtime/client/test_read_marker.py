@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
 import anyio
 import pytest
 
@@ -61,3 +64,19 @@ async def test_a_refusal_of_one_channel_is_not_told_of_another() -> None:
             tasks.start_soon(mark, "gone", 5.0)
             tasks.start_soon(mark, "slow", 1.5)
     assert ends == {"gone": NotFound, "slow": OutcomeUnknown}
+
+
+def test_many_noted_positions_start_one_task() -> None:
+    started = list[Callable[[], Awaitable[None]]]()
+
+    class Open:
+        def start(self, work: Callable[[], Awaitable[None]]) -> None:
+            started.append(work)
+
+    async def send(method: str, path: str, body: object, *, repeatable: bool) -> ClientResponse:
+        raise AssertionError
+
+    marker = ReadMarker(lambda: cast(Any, Open()), send, lambda: 0.0, lambda: 0.0)
+    for sequence in range(100):
+        marker.note("c", sequence)
+    assert started == [marker.send_all]
