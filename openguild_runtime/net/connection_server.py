@@ -26,7 +26,13 @@ from openguild_proto.connection.timer_wheel import TimerWheel
 from openguild_proto.events import Event, RequestReceived, WebSocketRequested
 from openguild_proto.http.headers import HeaderPolicy
 from openguild_proto.http.message import Request
-from openguild_proto.limits import LONG_BODY_BYTES, MAX_UNFINISHED_BODY_BYTES, MAX_UNSENT_RESPONSE_BYTES, Limits
+from openguild_proto.limits import (
+    LONG_BODY_BYTES,
+    MAX_UNFINISHED_BODY_BYTES,
+    MAX_UNSENT_RESPONSE_BYTES,
+    TURN_SECS,
+    Limits,
+)
 from openguild_proto.policy.addresses import limit_key
 from openguild_proto.policy.admission import Admission, Refused
 from openguild_proto.policy.held_bytes import HeldBytes
@@ -39,6 +45,7 @@ from openguild_runtime.observability.metrics import Metrics
 from openguild_runtime.system.clocks_and_entropy import ClocksAndEntropy
 
 RECEIVE_BYTES = 65_536
+STREAM_RECEIVE_BYTES = 2_048  # of messages, between two checks of the clock
 
 log = structlog.get_logger("openguild.http")
 
@@ -351,20 +358,25 @@ class ConnectionServer:
             )
 
     def _read_stream(self, transport: Transport) -> None:
-        data = transport.socket.receive(RECEIVE_BYTES)
-        if data is None:
-            return
-        connection, now = transport.connection, self._clock()
-        events = connection.receive_data(data, now) if data else connection.receive_eof(now)
-        while events:
-            for event in events:
-                self._handler.report(transport, event)
-            events = connection.next_events(now)
-        if data:
-            transport.settle()
-        else:
-            transport.push()
-            self._end(transport)
+        """Read and handle messages while the socket is read and `TURN_SECS` are not over.
+
+        It reads little at a time, because many small messages take much longer than their bytes suggest.
+        """
+        connection, sock, now = transport.connection, transport.socket, self._clock()
+        until = now + TURN_SECS
+        while (data := sock.receive(STREAM_RECEIVE_BYTES)) is not None:
+            events = connection.receive_data(data, now) if data else connection.receive_eof(now)
+            while events:
+                for event in events:
+                    self._handler.report(transport, event)
+                events = connection.next_events(now)
+            if not data:
+                transport.push()
+                self._end(transport)
+                return
+            if len(data) < STREAM_RECEIVE_BYTES or not sock.is_read or (now := self._clock()) >= until:
+                break
+        transport.settle()
 
     def report(self, transport: Transport, event: Event) -> None:
         """Handle an event of an expired deadline; called by the transport."""

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import structlog
 
 from openguild_proto.shared_texts import shared
@@ -15,6 +16,7 @@ from openguild_runtime.system.turns import Turn
 BACKLOG = 4_096  # capped by net.core.somaxconn; a reconnect storm arrives in one burst
 UNSENT_BYTES = 131_072
 ACCEPT_BATCH = 8  # connections between two checks of the clock
+LAST_ACCEPT_SECS = 0.1  # at most, for the backlog of a listener that closes: new connections may come all the time
 RAN_OUT_PAUSE_SECS = 0.05  # until aborted connections have released their descriptors
 OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -101,6 +103,22 @@ def _accept_some(listener: socket.socket) -> tuple[list[tuple[socket.socket, str
         sock.setblocking(False)
         accepted.append((sock, _plain(address[0])))
     return accepted, None
+
+
+async def stop_accepting(
+    listener: socket.socket, serve: Callable[[socket.socket, str], None], clock: Callable[[], float]
+) -> None:
+    """Serve the connections that wait in the backlog, which closing the listener would reset, and close it."""
+    turn, until = Turn(clock), clock() + LAST_ACCEPT_SECS
+    while clock() < until:
+        accepted, failure = _accept_some(listener)
+        for sock, address in accepted:
+            serve(sock, address)
+        if failure is not None or not accepted:  # others may have come while these were served
+            break
+        if turn.left() <= 0:
+            await anyio.lowlevel.checkpoint()
+    close_listener(listener)
 
 
 def close_listener(listener: socket.socket) -> None:

@@ -115,6 +115,11 @@ class NonblockingSocket:
         else:
             self._want(self._events | READ if wanted else self._events & ~READ)
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the reader is called when the socket is readable."""
+        return bool(self._events & READ)
+
     def _want(self, events: int) -> None:
         if events != self._events:
             self._watch.want(self._sock.fileno(), self, events)

@@ -48,7 +48,7 @@ from openguild_runtime.federation.own_keys import record_keys, record_keys_forev
 from openguild_runtime.federation.peer_link import PeerLink
 from openguild_runtime.gateway.sessions import GatewaySessions
 from openguild_runtime.net.connection_server import ConnectionServer
-from openguild_runtime.net.listener import accept_forever, address_of, close_listener, open_listener
+from openguild_runtime.net.listener import accept_forever, address_of, close_listener, open_listener, stop_accepting
 from openguild_runtime.net.socket_watch import SocketWatch, make_watch
 from openguild_runtime.net.transport import Transport, watch_deadlines
 from openguild_runtime.observability import logs
@@ -379,7 +379,7 @@ class Server:
             self.replica,
             self.lifecycle,
             self.metrics,
-            lambda: close_listener(listener),
+            partial(stop_accepting, listener, self.connection_server.serve, self.sources.monotonic),
             delay_secs=self.live.config.drain.delay_secs,
             window_secs=self.live.config.drain.window_secs,
             clock=self.sources.monotonic,

@@ -1,7 +1,8 @@
 """Shutdown in phases, each with a deadline: unready, delay, drain in jittered waves, stop (PROTOCOL 12).
 
 1. `/ready` responds 503 at once; the drain delay lets load balancers notice.
-2. The listener closes. Idle keep-alive connections close; requests in progress get their response, then their connection closes.
+2. The listener accepts what waits for it, and closes. Idle keep-alive connections close; requests in progress get their
+   response, then their connection closes.
 3. Stream sockets are closed with 1012 over the drain window; each close reason says how long to wait before reconnecting.
 4. Connections that are still open when the window ends are aborted.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import structlog
@@ -56,7 +57,7 @@ async def drain(
     replica: ReplicaRunner,
     lifecycle: Lifecycle,
     metrics: Metrics,
-    stop_listening: Callable[[], None],
+    stop_listening: Callable[[], Awaitable[None]],
     *,
     delay_secs: float,
     window_secs: float,
@@ -67,7 +68,7 @@ async def drain(
     metrics.draining(True)
     if delay_secs > 0:
         await anyio.sleep(delay_secs)
-    stop_listening()
+    await stop_listening()
     connection_server.admission.draining = True  # no stream opens from here on
     requests = [transport for transport in connection_server.transports if not transport.connection.is_websocket]
     turn = Turn(clock)

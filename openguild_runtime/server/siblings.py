@@ -18,6 +18,7 @@ import anyio
 import msgspec
 
 from openguild_runtime.system.background import log_exceptions, start_background_task
+from openguild_runtime.system.turns import Pauses
 
 HEARTBEAT_SECS = 2.0  # between two heartbeats
 STARTING_HEARTBEAT_SECS = 0.2  # until the worker accepts connections
@@ -26,6 +27,7 @@ RETURN_SECS = 0.5  # for the way to the supervisor and back
 RECEIVE_BYTES = 65_536
 LENGTH_BYTES = 4  # the length before each message, big-endian
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # the metrics of all workers
+LINES_AT_ONCE = 200  # of metrics, between two checks of the clock
 MAX_WAITING_BYTES = MAX_MESSAGE_BYTES  # queued for an end that does not read
 
 
@@ -207,29 +209,39 @@ class WorkerSlot:
 async def gather(slot: WorkerSlot, render: Callable[[], Awaitable[bytes]]) -> bytes:
     """Return the exposition of all workers. Workers that do not answer in time are left out and shown as down."""
     texts = {slot.number: await render()} | await slot.others()
-    return merge({number: texts.get(number) or None for number in range(slot.count)})
+    return await merge({number: texts.get(number) or None for number in range(slot.count)})
 
 
-def merge(texts: dict[int, bytes | None]) -> bytes:
-    """Merge the texts (Prometheus 0.0.4) of all workers, so that each family occurs once. None marks a worker as down."""
+async def merge(texts: dict[int, bytes | None]) -> bytes:
+    """Merge the texts (Prometheus 0.0.4) of all workers, so that each family occurs once. None marks a worker as down.
+
+    The texts may have very many lines, so the loop runs other tasks in between.
+    """
+    pauses = Pauses()
     heads: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
     for number, text in texts.items():
-        family = ""
-        for line in (text or b"").decode().splitlines():
-            if line.startswith("# "):
-                _, kind, family, _ = line.split(" ", 3)
-                if kind == "HELP":
-                    heads.setdefault(family, []).clear()
-                heads[family].append(line)
-            elif line:
-                samples.setdefault(family, []).append(_labelled(line, number))
-    lines = ["# HELP openguild_worker_up 1 when the worker answered this scrape", "# TYPE openguild_worker_up gauge"]
-    lines += [f'openguild_worker_up{{worker="{number}"}} {int(text is not None)}' for number, text in texts.items()]
+        family, lines = "", (text or b"").decode().splitlines()
+        for begin in range(0, len(lines), LINES_AT_ONCE):
+            for line in lines[begin : begin + LINES_AT_ONCE]:
+                if line.startswith("# "):
+                    _, kind, family, _ = line.split(" ", 3)
+                    if kind == "HELP":
+                        heads.setdefault(family, []).clear()
+                    heads[family].append(line)
+                elif line:
+                    samples.setdefault(family, []).append(_labelled(line, number))
+            await pauses.pause_if_due()
+    merged = ["# HELP openguild_worker_up 1 when the worker answered this scrape", "# TYPE openguild_worker_up gauge"]
+    merged += [f'openguild_worker_up{{worker="{number}"}} {int(text is not None)}' for number, text in texts.items()]
     for family, head in heads.items():
-        lines += head
-        lines += samples.get(family, [])
-    return ("\n".join(lines) + "\n").encode()
+        merged += head
+        merged += samples.get(family, [])
+    whole = bytearray()
+    for begin in range(0, len(merged), LINES_AT_ONCE):
+        whole += "".join(f"{line}\n" for line in merged[begin : begin + LINES_AT_ONCE]).encode()
+        await pauses.pause_if_due()
+    return bytes(whole)
 
 
 def _labelled(line: str, number: int) -> str:

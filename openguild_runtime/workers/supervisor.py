@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,14 @@ log = structlog.get_logger("openguild.workers")
 
 async def supervise(config: ServerConfig, reread: Callable[[], ServerConfig]) -> int:
     """Serve with `config.workers` processes until SIGTERM or SIGINT. Return the exit status: 0 if every worker drained."""
-    for host, port in _addresses(config):
-        _require_free(host, port)
-    if config.admin_path is not None:
-        remove_stale_sockets(config.admin_path)
-    shutdown, status = Shutdown(config.drain.delay_secs + config.drain.window_secs), 0
-    async with handle_signals(shutdown) as hangups, private_servers(config, shutdown) as completed:
-        status = await Supervisor(completed, reread, shutdown).run(hangups)
+    with ExitStack() as reserved:
+        for host, port in _addresses(config):
+            reserved.enter_context(reserve(host, port))
+        if config.admin_path is not None:
+            remove_stale_sockets(config.admin_path)
+        shutdown, status = Shutdown(config.drain.delay_secs + config.drain.window_secs), 0
+        async with handle_signals(shutdown) as hangups, private_servers(config, shutdown) as completed:
+            status = await Supervisor(completed, reread, shutdown).run(hangups)
     log.info("stopped")
     shutdown.finish(status)
     return status
@@ -353,11 +354,25 @@ def _addresses(config: ServerConfig) -> list[tuple[str, int]]:
     return addresses
 
 
-def _require_free(host: str, port: int) -> None:
-    """Check that no other program listens on the port, which SO_REUSEPORT would share with it. Raises OSError."""
+def reserve(host: str, port: int) -> socket.socket:
+    """Return a socket that holds the port until it is closed. Raises OSError if another program has the port.
+
+    Only sockets with SO_REUSEPORT, such as the workers' listeners, can be bound to it besides. It does not listen, so it gets no
+    connections.
+    """
     if port == 0:
         raise CommandFailed("port: 0 cannot be used with several workers: choose a port")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        probe.listen(1)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier run may be in TIME_WAIT
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+        # from here on for the workers alone; a second server could bind besides with SO_REUSEADDR
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from openguild_runtime.embedded import EmbeddedNats
-from openguild_runtime.server.siblings import merge
 from tests.support.chat import receive, texts
 from tests.support.server import ServerProcess
 from tests.support.waiting import free_port, wait_until
@@ -248,12 +247,3 @@ def test_what_workers_need(tmp_path: Path, nats_server: EmbeddedNats) -> None:
     with ServerProcess(tmp_path, "--storage", "memory", port=port).start():
         taken = refused(DATABASE_URL="postgresql://127.0.0.1/x", NATS__URL=nats_server.url, PORT=port)
         assert "in use" in taken
-
-
-def test_families_of_all_workers_are_joined() -> None:
-    one = b'# HELP a_total text here\n# TYPE a_total counter\na_total{x="1"} 2.0\n# HELP b b\n# TYPE b gauge\nb 3.0\n'
-    joined = merge({0: one, 1: one, 2: None}).decode()
-    assert joined.count("# TYPE a_total counter") == 1
-    assert 'a_total{worker="0",x="1"} 2.0' in joined
-    assert 'b{worker="1"} 3.0' in joined
-    assert 'openguild_worker_up{worker="2"} 0' in joined

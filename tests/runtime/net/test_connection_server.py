@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -91,9 +92,9 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    limits: Limits | None = None, max_per_address: int = 10, max_connections: int = 10
+    limits: Limits | None = None, max_per_address: int = 10, max_connections: int = 10, handler: Handler | None = None
 ) -> AsyncIterator[Served]:
-    handler, sources = Handler(), ClocksAndEntropy()
+    handler, sources = handler or Handler(), ClocksAndEntropy()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             timers: TimerWheel[Transport] = TimerWheel(sources.monotonic())
@@ -156,6 +157,37 @@ async def test_many_long_bodies_do_not_hold_up_what_is_short() -> None:
     assert [number for number in began if number in "01234"] == list("01234")
     assert began.index("short") < began.index("2"), "each long body has a turn of the loop to itself"
     assert began.index("5") < began.index("3"), "another address does not wait behind all of them"
+
+
+class SlowHandler(Handler):
+    """Takes a quarter of a turn for each message."""
+
+    def report(self, transport: Transport, event: Event) -> None:
+        time.sleep(TURN_SECS / 4)
+        super().report(transport, event)
+
+
+async def test_many_messages_at_once_leave_the_loop_to_others_in_between() -> None:
+    texts = [f"{number}".ljust(250) for number in range(100)]
+    seen = {0, len(texts)}  # numbers of messages at the turns of another task
+    async with served(handler=SlowHandler()) as them, anyio.create_task_group() as tasks:
+        reported = them.handler.reported
+
+        async def other() -> None:
+            while True:
+                seen.add(len(reported))
+                await asyncio.sleep(0)
+
+        with them.connect() as end:
+            end.sendall(HANDSHAKE)
+            await read(end, b"\r\n\r\n")
+            tasks.start_soon(other)
+            end.sendall(b"".join(masked(0x81, text.encode()) for text in texts))
+            await eventually(lambda: len(reported) >= len(texts), what="all messages")
+        tasks.cancel_scope.cancel()
+    assert [event.text for event in reported if isinstance(event, TextReceived)] == texts
+    turns = sorted(seen)
+    assert max(after - before for before, after in pairwise(turns)) < len(texts) / 4
 
 
 async def test_of_one_address_so_many_long_bodies_wait() -> None:

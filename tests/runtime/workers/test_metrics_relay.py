@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from openguild_runtime.server.siblings import Heartbeat, Message, SiblingLink, WorkerMetrics, gather
+from openguild_runtime.server.siblings import Heartbeat, Message, SiblingLink, WorkerMetrics, gather, merge
 from tests.support.waiting import eventually
 from tests.support.worker_slots import starting, workers
 
@@ -51,6 +52,35 @@ async def test_a_worker_shows_itself_if_the_supervisor_is_silent() -> None:
         tasks.cancel_scope.cancel()
     assert 'openguild_worker_up{worker="0"} 1' in shown
     assert 'openguild_worker_up{worker="1"} 0' in shown
+
+
+@pytest.mark.anyio
+async def test_families_of_all_workers_are_joined() -> None:
+    one = b'# HELP a_total text here\n# TYPE a_total counter\na_total{x="1"} 2.0\n# HELP b b\n# TYPE b gauge\nb 3.0\n'
+    joined = (await merge({0: one, 1: one, 2: None})).decode()
+    assert joined.count("# TYPE a_total counter") == 1
+    assert 'a_total{worker="0",x="1"} 2.0' in joined
+    assert 'b{worker="1"} 3.0' in joined
+    assert 'openguild_worker_up{worker="2"} 0' in joined
+
+
+@pytest.mark.anyio
+async def test_other_tasks_run_while_many_large_texts_are_joined() -> None:
+    text = b"# HELP x y\n# TYPE x gauge\n" + b"".join(b'x{at="%d"} 1\n' % number for number in range(2_000))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        joined = await merge(dict.fromkeys(range(64), text))
+        tasks.cancel_scope.cancel()
+    assert joined.count(b"\n") == 2 + 64 + 2 + 64 * 2_000
+    assert turns > 5
 
 
 @pytest.mark.anyio

@@ -174,5 +174,5 @@ class Replica:
         await anyio.sleep(RESTART_SECS)
         self.start()
 
-    def _stop_listening(self) -> None:
+    async def _stop_listening(self) -> None:
         self.cluster.network.listeners.pop(self.port, None)
