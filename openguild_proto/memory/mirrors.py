@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from openguild_proto.canonical.keys import decode_unpadded
-from openguild_proto.effects.mirrors import ClearMirror, DropMirror, FindMirrorHead, StoreMirror, is_behind
+from openguild_proto.effects.mirrors import ClearedPart, ClearMirror, DropMirror, FindMirrorHead, StoreMirror, is_behind
 from openguild_proto.effects.performs import performs
 from openguild_proto.errors import ErrorCode, Refusal
 from openguild_proto.limits import MAX_NOTED_UNKNOWN
@@ -56,7 +56,7 @@ def store_mirror(state: State, effect: StoreMirror) -> bool:
 
 
 @performs(ClearMirror)
-def clear_mirror(state: State, effect: ClearMirror) -> None:
+def clear_mirror(state: State, effect: ClearMirror) -> ClearedPart | None:
     return None  # nothing else waits for `StoreMirror` here
 
 
