@@ -46,7 +46,7 @@ _answers = msgspec.json.Decoder(DeliveryAnswer)
 
 
 class PeerDelivery:
-    """The delivery to `server`. Inputs: `woken`, `look`, `contacted`, `rang` (at `due`), `end`. `run` is the procedure."""
+    """The delivery to `server`. Inputs: `log_grew`, `reread`, `contacted`, `handle_due`, `end`. `run` is the procedure."""
 
     __slots__ = (
         "_backoff", "_behind", "_ended", "_event_bytes", "_failed_ms", "_fell_back", "_greet_at", "_greeted",

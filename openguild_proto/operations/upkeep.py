@@ -42,9 +42,7 @@ from openguild_proto.schemas.between_servers import UserAnswer, UserRequest
 MAX_PENDING_LEAVES = 10  # per round
 # Ours: for the owner's response, after up to 5 s of discovery, so that a user can leave here before their request times out.
 LEAVE_SECS = 3.0
-CLEARED_AT_ONCE = (
-    10_000  # ours: events or read positions, in a transaction of some 100 ms during which the guild is locked
-)
+CLEARED_AT_ONCE = 10_000  # ours: events or read positions; the guild is locked for some 100 ms
 # Statuses with which an owner has decided: removed, not a member, last owner.
 SETTLED = frozenset({204, 404, 409})
 

@@ -57,7 +57,7 @@ async def changed_documents(batch: ChangeBatch) -> Documents:
 
 
 class SearchIndexer:
-    """The indexer of a replica. Call `grown` for each log that got a message, and `index` until it returns False."""
+    """The indexer of a replica. Call `log_grew` for each log that got a message, and `index` until it returns False."""
 
     def __init__(self) -> None:
         self._grown: dict[str, None] = {}
